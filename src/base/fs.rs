@@ -1,0 +1,249 @@
+//! File access whose errors say what was tried and where. Besides the store, nobody else touches files.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::hint::{Exit, Fault};
+
+/// An operation on a file or folder that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} `{path}`")]
+pub struct FileError {
+    /// The verb: `read`, `create`, `list` …
+    pub action: &'static str,
+    /// Where.
+    pub path: String,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+impl FileError {
+    /// Names the verb and the place of an I/O error.
+    pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self { action, path: path.display().to_string(), source }
+    }
+
+    /// True if the disk or the quota is full.
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// True if there is nothing at the path.
+    pub fn is_missing(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+impl Fault for FileError {
+    fn code(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::NotFound => "file::not-found",
+            io::ErrorKind::PermissionDenied => "file::not-permitted",
+            io::ErrorKind::ReadOnlyFilesystem => "file::read-only",
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "file::disk-full",
+            _ => "file::failed",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self.code() {
+            "file::disk-full" => Some(
+                "free some space (`kinset gc` lists what the store can give back), then run again: finished stages are kept"
+                    .into(),
+            ),
+            "file::read-only" | "file::not-permitted" => {
+                Some("check the permissions, or name another place with `--artifacts DIR`".into())
+            }
+            _ => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self.source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Exit::Machine,
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Exit::Store,
+            _ => Exit::Data,
+        }
+    }
+}
+
+/// The result of a file operation.
+pub type Result<T> = std::result::Result<T, FileError>;
+
+/// Adds verb and place to an I/O result.
+pub trait At<T> {
+    /// `File::open(p).at("open", p)`.
+    fn at(self, action: &'static str, path: &Path) -> Result<T>;
+}
+
+impl<T> At<T> for io::Result<T> {
+    fn at(self, action: &'static str, path: &Path) -> Result<T> {
+        self.map_err(|source| FileError::new(action, path, source))
+    }
+}
+
+/// Opens a file for reading.
+pub fn open(path: &Path) -> Result<File> {
+    File::open(path).at("open", path)
+}
+
+/// Opens a file for buffered reading.
+pub fn reader(path: &Path) -> Result<BufReader<File>> {
+    Ok(BufReader::with_capacity(1 << 18, open(path)?))
+}
+
+/// The whole file.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).at("read", path)
+}
+
+/// At most `limit` bytes of a file: a guard against files that are not what they claim to be.
+pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path)?.take(limit + 1).read_to_end(&mut bytes).at("read", path)?;
+    if bytes.len() as u64 > limit {
+        let why = format!("it holds more than {}", super::unit::bytes(limit));
+        return Err(FileError::new("read", path, io::Error::other(why)));
+    }
+    Ok(bytes)
+}
+
+/// The whole file as text.
+pub fn read_text(path: &Path) -> Result<String> {
+    fs::read_to_string(path).at("read", path)
+}
+
+/// Creates a file that is not there yet.
+pub fn create_new(path: &Path) -> Result<File> {
+    File::create_new(path).at("create", path)
+}
+
+/// Writes a whole file so that a reader sees the old content or the new one, never a part: temporary file beside it, flushed
+/// to disk, renamed into place.
+pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder).at("create a file in", folder)?;
+    file.write_all(content).at("write", path)?;
+    file.as_file().sync_all().at("flush", path)?;
+    file.persist(path).map_err(|e| e.error).at("replace", path)?;
+    sync_folder(folder)
+}
+
+/// Creates a folder and its parents.
+pub fn create_folders(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).at("create the folder", path)
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_folder(path: &Path) -> Result<()> {
+    open(path)?.sync_all().at("flush the folder", path)
+}
+
+/// What is known of a path, if there is something.
+pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::NotADirectory => Ok(None),
+        Err(e) => Err(e).at("look at", path),
+    }
+}
+
+/// True if the path is there.
+pub fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+/// The entries of a folder, sorted by name.
+pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path).at("list", path)? {
+        entries.push(entry.at("list", path)?.path());
+    }
+    entries.sort_unstable();
+    Ok(entries)
+}
+
+/// All files below a folder, sorted by path, links followed, hidden names (leading dot) left out.
+///
+/// # Errors
+/// A folder that cannot be listed, or links that lead in a circle (more than 64 levels).
+pub fn walk(root: &Path) -> Result<Vec<PathBuf>> {
+    fn descend(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
+        if depth > 64 {
+            return Err(FileError::new(
+                "list",
+                folder,
+                io::Error::other("more than 64 folders deep; is there a link to a parent?"),
+            ));
+        }
+        for path in list(folder)? {
+            if path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with('.')) {
+                continue;
+            }
+            if fs::metadata(&path).at("look at", &path)?.is_dir() {
+                descend(&path, depth + 1, files)?;
+            } else {
+                files.push(path);
+            }
+        }
+        Ok(())
+    }
+    let mut files = Vec::new();
+    descend(root, 0, &mut files)?;
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// Removes a file; nothing there is fine too.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("remove", path),
+        _ => Ok(()),
+    }
+}
+
+/// Removes a folder and all in it; nothing there is fine too.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("remove", path),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_verb_the_place_and_the_reason() {
+        let missing = Path::new("no/such/file.bin");
+        let error = read(missing).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read `no/such/file.bin`");
+        assert_eq!((error.code(), error.exit()), ("file::not-found", Exit::Data));
+    }
+
+    #[test]
+    fn a_walk_is_sorted_and_skips_hidden_names() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["b/2.png", "a/1.png", ".cache/x.png", "a/.hidden", "c.png"] {
+            let path = dir.path().join(name);
+            create_folders(path.parent().unwrap()).unwrap();
+            write_atomic(&path, b"x").unwrap();
+        }
+        let found: Vec<String> =
+            walk(dir.path()).unwrap().iter().map(|p| p.strip_prefix(dir.path()).unwrap().display().to_string()).collect();
+        assert_eq!(found, ["a/1.png", "b/2.png", "c.png"]);
+    }
+
+    #[test]
+    fn a_file_larger_than_its_limit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        write_atomic(&path, &[0; 10]).unwrap();
+        assert_eq!(read_at_most(&path, 10).unwrap().len(), 10);
+        assert!(read_at_most(&path, 9).is_err());
+    }
+}

@@ -1,0 +1,67 @@
+//! Numbers with units, for people.
+
+use std::time::Duration;
+
+/// `12 B`, `3.4 KiB`, `2.61 GiB`.
+pub fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    let mut value = count as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let digits = if value < 10.0 { 2 } else { usize::from(value < 100.0) };
+    format!("{value:.digits$} {}", UNITS[unit])
+}
+
+/// `240 ms`, `3.2 s`, `4 min 05 s`, `2 h 07 min`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let whole = seconds.round();
+    let n = whole as u64;
+    if seconds < 0.9995 {
+        format!("{:.0} ms", seconds * 1000.0)
+    } else if seconds < 59.95 {
+        format!("{seconds:.1} s")
+    } else if n < 3600 {
+        format!("{} min {:02} s", n / 60, n % 60)
+    } else {
+        format!("{} h {:02} min", n / 3600, n / 60 % 60)
+    }
+}
+
+/// `1,797`.
+pub fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            [bytes(0), bytes(1023), bytes(1024), bytes(1_234_567), bytes(26_900_000_000)],
+            ["0 B", "1023 B", "1.00 KiB", "1.18 MiB", "25.1 GiB"]
+        );
+        let show = |s: f64| duration(Duration::from_secs_f64(s));
+        assert_eq!(
+            [show(0.24), show(3.21), show(59.97), show(245.0), show(7620.0)],
+            ["240 ms", "3.2 s", "1 min 00 s", "4 min 05 s", "2 h 07 min"]
+        );
+        assert_eq!([count(7), count(1797), count(1_281_167)], ["7", "1,797", "1,281,167"]);
+    }
+}

@@ -1,0 +1,2 @@
+//! # kinset
+pub mod base;
