@@ -1,0 +1,116 @@
+//! # artifact: what is this file?
+//!
+//! What flows between stages.
+//!
+//! Not here: where files lie (`store`), raw data in the formats of the field (`dataset`).
+
+pub mod pixels;
+
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use crate::store::digest::{Digest, Hasher};
+
+/// A kind of thing that flows between stages: a fixed set of files that mean something together.
+pub trait Artifact: Sized + 'static {
+    /// The word for it in plans and records: `features`.
+    const KIND: &'static str;
+    /// The files it consists of, the main one first.
+    const FILES: &'static [&'static str];
+    /// False for what holds ground truth or was measured against it.
+    const LABEL_FREE: bool;
+}
+
+/// An artifact without a trace of ground truth: the only kind a method may read or write.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` carries ground truth, and ground truth never reaches a method",
+    note = "only steps such as `evaluate` read labels or scores, and what they write is marked likewise"
+)]
+pub trait LabelFree: Artifact {}
+
+/// An artifact in the store: which one it is, and where its files lie.
+#[derive(Debug)]
+pub struct Stored<A> {
+    files: Vec<PathBuf>,
+    digest: Digest,
+    origin: String,
+    kind: PhantomData<A>,
+}
+
+impl<A> Clone for Stored<A> {
+    fn clone(&self) -> Self {
+        Self { files: self.files.clone(), digest: self.digest, origin: self.origin.clone(), kind: PhantomData }
+    }
+}
+
+impl<A: Artifact> Stored<A> {
+    /// Names files as an artifact. `files` stand in the order of [`Artifact::FILES`]; `origin` is the stage it came from, for
+    /// messages.
+    ///
+    /// # Panics
+    /// If the number of files is not the kind's.
+    pub fn new(files: Vec<PathBuf>, digest: Digest, origin: impl Into<String>) -> Self {
+        assert_eq!(files.len(), A::FILES.len(), "{} consists of {:?}", A::KIND, A::FILES);
+        Self { files, digest, origin: origin.into(), kind: PhantomData }
+    }
+
+    /// The path of one of its files.
+    ///
+    /// # Panics
+    /// If the kind has no file of this name.
+    pub fn file(&self, name: &str) -> &Path {
+        let index = A::FILES.iter().position(|file| *file == name);
+        &self.files[index.unwrap_or_else(|| panic!("{} has no file `{name}`", A::KIND))]
+    }
+
+    /// What it says: equal digests, equal content.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The stage it came from, for messages.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+}
+
+/// One file of an artifact that was just written.
+#[derive(Clone, Debug)]
+pub struct DraftFile {
+    /// Its name, one of [`Artifact::FILES`].
+    pub name: &'static str,
+    /// Where it lies now.
+    pub path: PathBuf,
+    /// The digest of what it says, where that is not the digest of its bytes (Parquet).
+    pub logical: Option<Digest>,
+}
+
+/// An artifact that was just written and is not in the store yet.
+#[derive(Clone, Debug)]
+pub struct Draft<A> {
+    /// Its files, in the order of [`Artifact::FILES`].
+    pub files: Vec<DraftFile>,
+    kind: PhantomData<A>,
+}
+
+impl<A: Artifact> Draft<A> {
+    /// Names files that were just written as an artifact.
+    ///
+    /// # Panics
+    /// If names or order are not the kind's.
+    pub fn new(files: Vec<DraftFile>) -> Self {
+        let names: Vec<_> = files.iter().map(|file| file.name).collect();
+        assert_eq!(names, A::FILES, "{} consists of {:?}", A::KIND, A::FILES);
+        Self { files, kind: PhantomData }
+    }
+}
+
+/// The digest of an artifact from the digests of what its files say.
+pub fn content_digest<'a>(kind: &str, files: impl IntoIterator<Item = (&'a str, Digest)>) -> Digest {
+    let mut hasher = Hasher::derived("kinset 2026-11 artifact content");
+    hasher.field(kind);
+    for (name, digest) in files {
+        hasher.field(name).field(&digest.hex());
+    }
+    hasher.finish()
+}

@@ -1,0 +1,5 @@
+//! # step: which stages need no paper?
+//!
+//! Stages without a paper.
+//!
+//! Not here: stages with a paper (`method`).

@@ -1,0 +1,129 @@
+//! Names made of content.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use crate::base::fs;
+
+/// 256 bits of BLAKE3, written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of some bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self(*blake3::hash(bytes).as_bytes())
+    }
+
+    /// The digest of a file's bytes.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn of_file(path: &Path) -> fs::Result<Self> {
+        let mut hasher = Hasher::plain();
+        let mut file = fs::open(path)?;
+        fs::At::at(hasher.0.update_reader(&mut file), "read", path)?;
+        Ok(hasher.finish())
+    }
+
+    /// All 64 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
+    }
+
+    /// The first 12 digits, for people.
+    pub fn short(&self) -> String {
+        self.hex()[..12].to_owned()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hex())
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.short())
+    }
+}
+
+/// A text that is no digest.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is not a digest: 64 hexadecimal digits were expected")]
+pub struct NotADigest(String);
+
+impl FromStr for Digest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, NotADigest> {
+        blake3::Hash::from_hex(text).map(|hash| Self(*hash.as_bytes())).map_err(|_| NotADigest(text.to_owned()))
+    }
+}
+
+impl serde::Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.hex())
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Digests what passes.
+#[derive(Clone, Debug)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// The digest of the bytes themselves.
+    pub fn plain() -> Self {
+        Self(blake3::Hasher::new())
+    }
+
+    /// A digest in a space of its own: it never equals a digest of the same bytes made for another purpose.
+    pub fn derived(purpose: &str) -> Self {
+        Self(blake3::Hasher::new_derive_key(purpose))
+    }
+
+    /// Takes some bytes.
+    pub fn update(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update(bytes);
+        self
+    }
+
+    /// Takes a text so that its end is part of the digest: `"ab", "c"` differs from `"a", "bc"`.
+    pub fn field(&mut self, text: &str) -> &mut Self {
+        self.0.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
+        self
+    }
+
+    /// The digest of all that was taken.
+    pub fn finish(&self) -> Digest {
+        Digest(*self.0.finalize().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_back() {
+        let digest = Digest::of(b"kinset");
+        assert_eq!(digest.hex().parse::<Digest>().unwrap(), digest);
+        assert_eq!(serde_json::from_str::<Digest>(&serde_json::to_string(&digest).unwrap()).unwrap(), digest);
+        assert!("abc".parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn purposes_and_field_ends_count() {
+        assert_ne!(Hasher::derived("a").update(b"x").finish(), Hasher::plain().update(b"x").finish());
+        assert_ne!(Hasher::plain().field("ab").field("c").finish(), Hasher::plain().field("a").field("bc").finish());
+    }
+}
