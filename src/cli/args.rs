@@ -1,0 +1,358 @@
+//! What may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Sort images without labels; build training sets that look like a target.
+///
+/// A pipeline is a TOML file; its stages are cached by what goes into them. Run it again and nothing happens; change one
+/// setting and exactly what depends on it runs; kill it and it goes on where it stopped.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kinset",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "\
+Start here:
+  kinset init my/photos > photos.toml   write a commented pipeline for a folder of images
+  kinset run photos.toml                run it; run it again: nothing to do
+  kinset inspect photos.toml features   look at what a stage wrote
+
+Exit codes:
+  0 done · 2 command line · 3 pipeline file · 4 data · 5 a stage failed · 6 store · 7 machine (device, disk, memory)
+  10 `plan` found work to do · 75 stopped, run again to go on · 70 a bug of kinset"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a pipeline: what is missing or out of date, nothing else
+    #[command(after_help = "\
+Examples:
+  kinset run pipelines/fashion-mini.toml
+  kinset run pipelines/fashion-mini.toml --profile smoke
+  kinset run pipelines/stl10.toml --set stage.pretext.epochs=5 --until features
+  kinset run pipelines/stl10.toml --only scores --force")]
+    Run(RunArgs),
+    /// Say what `run` would do, and why; exit code 10 if there is work
+    #[command(after_help = "\
+Examples:
+  kinset plan pipelines/fashion-mini.toml
+  kinset plan pipelines/fashion-mini.toml --set stage.cluster.epochs=50 --json")]
+    Plan(PlanArgs),
+    /// Say why a stage would run: every field that differs, old and new
+    #[command(after_help = "\
+Example:
+  kinset explain pipelines/fashion-mini.toml cluster --set stage.neighbors.k=10")]
+    Explain(ExplainArgs),
+    /// Draw the stages as a graph
+    #[command(after_help = "\
+Examples:
+  kinset graph pipelines/fashion-mini.toml                      mermaid, for Markdown
+  kinset graph pipelines/fashion-mini.toml --format dot | dot -Tsvg > graph.svg")]
+    Graph(GraphArgs),
+    /// Show what each stage last gave, and whether it still holds
+    #[command(after_help = "\
+Example:
+  kinset status pipelines/fashion-mini.toml")]
+    Status(PlanArgs),
+    /// Look into what a stage wrote, or into any Parquet file
+    #[command(after_help = "\
+Examples:
+  kinset inspect pipelines/fashion-mini.toml features
+  kinset inspect artifacts/fashion-mini/neighbors/neighbors.parquet --rows 3
+  kinset inspect somebody-elses.parquet --json")]
+    Inspect(InspectArgs),
+    /// Re-hash everything in the store; with --repair drop what is damaged, so that it runs again
+    #[command(after_help = "\
+Example:
+  kinset verify --repair")]
+    Verify(VerifyArgs),
+    /// Show what the store can give back; delete it with --delete
+    #[command(after_help = "\
+Examples:
+  kinset gc pipelines/*.toml                 what no named pipeline uses any more
+  kinset gc pipelines/*.toml --delete
+  kinset gc --max-size 10GiB pipelines/*.toml")]
+    Gc(GcArgs),
+    /// List the known data sets, or check one that is on disk
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// List stages and methods, or print the sign of one: paper, loss, settings, deviations
+    #[command(after_help = "\
+Examples:
+  kinset methods
+  kinset methods scan")]
+    Methods(MethodsArgs),
+    /// Write a commented pipeline for a folder of images
+    #[command(after_help = "\
+Examples:
+  kinset init my/photos > photos.toml
+  kinset init my/photos --clusters 12 --output photos.toml")]
+    Init(InitArgs),
+}
+
+/// Where things are.
+#[derive(Clone, Debug, Args)]
+pub struct PlaceArgs {
+    /// Where the store and the readable views live
+    #[arg(long, value_name = "DIR", default_value = "artifacts", help_heading = "Places")]
+    pub artifacts: PathBuf,
+    /// Where raw data are looked for [default: $KINSET_DATA, else data/]
+    #[arg(long, value_name = "DIR", help_heading = "Places")]
+    pub data: Option<PathBuf>,
+}
+
+/// Which pipeline, and how it is bent.
+#[derive(Clone, Debug, Args)]
+pub struct PipelineArgs {
+    /// The pipeline file
+    #[arg(value_name = "PIPELINE")]
+    pub pipeline: PathBuf,
+    /// Overrides a setting, for example stage.pretext.epochs=5 (may be repeated)
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Bend the pipeline")]
+    pub set: Vec<String>,
+    /// Lays a profile of the file over it
+    #[arg(long, value_name = "NAME", help_heading = "Bend the pipeline")]
+    pub profile: Option<String>,
+    /// Replaces the seed of the file
+    #[arg(long, value_name = "N", help_heading = "Bend the pipeline")]
+    pub seed: Option<u64>,
+    /// Replaces the device of the file: auto, cpu, cuda:0, metal
+    #[arg(long, value_name = "DEVICE", help_heading = "Bend the pipeline")]
+    pub device: Option<String>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArgs,
+}
+
+/// Which stages.
+#[derive(Clone, Debug, Default, Args)]
+pub struct SelectArgs {
+    /// Only these stages (comma-separated); what they read must be there
+    #[arg(long, value_name = "STAGES", value_delimiter = ',', help_heading = "Which stages")]
+    pub only: Vec<String>,
+    /// These stages and everything below them
+    #[arg(long, value_name = "STAGES", value_delimiter = ',', help_heading = "Which stages")]
+    pub from: Vec<String>,
+    /// These stages and everything above them
+    #[arg(long, value_name = "STAGES", value_delimiter = ',', help_heading = "Which stages")]
+    pub until: Vec<String>,
+    /// Run the chosen stages even if they are fresh (all, if none are chosen)
+    #[arg(long, help_heading = "Which stages")]
+    pub force: bool,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Which stages.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Number of threads; results do not depend on it [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Fail instead of waiting when another run computes the same stage
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Print one JSON object at the end instead of tables
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plan` and `status`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Which stages.
+    #[command(flatten)]
+    pub select: SelectArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// The stage
+    pub stage: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How to draw.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum GraphFormat {
+    /// For Markdown
+    Mermaid,
+    /// For Graphviz
+    Dot,
+}
+
+/// `graph`.
+#[derive(Debug, Args)]
+pub struct GraphArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// The language to draw in
+    #[arg(long, value_enum, default_value = "mermaid")]
+    pub format: GraphFormat,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A pipeline file, or any Parquet file
+    #[arg(value_name = "PIPELINE|FILE")]
+    pub target: PathBuf,
+    /// The stage, if a pipeline was named
+    pub stage: Option<String>,
+    /// How many of the first rows to show
+    #[arg(long, default_value_t = 5)]
+    pub rows: usize,
+    /// Lays a profile of the pipeline over it
+    #[arg(long, value_name = "NAME")]
+    pub profile: Option<String>,
+    /// Overrides a setting of the pipeline
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Replaces the seed of the pipeline
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// Drop damaged results, so that the next run makes them again
+    #[arg(long)]
+    pub repair: bool,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gc`.
+#[derive(Debug, Args)]
+pub struct GcArgs {
+    /// Pipelines whose results are kept
+    #[arg(value_name = "PIPELINE")]
+    pub pipelines: Vec<PathBuf>,
+    /// Really delete
+    #[arg(long)]
+    pub delete: bool,
+    /// Keep unused results up to this size, cheapest to recompute go first, for example 10GiB
+    #[arg(long, value_name = "SIZE")]
+    pub max_size: Option<String>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `data`.
+#[derive(Debug, Subcommand)]
+pub enum DataCommand {
+    /// List the data sets kinset knows by name
+    #[command(after_help = "\
+Example:
+  kinset data list")]
+    List {
+        /// Where things are.
+        #[command(flatten)]
+        places: PlaceArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read a data set to the end and say what is in it, or what is wrong with it
+    #[command(after_help = "\
+Examples:
+  kinset data check fashion-mini
+  kinset data check folder --root my/photos")]
+    Check {
+        /// The data set
+        dataset: String,
+        /// The split
+        #[arg(long)]
+        split: Option<String>,
+        /// Where it is, if not at its usual place
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+        /// Where things are.
+        #[command(flatten)]
+        places: PlaceArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `methods`.
+#[derive(Debug, Args)]
+pub struct MethodsArgs {
+    /// Print the sign of this one
+    pub name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The folder of images
+    pub folder: PathBuf,
+    /// How many clusters to look for
+    #[arg(long, default_value_t = 10)]
+    pub clusters: usize,
+    /// Where to write the pipeline [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_an_example() {
+        let mut command = Cli::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && sub.get_name() != "data") {
+            let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "`{}` has no example", sub.get_name());
+        }
+    }
+}

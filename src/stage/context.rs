@@ -1,0 +1,202 @@
+//! What a stage may use while it runs.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use candle_core::Device;
+use tracing_indicatif::span_ext::IndicatifSpanExt;
+
+use super::error::StageError;
+use crate::base::clock::Stopwatch;
+use crate::base::fs;
+use crate::base::seed::Seed;
+use crate::dataset::Places;
+
+/// A request to stop at the next step, keeping the work.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Shares a flag that signal handlers may raise.
+    pub fn shared(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
+    }
+
+    /// Asks to stop.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// True once somebody asked.
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What a stage tells while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Signal {
+    /// A number of its training curve.
+    Metric {
+        /// Epoch or step.
+        step: u64,
+        /// What was measured.
+        name: String,
+        /// The number.
+        value: f64,
+    },
+    /// How far it is.
+    Progress {
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+        /// What a unit is.
+        unit: &'static str,
+    },
+    /// Something worth knowing.
+    Note(String),
+    /// Something worth acting on.
+    Warning(String),
+}
+
+/// Where signals go.
+pub trait Sink: Sync {
+    /// Takes a signal of the stage with this name.
+    fn signal(&self, stage: &str, signal: Signal);
+}
+
+/// Hears nothing; for tests.
+#[derive(Clone, Copy, Debug)]
+pub struct Deaf;
+
+impl Sink for Deaf {
+    fn signal(&self, _stage: &str, _signal: Signal) {}
+}
+
+/// What the engine lends to a running stage.
+pub struct Context<'a> {
+    /// The name of the stage in its pipeline, for messages.
+    pub stage: &'a str,
+    /// Where tensors live.
+    pub device: Device,
+    /// This stage's branch of the tree of randomness.
+    pub seed: Seed,
+    /// Where raw data are looked for.
+    pub places: &'a Places,
+    /// Whether to stop.
+    pub stop: Stop,
+    /// Save a checkpoint at least this often.
+    pub checkpoint_every: Duration,
+    work: PathBuf,
+    out: PathBuf,
+    sink: &'a dyn Sink,
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("stage", &self.stage).field("work", &self.work).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Context<'a> {
+    /// Lends folders, device and seed to a stage. `work` outlives the process (checkpoints), `out` takes what is written.
+    #[expect(clippy::too_many_arguments, reason = "everything a stage may use, visible in one place")]
+    pub fn new(
+        stage: &'a str,
+        device: Device,
+        seed: Seed,
+        places: &'a Places,
+        stop: Stop,
+        work: PathBuf,
+        out: PathBuf,
+        sink: &'a dyn Sink,
+    ) -> Self {
+        Self { stage, device, seed, places, stop, checkpoint_every: Duration::from_secs(60), work, out, sink }
+    }
+
+    /// The private folder of this stage's key: checkpoints of an unfinished run live here.
+    pub fn work(&self) -> &Path {
+        &self.work
+    }
+
+    /// A fresh folder for one output.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn out(&self, output: &str) -> Result<PathBuf, StageError> {
+        let folder = self.out.join(output);
+        fs::create_folders(&folder)?;
+        Ok(folder)
+    }
+
+    /// Goes on, or stops because somebody asked. For stages whose unfinished work is not worth keeping.
+    ///
+    /// # Errors
+    /// [`StageError::Stopped`].
+    pub fn check(&self) -> Result<(), StageError> {
+        if self.stop.requested() { Err(StageError::Stopped) } else { Ok(()) }
+    }
+
+    /// A progress bar of this many units.
+    pub fn bar(&self, total: u64, unit: &'static str) -> Bar<'_> {
+        let span = tracing::info_span!("progress", stage = self.stage, unit);
+        span.pb_set_length(total);
+        span.pb_set_message(&format!("{} · {unit}", self.stage));
+        span.pb_start();
+        let told = Mutex::new((Stopwatch::start(), 0));
+        Bar { span, sink: self.sink, stage: self.stage, total, unit, told }
+    }
+
+    /// Records a number of the training curve.
+    pub fn metric(&self, step: u64, name: &str, value: f64) {
+        self.sink.signal(self.stage, Signal::Metric { step, name: name.to_owned(), value });
+    }
+
+    /// Says something worth knowing.
+    pub fn note(&self, text: impl Into<String>) {
+        self.sink.signal(self.stage, Signal::Note(text.into()));
+    }
+
+    /// Says something worth acting on.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.sink.signal(self.stage, Signal::Warning(text.into()));
+    }
+}
+
+/// A progress bar; gone when dropped.
+pub struct Bar<'a> {
+    span: tracing::Span,
+    sink: &'a dyn Sink,
+    stage: &'a str,
+    total: u64,
+    unit: &'static str,
+    told: Mutex<(Stopwatch, u64)>,
+}
+
+impl fmt::Debug for Bar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bar").field("stage", &self.stage).field("total", &self.total).finish_non_exhaustive()
+    }
+}
+
+impl Bar<'_> {
+    /// Moves on by some units.
+    pub fn advance(&self, units: u64) {
+        self.span.pb_inc(units);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.1 += units;
+        if told.0.elapsed() >= Duration::from_secs(1) || told.1 >= self.total {
+            self.sink.signal(self.stage, Signal::Progress { done: told.1, total: self.total, unit: self.unit });
+            told.0 = Stopwatch::start();
+        }
+    }
+
+    /// Shows a word or number beside the bar.
+    pub fn say(&self, text: &str) {
+        self.span.pb_set_message(&format!("{} · {} · {text}", self.stage, self.unit));
+    }
+}

@@ -1,0 +1,128 @@
+//! What can go wrong while a stage runs.
+
+use crate::base::fs::FileError;
+use crate::base::hint::{Exit, Fault};
+
+/// Why a stage did not finish.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StageError {
+    /// It was asked to stop; its progress is kept.
+    #[error("stopped on request; running again goes on from here")]
+    Stopped,
+    /// A file outside the store.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// An artifact could not be read or written.
+    #[error(transparent)]
+    Artifact(#[from] crate::artifact::error::ArtifactError),
+    /// Raw data could not be read.
+    #[error(transparent)]
+    Dataset(#[from] crate::dataset::error::DatasetError),
+    /// A network could not be built or loaded.
+    #[error(transparent)]
+    Model(#[from] crate::model::error::ModelError),
+    /// Training went wrong.
+    #[error(transparent)]
+    Train(#[from] crate::train::error::TrainError),
+    /// A tensor operation failed.
+    #[error("tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+    /// The inputs do not go together.
+    #[error("{what}")]
+    Mismatch {
+        /// What does not fit what, with names and numbers.
+        what: String,
+        /// What to change.
+        hint: String,
+    },
+    /// Fewer images than the setting needs.
+    #[error("{setting} is {value}, but there are only {images} images")]
+    TooFew {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        value: usize,
+        /// How many images there are.
+        images: usize,
+        /// What to change.
+        hint: String,
+    },
+    /// The result is worthless, and here are the numbers.
+    #[error("{what}")]
+    Degenerate {
+        /// A stable code.
+        code: &'static str,
+        /// What happened, with the numbers.
+        what: String,
+        /// What to try.
+        hint: String,
+    },
+    /// A wired artifact does not fit its port, although the plan checked it.
+    #[error("port `{port}` wants {want} and got {got}")]
+    Bound {
+        /// The port.
+        port: &'static str,
+        /// The artifact it takes.
+        want: &'static str,
+        /// What came.
+        got: String,
+    },
+    /// Checked settings do not fit the stage's own type.
+    #[error("the checked settings of `{kind}` do not fit its type")]
+    Settings {
+        /// The stage kind.
+        kind: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl Fault for StageError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Stopped => "stage::stopped",
+            Self::File(e) => e.code(),
+            Self::Artifact(e) => e.code(),
+            Self::Dataset(e) => e.code(),
+            Self::Model(e) => e.code(),
+            Self::Train(e) => e.code(),
+            Self::Tensor(_) => "stage::tensor",
+            Self::Mismatch { .. } => "stage::mismatch",
+            Self::TooFew { .. } => "stage::too-few-images",
+            Self::Degenerate { code, .. } => code,
+            Self::Bound { .. } => "stage::bound",
+            Self::Settings { .. } => "stage::settings",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(e) => e.hint(),
+            Self::Artifact(e) => e.hint(),
+            Self::Dataset(e) => e.hint(),
+            Self::Model(e) => e.hint(),
+            Self::Train(e) => e.hint(),
+            Self::Mismatch { hint, .. } | Self::TooFew { hint, .. } | Self::Degenerate { hint, .. } => Some(hint.clone()),
+            Self::Bound { .. } | Self::Settings { .. } => {
+                Some("this is a bug of kinset; please report it with the pipeline file".into())
+            }
+            Self::Stopped | Self::Tensor(_) => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Stopped => Exit::Stopped,
+            Self::File(e) => e.exit(),
+            Self::Artifact(e) => e.exit(),
+            Self::Dataset(e) => e.exit(),
+            Self::Model(e) => e.exit(),
+            Self::Train(e) => e.exit(),
+            Self::Mismatch { .. } | Self::TooFew { .. } => Exit::Data,
+            Self::Tensor(_) | Self::Degenerate { .. } => Exit::Run,
+            Self::Bound { .. } | Self::Settings { .. } => Exit::Bug,
+        }
+    }
+}

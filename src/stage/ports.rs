@@ -1,0 +1,182 @@
+//! What a stage reads: a struct with one field per port, bound by name and type.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::error::StageError;
+use crate::artifact::{Artifact, Stored};
+use crate::store::digest::Digest;
+
+/// How many artifacts a port takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arity {
+    /// Exactly one.
+    One,
+    /// One or none.
+    Optional,
+    /// A list, possibly empty.
+    Many,
+}
+
+/// A port as the plan sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct PortInfo {
+    /// Its key in the pipeline file.
+    pub name: &'static str,
+    /// The kind of artifact it takes.
+    pub artifact: &'static str,
+    /// How many it takes.
+    pub arity: Arity,
+}
+
+/// An artifact in the store whose type is only known by name.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// The kind of artifact.
+    pub artifact: String,
+    /// Its files, in the order of the kind.
+    pub files: Vec<PathBuf>,
+    /// What it says.
+    pub digest: Digest,
+    /// The stage it comes from.
+    pub origin: String,
+}
+
+/// What the plan wired to each port.
+pub type Offers = BTreeMap<String, Vec<Offer>>;
+
+/// A field of a port struct: `Stored<A>`, `Option<Stored<A>>` or `Vec<Stored<A>>`.
+pub trait Port: Sized {
+    /// The artifact it takes.
+    type Artifact: Artifact;
+    /// How many.
+    const ARITY: Arity;
+
+    /// Takes what was wired.
+    ///
+    /// # Errors
+    /// If number or kind do not fit; the plan has checked both, so this is our bug.
+    fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError>;
+}
+
+fn typed<A: Artifact>(port: &'static str, offer: &Offer) -> Result<Stored<A>, StageError> {
+    if offer.artifact != A::KIND || offer.files.len() != A::FILES.len() {
+        return Err(StageError::Bound { port, want: A::KIND, got: offer.artifact.clone() });
+    }
+    Ok(Stored::new(offer.files.clone(), offer.digest, offer.origin.clone()))
+}
+
+fn mismatch<A: Artifact>(port: &'static str, offers: &[Offer]) -> StageError {
+    StageError::Bound { port, want: A::KIND, got: format!("{} artifacts", offers.len()) }
+}
+
+impl<A: Artifact> Port for Stored<A> {
+    type Artifact = A;
+    const ARITY: Arity = Arity::One;
+
+    fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError> {
+        match offers {
+            [one] => typed(port, one),
+            _ => Err(mismatch::<A>(port, offers)),
+        }
+    }
+}
+
+impl<A: Artifact> Port for Option<Stored<A>> {
+    type Artifact = A;
+    const ARITY: Arity = Arity::Optional;
+
+    fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError> {
+        match offers {
+            [] => Ok(None),
+            [one] => typed(port, one).map(Some),
+            _ => Err(mismatch::<A>(port, offers)),
+        }
+    }
+}
+
+impl<A: Artifact> Port for Vec<Stored<A>> {
+    type Artifact = A;
+    const ARITY: Arity = Arity::Many;
+
+    fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError> {
+        offers.iter().map(|offer| typed(port, offer)).collect()
+    }
+}
+
+/// A struct of ports. Written by [`ports!`](crate::ports).
+pub trait Ports: Sized {
+    /// Its ports, in order.
+    const PORTS: &'static [PortInfo];
+    /// True if no port carries ground truth.
+    const LABEL_FREE: bool;
+
+    /// Takes what was wired.
+    ///
+    /// # Errors
+    /// As [`Port::bind`].
+    fn bind(offers: &Offers) -> Result<Self, StageError>;
+}
+
+/// Ports that carry no ground truth: the only ones a method may have. Written by [`ports!`](crate::ports) with `label_free`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` may carry ground truth, and ground truth never reaches a method",
+    note = "declare the ports with `ports! {{ label_free struct … }}`; labels and scores are refused there"
+)]
+pub trait LabelFreePorts: Ports {}
+
+/// Writes a struct of ports: fields are `Stored<A>`, `Option<Stored<A>>` or `Vec<Stored<A>>`.
+///
+/// With `label_free` every artifact must be [`LabelFree`](crate::artifact::LabelFree), checked by the compiler:
+///
+/// ```compile_fail,E0277
+/// use kinset::artifact::{Stored, images::Images, labels::Labels};
+/// kinset::ports! {
+///     /// A method that peeks at the truth.
+///     pub label_free struct Peek { images: Stored<Images>, labels: Stored<Labels> }
+/// }
+/// ```
+///
+/// The same without the labels is fine:
+///
+/// ```
+/// use kinset::artifact::{Stored, images::Images};
+/// kinset::ports! {
+///     /// A method that does not.
+///     pub label_free struct Honest { images: Stored<Images> }
+/// }
+/// ```
+#[macro_export]
+macro_rules! ports {
+    ($(#[$doc:meta])* $vis:vis label_free struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $port:ty),* $(,)? }) => {
+        $crate::ports! { $(#[$doc])* $vis struct $name { $($(#[$field_doc])* $field: $port),* } }
+        impl $crate::stage::LabelFreePorts for $name {}
+        const _: () = {
+            const fn label_free<P: $crate::stage::Port<Artifact: $crate::artifact::LabelFree>>() {}
+            $(label_free::<$port>();)*
+        };
+    };
+    ($(#[$doc:meta])* $vis:vis struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $port:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        $vis struct $name {
+            $(#[doc = concat!("What is wired to the port `", stringify!($field), "`.")] $(#[$field_doc])* pub $field: $port,)*
+        }
+        impl $crate::stage::Ports for $name {
+            const PORTS: &'static [$crate::stage::PortInfo] = &[$($crate::stage::PortInfo {
+                name: stringify!($field),
+                artifact: <<$port as $crate::stage::Port>::Artifact as $crate::artifact::Artifact>::KIND,
+                arity: <$port as $crate::stage::Port>::ARITY,
+            },)*];
+            const LABEL_FREE: bool =
+                true $(&& <<$port as $crate::stage::Port>::Artifact as $crate::artifact::Artifact>::LABEL_FREE)*;
+
+            fn bind(offers: &$crate::stage::Offers) -> Result<Self, $crate::stage::StageError> {
+                Ok(Self { $($field: $crate::stage::Port::bind(
+                    stringify!($field),
+                    offers.get(stringify!($field)).map_or(&[], Vec::as_slice),
+                )?,)* })
+            }
+        }
+    };
+}
