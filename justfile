@@ -1,0 +1,48 @@
+# Every command a person or CI runs. `just` alone lists them.
+
+set positional-arguments
+
+# list the recipes
+default:
+    @just --list --unsorted
+
+# run a pipeline: just run pipelines/stl10.toml [--profile smoke …]
+[group('run')]
+run *args:
+    cargo run --release --quiet -- run "$@"
+
+# what would run, and why
+[group('run')]
+plan *args:
+    cargo run --release --quiet -- plan "$@"
+
+# why a stage would run: just explain pipelines/digits.toml cluster
+[group('run')]
+explain *args:
+    cargo run --release --quiet -- explain "$@"
+
+# format every tracked Rust file (cargo fmt does not follow modules that a macro declares)
+[group('dev')]
+fmt:
+    git ls-files '*.rs' | xargs rustfmt --edition 2024
+
+# format check, then clippy with warnings as errors
+[group('dev')]
+lint:
+    git ls-files '*.rs' | xargs rustfmt --edition 2024 --check
+    cargo clippy --release --all-targets -- -D warnings
+
+# all tests
+[group('dev')]
+test *args:
+    cargo test --release "$@"
+
+# the crate documentation, warnings as errors
+[group('dev')]
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
+
+# what CI does, from the cheapest check to the dearest
+[group('check')]
+ci:
+    bash .ci/run
