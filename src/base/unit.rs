@@ -18,6 +18,29 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.digits$} {}", UNITS[unit])
 }
 
+/// Reads `1024`, `500MB`, `10 GiB`; powers of 1000 or 1024 as written. None for anything else.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().ok()?;
+    let unit = text[digits..].trim().to_ascii_lowercase();
+    let (letter, base) = match unit.strip_suffix("ib") {
+        Some(letter) => (letter, 1024.0_f64),
+        None => (unit.strip_suffix('b').unwrap_or(&unit), 1000.0),
+    };
+    let power = match letter {
+        "" => 0,
+        "k" => 1,
+        "m" => 2,
+        "g" => 3,
+        "t" => 4,
+        "p" => 5,
+        _ => return None,
+    };
+    let bytes = number * base.powi(power);
+    (bytes < 9e18).then_some(bytes as u64)
+}
+
 /// `240 ms`, `3.2 s`, `4 min 05 s`, `2 h 07 min`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
@@ -50,6 +73,12 @@ pub fn count(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_as_written() {
+        let read = ["1024", "1.5KiB", "500MB", "10 GiB", "2k", "x", "3 XB", ""].map(parse_bytes);
+        assert_eq!(read, [Some(1024), Some(1536), Some(500_000_000), Some(10 << 30), Some(2000), None, None, None]);
+    }
 
     #[test]
     fn numbers_read_well() {

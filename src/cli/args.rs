@@ -165,9 +165,19 @@ pub struct RunArgs {
     /// Fail instead of waiting when another run computes the same stage
     #[arg(long)]
     pub no_wait: bool,
+    /// Save the progress of training at least this often
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    pub checkpoint_every: f64,
     /// Print one JSON object at the end instead of tables
     #[arg(long)]
     pub json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1e9).contains(&value) => Ok(value),
+        _ => Err("a number of seconds is expected, 0 or more".to_owned()),
+    }
 }
 
 /// `plan` and `status`.

@@ -1,5 +1,45 @@
 //! # cli: what did they type, and what do we answer?
 //!
-//! One file per command; the only room that prints.
+//! One file per command. Data go to standard output, talk goes to standard error; messages are lower case without a full stop,
+//! values stand in back-ticks, the causes follow, and `hint:` comes last. Colour never says anything alone.
 //!
-//! Not here: anything else.
+//! Not here: anything else. This is the only room that prints, and nobody imports it but `main`.
+
+pub mod args;
+mod common;
+mod data;
+mod explain;
+mod gc;
+mod graph;
+mod init;
+mod inspect;
+mod methods;
+mod plan;
+mod run;
+mod status;
+mod terminal;
+mod verify;
+
+use clap::Parser;
+
+use crate::base::hint::Exit;
+use args::{Cli, Command};
+use common::Failure;
+
+/// Does what was typed; returns how the process should end.
+pub fn main() -> Exit {
+    let result = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Graph(args) => graph::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Gc(args) => gc::run(&args),
+        Command::Data(args) => data::run(&args),
+        Command::Methods(args) => methods::run(&args),
+        Command::Init(args) => init::run(&args),
+    };
+    result.unwrap_or_else(|failure: Failure| failure.report())
+}

@@ -1,5 +1,19 @@
 //! # method: what does each paper do?
 //!
-//! Stages with a paper, one file each.
+//! Stages with a paper, one file each: settings (the defaults are the paper's table), ports without ground truth, loss, run,
+//! tests, and a sign that `kinset methods NAME` prints.
 //!
-//! Not here: stages without one (`step`).
+//! Not here: stages without a paper (`step`), networks (`model`), optimizers (`train`).
+
+pub mod scan;
+pub mod selflabel;
+pub mod simclr;
+
+use crate::stage::{AnyStage, Erased};
+
+/// All methods. Adding one is one file and its two lines here.
+pub const METHODS: &[&dyn AnyStage] = &[
+    &Erased::<simclr::SimClr>::method(),
+    &Erased::<scan::Scan>::method(),
+    &Erased::<selflabel::SelfLabel>::method(),
+];

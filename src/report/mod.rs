@@ -1,5 +1,7 @@
 //! # report: what would a person rather look at?
 //!
-//! Tables and pictures of results.
+//! [`scores`] puts the score tables of a pipeline into one, with the names of its stages, and mean ± spread over repeats.
 //!
-//! Not here: the results themselves (`artifact`).
+//! Not here: the results themselves (`artifact`), what is printed where (`cli`).
+
+pub mod scores;

@@ -1,5 +1,6 @@
 //! What a stage may use while it runs.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,8 @@ use super::error::StageError;
 use crate::base::clock::Stopwatch;
 use crate::base::fs;
 use crate::base::seed::Seed;
-use crate::dataset::Places;
+use crate::dataset::{Places, RawFile};
+use crate::store::digest::Digest;
 
 /// A request to stop at the next step, keeping the work.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +95,7 @@ pub struct Context<'a> {
     pub checkpoint_every: Duration,
     work: PathBuf,
     out: PathBuf,
+    raw: BTreeMap<String, Digest>,
     sink: &'a dyn Sink,
 }
 
@@ -115,7 +118,27 @@ impl<'a> Context<'a> {
         out: PathBuf,
         sink: &'a dyn Sink,
     ) -> Self {
-        Self { stage, device, seed, places, stop, checkpoint_every: Duration::from_secs(60), work, out, sink }
+        let (checkpoint_every, raw) = (Duration::from_secs(60), BTreeMap::new());
+        Self { stage, device, seed, places, stop, checkpoint_every, work, out, raw, sink }
+    }
+
+    /// Lends the digests of the raw files, by name, which the engine knows already.
+    #[must_use]
+    pub fn with_raw(mut self, raw: BTreeMap<String, Digest>) -> Self {
+        self.raw = raw;
+        self
+    }
+
+    /// Sets how often to save.
+    #[must_use]
+    pub fn with_checkpoint_every(mut self, interval: Duration) -> Self {
+        self.checkpoint_every = interval;
+        self
+    }
+
+    /// The digest of a raw file, if the engine knows it.
+    pub fn raw_digest(&self, file: &RawFile) -> Option<Digest> {
+        self.raw.get(&file.name).copied()
     }
 
     /// The private folder of this stage's key: checkpoints of an unfinished run live here.

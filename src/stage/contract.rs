@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::context::Context;
 use super::error::StageError;
@@ -24,6 +25,11 @@ impl Complaint {
     /// A complaint about one setting.
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self { path: path.into(), message: message.into(), hint: None }
+    }
+
+    /// Complaints about the fields of a nested table.
+    pub fn below(table: &str, fields: impl IntoIterator<Item = (&'static str, String)>) -> Vec<Self> {
+        fields.into_iter().map(|(field, message)| Self::new(format!("{table}.{field}"), message)).collect()
     }
 
     /// Adds what would be right.
@@ -61,9 +67,6 @@ pub trait Stage: 'static {
     const SEEDED: bool = false;
     /// True if it computes on the device: its key then holds the class of the device and the precision.
     const ON_DEVICE: bool = false;
-    /// Settings that say where or how but not what: left out of the key.
-    const NOT_IN_KEY: &'static [&'static str] = &[];
-
     /// Its settings.
     type Config: Settings;
     /// What it reads.
@@ -77,6 +80,14 @@ pub trait Stage: 'static {
     /// If they cannot be found.
     fn raw_files(_config: &Self::Config, _places: &Places) -> Result<Vec<RawFile>, StageError> {
         Ok(Vec::new())
+    }
+
+    /// The part of the settings that belongs into the key: all of them, but for those that say where and not what.
+    ///
+    /// # Errors
+    /// If the settings make no sense (the plan has checked them).
+    fn key_settings(config: &Self::Config) -> Result<Value, StageError> {
+        serde_json::to_value(config).map_err(|source| StageError::Settings { kind: Self::KIND, source })
     }
 
     /// Does the work.

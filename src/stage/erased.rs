@@ -149,13 +149,7 @@ impl<S: Stage> AnyStage for Erased<S> {
     }
 
     fn key_settings(&self, settings: &Value) -> Result<Value, StageError> {
-        let mut value = self.normalize(settings)?;
-        if let Value::Object(fields) = &mut value {
-            for name in S::NOT_IN_KEY {
-                fields.remove(*name);
-            }
-        }
-        Ok(value)
+        S::key_settings(&typed::<S>(settings)?)
     }
 
     fn raw_files(&self, settings: &Value, places: &Places) -> Result<Vec<RawFile>, StageError> {

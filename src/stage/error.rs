@@ -58,6 +58,15 @@ pub enum StageError {
         /// What to try.
         hint: String,
     },
+    /// The progress of a run cannot be written or read.
+    #[error("`{what}` of the checkpoint cannot be used")]
+    Progress {
+        /// Which part.
+        what: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A wired artifact does not fit its port, although the plan checked it.
     #[error("port `{port}` wants {want} and got {got}")]
     Bound {
@@ -92,6 +101,7 @@ impl Fault for StageError {
             Self::Mismatch { .. } => "stage::mismatch",
             Self::TooFew { .. } => "stage::too-few-images",
             Self::Degenerate { code, .. } => code,
+            Self::Progress { .. } => "stage::progress",
             Self::Bound { .. } => "stage::bound",
             Self::Settings { .. } => "stage::settings",
         }
@@ -108,6 +118,7 @@ impl Fault for StageError {
             Self::Bound { .. } | Self::Settings { .. } => {
                 Some("this is a bug of kinset; please report it with the pipeline file".into())
             }
+            Self::Progress { .. } => Some("run with `--force` to begin this stage again".into()),
             Self::Stopped | Self::Tensor(_) => None,
         }
     }
@@ -121,7 +132,7 @@ impl Fault for StageError {
             Self::Model(e) => e.exit(),
             Self::Train(e) => e.exit(),
             Self::Mismatch { .. } | Self::TooFew { .. } => Exit::Data,
-            Self::Tensor(_) | Self::Degenerate { .. } => Exit::Run,
+            Self::Tensor(_) | Self::Degenerate { .. } | Self::Progress { .. } => Exit::Run,
             Self::Bound { .. } | Self::Settings { .. } => Exit::Bug,
         }
     }

@@ -13,6 +13,7 @@ pub mod erased;
 pub mod error;
 pub mod outputs;
 pub mod ports;
+pub mod training;
 
 pub use context::{Bar, Context, Signal, Sink, Stop};
 pub use contract::{Complaint, Method, Settings, Sign, Stage};

@@ -1,0 +1,111 @@
+//! `kinset gc`: what the store can give back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::args::{GcArgs, PipelineArgs};
+use super::common::{Answer, Failure, outlook};
+use super::terminal;
+use crate::base::hint::{Exit, Fault};
+use crate::base::unit;
+use crate::pipeline::state::State;
+use crate::store::Store;
+use crate::store::gc::{What, Wish};
+
+/// A size that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("`{text}` is no size")]
+struct NoSize {
+    text: String,
+}
+
+impl Fault for NoSize {
+    fn code(&self) -> &'static str {
+        "gc::size"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("write a number and a unit, for example `500MiB` or `10GiB`".into())
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+pub(super) fn run(args: &GcArgs) -> Answer {
+    let max_size = match &args.max_size {
+        None => None,
+        Some(text) => Some(unit::parse_bytes(text).ok_or_else(|| Failure::from(NoSize { text: text.clone() }))?),
+    };
+    let mut roots = BTreeMap::new();
+    for pipeline in &args.pipelines {
+        let pipeline = PipelineArgs {
+            pipeline: pipeline.clone(),
+            set: Vec::new(),
+            profile: None,
+            seed: None,
+            device: None,
+            places: args.places.clone(),
+        };
+        outlook(&pipeline, |spec, outlook| {
+            for (node, state) in spec.nodes.iter().zip(outlook.states(&BTreeSet::new())) {
+                if let State::Fresh { record, .. } = state {
+                    roots.insert(record.key, format!("{}/{}", spec.name, node.name));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    let store = if args.delete { Store::open(&args.places.artifacts)? } else { Store::open_existing(&args.places.artifacts)? };
+    let wish = Wish { roots, max_size, ..Wish::default() };
+    let plan = if args.delete { store.gc(&wish)? } else { store.gc_plan(&wish)? };
+
+    let described = |what: &What| match what {
+        What::Result { key, kind } => ("result", format!("{kind} {}", key.short())),
+        What::Work { key } => ("checkpoints", key.short()),
+        What::Manifest { key, kind } => ("manifest", format!("{kind} {}", key.short())),
+        What::Blob { blob } => ("bytes", blob.short()),
+    };
+    if args.json {
+        let victims: Vec<_> = plan
+            .victims
+            .iter()
+            .map(|v| {
+                let (word, name) = described(&v.what);
+                json!({ "what": word, "name": name, "bytes": v.bytes, "seconds": v.seconds, "why": v.why })
+            })
+            .collect();
+        terminal::print_json(&json!({
+            "deleted": args.delete, "before": plan.before, "after": plan.after, "spared": plan.spared, "over": plan.over,
+            "kept": plan.kept.len(), "victims": victims,
+        }))?;
+        return Ok(Exit::Done);
+    }
+    let mut table = terminal::table(&["what", "name", "size", "to have it again", "why it may go"], &[2, 3]);
+    for victim in &plan.victims {
+        let (word, name) = described(&victim.what);
+        let again = victim.seconds.map_or_else(String::new, |s| unit::duration(Duration::from_secs_f64(s.max(0.0))));
+        table.add_row([word.to_owned(), name, unit::bytes(victim.bytes), again, victim.why.clone()]);
+    }
+    if plan.victims.is_empty() {
+        terminal::print("nothing to give back\n")?;
+    } else {
+        terminal::print(&terminal::text(&table))?;
+    }
+    let (before, after) = (unit::bytes(plan.before), unit::bytes(plan.after));
+    terminal::say(&match (args.delete, plan.victims.is_empty()) {
+        (_, true) => format!("\nthe store holds {before}"),
+        (true, false) => format!("\ndeleted: {before} → {after}"),
+        (false, false) => format!("\n`--delete` would take it from {before} to {after}; nothing was touched"),
+    });
+    if plan.spared > 0 {
+        terminal::say(&format!("{} nobody names are less than an hour old and spared", unit::bytes(plan.spared)));
+    }
+    if plan.over > 0 {
+        terminal::say(&format!("what is named alone is {} over the wanted size", unit::bytes(plan.over)));
+    }
+    Ok(Exit::Done)
+}

@@ -1,0 +1,28 @@
+//! `kinset graph`: the stages as a drawing.
+
+use super::args::{GraphArgs, GraphFormat};
+use super::common::{Answer, outlook};
+use super::terminal;
+use crate::base::hint::Exit;
+use crate::pipeline::graph::{self, State as Drawn};
+use crate::pipeline::state::State;
+
+pub(super) fn run(args: &GraphArgs) -> Answer {
+    outlook(&args.pipeline, |spec, outlook| {
+        let states: Vec<Drawn> = outlook
+            .states(&std::collections::BTreeSet::new())
+            .iter()
+            .map(|state| match state {
+                State::Fresh { .. } => Drawn { word: "fresh".into(), work: false },
+                State::Stale { .. } => Drawn { word: "to run".into(), work: true },
+                State::Waits { .. } => Drawn { word: "waits".into(), work: true },
+                State::Broken { .. } => Drawn { word: "broken".into(), work: true },
+            })
+            .collect();
+        terminal::print(&match args.format {
+            GraphFormat::Mermaid => graph::mermaid(spec, &states),
+            GraphFormat::Dot => graph::dot(spec, &states),
+        })?;
+        Ok(Exit::Done)
+    })
+}

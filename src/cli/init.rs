@@ -1,0 +1,92 @@
+//! `kinset init`: a commented pipeline for a folder of images.
+
+use super::args::InitArgs;
+use super::common::{Answer, Failure};
+use super::terminal;
+use crate::base::fs;
+use crate::base::hint::{Exit, Fault};
+use crate::dataset::record::Labels;
+use crate::dataset::{self, Places, Source};
+use crate::store::digest::Digest;
+
+/// The template; what stands in `<<…>>` is filled in.
+const TEMPLATE: &str = include_str!("init.toml");
+
+/// The output file is there already.
+#[derive(Debug, thiserror::Error)]
+#[error("`{path}` is there already")]
+struct Taken {
+    path: String,
+}
+
+impl Fault for Taken {
+    fn code(&self) -> &'static str {
+        "init::taken"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("name another file with `--output`, or remove this one".into())
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+pub(super) fn run(args: &InitArgs) -> Answer {
+    // A source's root is relative to the pipeline file, and the file may be moved: name the folder in full.
+    let folder = std::path::absolute(&args.folder)
+        .map_err(|error| fs::FileError::new("find", &args.folder, error))?;
+    let source = Source::named("folder").root(&folder);
+    let report = dataset::check(&source, &Places::new("", None, None), &mut |file| Digest::of_file(&file.path))?;
+    let labelled = !matches!(report.labels, Labels::Absent { .. });
+    let text = fill(&folder.display().to_string(), args.clusters, report.images, labelled);
+    match &args.output {
+        None => terminal::print(&text)?,
+        Some(path) => {
+            if fs::exists(path) {
+                return Err(Failure::from(Taken { path: path.display().to_string() }));
+            }
+            fs::write_atomic(path, text.as_bytes())?;
+            terminal::say(&format!("wrote `{}`; now: kinset run {}", path.display(), path.display()));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// The template for this folder.
+fn fill(folder: &str, clusters: usize, images: usize, labelled: bool) -> String {
+    // At most a quarter of the images per step, so that small folders train at all.
+    let batch = 256.min(images / 4).max(2);
+    let quoted = serde_json::Value::String(folder.to_owned()).to_string();
+    let mut text = TEMPLATE
+        .replace("<<root>>", &quoted)
+        .replace("<<clusters>>", &clusters.to_string())
+        .replace("<<images>>", &images.to_string())
+        .replace("<<batch>>", &batch.to_string())
+        .replace("<<k>>", &20.min(images.saturating_sub(1)).max(1).to_string());
+    let (start, end) = ("# <<labels\n", "# labels>>\n");
+    while let (Some(from), Some(to)) = (text.find(start), text.find(end)) {
+        let inside = text[from + start.len()..to].to_owned();
+        text.replace_range(from..to + end.len(), if labelled { &inside } else { "" });
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::registry::Registry;
+    use crate::pipeline::spec::{self, Request};
+
+    #[test]
+    fn what_it_writes_is_a_pipeline_without_faults() {
+        for labelled in [true, false] {
+            let text = fill("/photos/\"odd\" name", 7, 5000, labelled);
+            assert!(!text.contains("<<") && !text.contains(">>"), "{text}");
+            let spec = spec::check(std::path::Path::new("photos.toml"), &text, &Request::default(), &Registry::new());
+            let spec = spec.unwrap_or_else(|faults| panic!("{}", faults.render(false, 100)));
+            assert_eq!(spec.nodes.iter().any(|node| node.kind == "evaluate"), labelled);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `kinset methods`: what stages there are, and what their papers say.
+
+use serde_json::json;
+
+use super::args::MethodsArgs;
+use super::common::{Answer, Failure};
+use super::terminal;
+use crate::base::hint::{Exit, Fault, nearest};
+use crate::pipeline::registry;
+use crate::stage::{AnyStage, Arity};
+
+/// A name that no stage has.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no stage of the kind `{name}`")]
+struct Unknown {
+    name: String,
+}
+
+impl Fault for Unknown {
+    fn code(&self) -> &'static str {
+        "methods::unknown"
+    }
+
+    fn hint(&self) -> Option<String> {
+        let near = nearest(&self.name, registry::all().map(AnyStage::kind));
+        Some(near.map_or_else(|| "`kinset methods` lists them".into(), |near| format!("did you mean `{near}`?")))
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+pub(super) fn run(args: &MethodsArgs) -> Answer {
+    if let Some(name) = &args.name {
+        let stage = registry::find(name).ok_or_else(|| Failure::from(Unknown { name: name.clone() }))?;
+        if args.json { terminal::print_json(&as_json(stage))? } else { terminal::print(&sign(stage))? }
+        return Ok(Exit::Done);
+    }
+    if args.json {
+        terminal::print_json(&registry::all().map(as_json).collect::<Vec<_>>())?;
+        return Ok(Exit::Done);
+    }
+    let mut table = terminal::table(&["kind", "reads", "writes", "what it does"], &[]);
+    for stage in registry::all() {
+        table.add_row([stage.kind().to_owned(), reads(stage), writes(stage), stage.summary().to_owned()]);
+    }
+    terminal::print(&terminal::text(&table))?;
+    terminal::say("\n`kinset methods NAME` says more of one; methods with a paper: ");
+    let papers: Vec<&str> = registry::all().filter(|stage| stage.sign().is_some()).map(AnyStage::kind).collect();
+    terminal::say(&papers.join(", "));
+    Ok(Exit::Done)
+}
+
+fn reads(stage: &dyn AnyStage) -> String {
+    let ports: Vec<String> = stage
+        .ports()
+        .iter()
+        .map(|port| match port.arity {
+            Arity::One => port.name.to_owned(),
+            Arity::Optional => format!("[{}]", port.name),
+            Arity::Many => format!("{}…", port.name),
+        })
+        .collect();
+    if ports.is_empty() { "raw data".to_owned() } else { ports.join(", ") }
+}
+
+fn writes(stage: &dyn AnyStage) -> String {
+    stage.outputs().iter().map(|output| output.name).collect::<Vec<_>>().join(", ")
+}
+
+fn as_json(stage: &dyn AnyStage) -> serde_json::Value {
+    let sign = stage.sign().map(|sign| {
+        json!({
+            "paper": sign.paper, "reads": sign.reads, "writes": sign.writes, "idea": sign.idea, "loss": sign.loss,
+            "selection": sign.selection, "as_in_paper": sign.as_in_paper, "unlike_paper": sign.unlike_paper,
+            "expect": sign.expect,
+        })
+    });
+    let ports: Vec<_> = stage
+        .ports()
+        .iter()
+        .map(|port| json!({ "name": port.name, "artifact": port.artifact, "arity": format!("{:?}", port.arity).to_lowercase() }))
+        .collect();
+    let outputs: Vec<_> = stage
+        .outputs()
+        .iter()
+        .map(|output| json!({ "name": output.name, "artifact": output.artifact, "optional": output.optional }))
+        .collect();
+    json!({
+        "kind": stage.kind(), "version": stage.version(), "summary": stage.summary(), "ports": ports, "outputs": outputs,
+        "settings": stage.default_settings(), "sign": sign,
+    })
+}
+
+/// The sign of a stage, for people.
+fn sign(stage: &dyn AnyStage) -> String {
+    let mut text = format!("{} (version {}): {}\n", stage.kind(), stage.version(), stage.summary());
+    let width = terminal::width().clamp(60, 120);
+    let mut part = |name: &str, body: &str| {
+        text.push_str(&format!("\n{name}\n"));
+        for line in wrapped(body, width - 2) {
+            text.push_str(&format!("  {line}\n"));
+        }
+    };
+    if let Some(sign) = stage.sign() {
+        part("paper", sign.paper);
+        part("idea", sign.idea);
+        part("loss", sign.loss);
+        part("selection", sign.selection);
+        part("as in the paper", sign.as_in_paper);
+        part("unlike the paper", sign.unlike_paper);
+        part("expect", sign.expect);
+    }
+    text.push_str("\nports\n");
+    for port in stage.ports() {
+        let arity = match port.arity {
+            Arity::One => "",
+            Arity::Optional => " (optional)",
+            Arity::Many => " (a list)",
+        };
+        text.push_str(&format!("  {:<18} {}{arity}\n", port.name, port.artifact));
+    }
+    if stage.ports().is_empty() {
+        text.push_str("  none: it reads raw data\n");
+    }
+    text.push_str("\noutputs\n");
+    for (index, output) in stage.outputs().iter().enumerate() {
+        let how = if index == 0 { " (the stage's bare name means this one)" } else { "" };
+        text.push_str(&format!("  {:<18} {}{how}\n", output.name, output.artifact));
+    }
+    text.push_str("\nsettings and their defaults\n");
+    let mut lines = Vec::new();
+    flatten("", &stage.default_settings(), &mut lines);
+    if lines.is_empty() {
+        lines.push("none".to_owned());
+    }
+    for line in lines {
+        text.push_str(&format!("  {line}\n"));
+    }
+    text
+}
+
+fn flatten(prefix: &str, value: &serde_json::Value, lines: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                flatten(&path, value, lines);
+            }
+        }
+        serde_json::Value::Null => lines.push(format!("{prefix:<28} (not set)")),
+        other => lines.push(format!("{prefix:<28} {other}")),
+    }
+}
+
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let full = lines.last().is_some_and(|line| !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width);
+        if full {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}

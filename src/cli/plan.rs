@@ -1,0 +1,58 @@
+//! `kinset plan`: what would run, and why.
+
+use serde_json::json;
+
+use super::args::PlanArgs;
+use super::common::{Answer, outlook, selection};
+use super::terminal;
+use crate::base::hint::{Exit, Fault};
+use crate::pipeline::error::chain;
+use crate::pipeline::state::State;
+
+pub(super) fn run(args: &PlanArgs) -> Answer {
+    outlook(&args.pipeline, |spec, outlook| {
+        let selected = selection(spec, &args.select)?;
+        let states = outlook.states(&selected.forced);
+        let (mut work, mut broken) = (0, None);
+        let mut rows = Vec::new();
+        let mut table = terminal::table(&["stage", "kind", "state", "why"], &[]);
+        for &index in &spec.order {
+            let (node, state) = (&spec.nodes[index], &states[index]);
+            if !selected.nodes.contains(&index) {
+                continue;
+            }
+            let (word, why, key) = words(state);
+            match state {
+                State::Fresh { .. } => {}
+                State::Stale { .. } | State::Waits { .. } => work += 1,
+                State::Broken { error } => broken = broken.or(Some(error.exit())),
+            }
+            table.add_row([node.name.as_str(), node.kind.as_str(), word, why.as_str()]);
+            rows.push(json!({ "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key }));
+        }
+        if args.json {
+            terminal::print_json(&json!({ "pipeline": spec.name, "work": work, "stages": rows }))?;
+        } else {
+            terminal::print(&terminal::text(&table))?;
+            let total = rows.len();
+            terminal::say(&match work {
+                0 if broken.is_none() => format!("\nnothing to do: {total} of {total} stages are fresh"),
+                _ => format!("\n{work} of {total} stages have work"),
+            });
+        }
+        Ok(broken.unwrap_or(if work > 0 { Exit::Work } else { Exit::Done }))
+    })
+}
+
+/// A state in words: word, why, key.
+pub(super) fn words(state: &State) -> (&'static str, String, Option<String>) {
+    match state {
+        State::Fresh { record, .. } => ("fresh", String::new(), Some(record.key.hex())),
+        State::Stale { key, why } => ("runs", why.to_string(), Some(key.hex())),
+        State::Waits { on } => ("waits", format!("for {}; runs if what comes out is new", on.join(", ")), None),
+        State::Broken { error } => {
+            let hint = error.hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+            ("broken", format!("{}{hint}", chain(error)), None)
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! `kinset run`: bring a pipeline to its results.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+
+use super::args::RunArgs;
+use super::common::{Answer, Failure, pipeline, places, selection};
+use super::terminal::{self, Screen};
+use crate::base::fs::FileError;
+use crate::base::hint::{Exit, Fault};
+use crate::base::unit;
+use crate::pipeline::error::chain;
+use crate::pipeline::event::{Journal, Listener, Tell, runs_folder};
+use crate::pipeline::run::{self, Options, Outcome, Summary};
+use crate::pipeline::spec::Spec;
+use crate::report::scores;
+use crate::stage::Stop;
+use crate::store::Store;
+use crate::train::device;
+
+pub(super) fn run(args: &RunArgs) -> Answer {
+    let spec = pipeline(&args.pipeline)?;
+    let selected = selection(&spec, &args.select)?;
+    let stop = stop_on_signals()?;
+    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    // Fails only if somebody has made the pool already, and nobody has.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let device = device::open(&spec.device)?;
+    let device_class = device::class(&device);
+    let store = Store::open(&args.pipeline.places.artifacts)?;
+    let places = places(&args.pipeline.places, Some(&args.pipeline.pipeline));
+    let journal = Journal::new(runs_folder(&args.pipeline.places.artifacts, &spec.name));
+    let screen = Screen::new();
+    let listeners: [&dyn Listener; 2] = [&screen, &journal];
+    let options = Options {
+        chosen: selected.nodes,
+        forced: selected.forced,
+        threads,
+        device,
+        device_class,
+        wait: !args.no_wait,
+        checkpoint_every: Duration::from_secs_f64(args.checkpoint_every),
+        stop,
+    };
+    let summary = run::run(&spec, &store, &places, &options, Tell(&listeners))?;
+    let exit = summary.exit();
+    let tables = scores::collect(&spec, &store, &summary.records)?;
+    if args.json {
+        terminal::print_json(&as_json(&spec, &summary, &tables))?;
+        return Ok(exit);
+    }
+    if !tables.is_empty() {
+        terminal::print(&format!("\n{}", scores::render(&tables)))?;
+    }
+    terminal::say(&closing(&spec, &summary, args));
+    if let Some(folder) = journal.folder() {
+        terminal::say(&format!("events: {}", folder.join("events.jsonl").display()));
+    }
+    Ok(exit)
+}
+
+/// The first signal asks to stop at the next step, the second ends at once.
+fn stop_on_signals() -> Result<Stop, Failure> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGUSR1] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
+            .map_err(|error| FileError::new("listen to signals of", std::path::Path::new("this process"), error))?;
+    }
+    Ok(Stop::shared(flag))
+}
+
+fn closing(spec: &Spec, summary: &Summary, args: &RunArgs) -> String {
+    let time = unit::duration(Duration::from_secs_f64(summary.seconds));
+    let count = |is: fn(&Outcome) -> bool| summary.outcomes.iter().filter(|o| is(o)).count();
+    let (ran, fresh) = (summary.ran().count(), count(|o| matches!(o, Outcome::Fresh)));
+    let (failed, blocked) = (count(|o| matches!(o, Outcome::Failed { .. })), count(|o| matches!(o, Outcome::Blocked { .. })));
+    let adopted = count(|o| matches!(o, Outcome::Adopted));
+    let folder = args.pipeline.places.artifacts.join(&spec.name);
+    match summary.exit() {
+        Exit::Done if ran == 0 && adopted == 0 => format!("\nnothing to do: {fresh} stages are fresh ({time})"),
+        Exit::Done => {
+            let by_others = if adopted > 0 { format!(", {adopted} by another run") } else { String::new() };
+            format!("\n{ran} stages ran{by_others}, {fresh} were fresh, in {time}; results are in {}", folder.display())
+        }
+        Exit::Stopped => format!("\nstopped after {time}; the same command goes on from here"),
+        _ => format!("\n{failed} stages failed, {blocked} could not run, {ran} ran, {fresh} were fresh, in {time}"),
+    }
+}
+
+fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored]) -> Value {
+    let stages: Vec<Value> = spec
+        .nodes
+        .iter()
+        .zip(&summary.outcomes)
+        .enumerate()
+        .map(|(index, (node, outcome))| {
+            let mut stage = json!({ "stage": node.name, "kind": node.kind });
+            let state = match outcome {
+                Outcome::Fresh => "fresh",
+                Outcome::Ran { why, seconds } => {
+                    stage["why"] = json!(why.to_string());
+                    stage["seconds"] = json!(seconds);
+                    "ran"
+                }
+                Outcome::Adopted => "adopted",
+                Outcome::Failed { error } => {
+                    stage["error"] = json!({ "code": error.code(), "message": chain(error), "hint": error.hint() });
+                    "failed"
+                }
+                Outcome::Stopped => "stopped",
+                Outcome::Blocked { by } => {
+                    stage["by"] = json!(by);
+                    "blocked"
+                }
+                Outcome::Skipped => "skipped",
+            };
+            stage["state"] = json!(state);
+            if let Some(record) = summary.records.get(&index) {
+                stage["key"] = json!(record.key.hex());
+                let contents: serde_json::Map<String, Value> =
+                    record.outputs.iter().map(|(name, output)| (name.clone(), json!(output.content))).collect();
+                stage["outputs"] = Value::Object(contents);
+            }
+            stage
+        })
+        .collect();
+    json!({
+        "pipeline": spec.name,
+        "exit": summary.exit() as u8,
+        "seconds": summary.seconds,
+        "ran": summary.ran().map(|index| spec.nodes[index].name.clone()).collect::<Vec<_>>(),
+        "stages": stages,
+        "scores": tables,
+    })
+}

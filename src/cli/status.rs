@@ -1,0 +1,55 @@
+//! `kinset status`: what each stage last gave, and whether it still holds.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::args::PlanArgs;
+use super::common::{Answer, outlook, selection};
+use super::plan::words;
+use super::terminal;
+use crate::base::hint::Exit;
+use crate::base::{clock, unit};
+use crate::pipeline::state::State;
+
+pub(super) fn run(args: &PlanArgs) -> Answer {
+    outlook(&args.pipeline, |spec, outlook| {
+        let selected = selection(spec, &args.select)?;
+        let states = outlook.states(&selected.forced);
+        let mut rows = Vec::new();
+        let mut table = terminal::table(&["stage", "state", "size", "took", "finished", "where"], &[2, 3]);
+        for &index in &spec.order {
+            if !selected.nodes.contains(&index) {
+                continue;
+            }
+            let (node, state) = (&spec.nodes[index], &states[index]);
+            let (word, why, key) = words(state);
+            let folder = outlook.store.view_path(&spec.name, &node.name)?;
+            let view = folder.is_dir().then(|| folder.display().to_string());
+            if let State::Fresh { record, .. } = state {
+                table.add_row([
+                    node.name.clone(),
+                    word.to_owned(),
+                    unit::bytes(record.bytes()),
+                    unit::duration(Duration::from_secs_f64(record.seconds.max(0.0))),
+                    clock::stamp(record.finished),
+                    view.clone().unwrap_or_default(),
+                ]);
+                rows.push(json!({
+                    "stage": node.name, "kind": node.kind, "state": word, "key": key, "bytes": record.bytes(),
+                    "seconds": record.seconds, "finished": record.finished, "folder": view, "outputs": record.outputs,
+                }));
+            } else {
+                let none = String::new;
+                table.add_row([node.name.clone(), format!("{word}: {why}"), none(), none(), none(), none()]);
+                rows.push(json!({ "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key, "folder": view }));
+            }
+        }
+        if args.json {
+            terminal::print_json(&json!({ "pipeline": spec.name, "stages": rows }))?;
+        } else {
+            terminal::print(&terminal::text(&table))?;
+        }
+        Ok(Exit::Done)
+    })
+}

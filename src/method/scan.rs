@@ -1,0 +1,623 @@
+//! # SCAN: cluster so that neighbors agree
+//!
+//! The clustering stage of SCAN: see [`Scan::SIGN`].
+
+use candle_core::{D, DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::artifact::curve::{Curve, CurveTable};
+use crate::artifact::encoder::{Classifier, Encoder, Tensors};
+use crate::artifact::images::{ImageSet, Images};
+use crate::artifact::neighbors::{NeighborTable, Neighbors};
+use crate::artifact::{Draft, Stored};
+use crate::augment::recipe::Recipe;
+use crate::base::seed::Seed;
+use crate::math::entropy;
+use crate::model::{ClassifierNet, HeadChoice};
+use crate::model::encoder::EncoderNet;
+use crate::model::Mode;
+use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
+use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
+use crate::train::batches::{Batches, Last};
+use crate::train::feed::Feed;
+use crate::train::infer::{self, Layer};
+use crate::train::optim::Optimization;
+use crate::train::settings::{OptimizerSettings, ScheduleSettings};
+use crate::train::health::Occupancy;
+
+/// What training moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Update {
+    /// Backbone and heads (small data sets).
+    All,
+    /// The heads alone, on an encoder in evaluation mode (ImageNet).
+    Heads,
+}
+
+/// Settings; the defaults are those of SCAN's `configs/scan/scan_cifar10.yml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Clusters, K.
+    pub clusters: usize,
+    /// Heads trained side by side, H; the best by validation loss is chosen. 1 on small sets, 10 on ImageNet.
+    pub heads: usize,
+    /// Hidden units of a head; none: linear, as in the paper.
+    pub hidden: Option<usize>,
+    /// What training moves.
+    pub update: Update,
+    /// Passes over the images.
+    pub epochs: u64,
+    /// Anchors per step, B.
+    pub batch: usize,
+    /// Weight of the entropy term, λ.
+    pub entropy_weight: f64,
+    /// How many of the mined neighbors are candidates; none: all.
+    pub num_neighbors: Option<usize>,
+    /// Whether an image is a candidate for its own neighbor, as in the authors' code.
+    pub include_self: bool,
+    /// How many neighbors the validation loss looks at.
+    pub validation_neighbors: usize,
+    /// Validate after every so many epochs, and after the last.
+    pub validate_every: u64,
+    /// How weights move.
+    pub optimizer: OptimizerSettings,
+    /// How the learning rate moves.
+    pub schedule: ScheduleSettings,
+    /// What anchors and neighbors go through.
+    pub augment: Recipe,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            clusters: 10,
+            heads: 1,
+            hidden: None,
+            update: Update::All,
+            epochs: 50,
+            batch: 128,
+            entropy_weight: 5.0,
+            num_neighbors: None,
+            include_self: true,
+            validation_neighbors: 5,
+            validate_every: 1,
+            optimizer: OptimizerSettings::adam(1e-4, 1e-4),
+            schedule: ScheduleSettings::constant(),
+            augment: Recipe::strong(),
+        }
+    }
+}
+
+impl Settings for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut found = Vec::new();
+        let mut at_least = |field: &str, value: u64, least: u64| {
+            if value < least {
+                found.push(Complaint::new(field, format!("is {value}, and must be at least {least}")));
+            }
+        };
+        at_least("clusters", self.clusters as u64, 2);
+        at_least("heads", self.heads as u64, 1);
+        at_least("epochs", self.epochs, 1);
+        at_least("batch", self.batch as u64, 2);
+        at_least("num_neighbors", self.num_neighbors.unwrap_or(1) as u64, 1);
+        at_least("hidden", self.hidden.unwrap_or(1) as u64, 1);
+        at_least("validation_neighbors", self.validation_neighbors as u64, 1);
+        at_least("validate_every", self.validate_every, 1);
+        if !(self.entropy_weight >= 0.0 && self.entropy_weight.is_finite()) {
+            found.push(Complaint::new("entropy_weight", format!("is {}, and must not be negative", self.entropy_weight)));
+        }
+        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
+        found.extend(Complaint::below("schedule", self.schedule.complaints()));
+        found.extend(Complaint::below("augment", self.augment.complaints()));
+        found
+    }
+}
+
+crate::ports! {
+    /// What SCAN reads.
+    pub label_free struct In {
+        /// `[N, H, W, C]`.
+        images: Stored<Images>,
+        /// Image → `[D]`.
+        encoder: Stored<Encoder>,
+        /// `[N, M]`, mined on features of the same images.
+        neighbors: Stored<Neighbors>,
+        /// Images to choose epoch and head on; without them, the training images.
+        val_images: Option<Stored<Images>>,
+        /// Their neighbors among themselves.
+        val_neighbors: Option<Stored<Neighbors>>,
+    }
+}
+
+crate::outputs! {
+    /// What SCAN writes.
+    pub struct Out {
+        /// All heads of the best epoch, the best of them chosen.
+        classifier: Draft<Classifier>,
+        /// Loss and its parts per epoch, for training and validation.
+        curve: Draft<Curve>,
+    }
+}
+
+/// The clustering stage.
+#[derive(Debug)]
+pub struct Scan;
+
+impl Stage for Scan {
+    const KIND: &'static str = "scan";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "cluster images so that neighbors agree";
+    const SEEDED: bool = true;
+    const ON_DEVICE: bool = true;
+
+    type Config = Config;
+    type In = In;
+    type Out = Out;
+
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let images = ImageSet::open(&input.images)?;
+        let encoder = Encoder::load(&input.encoder)?;
+        let table = NeighborTable::load(&input.neighbors)?;
+        belongs(&table, &images, "neighbors")?;
+        let (val_images, val_table) = match (&input.val_images, &input.val_neighbors) {
+            (Some(val_images), Some(val_neighbors)) => {
+                let (set, table) = (ImageSet::open(val_images)?, NeighborTable::load(val_neighbors)?);
+                belongs(&table, &set, "val_neighbors")?;
+                (Some(set), Some(table))
+            }
+            (None, None) => (None, None),
+            _ => {
+                return Err(StageError::Mismatch {
+                    what: "of `val_images` and `val_neighbors` only one is connected".into(),
+                    hint: "connect both, or neither to validate on the training images".into(),
+                });
+            }
+        };
+        let architecture = encoder.card.architecture.clone();
+        let like = |set| Feed::like(set, architecture.channels, architecture.size, &encoder.card.normalization, &cx.device);
+        let feed = like(&images)?;
+        let val_feed = val_images.as_ref().map(like).transpose()?;
+
+        let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
+        let net = ClassifierNet::init(&body, config.clusters, config.heads, config.hidden, cx.seed.branch("heads"), &cx.device)?;
+        let moved = match config.update {
+            Update::All => net.params().clone(),
+            Update::Heads => net.head_params(),
+        };
+        // An encoder that stands still, on views that stand still: its features are computed once.
+        let still = config.update == Update::Heads && config.augment.is_plain();
+        let cache = |feed: &Feed<'_>| -> Result<Tensor, StageError> {
+            let bar = cx.bar(feed.len() as u64, "images encoded");
+            let features = infer::features(net.encoder(), Layer::Backbone, feed, |done| {
+                bar.advance(done as u64);
+                cx.check()
+            })?;
+            Ok(Tensor::from_vec(features, (feed.len(), net.encoder().dim()), &cx.device)?)
+        };
+        let cached = if still { Some(cache(&feed)?) } else { None };
+        let val_cached = match (&val_feed, still) {
+            (Some(feed), true) => Some(cache(feed)?),
+            _ => None,
+        };
+
+        let mut run = Run {
+            config,
+            batches: Batches::new(images.len(), config.batch, Last::Drop)?,
+            optimizer: config.optimizer.build(&moved)?,
+            recorded: if config.update == Update::Heads { net.with_frozen_encoder()? } else { net.clone() },
+            net,
+            table: &table,
+            val_table: val_table.as_ref().unwrap_or(&table),
+            val_cached: val_cached.or_else(|| cached.clone()),
+            val_feed: val_feed.unwrap_or_else(|| feed.clone()),
+            feed,
+            cached,
+            order: Vec::new(),
+            rate: 0.0,
+            seed: cx.seed,
+            best: None,
+        };
+        let curve = train(&mut run, cx)?;
+        let Run { net, best, .. } = run;
+        let Some(best) = best else { unreachable!("the last epoch always validates") };
+        best.occupancy.check(best.epoch as usize)?;
+        let empty = best.occupancy.empty().len();
+        if empty > 0 {
+            cx.warn(format!("{empty} of {} clusters are empty; fewer `clusters` may fit these images better", config.clusters));
+        }
+        net.params().load(&best.tensors)?;
+        let choice = HeadChoice {
+            head: best.head,
+            chosen_by: format!(
+                "lowest validation loss over heads and epochs (consistency − entropy, without labels), epoch {}",
+                best.epoch + 1
+            ),
+            losses: best.losses,
+        };
+        let card = net.card(encoder.card.normalization.clone(), choice)?;
+        Ok(Out {
+            classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)?,
+            curve: CurveTable { points: curve }.save(&cx.out("curve")?)?,
+        })
+    }
+}
+
+impl Method for Scan {
+    const SIGN: Sign = Sign {
+        paper: "W. Van Gansbeke, S. Vandenhende, S. Georgoulis, M. Proesmans, L. Van Gool: SCAN: Learning to Classify Images \
+                without Labels, ECCV 2020, arXiv 2005.12320, eq. 2",
+        reads: "images, encoder, neighbors (20 on small sets, 50 on ImageNet); optionally validation images and their neighbors",
+        writes: "classifier (all heads of the best epoch, the best chosen), curve",
+        idea: "An image and its nearest neighbors mostly show the same thing, so they should fall into the same cluster; \
+               spreading all images over all clusters keeps that from being trivial.",
+        loss: "P, Q [B, K] soft-max of anchor and neighbor; consistency = mean_i −ln(P_i · Q_i); p̄ [K] = mean_i P_i; \
+               loss = consistency − λ · entropy(p̄), summed over the H heads",
+        selection: "after every epoch, on plain validation images and their neighbors: consistency − entropy with weight 1; \
+                    the lowest over heads and epochs wins",
+        as_in_paper: "SCAN's CIFAR-10 table: 50 epochs, batch 128, Adam 1e-4 with decay 1e-4, λ 5, one head, backbone and head \
+                      updated, strong augmentation on both sides, one neighbor per anchor and step, the anchor among its own \
+                      candidates",
+        unlike_paper: "Without validation images the training images serve, again without labels. Neighbor draws are counted per \
+                       image and epoch (the authors' workers repeat one stream). With `update = \"heads\"` and a plain recipe \
+                       features are computed once. `hidden` gives heads a hidden layer",
+        expect: "CIFAR-10 81.8 ± 0.3 ACC after SimCLR of 500 epochs (paper, 10 runs); handwritten digits from pixels with \
+                 five heads above 85, see `pipelines/digits.toml`",
+    };
+}
+
+/// The neighbors were mined on these images.
+fn belongs(table: &NeighborTable, images: &ImageSet, port: &str) -> Result<(), StageError> {
+    if table.ids.as_slice() == images.ids() {
+        return Ok(());
+    }
+    Err(StageError::Mismatch {
+        what: format!("`{port}` were mined on {} other images than the {} that are connected", table.ids.len(), images.len()),
+        hint: "wire the neighbors of the features of the same images".into(),
+    })
+}
+
+/// The state after the best validation so far.
+struct Best {
+    loss: f64,
+    head: usize,
+    epoch: u64,
+    losses: Vec<f64>,
+    occupancy: Occupancy,
+    tensors: Tensors,
+}
+
+/// What of [`Best`] is not tensors.
+#[derive(Serialize, Deserialize)]
+struct BestCard {
+    loss: f64,
+    head: usize,
+    epoch: u64,
+    losses: Vec<f64>,
+    occupancy: Occupancy,
+}
+
+struct Run<'a> {
+    config: &'a Config,
+    feed: Feed<'a>,
+    val_feed: Feed<'a>,
+    /// Features of an encoder that stands still, `[N, D]`.
+    cached: Option<Tensor>,
+    val_cached: Option<Tensor>,
+    table: &'a NeighborTable,
+    val_table: &'a NeighborTable,
+    net: ClassifierNet,
+    /// The same numbers, seen so that gradients reach what is updated.
+    recorded: ClassifierNet,
+    batches: Batches,
+    /// The batches of this epoch, as rows.
+    order: Vec<Vec<usize>>,
+    optimizer: Optimization,
+    /// The learning rate of this epoch.
+    rate: f64,
+    seed: Seed,
+    best: Option<Best>,
+}
+
+impl Run<'_> {
+    /// One of an image's candidates.
+    fn partner(&self, row: usize, epoch: u64) -> usize {
+        let own = usize::from(self.config.include_self);
+        let k = self.config.num_neighbors.unwrap_or(self.table.k).min(self.table.k);
+        match self.seed.branch("partners").at(epoch).at(row as u64).rng().below(k + own) {
+            0 if own == 1 => row,
+            drawn => self.table.index[row * self.table.k + drawn - own] as usize,
+        }
+    }
+
+    /// Features `[B, D]` of these images in this epoch.
+    fn features(&self, rows: &[usize], views: Seed) -> Result<Tensor, StageError> {
+        if let Some(cached) = &self.cached {
+            let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+            return Ok(cached.index_select(&Tensor::new(rows, cached.device())?, 0)?);
+        }
+        let mode = if self.config.update == Update::Heads { Mode::Eval } else { Mode::Train };
+        Ok(self.recorded.features(&self.feed.views(rows, &self.config.augment, views)?, mode)?)
+    }
+
+    /// Probabilities of the validation images, `[N, K]` per head.
+    fn validation(&self) -> Result<Vec<Vec<f32>>, StageError> {
+        let heads: Vec<usize> = (0..self.config.heads).collect();
+        let Some(cached) = &self.val_cached else {
+            return infer::probabilities(&self.net, &heads, &self.val_feed, |_| Ok::<_, StageError>(()));
+        };
+        let net = self.net.frozen()?;
+        heads
+            .iter()
+            .map(|&head| {
+                let probabilities = candle_nn::ops::softmax(&net.logits(head, cached)?, D::Minus1)?;
+                Ok(probabilities.flatten_all()?.to_vec1::<f32>()?)
+            })
+            .collect()
+    }
+}
+
+impl Trainee for Run<'_> {
+    fn epochs(&self) -> u64 {
+        self.config.epochs
+    }
+
+    fn steps(&self) -> u64 {
+        self.batches.len() as u64
+    }
+
+    fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
+        self.order = self.batches.shuffled(self.seed.branch("order"), epoch as usize);
+        self.rate = self.config.schedule.rate(self.config.optimizer.lr, epoch, self.config.epochs);
+        Ok(())
+    }
+
+    fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
+        let rows = self.order[step as usize].clone();
+        let partners: Vec<usize> = rows.iter().map(|&row| self.partner(row, epoch)).collect();
+        let views = self.seed.branch("views").at(epoch);
+        // Two forward passes, so that each side has its own batch statistics, as in the authors' code.
+        let anchors = self.features(&rows, views.branch("anchor"))?;
+        let neighbors = self.features(&partners, views.branch("neighbor"))?;
+        let (mut sum, mut consistency, mut spread) = (None::<Tensor>, 0.0, 0.0);
+        for head in 0..self.config.heads {
+            let loss = scan_loss(
+                &self.recorded.logits(head, &anchors)?,
+                &self.recorded.logits(head, &neighbors)?,
+                self.config.entropy_weight,
+            )?;
+            consistency += f64::from(loss.consistency.to_scalar::<f32>()?);
+            spread += f64::from(loss.entropy.to_scalar::<f32>()?);
+            sum = Some(match sum {
+                None => loss.total,
+                Some(sum) => (sum + loss.total)?,
+            });
+        }
+        let Some(sum) = sum else { unreachable!("there is at least one head") };
+        self.optimizer.descend(&sum, self.rate)?;
+        // Heads are optimised by their sum, so that each sees its full gradient, and shown by their mean.
+        let heads = self.config.heads as f64;
+        let total = f64::from(sum.to_scalar::<f32>()?) / heads;
+        Ok(measured([("loss", total), ("consistency", consistency / heads), ("entropy", spread / heads)]))
+    }
+
+    fn end(&mut self, epoch: u64, _means: &Measured) -> Result<Measured, StageError> {
+        if !(epoch + 1).is_multiple_of(self.config.validate_every) && epoch + 1 < self.config.epochs {
+            return Ok(Measured::new());
+        }
+        let probabilities = self.validation()?;
+        let k = self.config.validation_neighbors.min(self.val_table.k);
+        let parts: Vec<Validation> = probabilities
+            .iter()
+            .map(|p| validation_loss(p, self.config.clusters, &self.val_table.index, self.val_table.k, k))
+            .collect();
+        let losses: Vec<f64> = parts.iter().map(Validation::total).collect();
+        let head = (0..losses.len()).fold(0, |best, h| if losses[h] < losses[best] { h } else { best });
+        if self.best.as_ref().is_none_or(|best| losses[head] < best.loss) {
+            let mut occupancy = Occupancy::new(self.config.clusters);
+            occupancy.observe(&probabilities[head]);
+            let tensors = self.net.to_tensors()?;
+            self.best = Some(Best { loss: losses[head], head, epoch, losses: losses.clone(), occupancy, tensors });
+        }
+        Ok(measured([
+            ("val_loss", losses[head]),
+            ("val_consistency", parts[head].consistency),
+            ("val_entropy", parts[head].entropy),
+            ("best_head", head as f64),
+        ]))
+    }
+
+    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
+        snapshot.put("net", self.net.to_tensors()?);
+        snapshot.put("optimizer", self.optimizer.state()?);
+        if let Some(best) = &self.best {
+            let Best { loss, head, epoch, losses, occupancy, tensors } = best;
+            let card =
+                BestCard {
+                loss: *loss,
+                head: *head,
+                epoch: *epoch,
+                losses: losses.clone(),
+                occupancy: occupancy.clone(),
+            };
+            snapshot.set("best", &card)?;
+            snapshot.put("best", tensors.clone());
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
+        self.net.params().load(&snapshot.take("net"))?;
+        self.optimizer.load(&snapshot.take("optimizer"))?;
+        if let Some(best) = snapshot.get::<Option<BestCard>>("best")? {
+            let BestCard { loss, head, epoch, losses, occupancy } = best;
+            self.best = Some(Best { loss, head, epoch, losses, occupancy, tensors: snapshot.take("best") });
+        }
+        Ok(())
+    }
+}
+
+/// The parts of SCAN's loss; scalars, in nats.
+#[derive(Clone, Debug)]
+pub struct ScanLoss {
+    /// `consistency − λ · entropy`.
+    pub total: Tensor,
+    /// How much anchor and neighbor disagree.
+    pub consistency: Tensor,
+    /// How evenly the anchors spread over the clusters.
+    pub entropy: Tensor,
+}
+
+/// SCAN's loss of one head.
+///
+/// # Shapes
+/// `anchors`, `neighbors`: logits `[B, K]`.
+///
+/// # Errors
+/// If the tensor operations fail.
+///
+/// # Paper
+/// SCAN, eq. 2. As in the authors' code the logarithm of an agreement is not taken below −100, and a mean probability below
+/// 1e-8 counts as 1e-8.
+pub fn scan_loss(anchors: &Tensor, neighbors: &Tensor, entropy_weight: f64) -> candle_core::Result<ScanLoss> {
+    let log_p = candle_nn::ops::log_softmax(anchors, D::Minus1)?;
+    let log_q = candle_nn::ops::log_softmax(neighbors, D::Minus1)?;
+    // ln Σ_k P_k Q_k from logarithms: f32 cannot hold an agreement of e^−100.
+    let agreement = (&log_p + &log_q)?.log_sum_exp(D::Minus1)?;
+    let consistency = agreement.neg()?.minimum(100.0)?.mean_all()?;
+    let p = log_p.exp()?;
+    let mean = p.mean(0)?.maximum(1e-8)?;
+    let entropy = (&mean * mean.log()?)?.sum_all()?.neg()?;
+    let total = (&consistency - (&entropy * entropy_weight)?)?;
+    Ok(ScanLoss { total, consistency, entropy })
+}
+
+/// SCAN's validation loss of one head, in nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Validation {
+    /// Mean of −ln(p_a · p_n) over images and their neighbors, the image itself among them.
+    pub consistency: f64,
+    /// Entropy of the mean probability.
+    pub entropy: f64,
+}
+
+impl Validation {
+    /// What is minimised: both parts with weight 1, whatever λ is in training.
+    pub fn total(&self) -> f64 {
+        self.consistency - self.entropy
+    }
+}
+
+/// Validates one head without labels.
+///
+/// # Shapes
+/// `probabilities`: `[N, K]`; `index`: `[N, width]`, of which the first `k` columns count.
+///
+/// # Paper
+/// Not in the paper: SCAN's `utils/evaluate_utils.py`, which pairs every image with itself too.
+pub fn validation_loss(probabilities: &[f32], clusters: usize, index: &[u32], width: usize, k: usize) -> Validation {
+    use rayon::prelude::*;
+    let row = |r: usize| &probabilities[r * clusters..(r + 1) * clusters];
+    let disagreement = |a: usize, b: usize| {
+        let dot: f64 = row(a).iter().zip(row(b)).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
+        -dot.ln().max(-100.0)
+    };
+    let n = probabilities.len() / clusters;
+    let per_row: Vec<f64> = (0..n)
+        .into_par_iter()
+        .map(|r| {
+            let others = &index[r * width..r * width + k];
+            disagreement(r, r) + others.iter().map(|&other| disagreement(r, other as usize)).sum::<f64>()
+        })
+        .collect();
+    Validation {
+        consistency: per_row.iter().sum::<f64>() / (n * (k + 1)) as f64,
+        entropy: entropy::entropy(&entropy::mean_distribution(probabilities, clusters)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Var;
+
+    fn logits() -> (Vec<f64>, Vec<f64>) {
+        let cell = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> { (0..30).map(|at| f((at / 5) as f64, (at % 5) as f64)).collect() };
+        (cell(&|i, c| 2.0 * (1.1 * i + 0.9 * c).cos()), cell(&|i, c| 2.0 * (0.8 * i - 0.6 * c + 0.3).sin()))
+    }
+
+    fn tensor(values: Vec<f64>, dtype: DType) -> Tensor {
+        Tensor::from_vec(values, (6, 5), &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+    }
+
+    fn number(t: &Tensor) -> f64 {
+        t.to_dtype(DType::F64).unwrap().to_scalar().unwrap()
+    }
+
+    #[test]
+    fn the_loss_equals_the_authors() {
+        let (a, n) = logits();
+        for (weight, expected) in [(2.0, -1.384_392_7), (5.0, -6.153_299_8)] {
+            let loss = scan_loss(&tensor(a.clone(), DType::F32), &tensor(n.clone(), DType::F32), weight).unwrap();
+            assert!((number(&loss.consistency) - 1.794_878_5).abs() < 1e-6);
+            assert!((number(&loss.entropy) - 1.589_635_6).abs() < 1e-6);
+            assert!((number(&loss.total) - expected).abs() < 2e-6);
+        }
+    }
+
+    #[test]
+    fn the_validation_loss_equals_the_authors() {
+        let p = candle_nn::ops::softmax(&tensor(logits().0, DType::F32), D::Minus1).unwrap();
+        let p = p.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let index: Vec<u32> = (0..6).flat_map(|i| [(i + 1) % 6, (i + 2) % 6]).collect();
+        let found = validation_loss(&p, 5, &index, 2, 2);
+        assert!((found.entropy - 1.589_635_6).abs() < 1e-6);
+        assert!((found.consistency - 1.515_934_6).abs() < 1e-6);
+        assert!((found.total() + 0.073_701_0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn renaming_clusters_changes_nothing_and_agreement_of_one_hots_costs_nothing() {
+        let (a, n) = logits();
+        let order = Tensor::new(&[3_u32, 0, 4, 1, 2], &Device::Cpu).unwrap();
+        let renamed = |v: &[f64]| tensor(v.to_vec(), DType::F64).index_select(&order, 1).unwrap();
+        let plain = scan_loss(&tensor(a.clone(), DType::F64), &tensor(n.clone(), DType::F64), 5.0).unwrap();
+        let other = scan_loss(&renamed(&a), &renamed(&n), 5.0).unwrap();
+        assert!((number(&plain.total) - number(&other.total)).abs() < 1e-12);
+
+        let sure = (Tensor::eye(5, DType::F64, &Device::Cpu).unwrap() * 200.0).unwrap();
+        let loss = scan_loss(&sure, &sure, 1.0).unwrap();
+        assert!(number(&loss.consistency).abs() < 1e-12);
+        assert!((number(&loss.entropy) - 5_f64.ln()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn complete_disagreement_is_large_but_finite() {
+        let one = (Tensor::eye(5, DType::F32, &Device::Cpu).unwrap() * 500.0).unwrap();
+        let other = one.index_select(&Tensor::new(&[1_u32, 2, 3, 4, 0], &Device::Cpu).unwrap(), 0).unwrap();
+        let consistency = number(&scan_loss(&one, &other, 5.0).unwrap().consistency);
+        assert!((80.0..=100.0).contains(&consistency), "{consistency}");
+    }
+
+    #[test]
+    fn the_gradient_equals_finite_differences() {
+        let (a, n) = logits();
+        let (va, vn) = (Var::from_tensor(&tensor(a.clone(), DType::F64)).unwrap(), Var::from_tensor(&tensor(n.clone(), DType::F64)).unwrap());
+        let gradients = scan_loss(&va, &vn, 5.0).unwrap().total.backward().unwrap();
+        let loss = |a: &[f64], n: &[f64]| number(&scan_loss(&tensor(a.to_vec(), DType::F64), &tensor(n.to_vec(), DType::F64), 5.0).unwrap().total);
+        for (var, first) in [(&va, true), (&vn, false)] {
+            let gradient = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            for at in 0..30 {
+                let moved = |by: f64| {
+                    let (mut a, mut n) = (a.clone(), n.clone());
+                    if first { a[at] += by } else { n[at] += by }
+                    loss(&a, &n)
+                };
+                let expected = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                assert!((gradient[at] - expected).abs() < 1e-7);
+            }
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What happens during a run, as typed events: the terminal, the JSON-lines file and tests hear the same.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use crate::base::{clock, fs};
+use crate::stage::{Signal, Sink};
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A run begins.
+    RunStarted {
+        /// The pipeline.
+        pipeline: String,
+        /// The version of kinset.
+        version: &'static str,
+        /// Stages in the pipeline.
+        stages: usize,
+    },
+    /// A stage needs no work.
+    StageFresh {
+        /// The stage.
+        stage: String,
+        /// Its key.
+        key: String,
+    },
+    /// Another run is computing this stage; we wait for it.
+    StageWaiting {
+        /// The stage.
+        stage: String,
+        /// Who holds it, in words.
+        holder: String,
+    },
+    /// A stage begins to work.
+    StageStarted {
+        /// The stage.
+        stage: String,
+        /// Its kind.
+        kind: String,
+        /// Its key.
+        key: String,
+        /// Why it runs.
+        why: String,
+    },
+    /// A number of a training curve.
+    Metric {
+        /// The stage.
+        stage: String,
+        /// Epoch or step.
+        step: u64,
+        /// What was measured.
+        name: String,
+        /// The number.
+        value: f64,
+    },
+    /// How far a stage is.
+    Progress {
+        /// The stage.
+        stage: String,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+        /// What a unit is.
+        unit: &'static str,
+    },
+    /// Something worth knowing.
+    Note {
+        /// The stage.
+        stage: String,
+        /// What.
+        text: String,
+    },
+    /// Something worth acting on.
+    Warning {
+        /// The stage.
+        stage: String,
+        /// What.
+        text: String,
+    },
+    /// A stage is done.
+    StageFinished {
+        /// The stage.
+        stage: String,
+        /// Its key.
+        key: String,
+        /// How long it worked, in seconds.
+        seconds: f64,
+        /// True if another run computed it and we took its result.
+        adopted: bool,
+    },
+    /// A stage failed.
+    StageFailed {
+        /// The stage.
+        stage: String,
+        /// The error and its causes.
+        error: String,
+        /// What to do, if we know.
+        hint: Option<String>,
+    },
+    /// A stage cannot run because one above it did not finish.
+    StageBlocked {
+        /// The stage.
+        stage: String,
+        /// The one above.
+        by: String,
+    },
+    /// A stage was stopped on request; its progress is kept.
+    StageStopped {
+        /// The stage.
+        stage: String,
+    },
+    /// A run ends.
+    RunFinished {
+        /// How long it took, in seconds.
+        seconds: f64,
+        /// Stages that worked.
+        ran: usize,
+        /// The exit code.
+        exit: u8,
+    },
+}
+
+/// Hears events. Listeners are called from several threads.
+pub trait Listener: Sync {
+    /// Takes an event.
+    fn hear(&self, event: &Event);
+}
+
+/// Tells all listeners.
+#[derive(Clone, Copy)]
+pub struct Tell<'a>(pub &'a [&'a dyn Listener]);
+
+impl std::fmt::Debug for Tell<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tell({} listeners)", self.0.len())
+    }
+}
+
+impl Tell<'_> {
+    /// Passes an event on.
+    pub fn tell(&self, event: Event) {
+        for listener in self.0 {
+            listener.hear(&event);
+        }
+    }
+}
+
+impl Sink for Tell<'_> {
+    fn signal(&self, stage: &str, signal: Signal) {
+        let stage = stage.to_owned();
+        self.tell(match signal {
+            Signal::Metric { step, name, value } => Event::Metric { stage, step, name, value },
+            Signal::Progress { done, total, unit } => Event::Progress { stage, done, total, unit },
+            Signal::Note(text) => Event::Note { stage, text },
+            Signal::Warning(text) => Event::Warning { stage, text },
+        });
+    }
+}
+
+/// Writes events as JSON lines, each with its time, into a folder that is made when the first stage works: a run with nothing
+/// to do leaves no trace.
+#[derive(Debug)]
+pub struct Journal {
+    runs: PathBuf,
+    state: Mutex<JournalState>,
+}
+
+#[derive(Debug, Default)]
+struct JournalState {
+    held_back: Vec<String>,
+    file: Option<File>,
+    broken: bool,
+    folder: Option<PathBuf>,
+}
+
+impl Journal {
+    /// A journal below `runs/`.
+    pub fn new(runs: PathBuf) -> Self {
+        Self { runs, state: Mutex::default() }
+    }
+
+    /// The folder of this run, if it left one.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).folder.clone()
+    }
+
+    fn open(&self) -> fs::Result<(PathBuf, File)> {
+        fs::create_folders(&self.runs)?;
+        let stamp = clock::stamp(clock::unix_seconds());
+        let mut attempt = 0_u32;
+        loop {
+            let name = if attempt == 0 { stamp.clone() } else { format!("{stamp}-{attempt}") };
+            let folder = self.runs.join(name);
+            match std::fs::create_dir(&folder) {
+                Ok(()) => {
+                    let file = fs::create_new(&folder.join("events.jsonl"))?;
+                    return Ok((folder, file));
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1000 => attempt += 1,
+                Err(e) => return Err(fs::FileError::new("create the folder", &folder, e)),
+            }
+        }
+    }
+}
+
+impl Listener for Journal {
+    fn hear(&self, event: &Event) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.broken {
+            return;
+        }
+        #[derive(Serialize)]
+        struct Line<'a> {
+            time: f64,
+            #[serde(flatten)]
+            event: &'a Event,
+        }
+        let Ok(line) = serde_json::to_string(&Line { time: clock::unix_seconds(), event }) else { return };
+        if state.file.is_none() && matches!(event, Event::StageStarted { .. } | Event::StageFailed { .. }) {
+            match self.open() {
+                Ok((folder, file)) => (state.folder, state.file) = (Some(folder), Some(file)),
+                Err(error) => {
+                    // The journal is a convenience: without it the run goes on.
+                    tracing::warn!("no event file: {error}: {}", error.source);
+                    state.broken = true;
+                    return;
+                }
+            }
+        }
+        state.held_back.push(line);
+        let lines = state.held_back.iter().map(|line| format!("{line}\n")).collect::<String>();
+        if let Some(file) = &mut state.file {
+            let written = file.write_all(lines.as_bytes());
+            state.held_back.clear();
+            if let Err(error) = written {
+                tracing::warn!("the event file stops here: {error}");
+                state.broken = true;
+            }
+        }
+    }
+}
+
+/// Where the runs of a pipeline are recorded.
+pub fn runs_folder(artifacts: &Path, pipeline: &str) -> PathBuf {
+    artifacts.join(pipeline).join("runs")
+}

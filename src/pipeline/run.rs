@@ -1,0 +1,373 @@
+//! Running a pipeline: every stage that is ready, side by side within the tokens there are, each computed once.
+//!
+//! A stage is computed by whoever holds the lock of its key, and published by the same thread as soon as it is done: a run that
+//! dies loses only what was under way, and of that no more than happened since the last checkpoint. A failed stage stops those
+//! that read it and nobody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use candle_core::Device;
+
+use super::error::{RunError, chain};
+use super::event::{Event, Tell};
+use super::graph;
+use super::spec::{Node, Spec};
+use super::state::{Inputs, Known, Outlook, Why};
+use crate::base::clock::Stopwatch;
+use crate::base::hint::{Exit, Fault};
+use crate::dataset::Places;
+use crate::stage::{AnyDraft, Context, StageError, Stop};
+use crate::store::Store;
+use crate::store::blob::NewFile;
+use crate::store::lock::{self, Holder};
+use crate::store::memo::Stamp;
+use crate::store::record::{Facts, Lookup, Record};
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Nodes that may run.
+    pub chosen: BTreeSet<usize>,
+    /// Nodes that run even if fresh.
+    pub forced: BTreeSet<usize>,
+    /// CPU tokens: as many stages side by side at most.
+    pub threads: usize,
+    /// Where tensors live.
+    pub device: Device,
+    /// Its class, for keys.
+    pub device_class: &'static str,
+    /// Wait for stages that another run computes.
+    pub wait: bool,
+    /// Save checkpoints at least this often.
+    pub checkpoint_every: Duration,
+    /// Raised when the run shall stop.
+    pub stop: Stop,
+}
+
+/// What became of a stage.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its result was there.
+    Fresh,
+    /// It ran, in so many seconds.
+    Ran {
+        /// Why.
+        why: Why,
+        /// Wall clock.
+        seconds: f64,
+    },
+    /// Another run computed it meanwhile.
+    Adopted,
+    /// It failed.
+    Failed {
+        /// Why.
+        error: RunError,
+    },
+    /// It was stopped on request; its progress is kept.
+    Stopped,
+    /// It could not run, because this one above it has no result.
+    Blocked {
+        /// The one above.
+        by: String,
+    },
+    /// It was not chosen, and nothing chosen needed it.
+    Skipped,
+}
+
+/// What became of a run.
+#[derive(Debug)]
+pub struct Summary {
+    /// Per node, in the order of the pipeline's nodes.
+    pub outcomes: Vec<Outcome>,
+    /// Results by node, of all that have one.
+    pub records: Known,
+    /// Wall clock of the whole run.
+    pub seconds: f64,
+}
+
+impl Summary {
+    /// How the process should end: the first failure in the order of the file decides.
+    pub fn exit(&self) -> Exit {
+        let mut exit = Exit::Done;
+        for outcome in &self.outcomes {
+            match outcome {
+                Outcome::Failed { error } => return error.exit(),
+                Outcome::Stopped => exit = Exit::Stopped,
+                _ => {}
+            }
+        }
+        exit
+    }
+
+    /// The nodes that ran, in the order of the pipeline's nodes.
+    pub fn ran(&self) -> impl Iterator<Item = usize> + '_ {
+        self.outcomes.iter().enumerate().filter(|(_, o)| matches!(o, Outcome::Ran { .. })).map(|(index, _)| index)
+    }
+}
+
+/// What a worker reports of a node.
+struct Done {
+    index: usize,
+    result: Result<(Outcome, Record), RunError>,
+}
+
+/// Runs a pipeline.
+///
+/// # Errors
+/// Only what concerns the run as a whole, such as a store that cannot be held; faults of stages are outcomes.
+pub fn run(spec: &Spec, store: &Store, places: &Places, options: &Options, tell: Tell<'_>) -> Result<Summary, RunError> {
+    let clock = Stopwatch::start();
+    tell.tell(Event::RunStarted {
+        pipeline: spec.name.clone(),
+        version: env!("CARGO_PKG_VERSION"),
+        stages: spec.nodes.len(),
+    });
+    let Some(_held) = store.enter(|| !options.stop.requested())? else { return Err(StageError::Stopped.into()) };
+    let engine = Engine { outlook: Outlook { spec, store, places, device_class: options.device_class }, options, tell };
+    let (outcomes, records) = engine.execute();
+    let summary = Summary { outcomes, records, seconds: clock.seconds() };
+    tell.tell(Event::RunFinished { seconds: summary.seconds, ran: summary.ran().count(), exit: summary.exit() as u8 });
+    Ok(summary)
+}
+
+struct Engine<'a> {
+    outlook: Outlook<'a>,
+    options: &'a Options,
+    tell: Tell<'a>,
+}
+
+impl Engine<'_> {
+    /// The nodes to look at: the chosen, and all they need.
+    fn needed(&self) -> BTreeSet<usize> {
+        let spec = self.outlook.spec;
+        let mut needed = self.options.chosen.clone();
+        for &index in spec.order.iter().rev() {
+            if needed.contains(&index) {
+                needed.extend(graph::inputs(&spec.nodes[index]));
+            }
+        }
+        needed
+    }
+
+    fn execute(&self) -> (Vec<Outcome>, Known) {
+        let spec = self.outlook.spec;
+        let needed = self.needed();
+        let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
+        let mut known = Known::new();
+        let mut waiting: Vec<usize> = spec.order.iter().copied().filter(|index| needed.contains(index)).collect();
+        for index in 0..spec.nodes.len() {
+            if !needed.contains(&index) {
+                outcomes.insert(index, Outcome::Skipped);
+            }
+        }
+        let (report, reports) = mpsc::channel::<Done>();
+        std::thread::scope(|scope| {
+            let (mut running, mut device_taken) = (BTreeSet::new(), None);
+            loop {
+                // In order, so that what can start is found in one pass and equal runs start equal stages.
+                waiting.retain(|&index| {
+                    let node = &spec.nodes[index];
+                    if let Some(above) = graph::inputs(node).find(|above| lost(outcomes.get(above))) {
+                        let by = spec.nodes[above].name.clone();
+                        self.tell.tell(Event::StageBlocked { stage: node.name.clone(), by: by.clone() });
+                        outcomes.insert(index, Outcome::Blocked { by });
+                        return false;
+                    }
+                    if self.options.stop.requested() && running.is_empty() {
+                        outcomes.insert(index, Outcome::Stopped);
+                        return false;
+                    }
+                    let ready = graph::inputs(node).all(|above| known.contains_key(&above));
+                    let on_device = self.outlook.stage(node).is_ok_and(super::super::stage::AnyStage::on_device);
+                    if !ready
+                        || self.options.stop.requested()
+                        || running.len() >= self.options.threads.max(1)
+                        || (on_device && device_taken.is_some())
+                    {
+                        return true;
+                    }
+                    running.insert(index);
+                    if on_device {
+                        device_taken = Some(index);
+                    }
+                    let (report, known) = (report.clone(), known.clone());
+                    scope.spawn(move || {
+                        let result = catch_unwind(AssertUnwindSafe(|| self.node(index, &known)))
+                            .unwrap_or_else(|panic| Err(RunError::Panicked { what: message(&*panic) }));
+                        // The loop outlives its workers, so somebody listens.
+                        let _ = report.send(Done { index, result });
+                    });
+                    false
+                });
+                if running.is_empty() {
+                    break;
+                }
+                let Ok(Done { index, result }) = reports.recv() else { break };
+                running.remove(&index);
+                if device_taken == Some(index) {
+                    device_taken = None;
+                }
+                let outcome = match result {
+                    Ok((outcome, record)) => {
+                        known.insert(index, record);
+                        outcome
+                    }
+                    Err(RunError::Stage(StageError::Stopped)) => {
+                        self.tell.tell(Event::StageStopped { stage: spec.nodes[index].name.clone() });
+                        Outcome::Stopped
+                    }
+                    Err(error) => {
+                        self.tell.tell(Event::StageFailed {
+                            stage: spec.nodes[index].name.clone(),
+                            error: chain(&error),
+                            hint: error.hint(),
+                        });
+                        Outcome::Failed { error }
+                    }
+                };
+                outcomes.insert(index, outcome);
+            }
+        });
+        (outcomes.into_values().collect(), known)
+    }
+
+    /// Brings one node to a result.
+    fn node(&self, index: usize, known: &Known) -> Result<(Outcome, Record), RunError> {
+        let (spec, store) = (self.outlook.spec, self.outlook.store);
+        let node = &spec.nodes[index];
+        let inputs = self.outlook.inputs(node, known)?;
+        let key = inputs.manifest.key();
+        let forced = self.options.forced.contains(&index);
+        let mut lookup = store.lookup(&key)?;
+        if let Lookup::Hit(record) = &lookup
+            && !forced
+        {
+            let record = record.clone();
+            self.show(node, &inputs, &record)?;
+            self.tell.tell(Event::StageFresh { stage: node.name.clone(), key: key.hex() });
+            return Ok((Outcome::Fresh, record));
+        }
+        if !self.options.chosen.contains(&index) {
+            let needs = self.reader_of(index);
+            return Err(RunError::NotChosen { stage: node.name.clone(), needs });
+        }
+
+        let purpose = format!("{}/{}", spec.name, node.name);
+        let (mut waited, mut last) = (false, None::<String>);
+        let lock = store.lock_wait(&key, &purpose, |holder| {
+            waited = true;
+            let words = holder.map_or_else(|| "an unknown process".to_owned(), in_words);
+            if last.as_ref() != Some(&words) && self.options.wait {
+                self.tell.tell(Event::StageWaiting { stage: node.name.clone(), holder: words.clone() });
+            }
+            last = Some(words);
+            self.options.wait && !self.options.stop.requested()
+        })?;
+        let Some(_lock) = lock else {
+            if self.options.stop.requested() {
+                return Err(StageError::Stopped.into());
+            }
+            return Err(RunError::Held { holder: last.unwrap_or_default() });
+        };
+        if waited {
+            lookup = store.lookup(&key)?;
+            if let Lookup::Hit(record) = lookup {
+                self.show(node, &inputs, &record)?;
+                self.tell.tell(Event::StageFinished { stage: node.name.clone(), key: key.hex(), seconds: 0.0, adopted: true });
+                return Ok((Outcome::Adopted, record));
+            }
+        }
+
+        let why = if forced { Why::Forced } else { self.outlook.why(node, &inputs.manifest, &lookup)? };
+        self.tell.tell(Event::StageStarted {
+            stage: node.name.clone(),
+            kind: node.kind.clone(),
+            key: key.hex(),
+            why: why.to_string(),
+        });
+        let clock = Stopwatch::start();
+        let record = self.work(node, &inputs, forced)?;
+        let seconds = clock.seconds();
+        self.show(node, &inputs, &record)?;
+        self.tell.tell(Event::StageFinished { stage: node.name.clone(), key: key.hex(), seconds, adopted: false });
+        Ok((Outcome::Ran { why, seconds }, record))
+    }
+
+    /// Runs the stage and publishes what it wrote. The key's lock is held.
+    fn work(&self, node: &Node, inputs: &Inputs, forced: bool) -> Result<Record, RunError> {
+        let store = self.outlook.store;
+        let key = inputs.manifest.key();
+        let stage = self.outlook.stage(node)?;
+        let clock = Stopwatch::start();
+        let resumed = store.has_work(&key);
+        let out = store.draft()?;
+        let raw = inputs.raw.iter().map(|(file, digest, _)| (file.name.clone(), *digest)).collect();
+        let cx = Context::new(
+            &node.name,
+            self.options.device.clone(),
+            Outlook::seed(node),
+            self.outlook.places,
+            self.options.stop.clone(),
+            store.work(&key)?,
+            out.path().to_owned(),
+            &self.tell,
+        )
+        .with_raw(raw)
+        .with_checkpoint_every(self.options.checkpoint_every);
+        let drafts = stage.run(&node.settings, &inputs.offers, &cx)?;
+
+        for (file, _, before) in &inputs.raw {
+            if Stamp::of(&file.path)? != *before {
+                return Err(RunError::Moved { path: file.path.display().to_string() });
+            }
+        }
+        let mut outputs = BTreeMap::new();
+        for AnyDraft { output, artifact, files } in &drafts {
+            let files: Vec<NewFile<'_>> =
+                files.iter().map(|file| NewFile { name: file.name, path: &file.path, logical: file.logical }).collect();
+            outputs.insert((*output).to_owned(), store.publish_output(artifact, &files)?);
+        }
+        let mut facts = Facts { seconds: clock.seconds(), threads: self.options.threads, host: Some(lock::host()), ..Facts::default() };
+        if resumed {
+            facts.notes.insert("resumed".into(), "from a checkpoint; the seconds are those of the last attempt".into());
+        }
+        let published = store.publish(&inputs.manifest, outputs, facts)?;
+        store.finish_work(&key)?;
+        if published.differed && forced {
+            return Err(RunError::Unsteady);
+        }
+        Ok(published.record)
+    }
+
+    /// Puts the result under its readable name.
+    fn show(&self, node: &Node, inputs: &Inputs, record: &Record) -> Result<(), RunError> {
+        self.outlook.store.show(&self.outlook.spec.name, &node.name, &inputs.manifest, record)?;
+        Ok(())
+    }
+
+    fn reader_of(&self, index: usize) -> String {
+        let reads = |node: &&Node| graph::inputs(node).any(|above| above == index);
+        self.outlook.spec.nodes.iter().find(reads).map_or_else(String::new, |node| node.name.clone())
+    }
+}
+
+/// True if there will be no result.
+fn lost(outcome: Option<&Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Stopped))
+}
+
+fn in_words(holder: &Holder) -> String {
+    format!("process {} on {}, for `{}`", holder.pid, holder.host, holder.stage)
+}
+
+/// What a panic said.
+fn message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}

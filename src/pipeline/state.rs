@@ -1,0 +1,220 @@
+//! Does a stage have to run, and why? What `plan`, `explain`, `status` and `run` all ask is answered here, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::error::RunError;
+use super::graph;
+use super::registry;
+use super::spec::{Node, Spec};
+use crate::base::seed::Seed;
+use crate::dataset::{Places, RawFile};
+use crate::stage::{AnyStage, Offer, Offers};
+use crate::store::digest::Digest;
+use crate::store::key::{Input, Key, Manifest};
+use crate::store::memo::Stamp;
+use crate::store::reason::Difference;
+use crate::store::record::{Lookup, Record};
+use crate::store::{Store, error::StoreError};
+
+/// What is known of a stage before anything runs.
+#[derive(Debug)]
+pub enum State {
+    /// Its result is there and whole.
+    Fresh {
+        /// What its key is made of.
+        manifest: Manifest,
+        /// Its result.
+        record: Box<Record>,
+    },
+    /// It has to run.
+    Stale {
+        /// Its key.
+        key: Key,
+        /// Why.
+        why: Why,
+    },
+    /// It reads what has to be made first; whether it runs depends on what comes out.
+    Waits {
+        /// The stages it waits for.
+        on: Vec<String>,
+    },
+    /// Its inputs cannot be had.
+    Broken {
+        /// Why.
+        error: RunError,
+    },
+}
+
+/// Why a stage has to run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Why {
+    /// Nothing like it ever ran here.
+    Never,
+    /// These fields of its key differ from its last result, the likeliest cause first.
+    Changed(Vec<Difference>),
+    /// The same was done before, and its result has gone.
+    Gone,
+    /// Its result is damaged.
+    Damaged(String),
+    /// Somebody said so.
+    Forced,
+    /// It was begun and did not end.
+    Unfinished,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Never => f.write_str("never ran"),
+            Self::Forced => f.write_str("forced"),
+            Self::Gone => f.write_str("its result is gone"),
+            Self::Unfinished => f.write_str("begun and not finished: goes on"),
+            Self::Damaged(what) => write!(f, "damaged: {what}"),
+            Self::Changed(differences) => match differences.as_slice() {
+                [] => f.write_str("changed"),
+                [first] => write!(f, "{first}"),
+                [first, rest @ ..] => write!(f, "{first} (and {} more)", rest.len()),
+            },
+        }
+    }
+}
+
+/// Results by node.
+pub type Known = BTreeMap<usize, Record>;
+
+/// What a stage reads, found and digested.
+#[derive(Debug)]
+pub struct Inputs {
+    /// What is wired to each port.
+    pub offers: Offers,
+    /// Files outside the store, with their digests and what they looked like before they were read.
+    pub raw: Vec<(RawFile, Digest, Option<Stamp>)>,
+    /// What the key is made of.
+    pub manifest: Manifest,
+}
+
+/// A pipeline over a store: everything needed to tell how its stages stand.
+#[derive(Debug)]
+pub struct Outlook<'a> {
+    /// The pipeline.
+    pub spec: &'a Spec,
+    /// Where results are.
+    pub store: &'a Store,
+    /// Where raw data are looked for.
+    pub places: &'a Places,
+    /// The class of device stages run on: `cpu`, `cuda`, `metal`.
+    pub device_class: &'a str,
+}
+
+impl Outlook<'_> {
+    /// The stage behind a node.
+    ///
+    /// # Errors
+    /// If the registry does not know it; the plan has checked that.
+    pub fn stage(&self, node: &Node) -> Result<&'static dyn AnyStage, RunError> {
+        registry::find(&node.kind).ok_or_else(|| RunError::NoKind { kind: node.kind.clone() })
+    }
+
+    /// A node's branch of the tree of randomness: the seed and the kind, not the name, so that renaming changes nothing.
+    pub fn seed(node: &Node) -> Seed {
+        Seed::new(node.seed).branch(&node.kind)
+    }
+
+    /// Finds and digests what a node reads. All nodes above must be known.
+    ///
+    /// # Errors
+    /// Raw data that cannot be found or read; an optional output that was not written.
+    pub fn inputs(&self, node: &Node, known: &Known) -> Result<Inputs, RunError> {
+        let stage = self.stage(node)?;
+        let mut manifest = Manifest::new(stage.kind(), stage.version(), &stage.key_settings(&node.settings)?)?;
+        if stage.on_device() {
+            manifest = manifest.numerics(&self.spec.precision, self.device_class);
+        }
+        if stage.seeded() {
+            manifest = manifest.seed(Self::seed(node).fingerprint());
+        }
+        let mut offers = Offers::new();
+        for (port, references) in &node.ports {
+            let mut wired = Vec::with_capacity(references.len());
+            for reference in references {
+                let maker = &self.spec.nodes[reference.node];
+                let missing = || RunError::NoOutput { output: self.spec.reference(reference), maker: maker.name.clone() };
+                let output = known.get(&reference.node).and_then(|record| record.outputs.get(reference.output)).ok_or_else(missing)?;
+                wired.push(Offer {
+                    artifact: output.kind.clone(),
+                    files: output.files.iter().map(|file| self.store.blob_path(&file.blob)).collect(),
+                    digest: output.content,
+                    origin: self.spec.reference(reference),
+                });
+            }
+            let digests: Vec<Digest> = wired.iter().map(|offer| offer.digest).collect();
+            let input = match digests.as_slice() {
+                [one] if stage.ports().iter().any(|p| p.name == port && p.arity != crate::stage::Arity::Many) => Input::One(*one),
+                _ => Input::Many(digests),
+            };
+            manifest = manifest.input(port, input);
+            offers.insert(port.clone(), wired);
+        }
+        let mut raw = Vec::new();
+        let files = stage.raw_files(&node.settings, self.places)?;
+        if !files.is_empty() {
+            let stamps = files.iter().map(|file| Stamp::of(&file.path)).collect::<Result<Vec<_>, StoreError>>()?;
+            let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
+            let digests = self.store.digest_files(&paths)?;
+            let named = files.iter().zip(&digests).map(|(file, digest)| (file.name.as_str(), *digest));
+            manifest = manifest.input("raw", crate::artifact::content_digest("raw files", named));
+            raw = files.into_iter().zip(digests).zip(stamps).map(|((file, digest), stamp)| (file, digest, stamp)).collect();
+        }
+        Ok(Inputs { offers, raw, manifest })
+    }
+
+    /// Why a node that is no hit has to run.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn why(&self, node: &Node, manifest: &Manifest, lookup: &Lookup) -> Result<Why, RunError> {
+        if let Lookup::Damaged(damage) = lookup {
+            return Ok(Why::Damaged(damage.to_string()));
+        }
+        if self.store.has_work(&manifest.key()) {
+            return Ok(Why::Unfinished);
+        }
+        Ok(match self.store.compare(&self.spec.name, &node.name, manifest)? {
+            None => Why::Never,
+            Some(nearest) if nearest.differences.is_empty() => Why::Gone,
+            Some(nearest) => Why::Changed(nearest.differences),
+        })
+    }
+
+    /// How every node stands, in the order of the pipeline's nodes. `forced` nodes are stale whatever their keys say.
+    pub fn states(&self, forced: &BTreeSet<usize>) -> Vec<State> {
+        let mut states: Vec<Option<State>> = self.spec.nodes.iter().map(|_| None).collect();
+        let mut known = Known::new();
+        for &index in &self.spec.order {
+            let node = &self.spec.nodes[index];
+            let state = self.state(node, &known, forced.contains(&index)).unwrap_or_else(|error| State::Broken { error });
+            if let State::Fresh { record, .. } = &state {
+                known.insert(index, (**record).clone());
+            }
+            states[index] = Some(state);
+        }
+        states.into_iter().flatten().collect()
+    }
+
+    fn state(&self, node: &Node, known: &Known, forced: bool) -> Result<State, RunError> {
+        let on: BTreeSet<usize> = graph::inputs(node).filter(|above| !known.contains_key(above)).collect();
+        if !on.is_empty() {
+            return Ok(State::Waits { on: on.iter().map(|&above| self.spec.nodes[above].name.clone()).collect() });
+        }
+        let manifest = self.inputs(node, known)?.manifest;
+        let key = manifest.key();
+        if forced {
+            return Ok(State::Stale { key, why: Why::Forced });
+        }
+        match self.store.lookup(&key)? {
+            Lookup::Hit(record) => Ok(State::Fresh { manifest, record: Box::new(record) }),
+            lookup => Ok(State::Stale { key, why: self.why(node, &manifest, &lookup)? }),
+        }
+    }
+}

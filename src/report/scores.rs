@@ -1,0 +1,145 @@
+//! The score table of a pipeline.
+//!
+//! Scores are stored without names of stages, because names are no part of a key; here each row gets the name it has in the
+//! pipeline file.
+
+use std::fmt::Write as _;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use crate::artifact::Stored;
+use crate::artifact::scores::{ScoreRow, Scores};
+use crate::math::stats;
+use crate::pipeline::error::RunError;
+use crate::pipeline::spec::{Node, Spec};
+use crate::pipeline::state::Known;
+use crate::stage::StageError;
+use crate::store::Store;
+
+/// A row of scores with the names of its pipeline.
+#[derive(Clone, Debug, Serialize)]
+pub struct Scored {
+    /// The stage that measured it, without the mark of a repetition.
+    pub measured_by: String,
+    /// The stage that was measured, without the mark of a repetition.
+    pub stage: String,
+    /// The images it was measured on, as the pipeline names them.
+    pub images: String,
+    /// The seed of the measured repetition.
+    pub seed: u64,
+    /// The numbers.
+    pub row: ScoreRow,
+}
+
+/// All rows of scores of a pipeline, in the order of its file.
+///
+/// # Errors
+/// Scores that cannot be read.
+pub fn collect(spec: &Spec, store: &Store, records: &Known) -> Result<Vec<Scored>, RunError> {
+    let mut all = Vec::new();
+    for (index, node) in spec.nodes.iter().enumerate() {
+        let Some(record) = records.get(&index) else { continue };
+        for output in record.outputs.values().filter(|output| output.kind == "scores") {
+            let files = output.files.iter().map(|file| store.blob_path(&file.blob)).collect();
+            let stored = Stored::<Scores>::new(files, output.content, node.name.clone());
+            for row in Scores::load(&stored).map_err(StageError::from)?.rows {
+                all.push(Scored {
+                    measured_by: node.family.clone(),
+                    stage: measured(spec, node, &row.name),
+                    images: wired(spec, node, "images", 0).or_else(|| wired(spec, node, "queries", 0)).unwrap_or_default(),
+                    seed: node.seed,
+                    row,
+                });
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The family of what is wired to a port.
+fn wired(spec: &Spec, node: &Node, port: &str, place: usize) -> Option<String> {
+    Some(spec.nodes[node.ports.get(port)?.get(place)?.node].family.clone())
+}
+
+/// `classifiers[1]` by its name in the pipeline.
+fn measured(spec: &Spec, node: &Node, name: &str) -> String {
+    let place = name.strip_prefix("classifiers[").and_then(|rest| rest.strip_suffix(']')).and_then(|n| n.parse().ok());
+    match (place, name) {
+        (Some(place), _) => wired(spec, node, "classifiers", place).unwrap_or_else(|| name.to_owned()),
+        (None, "queries") => wired(spec, node, "queries", 0).unwrap_or_else(|| name.to_owned()),
+        (None, other) => other.to_owned(),
+    }
+}
+
+/// The rows as one table for the terminal: percent, mean ± standard deviation where there are repeats.
+pub fn render(rows: &[Scored]) -> String {
+    let mut text = String::new();
+    let mut groups: Vec<&str> = Vec::new();
+    for row in rows {
+        if !groups.contains(&row.measured_by.as_str()) {
+            groups.push(&row.measured_by);
+        }
+    }
+    for (position, group) in groups.iter().enumerate() {
+        let of_group: Vec<&Scored> = rows.iter().filter(|row| row.measured_by == **group).collect();
+        if position > 0 {
+            text.push('\n');
+        }
+        let images = of_group.first().map_or("", |row| row.images.as_str());
+        let first = &of_group[0].row;
+        let _ = writeln!(text, "{group}: {} images of {images}, {} classes", crate::base::unit::count(first.images as u64), first.classes);
+        text.push_str(&table(&of_group));
+        text.push('\n');
+    }
+    text
+}
+
+fn table(rows: &[&Scored]) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for row in rows {
+        if !names.contains(&row.stage.as_str()) {
+            names.push(&row.stage);
+        }
+    }
+    let columns: [(&str, fn(&ScoreRow) -> Option<f64>); 6] =
+        [("ACC", |r| r.acc), ("NMI", |r| r.nmi), ("ARI", |r| r.ari), ("top-5", |r| r.top5), ("ECE", |r| r.ece), ("kNN", |r| r.knn)];
+    let used: Vec<_> = columns.into_iter().filter(|(_, of)| rows.iter().any(|row| of(&row.row).is_some())).collect();
+    let sized = rows.iter().any(|row| !row.row.cluster_sizes.is_empty());
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    let mut header: Vec<String> = vec!["  stage".into()];
+    header.extend(used.iter().map(|(name, _)| format!("{name} %")));
+    if sized {
+        header.extend(["clusters".into(), "sizes".into()]);
+    }
+    table.set_header(header);
+    for name in names {
+        let of_name: Vec<&&Scored> = rows.iter().filter(|row| row.stage == name).collect();
+        let mut cells = vec![format!("  {name}")];
+        for (_, of) in &used {
+            let values: Vec<f64> = of_name.iter().filter_map(|row| of(&row.row)).map(|v| v * 100.0).collect();
+            cells.push(match values.as_slice() {
+                [] => "–".into(),
+                [one] => format!("{one:.1}"),
+                many => format!("{:.1} ± {:.1}", stats::mean(many), stats::std(many)),
+            });
+        }
+        if sized {
+            let sizes = &of_name[0].row.cluster_sizes;
+            cells.push(of_name[0].row.clusters.to_string());
+            cells.push(match (sizes.iter().min(), sizes.iter().max()) {
+                (Some(least), Some(most)) => format!("{least}–{most}"),
+                _ => String::new(),
+            });
+        }
+        table.add_row(cells);
+    }
+    let columns = table.column_count();
+    for column in 1..columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.trim_fmt()
+}

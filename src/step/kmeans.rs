@@ -1,0 +1,126 @@
+//! k-means on features: the row that stands beside every learned result.
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifact::encoder::{Classifier, Encoder};
+use crate::artifact::features::{FeatureTable, Features};
+use crate::artifact::{Draft, Stored};
+use crate::kernel::product::Gemm;
+use crate::math::kmeans;
+use crate::model::{ClassifierNet, HeadChoice};
+use crate::model::encoder::EncoderNet;
+use crate::stage::{Complaint, Context, Settings, Stage, StageError};
+
+/// Settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Clusters, K.
+    pub clusters: usize,
+    /// Independent starts; the one with the least inertia is kept (scikit-learn's former default).
+    pub restarts: usize,
+    /// Most iterations of a start (scikit-learn's default).
+    pub iterations: usize,
+    /// Stop when centers move less than this share of the mean variance (scikit-learn's default).
+    pub tolerance: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { clusters: 10, restarts: 10, iterations: 300, tolerance: 1e-4 }
+    }
+}
+
+impl Settings for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut found = Vec::new();
+        for (field, value, least) in
+            [("clusters", self.clusters, 2), ("restarts", self.restarts, 1), ("iterations", self.iterations, 1)]
+        {
+            if value < least {
+                found.push(Complaint::new(field, format!("is {value}, and must be at least {least}")));
+            }
+        }
+        if !(self.tolerance >= 0.0 && self.tolerance.is_finite()) {
+            found.push(Complaint::new("tolerance", format!("is {}, and must not be negative", self.tolerance)));
+        }
+        found
+    }
+}
+
+crate::ports! {
+    /// What it reads.
+    pub struct In {
+        /// `[N, D]`.
+        features: Stored<Features>,
+        /// The encoder the features come from, so that new images can be sorted too.
+        encoder: Stored<Encoder>,
+    }
+}
+
+crate::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// The encoder with the centers as its head.
+        classifier: Draft<Classifier>,
+    }
+}
+
+/// k-means.
+#[derive(Debug)]
+pub struct KMeans;
+
+impl Stage for KMeans {
+    const KIND: &'static str = "kmeans";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "k-means on features, as a classifier: the row beside every learned result";
+    const SEEDED: bool = true;
+
+    type Config = Config;
+    type In = In;
+    type Out = Out;
+
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let features = FeatureTable::load(&input.features)?;
+        if features.encoder != input.encoder.digest().hex() {
+            return Err(StageError::Mismatch {
+                what: format!(
+                    "the features of `{}` do not come from the encoder of `{}`",
+                    input.features.origin(),
+                    input.encoder.origin()
+                ),
+                hint: "connect the encoder that `embed` used".into(),
+            });
+        }
+        let n = features.ids.len();
+        if config.clusters > n {
+            return Err(StageError::TooFew {
+                setting: "clusters",
+                value: config.clusters,
+                images: n,
+                hint: "ask for fewer clusters, or bring more images".into(),
+            });
+        }
+        let encoder = Encoder::load(&input.encoder)?;
+        cx.check()?;
+        let method = kmeans::KMeans {
+            clusters: config.clusters,
+            restarts: config.restarts,
+            iterations: config.iterations,
+            tolerance: config.tolerance,
+        };
+        let fit = method.fit(&features.values, features.dim, &Gemm, cx.seed);
+        if !fit.converged {
+            cx.warn(format!("stopped after {} iterations without coming to rest; raise `iterations`", fit.iterations));
+        }
+        let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
+        let net = ClassifierNet::from_centroids(&body, &fit.centers, features.layer(), features.normalized, &cx.device)?;
+        let choice = HeadChoice {
+            head: 0,
+            chosen_by: format!("least inertia of {} starts", config.restarts),
+            losses: vec![fit.inertia],
+        };
+        let card = net.card(encoder.card.normalization.clone(), choice)?;
+        Ok(Out { classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)? })
+    }
+}

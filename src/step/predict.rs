@@ -1,0 +1,86 @@
+//! Images through a classifier, to assignments in Parquet: the result people came for.
+
+use crate::artifact::assignments::{AssignmentTable, Assignments};
+use crate::artifact::encoder::Classifier;
+use crate::artifact::images::{ImageSet, Images};
+use crate::artifact::{Draft, Stored};
+use crate::math::entropy;
+use crate::math::topk::top_k;
+use crate::model::ClassifierNet;
+use crate::stage::contract::NoSettings;
+use crate::stage::{Context, Stage, StageError};
+use crate::train::feed::Feed;
+use crate::train::infer;
+
+crate::ports! {
+    /// What it reads.
+    pub struct In {
+        /// `[N, H, W, C]`.
+        images: Stored<Images>,
+        /// Image → `[K]`.
+        classifier: Stored<Classifier>,
+    }
+}
+
+crate::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// Cluster, confidence, entropy and second cluster of every image.
+        assignments: Draft<Assignments>,
+    }
+}
+
+/// Prediction.
+#[derive(Debug)]
+pub struct Predict;
+
+impl Stage for Predict {
+    const KIND: &'static str = "predict";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "sort images with a classifier: cluster and confidence to Parquet";
+    const ON_DEVICE: bool = true;
+
+    type Config = NoSettings;
+    type In = In;
+    type Out = Out;
+
+    fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let images = ImageSet::open(&input.images)?;
+        let classifier = Classifier::load(&input.classifier)?;
+        let bar = cx.bar(images.len() as u64, "images");
+        let probabilities = probabilities(&classifier, &images, cx, |done| bar.advance(done as u64))?;
+        let k = classifier.card.clusters;
+        let mut table = AssignmentTable { ids: images.ids().to_vec(), ..AssignmentTable::default() };
+        for row in probabilities.chunks_exact(k) {
+            let best = top_k(row, 2);
+            table.cluster.push(best[0] as i32);
+            table.confidence.push(row[best[0]]);
+            table.second_cluster.push(best[1] as i32);
+        }
+        table.entropy = entropy::entropy_rows(&probabilities, k);
+        Ok(Out { assignments: table.save(&cx.out("assignments")?)? })
+    }
+}
+
+/// What a classifier's chosen head says of images.
+///
+/// # Shapes
+/// Returns `[N, K]`, row-major; rows sum to 1.
+///
+/// # Errors
+/// If the classifier does not fit the images, or the run is to stop.
+pub(super) fn probabilities(
+    classifier: &Classifier,
+    images: &ImageSet,
+    cx: &Context<'_>,
+    mut done: impl FnMut(usize),
+) -> Result<Vec<f32>, StageError> {
+    let card = &classifier.card.encoder;
+    let feed = Feed::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
+    let net = ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device)?;
+    let mut of_heads = infer::probabilities(&net, &[classifier.card.head], &feed, |images| {
+        done(images);
+        cx.check()
+    })?;
+    Ok(of_heads.swap_remove(0))
+}

@@ -1,0 +1,105 @@
+//! From stored images to batches on a device: views by a recipe, or the plain picture.
+
+use std::ops::Range;
+
+use candle_core::{Device, Tensor};
+
+use super::error::{Result, TrainError};
+use crate::artifact::encoder::Normalization;
+use crate::artifact::images::ImageSet;
+use crate::augment::batch;
+use crate::augment::recipe::Recipe;
+use crate::augment::statistics;
+use crate::base::seed::Seed;
+
+/// Images, the size a network sees them at, and how their channels are normalised.
+#[derive(Clone, Debug)]
+pub struct Feed<'a> {
+    images: &'a ImageSet,
+    size: usize,
+    normalization: Normalization,
+    device: Device,
+}
+
+impl<'a> Feed<'a> {
+    /// Images for a network that is new to them: their own size unless one is given, their own channel statistics.
+    ///
+    /// # Errors
+    /// [`TrainError::NoSize`] if sizes vary and none is given; an image that cannot be decoded.
+    pub fn of(images: &'a ImageSet, size: Option<usize>, device: &Device) -> Result<Self> {
+        let size = match (size, images.fixed_size()) {
+            (Some(size), _) => size,
+            (None, Some((width, height))) => width.min(height),
+            (None, None) => return Err(TrainError::NoSize),
+        };
+        let normalization = statistics::channels(images)?;
+        Ok(Self { images, size, normalization, device: device.clone() })
+    }
+
+    /// Images for a network that was trained before: its size and its channel statistics.
+    ///
+    /// # Errors
+    /// [`TrainError::Channels`] if the network saw gray images and these are color, or the other way round.
+    pub fn like(images: &'a ImageSet, channels: usize, size: usize, normalization: &Normalization, device: &Device) -> Result<Self> {
+        if images.channels() != channels {
+            return Err(TrainError::Channels { network: channels, images: images.channels() });
+        }
+        Ok(Self { images, size, normalization: normalization.clone(), device: device.clone() })
+    }
+
+    /// How many images.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Side of a view, pixels.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Mean and standard deviation per channel.
+    pub fn normalization(&self) -> &Normalization {
+        &self.normalization
+    }
+
+    /// One random view of each image. `seed` is the branch of this epoch and view; every image draws from its own leaf, so a
+    /// view depends neither on the batch nor on threads.
+    ///
+    /// # Shapes
+    /// Returns `[B, C, S, S]`, normalised.
+    ///
+    /// # Errors
+    /// An image that cannot be decoded; a device without room.
+    pub fn views(&self, rows: &[usize], recipe: &Recipe, seed: Seed) -> Result<Tensor> {
+        let values = batch::views(self.images, rows, recipe, &self.normalization, self.size, seed)?;
+        self.tensor(values, rows.len())
+    }
+
+    /// The images as they are: resized and centre-cropped to the size where that is not theirs.
+    ///
+    /// # Shapes
+    /// Returns `[B, C, S, S]`, normalised.
+    ///
+    /// # Errors
+    /// As [`Feed::views`].
+    pub fn plain(&self, rows: &[usize]) -> Result<Tensor> {
+        self.views(rows, &Recipe::plain(), Seed::new(0))
+    }
+
+    /// [`Feed::plain`] of a range.
+    ///
+    /// # Errors
+    /// As [`Feed::views`].
+    pub fn plain_range(&self, rows: Range<usize>) -> Result<Tensor> {
+        self.plain(&rows.collect::<Vec<_>>())
+    }
+
+    fn tensor(&self, values: Vec<f32>, rows: usize) -> Result<Tensor> {
+        Ok(Tensor::from_vec(values, (rows, self.images.channels(), self.size, self.size), &self.device)?)
+    }
+}

@@ -1,0 +1,97 @@
+//! A whole set through a network in evaluation mode, in chunks.
+
+use candle_core::{D, Tensor};
+
+use super::error::TrainError;
+use super::feed::Feed;
+use crate::model::ClassifierNet;
+use crate::model::encoder::EncoderNet;
+use crate::model::Mode;
+use crate::model::params::values;
+
+/// Images per chunk: large enough for full-speed products, small enough for the activations of a ResNet-50 at 224 px to fit.
+const CHUNK: usize = 256;
+
+/// Which layer of an encoder to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// The backbone's output, as it is.
+    Backbone,
+    /// The projection head's output, of unit length.
+    Projection,
+}
+
+/// Runs a set through `network` chunk by chunk; `tick` hears how many images are done and may stop.
+fn collect<E: From<TrainError>>(
+    feed: &Feed<'_>,
+    network: impl Fn(&Tensor) -> std::result::Result<Tensor, TrainError>,
+    mut tick: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Vec<f32>, E> {
+    let mut all = Vec::new();
+    let mut done = 0;
+    while done < feed.len() {
+        let end = (done + CHUNK).min(feed.len());
+        let images = feed.plain_range(done..end).map_err(E::from)?;
+        let out = network(&images).map_err(E::from)?;
+        let out = values(&out).map_err(|error| E::from(error.into()))?;
+        if all.is_empty() {
+            all.reserve_exact(out.len() / (end - done) * feed.len());
+        }
+        all.extend_from_slice(&out);
+        tick(end - done)?;
+        done = end;
+    }
+    Ok(all)
+}
+
+/// Features of all images.
+///
+/// # Shapes
+/// Returns `[N, D]`, or `[N, P]` for the projection, row-major.
+///
+/// # Errors
+/// Whatever the network or `tick` says.
+pub fn features<E: From<TrainError>>(
+    net: &EncoderNet,
+    layer: Layer,
+    feed: &Feed<'_>,
+    tick: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Vec<f32>, E> {
+    let net = net.frozen().map_err(|error| E::from(error.into()))?;
+    let network = |images: &Tensor| {
+        let features = net.features(images, Mode::Eval)?;
+        Ok(match layer {
+            Layer::Backbone => features,
+            Layer::Projection => net.project(&features)?,
+        })
+    };
+    collect(feed, network, tick)
+}
+
+/// Cluster probabilities of all images by some heads.
+///
+/// # Shapes
+/// Returns one `[N, K]` per head, row-major.
+///
+/// # Errors
+/// Whatever the network or `tick` says.
+pub fn probabilities<E: From<TrainError>>(
+    net: &ClassifierNet,
+    heads: &[usize],
+    feed: &Feed<'_>,
+    tick: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Vec<Vec<f32>>, E> {
+    let net = net.frozen().map_err(|error| E::from(error.into()))?;
+    let k = net.clusters();
+    let network = |images: &Tensor| {
+        let features = net.features(images, Mode::Eval)?;
+        let rows = heads
+            .iter()
+            .map(|&head| Ok(candle_nn::ops::softmax(&net.logits(head, &features)?, D::Minus1)?))
+            .collect::<std::result::Result<Vec<_>, TrainError>>()?;
+        Ok(Tensor::cat(&rows, 1)?)
+    };
+    let all = collect(feed, network, tick)?;
+    let width = k * heads.len();
+    Ok((0..heads.len()).map(|h| all.chunks_exact(width).flat_map(|row| row[h * k..(h + 1) * k].iter().copied()).collect()).collect())
+}

@@ -1,0 +1,136 @@
+//! What a pipeline file says of optimizer and learning rate: flat tables, so that one setting can be changed alone.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Result;
+use super::optim::{Optimization, Optimizer};
+use super::schedule::{self, Schedule};
+use crate::model::params::Params;
+
+/// Which optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+    /// Adam with coupled weight decay, as PyTorch's `Adam`.
+    Adam,
+}
+
+/// How weights move.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerSettings {
+    /// `sgd` or `adam`.
+    pub kind: OptimizerKind,
+    /// Base learning rate.
+    pub lr: f64,
+    /// Momentum of SGD, 0–1.
+    pub momentum: f64,
+    /// Nesterov's look-ahead, for SGD.
+    pub nesterov: bool,
+    /// Added to the gradient, times the weight.
+    pub weight_decay: f64,
+}
+
+impl OptimizerSettings {
+    /// SGD.
+    pub const fn sgd(lr: f64, momentum: f64, weight_decay: f64) -> Self {
+        Self { kind: OptimizerKind::Sgd, lr, momentum, nesterov: false, weight_decay }
+    }
+
+    /// Adam with β 0.9 and 0.999, ε 1e-8.
+    pub const fn adam(lr: f64, weight_decay: f64) -> Self {
+        Self { kind: OptimizerKind::Adam, lr, momentum: 0.9, nesterov: false, weight_decay }
+    }
+
+    /// Starts optimizing these parameters.
+    ///
+    /// # Errors
+    /// A setting out of range; a device without room.
+    pub fn build(&self, params: &Params) -> Result<Optimization> {
+        let Self { kind, momentum, nesterov, weight_decay, .. } = *self;
+        match kind {
+            OptimizerKind::Sgd => Optimizer::Sgd { momentum, nesterov, weight_decay },
+            OptimizerKind::Adam => Optimizer::adam(weight_decay),
+        }
+        .over(params)
+    }
+
+    /// What is wrong, field by field.
+    pub fn complaints(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            found.push(("lr", format!("is {}, and must be above 0", self.lr)));
+        }
+        if !(0.0..1.0).contains(&self.momentum) {
+            found.push(("momentum", format!("is {}, and must lie in 0–1, below 1", self.momentum)));
+        }
+        if self.nesterov && (self.kind != OptimizerKind::Sgd || self.momentum <= 0.0) {
+            found.push(("nesterov", "is for `sgd` with a momentum above 0".to_owned()));
+        }
+        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
+            found.push(("weight_decay", format!("is {}, and must not be negative", self.weight_decay)));
+        }
+        found
+    }
+}
+
+/// Which course the learning rate takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScheduleKind {
+    /// The base rate throughout.
+    Constant,
+    /// Half a cosine down to nearly `decay_rate`³ of it.
+    Cosine,
+    /// Times `decay_rate` after each milestone.
+    Step,
+}
+
+/// How the learning rate moves, epoch by epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleSettings {
+    /// `constant`, `cosine` or `step`.
+    pub kind: ScheduleKind,
+    /// How far it falls; see the kinds.
+    pub decay_rate: f64,
+    /// Epochs after which it falls, for `step`.
+    pub milestones: Vec<usize>,
+    /// Epochs over which the rate first rises linearly; none in SCAN.
+    pub warm_up: usize,
+}
+
+impl ScheduleSettings {
+    /// The base rate throughout.
+    pub const fn constant() -> Self {
+        Self { kind: ScheduleKind::Constant, decay_rate: 0.1, milestones: Vec::new(), warm_up: 0 }
+    }
+
+    /// Half a cosine.
+    pub const fn cosine(decay_rate: f64) -> Self {
+        Self { kind: ScheduleKind::Cosine, decay_rate, milestones: Vec::new(), warm_up: 0 }
+    }
+
+    /// The rate in an epoch, counted from 0.
+    pub fn rate(&self, base: f64, epoch: u64, epochs: u64) -> f64 {
+        let (epoch, epochs) = (epoch as usize, epochs as usize);
+        let rate = match self.kind {
+            ScheduleKind::Constant => Schedule::Constant,
+            ScheduleKind::Cosine => Schedule::Cosine { decay_rate: self.decay_rate },
+            ScheduleKind::Step => Schedule::Step { decay_rate: self.decay_rate, milestones: self.milestones.clone() },
+        }
+        .rate(base, epoch, epochs);
+        schedule::warm_up(rate, epoch, self.warm_up)
+    }
+
+    /// What is wrong, field by field.
+    pub fn complaints(&self) -> Vec<(&'static str, String)> {
+        if self.decay_rate > 0.0 && self.decay_rate <= 1.0 {
+            Vec::new()
+        } else {
+            vec![("decay_rate", format!("is {}, and must lie above 0 and at most at 1", self.decay_rate))]
+        }
+    }
+}
