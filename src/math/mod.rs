@@ -1,5 +1,32 @@
 //! # math: numbers in, numbers out
 //!
-//! What is the formula? Plain slices of numbers, no tensors, no files, no failure but a documented panic on a broken precondition.
+//! What is the formula? Plain slices of numbers, no tensors, no files, no failure but a documented panic on a broken
+//! precondition. Tables are row-major; a label or cluster below zero means "not known" and is left out of every count.
 //!
-//! Not here: fast products and convolutions (`kernel`), losses with gradients (with the method whose paper brought them, in `method`).
+//! | question | module |
+//! |---|---|
+//! | how sure, how spread? | [`entropy`], [`softmax`] |
+//! | how alike? | [`cosine`], [`topk`] |
+//! | which cluster is which class, and how well do they agree? | [`hungarian`], [`partition`] |
+//! | is a confidence of 0.9 right nine times in ten? | [`calibration`] |
+//! | which image stands for its cluster? | [`prototype`] |
+//! | what do the neighbors say? | [`knn`] |
+//! | what would the plainest clustering say? | [`kmeans`] |
+//! | how much, how variable? | [`stats`] |
+//!
+//! Sums run in double precision and in a fixed order, so results do not depend on the number of threads.
+//!
+//! Not here: fast products and convolutions (`kernel`), losses with gradients (with the method whose paper brought them, in
+//! `method`).
+
+pub mod calibration;
+pub mod cosine;
+pub mod entropy;
+pub mod hungarian;
+pub mod kmeans;
+pub mod knn;
+pub mod partition;
+pub mod prototype;
+pub mod softmax;
+pub mod stats;
+pub mod topk;

@@ -1,0 +1,840 @@
+//! Who looks most like whom, exactly? The k rows of highest cosine for every row of a table ([`all_pairs`]), or for queries
+//! against a pool that streams by ([`Search`]).
+//!
+//! The answer is *defined* in double precision: cosine of the rows as stored, descending, ties by row number ascending. So it
+//! cannot depend on the number of threads, on the tile size, or on how a pool was cut into chunks.
+//!
+//! It is *found* in single precision. Tiles of products come from `gemm`; every product is compared with its row's current bar,
+//! and only the few above it are kept as candidates. A product in single precision differs from the true cosine by no more than
+//! a known margin (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1: D·u / (1 − D·u) for unit rows, in
+//! whatever order the sum runs), so with a bar two margins below the k-th best candidate no true neighbor can be missed. The
+//! candidates that survive are scored again in double precision. Rows with more near-ties than the candidate list has room for
+//! (dozens of copies of one image) are thinned by exact scores on the way, so memory stays bounded.
+//!
+//! Each pair of rows is multiplied once and serves both of its ends.
+#![expect(unsafe_code, reason = "the scan over products is compiled for wide vectors and chosen at run time")]
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rayon::prelude::*;
+
+use super::product::product;
+use crate::base::hint::{Exit, Fault};
+use crate::math::cosine::{FLOOR, dot, norm};
+
+/// Why there are no neighbors to be had.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NeighborError {
+    /// A row without direction has no cosine with anything.
+    #[error("row `{row}` is zero and has no direction")]
+    ZeroRow {
+        /// Which, counted over the whole table.
+        row: usize,
+    },
+    /// A row holds NaN or an infinity.
+    #[error("row `{row}` holds a number that is not finite")]
+    NotFinite {
+        /// Which, counted over the whole table.
+        row: usize,
+    },
+    /// Rows must have been normalized.
+    #[error("row `{row}` has length `{length}` where `1` is expected")]
+    NotUnit {
+        /// Which, counted over the whole table.
+        row: usize,
+        /// Its length.
+        length: f64,
+    },
+    /// More neighbors were asked for than there are other rows.
+    #[error("`{k}` neighbors were asked for, but there are only `{others}` rows to choose from")]
+    TooFew {
+        /// Asked for.
+        k: usize,
+        /// Rows that could be a neighbor.
+        others: usize,
+    },
+    /// No neighbors were asked for.
+    #[error("`0` neighbors were asked for")]
+    NoneAsked,
+    /// Row numbers are stored in 32 bits.
+    #[error("`{rows}` rows are more than row numbers can count")]
+    TooMany {
+        /// How many there would be.
+        rows: usize,
+    },
+    /// The caller's progress function said stop.
+    #[error("stopped on request")]
+    Stopped,
+}
+
+impl Fault for NeighborError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::ZeroRow { .. } => "neighbors::zero-row",
+            Self::NotFinite { .. } => "neighbors::not-finite",
+            Self::NotUnit { .. } => "neighbors::not-unit",
+            Self::TooFew { .. } => "neighbors::too-few-rows",
+            Self::NoneAsked => "neighbors::none-asked",
+            Self::TooMany { .. } => "neighbors::too-many-rows",
+            Self::Stopped => "neighbors::stopped",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::ZeroRow { .. } => Some("leave the image out, or look at why the encoder gives nothing for it".into()),
+            Self::NotFinite { .. } => Some("the encoder has diverged: look at its training curve".into()),
+            Self::NotUnit { .. } => Some("write the features with unit length".into()),
+            Self::TooFew { others, .. } => Some(format!("set k to {others} or less, or use more images")),
+            Self::NoneAsked => Some("set k to 1 or more".into()),
+            Self::TooMany { .. } => Some("split the table".into()),
+            Self::Stopped => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::ZeroRow { .. } | Self::NotFinite { .. } | Self::NotUnit { .. } | Self::TooMany { .. } => Exit::Data,
+            Self::TooFew { .. } | Self::NoneAsked => Exit::Pipeline,
+            Self::Stopped => Exit::Stopped,
+        }
+    }
+}
+
+/// The result of a search.
+pub type Result<T> = std::result::Result<T, NeighborError>;
+
+/// For each row its nearest rows, best first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbors {
+    /// M, how many for each row.
+    pub k: usize,
+    /// [N, M] row numbers.
+    pub index: Vec<u32>,
+    /// [N, M] cosines, −1 to 1.
+    pub similarity: Vec<f32>,
+}
+
+/// How a table is cut. Only speed depends on it.
+#[derive(Clone, Copy, Debug)]
+struct Tiling {
+    /// Rows that share a lock and a candidate list.
+    block: usize,
+    /// Columns multiplied and scanned at a time: with `block` rows of products they stay in a core's cache.
+    strip: usize,
+    /// Tiles between two reports of progress.
+    wave: usize,
+}
+
+const TILING: Tiling = Tiling { block: 512, strip: 256, wave: 512 };
+
+/// Pool rows in one task of a [`Search`].
+const SEGMENT: usize = 4096;
+
+/// Lengths may be off by this much: far more than rounding, far less than forgetting to normalize.
+const LENGTH_TOLERANCE: f64 = 1e-3;
+
+/// The `k` nearest rows of every row of a table, itself excluded.
+///
+/// `progress` hears how many of how many pieces of work are done, now and then, and may break off.
+///
+/// # Shapes
+/// `rows` [N, D], of unit length.
+///
+/// # Errors
+/// Rows that are zero, not finite or not of unit length; k of 0, or not below N; break from `progress`.
+///
+/// # Panics
+/// If `dim` is 0 or does not divide the length.
+pub fn all_pairs(
+    rows: &[f32],
+    dim: usize,
+    k: usize,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Neighbors> {
+    all_pairs_tiled(rows, dim, k, TILING, progress)
+}
+
+fn all_pairs_tiled(
+    rows: &[f32],
+    dim: usize,
+    k: usize,
+    tiling: Tiling,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Neighbors> {
+    let table = Table::new(rows, dim, 0)?;
+    enough(k, table.len().saturating_sub(1))?;
+    let margin = margin(dim, table.deviation, table.deviation);
+    let blocks: Vec<Mutex<Shortlist>> = rows
+        .chunks(tiling.block * dim)
+        .map(|block| Mutex::new(Shortlist::new(vec![f32::NEG_INFINITY; block.len() / dim], k, margin)))
+        .collect();
+    let tiles = blocks.len() * (blocks.len() + 1) / 2;
+    let mut done = 0;
+    while done < tiles {
+        let wave = done..(done + tiling.wave).min(tiles);
+        done = wave.end;
+        wave.into_par_iter().for_each_init(Scratch::default, |scratch, tile| {
+            // Blocks on a circle, paired with the block `step` further: every pair comes once, every block as often as the
+            // others, and neighbors in this order rarely want the same lock.
+            let (step, first) = (tile / blocks.len(), tile % blocks.len());
+            cross(&table, &blocks, (first, (first + step) % blocks.len()), tiling, scratch);
+        });
+        if progress(done, tiles).is_break() {
+            return Err(NeighborError::Stopped);
+        }
+    }
+    let best: Vec<Vec<Scored>> = blocks
+        .into_par_iter()
+        .enumerate()
+        .flat_map_iter(|(number, block)| {
+            let list = block.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let first = number * tiling.block;
+            let table = &table;
+            list.settle(move |row, other| table.cosine(first + row, other as usize))
+        })
+        .collect();
+    Ok(collect(&best, k))
+}
+
+/// One tile: the rows of one block with those of another (or with themselves), strip by strip.
+fn cross(table: &Table, blocks: &[Mutex<Shortlist>], (one, two): (usize, usize), tiling: Tiling, scratch: &mut Scratch) {
+    let (first, second) = (one * tiling.block, two * tiling.block);
+    let upto = (second + tiling.block).min(table.len());
+    let a = table.rows_of(first, (first + tiling.block).min(table.len()));
+    let mut from = second;
+    while from < upto {
+        let to = (from + tiling.strip).min(upto);
+        let b = table.rows_of(from, to);
+        scratch.multiply(a, b, table.dim);
+        scratch.bars.clear();
+        scratch.bars.extend_from_slice(&lock(&blocks[one]).bars);
+        scratch.other_bars.clear();
+        if one == two {
+            // Both ends of a pair are in this block and meet in both halves of the tile.
+            scratch.other_bars.resize(to - from, f32::INFINITY);
+        } else {
+            scratch.other_bars.extend_from_slice(&lock(&blocks[two]).bars[from - second..to - second]);
+        }
+        scratch.scan();
+        let mut list = lock(&blocks[one]);
+        for &Hit { row, column, value } in &scratch.hits {
+            let (row, column) = (row as usize, column as usize + from);
+            if first + row != column {
+                list.offer(row, value, column as u32, |row, other| table.cosine(first + row, other as usize));
+            }
+        }
+        drop(list);
+        if one != two {
+            let mut list = lock(&blocks[two]);
+            for &Hit { row, column, value } in &scratch.other_hits {
+                let (row, column) = (row as usize + first, column as usize + from - second);
+                list.offer(column, value, row as u32, |row, other| table.cosine(second + row, other as usize));
+            }
+        }
+        from = to;
+    }
+}
+
+/// A poisoned lock means that another thread panicked; that panic is on its way up already.
+fn lock(block: &Mutex<Shortlist>) -> MutexGuard<'_, Shortlist> {
+    block.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The nearest rows of a pool for each query, while the pool streams by: memory holds the queries, k scores for each, and one
+/// chunk. How the pool is cut and in which order the chunks come does not change a bit of the result.
+#[derive(Debug)]
+pub struct Search<'q> {
+    queries: Table<'q>,
+    k: usize,
+    tiling: Tiling,
+    /// The best so far of each query, at most k, in order.
+    best: Vec<Vec<Scored>>,
+    seen: usize,
+}
+
+impl<'q> Search<'q> {
+    /// Prepares to look for the `k` nearest rows of each query.
+    ///
+    /// # Shapes
+    /// `queries` [Q, D], of unit length.
+    ///
+    /// # Errors
+    /// Queries that are zero, not finite or not of unit length; k of 0.
+    ///
+    /// # Panics
+    /// If `dim` is 0 or does not divide the length.
+    pub fn new(queries: &'q [f32], dim: usize, k: usize) -> Result<Self> {
+        let queries = Table::new(queries, dim, 0)?;
+        enough(k, usize::MAX)?;
+        let best = vec![Vec::new(); queries.len()];
+        Ok(Self { queries, k, tiling: TILING, best, seen: 0 })
+    }
+
+    /// Looks at the next chunk of the pool, whose first row has the number `first_row` in the whole pool. Each row of the pool
+    /// must be fed once.
+    ///
+    /// # Shapes
+    /// `pool` [P, D], of unit length.
+    ///
+    /// # Errors
+    /// Rows that are zero, not finite or not of unit length, or whose number does not fit 32 bits. The search is unchanged then.
+    ///
+    /// # Panics
+    /// If D does not divide the length.
+    pub fn feed(&mut self, pool: &[f32], first_row: usize) -> Result<()> {
+        let pool = Table::new(pool, self.queries.dim, first_row)?;
+        let (queries, k, tiling) = (&self.queries, self.k, self.tiling);
+        let margin = margin(queries.dim, queries.deviation, pool.deviation);
+        let blocks = queries.len().div_ceil(tiling.block);
+        // Few queries must keep many cores busy, many queries must not need many lists.
+        let segments = (64 / blocks.max(1)).max(1);
+        let mut from = 0;
+        while from < pool.len() && blocks > 0 {
+            let upto = (from + segments * SEGMENT).min(pool.len());
+            let tasks: Vec<(usize, usize)> =
+                (0..blocks).flat_map(|block| (from..upto).step_by(SEGMENT).map(move |segment| (block, segment))).collect();
+            let best = &self.best;
+            let found: Vec<Vec<Vec<Scored>>> = tasks
+                .par_iter()
+                .map_init(Scratch::default, |scratch, &(block, segment)| {
+                    let first = block * tiling.block;
+                    let last = (first + tiling.block).min(queries.len());
+                    let bars = best[first..last].iter().map(|best| bar_below(best, k, margin)).collect();
+                    let mut list = Shortlist::new(bars, k, margin);
+                    let exact = |row: usize, other: u32| queries.cosine_with(first + row, &pool, other as usize);
+                    for from in (segment..(segment + SEGMENT).min(upto)).step_by(tiling.strip) {
+                        let to = (from + tiling.strip).min(segment + SEGMENT).min(upto);
+                        scratch.multiply(queries.rows_of(first, last), pool.rows_of(from, to), queries.dim);
+                        scratch.bars.clone_from(&list.bars);
+                        scratch.other_bars.clear();
+                        scratch.other_bars.resize(to - from, f32::INFINITY);
+                        scratch.scan();
+                        for &Hit { row, column, value } in &scratch.hits {
+                            list.offer(row as usize, value, column + from as u32, exact);
+                        }
+                    }
+                    list.settle(exact).collect()
+                })
+                .collect();
+            for (&(block, _), lists) in tasks.iter().zip(found) {
+                for (best, list) in self.best[block * tiling.block..].iter_mut().zip(lists) {
+                    best.extend(list.into_iter().map(|s| Scored { row: s.row + first_row as u32, ..s }));
+                }
+            }
+            self.best.par_iter_mut().for_each(|best| keep_best(best, k));
+            from = upto;
+        }
+        self.seen += pool.len();
+        Ok(())
+    }
+
+    /// The neighbors in the whole pool.
+    ///
+    /// # Errors
+    /// A pool of fewer than k rows.
+    pub fn finish(self) -> Result<Neighbors> {
+        enough(self.k, self.seen)?;
+        Ok(collect(&self.best, self.k))
+    }
+}
+
+fn enough(k: usize, others: usize) -> Result<()> {
+    match k {
+        0 => Err(NeighborError::NoneAsked),
+        k if k > others => Err(NeighborError::TooFew { k, others }),
+        _ => Ok(()),
+    }
+}
+
+fn collect(best: &[Vec<Scored>], k: usize) -> Neighbors {
+    let index = best.iter().flatten().map(|s| s.row).collect();
+    let similarity = best.iter().flatten().map(|s| s.cosine.clamp(-1.0, 1.0) as f32).collect();
+    Neighbors { k, index, similarity }
+}
+
+/// The largest difference between a product in single precision and the cosine, for rows whose lengths are off by no more than
+/// these.
+fn margin(dim: usize, deviation: f64, other: f64) -> f32 {
+    let rounding = dim as f64 * f64::from(f32::EPSILON) / 2.0;
+    if rounding > 0.1 {
+        return 4.0; // So long a sum proves nothing: let everything through.
+    }
+    let lengths = (1.0 + deviation) * (1.0 + other);
+    // The last term covers the rounding of the bars themselves and of subnormal products.
+    (rounding / (1.0 - rounding) * lengths + (lengths - 1.0) + 2e-7) as f32
+}
+
+/// Unit rows with what is known of their lengths.
+#[derive(Debug)]
+struct Table<'a> {
+    rows: &'a [f32],
+    dim: usize,
+    /// 1 / length of each row.
+    inverse: Vec<f64>,
+    /// The largest distance of a length from 1.
+    deviation: f64,
+}
+
+impl<'a> Table<'a> {
+    fn new(rows: &'a [f32], dim: usize, first_row: usize) -> Result<Self> {
+        assert!(dim > 0 && rows.len().is_multiple_of(dim), "rows must be [N, D] with D > 0");
+        let count = rows.len() / dim;
+        if first_row.saturating_add(count) > u32::MAX as usize {
+            return Err(NeighborError::TooMany { rows: first_row.saturating_add(count) });
+        }
+        let lengths: Vec<f64> = rows.par_chunks(dim).map(norm).collect();
+        let mut deviation = 0.0_f64;
+        for (row, &length) in lengths.iter().enumerate() {
+            let row = first_row + row;
+            if !length.is_finite() {
+                return Err(NeighborError::NotFinite { row });
+            }
+            if length < FLOOR {
+                return Err(NeighborError::ZeroRow { row });
+            }
+            if (length - 1.0).abs() > LENGTH_TOLERANCE {
+                return Err(NeighborError::NotUnit { row, length });
+            }
+            deviation = deviation.max((length - 1.0).abs());
+        }
+        let inverse = lengths.into_iter().map(|length| 1.0 / length).collect();
+        Ok(Self { rows, dim, inverse, deviation })
+    }
+
+    fn len(&self) -> usize {
+        self.inverse.len()
+    }
+
+    fn rows_of(&self, from: usize, to: usize) -> &'a [f32] {
+        &self.rows[from * self.dim..to * self.dim]
+    }
+
+    fn cosine(&self, row: usize, other: usize) -> f64 {
+        self.cosine_with(row, self, other)
+    }
+
+    /// The same bits from both ends; exact copies get the same bits as each other.
+    fn cosine_with(&self, row: usize, table: &Table, other: usize) -> f64 {
+        let product = dot(self.rows_of(row, row + 1), table.rows_of(other, other + 1));
+        // `+ 0.0` makes one zero of the two.
+        product * (self.inverse[row] * table.inverse[other]) + 0.0
+    }
+}
+
+/// A row and its exact cosine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Scored {
+    cosine: f64,
+    row: u32,
+}
+
+impl Scored {
+    /// The order of neighbors.
+    fn rank(&self, other: &Self) -> Ordering {
+        other.cosine.total_cmp(&self.cosine).then(self.row.cmp(&other.row))
+    }
+}
+
+fn keep_best(scored: &mut Vec<Scored>, k: usize) {
+    scored.sort_unstable_by(Scored::rank);
+    scored.truncate(k);
+}
+
+/// What a product must reach to stand for a cosine that could enter a full list of exact scores.
+fn bar_below(best: &[Scored], k: usize, margin: f32) -> f32 {
+    best.get(k - 1).map_or(f32::NEG_INFINITY, |last| last.cosine as f32 - margin)
+}
+
+/// The candidates of some rows.
+#[derive(Debug)]
+struct Shortlist {
+    k: usize,
+    room: usize,
+    margin: f32,
+    /// What a product must reach to be a candidate of each row.
+    bars: Vec<f32>,
+    counts: Vec<u32>,
+    /// [rows, room] product and row number.
+    candidates: Vec<(f32, u32)>,
+}
+
+impl Shortlist {
+    fn new(bars: Vec<f32>, k: usize, margin: f32) -> Self {
+        // Room beyond k is what makes thinning out rare.
+        let room = k + (k / 2).max(32);
+        Self { k, room, margin, counts: vec![0; bars.len()], candidates: vec![(0.0, 0); bars.len() * room], bars }
+    }
+
+    /// Takes a candidate if it reaches the bar; thins the row out when it is full.
+    #[inline]
+    fn offer(&mut self, row: usize, value: f32, other: u32, exact: impl Fn(usize, u32) -> f64) {
+        if value < self.bars[row] {
+            return;
+        }
+        let count = self.counts[row] as usize;
+        self.candidates[row * self.room + count] = (value, other);
+        self.counts[row] += 1;
+        if count + 1 == self.room {
+            self.thin(row, exact);
+        }
+    }
+
+    /// Drops what cannot be among the k best of this row.
+    fn thin(&mut self, row: usize, exact: impl Fn(usize, u32) -> f64) {
+        let (k, margin) = (self.k, self.margin);
+        let list = &mut self.candidates[row * self.room..][..self.counts[row] as usize];
+        let (_, last, _) = list.select_nth_unstable_by(k - 1, |a, b| b.0.total_cmp(&a.0));
+        // k candidates have a cosine of at least `last − margin`; whoever is two margins below `last` has less.
+        let cut = last.0 - 2.0 * margin;
+        let mut kept = k;
+        for i in k..list.len() {
+            if list[i].0 >= cut {
+                list.swap(kept, i);
+                kept += 1;
+            }
+        }
+        let mut bar = cut;
+        if kept > k.midpoint(self.room) {
+            // A crowd of near-ties: let exact scores decide now, so that the list cannot overflow.
+            let mut scored: Vec<(Scored, f32)> =
+                list[..kept].iter().map(|&(value, row_)| (Scored { cosine: exact(row, row_), row: row_ }, value)).collect();
+            scored.sort_unstable_by(|a, b| a.0.rank(&b.0));
+            scored.truncate(k);
+            bar = bar.max(scored[k - 1].0.cosine as f32 - margin);
+            for (slot, (scored, value)) in list.iter_mut().zip(scored) {
+                *slot = (value, scored.row);
+            }
+            kept = k;
+        }
+        self.counts[row] = kept as u32;
+        self.bars[row] = self.bars[row].max(bar);
+    }
+
+    /// The k best of each row by exact cosine, fewer where fewer were offered.
+    fn settle(mut self, exact: impl Fn(usize, u32) -> f64 + Copy) -> impl Iterator<Item = Vec<Scored>> {
+        (0..self.bars.len()).map(move |row| {
+            if self.counts[row] as usize > self.k {
+                self.thin(row, exact);
+            }
+            let list = &self.candidates[row * self.room..][..self.counts[row] as usize];
+            let mut scored = list.iter().map(|&(_, other)| Scored { cosine: exact(row, other), row: other }).collect();
+            keep_best(&mut scored, self.k);
+            scored
+        })
+    }
+}
+
+/// A product that reached the bar of one of its ends; row and column within the strip.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Hit {
+    row: u32,
+    column: u32,
+    value: f32,
+}
+
+/// Buffers of one thread.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// [rows, columns] of the current strip.
+    products: Vec<f32>,
+    bars: Vec<f32>,
+    other_bars: Vec<f32>,
+    hits: Vec<Hit>,
+    other_hits: Vec<Hit>,
+}
+
+impl Scratch {
+    fn multiply(&mut self, a: &[f32], b: &[f32], dim: usize) {
+        self.products.resize(a.len() / dim * (b.len() / dim), 0.0);
+        product(a, b, dim, &mut self.products);
+    }
+
+    /// Finds the products that reach the bar of their row, and those that reach the bar of their column.
+    fn scan(&mut self) {
+        self.hits.clear();
+        self.other_hits.clear();
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx512f") {
+                // SAFETY: the processor has just been asked.
+                return unsafe { self.scan_avx512() };
+            }
+            if is_x86_feature_detected!("avx2") {
+                // SAFETY: the processor has just been asked.
+                return unsafe { self.scan_avx2() };
+            }
+        }
+        self.scan_here(masks);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    fn scan_avx512(&mut self) {
+        self.scan_here(|values, bar, other_bars| {
+            use std::arch::x86_64::{_CMP_GE_OQ, _mm512_cmp_ps_mask, _mm512_loadu_ps, _mm512_set1_ps};
+            let (mut own, mut others, bar) = (0, 0, _mm512_set1_ps(bar));
+            for part in 0..LANES / 16 {
+                // SAFETY: both arrays hold `LANES` numbers, and 16 · part + 16 ≤ LANES; the load asks for no alignment.
+                let (value, other_bar) = unsafe {
+                    (_mm512_loadu_ps(values.as_ptr().add(16 * part)), _mm512_loadu_ps(other_bars.as_ptr().add(16 * part)))
+                };
+                own |= u64::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(value, bar)) << (16 * part);
+                others |= u64::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(value, other_bar)) << (16 * part);
+            }
+            (own, others)
+        });
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn scan_avx2(&mut self) {
+        self.scan_here(masks);
+    }
+
+    /// Comparisons only, so every instruction set finds the same.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "it must be compiled anew inside each function above")]
+    fn scan_here(&mut self, masks: impl Fn(&[f32; LANES], f32, &[f32; LANES]) -> (u64, u64)) {
+        let columns = self.other_bars.len();
+        let (others, rest) = self.other_bars.as_chunks::<LANES>();
+        let mut last = [f32::INFINITY; LANES];
+        last[..rest.len()].copy_from_slice(rest);
+        for (row, (values, &bar)) in self.products.chunks_exact(columns).zip(&self.bars).enumerate() {
+            let (groups, rest) = values.as_chunks::<LANES>();
+            for (group, (values, other_bars)) in groups.iter().zip(others).enumerate() {
+                let (own, others) = masks(values, bar, other_bars);
+                if own | others != 0 {
+                    note(&mut self.hits, own, values, row, group * LANES);
+                    note(&mut self.other_hits, others, values, row, group * LANES);
+                }
+            }
+            if !rest.is_empty() {
+                let mut values = [f32::NEG_INFINITY; LANES];
+                values[..rest.len()].copy_from_slice(rest);
+                let (own, others) = masks(&values, bar, &last);
+                // While a bar is still at minus infinity, the filling passes it.
+                let filled = (1 << rest.len()) - 1;
+                note(&mut self.hits, own & filled, &values, row, groups.len() * LANES);
+                note(&mut self.other_hits, others & filled, &values, row, groups.len() * LANES);
+            }
+        }
+    }
+}
+
+/// Products that are compared at a time: one bit each.
+const LANES: usize = 64;
+
+/// Which values reach the bar, and which reach their own.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it must be compiled anew inside each function that uses it")]
+fn masks(values: &[f32; LANES], bar: f32, other_bars: &[f32; LANES]) -> (u64, u64) {
+    let mut any = false;
+    for lane in 0..LANES {
+        any |= (values[lane] >= bar) | (values[lane] >= other_bars[lane]);
+    }
+    let (mut own, mut others) = (0, 0);
+    if any {
+        for lane in 0..LANES {
+            own |= u64::from(values[lane] >= bar) << lane;
+            others |= u64::from(values[lane] >= other_bars[lane]) << lane;
+        }
+    }
+    (own, others)
+}
+
+/// Writes down the lanes whose bit is set.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "two instructions per hit")]
+fn note(hits: &mut Vec<Hit>, mut mask: u64, values: &[f32; LANES], row: usize, column: usize) {
+    while mask != 0 {
+        let lane = mask.trailing_zeros() as usize;
+        hits.push(Hit { row: row as u32, column: (column + lane) as u32, value: values[lane] });
+        mask &= mask - 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::seed::Seed;
+    use crate::math::cosine::normalize_rows;
+
+    fn unit(mut rows: Vec<f32>, dim: usize) -> Vec<f32> {
+        assert!(normalize_rows(&mut rows, dim).is_empty());
+        rows
+    }
+
+    fn random(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
+        let mut rng = Seed::new(seed).rng();
+        unit((0..rows * dim).map(|_| rng.normal() as f32).collect(), dim)
+    }
+
+    /// The definition: every cosine in double precision, sorted.
+    fn brute(queries: &[f32], pool: &[f32], dim: usize, k: usize, itself: bool) -> Neighbors {
+        let (mut index, mut similarity) = (Vec::new(), Vec::new());
+        for (q, query) in queries.chunks(dim).enumerate() {
+            let mut all: Vec<(f64, u32)> = pool
+                .chunks(dim)
+                .enumerate()
+                .filter(|&(p, _)| itself || p != q)
+                .map(|(p, row)| (dot(query, row) * ((1.0 / norm(query)) * (1.0 / norm(row))), p as u32))
+                .collect();
+            all.sort_by(|a, b| b.0.partial_cmp(&a.0).unwrap().then(a.1.cmp(&b.1)));
+            index.extend(all[..k].iter().map(|a| a.1));
+            similarity.extend(all[..k].iter().map(|a| a.0.clamp(-1.0, 1.0) as f32));
+        }
+        Neighbors { k, index, similarity }
+    }
+
+    fn go(_: usize, _: usize) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn in_chunks(queries: &[f32], pool: &[f32], dim: usize, k: usize, chunk: usize) -> Neighbors {
+        let mut search = Search::new(queries, dim, k).unwrap();
+        for (number, rows) in pool.chunks(chunk * dim).enumerate() {
+            search.feed(rows, number * chunk).unwrap();
+        }
+        search.finish().unwrap()
+    }
+
+    #[test]
+    fn the_neighbors_of_points_on_a_circle_are_the_nearest_angles() {
+        let angles = [0.0_f64, 10.0, 25.0, 180.0, 10.0];
+        let rows: Vec<f32> = angles.iter().flat_map(|a| [a.to_radians().cos() as f32, a.to_radians().sin() as f32]).collect();
+        let found = all_pairs(&rows, 2, 2, &mut go).unwrap();
+        assert_eq!(found.index, [1, 4, 4, 0, 1, 4, 2, 1, 1, 0]);
+        assert!((found.similarity[2] - 1.0).abs() < f32::EPSILON, "a copy has cosine 1");
+        assert!((found.similarity[0] - 10_f32.to_radians().cos()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn several_blocks_of_random_rows_equal_brute_force() {
+        for (n, dim, k) in [(1300, 16, 20), (515, 3, 1), (600, 70, 599)] {
+            let rows = random(n, dim, n as u64);
+            assert_eq!(all_pairs(&rows, dim, k, &mut go).unwrap(), brute(&rows, &rows, dim, k, false), "{n} rows");
+        }
+    }
+
+    #[test]
+    fn hundreds_of_copies_are_ordered_by_row() {
+        // Far more ties than a candidate list has room for, spread over several blocks, and a second crowd a rounding away.
+        let mut rows = random(1200, 24, 5);
+        for row in (0..1200).filter(|r| r % 3 != 0) {
+            let copy: Vec<f32> = rows[..24].to_vec();
+            rows[row * 24..(row + 1) * 24].copy_from_slice(&copy);
+            if row % 3 == 2 {
+                rows[row * 24 + row % 24] *= 1.0 + f32::EPSILON;
+            }
+        }
+        assert_eq!(all_pairs(&rows, 24, 7, &mut go).unwrap(), brute(&rows, &rows, 24, 7, false));
+        assert_eq!(in_chunks(&rows[..600], &rows, 24, 7, 100), brute(&rows[..600], &rows, 24, 7, true));
+    }
+
+    #[test]
+    fn the_bits_depend_on_neither_threads_nor_tiles_nor_chunks() {
+        let rows = random(900, 33, 8);
+        let run = |threads, block, strip, wave| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let tiling = Tiling { block, strip, wave };
+            let found = pool.install(|| all_pairs_tiled(&rows, 33, 10, tiling, &mut go)).unwrap();
+            (found.index, found.similarity.iter().map(|s| s.to_bits()).collect::<Vec<_>>())
+        };
+        let first = run(1, 512, 256, 512);
+        for (threads, block, strip, wave) in
+            [(2, 512, 256, 512), (3, 64, 64, 5), (4, 100, 7, 1), (2, 900, 900, 1), (1, 1, 1, 50_000)]
+        {
+            assert_eq!(run(threads, block, strip, wave), first, "{threads} threads, {block}×{strip}");
+        }
+        let once = in_chunks(&rows[..33 * 70], &rows, 33, 10, 900);
+        for chunk in [1, 64, 333] {
+            assert_eq!(in_chunks(&rows[..33 * 70], &rows, 33, 10, chunk), once, "chunks of {chunk}");
+        }
+        assert_eq!(once, brute(&rows[..33 * 70], &rows, 33, 10, true));
+    }
+
+    #[test]
+    fn the_order_of_chunks_does_not_matter() {
+        let (queries, pool) = (random(30, 5, 1), random(9000, 5, 2));
+        let mut search = Search::new(&queries, 5, 4).unwrap();
+        search.feed(&pool[5000 * 5..], 5000).unwrap();
+        search.feed(&pool[..5000 * 5], 0).unwrap();
+        assert_eq!(search.finish().unwrap(), brute(&queries, &pool, 5, 4, true));
+    }
+
+    #[test]
+    fn rows_without_direction_and_impossible_numbers_are_refused() {
+        let find = |rows: &[f32], k| all_pairs(rows, 2, k, &mut go);
+        assert_eq!(find(&[1.0, 0.0, 0.0, 0.0], 1), Err(NeighborError::ZeroRow { row: 1 }));
+        assert_eq!(find(&[1.0, 0.0, 0.0, f32::NAN], 1), Err(NeighborError::NotFinite { row: 1 }));
+        assert_eq!(find(&[0.0, 2.0, 1.0, 0.0], 1), Err(NeighborError::NotUnit { row: 0, length: 2.0 }));
+        assert_eq!(find(&[1.0, 0.0, 0.0, 1.0], 2), Err(NeighborError::TooFew { k: 2, others: 1 }));
+        assert_eq!(find(&[], 1), Err(NeighborError::TooFew { k: 1, others: 0 }));
+        assert_eq!(find(&[1.0, 0.0, 0.0, 1.0], 0), Err(NeighborError::NoneAsked));
+        let mut search = Search::new(&[1.0, 0.0], 2, 2).unwrap();
+        assert_eq!(search.feed(&[0.0, 1.0, 0.0, 0.0], 10), Err(NeighborError::ZeroRow { row: 11 }));
+        assert!(matches!(search.feed(&[0.0, 1.0], u32::MAX as usize), Err(NeighborError::TooMany { .. })));
+        search.feed(&[0.0, 1.0], 10).unwrap();
+        assert_eq!(search.finish(), Err(NeighborError::TooFew { k: 2, others: 1 }));
+    }
+
+    #[test]
+    fn progress_counts_up_to_the_total_and_can_stop_the_work() {
+        let rows = random(300, 4, 3);
+        let tiling = Tiling { block: 32, strip: 32, wave: 7 };
+        let mut heard = Vec::new();
+        all_pairs_tiled(&rows, 4, 3, tiling, &mut |done, total| {
+            heard.push((done, total));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(heard.windows(2).all(|w| w[0].0 < w[1].0));
+        assert_eq!(heard.last(), Some(&(55, 55)));
+        let mut calls = 0;
+        let stopped = all_pairs_tiled(&rows, 4, 3, tiling, &mut |_, _| {
+            calls += 1;
+            if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!((stopped, calls), (Err(NeighborError::Stopped), 2));
+    }
+
+    #[test]
+    fn all_instruction_sets_find_the_same() {
+        let mut scratch = Scratch { products: random(300, 131, 4), ..Scratch::default() };
+        scratch.bars = (0..300).map(|r| if r % 50 == 0 { f32::NEG_INFINITY } else { 0.2 }).collect();
+        scratch.other_bars = scratch.products[131..262].to_vec();
+        scratch.scan();
+        let fast = (scratch.hits.clone(), scratch.other_hits.clone());
+        scratch.hits.clear();
+        scratch.other_hits.clear();
+        scratch.scan_here(masks);
+        assert_eq!((scratch.hits, scratch.other_hits), fast);
+        assert!(fast.0.iter().filter(|hit| hit.row == 50).count() == 131, "below minus infinity there is nothing");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        #[test]
+        fn rows_on_a_grid_full_of_ties_and_copies_equal_brute_force(
+            (dim, flat) in (1_usize..5).prop_flat_map(|d| (Just(d), prop::collection::vec(-2_i8..=2, 2 * d..60 * d))),
+            k in 1_usize..40,
+            block in 1_usize..20,
+            strip in 1_usize..70,
+            chunk in 1_usize..30,
+        ) {
+            let mut rows: Vec<f32> = flat[..flat.len() / dim * dim].iter().map(|&x| f32::from(x)).collect();
+            rows.chunks_mut(dim).filter(|row| row.iter().all(|x| *x == 0.0)).for_each(|row| row[0] = 1.0);
+            let rows = unit(rows, dim);
+            let n = rows.len() / dim;
+            let k = k.min(n - 1);
+            let tiling = Tiling { block, strip, wave: 3 };
+            prop_assert_eq!(all_pairs_tiled(&rows, dim, k, tiling, &mut go).unwrap(), brute(&rows, &rows, dim, k, false));
+            prop_assert_eq!(in_chunks(&rows, &rows, dim, k, chunk), brute(&rows, &rows, dim, k, true));
+        }
+    }
+}

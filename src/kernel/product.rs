@@ -1,0 +1,143 @@
+//! Products of tables of rows, `A · Bᵀ`: every row of one with every row of the other, in single precision, through `gemm`.
+//!
+//! `gemm` itself runs on one thread here; work is cut into pieces of fixed size for rayon instead. So the bits depend on the
+//! shapes and the machine, never on the number of threads.
+#![expect(unsafe_code, reason = "the matrix product takes raw pointers")]
+
+use rayon::prelude::*;
+
+use crate::math::kmeans::Products;
+
+/// Rows of A per parallel piece; fixed, so that no result depends on the number of threads.
+const ROWS: usize = 256;
+
+/// Writes `a · bᵀ` to `out` on the calling thread.
+///
+/// # Shapes
+/// `a` [A, D], `b` [B, D], `out` [A, B], all row-major.
+///
+/// # Panics
+/// If a length does not fit its shape.
+pub fn product(a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
+    assert!(dim > 0 && a.len().is_multiple_of(dim) && b.len().is_multiple_of(dim), "rows must be [N, D] with D > 0");
+    let (rows, columns) = (a.len() / dim, b.len() / dim);
+    assert_eq!(out.len(), rows * columns, "the products of {rows} and {columns} rows must be [A, B]");
+    if out.is_empty() {
+        return;
+    }
+    // SAFETY: element (i, d) of A is read at i·dim + d < a.len(), element (d, j) of Bᵀ at j·dim + d < b.len(), and (i, j) is
+    // written at i·columns + j < out.len(), for all i < rows, j < columns, d < dim by the checks above. `out` is borrowed
+    // exclusively, so it overlaps neither input. What it held before is not read.
+    unsafe {
+        gemm::gemm(
+            rows,
+            columns,
+            dim,
+            out.as_mut_ptr(),
+            1,
+            columns as isize,
+            false,
+            a.as_ptr(),
+            1,
+            dim as isize,
+            b.as_ptr(),
+            dim as isize,
+            1,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// The same on all threads.
+///
+/// # Shapes
+/// `a` [A, D], `b` [B, D], result [A, B], all row-major.
+///
+/// # Panics
+/// If a length does not fit its shape.
+pub fn products(a: &[f32], b: &[f32], dim: usize) -> Vec<f32> {
+    assert!(dim > 0 && a.len().is_multiple_of(dim) && b.len().is_multiple_of(dim), "rows must be [N, D] with D > 0");
+    let columns = b.len() / dim;
+    let mut out = vec![0.0; a.len() / dim * columns];
+    if columns > 0 {
+        out.par_chunks_mut(ROWS * columns).zip(a.par_chunks(ROWS * dim)).for_each(|(out, a)| product(a, b, dim, out));
+    }
+    out
+}
+
+/// The products of this room for those who only know that they need some, k-means among them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gemm;
+
+impl Products for Gemm {
+    fn products(&self, a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
+        product(a, b, dim, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::seed::Seed;
+    use crate::math::cosine::dot;
+    use crate::math::kmeans::{KMeans, Plain};
+
+    fn random(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
+        let mut rng = Seed::new(seed).rng();
+        (0..rows * dim).map(|_| rng.normal() as f32).collect()
+    }
+
+    #[test]
+    fn products_equal_their_double_precision_values_in_all_shapes() {
+        for (rows, columns, dim) in [(1, 1, 1), (1, 9, 3), (7, 1, 128), (300, 17, 33), (5, 600, 1), (64, 64, 1500), (520, 3, 2)]
+        {
+            let (a, b) = (random(rows, dim, 1), random(columns, dim, 2));
+            let found = products(&a, &b, dim);
+            assert_eq!(found.len(), rows * columns);
+            for (i, x) in a.chunks(dim).enumerate() {
+                for (j, y) in b.chunks(dim).enumerate() {
+                    let bound = 1e-7 * dim as f64 * (dot(x, x) * dot(y, y)).sqrt();
+                    assert!(
+                        (f64::from(found[i * columns + j]) - dot(x, y)).abs() <= bound,
+                        "{rows}×{columns}×{dim} at {i}, {j}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_output_held_before_does_not_matter() {
+        let (a, b) = (random(20, 5, 3), random(30, 5, 4));
+        let mut out = vec![f32::NAN; 600];
+        product(&a, &b, 5, &mut out);
+        assert_eq!(out, products(&a, &b, 5));
+        assert!(products(&[], &b, 5).is_empty() && products(&a, &[], 5).is_empty());
+    }
+
+    #[test]
+    fn the_bits_do_not_depend_on_the_number_of_threads() {
+        let (a, b) = (random(1000, 70, 5), random(333, 70, 6));
+        let run =
+            |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| products(&a, &b, 70));
+        let bits = |v: Vec<f32>| v.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+        assert_eq!(bits(run(1)), bits(run(3)));
+    }
+
+    #[test]
+    fn k_means_finds_the_same_clusters_with_fast_and_plain_products() {
+        let mut rows = random(400, 6, 7);
+        rows.chunks_mut(6).enumerate().for_each(|(i, row)| row[i % 4] += 30.0);
+        let config = KMeans { restarts: 2, ..KMeans::new(4) };
+        let (fast, plain) = (config.fit(&rows, 6, &Gemm, Seed::new(1)), config.fit(&rows, 6, &Plain, Seed::new(1)));
+        assert!((fast.inertia - plain.inertia).abs() < 1e-6 * plain.inertia);
+        for (i, label) in fast.labels.iter().enumerate() {
+            assert_eq!(*label, fast.labels[i % 4]);
+        }
+    }
+}

@@ -1,0 +1,459 @@
+//! What would the plainest clustering say? k-means, the row that stands beside every learned result.
+//!
+//! Lloyd's iterations (Lloyd 1982) from greedy k-means++ starts (Arthur and Vassilvitskii 2007; 2 + ln K candidates per center,
+//! as scikit-learn has it), several restarts, the least inertia wins: no label is looked at. Stopping rule and tolerance follow
+//! scikit-learn, so published baselines can be met.
+//!
+//! Distances come from products, |x|² − 2 x·c + |c|², and products from whoever can do them fast: the kernel room implements
+//! [`Products`]; [`Plain`] needs nothing. Data are centered first, which keeps the cancellation harmless. Sums run in double
+//! precision over fixed pieces: the same bits for any number of threads.
+
+use rayon::prelude::*;
+
+use super::cosine::dot;
+use crate::base::seed::{Rng, Seed};
+
+/// Scalar products of rows, the one hot operation of k-means.
+pub trait Products: Sync {
+    /// Writes `a · bᵀ` to `out` [A, B], for `a` [A, D] and `b` [B, D], all row-major. Called from many threads at once; each
+    /// product must depend on nothing but its two rows, the shapes and the machine.
+    fn products(&self, a: &[f32], b: &[f32], dim: usize, out: &mut [f32]);
+}
+
+/// Products one by one, in double precision: slow, and right on any machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plain;
+
+impl Products for Plain {
+    fn products(&self, a: &[f32], b: &[f32], dim: usize, out: &mut [f32]) {
+        let columns = b.len() / dim;
+        for (x, out) in a.chunks(dim).zip(out.chunks_mut(columns.max(1))) {
+            for (y, out) in b.chunks(dim).zip(out) {
+                *out = dot(x, y) as f32;
+            }
+        }
+    }
+}
+
+/// How to run it. The defaults are scikit-learn's, but for ten restarts as in the papers' baselines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct KMeans {
+    /// K.
+    pub clusters: usize,
+    /// Independent starts; the one with the least inertia is kept.
+    pub restarts: usize,
+    /// Most iterations of one start.
+    pub iterations: usize,
+    /// Stop when the squared shift of all centers is at most this share of the mean variance of a feature.
+    pub tolerance: f64,
+}
+
+impl KMeans {
+    /// K clusters, 10 restarts, at most 300 iterations, tolerance 1e-4.
+    pub fn new(clusters: usize) -> Self {
+        Self { clusters, restarts: 10, iterations: 300, tolerance: 1e-4 }
+    }
+}
+
+/// A clustering.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fit {
+    /// [K, D].
+    pub centers: Vec<f32>,
+    /// [N], the nearest center of each row (ties: lower number).
+    pub labels: Vec<u32>,
+    /// Sum of squared distances to the nearest center.
+    pub inertia: f64,
+    /// Iterations of the winning start.
+    pub iterations: usize,
+    /// False if the winning start ran out of iterations.
+    pub converged: bool,
+}
+
+/// Rows per parallel piece for K columns of products: fixed, and small enough for the products to stay in a core's cache.
+fn piece(columns: usize) -> usize {
+    (131_072 / columns.max(1)).clamp(32, 1024)
+}
+
+/// Members per partial sum of a center.
+const MEMBERS: usize = 2048;
+
+impl KMeans {
+    /// Clusters the rows [N, D].
+    ///
+    /// # Panics
+    /// If there are fewer rows than clusters, no cluster, no restart, no feature, a ragged table, or a number that is not finite.
+    pub fn fit(&self, rows: &[f32], dim: usize, products: &impl Products, seed: Seed) -> Fit {
+        let data = Centered::new(rows, dim);
+        assert!(self.restarts > 0, "k-means needs a start");
+        let mut best: Option<Fit> = None;
+        for restart in 0..self.restarts {
+            let fit = self.start(&data, products, seed.at(restart as u64));
+            if best.as_ref().is_none_or(|best| fit.inertia < best.inertia) {
+                best = Some(fit);
+            }
+        }
+        let Some(mut best) = best else { unreachable!("there is at least one start") };
+        data.restore(&mut best.centers);
+        best
+    }
+
+    /// One start on centered data; the centers are centered too.
+    fn start(&self, data: &Centered, products: &impl Products, seed: Seed) -> Fit {
+        let (k, dim) = (self.clusters, data.dim);
+        assert!(k > 0 && k <= data.len(), "k-means needs at least one row per cluster: {} rows, {k} clusters", data.len());
+        let tolerance = self.tolerance * data.variance;
+        let mut centers = data.plus_plus(k, products, &mut seed.rng());
+        let mut labels: Vec<u32> = Vec::new();
+        let (mut iterations, mut converged, mut settled) = (0, false, false);
+        while iterations < self.iterations && !converged {
+            iterations += 1;
+            let nearest = data.nearest(&centers, products);
+            let moved = data.means(&nearest, &centers);
+            let shift: f64 = centers.iter().zip(&moved).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+            settled = nearest == labels;
+            converged = settled || shift <= tolerance;
+            (labels, centers) = (nearest, moved);
+        }
+        if !settled {
+            labels = data.nearest(&centers, products);
+        }
+        let inertia = data.distances(&labels, &centers).iter().sum();
+        debug_assert_eq!(centers.len(), k * dim);
+        Fit { centers, labels, inertia, iterations, converged }
+    }
+}
+
+/// The nearest center of each row [N, D], as `fit` decides it (ties: lower number): how rows that were not fitted are assigned.
+///
+/// # Panics
+/// If there is no center or a table is ragged.
+pub fn assign(rows: &[f32], centers: &[f32], dim: usize, products: &impl Products) -> Vec<u32> {
+    assert!(!centers.is_empty() && centers.len().is_multiple_of(dim), "centers must be [K, D] with K > 0");
+    // Centered on the mean of the centers, for the same reason as in `fit`; the nearest stays the nearest.
+    let mean = column_means(centers, dim);
+    let shifted = |table: &[f32]| subtract(table, &mean);
+    let data = Centered { rows: shifted(rows), dim, mean: Vec::new(), variance: 0.0, squares: Vec::new() };
+    data.nearest(&shifted(centers), products)
+}
+
+/// The rows around their mean, and what is asked of them again and again.
+struct Centered {
+    rows: Vec<f32>,
+    dim: usize,
+    mean: Vec<f64>,
+    /// Mean over features of the variance.
+    variance: f64,
+    /// Squared length of each row.
+    squares: Vec<f32>,
+}
+
+impl Centered {
+    fn new(rows: &[f32], dim: usize) -> Self {
+        assert!(dim > 0 && rows.len().is_multiple_of(dim), "rows must be [N, D] with D > 0");
+        assert!(rows.iter().all(|x| x.is_finite()), "k-means cannot place a number that is not finite");
+        let mean = column_means(rows, dim);
+        let rows = subtract(rows, &mean);
+        let exact: Vec<f64> = rows.par_chunks(dim).map(|row| dot(row, row)).collect();
+        let variance = exact.iter().sum::<f64>() / rows.len().max(1) as f64;
+        let squares = exact.into_iter().map(|x| x as f32).collect();
+        Self { rows, dim, mean, variance, squares }
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len() / self.dim
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        &self.rows[row * self.dim..(row + 1) * self.dim]
+    }
+
+    /// Puts centers back where the data were.
+    fn restore(&self, centers: &mut [f32]) {
+        for center in centers.chunks_mut(self.dim) {
+            center.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x = (f64::from(*x) + mean) as f32);
+        }
+    }
+
+    /// Greedy k-means++: of a few candidates drawn by squared distance, each new center is the one that lowers the sum most.
+    fn plus_plus(&self, k: usize, products: &impl Products, rng: &mut Rng) -> Vec<f32> {
+        let trials = 2 + (k as f64).ln() as usize;
+        let mut chosen = vec![rng.below(self.len())];
+        let mut nearest: Vec<f32> = self.closer(&chosen, None, products).swap_remove(0);
+        while chosen.len() < k {
+            let total = sum(&nearest);
+            let mut draws: Vec<f64> = (0..trials).map(|_| rng.unit() * total).collect();
+            draws.sort_unstable_by(f64::total_cmp);
+            let mut candidates = self.draw(&nearest, &draws);
+            candidates.dedup();
+            if candidates.is_empty() {
+                // Every row coincides with a center: the first row that is not one yet keeps the centers in number.
+                candidates.extend((0..self.len()).find(|row| !chosen.contains(row)));
+            }
+            let options = self.closer(&candidates, Some(&nearest), products);
+            let mut best: Option<(f64, usize)> = None;
+            for (option, distances) in options.iter().enumerate() {
+                let potential = sum(distances);
+                if best.is_none_or(|(least, _)| potential < least) {
+                    best = Some((potential, option));
+                }
+            }
+            let Some((_, option)) = best else { unreachable!("there are fewer centers than rows, so a row is left to choose") };
+            chosen.push(candidates[option]);
+            nearest = options.into_iter().nth(option).unwrap_or_default();
+        }
+        chosen.iter().flat_map(|&row| self.row(row).iter().copied()).collect()
+    }
+
+    /// Rows at these places of the cumulated weights (ascending); a place beyond the end by rounding takes the last row that
+    /// has weight. Nothing if no row has weight.
+    fn draw(&self, weights: &[f32], places: &[f64]) -> Vec<usize> {
+        let (mut rows, mut upto, mut last) = (Vec::with_capacity(places.len()), 0.0, None);
+        for (row, &weight) in weights.iter().enumerate() {
+            if weight > 0.0 {
+                upto += f64::from(weight);
+                last = Some(row);
+                while rows.len() < places.len() && places[rows.len()] < upto {
+                    rows.push(row);
+                }
+            }
+        }
+        while let (true, Some(row)) = (rows.len() < places.len(), last) {
+            rows.push(row);
+        }
+        rows
+    }
+
+    /// For each candidate the squared distance of all rows to it, or to the nearest center if that is closer.
+    fn closer(&self, candidates: &[usize], nearest: Option<&[f32]>, products: &impl Products) -> Vec<Vec<f32>> {
+        let width = candidates.len();
+        let points: Vec<f32> = candidates.iter().flat_map(|&row| self.row(row).iter().copied()).collect();
+        let piece = piece(width);
+        let mut table = vec![0.0_f32; self.len() * width];
+        table.par_chunks_mut(piece * width).zip(self.rows.par_chunks(piece * self.dim)).enumerate().for_each(
+            |(number, (out, rows))| {
+                products.products(rows, &points, self.dim, out);
+                for (i, out) in out.chunks_mut(width).enumerate() {
+                    let row = number * piece + i;
+                    for (x, &candidate) in out.iter_mut().zip(candidates) {
+                        let scale = self.squares[row] + self.squares[candidate];
+                        let distance = scale - 2.0 * *x;
+                        // Below the rounding of the product two rows are one.
+                        let distance = if distance > scale * 1e-6 { distance } else { 0.0 };
+                        *x = nearest.map_or(distance, |nearest| distance.min(nearest[row]));
+                    }
+                }
+            },
+        );
+        (0..width).map(|c| table.iter().skip(c).step_by(width).copied().collect()).collect()
+    }
+
+    /// The nearest center of each row.
+    fn nearest(&self, centers: &[f32], products: &impl Products) -> Vec<u32> {
+        let k = centers.len() / self.dim;
+        let half_squares: Vec<f32> = centers.chunks(self.dim).map(|c| (dot(c, c) / 2.0) as f32).collect();
+        let piece = piece(k);
+        let mut labels = vec![0_u32; self.len()];
+        labels.par_chunks_mut(piece).zip(self.rows.par_chunks(piece * self.dim)).for_each_init(
+            Vec::new,
+            |table, (labels, rows)| {
+                table.resize(labels.len() * k, 0.0);
+                products.products(rows, centers, self.dim, table);
+                for (label, x) in labels.iter_mut().zip(table.chunks(k)) {
+                    // |x − c|² / 2 without |x|², which is the same for all centers.
+                    let (mut least, mut winner) = (f32::INFINITY, 0);
+                    for (c, (&product, &half)) in x.iter().zip(&half_squares).enumerate() {
+                        let distance = half - product;
+                        if distance < least {
+                            (least, winner) = (distance, c as u32);
+                        }
+                    }
+                    *label = winner;
+                }
+            },
+        );
+        labels
+    }
+
+    /// Squared distance of each row to its center.
+    fn distances(&self, labels: &[u32], centers: &[f32]) -> Vec<f64> {
+        labels
+            .par_iter()
+            .enumerate()
+            .map(|(row, &label)| {
+                let center = &centers[label as usize * self.dim..][..self.dim];
+                self.row(row).iter().zip(center).map(|(&x, &c)| (f64::from(x) - f64::from(c)).powi(2)).sum()
+            })
+            .collect()
+    }
+
+    /// The mean of each cluster. An empty cluster gets the row that is farthest from its own center (as scikit-learn does); if
+    /// every row sits on its center, it stays where it was.
+    fn means(&self, labels: &[u32], centers: &[f32]) -> Vec<f32> {
+        let k = centers.len() / self.dim;
+        let mut members: Vec<Vec<usize>> = vec![Vec::new(); k];
+        for (row, &label) in labels.iter().enumerate() {
+            members[label as usize].push(row);
+        }
+        self.fill_empty(&mut members, labels, centers);
+        let pieces: Vec<(usize, &[usize])> =
+            members.iter().enumerate().flat_map(|(c, rows)| rows.chunks(MEMBERS).map(move |rows| (c, rows))).collect();
+        let partial: Vec<Vec<f64>> = pieces
+            .par_iter()
+            .map(|(_, rows)| {
+                let mut sum = vec![0.0; self.dim];
+                for &row in *rows {
+                    sum.iter_mut().zip(self.row(row)).for_each(|(sum, &x)| *sum += f64::from(x));
+                }
+                sum
+            })
+            .collect();
+        let mut sums = vec![0.0; k * self.dim];
+        for ((c, _), partial) in pieces.iter().zip(&partial) {
+            sums[c * self.dim..][..self.dim].iter_mut().zip(partial).for_each(|(sum, x)| *sum += x);
+        }
+        let mut moved = centers.to_vec();
+        for ((center, sum), rows) in moved.chunks_mut(self.dim).zip(sums.chunks(self.dim)).zip(&members) {
+            if !rows.is_empty() {
+                center.iter_mut().zip(sum).for_each(|(x, sum)| *x = (sum / rows.len() as f64) as f32);
+            }
+        }
+        moved
+    }
+
+    fn fill_empty(&self, members: &mut [Vec<usize>], labels: &[u32], centers: &[f32]) {
+        let empty: Vec<usize> = (0..members.len()).filter(|&c| members[c].is_empty()).collect();
+        if empty.is_empty() {
+            return;
+        }
+        let distances = self.distances(labels, centers);
+        let mut farthest: Vec<usize> = (0..labels.len()).filter(|&row| distances[row] > 0.0).collect();
+        farthest.sort_unstable_by(|&a, &b| distances[b].total_cmp(&distances[a]).then(a.cmp(&b)));
+        let mut donors = farthest.into_iter();
+        for cluster in empty {
+            // A cluster does not give its last member away.
+            let Some(row) = donors.find(|&row| members[labels[row] as usize].len() > 1) else { return };
+            members[labels[row] as usize].retain(|&member| member != row);
+            members[cluster].push(row);
+        }
+    }
+}
+
+/// Sum of f32 in double precision, in order.
+fn sum(values: &[f32]) -> f64 {
+    values.iter().map(|&x| f64::from(x)).sum()
+}
+
+fn column_means(rows: &[f32], dim: usize) -> Vec<f64> {
+    let mut mean = vec![0.0; dim];
+    for row in rows.chunks(dim) {
+        mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    let n = (rows.len() / dim).max(1) as f64;
+    mean.iter_mut().for_each(|sum| *sum /= n);
+    mean
+}
+
+fn subtract(rows: &[f32], mean: &[f64]) -> Vec<f32> {
+    let mut rows = rows.to_vec();
+    rows.par_chunks_mut(mean.len()).for_each(|row| row.iter_mut().zip(mean).for_each(|(x, m)| *x = (f64::from(*x) - m) as f32));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `per` points around each of `k` corners of a cube with unit noise; corners `gap` apart.
+    fn blobs(k: usize, per: usize, gap: f64, seed: u64) -> Vec<f32> {
+        let mut rng = Seed::new(seed).rng();
+        (0..k * per)
+            .flat_map(|i| (0..4).map(move |d| ((i / per) >> d & 1) as f64 * gap))
+            .map(|corner| (corner + rng.normal()) as f32)
+            .collect()
+    }
+
+    #[test]
+    fn separated_blobs_are_found() {
+        let rows = blobs(8, 50, 20.0, 1);
+        let fit = KMeans::new(8).fit(&rows, 4, &Plain, Seed::new(2));
+        for blob in fit.labels.chunks(50) {
+            assert!(blob.iter().all(|l| *l == blob[0]), "a blob was split");
+        }
+        let mut names: Vec<u32> = fit.labels.chunks(50).map(|blob| blob[0]).collect();
+        names.sort_unstable();
+        assert_eq!(names, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert!(fit.converged);
+        assert!((fit.inertia / 400.0 - 4.0).abs() < 0.5, "{}", fit.inertia);
+        assert_eq!(assign(&rows, &fit.centers, 4, &Plain), fit.labels);
+    }
+
+    #[test]
+    fn hand_values_in_one_dimension() {
+        let fit = KMeans::new(2).fit(&[1.0, 2.0, 10.0, 12.0], 1, &Plain, Seed::new(0));
+        let mut centers = fit.centers.clone();
+        centers.sort_unstable_by(f32::total_cmp);
+        assert!((centers[0] - 1.5).abs() < 1e-6 && (centers[1] - 11.0).abs() < 1e-6, "{centers:?}");
+        assert!((fit.inertia - 2.5).abs() < 1e-5);
+    }
+
+    #[test]
+    fn limits_one_cluster_one_row_each_and_all_rows_equal() {
+        let one = KMeans::new(1).fit(&[0.0, 1.0, 5.0], 1, &Plain, Seed::new(0));
+        assert!((one.centers[0] - 2.0).abs() < 1e-6 && (one.inertia - 14.0).abs() < 1e-5);
+        let each = KMeans::new(3).fit(&[0.0, 1.0, 5.0], 1, &Plain, Seed::new(0));
+        assert!(each.inertia < 1e-9);
+        let same = KMeans::new(3).fit(&[7.0; 8], 2, &Plain, Seed::new(0));
+        assert!(same.inertia < 1e-9 && same.centers.iter().all(|c| (c - 7.0).abs() < 1e-6));
+    }
+
+    #[test]
+    fn an_empty_cluster_gets_the_farthest_row() {
+        let data = Centered::new(&[-3.0, -1.0, 0.0, 4.0], 1);
+        let moved = data.means(&[0, 0, 0, 0], &[0.0, 100.0]);
+        assert!((moved[1] - 4.0).abs() < 1e-6 && (moved[0] + 4.0 / 3.0).abs() < 1e-6, "{moved:?}");
+    }
+
+    #[test]
+    fn a_large_offset_does_not_blur_the_clusters() {
+        let rows: Vec<f32> = blobs(4, 40, 10.0, 5).iter().map(|x| x + 5000.0).collect();
+        let fit = KMeans::new(4).fit(&rows, 4, &Plain, Seed::new(1));
+        assert!(fit.labels.chunks(40).all(|blob| blob.iter().all(|l| *l == blob[0])));
+        assert_eq!(assign(&rows, &fit.centers, 4, &Plain), fit.labels);
+    }
+
+    #[test]
+    fn the_bits_do_not_depend_on_the_number_of_threads() {
+        let rows = blobs(16, 300, 2.0, 3);
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| KMeans { restarts: 2, ..KMeans::new(16) }.fit(&rows, 4, &Plain, Seed::new(4)))
+        };
+        let (one, three) = (run(1), run(3));
+        assert_eq!(one, three);
+        assert_eq!(one.inertia.to_bits(), three.inertia.to_bits());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn the_result_is_a_fixed_point_of_its_own_rules(
+            rows in prop::collection::vec(-10_i32..10, 12..80),
+            k in 1_usize..5,
+            seed in 0_u64..1000,
+        ) {
+            let rows: Vec<f32> = rows[..rows.len() / 2 * 2].iter().map(|&x| x as f32).collect();
+            let fit = KMeans { restarts: 3, tolerance: 0.0, ..KMeans::new(k) }.fit(&rows, 2, &Plain, Seed::new(seed));
+            prop_assert!(fit.converged);
+            let distance = |row: &[f32], c: usize| (row[0] - fit.centers[c * 2]).powi(2) + (row[1] - fit.centers[c * 2 + 1]).powi(2);
+            let mut inertia = 0.0;
+            for (row, &label) in rows.chunks(2).zip(&fit.labels) {
+                let own = distance(row, label as usize);
+                prop_assert!((0..k).all(|c| distance(row, c) >= own - 1e-3));
+                inertia += f64::from(own);
+            }
+            prop_assert!((inertia - fit.inertia).abs() <= 1e-3 * (1.0 + inertia));
+        }
+    }
+}
