@@ -107,15 +107,21 @@ pub fn contradictions(catalog: &dyn Catalog) -> Vec<String> {
             found.push(format!("the settings of `{kind}` are not an object"));
             continue;
         };
-        let mut names: Vec<&str> = stage.ports().iter().map(|port| port.name).chain(settings.keys().map(String::as_str)).collect();
+        let mut names: Vec<&str> =
+            stage.ports().iter().map(|port| port.name).chain(settings.keys().map(String::as_str)).collect();
         names.push("kind");
         names.sort_unstable();
-        found.extend(names.windows(2).filter(|two| two[0] == two[1]).map(|two| {
-            format!("`{kind}` uses the key `{}` twice among `kind`, its ports and its settings", two[0])
-        }));
+        found.extend(
+            names
+                .windows(2)
+                .filter(|two| two[0] == two[1])
+                .map(|two| format!("`{kind}` uses the key `{}` twice among `kind`, its ports and its settings", two[0])),
+        );
         let mut outputs: Vec<&str> = stage.outputs().iter().map(|output| output.name).collect();
         outputs.sort_unstable();
-        found.extend(outputs.windows(2).filter(|two| two[0] == two[1]).map(|two| format!("`{kind}` has two outputs `{}`", two[0])));
+        found.extend(
+            outputs.windows(2).filter(|two| two[0] == two[1]).map(|two| format!("`{kind}` has two outputs `{}`", two[0])),
+        );
     }
     found
 }

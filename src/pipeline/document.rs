@@ -3,9 +3,14 @@
 //! A tree of our own rather than serde's derive: deserializing stops at the first fault, and we owe all of them. Overlays
 //! (profiles, `--set`) are merged tree by tree, so that a fault in a merged setting still points at the text it came from.
 
+use std::collections::BTreeMap;
+
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Finding, Place, Source, SpecFault, quote};
+
+/// Syntax faults reported; more of them have one cause.
+const SYNTAX_FAULTS: usize = 100;
 
 /// A value that knows its place.
 #[derive(Clone, Debug)]
@@ -67,8 +72,10 @@ impl Table {
 
     /// Lays another table over this one: tables are merged key by key, everything else is replaced. New keys come last.
     pub fn overlay(&mut self, over: &Table) {
+        let mine: BTreeMap<String, usize> =
+            self.entries.iter().enumerate().map(|(index, entry)| (entry.name.clone(), index)).collect();
         for entry in &over.entries {
-            match self.entries.iter_mut().find(|mine| mine.name == entry.name) {
+            match mine.get(&entry.name).and_then(|&index| self.entries.get_mut(index)) {
                 None => self.entries.push(entry.clone()),
                 Some(mine) => match (&mut mine.item.value, &entry.item.value) {
                     (Value::Table(mine), Value::Table(over)) => mine.overlay(over),
@@ -225,38 +232,38 @@ impl Reader<'_> {
             .map(|(key, value)| Entry {
                 name: key.get_ref().to_string(),
                 key: self.place(key.span()),
-                item: self.item(self.place(value.span()), value.get_ref()),
+                item: self.item(key.get_ref(), self.place(value.span()), value.get_ref()),
             })
             .collect();
         entries.sort_by_key(|entry| entry.key);
         Table { entries }
     }
 
-    fn item(&mut self, place: Place, value: &DeValue<'_>) -> Item {
+    fn item(&mut self, name: &str, place: Place, value: &DeValue<'_>) -> Item {
         let value = match value {
             DeValue::Table(table) => Value::Table(self.table(table)),
-            DeValue::Array(items) => Value::List(
-                items.iter().map(|item| self.item(self.place(item.span()), item.get_ref())).collect(),
-            ),
+            DeValue::Array(items) => {
+                Value::List(items.iter().map(|item| self.item(name, self.place(item.span()), item.get_ref())).collect())
+            }
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Boolean(flag) => Value::Flag(*flag),
             DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) if i128::from(i64::MIN) <= number && number <= i128::from(u64::MAX) => Value::Whole(number),
-                _ => self.unfit(place, "a whole number of at most 64 bits", number.as_str()),
+                _ => self.unfit(name, place, "a whole number of at most 64 bits", number.as_str()),
             },
             DeValue::Float(number) => match number.as_str().parse::<f64>() {
                 Ok(number) if number.is_finite() => Value::Real(number),
-                _ => self.unfit(place, "a finite number", number.as_str()),
+                _ => self.unfit(name, place, "a finite number", number.as_str()),
             },
-            DeValue::Datetime(date) => self.unfit(place, "a text in quotes, a number, true or false", &date.to_string()),
+            DeValue::Datetime(date) => self.unfit(name, place, "a text in quotes, a number, true or false", &date.to_string()),
         };
         Item { place, value }
     }
 
-    fn unfit(&mut self, place: Place, want: &str, found: &str) -> Value {
+    fn unfit(&mut self, name: &str, place: Place, want: &str, found: &str) -> Value {
         self.findings.push(Finding::at(
             place,
-            SpecFault::Value { what: "a setting".into(), want: want.into(), found: quote(found), hint: None },
+            SpecFault::Value { what: quote(name), want: want.into(), found: quote(found), hint: None },
         ));
         Value::Unfit
     }
@@ -272,16 +279,25 @@ impl Reader<'_> {
             .collect();
         errors.sort_unstable();
         let mut keys = Vec::new();
-        let mut last_line = None;
+        let (mut line, mut counted, mut last_line, mut reported) = (0, 0, None, 0);
         for (start, end, message) in errors {
-            let line = text.as_bytes()[..start].iter().filter(|byte| **byte == b'\n').count();
+            line += text.as_bytes()[counted..start].iter().filter(|byte| **byte == b'\n').count();
+            counted = start;
             if last_line == Some(line) {
                 continue;
             }
             last_line = Some(line);
+            reported += 1;
+            if reported > SYNTAX_FAULTS {
+                return;
+            }
             let written = text.get(start..end).unwrap_or_default();
             let (message, hint) = plain_words(message, written);
-            let place = self.place(start..end);
+            let mut place = self.place(start..end);
+            if message == NEVER_CLOSED {
+                // The parser noticed at the end of the file; the reader needs the beginning.
+                place = unclosed(table, place).unwrap_or(place);
+            }
             let mut finding = Finding::at(place, SpecFault::Syntax { message, hint });
             if written_twice(&finding) {
                 if keys.is_empty() {
@@ -293,6 +309,15 @@ impl Reader<'_> {
             self.findings.push(finding);
         }
     }
+}
+
+const NEVER_CLOSED: &str = "this text is never closed";
+
+/// The text that ends where the parser gave up.
+fn unclosed(table: &Table, end: Place) -> Option<Place> {
+    let mut places = Vec::new();
+    table.places(&mut places);
+    places.into_iter().find(|place| place.end == end.start && place.start < place.end)
 }
 
 fn written_twice(finding: &Finding) -> bool {
@@ -312,9 +337,24 @@ fn collect_keys(table: &Table, into: &mut Vec<(String, Place)>) {
 fn plain_words(message: &str, written: &str) -> (String, Option<String>) {
     match message {
         "duplicate key" => (format!("{} is given twice", quote(written)), None),
-        "string values must be quoted, expected literal string" if written.is_empty() => ("a value is missing here".into(), None),
+        "string values must be quoted, expected literal string" if written.is_empty() => {
+            ("a value is missing here".into(), None)
+        }
         "string values must be quoted, expected literal string" => {
             (format!("{} is not a value", quote(written)), Some("text stands in quotes".into()))
+        }
+        _ if message.starts_with("invalid multi-line") => {
+            (NEVER_CLOSED.into(), Some("close it with the same three quotes".into()))
+        }
+        _ if message.starts_with("invalid basic string, expected `\"`")
+            || message.starts_with("invalid literal string, expected `'`") =>
+        {
+            ("the closing quote is missing".into(), None)
+        }
+        _ if message.starts_with("unclosed table") => ("the header is not closed".into(), Some("a `]` is missing".into())),
+        _ if message.starts_with("unclosed array") => ("the list is not closed".into(), Some("a `]` is missing".into())),
+        _ if message.starts_with("missing comma between array") => {
+            ("a comma or the end of the list is missing here".into(), None)
         }
         _ => (message.to_owned(), None),
     }

@@ -17,8 +17,13 @@ const DRAWN: usize = 50;
 const LISTED: usize = 12;
 /// Characters of a user's own text in a message.
 const QUOTED: usize = 60;
-/// Names longer than this are compared with nothing: the comparison takes space by the product of lengths.
-const COMPARED: usize = 100;
+/// Names longer than this are compared with nothing.
+const COMPARED: usize = 60;
+/// Pairs of characters compared for one suggestion.
+const EFFORT: usize = 500_000;
+
+/// Findings collected; also bounds the time spent on a file that is none of ours.
+pub const COLLECTED: usize = 500;
 
 /// A stretch of one of the texts, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -226,8 +231,10 @@ pub enum SpecFault {
         node: String,
         /// What was written behind the dot.
         output: String,
-        /// What it writes: reference and artifact.
+        /// What it gives, as it is written.
         outputs: Vec<String>,
+        /// The one that was probably meant.
+        meant: Option<String>,
     },
     /// A port bound to an artifact that it cannot read.
     #[error("{} gives {gives}, but port {} of {owner} wants {wants}", quote(written), quote(port))]
@@ -264,7 +271,7 @@ pub enum SpecFault {
         port: String,
     },
     /// Stages that wait for each other.
-    #[error("these stages wait for each other: {}", path(names))]
+    #[error("these stages wait for each other: {} (each reads the next)", path(names))]
     Cycle {
         /// The path, each stage reads from the next; the first stands again at the end.
         names: Vec<String>,
@@ -295,9 +302,9 @@ impl SpecFault {
             Self::UnknownKind { kind, known, .. } => did_you_mean(kind, known),
             Self::NothingBelow { name, known, .. } => did_you_mean(name, known),
             Self::UnknownName { written, known, .. } => did_you_mean(written, known),
-            Self::UnknownReference { meant, .. } => meant.as_ref().map(|meant| format!("did you mean {}?", quote(meant))),
-            Self::UnknownOutput { node, output, outputs } => did_you_mean(&format!("{node}.{output}"), outputs),
-            Self::Value { want, .. } => Some(format!("wants {want}")),
+            Self::UnknownReference { meant, .. } | Self::UnknownOutput { meant, .. } => {
+                meant.as_ref().map(|meant| format!("did you mean {}?", quote(meant)))
+            }
             Self::WrongArtifact { gives, .. } => Some(format!("this is {gives}")),
             Self::NoKind { .. } => Some("of which kind?".into()),
             _ => None,
@@ -433,6 +440,7 @@ impl Faults {
             }
             new
         });
+        findings.truncate(COLLECTED);
         Self { sources, findings }
     }
 
@@ -592,7 +600,8 @@ pub fn quote(text: &str) -> String {
             out.push('…');
             break;
         }
-        if letter.is_control() {
+        if letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
             out.extend(letter.escape_default());
         } else {
             out.push(letter);
@@ -630,9 +639,12 @@ pub fn one_of(names: &[&str]) -> String {
     }
 }
 
-/// The known name that looks most like what was written.
+/// The known name that looks most like what was written. Too many or too long names are not compared: the effort is the
+/// product of their lengths, and a suggestion is a courtesy.
 pub fn near<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    (written.len() <= COMPARED).then(|| nearest(written, known.into_iter().filter(|name| name.len() <= COMPARED))).flatten()
+    let known: Vec<&str> = known.into_iter().filter(|name| name.len() <= COMPARED).collect();
+    let effort = written.len() * known.iter().map(|name| name.len()).sum::<usize>();
+    (written.len() <= COMPARED && effort <= EFFORT).then(|| nearest(written, known)).flatten()
 }
 
 fn did_you_mean(written: &str, known: &[String]) -> Option<String> {

@@ -255,3 +255,107 @@ fn escaped(text: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::fake::{SAMPLE, catalog};
+    use super::super::spec::{Request, check};
+    use super::*;
+
+    fn sample() -> Spec {
+        let request = Request { set: vec!["repeat.seeds=2".into()], ..Request::default() };
+        check(Path::new("p.toml"), SAMPLE, &request, &catalog()).unwrap()
+    }
+
+    fn selected(selection: &Selection) -> Result<String, String> {
+        let spec = sample();
+        let names =
+            |nodes: &BTreeSet<usize>| nodes.iter().map(|&node| spec.nodes[node].name.clone()).collect::<Vec<_>>().join(" ");
+        match select(&spec, selection) {
+            Ok(selected) if selected.forced.is_empty() => Ok(names(&selected.nodes)),
+            Ok(selected) => Ok(format!("{} | {}", names(&selected.nodes), names(&selected.forced))),
+            Err(faults) => Err(faults.to_string()),
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn selections_cut_the_graph_where_they_say() {
+        let all = Selection::default();
+        let of = |selection: Selection| selected(&selection).unwrap();
+        assert_eq!(of(all.clone()), "data.pool data.test pretext features neighbors cluster@1 cluster@2 scores@1 scores@2");
+        assert_eq!(of(Selection { only: names(&["cluster", "features"]), ..all.clone() }), "features cluster@1 cluster@2");
+        assert_eq!(of(Selection { from: names(&["cluster@2"]), ..all.clone() }), "cluster@2 scores@2");
+        assert_eq!(of(Selection { until: names(&["neighbors"]), ..all.clone() }), "data.pool pretext features neighbors");
+        assert_eq!(
+            of(Selection { from: names(&["pretext"]), until: names(&["neighbors"]), ..all.clone() }),
+            "pretext features neighbors"
+        );
+        assert_eq!(
+            of(Selection { until: names(&["pretext"]), force: Some(names(&["pretext"])), ..all.clone() }),
+            "data.pool pretext | pretext"
+        );
+        assert_eq!(
+            of(Selection { only: names(&["pretext"]), force: Some(Vec::new()), ..all }),
+            "pretext | pretext",
+            "forcing without names forces all that is selected"
+        );
+    }
+
+    #[test]
+    fn selections_of_strangers_and_of_nothing_are_refused() {
+        let all = Selection::default();
+        let fault = |selection: Selection| selected(&selection).unwrap_err();
+        assert_eq!(fault(Selection { only: names(&["clutser"]), ..all.clone() }), "there is no stage `clutser`");
+        assert_eq!(
+            fault(Selection { only: names(&["x"]), from: names(&["y"]), ..all.clone() }),
+            "the pipeline file has 2 faults",
+            "all at once"
+        );
+        assert_eq!(
+            fault(Selection { from: names(&["scores"]), until: names(&["pretext"]), ..all.clone() }),
+            "the selection leaves no stage: no stage is within all of `--from scores`, `--until pretext`"
+        );
+        assert_eq!(
+            fault(Selection { only: names(&["pretext"]), force: Some(names(&["cluster"])), ..all }),
+            "the selection leaves no stage: `cluster@1` is to be forced, but is not selected"
+        );
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_file_wherever_the_wires_allow() {
+        assert_eq!(order(&[vec![2], vec![], vec![], vec![0, 1]]), [1, 2, 0, 3]);
+        assert_eq!(order(&[vec![1, 1], vec![]]), [1, 0], "two ports may read the same node");
+        assert_eq!(order(&[vec![1], vec![0], vec![]]), [2], "a circle has no order");
+        assert_eq!(order(&[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_circle_is_found_by_its_shortest_way() {
+        assert_eq!(cycles(&[vec![1], vec![2], vec![0, 1], vec![2]]), [vec![0, 1, 2]]);
+        assert_eq!(cycles(&[vec![1, 3], vec![2], vec![3], vec![0]]), [vec![0, 3]]);
+        assert_eq!(cycles(&[vec![], vec![0], vec![0, 1]]), [vec![0_usize; 0]; 0]);
+    }
+
+    #[test]
+    fn drawings_name_every_node_and_wire() {
+        let text = "name='d'\n[data.a]\ndataset='x'\n[stage.s]\nkind='simclr'\nimages='data.a'\n";
+        let spec = check(Path::new("p.toml"), text, &Request::default(), &catalog()).unwrap();
+        let states = [State { word: "fresh".into(), work: false }, State { word: "to run".into(), work: true }];
+        assert_eq!(
+            mermaid(&spec, &states),
+            "flowchart TD\n    n0[(\"data.a<br/><i>ingest</i><br/>fresh\")]\n    n1[\"s<br/><i>simclr</i><br/>to run\"]\n    n0 \
+             -->|images| n1\n    classDef work stroke-width:3px\n    class n1 work\n"
+        );
+        assert_eq!(
+            dot(&spec, &[]),
+            "digraph \"d\" {\n    node [shape=box];\n    n0 [label=\"data.a\\n(ingest)\", shape=cylinder];\n    n1 \
+             [label=\"s\\n(simclr)\"];\n    n0 -> n1 [label=\"images\"];\n}\n"
+        );
+    }
+}

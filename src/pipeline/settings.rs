@@ -8,7 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::catalog::{Complaint, StageInfo};
 use super::document::{Entry, Item, Value};
-use super::fault::{Finding, Place, SpecFault, near, quote};
+use super::fault::{COLLECTED, Finding, Place, SpecFault, near, quote};
 
 /// What the check has found.
 pub struct Checked {
@@ -22,7 +22,7 @@ pub struct Checked {
 /// keys other than settings that may stand in the same table, for suggestions.
 pub fn check(stage: &dyn StageInfo, given: &[&Entry], owner: &str, header: Place, extra: &[&str]) -> Checked {
     let defaults = stage.default_settings();
-    let mut search = Search { stage, defaults, owner, header, leaves: Vec::new(), findings: Vec::new() };
+    let mut search = Search { stage, defaults, owner, header, leaves: Vec::new(), away: Vec::new(), findings: Vec::new() };
     let top = search.defaults.clone();
     search.collect(&top, given, &mut Vec::new(), extra);
     search.run();
@@ -43,6 +43,8 @@ struct Search<'a> {
     owner: &'a str,
     header: Place,
     leaves: Vec<Leaf<'a>>,
+    /// Settings that are at their defaults because what was given is reported already.
+    away: Vec<String>,
     findings: Vec<Finding>,
 }
 
@@ -51,16 +53,18 @@ impl<'a> Search<'a> {
     fn collect(&mut self, defaults: &Json, given: &[&'a Entry], path: &mut Vec<String>, extra: &[&str]) {
         let Some(known) = defaults.as_object() else { return };
         for entry in given {
+            if self.findings.len() >= COLLECTED {
+                return;
+            }
             let Some(default) = known.get(&entry.name) else {
                 let mut names: Vec<String> = known.keys().cloned().collect();
                 names.sort_unstable();
                 let mut names: Vec<String> = extra.iter().map(|name| (*name).to_owned()).chain(names).collect();
                 names.dedup();
-                let owner = if path.is_empty() { self.owner.to_owned() } else { format!("`{}` of {}", path.join("."), self.owner) };
-                self.findings.push(Finding::at(
-                    entry.key,
-                    SpecFault::UnknownKey { owner, key: entry.name.clone(), known: names },
-                ));
+                let owner =
+                    if path.is_empty() { self.owner.to_owned() } else { format!("`{}` of {}", path.join("."), self.owner) };
+                self.findings
+                    .push(Finding::at(entry.key, SpecFault::UnknownKey { owner, key: entry.name.clone(), known: names }));
                 continue;
             };
             path.push(entry.name.clone());
@@ -69,11 +73,10 @@ impl<'a> Search<'a> {
                     let entries: Vec<&Entry> = table.entries.iter().collect();
                     self.collect(default, &entries, path, &[]);
                 }
-                _ => {
-                    if let Some(json) = entry.item.json() {
-                        self.leaves.push(Leaf { path: path.clone(), item: &entry.item, json });
-                    }
-                }
+                _ => match entry.item.json() {
+                    Some(json) => self.leaves.push(Leaf { path: path.clone(), item: &entry.item, json }),
+                    None => self.away.push(path.join(".")),
+                },
             }
             path.pop();
         }
@@ -101,7 +104,6 @@ impl<'a> Search<'a> {
 
     fn run(&mut self) {
         let mut kept: Vec<usize> = (0..self.leaves.len()).collect();
-        let mut away: Vec<String> = Vec::new();
         loop {
             let mut guilty = Vec::new();
             for complaint in self.complaints(&kept) {
@@ -110,7 +112,7 @@ impl<'a> Search<'a> {
                     let last = name.rsplit('.').next().unwrap_or(name);
                     complaint.message.contains(&format!("`{last}`")) || complaint.message.contains(&format!("`{name}`"))
                 };
-                if away.iter().any(echo) {
+                if self.away.iter().any(echo) {
                     continue;
                 }
                 let culprit = self.culprit(&complaint, &kept);
@@ -121,7 +123,8 @@ impl<'a> Search<'a> {
                 return;
             }
             kept.retain(|leaf| !guilty.contains(leaf));
-            away.extend(guilty.iter().map(|&leaf| self.leaves[leaf].path.join(".")));
+            let names: Vec<String> = guilty.iter().map(|&leaf| self.leaves[leaf].path.join(".")).collect();
+            self.away.extend(names);
         }
     }
 
@@ -191,8 +194,7 @@ impl<'a> Search<'a> {
             let found = item.map_or_else(|| found.to_owned(), Item::describe);
             return SpecFault::Value { what, want, found, hint };
         }
-        if let Some((found, want)) =
-            message.strip_prefix("unknown variant `").and_then(|rest| rest.split_once("`, expected "))
+        if let Some((found, want)) = message.strip_prefix("unknown variant `").and_then(|rest| rest.split_once("`, expected "))
         {
             let names: Vec<&str> = want.split('`').skip(1).step_by(2).collect();
             let hint = hint.or_else(|| near(found, names.iter().copied()).map(|name| format!("did you mean {}?", quote(name))));

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::catalog::{Arity, Catalog, INGEST, OutputInfo, PortInfo, StageInfo};
 use super::document::{self, Entry, Item, Table, Value};
-use super::fault::{Faults, Finding, Place, Source, SpecFault, near, one_of, quote};
+use super::fault::{COLLECTED, Faults, Finding, Place, Source, SpecFault, near, one_of, quote};
 use super::graph;
 use super::settings;
 use crate::base::fs::{self, FileError};
@@ -149,7 +149,7 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
     if let Some(seed) = request.seed {
         options.push(option(&mut sources, "seed", "--seed", &seed.to_string(), Value::Whole(seed.into())));
     }
-    let unreadable = lines_of(&sources, &findings);
+    let unreadable = unreadable(&sources, &findings);
 
     let profiles = profiles(base.take("profile"), &mut findings);
     let has = Names::of(&base);
@@ -166,25 +166,35 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
     let chosen = match &request.profile {
         None => None,
         Some(name) => {
-            let found = profiles.iter().find(|(profile, _)| profile == name);
+            let found = profiles.iter().find(|(_, profile, _)| profile == name);
             if found.is_none() {
-                let known = profiles.iter().map(|(name, _)| name.clone()).collect();
+                let known = profiles.iter().map(|(_, name, _)| name.clone()).collect();
                 let fault = SpecFault::UnknownName { what: "profile", written: name.clone(), known };
                 let place = whole(&mut sources, "--profile", name);
                 findings.push(Finding::at(place, fault));
             }
-            found.map(|(_, table)| table)
+            found.map(|(_, _, table)| table)
         }
     };
     let (draft, found) = survey(&over(chosen));
     findings.extend(found);
     if request.profile.is_none() {
         // A profile that drifted from its file is found when the file is checked, not on the day the profile is needed.
-        for (_, table) in &profiles {
-            let mut places = Vec::new();
-            table.places(&mut places);
+        for (key, _, table) in &profiles {
             let (_, found) = survey(&over(Some(table)));
-            findings.extend(found.into_iter().filter(|finding| finding.place.is_some_and(|place| places.contains(&place))));
+            let mut inside = Vec::new();
+            table.places(&mut inside);
+            inside.sort_unstable();
+            for mut finding in found {
+                let known =
+                    |other: &Finding| other.place == finding.place && other.fault.to_string() == finding.fault.to_string();
+                if findings.len() < COLLECTED && !findings.iter().any(known) {
+                    if finding.place.is_some_and(|place| inside.binary_search(&place).is_err()) {
+                        finding.notes.push((*key, "with this profile".to_owned()));
+                    }
+                    findings.push(finding);
+                }
+            }
         }
     }
     if !unreadable.is_empty() {
@@ -249,10 +259,10 @@ fn whole(sources: &mut Vec<Source>, name: &str, text: &str) -> Place {
     Place { source: (sources.len() - 1) as u32, start: 0, end: text.len() as u32 }
 }
 
-/// Source and line of every syntax fault.
-fn lines_of(sources: &[Source], findings: &[Finding]) -> Vec<(u32, usize)> {
+/// The lines of the file that have syntax faults.
+fn unreadable(sources: &[Source], findings: &[Finding]) -> Vec<usize> {
     let syntax = findings.iter().filter(|finding| matches!(finding.fault, SpecFault::Syntax { .. }));
-    syntax.filter_map(|finding| Some((finding.place?.source, line_of(sources, finding.place?)))).collect()
+    syntax.filter_map(|finding| finding.place.filter(|place| place.source == 0)).map(|place| line_of(sources, place)).collect()
 }
 
 fn line_of(sources: &[Source], place: Place) -> usize {
@@ -260,24 +270,26 @@ fn line_of(sources: &[Source], place: Place) -> usize {
     text.as_bytes().iter().take(place.start as usize).filter(|byte| **byte == b'\n').count()
 }
 
-/// In a text with syntax faults, what seems to be missing may just not have been understood: only what is plainly there and
-/// plainly wrong is reported with them.
-fn stands(finding: &Finding, unreadable: &[(u32, usize)], sources: &[Source]) -> bool {
-    match finding.fault {
+/// In a file with syntax faults, what seems to be missing may just not have been understood, and what comes behind a damaged
+/// header seems to belong to the table before it: only what is plainly there and plainly wrong is reported with them.
+fn stands(finding: &Finding, unreadable: &[usize], sources: &[Source]) -> bool {
+    let Some(place) = finding.place else { return false };
+    match &finding.fault {
         SpecFault::Syntax { .. } => true,
         SpecFault::MissingPort { .. }
         | SpecFault::MissingSetting { .. }
         | SpecFault::NoKind { .. }
         | SpecFault::NothingBelow { .. }
-        | SpecFault::Nothing
         | SpecFault::UnknownReference { .. }
         | SpecFault::UnknownName { .. } => false,
-        _ => finding.place.is_some_and(|place| !unreadable.contains(&(place.source, line_of(sources, place)))),
+        _ if place.source > 0 => true,
+        SpecFault::UnknownKey { .. } => unreadable.iter().all(|line| line_of(sources, place) < *line),
+        _ => !unreadable.contains(&line_of(sources, place)),
     }
 }
 
-/// The tables under `[profile]`.
-fn profiles(entry: Option<Entry>, findings: &mut Vec<Finding>) -> Vec<(String, Table)> {
+/// The tables under `[profile]`, with the places of their names.
+fn profiles(entry: Option<Entry>, findings: &mut Vec<Finding>) -> Vec<(Place, String, Table)> {
     let Some(entry) = entry else { return Vec::new() };
     let Some(table) = table_of(&entry, "`profile`", findings) else { return Vec::new() };
     if table.entries.len() > MAX_PROFILES {
@@ -287,7 +299,7 @@ fn profiles(entry: Option<Entry>, findings: &mut Vec<Finding>) -> Vec<(String, T
     let mut profiles = Vec::new();
     for entry in table.entries.iter().take(MAX_PROFILES) {
         if let Some(table) = table_of(entry, &format!("profile {}", quote(&entry.name)), findings) {
-            profiles.push((entry.name.clone(), table.clone()));
+            profiles.push((entry.key, entry.name.clone(), table.clone()));
         }
     }
     profiles
@@ -379,13 +391,19 @@ struct Survey<'a, 'n> {
 }
 
 impl<'a> Survey<'a, '_> {
+    fn report(&mut self, finding: Finding) {
+        if self.findings.len() < COLLECTED {
+            self.findings.push(finding);
+        }
+    }
+
     fn root(&mut self, root: &Table) -> Option<Draft<'a>> {
         const KNOWN: [&str; 8] = ["name", "seed", "device", "precision", "data", "stage", "repeat", "store"];
         for entry in &root.entries {
             if !KNOWN.contains(&entry.name.as_str()) {
                 let known = KNOWN.iter().map(|key| (*key).to_owned()).chain(["profile".to_owned()]).collect();
                 let fault = SpecFault::UnknownKey { owner: "the pipeline".into(), key: entry.name.clone(), known };
-                self.findings.push(Finding::at(entry.key, fault));
+                self.report(Finding::at(entry.key, fault));
             }
         }
         let name = self.name(root.get("name"));
@@ -402,7 +420,7 @@ impl<'a> Survey<'a, '_> {
             if count > MAX_NODES {
                 let place = root.get("repeat").map_or(draft.nodes[*from].place, |entry| entry.key);
                 let what = "stages with their repetitions";
-                self.findings.push(Finding::at(place, SpecFault::TooMany { what, count, limit: MAX_NODES }));
+                self.report(Finding::at(place, SpecFault::TooMany { what, count, limit: MAX_NODES }));
             }
         }
         Some(draft)
@@ -429,14 +447,14 @@ impl<'a> Survey<'a, '_> {
         };
         if !fits(&name) {
             let fault = SpecFault::Name { what: "pipeline", name: name.clone(), rule: RULE };
-            self.findings.push(Finding { fault, place, notes: Vec::new() });
+            self.report(Finding { fault, place, notes: Vec::new() });
         }
         Some(name)
     }
 
     fn value(&mut self, item: &Item, what: &str, want: &str, hint: Option<&str>) {
         if !matches!(item.value, Value::Unfit) {
-            self.findings.push(wrong(item, what, want, hint));
+            self.report(wrong(item, what, want, hint));
         }
     }
 
@@ -500,7 +518,7 @@ impl<'a> Survey<'a, '_> {
         for entry in table.entries.iter().filter(|entry| !known.contains(&entry.name.as_str())) {
             let known = known.iter().map(|key| (*key).to_owned()).collect();
             let fault = SpecFault::UnknownKey { owner: owner.to_owned(), key: entry.name.clone(), known };
-            self.findings.push(Finding::at(entry.key, fault));
+            self.report(Finding::at(entry.key, fault));
         }
     }
 
@@ -510,7 +528,7 @@ impl<'a> Survey<'a, '_> {
         for key in ["from", "seeds"] {
             if table.get(key).is_none() {
                 let fault = SpecFault::MissingSetting { owner: "`repeat`".into(), setting: key.to_owned() };
-                self.findings.push(Finding::at(entry.item.place, fault));
+                self.report(Finding::at(entry.item.place, fault));
             }
         }
         let from = table.get("from").and_then(|entry| {
@@ -520,9 +538,9 @@ impl<'a> Survey<'a, '_> {
             };
             let found = nodes.iter().position(|node| node.name == written);
             if found.is_none() {
-                let known = nodes.iter().map(|node| node.name.clone()).collect();
+                let known = nodes.iter().filter(|node| node.stage.is_some()).map(|node| node.name.clone()).collect();
                 let fault = SpecFault::UnknownName { what: "stage", written: written.to_owned(), known };
-                self.findings.push(Finding::at(entry.item.place, fault));
+                self.report(Finding::at(entry.item.place, fault));
             }
             found
         });
@@ -567,13 +585,13 @@ impl<'a> Survey<'a, '_> {
             }
         }
         if entries.is_empty() {
-            self.findings.push(Finding::nowhere(SpecFault::Nothing));
+            self.report(Finding::nowhere(SpecFault::Nothing));
             return None;
         }
         entries.sort_by_key(|(_, entry)| entry.key);
         if entries.len() > MAX_NODES {
             let fault = SpecFault::TooMany { what: "sources and stages", count: entries.len(), limit: MAX_NODES };
-            self.findings.push(Finding::at(entries[MAX_NODES].1.key, fault));
+            self.report(Finding::at(entries[MAX_NODES].1.key, fault));
             return None;
         }
         let mut nodes: Vec<Sketch<'a>> =
@@ -592,7 +610,7 @@ impl<'a> Survey<'a, '_> {
             && (what == "source" || !matches!(name, "data" | "runs"));
         if !fits {
             let fault = SpecFault::Name { what, name: name.to_owned(), rule: RULE };
-            self.findings.push(Finding::at(entry.key, fault));
+            self.report(Finding::at(entry.key, fault));
         }
     }
 
@@ -602,23 +620,22 @@ impl<'a> Survey<'a, '_> {
         let stage = self.catalog.stage(INGEST);
         let name = format!("data.{}", entry.name);
         let owner = format!("source {}", quote(&name));
-        let mut sketch = Sketch {
-            name,
-            place: entry.key,
-            stage,
-            owner,
-            settings: Json::Null,
-            bindings: Vec::new(),
-            wires: Vec::new(),
-        };
+        let mut sketch =
+            Sketch { name, place: entry.key, stage, owner, settings: Json::Null, bindings: Vec::new(), wires: Vec::new() };
+        if stage.is_none() {
+            // Not the file's fault, but better told than met later.
+            let fault = SpecFault::UnknownKind { stage: sketch.name.clone(), kind: INGEST.to_owned(), known: Vec::new() };
+            self.report(Finding::at(entry.key, fault));
+        }
         if let (Some(stage), Some(table)) = (stage, table_of(entry, &sketch.owner, &mut self.findings)) {
             let given: Vec<&Entry> = table.entries.iter().collect();
             let checked = settings::check(stage, &given, &sketch.owner, entry.key, &[]);
             let stranger = !self.has.sources.contains(&entry.name)
                 && near(&entry.name, self.has.sources.iter().map(String::as_str)).is_some();
             if stranger && !checked.findings.is_empty() {
-                let fault = SpecFault::NothingBelow { what: "source", name: entry.name.clone(), known: self.has.sources.clone() };
-                self.findings.push(Finding::at(entry.key, fault));
+                let fault =
+                    SpecFault::NothingBelow { what: "source", name: entry.name.clone(), known: self.has.sources.clone() };
+                self.report(Finding::at(entry.key, fault));
             } else {
                 self.findings.extend(checked.findings);
             }
@@ -663,10 +680,9 @@ impl<'a> Survey<'a, '_> {
         let known = || self.catalog.kinds().into_iter().filter(|kind| *kind != INGEST).map(str::to_owned).collect();
         let stage = entry.name.clone();
         let (place, fault) = match table.get("kind") {
-            None if !self.has.stages.contains(&stage) => (
-                entry.key,
-                SpecFault::NothingBelow { what: "stage", name: stage, known: self.has.stages.clone() },
-            ),
+            None if !self.has.stages.contains(&stage) => {
+                (entry.key, SpecFault::NothingBelow { what: "stage", name: stage, known: self.has.stages.clone() })
+            }
             None => (entry.key, SpecFault::NoKind { stage, known: known() }),
             Some(given) => match given.item.text() {
                 Some(INGEST) => (given.item.place, SpecFault::SourceAsStage { stage }),
@@ -680,7 +696,7 @@ impl<'a> Survey<'a, '_> {
                 }
             },
         };
-        self.findings.push(Finding::at(place, fault));
+        self.report(Finding::at(place, fault));
         None
     }
 
@@ -702,7 +718,7 @@ impl<'a> Survey<'a, '_> {
                         artifact: port.artifact.to_owned(),
                         fits: fits(nodes, index, None, port.artifact),
                     };
-                    self.findings.push(Finding::at(nodes[index].place, fault));
+                    self.report(Finding::at(nodes[index].place, fault));
                 }
             }
             nodes[index].bindings = bindings;
@@ -750,13 +766,16 @@ impl<'a> Survey<'a, '_> {
                         meant: meant(nodes, names, written, &fits),
                         fits,
                     };
-                    self.findings.push(Finding::at(item.place, fault));
+                    self.report(Finding::at(item.place, fault));
                     continue;
                 }
                 Err(Unresolved::Output { node, output }) => {
-                    let outputs = references(&nodes[node]).map(|(reference, _)| reference).collect();
-                    let fault = SpecFault::UnknownOutput { node: nodes[node].name.clone(), output, outputs };
-                    self.findings.push(Finding::at(item.place, fault));
+                    let outputs: Vec<String> = references(&nodes[node]).map(|(reference, _)| reference).collect();
+                    let names = || nodes[node].stage.map_or(&[][..], StageInfo::outputs).iter().map(|output| output.name);
+                    let meant = near(&output, names()).and_then(|meant| names().position(|name| name == meant));
+                    let meant = meant.and_then(|position| outputs.get(position).cloned());
+                    let fault = SpecFault::UnknownOutput { node: nodes[node].name.clone(), output, outputs, meant };
+                    self.report(Finding::at(item.place, fault));
                     continue;
                 }
             };
@@ -764,12 +783,12 @@ impl<'a> Survey<'a, '_> {
             let name = output.as_ref().map_or("", |output| output.output);
             if read.contains(&(node, name)) {
                 let fault = SpecFault::Twice { owner: owner(), port: port_name(), written: written.to_owned() };
-                self.findings.push(Finding::at(item.place, fault));
+                self.report(Finding::at(item.place, fault));
                 continue;
             }
             read.push((node, name));
             if node == index {
-                self.findings.push(Finding::at(item.place, SpecFault::Itself { owner: owner(), port: port_name() }));
+                self.report(Finding::at(item.place, SpecFault::Itself { owner: owner(), port: port_name() }));
                 continue;
             }
             if let Some(output) = &output
@@ -783,7 +802,7 @@ impl<'a> Survey<'a, '_> {
                     wants: port.artifact.to_owned(),
                     fits: fits(nodes, index, Some(node), port.artifact),
                 };
-                self.findings.push(Finding::at(item.place, fault));
+                self.report(Finding::at(item.place, fault));
             }
             bindings.push(Binding { port: port.name, place: item.place, node, output });
         }
@@ -801,7 +820,7 @@ impl<'a> Survey<'a, '_> {
             let Some((place, _)) = steps.next() else { continue };
             let notes = steps.collect();
             let names = cycle.iter().chain(cycle.first()).map(|&index| nodes[index].name.clone()).collect();
-            self.findings.push(Finding { fault: SpecFault::Cycle { names }, place: Some(place), notes });
+            self.report(Finding { fault: SpecFault::Cycle { names }, place: Some(place), notes });
         }
     }
 }
@@ -970,70 +989,421 @@ mod tests {
         }
     }
 
-    fn faults(text: &str, request: &Request) -> String {
-        match check(Path::new("p.toml"), text, request, &catalog()) {
-            Ok(_) => "fine\n".into(),
-            Err(faults) => faults.render(false, 120),
+    const PATH: &str = "p.toml";
+
+    fn spec(text: &str, request: &Request) -> Spec {
+        match check(Path::new(PATH), text, request, &catalog()) {
+            Ok(spec) => spec,
+            Err(faults) => panic!("{}", faults.render(false, 120)),
         }
     }
 
-    #[test]
-    fn show() {
-        println!("{}", faults(SAMPLE, &request(None, &[])));
-        println!("{}", faults(MANY, &request(None, &["stage.pretex.epochs=3", "stage.pretext.lr=quick", "stag.x=1", "stage.pretext.augment.gray=\"x"])));
-        println!("{}", faults("[stage.a]\nkind = \"simclr\"\nimages =\nimages = 3\nepoch = 5\n[stage.b\nkind='embed'\nencoder='x'\nepochs = 2026-01-01\n", &request(Some("x"), &[])));
-        println!("{}", faults("", &request(None, &[])));
+    /// Code, `line:column`, and message of every fault.
+    fn short(text: &str, request: &Request) -> Vec<String> {
+        let Err(faults) = check(Path::new(PATH), text, request, &catalog()) else { return Vec::new() };
+        let line = |finding: &Finding| {
+            let at = finding.place.and_then(|place| faults.position(place));
+            let at = at.map(|at| format!("{}:{}:{} ", at.file, at.line, at.column)).unwrap_or_default();
+            format!("{at}{}", finding.fault)
+        };
+        faults.findings().iter().map(line).collect()
     }
 
-    const MANY: &str = r#"
-name = "a b"
-seed = -1
-device = "gpu"
-sead = 3
+    fn one(text: &str) -> String {
+        let found = short(text, &Request::default());
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.into_iter().next().unwrap()
+    }
 
-[data.pool]
-dataset = "stl10"
-limit = "many"
-spilt = "train"
+    #[test]
+    fn the_sample_of_the_design_becomes_nodes_in_order() {
+        let spec = spec(SAMPLE, &Request::default());
+        let names: Vec<&str> = spec.order.iter().map(|&node| spec.nodes[node].name.as_str()).collect();
+        assert_eq!(
+            names,
+            [
+                "data.pool",
+                "data.test",
+                "pretext",
+                "features",
+                "neighbors",
+                "cluster@1",
+                "cluster@2",
+                "cluster@3",
+                "scores@1",
+                "scores@2",
+                "scores@3"
+            ]
+        );
+        assert_eq!((spec.name.as_str(), spec.seed, spec.device.as_str(), spec.precision.as_str()), ("stl10", 1, "auto", "f32"));
+        let scores = spec.node("scores@2").unwrap();
+        let reads = |port: &str| spec.reference(&scores.ports[port][0]);
+        assert_eq!((scores.family.as_str(), scores.kind.as_str(), scores.seed), ("scores", "evaluate", 2));
+        assert_eq!([reads("classifier"), reads("images"), reads("labels")], ["cluster@2", "data.test", "data.test.labels"]);
+        assert_eq!(spec.node("pretext").unwrap().settings["temperature"], 0.1, "defaults are written out");
+    }
 
-[stage.pretext]
-kind = "simclr"
-images = "pool"
-epochs = 5.5
-temperature = -1
-schedule = "cosin"
-lr = nan
-augment = { crop_scale = [0.9, 0.1], grey = 0.2 }
+    #[test]
+    fn order_comments_and_names_of_stages_do_not_matter_to_settings() {
+        let a = "[data.a]\ndataset = 'x'\n[stage.s]\nkind = 'simclr'\nimages = 'data.a'\nlr = 1\naugment.gray = 0\n";
+        let b = "# comment\n[stage.other]\naugment = {gray = 0.0}\nimages = \"data.b\"\nlr = 1.0\nkind = 'simclr'\n[data.b]\ndataset = 'x'\n";
+        let (a, b) = (spec(a, &Request::default()), spec(b, &Request::default()));
+        let (a, b) = (a.node("s").unwrap(), b.node("other").unwrap());
+        assert_eq!(a.settings.to_string(), b.settings.to_string());
+        assert_eq!(a.settings["lr"].to_string(), "1.0", "a number with a fraction may be written without");
+    }
 
-[stage.features]
-kind = "embd"
+    #[test]
+    fn every_fault_is_told_at_once() {
+        let text = include_str!("../../tests/golden/pipeline/many.toml");
+        let sets = ["stage.pretex.epochs=3", "stage.pretext.lr=quick", "stag.x=1", "stage.pretext.augment.gray=\"x"];
+        let request = request(None, &sets);
+        let faults = check(Path::new("many.toml"), text, &request, &catalog()).unwrap_err();
+        let drawn = faults.render(false, 120);
+        assert_eq!(drawn, include_str!("../../tests/golden/pipeline/many.txt"), "\n{drawn}");
+    }
 
-[stage.neighbors]
-kind = "neighbors"
-features = "data.pool.labels"
-k = -3
+    #[test]
+    fn faults_can_be_read_by_programs() {
+        let text = "[data.a]\r\ndataset = 'x'\r\n\tlimit = 'ä'; \r\n";
+        let text = text.replace(';', "");
+        let faults = check(Path::new(PATH), &text, &Request::default(), &catalog()).unwrap_err();
+        let expected = serde_json::json!([{
+            "code": "pipeline::value",
+            "message": "`limit` of source `data.a` wants a whole number, 0 or more, found the text `ä`",
+            "label": null, "hint": null, "file": "p.toml", "line": 3, "column": 10,
+        }]);
+        assert_eq!(faults.to_json(), expected);
+        use crate::base::hint::{Exit, Fault};
+        assert_eq!((faults.code(), faults.exit()), ("pipeline::value", Exit::Pipeline));
+    }
 
-[stage.cluster]
-kind = "scan"
-images = "data.pool.image"
-encoder = ["pretext"]
-neighbors = "cluster"
+    #[test]
+    fn a_byte_order_mark_is_no_character() {
+        assert_eq!(one("\u{feff}sead = 1\n[data.a]\ndataset='x'\n"), "p.toml:1:1 unknown key `sead` in the pipeline");
+    }
 
-[stage.a]
-kind = "simclr"
-images = "data.pool"
-start = "b"
-[stage.b]
-kind = "simclr"
-images = "data.pool"
-start = "a"
-[stage.all]
-kind = "compare"
-scores = ["all", 3]
+    #[test]
+    fn overlays_are_laid_over_and_keep_their_places() {
+        let smoke = spec(SAMPLE, &request(Some("smoke"), &["stage.pretext.lr=2", "seed=7", "repeat.seeds=[5]"]));
+        let pretext = smoke.node("pretext").unwrap();
+        assert_eq!((&pretext.settings["epochs"], &pretext.settings["lr"]), (&10.into(), &2.0.into()));
+        assert_eq!(smoke.node("data.pool").unwrap().settings["limit"], 256);
+        assert_eq!((smoke.seed, smoke.node("cluster@5").unwrap().seed), (7, 5));
 
-[profile.smoke.stage.pretex]
-epochs = 1
-[profile.smoke.stage.pretext]
-warmup = 1000
-"#;
+        let direct = Request { seed: Some(u64::MAX), device: Some("cuda:1".into()), ..Request::default() };
+        let direct = spec(SAMPLE, &direct);
+        assert_eq!((direct.seed, direct.device.as_str()), (u64::MAX, "cuda:1"));
+        assert_eq!(direct.node("cluster@0").unwrap().seed, 0, "seeds wrap");
+
+        let faults = |set: &str| short(SAMPLE, &request(None, &[set]));
+        assert_eq!(
+            faults("stage.scores.images=data.pool.labels"),
+            ["--set:1:21 `data.pool.labels` gives labels, but port `images` of stage `scores` (evaluate) wants images"]
+        );
+        assert_eq!(
+            faults("stage.pretext.epochs = 1e3"),
+            ["--set:1:24 `epochs` of stage `pretext` (simclr) wants a whole number, 0 or more, found `1000.0`"]
+        );
+        assert_eq!(faults("profile.x.seed=1"), ["--set:1:1 unknown key `profile` in the pipeline"]);
+        let device = Request { device: Some("gpu".into()), ..Request::default() };
+        assert_eq!(
+            short(SAMPLE, &device),
+            ["--device:1:1 `device` wants `auto`, `cpu`, `cuda:0` or `metal`, found the text `gpu`"]
+        );
+    }
+
+    #[test]
+    fn an_unknown_profile_names_those_there_are() {
+        let faults = check(Path::new(PATH), SAMPLE, &request(Some("smok"), &[]), &catalog()).unwrap_err();
+        let fault = &faults.findings()[0].fault;
+        use crate::base::hint::Fault;
+        assert_eq!(fault.to_string(), "there is no profile `smok`");
+        assert_eq!(fault.label().unwrap(), "did you mean `smoke`?");
+        assert_eq!(fault.hint().unwrap(), "there is `smoke`");
+    }
+
+    #[test]
+    fn a_profile_that_drifted_is_a_fault_before_anyone_asks_for_it() {
+        let drifted =
+            |profile: &str| one(&format!("[data.a]\ndataset = 'x'\n[stage.s]\nkind = 'simclr'\nimages = 'data.a'\n{profile}"));
+        assert_eq!(drifted("[profile.p.stage.t]\nepochs = 1\n"), "p.toml:6:18 the file has no stage `t`");
+        assert_eq!(drifted("[profile.p.stage.s]\nepoch = 1\n"), "p.toml:7:1 unknown key `epoch` in stage `s` (simclr)");
+        assert_eq!(
+            drifted("[profile.p.stage.s]\nkind = 'embed'\n"),
+            "p.toml:3:8 stage `s` (embed) needs encoder at its port `encoder`",
+            "also if what the profile breaks stands elsewhere"
+        );
+        assert_eq!(drifted("[profile.p]\nprofile.q.seed = 1\n"), "p.toml:7:1 unknown key `profile` in the pipeline");
+        assert_eq!(
+            drifted("profile.p = 1\n").split(' ').next(),
+            Some("p.toml:6:1"),
+            "a top-level key inside a table is unknown"
+        );
+    }
+
+    #[test]
+    fn broken_toml_is_told_with_what_is_plainly_wrong_elsewhere() {
+        let text = "sead = 1\n[stage.a]\nkind = 'simclr'\nimages =\nimages = 3\nlr = 'x'\n[stage.b\nkind = 'embd'\n[stage.c]\nkind = '''x\n";
+        assert_eq!(
+            short(text, &Request::default()),
+            [
+                "p.toml:1:1 unknown key `sead` in the pipeline",
+                "p.toml:4:9 a value is missing here",
+                "p.toml:5:1 `images` is given twice",
+                "p.toml:6:6 `lr` of stage `a` (simclr) wants a number, found the text `x`",
+                "p.toml:7:9 the header is not closed",
+                "p.toml:10:8 this text is never closed",
+            ]
+        );
+    }
+
+    #[test]
+    fn each_wrong_wire_says_what_would_fit() {
+        let wired = |lines: &str| {
+            let text = format!(
+                "[data.pool]\ndataset='x'\n[stage.pretext]\nkind='simclr'\nimages='data.pool'\n[stage.s]\nkind='embed'\n{lines}"
+            );
+            let faults = check(Path::new(PATH), &text, &Request::default(), &catalog()).unwrap_err();
+            use crate::base::hint::Fault;
+            let [finding] = faults.findings() else { panic!("{}", faults.render(false, 120)) };
+            let parts = [Some(finding.fault.to_string()), finding.fault.label(), finding.fault.hint()];
+            parts.into_iter().flatten().collect::<Vec<_>>().join(" | ")
+        };
+        assert_eq!(
+            wired("images='data.pool'"),
+            "stage `s` (embed) needs encoder at its port `encoder` | write `encoder = \"pretext\"`, the only encoder here"
+        );
+        assert_eq!(
+            wired("images='pool'\nencoder='pretext'"),
+            "port `images` of stage `s` (embed): there is no source, stage or output `pool` | did you mean `data.pool`? | these give \
+             images: `data.pool`"
+        );
+        assert_eq!(wired("images='data.pool'\nencoder='stage.pretext'").split(" | ").nth(1), Some("did you mean `pretext`?"));
+        assert_eq!(
+            wired("images='data.pool'\nencoder='pretext.curve'"),
+            "`pretext.curve` gives curve, but port `encoder` of stage `s` (embed) wants encoder | this is curve | these give encoder: \
+             `pretext`"
+        );
+        assert_eq!(
+            wired("images='data.pool.images'\nencoder='s'").split(" | ").next(),
+            Some("port `encoder` of stage `s` (embed) reads the stage's own result")
+        );
+    }
+
+    #[test]
+    fn the_main_output_has_two_names_and_is_one() {
+        let text = "[data.a]\ndataset='x'\n[stage.s]\nkind='simclr'\nimages='data.a.images'\n";
+        let spec = spec(text, &Request::default());
+        assert_eq!(spec.reference(&spec.node("s").unwrap().ports["images"][0]), "data.a");
+        let many = format!("{SAMPLE}\n[stage.all]\nkind='compare'\nscores=['scores','scores.scores']\n");
+        assert_eq!(
+            one(&many),
+            format!(
+                "p.toml:{}:18 port `scores` of stage `all` (compare) names `scores.scores` twice",
+                SAMPLE.matches('\n').count() + 4
+            )
+        );
+    }
+
+    #[test]
+    fn circles_are_told_as_a_path() {
+        let ring = |names: &[(&str, &str)]| {
+            let stages =
+                names.iter().map(|(name, start)| format!("[stage.{name}]\nkind='simclr'\nimages='data.d'\nstart='{start}'\n"));
+            short(&format!("[data.d]\ndataset='x'\n{}", stages.collect::<String>()), &Request::default())
+        };
+        assert_eq!(
+            ring(&[("a", "c"), ("b", "a"), ("c", "b"), ("tail", "c")]),
+            ["p.toml:6:7 these stages wait for each other: `a` -> `c` -> `b` -> `a` (each reads the next)"]
+        );
+        assert_eq!(ring(&[("a", "b"), ("b", "a"), ("c", "d"), ("d", "c")]).len(), 2, "each circle once");
+    }
+
+    #[test]
+    fn settings_are_all_checked_even_if_the_stage_stops_at_the_first() {
+        let faults = |lines: &str| {
+            short(&format!("[data.d]\ndataset='x'\n[stage.s]\nkind='simclr'\nimages='data.d'\n{lines}"), &Request::default())
+        };
+        assert_eq!(faults("lr='x'\ntemperature='x'\nepochs='x'\n").len(), 3, "three times in the same words");
+        assert_eq!(faults("warmup=100\nepochs=200\n"), [""; 0], "together they fit, though neither fits the other's default");
+        assert_eq!(faults("epochs=5\n"), ["p.toml:6:8 `warmup` of stage `s` (simclr): 10 is more than all `epochs`, 5"]);
+        assert_eq!(
+            faults("warmup=600\nepochs='all'\n"),
+            ["p.toml:7:8 `epochs` of stage `s` (simclr) wants a whole number, 0 or more, found the text `all`"],
+            "no blame that rests on a default nobody meant"
+        );
+        assert_eq!(
+            faults("epochs=5000000000\n"),
+            ["p.toml:6:8 `epochs` of stage `s` (simclr) wants a whole number up to 4294967295, found `5000000000`"]
+        );
+        assert_eq!(
+            faults("augment.crop_scale=[0.1]\n"),
+            ["p.toml:6:20 `augment.crop_scale` of stage `s` (simclr) wants a list of 2, found a list of 1"]
+        );
+        assert_eq!(faults("augment=3\n"), ["p.toml:6:9 `augment` of stage `s` (simclr) wants a table, found `3`"]);
+        assert_eq!(
+            faults("lr=inf\ntemperature=2026-11-21\n"),
+            [
+                "p.toml:6:4 `lr` wants a finite number, found `inf`",
+                "p.toml:7:13 `temperature` wants a text in quotes, a number, true or false, found `2026-11-21`",
+            ]
+        );
+    }
+
+    #[test]
+    fn repetitions_take_the_seeds_that_follow_or_those_that_are_named() {
+        let repeated = |repeat: &str| {
+            let text = format!("seed=4\n[data.d]\ndataset='x'\n[stage.s]\nkind='simclr'\nimages='data.d'\n[repeat]\n{repeat}");
+            let spec = spec(&text, &Request::default());
+            let nodes = spec.nodes.iter().map(|node| format!("{} {}", node.name, node.seed));
+            nodes.collect::<Vec<_>>()
+        };
+        assert_eq!(repeated("from='s'\nseeds=2"), ["data.d 4", "s@4 4", "s@5 5"], "the first is the run without repetitions");
+        assert_eq!(repeated("from='data.d'\nseeds=[9, 3]"), ["data.d@9 9", "data.d@3 3", "s@9 9", "s@3 3"]);
+        let text = "[data.d]\ndataset='x'\n[repeat]\nfrom='data.d'\nseeds=0\n";
+        assert_eq!(
+            one(text),
+            "p.toml:5:7 `repeat.seeds` wants how many seeds, 1 to 1000, or a list of different seeds, found `0`"
+        );
+    }
+
+    #[test]
+    fn names_become_folders_and_must_be_fit_for_it() {
+        let named = |name: &str| {
+            short(&format!("[data.d]\ndataset='x'\n[stage.{name}]\nkind='simclr'\nimages='data.d'\n"), &Request::default())
+        };
+        for bad in ["'a b'", "'a.b'", "''", "'../x'", "'ä'", "data", "runs"] {
+            assert_eq!(named(bad).len(), 1, "{bad}");
+        }
+        assert_eq!(named("a-B_9"), [""; 0]);
+        let from_file = |path: &str| check(Path::new(path), "[data.d]\ndataset='x'\n", &Request::default(), &catalog());
+        assert_eq!(from_file("x/stl10.v2.toml").unwrap().name, "stl10.v2");
+        assert_eq!(from_file("x/store.toml").unwrap_err().to_string(), "`store` cannot be the name of a pipeline");
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(
+            ["20 GB", "1.5TiB", "7", " 3 kb "].map(size),
+            [Some(20_000_000_000), Some(1_649_267_441_664), Some(7), Some(3000)]
+        );
+        assert_eq!(["", "GB", "1 XB", "-1 GB", "1..2 GB", "99999999999 TB"].map(size), [None; 6]);
+    }
+
+    #[test]
+    fn files_that_are_none_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |name: &str, content: Option<&[u8]>| {
+            let path = dir.path().join(name);
+            if let Some(content) = content {
+                fs::write_atomic(&path, content).unwrap();
+            }
+            use crate::base::hint::{Exit, Fault};
+            let faults = load(&path, &Request::default(), &catalog()).unwrap_err();
+            assert_eq!(faults.exit(), Exit::Pipeline);
+            let text = format!("{faults} | {}", faults.hint().unwrap_or_default());
+            text.replace(&dir.path().display().to_string(), "DIR")
+        };
+        assert_eq!(told("empty.toml", Some(b"")), "there is nothing to do: the file has no `[data.…]` and no `[stage.…]` | ");
+        assert!(told("emptie.toml", None).contains("there is no pipeline file"));
+        assert!(told("emptie.toml", None).contains("did you mean"));
+        assert!(told(".", None).contains("is a folder, not a pipeline file | it holds these pipeline files"));
+        assert!(told("big.toml", Some(&vec![b'#'; MAX_FILE as usize + 1])).contains("is larger than 1.00 MiB"));
+        assert!(told("latin.toml", Some(b"# a\n# \xe4\n")).contains("is not text in UTF-8: see line 2, byte 3"));
+        assert!(told("wide.toml", Some(b"\xff\xfea\0")).contains("it looks like UTF-16"));
+        assert!(told("empty.toml/x.toml", None).contains("there is no pipeline file"));
+    }
+
+    #[test]
+    fn a_file_full_of_nonsense_costs_little_and_says_so_once() {
+        let keys: String = (0..100_000).map(|index| format!("a{index}=1\n")).collect();
+        for text in [
+            keys.clone(),
+            format!("[data.x]\n{keys}"),
+            keys.replace("=1", "="),
+            "[".repeat(1 << 20),
+            "a=[".repeat(1 << 18),
+            "a.".repeat(1 << 19),
+        ] {
+            let faults = check(Path::new(PATH), &text, &Request::default(), &catalog()).unwrap_err();
+            assert!((1..=COLLECTED).contains(&faults.findings().len()), "{}", faults.findings().len());
+            assert!(faults.render(false, 100).len() < 100_000);
+        }
+        let many: String = (0..=MAX_NODES).map(|index| format!("[data.a{index}]\ndataset='x'\n")).collect();
+        assert_eq!(one(&many).split_once(' ').unwrap().1, "2001 sources and stages, and 2000 is the limit");
+        let repeated = format!("{SAMPLE}[profile.p]\nrepeat = {{ from = 'data.pool', seeds = 1000 }}\n");
+        assert_eq!(one(&repeated).split_once(' ').unwrap().1, "6001 stages with their repetitions, and 2000 is the limit");
+    }
+
+    #[test]
+    fn the_catalog_of_the_tests_contradicts_nothing() {
+        assert_eq!(super::super::catalog::contradictions(&catalog()), [""; 0]);
+    }
+
+    /// Pieces that make damage likely to matter.
+    const PIECES: [&str; 24] = [
+        "[",
+        "]",
+        "\"",
+        "'",
+        "'''",
+        "\"\"\"",
+        "=",
+        "\n",
+        ".",
+        ",",
+        "{",
+        "}",
+        "#",
+        "stage",
+        "data.pool",
+        "kind = 'scan'\n",
+        "nan",
+        "2026-11-21",
+        "\u{feff}",
+        "\r\n",
+        "\t",
+        "\0",
+        "ä",
+        "[profile.smoke.stage.x]\n",
+    ];
+
+    proptest::proptest! {
+        #[test]
+        fn no_damage_to_a_file_makes_the_check_panic(
+            edits in proptest::collection::vec((0.0..1.0_f64, 0..40_usize, 0..PIECES.len(), 0.0..1.0_f64), 1..6),
+            set in proptest::collection::vec(0..PIECES.len(), 0..5),
+        ) {
+            let mut text: Vec<char> = SAMPLE.chars().collect();
+            for (at, length, piece, other) in edits {
+                let place = |share: f64, text: &[char]| ((share * text.len() as f64) as usize).min(text.len());
+                let (start, copy) = (place(at, &text), place(other, &text));
+                let end = (start + length).min(text.len());
+                let mut put: Vec<char> = PIECES[piece].chars().collect();
+                if length % 3 == 0 {
+                    put.extend_from_slice(&text[copy..(copy + length).min(text.len())]);
+                }
+                text.splice(start..end, put);
+            }
+            let text: String = text.into_iter().collect();
+            let set: String = set.into_iter().map(|piece| PIECES[piece]).collect();
+            let sets: &[&str] = if set.is_empty() { &[] } else { &[&set] };
+            for profile in [None, Some("smoke")] {
+                match check(Path::new(PATH), &text, &request(profile, sets), &catalog()) {
+                    Err(faults) => {
+                        proptest::prop_assert!(!faults.findings().is_empty());
+                        proptest::prop_assert!(!faults.render(true, 80).is_empty());
+                        proptest::prop_assert_eq!(faults.to_json().as_array().unwrap().len(), faults.findings().len());
+                    }
+                    Ok(spec) => {
+                        proptest::prop_assert_eq!(spec.order.len(), spec.nodes.len());
+                        for (position, &node) in spec.order.iter().enumerate() {
+                            proptest::prop_assert!(graph::inputs(&spec.nodes[node]).all(|input| spec.order[..position].contains(&input)));
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
