@@ -1,5 +1,16 @@
 //! # pipeline: what runs, when, and why?
 //!
-//! From the text of a pipeline file to finished stages.
+//! From the text of a pipeline file to finished stages: the text with all its places ([`document`]), what stages there are
+//! ([`catalog`]), the checked nodes ([`spec`], with [`settings`]), their shape ([`graph`]), and all that can be wrong
+//! ([`fault`]).
 //!
 //! Not here: what a stage does (`step`, `method`), words on the screen (`cli`).
+
+pub mod catalog;
+pub mod document;
+#[cfg(test)]
+mod fake;
+pub mod fault;
+pub mod graph;
+pub mod settings;
+pub mod spec;

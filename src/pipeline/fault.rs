@@ -1,0 +1,652 @@
+//! Everything that can be wrong with a pipeline file: where it is, what was found, what would fit.
+//!
+//! Checking collects and never stops at the first fault, so a file is mended in one go. A [`SpecFault`] says what is wrong in
+//! data and words; a [`Finding`] adds the place; [`Faults`] holds all findings with the texts they point into, and draws them
+//! with line and caret or as JSON.
+
+use std::fmt::Write as _;
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+
+use crate::base::fs::FileError;
+use crate::base::hint::{Exit, Fault, nearest};
+
+/// Findings drawn in full; a file with more is broken in a way that more text does not explain.
+const DRAWN: usize = 50;
+/// Names listed in one line.
+const LISTED: usize = 12;
+/// Characters of a user's own text in a message.
+const QUOTED: usize = 60;
+/// Names longer than this are compared with nothing.
+const COMPARED: usize = 60;
+/// Pairs of characters compared for one suggestion.
+const EFFORT: usize = 500_000;
+
+/// Findings collected; also bounds the time spent on a file that is none of ours.
+pub const COLLECTED: usize = 500;
+
+/// A stretch of one of the texts, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Which text: 0 is the file, then each option of the command line that overlays it.
+    pub source: u32,
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+/// A text that places point into.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its name: the path of the file, or the option.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// What is wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecFault {
+    /// Nothing is there.
+    #[error("there is no pipeline file {}", quote(path))]
+    NoFile {
+        /// The path that was asked for.
+        path: String,
+        /// A file that may have been meant.
+        near: Option<String>,
+    },
+    /// A folder instead of a file.
+    #[error("{} is a folder, not a pipeline file", quote(path))]
+    Folder {
+        /// The path that was asked for.
+        path: String,
+        /// Pipeline files in it.
+        files: Vec<String>,
+    },
+    /// There, but out of reach.
+    #[error("{source}: {}", .source.source)]
+    Unreadable {
+        /// The failed operation.
+        source: FileError,
+    },
+    /// Longer than any pipeline file.
+    #[error("{} is larger than {}; a pipeline file never is", quote(path), crate::base::unit::bytes(*limit))]
+    TooLarge {
+        /// The path that was asked for.
+        path: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Not UTF-8.
+    #[error("{} is not text in UTF-8: see line {line}, byte {byte} of it", quote(path))]
+    NotText {
+        /// The path that was asked for.
+        path: String,
+        /// The line of the first bad byte, from 1.
+        line: usize,
+        /// Its position in the line in bytes, from 1.
+        byte: usize,
+        /// True if the file begins like UTF-16.
+        utf16: bool,
+    },
+    /// No node at all.
+    #[error("there is nothing to do: the file has no `[data.…]` and no `[stage.…]`")]
+    Nothing,
+    /// Not TOML.
+    #[error("{message}")]
+    Syntax {
+        /// What the parser says.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A key that nobody reads.
+    #[error("unknown key {} in {owner}", quote(key))]
+    UnknownKey {
+        /// Whose table: ``stage `pretext` (simclr)``.
+        owner: String,
+        /// The key.
+        key: String,
+        /// All keys that would do.
+        known: Vec<String>,
+    },
+    /// A value of the wrong type or outside what is allowed.
+    #[error("{what} wants {want}, found {found}")]
+    Value {
+        /// Whose value: `` `seed` ``.
+        what: String,
+        /// What would fit.
+        want: String,
+        /// What is there.
+        found: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A setting that the stage itself refuses.
+    #[error("{owner}: {message}")]
+    Setting {
+        /// Whose setting.
+        owner: String,
+        /// What the stage says.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A setting without default that was not given.
+    #[error("{owner} needs a value for {}", quote(setting))]
+    MissingSetting {
+        /// Whose setting.
+        owner: String,
+        /// Its path.
+        setting: String,
+    },
+    /// A name with characters that a file name or a reference cannot hold.
+    #[error("{} cannot be the name of a {what}", quote(name))]
+    Name {
+        /// `stage`, `source`, `pipeline`.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The rule it breaks.
+        rule: &'static str,
+    },
+    /// A stage that does not say what it is.
+    #[error("stage {} has no `kind`", quote(stage))]
+    NoKind {
+        /// The stage.
+        stage: String,
+        /// All kinds.
+        known: Vec<String>,
+    },
+    /// A kind that does not exist.
+    #[error("unknown kind {} of stage {}", quote(kind), quote(stage))]
+    UnknownKind {
+        /// The stage.
+        stage: String,
+        /// The word.
+        kind: String,
+        /// All kinds.
+        known: Vec<String>,
+    },
+    /// A source written as a stage.
+    #[error("stage {} is a source, and sources are written as `[data.{stage}]`", quote(stage))]
+    SourceAsStage {
+        /// The stage.
+        stage: String,
+    },
+    /// An overlay for something that the file does not have.
+    #[error("the file has no {what} {}", quote(name))]
+    NothingBelow {
+        /// `stage` or `source`.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// Those it has.
+        known: Vec<String>,
+    },
+    /// A name that nothing carries.
+    #[error("there is no {what} {}", quote(written))]
+    UnknownName {
+        /// `profile`, `stage`.
+        what: &'static str,
+        /// What was written.
+        written: String,
+        /// All there are.
+        known: Vec<String>,
+    },
+    /// A port that must be bound and is not.
+    #[error("{owner} needs {artifact} at its port {}", quote(port))]
+    MissingPort {
+        /// Whose port.
+        owner: String,
+        /// The port.
+        port: String,
+        /// What it wants.
+        artifact: String,
+        /// What would fit.
+        fits: Vec<String>,
+    },
+    /// A port bound to something that does not exist.
+    #[error("port {} of {owner}: there is no source, stage or output {}", quote(port), quote(written))]
+    UnknownReference {
+        /// Whose port.
+        owner: String,
+        /// The port.
+        port: String,
+        /// What was written.
+        written: String,
+        /// What it wants.
+        artifact: String,
+        /// What was probably meant.
+        meant: Option<String>,
+        /// What would fit.
+        fits: Vec<String>,
+    },
+    /// A port bound to an output that the node does not have.
+    #[error("{} has no output {}", quote(node), quote(output))]
+    UnknownOutput {
+        /// The node.
+        node: String,
+        /// What was written behind the dot.
+        output: String,
+        /// What it gives, as it is written.
+        outputs: Vec<String>,
+        /// The one that was probably meant.
+        meant: Option<String>,
+    },
+    /// A port bound to an artifact that it cannot read.
+    #[error("{} gives {gives}, but port {} of {owner} wants {wants}", quote(written), quote(port))]
+    WrongArtifact {
+        /// Whose port.
+        owner: String,
+        /// The port.
+        port: String,
+        /// What was written.
+        written: String,
+        /// The artifact behind it.
+        gives: String,
+        /// The artifact it wants.
+        wants: String,
+        /// What would fit.
+        fits: Vec<String>,
+    },
+    /// The same artifact twice at one port.
+    #[error("port {} of {owner} names {} twice", quote(port), quote(written))]
+    Twice {
+        /// Whose port.
+        owner: String,
+        /// The port.
+        port: String,
+        /// What was written.
+        written: String,
+    },
+    /// A stage that reads its own result.
+    #[error("port {} of {owner} reads the stage's own result", quote(port))]
+    Itself {
+        /// Whose port.
+        owner: String,
+        /// The port.
+        port: String,
+    },
+    /// Stages that wait for each other.
+    #[error("these stages wait for each other: {} (each reads the next)", path(names))]
+    Cycle {
+        /// The path, each stage reads from the next; the first stands again at the end.
+        names: Vec<String>,
+    },
+    /// More than can be meant.
+    #[error("{count} {what}, and {limit} is the limit")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+        /// How many may be.
+        limit: usize,
+    },
+    /// A selection that leaves nothing.
+    #[error("the selection leaves no stage: {why}")]
+    NothingSelected {
+        /// Why not.
+        why: String,
+    },
+}
+
+impl SpecFault {
+    /// A few words to stand beside the caret.
+    pub fn label(&self) -> Option<String> {
+        match self {
+            Self::UnknownKey { key, known, .. } => did_you_mean(key, known),
+            Self::UnknownKind { kind, known, .. } => did_you_mean(kind, known),
+            Self::NothingBelow { name, known, .. } => did_you_mean(name, known),
+            Self::UnknownName { written, known, .. } => did_you_mean(written, known),
+            Self::UnknownReference { meant, .. } | Self::UnknownOutput { meant, .. } => {
+                meant.as_ref().map(|meant| format!("did you mean {}?", quote(meant)))
+            }
+            Self::WrongArtifact { gives, .. } => Some(format!("this is {gives}")),
+            Self::NoKind { .. } => Some("of which kind?".into()),
+            _ => None,
+        }
+    }
+}
+
+impl Fault for SpecFault {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoFile { .. } => "pipeline::no-file",
+            Self::Folder { .. } => "pipeline::folder",
+            Self::Unreadable { .. } => "pipeline::unreadable",
+            Self::TooLarge { .. } => "pipeline::too-large",
+            Self::NotText { .. } => "pipeline::not-text",
+            Self::Nothing => "pipeline::nothing",
+            Self::Syntax { .. } => "pipeline::syntax",
+            Self::UnknownKey { .. } => "pipeline::unknown-key",
+            Self::Value { .. } => "pipeline::value",
+            Self::Setting { .. } => "pipeline::setting",
+            Self::MissingSetting { .. } => "pipeline::missing-setting",
+            Self::Name { .. } => "pipeline::name",
+            Self::NoKind { .. } => "pipeline::no-kind",
+            Self::UnknownKind { .. } => "pipeline::unknown-kind",
+            Self::SourceAsStage { .. } => "pipeline::source-as-stage",
+            Self::NothingBelow { .. } => "pipeline::nothing-below",
+            Self::UnknownName { .. } => "pipeline::unknown-name",
+            Self::MissingPort { .. } => "pipeline::missing-port",
+            Self::UnknownReference { .. } => "pipeline::unknown-reference",
+            Self::UnknownOutput { .. } => "pipeline::unknown-output",
+            Self::WrongArtifact { .. } => "pipeline::wrong-artifact",
+            Self::Twice { .. } => "pipeline::twice",
+            Self::Itself { .. } => "pipeline::itself",
+            Self::Cycle { .. } => "pipeline::cycle",
+            Self::TooMany { .. } => "pipeline::too-many",
+            Self::NothingSelected { .. } => "pipeline::nothing-selected",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoFile { near, .. } => near.as_ref().map(|near| format!("did you mean {}?", quote(near))),
+            Self::Folder { files, .. } => {
+                (!files.is_empty()).then(|| format!("it holds these pipeline files: {}", list(files)))
+            }
+            Self::Unreadable { source } => source.hint(),
+            Self::NotText { utf16, .. } => {
+                Some(if *utf16 { "it looks like UTF-16; save it as UTF-8" } else { "save it as UTF-8" }.into())
+            }
+            Self::UnknownKey { known, .. } if known.is_empty() => Some("it takes no keys".into()),
+            Self::UnknownKey { known, .. } => Some(format!("known keys: {}", list(known))),
+            Self::Value { hint, .. } | Self::Setting { hint, .. } | Self::Syntax { hint, .. } => hint.clone(),
+            Self::Name { rule, .. } => Some((*rule).into()),
+            Self::NoKind { known, .. } | Self::UnknownKind { known, .. } => Some(format!("kinds: {}", list(known))),
+            Self::NothingBelow { what, known, .. } if known.is_empty() => Some(format!("it has no {what} at all")),
+            Self::NothingBelow { known, .. } => Some(format!("it has {}", list(known))),
+            Self::UnknownName { what, known, .. } if known.is_empty() => Some(format!("there is no {what} at all")),
+            Self::UnknownName { known, .. } => Some(format!("there is {}", list(known))),
+            Self::MissingPort { port, artifact, fits, .. } => Some(match fits.first() {
+                Some(first) if fits.len() == 1 => format!("write `{port} = \"{first}\"`, the only {artifact} here"),
+                Some(_) => format!("these give {artifact}: {}", list(fits)),
+                None => format!("nothing here gives {artifact} yet; a stage that does is missing"),
+            }),
+            Self::UnknownReference { artifact, fits, .. } | Self::WrongArtifact { wants: artifact, fits, .. } => {
+                Some(if fits.is_empty() {
+                    format!("nothing here gives {artifact} yet; a stage that does is missing")
+                } else {
+                    format!("these give {artifact}: {}", list(fits))
+                })
+            }
+            Self::UnknownOutput { outputs, .. } => Some(format!("it gives {}", list(outputs))),
+            _ => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Pipeline
+    }
+}
+
+/// A fault and its place.
+#[derive(Debug)]
+pub struct Finding {
+    /// What is wrong.
+    pub fault: SpecFault,
+    /// Where, if it is anywhere.
+    pub place: Option<Place>,
+    /// Other places that have to do with it.
+    pub notes: Vec<(Place, String)>,
+}
+
+impl Finding {
+    /// A fault at a place.
+    pub fn at(place: Place, fault: SpecFault) -> Self {
+        Self { fault, place: Some(place), notes: Vec::new() }
+    }
+
+    /// A fault without a place.
+    pub fn nowhere(fault: SpecFault) -> Self {
+        Self { fault, place: None, notes: Vec::new() }
+    }
+}
+
+/// Where something stands, for people and editors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The name of the text.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// In characters, from 1.
+    pub column: usize,
+}
+
+/// All faults of a pipeline file, in the order of the text.
+#[derive(Debug)]
+pub struct Faults {
+    sources: Vec<Source>,
+    findings: Vec<Finding>,
+}
+
+impl Faults {
+    /// Puts the findings into order and drops repetitions.
+    pub fn new(sources: Vec<Source>, mut findings: Vec<Finding>) -> Self {
+        findings.sort_by_key(|finding| finding.place);
+        let mut seen: Vec<(Option<Place>, String)> = Vec::new();
+        findings.retain(|finding| {
+            // Sorted by place, so an equal one can only be among the last few.
+            let entry = (finding.place, finding.fault.to_string());
+            let new = !seen.iter().rev().take_while(|earlier| earlier.0 == entry.0).any(|earlier| *earlier == entry);
+            if new {
+                seen.push(entry);
+            }
+            new
+        });
+        findings.truncate(COLLECTED);
+        Self { sources, findings }
+    }
+
+    /// A single fault without a place.
+    pub fn nowhere(fault: SpecFault) -> Self {
+        Self { sources: Vec::new(), findings: vec![Finding::nowhere(fault)] }
+    }
+
+    /// The findings, in the order of the text.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// Line and column of a place.
+    pub fn position(&self, place: Place) -> Option<Position> {
+        let source = self.sources.get(place.source as usize)?;
+        let before = source.text.get(..place.start as usize)?;
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        Some(Position {
+            file: source.name.clone(),
+            line: before.matches('\n').count() + 1,
+            column: before[start..].chars().count() + 1,
+        })
+    }
+
+    /// Draws all findings with line and caret. `colour` is for terminals; `width` is how many columns it has.
+    pub fn render(&self, colour: bool, width: usize) -> String {
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() }.term_width(width.max(40));
+        let mut out = String::new();
+        for finding in self.findings.iter().take(DRAWN) {
+            let _ = writeln!(out, "{}\n", self.draw(&renderer, finding));
+        }
+        let count = self.findings.len();
+        let _ = match count {
+            0 | 1 => Ok(()),
+            _ if count > DRAWN => writeln!(out, "{count} faults, the first {DRAWN} of them above"),
+            _ => writeln!(out, "{count} faults"),
+        };
+        out.truncate(out.trim_end().len());
+        out.push('\n');
+        out
+    }
+
+    fn draw(&self, renderer: &Renderer, finding: &Finding) -> String {
+        let title = Level::ERROR.primary_title(finding.fault.to_string()).id(finding.fault.code());
+        let mut group = Group::with_title(title);
+        let source = finding.place.and_then(|place| Some((place, self.sources.get(place.source as usize)?)));
+        if let Some((place, source)) = source {
+            let window = Window::around(&source.text, place);
+            let mut primary = AnnotationKind::Primary.span(window.span(place));
+            primary = primary.label(finding.fault.label());
+            let mut snippet =
+                Snippet::source(window.text).path(source.name.as_str()).line_start(window.line).annotation(primary);
+            for (at, label) in &finding.notes {
+                if at.source == place.source && window.holds(*at) {
+                    snippet = snippet.annotation(AnnotationKind::Context.span(window.span(*at)).label(label.as_str()));
+                }
+            }
+            group = group.element(snippet);
+        }
+        if let Some(hint) = finding.fault.hint() {
+            group = group.element(Level::HELP.message(hint));
+        }
+        renderer.render(&[group])
+    }
+
+    /// All findings for programs: an array of `{code, message, hint, file, line, column}`, `null` where nothing is known.
+    pub fn to_json(&self) -> serde_json::Value {
+        let entry = |finding: &Finding| {
+            let position = finding.place.and_then(|place| self.position(place));
+            serde_json::json!({
+                "code": finding.fault.code(),
+                "message": finding.fault.to_string(),
+                "label": finding.fault.label(),
+                "hint": finding.fault.hint(),
+                "file": position.as_ref().map(|p| p.file.as_str()),
+                "line": position.as_ref().map(|p| p.line),
+                "column": position.as_ref().map(|p| p.column),
+            })
+        };
+        self.findings.iter().map(entry).collect()
+    }
+}
+
+impl std::fmt::Display for Faults {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.findings.as_slice() {
+            [one] => one.fault.fmt(f),
+            all => write!(f, "the pipeline file has {} faults", all.len()),
+        }
+    }
+}
+
+impl std::error::Error for Faults {}
+
+impl Fault for Faults {
+    fn code(&self) -> &'static str {
+        match self.findings.as_slice() {
+            [one] => one.fault.code(),
+            _ => "pipeline::faults",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self.findings.as_slice() {
+            [one] => one.fault.hint(),
+            _ => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Pipeline
+    }
+}
+
+/// The part of a text that the drawing gets to see. Drawing reads its whole source for every finding; a megabyte times fifty
+/// would be felt.
+struct Window<'a> {
+    text: &'a str,
+    offset: usize,
+    line: usize,
+}
+
+impl<'a> Window<'a> {
+    const REACH: usize = 1 << 14;
+
+    fn around(text: &'a str, place: Place) -> Self {
+        let whole = Self { text, offset: 0, line: 1 };
+        if text.len() <= 2 * Self::REACH {
+            return whole;
+        }
+        let near = |at: usize| (0..4).map(|back| at.saturating_sub(back)).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        let start = near((place.start as usize).saturating_sub(Self::REACH));
+        let start = text[start..place.start as usize].find('\n').map_or(start, |line_end| start + line_end + 1);
+        let end = near((place.start as usize + Self::REACH).min(text.len()));
+        Self { text: &text[start..end], offset: start, line: text[..start].matches('\n').count() + 1 }
+    }
+
+    fn holds(&self, place: Place) -> bool {
+        place.start as usize >= self.offset && place.end as usize <= self.offset + self.text.len()
+    }
+
+    /// The place in the window, cut at the end of its first line.
+    fn span(&self, place: Place) -> std::ops::Range<usize> {
+        let start = (place.start as usize).saturating_sub(self.offset).min(self.text.len());
+        let end = (place.end as usize).saturating_sub(self.offset).clamp(start, self.text.len());
+        let line = self.text.get(start..end).and_then(|text| text.find(['\r', '\n'])).map_or(end, |at| start + at);
+        start..line
+    }
+}
+
+/// A user's own text in a message: in back-ticks, harmless, not endless.
+pub fn quote(text: &str) -> String {
+    let mut out = String::from("`");
+    for (count, letter) in text.chars().enumerate() {
+        if count == QUOTED {
+            out.push('…');
+            break;
+        }
+        if letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            out.extend(letter.escape_default());
+        } else {
+            out.push(letter);
+        }
+    }
+    out.push('`');
+    out
+}
+
+/// `` `a`, `b` and 3 more``.
+pub fn list(names: &[impl AsRef<str>]) -> String {
+    let shown = if names.len() == LISTED + 1 { names.len() } else { names.len().min(LISTED) };
+    let mut out = names[..shown].iter().map(|name| quote(name.as_ref())).collect::<Vec<_>>().join(", ");
+    if shown < names.len() {
+        let _ = write!(out, " and {} more", names.len() - shown);
+    }
+    out
+}
+
+/// `` `a` -> `b` -> `a` ``, the middle left out if it is long.
+fn path(names: &[String]) -> String {
+    let quoted = |names: &[String]| names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(" -> ");
+    match names.len().checked_sub(LISTED + 1) {
+        None => quoted(names),
+        Some(_) => format!("{} -> … -> {}", quoted(&names[..LISTED / 2]), quoted(&names[names.len() - LISTED / 2..])),
+    }
+}
+
+/// `` `a` or `b` ``, `` one of `a`, `b`, `c` ``.
+pub fn one_of(names: &[&str]) -> String {
+    match names {
+        [one] => quote(one),
+        [one, two] => format!("{} or {}", quote(one), quote(two)),
+        _ => format!("one of {}", list(names)),
+    }
+}
+
+/// The known name that looks most like what was written. Too many or too long names are not compared: the effort is the
+/// product of their lengths, and a suggestion is a courtesy.
+pub fn near<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let known: Vec<&str> = known.into_iter().filter(|name| name.len() <= COMPARED).collect();
+    let effort = written.len() * known.iter().map(|name| name.len()).sum::<usize>();
+    (written.len() <= COMPARED && effort <= EFFORT).then(|| nearest(written, known)).flatten()
+}
+
+fn did_you_mean(written: &str, known: &[String]) -> Option<String> {
+    near(written, known.iter().map(String::as_str)).map(|name| format!("did you mean {}?", quote(name)))
+}
