@@ -4,7 +4,24 @@
 //!
 //! Not here: where files lie (`store`), raw data in the formats of the field (`dataset`).
 
+pub mod assignments;
+pub mod codec;
+pub mod curve;
+pub mod encoder;
+pub mod error;
+pub mod features;
+mod guard;
+pub mod images;
+pub mod labels;
+pub mod meta;
+pub mod neighbors;
+pub mod parquet;
 pub mod pixels;
+mod rows;
+pub mod scores;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,150 @@
+//! Assignments: which cluster each image fell into.
+
+use std::path::Path;
+
+use super::error::{ArtifactError, Result, shown};
+use super::meta::Meta;
+use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
+use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+
+const FILE: &str = "assignments.parquet";
+
+/// The cluster of each image, in Parquet: `id`, `row`, `cluster`, `confidence`, `entropy`, `second_cluster`. Clusters have no
+/// names: they were never matched with classes.
+#[derive(Debug)]
+pub enum Assignments {}
+
+impl Artifact for Assignments {
+    const KIND: &'static str = "assignments";
+    const FILES: &'static [&'static str] = &[FILE];
+    const LABEL_FREE: bool = true;
+}
+
+impl LabelFree for Assignments {}
+
+/// Assignments in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AssignmentTable {
+    /// Names of the images, N.
+    pub ids: Vec<String>,
+    /// Clusters there are, K.
+    pub clusters: usize,
+    /// `[N]`: the cluster of each image, from 0; −1 where it belongs to none.
+    pub cluster: Vec<i32>,
+    /// `[N]`: its probability, 0–1.
+    pub confidence: Vec<f32>,
+    /// `[N]`: entropy of the probabilities, nats, from 0 to ln K.
+    pub entropy: Vec<f32>,
+    /// `[N]`: the runner-up; −1 where there is none.
+    pub second_cluster: Vec<i32>,
+}
+
+impl AssignmentTable {
+    /// Images, N.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// `[K]`: images per cluster.
+    pub fn sizes(&self) -> Vec<usize> {
+        let mut sizes = vec![0; self.clusters];
+        for cluster in &self.cluster {
+            if let Some(size) = usize::try_from(*cluster).ok().and_then(|cluster| sizes.get_mut(cluster)) {
+                *size += 1;
+            }
+        }
+        sizes
+    }
+
+    /// Writes `assignments.parquet` into a folder.
+    ///
+    /// # Errors
+    /// If the table does not keep its promises, or the file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<Draft<Assignments>> {
+        let path = dir.join(FILE);
+        rows::check_ids(&path, &self.ids, "images")?;
+        self.check(&path)?;
+        let meta = Meta::new(Assignments::KIND).with("clusters", self.clusters);
+        let schema = [
+            ("id", ColumnKind::Text),
+            ("row", ColumnKind::U32),
+            ("cluster", ColumnKind::I32),
+            ("confidence", ColumnKind::F32),
+            ("entropy", ColumnKind::F32),
+            ("second_cluster", ColumnKind::I32),
+        ];
+        let mut writer = TableWriter::create(&path, &schema, meta)?;
+        rows::write(&mut writer, &self.ids, |r| {
+            vec![
+                Column::I32(self.cluster[r.clone()].to_vec()),
+                Column::F32(self.confidence[r.clone()].to_vec()),
+                Column::F32(self.entropy[r.clone()].to_vec()),
+                Column::I32(self.second_cluster[r].to_vec()),
+            ]
+        })?;
+        let digest = writer.finish()?;
+        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
+    }
+
+    /// Reads a table of assignments.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or does not keep its promises.
+    pub fn load(stored: &Stored<Assignments>) -> Result<Self> {
+        let path = stored.file(FILE);
+        let reader = TableReader::open(path, Assignments::KIND)?;
+        reader.require(&[
+            ("cluster", ColumnKind::I32),
+            ("confidence", ColumnKind::F32),
+            ("entropy", ColumnKind::F32),
+            ("second_cluster", ColumnKind::I32),
+        ])?;
+        let ids = rows::read_ids(&reader, "images")?;
+        let mut columns = reader.read(&["cluster", "confidence", "entropy", "second_cluster"])?.into_iter();
+        let (
+            Some(Column::I32(cluster)),
+            Some(Column::F32(confidence)),
+            Some(Column::F32(entropy)),
+            Some(Column::I32(second_cluster)),
+        ) = (columns.next(), columns.next(), columns.next(), columns.next())
+        else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let clusters = reader.meta().get(path, "clusters", "a number of clusters")?;
+        let table = Self { ids, clusters, cluster, confidence, entropy, second_cluster };
+        table.check(path)?;
+        Ok(table)
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        let n = self.ids.len();
+        let limit = i32::try_from(self.clusters).unwrap_or(i32::MAX);
+        if limit == 0 {
+            return Err(ArtifactError::Contradiction { path: shown(path), what: "there are 0 clusters".into() });
+        }
+        for (column, values) in [("cluster", &self.cluster), ("second_cluster", &self.second_cluster)] {
+            rows::check_length(path, column, values.len(), n)?;
+            if let Some(row) = values.iter().position(|cluster| *cluster < -1 || *cluster >= limit) {
+                let wanted = format!("a cluster from 0 to {}, or -1 for none", limit - 1);
+                return Err(rows::out_of_range(path, column, row, values[row], wanted));
+            }
+        }
+        for (column, values) in [("confidence", &self.confidence), ("entropy", &self.entropy)] {
+            rows::check_length(path, column, values.len(), n)?;
+            rows::check_finite(path, column, 1, values)?;
+        }
+        // Rounding may leave the last bits outside.
+        if let Some(row) = self.confidence.iter().position(|p| !(-1e-6..=1.0 + 1e-5).contains(p)) {
+            return Err(rows::out_of_range(path, "confidence", row, self.confidence[row], "a probability from 0 to 1"));
+        }
+        if let Some(row) = self.entropy.iter().position(|h| *h < -1e-5) {
+            return Err(rows::out_of_range(path, "entropy", row, self.entropy[row], "nats from 0"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,162 @@
+//! Picture files to pixels and back.
+//!
+//! Decoded as Pillow does it for a data loader: EXIF orientation is not applied, transparency is dropped, color becomes gray by
+//! the weights of ITU-R 601.
+
+use std::io::Cursor;
+
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{
+    ColorType, DynamicImage, ExtendedColorType, ImageDecoder as _, ImageEncoder as _, ImageError, ImageReader, Limits,
+};
+
+use super::error::{ArtifactError, Result};
+use super::guard::calmly;
+use super::pixels::Pixels;
+
+/// Sides longer than this are not pictures for training.
+const LONGEST_SIDE: u32 = 65_535;
+/// Bytes a decoder may ask for.
+const LARGEST: u64 = 1 << 30;
+
+/// What a picture's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Pixels per row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// 1 (gray) or 3 (color).
+    pub channels: usize,
+}
+
+/// Reads the header of a PNG, JPEG or WebP file. `name` is for messages.
+///
+/// # Errors
+/// If the format is another one, the header is damaged, or a side is longer than 65,535 pixels.
+pub fn probe(name: &str, file: &[u8]) -> Result<Header> {
+    calmly(|| {
+        let decoder = reader(file)?.into_decoder()?;
+        let (width, height) = decoder.dimensions();
+        Ok::<_, ImageError>(Header { width: width as usize, height: height as usize, channels: channels(decoder.color_type()) })
+    })
+    .map_err(|detail| ArtifactError::Picture { name: name.to_owned(), detail })
+}
+
+/// Decodes a PNG, JPEG or WebP file to so many channels, 1 or 3. `name` is for messages.
+///
+/// # Errors
+/// If the format is another one, or the file is damaged or too large.
+pub fn decode(name: &str, file: &[u8], channels: usize) -> Result<Pixels> {
+    let picture =
+        calmly(|| reader(file)?.decode()).map_err(|detail| ArtifactError::Picture { name: name.to_owned(), detail })?;
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let gray = matches!(
+        picture,
+        DynamicImage::ImageLuma8(_)
+            | DynamicImage::ImageLuma16(_)
+            | DynamicImage::ImageLumaA8(_)
+            | DynamicImage::ImageLumaA16(_)
+    );
+    let pixels = if gray {
+        Pixels::new(width, height, 1, picture.into_luma8().into_raw())
+    } else {
+        Pixels::new(width, height, 3, picture.into_rgb8().into_raw())
+    };
+    Ok(with_channels(pixels, channels))
+}
+
+/// A picture as PNG.
+///
+/// # Errors
+/// If a side is 0 or longer than 2³² − 1.
+pub fn encode_png(name: &str, picture: &Pixels) -> Result<Vec<u8>> {
+    let failed = |detail: String| ArtifactError::Picture { name: name.to_owned(), detail };
+    let side = |side: usize| u32::try_from(side).ok().filter(|side| (1..=LONGEST_SIDE).contains(side));
+    let (Some(width), Some(height)) = (side(picture.width), side(picture.height)) else {
+        return Err(failed(format!("{} × {} pixels are no picture", picture.width, picture.height)));
+    };
+    let color = if picture.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+    let mut file = Vec::new();
+    PngEncoder::new_with_quality(&mut file, CompressionType::Fast, FilterType::Adaptive)
+        .write_image(&picture.data, width, height, color)
+        .map_err(|e| failed(e.to_string()))?;
+    Ok(file)
+}
+
+/// A picture in so many channels: gray is repeated, color is weighted by ITU-R 601 in Pillow's integers.
+pub fn with_channels(picture: Pixels, channels: usize) -> Pixels {
+    let Pixels { width, height, channels: found, data } = picture;
+    let data = match (found, channels) {
+        (1, 3) => data.iter().flat_map(|gray| [*gray; 3]).collect(),
+        (3, 1) => {
+            let (colors, _) = data.as_chunks::<3>();
+            let gray =
+                |c: &[u8; 3]| (u32::from(c[0]) * 19_595 + u32::from(c[1]) * 38_470 + u32::from(c[2]) * 7_471 + 0x8000) >> 16;
+            colors.iter().map(|color| gray(color) as u8).collect()
+        }
+        _ => return Pixels::new(width, height, found, data),
+    };
+    Pixels::new(width, height, channels, data)
+}
+
+fn reader(file: &[u8]) -> std::result::Result<ImageReader<Cursor<&[u8]>>, ImageError> {
+    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format()?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(LONGEST_SIDE);
+    limits.max_image_height = Some(LONGEST_SIDE);
+    limits.max_alloc = Some(LARGEST);
+    reader.limits(limits);
+    Ok(reader)
+}
+
+fn channels(color: ColorType) -> usize {
+    if matches!(color, ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16) { 1 } else { 3 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn pictures_come_back_as_they_were() {
+        for channels in [1, 3] {
+            let picture = Pixels::new(3, 2, channels, (0..6 * channels as u8).map(|i| i * 11).collect());
+            let file = encode_png("x", &picture).unwrap();
+            assert_eq!(probe("x", &file).unwrap(), Header { width: 3, height: 2, channels });
+            assert_eq!(decode("x", &file, channels).unwrap(), picture);
+            assert_eq!(file, encode_png("x", &picture).unwrap());
+        }
+    }
+
+    #[test]
+    fn gray_weights_are_those_of_pillow() {
+        // Image.new("RGB", (1, 1), c).convert("L") for these colors gives 76, 150, 29, 255, 0, 123.
+        let colors = [255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255, 0, 0, 0, 200, 100, 40];
+        let gray = with_channels(Pixels::new(6, 1, 3, colors.to_vec()), 1);
+        assert_eq!(gray.data, [76, 150, 29, 255, 0, 123]);
+        assert_eq!(with_channels(Pixels::new(2, 1, 1, vec![5, 9]), 3).data, [5, 5, 5, 9, 9, 9]);
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused_by_name() {
+        let text = decode("cat.gif", b"GIF89a and more", 3).unwrap_err().to_string();
+        assert!(text.contains("`cat.gif`"), "{text}");
+        assert!(probe("empty", &[]).is_err());
+        assert!(encode_png("flat", &Pixels::new(0, 4, 1, vec![])).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn changed_bytes_never_panic(place in 0_usize..120, byte: u8, cut in 0_usize..120) {
+            let picture = Pixels::new(5, 4, 3, (0..60).map(|i| i * 4).collect());
+            let mut file = encode_png("x", &picture).unwrap();
+            let length = file.len();
+            file[place % length] = byte;
+            file.truncate(if cut % 2 == 0 { length } else { cut % length });
+            let _ = decode("x", &file, 3);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Features: one vector per image.
+
+use std::path::Path;
+
+use super::error::{ArtifactError, Result, shown};
+use super::meta::Meta;
+use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
+use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+
+const FILE: &str = "features.parquet";
+/// Unit vectors may be so far from unit length, squared: well above what f32 sums over thousands of dimensions miss.
+const UNIT_TOLERANCE: f64 = 1e-3;
+
+/// One vector per image, in Parquet: `id`, `row`, `embedding` (a fixed-size list of `f32`).
+#[derive(Debug)]
+pub enum Features {}
+
+impl Artifact for Features {
+    const KIND: &'static str = "features";
+    const FILES: &'static [&'static str] = &[FILE];
+    const LABEL_FREE: bool = true;
+}
+
+impl LabelFree for Features {}
+
+/// Features in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeatureTable {
+    /// Names of the images, N.
+    pub ids: Vec<String>,
+    /// Dimension, D.
+    pub dim: usize,
+    /// `[N, D]`, finite.
+    pub values: Vec<f32>,
+    /// True if every row has length 1 (or is all zeros, where there was nothing to scale).
+    pub normalized: bool,
+    /// The encoder they come from: its digest, hexadecimal, or `pixels`.
+    pub encoder: String,
+}
+
+impl FeatureTable {
+    /// Images, N.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The vector of an image, `[D]`.
+    pub fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.dim..(row + 1) * self.dim]
+    }
+
+    /// Writes `features.parquet` into a folder.
+    ///
+    /// # Errors
+    /// If the table does not keep its promises, or the file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<Draft<Features>> {
+        let path = dir.join(FILE);
+        rows::check_ids(&path, &self.ids, "features")?;
+        self.check(&path)?;
+        let mut writer = FeaturesWriter::create(dir, self.dim, self.normalized, &self.encoder)?;
+        rows::write(&mut writer.table, &self.ids, |r| {
+            vec![Column::Vectors { width: self.dim, values: self.values[r.start * self.dim..r.end * self.dim].to_vec() }]
+        })?;
+        writer.finish()
+    }
+
+    /// Reads a table of features.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or does not keep its promises.
+    pub fn load(stored: &Stored<Features>) -> Result<Self> {
+        Self::open(stored.file(FILE))
+    }
+
+    /// Reads a table of features from a path.
+    ///
+    /// # Errors
+    /// As [`FeatureTable::load`].
+    pub fn open(path: &Path) -> Result<Self> {
+        let reader = TableReader::open(path, Features::KIND)?;
+        let dim = reader.vector_width("embedding")?;
+        let ids = rows::read_ids(&reader, "features")?;
+        let Some(Column::Vectors { values, .. }) = reader.read(&["embedding"])?.pop() else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let normalized = reader.meta().get(path, "normalized", "true or false")?;
+        let encoder = reader.meta().get(path, "encoder", "a digest or `pixels`")?;
+        let table = Self { ids, dim, values, normalized, encoder };
+        table.check(path)?;
+        Ok(table)
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        if self.dim == 0 {
+            let what = "vectors of dimension 0 say nothing".into();
+            return Err(ArtifactError::Contradiction { path: shown(path), what });
+        }
+        rows::check_length(path, "embedding", self.values.len(), self.ids.len().saturating_mul(self.dim))?;
+        check_vectors(path, 0, self.dim, &self.values, self.normalized)
+    }
+}
+
+/// Checks that vectors are finite and, if they say so, of unit length.
+fn check_vectors(path: &Path, first: usize, dim: usize, values: &[f32], normalized: bool) -> Result<()> {
+    rows::check_finite(path, "embedding", dim, values).map_err(|e| match e {
+        ArtifactError::NotFinite { path, column, row, value } => {
+            ArtifactError::NotFinite { path, column, row: first + row, value }
+        }
+        other => other,
+    })?;
+    if normalized {
+        for (row, vector) in values.chunks_exact(dim).enumerate() {
+            let square: f64 = vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
+            if (square - 1.0).abs() > UNIT_TOLERANCE && square > 0.0 {
+                let found = format!("a vector of length {:.4}", square.sqrt());
+                return Err(rows::out_of_range(path, "embedding", first + row, found, "length 1"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Streams features to disk, for sets that are embedded batch by batch.
+pub struct FeaturesWriter {
+    table: TableWriter,
+    path: std::path::PathBuf,
+    dim: usize,
+    normalized: bool,
+}
+
+impl FeaturesWriter {
+    /// Starts `features.parquet` in a folder.
+    ///
+    /// # Errors
+    /// If the file cannot be created.
+    pub fn create(dir: &Path, dim: usize, normalized: bool, encoder: &str) -> Result<Self> {
+        let path = dir.join(FILE);
+        let meta = Meta::new(Features::KIND).with("dim", dim).with("normalized", normalized).with("encoder", encoder);
+        let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("embedding", ColumnKind::Vectors { width: dim })];
+        Ok(Self { table: TableWriter::create(&path, &schema, meta)?, path, dim, normalized })
+    }
+
+    /// Takes the features of the next images: `values` is `[B, D]`.
+    ///
+    /// # Errors
+    /// If a value is not finite or a vector is not of the promised length, or the file cannot be written.
+    pub fn push(&mut self, ids: &[String], values: &[f32]) -> Result<()> {
+        let first = self.table.rows() as usize;
+        rows::check_length(&self.path, "embedding", values.len(), ids.len().saturating_mul(self.dim))?;
+        check_vectors(&self.path, first, self.dim, values, self.normalized)?;
+        self.table.write(vec![
+            Column::Text(ids.to_vec()),
+            rows::numbers(first..first + ids.len()),
+            Column::Vectors { width: self.dim, values: values.to_vec() },
+        ])
+    }
+
+    /// Ends the table.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn finish(self) -> Result<Draft<Features>> {
+        let digest = self.table.finish()?;
+        Ok(Draft::new(vec![DraftFile { name: FILE, path: self.path, logical: Some(digest) }]))
+    }
+}

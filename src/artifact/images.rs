@@ -1,0 +1,456 @@
+//! Images: what everything starts from.
+//!
+//! The table follows Hugging Face's layout, so a viewer that knows it shows the pictures. Raw arrays are kept as PNG, files as
+//! the bytes they are. A row is an image's number, its id never shifts: it is taken from the content.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::codec::{self, Header};
+use super::error::{ArtifactError, Result, shown};
+use super::meta::Meta;
+use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
+use super::pixels::Pixels;
+use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use crate::base::fs;
+use crate::base::id::Ids;
+use crate::store::digest::{Digest, Hasher};
+
+const FILE: &str = "images.parquet";
+/// Pictures are prepared in parallel in groups of so many …
+const GROUP: usize = 1024;
+/// … or so many bytes.
+const GROUP_BYTES: usize = 32 << 20;
+/// Decoded pictures are kept in memory up to this many bytes, unless another budget is named.
+pub const BUDGET: u64 = 2 << 30;
+/// A picture file that was left outside may have at most so many bytes.
+const LARGEST_FILE: u64 = 1 << 30;
+
+/// Pictures in Parquet: `id`, `row`, `image` (struct of `bytes` and `path`), `width`, `height`.
+#[derive(Debug)]
+pub enum Images {}
+
+impl Artifact for Images {
+    const KIND: &'static str = "images";
+    const FILES: &'static [&'static str] = &[FILE];
+    const LABEL_FREE: bool = true;
+}
+
+impl LabelFree for Images {}
+
+/// What is known before the first picture comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagesInfo {
+    /// The source, for people: `stl10 train+unlabeled`. Not part of the digest.
+    pub source: String,
+    /// 1 or 3, or nothing: then color if any picture is in color.
+    pub channels: Option<usize>,
+    /// False to leave files where they are and keep their paths only; arrays are always kept.
+    pub pack: bool,
+}
+
+impl ImagesInfo {
+    /// Everything is packed; channels as the pictures have them.
+    pub fn new(source: impl Into<String>) -> Self {
+        Self { source: source.into(), channels: None, pack: true }
+    }
+}
+
+/// A picture on its way into the table.
+#[derive(Clone, Debug)]
+pub enum Picture {
+    /// A raw array.
+    Raw(Pixels),
+    /// A PNG, JPEG or WebP file.
+    File {
+        /// The file's own bytes.
+        bytes: Vec<u8>,
+        /// Where it lies; relative to the source, unless files are not packed: then as it is to be opened.
+        path: String,
+    },
+}
+
+/// A picture ready to be written.
+struct Prepared {
+    header: Header,
+    content: Digest,
+    /// What the id is made of, if not the bytes.
+    raw: Option<Vec<u8>>,
+    bytes: Vec<u8>,
+    path: String,
+}
+
+/// Streams pictures into a table. Memory: some hundred pictures and one row group.
+pub struct ImagesWriter {
+    table: TableWriter,
+    path: PathBuf,
+    info: ImagesInfo,
+    ids: Ids,
+    names: Vec<String>,
+    waiting: Vec<Picture>,
+    waiting_bytes: usize,
+    color: bool,
+}
+
+impl ImagesWriter {
+    /// Starts `images.parquet` in a folder.
+    ///
+    /// # Errors
+    /// If the file cannot be created.
+    pub fn create(dir: &Path, info: &ImagesInfo) -> Result<Self> {
+        let path = dir.join(FILE);
+        let schema = [
+            ("id", ColumnKind::Text),
+            ("row", ColumnKind::U32),
+            ("image", ColumnKind::Images),
+            ("width", ColumnKind::U32),
+            ("height", ColumnKind::U32),
+        ];
+        let mut table = TableWriter::create(&path, &schema, Meta::new(Images::KIND).about("source", info.source.as_str()))?;
+        let number = serde_json::json!({ "dtype": "uint32", "_type": "Value" });
+        let features = [("image", serde_json::json!({ "_type": "Image" })), ("width", number.clone()), ("height", number)];
+        table.add_metadata("huggingface", super::labels::hugging_face(&features));
+        Ok(Self {
+            table,
+            path,
+            info: info.clone(),
+            ids: Ids::default(),
+            names: Vec::new(),
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            color: false,
+        })
+    }
+
+    /// Takes the next picture. What is wrong with it may be said only by a later call.
+    ///
+    /// # Errors
+    /// If a picture is not readable, or the file cannot be written.
+    pub fn push(&mut self, picture: Picture) -> Result<()> {
+        self.waiting_bytes += match &picture {
+            Picture::Raw(pixels) => pixels.data.len(),
+            Picture::File { bytes, .. } => bytes.len(),
+        };
+        self.waiting.push(picture);
+        if self.waiting.len() >= GROUP || self.waiting_bytes >= GROUP_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let first = self.table.rows() as usize;
+        let waiting = std::mem::take(&mut self.waiting);
+        self.waiting_bytes = 0;
+        let prepared: Vec<Result<Prepared>> =
+            waiting.into_par_iter().enumerate().map(|(i, picture)| prepare(picture, first + i)).collect();
+        let (mut ids, mut blobs, mut paths, mut widths, mut heights, mut contents) =
+            (vec![], vec![], vec![], vec![], vec![], vec![]);
+        for picture in prepared {
+            let Prepared { header, content, raw, bytes, path } = picture?;
+            self.color |= header.channels == 3;
+            ids.push(self.ids.next(raw.as_deref().unwrap_or(&bytes)));
+            contents.push(content);
+            widths.push(header.width as u32);
+            heights.push(header.height as u32);
+            let leave = !self.info.pack && raw.is_none();
+            blobs.push(if leave { Vec::new() } else { bytes });
+            paths.push(path);
+        }
+        self.names.extend_from_slice(&ids);
+        let numbers = rows::numbers(first..first + ids.len());
+        let images = Column::Images { bytes: blobs, paths };
+        self.table.write_said(vec![Column::Text(ids), numbers, images, Column::U32(widths), Column::U32(heights)], &contents)
+    }
+
+    /// Ends the table. Also returns the ids, in the order the pictures came, for the labels beside them.
+    ///
+    /// # Errors
+    /// If a picture is not readable, there was none, or the file cannot be written.
+    pub fn finish(mut self) -> Result<(Draft<Images>, Vec<String>)> {
+        self.flush()?;
+        if self.names.is_empty() {
+            return Err(ArtifactError::Empty { path: shown(&self.path), what: "images" });
+        }
+        let channels = self.info.channels.unwrap_or(if self.color { 3 } else { 1 });
+        let meta = self.table.meta_mut();
+        meta.fields.insert("channels".into(), channels.into());
+        let digest = self.table.finish()?;
+        Ok((Draft::new(vec![DraftFile { name: FILE, path: self.path, logical: Some(digest) }]), self.names))
+    }
+}
+
+fn prepare(picture: Picture, row: usize) -> Result<Prepared> {
+    match picture {
+        Picture::Raw(pixels) => {
+            // Shape and pixels, not the PNG: another version of the encoder must not make another image.
+            let mut raw = Vec::with_capacity(12 + pixels.data.len());
+            for side in [pixels.width, pixels.height, pixels.channels] {
+                raw.extend_from_slice(&(side as u32).to_le_bytes());
+            }
+            raw.extend_from_slice(&pixels.data);
+            let content = Hasher::derived("kinset 2026-11 raw picture").update(&raw).finish();
+            let bytes = codec::encode_png(&format!("row {row}"), &pixels)?;
+            let header = Header { width: pixels.width, height: pixels.height, channels: pixels.channels };
+            Ok(Prepared { header, content, raw: Some(raw), bytes, path: String::new() })
+        }
+        Picture::File { bytes, path } => {
+            let header = codec::probe(&path, &bytes)?;
+            Ok(Prepared { header, content: Digest::of(&bytes), raw: None, bytes, path })
+        }
+    }
+}
+
+/// The pictures of a table, ready to be looked at in any order.
+///
+/// They are decoded up front, in parallel, while they fit the budget. If they do not, their files are kept in memory as they
+/// are; if these do not fit either, a picture's page of the table is read each time.
+#[derive(Debug)]
+pub struct ImageSet {
+    path: PathBuf,
+    ids: Vec<String>,
+    sizes: Vec<(u32, u32)>,
+    channels: usize,
+    backing: Backing,
+}
+
+#[derive(Debug)]
+enum Backing {
+    Decoded(Vec<Pixels>),
+    Files(Vec<Entry>),
+    Table(Box<TableReader>),
+}
+
+/// A picture as the table has it.
+#[derive(Debug)]
+struct Entry {
+    bytes: Vec<u8>,
+    path: String,
+}
+
+impl ImageSet {
+    /// Opens the pictures of a table, with [`BUDGET`].
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or holds a picture that cannot be decoded.
+    pub fn open(stored: &Stored<Images>) -> Result<Self> {
+        Self::open_within(stored, BUDGET)
+    }
+
+    /// Opens the pictures of a table; at most `budget` bytes are kept in memory.
+    ///
+    /// # Errors
+    /// As [`ImageSet::open`].
+    pub fn open_within(stored: &Stored<Images>, budget: u64) -> Result<Self> {
+        let path = stored.file(FILE);
+        let reader = TableReader::open(path, Images::KIND)?;
+        reader.require(&[("image", ColumnKind::Images), ("width", ColumnKind::U32), ("height", ColumnKind::U32)])?;
+        let channels: usize = reader.meta().get(path, "channels", "1 or 3")?;
+        if !matches!(channels, 1 | 3) {
+            let what = format!("`channels` is {channels}; 1 or 3 was expected");
+            return Err(ArtifactError::Contradiction { path: shown(path), what });
+        }
+        let ids = rows::read_ids(&reader, "images")?;
+        let mut columns = reader.read(&["width", "height"])?.into_iter();
+        let (Some(Column::U32(widths)), Some(Column::U32(heights))) = (columns.next(), columns.next()) else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let sizes: Vec<(u32, u32)> = widths.into_iter().zip(heights).collect();
+        for (row, (width, height)) in sizes.iter().enumerate() {
+            for (column, side) in [("width", *width), ("height", *height)] {
+                if !(1..=65_535).contains(&side) {
+                    return Err(rows::out_of_range(path, column, row, side, "1 to 65535 pixels"));
+                }
+            }
+        }
+        let mut set = Self { path: path.to_owned(), ids, sizes, channels, backing: Backing::Files(Vec::new()) };
+        let area = |(w, h): &(u32, u32)| u64::from(*w) * u64::from(*h) * channels as u64;
+        let decoded = set.sizes.iter().map(area).fold(0_u64, u64::saturating_add);
+        let encoded = fs::open(path).and_then(|file| fs::At::at(file.metadata(), "look at", path))?.len();
+        if decoded <= budget {
+            let mut pictures = Vec::with_capacity(set.len());
+            set.entries(&reader, |first, entries| {
+                let decoded: Vec<Result<Pixels>> =
+                    entries.par_iter().enumerate().map(|(i, entry)| set.decode(first + i, entry)).collect();
+                decoded.into_iter().try_for_each(|picture| {
+                    pictures.push(picture?);
+                    Ok(())
+                })
+            })?;
+            set.backing = Backing::Decoded(pictures);
+        } else if encoded <= budget {
+            let mut files = Vec::with_capacity(set.len());
+            set.entries(&reader, |_, entries| {
+                files.extend(entries);
+                Ok(())
+            })?;
+            set.backing = Backing::Files(files);
+        } else {
+            set.backing = Backing::Table(Box::new(reader));
+        }
+        Ok(set)
+    }
+
+    /// Passes all entries on, some hundred at a time, each time with the row of the first.
+    fn entries(&self, reader: &TableReader, mut take: impl FnMut(usize, Vec<Entry>) -> Result<()>) -> Result<()> {
+        let mut row = 0;
+        for batch in reader.batches(&["image"])? {
+            let entries = entries_of(batch?);
+            let count = entries.len();
+            // A damaged file may hold more than its footer says.
+            if row + count > self.len() {
+                return Err(ArtifactError::Length {
+                    path: shown(&self.path),
+                    what: "image".into(),
+                    found: row + count,
+                    wanted: self.len(),
+                });
+            }
+            take(row, entries)?;
+            row += count;
+        }
+        rows::check_length(&self.path, "image", row, self.len())
+    }
+
+    /// Images, N.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// True if there is none; an open set always has some.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The name of an image.
+    pub fn id(&self, row: usize) -> &str {
+        &self.ids[row]
+    }
+
+    /// All names, by row.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// 1 or 3, for every picture of the set.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Width and height of a picture.
+    pub fn size(&self, row: usize) -> (usize, usize) {
+        let (width, height) = self.sizes[row];
+        (width as usize, height as usize)
+    }
+
+    /// Width and height, if all pictures have the same.
+    pub fn fixed_size(&self) -> Option<(usize, usize)> {
+        let first = *self.sizes.first()?;
+        self.sizes.iter().all(|size| *size == first).then_some((first.0 as usize, first.1 as usize))
+    }
+
+    /// True if pictures need no decoding when they are looked at.
+    pub fn is_decoded(&self) -> bool {
+        matches!(self.backing, Backing::Decoded(_))
+    }
+
+    /// A picture, in the channels of the set. Any thread may ask.
+    ///
+    /// # Errors
+    /// If it is decoded only now and cannot be.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn get(&self, row: usize) -> Result<Cow<'_, Pixels>> {
+        assert!(row < self.len(), "row {row} of {} images", self.len());
+        match &self.backing {
+            Backing::Decoded(pictures) => Ok(Cow::Borrowed(&pictures[row])),
+            Backing::Files(files) => self.decode(row, &files[row]).map(Cow::Owned),
+            Backing::Table(reader) => {
+                let entry = entries_of(reader.read_rows(row, 1, &["image"])?).pop();
+                let Some(entry) = entry else { unreachable!("the reader yields as many rows as it was asked for") };
+                self.decode(row, &entry).map(Cow::Owned)
+            }
+        }
+    }
+
+    /// Some pictures, decoded in parallel where that is to be done, in the order asked for.
+    ///
+    /// # Errors
+    /// If one of them cannot be decoded.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn get_many(&self, rows: &[usize]) -> Result<Vec<Cow<'_, Pixels>>> {
+        if self.is_decoded() {
+            return rows.iter().map(|row| self.get(*row)).collect();
+        }
+        let pictures: Vec<Result<Cow<'_, Pixels>>> = rows.par_iter().map(|row| self.get(*row)).collect();
+        pictures.into_iter().collect()
+    }
+
+    /// The picture's own file: PNG for arrays.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn file(&self, row: usize) -> Result<Vec<u8>> {
+        assert!(row < self.len(), "row {row} of {} images", self.len());
+        match &self.backing {
+            Backing::Files(files) => Ok(self.bytes(row, &files[row])?.into_owned()),
+            Backing::Table(reader) => self.file_from(reader, row),
+            Backing::Decoded(_) => self.file_from(&TableReader::open(&self.path, Images::KIND)?, row),
+        }
+    }
+
+    fn file_from(&self, reader: &TableReader, row: usize) -> Result<Vec<u8>> {
+        let Some(entry) = entries_of(reader.read_rows(row, 1, &["image"])?).pop() else {
+            unreachable!("the reader yields as many rows as it was asked for")
+        };
+        Ok(self.bytes(row, &entry)?.into_owned())
+    }
+
+    fn bytes<'a>(&self, row: usize, entry: &'a Entry) -> Result<Cow<'a, [u8]>> {
+        if !entry.bytes.is_empty() {
+            return Ok(Cow::Borrowed(&entry.bytes));
+        }
+        if entry.path.is_empty() {
+            return Err(ArtifactError::Null { path: shown(&self.path), column: "image".into(), row });
+        }
+        let bytes = fs::read_at_most(Path::new(&entry.path), LARGEST_FILE)?;
+        let id = &self.ids[row];
+        let name = Ids::default().next(&bytes);
+        if id.split('-').next() != Some(name.as_str()) {
+            return Err(ArtifactError::ChangedPicture { path: entry.path.clone(), id: id.clone() });
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    fn decode(&self, row: usize, entry: &Entry) -> Result<Pixels> {
+        let bytes = self.bytes(row, entry)?;
+        let name = if entry.path.is_empty() { &self.ids[row] } else { &entry.path };
+        let header = codec::probe(name, &bytes)?;
+        let wanted = self.size(row);
+        // Before decoding: the budget was reckoned with the sizes of the table.
+        if (header.width, header.height) != wanted {
+            let detail = format!(
+                "it is {} × {} pixels, but `{}` says {} × {}",
+                header.width,
+                header.height,
+                self.path.display(),
+                wanted.0,
+                wanted.1
+            );
+            return Err(ArtifactError::Picture { name: name.clone(), detail });
+        }
+        codec::decode(name, &bytes, self.channels)
+    }
+}
+
+fn entries_of(columns: Vec<Column>) -> Vec<Entry> {
+    let Some(Column::Images { bytes, paths }) = columns.into_iter().next() else {
+        unreachable!("a reader yields the kinds it was asked for")
+    };
+    bytes.into_iter().zip(paths).map(|(bytes, path)| Entry { bytes, path }).collect()
+}

@@ -1,0 +1,117 @@
+//! Labels: what the images really show. For measuring only; never for a method.
+
+use std::path::Path;
+
+use super::error::Result;
+use super::meta::Meta;
+use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
+use super::{Artifact, Draft, DraftFile, Stored, rows};
+
+const FILE: &str = "labels.parquet";
+
+/// The class of each image, in Parquet: `id`, `row`, `label`. Not label-free, and nothing made from it is:
+///
+/// ```compile_fail
+/// fn only_label_free<A: kinset::artifact::LabelFree>() {}
+/// only_label_free::<kinset::artifact::labels::Labels>();
+/// ```
+#[derive(Debug)]
+pub enum Labels {}
+
+impl Artifact for Labels {
+    const KIND: &'static str = "labels";
+    const FILES: &'static [&'static str] = &[FILE];
+    const LABEL_FREE: bool = false;
+}
+
+/// Labels in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelTable {
+    /// Names of the images, N.
+    pub ids: Vec<String>,
+    /// `[N]`: classes from 0; −1 where the class is not known.
+    pub labels: Vec<i32>,
+    /// Names of the classes, in their order; empty if they have none.
+    pub names: Vec<String>,
+}
+
+impl LabelTable {
+    /// Images, N.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// How many classes there are: as many as have names, or as the highest label says.
+    pub fn classes(&self) -> usize {
+        let highest = self.labels.iter().copied().max().unwrap_or(-1);
+        self.names.len().max(usize::try_from(highest + 1).unwrap_or(0))
+    }
+
+    /// Writes `labels.parquet` into a folder.
+    ///
+    /// # Errors
+    /// If the table does not keep its promises, or the file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<Draft<Labels>> {
+        let path = dir.join(FILE);
+        rows::check_ids(&path, &self.ids, "labels")?;
+        self.check(&path)?;
+        let meta = Meta::new(Labels::KIND).with("names", self.names.clone());
+        let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("label", ColumnKind::I32)];
+        let mut writer = TableWriter::create(&path, &schema, meta)?;
+        let class = if self.names.is_empty() {
+            serde_json::json!({ "dtype": "int32", "_type": "Value" })
+        } else {
+            serde_json::json!({ "names": self.names, "_type": "ClassLabel" })
+        };
+        writer.add_metadata("huggingface", hugging_face(&[("label", class)]));
+        rows::write(&mut writer, &self.ids, |r| vec![Column::I32(self.labels[r].to_vec())])?;
+        let digest = writer.finish()?;
+        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
+    }
+
+    /// Reads a table of labels.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or does not keep its promises.
+    pub fn load(stored: &Stored<Labels>) -> Result<Self> {
+        let path = stored.file(FILE);
+        let reader = TableReader::open(path, Labels::KIND)?;
+        reader.require(&[("label", ColumnKind::I32)])?;
+        let ids = rows::read_ids(&reader, "labels")?;
+        let Some(Column::I32(labels)) = reader.read(&["label"])?.pop() else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let names = reader.meta().get(path, "names", "a list of names")?;
+        let table = Self { ids, labels, names };
+        table.check(path)?;
+        Ok(table)
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        rows::check_length(path, "label", self.labels.len(), self.ids.len())?;
+        let limit = if self.names.is_empty() { i32::MAX } else { i32::try_from(self.names.len()).unwrap_or(i32::MAX) };
+        match self.labels.iter().position(|label| *label < -1 || *label >= limit) {
+            Some(row) => {
+                let wanted = format!("a class from 0 to {}, or -1 for none", limit - 1);
+                Err(rows::out_of_range(path, "label", row, self.labels[row], wanted))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What Hugging Face's `datasets` reads from the file metadata: the features, of which `id` and `row` are always the first.
+pub(super) fn hugging_face(features: &[(&str, serde_json::Value)]) -> String {
+    let mut all = serde_json::Map::new();
+    all.insert("id".into(), serde_json::json!({ "dtype": "string", "_type": "Value" }));
+    all.insert("row".into(), serde_json::json!({ "dtype": "uint32", "_type": "Value" }));
+    for (name, feature) in features {
+        all.insert((*name).to_owned(), feature.clone());
+    }
+    serde_json::json!({ "info": { "features": all } }).to_string()
+}

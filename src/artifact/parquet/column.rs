@@ -1,0 +1,413 @@
+//! Columns of the house: the few types its tables need, and their form in Arrow.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, FixedSizeListArray, Float32Array, Float64Array, Int32Array, Int64Array, StringArray,
+    StructArray, UInt32Array,
+};
+use arrow::buffer::NullBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type};
+
+use crate::store::digest::Hasher;
+
+/// The type of a column. No value is ever missing, except that an image may lack its bytes or its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnKind {
+    /// Numbers from 0.
+    U32,
+    /// Whole numbers.
+    I32,
+    /// Whole numbers, 64 bits.
+    I64,
+    /// Numbers.
+    F32,
+    /// Numbers, 64 bits.
+    F64,
+    /// UTF-8.
+    Text,
+    /// One vector per row: a fixed-size list of `f32`, child `element`, nothing null.
+    Vectors {
+        /// Numbers per row.
+        width: usize,
+    },
+    /// One list of row numbers per row: a fixed-size list of `u32`, child `element`, nothing null.
+    IndexLists {
+        /// Numbers per row.
+        width: usize,
+    },
+    /// Encoded pictures in Hugging Face layout: a struct of `bytes` and `path`. An empty one is null on disk.
+    Images,
+}
+
+impl fmt::Display for ColumnKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::U32 => f.write_str("uint32"),
+            Self::I32 => f.write_str("int32"),
+            Self::I64 => f.write_str("int64"),
+            Self::F32 => f.write_str("float32"),
+            Self::F64 => f.write_str("float64"),
+            Self::Text => f.write_str("text"),
+            Self::Vectors { width } => write!(f, "vectors of {width} float32"),
+            Self::IndexLists { width } => write!(f, "lists of {width} uint32"),
+            Self::Images => f.write_str("images (struct of bytes and path)"),
+        }
+    }
+}
+
+impl ColumnKind {
+    /// Bytes that a row takes at least.
+    pub(super) fn row_bytes(self) -> usize {
+        match self {
+            Self::U32 | Self::I32 | Self::F32 | Self::Text => 4,
+            Self::I64 | Self::F64 | Self::Images => 8,
+            Self::Vectors { width } | Self::IndexLists { width } => width.saturating_mul(4),
+        }
+    }
+
+    /// A column of this kind without rows.
+    pub fn empty(self) -> Column {
+        match self {
+            Self::U32 => Column::U32(Vec::new()),
+            Self::I32 => Column::I32(Vec::new()),
+            Self::I64 => Column::I64(Vec::new()),
+            Self::F32 => Column::F32(Vec::new()),
+            Self::F64 => Column::F64(Vec::new()),
+            Self::Text => Column::Text(Vec::new()),
+            Self::Vectors { width } => Column::Vectors { width, values: Vec::new() },
+            Self::IndexLists { width } => Column::IndexLists { width, values: Vec::new() },
+            Self::Images => Column::Images { bytes: Vec::new(), paths: Vec::new() },
+        }
+    }
+
+    /// The Arrow field of a column of this kind. Everything is declared non-null, so that readers skip the levels work.
+    pub(super) fn field(self, name: &str) -> Field {
+        let list = |child: DataType, width: usize| {
+            DataType::FixedSizeList(Arc::new(Field::new("element", child, false)), i32::try_from(width).unwrap_or(i32::MAX))
+        };
+        let kind = match self {
+            Self::U32 => DataType::UInt32,
+            Self::I32 => DataType::Int32,
+            Self::I64 => DataType::Int64,
+            Self::F32 => DataType::Float32,
+            Self::F64 => DataType::Float64,
+            Self::Text => DataType::Utf8,
+            Self::Vectors { width } => list(DataType::Float32, width),
+            Self::IndexLists { width } => list(DataType::UInt32, width),
+            Self::Images => DataType::Struct(image_fields()),
+        };
+        Field::new(name, kind, false)
+    }
+
+    /// The kind of an Arrow field, if it is one of ours.
+    pub(super) fn of(field: &Field) -> Option<Self> {
+        Some(match field.data_type() {
+            DataType::UInt32 => Self::U32,
+            DataType::Int32 => Self::I32,
+            DataType::Int64 => Self::I64,
+            DataType::Float32 => Self::F32,
+            DataType::Float64 => Self::F64,
+            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Self::Text,
+            DataType::FixedSizeList(child, width) => {
+                let width = usize::try_from(*width).ok().filter(|width| *width > 0)?;
+                match child.data_type() {
+                    DataType::Float32 => Self::Vectors { width },
+                    DataType::UInt32 => Self::IndexLists { width },
+                    _ => return None,
+                }
+            }
+            DataType::Struct(fields) => {
+                let is = |name: &str, fits: fn(&DataType) -> bool| {
+                    fields.iter().any(|field| field.name() == name && fits(field.data_type()))
+                };
+                let bytes = is("bytes", |t| matches!(t, DataType::Binary | DataType::LargeBinary | DataType::BinaryView));
+                let path = is("path", |t| matches!(t, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View));
+                if !(bytes && path) {
+                    return None;
+                }
+                Self::Images
+            }
+            _ => return None,
+        })
+    }
+}
+
+fn image_fields() -> Fields {
+    Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
+}
+
+/// The values of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Column {
+    /// Numbers from 0.
+    U32(Vec<u32>),
+    /// Whole numbers.
+    I32(Vec<i32>),
+    /// Whole numbers, 64 bits.
+    I64(Vec<i64>),
+    /// Numbers.
+    F32(Vec<f32>),
+    /// Numbers, 64 bits.
+    F64(Vec<f64>),
+    /// UTF-8.
+    Text(Vec<String>),
+    /// One vector per row.
+    Vectors {
+        /// Numbers per row.
+        width: usize,
+        /// `[rows, width]`.
+        values: Vec<f32>,
+    },
+    /// One list of row numbers per row.
+    IndexLists {
+        /// Numbers per row.
+        width: usize,
+        /// `[rows, width]`.
+        values: Vec<u32>,
+    },
+    /// Encoded pictures.
+    Images {
+        /// A picture's file, or nothing if it was left where it is.
+        bytes: Vec<Vec<u8>>,
+        /// Where it came from, or nothing.
+        paths: Vec<String>,
+    },
+}
+
+/// Why an Arrow column is not one of ours.
+pub(super) enum Unfit {
+    /// A value is missing in this row.
+    Null(usize),
+    /// The type is another one than the schema promised.
+    Kind,
+}
+
+impl Column {
+    /// Its type.
+    pub fn kind(&self) -> ColumnKind {
+        match self {
+            Self::U32(_) => ColumnKind::U32,
+            Self::I32(_) => ColumnKind::I32,
+            Self::I64(_) => ColumnKind::I64,
+            Self::F32(_) => ColumnKind::F32,
+            Self::F64(_) => ColumnKind::F64,
+            Self::Text(_) => ColumnKind::Text,
+            Self::Vectors { width, .. } => ColumnKind::Vectors { width: *width },
+            Self::IndexLists { width, .. } => ColumnKind::IndexLists { width: *width },
+            Self::Images { .. } => ColumnKind::Images,
+        }
+    }
+
+    /// Its rows; a last row that is not complete counts as one.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U32(v) => v.len(),
+            Self::I32(v) => v.len(),
+            Self::I64(v) => v.len(),
+            Self::F32(v) => v.len(),
+            Self::F64(v) => v.len(),
+            Self::Text(v) => v.len(),
+            Self::Vectors { width, values } => values.len().div_ceil((*width).max(1)),
+            Self::IndexLists { width, values } => values.len().div_ceil((*width).max(1)),
+            Self::Images { bytes, paths } => bytes.len().max(paths.len()),
+        }
+    }
+
+    /// True if it has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// True if every row is complete.
+    pub(super) fn is_even(&self) -> bool {
+        match self {
+            Self::Vectors { width, values } => *width > 0 && values.len().is_multiple_of(*width),
+            Self::IndexLists { width, values } => *width > 0 && values.len().is_multiple_of(*width),
+            Self::Images { bytes, paths } => bytes.len() == paths.len(),
+            _ => true,
+        }
+    }
+
+    /// Bytes of one row.
+    pub(super) fn bytes_of(&self, row: usize) -> usize {
+        let extra = match self {
+            Self::Text(v) => v[row].len(),
+            Self::Images { bytes, paths } => bytes[row].len() + paths[row].len(),
+            _ => 0,
+        };
+        self.kind().row_bytes() + extra
+    }
+
+    /// Moves the rows of another column of the same kind to the end of this one.
+    pub(super) fn append(&mut self, more: Self) {
+        match (self, more) {
+            (Self::U32(a), Self::U32(mut b)) => a.append(&mut b),
+            (Self::I32(a), Self::I32(mut b)) => a.append(&mut b),
+            (Self::I64(a), Self::I64(mut b)) => a.append(&mut b),
+            (Self::F32(a), Self::F32(mut b)) => a.append(&mut b),
+            (Self::F64(a), Self::F64(mut b)) => a.append(&mut b),
+            (Self::Text(a), Self::Text(mut b)) => a.append(&mut b),
+            (Self::Vectors { values: a, .. }, Self::Vectors { values: mut b, .. }) => a.append(&mut b),
+            (Self::IndexLists { values: a, .. }, Self::IndexLists { values: mut b, .. }) => a.append(&mut b),
+            (Self::Images { bytes: a, paths: p }, Self::Images { bytes: mut b, paths: mut q }) => {
+                a.append(&mut b);
+                p.append(&mut q);
+            }
+            _ => unreachable!("kinds are compared before columns are joined"),
+        }
+    }
+
+    /// Takes some rows out for good: texts and pictures are moved, not copied, and are empty here afterwards.
+    pub(super) fn take(&mut self, rows: Range<usize>) -> Self {
+        match self {
+            Self::U32(v) => Self::U32(v[rows].to_vec()),
+            Self::I32(v) => Self::I32(v[rows].to_vec()),
+            Self::I64(v) => Self::I64(v[rows].to_vec()),
+            Self::F32(v) => Self::F32(v[rows].to_vec()),
+            Self::F64(v) => Self::F64(v[rows].to_vec()),
+            Self::Text(v) => Self::Text(v[rows].iter_mut().map(std::mem::take).collect()),
+            Self::Vectors { width, values } => {
+                Self::Vectors { width: *width, values: values[rows.start * *width..rows.end * *width].to_vec() }
+            }
+            Self::IndexLists { width, values } => {
+                Self::IndexLists { width: *width, values: values[rows.start * *width..rows.end * *width].to_vec() }
+            }
+            Self::Images { bytes, paths } => Self::Images {
+                bytes: bytes[rows.clone()].iter_mut().map(std::mem::take).collect(),
+                paths: paths[rows].iter_mut().map(std::mem::take).collect(),
+            },
+        }
+    }
+
+    /// Makes room for more rows, `bytes` at most.
+    pub(super) fn reserve(&mut self, rows: usize, bytes: usize) {
+        let rows = rows.min(bytes / self.kind().row_bytes().max(1));
+        match self {
+            Self::U32(v) => v.reserve(rows),
+            Self::I32(v) => v.reserve(rows),
+            Self::I64(v) => v.reserve(rows),
+            Self::F32(v) => v.reserve(rows),
+            Self::F64(v) => v.reserve(rows),
+            Self::Vectors { width, values } => values.reserve(rows * *width),
+            Self::IndexLists { width, values } => values.reserve(rows * *width),
+            Self::Text(_) | Self::Images { .. } => {}
+        }
+    }
+
+    /// Digests what it says: values in row order, little-endian, texts with their length in front. A picture is its bytes; its
+    /// path counts only where there are no bytes, so that a renamed folder does not count as another data set.
+    pub(super) fn digest(&self, hasher: &mut Hasher) {
+        fn numbers<T: Copy, const N: usize>(hasher: &mut Hasher, values: &[T], bytes: fn(T) -> [u8; N]) {
+            let mut buffer = Vec::with_capacity(N * values.len().min(1 << 13));
+            for part in values.chunks(1 << 13) {
+                buffer.clear();
+                buffer.extend(part.iter().flat_map(|value| bytes(*value)));
+                hasher.update(&buffer);
+            }
+        }
+        match self {
+            Self::U32(v) | Self::IndexLists { values: v, .. } => numbers(hasher, v, u32::to_le_bytes),
+            Self::I32(v) => numbers(hasher, v, i32::to_le_bytes),
+            Self::I64(v) => numbers(hasher, v, i64::to_le_bytes),
+            Self::F32(v) | Self::Vectors { values: v, .. } => numbers(hasher, v, f32::to_le_bytes),
+            Self::F64(v) => numbers(hasher, v, f64::to_le_bytes),
+            Self::Text(v) => v.iter().for_each(|text| {
+                hasher.field(text);
+            }),
+            Self::Images { bytes, paths } => {
+                for (bytes, path) in bytes.iter().zip(paths) {
+                    hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+                    if bytes.is_empty() {
+                        hasher.field(path);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Its form in Arrow.
+    pub(super) fn into_arrow(self) -> Result<ArrayRef, arrow::error::ArrowError> {
+        let list = |child: ArrayRef, width: usize| -> Result<ArrayRef, arrow::error::ArrowError> {
+            let field = Arc::new(Field::new("element", child.data_type().clone(), false));
+            let width = i32::try_from(width)
+                .map_err(|_| arrow::error::ArrowError::InvalidArgumentError("a list of more than 2³¹ values".into()))?;
+            Ok(Arc::new(FixedSizeListArray::try_new(field, width, child, None)?))
+        };
+        Ok(match self {
+            Self::U32(v) => Arc::new(UInt32Array::from(v)),
+            Self::I32(v) => Arc::new(Int32Array::from(v)),
+            Self::I64(v) => Arc::new(Int64Array::from(v)),
+            Self::F32(v) => Arc::new(Float32Array::from(v)),
+            Self::F64(v) => Arc::new(Float64Array::from(v)),
+            Self::Text(v) => Arc::new(StringArray::from(v)),
+            Self::Vectors { width, values } => list(Arc::new(Float32Array::from(values)), width)?,
+            Self::IndexLists { width, values } => list(Arc::new(UInt32Array::from(values)), width)?,
+            Self::Images { bytes, paths } => {
+                let bytes: BinaryArray = bytes.iter().map(|b| (!b.is_empty()).then_some(b.as_slice())).collect();
+                let paths: StringArray = paths.iter().map(|p| (!p.is_empty()).then_some(p.as_str())).collect();
+                Arc::new(StructArray::try_new(image_fields(), vec![Arc::new(bytes), Arc::new(paths)], None::<NullBuffer>)?)
+            }
+        })
+    }
+
+    /// Its values from Arrow, with the type the schema promised.
+    pub(super) fn from_arrow(array: &ArrayRef, kind: ColumnKind) -> Result<Self, Unfit> {
+        if array.null_count() > 0 {
+            return Err(Unfit::Null((0..array.len()).find(|row| array.is_null(*row)).unwrap_or(0)));
+        }
+        let child = |width: usize| -> Result<ArrayRef, Unfit> {
+            let lists = array.as_fixed_size_list_opt().ok_or(Unfit::Kind)?;
+            // A sliced array keeps its whole child: cut it to our rows.
+            let start = usize::try_from(lists.value_offset_at(0)).map_err(|_| Unfit::Kind)?;
+            let values = lists.values().slice(start, lists.len() * width);
+            if values.null_count() > 0 {
+                let place = (0..values.len()).find(|place| values.is_null(*place)).unwrap_or(0);
+                return Err(Unfit::Null(place / width.max(1)));
+            }
+            Ok(values)
+        };
+        Ok(match kind {
+            ColumnKind::U32 => Self::U32(array.as_primitive_opt::<UInt32Type>().ok_or(Unfit::Kind)?.values().to_vec()),
+            ColumnKind::I32 => Self::I32(array.as_primitive_opt::<Int32Type>().ok_or(Unfit::Kind)?.values().to_vec()),
+            ColumnKind::I64 => Self::I64(array.as_primitive_opt::<Int64Type>().ok_or(Unfit::Kind)?.values().to_vec()),
+            ColumnKind::F32 => Self::F32(array.as_primitive_opt::<Float32Type>().ok_or(Unfit::Kind)?.values().to_vec()),
+            ColumnKind::F64 => Self::F64(array.as_primitive_opt::<Float64Type>().ok_or(Unfit::Kind)?.values().to_vec()),
+            ColumnKind::Text => Self::Text(texts(array).ok_or(Unfit::Kind)?),
+            ColumnKind::Vectors { width } => {
+                let values = child(width)?;
+                Self::Vectors { width, values: values.as_primitive_opt::<Float32Type>().ok_or(Unfit::Kind)?.values().to_vec() }
+            }
+            ColumnKind::IndexLists { width } => {
+                let values = child(width)?;
+                Self::IndexLists {
+                    width,
+                    values: values.as_primitive_opt::<UInt32Type>().ok_or(Unfit::Kind)?.values().to_vec(),
+                }
+            }
+            ColumnKind::Images => {
+                let parts = array.as_struct_opt().ok_or(Unfit::Kind)?;
+                let bytes = parts.column_by_name("bytes").and_then(blobs).ok_or(Unfit::Kind)?;
+                let paths = parts.column_by_name("path").and_then(texts).ok_or(Unfit::Kind)?;
+                Self::Images { bytes, paths }
+            }
+        })
+    }
+}
+
+/// Texts of any of Arrow's forms; missing ones are empty.
+pub(super) fn texts(array: &ArrayRef) -> Option<Vec<String>> {
+    let array = cast(array, &DataType::LargeUtf8).ok()?;
+    let array = array.as_string_opt::<i64>()?;
+    Some((0..array.len()).map(|row| if array.is_null(row) { String::new() } else { array.value(row).to_owned() }).collect())
+}
+
+/// Byte strings of any of Arrow's forms; missing ones are empty.
+pub(super) fn blobs(array: &ArrayRef) -> Option<Vec<Vec<u8>>> {
+    let array = cast(array, &DataType::LargeBinary).ok()?;
+    let array = array.as_binary_opt::<i64>()?;
+    Some((0..array.len()).map(|row| if array.is_null(row) { Vec::new() } else { array.value(row).to_vec() }).collect())
+}

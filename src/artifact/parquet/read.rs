@@ -1,0 +1,301 @@
+//! Tables from disk. Nothing in a file is believed before it was checked, and no file makes this panic.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+    RowSelector,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+
+use super::column::{Column, ColumnKind, Unfit};
+use super::guard::guarded;
+use super::write::CHUNK_ROWS;
+use crate::artifact::error::{ArtifactError, Result, shown};
+use crate::artifact::meta::Meta;
+use crate::base::fs::{self, At};
+
+/// A table of the house on disk.
+#[derive(Clone, Debug)]
+pub struct TableReader {
+    path: PathBuf,
+    footer: ArrowReaderMetadata,
+    schema: Vec<(String, ColumnKind)>,
+    meta: Meta,
+    rows: usize,
+    bytes: u64,
+}
+
+impl TableReader {
+    /// Opens a table and reads its footer. `artifact` is the kind it must hold.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or holds something else.
+    pub fn open(path: &Path, artifact: &'static str) -> Result<Self> {
+        let (footer, bytes) = footer(path)?;
+        let pairs = footer.metadata().file_metadata().key_value_metadata();
+        let entry = pairs.into_iter().flatten().find(|pair| pair.key == "kinset").and_then(|pair| pair.value.as_deref());
+        let Some(text) = entry else {
+            return Err(ArtifactError::NotOurs { path: shown(path), wanted: artifact });
+        };
+        let meta: Meta = serde_json::from_str(text).map_err(|e| ArtifactError::Json {
+            path: shown(path),
+            wanted: artifact,
+            detail: e.to_string(),
+        })?;
+        meta.check(path, artifact)?;
+        let rows = rows_of(path, &footer)?;
+        let fields = footer.schema().fields().iter();
+        let schema = fields.filter_map(|field| Some((field.name().clone(), ColumnKind::of(field)?))).collect();
+        Ok(Self { path: path.to_owned(), footer, schema, meta, rows, bytes })
+    }
+
+    /// The file, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many rows it has.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// What it says about itself.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Its columns, as far as they are of a kind the house knows.
+    pub fn schema(&self) -> &[(String, ColumnKind)] {
+        &self.schema
+    }
+
+    /// The kind of a column.
+    ///
+    /// # Errors
+    /// If it is missing or of a kind the house does not know.
+    pub fn kind(&self, column: &str) -> Result<ColumnKind> {
+        if let Some((_, kind)) = self.schema.iter().find(|(name, _)| name == column) {
+            return Ok(*kind);
+        }
+        let fields = self.footer.schema().fields();
+        Err(match fields.iter().find(|field| field.name() == column) {
+            Some(field) => ArtifactError::WrongType {
+                path: shown(&self.path),
+                column: column.into(),
+                found: field.data_type().to_string(),
+                wanted: "a type of kinset's tables".into(),
+            },
+            None => ArtifactError::NoColumn {
+                path: shown(&self.path),
+                column: column.into(),
+                found: fields.iter().map(|field| field.name().clone()).collect(),
+            },
+        })
+    }
+
+    /// The width of a column of vectors.
+    ///
+    /// # Errors
+    /// If it is missing or holds something else.
+    pub fn vector_width(&self, column: &str) -> Result<usize> {
+        match self.kind(column)? {
+            ColumnKind::Vectors { width } => Ok(width),
+            other => Err(self.wrong_type(column, other, "fixed-size lists of float32")),
+        }
+    }
+
+    /// The width of a column of row numbers.
+    ///
+    /// # Errors
+    /// If it is missing or holds something else.
+    pub fn list_width(&self, column: &str) -> Result<usize> {
+        match self.kind(column)? {
+            ColumnKind::IndexLists { width } => Ok(width),
+            other => Err(self.wrong_type(column, other, "fixed-size lists of uint32")),
+        }
+    }
+
+    fn wrong_type(&self, column: &str, found: ColumnKind, wanted: &str) -> ArtifactError {
+        let (path, column) = (shown(&self.path), column.to_owned());
+        ArtifactError::WrongType { path, column, found: found.to_string(), wanted: wanted.into() }
+    }
+
+    /// Checks that columns are there and of these kinds.
+    ///
+    /// # Errors
+    /// If one is missing or of another kind.
+    pub fn require(&self, columns: &[(&str, ColumnKind)]) -> Result<()> {
+        for (name, wanted) in columns {
+            let found = self.kind(name)?;
+            if found != *wanted {
+                return Err(self.wrong_type(name, found, &wanted.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// How many row groups it has.
+    pub fn groups(&self) -> usize {
+        self.footer.metadata().num_row_groups()
+    }
+
+    /// The rows of a row group.
+    pub fn group_rows(&self, group: usize) -> usize {
+        self.footer.metadata().row_groups().get(group).map_or(0, |g| usize::try_from(g.num_rows()).unwrap_or(0))
+    }
+
+    /// Some columns, all rows.
+    ///
+    /// # Errors
+    /// If a column is missing or the file is damaged.
+    pub fn read(&self, columns: &[&str]) -> Result<Vec<Column>> {
+        self.gather(self.batches(columns)?, columns, self.rows)
+    }
+
+    /// Some columns of one row group.
+    ///
+    /// # Errors
+    /// If a column is missing or the file is damaged.
+    pub fn read_group(&self, group: usize, columns: &[&str]) -> Result<Vec<Column>> {
+        let batches = self.start(columns, |builder| builder.with_row_groups(vec![group]))?;
+        self.gather(batches, columns, self.group_rows(group))
+    }
+
+    /// Some columns of a few rows that follow each other; only the pages they lie in are read.
+    ///
+    /// # Errors
+    /// If a column is missing or the file is damaged.
+    pub fn read_rows(&self, start: usize, count: usize, columns: &[&str]) -> Result<Vec<Column>> {
+        let selection = RowSelection::from(vec![RowSelector::skip(start), RowSelector::select(count)]);
+        let batches = self.start(columns, |builder| builder.with_row_selection(selection))?;
+        self.gather(batches, columns, count)
+    }
+
+    /// Some columns, in batches of a few thousand rows.
+    ///
+    /// # Errors
+    /// If a column is missing.
+    pub fn batches(&self, columns: &[&str]) -> Result<Batches> {
+        self.start(columns, |builder| builder)
+    }
+
+    fn start(
+        &self,
+        columns: &[&str],
+        narrow: impl FnOnce(ParquetRecordBatchReaderBuilder<File>) -> ParquetRecordBatchReaderBuilder<File>,
+    ) -> Result<Batches> {
+        let wanted = columns
+            .iter()
+            .map(|name| Ok(((*name).to_owned(), self.kind(name)?)))
+            .collect::<Result<Vec<(String, ColumnKind)>>>()?;
+        let roots = self.footer.schema().fields().iter().enumerate();
+        let roots = roots.filter(|(_, field)| columns.contains(&field.name().as_str())).map(|(place, _)| place);
+        let mask = ProjectionMask::roots(self.footer.parquet_schema(), roots);
+        // Pictures are large: a batch of them must stay small.
+        let images = wanted.iter().any(|(_, kind)| *kind == ColumnKind::Images);
+        let file = fs::open(&self.path)?;
+        let reader = guarded(&self.path, || {
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone());
+            narrow(builder.with_projection(mask).with_batch_size(if images { 256 } else { CHUNK_ROWS })).build()
+        })?;
+        Ok(Batches { path: self.path.clone(), reader: Some(reader), wanted })
+    }
+
+    fn gather(&self, batches: Batches, columns: &[&str], rows: usize) -> Result<Vec<Column>> {
+        let mut all = columns.iter().map(|name| Ok(self.kind(name)?.empty())).collect::<Result<Vec<_>>>()?;
+        // Nothing is compressed in our files, so their size bounds what they can hold; others grow as they are read.
+        let bytes = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+        all.iter_mut().for_each(|column| column.reserve(rows, bytes));
+        for batch in batches {
+            for (column, part) in all.iter_mut().zip(batch?) {
+                column.append(part);
+            }
+        }
+        for (column, name) in all.iter().zip(columns) {
+            if column.len() != rows {
+                let (path, found) = (shown(&self.path), column.len());
+                return Err(ArtifactError::Length { path, what: (*name).to_owned(), found, wanted: rows });
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Streams columns of a table.
+pub struct Batches {
+    path: PathBuf,
+    reader: Option<ParquetRecordBatchReader>,
+    wanted: Vec<(String, ColumnKind)>,
+}
+
+impl Batches {
+    fn convert(&self, batch: &RecordBatch) -> Result<Vec<Column>> {
+        let mut columns = Vec::with_capacity(self.wanted.len());
+        for (name, kind) in &self.wanted {
+            let path = || shown(&self.path);
+            let Some(array) = batch.column_by_name(name) else {
+                let found = batch.schema().fields().iter().map(|field| field.name().clone()).collect();
+                return Err(ArtifactError::NoColumn { path: path(), column: name.clone(), found });
+            };
+            let column = guarded(&self.path, || Ok::<_, ParquetError>(Column::from_arrow(array, *kind)))?;
+            columns.push(column.map_err(|unfit| match unfit {
+                Unfit::Null(row) => ArtifactError::Null { path: path(), column: name.clone(), row },
+                Unfit::Kind => ArtifactError::WrongType {
+                    path: path(),
+                    column: name.clone(),
+                    found: array.data_type().to_string(),
+                    wanted: kind.to_string(),
+                },
+            })?);
+        }
+        Ok(columns)
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Vec<Column>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Taken out, so that nothing is asked of a decoder that has failed once.
+        let mut reader = self.reader.take()?;
+        let batch = match guarded(&self.path, || reader.next().transpose()) {
+            Ok(batch) => batch?,
+            Err(e) => return Some(Err(e)),
+        };
+        let columns = self.convert(&batch);
+        if columns.is_ok() {
+            self.reader = Some(reader);
+        }
+        Some(columns)
+    }
+}
+
+/// The footer of any Parquet file, and the size of the file.
+pub(super) fn footer(path: &Path) -> Result<(ArrowReaderMetadata, u64)> {
+    let file = fs::open(path)?;
+    let bytes = file.metadata().at("look at", path)?.len();
+    // Without the page index a single picture would cost its whole row group.
+    let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
+    let footer = guarded(path, || ArrowReaderMetadata::load(&file, options))?;
+    Ok((footer, bytes))
+}
+
+/// The number of rows that the footer claims, if its parts agree.
+pub(super) fn rows_of(path: &Path, footer: &ArrowReaderMetadata) -> Result<usize> {
+    let claimed = footer.metadata().file_metadata().num_rows();
+    let groups = footer
+        .metadata()
+        .row_groups()
+        .iter()
+        .try_fold(0_i64, |sum, group| (group.num_rows() >= 0).then(|| sum.checked_add(group.num_rows())).flatten());
+    if groups != Some(claimed) || claimed > i64::from(u32::MAX) {
+        let detail = format!("the footer claims {claimed} rows, its row groups {}", groups.unwrap_or(-1));
+        return Err(ArtifactError::Damaged { path: shown(path), detail });
+    }
+    Ok(usize::try_from(claimed).unwrap_or(0))
+}

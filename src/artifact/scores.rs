@@ -1,0 +1,225 @@
+//! Scores: how well clusters agree with classes. Measured against labels, so no method may read them.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{ArtifactError, Result, shown};
+use super::meta::{read_json, write_json};
+use super::{Artifact, Draft, DraftFile, Stored};
+
+const FILE: &str = "scores.json";
+
+/// What was measured, under which protocol, in JSON. Not label-free:
+///
+/// ```compile_fail
+/// fn only_label_free<A: kinset::artifact::LabelFree>() {}
+/// only_label_free::<kinset::artifact::scores::Scores>();
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scores {
+    /// How it was measured.
+    pub protocol: Protocol,
+    /// The results, the main one first; k-means on the same images stands beside it.
+    pub rows: Vec<ScoreRow>,
+}
+
+/// How it was measured. Numbers of different protocols must not be compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Protocol {
+    /// The data set.
+    pub dataset: String,
+    /// The splits that training saw, without labels.
+    pub trained_on: Vec<String>,
+    /// The splits that were scored.
+    pub scored_on: Vec<String>,
+    /// How clusters were matched with classes: `hungarian`, `majority`.
+    pub matching: String,
+    /// The random seeds, if there were several runs.
+    pub seeds: Vec<u64>,
+}
+
+/// One result.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoreRow {
+    /// The stage, or the baseline.
+    pub name: String,
+    /// The split that was scored.
+    pub split: String,
+    /// Images with a known class, N.
+    pub images: usize,
+    /// Clusters, K.
+    pub clusters: usize,
+    /// Classes, C.
+    pub classes: usize,
+    /// Accuracy under the matching, 0–1.
+    pub acc: Option<f64>,
+    /// Normalized mutual information, 0–1.
+    pub nmi: Option<f64>,
+    /// Adjusted Rand index, up to 1.
+    pub ari: Option<f64>,
+    /// The share of images whose class is among the five most probable matched clusters, 0–1.
+    pub top5: Option<f64>,
+    /// Expected calibration error, 0–1.
+    pub ece: Option<f64>,
+    /// Accuracy if each cluster takes its most frequent class, 0–1: the measure where K > C.
+    pub majority: Option<f64>,
+    /// Accuracy of the nearest neighbors' vote on the features, 0–1.
+    pub knn: Option<f64>,
+    /// Pairs of cluster and class.
+    pub matching: Vec<(u32, u32)>,
+    /// `[C]`: the share of each class that was found, 0–1; nothing where the class has no image.
+    pub per_class: Vec<Option<f64>>,
+    /// `[C, K]`: images of a class (row) in a cluster (column).
+    pub confusion: Vec<Vec<u64>>,
+    /// `[K]`: images per cluster.
+    pub cluster_sizes: Vec<u64>,
+    /// What a reader should know.
+    pub notes: Vec<String>,
+}
+
+impl Artifact for Scores {
+    const KIND: &'static str = "scores";
+    const FILES: &'static [&'static str] = &[FILE];
+    const LABEL_FREE: bool = false;
+}
+
+impl Scores {
+    /// Writes `scores.json` into a folder.
+    ///
+    /// # Errors
+    /// If numbers are not finite or contradict each other, or the file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
+        let path = dir.join(FILE);
+        self.check(&path)?;
+        write_json(&path, Self::KIND, self)?;
+        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: None }]))
+    }
+
+    /// Reads scores.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or does not hold scores.
+    pub fn load(stored: &Stored<Self>) -> Result<Self> {
+        let path = stored.file(FILE);
+        let scores: Self = read_json(path, Self::KIND)?;
+        scores.check(path)?;
+        Ok(scores)
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        if self.rows.is_empty() {
+            return Err(ArtifactError::Empty { path: shown(path), what: "scores" });
+        }
+        for (place, row) in self.rows.iter().enumerate() {
+            row.check(path, place)?;
+        }
+        Ok(())
+    }
+}
+
+impl ScoreRow {
+    /// The named numbers of this result, for tables: `acc` … `knn`.
+    pub fn numbers(&self) -> [(&'static str, Option<f64>); 7] {
+        [
+            ("acc", self.acc),
+            ("nmi", self.nmi),
+            ("ari", self.ari),
+            ("top5", self.top5),
+            ("ece", self.ece),
+            ("majority", self.majority),
+            ("knn", self.knn),
+        ]
+    }
+
+    fn check(&self, path: &Path, place: usize) -> Result<()> {
+        let numbers = self.numbers().into_iter().chain(self.per_class.iter().map(|share| ("per_class", *share)));
+        for (column, value) in numbers {
+            let Some(value) = value else { continue };
+            if !value.is_finite() {
+                let (path, column) = (shown(path), column.to_owned());
+                return Err(ArtifactError::NotFinite { path, column, row: place, value: value.to_string() });
+            }
+            // The Rand index may fall below 0, but not far; all may miss 1 by rounding.
+            let low = if column == "ari" { -1.0 } else { 0.0 };
+            if !(low - 1e-9..=1.0 + 1e-9).contains(&value) {
+                return Err(super::rows::out_of_range(path, column, place, value, format!("a share from {low} to 1")));
+            }
+        }
+        let Self { clusters, classes, confusion, cluster_sizes, per_class, matching, .. } = self;
+        let contradiction = |what: String| {
+            Err(ArtifactError::Contradiction { path: shown(path), what: format!("result {place} (`{}`): {what}", self.name) })
+        };
+        if !confusion.is_empty() && (confusion.len() != *classes || confusion.iter().any(|row| row.len() != *clusters)) {
+            return contradiction(format!("the confusion matrix is not {classes} classes × {clusters} clusters"));
+        }
+        if !cluster_sizes.is_empty() && cluster_sizes.len() != *clusters {
+            return contradiction(format!("{} cluster sizes for {clusters} clusters", cluster_sizes.len()));
+        }
+        if !per_class.is_empty() && per_class.len() != *classes {
+            return contradiction(format!("{} class accuracies for {classes} classes", per_class.len()));
+        }
+        match matching.iter().find(|(cluster, class)| *cluster as usize >= *clusters || *class as usize >= *classes) {
+            Some((cluster, class)) => contradiction(format!("cluster {cluster} is matched with class {class}")),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::testing::stored;
+
+    fn scores() -> Scores {
+        Scores {
+            protocol: Protocol {
+                dataset: "digits".into(),
+                trained_on: vec!["train".into()],
+                scored_on: vec!["test".into()],
+                matching: "hungarian".into(),
+                seeds: vec![1],
+            },
+            rows: vec![ScoreRow {
+                name: "cluster".into(),
+                split: "test".into(),
+                images: 4,
+                clusters: 2,
+                classes: 2,
+                acc: Some(0.75),
+                nmi: Some(0.1 + 0.2),
+                ari: Some(-0.125),
+                matching: vec![(0, 1), (1, 0)],
+                per_class: vec![Some(1.0), None],
+                confusion: vec![vec![0, 3], vec![0, 1]],
+                cluster_sizes: vec![0, 4],
+                ..ScoreRow::default()
+            }],
+        }
+    }
+
+    #[test]
+    fn scores_come_back_bit_for_bit() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Scores::load(&stored(&scores().save(dir.path()).unwrap())).unwrap(), scores());
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let refuse = |change: fn(&mut ScoreRow)| {
+            let mut scores = scores();
+            change(&mut scores.rows[0]);
+            scores.save(dir.path()).unwrap_err().to_string()
+        };
+        assert!(refuse(|row| row.nmi = Some(f64::NAN)).contains("`nmi`"));
+        assert!(refuse(|row| row.acc = Some(75.0)).contains("a share from 0 to 1"));
+        assert!(refuse(|row| row.clusters = 3).contains("2 classes × 3 clusters"));
+        assert!(refuse(|row| row.matching = vec![(0, 2)]).contains("matched with class 2"));
+        let empty = Scores { rows: vec![], ..scores() };
+        assert!(matches!(empty.save(dir.path()).unwrap_err(), ArtifactError::Empty { .. }));
+    }
+}
