@@ -4,5 +4,21 @@
 //!
 //! Not here: what the networks look like (`model`), formulas that are not hot (`math`).
 
-pub mod neighbors;
+#[cfg(test)]
+mod check;
+mod conv;
+mod elementwise;
+mod error;
+mod graph;
+mod norm;
 pub mod product;
+pub mod neighbors;
+mod pool;
+mod simd;
+mod tile;
+
+pub use conv::conv2d;
+pub use elementwise::{add, add_relu, relu};
+pub use error::KernelError;
+pub use norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};
+pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};

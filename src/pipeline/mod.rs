@@ -8,9 +8,14 @@
 
 pub mod catalog;
 pub mod document;
+pub mod error;
+pub mod event;
 #[cfg(test)]
 mod fake;
 pub mod fault;
 pub mod graph;
+pub mod registry;
+pub mod run;
 pub mod settings;
 pub mod spec;
+pub mod state;
