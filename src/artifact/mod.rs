@@ -4,7 +4,13 @@
 //!
 //! Not here: where files lie (`store`), raw data in the formats of the field (`dataset`).
 
+pub mod encoder;
+pub mod error;
+pub mod meta;
 pub mod pixels;
+
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,353 @@
+//! What can be wrong with an artifact's files.
+
+use std::fmt;
+use std::path::Path;
+
+use crate::base::fs::FileError;
+use crate::base::hint::{Exit, Fault};
+
+/// The result of reading or writing an artifact.
+pub type Result<T> = std::result::Result<T, ArtifactError>;
+
+/// An artifact's file that cannot be read, written or believed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArtifactError {
+    /// The file system refused.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file is truncated, or its bytes were changed.
+    #[error("`{path}` is damaged: {detail}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What the decoder said.
+        detail: String,
+    },
+    /// A table could not be encoded.
+    #[error("cannot write `{path}`: {detail}")]
+    Encode {
+        /// The file.
+        path: String,
+        /// What the encoder said.
+        detail: String,
+    },
+    /// A Parquet file that kinset did not write.
+    #[error("`{path}` has no `kinset` metadata, so it is not a table of `{wanted}`")]
+    NotOurs {
+        /// The file.
+        path: String,
+        /// The kind of artifact that was expected.
+        wanted: &'static str,
+    },
+    /// The file holds another kind of artifact.
+    #[error("`{path}` holds `{found}`, not `{wanted}`")]
+    WrongKind {
+        /// The file.
+        path: String,
+        /// The kind it names.
+        found: String,
+        /// The kind that was expected.
+        wanted: &'static str,
+    },
+    /// The file was written by a newer kinset, or by one too old.
+    #[error("`{path}` has format {found}; this kinset reads format {known}")]
+    WrongFormat {
+        /// The file.
+        path: String,
+        /// Its format number.
+        found: u64,
+        /// Ours.
+        known: u64,
+    },
+    /// Metadata that lack a field, or whose field is of another type.
+    #[error("`{path}` has no usable metadata field `{field}`: {wanted} was expected, found {found}")]
+    MetaField {
+        /// The file.
+        path: String,
+        /// The field in the JSON under the key `kinset`.
+        field: String,
+        /// What fits.
+        wanted: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// A column is missing.
+    #[error("`{path}` has no column `{column}`; its columns are {}", Listed(found))]
+    NoColumn {
+        /// The file.
+        path: String,
+        /// The column that was looked for.
+        column: String,
+        /// The columns there are.
+        found: Vec<String>,
+    },
+    /// A column has another type.
+    #[error("column `{column}` of `{path}` is {found}; {wanted} was expected")]
+    WrongType {
+        /// The file.
+        path: String,
+        /// The column.
+        column: String,
+        /// Its type.
+        found: String,
+        /// The type that fits.
+        wanted: String,
+    },
+    /// A cell is empty where a value must be.
+    #[error("column `{column}` of `{path}` has no value in row {row}")]
+    Null {
+        /// The file.
+        path: String,
+        /// The column.
+        column: String,
+        /// The row, from 0.
+        row: usize,
+    },
+    /// Columns of one table differ in length, or a table does not have the rows it should have.
+    #[error("`{what}` of `{path}` has {found} values where {wanted} were expected")]
+    Length {
+        /// The file.
+        path: String,
+        /// The column or file part.
+        what: String,
+        /// How many there are.
+        found: usize,
+        /// How many fit.
+        wanted: usize,
+    },
+    /// A table without rows.
+    #[error("`{path}` holds no {what}")]
+    Empty {
+        /// The file.
+        path: String,
+        /// What should be there: `images`.
+        what: &'static str,
+    },
+    /// More rows than row numbers (32 bits).
+    #[error("`{path}` would have more than {limit} rows")]
+    TooManyRows {
+        /// The file.
+        path: String,
+        /// The most a table may have.
+        limit: u64,
+    },
+    /// A number that is infinite or not a number.
+    #[error("column `{column}` of `{path}` holds `{value}` in row {row}; finite numbers were expected")]
+    NotFinite {
+        /// The file.
+        path: String,
+        /// The column.
+        column: String,
+        /// The row, from 0.
+        row: usize,
+        /// The value, as text.
+        value: String,
+    },
+    /// A value that nothing fits to: a neighbor that is no row, a probability above 1.
+    #[error("column `{column}` of `{path}` holds `{value}` in row {row}; {wanted} was expected")]
+    OutOfRange {
+        /// The file.
+        path: String,
+        /// The column.
+        column: String,
+        /// The row, from 0.
+        row: usize,
+        /// The value, as text.
+        value: String,
+        /// What fits.
+        wanted: String,
+    },
+    /// One name for two images.
+    #[error("`{path}` has the id `{id}` twice, in rows {first} and {second}")]
+    DuplicateId {
+        /// The file.
+        path: String,
+        /// The id.
+        id: String,
+        /// The row it is first in.
+        first: usize,
+        /// The row it is in again.
+        second: usize,
+    },
+    /// A picture that cannot be decoded.
+    #[error("image `{name}` cannot be decoded: {detail}")]
+    Picture {
+        /// Its path or id.
+        name: String,
+        /// What the decoder said.
+        detail: String,
+    },
+    /// A picture that was left outside the table and is not the same any more.
+    #[error("image `{path}` was changed since it was taken in as `{id}`")]
+    ChangedPicture {
+        /// The file.
+        path: String,
+        /// The id its old content had.
+        id: String,
+    },
+    /// A JSON file that does not say what it should.
+    #[error("`{path}` is not the JSON of a `{wanted}`: {detail}")]
+    Json {
+        /// The file.
+        path: String,
+        /// The kind of artifact that was expected.
+        wanted: &'static str,
+        /// What the parser said, with line and column.
+        detail: String,
+    },
+    /// Tensors whose names are not those the card lists.
+    #[error(
+        "`{path}` does not hold the tensors its card lists: missing {}, unexpected {}",
+        Listed(missing),
+        Listed(unexpected)
+    )]
+    TensorNames {
+        /// The file of tensors.
+        path: String,
+        /// Listed, not there.
+        missing: Vec<String>,
+        /// There, not listed.
+        unexpected: Vec<String>,
+    },
+    /// A tensor of another number type.
+    #[error("tensor `{name}` of `{path}` holds {found}; F32 was expected")]
+    TensorType {
+        /// The file.
+        path: String,
+        /// The tensor.
+        name: String,
+        /// Its number type.
+        found: String,
+    },
+    /// Settings that contradict each other.
+    #[error("`{path}`: {what}")]
+    Contradiction {
+        /// The file.
+        path: String,
+        /// Which ones, with their values.
+        what: String,
+    },
+}
+
+/// Names, at most eight of them.
+struct Listed<'a>(&'a [String]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        for (i, name) in self.0.iter().take(8).enumerate() {
+            write!(f, "{}`{name}`", if i == 0 { "" } else { ", " })?;
+        }
+        match self.0.len().saturating_sub(8) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// The path of a file, for messages.
+pub(super) fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+impl Fault for ArtifactError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::File(e) => e.code(),
+            Self::Damaged { .. } => "artifact::damaged",
+            Self::Encode { .. } => "artifact::not-encodable",
+            Self::NotOurs { .. } => "artifact::not-ours",
+            Self::WrongKind { .. } => "artifact::wrong-kind",
+            Self::WrongFormat { .. } => "artifact::wrong-format",
+            Self::MetaField { .. } => "artifact::metadata",
+            Self::NoColumn { .. } => "artifact::no-column",
+            Self::WrongType { .. } => "artifact::wrong-type",
+            Self::Null { .. } => "artifact::null",
+            Self::Length { .. } => "artifact::length",
+            Self::Empty { .. } => "artifact::empty",
+            Self::TooManyRows { .. } => "artifact::too-many-rows",
+            Self::NotFinite { .. } => "artifact::not-finite",
+            Self::OutOfRange { .. } => "artifact::out-of-range",
+            Self::DuplicateId { .. } => "artifact::duplicate-id",
+            Self::Picture { .. } => "artifact::picture",
+            Self::ChangedPicture { .. } => "artifact::picture-changed",
+            Self::Json { .. } => "artifact::json",
+            Self::TensorNames { .. } => "artifact::tensor-names",
+            Self::TensorType { .. } => "artifact::tensor-type",
+            Self::Contradiction { .. } => "artifact::contradiction",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::File(e) => return e.hint(),
+            Self::Damaged { .. } => {
+                "`kinset verify --repair` drops damaged results from the store, and the next run makes them again; a file of your \
+                 own must be fetched or exported again"
+            }
+            Self::Encode { .. } => "please report this: kinset built a table it cannot write",
+            Self::NotOurs { .. } => "`kinset inspect FILE` shows what a Parquet file holds",
+            Self::WrongKind { .. } => "name the stage or file that yields the expected kind",
+            Self::WrongFormat { found, known, .. } if found > known => "update kinset, or run the stage again with this one",
+            Self::WrongFormat { .. } => "run the stage again: its format is no longer read",
+            Self::MetaField { .. }
+            | Self::NoColumn { .. }
+            | Self::WrongType { .. }
+            | Self::Null { .. }
+            | Self::Length { .. }
+            | Self::DuplicateId { .. } => {
+                "was the table edited by another tool? run the stage again, or keep all columns, types and metadata"
+            }
+            Self::Empty { .. } => "check the source's `root`, `split` and `limit`: nothing was selected",
+            Self::TooManyRows { .. } => "split the source, or set `limit`",
+            Self::NotFinite { .. } => {
+                "training diverged or the encoder is broken: lower `learning_rate`, then run the stage again"
+            }
+            Self::OutOfRange { .. } | Self::Contradiction { .. } => {
+                "run the stage that wrote it again; if it comes back, please report it"
+            }
+            Self::Picture { .. } => "remove the file or fetch it again; PNG, JPEG and WebP are read",
+            Self::ChangedPicture { .. } => "run again so that it is taken in anew, or set `pack = true` to keep copies",
+            Self::Json { .. } | Self::TensorNames { .. } | Self::TensorType { .. } => {
+                "the two files of a network belong together: copy both, unchanged"
+            }
+        };
+        Some(text.to_owned())
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::File(e) => e.exit(),
+            Self::Encode { .. } => Exit::Bug,
+            Self::NotFinite { .. } => Exit::Run,
+            _ => Exit::Data,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_file_column_and_fix() {
+        let error = ArtifactError::NoColumn {
+            path: "a/features.parquet".into(),
+            column: "embedding".into(),
+            found: vec!["id".into(), "row".into()],
+        };
+        assert_eq!(error.to_string(), "`a/features.parquet` has no column `embedding`; its columns are `id`, `row`");
+        assert!(error.hint().is_some());
+        assert_eq!((error.code(), error.exit()), ("artifact::no-column", Exit::Data));
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let names: Vec<String> = (0..11).map(|i| format!("w{i}")).collect();
+        assert!(Listed(&names).to_string().ends_with("`w7` and 3 more"));
+        assert_eq!(Listed(&[]).to_string(), "none");
+    }
+}

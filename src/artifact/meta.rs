@@ -1,0 +1,140 @@
+//! What a file says about itself: one JSON object, the same in Parquet metadata and in the house's JSON files.
+//!
+//! In Parquet it stands under the key `kinset`. It has two halves. `fields` is content: dimension, metric, class names; it is
+//! part of the logical digest. `about` is provenance: source, stage, seed; it is for readers and is *not* part of the digest, or
+//! every rename upstream would run everything downstream again. No clock, no host, no path in either.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::{ArtifactError, Result, shown};
+use crate::base::fs;
+
+/// The number of the format of all artifacts. Raise it when an older kinset could not read, or would misread, what is written.
+pub const FORMAT: u64 = 1;
+
+/// JSON files are small: this is a guard against a file that is not what it claims to be.
+const LARGEST_JSON: u64 = 1 << 28;
+
+/// What a table says about itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meta {
+    /// The kind of artifact.
+    pub artifact: String,
+    /// The format it was written in.
+    pub format: u64,
+    /// Content: part of the digest.
+    pub fields: BTreeMap<String, Value>,
+    /// Provenance: not part of the digest.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub about: BTreeMap<String, Value>,
+}
+
+impl Meta {
+    /// Metadata of a kind of artifact, in today's format.
+    pub fn new(artifact: &str) -> Self {
+        Self { artifact: artifact.into(), format: FORMAT, fields: BTreeMap::new(), about: BTreeMap::new() }
+    }
+
+    /// Adds a field of content.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.fields.insert(field.into(), value.into());
+        self
+    }
+
+    /// Adds a field of provenance.
+    #[must_use]
+    pub fn about(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.about.insert(field.into(), value.into());
+        self
+    }
+
+    /// A field of content as a Rust value.
+    ///
+    /// # Errors
+    /// If it is missing or of another type. `wanted` says in words what fits.
+    pub fn get<T: DeserializeOwned>(&self, path: &Path, field: &str, wanted: &'static str) -> Result<T> {
+        let value = self.fields.get(field);
+        value.and_then(|value| T::deserialize(value).ok()).ok_or_else(|| ArtifactError::MetaField {
+            path: shown(path),
+            field: field.into(),
+            wanted,
+            found: value.map_or("nothing".into(), |value| format!("`{value}`")),
+        })
+    }
+
+    /// Compares kind and format with what is expected.
+    pub(super) fn check(&self, path: &Path, wanted: &'static str) -> Result<()> {
+        check_head(path, &self.artifact, self.format, wanted)
+    }
+}
+
+fn check_head(path: &Path, artifact: &str, format: u64, wanted: &'static str) -> Result<()> {
+    if artifact != wanted {
+        return Err(ArtifactError::WrongKind { path: shown(path), found: artifact.into(), wanted });
+    }
+    if format != FORMAT {
+        return Err(ArtifactError::WrongFormat { path: shown(path), found: format, known: FORMAT });
+    }
+    Ok(())
+}
+
+/// A JSON file of the house: what it is, and its content.
+#[derive(Serialize)]
+struct Sheet<'a, T> {
+    artifact: &'a str,
+    format: u64,
+    content: &'a T,
+}
+
+/// Only its head, which is judged before the content, so that a newer file is called new and not malformed.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    artifact: String,
+    format: u64,
+    #[serde(rename = "content")]
+    _content: IgnoredAny,
+}
+
+/// All of it, read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Whole<T> {
+    #[serde(rename = "artifact")]
+    _artifact: IgnoredAny,
+    #[serde(rename = "format")]
+    _format: IgnoredAny,
+    content: T,
+}
+
+/// Writes a JSON artifact: fields in the order of the type, two spaces, a final newline. Equal content gives equal bytes.
+///
+/// # Errors
+/// If the file cannot be written.
+pub(super) fn write_json<T: Serialize>(path: &Path, artifact: &'static str, content: &T) -> Result<()> {
+    let sheet = Sheet { artifact, format: FORMAT, content };
+    let mut text =
+        serde_json::to_vec_pretty(&sheet).map_err(|e| ArtifactError::Encode { path: shown(path), detail: e.to_string() })?;
+    text.push(b'\n');
+    Ok(fs::write_atomic(path, &text)?)
+}
+
+/// Reads a JSON artifact.
+///
+/// # Errors
+/// If the file cannot be read, is of another kind or format, or has fields too few or too many.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path, artifact: &'static str) -> Result<T> {
+    let failed = |e: serde_json::Error| ArtifactError::Json { path: shown(path), wanted: artifact, detail: e.to_string() };
+    let bytes = fs::read_at_most(path, LARGEST_JSON)?;
+    let head: Head = serde_json::from_slice(&bytes).map_err(failed)?;
+    check_head(path, &head.artifact, head.format, artifact)?;
+    let whole: Whole<T> = serde_json::from_slice(&bytes).map_err(failed)?;
+    Ok(whole.content)
+}
