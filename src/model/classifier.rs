@@ -4,11 +4,12 @@ use candle_core::{D, Device, Tensor};
 
 use super::encoder::EncoderNet;
 use super::error::{ModelError, Result};
-use super::head::{Linear, unit_rows};
+use super::head::Linear;
 use super::init::Init;
 use super::norm::Mode;
+use super::ops::l2_normalize;
 use super::params::{Builder, Params};
-use crate::artifact::encoder::{ClassifierCard, ClassifierKind, EncoderCard, Normalization, Tensors};
+use crate::artifact::encoder::{ClassifierCard, EncoderCard, HeadKind, Normalization, Tensors, Weights};
 use crate::base::seed::Seed;
 
 /// The most clusters that are believed.
@@ -38,13 +39,13 @@ pub struct HeadChoice {
 struct Shape {
     clusters: usize,
     heads: usize,
-    kind: ClassifierKind,
+    kind: HeadKind,
     normalize: bool,
 }
 
 /// An encoder and H heads of K clusters each.
 ///
-/// Tensor names: those of the backbone, then `cluster_head.{h}.weight` `[K, D]` and `.bias` `[K]`.
+/// Tensor names: those of the backbone, then `cluster_head.{h}.weight` `[K, D]` and `.bias` `[K]`, or `centroids` `[K, D]`.
 #[derive(Clone, Debug)]
 pub struct ClassifierNet {
     encoder: EncoderNet,
@@ -59,7 +60,7 @@ impl ClassifierNet {
     /// # Errors
     /// [`ModelError::Architecture`] for fewer than 2 clusters or no head.
     pub fn init(encoder: &EncoderNet, clusters: usize, heads: usize, seed: Seed, device: &Device) -> Result<Self> {
-        let shape = Shape { clusters, heads, kind: ClassifierKind::Linear, normalize: false };
+        let shape = Shape { clusters, heads, kind: HeadKind::Linear, normalize: false };
         Self::build(encoder.without_projection()?, shape, Builder::fresh(seed, device))
     }
 
@@ -70,20 +71,15 @@ impl ClassifierNet {
     ///
     /// # Errors
     /// [`ModelError::Input`] if the numbers are not rows of D, [`ModelError::NotFinite`].
-    pub fn from_centroids(
-        encoder: &EncoderNet,
-        centroids: &[f32],
-        normalize_features: bool,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn from_centroids(encoder: &EncoderNet, centroids: &[f32], normalize_features: bool, device: &Device) -> Result<Self> {
         let clusters = centroids.len() / encoder.dim();
         if clusters * encoder.dim() != centroids.len() {
             let wanted = format!("centroids of {} features", encoder.dim());
             return Err(ModelError::Input { wanted, found: vec![centroids.len()] });
         }
-        let mut tensors = Tensors::new();
-        tensors.insert("cluster_head.0.weight", vec![clusters, encoder.dim()], centroids.to_vec());
-        let shape = Shape { clusters, heads: 1, kind: ClassifierKind::Centroids, normalize: normalize_features };
+        let mut tensors = Tensors::default();
+        tensors.insert("centroids", vec![clusters, encoder.dim()], centroids.to_vec());
+        let shape = Shape { clusters, heads: 1, kind: HeadKind::Centroids, normalize: normalize_features };
         Self::build(encoder.without_projection()?, shape, Builder::restored(&tensors, device)?)
     }
 
@@ -92,10 +88,10 @@ impl ClassifierNet {
     /// # Errors
     /// As [`EncoderNet::from_tensors`].
     pub fn from_tensors(card: &ClassifierCard, tensors: &Tensors, device: &Device) -> Result<Self> {
-        let (mut body, mut top) = (Tensors::new(), Tensors::new());
-        for (name, shape, values) in tensors.iter() {
-            let part = if name.starts_with("backbone.") { &mut body } else { &mut top };
-            part.insert(name, shape.to_vec(), values.to_vec());
+        let (mut body, mut top) = (Tensors::default(), Tensors::default());
+        for (name, Weights { shape, values }) in tensors.iter() {
+            let part = if is_head(name) { &mut top } else { &mut body };
+            part.insert(name, shape.clone(), values.clone());
         }
         let mut encoder = card.encoder.clone();
         encoder.architecture.projection = None;
@@ -143,7 +139,7 @@ impl ClassifierNet {
 
     /// The numbers of its heads alone, shared: what head-only training moves.
     pub fn head_params(&self) -> Params {
-        self.params.subset(|name| name.starts_with("cluster_head."))
+        self.params.subset(is_head)
     }
 
     /// K.
@@ -202,7 +198,7 @@ impl ClassifierNet {
     /// # Errors
     /// [`ModelError::Head`] if there is no such head.
     pub fn logits(&self, head: usize, features: &Tensor) -> Result<Tensor> {
-        let features = if self.shape.normalize { unit_rows(features)? } else { features.clone() };
+        let features = if self.shape.normalize { l2_normalize(features)? } else { features.clone() };
         match self.check(head)? {
             Head::Linear(linear) => linear.forward(&features),
             Head::Centroids(centroids) => {
@@ -221,7 +217,12 @@ impl ClassifierNet {
     pub fn keep_head(&self, head: usize) -> Result<Self> {
         self.check(head)?;
         let prefix = format!("cluster_head.{head}.");
-        let top = self.params.renamed(|name| name.strip_prefix(&prefix).map(|rest| format!("cluster_head.0.{rest}")));
+        let top = match self.shape.kind {
+            HeadKind::Linear => {
+                self.params.renamed(|name| name.strip_prefix(&prefix).map(|rest| format!("cluster_head.0.{rest}")))
+            }
+            HeadKind::Centroids => self.head_params(),
+        };
         Self::build(self.encoder.clone(), Shape { heads: 1, ..self.shape }, Builder::shared(&top, true))
     }
 
@@ -265,16 +266,21 @@ fn build_heads(shape: Shape, features: usize, mut builder: Builder) -> Result<(V
     if !(1..=MOST_HEADS).contains(&shape.heads) {
         return wrong("heads", shape.heads, format!("1 to {MOST_HEADS}"));
     }
-    let mut heads = Vec::new();
-    for head in 0..shape.heads {
-        let name = format!("cluster_head.{head}");
-        heads.push(match shape.kind {
-            ClassifierKind::Linear => Head::Linear(Linear::build(&mut builder, &name, features, shape.clusters)?),
-            ClassifierKind::Centroids => {
-                let size = [shape.clusters, features];
-                Head::Centroids(builder.within(&name, |b| b.parameter("weight", &size, Init::Zeros))?)
-            }
-        });
-    }
+    let heads = match shape.kind {
+        HeadKind::Linear => (0..shape.heads)
+            .map(|head| {
+                let name = format!("cluster_head.{head}");
+                Ok(Head::Linear(Linear::build(&mut builder, &name, features, shape.clusters)?))
+            })
+            .collect::<Result<_>>()?,
+        HeadKind::Centroids if shape.heads != 1 => return wrong("heads", shape.heads, "centroids are one head".into()),
+        HeadKind::Centroids => {
+            vec![Head::Centroids(builder.parameter("centroids", &[shape.clusters, features], Init::Zeros)?)]
+        }
+    };
     Ok((heads, builder.finish()?))
+}
+
+fn is_head(name: &str) -> bool {
+    name == "centroids" || name.starts_with("cluster_head.")
 }

@@ -85,6 +85,7 @@ fn layout(architecture: &Architecture) -> Option<Layout> {
     let of = |blocks: &'static [usize], bottleneck| Some(Layout { stem, channels, width, blocks, bottleneck });
     match architecture.backbone {
         Backbone::Resnet18 => of(&[2, 2, 2, 2], false),
+        Backbone::Resnet34 => of(&[3, 4, 6, 3], false),
         Backbone::Resnet50 => of(&[3, 4, 6, 3], true),
         Backbone::ResnetTiny => of(&[1, 1, 1], false),
         Backbone::Pixels => None,

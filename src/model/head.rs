@@ -1,10 +1,10 @@
 //! What sits on top of the features: projections for contrast, heads for clusters.
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 use super::error::Result;
 use super::init::Init;
-use super::ops;
+use super::ops::{l2_normalize, relu};
 use super::params::Builder;
 use crate::artifact::encoder::{Projection, ProjectionKind};
 
@@ -17,11 +17,14 @@ pub(super) struct Linear {
 
 impl Linear {
     pub(super) fn build(b: &mut Builder, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
-        b.within(name, |b| {
-            Ok(Self {
-                weight: b.parameter("weight", &[outputs, inputs], Init::Linear { inputs })?,
-                bias: b.parameter("bias", &[outputs], Init::Linear { inputs })?,
-            })
+        b.within(name, |b| Self::build_here(b, inputs, outputs))
+    }
+
+    /// Without a name of its own: the linear layer *is* the part it belongs to.
+    fn build_here(b: &mut Builder, inputs: usize, outputs: usize) -> Result<Self> {
+        Ok(Self {
+            weight: b.parameter("weight", &[outputs, inputs], Init::Linear { inputs })?,
+            bias: b.parameter("bias", &[outputs], Init::Linear { inputs })?,
         })
     }
 
@@ -45,7 +48,7 @@ impl ProjectionHead {
             ProjectionKind::Mlp => {
                 vec![Linear::build(b, "0", features, features)?, Linear::build(b, "2", features, projection.dim)?]
             }
-            ProjectionKind::Linear => vec![Linear::build_bare(b, features, projection.dim)?],
+            ProjectionKind::Linear => vec![Linear::build_here(b, features, projection.dim)?],
         };
         Ok(Self { layers })
     }
@@ -55,50 +58,8 @@ impl ProjectionHead {
     pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor> {
         let mut y = features.clone();
         for (i, layer) in self.layers.iter().enumerate() {
-            y = layer.forward(&if i > 0 { ops::relu(&y)? } else { y })?;
+            y = layer.forward(&if i > 0 { relu(&y)? } else { y })?;
         }
-        unit_rows(&y)
-    }
-}
-
-impl Linear {
-    /// A linear layer that *is* the head, so its tensors carry no number.
-    fn build_bare(b: &mut Builder, inputs: usize, outputs: usize) -> Result<Self> {
-        Ok(Self {
-            weight: b.parameter("weight", &[outputs, inputs], Init::Linear { inputs })?,
-            bias: b.parameter("bias", &[outputs], Init::Linear { inputs })?,
-        })
-    }
-}
-
-/// Rows brought to unit length; rows shorter than 1e-12 are divided by 1e-12 instead.
-///
-/// # Shapes
-/// `x`: `[B, D]`. Returns the same.
-///
-/// # Errors
-/// If the device fails.
-pub fn unit_rows(x: &Tensor) -> Result<Tensor> {
-    // The floor goes under the root: a root has no gradient at 0.
-    let length = x.sqr()?.sum_keepdim(D::Minus1)?.maximum(1e-24)?.sqrt()?;
-    Ok(x.broadcast_div(&length)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::{Device, Var};
-
-    use super::*;
-
-    #[test]
-    fn rows_get_unit_length_and_zero_rows_stay_zero_with_a_finite_gradient() {
-        let x = Var::new(&[[3_f32, 4.0], [0.0, 0.0]], &Device::Cpu).unwrap();
-        let y = unit_rows(x.as_tensor()).unwrap();
-        let rows = y.to_vec2::<f32>().unwrap();
-        assert!((rows[0][0] - 0.6).abs() < 1e-6 && (rows[0][1] - 0.8).abs() < 1e-6);
-        assert_eq!(rows[1], [0.0, 0.0]);
-        let grads = y.sum_all().unwrap().backward().unwrap();
-        let gradient = grads.get(x.as_tensor()).unwrap().to_vec2::<f32>().unwrap();
-        assert!(gradient.iter().flatten().all(|g| g.is_finite()), "{gradient:?}");
+        Ok(l2_normalize(&y)?)
     }
 }

@@ -19,6 +19,5 @@ mod resnet;
 pub use classifier::{ClassifierNet, HeadChoice};
 pub use encoder::{EncoderNet, architecture};
 pub use error::{Mismatch, ModelError, Result};
-pub use head::unit_rows;
 pub use norm::Mode;
 pub use params::{Params, Role};

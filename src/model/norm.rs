@@ -4,7 +4,7 @@ use candle_core::{Tensor, Var};
 
 use super::error::{ModelError, Result};
 use super::init::Init;
-use super::ops;
+use super::ops::{After, batch_norm, batch_norm_eval};
 use super::params::Builder;
 
 /// Whose statistics batch norm uses.
@@ -45,16 +45,29 @@ impl BatchNorm {
         })
     }
 
-    /// Normalises, then takes the positive part if `relu`.
-    pub(super) fn forward(&self, x: &Tensor, mode: Mode, relu: bool) -> Result<Tensor> {
-        let train = mode == Mode::Train;
-        if train && x.elem_count() <= self.weight.elem_count() {
+    /// Normalises, then does what `after` says.
+    pub(super) fn forward(&self, x: &Tensor, mode: Mode, after: After) -> Result<Tensor> {
+        if mode == Mode::Eval {
+            let (mean, variance) = (self.mean.as_detached_tensor(), self.variance.as_detached_tensor());
+            return Ok(batch_norm_eval(x, &self.weight, &self.bias, &mean, &variance, EPSILON, after)?);
+        }
+        let normal = batch_norm(x, &self.weight, &self.bias, EPSILON, after)?;
+        if normal.count < 2 {
             return Err(ModelError::Input {
                 wanted: "more than one value per channel to take batch statistics from".into(),
                 found: x.dims().to_vec(),
             });
         }
-        let running = (&self.mean, &self.variance);
-        Ok(ops::batch_norm(x, &self.weight, &self.bias, running, train, MOMENTUM, EPSILON, relu)?)
+        let unbiased = normal.count as f64 / (normal.count - 1) as f64;
+        blend(&self.mean, &normal.mean, 1.0)?;
+        blend(&self.variance, &normal.variance, unbiased)?;
+        Ok(normal.output)
     }
+}
+
+/// Moves a running statistic towards `scale` times that of the batch.
+fn blend(running: &Var, batch: &Tensor, scale: f64) -> Result<()> {
+    let kept = (running.as_detached_tensor() * (1.0 - MOMENTUM))?;
+    running.set(&(kept + (batch * (MOMENTUM * scale))?)?)?;
+    Ok(())
 }

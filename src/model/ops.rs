@@ -1,48 +1,71 @@
 //! Stand-ins for the operations of `kernel`, made of candle's own, until those are there.
 
-use candle_core::{Result, Tensor, Var};
+use candle_core::{D, Result, Tensor};
+
+pub(super) enum After<'a> {
+    Nothing,
+    Relu,
+    AddRelu(&'a Tensor),
+}
+
+pub(super) struct BatchNorm {
+    pub(super) output: Tensor,
+    pub(super) mean: Tensor,
+    pub(super) variance: Tensor,
+    pub(super) count: usize,
+}
 
 pub(super) fn conv2d(x: &Tensor, weight: &Tensor, stride: usize, padding: usize) -> Result<Tensor> {
     x.conv2d(weight, padding, stride, 1, 1)
 }
 
-#[expect(clippy::too_many_arguments, reason = "a stand-in")]
-pub(super) fn batch_norm(
+fn wide(t: &Tensor) -> Result<Tensor> {
+    t.reshape((1, t.elem_count(), 1, 1))
+}
+
+fn finish(y: Tensor, after: After<'_>) -> Result<Tensor> {
+    match after {
+        After::Nothing => Ok(y),
+        After::Relu => y.relu(),
+        After::AddRelu(other) => (y + other)?.relu(),
+    }
+}
+
+pub(super) fn batch_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, after: After<'_>) -> Result<BatchNorm> {
+    let mean = x.mean_keepdim((0, 2, 3))?;
+    let centered = x.broadcast_sub(&mean)?;
+    let variance = centered.sqr()?.mean_keepdim((0, 2, 3))?;
+    let y = centered.broadcast_div(&(&variance + eps)?.sqrt()?)?;
+    let y = y.broadcast_mul(&wide(gamma)?)?.broadcast_add(&wide(beta)?)?;
+    let flat = |t: Tensor| t.detach().flatten_all();
+    let count = x.elem_count() / gamma.elem_count();
+    Ok(BatchNorm { output: finish(y, after)?, mean: flat(mean)?, variance: flat(variance)?, count })
+}
+
+pub(super) fn batch_norm_eval(
     x: &Tensor,
     gamma: &Tensor,
     beta: &Tensor,
-    running: (&Var, &Var),
-    train: bool,
-    momentum: f64,
+    mean: &Tensor,
+    variance: &Tensor,
     eps: f64,
-    relu: bool,
+    after: After<'_>,
 ) -> Result<Tensor> {
-    let channels = x.dim(1)?;
-    let wide = |t: &Tensor| t.reshape((1, channels, 1, 1));
-    let (mean, variance) = if train {
-        let n = (x.elem_count() / channels) as f64;
-        let mean = x.mean_keepdim(0)?.mean_keepdim(2)?.mean_keepdim(3)?;
-        let variance = x.broadcast_sub(&mean)?.sqr()?.mean_keepdim(0)?.mean_keepdim(2)?.mean_keepdim(3)?;
-        let blend = |var: &Var, now: &Tensor, scale: f64| -> Result<()> {
-            let now = now.detach().flatten_all()?;
-            var.set(&((var.as_detached_tensor() * (1.0 - momentum))? + (now * (momentum * scale))?)?)
-        };
-        blend(running.0, &mean, 1.0)?;
-        blend(running.1, &variance, n / (n - 1.0))?;
-        (mean, variance)
-    } else {
-        (wide(&running.0.as_detached_tensor())?, wide(&running.1.as_detached_tensor())?)
-    };
-    let y = x.broadcast_sub(&mean)?.broadcast_div(&(variance + eps)?.sqrt()?)?;
-    let y = y.broadcast_mul(&wide(gamma)?)?.broadcast_add(&wide(beta)?)?;
-    if relu { y.relu() } else { Ok(y) }
+    let y = x.broadcast_sub(&wide(mean)?)?.broadcast_div(&wide(&(variance + eps)?.sqrt()?)?)?;
+    finish(y.broadcast_mul(&wide(gamma)?)?.broadcast_add(&wide(beta)?)?, after)
 }
 
 pub(super) fn relu(x: &Tensor) -> Result<Tensor> {
     x.relu()
 }
 
-pub(super) fn max_pool(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
+pub(super) fn l2_normalize(x: &Tensor) -> Result<Tensor> {
+    // The floor goes under the root: a root has no gradient at 0.
+    let length = x.sqr()?.sum_keepdim(D::Minus1)?.maximum(1e-24)?.sqrt()?;
+    x.broadcast_div(&length)
+}
+
+pub(super) fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     // Zero padding does for values that went through a ReLU.
     let x = x.pad_with_zeros(2, padding, padding)?.pad_with_zeros(3, padding, padding)?;
@@ -67,5 +90,5 @@ pub(super) fn max_pool(x: &Tensor, kernel: usize, stride: usize, padding: usize)
 }
 
 pub(super) fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
-    x.mean(3)?.mean(2)
+    x.mean((2, 3))
 }

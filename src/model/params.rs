@@ -12,7 +12,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::error::{Mismatch, ModelError, Result};
 use super::init::Init;
-use crate::artifact::encoder::Tensors;
+use crate::artifact::encoder::{Tensors, Weights};
 use crate::base::seed::Seed;
 
 /// What moves a tensor.
@@ -138,7 +138,7 @@ impl Params {
     /// # Errors
     /// If the device fails.
     pub fn to_tensors(&self) -> Result<Tensors> {
-        let mut tensors = Tensors::new();
+        let mut tensors = Tensors::default();
         for (name, _, var) in self.iter() {
             tensors.insert(name, var.dims().to_vec(), values(var)?);
         }
@@ -154,19 +154,19 @@ impl Params {
         for (name, _, var) in self.iter() {
             match tensors.get(name) {
                 None => mismatch.missing.push(name.to_owned()),
-                Some((shape, _)) if shape != var.dims() => {
-                    mismatch.misshapen.push((name.to_owned(), var.dims().to_vec(), shape.to_vec()));
+                Some(weights) if weights.shape != var.dims() => {
+                    mismatch.misshapen.push((name.to_owned(), var.dims().to_vec(), weights.shape.clone()));
                 }
                 Some(_) => {}
             }
         }
-        let unexpected = tensors.iter().filter(|(name, ..)| !self.places.contains_key(*name));
-        mismatch.unexpected.extend(unexpected.map(|(name, ..)| name.to_owned()));
+        let unexpected = tensors.names().filter(|name| !self.places.contains_key(*name));
+        mismatch.unexpected.extend(unexpected.map(str::to_owned));
         mismatch.check()?;
         finite(tensors)?;
-        for (name, shape, values) in tensors.iter() {
+        for (name, Weights { shape, values }) in tensors.iter() {
             if let Some(var) = self.get(name) {
-                var.set(&Tensor::from_slice(values, shape, var.device())?.to_dtype(var.dtype())?)?;
+                var.set(&Tensor::from_slice(values, shape.as_slice(), var.device())?.to_dtype(var.dtype())?)?;
             }
         }
         Ok(())
@@ -184,18 +184,18 @@ pub fn values(tensor: &Tensor) -> Result<Vec<f32>> {
 /// A state dict as PyTorch saves it, without what only PyTorch needs: the prefix `module.` of data-parallel training and the
 /// counters `num_batches_tracked`, which matter only to a batch norm without momentum.
 pub fn plain(tensors: &Tensors) -> Tensors {
-    let mut kept = Tensors::new();
-    for (name, shape, values) in tensors.iter() {
+    let mut kept = Tensors::default();
+    for (name, Weights { shape, values }) in tensors.iter() {
         let name = name.strip_prefix("module.").unwrap_or(name);
         if !name.ends_with("num_batches_tracked") {
-            kept.insert(name, shape.to_vec(), values.to_vec());
+            kept.insert(name, shape.clone(), values.clone());
         }
     }
     kept
 }
 
 fn finite(tensors: &Tensors) -> Result<()> {
-    match tensors.iter().find(|(_, _, values)| !values.iter().all(|v| v.is_finite())) {
+    match tensors.iter().find(|(_, weights)| !weights.values.iter().all(|v| v.is_finite())) {
         Some((name, ..)) => Err(ModelError::NotFinite { name: name.to_owned() }),
         None => Ok(()),
     }
@@ -272,7 +272,7 @@ impl<'a> Builder<'a> {
                 self.params.push(name, role, var.clone())?;
                 return Ok(var);
             }
-            Source::Tensors(tensors) => tensors.get(&name).map(|(found, values)| (found.to_vec(), Ok(values))),
+            Source::Tensors(tensors) => tensors.get(&name).map(|weights| (weights.shape.clone(), Ok(&weights.values))),
             Source::Shared { params, .. } => params.get(&name).map(|var| (var.dims().to_vec(), Err(var.clone()))),
         };
         match found {
@@ -305,7 +305,7 @@ impl<'a> Builder<'a> {
         };
         let names: Vec<&str> = match &self.source {
             Source::Seed(_) => Vec::new(),
-            Source::Tensors(tensors) => tensors.iter().map(|(name, ..)| name).collect(),
+            Source::Tensors(tensors) => tensors.names().collect(),
             Source::Shared { params, .. } => params.iter().map(|(name, ..)| name).collect(),
         };
         let unexpected: Vec<String> = names.into_iter().filter(|name| !asked(name)).map(str::to_owned).collect();
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn loading_is_strict_both_ways_and_all_or_nothing() {
         let params = two();
-        let mut tensors = Tensors::new();
+        let mut tensors = Tensors::default();
         tensors.insert("w", vec![2], vec![7.0, 8.0]);
         tensors.insert("stranger", vec![1], vec![0.0]);
         let Err(ModelError::Weights(mismatch)) = params.load(&tensors) else { panic!("it was loaded") };
@@ -356,7 +356,7 @@ mod tests {
     fn loading_overwrites_shared_numbers_but_not_duplicates() {
         let params = two();
         let (shared, apart) = (params.clone(), params.duplicate().unwrap());
-        let mut tensors = Tensors::new();
+        let mut tensors = Tensors::default();
         tensors.insert("w", vec![2], vec![7.0, 8.0]);
         tensors.insert("mean", vec![1], vec![9.0]);
         params.load(&tensors).unwrap();
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn weights_that_are_not_finite_are_refused() {
-        let mut tensors = Tensors::new();
+        let mut tensors = Tensors::default();
         tensors.insert("w", vec![2], vec![7.0, f32::NAN]);
         tensors.insert("mean", vec![1], vec![9.0]);
         assert!(matches!(two().load(&tensors), Err(ModelError::NotFinite { name }) if name == "w"));
@@ -375,10 +375,10 @@ mod tests {
 
     #[test]
     fn a_state_dict_of_pytorch_loses_its_prefix_and_counters() {
-        let mut tensors = Tensors::new();
+        let mut tensors = Tensors::default();
         tensors.insert("module.bn.weight", vec![1], vec![1.0]);
         tensors.insert("module.bn.num_batches_tracked", vec![], vec![7.0]);
-        let names: Vec<String> = plain(&tensors).iter().map(|(name, ..)| name.to_owned()).collect();
+        let names: Vec<String> = plain(&tensors).names().map(str::to_owned).collect();
         assert_eq!(names, ["bn.weight"]);
     }
 }

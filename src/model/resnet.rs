@@ -18,7 +18,7 @@ use candle_core::Tensor;
 use super::error::Result;
 use super::init::Init;
 use super::norm::{BatchNorm, Mode};
-use super::ops;
+use super::ops::{After, conv2d, global_avg_pool, max_pool2d};
 use super::params::Builder;
 use crate::artifact::encoder::Stem;
 
@@ -67,15 +67,14 @@ type Shape = (usize, usize, usize);
 
 impl Unit {
     fn build(b: &mut Builder, names: (&str, &str), inputs: usize, (outputs, kernel, stride): Shape) -> Result<Self> {
-        let weight =
-            b.within(names.0, |b| b.parameter("weight", &[outputs, inputs, kernel, kernel], Init::KaimingNormal))?;
+        let weight = b.within(names.0, |b| b.parameter("weight", &[outputs, inputs, kernel, kernel], Init::KaimingNormal))?;
         let norm = BatchNorm::build(b, names.1, outputs)?;
         Ok(Self { weight, stride, padding: kernel / 2, norm })
     }
 
-    fn forward(&self, x: &Tensor, mode: Mode, relu: bool) -> Result<Tensor> {
-        let y = ops::conv2d(x, &self.weight, self.stride, self.padding)?;
-        self.norm.forward(&y, mode, relu)
+    fn forward(&self, x: &Tensor, mode: Mode, after: After) -> Result<Tensor> {
+        let y = conv2d(x, &self.weight, self.stride, self.padding)?;
+        self.norm.forward(&y, mode, after)
     }
 }
 
@@ -111,15 +110,15 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let Some((last, firsts)) = self.units.split_last() else { unreachable!("`build` makes two or three units") };
         let mut y = x.clone();
-        for (i, unit) in self.units.iter().enumerate() {
-            y = unit.forward(&y, mode, i + 1 < self.units.len())?;
+        for unit in firsts {
+            y = unit.forward(&y, mode, After::Relu)?;
         }
-        let around = match &self.shortcut {
-            Some(unit) => unit.forward(x, mode, false)?,
-            None => x.clone(),
-        };
-        Ok(ops::relu(&(y + around)?)?)
+        match &self.shortcut {
+            Some(unit) => last.forward(&y, mode, After::AddRelu(&unit.forward(x, mode, After::Nothing)?)),
+            None => last.forward(&y, mode, After::AddRelu(x)),
+        }
     }
 }
 
@@ -152,15 +151,15 @@ impl ResNet {
     /// # Shapes
     /// `x`: `[B, C, S, S]`. Returns `[B, D]`.
     pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let y = self.first.forward(x, mode, true)?;
+        let y = self.first.forward(x, mode, After::Relu)?;
         let mut y = match self.stem {
             Stem::Cifar | Stem::Strided => y,
-            Stem::Stl => ops::max_pool(&y, 2, 2, 1)?,
-            Stem::Imagenet => ops::max_pool(&y, 3, 2, 1)?,
+            Stem::Stl => max_pool2d(&y, 2, 2, 1)?,
+            Stem::Imagenet => max_pool2d(&y, 3, 2, 1)?,
         };
         for block in &self.blocks {
             y = block.forward(&y, mode)?;
         }
-        Ok(ops::global_avg_pool(&y)?)
+        Ok(global_avg_pool(&y)?)
     }
 }

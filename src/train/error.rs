@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::artifact::error::ArtifactError;
 use crate::base::fs::FileError;
 use crate::base::hint::{Exit, Fault};
 use crate::model::ModelError;
@@ -89,17 +90,12 @@ pub enum TrainError {
         #[source]
         source: serde_json::Error,
     },
-    /// Weights that cannot be packed.
-    #[error("the tensors of a checkpoint cannot be packed for `{path}`")]
-    Unpackable {
-        /// Where.
-        path: PathBuf,
-        /// Why, in words.
-        why: String,
-    },
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// An artifact's file.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
     /// A network.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -125,8 +121,9 @@ impl Fault for TrainError {
             Self::UnknownDevice(_) => "train::unknown-device",
             Self::BackEndMissing { .. } => "train::back-end-missing",
             Self::Device { .. } => "train::device",
-            Self::Unwritable { .. } | Self::Unpackable { .. } => "train::checkpoint",
+            Self::Unwritable { .. } => "train::checkpoint",
             Self::File(error) => error.code(),
+            Self::Artifact(error) => error.code(),
             Self::Model(error) => error.code(),
         }
     }
@@ -148,6 +145,7 @@ impl Fault for TrainError {
             }
             Self::Device { .. } => Some("set `device = \"cpu\"`, or check the driver".into()),
             Self::File(error) => error.hint(),
+            Self::Artifact(error) => error.hint(),
             Self::Model(error) => error.hint(),
             _ => None,
         }
@@ -159,8 +157,9 @@ impl Fault for TrainError {
             Self::BatchTooLarge { .. } | Self::NoImages => Exit::Data,
             Self::NotFinite { .. } | Self::Collapsed { .. } => Exit::Run,
             Self::BackEndMissing { .. } | Self::Device { .. } => Exit::Machine,
-            Self::Unwritable { .. } | Self::Unpackable { .. } => Exit::Bug,
+            Self::Unwritable { .. } => Exit::Bug,
             Self::File(error) => error.exit(),
+            Self::Artifact(error) => error.exit(),
             Self::Model(error) => error.exit(),
         }
     }

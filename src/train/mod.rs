@@ -14,5 +14,6 @@ pub mod error;
 pub mod health;
 pub mod optim;
 pub mod schedule;
+mod sweep;
 
 pub use error::{Result, TrainError};

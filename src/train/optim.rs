@@ -3,19 +3,14 @@
 //! candle's SGD has no momentum and its Adam keeps its moments to itself and decays weights apart from the gradient, so these
 //! are ours. Both follow PyTorch to the letter: decay is *coupled* (added to the gradient) and applies to every parameter, batch
 //! norm and biases included; the first velocity is the gradient; a parameter without a gradient is left alone.
-//!
-//! On a CPU a step runs in place, over fixed chunks in parallel; every element sees the same operations in the same order, so
-//! the bits do not depend on the number of threads.
-
-use std::ops::{Add, Div, Mul, Sub};
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, Device, InplaceOp3, Layout, Tensor, Var};
-use rayon::prelude::*;
+use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Result, TrainError};
-use crate::artifact::encoder::Tensors;
+use super::sweep::{Rule, update};
+use crate::artifact::encoder::{Tensors, Weights};
 use crate::model::{Mismatch, ModelError, Params, Role};
 
 /// An optimizer and its settings, but for the rate.
@@ -102,9 +97,8 @@ impl Optimizer {
             if fits { Ok(()) } else { Err(TrainError::Setting { setting, found: value.to_string(), wanted }) }
         };
         let share = |setting, value: f64| within(setting, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
-        let decay = |value: f64| {
-            within("weight_decay", value, value >= 0.0 && value.is_finite(), "a finite number, at least 0")
-        };
+        let decay =
+            |value: f64| within("weight_decay", value, value >= 0.0 && value.is_finite(), "a finite number, at least 0");
         match self {
             Self::Sgd { momentum, nesterov, weight_decay } => {
                 share("momentum", *momentum)?;
@@ -210,171 +204,22 @@ impl Optimization {
     /// [`ModelError::Weights`](crate::model::ModelError::Weights) if it was saved over other parameters or by another optimizer.
     pub fn load(&mut self, state: &Tensors) -> Result<()> {
         let steps = match state.get(STEPS) {
-            Some((_, &[high, low])) => high as u64 * STEPS_BASE + low as u64,
+            Some(Weights { values, .. }) if values.len() == 2 => values[0] as u64 * STEPS_BASE + values[1] as u64,
             _ => return Err(ModelError::Weights(Mismatch { missing: vec![STEPS.into()], ..Mismatch::default() }).into()),
         };
-        let mut moments = Tensors::new();
-        for (name, shape, values) in state.iter().filter(|(name, ..)| *name != STEPS) {
-            moments.insert(name, shape.to_vec(), values.to_vec());
-        }
+        let mut moments = state.clone();
+        moments.remove(STEPS);
         self.moments.load(&moments)?;
         self.steps = steps;
         Ok(())
     }
 }
 
-/// What one pass over a tensor does to each element `x`, given the elements `a` and `b` of two others.
-#[derive(Clone, Copy, Debug)]
-enum Rule {
-    /// x ← μx + (b + λa).
-    Velocity { momentum: f64, weight_decay: f64 },
-    /// x ← x − η(a + λx).
-    Descent { rate: f64, weight_decay: f64 },
-    /// x ← x − η(b + λx + μa).
-    LookAhead { momentum: f64, weight_decay: f64, rate: f64 },
-    /// x ← βx + (1−β)(b + λa).
-    Mean { beta: f64, weight_decay: f64 },
-    /// x ← βx + (1−β)(b + λa)².
-    Square { beta: f64, weight_decay: f64 },
-    /// x ← x − η a / (√b / root + ε).
-    Scaled { rate: f64, root: f64, epsilon: f64 },
-}
-
-fn update(x: &Var, a: &Tensor, b: &Tensor, rule: Rule) -> candle_core::Result<()> {
-    if matches!(x.device(), Device::Cpu) {
-        x.inplace_op3(a, b, &rule)
-    } else {
-        x.set(&rule.composed(&x.as_detached_tensor(), &a.detach(), &b.detach())?)
-    }
-}
-
-/// The two precisions that weights come in.
-trait Real: Copy + Send + Sync + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self> {
-    fn of(value: f64) -> Self;
-    fn root(self) -> Self;
-}
-
-impl Real for f32 {
-    fn of(value: f64) -> Self {
-        value as Self
-    }
-
-    fn root(self) -> Self {
-        self.sqrt()
-    }
-}
-
-impl Real for f64 {
-    fn of(value: f64) -> Self {
-        value
-    }
-
-    fn root(self) -> Self {
-        self.sqrt()
-    }
-}
-
-/// Elements per piece of parallel work: large enough to be worth a task, and the same for any number of threads.
-const PIECE: usize = 1 << 15;
-
-fn sweep<T: Real>(x: &mut [T], a: &[T], b: &[T], rule: impl Fn(T, T, T) -> T + Sync) {
-    let pieces = x.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE));
-    pieces.for_each(|((x, a), b)| {
-        for ((x, &a), &b) in x.iter_mut().zip(a).zip(b) {
-            *x = rule(*x, a, b);
-        }
-    });
-}
-
-impl Rule {
-    fn run<T: Real>(self, x: &mut [T], a: &[T], b: &[T]) {
-        let t = T::of;
-        match self {
-            Self::Velocity { momentum, weight_decay } => {
-                let (momentum, decay) = (t(momentum), t(weight_decay));
-                sweep(x, a, b, |x, a, b| momentum * x + (b + decay * a));
-            }
-            Self::Descent { rate, weight_decay } => {
-                let (rate, decay) = (t(rate), t(weight_decay));
-                sweep(x, a, b, |x, a, _| x - rate * (a + decay * x));
-            }
-            Self::LookAhead { momentum, weight_decay, rate } => {
-                let (momentum, decay, rate) = (t(momentum), t(weight_decay), t(rate));
-                sweep(x, a, b, |x, a, b| x - rate * (b + decay * x + momentum * a));
-            }
-            Self::Mean { beta, weight_decay } => {
-                let (beta, rest, decay) = (t(beta), t(1.0 - beta), t(weight_decay));
-                sweep(x, a, b, |x, a, b| beta * x + rest * (b + decay * a));
-            }
-            Self::Square { beta, weight_decay } => {
-                let (beta, rest, decay) = (t(beta), t(1.0 - beta), t(weight_decay));
-                sweep(x, a, b, |x, a, b| {
-                    let g = b + decay * a;
-                    beta * x + rest * (g * g)
-                });
-            }
-            Self::Scaled { rate, root, epsilon } => {
-                let (rate, root, epsilon) = (t(rate), t(root), t(epsilon));
-                sweep(x, a, b, |x, a, b| x - rate * (a / (b.root() / root + epsilon)));
-            }
-        }
-    }
-
-    /// The same as tensor operations, for devices without the sweep.
-    fn composed(self, x: &Tensor, a: &Tensor, b: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Velocity { momentum, weight_decay } => (x * momentum)? + (b + (a * weight_decay)?)?,
-            Self::Descent { rate, weight_decay } => x - ((a + (x * weight_decay)?)? * rate)?,
-            Self::LookAhead { momentum, weight_decay, rate } => {
-                x - (((b + (x * weight_decay)?)? + (a * momentum)?)? * rate)?
-            }
-            Self::Mean { beta, weight_decay } => (x * beta)? + ((b + (a * weight_decay)?)? * (1.0 - beta))?,
-            Self::Square { beta, weight_decay } => {
-                (x * beta)? + ((b + (a * weight_decay)?)?.sqr()? * (1.0 - beta))?
-            }
-            Self::Scaled { rate, root, epsilon } => x - ((a / ((b.sqrt()? / root)? + epsilon)?)? * rate)?,
-        }
-    }
-}
-
-impl InplaceOp3 for Rule {
-    fn name(&self) -> &'static str {
-        "optimizer-step"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &mut CpuStorage,
-        x_layout: &Layout,
-        a: &CpuStorage,
-        a_layout: &Layout,
-        b: &CpuStorage,
-        b_layout: &Layout,
-    ) -> candle_core::Result<()> {
-        let ranges = (x_layout.contiguous_offsets(), a_layout.contiguous_offsets(), b_layout.contiguous_offsets());
-        let (Some((x0, x1)), Some((a0, a1)), Some((b0, b1))) = ranges else {
-            return Err(candle_core::Error::RequiresContiguous { op: "optimizer-step" }.bt());
-        };
-        match (x, a, b) {
-            (CpuStorage::F32(x), CpuStorage::F32(a), CpuStorage::F32(b)) => {
-                self.run(&mut x[x0..x1], &a[a0..a1], &b[b0..b1]);
-            }
-            (CpuStorage::F64(x), CpuStorage::F64(a), CpuStorage::F64(b)) => {
-                self.run(&mut x[x0..x1], &a[a0..a1], &b[b0..b1]);
-            }
-            (x, ..) => {
-                use candle_core::backend::BackendStorage as _;
-                return Err(candle_core::Error::UnsupportedDTypeForOp(x.dtype(), "optimizer-step").bt());
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
+    use candle_core::{DType, Device};
 
+    use super::super::sweep::PIECE;
     use super::*;
     use crate::base::seed::Seed;
 
@@ -503,7 +348,7 @@ mod tests {
         let mut adam = Optimizer::adam(0.0).over(&params).unwrap();
         let error = adam.load(&sgd.state().unwrap()).unwrap_err().to_string();
         assert!(error.contains("`mean/p`, `square/p`") && error.contains("unexpected: `velocity/p`"), "{error}");
-        assert!(adam.load(&Tensors::new()).is_err());
+        assert!(adam.load(&Tensors::default()).is_err());
     }
 
     #[test]
@@ -515,28 +360,6 @@ mod tests {
         optimizer.steps = 0;
         optimizer.load(&state).unwrap();
         assert_eq!(optimizer.steps(), (1 << 30) + 12_345);
-    }
-
-    #[test]
-    fn the_sweep_and_its_composition_agree() {
-        let tensor = |values: &[f64]| Tensor::new(values, &Device::Cpu).unwrap();
-        let (a, b) = (tensor(&[0.3, 2.0]), tensor(&[1.5, 0.7]));
-        let (momentum, weight_decay, rate, beta) = (0.9, 0.01, 0.3, 0.8);
-        for rule in [
-            Rule::Velocity { momentum, weight_decay },
-            Rule::Descent { rate, weight_decay },
-            Rule::LookAhead { momentum, weight_decay, rate },
-            Rule::Mean { beta, weight_decay },
-            Rule::Square { beta, weight_decay },
-            Rule::Scaled { rate, root: 0.7, epsilon: 1e-3 },
-        ] {
-            let x = Var::new(&[1.0_f64, -2.0], &Device::Cpu).unwrap();
-            let wanted = rule.composed(&x.as_detached_tensor(), &a, &b).unwrap().to_vec1::<f64>().unwrap();
-            update(&x, &a, &b, rule).unwrap();
-            for (found, wanted) in x.to_vec1::<f64>().unwrap().iter().zip(wanted) {
-                assert!((found - wanted).abs() < 1e-14, "{rule:?}");
-            }
-        }
     }
 
     #[test]
