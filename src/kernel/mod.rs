@@ -3,3 +3,20 @@
 //! The hot loops on a CPU, as candle custom operations or on plain slices; the only room with `unsafe`. Work is cut in fixed chunks and summed in a fixed order, so the bits do not depend on the number of threads.
 //!
 //! Not here: what the networks look like (`model`), formulas that are not hot (`math`).
+
+#[cfg(test)]
+mod check;
+mod conv;
+mod elementwise;
+mod error;
+mod graph;
+mod norm;
+mod pool;
+mod simd;
+mod tile;
+
+pub use conv::conv2d;
+pub use elementwise::{add, add_relu, relu};
+pub use error::KernelError;
+pub use norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};
+pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};

@@ -1,0 +1,196 @@
+//! Sums and rectified sums of whole activations, on all cores.
+
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+
+use super::error::KernelError;
+use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
+use super::simd::vectorized;
+use std::sync::Arc;
+
+/// Numbers per task: fixed, so the cut does not depend on the machine. 128 KiB.
+pub(super) const CHUNK: usize = 32 * 1024;
+
+vectorized! {
+    fn add_to(sum: &mut [f32], other: &[f32]) {
+        for (a, b) in sum.iter_mut().zip(other) {
+            *a += b;
+        }
+    }
+}
+
+vectorized! {
+    fn relu_of(y: &mut [f32], x: &[f32]) {
+        for (y, &x) in y.iter_mut().zip(x) {
+            *y = if x < 0.0 { 0.0 } else { x };
+        }
+    }
+}
+
+vectorized! {
+    fn sum_of(y: &mut [f32], a: &[f32], b: &[f32]) {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+            *y = a + b;
+        }
+    }
+}
+
+vectorized! {
+    fn relu_of_sum(y: &mut [f32], a: &[f32], b: &[f32]) {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
+            let s = a + b;
+            *y = if s < 0.0 { 0.0 } else { s };
+        }
+    }
+}
+
+vectorized! {
+    fn keep_where_positive(gradient: &mut [f32], y: &[f32]) {
+        for (g, &y) in gradient.iter_mut().zip(y) {
+            *g = if y > 0.0 { *g } else { 0.0 };
+        }
+    }
+}
+
+/// `sum += other`.
+pub(super) fn accumulate(sum: &mut [f32], other: &[f32]) {
+    sum.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK)).for_each(|(a, b)| add_to(a, b));
+}
+
+/// Sets the gradient to zero where the output is.
+pub(super) fn mask(gradient: &mut [f32], y: &[f32]) {
+    gradient.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(g, y)| keep_where_positive(g, y));
+}
+
+/// `max(x, 0)`; the gradient at zero is zero, as PyTorch's. NaN passes.
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    if !is_ours(&[x]) {
+        return x.relu();
+    }
+    let input = Input::of(x)?;
+    let y = read(&input.data, |x| {
+        let mut y = vec![0.0; x.len()];
+        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| relu_of(y, x));
+        y
+    })?;
+    let slots = [input.slot(), None];
+    link(y, x.shape(), &[&input], [None, None], || ReluRule { slots })
+}
+
+/// `a + b` of equal shapes.
+pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    sum(a, b, false)
+}
+
+/// `max(a + b, 0)`: the end of a residual block.
+pub fn add_relu(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    sum(a, b, true)
+}
+
+fn sum(a: &Tensor, b: &Tensor, rectify: bool) -> Result<Tensor> {
+    if a.dims() != b.dims() {
+        return Err(KernelError::Shape { op: "add", shapes: vec![a.dims().to_vec(), b.dims().to_vec()] }.wrap());
+    }
+    if !is_ours(&[a, b]) {
+        let sum = (a + b)?;
+        return if rectify { sum.relu() } else { Ok(sum) };
+    }
+    let (left, right) = (Input::of(a)?, Input::of(b)?);
+    let y = read(&left.data, |a| {
+        read(&right.data, |b| {
+            let mut y = vec![0.0; a.len()];
+            let work = if rectify { relu_of_sum } else { sum_of };
+            y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((y, a), b)| work(y, a, b));
+            y
+        })
+    })??;
+    let slots = [left.slot(), right.slot()];
+    if !rectify {
+        return link(y, a.shape(), &[&left, &right], [None, None], || SumRule { slots });
+    }
+    link(y, a.shape(), &[&left, &right], [None, None], || ReluRule { slots })
+}
+
+/// Gives the same gradient to all that want it; the last one gets the memory.
+pub(super) fn share(gradient: Vec<f32>, slots: &[Option<Arc<Slot>>]) {
+    let mut wanting = slots.iter().flatten().peekable();
+    let mut gradient = Some(gradient);
+    while let Some(slot) = wanting.next() {
+        let part = if wanting.peek().is_some() { gradient.clone() } else { gradient.take() };
+        if let Some(part) = part {
+            slot.add(part);
+        }
+    }
+}
+
+struct ReluRule {
+    slots: [Option<Arc<Slot>>; 2],
+}
+
+impl Rule for ReluRule {
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+    fn keeps_output(&self) -> bool {
+        true
+    }
+    fn backward(&self, mut gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+        let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "relu" }.wrap())?;
+        read(output, |y| mask(&mut gradient, y))?;
+        share(gradient, &self.slots);
+        Ok([None, None])
+    }
+}
+
+struct SumRule {
+    slots: [Option<Arc<Slot>>; 2],
+}
+
+impl Rule for SumRule {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+    fn backward(&self, gradient: Vec<f32>, _: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+        share(gradient, &self.slots);
+        Ok([None, None])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{agrees_with_differences, doubles, floats, normal, run, same_bits};
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn sums_and_rectifiers_agree_with_differences() {
+        let inputs = [normal("a", &[3, 5, 7]), normal("b", &[3, 5, 7])];
+        agrees_with_differences("relu", &|t| relu(&t[0]), &inputs[..1]);
+        agrees_with_differences("add", &|t| add(&t[0], &t[1]), &inputs);
+        agrees_with_differences("add_relu", &|t| add_relu(&t[0], &t[1]), &inputs);
+        agrees_with_differences("twice", &|t| add(&t[0], &t[0]), &inputs[..1]);
+    }
+
+    #[test]
+    fn zero_has_no_gradient_and_nan_passes() {
+        let x = Tensor::new(&[-1.0f32, 0.0, 2.0, f32::NAN], &Device::Cpu).unwrap();
+        let y = floats(&relu(&x).unwrap());
+        assert_eq!(y[..3], [0.0, 0.0, 2.0]);
+        assert!(y[3].is_nan());
+        let x = Tensor::new(&[-1.0f32, 0.0, 2.0], &Device::Cpu).unwrap();
+        let (_, gradients) = run(&|t| relu(&t[0]), std::slice::from_ref(&x));
+        let r = doubles(&normal("cotangent", &[3]));
+        assert_eq!(doubles(&gradients[0]), [0.0, 0.0, r[2]]);
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_bits() {
+        let inputs = [normal("a", &[3, 40_001]), normal("b", &[3, 40_001])];
+        same_bits("add_relu", &|t| add_relu(&add(&relu(&t[0])?, &t[1])?, &t[0]), &inputs);
+    }
+
+    #[test]
+    fn shapes_must_be_equal() {
+        assert!(add(&normal("a", &[2, 3]), &normal("b", &[3, 2])).is_err());
+    }
+}

@@ -1,0 +1,76 @@
+//! What a caller can get wrong. Candle's own error type travels through `bwd`, so these are wrapped into it.
+
+use crate::base::hint::{Exit, Fault};
+
+/// A call that makes no sense, or a graph that was torn apart.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// Shapes that do not belong together.
+    #[error("`{op}` cannot work on shapes {shapes:?}")]
+    Shape {
+        /// Which operation.
+        op: &'static str,
+        /// The shapes it was given.
+        shapes: Vec<Vec<usize>>,
+    },
+    /// A window that does not fit.
+    #[error("`{op}`: a window of {kernel} with stride {stride} and padding {padding} does not fit a map of {height} x {width}")]
+    Window {
+        /// Which operation.
+        op: &'static str,
+        /// Side of the window, pixels.
+        kernel: usize,
+        /// Step, pixels.
+        stride: usize,
+        /// Border of zeros, pixels.
+        padding: usize,
+        /// Input height, pixels.
+        height: usize,
+        /// Input width, pixels.
+        width: usize,
+    },
+    /// The backward pass reached an operation whose output received no gradient.
+    #[error("`{op}` received no gradient in the backward pass")]
+    NoGradient {
+        /// Which operation.
+        op: &'static str,
+    },
+    /// A tensor is not where or what the CPU kernels need.
+    #[error("`{op}` needs contiguous f32 numbers on the CPU")]
+    NotFloats {
+        /// Which operation.
+        op: &'static str,
+    },
+}
+
+impl KernelError {
+    /// As candle's error, which the operations return.
+    pub fn wrap(self) -> candle_core::Error {
+        candle_core::Error::wrap(self)
+    }
+}
+
+impl Fault for KernelError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Shape { .. } => "kernel::shape",
+            Self::Window { .. } => "kernel::window",
+            Self::NoGradient { .. } => "kernel::no-gradient",
+            Self::NotFloats { .. } => "kernel::not-floats",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Window { .. } => Some("use a smaller window, more padding or larger images".into()),
+            _ => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Window { .. } => Exit::Run,
+            _ => Exit::Bug,
+        }
+    }
+}
