@@ -23,6 +23,8 @@ use crate::base::fs;
 pub enum Stem {
     /// 3×3, stride 1, no pooling.
     Cifar,
+    /// 3×3, stride 2, no pooling.
+    Strided,
     /// 3×3, stride 1, then a 2×2 pool of stride 2.
     Stl,
     /// 7×7, stride 2, then a 3×3 pool of stride 2.

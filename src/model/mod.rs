@@ -1,5 +1,24 @@
 //! # model: what does the network look like?
 //!
-//! Networks, heads, their initial weights and their names.
+//! Residual networks and their heads, their initial weights, and the names their tensors go by. [`EncoderNet`] turns images
+//! into features, [`ClassifierNet`] turns features into clusters; both are made of [`Params`], an ordered list of named
+//! tensors that says which of them training moves.
 //!
-//! Not here: how weights move (`train`), fast operations (`kernel`).
+//! Not here: how weights move (`train`), fast operations (`kernel`), what a network looks like on disk (`artifact`).
+
+pub mod classifier;
+pub mod encoder;
+pub mod error;
+mod head;
+pub mod init;
+mod norm;
+mod ops;
+pub mod params;
+mod resnet;
+pub mod settings;
+
+pub use classifier::{ClassifierNet, HeadChoice};
+pub use encoder::{EncoderNet, architecture};
+pub use error::{Mismatch, ModelError, Result};
+pub use norm::Mode;
+pub use params::{Params, Role};

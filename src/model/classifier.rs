@@ -1,0 +1,286 @@
+//! From features to clusters.
+
+use candle_core::{D, Device, Tensor};
+
+use super::encoder::EncoderNet;
+use super::error::{ModelError, Result};
+use super::head::Linear;
+use super::init::Init;
+use super::norm::Mode;
+use super::ops::l2_normalize;
+use super::params::{Builder, Params};
+use crate::artifact::encoder::{ClassifierCard, EncoderCard, HeadKind, Normalization, Tensors, Weights};
+use crate::base::seed::Seed;
+
+/// The most clusters that are believed.
+const MOST: usize = 1 << 20;
+/// The most heads that are believed.
+const MOST_HEADS: usize = 1024;
+
+#[derive(Clone, Debug)]
+enum Head {
+    Linear(Linear),
+    Centroids(Tensor),
+}
+
+/// How a head was chosen, without labels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadChoice {
+    /// The head, counted from 0.
+    pub head: usize,
+    /// The criterion, in words.
+    pub chosen_by: String,
+    /// The loss of every head by that criterion.
+    pub losses: Vec<f64>,
+}
+
+/// What a classifier is, apart from its encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    clusters: usize,
+    heads: usize,
+    kind: HeadKind,
+    normalize: bool,
+}
+
+/// An encoder and H heads of K clusters each.
+///
+/// Tensor names: those of the backbone, then `cluster_head.{h}.weight` `[K, D]` and `.bias` `[K]`, or `centroids` `[K, D]`.
+#[derive(Clone, Debug)]
+pub struct ClassifierNet {
+    encoder: EncoderNet,
+    heads: Vec<Head>,
+    shape: Shape,
+    params: Params,
+}
+
+impl ClassifierNet {
+    /// New linear heads on an encoder, which loses its projection. Its numbers are shared, not copied.
+    ///
+    /// # Errors
+    /// [`ModelError::Architecture`] for fewer than 2 clusters or no head.
+    pub fn init(encoder: &EncoderNet, clusters: usize, heads: usize, seed: Seed, device: &Device) -> Result<Self> {
+        let shape = Shape { clusters, heads, kind: HeadKind::Linear, normalize: false };
+        Self::build(encoder.without_projection()?, shape, Builder::fresh(seed, device))
+    }
+
+    /// One head that prefers the nearest centroid: logit `k` is minus the squared distance to centroid `k`.
+    ///
+    /// # Shapes
+    /// `centroids`: `[K, D]`, row-major; of unit-length features if `normalize_features`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if the numbers are not rows of D, [`ModelError::NotFinite`].
+    pub fn from_centroids(encoder: &EncoderNet, centroids: &[f32], normalize_features: bool, device: &Device) -> Result<Self> {
+        let clusters = centroids.len() / encoder.dim();
+        if clusters * encoder.dim() != centroids.len() {
+            let wanted = format!("centroids of {} features", encoder.dim());
+            return Err(ModelError::Input { wanted, found: vec![centroids.len()] });
+        }
+        let mut tensors = Tensors::default();
+        tensors.insert("centroids", vec![clusters, encoder.dim()], centroids.to_vec());
+        let shape = Shape { clusters, heads: 1, kind: HeadKind::Centroids, normalize: normalize_features };
+        Self::build(encoder.without_projection()?, shape, Builder::restored(&tensors, device)?)
+    }
+
+    /// A classifier from its card and numbers. Names and shapes must agree both ways.
+    ///
+    /// # Errors
+    /// As [`EncoderNet::from_tensors`].
+    pub fn from_tensors(card: &ClassifierCard, tensors: &Tensors, device: &Device) -> Result<Self> {
+        let (mut body, mut top) = (Tensors::default(), Tensors::default());
+        for (name, Weights { shape, values }) in tensors.iter() {
+            let part = if is_head(name) { &mut top } else { &mut body };
+            part.insert(name, shape.clone(), values.clone());
+        }
+        let mut encoder = card.encoder.clone();
+        encoder.architecture.projection = None;
+        // Both halves are tried before either is reported, so that the list is whole.
+        let built = EncoderNet::from_tensors(&encoder, &body, device);
+        let normalize = card.normalize_features;
+        let shape = Shape { clusters: card.clusters, heads: card.heads, kind: card.kind, normalize };
+        match built {
+            Ok(encoder) => {
+                let net = Self::build(encoder, shape, Builder::restored(&top, device)?)?;
+                net.check(card.head)?;
+                Ok(net)
+            }
+            Err(ModelError::Weights(mut all)) => {
+                let dim = encoder.architecture.features;
+                if let Err(ModelError::Weights(rest)) = build_heads(shape, dim, Builder::restored(&top, device)?) {
+                    all.missing.extend(rest.missing);
+                    all.unexpected.extend(rest.unexpected);
+                    all.misshapen.extend(rest.misshapen);
+                }
+                Err(ModelError::Weights(all))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn build(encoder: EncoderNet, shape: Shape, builder: Builder) -> Result<Self> {
+        let (heads, top) = build_heads(shape, encoder.dim(), builder)?;
+        let mut params = encoder.params().clone();
+        for (name, role, var) in top.iter() {
+            params.push(name, role, var.clone())?;
+        }
+        Ok(Self { encoder, heads, shape, params })
+    }
+
+    /// Its encoder, without a projection.
+    pub fn encoder(&self) -> &EncoderNet {
+        &self.encoder
+    }
+
+    /// All its numbers: backbone, then heads.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The numbers of its heads alone, shared: what head-only training moves.
+    pub fn head_params(&self) -> Params {
+        self.params.subset(is_head)
+    }
+
+    /// K.
+    pub fn clusters(&self) -> usize {
+        self.shape.clusters
+    }
+
+    /// H.
+    pub fn heads(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// The numbers, off the device, in state-dict order.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn to_tensors(&self) -> Result<Tensors> {
+        self.params.to_tensors()
+    }
+
+    /// All about it but its numbers.
+    ///
+    /// # Errors
+    /// [`ModelError::Head`] if the chosen head is not there.
+    pub fn card(&self, normalization: Normalization, choice: HeadChoice) -> Result<ClassifierCard> {
+        self.check(choice.head)?;
+        Ok(ClassifierCard {
+            encoder: self.encoder.card(normalization),
+            clusters: self.shape.clusters,
+            heads: self.heads.len(),
+            head: choice.head,
+            chosen_by: choice.chosen_by,
+            head_losses: choice.losses,
+            kind: self.shape.kind,
+            normalize_features: self.shape.normalize,
+        })
+    }
+
+    fn check(&self, head: usize) -> Result<&Head> {
+        self.heads.get(head).ok_or(ModelError::Head { head, heads: self.heads.len() })
+    }
+
+    /// What the backbone makes of images, see [`EncoderNet::features`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.encoder.features(images, mode)
+    }
+
+    /// What a head makes of features.
+    ///
+    /// # Shapes
+    /// `features`: `[B, D]`, unnormalised. Returns `[B, K]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Head`] if there is no such head.
+    pub fn logits(&self, head: usize, features: &Tensor) -> Result<Tensor> {
+        let features = if self.shape.normalize { l2_normalize(features)? } else { features.clone() };
+        match self.check(head)? {
+            Head::Linear(linear) => linear.forward(&features),
+            Head::Centroids(centroids) => {
+                let products = features.matmul(&centroids.t()?)?;
+                let own = features.sqr()?.sum_keepdim(D::Minus1)?;
+                let theirs = centroids.sqr()?.sum(D::Minus1)?;
+                Ok((products * 2.0)?.broadcast_sub(&own)?.broadcast_sub(&theirs)?)
+            }
+        }
+    }
+
+    /// The classifier with this head alone, now number 0; the numbers are shared.
+    ///
+    /// # Errors
+    /// [`ModelError::Head`] if there is no such head.
+    pub fn keep_head(&self, head: usize) -> Result<Self> {
+        self.check(head)?;
+        let prefix = format!("cluster_head.{head}.");
+        let top = match self.shape.kind {
+            HeadKind::Linear => {
+                self.params.renamed(|name| name.strip_prefix(&prefix).map(|rest| format!("cluster_head.0.{rest}")))
+            }
+            HeadKind::Centroids => self.head_params(),
+        };
+        Self::build(self.encoder.clone(), Shape { heads: 1, ..self.shape }, Builder::shared(&top, true))
+    }
+
+    /// The same numbers, seen without recording: see [`EncoderNet::frozen`].
+    ///
+    /// # Errors
+    /// None in practice: the numbers fit their own network.
+    pub fn frozen(&self) -> Result<Self> {
+        Self::build(self.encoder.frozen()?, self.shape, Builder::shared(&self.head_params(), false))
+    }
+
+    /// The same numbers, with an encoder that no gradient reaches under heads that learn.
+    ///
+    /// # Errors
+    /// None in practice: the numbers fit their own network.
+    pub fn with_frozen_encoder(&self) -> Result<Self> {
+        Ok(Self { encoder: self.encoder.frozen()?, ..self.clone() })
+    }
+
+    /// An equal classifier with numbers of its own.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn duplicate(&self) -> Result<Self> {
+        Self::build(self.encoder.duplicate()?, self.shape, Builder::shared(&self.head_params().duplicate()?, true))
+    }
+
+    /// The card of its encoder, for an artifact of the backbone alone.
+    pub fn encoder_card(&self, normalization: Normalization) -> EncoderCard {
+        self.encoder.card(normalization)
+    }
+}
+
+fn build_heads(shape: Shape, features: usize, mut builder: Builder) -> Result<(Vec<Head>, Params)> {
+    let wrong = |field: &'static str, found: usize, wanted: String| {
+        Err(ModelError::Architecture { field, found: found.to_string(), wanted })
+    };
+    if !(2..=MOST).contains(&shape.clusters) {
+        return wrong("clusters", shape.clusters, format!("2 to {MOST}"));
+    }
+    if !(1..=MOST_HEADS).contains(&shape.heads) {
+        return wrong("heads", shape.heads, format!("1 to {MOST_HEADS}"));
+    }
+    let heads = match shape.kind {
+        HeadKind::Linear => (0..shape.heads)
+            .map(|head| {
+                let name = format!("cluster_head.{head}");
+                Ok(Head::Linear(Linear::build(&mut builder, &name, features, shape.clusters)?))
+            })
+            .collect::<Result<_>>()?,
+        HeadKind::Centroids if shape.heads != 1 => return wrong("heads", shape.heads, "centroids are one head".into()),
+        HeadKind::Centroids => {
+            vec![Head::Centroids(builder.parameter("centroids", &[shape.clusters, features], Init::Zeros)?)]
+        }
+    };
+    Ok((heads, builder.finish()?))
+}
+
+fn is_head(name: &str) -> bool {
+    name == "centroids" || name.starts_with("cluster_head.")
+}

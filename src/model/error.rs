@@ -1,0 +1,180 @@
+//! What can be wrong with a network.
+
+use std::fmt;
+
+use crate::base::hint::{Exit, Fault};
+
+/// A fault of a network, its weights or its input.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// A setting of the architecture that no network has.
+    #[error("no network has {field} = `{found}`: {wanted}")]
+    Architecture {
+        /// The setting.
+        field: &'static str,
+        /// What was asked for.
+        found: String,
+        /// What would fit.
+        wanted: String,
+    },
+    /// Weights of another network.
+    #[error("the weights do not fit the network: {0}")]
+    Weights(Mismatch),
+    /// A weight that is no number.
+    #[error("the weights of `{name}` hold a value that is not finite")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+    },
+    /// Two tensors by one name.
+    #[error("two tensors are called `{name}`")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// An input the network cannot take.
+    #[error("the network takes {wanted}, the input has shape `{found:?}`")]
+    Input {
+        /// What it takes.
+        wanted: String,
+        /// The shape it got.
+        found: Vec<usize>,
+    },
+    /// A head the classifier does not have.
+    #[error("there is no head `{head}`: the classifier has {heads}, counted from 0")]
+    Head {
+        /// The head asked for.
+        head: usize,
+        /// How many there are.
+        heads: usize,
+    },
+    /// A network without the part that was asked for.
+    #[error("the network has no {part}")]
+    Absent {
+        /// The part.
+        part: &'static str,
+    },
+    /// The tensor library refused.
+    #[error("the tensor library failed")]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// The result of work on a network.
+pub type Result<T> = std::result::Result<T, ModelError>;
+
+impl Fault for ModelError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Architecture { .. } => "model::no-such-network",
+            Self::Weights(_) => "model::wrong-weights",
+            Self::NotFinite { .. } => "model::weights-not-finite",
+            Self::Twice { .. } => "model::name-taken",
+            Self::Input { .. } => "model::wrong-input",
+            Self::Head { .. } => "model::no-such-head",
+            Self::Absent { .. } => "model::no-such-part",
+            Self::Tensor(_) => "model::tensor",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Weights(_) => Some(
+                "the file was made for another backbone, stem, width or number of clusters; nothing was loaded, because a \
+                 partly random network trains without complaint and scores badly"
+                    .into(),
+            ),
+            Self::NotFinite { .. } => Some("the run that wrote these weights diverged: lower its learning rate".into()),
+            Self::Tensor(error) if is_machine(error) => Some("try a smaller batch, or `device = \"cpu\"`".into()),
+            _ => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Architecture { .. } => Exit::Pipeline,
+            Self::Weights(_) | Self::NotFinite { .. } | Self::Input { .. } => Exit::Data,
+            Self::Tensor(error) if is_machine(error) => Exit::Machine,
+            Self::Twice { .. } | Self::Head { .. } | Self::Absent { .. } | Self::Tensor(_) => Exit::Bug,
+        }
+    }
+}
+
+/// True if the device failed, not the computation that was asked of it.
+pub(crate) fn is_machine(error: &candle_core::Error) -> bool {
+    use candle_core::Error as E;
+    match error {
+        E::Cuda(_) | E::Metal(_) | E::NotCompiledWithCudaSupport | E::NotCompiledWithMetalSupport => true,
+        E::WithBacktrace { inner, .. } | E::Context { inner, .. } | E::WithPath { inner, .. } => is_machine(inner),
+        _ => false,
+    }
+}
+
+/// How two sets of named tensors differ.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Names the network has and the weights lack.
+    pub missing: Vec<String>,
+    /// Names the weights have and the network lacks.
+    pub unexpected: Vec<String>,
+    /// Name, the network's shape, the weights' shape.
+    pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl Mismatch {
+    /// True if there is no difference.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
+    }
+
+    /// An error, if there is a difference.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] with this list.
+    pub fn check(self) -> Result<()> {
+        if self.is_empty() { Ok(()) } else { Err(ModelError::Weights(self)) }
+    }
+}
+
+/// Names shown per kind of difference: enough to see the pattern.
+const SHOWN: usize = 4;
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shapes: Vec<String> =
+            self.misshapen.iter().map(|(name, wanted, found)| format!("`{name}` is {found:?} and not {wanted:?}")).collect();
+        let quoted = |names: &[String]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
+        let parts =
+            [("missing", quoted(&self.missing)), ("unexpected", quoted(&self.unexpected)), ("of another shape", shapes)];
+        let mut first = true;
+        for (what, items) in parts.iter().filter(|(_, items)| !items.is_empty()) {
+            let more = items.len().saturating_sub(SHOWN);
+            write!(f, "{}{} {what}: {}", if first { "" } else { "; " }, items.len(), items[..items.len() - more].join(", "))?;
+            if more > 0 {
+                write!(f, " and {more} more")?;
+            }
+            first = false;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mismatch_lists_both_directions_and_shortens_long_lists() {
+        let mismatch = Mismatch {
+            missing: (0..6).map(|i| format!("a.{i}")).collect(),
+            unexpected: vec!["x".into()],
+            misshapen: vec![("w".into(), vec![2, 3], vec![3, 2])],
+        };
+        assert_eq!(
+            mismatch.to_string(),
+            "6 missing: `a.0`, `a.1`, `a.2`, `a.3` and 2 more; 1 unexpected: `x`; \
+             1 of another shape: `w` is [3, 2] and not [2, 3]"
+        );
+        assert!(Mismatch::default().check().is_ok());
+    }
+}

@@ -1,0 +1,166 @@
+//! What can go wrong while weights move.
+
+use std::path::PathBuf;
+
+use crate::artifact::error::ArtifactError;
+use crate::base::fs::FileError;
+use crate::base::hint::{Exit, Fault};
+use crate::model::ModelError;
+
+/// A fault of training.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// A setting outside its range.
+    #[error("{setting} is `{found}`, it must be {wanted}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What was asked for.
+        found: String,
+        /// Its range.
+        wanted: &'static str,
+    },
+    /// A batch that the set cannot fill.
+    #[error("the batch is `{batch}`, but there are only {images} images")]
+    BatchTooLarge {
+        /// Images per batch.
+        batch: usize,
+        /// Images in the set.
+        images: usize,
+    },
+    /// A set without images.
+    #[error("there are no images to train on")]
+    NoImages,
+    /// A loss that is no number.
+    #[error("{what} is `{value}` in epoch {epoch}, step {step}")]
+    NotFinite {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+        /// Epoch, counted from 0.
+        epoch: usize,
+        /// Step in the epoch, counted from 0.
+        step: usize,
+    },
+    /// Nearly all images in one cluster.
+    #[error(
+        "the clusters collapsed in epoch {epoch}: {empty} of {clusters} are empty, the largest holds {:.1} % of the images, \
+         entropy {entropy:.3} of at most {:.3} nats", 100.0 * .largest, (*.clusters as f64).ln()
+    )]
+    Collapsed {
+        /// Epoch, counted from 0.
+        epoch: usize,
+        /// K.
+        clusters: usize,
+        /// Clusters without an image.
+        empty: usize,
+        /// Share of the largest cluster, 0–1.
+        largest: f64,
+        /// Entropy of the shares, nats.
+        entropy: f64,
+    },
+    /// A device by a name nobody knows.
+    #[error("there is no device `{0}`: `auto`, `cpu`, `cuda`, `cuda:N` or `metal` were expected")]
+    UnknownDevice(String),
+    /// A device this program was built without.
+    #[error("the device `{device}` was asked for, but this program was built without `{feature}`")]
+    BackEndMissing {
+        /// The device.
+        device: String,
+        /// The feature of the build.
+        feature: &'static str,
+    },
+    /// A device that does not answer.
+    #[error("the device `{device}` cannot be used")]
+    Device {
+        /// The device.
+        device: String,
+        /// Why.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// A checkpoint that cannot be written as JSON.
+    #[error("the state of a checkpoint cannot be written to `{path}`")]
+    Unwritable {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// An artifact's file.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// A network.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// The result of moving weights.
+pub type Result<T> = std::result::Result<T, TrainError>;
+
+impl From<candle_core::Error> for TrainError {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Model(error.into())
+    }
+}
+
+impl Fault for TrainError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Setting { .. } => "train::setting",
+            Self::BatchTooLarge { .. } => "train::batch-too-large",
+            Self::NoImages => "train::no-images",
+            Self::NotFinite { .. } => "train::not-finite",
+            Self::Collapsed { .. } => "train::collapsed",
+            Self::UnknownDevice(_) => "train::unknown-device",
+            Self::BackEndMissing { .. } => "train::back-end-missing",
+            Self::Device { .. } => "train::device",
+            Self::Unwritable { .. } => "train::checkpoint",
+            Self::File(error) => error.code(),
+            Self::Artifact(error) => error.code(),
+            Self::Model(error) => error.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::BatchTooLarge { images, .. } => {
+                Some(format!("the last, partial batch of an epoch is dropped, so at most `batch = {images}` trains at all"))
+            }
+            Self::NotFinite { .. } => {
+                Some("lower the learning rate, or start it lower with `warmup_epochs`; the last checkpoint is kept".into())
+            }
+            Self::Collapsed { .. } => Some(
+                "raise `entropy_weight`, lower the learning rate, or look at the neighbors: if few of them agree, no loss helps"
+                    .into(),
+            ),
+            Self::BackEndMissing { feature, .. } => {
+                Some(format!("build with `cargo build --release --features {feature}`, or set `device = \"cpu\"`"))
+            }
+            Self::Device { .. } => Some("set `device = \"cpu\"`, or check the driver".into()),
+            Self::File(error) => error.hint(),
+            Self::Artifact(error) => error.hint(),
+            Self::Model(error) => error.hint(),
+            _ => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Setting { .. } | Self::UnknownDevice(_) => Exit::Pipeline,
+            Self::BatchTooLarge { .. } | Self::NoImages => Exit::Data,
+            Self::NotFinite { .. } | Self::Collapsed { .. } => Exit::Run,
+            Self::BackEndMissing { .. } | Self::Device { .. } => Exit::Machine,
+            Self::Unwritable { .. } => Exit::Bug,
+            Self::File(error) => error.exit(),
+            Self::Artifact(error) => error.exit(),
+            Self::Model(error) => error.exit(),
+        }
+    }
+}
