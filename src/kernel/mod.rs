@@ -10,6 +10,7 @@ mod conv;
 mod elementwise;
 mod error;
 mod graph;
+pub mod lanes;
 mod norm;
 pub mod product;
 pub mod neighbors;
