@@ -87,6 +87,13 @@ pub struct Architecture {
     pub projection: Option<Projection>,
 }
 
+impl Architecture {
+    /// Numbers per image that come out: P where there is a projection, else D.
+    pub fn output(&self) -> usize {
+        self.projection.map_or(self.features, |projection| projection.dim)
+    }
+}
+
 /// What pixels in `[0, 1]` go through before the first layer: `(x - mean) / std`, per channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -142,7 +149,8 @@ impl EncoderCard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeadKind {
-    /// `cluster_head.{h}.weight` `[K, D]` and `cluster_head.{h}.bias` `[K]`: logits.
+    /// `cluster_head.{h}.weight` `[K, D]` and `cluster_head.{h}.bias` `[K]`: logits. With a hidden layer of U units:
+    /// `cluster_head.{h}.0` `[U, D]`, ReLU, `cluster_head.{h}.2` `[K, U]`.
     Linear,
     /// `centroids` `[K, D]`: the nearest one wins.
     Centroids,
@@ -152,7 +160,7 @@ pub enum HeadKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierCard {
-    /// The encoder below the heads.
+    /// The encoder below the heads. If it has a projection, the heads read that; else they read the backbone.
     pub encoder: EncoderCard,
     /// Clusters, K.
     pub clusters: usize,
@@ -166,6 +174,8 @@ pub struct ClassifierCard {
     pub head_losses: Vec<f64>,
     /// What the heads are.
     pub kind: HeadKind,
+    /// Units of the hidden layer of each head, U; without one, heads are linear.
+    pub hidden: Option<usize>,
     /// True if features are scaled to unit length before the head.
     pub normalize_features: bool,
 }
@@ -173,11 +183,15 @@ pub struct ClassifierCard {
 impl ClassifierCard {
     /// The tensors of the heads, with their shapes.
     pub fn head_parameters(&self) -> Vec<(String, Vec<usize>)> {
-        let (k, d) = (self.clusters, self.encoder.architecture.features);
-        match self.kind {
-            HeadKind::Centroids => vec![("centroids".into(), vec![k, d])],
-            HeadKind::Linear => (0..self.heads)
-                .flat_map(|h| [(format!("cluster_head.{h}.weight"), vec![k, d]), (format!("cluster_head.{h}.bias"), vec![k])])
+        let (k, d) = (self.clusters, self.encoder.architecture.output());
+        let layer = |name: String, outputs: usize, inputs: usize| {
+            [(format!("{name}.weight"), vec![outputs, inputs]), (format!("{name}.bias"), vec![outputs])]
+        };
+        match (self.kind, self.hidden) {
+            (HeadKind::Centroids, _) => vec![("centroids".into(), vec![k, d])],
+            (HeadKind::Linear, None) => (0..self.heads).flat_map(|h| layer(format!("cluster_head.{h}"), k, d)).collect(),
+            (HeadKind::Linear, Some(u)) => (0..self.heads)
+                .flat_map(|h| [layer(format!("cluster_head.{h}.0"), u, d), layer(format!("cluster_head.{h}.2"), k, u)].into_iter().flatten())
                 .collect(),
         }
     }
@@ -193,6 +207,9 @@ impl ClassifierCard {
         }
         if *kind == HeadKind::Centroids && *heads != 1 {
             return Some(format!("centroids are one head, not {heads}"));
+        }
+        if self.hidden == Some(0) || (self.hidden.is_some() && *kind == HeadKind::Centroids) {
+            return Some(format!("a hidden layer of {:?} units does not fit heads that are {kind:?}", self.hidden));
         }
         if !head_losses.is_empty() && head_losses.len() != *heads {
             return Some(format!("{} losses for {heads} heads", head_losses.len()));
@@ -483,6 +500,7 @@ mod tests {
             chosen_by: "lowest loss on the training images".into(),
             head_losses: vec![-1.5, -1.75],
             kind: HeadKind::Linear,
+            hidden: None,
             normalize_features: false,
         };
         Classifier { card, tensors }

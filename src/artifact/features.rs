@@ -34,8 +34,10 @@ pub struct FeatureTable {
     pub values: Vec<f32>,
     /// True if every row has length 1 (or is all zeros, where there was nothing to scale).
     pub normalized: bool,
-    /// The encoder they come from: its digest, hexadecimal, or `pixels`.
+    /// The encoder they come from: its digest, hexadecimal, or another name.
     pub encoder: String,
+    /// The layer of it that they are: `backbone` or `projection`.
+    pub layer: String,
 }
 
 impl FeatureTable {
@@ -62,7 +64,7 @@ impl FeatureTable {
         let path = dir.join(FILE);
         rows::check_ids(&path, &self.ids, "features")?;
         self.check(&path)?;
-        let mut writer = FeaturesWriter::create(dir, self.dim, self.normalized, &self.encoder)?;
+        let mut writer = FeaturesWriter::create(dir, self.dim, self.normalized, &self.encoder, &self.layer)?;
         rows::write(&mut writer.table, &self.ids, |r| {
             vec![Column::Vectors { width: self.dim, values: self.values[r.start * self.dim..r.end * self.dim].to_vec() }]
         })?;
@@ -89,8 +91,9 @@ impl FeatureTable {
             unreachable!("a reader yields the kinds it was asked for")
         };
         let normalized = reader.meta().get(path, "normalized", "true or false")?;
-        let encoder = reader.meta().get(path, "encoder", "a digest or `pixels`")?;
-        let table = Self { ids, dim, values, normalized, encoder };
+        let encoder = reader.meta().get(path, "encoder", "a digest or a name")?;
+        let layer = reader.meta().get(path, "layer", "`backbone` or `projection`")?;
+        let table = Self { ids, dim, values, normalized, encoder, layer };
         table.check(path)?;
         Ok(table)
     }
@@ -138,9 +141,9 @@ impl FeaturesWriter {
     ///
     /// # Errors
     /// If the file cannot be created.
-    pub fn create(dir: &Path, dim: usize, normalized: bool, encoder: &str) -> Result<Self> {
+    pub fn create(dir: &Path, dim: usize, normalized: bool, encoder: &str, layer: &str) -> Result<Self> {
         let path = dir.join(FILE);
-        let meta = Meta::new(Features::KIND).with("dim", dim).with("normalized", normalized).with("encoder", encoder);
+        let meta = Meta::new(Features::KIND).with("dim", dim).with("normalized", normalized).with("encoder", encoder).with("layer", layer);
         let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("embedding", ColumnKind::Vectors { width: dim })];
         Ok(Self { table: TableWriter::create(&path, &schema, meta)?, path, dim, normalized })
     }

@@ -17,6 +17,7 @@ use super::planes::Planes;
 use super::recipe::{Recipe, Simclr, Strong};
 use super::strong::Op;
 use super::{flip, resize};
+use crate::artifact::images::ImageSet;
 use crate::artifact::pixels::Pixels;
 use crate::base::seed::{Rng, Seed};
 
@@ -26,11 +27,24 @@ pub trait Pictures: Sync {
     fn len(&self) -> usize;
 
     /// The picture in a row, which is less than [`Pictures::len`].
-    fn picture(&self, row: usize) -> Cow<'_, Pixels>;
+    ///
+    /// # Errors
+    /// If it is decoded only now and cannot be.
+    fn picture(&self, row: usize) -> Result<Cow<'_, Pixels>, Error>;
 
     /// True if there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Pictures for ImageSet {
+    fn len(&self) -> usize {
+        ImageSet::len(self)
+    }
+
+    fn picture(&self, row: usize) -> Result<Cow<'_, Pixels>, Error> {
+        self.get(row).map_err(|error| Error::Undecodable { row, why: error.to_string() })
     }
 }
 
@@ -39,8 +53,8 @@ impl Pictures for [Pixels] {
         <[Pixels]>::len(self)
     }
 
-    fn picture(&self, row: usize) -> Cow<'_, Pixels> {
-        Cow::Borrowed(&self[row])
+    fn picture(&self, row: usize) -> Result<Cow<'_, Pixels>, Error> {
+        Ok(Cow::Borrowed(&self[row]))
     }
 }
 
@@ -49,8 +63,8 @@ impl Pictures for Vec<Pixels> {
         self.as_slice().len()
     }
 
-    fn picture(&self, row: usize) -> Cow<'_, Pixels> {
-        Cow::Borrowed(&self[row])
+    fn picture(&self, row: usize) -> Result<Cow<'_, Pixels>, Error> {
+        Ok(Cow::Borrowed(&self[row]))
     }
 }
 
@@ -172,7 +186,10 @@ impl Viewer {
             if row >= count {
                 return Some(Error::Row { row, count });
             }
-            let picture = pictures.picture(row);
+            let picture = match pictures.picture(row) {
+                Ok(picture) => picture,
+                Err(error) => return Some(error),
+            };
             if let Err(error) = self.suits(&picture, row) {
                 return Some(error);
             }

@@ -15,6 +15,14 @@ pub enum Error {
         /// Channels of the normalisation.
         expected: usize,
     },
+    /// A picture that cannot be decoded.
+    #[error("the picture in row `{row}` cannot be read: {why}")]
+    Undecodable {
+        /// Its row.
+        row: usize,
+        /// Why.
+        why: String,
+    },
     /// A row beyond the last.
     #[error("row `{row}` was asked for, but there are `{count}` pictures")]
     Row {
@@ -87,6 +95,7 @@ impl Fault for Error {
     fn code(&self) -> &'static str {
         match self {
             Self::Channels { .. } => "augment::channels",
+            Self::Undecodable { .. } => "augment::undecodable",
             Self::Row { .. } => "augment::row",
             Self::Empty { .. } => "augment::empty",
             Self::Statistics { .. } => "augment::statistics",
@@ -108,7 +117,7 @@ impl Fault for Error {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Channels { .. } | Self::Empty { .. } | Self::Statistics { .. } | Self::Deviation { .. } => Exit::Data,
+            Self::Channels { .. } | Self::Undecodable { .. } | Self::Empty { .. } | Self::Statistics { .. } | Self::Deviation { .. } => Exit::Data,
             Self::Resize { .. } | Self::Recipe { .. } | Self::Size { .. } => Exit::Pipeline,
             Self::Row { .. } | Self::Room { .. } => Exit::Bug,
         }

@@ -32,7 +32,6 @@ impl Default for Recipe {
 pub struct Plain {
     /// Pixels of the shorter side before the centre is cut. Absent: the size of a view, which leaves pictures of that size as they
     /// are (CIFAR, STL). SCAN's ImageNet reader: 256 for views of 224.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
 }
 
@@ -42,7 +41,6 @@ pub struct Plain {
 #[serde(deny_unknown_fields, default)]
 pub struct Standard {
     /// Pixels of the shorter side before all else. Absent: pictures are taken as they are.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
     /// Share of the picture that is cut out, uniform. torchvision's default: 0.08–1.
     pub crop_scale: [f64; 2],
@@ -64,7 +62,6 @@ impl Default for Standard {
 #[serde(deny_unknown_fields, default)]
 pub struct Simclr {
     /// Pixels of the shorter side before all else. Absent: pictures are taken as they are. SCAN's ImageNet reader: 256.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
     /// Share of the picture that is cut out, uniform. SCAN: 0.2–1 (SimCLR's own: 0.08–1).
     pub crop_scale: [f64; 2],
@@ -136,7 +133,6 @@ impl From<&Standard> for Simclr {
 pub struct Strong {
     /// Pixels of the shorter side before the random crop. Absent: the size of a view, which leaves square pictures of that size
     /// uncut (CIFAR, STL). SCAN's ImageNet reader: 256 for views of 224.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub resize: Option<usize>,
     /// Chance of a horizontal flip. SCAN: 0.5.
     pub flip: f64,

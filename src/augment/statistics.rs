@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::artifact::encoder::Normalization;
 
 use super::batch::Pictures;
+use super::error::Error;
 
 /// Pictures per chunk: sums are formed in fixed chunks, in order, so that they do not depend on the number of threads.
 const CHUNK: usize = 256;
@@ -18,7 +19,7 @@ const FLOOR: f64 = 1e-3;
 ///
 /// # Errors
 /// A picture that cannot be decoded.
-pub fn channels<P: Pictures + ?Sized>(pictures: &P) -> Result<Normalization, P::Error> {
+pub fn channels(pictures: &(impl Pictures + ?Sized)) -> Result<Normalization, Error> {
     let chunks: Vec<usize> = (0..pictures.len()).step_by(CHUNK).collect();
     // Whole numbers: exact in any order.
     let sums = chunks
@@ -36,7 +37,7 @@ pub fn channels<P: Pictures + ?Sized>(pictures: &P) -> Result<Normalization, P::
             }
             Ok(sums)
         })
-        .collect::<Result<Vec<_>, P::Error>>()?;
+        .collect::<Result<Vec<_>, Error>>()?;
     let mut normalization = Normalization { mean: Vec::new(), std: Vec::new() };
     for channel in 0..3 {
         let (n, sum, square) = sums.iter().fold((0_u64, 0_u64, 0_u128), |(n, sum, square), part| {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use candle_core::Device;
+
 use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
 use super::terminal;
 use crate::base::hint::{Exit, Fault};
@@ -12,7 +14,7 @@ use crate::pipeline::registry::Registry;
 use crate::pipeline::spec::{self, Request, Spec};
 use crate::pipeline::state::Outlook;
 use crate::store::Store;
-use crate::train::device;
+use crate::train::device::{DeviceClass, DeviceName};
 
 /// Why a command did not do what it was asked.
 pub(super) enum Failure {
@@ -24,8 +26,29 @@ pub(super) enum Failure {
     Closed,
 }
 
-impl<F: Fault + 'static> From<F> for Failure {
-    fn from(fault: F) -> Self {
+/// Every error of a room is a fault; one line each, because [`Faults`] is one too and shall be shown in its own way.
+macro_rules! faults {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for Failure {
+            fn from(fault: $error) -> Self {
+                Self::Fault(Box::new(fault))
+            }
+        })*
+    };
+}
+
+faults!(
+    crate::artifact::error::ArtifactError,
+    crate::base::fs::FileError,
+    crate::dataset::DatasetError,
+    crate::pipeline::error::RunError,
+    crate::store::StoreError,
+    crate::train::TrainError,
+);
+
+impl Failure {
+    /// A fault of the command itself.
+    pub(super) fn own(fault: impl Fault + 'static) -> Self {
         Self::Fault(Box::new(fault))
     }
 }
@@ -73,6 +96,13 @@ pub(super) fn places(args: &PlaceArgs, pipeline: Option<&Path>) -> Places {
     Places::new(base, args.data.clone(), std::env::var_os("KINSET_DATA").map(Into::into))
 }
 
+/// The device of a pipeline, and its class for keys.
+pub(super) fn device_of(spec: &Spec) -> Result<(Device, &'static str), Failure> {
+    let device = spec.device.parse::<DeviceName>()?.open()?;
+    let class = DeviceClass::of(&device).word();
+    Ok((device, class))
+}
+
 /// Which stages.
 pub(super) fn selection(spec: &Spec, args: &SelectArgs) -> Result<Selected, Failure> {
     let selection = Selection {
@@ -92,6 +122,6 @@ pub(super) fn outlook<T>(
     let spec = pipeline(args)?;
     let store = Store::open_to_read(&args.places.artifacts)?;
     let places = places(&args.places, Some(&args.pipeline));
-    let device_class = device::class_of(&spec.device)?;
+    let device_class = device_of(&spec)?.1;
     look(&spec, &Outlook { spec: &spec, store: &store, places: &places, device_class })
 }

@@ -38,7 +38,7 @@ impl Fault for NoSize {
 pub(super) fn run(args: &GcArgs) -> Answer {
     let max_size = match &args.max_size {
         None => None,
-        Some(text) => Some(unit::parse_bytes(text).ok_or_else(|| Failure::from(NoSize { text: text.clone() }))?),
+        Some(text) => Some(unit::parse_bytes(text).ok_or_else(|| Failure::own(NoSize { text: text.clone() }))?),
     };
     let mut roots = BTreeMap::new();
     for pipeline in &args.pipelines {

@@ -45,7 +45,7 @@ pub(super) fn run(args: &InitArgs) -> Answer {
         None => terminal::print(&text)?,
         Some(path) => {
             if fs::exists(path) {
-                return Err(Failure::from(Taken { path: path.display().to_string() }));
+                return Err(Failure::own(Taken { path: path.display().to_string() }));
             }
             fs::write_atomic(path, text.as_bytes())?;
             terminal::say(&format!("wrote `{}`; now: kinset run {}", path.display(), path.display()));

@@ -33,7 +33,7 @@ impl Fault for Unknown {
 
 pub(super) fn run(args: &MethodsArgs) -> Answer {
     if let Some(name) = &args.name {
-        let stage = registry::find(name).ok_or_else(|| Failure::from(Unknown { name: name.clone() }))?;
+        let stage = registry::find(name).ok_or_else(|| Failure::own(Unknown { name: name.clone() }))?;
         if args.json { terminal::print_json(&as_json(stage))? } else { terminal::print(&sign(stage))? }
         return Ok(Exit::Done);
     }

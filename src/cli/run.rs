@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use super::args::RunArgs;
-use super::common::{Answer, Failure, pipeline, places, selection};
+use super::common::{Answer, Failure, device_of, pipeline, places, selection};
 use super::terminal::{self, Screen};
 use crate::base::fs::FileError;
 use crate::base::hint::{Exit, Fault};
@@ -20,7 +20,6 @@ use crate::pipeline::spec::Spec;
 use crate::report::scores;
 use crate::stage::Stop;
 use crate::store::Store;
-use crate::train::device;
 
 pub(super) fn run(args: &RunArgs) -> Answer {
     let spec = pipeline(&args.pipeline)?;
@@ -29,8 +28,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     // Fails only if somebody has made the pool already, and nobody has.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    let device = device::open(&spec.device)?;
-    let device_class = device::class(&device);
+    let (device, device_class) = device_of(&spec)?;
     let store = Store::open(&args.pipeline.places.artifacts)?;
     let places = places(&args.pipeline.places, Some(&args.pipeline.pipeline));
     let journal = Journal::new(runs_folder(&args.pipeline.places.artifacts, &spec.name));

@@ -1,5 +1,34 @@
-//! # dataset: how is this data set read?
+//! # dataset: what did the camera, or the benchmark, give us?
 //!
-//! Raw data in published formats, turned into images and labels.
+//! Raw data in the formats of the field become a stream of pictures, with labels beside them where there are any. Reading has
+//! two steps, so that a run that has nothing to do costs only stats: [`locate`] names the raw files a source depends on, for
+//! the engine to hash through its memo; [`Located::open`] then reads them.
 //!
-//! Not here: our own tables (`artifact`).
+//! | file | what it reads |
+//! |---|---|
+//! | [`idx`] | MNIST's format, gzipped or not: `digits`, `fashion-mini`, `fashion-mnist`, `mnist`, or any with `dataset = "idx"` |
+//! | [`folder`] | PNG, JPEG, WebP files; class folders become labels |
+//! | [`synthetic`] | nothing: it draws shapes, for tests and smoke runs |
+//!
+//! [`registry`] is the one list of data sets; a new one is a file here and a line there. [`check`] reads a source through and
+//! says what it holds. Not here: how pictures and labels are stored (`artifact`), where a run keeps them (`store`).
+//!
+//! Labels never decide the order of records: where the raw data are sorted by class (folders), rows follow content digests.
+
+pub mod check;
+pub mod decode;
+pub mod error;
+pub mod folder;
+pub mod idx;
+pub mod places;
+pub mod record;
+pub mod registry;
+pub mod source;
+pub mod synthetic;
+
+pub use check::{Report, check};
+pub use error::{DatasetError, Result};
+pub use places::Places;
+pub use record::{Broken, Content, Labels, Located, Opened, RawFile, Record, Records, Skipped};
+pub use registry::{Entry, locate};
+pub use source::Source;

@@ -2,15 +2,15 @@
 //!
 //! The clustering stage of SCAN: see [`Scan::SIGN`].
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::curve::{Curve, CurveTable};
+use crate::artifact::curve::Curve;
 use crate::artifact::encoder::{Classifier, Encoder, Tensors};
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::artifact::{Draft, Stored};
-use crate::augment::recipe::Recipe;
+use crate::augment::{Recipe, Strong};
 use crate::base::seed::Seed;
 use crate::math::entropy;
 use crate::model::{ClassifierNet, HeadChoice};
@@ -85,7 +85,7 @@ impl Default for Config {
             validate_every: 1,
             optimizer: OptimizerSettings::adam(1e-4, 1e-4),
             schedule: ScheduleSettings::constant(),
-            augment: Recipe::strong(),
+            augment: Strong::default().into(),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Settings for Config {
         }
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
         found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.complaints()));
+        found.extend(Complaint::below("augment", self.augment.check()));
         found
     }
 }
@@ -188,7 +188,7 @@ impl Stage for Scan {
             Update::Heads => net.head_params(),
         };
         // An encoder that stands still, on views that stand still: its features are computed once.
-        let still = config.update == Update::Heads && config.augment.is_plain();
+        let still = config.update == Update::Heads && !config.augment.is_random();
         let cache = |feed: &Feed<'_>| -> Result<Tensor, StageError> {
             let bar = cx.bar(feed.len() as u64, "images encoded");
             let features = infer::features(net.encoder(), Layer::Backbone, feed, |done| {
@@ -240,7 +240,7 @@ impl Stage for Scan {
         let card = net.card(encoder.card.normalization.clone(), choice)?;
         Ok(Out {
             classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)?,
-            curve: CurveTable { points: curve }.save(&cx.out("curve")?)?,
+            curve: Curve { points: curve }.save(&cx.out("curve")?)?,
         })
     }
 }
@@ -541,7 +541,7 @@ pub fn validation_loss(probabilities: &[f32], clusters: usize, index: &[u32], wi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Var;
+    use candle_core::{DType, Device, Var};
 
     fn logits() -> (Vec<f64>, Vec<f64>) {
         let cell = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> { (0..30).map(|at| f((at / 5) as f64, (at % 5) as f64)).collect() };

@@ -5,11 +5,11 @@
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::curve::{Curve, CurveTable};
+use crate::artifact::curve::Curve;
 use crate::artifact::encoder::Classifier;
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::{Draft, Stored};
-use crate::augment::recipe::Recipe;
+use crate::augment::{Recipe, Strong};
 use crate::base::seed::Seed;
 use crate::math::topk::argmax;
 use crate::model::{ClassifierNet, HeadChoice};
@@ -71,7 +71,7 @@ impl Default for Config {
             ema_alpha: None,
             optimizer: OptimizerSettings::adam(1e-4, 1e-4),
             schedule: ScheduleSettings::constant(),
-            augment: Recipe::strong(),
+            augment: Strong::default().into(),
         }
     }
 }
@@ -97,7 +97,7 @@ impl Settings for Config {
         }
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
         found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.complaints()));
+        found.extend(Complaint::below("augment", self.augment.check()));
         found
     }
 }
@@ -174,7 +174,7 @@ impl Stage for SelfLabel {
         let card = net.card(normalization.clone(), choice)?;
         Ok(Out {
             classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)?,
-            curve: CurveTable { points: curve }.save(&cx.out("curve")?)?,
+            curve: Curve { points: curve }.save(&cx.out("curve")?)?,
         })
     }
 }

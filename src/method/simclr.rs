@@ -5,11 +5,11 @@
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::curve::{Curve, CurveTable};
-use crate::artifact::encoder::{Encoder, EncoderCard, Normalization};
+use crate::artifact::curve::Curve;
+use crate::artifact::encoder::Encoder;
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::{Draft, Stored};
-use crate::augment::recipe::Recipe;
+use crate::augment::{Recipe, Simclr};
 use crate::base::seed::Seed;
 use crate::model::encoder::EncoderNet;
 use crate::model::Mode;
@@ -53,7 +53,7 @@ impl Default for Config {
             temperature: 0.1,
             optimizer: OptimizerSettings::sgd(0.4, 0.9, 1e-4),
             schedule: ScheduleSettings::cosine(0.1),
-            augment: Recipe::simclr(),
+            augment: Simclr::default().into(),
         }
     }
 }
@@ -73,7 +73,7 @@ impl Settings for Config {
         found.extend(Complaint::below("network", self.network.complaints()));
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
         found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.complaints()));
+        found.extend(Complaint::below("augment", self.augment.check()));
         found
     }
 }
@@ -123,7 +123,7 @@ impl Stage for SimClr {
         let card = run.net.card(run.feed.normalization().clone());
         Ok(Out {
             encoder: Encoder { card, tensors: run.net.to_tensors()? }.save(&cx.out("encoder")?)?,
-            curve: CurveTable { points: curve }.save(&cx.out("curve")?)?,
+            curve: Curve { points: curve }.save(&cx.out("curve")?)?,
         })
     }
 }

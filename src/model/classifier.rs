@@ -7,7 +7,7 @@ use super::error::{ModelError, Result};
 use super::head::Linear;
 use super::init::Init;
 use super::norm::Mode;
-use super::ops::l2_normalize;
+use super::ops::{l2_normalize, relu};
 use super::params::{Builder, Params};
 use crate::artifact::encoder::{ClassifierCard, EncoderCard, HeadKind, Normalization, Tensors, Weights};
 use crate::base::seed::Seed;
@@ -20,6 +20,7 @@ const MOST_HEADS: usize = 1024;
 #[derive(Clone, Debug)]
 enum Head {
     Linear(Linear),
+    Hidden(Linear, Linear),
     Centroids(Tensor),
 }
 
@@ -40,6 +41,7 @@ struct Shape {
     clusters: usize,
     heads: usize,
     kind: HeadKind,
+    hidden: Option<usize>,
     normalize: bool,
 }
 
@@ -55,16 +57,25 @@ pub struct ClassifierNet {
 }
 
 impl ClassifierNet {
-    /// New linear heads on an encoder, which loses its projection. Its numbers are shared, not copied.
+    /// New heads on an encoder, which loses its projection: linear, or with a hidden layer of so many units. The encoder's
+    /// numbers are shared, not copied.
     ///
     /// # Errors
     /// [`ModelError::Architecture`] for fewer than 2 clusters or no head.
-    pub fn init(encoder: &EncoderNet, clusters: usize, heads: usize, seed: Seed, device: &Device) -> Result<Self> {
-        let shape = Shape { clusters, heads, kind: HeadKind::Linear, normalize: false };
+    pub fn init(
+        encoder: &EncoderNet,
+        clusters: usize,
+        heads: usize,
+        hidden: Option<usize>,
+        seed: Seed,
+        device: &Device,
+    ) -> Result<Self> {
+        let shape = Shape { clusters, heads, kind: HeadKind::Linear, hidden, normalize: false };
         Self::build(encoder.without_projection()?, shape, Builder::fresh(seed, device))
     }
 
-    /// One head that prefers the nearest centroid: logit `k` is minus the squared distance to centroid `k`.
+    /// One head that prefers the nearest centroid: logit `k` is minus the squared distance to centroid `k`. It reads the
+    /// encoder's projection if that has one: [`EncoderNet::without_projection`] makes it read the backbone.
     ///
     /// # Shapes
     /// `centroids`: `[K, D]`, row-major; of unit-length features if `normalize_features`.
@@ -72,15 +83,16 @@ impl ClassifierNet {
     /// # Errors
     /// [`ModelError::Input`] if the numbers are not rows of D, [`ModelError::NotFinite`].
     pub fn from_centroids(encoder: &EncoderNet, centroids: &[f32], normalize_features: bool, device: &Device) -> Result<Self> {
-        let clusters = centroids.len() / encoder.dim();
-        if clusters * encoder.dim() != centroids.len() {
-            let wanted = format!("centroids of {} features", encoder.dim());
+        let dim = encoder.architecture().output();
+        let clusters = centroids.len() / dim;
+        if clusters * dim != centroids.len() {
+            let wanted = format!("centroids of {dim} features");
             return Err(ModelError::Input { wanted, found: vec![centroids.len()] });
         }
         let mut tensors = Tensors::default();
-        tensors.insert("centroids", vec![clusters, encoder.dim()], centroids.to_vec());
-        let shape = Shape { clusters, heads: 1, kind: HeadKind::Centroids, normalize: normalize_features };
-        Self::build(encoder.without_projection()?, shape, Builder::restored(&tensors, device)?)
+        tensors.insert("centroids", vec![clusters, dim], centroids.to_vec());
+        let shape = Shape { clusters, heads: 1, kind: HeadKind::Centroids, hidden: None, normalize: normalize_features };
+        Self::build(encoder.clone(), shape, Builder::restored(&tensors, device)?)
     }
 
     /// A classifier from its card and numbers. Names and shapes must agree both ways.
@@ -93,12 +105,11 @@ impl ClassifierNet {
             let part = if is_head(name) { &mut top } else { &mut body };
             part.insert(name, shape.clone(), values.clone());
         }
-        let mut encoder = card.encoder.clone();
-        encoder.architecture.projection = None;
+        let encoder = card.encoder.clone();
         // Both halves are tried before either is reported, so that the list is whole.
         let built = EncoderNet::from_tensors(&encoder, &body, device);
         let normalize = card.normalize_features;
-        let shape = Shape { clusters: card.clusters, heads: card.heads, kind: card.kind, normalize };
+        let shape = Shape { clusters: card.clusters, heads: card.heads, kind: card.kind, hidden: card.hidden, normalize };
         match built {
             Ok(encoder) => {
                 let net = Self::build(encoder, shape, Builder::restored(&top, device)?)?;
@@ -106,7 +117,7 @@ impl ClassifierNet {
                 Ok(net)
             }
             Err(ModelError::Weights(mut all)) => {
-                let dim = encoder.architecture.features;
+                let dim = encoder.architecture.output();
                 if let Err(ModelError::Weights(rest)) = build_heads(shape, dim, Builder::restored(&top, device)?) {
                     all.missing.extend(rest.missing);
                     all.unexpected.extend(rest.unexpected);
@@ -119,7 +130,7 @@ impl ClassifierNet {
     }
 
     fn build(encoder: EncoderNet, shape: Shape, builder: Builder) -> Result<Self> {
-        let (heads, top) = build_heads(shape, encoder.dim(), builder)?;
+        let (heads, top) = build_heads(shape, encoder.architecture().output(), builder)?;
         let mut params = encoder.params().clone();
         for (name, role, var) in top.iter() {
             params.push(name, role, var.clone())?;
@@ -127,7 +138,7 @@ impl ClassifierNet {
         Ok(Self { encoder, heads, shape, params })
     }
 
-    /// Its encoder, without a projection.
+    /// Its encoder. A projection is there only if the heads read it.
     pub fn encoder(&self) -> &EncoderNet {
         &self.encoder
     }
@@ -174,6 +185,7 @@ impl ClassifierNet {
             chosen_by: choice.chosen_by,
             head_losses: choice.losses,
             kind: self.shape.kind,
+            hidden: self.shape.hidden,
             normalize_features: self.shape.normalize,
         })
     }
@@ -182,12 +194,13 @@ impl ClassifierNet {
         self.heads.get(head).ok_or(ModelError::Head { head, heads: self.heads.len() })
     }
 
-    /// What the backbone makes of images, see [`EncoderNet::features`].
+    /// What the heads read: the encoder's projection if it has one, else its backbone's output.
     ///
     /// # Errors
-    /// As there.
+    /// As [`EncoderNet::features`].
     pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
-        self.encoder.features(images, mode)
+        let features = self.encoder.features(images, mode)?;
+        if self.encoder.architecture().projection.is_some() { self.encoder.project(&features) } else { Ok(features) }
     }
 
     /// What a head makes of features.
@@ -201,6 +214,7 @@ impl ClassifierNet {
         let features = if self.shape.normalize { l2_normalize(features)? } else { features.clone() };
         match self.check(head)? {
             Head::Linear(linear) => linear.forward(&features),
+            Head::Hidden(first, second) => second.forward(&relu(&first.forward(&features)?)?),
             Head::Centroids(centroids) => {
                 let products = features.matmul(&centroids.t()?)?;
                 let own = features.sqr()?.sum_keepdim(D::Minus1)?;
@@ -270,7 +284,13 @@ fn build_heads(shape: Shape, features: usize, mut builder: Builder) -> Result<(V
         HeadKind::Linear => (0..shape.heads)
             .map(|head| {
                 let name = format!("cluster_head.{head}");
-                Ok(Head::Linear(Linear::build(&mut builder, &name, features, shape.clusters)?))
+                Ok(match shape.hidden {
+                    None => Head::Linear(Linear::build(&mut builder, &name, features, shape.clusters)?),
+                    Some(units) => Head::Hidden(
+                        Linear::build(&mut builder, &format!("{name}.0"), features, units)?,
+                        Linear::build(&mut builder, &format!("{name}.2"), units, shape.clusters)?,
+                    ),
+                })
             })
             .collect::<Result<_>>()?,
         HeadKind::Centroids if shape.heads != 1 => return wrong("heads", shape.heads, "centroids are one head".into()),

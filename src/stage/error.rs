@@ -19,6 +19,9 @@ pub enum StageError {
     /// Raw data could not be read.
     #[error(transparent)]
     Dataset(#[from] crate::dataset::error::DatasetError),
+    /// Neighbors could not be found.
+    #[error(transparent)]
+    Neighbors(#[from] crate::kernel::neighbors::NeighborError),
     /// A network could not be built or loaded.
     #[error(transparent)]
     Model(#[from] crate::model::error::ModelError),
@@ -95,6 +98,7 @@ impl Fault for StageError {
             Self::File(e) => e.code(),
             Self::Artifact(e) => e.code(),
             Self::Dataset(e) => e.code(),
+            Self::Neighbors(e) => e.code(),
             Self::Model(e) => e.code(),
             Self::Train(e) => e.code(),
             Self::Tensor(_) => "stage::tensor",
@@ -112,6 +116,7 @@ impl Fault for StageError {
             Self::File(e) => e.hint(),
             Self::Artifact(e) => e.hint(),
             Self::Dataset(e) => e.hint(),
+            Self::Neighbors(e) => e.hint(),
             Self::Model(e) => e.hint(),
             Self::Train(e) => e.hint(),
             Self::Mismatch { hint, .. } | Self::TooFew { hint, .. } | Self::Degenerate { hint, .. } => Some(hint.clone()),
@@ -129,6 +134,7 @@ impl Fault for StageError {
             Self::File(e) => e.exit(),
             Self::Artifact(e) => e.exit(),
             Self::Dataset(e) => e.exit(),
+            Self::Neighbors(e) => e.exit(),
             Self::Model(e) => e.exit(),
             Self::Train(e) => e.exit(),
             Self::Mismatch { .. } | Self::TooFew { .. } => Exit::Data,

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::error::StageError;
-use crate::artifact::curve::CurvePoint;
+use crate::artifact::curve::Point;
 use crate::artifact::encoder::Tensors;
 use crate::base::clock::Stopwatch;
 use crate::train::checkpoint::{Checkpoint, Checkpoints};
@@ -131,7 +131,7 @@ struct Position {
 /// # Errors
 /// [`StageError::Stopped`] if it was asked to stop, with the progress saved; a loss that is not finite; whatever the trainee
 /// says.
-pub fn train(trainee: &mut dyn Trainee, cx: &Context<'_>) -> Result<Vec<CurvePoint>, StageError> {
+pub fn train(trainee: &mut dyn Trainee, cx: &Context<'_>) -> Result<Vec<Point>, StageError> {
     const POSITION: &str = "position";
     let checkpoints = Checkpoints::open(cx.work())?;
     let mut at = Position::default();
@@ -194,5 +194,5 @@ pub fn train(trainee: &mut dyn Trainee, cx: &Context<'_>) -> Result<Vec<CurvePoi
             cx.check()?;
         }
     }
-    Ok(at.curve.into_iter().map(|(step, name, value)| CurvePoint { step: step as u32, name, value }).collect())
+    Ok(at.curve.into_iter().map(|(step, name, value)| Point { step: step as u32, name, value }).collect())
 }

@@ -110,12 +110,12 @@ fn baseline(classifier: &Classifier, images: &ImageSet, cx: &Context<'_>) -> Res
     let card = &classifier.card.encoder;
     let feed = Feed::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
     let net = ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device)?;
-    let encoder = net.encoder();
-    let mut features = infer::features(encoder, Layer::Backbone, &feed, |_| cx.check())?;
+    let encoder = net.encoder().without_projection()?;
+    let mut features = infer::features(&encoder, Layer::Backbone, &feed, |_| cx.check())?;
     cosine::normalize_rows(&mut features, encoder.dim());
     let clusters = classifier.card.clusters.min(images.len());
     let fit = KMeans::new(clusters).fit(&features, encoder.dim(), &Gemm, Seed::new(0).branch("evaluate"));
-    let net = ClassifierNet::from_centroids(encoder, &fit.centers, Layer::Backbone, true, &cx.device)?;
+    let net = ClassifierNet::from_centroids(&encoder, &fit.centers, true, &cx.device)?;
     let choice = HeadChoice { head: 0, chosen_by: "least inertia of 10 starts".into(), losses: vec![fit.inertia] };
     Ok(Classifier { card: net.card(card.normalization.clone(), choice)?, tensors: net.to_tensors()? })
 }

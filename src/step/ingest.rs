@@ -6,14 +6,15 @@ use crate::artifact::images::{Images, ImagesInfo, ImagesWriter, Picture};
 use crate::artifact::labels::{LabelTable, Labels};
 use crate::artifact::Draft;
 use crate::base::fs::FileError;
-use crate::dataset::{self, Content, Places, RawFile, Source};
+use crate::base::hint::Fault;
+use crate::dataset::{self, Content, DatasetError, Places, RawFile, Source};
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
 
 impl Settings for Source {
     fn check(&self) -> Vec<Complaint> {
         match self.identity() {
             Ok(_) => Vec::new(),
-            Err(error) => vec![Complaint { path: error.setting().to_owned(), message: error.to_string(), hint: error.advice() }],
+            Err(error) => vec![Complaint { path: setting_of(&error).to_owned(), message: error.to_string(), hint: error.hint() }],
         }
     }
 }
@@ -73,26 +74,18 @@ impl Stage for Ingest {
                 None
             }
         };
-        let mut writer = ImagesWriter::create(&cx.out("images")?, &ImagesInfo { dataset: config.dataset.clone() })?;
-        let mut labels = LabelTable { names: names.clone().unwrap_or_default(), ..LabelTable::default() };
+        let info = ImagesInfo::new(format!("{} {}", config.dataset, config.split));
+        let mut writer = ImagesWriter::create(&cx.out("images")?, &info)?;
+        let mut labels = Vec::new();
         let mut records = opened.records;
         for record in records.by_ref() {
             let record = record?;
             let picture = match record.content {
                 Content::Raw(pixels) => Picture::Raw(pixels),
-                Content::Encoded(bytes) => Picture::Encoded {
-                    bytes,
-                    path: record.path.unwrap_or_default(),
-                    width: record.width,
-                    height: record.height,
-                    channels: record.channels,
-                },
+                Content::Encoded(bytes) => Picture::File { bytes, path: record.path.unwrap_or_default() },
             };
-            let id = writer.push(picture)?;
-            if let Some(label) = record.label {
-                labels.ids.push(id);
-                labels.labels.push(label);
-            }
+            writer.push(picture)?;
+            labels.push(record.label.unwrap_or(-1));
             bar.advance(1);
             cx.check()?;
         }
@@ -101,12 +94,21 @@ impl Stage for Ingest {
             let first: Vec<String> = skipped.first.iter().map(|b| format!("`{}` ({})", b.name, b.reason)).collect();
             cx.warn(format!("{} images cannot be decoded and are left out: {}", skipped.count, first.join(", ")));
         }
-        let images = writer.finish()?;
+        let (images, ids) = writer.finish()?;
         let labels = match names {
-            Some(_) => Some(labels.save(&cx.out("labels")?)?),
+            Some(names) => Some(LabelTable { ids, labels, names }.save(&cx.out("labels")?)?),
             None => None,
         };
         Ok(Out { images, labels })
+    }
+}
+
+/// The setting that an error of a source is about.
+fn setting_of(error: &DatasetError) -> &'static str {
+    match error {
+        DatasetError::Setting { setting, .. } => setting,
+        DatasetError::UnknownSplit { .. } => "split",
+        _ => "dataset",
     }
 }
 

@@ -114,7 +114,8 @@ impl Stage for KMeans {
             cx.warn(format!("stopped after {} iterations without coming to rest; raise `iterations`", fit.iterations));
         }
         let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
-        let net = ClassifierNet::from_centroids(&body, &fit.centers, features.layer(), features.normalized, &cx.device)?;
+        let body = if features.layer == "projection" { body } else { body.without_projection()? };
+        let net = ClassifierNet::from_centroids(&body, &fit.centers, features.normalized, &cx.device)?;
         let choice = HeadChoice {
             head: 0,
             chosen_by: format!("least inertia of {} starts", config.restarts),

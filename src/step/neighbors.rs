@@ -1,11 +1,13 @@
 //! Exact nearest neighbors of every image among the others.
 
+use std::ops::ControlFlow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::features::{FeatureTable, Features};
 use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::artifact::{Draft, Stored};
-use crate::kernel::neighbors;
+use crate::kernel::neighbors::{self, NeighborError};
 use crate::math::cosine;
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
 
@@ -77,8 +79,27 @@ impl Stage for Mine {
                 hint: "a direction is needed to compare; look at these images, or train the encoder longer".into(),
             });
         }
-        let found = neighbors::all_pairs(&features.values, features.dim, config.k, cx)?;
-        let table = NeighborTable::exact(features.ids, config.k, found.index, found.similarity);
+        let bar = cx.bar(1000, "per mille of pairs");
+        let mut shown = 0;
+        let found = neighbors::all_pairs(&features.values, features.dim, config.k, &mut |done, total| {
+            let now = (done * 1000 / total.max(1)) as u64;
+            bar.advance(now - shown);
+            shown = now;
+            if cx.stop.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let found = match found {
+            Err(NeighborError::Stopped) => return Err(StageError::Stopped),
+            found => found?,
+        };
+        let table = NeighborTable {
+            ids: features.ids,
+            k: config.k,
+            index: found.index,
+            similarity: found.similarity,
+            metric: "cosine".into(),
+            exact: true,
+            recall: None,
+        };
         Ok(Out { neighbors: table.save(&cx.out("neighbors")?)? })
     }
 }

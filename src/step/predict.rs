@@ -50,14 +50,20 @@ impl Stage for Predict {
         let bar = cx.bar(images.len() as u64, "images");
         let probabilities = probabilities(&classifier, &images, cx, |done| bar.advance(done as u64))?;
         let k = classifier.card.clusters;
-        let mut table = AssignmentTable { ids: images.ids().to_vec(), ..AssignmentTable::default() };
+        let mut table = AssignmentTable {
+            ids: images.ids().to_vec(),
+            clusters: k,
+            cluster: Vec::with_capacity(images.len()),
+            confidence: Vec::with_capacity(images.len()),
+            entropy: entropy::entropy_rows(&probabilities, k),
+            second_cluster: Vec::with_capacity(images.len()),
+        };
         for row in probabilities.chunks_exact(k) {
             let best = top_k(row, 2);
             table.cluster.push(best[0] as i32);
             table.confidence.push(row[best[0]]);
             table.second_cluster.push(best[1] as i32);
         }
-        table.entropy = entropy::entropy_rows(&probabilities, k);
         Ok(Out { assignments: table.save(&cx.out("assignments")?)? })
     }
 }

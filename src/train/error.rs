@@ -32,6 +32,20 @@ pub enum TrainError {
     /// A set without images.
     #[error("there are no images to train on")]
     NoImages,
+    /// Images of several sizes, and none was named.
+    #[error("the images have different sizes, and no `size` is given")]
+    NoSize,
+    /// Gray images for a network that saw color, or the other way round.
+    #[error("the network takes images of {network} channels, and these have {images}")]
+    Channels {
+        /// Channels it was trained on.
+        network: usize,
+        /// Channels there are.
+        images: usize,
+    },
+    /// A view that cannot be made.
+    #[error(transparent)]
+    View(#[from] crate::augment::Error),
     /// A loss that is no number.
     #[error("{what} is `{value}` in epoch {epoch}, step {step}")]
     NotFinite {
@@ -116,6 +130,9 @@ impl Fault for TrainError {
             Self::Setting { .. } => "train::setting",
             Self::BatchTooLarge { .. } => "train::batch-too-large",
             Self::NoImages => "train::no-images",
+            Self::NoSize => "train::no-size",
+            Self::Channels { .. } => "train::channels",
+            Self::View(error) => error.code(),
             Self::NotFinite { .. } => "train::not-finite",
             Self::Collapsed { .. } => "train::collapsed",
             Self::UnknownDevice(_) => "train::unknown-device",
@@ -134,7 +151,7 @@ impl Fault for TrainError {
                 Some(format!("the last, partial batch of an epoch is dropped, so at most `batch = {images}` trains at all"))
             }
             Self::NotFinite { .. } => {
-                Some("lower the learning rate, or start it lower with `warmup_epochs`; the last checkpoint is kept".into())
+                Some("lower the learning rate, or start it lower with `schedule.warm_up`; the last checkpoint is kept".into())
             }
             Self::Collapsed { .. } => Some(
                 "raise `entropy_weight`, lower the learning rate, or look at the neighbors: if few of them agree, no loss helps"
@@ -143,6 +160,9 @@ impl Fault for TrainError {
             Self::BackEndMissing { feature, .. } => {
                 Some(format!("build with `cargo build --release --features {feature}`, or set `device = \"cpu\"`"))
             }
+            Self::NoSize => Some("set `size`, the side in pixels that images are cropped and resized to".into()),
+            Self::Channels { .. } => Some("use images like those the network was trained on, all gray or all in color".into()),
+            Self::View(error) => error.hint(),
             Self::Device { .. } => Some("set `device = \"cpu\"`, or check the driver".into()),
             Self::File(error) => error.hint(),
             Self::Artifact(error) => error.hint(),
@@ -154,10 +174,11 @@ impl Fault for TrainError {
     fn exit(&self) -> Exit {
         match self {
             Self::Setting { .. } | Self::UnknownDevice(_) => Exit::Pipeline,
-            Self::BatchTooLarge { .. } | Self::NoImages => Exit::Data,
+            Self::BatchTooLarge { .. } | Self::NoImages | Self::NoSize | Self::Channels { .. } => Exit::Data,
             Self::NotFinite { .. } | Self::Collapsed { .. } => Exit::Run,
             Self::BackEndMissing { .. } | Self::Device { .. } => Exit::Machine,
             Self::Unwritable { .. } => Exit::Bug,
+            Self::View(error) => error.exit(),
             Self::File(error) => error.exit(),
             Self::Artifact(error) => error.exit(),
             Self::Model(error) => error.exit(),

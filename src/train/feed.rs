@@ -7,9 +7,7 @@ use candle_core::{Device, Tensor};
 use super::error::{Result, TrainError};
 use crate::artifact::encoder::Normalization;
 use crate::artifact::images::ImageSet;
-use crate::augment::batch;
-use crate::augment::recipe::Recipe;
-use crate::augment::statistics;
+use crate::augment::{Plain, Recipe, Viewer, statistics};
 use crate::base::seed::Seed;
 
 /// Images, the size a network sees them at, and how their channels are normalised.
@@ -34,6 +32,17 @@ impl<'a> Feed<'a> {
         };
         let normalization = statistics::channels(images)?;
         Ok(Self { images, size, normalization, device: device.clone() })
+    }
+
+    /// Images as plain numbers 0–1: nothing is taken from them and nothing divided.
+    ///
+    /// # Errors
+    /// As [`Feed::of`].
+    pub fn raw(images: &'a ImageSet, size: Option<usize>, device: &Device) -> Result<Self> {
+        let mut feed = Self::of(images, size, device)?;
+        feed.normalization.mean.fill(0.0);
+        feed.normalization.std.fill(1.0);
+        Ok(feed)
     }
 
     /// Images for a network that was trained before: its size and its channel statistics.
@@ -76,7 +85,9 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// An image that cannot be decoded; a device without room.
     pub fn views(&self, rows: &[usize], recipe: &Recipe, seed: Seed) -> Result<Tensor> {
-        let values = batch::views(self.images, rows, recipe, &self.normalization, self.size, seed)?;
+        let Normalization { mean, std } = &self.normalization;
+        let viewer = Viewer::new(recipe, self.size, mean, std)?;
+        let values = viewer.views(self.images, rows, |row| seed.at(row as u64))?;
         self.tensor(values, rows.len())
     }
 
@@ -88,7 +99,7 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// As [`Feed::views`].
     pub fn plain(&self, rows: &[usize]) -> Result<Tensor> {
-        self.views(rows, &Recipe::plain(), Seed::new(0))
+        self.views(rows, &Plain::default().into(), Seed::new(0))
     }
 
     /// [`Feed::plain`] of a range.

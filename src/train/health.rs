@@ -3,6 +3,8 @@
 //! A loss that is no number never becomes one again, and clusters that fell into one rarely come apart: both are errors with
 //! the numbers, not results.
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{Result, TrainError};
 
 /// Passes a finite number through.
@@ -18,7 +20,7 @@ pub fn finite(what: &'static str, value: f64, epoch: usize, step: usize) -> Resu
 const FLOOR: f64 = 0.1;
 
 /// How the images of an epoch spread over the clusters.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Occupancy {
     images: usize,
     counts: Vec<usize>,

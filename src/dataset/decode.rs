@@ -1,0 +1,282 @@
+//! From a PNG, JPEG or WebP file to 8-bit pixels: one rule for every file, so that a picture is the same to every reader.
+//!
+//! - The content decides the format, not the file's name.
+//! - Gray stays one channel, everything else becomes RGB: palettes are looked up, CMYK is converted. What counts is how the file
+//!   stores its pixels: an RGB file of gray pixels is a color image.
+//! - 16 bits become 8 by rounding (`(v + 128) / 257`), 1, 2 and 4 bits are stretched to the full range.
+//! - Transparency is dropped, EXIF orientation and color profiles are not applied: the same pixels as a loader built on Pillow's
+//!   `convert("RGB")` sees, torchvision's for one. `artifact::codec` decodes by the same rules.
+//! - Of an animation the first picture counts.
+//! - A truncated JPEG is an error, although decoders would fill the rest with gray.
+//! - Neither side may be longer than [`MAX_SIDE`], a guard against files that unpack to more than the machine holds.
+
+use std::io::Cursor;
+
+use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::{DynamicImage, ImageDecoder, ImageResult, Limits};
+
+use crate::artifact::pixels::Pixels;
+
+/// The longest side of a picture, in pixels.
+pub const MAX_SIDE: usize = 16_384;
+
+/// How much memory a decoder may ask for, in bytes.
+const MAX_MEMORY: u64 = 2 << 30;
+
+/// A format of image files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Portable Network Graphics.
+    Png,
+    /// JPEG, with or without JFIF.
+    Jpeg,
+    /// WebP, lossy or lossless.
+    Webp,
+}
+
+impl Format {
+    /// The format that a file's first 12 bytes announce.
+    pub fn sniff(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Some(Self::Png),
+            [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::Webp),
+            _ => None,
+        }
+    }
+}
+
+/// Why a file is not a picture.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Undecodable {
+    /// There is nothing.
+    #[error("the file is empty")]
+    Nothing,
+    /// Another format.
+    #[error("not a PNG, JPEG or WebP file, it begins with {0}")]
+    Foreign(String),
+    /// The end is missing.
+    #[error("the file is truncated")]
+    Truncated,
+    /// A picture beyond [`MAX_SIDE`].
+    #[error("{width}×{height} pixels; at most {MAX_SIDE} per side are read")]
+    TooLarge {
+        /// Pixels per row.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// What the decoder said.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+/// Decodes a whole file.
+///
+/// # Errors
+/// Anything but a whole, sound picture.
+pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
+    let damaged = |error: image::ImageError| Undecodable::Damaged(error.to_string());
+    let input = Cursor::new(bytes);
+    match Format::sniff(bytes) {
+        Some(Format::Png) => pixels(PngDecoder::with_limits(input, limits()).map_err(damaged)?),
+        Some(Format::Jpeg) if !jpeg_is_whole(bytes) => Err(Undecodable::Truncated),
+        Some(Format::Jpeg) => pixels(JpegDecoder::new(input).map_err(damaged)?),
+        Some(Format::Webp) => pixels(WebPDecoder::new(input).map_err(damaged)?),
+        None if bytes.is_empty() => Err(Undecodable::Nothing),
+        None => {
+            let begin: Vec<_> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            Err(Undecodable::Foreign(format!("`{}`", begin.join(" "))))
+        }
+    }
+}
+
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE as u32);
+    limits.max_image_height = Some(MAX_SIDE as u32);
+    limits.max_alloc = Some(MAX_MEMORY);
+    limits
+}
+
+/// Decodes behind a header that was read.
+fn pixels(mut decoder: impl ImageDecoder) -> Result<Pixels, Undecodable> {
+    let (width, height) = decoder.dimensions();
+    if width as usize > MAX_SIDE || height as usize > MAX_SIDE {
+        return Err(Undecodable::TooLarge { width, height });
+    }
+    let picture = (|| -> ImageResult<DynamicImage> {
+        decoder.set_limits(limits())?;
+        DynamicImage::from_decoder(decoder)
+    })()
+    .map_err(|error| match &error {
+        image::ImageError::IoError(io) if io.kind() == std::io::ErrorKind::UnexpectedEof => Undecodable::Truncated,
+        _ => Undecodable::Damaged(error.to_string()),
+    })?;
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let eight = |values: &[u16]| values.iter().map(|&value| ((u32::from(value) + 128) / 257) as u8).collect::<Vec<u8>>();
+    let (channels, data) = match picture {
+        DynamicImage::ImageLuma8(image) => (1, image.into_raw()),
+        DynamicImage::ImageRgb8(image) => (3, image.into_raw()),
+        DynamicImage::ImageLumaA8(image) => (1, opaque::<2>(&image)),
+        DynamicImage::ImageRgba8(image) => (3, opaque::<4>(&image)),
+        DynamicImage::ImageLuma16(image) => (1, eight(&image)),
+        DynamicImage::ImageRgb16(image) => (3, eight(&image)),
+        DynamicImage::ImageLumaA16(image) => (1, opaque::<2>(&eight(&image))),
+        DynamicImage::ImageRgba16(image) => (3, opaque::<4>(&eight(&image))),
+        other => return Err(Undecodable::Damaged(format!("pixels of type {:?} are not read", other.color()))),
+    };
+    if width == 0 || height == 0 || data.len() != width * height * channels {
+        return Err(Undecodable::Damaged(format!("{width}×{height} pixels in {} bytes", data.len())));
+    }
+    Ok(Pixels::new(width, height, channels, data))
+}
+
+/// Drops the last of `CHANNELS` channels, the opacity.
+fn opaque<const CHANNELS: usize>(data: &[u8]) -> Vec<u8> {
+    data.chunks_exact(CHANNELS).flat_map(|pixel| &pixel[..CHANNELS - 1]).copied().collect()
+}
+
+/// True if a JPEG's last scan is followed by the end marker (ITU-T T.81, annex B).
+fn jpeg_is_whole(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    loop {
+        // Up to the next marker: fill bytes, or the coded data of a scan, in which `ff 00` and restarts are no markers.
+        let Some(found) = bytes.get(at..).and_then(|rest| {
+            rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xff | 0xd0..=0xd7))
+        }) else {
+            return false;
+        };
+        at += found + 2;
+        if bytes[at - 1] == 0xd9 {
+            return true;
+        }
+        let Some(length) = bytes.get(at..at + 2) else { return false };
+        at += usize::from(u16::from_be_bytes([length[0], length[1]]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use image::{ImageEncoder, codecs, codecs::png::PngEncoder};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::fs;
+
+    fn golden() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dataset")
+    }
+
+    fn files() -> Vec<(String, Vec<u8>)> {
+        let mut files = Vec::new();
+        for path in fs::list(&golden()).unwrap() {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if !name.ends_with(".py") && !name.ends_with(".json") {
+                files.push((name, fs::read(&path).unwrap()));
+            }
+        }
+        assert_eq!(files.len(), 20);
+        files
+    }
+
+    #[test]
+    fn every_kind_of_file_shows_what_pillow_sees() {
+        let seen: serde_json::Value = serde_json::from_str(&fs::read_text(&golden().join("pixels.json")).unwrap()).unwrap();
+        for (name, bytes) in files() {
+            let wanted = &seen[&name];
+            let number = |key: &str| wanted[key].as_u64().unwrap() as usize;
+            let pixels = decode(&bytes).unwrap_or_else(|why| panic!("{name}: {why}"));
+            let shape = (pixels.width, pixels.height, pixels.channels);
+            assert_eq!(shape, (number("width"), number("height"), number("channels")), "{name}");
+            let values: Vec<i64> = wanted["values"].as_array().unwrap().iter().map(|value| value.as_i64().unwrap()).collect();
+            assert_eq!(values.len(), pixels.data.len(), "{name}");
+            let most = values.iter().zip(&pixels.data).map(|(&a, &b)| (a - i64::from(b)).abs()).max().unwrap();
+            assert!(most <= number("tolerance") as i64, "{name}: off by {most}");
+        }
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused_or_shows_the_whole_picture() {
+        for (name, bytes) in files() {
+            let whole = decode(&bytes).unwrap();
+            let mut refused = 0;
+            for length in 0..bytes.len() {
+                match decode(&bytes[..length]) {
+                    Err(_) => refused += 1,
+                    // A PNG without its end chunk, a WebP without its metadata or later frames.
+                    Ok(pixels) if name.ends_with(".jpg") && Format::sniff(&bytes) == Some(Format::Jpeg) => {
+                        panic!("{name} cut at {length} gives {}×{}", pixels.width, pixels.height)
+                    }
+                    Ok(pixels) => assert_eq!(pixels, whole, "{name} cut at {length}"),
+                }
+            }
+            assert!(refused * 2 > bytes.len(), "{name}: {refused} of {}", bytes.len());
+        }
+    }
+
+    #[test]
+    fn what_is_no_picture_is_told_apart() {
+        assert_eq!(decode(b"").unwrap_err().to_string(), "the file is empty");
+        assert_eq!(
+            decode(b"GIF89a......").unwrap_err().to_string(),
+            "not a PNG, JPEG or WebP file, it begins with `47 49 46 38 39 61 2e 2e`"
+        );
+        assert_eq!(decode(&[0xff, 0xd8, 0xff, 0xe0]).unwrap_err(), Undecodable::Truncated);
+    }
+
+    #[test]
+    fn a_picture_that_claims_to_be_huge_is_refused_from_its_header() {
+        let mut bytes = Vec::new();
+        PngEncoder::new(&mut bytes).write_image(&[0; 16_385], 16_385, 1, image::ExtendedColorType::L8).unwrap();
+        assert!(decode(&bytes).is_err());
+        bytes.clear();
+        PngEncoder::new(&mut bytes).write_image(&[7; 16_384], 16_384, 1, image::ExtendedColorType::L8).unwrap();
+        assert_eq!(decode(&bytes).unwrap().width, 16_384);
+        // A JPEG whose frame header says 65,535 × 65,535.
+        let mut bytes = Vec::new();
+        codecs::jpeg::JpegEncoder::new(&mut bytes).write_image(&[9; 64], 8, 8, image::ExtendedColorType::L8).unwrap();
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        bytes[frame + 5..frame + 9].fill(0xff);
+        assert_eq!(decode(&bytes).unwrap_err(), Undecodable::TooLarge { width: 65_535, height: 65_535 });
+    }
+
+    proptest! {
+        #[test]
+        fn changed_bytes_make_no_decoder_panic(
+            file in 0_usize..20,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let (_, mut bytes) = files().swap_remove(file);
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if let Ok(pixels) = decode(&bytes) {
+                prop_assert_eq!(pixels.data.len(), pixels.width * pixels.height * pixels.channels);
+            }
+        }
+
+        #[test]
+        fn eight_bit_pixels_come_back_from_png_and_lossless_webp(
+            width in 1_usize..9, height in 1_usize..9, color: bool, seed: u64,
+        ) {
+            let channels = if color { 3 } else { 1 };
+            let mut rng = crate::base::seed::Seed::new(seed).rng();
+            let data: Vec<u8> = (0..width * height * channels).map(|_| rng.below(256) as u8).collect();
+            let kind = if color { image::ExtendedColorType::Rgb8 } else { image::ExtendedColorType::L8 };
+            let mut bytes = Vec::new();
+            PngEncoder::new(&mut bytes).write_image(&data, width as u32, height as u32, kind).unwrap();
+            let wanted = Pixels::new(width, height, channels, data);
+            prop_assert_eq!(&decode(&bytes).unwrap(), &wanted);
+            if color {
+                bytes.clear();
+                let encoder = codecs::webp::WebPEncoder::new_lossless(&mut bytes);
+                encoder.write_image(&wanted.data, width as u32, height as u32, kind).unwrap();
+                prop_assert_eq!(&decode(&bytes).unwrap(), &wanted);
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! What can be wrong with raw data, said so that the reader can find the byte.
+
+use std::io;
+
+use crate::base::fs::FileError;
+use crate::base::hint::{Exit, Fault};
+use crate::base::unit::count;
+
+/// The result of looking for or reading raw data.
+pub type Result<T> = std::result::Result<T, DatasetError>;
+
+/// A place where a data set was looked for, and what was not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Looked {
+    /// The folder.
+    pub place: String,
+    /// `no such folder`, or the files it lacks.
+    pub lack: String,
+}
+
+/// What can be wrong with raw data.
+#[derive(Debug, thiserror::Error)]
+pub enum DatasetError {
+    /// No data set of this name.
+    #[error("no data set is called `{name}`")]
+    Unknown {
+        /// What was written.
+        name: String,
+        /// The name most like it.
+        nearest: Option<&'static str>,
+    },
+
+    /// The data set has no such part.
+    #[error("`{dataset}` has no split `{split}`")]
+    UnknownSplit {
+        /// The data set.
+        dataset: String,
+        /// What was written.
+        split: String,
+        /// What it has.
+        known: Vec<String>,
+    },
+
+    /// A setting that the data set does not have, or a value it cannot take.
+    #[error("`{setting}` of `{dataset}` {problem}")]
+    Setting {
+        /// The data set.
+        dataset: String,
+        /// The key in the pipeline file.
+        setting: &'static str,
+        /// What is wrong: `must be 1 or more, found 0`.
+        problem: String,
+    },
+
+    /// The files are nowhere.
+    #[error("cannot find the data set `{dataset}`: {}", places(looked))]
+    Missing {
+        /// The data set.
+        dataset: String,
+        /// Every place looked at, and what was not there.
+        looked: Vec<Looked>,
+        /// How to get it.
+        advice: String,
+    },
+
+    /// A folder without a single picture.
+    #[error("`{folder}` holds no PNG, JPEG or WebP image ({others})")]
+    Empty {
+        /// The folder.
+        folder: String,
+        /// What it holds instead: `12 other files: 11 .gif, 1 .txt`.
+        others: String,
+    },
+
+    /// A field of a header that cannot be.
+    #[error("`{file}`, byte {offset}: {field} should be {expected}, found {found}")]
+    Malformed {
+        /// The file.
+        file: String,
+        /// Where the field begins, in unpacked bytes.
+        offset: u64,
+        /// Which field.
+        field: &'static str,
+        /// What would be right.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+
+    /// A file that stops early.
+    #[error("`{file}` ends after {} bytes, its header promises {}", count(*found), count(*expected))]
+    Truncated {
+        /// The file.
+        file: String,
+        /// Unpacked bytes that the header speaks of.
+        expected: u64,
+        /// Unpacked bytes that are there.
+        found: u64,
+    },
+
+    /// A file that does not stop where its header says.
+    #[error("`{file}` goes on after byte {}, where its header says it ends", count(*expected))]
+    TooLong {
+        /// The file.
+        file: String,
+        /// Unpacked bytes that the header speaks of.
+        expected: u64,
+    },
+
+    /// A gzip stream that breaks.
+    #[error("cannot unpack `{file}` beyond byte {}", count(*offset))]
+    Unpack {
+        /// The file.
+        file: String,
+        /// Unpacked bytes that came out before.
+        offset: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// Two files that belong together and disagree.
+    #[error("`{images}` holds {} images, `{labels}` {} labels", count(*image_count), count(*label_count))]
+    Mismatch {
+        /// The file of images.
+        images: String,
+        /// How many it holds.
+        image_count: u64,
+        /// The file of labels.
+        labels: String,
+        /// How many it holds.
+        label_count: u64,
+    },
+
+    /// A label that names no class.
+    #[error("`{file}`: the label of image {row} is {found}, the data set has {classes} classes")]
+    Label {
+        /// The file.
+        file: String,
+        /// Which image, from 0.
+        row: u64,
+        /// The label.
+        found: i64,
+        /// How many classes there are; labels run from 0 to one less.
+        classes: usize,
+    },
+
+    /// Pictures that cannot be decoded.
+    #[error("{} of {} images in `{place}` cannot be read: {}", count(*broken as u64), count(*images as u64), few(first, *broken))]
+    Broken {
+        /// The folder.
+        place: String,
+        /// How many cannot be read.
+        broken: usize,
+        /// How many were tried.
+        images: usize,
+        /// The first few.
+        first: Vec<super::Broken>,
+    },
+
+    /// A file that is no longer what it was when it was hashed.
+    #[error("`{file}` changed while it was being read")]
+    Changed {
+        /// The file.
+        file: String,
+    },
+
+    /// A file that cannot be opened, listed or read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+fn places(looked: &[Looked]) -> String {
+    let places: Vec<_> = looked.iter().map(|l| format!("`{}` ({})", l.place, l.lack)).collect();
+    places.join(", ")
+}
+
+fn few(first: &[super::Broken], broken: usize) -> String {
+    let mut text: Vec<_> = first.iter().map(|b| format!("`{}` ({})", b.name, b.reason)).collect();
+    if broken > first.len() {
+        text.push(format!("and {} more", count((broken - first.len()) as u64)));
+    }
+    text.join(", ")
+}
+
+impl Fault for DatasetError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "dataset::unknown",
+            Self::UnknownSplit { .. } => "dataset::unknown-split",
+            Self::Setting { .. } => "dataset::setting",
+            Self::Missing { .. } => "dataset::missing",
+            Self::Empty { .. } => "dataset::empty",
+            Self::Malformed { .. } => "dataset::malformed",
+            Self::Truncated { .. } => "dataset::truncated",
+            Self::TooLong { .. } => "dataset::too-long",
+            Self::Unpack { .. } => "dataset::unpack",
+            Self::Mismatch { .. } => "dataset::mismatch",
+            Self::Label { .. } => "dataset::label",
+            Self::Broken { .. } => "dataset::broken-images",
+            Self::Changed { .. } => "dataset::changed",
+            Self::File(error) => error.code(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unknown { nearest: Some(name), .. } => {
+                Some(format!("did you mean `{name}`? `kinset data list` names them all"))
+            }
+            Self::Unknown { nearest: None, .. } => Some(
+                "`kinset data list` names them all; your own images: `dataset = \"folder\"` with `root = \"DIR\"`".to_owned(),
+            ),
+            Self::UnknownSplit { known, .. } => Some(format!("it has {}; join several with `+`", known.join(", "))),
+            Self::Missing { advice, .. } => Some(advice.clone()),
+            Self::Empty { .. } => Some("name the folder that holds the images with `root = \"DIR\"`".to_owned()),
+            Self::Malformed { .. }
+            | Self::Truncated { .. }
+            | Self::TooLong { .. }
+            | Self::Unpack { .. }
+            | Self::Mismatch { .. }
+            | Self::Label { .. } => Some("the file is damaged or another one than its name says: get it again".to_owned()),
+            Self::Broken { .. } => {
+                Some("remove or repair them, or leave them out with `skip_broken = true` in the data source".to_owned())
+            }
+            Self::Changed { .. } => Some("wait until nobody writes there, then run again".to_owned()),
+            Self::Setting { .. } => None,
+            Self::File(error) => error.hint(),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Unknown { .. } | Self::UnknownSplit { .. } | Self::Setting { .. } => Exit::Pipeline,
+            Self::File(error) => error.exit(),
+            _ => Exit::Data,
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! A folder of image files.
+//!
+//! **Which files.** Everything below the root but hidden names. Files with an ending of PNG, JPEG or WebP are taken for images,
+//! and if one of them is none, that is an error that names it; other files are taken if their first bytes say that they are
+//! images, else counted and left alone. Links are followed, but not back to a folder they lie in.
+//!
+//! **Labels.** If every image lies in a subfolder, the first subfolder's name is its class, and classes are numbered in the order
+//! of their names. If no image does, there are no labels. If some do and some don't, there are none either, for we can't tell a
+//! class from a heap; [`Labels::Absent`] then names the image that lies outside.
+//!
+//! **Splits.** `all` is the root itself. Any other name is a subfolder of the root which is read as if it were the root
+//! (`train/cat/1.jpg`); several are joined, with one numbering of all classes.
+//!
+//! **Order.** By the digest of the bytes, then by path. In order of paths the classes would stand one after the other, and every
+//! method that sees row numbers would see labels. It also makes `limit` a fair sample.
+//!
+//! A folder with one image is read; steps that need more say so themselves.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::decode::{Format, decode};
+use super::error::{DatasetError, Result};
+use super::places::{self, Places};
+use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record, Records, Skipped};
+use super::registry::Entry;
+use super::source::Source;
+use crate::base::fs::{self, At};
+use crate::store::digest::Digest;
+
+/// Endings that promise an image.
+const ENDINGS: [&str; 7] = ["png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp"];
+
+/// Longer files are refused: nothing that a camera writes in our formats comes near.
+const MAX_FILE: u64 = 1 << 28;
+
+/// Files that are read and decoded together. Fixed, so that the thread count decides nothing.
+const CHUNK: usize = 64;
+
+/// Folders within folders.
+const MAX_DEPTH: usize = 64;
+
+struct Plan {
+    root: PathBuf,
+    /// For each file its class, or why there are no labels.
+    classes: std::result::Result<(Vec<i32>, Vec<String>), String>,
+    skip_broken: bool,
+}
+
+/// Lists a folder's images.
+pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+    let Some(root) = source.root.as_deref().map(|root| places.rooted(root)) else {
+        return Err(source.fault("root", "is needed: the folder that holds the data"));
+    };
+    let mut finds = Finds::default();
+    let mut looked = Vec::new();
+    for part in parts {
+        let (folder, prefix) = match part.as_str() {
+            "all" => (root.clone(), String::new()),
+            part => (root.join(part), format!("{part}/")),
+        };
+        if fs::metadata(&folder)?.is_some_and(|found| found.is_dir()) {
+            finds.descend(&folder, &prefix, None, &mut Vec::new())?;
+        } else {
+            looked.push(places::lack(&folder, &[]));
+        }
+    }
+    if !looked.is_empty() {
+        return Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.advice.to_owned() });
+    }
+    let ignored = Ignored { endings: finds.others.into_iter().collect() };
+    if finds.images.is_empty() {
+        return Err(DatasetError::Empty { folder: root.display().to_string(), others: say(&ignored) });
+    }
+    // By name, not by path: paths differ from machine to machine.
+    finds.images.sort_unstable_by(|(a, _), (b, _)| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+    let (files, classes): (Vec<_>, Vec<_>) = finds.images.into_iter().unzip();
+    let classes = number(&files, &classes);
+    Ok(Located { files, ignored, reader: Box::new(Plan { root, classes, skip_broken: source.skip_broken }), limit: None })
+}
+
+/// `12 other files: 11 .gif, 1 .txt`.
+fn say(ignored: &Ignored) -> String {
+    match ignored.count() {
+        0 => "it is empty".to_owned(),
+        count => {
+            let mut endings = ignored.endings.clone();
+            endings.sort_by(|(a, m), (b, n)| n.cmp(m).then(a.cmp(b)));
+            let few: Vec<_> = endings.iter().take(5).map(|(ending, count)| format!("{count} {ending}")).collect();
+            format!("{count} other files: {}", few.join(", "))
+        }
+    }
+}
+
+/// Numbers the classes in the order of their names.
+fn number(files: &[RawFile], classes: &[Option<String>]) -> std::result::Result<(Vec<i32>, Vec<String>), String> {
+    let names: Vec<String> = {
+        let mut names: Vec<_> = classes.iter().flatten().cloned().collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    };
+    if names.is_empty() {
+        return Err("the images lie in no subfolders that could be classes".to_owned());
+    }
+    let mut numbers = Vec::with_capacity(files.len());
+    for (file, class) in files.iter().zip(classes) {
+        match class.as_ref().and_then(|class| names.binary_search(class).ok()) {
+            Some(number) => numbers.push(number as i32),
+            None => return Err(format!("`{}` lies in no subfolder, so the subfolders are not taken for classes", file.name)),
+        }
+    }
+    Ok((numbers, names))
+}
+
+/// What a walk has found.
+#[derive(Default)]
+struct Finds {
+    images: Vec<(RawFile, Option<String>)>,
+    others: BTreeMap<String, usize>,
+}
+
+impl Finds {
+    /// Walks through a folder. `above` holds the folders it lies in, by identity.
+    fn descend(&mut self, folder: &Path, prefix: &str, class: Option<&str>, above: &mut Vec<Identity>) -> Result<()> {
+        let Some(found) = fs::metadata(folder)? else { return Ok(()) };
+        let identity = identity(folder, &found);
+        if above.contains(&identity) {
+            return Ok(()); // a link back: all of it is listed already
+        }
+        if above.len() >= MAX_DEPTH {
+            let why = std::io::Error::other(format!("more than {MAX_DEPTH} folders deep"));
+            return Err(fs::FileError::new("list", folder, why).into());
+        }
+        above.push(identity);
+        for path in fs::list(folder)? {
+            let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+            if name.starts_with('.') {
+                continue;
+            }
+            let full = format!("{prefix}{name}");
+            match fs::metadata(&path)? {
+                Some(found) if found.is_dir() => {
+                    self.descend(&path, &format!("{full}/"), Some(class.unwrap_or(&name)), above)?;
+                }
+                Some(found) if found.is_file() && is_image(&path)? => {
+                    let file = RawFile { name: full, path, bytes: found.len() };
+                    self.images.push((file, class.map(str::to_owned)));
+                }
+                Some(found) if found.is_file() => *self.others.entry(ending(&path)).or_default() += 1,
+                Some(_) => *self.others.entry("device or pipe".to_owned()).or_default() += 1,
+                None => *self.others.entry("broken link".to_owned()).or_default() += 1,
+            }
+        }
+        above.pop();
+        Ok(())
+    }
+}
+
+/// What makes two paths the same folder.
+type Identity = (u64, u64, PathBuf);
+
+#[cfg(unix)]
+fn identity(_: &Path, found: &std::fs::Metadata) -> Identity {
+    use std::os::unix::fs::MetadataExt;
+    (found.dev(), found.ino(), PathBuf::new())
+}
+
+/// Without inodes only the depth guards.
+#[cfg(not(unix))]
+fn identity(folder: &Path, _: &std::fs::Metadata) -> Identity {
+    (0, 0, folder.to_owned())
+}
+
+/// `.txt`, in small letters.
+fn ending(path: &Path) -> String {
+    match path.extension() {
+        Some(ending) => format!(".{}", ending.to_string_lossy().to_lowercase()),
+        None => "without ending".to_owned(),
+    }
+}
+
+/// Trusts the usual endings, and looks into the other files.
+fn is_image(path: &Path) -> Result<bool> {
+    if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))) {
+        return Ok(true);
+    }
+    let mut begin = Vec::new();
+    fs::open(path)?.take(12).read_to_end(&mut begin).at("read", path)?;
+    Ok(Format::sniff(&begin).is_some())
+}
+
+impl Reader for Plan {
+    fn open(&self, files: &[RawFile], digest_of: &mut DigestOf) -> Result<Opened> {
+        let mut order = Vec::with_capacity(files.len());
+        for (index, file) in files.iter().enumerate() {
+            order.push((digest_of(file)?, index));
+        }
+        // Files stand in the order of their names, so the index settles ties.
+        order.sort_unstable();
+        let labels = match &self.classes {
+            Ok((_, names)) => Labels::Named(names.clone()),
+            Err(why) => Labels::Absent { why: why.clone() },
+        };
+        let files = order
+            .into_iter()
+            .map(|(digest, index)| Waiting {
+                file: files[index].clone(),
+                digest,
+                label: self.classes.as_ref().ok().map(|(numbers, _)| numbers[index]),
+            })
+            .collect::<Vec<_>>();
+        let records = Folder {
+            root: self.root.display().to_string(),
+            skip_broken: self.skip_broken,
+            next: 0,
+            ready: Vec::new(),
+            broken: Skipped::default(),
+            files,
+        };
+        Ok(Opened { labels, count: records.files.len(), records: Box::new(records) })
+    }
+}
+
+struct Waiting {
+    file: RawFile,
+    digest: Digest,
+    label: Option<i32>,
+}
+
+/// The records of a folder, in the order of digests.
+struct Folder {
+    root: String,
+    files: Vec<Waiting>,
+    skip_broken: bool,
+    /// The first file that was not read.
+    next: usize,
+    /// Records that were read, the next one last.
+    ready: Vec<Record>,
+    broken: Skipped,
+}
+
+impl Folder {
+    /// Reads the next chunk of files.
+    fn read(&mut self) -> Result<()> {
+        let chunk = &self.files[self.next..self.files.len().min(self.next + CHUNK)];
+        let results: Vec<_> = chunk.par_iter().map(Waiting::read).collect();
+        self.next += chunk.len();
+        let names: Vec<&str> = chunk.iter().map(|waiting| waiting.file.name.as_str()).collect();
+        for (result, name) in results.into_iter().zip(names) {
+            match result? {
+                Ok(record) => self.ready.push(record),
+                Err(why) => self.broken.push(name, why),
+            }
+        }
+        self.ready.reverse();
+        Ok(())
+    }
+
+    /// Once a picture is broken the others are only tried, to name all that is wrong at once.
+    fn step(&mut self) -> Result<Option<Record>> {
+        loop {
+            if self.skip_broken || self.broken.count == 0 {
+                if let Some(record) = self.ready.pop() {
+                    return Ok(Some(record));
+                }
+            } else {
+                self.ready.clear();
+            }
+            if self.next == self.files.len() {
+                return if self.broken.count > 0 && (!self.skip_broken || self.broken.count == self.files.len()) {
+                    Err(self.all_broken())
+                } else {
+                    Ok(None)
+                };
+            }
+            self.read()?;
+        }
+    }
+
+    fn all_broken(&self) -> DatasetError {
+        DatasetError::Broken {
+            place: self.root.clone(),
+            broken: self.broken.count,
+            images: self.files.len(),
+            first: self.broken.first.clone(),
+        }
+    }
+}
+
+impl Iterator for Folder {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let result = self.step();
+        if result.is_err() {
+            self.files.clear();
+            self.ready.clear();
+            self.next = 0;
+            self.broken.count = 0;
+        }
+        result.transpose()
+    }
+}
+
+impl Records for Folder {
+    fn skipped(&self) -> Skipped {
+        if self.skip_broken { self.broken.clone() } else { Skipped::default() }
+    }
+}
+
+impl Waiting {
+    /// Reads and decodes the file; the inner error says why it is no picture.
+    fn read(&self) -> Result<std::result::Result<Record, String>> {
+        if self.file.bytes > MAX_FILE {
+            return Ok(Err(format!("longer than {}", crate::base::unit::bytes(MAX_FILE))));
+        }
+        let bytes = fs::read_at_most(&self.file.path, MAX_FILE)?;
+        if Digest::of(&bytes) != self.digest {
+            return Err(DatasetError::Changed { file: self.file.path.display().to_string() });
+        }
+        Ok(decode(&bytes).map_err(|why| why.to_string()).map(|pixels| Record {
+            width: pixels.width,
+            height: pixels.height,
+            channels: pixels.channels,
+            content: Content::Encoded(bytes),
+            path: Some(self.file.name.clone()),
+            label: self.label,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::ImageEncoder;
+    use image::codecs::png::PngEncoder;
+
+    use super::*;
+    use crate::base::hint::Fault;
+    use crate::dataset::registry;
+
+    /// A gray picture of one value.
+    fn png(value: u8) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        PngEncoder::new(&mut bytes).write_image(&[value; 6], 3, 2, image::ExtendedColorType::L8).unwrap();
+        bytes
+    }
+
+    fn folder(files: &[(&str, Vec<u8>)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            let path = dir.path().join(name);
+            fs::create_folders(path.parent().unwrap()).unwrap();
+            fs::write_atomic(&path, bytes).unwrap();
+        }
+        dir
+    }
+
+    fn source(dir: &tempfile::TempDir) -> Source {
+        Source::named("folder").root(dir.path())
+    }
+
+    fn open(source: &Source) -> Result<Opened> {
+        registry::locate(source, &Places::new("", None, None))?.open(&mut |file| Digest::of_file(&file.path))
+    }
+
+    fn read(source: &Source) -> Result<(Labels, Vec<Record>)> {
+        let opened = open(source)?;
+        Ok((opened.labels, opened.records.collect::<Result<_>>()?))
+    }
+
+    fn paths(records: &[Record]) -> Vec<&str> {
+        records.iter().map(|record| record.path.as_deref().unwrap()).collect()
+    }
+
+    #[test]
+    fn class_folders_give_labels_and_digests_the_order() {
+        let files: Vec<_> =
+            (0..40_u8).map(|i| (format!("{}/{i:02}.png", if i < 20 { "cat" } else { "ant" }), png(i))).collect();
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+        let dir = folder(&files);
+        let (labels, records) = read(&source(&dir)).unwrap();
+        assert_eq!(labels, Labels::Named(vec!["ant".into(), "cat".into()]));
+        assert_eq!(records.len(), 40);
+        for record in &records {
+            let path = record.path.as_ref().unwrap();
+            assert_eq!(record.label, Some(i32::from(path.starts_with("cat"))));
+            assert_eq!(record.content, Content::Encoded(fs::read(&dir.path().join(path)).unwrap()));
+            assert_eq!((record.width, record.height, record.channels), (3, 2, 1));
+        }
+        let digests: Vec<_> = records
+            .iter()
+            .map(|record| match &record.content {
+                Content::Encoded(bytes) => Digest::of(bytes),
+                Content::Raw(_) => panic!("files come as they are"),
+            })
+            .collect();
+        assert!(digests.is_sorted());
+        let changes = records.windows(2).filter(|pair| pair[0].label != pair[1].label).count();
+        assert!(changes > 5, "classes are mixed, not one after the other: {changes} changes");
+    }
+
+    #[test]
+    fn names_of_folders_do_not_move_rows() {
+        let contents = |dir: &tempfile::TempDir| {
+            read(&source(dir)).unwrap().1.into_iter().map(|record| record.content).collect::<Vec<_>>()
+        };
+        let a = folder(&[("x/1.png", png(1)), ("y/2.png", png(2)), ("x/3.png", png(3))]);
+        let b = folder(&[("b/9.png", png(1)), ("a/8.png", png(2)), ("c/7.png", png(3))]);
+        assert_eq!(contents(&a), contents(&b));
+    }
+
+    #[test]
+    fn deeper_folders_belong_to_the_first_and_equal_images_keep_the_order_of_their_names() {
+        let dir = folder(&[("b/deep/er/1.png", png(1)), ("a/2.png", png(1)), ("a/1.png", png(1))]);
+        let (labels, records) = read(&source(&dir)).unwrap();
+        assert_eq!(labels, Labels::Named(vec!["a".into(), "b".into()]));
+        assert_eq!(paths(&records), ["a/1.png", "a/2.png", "b/deep/er/1.png"]);
+    }
+
+    #[test]
+    fn flat_and_mixed_folders_have_no_labels_and_say_why() {
+        let why = |files: &[(&str, Vec<u8>)]| match read(&source(&folder(files))).unwrap() {
+            (Labels::Absent { why }, records) => {
+                assert!(records.iter().all(|record| record.label.is_none()));
+                why
+            }
+            (labels, _) => panic!("{labels:?}"),
+        };
+        assert_eq!(why(&[("1.png", png(1))]), "the images lie in no subfolders that could be classes");
+        assert_eq!(
+            why(&[("a/1.png", png(1)), ("stray.png", png(2)), ("b/3.png", png(3))]),
+            "`stray.png` lies in no subfolder, so the subfolders are not taken for classes"
+        );
+    }
+
+    #[test]
+    fn content_decides_and_other_files_are_counted() {
+        let dir = folder(&[
+            ("photo.JPG", png(1)),
+            ("no_ending", png(2)),
+            ("image.dat", png(3)),
+            ("notes.txt", b"hello".to_vec()),
+            ("more.txt", vec![]),
+            ("README", b"x".to_vec()),
+            (".hidden.png", png(4)),
+            (".cache/5.png", png(5)),
+        ]);
+        let located = registry::locate(&source(&dir), &Places::new("", None, None)).unwrap();
+        let names: Vec<_> = located.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["image.dat", "no_ending", "photo.JPG"]);
+        assert_eq!(located.ignored.endings, [(".txt".to_owned(), 2), ("without ending".to_owned(), 1)]);
+        assert_eq!(read(&source(&dir)).unwrap().1.len(), 3);
+    }
+
+    #[test]
+    fn a_folder_without_images_says_what_it_holds() {
+        let error = read(&source(&folder(&[("a.gif", b"GIF89a".to_vec()), ("b.gif", vec![]), ("c.txt", vec![])]))).unwrap_err();
+        assert!(error.to_string().ends_with("holds no PNG, JPEG or WebP image (3 other files: 2 .gif, 1 .txt)"), "{error}");
+        let error = read(&source(&folder(&[]))).unwrap_err();
+        assert!(error.to_string().ends_with("(it is empty)"), "{error}");
+        let nowhere = tempfile::tempdir().unwrap();
+        let error = read(&Source::named("folder").root(nowhere.path().join("x"))).unwrap_err();
+        assert!(error.to_string().ends_with("x` (no such folder)"), "{error}");
+    }
+
+    #[test]
+    fn all_broken_images_are_named_at_once_or_left_out() {
+        let mut files: Vec<(String, Vec<u8>)> = (0..200_u8).map(|i| (format!("{i:03}.png"), png(i))).collect();
+        for i in [3, 50, 70, 110, 150, 190, 199] {
+            files[i].1.truncate(40);
+        }
+        files.push(("text.jpg".to_owned(), b"<html>".to_vec()));
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+        let dir = folder(&files);
+        let error = read(&source(&dir)).unwrap_err();
+        let DatasetError::Broken { broken, images, first, .. } = &error else { panic!("{error}") };
+        assert_eq!((*broken, *images, first.len()), (8, 201, 5));
+        assert!(error.to_string().contains("8 of 201 images in"), "{error}");
+        assert!(error.to_string().ends_with("and 3 more"), "{error}");
+        assert!(error.hint().unwrap().contains("skip_broken = true"));
+
+        let mut source = source(&dir);
+        source.skip_broken = true;
+        let mut opened = open(&source).unwrap();
+        assert_eq!(opened.count, 201);
+        let records: Vec<_> = opened.records.by_ref().map(Result::unwrap).collect();
+        assert_eq!(records.len(), 193);
+        let skipped = opened.records.skipped();
+        assert_eq!((skipped.count, skipped.first.len()), (8, 5));
+        source.limit = Some(10);
+        assert_eq!(read(&source).unwrap().1, records[..10]);
+    }
+
+    #[test]
+    fn a_folder_of_nothing_but_broken_images_is_an_error_even_if_they_are_skipped() {
+        let mut source = source(&folder(&[("a.png", vec![]), ("b.png", b"x".to_vec())]));
+        source.skip_broken = true;
+        // The folder is gone by now; build it again and keep it.
+        let dir = folder(&[("a.png", vec![]), ("b.png", b"x".to_vec())]);
+        source.root = Some(dir.path().to_owned());
+        assert!(matches!(read(&source), Err(DatasetError::Broken { broken: 2, images: 2, .. })));
+    }
+
+    #[test]
+    fn a_file_that_changes_between_hashing_and_reading_is_noticed() {
+        let dir = folder(&[("a.png", png(1))]);
+        let opened = open(&source(&dir)).unwrap();
+        fs::write_atomic(&dir.path().join("a.png"), &png(2)).unwrap();
+        let results: Vec<_> = opened.records.collect();
+        assert!(matches!(results[..], [Err(DatasetError::Changed { .. })]));
+    }
+
+    #[test]
+    fn splits_are_subfolders_with_one_numbering() {
+        let dir =
+            folder(&[("train/a/1.png", png(1)), ("train/c/2.png", png(2)), ("test/b/3.png", png(3)), ("test/c/4.png", png(4))]);
+        let (labels, records) = read(&source(&dir).split("train+test")).unwrap();
+        assert_eq!(labels, Labels::Named(vec!["a".into(), "b".into(), "c".into()]));
+        let mut seen: Vec<_> = records.iter().map(|record| (record.path.clone().unwrap(), record.label.unwrap())).collect();
+        seen.sort_unstable();
+        let wanted = [("test/b/3.png", 1), ("test/c/4.png", 2), ("train/a/1.png", 0), ("train/c/2.png", 2)];
+        assert_eq!(seen, wanted.map(|(path, label)| (path.to_owned(), label)));
+        let (labels, _) = read(&source(&dir)).unwrap();
+        assert_eq!(labels, Labels::Named(vec!["test".into(), "train".into()]), "`all` is the root itself");
+        let error = read(&source(&dir).split("valid")).unwrap_err();
+        assert!(error.to_string().ends_with("valid` (no such folder)"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_but_not_in_circles() {
+        use std::os::unix::fs::symlink;
+        let dir = folder(&[("a/1.png", png(1)), ("b/2.png", png(2))]);
+        let elsewhere = folder(&[("3.png", png(3))]);
+        for (name, target) in [("a/up", dir.path()), ("a/self", &dir.path().join("a")), ("b/out", elsewhere.path())] {
+            symlink(target, dir.path().join(name)).unwrap();
+        }
+        symlink("nowhere", dir.path().join("a/lost.png")).unwrap();
+        let located = registry::locate(&source(&dir), &Places::new("", None, None)).unwrap();
+        let names: Vec<_> = located.files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["a/1.png", "b/2.png", "b/out/3.png"]);
+        assert_eq!(located.ignored.endings, [("broken link".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn the_thread_count_changes_nothing() {
+        let files: Vec<_> = (0..150_u8).map(|i| (format!("{i:03}.png"), png(i))).collect();
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+        let dir = folder(&files);
+        let with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| read(&source(&dir)).unwrap())
+        };
+        assert_eq!(with(1), with(5));
+    }
+}

@@ -1,0 +1,414 @@
+//! The one list of data sets. Help texts, checks and errors loop over it; a new set of a known format is one more entry.
+
+use super::error::{DatasetError, Result};
+use super::places::Places;
+use super::record::{Ignored, Located};
+use super::source::{self, Source};
+use super::{folder, idx, synthetic};
+use crate::base::hint::nearest;
+
+/// A data set, or a format for the user's own.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name in a pipeline file.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub title: &'static str,
+    /// Under which terms it may be used.
+    pub license: &'static str,
+    /// How to get it.
+    pub advice: &'static str,
+    /// The format.
+    pub kind: Kind,
+    /// Its parts in the published order; empty where the user names them.
+    pub splits: &'static [Split],
+    /// Height and width of every image, where the data set fixes them.
+    pub shape: Option<(usize, usize)>,
+    /// The names of its classes by label; empty where the files or nobody names them.
+    pub classes: &'static [&'static str],
+    /// Where operating systems install it.
+    pub system: &'static [&'static str],
+}
+
+/// A format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// MNIST's arrays of bytes.
+    Idx,
+    /// A folder of image files.
+    Folder,
+    /// Nothing on disk.
+    Synthetic,
+}
+
+/// A part of a data set.
+#[derive(Debug)]
+pub struct Split {
+    /// Its name.
+    pub name: &'static str,
+    /// The file of images, without `.gz`; empty where there is none.
+    pub images: &'static str,
+    /// The file of labels, likewise.
+    pub labels: &'static str,
+    /// How many images were published.
+    pub count: Option<u64>,
+}
+
+const fn mnist(train: u64, test: u64) -> [Split; 2] {
+    [
+        Split { name: "train", images: "train-images-idx3-ubyte", labels: "train-labels-idx1-ubyte", count: Some(train) },
+        Split { name: "test", images: "t10k-images-idx3-ubyte", labels: "t10k-labels-idx1-ubyte", count: Some(test) },
+    ]
+}
+
+const NUMERALS: &[&str] = &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+
+const CLOTHES: &[&str] =
+    &["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+
+static ENTRIES: &[Entry] = &[
+    Entry {
+        name: "digits",
+        title: "UCI optical digits, test part: 1,797 gray images, 8×8",
+        license: "CC BY 4.0",
+        advice: "it is part of kinset's repository: copy `data/digits` from there",
+        kind: Kind::Idx,
+        splits: &[Split { name: "all", images: "images-idx3-ubyte", labels: "labels-idx1-ubyte", count: Some(1797) }],
+        shape: Some((8, 8)),
+        classes: NUMERALS,
+        system: &[],
+    },
+    Entry {
+        name: "fashion-mini",
+        title: "the first 5,000 + 1,000 images of Fashion-MNIST: gray, 28×28",
+        license: "MIT",
+        advice: "it is part of kinset's repository: copy `data/fashion-mini` from there",
+        kind: Kind::Idx,
+        splits: &mnist(5_000, 1_000),
+        shape: Some((28, 28)),
+        classes: CLOTHES,
+        system: &[],
+    },
+    Entry {
+        name: "fashion-mnist",
+        title: "Zalando's clothes: 60,000 + 10,000 gray images, 28×28",
+        license: "MIT",
+        advice: "on Debian and Ubuntu `apt install dataset-fashion-mnist`; else put the four files of \
+                 https://github.com/zalandoresearch/fashion-mnist there",
+        kind: Kind::Idx,
+        splits: &mnist(60_000, 10_000),
+        shape: Some((28, 28)),
+        classes: CLOTHES,
+        system: &["/usr/share/datasets/fashion-mnist"],
+    },
+    Entry {
+        name: "mnist",
+        title: "handwritten digits: 60,000 + 10,000 gray images, 28×28",
+        license: "CC BY-SA 3.0",
+        advice: "put its four published files (`train-images-idx3-ubyte.gz` …) there",
+        kind: Kind::Idx,
+        splits: &mnist(60_000, 10_000),
+        shape: Some((28, 28)),
+        classes: NUMERALS,
+        system: &[],
+    },
+    Entry {
+        name: "idx",
+        title: "your own arrays in MNIST's format: `images-idx3-ubyte`, or `SPLIT-images-idx3-ubyte`; labels likewise",
+        license: "yours",
+        advice: "name their folder with `root = \"DIR\"`",
+        kind: Kind::Idx,
+        splits: &[],
+        shape: None,
+        classes: &[],
+        system: &[],
+    },
+    Entry {
+        name: "folder",
+        title: "your own PNG, JPEG and WebP files; subfolders, if every image is in one, are classes",
+        license: "yours",
+        advice: "name the folder with `root = \"DIR\"`",
+        kind: Kind::Folder,
+        splits: &[],
+        shape: None,
+        classes: &[],
+        system: &[],
+    },
+    Entry {
+        name: "synthetic",
+        title: "drawn shapes and textures, for tests: nothing is read",
+        license: "none needed",
+        advice: "",
+        kind: Kind::Synthetic,
+        splits: &[
+            Split { name: "train", images: "", labels: "", count: None },
+            Split { name: "test", images: "", labels: "", count: None },
+        ],
+        shape: None,
+        classes: &[],
+        system: &[],
+    },
+];
+
+/// All data sets, in the order in which they are listed to people.
+pub fn entries() -> &'static [Entry] {
+    ENTRIES
+}
+
+/// The data set of this name.
+///
+/// # Errors
+/// If there is none.
+pub fn find(name: &str) -> Result<&'static Entry> {
+    ENTRIES.iter().find(|entry| entry.name == name).ok_or_else(|| DatasetError::Unknown {
+        name: name.to_owned(),
+        nearest: nearest(name, ENTRIES.iter().map(|entry| entry.name)),
+    })
+}
+
+impl Entry {
+    /// True if every source of it must say where it lies.
+    pub fn needs_root(&self) -> bool {
+        self.splits.is_empty()
+    }
+
+    /// The names of the parts that a split asks for.
+    ///
+    /// # Errors
+    /// A part that the data set does not have, twice the same, or none.
+    pub fn parts(&self, split: &str) -> Result<Vec<String>> {
+        let known = || {
+            let mut known: Vec<_> = self.splits.iter().map(|part| format!("`{}`", part.name)).collect();
+            if self.splits.is_empty() {
+                known.push("`all` or names of your own".to_owned());
+            } else if self.splits.len() > 1 {
+                known.push("`all`".to_owned());
+            }
+            known
+        };
+        if split == "all" && !self.splits.is_empty() {
+            return Ok(self.splits.iter().map(|part| part.name.to_owned()).collect());
+        }
+        let unknown =
+            |split: &str| DatasetError::UnknownSplit { dataset: self.name.to_owned(), split: split.to_owned(), known: known() };
+        let parts = source::parts(split).ok_or_else(|| unknown(split))?;
+        for part in &parts {
+            let fits = if self.splits.is_empty() {
+                // A name of the user's own becomes part of a path.
+                (part != "all" || parts.len() == 1) && !part.contains(['/', '\\']) && part != ".." && part != "."
+            } else {
+                self.splits.iter().any(|split| split.name == part)
+            };
+            if !fits {
+                return Err(unknown(part));
+            }
+        }
+        Ok(parts)
+    }
+
+    /// The part of this name.
+    pub(super) fn split(&self, name: &str) -> Option<&Split> {
+        self.splits.iter().find(|split| split.name == name)
+    }
+
+    /// Checks a source's settings, without a look at the disk.
+    ///
+    /// # Errors
+    /// A setting that this data set does not have, or a value it cannot take.
+    pub fn check(&self, source: &Source) -> Result<()> {
+        self.parts(&source.split)?;
+        if source.limit == Some(0) {
+            return Err(source.fault("limit", "must be 1 or more, found 0"));
+        }
+        if source.skip_broken && self.kind != Kind::Folder {
+            return Err(source.fault("skip_broken", "does not apply: its images are not files that may be broken one by one"));
+        }
+        if self.kind == Kind::Synthetic {
+            if source.root.is_some() {
+                return Err(source.fault("root", "does not apply: nothing is read"));
+            }
+            synthetic::Settings::of(source)?;
+        } else {
+            let drawn = [
+                ("images", source.images.is_some()),
+                ("classes", source.classes.is_some()),
+                ("size", source.size.is_some()),
+                ("channels", source.channels.is_some()),
+                ("seed", source.seed.is_some()),
+            ];
+            if let Some((setting, _)) = drawn.iter().find(|(_, set)| *set) {
+                return Err(source.fault(setting, "applies to `synthetic` only"));
+            }
+            if self.needs_root() && source.root.is_none() {
+                return Err(source.fault("root", "is needed: the folder that holds the data"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds the raw files of a source: lists folders and looks at sizes, reads nothing.
+///
+/// # Errors
+/// An unknown data set, split or setting; files that are nowhere, with every place looked at.
+pub fn locate(source: &Source, places: &Places) -> Result<Located> {
+    let entry = find(&source.dataset)?;
+    entry.check(source)?;
+    let parts = entry.parts(&source.split)?;
+    let mut located = match entry.kind {
+        Kind::Idx => idx::locate(entry, source, &parts, places)?,
+        Kind::Folder => folder::locate(entry, source, &parts, places)?,
+        Kind::Synthetic => Located {
+            files: Vec::new(),
+            ignored: Ignored::default(),
+            reader: Box::new(synthetic::Settings::of(source)?.parts(parts)),
+            limit: None,
+        },
+    };
+    located.limit = source.limit;
+    Ok(located)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::base::fs;
+    use crate::base::hint::Fault;
+    use crate::dataset::{Labels, check};
+    use crate::store::digest::Digest;
+
+    /// The data sets in the repository.
+    fn here() -> Places {
+        Places::new("", Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("data")), None)
+    }
+
+    fn say(source: &Source, places: &Places) -> (String, Option<String>) {
+        let error = locate(source, places).unwrap_err();
+        (error.to_string(), error.hint())
+    }
+
+    #[test]
+    fn names_are_unique_and_found_or_corrected() {
+        for entry in entries() {
+            assert_eq!(find(entry.name).unwrap().name, entry.name);
+            assert_eq!(entries().iter().filter(|other| other.name == entry.name).count(), 1);
+            assert!(entry.classes.is_empty() || entry.kind == Kind::Idx);
+        }
+        let error = find("fashion_minst").unwrap_err();
+        assert_eq!(error.to_string(), "no data set is called `fashion_minst`");
+        assert_eq!(error.hint().unwrap(), "did you mean `fashion-mnist`? `kinset data list` names them all");
+    }
+
+    #[test]
+    fn the_committed_sets_are_whole() {
+        let digest = &mut |file: &crate::dataset::RawFile| Digest::of_file(&file.path);
+        let digits = check(&Source::named("digits"), &here(), digest).unwrap();
+        assert_eq!((digits.images, digits.gray, digits.largest), (1797, 1797, (8, 8)));
+        assert_eq!(digits.per_class, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180], "as UCI counts its test part");
+        let mini = check(&Source::named("fashion-mini"), &here(), digest).unwrap();
+        assert_eq!((mini.images, mini.smallest, mini.largest), (6000, (28, 28), (28, 28)));
+        assert_eq!(mini.labels, Labels::Named(CLOTHES.iter().map(|&name| name.to_owned()).collect()));
+        assert_eq!(mini.per_class.iter().sum::<usize>(), 6000);
+        let test = check(&Source::named("fashion-mini").split("test"), &here(), digest).unwrap();
+        assert_eq!((test.images, test.files.len()), (1000, 2));
+        assert_eq!(test.files[0].0, "t10k-images-idx3-ubyte.gz");
+    }
+
+    #[test]
+    fn a_missing_set_names_every_place_and_the_way_to_get_it() {
+        let empty = tempfile::tempdir().unwrap();
+        let (text, hint) = say(&Source::named("mnist"), &Places::new("", Some(empty.path().to_owned()), None));
+        let place = empty.path().join("mnist").display().to_string();
+        assert_eq!(text, format!("cannot find the data set `mnist`: `{place}` (no such folder)"));
+        assert!(hint.unwrap().contains("train-images-idx3-ubyte.gz"));
+
+        let one = empty.path().join("mnist/train-images-idx3-ubyte");
+        fs::create_folders(one.parent().unwrap()).unwrap();
+        fs::write_atomic(&one, b"").unwrap();
+        let (text, _) = say(&Source::named("mnist"), &Places::new("", Some(empty.path().to_owned()), None));
+        assert_eq!(text, format!("cannot find the data set `mnist`: `{place}` (lacks `t10k-images-idx3-ubyte.gz`)"));
+
+        let (text, hint) = say(&Source::named("fashion-mnist").root("elsewhere"), &Places::new(empty.path(), None, None));
+        assert!(text.ends_with("elsewhere` (no such folder)") && text.matches('`').count() == 4, "only the root: {text}");
+        assert!(hint.unwrap().contains("apt install dataset-fashion-mnist"));
+    }
+
+    #[test]
+    fn roots_are_relative_to_the_pipeline_and_data_come_from_option_variable_or_default() {
+        let places = Places::new("/a", Some("/d".into()), Some("/e".into()));
+        assert_eq!(places.candidates("x", Some(Path::new("r")), &["/s"]), [PathBuf::from("/a/r")]);
+        assert_eq!(places.candidates("x", Some(Path::new("/r")), &[]), [PathBuf::from("/r")]);
+        assert_eq!(places.candidates("x", None, &["/s"]), [PathBuf::from("/d/x"), PathBuf::from("/s")]);
+        assert_eq!(Places::new("", None, Some("/e".into())).data(), Path::new("/e"));
+        assert_eq!(Places::new("", None, Some("".into())).data(), Path::new("data"));
+    }
+
+    #[test]
+    fn splits_are_checked_and_joined() {
+        let fashion = find("fashion-mnist").unwrap();
+        assert_eq!(fashion.parts("all").unwrap(), ["train", "test"]);
+        assert_eq!(fashion.parts("test + train").unwrap(), ["test", "train"]);
+        assert_eq!(find("digits").unwrap().parts("all").unwrap(), ["all"]);
+        for wrong in ["trian", "train+", "", "train+train", "all+train"] {
+            assert!(fashion.parts(wrong).is_err(), "{wrong}");
+        }
+        let error = fashion.parts("valid").unwrap_err();
+        assert_eq!(error.to_string(), "`fashion-mnist` has no split `valid`");
+        assert_eq!(error.hint().unwrap(), "it has `train`, `test`, `all`; join several with `+`");
+        let idx = find("idx").unwrap();
+        assert_eq!(idx.parts("letters").unwrap(), ["letters"]);
+        for wrong in ["../x", "..", "a/b", "all+a"] {
+            assert!(idx.parts(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn settings_that_do_not_apply_are_refused() {
+        let fault = |source: Source| find(&source.dataset).unwrap().check(&source).unwrap_err().to_string();
+        assert_eq!(
+            fault(Source { limit: Some(0), ..Source::named("digits") }),
+            "`limit` of `digits` must be 1 or more, found 0"
+        );
+        assert_eq!(
+            fault(Source { size: Some(8), ..Source::named("digits") }),
+            "`size` of `digits` applies to `synthetic` only"
+        );
+        assert!(fault(Source { skip_broken: true, ..Source::named("digits") }).starts_with("`skip_broken` of `digits`"));
+        assert!(fault(Source::named("folder")).starts_with("`root` of `folder` is needed"));
+        assert!(fault(Source::named("synthetic").root("x")).starts_with("`root` of `synthetic` does not apply"));
+    }
+
+    #[test]
+    fn the_identity_has_no_place_and_no_gaps() {
+        let a = Source::named("fashion-mnist").root("/a").identity().unwrap();
+        let b = Source::named("fashion-mnist").split("train+test").identity().unwrap();
+        assert_eq!(serde_json::to_string(&a).unwrap(), r#"{"dataset":"fashion-mnist","split":"train+test"}"#);
+        assert_eq!(a, b);
+        let drawn = Source { classes: Some(4), ..Source::named("synthetic") };
+        assert_eq!(drawn.identity().unwrap(), Source::named("synthetic").identity().unwrap());
+        assert!(Source { split: "x".into(), ..a }.identity().is_err());
+    }
+
+    #[test]
+    fn unknown_keys_of_a_source_are_refused() {
+        let parse = toml::from_str::<Source>;
+        assert_eq!(parse("dataset = \"digits\"").unwrap(), Source::named("digits"));
+        assert!(parse("dataset = \"digits\"\nlimits = 3").is_err());
+    }
+
+    #[test]
+    #[ignore = "needs Debian's package dataset-fashion-mnist; takes a second"]
+    fn the_full_fashion_mnist_is_whole_and_begins_like_the_mini() {
+        let digest = &mut |file: &crate::dataset::RawFile| Digest::of_file(&file.path);
+        let source = Source::named("fashion-mnist");
+        let report = check(&source, &here(), digest).unwrap();
+        assert_eq!((report.images, report.per_class), (70_000, vec![7000; 10]));
+        let mut first = |name: &str| {
+            let located = locate(&Source { limit: Some(5000), ..Source::named(name).split("train") }, &here()).unwrap();
+            located.open(digest).unwrap().records.map(|record| record.unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(first("fashion-mnist"), first("fashion-mini"));
+    }
+}

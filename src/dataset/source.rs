@@ -1,0 +1,122 @@
+//! What a pipeline file says of a data source: the table `[data.NAME]`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{DatasetError, Result};
+
+/// A data source as written in a pipeline file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The name of the data set: `fashion-mnist`, `folder` …
+    pub dataset: String,
+    /// Its part, or several joined with `+`; `all` is every part, in the published order.
+    #[serde(default = "all")]
+    pub split: String,
+    /// Where it lies, if not in the usual place.
+    #[serde(default)]
+    pub root: Option<PathBuf>,
+    /// Only the first so many images.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// Leaves images out that cannot be decoded (folders), and says which; without it they are an error.
+    #[serde(default)]
+    pub skip_broken: bool,
+    /// Images per split (synthetic).
+    #[serde(default)]
+    pub images: Option<usize>,
+    /// Classes (synthetic).
+    #[serde(default)]
+    pub classes: Option<usize>,
+    /// Pixels per side (synthetic).
+    #[serde(default)]
+    pub size: Option<usize>,
+    /// 1 gray, 3 color (synthetic).
+    #[serde(default)]
+    pub channels: Option<usize>,
+    /// The seed of the drawings (synthetic); not the pipeline's, so that repeats over seeds see the same data.
+    #[serde(default)]
+    pub seed: Option<u64>,
+}
+
+fn all() -> String {
+    "all".to_owned()
+}
+
+impl Default for Source {
+    /// No data set yet: its name must be given.
+    fn default() -> Self {
+        Self::named("")
+    }
+}
+
+impl Source {
+    /// All of a data set in its usual place.
+    pub fn named(dataset: &str) -> Self {
+        Self {
+            dataset: dataset.to_owned(),
+            split: all(),
+            root: None,
+            limit: None,
+            skip_broken: false,
+            images: None,
+            classes: None,
+            size: None,
+            channels: None,
+            seed: None,
+        }
+    }
+
+    /// A part of it.
+    pub fn split(mut self, split: &str) -> Self {
+        split.clone_into(&mut self.split);
+        self
+    }
+
+    /// In another place.
+    pub fn root(mut self, root: impl Into<PathBuf>) -> Self {
+        self.root = Some(root.into());
+        self
+    }
+
+    /// What of it belongs into a key, beside the digests and names of the raw files: everything but the place, with
+    /// defaults filled in and `all` written out.
+    ///
+    /// # Errors
+    /// An unknown data set or split, or a setting it does not have.
+    pub fn identity(&self) -> Result<Self> {
+        let entry = super::registry::find(&self.dataset)?;
+        let mut whole = self.clone();
+        entry.check(self)?;
+        whole.root = None;
+        whole.split = entry.parts(&self.split)?.join("+");
+        if entry.kind == super::registry::Kind::Synthetic {
+            let settings = super::synthetic::Settings::of(self)?;
+            whole.images = Some(settings.images);
+            whole.classes = Some(settings.classes);
+            whole.size = Some(settings.size);
+            whole.channels = Some(settings.channels);
+            whole.seed = Some(settings.seed);
+        }
+        Ok(whole)
+    }
+
+    /// An error about one of its settings.
+    pub(super) fn fault(&self, setting: &'static str, problem: impl Into<String>) -> DatasetError {
+        DatasetError::Setting { dataset: self.dataset.clone(), setting, problem: problem.into() }
+    }
+}
+
+/// The names joined by `+`, each once.
+pub(super) fn parts(split: &str) -> Option<Vec<String>> {
+    let mut parts: Vec<String> = Vec::new();
+    for part in split.split('+').map(str::trim) {
+        if part.is_empty() || parts.iter().any(|seen| seen == part) {
+            return None;
+        }
+        parts.push(part.to_owned());
+    }
+    Some(parts)
+}
