@@ -6,6 +6,8 @@
 
 use serde_json::Value;
 
+use crate::stage::{AnyStage, Complaint, OutputInfo, PortInfo};
+
 /// All stages there are.
 pub trait Catalog {
     /// The words for `kind = "…"`, in the order a reader should see them.
@@ -34,7 +36,7 @@ pub trait StageInfo {
     fn default_settings(&self) -> Value;
 
     /// What is wrong with complete settings: wrong types, values out of range. No complaint means that [`Self::normalize`]
-    /// will do. Settings that were `null` by default and were not given are left out.
+    /// will do. serde's own words are fine, they are put into plain ones; so is a complaint without a path. Settings that were `null` by default and were not given are left out.
     fn check_settings(&self, settings: &Value) -> Vec<Complaint>;
 
     /// The settings as the stage's own type writes them: defaults filled in, `1` as `1.0` where a number with a fraction is
@@ -42,46 +44,45 @@ pub trait StageInfo {
     fn normalize(&self, settings: &Value) -> Value;
 }
 
-/// A port: a named input.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortInfo {
-    /// Its key in the stage's table.
-    pub name: &'static str,
-    /// The artifact that fits.
-    pub artifact: &'static str,
-    /// How many artifacts fit.
-    pub arity: Arity,
+/// The stages that can run, as a catalog.
+#[derive(Clone, Copy, Debug)]
+pub struct Registry(pub &'static [&'static dyn AnyStage]);
+
+impl Catalog for Registry {
+    fn kinds(&self) -> Vec<&str> {
+        self.0.iter().map(|stage| AnyStage::kind(*stage)).collect()
+    }
+
+    fn stage(&self, kind: &str) -> Option<&dyn StageInfo> {
+        self.0.iter().find(|stage| AnyStage::kind(**stage) == kind).map(|stage| stage as &dyn StageInfo)
+    }
 }
 
-/// How many artifacts a port takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arity {
-    /// Exactly one.
-    One,
-    /// One or none.
-    Optional,
-    /// One or more.
-    Many,
-}
+impl StageInfo for &'static dyn AnyStage {
+    fn kind(&self) -> &str {
+        AnyStage::kind(*self)
+    }
 
-/// A named output.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputInfo {
-    /// Its name: `Y.<name>` in the file.
-    pub name: &'static str,
-    /// The artifact it is.
-    pub artifact: &'static str,
-}
+    fn ports(&self) -> &[PortInfo] {
+        AnyStage::ports(*self)
+    }
 
-/// One thing that is wrong with settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
-    /// Which setting, `augment.crop_scale`; empty if it is not known.
-    pub path: String,
-    /// What is wrong. serde's own words are fine, they are put into plain ones.
-    pub message: String,
-    /// What to do.
-    pub hint: Option<String>,
+    fn outputs(&self) -> &[OutputInfo] {
+        AnyStage::outputs(*self)
+    }
+
+    fn default_settings(&self) -> Value {
+        AnyStage::default_settings(*self)
+    }
+
+    fn check_settings(&self, settings: &Value) -> Vec<Complaint> {
+        AnyStage::check_settings(*self, settings)
+    }
+
+    fn normalize(&self, settings: &Value) -> Value {
+        // Settings without complaints are of the stage's type, so there is nothing to fail; and unwritten they are still right.
+        AnyStage::normalize(*self, settings).unwrap_or_else(|_| settings.clone())
+    }
 }
 
 /// What is contradictory in a catalog itself: names that a pipeline file could not tell apart. A test over the registry

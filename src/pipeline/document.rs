@@ -77,13 +77,14 @@ impl Table {
         for entry in &over.entries {
             match mine.get(&entry.name).and_then(|&index| self.entries.get_mut(index)) {
                 None => self.entries.push(entry.clone()),
-                Some(mine) => match (&mut mine.item.value, &entry.item.value) {
-                    (Value::Table(mine), Value::Table(over)) => mine.overlay(over),
-                    _ => {
+                Some(mine) => {
+                    if let (Value::Table(mine), Value::Table(over)) = (&mut mine.item.value, &entry.item.value) {
+                        mine.overlay(over);
+                    } else {
                         mine.key = entry.key;
                         mine.item = entry.item.clone();
                     }
-                },
+                }
             }
         }
     }
@@ -281,7 +282,7 @@ impl Reader<'_> {
         let mut keys = Vec::new();
         let (mut line, mut counted, mut last_line, mut reported) = (0, 0, None, 0);
         for (start, end, message) in errors {
-            line += text.as_bytes()[counted..start].iter().filter(|byte| **byte == b'\n').count();
+            line += line_ends(&text.as_bytes()[counted..start]);
             counted = start;
             if last_line == Some(line) {
                 continue;
@@ -309,6 +310,11 @@ impl Reader<'_> {
             self.findings.push(finding);
         }
     }
+}
+
+/// How many lines end in these bytes.
+pub fn line_ends(bytes: &[u8]) -> usize {
+    bytes.split(|byte| *byte == b'\n').count() - 1
 }
 
 const NEVER_CLOSED: &str = "this text is never closed";

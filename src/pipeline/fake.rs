@@ -4,7 +4,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::catalog::{Arity, Catalog, Complaint, OutputInfo, PortInfo, StageInfo};
+use super::catalog::{Catalog, StageInfo};
+use crate::stage::{Arity, Complaint, OutputInfo, PortInfo};
 
 trait Config: Default + Serialize + DeserializeOwned {
     fn complaints(&self) -> Vec<Complaint> {
@@ -13,7 +14,7 @@ trait Config: Default + Serialize + DeserializeOwned {
 }
 
 fn complaint(path: &str, message: String) -> Complaint {
-    Complaint { path: path.into(), message, hint: None }
+    Complaint::new(path, message)
 }
 
 #[derive(Serialize, Deserialize, Default)]
@@ -38,6 +39,13 @@ enum Schedule {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+enum Optimizer {
+    Sgd { momentum: f64, nesterov: bool },
+    Adam { beta: f64 },
+}
+
+#[derive(Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Augment {
     crop_scale: [f64; 2],
@@ -59,6 +67,7 @@ struct SimClr {
     temperature: f64,
     schedule: Schedule,
     nesterov: bool,
+    optimizer: Optimizer,
     augment: Augment,
 }
 
@@ -71,6 +80,7 @@ impl Default for SimClr {
             temperature: 0.1,
             schedule: Schedule::Cosine,
             nesterov: false,
+            optimizer: Optimizer::Sgd { momentum: 0.9, nesterov: false },
             augment: Augment::default(),
         }
     }
@@ -177,7 +187,7 @@ fn fake<C: Config>(kind: &'static str, ports: &[(&'static str, &'static str, Ari
     Fake {
         kind,
         ports: ports.iter().map(|&(name, artifact, arity)| PortInfo { name, artifact, arity }).collect(),
-        outputs: outputs.iter().map(|name| OutputInfo { name, artifact: name }).collect(),
+        outputs: outputs.iter().map(|name| OutputInfo { name, artifact: name, optional: false }).collect(),
         defaults: defaults::<C>,
         check: check::<C>,
         normalize: normalize::<C>,
@@ -185,7 +195,7 @@ fn fake<C: Config>(kind: &'static str, ports: &[(&'static str, &'static str, Ari
 }
 
 /// The catalog.
-pub struct Fakes(Vec<Fake>);
+pub(super) struct Fakes(Vec<Fake>);
 
 impl Catalog for Fakes {
     fn kinds(&self) -> Vec<&str> {
@@ -197,7 +207,7 @@ impl Catalog for Fakes {
 }
 
 /// Ingest, SimCLR, embed, neighbors, SCAN, evaluate, and a stage that takes many.
-pub fn catalog() -> Fakes {
+pub(super) fn catalog() -> Fakes {
     use Arity::{Many, One, Optional};
     Fakes(vec![
         fake::<Ingest>("ingest", &[], &["images", "labels"]),
@@ -219,7 +229,7 @@ pub fn catalog() -> Fakes {
 }
 
 /// The pipeline of the design's section 6.
-pub const SAMPLE: &str = r#"
+pub(super) const SAMPLE: &str = r#"
 name = "stl10"
 seed = 1
 device = "auto"                      # cpu, cuda:0, metal

@@ -339,7 +339,7 @@ mod tests {
     fn a_circle_is_found_by_its_shortest_way() {
         assert_eq!(cycles(&[vec![1], vec![2], vec![0, 1], vec![2]]), [vec![0, 1, 2]]);
         assert_eq!(cycles(&[vec![1, 3], vec![2], vec![3], vec![0]]), [vec![0, 3]]);
-        assert_eq!(cycles(&[vec![], vec![0], vec![0, 1]]), [vec![0_usize; 0]; 0]);
+        assert!(cycles(&[vec![], vec![0], vec![0, 1]]).is_empty());
     }
 
     #[test]

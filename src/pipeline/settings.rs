@@ -6,9 +6,10 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::catalog::{Complaint, StageInfo};
+use super::catalog::StageInfo;
 use super::document::{Entry, Item, Value};
 use super::fault::{COLLECTED, Finding, Place, SpecFault, near, quote};
+use crate::stage::Complaint;
 
 /// What the check has found.
 pub struct Checked {

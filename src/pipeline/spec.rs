@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
-use super::catalog::{Arity, Catalog, INGEST, OutputInfo, PortInfo, StageInfo};
+use super::catalog::{Catalog, INGEST, StageInfo};
 use super::document::{self, Entry, Item, Table, Value};
 use super::fault::{COLLECTED, Faults, Finding, Place, Source, SpecFault, near, one_of, quote};
 use super::graph;
 use super::settings;
 use crate::base::fs::{self, FileError};
+use crate::stage::{Arity, OutputInfo, PortInfo};
 
 /// The largest file read, in bytes. The longest pipeline anyone wrote so far has some 200 lines.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -127,7 +128,7 @@ impl Spec {
 /// # Errors
 /// All faults of the file and of what the command line adds.
 pub fn load(path: &Path, request: &Request, catalog: &dyn Catalog) -> Result<Spec, Faults> {
-    let text = read(path).map_err(Faults::nowhere)?;
+    let text = read(path).map_err(|fault| Faults::nowhere(*fault))?;
     check(path, &text, request, catalog)
 }
 
@@ -207,28 +208,28 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
 }
 
 /// The text of a pipeline file.
-fn read(path: &Path) -> Result<String, SpecFault> {
+fn read(path: &Path) -> Result<String, Box<SpecFault>> {
     let shown = || path.display().to_string();
-    let unreadable = |source: FileError| SpecFault::Unreadable { source };
+    let unreadable = |source: FileError| Box::new(SpecFault::Unreadable { source });
     let Some(metadata) = fs::metadata(path).map_err(unreadable)? else {
-        return Err(SpecFault::NoFile { path: shown(), near: similar_file(path) });
+        return Err(Box::new(SpecFault::NoFile { path: shown(), near: similar_file(path) }));
     };
     if metadata.is_dir() {
-        return Err(SpecFault::Folder { path: shown(), files: pipeline_files(path) });
+        return Err(Box::new(SpecFault::Folder { path: shown(), files: pipeline_files(path) }));
     }
     if metadata.len() > MAX_FILE {
-        return Err(SpecFault::TooLarge { path: shown(), limit: MAX_FILE });
+        return Err(Box::new(SpecFault::TooLarge { path: shown(), limit: MAX_FILE }));
     }
     let bytes = fs::read_at_most(path, MAX_FILE).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line_start = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        SpecFault::NotText {
+        Box::new(SpecFault::NotText {
             path: shown(),
-            line: good.iter().filter(|byte| **byte == b'\n').count() + 1,
+            line: document::line_ends(good) + 1,
             byte: good.len() - line_start + 1,
             utf16: error.as_bytes().starts_with(&[0xff, 0xfe]) || error.as_bytes().starts_with(&[0xfe, 0xff]),
-        }
+        })
     })
 }
 
@@ -267,7 +268,7 @@ fn unreadable(sources: &[Source], findings: &[Finding]) -> Vec<usize> {
 
 fn line_of(sources: &[Source], place: Place) -> usize {
     let text = sources.get(place.source as usize).map_or("", |source| source.text.as_str());
-    text.as_bytes().iter().take(place.start as usize).filter(|byte| **byte == b'\n').count()
+    document::line_ends(text.as_bytes().get(..place.start as usize).unwrap_or_default())
 }
 
 /// In a file with syntax faults, what seems to be missing may just not have been understood, and what comes behind a damaged
@@ -437,13 +438,13 @@ impl<'a> Survey<'a, '_> {
         };
         let (name, place) = match entry {
             None => (self.path.file_stem()?.to_string_lossy().into_owned(), None),
-            Some(entry) => match entry.item.text() {
-                Some(name) => (name.to_owned(), Some(entry.item.place)),
-                None => {
+            Some(entry) => {
+                let Some(name) = entry.item.text() else {
                     self.value(&entry.item, "`name`", "a text in quotes", None);
                     return None;
-                }
-            },
+                };
+                (name.to_owned(), Some(entry.item.place))
+            }
         };
         if !fits(&name) {
             let fault = SpecFault::Name { what: "pipeline", name: name.clone(), rule: RULE };
@@ -488,13 +489,11 @@ impl<'a> Survey<'a, '_> {
     }
 
     fn precision(&mut self, item: &Item) -> Option<String> {
-        match item.text() {
-            Some(precision @ ("f32" | "bf16")) => Some(precision.to_owned()),
-            _ => {
-                self.value(item, "`precision`", &one_of(&["f32", "bf16"]), None);
-                None
-            }
+        if let Some(precision @ ("f32" | "bf16")) = item.text() {
+            return Some(precision.to_owned());
         }
+        self.value(item, "`precision`", &one_of(&["f32", "bf16"]), None);
+        None
     }
 
     /// `[store]`: so far only `max_size`.
@@ -710,7 +709,7 @@ impl<'a> Survey<'a, '_> {
                 self.bind(nodes, &names, index, port, item, &mut bindings);
             }
             let ports = nodes[index].stage.map_or(&[][..], StageInfo::ports);
-            for port in ports.iter().filter(|port| port.arity != Arity::Optional) {
+            for port in ports.iter().filter(|port| port.arity == Arity::One) {
                 if !wires.iter().any(|(given, _)| given.name == port.name) {
                     let fault = SpecFault::MissingPort {
                         owner: nodes[index].owner.clone(),
@@ -739,9 +738,9 @@ impl<'a> Survey<'a, '_> {
         let many = port.arity == Arity::Many;
         let want = if many { "names of sources, stages or outputs" } else { "the name of a source, a stage or an output" };
         let items = match &item.value {
-            Value::List(items) if many && !items.is_empty() => items.as_slice(),
+            Value::List(items) if many => items.as_slice(),
             Value::List(_) => {
-                self.value(item, &what(), if many { "at least one name" } else { want }, None);
+                self.value(item, &what(), want, None);
                 return;
             }
             _ => std::slice::from_ref(item),
@@ -980,6 +979,7 @@ impl Draft<'_> {
 mod tests {
     use super::super::fake::{SAMPLE, catalog};
     use super::*;
+    use crate::base::hint::{Exit, Fault};
 
     fn request(profile: Option<&str>, set: &[&str]) -> Request {
         Request {
@@ -1074,7 +1074,6 @@ mod tests {
             "label": null, "hint": null, "file": "p.toml", "line": 3, "column": 10,
         }]);
         assert_eq!(faults.to_json(), expected);
-        use crate::base::hint::{Exit, Fault};
         assert_eq!((faults.code(), faults.exit()), ("pipeline::value", Exit::Pipeline));
     }
 
@@ -1117,7 +1116,6 @@ mod tests {
     fn an_unknown_profile_names_those_there_are() {
         let faults = check(Path::new(PATH), SAMPLE, &request(Some("smok"), &[]), &catalog()).unwrap_err();
         let fault = &faults.findings()[0].fault;
-        use crate::base::hint::Fault;
         assert_eq!(fault.to_string(), "there is no profile `smok`");
         assert_eq!(fault.label().unwrap(), "did you mean `smoke`?");
         assert_eq!(fault.hint().unwrap(), "there is `smoke`");
@@ -1165,7 +1163,6 @@ mod tests {
                 "[data.pool]\ndataset='x'\n[stage.pretext]\nkind='simclr'\nimages='data.pool'\n[stage.s]\nkind='embed'\n{lines}"
             );
             let faults = check(Path::new(PATH), &text, &Request::default(), &catalog()).unwrap_err();
-            use crate::base::hint::Fault;
             let [finding] = faults.findings() else { panic!("{}", faults.render(false, 120)) };
             let parts = [Some(finding.fault.to_string()), finding.fault.label(), finding.fault.hint()];
             parts.into_iter().flatten().collect::<Vec<_>>().join(" | ")
@@ -1196,6 +1193,10 @@ mod tests {
         let text = "[data.a]\ndataset='x'\n[stage.s]\nkind='simclr'\nimages='data.a.images'\n";
         let spec = spec(text, &Request::default());
         assert_eq!(spec.reference(&spec.node("s").unwrap().ports["images"][0]), "data.a");
+        let any = format!(
+            "{SAMPLE}\n[stage.a]\nkind='compare'\n[stage.b]\nkind='compare'\nscores=[]\n[stage.c]\nkind='compare'\nscores='scores'\n"
+        );
+        assert_eq!(short(&any, &Request::default()), [""; 0], "a port for many takes none, none in a list, and one");
         let many = format!("{SAMPLE}\n[stage.all]\nkind='compare'\nscores=['scores','scores.scores']\n");
         assert_eq!(
             one(&many),
@@ -1299,7 +1300,6 @@ mod tests {
             if let Some(content) = content {
                 fs::write_atomic(&path, content).unwrap();
             }
-            use crate::base::hint::{Exit, Fault};
             let faults = load(&path, &Request::default(), &catalog()).unwrap_err();
             assert_eq!(faults.exit(), Exit::Pipeline);
             let text = format!("{faults} | {}", faults.hint().unwrap_or_default());
@@ -1317,7 +1317,7 @@ mod tests {
 
     #[test]
     fn a_file_full_of_nonsense_costs_little_and_says_so_once() {
-        let keys: String = (0..100_000).map(|index| format!("a{index}=1\n")).collect();
+        let keys: String = (0..100_000).map(|index| format!("a{index}=1\n")).collect::<Vec<_>>().concat();
         for text in [
             keys.clone(),
             format!("[data.x]\n{keys}"),
@@ -1330,7 +1330,7 @@ mod tests {
             assert!((1..=COLLECTED).contains(&faults.findings().len()), "{}", faults.findings().len());
             assert!(faults.render(false, 100).len() < 100_000);
         }
-        let many: String = (0..=MAX_NODES).map(|index| format!("[data.a{index}]\ndataset='x'\n")).collect();
+        let many: String = (0..=MAX_NODES).map(|index| format!("[data.a{index}]\ndataset='x'\n")).collect::<Vec<_>>().concat();
         assert_eq!(one(&many).split_once(' ').unwrap().1, "2001 sources and stages, and 2000 is the limit");
         let repeated = format!("{SAMPLE}[profile.p]\nrepeat = {{ from = 'data.pool', seeds = 1000 }}\n");
         assert_eq!(one(&repeated).split_once(' ').unwrap().1, "6001 stages with their repetitions, and 2000 is the limit");
