@@ -1,0 +1,181 @@
+//! How does a file get its final name? Whole or not at all, never over somebody else's, and lasting.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Write};
+use std::path::Path;
+
+use tempfile::NamedTempFile;
+
+use crate::base::fs::{At, FileError, Result, sync_folder};
+
+/// Renames a file to a name that must be free.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] if it is not.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Kernels and file systems that do not know the flag.
+            Err(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP) => {}
+            done => return done.map_err(io::Error::from),
+        }
+    }
+    match fs::hard_link(from, to) {
+        Ok(()) => fs::remove_file(from),
+        Err(taken) if taken.kind() == io::ErrorKind::AlreadyExists => Err(taken),
+        // No links either. The name is made of the content or guarded by a lock: a lost race replaces like with like.
+        Err(_) if fs::symlink_metadata(to).is_ok() => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(_) => fs::rename(from, to),
+    }
+}
+
+/// Lets two folders swap their names in one step. `Ok(false)`: not possible here.
+pub(super) fn exchange(a: &Path, b: &Path) -> io::Result<bool> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOSYS | Errno::INVAL | Errno::NOTSUP) => Ok(false),
+            Err(other) => Err(other.into()),
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android", target_vendor = "apple")))]
+    {
+        let _ = (a, b);
+        Ok(false)
+    }
+}
+
+/// Takes away everybody's right to write.
+pub(super) fn make_read_only(path: &Path) -> Result<()> {
+    let mut permissions = fs::metadata(path).at("look at", path)?.permissions();
+    if !permissions.readonly() {
+        permissions.set_readonly(true);
+        fs::set_permissions(path, permissions).at("make read-only", path)?;
+    }
+    Ok(())
+}
+
+/// Creates a folder inside a folder that exists, lastingly.
+pub(super) fn make_folder(parent: &Path, path: &Path) -> Result<()> {
+    match fs::create_dir(path) {
+        Ok(()) => sync_folder(parent),
+        Err(there) if there.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error).at("create the folder", path),
+    }
+}
+
+/// A new file under `tmp/` with this content, flushed to disk, readable for whom the umask allows (a store may be shared).
+pub(super) fn write_tmp(tmp: &Path, content: &[u8]) -> Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = builder.prefix("new-").tempfile_in(tmp).at("create a file in", tmp)?;
+    let path = file.path().to_path_buf();
+    file.write_all(content).at("write", &path)?;
+    file.as_file().sync_all().at("flush", &path)?;
+    Ok(file)
+}
+
+/// Flushes a closed file to disk.
+pub(super) fn flush(path: &Path) -> Result<()> {
+    File::open(path).at("open", path)?.sync_all().at("flush", path)
+}
+
+/// The folder of a path inside the store.
+pub(super) fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+/// Seconds since 1970 of the last change to a file: of its bytes, its name or its rights, where the system tells.
+pub(super) fn changed(metadata: &Metadata) -> f64 {
+    let modified = metadata
+        .modified()
+        .ok()
+        .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok())
+        .map_or(0.0, |age| age.as_secs_f64());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        modified.max(metadata.ctime() as f64 + metadata.ctime_nsec() as f64 * 1e-9)
+    }
+    #[cfg(not(unix))]
+    modified
+}
+
+/// The entries of a folder of the store, sorted; nothing there is an empty folder. Hidden names (our own probes) are left out.
+pub(super) fn entries(folder: &Path) -> Result<Vec<(String, std::path::PathBuf)>> {
+    let found = match fs::read_dir(folder) {
+        Ok(found) => found,
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(e) => return Err(e).at("list", folder),
+    };
+    let mut entries = Vec::new();
+    for entry in found {
+        let entry = entry.at("list", folder)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            entries.push((name, entry.path()));
+        }
+    }
+    entries.sort_unstable();
+    Ok(entries)
+}
+
+/// Bytes of all files in a folder, and when the youngest of them changed.
+pub(super) fn weigh(folder: &Path) -> Result<(u64, f64)> {
+    let (mut bytes, mut youngest) = (0, 0.0_f64);
+    for (_, path) in entries(folder)? {
+        let Some(metadata) = look(&path)? else { continue };
+        if metadata.is_dir() {
+            let (inner, age) = weigh(&path)?;
+            bytes += inner;
+            youngest = youngest.max(age);
+        } else {
+            bytes += metadata.len();
+        }
+        youngest = youngest.max(changed(&metadata));
+    }
+    Ok((bytes, youngest))
+}
+
+/// What lies at a path, links not followed.
+pub(super) fn look(path: &Path) -> Result<Option<Metadata>> {
+    match fs::symlink_metadata(path) {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(FileError::new("look at", path, e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_name_is_refused_and_a_free_one_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|name| dir.path().join(name));
+        fs::write(&a, "a").unwrap();
+        fs::write(&b, "b").unwrap();
+        assert_eq!(rename_new(&a, &b).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&b).unwrap(), b"b");
+        rename_new(&a, &c).unwrap();
+        assert_eq!((fs::read(&c).unwrap(), a.exists()), (b"a".to_vec(), false));
+    }
+
+    #[test]
+    fn an_empty_folder_is_not_a_free_name() {
+        // A plain rename would succeed here.
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+        fs::create_dir(&a).unwrap();
+        fs::create_dir(&b).unwrap();
+        assert!(rename_new(&a, &b).is_err());
+    }
+}

@@ -1,0 +1,203 @@
+//! What can go wrong with results on disk, and what to do about it.
+
+use std::io;
+use std::path::Path;
+
+use crate::base::fs::FileError;
+use crate::base::hint::{Exit, Fault};
+
+/// A fault of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file of the store could not be worked with.
+    #[error(transparent)]
+    File(FileError),
+    /// A raw input outside the store could not be read.
+    #[error(transparent)]
+    Input(FileError),
+    /// Something must be written, and the store does not allow it.
+    #[error("the store `{path}` cannot be written")]
+    ReadOnly {
+        /// The store.
+        path: String,
+        /// What was tried.
+        #[source]
+        source: FileError,
+    },
+    /// A reader found no store.
+    #[error("there is no store at `{path}`")]
+    Missing {
+        /// Where it was looked for.
+        path: String,
+    },
+    /// `tmp/` and `blobs/` lie on different file systems, so nothing can be published in one step.
+    #[error("`{path}/tmp` and `{path}/blobs` lie on different file systems")]
+    Split {
+        /// The store.
+        path: String,
+    },
+    /// A file of the store is not what it must be.
+    #[error("`{path}` is damaged: {why}")]
+    Damaged {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store is held by somebody else.
+    #[error("the store `{path}` is in use")]
+    Busy {
+        /// The store.
+        path: String,
+    },
+    /// A setting is not a number that can be compared.
+    #[error("`{field}` is {value}, and a key holds only finite numbers")]
+    NotFinite {
+        /// The setting: `settings.optimizer.rate`.
+        field: String,
+        /// `NaN`, `inf` or `-inf`.
+        value: f64,
+    },
+    /// A setting has a form that a key cannot hold.
+    #[error("`{field}` cannot be part of a key: {why}")]
+    Unkeyable {
+        /// The setting.
+        field: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A raw input changed while it was read.
+    #[error("`{path}` changes while it is read")]
+    Unsteady {
+        /// The input.
+        path: String,
+    },
+    /// A name that cannot be a folder or file name.
+    #[error("`{name}` cannot name {what}")]
+    Name {
+        /// The name.
+        name: String,
+        /// `a pipeline`, `a stage`, `a file`, `a kind`.
+        what: &'static str,
+    },
+    /// Something of ours could not be put into JSON.
+    #[error("cannot write {what} as JSON")]
+    Encode {
+        /// `a record`, `a manifest`, `a view`.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The result of a store operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl StoreError {
+    /// A write into the store that failed: a store that refuses is told apart from a file that failed.
+    pub(super) fn writing(store: &Path, error: FileError) -> Self {
+        match error.source.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::ReadOnly { path: store.display().to_string(), source: error }
+            }
+            _ => Self::File(error),
+        }
+    }
+}
+
+impl Fault for StoreError {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::File(file) if file.is_full() => "store::disk-full",
+            Self::File(_) => "store::file",
+            Self::Input(file) => file.code(),
+            Self::ReadOnly { .. } => "store::read-only",
+            Self::Missing { .. } => "store::missing",
+            Self::Split { .. } => "store::split",
+            Self::Damaged { .. } => "store::damaged",
+            Self::Busy { .. } => "store::busy",
+            Self::NotFinite { .. } => "store::not-finite",
+            Self::Unkeyable { .. } => "store::unkeyable",
+            Self::Unsteady { .. } => "store::unsteady-input",
+            Self::Name { .. } => "store::name",
+            Self::Encode { .. } => "store::encode",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(file) | Self::Input(file) => file.hint(),
+            Self::ReadOnly { .. } => Some(
+                "`plan`, `status` and `inspect` work on a read-only store; to run, check its permissions or name another place with `--artifacts DIR`"
+                    .into(),
+            ),
+            Self::Missing { .. } => Some("run a pipeline first, or name the right place with `--artifacts DIR`".into()),
+            Self::Split { .. } => Some("no folder inside the store may be a mount or a link: move the whole store instead".into()),
+            Self::Damaged { .. } => {
+                Some("`kinset verify --repair` drops what is damaged; the stages concerned run again".into())
+            }
+            Self::Busy { .. } => Some("wait until the runs that use it are done; results are safe meanwhile".into()),
+            Self::NotFinite { field, .. } => Some(format!("write a number for `{field}`")),
+            Self::Unsteady { .. } => Some("wait until it is completely written, then run again".into()),
+            Self::Name { .. } => {
+                Some("use letters, digits, `-`, `_`, `.`, `=` or `@`, with a letter or digit first".into())
+            }
+            Self::Unkeyable { .. } | Self::Encode { .. } => None,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Input(file) => file.exit(),
+            Self::File(file) if file.is_full() => Exit::Machine,
+            Self::File(_)
+            | Self::ReadOnly { .. }
+            | Self::Missing { .. }
+            | Self::Split { .. }
+            | Self::Damaged { .. }
+            | Self::Busy { .. } => Exit::Store,
+            Self::NotFinite { .. } | Self::Name { .. } => Exit::Pipeline,
+            Self::Unsteady { .. } => Exit::Data,
+            Self::Unkeyable { .. } | Self::Encode { .. } => Exit::Bug,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(kind: io::ErrorKind) -> StoreError {
+        let path = Path::new("artifacts/store");
+        StoreError::writing(path, FileError::new("create", &path.join("tmp/x"), kind.into()))
+    }
+
+    #[test]
+    fn a_full_disk_a_refusing_store_and_a_broken_file_end_differently() {
+        let full = failed(io::ErrorKind::StorageFull);
+        assert_eq!((full.code(), full.exit()), ("store::disk-full", Exit::Machine));
+        assert!(full.hint().unwrap().contains("kinset gc"));
+        let quota = failed(io::ErrorKind::QuotaExceeded);
+        assert_eq!(quota.exit(), Exit::Machine);
+        for kind in [io::ErrorKind::ReadOnlyFilesystem, io::ErrorKind::PermissionDenied] {
+            let refused = failed(kind);
+            assert_eq!((refused.code(), refused.exit()), ("store::read-only", Exit::Store));
+            assert_eq!(refused.to_string(), "the store `artifacts/store` cannot be written");
+        }
+        let broken = failed(io::ErrorKind::Other);
+        assert_eq!((broken.code(), broken.exit()), ("store::file", Exit::Store));
+    }
+
+    #[test]
+    fn a_raw_input_that_is_not_there_is_a_fault_of_the_data() {
+        let error = StoreError::Input(FileError::new("read", Path::new("data/x"), io::ErrorKind::NotFound.into()));
+        assert_eq!((error.code(), error.exit()), ("file::not-found", Exit::Data));
+    }
+}

@@ -1,0 +1,36 @@
+//! Where a kill can strike: the numbered points of publishing. Outside tests there is nothing here and a point costs nothing.
+
+/// The points that tests can fail at.
+#[derive(Default)]
+pub(super) struct FailPoints {
+    #[cfg(test)]
+    hook: std::sync::Mutex<Option<Hook>>,
+}
+
+/// Called at each point with its name; an error ends the operation there.
+#[cfg(test)]
+type Hook = Box<dyn FnMut(&'static str) -> std::io::Result<()> + Send>;
+
+impl FailPoints {
+    /// Passes a point.
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the tests' form of it needs both")]
+    pub(super) fn pass(&self, _point: &'static str) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    /// Passes a point, unless the hook objects.
+    #[cfg(test)]
+    pub(super) fn pass(&self, point: &'static str) -> std::io::Result<()> {
+        match &mut *self.hook.lock().unwrap() {
+            Some(hook) => hook(point),
+            None => Ok(()),
+        }
+    }
+
+    /// Sets what happens at each point.
+    #[cfg(test)]
+    pub(super) fn set(&self, hook: impl FnMut(&'static str) -> std::io::Result<()> + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+}

@@ -1,0 +1,423 @@
+//! Who is at it? Kernel file locks, so that a holder that is killed lets go at once: no PID files, no leases to outlive.
+//!
+//! While a stage runs, its key is locked: a second run that wants the same key waits, says for whom, and adopts the result.
+//! Different keys never block each other, nor do readers. Runs hold the store shared, what deletes holds it alone.
+//!
+//! Correctness does not rest on this. Where a file system has no locks (some network ones), everybody gets theirs, and the worst
+//! is the same work done twice: publishing is idempotent.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Result, StoreError};
+use super::key::Key;
+use super::open::Store;
+use crate::base::clock;
+use crate::base::fs::{self, At};
+
+/// How often a waiter looks: often at first, since most waits are short.
+const SHORTEST: Duration = Duration::from_millis(5);
+const LONGEST: Duration = Duration::from_millis(200);
+
+/// A lock file that keeps being removed under our eyes is not one.
+const ATTEMPTS: usize = 100;
+
+/// Who holds a key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The machine.
+    pub host: String,
+    /// The process there.
+    pub pid: u32,
+    /// Since when: seconds since 1970, UTC.
+    pub since: f64,
+    /// What for: `stl10/cluster`.
+    pub stage: String,
+}
+
+/// The right to run a key. It ends with the handle, or with the process.
+#[derive(Debug)]
+pub struct StageLock {
+    file: File,
+}
+
+impl Drop for StageLock {
+    fn drop(&mut self) {
+        // The next waiter shall not read our name. The lock itself goes with the file handle.
+        let _ = self.file.set_len(0);
+    }
+}
+
+/// The store, held together with other runs. It ends with the handle, or with the process.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: Option<File>,
+}
+
+/// The store, held alone. It ends with the handle, or with the process.
+#[derive(Debug)]
+pub(super) struct SoleLock {
+    _file: File,
+}
+
+impl Store {
+    pub(super) fn lock_path(&self, key: &Key) -> PathBuf {
+        self.locks().join(format!("{key}.lock"))
+    }
+
+    fn store_lock_path(&self) -> PathBuf {
+        self.locks().join("store.lock")
+    }
+
+    /// Holds the store for a run, so that nothing is deleted meanwhile; sweeps `tmp/` if no other run does. While `gc` is
+    /// deleting it waits and asks `keep_waiting` at each look; `Ok(None)`: it was told to stop. A store that cannot be written
+    /// is held if it can be and used all the same.
+    ///
+    /// # Errors
+    /// If the file system fails.
+    pub fn enter(&self, mut keep_waiting: impl FnMut() -> bool) -> Result<Option<RunLock>> {
+        let path = self.store_lock_path();
+        let (file, ours) = match self.writable() {
+            Ok(()) => (self.writing(open_lock(&path))?, true),
+            Err(StoreError::ReadOnly { .. }) => match File::open(&path) {
+                Ok(file) => (file, false),
+                Err(_) => return Ok(Some(RunLock { _file: None })),
+            },
+            Err(error) => return Err(error),
+        };
+        if ours && file.try_lock().is_ok() {
+            let swept = self.sweep();
+            file.unlock().at("unlock", &path)?;
+            swept?;
+        }
+        let mut pause = SHORTEST;
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(Some(RunLock { _file: Some(file) })),
+                Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(Some(RunLock { _file: None })),
+                Err(TryLockError::Error(error)) => return Err(error).at("lock", &path).map_err(StoreError::File),
+                Err(TryLockError::WouldBlock) if !keep_waiting() => return Ok(None),
+                Err(TryLockError::WouldBlock) => pause = wait(pause),
+            }
+        }
+    }
+
+    /// Holds the store alone, to delete.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] while a run holds it.
+    pub(super) fn enter_alone(&self) -> Result<SoleLock> {
+        let busy = || StoreError::Busy { path: self.root().display().to_string() };
+        self.writable()?;
+        let path = self.store_lock_path();
+        let file = self.writing(open_lock(&path))?;
+        // A run that starts holds it alone for the moment of sweeping `tmp/`.
+        for _ in 0..20 {
+            match file.try_lock() {
+                Ok(()) => return Ok(SoleLock { _file: file }),
+                Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(SoleLock { _file: file }),
+                Err(TryLockError::Error(error)) => return Err(error).at("lock", &path).map_err(StoreError::File),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(SHORTEST),
+            }
+        }
+        Err(busy())
+    }
+
+    /// Takes the lock of a key if it is free. `stage` says what for: `stl10/cluster`.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn try_lock(&self, key: &Key, stage: &str) -> Result<Option<StageLock>> {
+        self.writable()?;
+        let path = self.lock_path(key);
+        for _ in 0..ATTEMPTS {
+            let mut file = self.writing(open_lock(&path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) if has_no_locks(&error) => {}
+                Err(TryLockError::Error(error)) => return self.writing(Err(error).at("lock", &path)),
+            }
+            // `gc` removes lock files: one that has lost its name guards nothing.
+            if still_named(&file, &path)? {
+                let holder =
+                    Holder { host: host(), pid: std::process::id(), since: clock::unix_seconds(), stage: stage.to_owned() };
+                self.writing(sign(&mut file, &holder).at("write", &path))?;
+                return Ok(Some(StageLock { file }));
+            }
+        }
+        let error = io::Error::other("the lock file keeps being removed");
+        Err(StoreError::File(fs::FileError::new("lock", &path, error)))
+    }
+
+    /// Waits for the lock of a key. At each look `keep_waiting` hears who holds it (if that is known) and says whether to go on;
+    /// `Ok(None)`: it said no. Looks come at most 0.2 s apart.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub fn lock_wait(
+        &self,
+        key: &Key,
+        stage: &str,
+        mut keep_waiting: impl FnMut(Option<&Holder>) -> bool,
+    ) -> Result<Option<StageLock>> {
+        let mut pause = SHORTEST;
+        loop {
+            if let Some(lock) = self.try_lock(key, stage)? {
+                return Ok(Some(lock));
+            }
+            if !keep_waiting(self.holder(key).as_ref()) {
+                return Ok(None);
+            }
+            pause = wait(pause);
+        }
+    }
+
+    /// Who holds a key, if somebody does and has signed.
+    pub fn holder(&self, key: &Key) -> Option<Holder> {
+        let path = self.lock_path(key);
+        let file = File::open(&path).ok()?;
+        let mut text = String::new();
+        (&file).take(4096).read_to_string(&mut text).ok()?;
+        let holder = serde_json::from_str(&text).ok()?;
+        // A killed holder leaves its name, but not its lock.
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(holder),
+            _ => None,
+        }
+    }
+
+    /// Removes the lock files that nobody holds.
+    pub(super) fn remove_idle_locks(&self) -> Result<()> {
+        for (name, path) in super::disk::entries(&self.locks())? {
+            let Some(Ok(_)) = name.strip_suffix(".lock").map(str::parse::<Key>) else { continue };
+            let file = self.writing(open_lock(&path))?;
+            if file.try_lock().is_ok() {
+                self.writing(fs::remove(&path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn open_lock(path: &Path) -> fs::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).at("open", path)
+}
+
+fn wait(pause: Duration) -> Duration {
+    std::thread::sleep(pause);
+    (pause * 2).min(LONGEST)
+}
+
+fn sign(file: &mut File, holder: &Holder) -> io::Result<()> {
+    let text = serde_json::to_vec(holder)?;
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(&text)
+}
+
+/// True if the file system does not know locks at all.
+fn has_no_locks(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    if error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error()) {
+        return true;
+    }
+    error.kind() == io::ErrorKind::Unsupported
+}
+
+/// True if the path still leads to this file.
+fn still_named(file: &File, path: &Path) -> Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let ours = file.metadata().at("look at", path)?;
+        Ok(fs::metadata(path)?.is_some_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        Ok(fs::exists(path))
+    }
+}
+
+/// The name of this machine, for people who wait.
+pub fn host() -> String {
+    ["/proc/sys/kernel/hostname", "/etc/hostname"]
+        .into_iter()
+        .filter_map(|path| fs::read_text(Path::new(path)).ok())
+        .chain(["HOSTNAME", "COMPUTERNAME"].into_iter().filter_map(|name| std::env::var(name).ok()))
+        .map(|name| name.trim().to_owned())
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(|| "this machine".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command, Stdio};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::base::hint::{Exit, Fault};
+    use crate::store::record::tests::manifest;
+
+    const PLACE: &str = "KINSET_TEST_LOCK_PLACE";
+
+    #[test]
+    #[ignore = "the other process of the tests below"]
+    fn hold_until_killed() {
+        let Some(place) = std::env::var_os(PLACE) else { return };
+        let store = Store::open(Path::new(&place)).unwrap();
+        let _run = store.enter(|| true).unwrap().unwrap();
+        let _lock = store.try_lock(&manifest(1).key(), "digits/cluster").unwrap().unwrap();
+        fs::write_atomic(&Path::new(&place).join("ready"), b"").unwrap();
+        std::thread::sleep(Duration::from_secs(60));
+    }
+
+    /// This binary, running one of its ignored tests on the store in `dir`.
+    fn other_process(dir: &Path, test: &str) -> Child {
+        let path = module_path!().split_once("::").unwrap().1;
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", &format!("{path}::{test}"), "--ignored"])
+            .env(PLACE, dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    }
+
+    fn holding_process(dir: &Path) -> Child {
+        let child = other_process(dir, "hold_until_killed");
+        for _ in 0..2000 {
+            if dir.join("ready").exists() {
+                return child;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the other process did not come up");
+    }
+
+    #[test]
+    fn one_at_a_time_holds_a_key_and_others_are_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
+        let [one, two] = [1, 2].map(|epochs| manifest(epochs).key());
+        let lock = a.try_lock(&one, "p/one").unwrap().unwrap();
+        assert!(b.try_lock(&one, "p/one").unwrap().is_none());
+        assert!(b.try_lock(&two, "p/two").unwrap().is_some());
+        let holder = b.holder(&one).unwrap();
+        assert_eq!((holder.pid, holder.stage.as_str(), holder.host), (std::process::id(), "p/one", host()));
+        drop(lock);
+        assert_eq!(b.holder(&one), None);
+        assert!(b.try_lock(&one, "p/one").unwrap().is_some());
+    }
+
+    #[test]
+    fn threads_take_turns() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let store = Store::open(dir.path()).unwrap();
+                    for _ in 0..10 {
+                        let lock = store.lock_wait(&manifest(1).key(), "p/s", |_| true).unwrap().unwrap();
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        drop(lock);
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_waiter_hears_for_whom_and_may_give_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let key = manifest(1).key();
+        let _lock = store.try_lock(&key, "p/s").unwrap().unwrap();
+        let mut heard = Vec::new();
+        let given_up = store
+            .lock_wait(&key, "q/s", |holder| {
+                heard.push(holder.unwrap().stage.clone());
+                heard.len() < 3
+            })
+            .unwrap();
+        assert!(given_up.is_none());
+        assert_eq!(heard, ["p/s", "p/s", "p/s"]);
+    }
+
+    #[test]
+    fn a_killed_process_lets_go_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = holding_process(dir.path());
+        let store = Store::open(dir.path()).unwrap();
+        let key = manifest(1).key();
+        assert!(store.try_lock(&key, "p/s").unwrap().is_none());
+        let holder = store.holder(&key).unwrap();
+        assert_eq!((holder.pid, holder.stage.as_str()), (child.id(), "digits/cluster"));
+        let busy = store.enter_alone().unwrap_err();
+        assert_eq!((busy.code(), busy.exit()), ("store::busy", Exit::Store));
+        let draft = store.draft().unwrap();
+        assert!(store.enter(|| true).unwrap().is_some(), "runs hold the store together");
+        assert!(draft.path().exists(), "the drafts of a run are not swept by another");
+
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(store.holder(&key), None);
+        assert!(store.try_lock(&key, "p/s").unwrap().is_some());
+        store.enter_alone().unwrap();
+    }
+
+    #[test]
+    fn runs_share_the_store_and_the_first_sweeps() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let left = store.draft().unwrap().keep();
+        let first = store.enter(|| true).unwrap().unwrap();
+        assert!(!left.exists());
+        let draft = store.draft().unwrap();
+        let second = Store::open(dir.path()).unwrap().enter(|| true).unwrap().unwrap();
+        assert!(draft.path().exists());
+        assert!(store.enter_alone().is_err());
+        drop((first, second));
+        let alone = store.enter_alone().unwrap();
+        assert!(store.enter(|| false).unwrap().is_none());
+        drop(alone);
+    }
+
+    #[test]
+    fn a_lock_file_that_was_removed_guards_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let key = manifest(1).key();
+        let held = store.try_lock(&key, "p/s").unwrap().unwrap();
+        store.remove_idle_locks().unwrap();
+        assert!(store.lock_path(&key).exists(), "a held lock keeps its file");
+        drop(held);
+        let idle = open_lock(&store.lock_path(&key)).unwrap();
+        assert!(still_named(&idle, &store.lock_path(&key)).unwrap());
+        store.remove_idle_locks().unwrap();
+        assert!(!store.lock_path(&key).exists());
+        let lock = store.try_lock(&key, "p/s").unwrap().unwrap();
+        assert!(!still_named(&idle, &store.lock_path(&key)).unwrap());
+        assert!(still_named(&lock.file, &store.lock_path(&key)).unwrap());
+    }
+
+    #[test]
+    fn a_store_that_is_only_read_is_entered_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Store::open_to_read(dir.path()).unwrap().enter(|| true).unwrap().is_some());
+        let writer = Store::open(dir.path()).unwrap();
+        drop(writer.enter(|| true).unwrap());
+        let reader = Store::open_existing(dir.path()).unwrap();
+        let held = reader.enter(|| true).unwrap().unwrap();
+        assert!(writer.enter_alone().is_err());
+        drop(held);
+    }
+}

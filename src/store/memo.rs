@@ -1,0 +1,379 @@
+//! Which digest had this raw file when we last read it? A memo of stats, so that an unchanged data set costs one look per file
+//! and not one read.
+//!
+//! An entry is trusted if device, inode, size and both times (to the nanosecond) are the same. A file that was touched less than
+//! two seconds before it was read is not remembered: it could change again within the clock's step and look the same. The
+//! memo is a cache of a cache: lines that make no sense are passed over, and the file may be deleted at any time.
+
+use std::collections::BTreeMap;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::digest::Digest;
+use super::disk::changed;
+use super::error::{Result, StoreError};
+use super::open::Store;
+use crate::base::clock;
+use crate::base::fs;
+
+/// Seconds that a file must have been left alone before it was read.
+const QUIET: f64 = 2.0;
+
+/// Entries kept when the file is rewritten.
+const MOST: usize = 1 << 20;
+
+/// More bytes than this are not a memo (about 2 million entries).
+const LARGEST: u64 = 256 << 20;
+
+/// Attempts to read a file that changes under our eyes.
+const ATTEMPTS: usize = 3;
+
+/// What tells that a file is the one we know, without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: i128,
+    changed: i128,
+}
+
+impl Stamp {
+    /// The stamp of a file; `None` where the system has no inodes. The executor compares stamps before and after a stage: a
+    /// result whose raw inputs moved meanwhile is not published.
+    ///
+    /// # Errors
+    /// If the file cannot be looked at.
+    pub fn of(path: &Path) -> Result<Option<Self>> {
+        let metadata = fs::At::at(std::fs::metadata(path), "look at", path).map_err(StoreError::Input)?;
+        Ok(Self::from(&metadata))
+    }
+
+    #[cfg(unix)]
+    fn from(metadata: &Metadata) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Some(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            changed: nanos(metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn from(_: &Metadata) -> Option<Self> {
+        None
+    }
+}
+
+/// One line of the memo: device, inode, size, modified, changed (nanoseconds since 1970), digest.
+#[derive(Serialize, Deserialize)]
+struct Line(u64, u64, u64, i64, i64, Digest);
+
+impl Line {
+    fn new(stamp: &Stamp, digest: Digest) -> Option<Self> {
+        let (modified, changed) = (i64::try_from(stamp.modified).ok()?, i64::try_from(stamp.changed).ok()?);
+        Some(Self(stamp.device, stamp.inode, stamp.size, modified, changed, digest))
+    }
+
+    fn split(self) -> (Stamp, Digest) {
+        let Self(device, inode, size, modified, changed, digest) = self;
+        (Stamp { device, inode, size, modified: modified.into(), changed: changed.into() }, digest)
+    }
+}
+
+/// What was read from the file. A later line about the same inode replaces an earlier one.
+#[derive(Debug, Default)]
+pub(super) struct Memo {
+    known: BTreeMap<(u64, u64), (Stamp, Digest)>,
+}
+
+impl Memo {
+    /// Reads the file; the number of its lines says whether it is time to rewrite it.
+    fn load(path: &Path) -> (Self, usize) {
+        let bytes = fs::read_at_most(path, LARGEST).unwrap_or_default();
+        let (mut memo, mut lines) = (Self::default(), 0);
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            lines += 1;
+            if let Ok(line) = serde_json::from_slice::<Line>(line) {
+                let (stamp, digest) = line.split();
+                memo.put(stamp, digest);
+            }
+        }
+        (memo, lines)
+    }
+
+    fn get(&self, stamp: &Stamp) -> Option<Digest> {
+        let (known, digest) = self.known.get(&(stamp.device, stamp.inode))?;
+        (known == stamp).then_some(*digest)
+    }
+
+    fn put(&mut self, stamp: Stamp, digest: Digest) {
+        self.known.insert((stamp.device, stamp.inode), (stamp, digest));
+    }
+}
+
+impl Store {
+    fn memo_path(&self) -> PathBuf {
+        self.root().join("digests.jsonl")
+    }
+
+    fn memo(&self) -> &Mutex<Memo> {
+        self.memo.get_or_init(|| {
+            let path = self.memo_path();
+            let (memo, lines) = Memo::load(&path);
+            if lines > 1000 + 2 * memo.known.len() || lines > 2 * MOST {
+                self.compact(&path, &memo);
+            }
+            Mutex::new(memo)
+        })
+    }
+
+    /// The digest of a raw file's bytes, from the memo if the file is as it was.
+    ///
+    /// # Errors
+    /// If it cannot be read, or changes while it is.
+    pub fn digest_file(&self, path: &Path) -> Result<Digest> {
+        Ok(self.digest_files(std::slice::from_ref(&path))?[0])
+    }
+
+    /// The digests of many raw files, in their order; read in parallel.
+    ///
+    /// # Errors
+    /// The first (in their order) that cannot be read or changes while it is.
+    pub fn digest_files(&self, paths: &[impl AsRef<Path> + Sync]) -> Result<Vec<Digest>> {
+        let memo = self.memo();
+        let found: Vec<Result<(Digest, Option<Stamp>)>> = paths
+            .par_iter()
+            .map(|path| {
+                let path = path.as_ref();
+                if let Some(stamp) = Stamp::of(path)?
+                    && let Some(digest) = memo.lock().unwrap_or_else(PoisonError::into_inner).get(&stamp)
+                {
+                    return Ok((digest, None));
+                }
+                read_steady(path)
+            })
+            .collect();
+        let mut digests = Vec::with_capacity(paths.len());
+        let mut fresh = Vec::new();
+        for result in found {
+            let (digest, stamp) = result?;
+            digests.push(digest);
+            fresh.extend(stamp.map(|stamp| (stamp, digest)));
+        }
+        if !fresh.is_empty() {
+            let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
+            for (stamp, digest) in &fresh {
+                memo.put(*stamp, *digest);
+            }
+            self.remember(&fresh);
+        }
+        Ok(digests)
+    }
+
+    /// Appends to the file. Failing is fine: it is only a memo, and a store that cannot be written can be read.
+    fn remember(&self, fresh: &[(Stamp, Digest)]) {
+        if self.writable().is_ok() {
+            let _ = append(&self.memo_path(), &lines(fresh.iter()));
+        }
+    }
+
+    /// Rewrites the file without what was superseded. A line that another process appends meanwhile is lost, and costs it one
+    /// more read.
+    fn compact(&self, path: &Path, memo: &Memo) {
+        let superfluous = memo.known.len().saturating_sub(MOST);
+        // What changed longest ago goes first.
+        let mut kept: Vec<&(Stamp, Digest)> = memo.known.values().collect();
+        kept.sort_by_key(|(stamp, _)| (stamp.changed, stamp.device, stamp.inode));
+        if self.writable().is_ok() {
+            let _ = self.replace(path, &lines(kept.into_iter().skip(superfluous)));
+        }
+    }
+}
+
+fn lines<'a>(entries: impl Iterator<Item = &'a (Stamp, Digest)>) -> Vec<u8> {
+    let mut text = Vec::new();
+    for (stamp, digest) in entries {
+        if let Some(line) = Line::new(stamp, *digest)
+            && let Ok(line) = serde_json::to_vec(&line)
+        {
+            text.extend_from_slice(&line);
+            text.push(b'\n');
+        }
+    }
+    text
+}
+
+/// Appends whole lines, alone: other processes wait, and a line that a kill cut short is ended first.
+fn append(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    // Where there are no locks, one write in append mode is the next best thing.
+    let _ = file.lock();
+    let torn = ends_torn(&mut file)?;
+    let mut whole = Vec::with_capacity(text.len() + 1);
+    if torn {
+        whole.push(b'\n');
+    }
+    whole.extend_from_slice(text);
+    file.write_all(&whole)
+}
+
+fn ends_torn(file: &mut File) -> std::io::Result<bool> {
+    if file.metadata()?.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+/// Reads a file until it stays the same from before to after. The stamp is returned if it may be remembered.
+fn read_steady(path: &Path) -> Result<(Digest, Option<Stamp>)> {
+    let look = || fs::At::at(std::fs::metadata(path), "look at", path).map_err(StoreError::Input);
+    for _ in 0..ATTEMPTS {
+        let before = look()?;
+        let digest = Digest::of_file(path).map_err(StoreError::Input)?;
+        let after = look()?;
+        let same = Stamp::from(&before) == Stamp::from(&after) && before.len() == after.len();
+        if same && before.modified().ok() == after.modified().ok() {
+            let quiet = clock::unix_seconds() - changed(&after) >= QUIET;
+            return Ok((digest, Stamp::from(&after).filter(|_| quiet)));
+        }
+    }
+    Err(StoreError::Unsteady { path: path.display().to_string() })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::fs as files;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::hint::{Exit, Fault};
+
+    /// A store and a raw file that has been left alone for long enough.
+    fn quiet(dir: &Path, names: &[&str]) -> Vec<PathBuf> {
+        let paths: Vec<_> = names.iter().map(|name| dir.join(name)).collect();
+        for (path, name) in paths.iter().zip(names) {
+            files::write(path, name).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(2100));
+        paths
+    }
+
+    fn memo_lines(store: &Store) -> usize {
+        files::read_to_string(store.memo_path()).map_or(0, |text| text.lines().count())
+    }
+
+    #[test]
+    fn an_unchanged_file_is_not_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = quiet(dir.path(), &["a", "b"]);
+        let store = Store::open(&dir.path().join("artifacts")).unwrap();
+        assert_eq!(store.digest_files(&paths).unwrap(), [Digest::of(b"a"), Digest::of(b"b")]);
+        assert_eq!(memo_lines(&store), 2);
+        // A forged entry shows that the memo is what answers.
+        let forged =
+            files::read_to_string(store.memo_path()).unwrap().replace(&Digest::of(b"a").hex(), &Digest::of(b"z").hex());
+        files::write(store.memo_path(), forged).unwrap();
+        let again = Store::open(&dir.path().join("artifacts")).unwrap();
+        assert_eq!(again.digest_files(&paths).unwrap(), [Digest::of(b"z"), Digest::of(b"b")]);
+        assert_eq!(memo_lines(&again), 2, "a warm run writes nothing");
+        // Same size, same mtime: the change time gives it away.
+        let mtime = files::metadata(&paths[0]).unwrap().modified().unwrap();
+        files::write(&paths[0], "c").unwrap();
+        File::options().write(true).open(&paths[0]).unwrap().set_modified(mtime).unwrap();
+        assert_eq!(again.digest_file(&paths[0]).unwrap(), Digest::of(b"c"));
+    }
+
+    #[test]
+    fn a_file_that_was_just_touched_is_not_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        files::write(&path, "a").unwrap();
+        let store = Store::open(&dir.path().join("artifacts")).unwrap();
+        assert_eq!(store.digest_file(&path).unwrap(), Digest::of(b"a"));
+        assert_eq!(memo_lines(&store), 0);
+        files::write(&path, "b").unwrap();
+        assert_eq!(store.digest_file(&path).unwrap(), Digest::of(b"b"));
+    }
+
+    #[test]
+    fn nonsense_and_torn_lines_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = quiet(dir.path(), &["a", "b"]);
+        let artifacts = dir.path().join("artifacts");
+        let store = Store::open(&artifacts).unwrap();
+        store.digest_file(&paths[0]).unwrap();
+        let mut text = files::read(store.memo_path()).unwrap();
+        text.splice(0..0, b"nonsense\n{}\n\xff\xfe\n[1,2]\n".iter().copied());
+        text.extend_from_slice(b"[1,2,3");
+        files::write(store.memo_path(), &text).unwrap();
+        let again = Store::open(&artifacts).unwrap();
+        again.digest_files(&paths).unwrap();
+        let (memo, lines) = Memo::load(&store.memo_path());
+        assert_eq!((memo.known.len(), lines), (2, 7), "the torn line was ended before the new one");
+    }
+
+    #[test]
+    fn many_may_append_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memo");
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let path = &path;
+                scope.spawn(move || {
+                    for i in 0..50 {
+                        let stamp = Stamp { device: thread, inode: i, size: 1, modified: 1, changed: 1 };
+                        append(path, &lines([(stamp, Digest::of(b"x"))].iter())).unwrap();
+                    }
+                });
+            }
+        });
+        let (memo, lines) = Memo::load(&path);
+        assert_eq!((memo.known.len(), lines), (200, 200));
+    }
+
+    #[test]
+    fn superseded_lines_are_dropped_when_they_are_many() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.writable().unwrap();
+        let entry = |changed: i128| (Stamp { device: 1, inode: 2, size: 3, modified: 4, changed }, Digest::of(b"x"));
+        let many: Vec<_> = (0..1500).map(entry).collect();
+        files::write(store.memo_path(), lines(many.iter())).unwrap();
+        assert_eq!(store.memo().lock().unwrap().get(&entry(1499).0), Some(Digest::of(b"x")));
+        assert_eq!(store.memo().lock().unwrap().get(&entry(7).0), None);
+        assert_eq!(memo_lines(&store), 1);
+    }
+
+    #[test]
+    fn a_store_to_be_read_digests_and_remembers_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = quiet(dir.path(), &["a"]);
+        let artifacts = dir.path().join("artifacts");
+        let store = Store::open_to_read(&artifacts).unwrap();
+        assert_eq!(store.digest_file(&paths[0]).unwrap(), Digest::of(b"a"));
+        assert!(!artifacts.exists());
+    }
+
+    #[test]
+    fn the_first_file_that_is_not_there_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let paths = ["x", "y", "z"].map(|name| dir.path().join(name));
+        files::write(&paths[0], "x").unwrap();
+        let error = store.digest_files(&paths).unwrap_err();
+        assert!(error.to_string().contains("y`"), "{error}");
+        assert_eq!(error.exit(), Exit::Data);
+    }
+}
