@@ -10,7 +10,7 @@ use crate::base::hint::{Exit, Fault};
 use crate::dataset::Places;
 use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
-use crate::pipeline::registry::Registry;
+use crate::pipeline::registry;
 use crate::pipeline::spec::{self, Request, Spec};
 use crate::pipeline::state::Outlook;
 use crate::store::Store;
@@ -87,7 +87,7 @@ pub(super) fn pipeline(args: &PipelineArgs) -> Result<Spec, Failure> {
         seed: args.seed,
         device: args.device.clone(),
     };
-    Ok(spec::load(&args.pipeline, &request, &Registry::new())?)
+    Ok(spec::load(&args.pipeline, &request, &registry::catalog())?)
 }
 
 /// Where raw data are looked for. A source's own `root` is relative to the pipeline file.

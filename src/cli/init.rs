@@ -76,7 +76,7 @@ fn fill(folder: &str, clusters: usize, images: usize, labelled: bool) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::registry::Registry;
+    use crate::pipeline::registry;
     use crate::pipeline::spec::{self, Request};
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         for labelled in [true, false] {
             let text = fill("/photos/\"odd\" name", 7, 5000, labelled);
             assert!(!text.contains("<<") && !text.contains(">>"), "{text}");
-            let spec = spec::check(std::path::Path::new("photos.toml"), &text, &Request::default(), &Registry::new());
+            let spec = spec::check(std::path::Path::new("photos.toml"), &text, &Request::default(), &registry::catalog());
             let spec = spec.unwrap_or_else(|faults| panic!("{}", faults.render(false, 100)));
             assert_eq!(spec.nodes.iter().any(|node| node.kind == "evaluate"), labelled);
         }

@@ -69,7 +69,7 @@ pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 /// An empty table with these columns; `right` are aligned to the right.
 pub(super) fn table(columns: &[&str], right: &[usize]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>());
     for &index in right {
         if let Some(column) = table.column_mut(index) {

@@ -22,7 +22,7 @@ pub(super) fn run(args: &VerifyArgs) -> Answer {
             unit::bytes(found.bytes)
         );
         for finding in &found.findings {
-            text.push_str(&format!("  {}: {}\n", finding.path.display(), finding.trouble));
+            text.push_str(&format!("  {finding}\n"));
         }
         text.push_str(match (found.is_clean(), found.repaired) {
             (true, _) => "all is well\n",

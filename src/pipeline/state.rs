@@ -95,7 +95,6 @@ pub struct Inputs {
 }
 
 /// A pipeline over a store: everything needed to tell how its stages stand.
-#[derive(Debug)]
 pub struct Outlook<'a> {
     /// The pipeline.
     pub spec: &'a Spec,

@@ -107,7 +107,7 @@ fn table(rows: &[&Scored]) -> String {
     let used: Vec<_> = columns.into_iter().filter(|(_, of)| rows.iter().any(|row| of(&row.row).is_some())).collect();
     let sized = rows.iter().any(|row| !row.row.cluster_sizes.is_empty());
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     let mut header: Vec<String> = vec!["  stage".into()];
     header.extend(used.iter().map(|(name, _)| format!("{name} %")));
     if sized {

@@ -172,6 +172,7 @@ macro_rules! ports {
                 true $(&& <<$port as $crate::stage::Port>::Artifact as $crate::artifact::Artifact>::LABEL_FREE)*;
 
             fn bind(offers: &$crate::stage::Offers) -> Result<Self, $crate::stage::StageError> {
+                let _ = offers;
                 Ok(Self { $($field: $crate::stage::Port::bind(
                     stringify!($field),
                     offers.get(stringify!($field)).map_or(&[], Vec::as_slice),

@@ -33,7 +33,7 @@ pub struct Wish {
 
 impl Default for Wish {
     fn default() -> Self {
-        Self { roots: BTreeMap::new(), max_size: None, spare: Duration::from_secs(3600), now: clock::unix_seconds() }
+        Self { roots: BTreeMap::new(), max_size: None, spare: Duration::from_hours(1), now: clock::unix_seconds() }
     }
 }
 
@@ -161,7 +161,10 @@ impl Store {
     }
 
     fn write_pins(&self, pins: &BTreeMap<Key, String>) -> Result<()> {
-        let text: String = pins.iter().map(|(key, why)| format!("{key} {why}\n")).collect();
+        let mut text = String::new();
+        for (key, why) in pins {
+            text.extend([&key.hex(), " ", why, "\n"]);
+        }
         self.replace(&self.pins_path(), text.as_bytes())
     }
 

@@ -75,7 +75,7 @@ impl Store {
 
     /// Holds the store for a run, so that nothing is deleted meanwhile; sweeps `tmp/` if no other run does. While `gc` is
     /// deleting it waits and asks `keep_waiting` at each look; `Ok(None)`: it was told to stop. A store that cannot be written
-    /// is held if it can be and used all the same.
+    /// is held if it can be, and used all the same.
     ///
     /// # Errors
     /// If the file system fails.
@@ -83,11 +83,11 @@ impl Store {
         let path = self.store_lock_path();
         let (file, ours) = match self.writable() {
             Ok(()) => (self.writing(open_lock(&path))?, true),
-            Err(StoreError::ReadOnly { .. }) => match File::open(&path) {
+            // Read-only, disk full: nothing may need to be written at all, and what does will say why it cannot.
+            Err(_) => match File::open(&path) {
                 Ok(file) => (file, false),
                 Err(_) => return Ok(Some(RunLock { _file: None })),
             },
-            Err(error) => return Err(error),
         };
         if ours && file.try_lock().is_ok() {
             let swept = self.sweep();
@@ -274,7 +274,7 @@ mod tests {
         let _run = store.enter(|| true).unwrap().unwrap();
         let _lock = store.try_lock(&manifest(1).key(), "digits/cluster").unwrap().unwrap();
         fs::write_atomic(&Path::new(&place).join("ready"), b"").unwrap();
-        std::thread::sleep(Duration::from_secs(60));
+        std::thread::sleep(Duration::from_mins(1));
     }
 
     /// This binary, running one of its ignored tests on the store in `dir`.
@@ -290,13 +290,15 @@ mod tests {
     }
 
     fn holding_process(dir: &Path) -> Child {
-        let child = other_process(dir, "hold_until_killed");
+        let mut child = other_process(dir, "hold_until_killed");
         for _ in 0..2000 {
             if dir.join("ready").exists() {
                 return child;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+        child.kill().unwrap();
+        child.wait().unwrap();
         panic!("the other process did not come up");
     }
 
@@ -419,5 +421,11 @@ mod tests {
         let held = reader.enter(|| true).unwrap().unwrap();
         assert!(writer.enter_alone().is_err());
         drop(held);
+        let refusing = Store::open(dir.path()).unwrap();
+        refusing.fail.set(|_| Err(io::ErrorKind::StorageFull.into()));
+        let held = refusing.enter(|| true).unwrap().unwrap();
+        assert!(writer.enter_alone().is_err(), "a full disk does not keep a run from holding the store");
+        drop(held);
+        writer.enter_alone().unwrap();
     }
 }

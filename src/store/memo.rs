@@ -39,8 +39,8 @@ pub struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
-    modified: i128,
-    changed: i128,
+    modified: i64,
+    changed: i64,
 }
 
 impl Stamp {
@@ -54,16 +54,17 @@ impl Stamp {
         Ok(Self::from(&metadata))
     }
 
+    /// `None` also for times that nanoseconds in 64 bits do not reach (after 2262).
     #[cfg(unix)]
     fn from(metadata: &Metadata) -> Option<Self> {
         use std::os::unix::fs::MetadataExt;
-        let nanos = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        let nanos = |seconds: i64, nanos: i64| seconds.checked_mul(1_000_000_000)?.checked_add(nanos);
         Some(Self {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
-            modified: nanos(metadata.mtime(), metadata.mtime_nsec()),
-            changed: nanos(metadata.ctime(), metadata.ctime_nsec()),
+            modified: nanos(metadata.mtime(), metadata.mtime_nsec())?,
+            changed: nanos(metadata.ctime(), metadata.ctime_nsec())?,
         })
     }
 
@@ -78,14 +79,13 @@ impl Stamp {
 struct Line(u64, u64, u64, i64, i64, Digest);
 
 impl Line {
-    fn new(stamp: &Stamp, digest: Digest) -> Option<Self> {
-        let (modified, changed) = (i64::try_from(stamp.modified).ok()?, i64::try_from(stamp.changed).ok()?);
-        Some(Self(stamp.device, stamp.inode, stamp.size, modified, changed, digest))
+    fn new(stamp: &Stamp, digest: Digest) -> Self {
+        Self(stamp.device, stamp.inode, stamp.size, stamp.modified, stamp.changed, digest)
     }
 
     fn split(self) -> (Stamp, Digest) {
         let Self(device, inode, size, modified, changed, digest) = self;
-        (Stamp { device, inode, size, modified: modified.into(), changed: changed.into() }, digest)
+        (Stamp { device, inode, size, modified, changed }, digest)
     }
 }
 
@@ -202,9 +202,7 @@ impl Store {
 fn lines<'a>(entries: impl Iterator<Item = &'a (Stamp, Digest)>) -> Vec<u8> {
     let mut text = Vec::new();
     for (stamp, digest) in entries {
-        if let Some(line) = Line::new(stamp, *digest)
-            && let Ok(line) = serde_json::to_vec(&line)
-        {
+        if let Ok(line) = serde_json::to_vec(&Line::new(stamp, *digest)) {
             text.extend_from_slice(&line);
             text.push(b'\n');
         }
@@ -252,7 +250,8 @@ fn read_steady(path: &Path) -> Result<(Digest, Option<Stamp>)> {
     Err(StoreError::Unsteady { path: path.display().to_string() })
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::fs as files;
     use std::time::Duration;
@@ -348,7 +347,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.writable().unwrap();
-        let entry = |changed: i128| (Stamp { device: 1, inode: 2, size: 3, modified: 4, changed }, Digest::of(b"x"));
+        let entry = |changed: i64| (Stamp { device: 1, inode: 2, size: 3, modified: 4, changed }, Digest::of(b"x"));
         let many: Vec<_> = (0..1500).map(entry).collect();
         files::write(store.memo_path(), lines(many.iter())).unwrap();
         assert_eq!(store.memo().lock().unwrap().get(&entry(1499).0), Some(Digest::of(b"x")));

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -272,6 +272,11 @@ impl Store {
         self.writing(fs::remove(&self.record_path(key)))
     }
 
+    /// Where the files of an output lie, the main one first.
+    pub fn paths(&self, output: &StoredOutput) -> Vec<PathBuf> {
+        output.files.iter().map(|file| self.blob_path(&file.blob)).collect()
+    }
+
     /// All keys with a record, sorted.
     ///
     /// # Errors
@@ -495,6 +500,23 @@ pub(super) mod tests {
         assert!(why(&good.replace("card.json", "../../card.json")).contains("cannot name a file"));
         files::write(&path, good).unwrap();
         whole(&store, &manifest(1));
+    }
+
+    #[test]
+    fn records_of_format_1_can_be_read_for_ever() {
+        let [key, blob, logical] = ["a", "b", "c"].map(|digit| digit.repeat(64));
+        let text = format!(
+            r#"{{"format": 1, "key": "{key}", "kind": "embed", "version": 3, "seconds": 12.5, "finished": 1795301409.25,
+                "outputs": {{"features": {{"kind": "features", "content": "{logical}", "files": [
+                    {{"name": "features.parquet", "blob": "{blob}", "logical": "{logical}", "size": 1234}},
+                    {{"name": "card.json", "blob": "{blob}", "size": 5}}]}}}},
+                "crate_version": "0.1.0", "threads": 2, "host": "node7", "notes": {{"device": "cpu"}}}}"#
+        );
+        let record = check(text.as_bytes(), &key.parse().unwrap()).unwrap();
+        let files = &record.outputs["features"].files;
+        assert_eq!((record.bytes(), files[0].says().hex(), files[1].says().hex()), (1239, logical, blob));
+        let again = check(&serde_json::to_vec_pretty(&record).unwrap(), &record.key).unwrap();
+        assert_eq!(again, record);
     }
 
     #[test]

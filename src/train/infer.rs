@@ -24,7 +24,7 @@ pub enum Layer {
 /// Runs a set through `network` chunk by chunk; `tick` hears how many images are done and may stop.
 fn collect<E: From<TrainError>>(
     feed: &Feed<'_>,
-    network: impl Fn(&Tensor) -> std::result::Result<Tensor, TrainError>,
+    network: impl Fn(&Tensor) -> Result<Tensor, TrainError>,
     mut tick: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Vec<f32>, E> {
     let mut all = Vec::new();
@@ -88,7 +88,7 @@ pub fn probabilities<E: From<TrainError>>(
         let rows = heads
             .iter()
             .map(|&head| Ok(candle_nn::ops::softmax(&net.logits(head, &features)?, D::Minus1)?))
-            .collect::<std::result::Result<Vec<_>, TrainError>>()?;
+            .collect::<Result<Vec<_>, TrainError>>()?;
         Ok(Tensor::cat(&rows, 1)?)
     };
     let all = collect(feed, network, tick)?;
