@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 /// What happens to a picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "recipe", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Recipe {
     /// Nothing random: resize, centre crop.
     Plain(Plain),
@@ -382,12 +382,12 @@ mod tests {
 
     #[test]
     fn text_names_the_recipe_and_unknown_settings_are_refused() {
-        let recipe: Recipe = serde_json::from_str(r#"{"recipe": "simclr", "hue": 0.2}"#).unwrap();
+        let recipe: Recipe = serde_json::from_str(r#"{"kind": "simclr", "hue": 0.2}"#).unwrap();
         assert_eq!(recipe, Simclr { hue: 0.2, ..Simclr::default() }.into());
         let back: Recipe = serde_json::from_str(&serde_json::to_string(&recipe).unwrap()).unwrap();
         assert_eq!(back, recipe);
-        assert!(serde_json::from_str::<Recipe>(r#"{"recipe": "simclr", "colour": 0.2}"#).is_err());
-        assert!(serde_json::from_str::<Recipe>(r#"{"recipe": "plain", "resize": 256, "flip": 0.5}"#).is_err());
-        assert!(serde_json::from_str::<Recipe>(r#"{"recipe": "weak"}"#).is_err());
+        assert!(serde_json::from_str::<Recipe>(r#"{"kind": "simclr", "colour": 0.2}"#).is_err());
+        assert!(serde_json::from_str::<Recipe>(r#"{"kind": "plain", "resize": 256, "flip": 0.5}"#).is_err());
+        assert!(serde_json::from_str::<Recipe>(r#"{"kind": "weak"}"#).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! `kinset verify`: is everything in the store what it claims to be?
 
+use serde_json::json;
+
 use super::args::VerifyArgs;
 use super::common::Answer;
 use super::terminal;
@@ -12,7 +14,11 @@ pub(super) fn run(args: &VerifyArgs) -> Answer {
         if args.repair { Store::open(&args.places.artifacts)? } else { Store::open_existing(&args.places.artifacts)? };
     let found = store.verify(args.repair, &|_, _| ())?;
     if args.json {
-        terminal::print_json(&found)?;
+        let findings: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+        terminal::print_json(&json!({
+            "records": found.records, "manifests": found.manifests, "blobs": found.blobs, "bytes": found.bytes,
+            "findings": findings, "repaired": found.repaired,
+        }))?;
     } else {
         let mut text = format!(
             "{} records, {} manifests, {} blobs, {}\n",

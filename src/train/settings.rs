@@ -26,11 +26,22 @@ pub struct OptimizerSettings {
     /// Base learning rate.
     pub lr: f64,
     /// Momentum of SGD, 0–1.
+    #[serde(default = "momentum")]
     pub momentum: f64,
     /// Nesterov's look-ahead, for SGD.
+    #[serde(default)]
     pub nesterov: bool,
     /// Added to the gradient, times the weight.
+    #[serde(default)]
     pub weight_decay: f64,
+}
+
+fn momentum() -> f64 {
+    0.9
+}
+
+fn tenth() -> f64 {
+    0.1
 }
 
 impl OptimizerSettings {
@@ -95,10 +106,13 @@ pub struct ScheduleSettings {
     /// `constant`, `cosine` or `step`.
     pub kind: ScheduleKind,
     /// How far it falls; see the kinds.
+    #[serde(default = "tenth")]
     pub decay_rate: f64,
     /// Epochs after which it falls, for `step`.
+    #[serde(default)]
     pub milestones: Vec<usize>,
     /// Epochs over which the rate first rises linearly; none in SCAN.
+    #[serde(default)]
     pub warm_up: usize,
 }
 
