@@ -60,7 +60,7 @@ impl KMeans {
 pub struct Fit {
     /// [K, D].
     pub centers: Vec<f32>,
-    /// [N], the nearest center of each row (ties: lower number).
+    /// `[N]`, the nearest center of each row (ties: lower number).
     pub labels: Vec<u32>,
     /// Sum of squared distances to the nearest center.
     pub inertia: f64,

@@ -25,7 +25,7 @@ pub struct ClassId(pub usize);
 /// The cluster of each row, and how many clusters there are, empty ones included.
 #[derive(Clone, Copy, Debug)]
 pub struct Clusters<'a> {
-    /// [N], each below `count`; negative: not assigned.
+    /// `[N]`, each below `count`; negative: not assigned.
     pub of_row: &'a [i32],
     /// K.
     pub count: usize,
@@ -34,7 +34,7 @@ pub struct Clusters<'a> {
 /// The class of each row, and how many classes there are, absent ones included.
 #[derive(Clone, Copy, Debug)]
 pub struct Classes<'a> {
-    /// [N], each below `count`; negative: not labelled.
+    /// `[N]`, each below `count`; negative: not labelled.
     pub of_row: &'a [i32],
     /// G.
     pub count: usize,
@@ -321,7 +321,7 @@ impl Matching {
     /// of all of them. NaN if no row is labelled.
     ///
     /// # Shapes
-    /// `probabilities` [N, K], `truth` [N].
+    /// `probabilities` [N, K], `truth` `[N]`.
     ///
     /// # Panics
     /// If shapes disagree.
@@ -345,7 +345,7 @@ pub struct Confusion {
     pub classes: usize,
     /// [G, G] counts, true class first.
     pub counts: Vec<u64>,
-    /// [G] rows of each class in clusters without a name.
+    /// `[G]` rows of each class in clusters without a name.
     pub unnamed: Vec<u64>,
 }
 
