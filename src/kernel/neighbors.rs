@@ -631,12 +631,14 @@ const LANES: usize = 64;
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "it must be compiled anew inside each function that uses it")]
 fn masks(values: &[f32; LANES], bar: f32, other_bars: &[f32; LANES]) -> (u64, u64) {
-    let mut any = false;
+    // Two plain sweeps first: they become a few wide comparisons, and hits are rare.
+    let (mut any, mut any_other) = (false, false);
     for lane in 0..LANES {
-        any |= (values[lane] >= bar) | (values[lane] >= other_bars[lane]);
+        any |= values[lane] >= bar;
+        any_other |= values[lane] >= other_bars[lane];
     }
     let (mut own, mut others) = (0, 0);
-    if any {
+    if any || any_other {
         for lane in 0..LANES {
             own |= u64::from(values[lane] >= bar) << lane;
             others |= u64::from(values[lane] >= other_bars[lane]) << lane;

@@ -51,7 +51,9 @@ pub fn normalize_rows(rows: &mut [f32], dim: usize) -> Vec<usize> {
             for (row, vector) in rows.chunks_mut(dim).enumerate() {
                 let length = norm(vector);
                 if length.is_finite() && length >= FLOOR {
-                    vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+                    for x in vector {
+                        *x = (f64::from(*x) / length) as f32;
+                    }
                 } else {
                     without.push(piece * ROWS + row);
                 }

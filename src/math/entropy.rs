@@ -56,7 +56,9 @@ pub fn mean_distribution(probabilities: &[f32], clusters: usize) -> Vec<f64> {
         }
     }
     let rows = (probabilities.len() / clusters).max(1) as f64;
-    mean.iter_mut().for_each(|sum| *sum /= rows);
+    for sum in &mut mean {
+        *sum /= rows;
+    }
     mean
 }
 

@@ -60,7 +60,7 @@ impl KMeans {
 pub struct Fit {
     /// [K, D].
     pub centers: Vec<f32>,
-    /// [N], the nearest center of each row (ties: lower number).
+    /// `[N]`, the nearest center of each row (ties: lower number).
     pub labels: Vec<u32>,
     /// Sum of squared distances to the nearest center.
     pub inertia: f64,
@@ -184,7 +184,7 @@ impl Centered {
             let total = sum(&nearest);
             let mut draws: Vec<f64> = (0..trials).map(|_| rng.unit() * total).collect();
             draws.sort_unstable_by(f64::total_cmp);
-            let mut candidates = self.draw(&nearest, &draws);
+            let mut candidates = draw(&nearest, &draws);
             candidates.dedup();
             if candidates.is_empty() {
                 // Every row coincides with a center: the first row that is not one yet keeps the centers in number.
@@ -203,25 +203,6 @@ impl Centered {
             nearest = options.into_iter().nth(option).unwrap_or_default();
         }
         chosen.iter().flat_map(|&row| self.row(row).iter().copied()).collect()
-    }
-
-    /// Rows at these places of the cumulated weights (ascending); a place beyond the end by rounding takes the last row that
-    /// has weight. Nothing if no row has weight.
-    fn draw(&self, weights: &[f32], places: &[f64]) -> Vec<usize> {
-        let (mut rows, mut upto, mut last) = (Vec::with_capacity(places.len()), 0.0, None);
-        for (row, &weight) in weights.iter().enumerate() {
-            if weight > 0.0 {
-                upto += f64::from(weight);
-                last = Some(row);
-                while rows.len() < places.len() && places[rows.len()] < upto {
-                    rows.push(row);
-                }
-            }
-        }
-        while let (true, Some(row)) = (rows.len() < places.len(), last) {
-            rows.push(row);
-        }
-        rows
     }
 
     /// For each candidate the squared distance of all rows to it, or to the nearest center if that is closer.
@@ -339,6 +320,25 @@ impl Centered {
     }
 }
 
+/// Rows at these places of the cumulated weights (ascending); a place beyond the end by rounding takes the last row that
+/// has weight. Nothing if no row has weight.
+fn draw(weights: &[f32], places: &[f64]) -> Vec<usize> {
+    let (mut rows, mut upto, mut last) = (Vec::with_capacity(places.len()), 0.0, None);
+    for (row, &weight) in weights.iter().enumerate() {
+        if weight > 0.0 {
+            upto += f64::from(weight);
+            last = Some(row);
+            while rows.len() < places.len() && places[rows.len()] < upto {
+                rows.push(row);
+            }
+        }
+    }
+    while let (true, Some(row)) = (rows.len() < places.len(), last) {
+        rows.push(row);
+    }
+    rows
+}
+
 /// Sum of f32 in double precision, in order.
 fn sum(values: &[f32]) -> f64 {
     values.iter().map(|&x| f64::from(x)).sum()
@@ -350,7 +350,9 @@ fn column_means(rows: &[f32], dim: usize) -> Vec<f64> {
         mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
     }
     let n = (rows.len() / dim).max(1) as f64;
-    mean.iter_mut().for_each(|sum| *sum /= n);
+    for sum in &mut mean {
+        *sum /= n;
+    }
     mean
 }
 

@@ -63,7 +63,7 @@ pub fn nearest(neighbors: &[u32], width: usize, labels: &[i32]) -> Vec<i32> {
 /// trusted. Pairs with an unknown label do not count; NaN if none is left. Rows must not be their own neighbors.
 ///
 /// # Shapes
-/// `neighbors` [N, M] over the rows themselves, `labels` [N].
+/// `neighbors` [N, M] over the rows themselves, `labels` `[N]`.
 ///
 /// # Panics
 /// If shapes disagree, `k` is 0 or above M, or a neighbor is out of range.

@@ -15,7 +15,7 @@ pub const TOP: usize = 10;
 /// normalised.
 ///
 /// # Shapes
-/// `cluster` and `confidence` [N], `features` [N, D].
+/// `cluster` and `confidence` `[N]`, `features` [N, D].
 ///
 /// # Panics
 /// If lengths disagree, `top` or `dim` is 0, or a cluster is not below `clusters`.
