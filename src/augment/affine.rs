@@ -43,13 +43,8 @@ impl Inverse {
 pub fn apply(from: &Planes, inverse: Inverse, to: &mut Planes) {
     to.reshape_like(from);
     to.data.fill(0);
-    let Inverse([a, b, _, d, e, _]) = inverse;
-    if b == 0.0 && d == 0.0 {
-        straight(from, inverse, to)
-    } else {
-        slanted(from, inverse, to)
-    }
-    debug_assert!(a.is_finite() && e.is_finite());
+    let Inverse([_, b, _, d, _, _]) = inverse;
+    if b == 0.0 && d == 0.0 { straight(from, inverse, to) } else { slanted(from, inverse, to) }
 }
 
 /// 16.16 fixed point.

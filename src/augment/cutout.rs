@@ -18,7 +18,8 @@ pub struct Hole {
 impl Hole {
     /// A hole about a uniformly random pixel of a `size` x `size` view, cut off at the borders.
     pub fn draw(size: usize, length: usize, rng: &mut Rng) -> Self {
-        let half = (1 + rng.below(length.max(1))) / 2;
+        let side = 1 + rng.below(length.max(1));
+        let half = side / 2;
         let mut span = || {
             let centre = rng.below(size);
             (centre.saturating_sub(half), (centre + half).min(size))

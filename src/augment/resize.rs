@@ -8,6 +8,8 @@
 //! Both passes run here over whole rows of bytes: the pass across works on the transposed picture, whose "rows" are columns of
 //! all channels, and a second transposition leaves the planes [`Planes`] wants. Mirroring is free on the way.
 
+#![expect(clippy::inline_always, reason = "what is not inlined into `kernel::lanes` is compiled for narrow vectors")]
+
 use super::crop::Window;
 use super::planes::Planes;
 use crate::artifact::pixels::Pixels;

@@ -58,6 +58,7 @@ mod tests {
     impl Work for Dot<'_> {
         type Output = f32;
 
+        #[expect(clippy::inline_always, reason = "as the trait asks")]
         #[inline(always)]
         fn run(self) -> f32 {
             self.0.iter().zip(self.1).fold(0.0, |sum, (x, y)| sum + x * y)

@@ -97,6 +97,11 @@ def main():
                     if not args:
                         break
     head = {"made_by": "tests/golden/augment/make.py", "pillow": PIL.__version__, "numpy": np.__version__}
+    color = np.arange(1 << 24, dtype=np.uint32)
+    every = np.stack([color >> 16, color >> 8 & 255, color & 255], -1).astype(np.uint8).reshape(4096, 4096, 3)
+    to_hsv, from_hsv = Image.fromarray(every).convert("HSV"), Image.frombytes("HSV", (4096, 4096), every.tobytes())
+    head["every_color_to_hsv"] = f"{zlib.crc32(to_hsv.tobytes()):08x}"
+    head["every_hsv_to_color"] = f"{zlib.crc32(from_hsv.convert('RGB').tobytes()):08x}"
     lines = ",\n".join(json.dumps(case) for case in cases)
     text = json.dumps(head)[:-1] + ', "cases": [\n' + lines + "\n]}\n"
     Path(__file__).with_name("golden.json").write_text(text)
