@@ -22,17 +22,17 @@ const PARTIALS: usize = 16 * 1024 * 1024;
 
 /// The sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
-struct Shape {
-    batch: usize,
-    channels: usize,
-    height: usize,
-    width: usize,
-    outputs: usize,
-    kernel: usize,
-    stride: usize,
-    padding: usize,
-    out_height: usize,
-    out_width: usize,
+pub(super) struct Shape {
+    pub(super) batch: usize,
+    pub(super) channels: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) outputs: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) padding: usize,
+    pub(super) out_height: usize,
+    pub(super) out_width: usize,
 }
 
 impl Shape {
@@ -57,16 +57,16 @@ impl Shape {
         Ok(Self { batch, channels, height, width, outputs, kernel, stride, padding, out_height, out_width })
     }
 
-    fn image(&self) -> usize {
+    pub(super) fn image(&self) -> usize {
         self.channels * self.height * self.width
     }
 
-    fn map(&self) -> usize {
+    pub(super) fn map(&self) -> usize {
         self.out_height * self.out_width
     }
 
     /// Rows of the unfolded input.
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.channels * self.kernel * self.kernel
     }
 
@@ -98,7 +98,7 @@ impl Shape {
     }
 
     /// The convolution that gives the input's gradient from the output's, if there is one.
-    fn backwards(&self) -> Option<Self> {
+    pub(super) fn backwards(&self) -> Option<Self> {
         (self.stride == 1 && self.padding < self.kernel).then(|| Self {
             channels: self.outputs,
             outputs: self.channels,
@@ -318,6 +318,26 @@ fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     std::mem::take(sum)
 }
 
+/// The three products of a layer, by the best means of this processor.
+fn best(s: &Shape) -> Products {
+    #[cfg(target_arch = "x86_64")]
+    if super::direct::available() && !s.is_pointwise() {
+        return Products {
+            forward: super::direct::forward,
+            input_gradient: super::direct::input_gradient,
+            weight_gradient: super::direct::weight_gradient,
+        };
+    }
+    let _ = s;
+    Products { forward, input_gradient, weight_gradient }
+}
+
+struct Products {
+    forward: fn(&Shape, &[f32], &[f32]) -> Vec<f32>,
+    input_gradient: fn(&Shape, &[f32], &[f32]) -> Vec<f32>,
+    weight_gradient: fn(&Shape, &[f32], &[f32]) -> Vec<f32>,
+}
+
 /// Two-dimensional convolution without bias: as the layer of a network, so it is a cross-correlation.
 ///
 /// # Shapes
@@ -334,7 +354,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, stride: usize, padding: usize) -> Result<T
     }
     let input = Input::of(x)?;
     let w = w.contiguous()?;
-    let y = read(&input.data, |x| read(&w, |w| forward(&shape, x, w)))??;
+    let y = read(&input.data, |x| read(&w, |w| (best(&shape).forward)(&shape, x, w)))??;
     let dims = (shape.batch, shape.outputs, shape.out_height, shape.out_width);
     link(y, dims, &[&input], [Some(&w), None], || ConvRule {
         shape,
@@ -359,10 +379,13 @@ impl Rule for ConvRule {
     fn backward(&self, gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
         let [Some(w), _] = seen.parameters else { return Err(KernelError::NoGradient { op: "conv2d" }.wrap()) };
         if let Some(slot) = &self.slot {
-            slot.add(read(w, |w| input_gradient(&self.shape, &gradient, w))?);
+            slot.add(read(w, |w| (best(&self.shape).input_gradient)(&self.shape, &gradient, w))?);
         }
-        let dw =
-            if self.train { read(&self.x, |x| weight_gradient(&self.shape, x, &gradient))? } else { return Ok([None, None]) };
+        let dw = if self.train {
+            read(&self.x, |x| (best(&self.shape).weight_gradient)(&self.shape, x, &gradient))?
+        } else {
+            return Ok([None, None]);
+        };
         Ok([Some(Tensor::from_vec(dw, w.shape(), &Device::Cpu)?), None])
     }
 }

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod check;
 mod conv;
+#[cfg(target_arch = "x86_64")]
+mod direct;
 mod elementwise;
 mod error;
 mod graph;

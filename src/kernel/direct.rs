@@ -1,0 +1,641 @@
+//! How does a convolution avoid writing down the unfolded input?
+//!
+//! In a copy of the image with its border of zeros ("flat"), the pixels that one tap of the kernel meets lie one after the other, for a whole map: output position `n`
+//! meets `flat[n + offset(tap)]`. So the unfolded matrix is a table of offsets, and the product
+//!
+//! ```text
+//! y[o, n] = Σ over taps k of w[o, k] · flat[n + offset(k)]
+//! ```
+//!
+//! needs no second copy. A row of the flat map is one pixel longer than the image's row; the results in between are computed and dropped, 3 % at a width of 32. Strides are
+//! handled by cutting the image into stride² interleaved phases, each of them again flat. On maps of less than [`NARROW`] pixels width the waste would be larger
+//! than the price of a copy: there, 48 positions at a time (of several images) are gathered into a panel first, and the same product runs over the panel.
+//!
+//! The input's gradient is the same with the kernel turned, for strides once per phase of the input. The weights' gradient has its own product: lanes over output channels,
+//! `dw[k, o] += flat[n + offset(k)] · dyᵀ[n, o]`.
+//!
+//! AVX-512 only; elsewhere `conv` unfolds tiles and multiplies with `gemm`.
+#![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
+
+use std::arch::x86_64::{
+    __m512, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd,
+    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+};
+
+use rayon::prelude::*;
+
+use super::conv::Shape;
+use super::elementwise::{CHUNK, accumulate};
+use super::tile::with_scratch;
+
+/// Numbers in a register.
+const LANES: usize = 16;
+/// Registers of positions per block.
+const VECTORS: usize = 3;
+/// Positions per block.
+const BLOCK: usize = LANES * VECTORS;
+/// Outputs per block: 8 · 3 sums, 3 loads, the rest for the compiler.
+const ROWS: usize = 8;
+/// Taps per block of the weight gradient: 9 · 3 sums.
+const TAPS: usize = 9;
+/// Maps narrower than this go through panels.
+const NARROW: usize = 12;
+/// Floats of flat input that a task prepares at once: 1 MiB, half of the second-level cache.
+const FLAT: usize = 256 * 1024;
+/// A read past the last position stays inside this.
+const SLACK: usize = 2 * BLOCK;
+
+/// Can this processor do it?
+pub(super) fn available() -> bool {
+    super::simd::has_avx512()
+}
+
+/// Lanes of a register and where they go to or come from: lane `l` of `mask` ↔ `at + l`.
+#[derive(Clone, Copy, Default)]
+struct Piece {
+    mask: u16,
+    at: isize,
+}
+
+/// Cuts positions into registers, and each register into runs of neighbors in memory. `place` says where a position lies; `None` is nowhere.
+fn pieces(positions: usize, place: impl Fn(usize) -> Option<usize>) -> Vec<Vec<Piece>> {
+    (0..positions.div_ceil(LANES))
+        .map(|vector| {
+            let mut runs: Vec<Piece> = Vec::new();
+            for lane in 0..LANES.min(positions - vector * LANES) {
+                let Some(place) = place(vector * LANES + lane) else { continue };
+                let at = place as isize - lane as isize;
+                match runs.last_mut() {
+                    Some(run) if run.at == at => run.mask |= 1 << lane,
+                    _ => runs.push(Piece { mask: 1 << lane, at }),
+                }
+            }
+            runs
+        })
+        .collect()
+}
+
+/// out[row, piece(n)] = Σ_k left[k, row] · right[n + offsets[k]] for 8 rows and V registers of positions.
+///
+/// # Safety
+/// AVX-512F; `left` holds 8 numbers per offset; `right` may be read from each offset on for V registers; each piece's lanes may be written, in `rows` rows `pitch` apart.
+#[target_feature(enable = "avx512f")]
+unsafe fn block<const V: usize>(
+    offsets: &[u32],
+    left: *const f32,
+    right: *const f32,
+    out: *mut f32,
+    pitch: usize,
+    rows: usize,
+    pieces: &[Vec<Piece>],
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); V]; ROWS];
+        let mut left = left;
+        for &offset in offsets {
+            let right = right.add(offset as usize);
+            let mut v = [_mm512_setzero_ps(); V];
+            for (j, v) in v.iter_mut().enumerate() {
+                *v = _mm512_loadu_ps(right.add(j * LANES));
+            }
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let w = _mm512_set1_ps(*left.add(i));
+                for (sum, v) in sums.iter_mut().zip(v) {
+                    *sum = _mm512_fmadd_ps(w, v, *sum);
+                }
+            }
+            left = left.add(ROWS);
+        }
+        for (j, runs) in pieces.iter().enumerate().take(V) {
+            for run in runs {
+                for (i, sums) in sums.iter().enumerate().take(rows) {
+                    _mm512_mask_storeu_ps(out.wrapping_add(i * pitch).wrapping_offset(run.at), run.mask, sums[j]);
+                }
+            }
+        }
+    }
+}
+
+/// One to three registers.
+///
+/// # Safety
+/// As [`block`], for as many registers as there are pieces.
+unsafe fn blocks(
+    offsets: &[u32],
+    left: *const f32,
+    right: *const f32,
+    out: *mut f32,
+    pitch: usize,
+    rows: usize,
+    pieces: &[Vec<Piece>],
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match pieces.len() {
+            1 => block::<1>(offsets, left, right, out, pitch, rows, pieces),
+            2 => block::<2>(offsets, left, right, out, pitch, rows, pieces),
+            _ => block::<3>(offsets, left, right, out, pitch, rows, pieces),
+        }
+    }
+}
+
+/// Gathers three registers of positions for each tap into a panel [taps, 48].
+///
+/// # Safety
+/// AVX-512F; the pieces' lanes may be read from every offset on; the panel has 48 numbers per offset.
+#[target_feature(enable = "avx512f")]
+unsafe fn gather_panel(offsets: &[u32], flat: *const f32, pieces: &[Vec<Piece>], panel: *mut f32) {
+    // SAFETY: as the caller promises; masked lanes are not touched.
+    unsafe {
+        for (k, &offset) in offsets.iter().enumerate() {
+            let flat = flat.add(offset as usize);
+            for (j, runs) in pieces.iter().enumerate() {
+                let mut v = _mm512_setzero_ps();
+                for run in runs {
+                    v = _mm512_mask_loadu_ps(v, run.mask, flat.wrapping_offset(run.at));
+                }
+                _mm512_storeu_ps(panel.add(k * BLOCK + j * LANES), v);
+            }
+        }
+    }
+}
+
+/// Flat copies of images: the geometry.
+#[derive(Clone, Copy)]
+struct Flat {
+    channels: usize,
+    height: usize,
+    width: usize,
+    /// Zeros before the first row and column.
+    before: usize,
+    stride: usize,
+    /// Row length of a phase.
+    row: usize,
+    /// Size of a phase.
+    plane: usize,
+}
+
+impl Flat {
+    /// For the taps of a convolution.
+    fn of(s: &Shape) -> Self {
+        // Without stride, the border on the right is the border on the left of the next row.
+        let row =
+            if s.stride == 1 { (s.width + s.padding).max(s.out_width) } else { (s.width + 2 * s.padding).div_ceil(s.stride) };
+        let rows = (s.height + 2 * s.padding).div_ceil(s.stride) + usize::from(s.stride == 1);
+        Self {
+            channels: s.channels,
+            height: s.height,
+            width: s.width,
+            before: s.padding,
+            stride: s.stride,
+            row,
+            plane: row * rows,
+        }
+    }
+
+    fn image(&self) -> usize {
+        self.channels * self.stride * self.stride * self.plane
+    }
+
+    /// Copies channels of an image into their phases; `out` is overwritten.
+    fn fill(&self, image: &[f32], out: &mut [f32]) {
+        let (s, map) = (self.stride, self.height * self.width);
+        out.fill(0.0);
+        for (input, phases) in image.chunks_exact(map).zip(out.chunks_exact_mut(s * s * self.plane)) {
+            for (y, line) in input.chunks_exact(self.width).enumerate() {
+                let y = y + self.before;
+                if s == 1 {
+                    phases[y * self.row + self.before..][..self.width].copy_from_slice(line);
+                    continue;
+                }
+                for b in 0..s {
+                    // The first column whose padded place belongs to phase b.
+                    let first = (b + s - self.before % s) % s;
+                    let at = ((y % s) * s + b) * self.plane + (y / s) * self.row + (first + self.before) / s;
+                    for (out, v) in phases[at..].iter_mut().zip(line.iter().skip(first).step_by(s)) {
+                        *out = *v;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where tap (c, ky, kx) of output position 0 lies.
+    fn tap(&self, c: usize, ky: usize, kx: usize) -> u32 {
+        let s = self.stride;
+        ((c * s * s + (ky % s) * s + kx % s) * self.plane + (ky / s) * self.row + kx / s) as u32
+    }
+
+    /// The bound on which the reads rely.
+    fn check(&self, offsets: &[u32], positions: usize) {
+        let last = offsets.iter().max().map_or(0, |&offset| offset as usize) + positions;
+        assert!(last < self.image() + SLACK, "taps reach {last}, the flat image has {} numbers", self.image());
+    }
+
+    /// All taps of `channels` channels, in the order of the weights.
+    fn taps(&self, channels: usize, kernel: usize) -> Vec<u32> {
+        (0..channels).flat_map(|c| (0..kernel * kernel).map(move |t| self.tap(c, t / kernel, t % kernel))).collect()
+    }
+}
+
+/// Packs a matrix into blocks of 8 rows, [rows/8, taps, 8], zeros beyond.
+fn pack(rows: usize, taps: usize, at: impl Fn(usize, usize) -> f32 + Sync) -> Vec<f32> {
+    if taps == 0 {
+        return Vec::new();
+    }
+    let mut packed = vec![0.0; rows.div_ceil(ROWS) * taps * ROWS];
+    packed.par_chunks_mut(taps * ROWS).enumerate().for_each(|(block, packed)| {
+        let first = block * ROWS;
+        for i in 0..ROWS.min(rows - first) {
+            for (k, to) in packed[i..].iter_mut().step_by(ROWS).enumerate() {
+                *to = at(first + i, k);
+            }
+        }
+    });
+    packed
+}
+
+/// y [B,O,P] of x [B,C,H,W] with weights given as a function of (o, tap).
+fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec<f32> {
+    let (flat, map, taps) = (Flat::of(s), s.map(), s.taps());
+    let packed = pack(s.outputs, taps, w);
+    let offsets = flat.taps(s.channels, s.kernel);
+    let mut y = vec![0.0; s.batch * s.outputs * map];
+    let narrow = s.out_width < NARROW;
+    // Images per task: as many as fit, for narrow maps enough to fill a few panels.
+    let group = (FLAT / flat.image()).clamp(1, if narrow { (4 * BLOCK).div_ceil(map) } else { 4 });
+    let position = |n: usize| (n / map) * flat.image() + (n % map) / s.out_width * flat.row + n % s.out_width;
+    let wide =
+        pieces(s.out_height * flat.row, |n| (n % flat.row < s.out_width).then(|| n / flat.row * s.out_width + n % flat.row));
+    flat.check(&offsets, if narrow { position(map - 1) } else { wide.len() * LANES });
+    y.par_chunks_mut(group * s.outputs * map).zip(x.par_chunks(group * s.image())).for_each(|(y, x)| {
+        let images = x.len() / s.image();
+        let panel = if narrow { taps * BLOCK } else { 0 };
+        with_scratch([images * flat.image() + SLACK, panel, 0], |buffer, panel, _| {
+            for (x, to) in x.chunks_exact(s.image()).zip(buffer.chunks_exact_mut(flat.image())) {
+                flat.fill(x, to);
+            }
+            if narrow {
+                let n = images * map;
+                let from = pieces(n, |n| Some(position(n)));
+                let to = pieces(n, |n| Some((n / map) * s.outputs * map + n % map));
+                let ordinal: Vec<u32> = (0..taps).map(|k| (k * BLOCK) as u32).collect();
+                for (from, to) in from.chunks(VECTORS).zip(to.chunks(VECTORS)) {
+                    // SAFETY: `available` was asked; `position` of a position of these images plus a tap lies in `buffer`; the panel was sized above.
+                    unsafe { gather_panel(&offsets, buffer.as_ptr(), from, panel.as_mut_ptr()) };
+                    for (block, left) in packed.chunks_exact(taps * ROWS).enumerate() {
+                        let rows = ROWS.min(s.outputs - block * ROWS);
+                        // SAFETY: the panel has 48 columns; `to` maps positions of these images into `y`, rows `map` apart.
+                        unsafe {
+                            blocks(
+                                &ordinal,
+                                left.as_ptr(),
+                                panel.as_ptr(),
+                                y.as_mut_ptr().add(block * ROWS * map),
+                                map,
+                                rows,
+                                to,
+                            )
+                        };
+                    }
+                }
+                return;
+            }
+            for (image, y) in y.chunks_exact_mut(s.outputs * map).enumerate() {
+                for (first, to) in wide.chunks(VECTORS).enumerate() {
+                    let right = &buffer[image * flat.image() + first * BLOCK..];
+                    for (block, left) in packed.chunks_exact(taps * ROWS).enumerate() {
+                        let rows = ROWS.min(s.outputs - block * ROWS);
+                        // SAFETY: positions and taps lie inside the flat image, a register's overhang in the slack; `to` maps into `y`.
+                        unsafe {
+                            blocks(
+                                &offsets,
+                                left.as_ptr(),
+                                right.as_ptr(),
+                                y.as_mut_ptr().add(block * ROWS * map),
+                                map,
+                                rows,
+                                to,
+                            )
+                        };
+                    }
+                }
+            }
+        });
+    });
+    y
+}
+
+/// y [B,O,P] = w [O,C,k,k] * x.
+pub(super) fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
+    let taps = s.taps();
+    multiply(s, x, |o, k| w[o * taps + k])
+}
+
+/// dx [B,C,H,W].
+pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
+    let area = s.kernel * s.kernel;
+    if let Some(back) = s.backwards() {
+        return multiply(&back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area]);
+    }
+    phased_gradient(s, dy, w)
+}
+
+/// dx of a convolution with stride: pixel s·i + a − padding meets only the taps a, a + s, a + 2s …, of the outputs i, i − 1, i − 2 …
+fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
+    let (stride, map) = (s.stride, s.map());
+    let before = s.kernel.div_ceil(stride) - 1;
+    let (high, wide) = ((s.height + 2 * s.padding).div_ceil(stride), (s.width + 2 * s.padding).div_ceil(stride));
+    let row = before + wide.max(s.out_width);
+    let plane = row * (before + high.max(s.out_height));
+    let flat = Flat { channels: s.outputs, height: s.out_height, width: s.out_width, before, stride: 1, row, plane };
+    let positions = high * row;
+    let all = pieces(positions, Some);
+    let phases: Vec<(usize, usize, Vec<u32>, Vec<f32>)> = (0..stride * stride)
+        .map(|phase| {
+            let (a, b) = (phase / stride, phase % stride);
+            let taps: Vec<(usize, usize, usize)> = (0..s.outputs)
+                .flat_map(|o| {
+                    (a..s.kernel).step_by(stride).flat_map(move |ky| (b..s.kernel).step_by(stride).map(move |kx| (o, ky, kx)))
+                })
+                .collect();
+            let offsets = taps
+                .iter()
+                .map(|&(o, ky, kx)| (o * plane + (before - ky / stride) * row + before - kx / stride) as u32)
+                .collect();
+            let packed = pack(s.channels, taps.len(), |c, k| {
+                let (o, ky, kx) = taps[k];
+                w[((o * s.channels + c) * s.kernel + ky) * s.kernel + kx]
+            });
+            (a, b, offsets, packed)
+        })
+        .collect();
+    for (_, _, offsets, _) in &phases {
+        flat.check(offsets, positions.next_multiple_of(LANES));
+    }
+    let mut dx = vec![0.0; s.batch * s.image()];
+    let pitch = positions.next_multiple_of(LANES);
+    dx.par_chunks_mut(s.image()).zip(dy.par_chunks(s.outputs * map)).for_each(|(dx, dy)| {
+        with_scratch([flat.image() + SLACK, ROWS * pitch, 0], |buffer, out, _| {
+            flat.fill(dy, &mut buffer[..flat.image()]);
+            for (a, b, offsets, packed) in &phases {
+                if offsets.is_empty() {
+                    continue;
+                }
+                for (block, left) in packed.chunks_exact(offsets.len() * ROWS).enumerate() {
+                    let rows = ROWS.min(s.channels - block * ROWS);
+                    for (first, to) in all.chunks(VECTORS).enumerate() {
+                        let right = &buffer[first * BLOCK..];
+                        // SAFETY: positions and taps lie inside the flat image, the overhang in the slack; `to` counts positions, `out` has room for all of them.
+                        unsafe { blocks(offsets, left.as_ptr(), right.as_ptr(), out.as_mut_ptr(), pitch, rows, to) };
+                    }
+                    for (i, dx) in dx.chunks_exact_mut(s.height * s.width).skip(block * ROWS).take(rows).enumerate() {
+                        spread(s, (*a, *b), &out[i * pitch..], row, dx);
+                    }
+                }
+            }
+        });
+    });
+    dx
+}
+
+/// Writes one phase into the pixels it belongs to.
+fn spread(s: &Shape, (a, b): (usize, usize), phase: &[f32], row: usize, dx: &mut [f32]) {
+    // The first pixel at or after the border that belongs to the phase.
+    let first = |offset: usize| (offset + s.stride - s.padding % s.stride) % s.stride;
+    let from = (first(b) + s.padding) / s.stride;
+    for y in (first(a)..s.height).step_by(s.stride) {
+        let phase = &phase[(y + s.padding) / s.stride * row + from..];
+        for (dx, v) in dx[y * s.width..][..s.width].iter_mut().skip(first(b)).step_by(s.stride).zip(phase) {
+            *dx = *v;
+        }
+    }
+}
+
+/// Turns [rows, width] into [width, pitch], 16 by 16; columns beyond `rows` up to a multiple of 16 become zero.
+fn transpose(matrix: &[f32], rows: usize, width: usize, out: &mut [f32], pitch: usize) {
+    assert!(
+        rows <= pitch && pitch.is_multiple_of(LANES) && matrix.len() >= rows * width && out.len() >= width * pitch,
+        "matrix out of bounds"
+    );
+    for row in (0..rows).step_by(LANES) {
+        for column in (0..width).step_by(LANES) {
+            let (high, wide) = (LANES.min(rows - row), LANES.min(width - column));
+            // SAFETY: `available` was asked; reads rows row..row+high, columns column..column+wide of `matrix`, writes as many rows of 16 of `out`.
+            unsafe {
+                transpose_block(
+                    matrix.as_ptr().add(row * width + column),
+                    width,
+                    high,
+                    wide,
+                    out.as_mut_ptr().add(column * pitch + row),
+                    pitch,
+                )
+            };
+        }
+    }
+}
+
+/// # Safety
+/// AVX-512F; `high` rows of `wide` numbers may be read, `wide` rows of 16 written.
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose_block(from: *const f32, width: usize, high: usize, wide: usize, to: *mut f32, pitch: usize) {
+    // SAFETY: as the caller promises; masked lanes are not touched.
+    unsafe {
+        let mask = if wide == LANES { u16::MAX } else { (1 << wide) - 1 };
+        let mut r = [_mm512_setzero_ps(); LANES];
+        for (i, r) in r.iter_mut().enumerate().take(high) {
+            *r = _mm512_mask_loadu_ps(*r, mask, from.add(i * width));
+        }
+        let mut t = r;
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let wider = |a: __m512, b: __m512| (_mm512_castps_pd(a), _mm512_castps_pd(b));
+        for i in 0..4 {
+            for j in 0..2 {
+                let (a, b) = wider(t[4 * i + j], t[4 * i + j + 2]);
+                // Columns 2j and 2j + 1 (plus multiples of four) of rows 4i to 4i + 3.
+                r[4 * i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                r[4 * i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            }
+        }
+        for j in 0..4 {
+            let low = _mm512_shuffle_f32x4::<0x88>(r[j], r[4 + j]);
+            let low_odd = _mm512_shuffle_f32x4::<0xdd>(r[j], r[4 + j]);
+            let high = _mm512_shuffle_f32x4::<0x88>(r[8 + j], r[12 + j]);
+            let high_odd = _mm512_shuffle_f32x4::<0xdd>(r[8 + j], r[12 + j]);
+            t[j] = _mm512_shuffle_f32x4::<0x88>(low, high);
+            t[8 + j] = _mm512_shuffle_f32x4::<0xdd>(low, high);
+            t[4 + j] = _mm512_shuffle_f32x4::<0x88>(low_odd, high_odd);
+            t[12 + j] = _mm512_shuffle_f32x4::<0xdd>(low_odd, high_odd);
+        }
+        for (i, t) in t.iter().enumerate().take(wide) {
+            _mm512_storeu_ps(to.add(i * pitch), *t);
+        }
+    }
+}
+
+/// The positions of a weight gradient: images, rows, columns, and how far apart they lie in the flat copy.
+#[derive(Clone, Copy)]
+struct Walk {
+    images: usize,
+    image: usize,
+    rows: usize,
+    row: usize,
+    columns: usize,
+}
+
+/// out[t, o] += Σ over positions n of flat[n + taps[t]] · right[n, o] for T taps and V registers of outputs; `right` and `out` have rows `pitch` apart.
+///
+/// # Safety
+/// AVX-512F; flat positions plus taps may be read, `right` has a row per position, `out` a row per tap, each V registers wide.
+#[target_feature(enable = "avx512f")]
+unsafe fn outer<const T: usize, const V: usize>(
+    walk: Walk,
+    flat: *const f32,
+    taps: &[u32],
+    right: *const f32,
+    pitch: usize,
+    out: *mut f32,
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); V]; T];
+        let mut from = [flat; T];
+        for (from, &tap) in from.iter_mut().zip(taps) {
+            *from = flat.add(tap as usize);
+        }
+        let mut right = right;
+        for image in 0..walk.images {
+            for row in 0..walk.rows {
+                let start = image * walk.image + row * walk.row;
+                for n in start..start + walk.columns {
+                    let mut v = [_mm512_setzero_ps(); V];
+                    for (j, v) in v.iter_mut().enumerate() {
+                        *v = _mm512_loadu_ps(right.add(j * LANES));
+                    }
+                    for (sums, from) in sums.iter_mut().zip(from) {
+                        let x = _mm512_set1_ps(*from.add(n));
+                        for (sum, v) in sums.iter_mut().zip(v) {
+                            *sum = _mm512_fmadd_ps(x, v, *sum);
+                        }
+                    }
+                    right = right.add(pitch);
+                }
+            }
+        }
+        for (t, sums) in sums.iter().enumerate() {
+            for (j, sum) in sums.iter().enumerate() {
+                let out = out.add(t * pitch + j * LANES);
+                _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), *sum));
+            }
+        }
+    }
+}
+
+/// One to nine taps, one to three registers.
+///
+/// # Safety
+/// As [`outer`] for `taps.len()` taps and `vectors` registers.
+unsafe fn outers(walk: Walk, flat: *const f32, taps: &[u32], right: *const f32, pitch: usize, out: *mut f32, vectors: usize) {
+    macro_rules! pick {
+        ($($t:literal)*) => {
+            match (taps.len(), vectors) {
+                $(($t, 1) => outer::<$t, 1>(walk, flat, taps, right, pitch, out),
+                  ($t, 2) => outer::<$t, 2>(walk, flat, taps, right, pitch, out),
+                  ($t, 3) => outer::<$t, 3>(walk, flat, taps, right, pitch, out),)*
+                (taps, vectors) => unreachable!("blocks have one to nine taps and one to three registers, not {taps} and {vectors}"),
+            }
+        };
+    }
+    // SAFETY: as the caller promises.
+    unsafe { pick!(1 2 3 4 5 6 7 8 9) }
+}
+
+/// dw [O,C,k,k] = Σ over images and positions of dy ⊗ the pixels under each tap. Tasks are (part of the batch) x (slice of the channels); parts are added in order.
+pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let (map, area) = (s.map(), s.kernel * s.kernel);
+    let pitch = s.outputs.next_multiple_of(LANES);
+    let slice = (576 / area).clamp(1, s.channels);
+    let slices = s.channels.div_ceil(slice);
+    let parts = 16usize.div_ceil(slices).min(s.batch);
+    let part = s.batch.div_ceil(parts);
+    let parts = s.batch.div_ceil(part);
+    let flat = Flat { channels: slice, ..Flat::of(s) };
+    let group = (FLAT / (flat.image() + map * pitch)).clamp(1, part);
+    let taps = flat.taps(slice, s.kernel);
+    flat.check(&taps, (s.out_height - 1) * flat.row + s.out_width);
+    let partials: Vec<Vec<f32>> = (0..parts * slices)
+        .into_par_iter()
+        .map(|task| {
+            let (images, first) = (task / slices * part..((task / slices + 1) * part).min(s.batch), task % slices * slice);
+            let channels = slice.min(s.channels - first);
+            let mut sums = vec![0.0; channels * area * pitch];
+            with_scratch([group * flat.image() + SLACK, group * map * pitch, 0], |buffer, right, _| {
+                for start in images.clone().step_by(group) {
+                    let count = group.min(images.end - start);
+                    for i in 0..count {
+                        let image = &x[(start + i) * s.image() + first * s.height * s.width..][..channels * s.height * s.width];
+                        flat.fill(image, &mut buffer[i * flat.image()..][..flat.image()]);
+                        transpose(
+                            &dy[(start + i) * s.outputs * map..],
+                            s.outputs,
+                            map,
+                            &mut right[i * map * pitch..][..map * pitch],
+                            pitch,
+                        );
+                    }
+                    let walk =
+                        Walk { images: count, image: flat.image(), rows: s.out_height, row: flat.row, columns: s.out_width };
+                    for (k, taps) in taps[..channels * area].chunks(TAPS).enumerate() {
+                        let mut column = 0;
+                        while column < pitch {
+                            let vectors = best_vectors((pitch - column) / LANES);
+                            let out = sums[k * TAPS * pitch + column..].as_mut_ptr();
+                            // SAFETY: `available` was asked; positions and taps lie in the flat images, `right` has a row per position, `sums` a row per tap.
+                            unsafe { outers(walk, buffer.as_ptr(), taps, right[column..].as_ptr(), pitch, out, vectors) };
+                            column += vectors * LANES;
+                        }
+                    }
+                }
+            });
+            sums
+        })
+        .collect();
+    let mut dw = vec![0.0; s.outputs * s.taps()];
+    let (head, rest) = partials.split_at(slices);
+    let sums: Vec<Vec<f32>> = head
+        .par_iter()
+        .enumerate()
+        .map(|(slice, head)| {
+            let mut sum = head.clone();
+            for part in rest.iter().skip(slice).step_by(slices) {
+                for (sum, part) in sum.chunks_mut(CHUNK).zip(part.chunks(CHUNK)) {
+                    accumulate(sum, part);
+                }
+            }
+            sum
+        })
+        .collect();
+    let taps = s.taps();
+    dw.par_chunks_mut(taps).enumerate().for_each(|(o, dw)| {
+        for (dw, sum) in dw.chunks_mut(slice * area).zip(&sums) {
+            for (dw, line) in dw.iter_mut().zip(sum.chunks_exact(pitch)) {
+                *dw = line[o];
+            }
+        }
+    });
+    dw
+}
+
+/// Four registers are better done as two and two than as three and one.
+fn best_vectors(left: usize) -> usize {
+    match left {
+        4 => 2,
+        n => n.min(VECTORS),
+    }
+}
