@@ -7,10 +7,14 @@ use super::error::{ModelError, Result};
 use super::head::Linear;
 use super::init::Init;
 use super::norm::Mode;
+<<<<<<< ours
 use super::ops::{l2_normalize, relu};
+=======
+>>>>>>> theirs
 use super::params::{Builder, Params};
 use crate::artifact::encoder::{ClassifierCard, EncoderCard, HeadKind, Normalization, Tensors, Weights};
 use crate::base::seed::Seed;
+use crate::kernel::l2_normalize;
 
 /// The most clusters that are believed.
 const MOST: usize = 1 << 20;
@@ -303,4 +307,131 @@ fn build_heads(shape: Shape, features: usize, mut builder: Builder) -> Result<(V
 
 fn is_head(name: &str) -> bool {
     name == "centroids" || name.starts_with("cluster_head.")
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::super::params::values;
+    use super::*;
+    use crate::artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
+    use crate::model::architecture;
+    use crate::model::testing::{assert_near, wave};
+
+    fn encoder() -> EncoderNet {
+        let projection = Some(Projection { kind: ProjectionKind::Linear, dim: 3 });
+        let shape = architecture(Backbone::ResnetTiny, Stem::Cifar, 2, 1, 8, projection).unwrap();
+        EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap()
+    }
+
+    fn net(heads: usize) -> ClassifierNet {
+        ClassifierNet::init(&encoder(), 4, heads, Seed::new(2), &Device::Cpu).unwrap()
+    }
+
+    fn choice(head: usize) -> HeadChoice {
+        HeadChoice { head, chosen_by: "lowest loss".into(), losses: vec![] }
+    }
+
+    fn card(net: &ClassifierNet, head: usize) -> ClassifierCard {
+        net.card(Normalization { mean: vec![0.0], std: vec![1.0] }, choice(head)).unwrap()
+    }
+
+    #[test]
+    fn heads_stand_on_the_backbone_and_start_apart_but_reproducibly() {
+        let net = net(3);
+        assert_eq!((net.heads(), net.clusters()), (3, 4));
+        assert!(net.params().iter().all(|(name, ..)| !name.starts_with("contrastive_head")));
+        assert_eq!(net.head_params().len(), 6);
+        assert_eq!(net.params().len(), encoder().without_projection().unwrap().params().len() + 6);
+        let features = wave(&[5, 8], 0.4, 0.0, 1.0);
+        let logits = |net: &ClassifierNet, head: usize| values(&net.logits(head, &features).unwrap()).unwrap();
+        assert_ne!(logits(&net, 0), logits(&net, 1));
+        assert_eq!(logits(&net, 0), logits(&super::tests::net(1), 0));
+        assert!(matches!(net.logits(3, &features), Err(ModelError::Head { head: 3, heads: 3 })));
+    }
+
+    #[test]
+    fn a_classifier_survives_its_tensors_and_both_halves_are_checked() {
+        let net = net(2);
+        let tensors = net.to_tensors().unwrap();
+        let again = ClassifierNet::from_tensors(&card(&net, 1), &tensors, &Device::Cpu).unwrap();
+        assert_eq!(again.to_tensors().unwrap(), tensors);
+        let mut wrong = tensors.clone();
+        wrong.remove("backbone.conv1.weight");
+        wrong.remove("cluster_head.1.bias");
+        wrong.insert("contrastive_head.weight", vec![1], vec![0.0]);
+        let error = ClassifierNet::from_tensors(&card(&net, 1), &wrong, &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("`backbone.conv1.weight`, `cluster_head.1.bias`"), "{error}");
+        assert!(error.contains("unexpected: `contrastive_head.weight`"), "{error}");
+        assert!(net.card(Normalization { mean: vec![0.0], std: vec![1.0] }, choice(2)).is_err());
+    }
+
+    #[test]
+    fn the_kept_head_is_number_zero_and_shares_its_numbers() {
+        let net = net(3);
+        let kept = net.keep_head(2).unwrap();
+        let features = wave(&[5, 8], 0.4, 0.0, 1.0);
+        let logits = |net: &ClassifierNet, head: usize| values(&net.logits(head, &features).unwrap()).unwrap();
+        assert_eq!(logits(&kept, 0), logits(&net, 2));
+        assert_eq!(kept.heads(), 1);
+        let bias = kept.params().get("cluster_head.0.bias").unwrap();
+        bias.set(&(bias.as_detached_tensor() + 1.0).unwrap()).unwrap();
+        assert_eq!(logits(&kept, 0), logits(&net, 2));
+        assert!(net.keep_head(3).is_err());
+    }
+
+    #[test]
+    fn centroids_prefer_the_nearest_and_logits_are_minus_squared_distances() {
+        let centroids: Vec<f32> = (0..16).map(|i| if i / 8 == 0 { 0.5 } else { i as f32 * 0.1 }).collect();
+        let net = ClassifierNet::from_centroids(&encoder(), &centroids, false, &Device::Cpu).unwrap();
+        let features = wave(&[3, 8], 0.4, 0.0, 1.0);
+        let rows = features.to_vec2::<f32>().unwrap();
+        let distance = |row: &[f32], k: usize| -> f64 {
+            row.iter().zip(&centroids[8 * k..8 * k + 8]).map(|(a, b)| f64::from(a - b).powi(2)).sum()
+        };
+        let wanted: Vec<f64> = rows.iter().flat_map(|row| [-distance(row, 0), -distance(row, 1)]).collect();
+        assert_near("logits", &values(&net.logits(0, &features).unwrap()).unwrap(), &wanted, 1e-6);
+        let again = ClassifierNet::from_tensors(&card(&net, 0), &net.to_tensors().unwrap(), &Device::Cpu).unwrap();
+        assert_eq!(again.to_tensors().unwrap(), net.to_tensors().unwrap());
+        assert_eq!(net.keep_head(0).unwrap().params().len(), net.params().len());
+        assert!(ClassifierNet::from_centroids(&encoder(), &centroids[..15], false, &Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn normalized_features_lose_their_length() {
+        let centroids: Vec<f32> = (0..16).map(|i| (i as f32).sin()).collect();
+        let net = ClassifierNet::from_centroids(&encoder(), &centroids, true, &Device::Cpu).unwrap();
+        let features = wave(&[3, 8], 0.4, 0.0, 1.0);
+        let longer = (&features * 7.0).unwrap();
+        let logits = |x: &Tensor| values(&net.logits(0, x).unwrap()).unwrap();
+        let wanted: Vec<f64> = logits(&features).iter().map(|&v| f64::from(v)).collect();
+        assert_near("logits", &logits(&longer), &wanted, 1e-6);
+    }
+
+    #[test]
+    fn under_a_frozen_encoder_only_heads_get_gradients() {
+        let net = net(2).with_frozen_encoder().unwrap();
+        let images = wave(&[4, 1, 8, 8], 0.05, 0.0, 1.0);
+        let features = net.features(&images, Mode::Eval).unwrap();
+        let loss = net.logits(0, &features).unwrap().sqr().unwrap().sum_all().unwrap();
+        let grads = loss.backward().unwrap();
+        let with: Vec<&str> =
+            net.params().parameters().filter(|(_, var)| grads.get(var.as_tensor()).is_some()).map(|(name, _)| name).collect();
+        assert_eq!(with, ["cluster_head.0.weight", "cluster_head.0.bias"]);
+        let frozen = net.frozen().unwrap();
+        assert!(!frozen.logits(0, &features).unwrap().track_op());
+        let apart = net.duplicate().unwrap();
+        assert_eq!(apart.to_tensors().unwrap(), net.to_tensors().unwrap());
+    }
+
+    #[test]
+    fn too_few_clusters_or_heads_are_refused() {
+        for (clusters, heads) in [(1, 1), (4, 0), (0, 1), (4, 1 << 40)] {
+            let result = ClassifierNet::init(&encoder(), clusters, heads, Seed::new(2), &Device::Cpu);
+            assert!(matches!(result, Err(ModelError::Architecture { .. })), "{clusters} {heads}");
+        }
+        let images = Tensor::zeros((1, 1, 8, 8), DType::F32, &Device::Cpu).unwrap();
+        assert!(net(1).features(&images, Mode::Eval).is_ok());
+    }
 }

@@ -230,3 +230,302 @@ impl EncoderNet {
         head.forward(features)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Var};
+    use rayon::ThreadPoolBuilder;
+
+    use super::super::params::values;
+    use super::*;
+    use crate::artifact::encoder::ProjectionKind;
+    use crate::model::testing::{assert_near, fill, wave};
+    use crate::model::{Mismatch, Role};
+
+    const MLP: Option<Projection> = Some(Projection { kind: ProjectionKind::Mlp, dim: 128 });
+
+    fn new(backbone: Backbone, stem: Stem, width: usize, channels: usize, projection: Option<Projection>) -> EncoderNet {
+        let shape = architecture(backbone, stem, width, channels, 32, projection).unwrap();
+        EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap()
+    }
+
+    fn tiny() -> EncoderNet {
+        new(Backbone::ResnetTiny, Stem::Cifar, 4, 1, Some(Projection { kind: ProjectionKind::Mlp, dim: 5 }))
+    }
+
+    fn normalization() -> Normalization {
+        Normalization { mean: vec![0.5], std: vec![0.5] }
+    }
+
+    // methods/scan.md sections 2.1, 8.2 and 10.
+
+    #[test]
+    fn resnet_18_has_the_size_and_names_of_the_published_files() {
+        let net = new(Backbone::Resnet18, Stem::Cifar, 64, 3, MLP);
+        assert_eq!(net.params().size(), 11_497_152);
+        assert_eq!(net.without_projection().unwrap().params().size(), 11_168_832);
+        // 124 in the file, 20 of them counters that we do without.
+        assert_eq!(net.params().len(), 104);
+        let shape = |name: &str| net.params().get(name).unwrap().dims().to_vec();
+        assert_eq!(shape("backbone.conv1.weight"), [64, 3, 3, 3]);
+        assert_eq!(shape("backbone.layer2.0.shortcut.0.weight"), [128, 64, 1, 1]);
+        assert_eq!(shape("backbone.layer4.1.bn2.running_var"), [512]);
+        assert_eq!(shape("contrastive_head.2.weight"), [128, 512]);
+        assert!(net.params().get("backbone.layer1.0.shortcut.0.weight").is_none());
+        assert_eq!(new(Backbone::Resnet18, Stem::Stl, 64, 3, MLP).params().size(), 11_497_152);
+    }
+
+    #[test]
+    fn resnet_50_has_the_size_and_names_of_torchvision() {
+        let net = new(Backbone::Resnet50, Stem::Imagenet, 64, 3, MLP);
+        assert_eq!((net.params().size(), net.dim()), (27_966_656, 2048));
+        assert_eq!(net.without_projection().unwrap().params().size(), 23_508_032);
+        // 322 in the file, 53 of them counters.
+        assert_eq!(net.params().len(), 269);
+        let shape = |name: &str| net.params().get(name).unwrap().dims().to_vec();
+        assert_eq!(shape("backbone.conv1.weight"), [64, 3, 7, 7]);
+        assert_eq!(shape("backbone.layer1.0.downsample.0.weight"), [256, 64, 1, 1]);
+        assert_eq!(shape("backbone.layer4.2.conv3.weight"), [2048, 512, 1, 1]);
+    }
+
+    #[test]
+    fn the_cifar_network_gives_the_reference_numbers() {
+        let net = new(Backbone::Resnet18, Stem::Cifar, 64, 3, MLP);
+        reference(
+            &net,
+            32,
+            &[0.0851422, 0.1017941, 0.0692543, 0.0456446],
+            57.69957,
+            [0.0720619, 0.0122954, -0.0519982, -0.1029711],
+        );
+    }
+
+    #[test]
+    fn the_stl_network_gives_the_reference_numbers() {
+        let net = new(Backbone::Resnet18, Stem::Stl, 64, 3, MLP);
+        reference(
+            &net,
+            96,
+            &[0.0917356, 0.0982922, 0.0640810, 0.0397652],
+            59.41931,
+            [0.0719617, 0.0121947, -0.0520924, -0.1030532],
+        );
+    }
+
+    fn reference(net: &EncoderNet, size: usize, row: &[f64], sum: f64, head: [f64; 4]) {
+        fill(net.params());
+        let features = net.features(&wave(&[2, 3, size, size], 0.01, 0.0, 1.0), Mode::Eval).unwrap();
+        let found = values(&features).unwrap();
+        assert_near("features", &found[..4], row, 1e-6);
+        let total: f64 = found.iter().map(|&v| f64::from(v)).sum();
+        assert!((total - sum).abs() < 2e-4, "{total} is not {sum}");
+        let projected = values(&net.project(&features).unwrap()).unwrap();
+        assert_near("head", &projected[128..132], &head, 1e-6);
+    }
+
+    #[test]
+    fn every_stem_and_body_gives_features_of_its_dimension_at_any_size() {
+        for (backbone, stem) in [
+            (Backbone::Resnet18, Stem::Cifar),
+            (Backbone::Resnet34, Stem::Stl),
+            (Backbone::Resnet50, Stem::Imagenet),
+            (Backbone::ResnetTiny, Stem::Strided),
+            (Backbone::ResnetTiny, Stem::Cifar),
+        ] {
+            let net = new(backbone, stem, 2, 1, None);
+            for size in [8, 13, 28] {
+                let images = wave(&[2, 1, size, size], 0.1, 0.0, 1.0);
+                for mode in [Mode::Train, Mode::Eval] {
+                    let features = net.features(&images, mode).unwrap();
+                    assert_eq!(features.dims(), [2, net.dim()], "{backbone:?} {stem:?} {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_layer_more_or_another_head_moves_no_other_weight() {
+        let start = |net: &EncoderNet, name: &str| values(net.params().get(name).unwrap()).unwrap();
+        let (eighteen, fifty_less) =
+            (new(Backbone::Resnet18, Stem::Cifar, 8, 1, None), new(Backbone::ResnetTiny, Stem::Cifar, 8, 1, MLP));
+        for name in ["backbone.conv1.weight", "backbone.layer2.0.conv1.weight", "backbone.layer3.0.shortcut.0.weight"] {
+            assert_eq!(start(&eighteen, name), start(&fifty_less, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_network_survives_its_tensors() {
+        let net = tiny();
+        let images = wave(&[4, 1, 8, 8], 0.05, 0.0, 1.0);
+        net.features(&images, Mode::Train).unwrap();
+        let card = net.card(normalization());
+        assert_eq!(card.parameters.len() + card.buffers.len(), net.params().len());
+        assert!(card.buffers.iter().all(|name| name.contains("running_")));
+        let again = EncoderNet::from_tensors(&card, &net.to_tensors().unwrap(), &Device::Cpu).unwrap();
+        assert_eq!(again.to_tensors().unwrap(), net.to_tensors().unwrap());
+        let output = |net: &EncoderNet| values(&net.project(&net.features(&images, Mode::Eval).unwrap()).unwrap()).unwrap();
+        assert_eq!(output(&net), output(&again));
+    }
+
+    #[test]
+    fn loading_lists_all_that_is_missing_unexpected_or_of_another_shape() {
+        let net = tiny();
+        let mut tensors = net.to_tensors().unwrap();
+        tensors.remove("backbone.conv1.weight");
+        tensors.remove("backbone.bn1.running_mean");
+        tensors.insert("backbone.fc.weight", vec![1], vec![0.0]);
+        tensors.insert("contrastive_head.2.bias", vec![7], vec![0.0; 7]);
+        let Err(ModelError::Weights(found)) = EncoderNet::from_tensors(&net.card(normalization()), &tensors, &Device::Cpu)
+        else {
+            panic!("it was loaded")
+        };
+        assert_eq!(
+            found,
+            Mismatch {
+                missing: vec!["backbone.conv1.weight".into(), "backbone.bn1.running_mean".into()],
+                unexpected: vec!["backbone.fc.weight".into()],
+                misshapen: vec![("contrastive_head.2.bias".into(), vec![5], vec![7])],
+            }
+        );
+    }
+
+    #[test]
+    fn a_card_that_claims_too_much_is_refused_before_memory_is_taken() {
+        let mut card = tiny().card(normalization());
+        card.architecture.width = 1024;
+        card.architecture.backbone = Backbone::Resnet50;
+        card.architecture.features = 32 * 1024;
+        let result = EncoderNet::from_tensors(&card, &tiny().to_tensors().unwrap(), &Device::Cpu);
+        assert!(matches!(result, Err(ModelError::Weights(_))));
+        card.architecture.width = usize::MAX / 2;
+        let result = EncoderNet::from_tensors(&card, &tiny().to_tensors().unwrap(), &Device::Cpu);
+        assert!(matches!(result, Err(ModelError::Architecture { field: "width", .. })));
+        let four = architecture(Backbone::Resnet18, Stem::Cifar, 8, 4, 32, None);
+        assert!(matches!(four, Err(ModelError::Architecture { field: "channels", .. })));
+    }
+
+    #[test]
+    fn images_that_do_not_fit_are_an_error() {
+        let net = tiny();
+        for shape in [&[2, 3, 8, 8][..], &[0, 1, 8, 8], &[2, 8, 8], &[2, 1, 0, 8]] {
+            let images = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+            assert!(matches!(net.features(&images, Mode::Eval), Err(ModelError::Input { .. })), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn pixels_are_their_own_features() {
+        let shape = architecture(Backbone::Pixels, Stem::Cifar, 64, 1, 4, None).unwrap();
+        let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap();
+        let images = wave(&[3, 1, 4, 4], 0.3, 0.0, 1.0);
+        let features = net.features(&images, Mode::Eval).unwrap();
+        assert_eq!((features.dims(), net.dim(), net.params().len()), (&[3, 16][..], 16, 0));
+        assert_eq!(values(&features).unwrap(), values(&images).unwrap());
+        assert!(net.features(&wave(&[3, 1, 5, 5], 0.3, 0.0, 1.0), Mode::Eval).is_err());
+        assert!(matches!(net.project(&features), Err(ModelError::Absent { .. })));
+    }
+
+    #[test]
+    fn a_frozen_network_records_nothing_but_moves_its_statistics() {
+        let net = tiny();
+        let frozen = net.frozen().unwrap();
+        let images = wave(&[4, 1, 8, 8], 0.05, 0.0, 1.0);
+        let mean = || values(net.params().get("backbone.bn1.running_mean").unwrap()).unwrap();
+        let before = mean();
+        let features = frozen.features(&images, Mode::Train).unwrap();
+        assert_ne!(mean(), before, "the statistics stood still");
+        assert!(!features.track_op() && !frozen.project(&features).unwrap().track_op());
+        assert!(!frozen.features(&images, Mode::Eval).unwrap().track_op());
+        assert!(net.features(&images, Mode::Eval).unwrap().track_op());
+        // The numbers are shared, those of a duplicate are not.
+        let apart = net.duplicate().unwrap();
+        let weight = net.params().get("backbone.conv1.weight").unwrap();
+        weight.set(&weight.as_detached_tensor().zeros_like().unwrap()).unwrap();
+        let first = |net: &EncoderNet| values(net.params().get("backbone.conv1.weight").unwrap()).unwrap()[0];
+        assert!(first(&frozen) == 0.0 && first(&apart) != 0.0);
+    }
+
+    /// A network of another precision, which runs on candle's own operations.
+    fn wide(net: &EncoderNet) -> EncoderNet {
+        let mut params = Params::new();
+        for (name, role, var) in net.params().iter() {
+            let var = Var::from_tensor(&var.as_detached_tensor().to_dtype(DType::F64).unwrap()).unwrap();
+            params.push(name, role, var).unwrap();
+        }
+        EncoderNet::over(&net.architecture, &params, true).unwrap()
+    }
+
+    /// Any smooth function of the output that treats no two numbers alike.
+    fn loss(net: &EncoderNet, images: &Tensor, mode: Mode) -> Tensor {
+        let output = net.project(&net.features(images, mode).unwrap()).unwrap();
+        let weights = wave(output.dims(), 1.1, 0.4, 1.0).to_dtype(output.dtype()).unwrap();
+        (output * weights).unwrap().sum_all().unwrap()
+    }
+
+    #[test]
+    fn gradients_are_those_of_finite_differences() {
+        let net = wide(&tiny());
+        let images = wave(&[4, 1, 8, 8], 0.05, 0.3, 1.0).to_dtype(DType::F64).unwrap();
+        for mode in [Mode::Train, Mode::Eval] {
+            let value = || loss(&net, &images, mode).to_scalar::<f64>().unwrap();
+            let grads = loss(&net, &images, mode).backward().unwrap();
+            for (name, var) in net.params().parameters() {
+                let start = var.as_detached_tensor().copy().unwrap();
+                let gradient = grads.get(var.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                let flat = start.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                for at in [0, flat.len() / 2, flat.len() - 1] {
+                    let moved = |by: f64| {
+                        let mut flat = flat.clone();
+                        flat[at] += by;
+                        var.set(&Tensor::from_vec(flat, start.shape(), &Device::Cpu).unwrap()).unwrap();
+                        value()
+                    };
+                    let h = 1e-6;
+                    let slope = (moved(h) - moved(-h)) / (2.0 * h);
+                    let off = (slope - gradient[at]).abs() / slope.abs().max(1e-2);
+                    assert!(off < 1e-4, "{mode:?} {name}[{at}]: {} is not {slope}", gradient[at]);
+                }
+                var.set(&start).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn the_fast_operations_give_the_gradients_of_the_precise_ones() {
+        for stem in [Stem::Cifar, Stem::Strided, Stem::Stl, Stem::Imagenet] {
+            let net = new(Backbone::ResnetTiny, stem, 4, 1, Some(Projection { kind: ProjectionKind::Mlp, dim: 5 }));
+            let precise = wide(&net);
+            let images = wave(&[4, 1, 12, 12], 0.05, 0.3, 1.0);
+            let fast = loss(&net, &images, Mode::Train).backward().unwrap();
+            let slow = loss(&precise, &images.to_dtype(DType::F64).unwrap(), Mode::Train).backward().unwrap();
+            for ((name, var), (_, other)) in net.params().parameters().zip(precise.params().parameters()) {
+                let found = values(fast.get(var.as_tensor()).unwrap()).unwrap();
+                let wanted = slow.get(other.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                let scale = wanted.iter().fold(1e-3_f64, |most, v| most.max(v.abs()));
+                for (found, wanted) in found.iter().zip(&wanted) {
+                    assert!((f64::from(*found) - wanted).abs() < 2e-4 * scale, "{stem:?} {name}: {found} is not {wanted}");
+                }
+            }
+            for ((name, var), (_, other)) in net.params().buffers().zip(precise.params().buffers()) {
+                let wanted = other.to_vec1::<f64>().unwrap();
+                assert_near(name, &values(var).unwrap(), &wanted, 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn the_bits_of_a_step_do_not_depend_on_the_number_of_threads() {
+        let step = |threads: usize| -> Vec<Vec<f32>> {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let net = new(Backbone::ResnetTiny, Stem::Strided, 8, 3, MLP);
+                let images = wave(&[16, 3, 20, 20], 0.013, 0.3, 1.0);
+                let grads = loss(&net, &images, Mode::Train).backward().unwrap();
+                let gradients = net.params().parameters().map(|(_, var)| values(grads.get(var.as_tensor()).unwrap()).unwrap());
+                let buffers = net.params().iter().filter(|&(_, role, _)| role == Role::Buffer);
+                gradients.chain(buffers.map(|(_, _, var)| values(var).unwrap())).collect()
+            })
+        };
+        assert_eq!(step(1), step(3));
+    }
+}

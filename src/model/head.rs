@@ -4,9 +4,9 @@ use candle_core::Tensor;
 
 use super::error::Result;
 use super::init::Init;
-use super::ops::{l2_normalize, relu};
 use super::params::Builder;
 use crate::artifact::encoder::{Projection, ProjectionKind};
+use crate::kernel::{l2_normalize, relu};
 
 /// Weights times input plus bias.
 #[derive(Clone, Debug)]

@@ -12,10 +12,14 @@ pub mod error;
 mod head;
 pub mod init;
 mod norm;
-mod ops;
 pub mod params;
 mod resnet;
+<<<<<<< ours
 pub mod settings;
+=======
+#[cfg(test)]
+pub(crate) mod testing;
+>>>>>>> theirs
 
 pub use classifier::{ClassifierNet, HeadChoice};
 pub use encoder::{EncoderNet, architecture};

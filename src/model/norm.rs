@@ -4,8 +4,8 @@ use candle_core::{Tensor, Var};
 
 use super::error::{ModelError, Result};
 use super::init::Init;
-use super::ops::{After, batch_norm, batch_norm_eval};
 use super::params::Builder;
+use crate::kernel::{After, batch_norm, batch_norm_eval};
 
 /// Whose statistics batch norm uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,4 +70,60 @@ fn blend(running: &Var, batch: &Tensor, scale: f64) -> Result<()> {
     let kept = (running.as_detached_tensor() * (1.0 - MOMENTUM))?;
     running.set(&(kept + (batch * (MOMENTUM * scale))?)?)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{DType, Device};
+    use serde_json::Value;
+
+    use super::super::params::{Params, values};
+    use super::*;
+    use crate::base::seed::Seed;
+    use crate::model::testing::{assert_near, numbers, wave};
+
+    fn golden() -> Value {
+        serde_json::from_str(include_str!("../../tests/golden/model/batch_norm.json")).unwrap()
+    }
+
+    fn norm() -> (BatchNorm, Params) {
+        let mut builder = Builder::fresh(Seed::new(0), &Device::Cpu);
+        let norm = builder.within("bn", |b| BatchNorm::build(b, "x", 3)).unwrap();
+        let params = builder.finish().unwrap();
+        let set = |name: &str, values: Tensor| params.get(&format!("bn.x.{name}")).unwrap().set(&values).unwrap();
+        set("weight", wave(&[3], 0.9, 1.0, 1.0));
+        set("bias", wave(&[3], 1.3, 0.2, 1.0));
+        set("running_mean", wave(&[3], 0.4, 0.5, 1.0));
+        set("running_var", (wave(&[3], 0.8, 0.0, 0.5) + 1.0).unwrap());
+        (norm, params)
+    }
+
+    #[test]
+    fn a_train_step_and_an_eval_after_it_are_those_of_pytorch() {
+        let (norm, params) = norm();
+        let x = Var::from_tensor(&(wave(&[2, 3, 2, 2], 1.7, 0.3, 2.0) + 0.5).unwrap()).unwrap();
+        let y = norm.forward(x.as_tensor(), Mode::Train, After::Nothing).unwrap();
+        let grads = (&y * wave(&[2, 3, 2, 2], 0.6, 0.1, 1.0)).unwrap().sum_all().unwrap().backward().unwrap();
+        let golden = golden();
+        let near = |what: &str, found: &Tensor| {
+            assert_near(what, &values(found).unwrap(), &numbers(&golden["train"][what]), 2e-6);
+        };
+        near("output", &y);
+        near("running_mean", params.get("bn.x.running_mean").unwrap());
+        near("running_var", params.get("bn.x.running_var").unwrap());
+        near("gradient_input", grads.get(x.as_tensor()).unwrap());
+        near("gradient_weight", grads.get(params.get("bn.x.weight").unwrap().as_tensor()).unwrap());
+        near("gradient_bias", grads.get(params.get("bn.x.bias").unwrap().as_tensor()).unwrap());
+        let y = norm.forward(x.as_tensor(), Mode::Eval, After::Nothing).unwrap();
+        assert_near("eval", &values(&y).unwrap(), &numbers(&golden["eval"]["output"]), 2e-6);
+        near("running_mean", params.get("bn.x.running_mean").unwrap());
+    }
+
+    #[test]
+    fn a_single_value_per_channel_has_no_statistics() {
+        let (norm, _) = norm();
+        let x = Tensor::zeros((1, 3, 1, 1), DType::F32, &Device::Cpu).unwrap();
+        assert!(matches!(norm.forward(&x, Mode::Train, After::Nothing), Err(ModelError::Input { .. })));
+        assert!(norm.forward(&x, Mode::Eval, After::Nothing).is_ok());
+    }
 }

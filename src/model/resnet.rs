@@ -18,9 +18,9 @@ use candle_core::Tensor;
 use super::error::Result;
 use super::init::Init;
 use super::norm::{BatchNorm, Mode};
-use super::ops::{After, conv2d, global_avg_pool, max_pool2d};
 use super::params::Builder;
 use crate::artifact::encoder::Stem;
+use crate::kernel::{After, conv2d, global_avg_pool, max_pool2d};
 
 /// The layers of a residual network.
 #[derive(Clone, Copy, Debug)]

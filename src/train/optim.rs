@@ -218,10 +218,15 @@ impl Optimization {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};
+    use serde_json::Value;
 
     use super::super::sweep::PIECE;
     use super::*;
+    use crate::artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
     use crate::base::seed::Seed;
+    use crate::model::params::values;
+    use crate::model::testing::{assert_near, fill, numbers, wave};
+    use crate::model::{EncoderNet, Mode, architecture};
 
     fn one(values: &[f64]) -> (Params, Var) {
         let var = Var::new(values, &Device::Cpu).unwrap();
@@ -247,7 +252,7 @@ mod tests {
         visited
     }
 
-    fn assert_near(found: &[Vec<f64>], wanted: &[[f64; 2]]) {
+    fn assert_walked(found: &[Vec<f64>], wanted: &[[f64; 2]]) {
         for (found, wanted) in found.iter().flatten().zip(wanted.iter().flatten()) {
             assert!((found - wanted).abs() < 1e-14, "{found} is not {wanted}");
         }
@@ -258,7 +263,7 @@ mod tests {
     #[test]
     fn sgd_with_momentum_and_decay_walks_as_in_pytorch() {
         let wanted = [[0.79996, -1.89992], [0.4198920016, -1.6097720032], [-0.122185992640064, -1.048574415199872]];
-        assert_near(&trajectory(&Optimizer::sgd(0.9, 1e-4), 0.4), &wanted);
+        assert_walked(&trajectory(&Optimizer::sgd(0.9, 1e-4), 0.4), &wanted);
     }
 
     #[test]
@@ -268,7 +273,7 @@ mod tests {
             [0.9998000000040513, -1.9998034775406297],
             [0.9997000000061897, -1.9997076732378725],
         ];
-        assert_near(&trajectory(&Optimizer::adam(1e-4), 1e-4), &wanted);
+        assert_walked(&trajectory(&Optimizer::adam(1e-4), 1e-4), &wanted);
     }
 
     #[test]
@@ -383,5 +388,46 @@ mod tests {
         params.push("p", Role::Parameter, var.clone()).unwrap();
         let mut optimizer = Optimizer::sgd(0.9, 0.0).over(&params).unwrap();
         assert!(optimizer.descend(&var.sum_all().unwrap(), 0.1).is_err());
+    }
+
+    #[test]
+    fn a_whole_network_walks_as_in_pytorch() {
+        let golden: Value = serde_json::from_str(include_str!("../../tests/golden/model/trajectory.json")).unwrap();
+        let weight_decay = 1e-3;
+        for (name, settings, rate) in [
+            ("sgd_nesterov", Optimizer::Sgd { momentum: 0.9, nesterov: true, weight_decay }, 0.002),
+            ("sgd", Optimizer::sgd(0.9, weight_decay), 0.002),
+            ("adam", Optimizer::adam(weight_decay), 1e-3),
+        ] {
+            let golden = &golden[name];
+            let projection = Some(Projection { kind: ProjectionKind::Mlp, dim: 5 });
+            let shape = architecture(Backbone::ResnetTiny, Stem::Cifar, 4, 1, 8, projection).unwrap();
+            let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap();
+            fill(net.params());
+            let output =
+                |step: f64, mode| net.project(&net.features(&wave(&[4, 1, 8, 8], step, 0.0, 1.0), mode).unwrap()).unwrap();
+            let mut optimizer = settings.over(net.params()).unwrap();
+            let losses: Vec<f32> = (0..6)
+                .map(|s| {
+                    let output = output(0.05 + 0.01 * f64::from(s), Mode::Train);
+                    let loss = (output * wave(&[4, 5], 1.1, 0.4, 1.0)).unwrap().sum_all().unwrap();
+                    optimizer.descend(&loss, rate).unwrap();
+                    loss.to_scalar::<f32>().unwrap()
+                })
+                .collect();
+            assert_near(name, &losses, &numbers(&golden["losses"]), 1e-4);
+            let names: Vec<&str> = golden["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+            assert_eq!(net.params().iter().map(|(name, ..)| name).collect::<Vec<_>>(), names, "state-dict order");
+            let (sums, squares): (Vec<f32>, Vec<f32>) = net
+                .params()
+                .iter()
+                .map(|(_, _, var)| values(var).unwrap())
+                .map(|values| (values.iter().sum::<f32>(), values.iter().map(|v| v * v).sum::<f32>()))
+                .unzip();
+            assert_near(name, &sums, &numbers(&golden["sums"]), 2e-4);
+            assert_near(name, &squares, &numbers(&golden["squares"]), 2e-4);
+            let row = values(&output(0.05, Mode::Eval).get(1).unwrap()).unwrap();
+            assert_near(name, &row, &numbers(&golden["eval_row_1"]), 2e-4);
+        }
     }
 }

@@ -103,7 +103,7 @@ bn.eval()
 write("batch_norm.json", {"train": train, "eval": {"output": bn(x).flatten().tolist()}})
 
 # -- a few steps of a whole network
-SHAPE, WIDTH, DIM, STEPS, RATE = [4, 1, 8, 8], 4, 5, 6, 0.1
+SHAPE, WIDTH, DIM, STEPS, RATE = [4, 1, 8, 8], 4, 5, 6, 0.002
 
 
 def walk(make):
@@ -130,5 +130,5 @@ def walk(make):
 write("trajectory.json", {
     "sgd_nesterov": walk(lambda p: torch.optim.SGD(p, RATE, momentum=0.9, nesterov=True, weight_decay=1e-3)),
     "sgd": walk(lambda p: torch.optim.SGD(p, RATE, momentum=0.9, weight_decay=1e-3)),
-    "adam": walk(lambda p: torch.optim.Adam(p, 1e-2, weight_decay=1e-3)),
+    "adam": walk(lambda p: torch.optim.Adam(p, 1e-3, weight_decay=1e-3)),
 })
