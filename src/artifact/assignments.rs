@@ -148,3 +148,44 @@ impl AssignmentTable {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::testing::stored;
+
+    fn table() -> AssignmentTable {
+        AssignmentTable {
+            ids: vec!["a".into(), "b".into(), "c".into()],
+            clusters: 3,
+            cluster: vec![0, 2, -1],
+            confidence: vec![1.0, 0.5, 0.25],
+            entropy: vec![0.0, 0.7, 1.0],
+            second_cluster: vec![1, 0, -1],
+        }
+    }
+
+    #[test]
+    fn assignments_come_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(AssignmentTable::load(&stored(&table().save(dir.path()).unwrap())).unwrap(), table());
+        assert_eq!(table().sizes(), [1, 0, 1]);
+    }
+
+    #[test]
+    fn what_is_no_cluster_or_probability_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let refuse = |change: fn(&mut AssignmentTable)| {
+            let mut table = table();
+            change(&mut table);
+            table.save(dir.path()).unwrap_err().to_string()
+        };
+        assert!(refuse(|t| t.cluster[1] = 3).contains("a cluster from 0 to 2"));
+        assert!(refuse(|t| t.second_cluster[2] = -2).contains("`second_cluster`"));
+        assert!(refuse(|t| t.confidence[0] = 1.5).contains("a probability"));
+        assert!(refuse(|t| t.entropy[0] = -0.5).contains("nats"));
+        assert!(refuse(|t| t.entropy[0] = f32::NAN).contains("`NaN`"));
+        assert!(refuse(|t| t.clusters = 0).contains("0 clusters"));
+        assert!(refuse(|t| t.entropy.clear()).contains("0 values where 3"));
+    }
+}

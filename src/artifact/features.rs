@@ -172,3 +172,77 @@ impl FeaturesWriter {
         Ok(Draft::new(vec![DraftFile { name: FILE, path: self.path, logical: Some(digest) }]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::testing::{refused, stored};
+
+    fn table() -> FeatureTable {
+        FeatureTable {
+            ids: vec!["a".into(), "b".into(), "c".into()],
+            dim: 2,
+            values: vec![0.6, 0.8, -1.0, 0.0, 0.0, 0.0],
+            normalized: true,
+            encoder: "pixels".into(),
+        }
+    }
+
+    #[test]
+    fn features_come_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = FeatureTable { ids: vec!["a".into()], values: vec![5.0, 7.0], normalized: false, ..table() };
+        for table in [table(), one] {
+            assert_eq!(FeatureTable::load(&stored(&table.save(dir.path()).unwrap())).unwrap(), table);
+        }
+        assert_eq!(table().row(1), [-1.0, 0.0]);
+    }
+
+    #[test]
+    fn streaming_says_the_same_as_saving() {
+        let dir = tempfile::tempdir().unwrap();
+        let table = table();
+        let saved = table.save(dir.path()).unwrap().files[0].logical;
+        let mut writer = FeaturesWriter::create(dir.path(), 2, true, "pixels").unwrap();
+        writer.push(&table.ids[..1], &table.values[..2]).unwrap();
+        writer.push(&table.ids[1..], &table.values[2..]).unwrap();
+        assert_eq!(writer.finish().unwrap().files[0].logical, saved);
+    }
+
+    #[test]
+    fn what_is_no_feature_is_refused_with_its_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let refuse = |change: fn(&mut FeatureTable)| {
+            let mut table = table();
+            change(&mut table);
+            table.save(dir.path()).unwrap_err().to_string()
+        };
+        assert!(refuse(|t| t.values[3] = f32::NAN).contains("`NaN` in row 1"));
+        assert!(refuse(|t| t.values[0] = 3.0).contains("length 1"));
+        assert!(refuse(|t| t.values.truncate(5)).contains("5 values where 6"));
+        assert!(refuse(|t| t.ids[2] = "a".into()).contains("`a` twice, in rows 0 and 2"));
+        assert!(refuse(|t| t.dim = 0).contains("dimension 0"));
+        assert!(refuse(|t| (t.ids, t.values) = (vec![], vec![])).contains("holds no features"));
+        let mut writer = FeaturesWriter::create(dir.path(), 1, false, "pixels").unwrap();
+        writer.push(&["a".into()], &[1.0]).unwrap();
+        assert!(writer.push(&["b".into()], &[f32::INFINITY]).unwrap_err().to_string().contains("row 1"));
+    }
+
+    #[test]
+    fn tables_written_by_others_are_not_believed() {
+        let meta = || Meta::new(Features::KIND).with("normalized", false).with("encoder", "pixels");
+        let text = |ids: &[&str]| ("id", Column::Text(ids.iter().map(|id| (*id).to_owned()).collect()));
+        let vectors = |values: &[f32]| ("embedding", Column::Vectors { width: 1, values: values.to_vec() });
+        let refuse = |meta, columns| refused(FeatureTable::load, meta, columns);
+        let rows = |rows: &[u32]| ("row", Column::U32(rows.to_vec()));
+        assert!(refuse(meta(), vec![text(&["a"]), rows(&[0])]).contains("no column `embedding`"));
+        assert!(refuse(meta(), vec![text(&["a"]), rows(&[1]), vectors(&[1.0])]).contains("column `row`"));
+        assert!(refuse(meta(), vec![text(&["a", "a"]), rows(&[0, 1]), vectors(&[1.0, 2.0])]).contains("twice"));
+        assert!(refuse(meta(), vec![text(&["a"]), rows(&[0]), vectors(&[f32::NAN])]).contains("`NaN`"));
+        assert!(refuse(meta(), vec![text(&[]), rows(&[]), vectors(&[])]).contains("holds no features"));
+        let numbers = ("embedding", Column::F32(vec![1.0]));
+        assert!(refuse(meta(), vec![text(&["a"]), rows(&[0]), numbers]).contains("is float32; fixed-size lists"));
+        let bare = Meta::new(Features::KIND);
+        assert!(refuse(bare, vec![text(&["a"]), rows(&[0]), vectors(&[1.0])]).contains("metadata field `normalized`"));
+    }
+}

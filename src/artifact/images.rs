@@ -366,9 +366,8 @@ impl ImageSet {
             Backing::Decoded(pictures) => Ok(Cow::Borrowed(&pictures[row])),
             Backing::Files(files) => self.decode(row, &files[row]).map(Cow::Owned),
             Backing::Table(reader) => {
-                let entry = entries_of(reader.read_rows(row, 1, &["image"])?).pop();
-                let Some(entry) = entry else { unreachable!("the reader yields as many rows as it was asked for") };
-                self.decode(row, &entry).map(Cow::Owned)
+                let (bytes, path) = reader.picture("image", row)?;
+                self.decode(row, &Entry { bytes, path }).map(Cow::Owned)
             }
         }
     }
@@ -405,9 +404,8 @@ impl ImageSet {
     }
 
     fn file_from(&self, reader: &TableReader, row: usize) -> Result<Vec<u8>> {
-        let Some(entry) = entries_of(reader.read_rows(row, 1, &["image"])?).pop() else {
-            unreachable!("the reader yields as many rows as it was asked for")
-        };
+        let (bytes, path) = reader.picture("image", row)?;
+        let entry = Entry { bytes, path };
         Ok(self.bytes(row, &entry)?.into_owned())
     }
 
@@ -453,4 +451,137 @@ fn entries_of(columns: Vec<Column>) -> Vec<Entry> {
         unreachable!("a reader yields the kinds it was asked for")
     };
     bytes.into_iter().zip(paths).map(|(bytes, path)| Entry { bytes, path }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::testing::{refused, stored};
+
+    fn raw(i: usize) -> Pixels {
+        Pixels::new(4, 3, 1, (0..12).map(|j| (i * 7 + j) as u8).collect())
+    }
+
+    fn file(i: usize) -> (Pixels, Vec<u8>) {
+        let pixels = Pixels::new(2, 2 + i, 3, (0..6 * (2 + i)).map(|j| (i * 50 + j) as u8).collect());
+        let bytes = codec::encode_png("x", &pixels).unwrap();
+        (pixels, bytes)
+    }
+
+    fn save(dir: &Path, info: &ImagesInfo, pictures: Vec<Picture>) -> (Draft<Images>, Vec<String>) {
+        let mut writer = ImagesWriter::create(dir, info).unwrap();
+        pictures.into_iter().for_each(|picture| writer.push(picture).unwrap());
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn arrays_come_back_as_they_were_within_any_budget() {
+        let dir = tempfile::tempdir().unwrap();
+        let (draft, ids) = save(dir.path(), &ImagesInfo::new("test"), (0..3000).map(|i| Picture::Raw(raw(i))).collect());
+        for (budget, decoded) in [(BUDGET, true), (3000 * 12, true), (3000 * 12 - 1, false), (0, false)] {
+            let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
+            assert_eq!((set.len(), set.channels(), set.fixed_size()), (3000, 1, Some((4, 3))));
+            assert_eq!((set.ids(), set.is_decoded()), (&ids[..], decoded));
+            for row in [0, 1, 1023, 1024, 2999] {
+                assert_eq!(*set.get(row).unwrap(), raw(row), "row {row}, budget {budget}");
+            }
+            let many = set.get_many(&[2999, 5, 5]).unwrap();
+            assert_eq!(many.iter().map(|p| p.data[0]).collect::<Vec<_>>(), [raw(2999), raw(5), raw(5)].map(|p| p.data[0]));
+            assert_eq!(codec::decode("x", &set.file(7).unwrap(), 1).unwrap(), raw(7));
+        }
+    }
+
+    #[test]
+    fn encoded_pictures_are_kept_in_memory_where_decoded_ones_do_not_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let flat = || Picture::Raw(Pixels::new(500, 500, 1, vec![9; 250_000]));
+        let (draft, _) = save(dir.path(), &ImagesInfo::new("test"), (0..4).map(|_| flat()).collect());
+        let set = ImageSet::open_within(&stored(&draft), 100_000).unwrap();
+        assert!(matches!(set.backing, Backing::Files(_)), "a megabyte of gray is some kilobytes of PNG");
+        assert_eq!(set.get(3).unwrap().data, [9; 250_000]);
+    }
+
+    #[test]
+    fn equal_pictures_have_names_of_their_own_and_order_does_not_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let ids = |order: [usize; 3]| {
+            save(dir.path(), &ImagesInfo::new("test"), order.iter().map(|i| Picture::Raw(raw(*i))).collect()).1
+        };
+        let (a, b) = (ids([0, 1, 0]), ids([1, 0, 0]));
+        assert_eq!(a[2], format!("{}-1", a[0]));
+        assert_eq!((&a[0], &a[1], &a[2]), (&b[1], &b[0], &b[2]));
+    }
+
+    #[test]
+    fn files_keep_their_bytes_and_one_in_color_makes_a_set_of_color() {
+        let dir = tempfile::tempdir().unwrap();
+        let picture = |i| Picture::File { bytes: file(i).1, path: format!("cats/{i}.png") };
+        let gray = codec::encode_png("x", &raw(0)).unwrap();
+        let gray = Picture::File { bytes: gray, path: "gray.png".into() };
+        let (draft, _) = save(dir.path(), &ImagesInfo::new("test"), vec![gray, picture(1), picture(2)]);
+        let set = ImageSet::open(&stored(&draft)).unwrap();
+        assert_eq!((set.channels(), set.fixed_size(), set.size(1)), (3, None, (2, 3)));
+        assert_eq!(set.file(2).unwrap(), file(2).1);
+        assert_eq!(*set.get(2).unwrap(), file(2).0);
+        assert_eq!(set.get(0).unwrap().data[..4], [0, 0, 0, 1], "gray is repeated");
+        assert_eq!(set.id(1), Ids::default().next(&file(1).1));
+    }
+
+    #[test]
+    fn the_digest_is_of_pictures_and_not_of_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let digest = |source: &str, folder: &str| {
+            let picture = Picture::File { bytes: file(1).1, path: format!("{folder}/1.png") };
+            save(dir.path(), &ImagesInfo::new(source), vec![picture]).0.files[0].logical
+        };
+        assert_eq!(digest("here", "cats"), digest("there", "dogs"));
+    }
+
+    #[test]
+    fn files_left_outside_are_opened_there_and_must_not_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outside.png");
+        fs::write_atomic(&path, &file(1).1).unwrap();
+        let info = ImagesInfo { pack: false, ..ImagesInfo::new("test") };
+        let picture = Picture::File { bytes: file(1).1, path: shown(&path) };
+        let (draft, _) = save(dir.path(), &info, vec![picture]);
+        for budget in [0, BUDGET] {
+            let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
+            assert_eq!(*set.get(0).unwrap(), file(1).0);
+        }
+        fs::write_atomic(&path, &file(2).1).unwrap();
+        assert!(matches!(ImageSet::open(&stored(&draft)).unwrap_err(), ArtifactError::ChangedPicture { .. }));
+        fs::remove(&path).unwrap();
+        assert!(matches!(ImageSet::open(&stored(&draft)).unwrap_err(), ArtifactError::File(_)));
+    }
+
+    #[test]
+    fn no_pictures_and_broken_ones_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = || ImagesWriter::create(dir.path(), &ImagesInfo::new("test")).unwrap();
+        assert!(matches!(writer().finish().unwrap_err(), ArtifactError::Empty { what: "images", .. }));
+        let mut broken = writer();
+        broken.push(Picture::File { bytes: b"no picture".to_vec(), path: "cats/1.png".into() }).unwrap();
+        assert!(broken.finish().unwrap_err().to_string().contains("`cats/1.png`"));
+    }
+
+    #[test]
+    fn tables_written_by_others_are_not_believed() {
+        let meta = |channels: usize| Meta::new(Images::KIND).with("channels", channels);
+        let columns = |bytes: Vec<u8>, width: u32| {
+            vec![
+                ("id", Column::Text(vec!["a".into()])),
+                ("row", Column::U32(vec![0])),
+                ("image", Column::Images { bytes: vec![bytes], paths: vec![String::new()] }),
+                ("width", Column::U32(vec![width])),
+                ("height", Column::U32(vec![3])),
+            ]
+        };
+        let refuse = |meta, columns| refused(ImageSet::open, meta, columns);
+        assert!(refuse(meta(2), columns(file(1).1, 2)).contains("`channels` is 2"));
+        assert!(refuse(meta(3), columns(file(1).1, 0)).contains("column `width`"));
+        assert!(refuse(meta(3), columns(file(1).1, 9)).contains("says 9 × 3"));
+        assert!(refuse(meta(3), columns(vec![], 2)).contains("column `image`"));
+        assert!(refuse(meta(3), columns(b"GIF89a".to_vec(), 2)).contains("`a`"));
+    }
 }

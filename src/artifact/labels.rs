@@ -115,3 +115,35 @@ pub(super) fn hugging_face(features: &[(&str, serde_json::Value)]) -> String {
     }
     serde_json::json!({ "info": { "features": all } }).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::testing::stored;
+
+    fn table() -> LabelTable {
+        let names = ["cat", "dog"].map(String::from).to_vec();
+        LabelTable { ids: vec!["a".into(), "b".into(), "c".into()], labels: vec![1, -1, 0], names }
+    }
+
+    #[test]
+    fn labels_come_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let unnamed = LabelTable { names: vec![], labels: vec![7, 0, -1], ..table() };
+        for table in [table(), unnamed.clone()] {
+            assert_eq!(LabelTable::load(&stored(&table.save(dir.path()).unwrap())).unwrap(), table);
+        }
+        assert_eq!((table().classes(), unnamed.classes()), (2, 8));
+    }
+
+    #[test]
+    fn classes_without_a_name_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        for label in [2, -2] {
+            let text = LabelTable { labels: vec![0, label, 1], ..table() }.save(dir.path()).unwrap_err().to_string();
+            assert!(text.contains(&format!("`{label}` in row 1")), "{text}");
+        }
+        let short = LabelTable { labels: vec![0], ..table() };
+        assert!(short.save(dir.path()).unwrap_err().to_string().contains("1 values where 3"));
+    }
+}

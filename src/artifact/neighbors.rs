@@ -152,3 +152,49 @@ impl NeighborTable {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::testing::stored;
+
+    fn table() -> NeighborTable {
+        NeighborTable {
+            ids: vec!["a".into(), "b".into(), "c".into()],
+            k: 2,
+            index: vec![1, 2, 2, 0, 0, 1],
+            similarity: vec![0.9, 0.5, 0.8, 0.8, 0.5, -0.25],
+            metric: "cosine".into(),
+            exact: true,
+            recall: None,
+        }
+    }
+
+    #[test]
+    fn neighbors_come_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let approximate = NeighborTable { exact: false, recall: Some(0.98), ..table() };
+        for table in [table(), approximate] {
+            assert_eq!(NeighborTable::load(&stored(&table.save(dir.path()).unwrap())).unwrap(), table);
+        }
+        assert_eq!((table().of(1), table().similarities_of(0)), (&[2, 0][..], &[0.9, 0.5][..]));
+    }
+
+    #[test]
+    fn what_is_no_neighbor_is_refused_with_its_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let refuse = |change: fn(&mut NeighborTable)| {
+            let mut table = table();
+            change(&mut table);
+            table.save(dir.path()).unwrap_err().to_string()
+        };
+        assert!(refuse(|t| t.index[3] = 3).contains("`3` in row 1; a row below 3"));
+        assert!(refuse(|t| t.index[3] = 1).contains("another image than itself"));
+        assert!(refuse(|t| t.index[0] = 2).contains("at most once"));
+        assert!(refuse(|t| t.similarity[1] = 0.95).contains("at most `0.9`"));
+        assert!(refuse(|t| t.similarity[1] = f32::NAN).contains("`NaN`"));
+        assert!(refuse(|t| t.similarity.truncate(4)).contains("`similarity`"));
+        assert!(refuse(|t| t.k = 3).contains("3 images cannot have 3 neighbors"));
+        assert!(refuse(|t| t.k = 0).contains("0 neighbors"));
+    }
+}

@@ -12,6 +12,9 @@ mod guard;
 pub mod read;
 pub mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use column::{Column, ColumnKind};
 pub use read::TableReader;
 pub use write::TableWriter;

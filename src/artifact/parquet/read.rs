@@ -3,16 +3,16 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
-    RowSelector,
+    RowSelectionPolicy, RowSelector,
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 
-use super::column::{Column, ColumnKind, Unfit};
+use super::column::{Column, ColumnKind, Unfit, blobs, texts};
 use super::guard::guarded;
 use super::write::CHUNK_ROWS;
 use crate::artifact::error::{ArtifactError, Result, shown};
@@ -166,14 +166,62 @@ impl TableReader {
         self.gather(batches, columns, self.group_rows(group))
     }
 
-    /// Some columns of a few rows that follow each other; only the pages they lie in are read.
+    /// One picture, as its file's bytes, or nothing, and then its path. Only the pages it lies in are read.
     ///
     /// # Errors
-    /// If a column is missing or the file is damaged.
-    pub fn read_rows(&self, start: usize, count: usize, columns: &[&str]) -> Result<Vec<Column>> {
-        let selection = RowSelection::from(vec![RowSelector::skip(start), RowSelector::select(count)]);
-        let batches = self.start(columns, |builder| builder.with_row_selection(selection))?;
-        self.gather(batches, columns, count)
+    /// If the column holds no pictures, there is no such row, or the file is damaged.
+    pub fn picture(&self, column: &str, row: usize) -> Result<(Vec<u8>, String)> {
+        self.require(&[(column, ColumnKind::Images)])?;
+        let bytes = blobs(&self.cell(column, "bytes", row)?).and_then(|mut found| found.pop()).unwrap_or_default();
+        if !bytes.is_empty() {
+            return Ok((bytes, String::new()));
+        }
+        let path = texts(&self.cell(column, "path", row)?).and_then(|mut found| found.pop()).unwrap_or_default();
+        Ok((bytes, path))
+    }
+
+    /// One value of a child of a struct, as an array of length 1.
+    ///
+    /// The decoder is made to skip whole pages only: inside a page it trusts the lengths it skips over, and a damaged one makes
+    /// it ask for more memory than there is, which no guard can catch.
+    fn cell(&self, column: &str, child: &str, row: usize) -> Result<ArrayRef> {
+        let missing =
+            || ArtifactError::Length { path: shown(&self.path), what: column.into(), found: self.rows, wanted: row + 1 };
+        let mut first = 0;
+        let group = (0..self.groups()).find(|group| {
+            let rows = self.group_rows(*group);
+            let here = row - first < rows;
+            first += if here { 0 } else { rows };
+            here
+        });
+        let (Some(group), Some(leaf)) = (group, self.leaf(column, child)) else { return Err(missing()) };
+        let row = row - first;
+        let pages = self.footer.metadata().page_index_for_row_group(group);
+        let starts =
+            pages.page_locations(leaf).into_iter().flatten().filter_map(|page| usize::try_from(page.first_row_index).ok());
+        let page = starts.filter(|start| *start <= row).max().unwrap_or(0);
+        let count = row - page + 1;
+        let file = fs::open(&self.path)?;
+        let mask = ProjectionMask::leaves(self.footer.parquet_schema(), [leaf]);
+        let batch = guarded(&self.path, || {
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
+                .with_projection(mask)
+                .with_row_groups(vec![group])
+                .with_row_selection_policy(RowSelectionPolicy::Selectors)
+                .with_row_selection(RowSelection::from(vec![RowSelector::skip(page), RowSelector::select(count)]))
+                .with_batch_size(count)
+                .build()?
+                .next()
+                .transpose()
+                .map_err(ParquetError::from)
+        })?;
+        let parts = batch.filter(|batch| batch.num_rows() == count).and_then(|batch| batch.column_by_name(column).cloned());
+        let cell = parts.as_ref().and_then(|parts| parts.as_struct_opt()).and_then(|parts| parts.column_by_name(child));
+        Ok(cell.ok_or_else(missing)?.slice(count - 1, 1))
+    }
+
+    fn leaf(&self, column: &str, child: &str) -> Option<usize> {
+        self.footer.parquet_schema().columns().iter().position(|leaf| leaf.path().parts() == [column, child])
     }
 
     /// Some columns, in batches of a few thousand rows.
