@@ -184,8 +184,9 @@ impl Images {
                 return Err(stream.malformed(offset, field, expected, found.to_string()));
             }
         }
-        if let Some(count) = count.filter(|&count| count != images) {
-            return Err(stream.malformed(4, "the number of images", count.to_string(), images.to_string()));
+        if images == 0 || count.is_some_and(|count| count != images) {
+            let expected = count.map_or("1 or more".to_owned(), |count| count.to_string());
+            return Err(stream.malformed(4, "the number of images", expected, images.to_string()));
         }
         stream.promise(16 + u128::from(images) * u128::from(height) * u128::from(width))?;
         // Both sides are at most MAX_SIDE.
@@ -441,7 +442,8 @@ mod tests {
 
     #[test]
     fn faults_name_file_byte_expected_and_found() {
-        let cases: [(Vec<u8>, &str); 9] = [
+        let cases: [(Vec<u8>, &str); 10] = [
+            (header(&[0, 1, 1]), "`images-idx3-ubyte`, byte 4: the number of images should be 1 or more, found 0"),
             (vec![], "`images-idx3-ubyte` ends after 0 bytes, its header promises 16"),
             (header(&[1, 1]), "`images-idx3-ubyte`, byte 0: the magic number should be 00 00 08 03, found 00 00 08 02"),
             (
@@ -574,7 +576,8 @@ mod tests {
             let mut bytes = with(&sizes, data);
             bytes.truncate(cut);
             let promised = sizes.iter().map(|&size| u128::from(size)).product::<u128>() + 16;
-            let sound = bytes.len() as u128 == promised && sizes[1] > 0 && sizes[2] > 0;
+            let side = 1..=MAX_SIDE as u32;
+            let sound = bytes.len() as u128 == promised && sizes[0] > 0 && side.contains(&sizes[1]) && side.contains(&sizes[2]);
             if packed {
                 bytes = gzip(&bytes);
             }

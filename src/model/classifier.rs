@@ -7,14 +7,10 @@ use super::error::{ModelError, Result};
 use super::head::Linear;
 use super::init::Init;
 use super::norm::Mode;
-<<<<<<< ours
-use super::ops::{l2_normalize, relu};
-=======
->>>>>>> theirs
 use super::params::{Builder, Params};
 use crate::artifact::encoder::{ClassifierCard, EncoderCard, HeadKind, Normalization, Tensors, Weights};
 use crate::base::seed::Seed;
-use crate::kernel::l2_normalize;
+use crate::kernel::{l2_normalize, relu};
 
 /// The most clusters that are believed.
 const MOST: usize = 1 << 20;

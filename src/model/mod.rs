@@ -14,12 +14,9 @@ pub mod init;
 mod norm;
 pub mod params;
 mod resnet;
-<<<<<<< ours
 pub mod settings;
-=======
 #[cfg(test)]
 pub(crate) mod testing;
->>>>>>> theirs
 
 pub use classifier::{ClassifierNet, HeadChoice};
 pub use encoder::{EncoderNet, architecture};

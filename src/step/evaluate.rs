@@ -112,7 +112,8 @@ fn baseline(classifier: &Classifier, images: &ImageSet, cx: &Context<'_>) -> Res
     let net = ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device)?;
     let encoder = net.encoder().without_projection()?;
     let mut features = infer::features(&encoder, Layer::Backbone, &feed, |_| cx.check())?;
-    cosine::normalize_rows(&mut features, encoder.dim());
+    // Rows that are all 0 stay where they are.
+    let _ = cosine::normalize_rows(&mut features, encoder.dim());
     let clusters = classifier.card.clusters.min(images.len());
     let fit = KMeans::new(clusters).fit(&features, encoder.dim(), &Gemm, Seed::new(0).branch("evaluate"));
     let net = ClassifierNet::from_centroids(&encoder, &fit.centers, true, &cx.device)?;

@@ -131,7 +131,8 @@ impl Stage for KnnEval {
 /// Features of unit length, as cosine similarity wants them.
 fn unit(mut table: FeatureTable) -> FeatureTable {
     if !table.normalized {
-        cosine::normalize_rows(&mut table.values, table.dim);
+        // Rows that are all 0 are refused by the search.
+        let _ = cosine::normalize_rows(&mut table.values, table.dim);
     }
     table
 }
