@@ -8,6 +8,8 @@
 
 pub mod column;
 mod guard;
+pub mod inspect;
+pub mod pictures;
 
 pub mod read;
 pub mod write;

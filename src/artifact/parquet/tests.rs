@@ -32,7 +32,7 @@ const SCHEMA: [(&str, ColumnKind); 9] = [
 const NAMES: [&str; 9] = ["id", "row", "i", "l", "f", "d", "v", "n", "image"];
 
 /// Some rows of every kind.
-fn rows(range: std::ops::Range<usize>) -> Vec<Column> {
+pub(super) fn rows(range: std::ops::Range<usize>) -> Vec<Column> {
     let number = |i: usize| (i as f32).sin();
     vec![
         Column::Text(range.clone().map(|i| format!("id{i:04}")).collect()),
@@ -50,7 +50,7 @@ fn rows(range: std::ops::Range<usize>) -> Vec<Column> {
     ]
 }
 
-fn write(path: &Path, batches: &[usize], meta: Meta) -> Digest {
+pub(super) fn write(path: &Path, batches: &[usize], meta: Meta) -> Digest {
     let mut writer = TableWriter::create(path, &SCHEMA, meta).unwrap();
     let mut start = 0;
     for count in batches {
@@ -60,7 +60,7 @@ fn write(path: &Path, batches: &[usize], meta: Meta) -> Digest {
     writer.finish().unwrap()
 }
 
-fn meta() -> Meta {
+pub(super) fn meta() -> Meta {
     Meta::new("thing").with("k", 3)
 }
 
@@ -159,7 +159,10 @@ fn the_format_is_pinned() {
     let dir = tempfile::tempdir().unwrap();
     let digest = write(&dir.path().join("t.parquet"), &[3], meta());
     assert_eq!(digest.hex(), "98939ea3ec35e8fe5273d3c193ae0f4363b8bc722e8cfd6eaba2252346b24b0b");
-    assert_eq!(write(&dir.path().join("t.parquet"), &[0], Meta::new("thing")).hex(), "06c8bbb21778ba06f685cbd7118ffce6e38917c13a744f9f0ef68d75ad16f805");
+    assert_eq!(
+        write(&dir.path().join("t.parquet"), &[0], Meta::new("thing")).hex(),
+        "06c8bbb21778ba06f685cbd7118ffce6e38917c13a744f9f0ef68d75ad16f805"
+    );
 }
 
 /// The table as another tool would write it again: other codec, other row groups.
@@ -294,6 +297,20 @@ fn read_damaged(name: &str, bytes: &[u8]) -> bool {
         let _ = reader.read_group(0, &["v"]);
     }
     read
+}
+
+/// A copy with one to three flipped bits.
+pub(super) fn flipped(seed: u64) -> (tempfile::TempDir, std::path::PathBuf) {
+    let mut rng = crate::base::seed::Seed::new(seed).rng();
+    let mut bytes = SMALL.1.clone();
+    for _ in 0..=rng.below(3) {
+        let place = rng.below(bytes.len());
+        bytes[place] ^= 1 << rng.below(8);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("flip.parquet");
+    fs::write_atomic(&path, &bytes).unwrap();
+    (dir, path)
 }
 
 #[test]
