@@ -22,6 +22,8 @@ pub mod scores;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@
 //! The bytes are kept steady too: rows are cut again by a fixed rule however they arrive, `created_by` is fixed, and nothing is
 //! compressed (embeddings and encoded pictures do not shrink, and an upgraded codec must not move a byte).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,8 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowWriter, encode_arrow_schema};
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
@@ -74,7 +75,9 @@ impl TableWriter {
         let arrow: SchemaRef = Arc::new(Schema::new(schema.iter().map(|(name, kind)| kind.field(name)).collect::<Vec<_>>()));
         fs::remove(path)?;
         let file = BufWriter::with_capacity(1 << 18, fs::create_new(path)?);
-        let writer = ArrowWriter::try_new(file, arrow.clone(), Some(properties(schema))).map_err(|e| encode(path, &e))?;
+        // Arrow's schema is added at the end: pyarrow finds our metadata only inside it.
+        let options = ArrowWriterOptions::new().with_properties(properties(schema)).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(file, arrow.clone(), options).map_err(|e| encode(path, &e))?;
         Ok(Self {
             path: path.to_owned(),
             schema: schema.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect(),
@@ -219,7 +222,10 @@ impl TableWriter {
         };
         let whole = json(&|| serde_json::to_string(&self.meta))?;
         let fields = json(&|| serde_json::to_string(&self.meta.fields))?;
-        self.writer.append_key_value_metadata(KeyValue::new("kinset".to_owned(), whole));
+        self.extra.push(("kinset".to_owned(), whole));
+        let schema = Schema::clone(&self.arrow).with_metadata(self.extra.iter().cloned().collect::<BTreeMap<_, _>>());
+        self.extra.push((ARROW_SCHEMA_META_KEY.to_owned(), encode_arrow_schema(&schema)));
+        self.extra.sort_unstable();
         for (key, value) in self.extra {
             self.writer.append_key_value_metadata(KeyValue::new(key, value));
         }

@@ -1,0 +1,111 @@
+//! One artifact of each kind, for this room and for `tests/interop.py`.
+
+use std::path::PathBuf;
+
+use super::assignments::{AssignmentTable, Assignments};
+use super::curve::Curve;
+use super::encoder::{Classifier, Encoder};
+use super::features::{FeatureTable, Features};
+use super::images::{ImageSet, Images, ImagesInfo, ImagesWriter, Picture};
+use super::labels::{LabelTable, Labels};
+use super::neighbors::{NeighborTable, Neighbors};
+use super::pixels::Pixels;
+use super::scores::Scores;
+use super::testing::stored;
+use super::{Artifact, codec};
+use crate::base::fs;
+
+const N: usize = 300;
+const D: usize = 8;
+const K: usize = 5;
+
+/// Where other tools look for the files, or a folder that goes away.
+fn folder() -> (Option<tempfile::TempDir>, PathBuf) {
+    match std::env::var_os("KINSET_INTEROP_DIR") {
+        Some(place) => (None, PathBuf::from(place)),
+        None => {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().to_owned();
+            (Some(dir), path)
+        }
+    }
+}
+
+/// Points on a circle: unit length, and neighbors are known in advance.
+fn features(ids: &[String]) -> FeatureTable {
+    let angle = |i: usize| i as f32 / N as f32 * std::f32::consts::TAU;
+    let values = (0..N).flat_map(|i| {
+        let mut vector = [0.0; D];
+        (vector[0], vector[1]) = (angle(i).cos(), angle(i).sin());
+        vector
+    });
+    FeatureTable { ids: ids.to_vec(), dim: D, values: values.collect(), normalized: true, encoder: "pixels".into() }
+}
+
+fn neighbors(features: &FeatureTable) -> NeighborTable {
+    let (mut index, mut similarity) = (Vec::new(), Vec::new());
+    for i in 0..N {
+        let dot = |j: usize| features.row(i).iter().zip(features.row(j)).map(|(a, b)| a * b).sum::<f32>();
+        let mut others: Vec<(f32, usize)> = (0..N).filter(|j| *j != i).map(|j| (dot(j), j)).collect();
+        others.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        index.extend(others[..K].iter().map(|(_, j)| *j as u32));
+        similarity.extend(others[..K].iter().map(|(s, _)| *s));
+    }
+    NeighborTable { ids: features.ids.clone(), k: K, index, similarity, metric: "cosine".into(), exact: true, recall: None }
+}
+
+#[test]
+fn one_of_each_kind_is_written_and_read() {
+    let (_guard, dir) = folder();
+    fs::create_folders(&dir).unwrap();
+    let mut writer = ImagesWriter::create(&dir, &ImagesInfo::new("interop")).unwrap();
+    for i in 0..N {
+        let pixels = Pixels::new(6, 4, 3, (0..72).map(|j| (i * 3 + j) as u8).collect());
+        let picture = if i % 2 == 0 {
+            Picture::Raw(pixels)
+        } else {
+            Picture::File { bytes: codec::encode_png("x", &pixels).unwrap(), path: format!("class/{i}.png") }
+        };
+        writer.push(picture).unwrap();
+    }
+    let (images, ids) = writer.finish().unwrap();
+    let set = ImageSet::open(&stored(&images)).unwrap();
+    assert_eq!((set.len(), set.fixed_size(), set.channels()), (N, Some((6, 4)), 3));
+
+    let features = features(&ids);
+    assert_eq!(FeatureTable::load(&stored(&features.save(&dir).unwrap())).unwrap(), features);
+    let neighbors = neighbors(&features);
+    assert_eq!(NeighborTable::load(&stored(&neighbors.save(&dir).unwrap())).unwrap(), neighbors);
+    let names = ["cat", "dog", "ship"].map(String::from).to_vec();
+    let labels = LabelTable { ids: ids.clone(), labels: (0..N).map(|i| (i % 3) as i32).collect(), names };
+    assert_eq!(LabelTable::load(&stored(&labels.save(&dir).unwrap())).unwrap(), labels);
+    let assignments = AssignmentTable {
+        ids,
+        clusters: 3,
+        cluster: (0..N).map(|i| (i % 3) as i32).collect(),
+        confidence: vec![0.75; N],
+        entropy: vec![0.5; N],
+        second_cluster: (0..N).map(|i| ((i + 1) % 3) as i32).collect(),
+    };
+    assert_eq!(AssignmentTable::load(&stored(&assignments.save(&dir).unwrap())).unwrap(), assignments);
+    let mut curve = Curve::default();
+    (0..10).for_each(|step| curve.push(step, "loss", 2.0 / f64::from(step + 1)));
+    assert_eq!(Curve::load(&stored(&curve.save(&dir).unwrap())).unwrap(), curve);
+}
+
+#[test]
+fn only_labels_and_scores_are_not_label_free() {
+    let kinds = [
+        (Images::KIND, Images::LABEL_FREE),
+        (Labels::KIND, Labels::LABEL_FREE),
+        (Encoder::KIND, Encoder::LABEL_FREE),
+        (Classifier::KIND, Classifier::LABEL_FREE),
+        (Features::KIND, Features::LABEL_FREE),
+        (Neighbors::KIND, Neighbors::LABEL_FREE),
+        (Assignments::KIND, Assignments::LABEL_FREE),
+        (Curve::KIND, Curve::LABEL_FREE),
+        (Scores::KIND, Scores::LABEL_FREE),
+    ];
+    let bound: Vec<&str> = kinds.iter().filter(|(_, free)| !free).map(|(kind, _)| *kind).collect();
+    assert_eq!(bound, ["labels", "scores"]);
+}
