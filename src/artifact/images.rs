@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::codec::{self, Header};
 use super::error::{ArtifactError, Result, shown};
-use super::meta::Meta;
+use super::meta::{Meta, hugging_face};
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
 use super::pixels::Pixels;
 use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
@@ -111,7 +111,7 @@ impl ImagesWriter {
         let mut table = TableWriter::create(&path, &schema, Meta::new(Images::KIND).about("source", info.source.as_str()))?;
         let number = serde_json::json!({ "dtype": "uint32", "_type": "Value" });
         let features = [("image", serde_json::json!({ "_type": "Image" })), ("width", number.clone()), ("height", number)];
-        table.add_metadata("huggingface", super::labels::hugging_face(&features));
+        table.add_metadata("huggingface", hugging_face(&features));
         Ok(Self {
             table,
             path,
@@ -470,7 +470,9 @@ mod tests {
 
     fn save(dir: &Path, info: &ImagesInfo, pictures: Vec<Picture>) -> (Draft<Images>, Vec<String>) {
         let mut writer = ImagesWriter::create(dir, info).unwrap();
-        pictures.into_iter().for_each(|picture| writer.push(picture).unwrap());
+        for picture in pictures {
+            writer.push(picture).unwrap();
+        }
         writer.finish().unwrap()
     }
 
@@ -498,7 +500,7 @@ mod tests {
         let (draft, _) = save(dir.path(), &ImagesInfo::new("test"), (0..4).map(|_| flat()).collect());
         let set = ImageSet::open_within(&stored(&draft), 100_000).unwrap();
         assert!(matches!(set.backing, Backing::Files(_)), "a megabyte of gray is some kilobytes of PNG");
-        assert_eq!(set.get(3).unwrap().data, [9; 250_000]);
+        assert_eq!(set.get(3).unwrap().data, vec![9; 250_000]);
     }
 
     #[test]

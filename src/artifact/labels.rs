@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::error::Result;
-use super::meta::Meta;
+use super::meta::{Meta, hugging_face};
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
 use super::{Artifact, Draft, DraftFile, Stored, rows};
 
@@ -103,17 +103,6 @@ impl LabelTable {
             None => Ok(()),
         }
     }
-}
-
-/// What Hugging Face's `datasets` reads from the file metadata: the features, of which `id` and `row` are always the first.
-pub(super) fn hugging_face(features: &[(&str, serde_json::Value)]) -> String {
-    let mut all = serde_json::Map::new();
-    all.insert("id".into(), serde_json::json!({ "dtype": "string", "_type": "Value" }));
-    all.insert("row".into(), serde_json::json!({ "dtype": "uint32", "_type": "Value" }));
-    for (name, feature) in features {
-        all.insert((*name).to_owned(), feature.clone());
-    }
-    serde_json::json!({ "info": { "features": all } }).to_string()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{ArtifactError, Result, shown};
 use crate::base::fs;
@@ -137,4 +137,45 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path, artifact: &'static str
     check_head(path, &head.artifact, head.format, artifact)?;
     let whole: Whole<T> = serde_json::from_slice(&bytes).map_err(failed)?;
     Ok(whole.content)
+}
+
+/// What Hugging Face's `datasets` reads from the file metadata: the features, of which `id` and `row` are always the first.
+pub(super) fn hugging_face(features: &[(&str, Value)]) -> String {
+    let mut all = serde_json::Map::new();
+    all.insert("id".into(), json!({ "dtype": "string", "_type": "Value" }));
+    all.insert("row".into(), json!({ "dtype": "uint32", "_type": "Value" }));
+    for (name, feature) in features {
+        all.insert((*name).to_owned(), feature.clone());
+    }
+    json!({ "info": { "features": all } }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_read_as_what_they_are() {
+        let meta = Meta::new("thing").with("k", 3).with("names", vec!["a", "b"]);
+        let path = Path::new("t.parquet");
+        assert_eq!(meta.get::<usize>(path, "k", "a number").unwrap(), 3);
+        assert_eq!(meta.get::<Vec<String>>(path, "names", "names").unwrap(), ["a", "b"]);
+        let text = meta.get::<usize>(path, "names", "a number").unwrap_err().to_string();
+        assert!(text.contains("`names`: a number was expected, found `[\"a\",\"b\"]`"), "{text}");
+        assert!(meta.get::<usize>(path, "dim", "a number").unwrap_err().to_string().contains("found nothing"));
+    }
+
+    #[test]
+    fn json_comes_back_and_equal_content_is_equal_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        let content = BTreeMap::from([("a".to_owned(), 0.1 + 0.2), ("b".to_owned(), f64::MIN_POSITIVE)]);
+        write_json(&path, "thing", &content).unwrap();
+        let first = fs::read(&path).unwrap();
+        write_json(&path, "thing", &content).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), first);
+        assert_eq!(read_json::<BTreeMap<String, f64>>(&path, "thing").unwrap(), content);
+        assert!(matches!(read_json::<BTreeMap<String, f64>>(&path, "other"), Err(ArtifactError::WrongKind { .. })));
+        assert!(matches!(read_json::<Vec<f64>>(&path, "thing"), Err(ArtifactError::Json { .. })));
+    }
 }

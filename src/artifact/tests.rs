@@ -21,14 +21,12 @@ const K: usize = 5;
 
 /// Where other tools look for the files, or a folder that goes away.
 fn folder() -> (Option<tempfile::TempDir>, PathBuf) {
-    match std::env::var_os("KINSET_INTEROP_DIR") {
-        Some(place) => (None, PathBuf::from(place)),
-        None => {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().to_owned();
-            (Some(dir), path)
-        }
+    if let Some(place) = std::env::var_os("KINSET_INTEROP_DIR") {
+        return (None, PathBuf::from(place));
     }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    (Some(dir), path)
 }
 
 /// Points on a circle: unit length, and neighbors are known in advance.

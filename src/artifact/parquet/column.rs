@@ -245,14 +245,16 @@ impl Column {
     /// Moves the rows of another column of the same kind to the end of this one.
     pub(super) fn append(&mut self, more: Self) {
         match (self, more) {
-            (Self::U32(a), Self::U32(mut b)) => a.append(&mut b),
             (Self::I32(a), Self::I32(mut b)) => a.append(&mut b),
             (Self::I64(a), Self::I64(mut b)) => a.append(&mut b),
-            (Self::F32(a), Self::F32(mut b)) => a.append(&mut b),
             (Self::F64(a), Self::F64(mut b)) => a.append(&mut b),
             (Self::Text(a), Self::Text(mut b)) => a.append(&mut b),
-            (Self::Vectors { values: a, .. }, Self::Vectors { values: mut b, .. }) => a.append(&mut b),
-            (Self::IndexLists { values: a, .. }, Self::IndexLists { values: mut b, .. }) => a.append(&mut b),
+            (Self::F32(a), Self::F32(mut b)) | (Self::Vectors { values: a, .. }, Self::Vectors { values: mut b, .. }) => {
+                a.append(&mut b);
+            }
+            (Self::U32(a), Self::U32(mut b)) | (Self::IndexLists { values: a, .. }, Self::IndexLists { values: mut b, .. }) => {
+                a.append(&mut b)
+            }
             (Self::Images { bytes: a, paths: p }, Self::Images { bytes: mut b, paths: mut q }) => {
                 a.append(&mut b);
                 p.append(&mut q);
@@ -362,7 +364,7 @@ impl Column {
         let child = |width: usize| -> Result<ArrayRef, Unfit> {
             let lists = array.as_fixed_size_list_opt().ok_or(Unfit::Kind)?;
             // A sliced array keeps its whole child: cut it to our rows.
-            let start = usize::try_from(lists.value_offset_at(0)).map_err(|_| Unfit::Kind)?;
+            let start = lists.value_offset_at(0);
             let values = lists.values().slice(start, lists.len() * width);
             if values.null_count() > 0 {
                 let place = (0..values.len()).find(|place| values.is_null(*place)).unwrap_or(0);

@@ -258,7 +258,9 @@ impl TableReader {
         let mut all = columns.iter().map(|name| Ok(self.kind(name)?.empty())).collect::<Result<Vec<_>>>()?;
         // Nothing is compressed in our files, so their size bounds what they can hold; others grow as they are read.
         let bytes = usize::try_from(self.bytes).unwrap_or(usize::MAX);
-        all.iter_mut().for_each(|column| column.reserve(rows, bytes));
+        for column in &mut all {
+            column.reserve(rows, bytes);
+        }
         for batch in batches {
             for (column, part) in all.iter_mut().zip(batch?) {
                 column.append(part);
