@@ -1,8 +1,8 @@
 //! # artifact/parquet: how do tables get to disk and back?
 //!
-//! The only place that names the crates arrow and parquet. [`column`] is the house's own idea of a table, [`write`] streams one
-//! to disk and digests what it says on the way, [`read`] brings it back or says exactly what is wrong with it. Two readers take
-//! any Parquet file: [`inspect`] describes it, [`pictures`] streams the images of a published data set.
+//! The only place that names the crates arrow and parquet. [`mod@column`] is the house's own idea of a table, [`mod@write`] streams one
+//! to disk and digests what it says on the way, [`mod@read`] brings it back or says exactly what is wrong with it. Two readers take
+//! any Parquet file: [`mod@inspect`] describes it, [`mod@pictures`] streams the images of a published data set.
 //!
 //! Not here: what the columns mean (the files beside this folder).
 
@@ -10,7 +10,6 @@ pub mod column;
 mod guard;
 pub mod inspect;
 pub mod pictures;
-
 pub mod read;
 pub mod write;
 
