@@ -100,6 +100,9 @@ pub fn render(rows: &[Scored]) -> String {
     text
 }
 
+/// A score of a row, if it has it.
+type Measure = fn(&ScoreRow) -> Option<f64>;
+
 fn table(rows: &[&Scored]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for row in rows {
@@ -107,7 +110,7 @@ fn table(rows: &[&Scored]) -> String {
             names.push(&row.stage);
         }
     }
-    let columns: [(&str, fn(&ScoreRow) -> Option<f64>); 6] = [
+    let columns: [(&str, Measure); 6] = [
         ("ACC", |r| r.acc),
         ("NMI", |r| r.nmi),
         ("ARI", |r| r.ari),
