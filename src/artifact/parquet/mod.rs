@@ -1,6 +1,6 @@
 //! # artifact/parquet: how do tables get to disk and back?
 //!
-//! The only place that names the crates arrow and parquet. [`column`] is the house's own idea of a table, [`write`] streams one
+//! The only place that names the crates arrow and parquet. [`mod@column`] is the house's own idea of a table, [`mod@write`] streams one
 //! to disk and digests what it says on the way, [`read`] brings it back or says exactly what is wrong with it. Two readers take
 //! any Parquet file: [`inspect`] describes it, [`pictures`] streams the images of a published data set.
 //!
