@@ -1,4 +1,220 @@
 //! # kinset
+//!
+//! kinset sorts images without labels. A pipeline is a TOML file; its stages form a graph; every stage's result is an artifact
+//! on disk, named by what it says. Run a pipeline again and nothing happens. Change a setting and exactly what depends on it
+//! runs. Kill it and it goes on where it stopped, to the same bytes.
+//!
+//! This page is the architecture document. It is for people who change kinset; the README is for people who use it.
+//!
+//! # The rooms
+//!
+//! | room | its question |
+//! |---|---|
+//! | [`base`] | What does everyone need? Seeds, ids, files, hints, units, the clock. |
+//! | [`math`] | What is the formula? Numbers in, numbers out: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means. |
+//! | [`kernel`] | Where is the time spent? CPU loops: convolution, batch norm, pooling, exact neighbors. The only `unsafe`. |
+//! | [`store`] | Where is it, and is it whole? Blobs, records, keys, locks, the memo of raw files, garbage, repair. |
+//! | [`artifact`] | What is this file? Images, labels, encoder, features, neighbors, classifier, assignments, scores. |
+//! | [`dataset`] | What did the camera, or the benchmark, give us? Raw files become pictures, with labels apart from them. |
+//! | [`augment`] | What may happen to a picture? Pixels become views. |
+//! | [`model`] | What does the network look like? Encoders, heads, and the names of their weights. |
+//! | [`train`] | How does one step work? Optimizers, schedules, order of images, checkpoints, devices, health. |
+//! | [`stage`] | What is a stage? The contract between the engine and everything it runs. |
+//! | [`step`] | Which stages need no paper? Ingest, embed, neighbors, k-means, predict, evaluate. |
+//! | [`method`] | What does each paper do? One file each: SimCLR, SCAN, self-label. |
+//! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
+//! | [`report`] | What would a person rather look at? Score tables. |
+//! | [`cli`] | What did they type, and what do we answer? The only room that prints. |
+//!
+//! Each room's own page says what is in it, what is not, and where that lives instead.
+//!
+//! Imports point one way. Rooms in braces do not see each other:
+//!
+//! ```text
+//! base → math → kernel → store → artifact → {dataset, augment, model} → train → stage → {step, method}
+//!      → pipeline → report → cli → main
+//! ```
+//!
+//! # How a run works
+//!
+//! 1. **Spec.** [`pipeline::spec`] reads the text, lays `--profile` and `--set` over it, and checks everything against the
+//!    [`pipeline::catalog`] of stages: kinds, settings, ports, cycles. It reports all faults at once, each with line and caret.
+//!    Nothing on disk but the file has been read.
+//! 2. **Plan.** [`pipeline::state`] goes through the nodes in order. For each it collects the settings, the digests of what
+//!    its inputs *say*, and its seed into a [`store::Manifest`]; the digest of that is the [`store::Key`]. A key with a whole
+//!    record is *fresh*. For any other, [`store::reason`] finds the nearest earlier manifest and names the fields that differ.
+//! 3. **Run.** [`pipeline::run`] takes the lock of each stale key and starts the stage. Stages that share nothing run side by
+//!    side; one at a time has the device. A failed stage stops what depends on it and nothing else. A training stage saves
+//!    checkpoints in the work folder of its key ([`stage::training`]), so a killed run finds them again.
+//! 4. **Store.** Outputs are written to a private folder, synced, published as read-only blobs, and then named by one record.
+//!    A record therefore never names what is not there. [`store::view`] shows the latest result of each stage under
+//!    `artifacts/<pipeline>/<stage>/`.
+//!
+//! Downstream keys hold what a result says, not how it came about. So a stage that runs again and says the same ends the wave
+//! there (early cutoff).
+//!
+//! # What goes into a key
+//!
+//! | ingredient | in the key? | why |
+//! |---|---|---|
+//! | kind of stage, its `VERSION` | yes | another computation |
+//! | settings, defaults filled in | yes | `epochs = 20` written or left to the default is the same computation |
+//! | inputs by port: digest of their content | yes | rows and values count; encoding, compression and file names do not |
+//! | raw files of a source: names inside their root, bytes | yes | the data are what they say |
+//! | seed (a branch by kind), if the stage draws | yes | k-means with another seed is another result; `neighbors` has no seed |
+//! | precision and class of device, if it computes there | yes | `cpu` and `cuda` round differently |
+//! | form of the manifest ([`store::key::FORMAT`]) | yes | raising it is one clean miss of everything |
+//! | seconds, finish time, threads, host, kinset's version | only recorded | true of a run, not of a result |
+//! | name of the pipeline, name of the stage | no | renaming is free; two pipelines share a result |
+//! | paths, current folder, `root` of a source, user | no | a checkout may move |
+//! | `--threads`, index of the device, order of keys in the file | no | results do not depend on them |
+//! | times and inodes of raw files | no | they only save reading: the memo is keyed by them, the result is not |
+//!
+//! # Invariants, and what guards each
+//!
+//! | invariant | guard |
+//! |---|---|
+//! | Ground truth never reaches a method. | Types: [`stage::Method`] wants [`stage::LabelFreePorts`]; `compile_fail` tests there. |
+//! | Imports point one way. | The tidy test in `tests/it`. |
+//! | Only `artifact/parquet/` names arrow and parquet; `math` and `augment` name no tensor library; only `pipeline` reads TOML. | The tidy test. |
+//! | Only `base/fs.rs` and `store/` touch files. | The tidy test. |
+//! | Only `cli` prints. | Clippy: `print_stdout`, `print_stderr`; the tidy test. |
+//! | One clock, one source of randomness. | Clippy: `disallowed_methods` names the others. [`base::seed`] pins its streams. |
+//! | Nothing loops in hash order. | Clippy: `HashMap` and `HashSet` are disallowed types. |
+//! | The same bytes for any number of threads. | Fixed chunks, fixed order of sums; tests in each room that computes. |
+//! | `unsafe` only in `kernel`, each block with its reason. | rustc: denied elsewhere. |
+//! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
+//! | A published blob never changes. | Read-only files; `kinset verify` re-hashes. |
+//! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; decoders run guarded. |
+//! | Every error has a code, a hint and an exit code. | The trait [`base::hint::Fault`], one enum per room. |
+//! | No stage contradicts the catalog. | Tests in [`pipeline::registry`] loop over all stages. |
+//!
+//! # Shapes
+//!
+//! One alphabet in all documents: B batch, N images, V views, C channels, S side in pixels, K clusters, D features,
+//! M neighbors, H heads. Tables are row-major. Images are `[B, C, H, W]` in networks, where H and W are height and width.
+//!
+//! # A pipeline from code
+//!
+//! Checking needs no data and no store:
+//!
+//! ```
+//! use std::path::Path;
+//! use kinset::pipeline::{registry, spec};
+//!
+//! let text = r#"
+//!     [data.train]
+//!     dataset = "digits"
+//!
+//!     [stage.clusters]           # it may stand before what it reads
+//!     kind = "kmeans"
+//!     features = "features"
+//!     encoder = "pixels"
+//!     clusters = 10
+//!
+//!     [stage.features]
+//!     kind = "embed"
+//!     images = "data.train"
+//!     encoder = "pixels"
+//!
+//!     [stage.pixels]
+//!     kind = "pixels"
+//!     images = "data.train"
+//! "#;
+//! let checked = spec::check(Path::new("digits.toml"), text, &spec::Request::default(), &registry::catalog());
+//! let spec = checked.map_err(|faults| faults.render(false, 100))?;
+//! let order: Vec<&str> = spec.order.iter().map(|&node| spec.nodes[node].name.as_str()).collect();
+//! assert_eq!(order, ["data.train", "pixels", "features", "clusters"]);
+//!
+//! let wrong = text.replace("clusters = 10", "cluster = 10");
+//! let faults = spec::check(Path::new("digits.toml"), &wrong, &spec::Request::default(), &registry::catalog()).unwrap_err();
+//! assert!(faults.render(false, 100).contains("`clusters`"), "it says what was meant");
+//! # Ok::<(), String>(())
+//! ```
+//!
+//! # Adding a step or a method
+//!
+//! One new file, two lines. A step goes to `step/`, a method, which has a paper, to `method/`; the two lines are `pub mod NAME;`
+//! and its entry in [`step::STEPS`] or [`method::METHODS`]. The command line, the checks of pipeline files, `kinset methods`
+//! and the tests over the registry find it there. A whole step:
+//!
+//! ```
+//! use kinset::artifact::features::{FeatureTable, Features};
+//! use kinset::artifact::{Draft, Stored};
+//! use kinset::stage::contract::NoSettings;
+//! use kinset::stage::{Context, Stage, StageError};
+//!
+//! kinset::ports! {
+//!     /// What it reads.
+//!     pub struct In { features: Stored<Features> }
+//! }
+//!
+//! kinset::outputs! {
+//!     /// What it writes.
+//!     pub struct Out { features: Draft<Features> }
+//! }
+//!
+//! /// Makes every feature positive.
+//! pub struct Absolute;
+//!
+//! impl Stage for Absolute {
+//!     const KIND: &'static str = "absolute";
+//!     const VERSION: u32 = 1; // raise it when equal inputs give another result
+//!     const SUMMARY: &'static str = "make every feature positive";
+//!     type Config = NoSettings; // else a serde struct: `deny_unknown_fields, default`, and a check of ranges
+//!     type In = In;
+//!     type Out = Out;
+//!
+//!     fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+//!         let mut table = FeatureTable::load(&input.features)?;
+//!         table.values.iter_mut().for_each(|value| *value = value.abs());
+//!         Ok(Out { features: table.save(&cx.out("features")?)? })
+//!     }
+//! }
+//! ```
+//!
+//! A method also implements [`stage::Method`]: its ports are declared `label_free`, and it has a [`stage::contract::Sign`] that
+//! names the paper, what is as there, and what is not. A stage that draws random numbers sets `SEEDED`, one that computes on
+//! the device `ON_DEVICE`. A stage that trains implements [`stage::training::Trainee`], which gives it checkpoints, resuming
+//! and stopping. The context lends everything else; nothing is global.
+//!
+//! # Reading artifacts elsewhere
+//!
+//! Tables are plain Parquet. Each begins with `id` (made from the picture's content, stable) and `row`; join by either.
+//!
+//! ```text
+//! # pandas and NumPy
+//! frame = pandas.read_parquet("artifacts/fashion-mini/features/features.parquet")
+//! matrix = numpy.stack(frame["embedding"])                      # [N, D], float32
+//!
+//! # Polars: the embedding is an Array(Float32, D)
+//! matrix = polars.read_parquet("…/features.parquet")["embedding"].to_numpy()
+//!
+//! # DuckDB: the sizes of the clusters
+//! select cluster, count(*) as images, avg(confidence) from 'artifacts/fashion-mini/assignments/assignments.parquet'
+//! group by cluster order by cluster
+//! ```
+//!
+//! Weights are safetensors with a JSON card beside them. Each view folder has a `stage.json` with the key and what went in.
+//!
+//! # House rules
+//!
+//! - Every module begins with the question it answers. `mod.rs` is a door sign: what is here, what is not, re-exports, no logic.
+//! - Comments say why. Words are those of the field. Messages are lower case, values stand in back-ticks, no full stop.
+//! - Tests stand beside the code; their names are sentences. What needs the whole program is in `tests/it`, reference numbers
+//!   and the scripts that made them in `tests/golden`.
+//! - Formulas come from papers and specifications. No code is copied: the repositories of SCAN and NNM forbid commercial use.
+//! - Before a commit: `just lint` and `just test`, or the commands in the `justfile`. `.ci/run` does all of it.
+//!
+//! # Limits, honestly
+//!
+//! - **No GPU was run.** The features `cuda`, `cudnn`, `metal`, `mkl` and `accelerate` pass through to candle; nothing in this
+//!   repository was ever built or measured with them. There candle's own operations replace the kernels.
+//! - The kernels' fast path wants AVX-512; other x86-64 and ARM machines take the portable one, which is correct and slower.
+//! - Equal bytes are promised on one machine. Other processors have other vector units and may round differently.
+//! - Neighbors are exact: time grows with N². Image sets are decoded into memory up to 2 GiB, above that on demand.
+//! - Locks are the kernel's: on network file systems they hold as well as the file system keeps them.
+//! - `precision = "bf16"` is accepted and part of the key, but every stage computes in `f32` today.
 
 pub mod base;
 pub mod math;

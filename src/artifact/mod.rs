@@ -33,7 +33,9 @@ mod tests;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-use crate::store::digest::{Digest, Hasher};
+pub use crate::store::record::content_digest;
+
+use crate::store::digest::Digest;
 
 /// A kind of thing that flows between stages: a fixed set of files that mean something together.
 pub trait Artifact: Sized + 'static {
@@ -127,14 +129,4 @@ impl<A: Artifact> Draft<A> {
         assert_eq!(names, A::FILES, "{} consists of {:?}", A::KIND, A::FILES);
         Self { files, kind: PhantomData }
     }
-}
-
-/// The digest of an artifact from the digests of what its files say.
-pub fn content_digest<'a>(kind: &str, files: impl IntoIterator<Item = (&'a str, Digest)>) -> Digest {
-    let mut hasher = Hasher::derived("kinset 2026-11 artifact content");
-    hasher.field(kind);
-    for (name, digest) in files {
-        hasher.field(name).field(&digest.hex());
-    }
-    hasher.finish()
 }

@@ -117,7 +117,11 @@ impl Fault for Error {
 
     fn exit(&self) -> Exit {
         match self {
-            Self::Channels { .. } | Self::Undecodable { .. } | Self::Empty { .. } | Self::Statistics { .. } | Self::Deviation { .. } => Exit::Data,
+            Self::Channels { .. }
+            | Self::Undecodable { .. }
+            | Self::Empty { .. }
+            | Self::Statistics { .. }
+            | Self::Deviation { .. } => Exit::Data,
             Self::Resize { .. } | Self::Recipe { .. } | Self::Size { .. } => Exit::Pipeline,
             Self::Row { .. } | Self::Room { .. } => Exit::Bug,
         }

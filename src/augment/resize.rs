@@ -3,7 +3,7 @@
 //! Pillow scales 8-bit pictures in two passes, one along the rows (across) and one along the columns (down), rounding to 8 bits
 //! in between. Weights are computed in f64, normalised, and turned into integers with 22 fractional bits; a pass is a weighted
 //! sum plus one half, shifted down. Any other arithmetic differs in rare pixels, and so does the other order: across comes
-//! first, but since version 13 (pull request 9549) not where [`down_comes_first`].
+//! first, but since version 13 (pull request 9549) not where `down_comes_first`.
 //!
 //! Both passes run here over whole rows of bytes: the pass across works on the transposed picture, whose "rows" are columns of
 //! all channels, and a second transposition leaves the planes [`Planes`] wants. Mirroring is free on the way.

@@ -1,7 +1,7 @@
 //! # base: what does everyone need?
 //!
 //! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
-//! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`unit`]), and the only clock
+//! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`mod@unit`]), and the only clock
 //! ([`clock`]).
 //!
 //! Not here: formulas (`math`), results on disk (`store`).

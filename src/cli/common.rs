@@ -81,12 +81,8 @@ pub(super) type Answer = Result<Exit, Failure>;
 
 /// The checked pipeline.
 pub(super) fn pipeline(args: &PipelineArgs) -> Result<Spec, Failure> {
-    let request = Request {
-        profile: args.profile.clone(),
-        set: args.set.clone(),
-        seed: args.seed,
-        device: args.device.clone(),
-    };
+    let request =
+        Request { profile: args.profile.clone(), set: args.set.clone(), seed: args.seed, device: args.device.clone() };
     Ok(spec::load(&args.pipeline, &request, &registry::catalog())?)
 }
 

@@ -48,7 +48,11 @@ pub(super) fn run(args: &ExplainArgs) -> Answer {
                     .collect::<Vec<_>>(),
             }));
         }
-        if args.json { terminal::print_json(&answers)? } else { terminal::print(&text)? }
+        if args.json {
+            terminal::print_json(&answers)?
+        } else {
+            terminal::print(&text)?
+        }
         Ok(Exit::Done)
     })
 }

@@ -35,8 +35,7 @@ impl Fault for Taken {
 
 pub(super) fn run(args: &InitArgs) -> Answer {
     // A source's root is relative to the pipeline file, and the file may be moved: name the folder in full.
-    let folder = std::path::absolute(&args.folder)
-        .map_err(|error| fs::FileError::new("find", &args.folder, error))?;
+    let folder = std::path::absolute(&args.folder).map_err(|error| fs::FileError::new("find", &args.folder, error))?;
     let source = Source::named("folder").root(&folder);
     let report = dataset::check(&source, &Places::new("", None, None), &mut |file| Digest::of_file(&file.path))?;
     let labelled = !matches!(report.labels, Labels::Absent { .. });

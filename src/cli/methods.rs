@@ -34,7 +34,11 @@ impl Fault for Unknown {
 pub(super) fn run(args: &MethodsArgs) -> Answer {
     if let Some(name) = &args.name {
         let stage = registry::find(name).ok_or_else(|| Failure::own(Unknown { name: name.clone() }))?;
-        if args.json { terminal::print_json(&as_json(stage))? } else { terminal::print(&sign(stage))? }
+        if args.json {
+            terminal::print_json(&as_json(stage))?
+        } else {
+            terminal::print(&sign(stage))?
+        }
         return Ok(Exit::Done);
     }
     if args.json {
@@ -80,7 +84,9 @@ fn as_json(stage: &dyn AnyStage) -> serde_json::Value {
     let ports: Vec<_> = stage
         .ports()
         .iter()
-        .map(|port| json!({ "name": port.name, "artifact": port.artifact, "arity": format!("{:?}", port.arity).to_lowercase() }))
+        .map(
+            |port| json!({ "name": port.name, "artifact": port.artifact, "arity": format!("{:?}", port.arity).to_lowercase() }),
+        )
         .collect();
     let outputs: Vec<_> = stage
         .outputs()

@@ -42,7 +42,9 @@ pub(super) fn run(args: &PlanArgs) -> Answer {
             } else {
                 let none = String::new;
                 table.add_row([node.name.clone(), format!("{word}: {why}"), none(), none(), none(), none()]);
-                rows.push(json!({ "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key, "folder": view }));
+                rows.push(
+                    json!({ "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key, "folder": view }),
+                );
             }
         }
         if args.json {

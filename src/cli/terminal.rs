@@ -111,7 +111,9 @@ impl Screen {
             Box::new(writer)
         } else {
             tracing_subscriber::registry()
-                .with(tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time().with_target(false).with_ansi(false))
+                .with(
+                    tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time().with_target(false).with_ansi(false),
+                )
                 .with(tracing_subscriber::filter::LevelFilter::WARN)
                 .init();
             Box::new(io::stderr())

@@ -10,7 +10,7 @@
 //! | [`folder`] | PNG, JPEG, WebP files; class folders become labels |
 //! | [`synthetic`] | nothing: it draws shapes, for tests and smoke runs |
 //!
-//! [`registry`] is the one list of data sets; a new one is a file here and a line there. [`check`] reads a source through and
+//! [`registry`] is the one list of data sets; a new one is a file here and a line there. [`check()`] reads a source through and
 //! says what it holds. Not here: how pictures and labels are stored (`artifact`), where a run keeps them (`store`).
 //!
 //! Labels never decide the order of records: where the raw data are sorted by class (folders), rows follow content digests.

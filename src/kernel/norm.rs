@@ -28,9 +28,9 @@ pub enum After<'a> {
 pub struct BatchNorm {
     /// [B, C, H, W], normalized, scaled, shifted, and what [`After`] says.
     pub output: Tensor,
-    /// [C], of this batch; no gradient.
+    /// `[C]`, of this batch; no gradient.
     pub mean: Tensor,
-    /// [C], of this batch, biased (divided by n); no gradient. The running value wants n/(n − 1) of it.
+    /// `[C]`, of this batch, biased (divided by n); no gradient. The running value wants n/(n − 1) of it.
     pub variance: Tensor,
     /// B·H·W, the number of values per channel.
     pub count: usize,
@@ -334,7 +334,7 @@ fn per_channel(v: &Tensor) -> Result<Tensor> {
 /// Batch normalization of a training step: (x − mean) / √(variance + eps) · gamma + beta with the statistics of this batch, then what `after` says.
 ///
 /// # Shapes
-/// `x` [B, C, H, W], `gamma` and `beta` [C], a residual as `x`.
+/// `x` `[B, C, H, W]`, `gamma` and `beta` `[C]`, a residual as `x`.
 ///
 /// # Errors
 /// Shapes that do not fit.
@@ -448,7 +448,7 @@ impl Rule for BatchRule {
 /// shift = beta − mean · scale (see [`batch_norm_eval`]).
 ///
 /// # Shapes
-/// `x` [B, C, H, W], `scale` and `shift` [C], a residual as `x`.
+/// `x` `[B, C, H, W]`, `scale` and `shift` `[C]`, a residual as `x`.
 ///
 /// # Errors
 /// Shapes that do not fit.
@@ -478,7 +478,7 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, after: After<'_>)
 /// Batch normalization with given statistics: what a network does when it is not training.
 ///
 /// # Shapes
-/// `x` [B, C, H, W], the others [C].
+/// `x` `[B, C, H, W]`, the others `[C]`.
 ///
 /// # Errors
 /// Shapes that do not fit.

@@ -12,8 +12,5 @@ pub mod simclr;
 use crate::stage::{AnyStage, Erased};
 
 /// All methods. Adding one is one file and its two lines here.
-pub const METHODS: &[&dyn AnyStage] = &[
-    &Erased::<simclr::SimClr>::method(),
-    &Erased::<scan::Scan>::method(),
-    &Erased::<selflabel::SelfLabel>::method(),
-];
+pub const METHODS: &[&dyn AnyStage] =
+    &[&Erased::<simclr::SimClr>::method(), &Erased::<scan::Scan>::method(), &Erased::<selflabel::SelfLabel>::method()];

@@ -13,17 +13,17 @@ use crate::artifact::{Draft, Stored};
 use crate::augment::{Recipe, Strong};
 use crate::base::seed::Seed;
 use crate::math::entropy;
-use crate::model::{ClassifierNet, HeadChoice};
-use crate::model::encoder::EncoderNet;
 use crate::model::Mode;
+use crate::model::encoder::EncoderNet;
+use crate::model::{ClassifierNet, HeadChoice};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
 use crate::train::batches::{Batches, Last};
 use crate::train::feed::Feed;
+use crate::train::health::Occupancy;
 use crate::train::infer::{self, Layer};
 use crate::train::optim::Optimization;
 use crate::train::settings::{OptimizerSettings, ScheduleSettings};
-use crate::train::health::Occupancy;
 
 /// What training moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -182,7 +182,8 @@ impl Stage for Scan {
         let val_feed = val_images.as_ref().map(like).transpose()?;
 
         let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
-        let net = ClassifierNet::init(&body, config.clusters, config.heads, config.hidden, cx.seed.branch("heads"), &cx.device)?;
+        let net =
+            ClassifierNet::init(&body, config.clusters, config.heads, config.hidden, cx.seed.branch("heads"), &cx.device)?;
         let moved = match config.update {
             Update::All => net.params().clone(),
             Update::Heads => net.head_params(),
@@ -435,13 +436,7 @@ impl Trainee for Run<'_> {
         if let Some(best) = &self.best {
             let Best { loss, head, epoch, losses, occupancy, tensors } = best;
             let card =
-                BestCard {
-                loss: *loss,
-                head: *head,
-                epoch: *epoch,
-                losses: losses.clone(),
-                occupancy: occupancy.clone(),
-            };
+                BestCard { loss: *loss, head: *head, epoch: *epoch, losses: losses.clone(), occupancy: occupancy.clone() };
             snapshot.set("best", &card)?;
             snapshot.put("best", tensors.clone());
         }
@@ -544,7 +539,8 @@ mod tests {
     use candle_core::{DType, Device, Var};
 
     fn logits() -> (Vec<f64>, Vec<f64>) {
-        let cell = |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> { (0..30).map(|at| f((at / 5) as f64, (at % 5) as f64)).collect() };
+        let cell =
+            |f: &dyn Fn(f64, f64) -> f64| -> Vec<f64> { (0..30).map(|at| f((at / 5) as f64, (at % 5) as f64)).collect() };
         (cell(&|i, c| 2.0 * (1.1 * i + 0.9 * c).cos()), cell(&|i, c| 2.0 * (0.8 * i - 0.6 * c + 0.3).sin()))
     }
 
@@ -604,15 +600,24 @@ mod tests {
     #[test]
     fn the_gradient_equals_finite_differences() {
         let (a, n) = logits();
-        let (va, vn) = (Var::from_tensor(&tensor(a.clone(), DType::F64)).unwrap(), Var::from_tensor(&tensor(n.clone(), DType::F64)).unwrap());
+        let (va, vn) = (
+            Var::from_tensor(&tensor(a.clone(), DType::F64)).unwrap(),
+            Var::from_tensor(&tensor(n.clone(), DType::F64)).unwrap(),
+        );
         let gradients = scan_loss(&va, &vn, 5.0).unwrap().total.backward().unwrap();
-        let loss = |a: &[f64], n: &[f64]| number(&scan_loss(&tensor(a.to_vec(), DType::F64), &tensor(n.to_vec(), DType::F64), 5.0).unwrap().total);
+        let loss = |a: &[f64], n: &[f64]| {
+            number(&scan_loss(&tensor(a.to_vec(), DType::F64), &tensor(n.to_vec(), DType::F64), 5.0).unwrap().total)
+        };
         for (var, first) in [(&va, true), (&vn, false)] {
             let gradient = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
             for at in 0..30 {
                 let moved = |by: f64| {
                     let (mut a, mut n) = (a.clone(), n.clone());
-                    if first { a[at] += by } else { n[at] += by }
+                    if first {
+                        a[at] += by
+                    } else {
+                        n[at] += by
+                    }
                     loss(&a, &n)
                 };
                 let expected = (moved(1e-5) - moved(-1e-5)) / 2e-5;

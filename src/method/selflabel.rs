@@ -12,8 +12,8 @@ use crate::artifact::{Draft, Stored};
 use crate::augment::{Recipe, Strong};
 use crate::base::seed::Seed;
 use crate::math::topk::argmax;
-use crate::model::{ClassifierNet, HeadChoice};
 use crate::model::Mode;
+use crate::model::{ClassifierNet, HeadChoice};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
 use crate::train::batches::{Batches, Last};
@@ -286,9 +286,10 @@ impl Run<'_> {
                 "no image is classified with a confidence above {}; the largest seen is {largest:.4}",
                 self.config.confidence_threshold
             ),
-            hint: "set `threshold = \"per_cluster\"`, lower `confidence_threshold` below the largest confidence seen, or train \
+            hint:
+                "set `threshold = \"per_cluster\"`, lower `confidence_threshold` below the largest confidence seen, or train \
                    the classifier longer"
-                .into(),
+                    .into(),
         }
     }
 }
@@ -348,16 +349,16 @@ impl Trainee for Run<'_> {
         let start = self.start.unwrap_or(self.net.clusters() as f64);
         if answers.in_use() < COLLAPSE * start {
             return Err(StageError::Degenerate {
-            code: "selflabel::collapsed",
-            what: format!(
-                "the clusters collapsed in epoch {}: {:.1} are in use, {start:.1} were before; sizes {:?}",
-                epoch + 1,
-                answers.in_use(),
-                answers.sizes
-            ),
-            hint: "keep the classifier this stage started from, or use fewer `epochs`, a smaller `optimizer.lr`, a weaker \
+                code: "selflabel::collapsed",
+                what: format!(
+                    "the clusters collapsed in epoch {}: {:.1} are in use, {start:.1} were before; sizes {:?}",
+                    epoch + 1,
+                    answers.in_use(),
+                    answers.sizes
+                ),
+                hint: "keep the classifier this stage started from, or use fewer `epochs`, a smaller `optimizer.lr`, a weaker \
                    `augment` or a higher `keep_share`"
-                .into(),
+                    .into(),
             });
         }
         self.thresholds = answers.thresholds(self.config);

@@ -11,8 +11,8 @@ use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::{Draft, Stored};
 use crate::augment::{Recipe, Simclr};
 use crate::base::seed::Seed;
-use crate::model::encoder::EncoderNet;
 use crate::model::Mode;
+use crate::model::encoder::EncoderNet;
 use crate::model::settings::NetworkSettings;
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
@@ -65,7 +65,10 @@ impl Settings for Config {
             found.push(Complaint::new("epochs", "is 0, and nothing would be learned"));
         }
         if self.batch < 2 {
-            found.push(Complaint::new("batch", format!("is {}, and an image needs at least one other to differ from", self.batch)));
+            found.push(Complaint::new(
+                "batch",
+                format!("is {}, and an image needs at least one other to differ from", self.batch),
+            ));
         }
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             found.push(Complaint::new("temperature", format!("is {}, and must be above 0", self.temperature)));

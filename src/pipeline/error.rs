@@ -53,7 +53,9 @@ pub enum RunError {
         what: String,
     },
     /// A second computation of the same key came out different.
-    #[error("it came out different from the stored result of the same key, so it does not repeat itself; the stored result stays")]
+    #[error(
+        "it came out different from the stored result of the same key, so it does not repeat itself; the stored result stays"
+    )]
     Unsteady,
     /// A kind that the registry does not know; the plan has checked it.
     #[error("there is no stage of the kind `{kind}`")]

@@ -210,17 +210,19 @@ impl Journal {
     }
 }
 
+/// A line of the event file.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: f64,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
 impl Listener for Journal {
     fn hear(&self, event: &Event) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.broken {
             return;
-        }
-        #[derive(Serialize)]
-        struct Line<'a> {
-            time: f64,
-            #[serde(flatten)]
-            event: &'a Event,
         }
         let Ok(line) = serde_json::to_string(&Line { time: clock::unix_seconds(), event }) else { return };
         if state.file.is_none() && matches!(event, Event::StageStarted { .. } | Event::StageFailed { .. }) {
@@ -235,7 +237,7 @@ impl Listener for Journal {
             }
         }
         state.held_back.push(line);
-        let lines = state.held_back.iter().map(|line| format!("{line}\n")).collect::<String>();
+        let lines: String = state.held_back.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
         if let Some(file) = &mut state.file {
             let written = file.write_all(lines.as_bytes());
             state.held_back.clear();

@@ -120,11 +120,7 @@ struct Done {
 /// Only what concerns the run as a whole, such as a store that cannot be held; faults of stages are outcomes.
 pub fn run(spec: &Spec, store: &Store, places: &Places, options: &Options, tell: Tell<'_>) -> Result<Summary, RunError> {
     let clock = Stopwatch::start();
-    tell.tell(Event::RunStarted {
-        pipeline: spec.name.clone(),
-        version: env!("CARGO_PKG_VERSION"),
-        stages: spec.nodes.len(),
-    });
+    tell.tell(Event::RunStarted { pipeline: spec.name.clone(), version: env!("CARGO_PKG_VERSION"), stages: spec.nodes.len() });
     let Some(_held) = store.enter(|| !options.stop.requested())? else { return Err(StageError::Stopped.into()) };
     let engine = Engine { outlook: Outlook { spec, store, places, device_class: options.device_class }, options, tell };
     let (outcomes, records) = engine.execute();
@@ -330,7 +326,8 @@ impl Engine<'_> {
                 files.iter().map(|file| NewFile { name: file.name, path: &file.path, logical: file.logical }).collect();
             outputs.insert((*output).to_owned(), store.publish_output(artifact, &files)?);
         }
-        let mut facts = Facts { seconds: clock.seconds(), threads: self.options.threads, host: Some(lock::host()), ..Facts::default() };
+        let mut facts =
+            Facts { seconds: clock.seconds(), threads: self.options.threads, host: Some(lock::host()), ..Facts::default() };
         if resumed {
             facts.notes.insert("resumed".into(), "from a checkpoint; the seconds are those of the last attempt".into());
         }

@@ -139,7 +139,8 @@ impl Outlook<'_> {
             for reference in references {
                 let maker = &self.spec.nodes[reference.node];
                 let missing = || RunError::NoOutput { output: self.spec.reference(reference), maker: maker.name.clone() };
-                let output = known.get(&reference.node).and_then(|record| record.outputs.get(reference.output)).ok_or_else(missing)?;
+                let output =
+                    known.get(&reference.node).and_then(|record| record.outputs.get(reference.output)).ok_or_else(missing)?;
                 wired.push(Offer {
                     artifact: output.kind.clone(),
                     files: output.files.iter().map(|file| self.store.blob_path(&file.blob)).collect(),
@@ -149,7 +150,9 @@ impl Outlook<'_> {
             }
             let digests: Vec<Digest> = wired.iter().map(|offer| offer.digest).collect();
             let input = match digests.as_slice() {
-                [one] if stage.ports().iter().any(|p| p.name == port && p.arity != crate::stage::Arity::Many) => Input::One(*one),
+                [one] if stage.ports().iter().any(|p| p.name == port && p.arity != crate::stage::Arity::Many) => {
+                    Input::One(*one)
+                }
                 _ => Input::Many(digests),
             };
             manifest = manifest.input(port, input);

@@ -88,12 +88,20 @@ pub fn render(rows: &[Scored]) -> String {
         }
         let images = of_group.first().map_or("", |row| row.images.as_str());
         let first = &of_group[0].row;
-        let _ = writeln!(text, "{group}: {} images of {images}, {} classes", crate::base::unit::count(first.images as u64), first.classes);
+        let _ = writeln!(
+            text,
+            "{group}: {} images of {images}, {} classes",
+            crate::base::unit::count(first.images as u64),
+            first.classes
+        );
         text.push_str(&table(&of_group));
         text.push('\n');
     }
     text
 }
+
+/// A score of a row, if it has it.
+type Measure = fn(&ScoreRow) -> Option<f64>;
 
 fn table(rows: &[&Scored]) -> String {
     let mut names: Vec<&str> = Vec::new();
@@ -102,8 +110,14 @@ fn table(rows: &[&Scored]) -> String {
             names.push(&row.stage);
         }
     }
-    let columns: [(&str, fn(&ScoreRow) -> Option<f64>); 6] =
-        [("ACC", |r| r.acc), ("NMI", |r| r.nmi), ("ARI", |r| r.ari), ("top-5", |r| r.top5), ("ECE", |r| r.ece), ("kNN", |r| r.knn)];
+    let columns: [(&str, Measure); 6] = [
+        ("ACC", |r| r.acc),
+        ("NMI", |r| r.nmi),
+        ("ARI", |r| r.ari),
+        ("top-5", |r| r.top5),
+        ("ECE", |r| r.ece),
+        ("kNN", |r| r.knn),
+    ];
     let used: Vec<_> = columns.into_iter().filter(|(_, of)| rows.iter().any(|row| of(&row.row).is_some())).collect();
     let sized = rows.iter().any(|row| !row.row.cluster_sizes.is_empty());
     let mut table = Table::new();

@@ -118,7 +118,7 @@ impl<'a> Context<'a> {
         out: PathBuf,
         sink: &'a dyn Sink,
     ) -> Self {
-        let (checkpoint_every, raw) = (Duration::from_secs(60), BTreeMap::new());
+        let (checkpoint_every, raw) = (Duration::from_mins(1), BTreeMap::new());
         Self { stage, device, seed, places, stop, checkpoint_every, work, out, raw, sink }
     }
 

@@ -11,10 +11,10 @@ use crate::artifact::{Draft, Stored};
 use crate::base::seed::Seed;
 use crate::kernel::product::Gemm;
 use crate::math::calibration::{BINS, reliability};
+use crate::math::cosine;
 use crate::math::kmeans::KMeans;
 use crate::math::partition::{Classes, ClusterId, Clusters, Contingency};
 use crate::math::topk::argmax_rows;
-use crate::math::cosine;
 use crate::model::{ClassifierNet, HeadChoice};
 use crate::stage::contract::NoSettings;
 use crate::stage::{Context, Stage, StageError};
@@ -125,10 +125,7 @@ fn baseline(classifier: &Classifier, images: &ImageSet, cx: &Context<'_>) -> Res
 fn row(name: String, classifier: &Classifier, p: &[f32], truth: &[i32], classes: usize) -> Result<ScoreRow, StageError> {
     let clusters = classifier.card.clusters;
     let assigned: Vec<i32> = argmax_rows(p, clusters).into_iter().map(|cluster| cluster as i32).collect();
-    let table = Contingency::new(
-        Clusters { of_row: &assigned, count: clusters },
-        Classes { of_row: truth, count: classes },
-    );
+    let table = Contingency::new(Clusters { of_row: &assigned, count: clusters }, Classes { of_row: truth, count: classes });
     if table.total() == 0 {
         return Err(StageError::Mismatch {
             what: "none of the images has a label".into(),

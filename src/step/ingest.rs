@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
+use crate::artifact::Draft;
 use crate::artifact::images::{Images, ImagesInfo, ImagesWriter, Picture};
 use crate::artifact::labels::{LabelTable, Labels};
-use crate::artifact::Draft;
 use crate::base::fs::FileError;
 use crate::base::hint::Fault;
 use crate::dataset::{self, Content, DatasetError, Places, RawFile, Source};
@@ -14,7 +14,9 @@ impl Settings for Source {
     fn check(&self) -> Vec<Complaint> {
         match self.identity() {
             Ok(_) => Vec::new(),
-            Err(error) => vec![Complaint { path: setting_of(&error).to_owned(), message: error.to_string(), hint: error.hint() }],
+            Err(error) => {
+                vec![Complaint { path: setting_of(&error).to_owned(), message: error.to_string(), hint: error.hint() }]
+            }
         }
     }
 }

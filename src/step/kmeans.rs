@@ -7,8 +7,8 @@ use crate::artifact::features::{FeatureTable, Features};
 use crate::artifact::{Draft, Stored};
 use crate::kernel::product::Gemm;
 use crate::math::kmeans;
-use crate::model::{ClassifierNet, HeadChoice};
 use crate::model::encoder::EncoderNet;
+use crate::model::{ClassifierNet, HeadChoice};
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
 
 /// Settings.

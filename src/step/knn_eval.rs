@@ -86,7 +86,11 @@ impl Stage for KnnEval {
         let queries = unit(FeatureTable::load(&input.queries)?);
         if bank.encoder != queries.encoder || bank.dim != queries.dim {
             return Err(StageError::Mismatch {
-                what: format!("the features of `{}` and `{}` come from different encoders", input.bank.origin(), input.queries.origin()),
+                what: format!(
+                    "the features of `{}` and `{}` come from different encoders",
+                    input.bank.origin(),
+                    input.queries.origin()
+                ),
                 hint: "embed both with the same encoder".into(),
             });
         }

@@ -176,7 +176,7 @@ pub struct Published {
     pub differed: bool,
 }
 
-/// The digest of an artifact from the digests of what its files say.
+/// The digest of an artifact from the digests of what its files say, in the order of the kind's files.
 pub fn content_digest<'a>(kind: &str, files: impl IntoIterator<Item = (&'a str, Digest)>) -> Digest {
     let mut hasher = Hasher::derived("kinset 2026-11 artifact content");
     hasher.field(kind);

@@ -201,7 +201,7 @@ impl Optimization {
     /// Takes a saved state.
     ///
     /// # Errors
-    /// [`ModelError::Weights`](crate::model::ModelError::Weights) if it was saved over other parameters or by another optimizer.
+    /// [`crate::model::ModelError::Weights`] if it was saved over other parameters or by another optimizer.
     pub fn load(&mut self, state: &Tensors) -> Result<()> {
         let steps = match state.get(STEPS) {
             Some(Weights { values, .. }) if values.len() == 2 => values[0] as u64 * STEPS_BASE + values[1] as u64,
