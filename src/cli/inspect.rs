@@ -1,5 +1,214 @@
 //! `kinset inspect`: a look into what a stage wrote, or into any Parquet file.
-use super::args::InspectArgs;
-use super::common::Answer;
-use crate::base::hint::Exit;
-pub(super) fn run(_args: &InspectArgs) -> Answer { Ok(Exit::Done) }
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::args::{InspectArgs, PipelineArgs};
+use super::common::{Answer, Failure, outlook};
+use super::terminal;
+use crate::artifact::parquet::inspect::{FileReport, Values, inspect};
+use crate::base::hint::{Exit, Fault};
+use crate::base::{fs, unit};
+use crate::pipeline::graph::{self, Selection};
+use crate::pipeline::state::State;
+
+/// JSON and other small files are shown up to this size.
+const SHOWN: u64 = 1 << 20;
+
+/// There is nothing to look into.
+#[derive(Debug, thiserror::Error)]
+enum Nothing {
+    #[error("`{stage}` has no result that holds")]
+    Stale { stage: String },
+    #[error("which stage of `{pipeline}`? It has {stages}")]
+    Which { pipeline: String, stages: String },
+}
+
+impl Fault for Nothing {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Stale { .. } => "inspect::no-result",
+            Self::Which { .. } => "inspect::which-stage",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Stale { .. } => "run the pipeline first; `kinset explain PIPELINE STAGE` says why it would run".into(),
+            Self::Which { .. } => "name one: kinset inspect PIPELINE STAGE".into(),
+        })
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Stale { .. } => Exit::Run,
+            Self::Which { .. } => Exit::Usage,
+        }
+    }
+}
+
+/// A file to look into: the output it belongs to, its name there, where it lies.
+struct Found {
+    output: String,
+    name: String,
+    path: PathBuf,
+}
+
+pub(super) fn run(args: &InspectArgs) -> Answer {
+    let is_pipeline = args.target.extension().is_some_and(|ending| ending == "toml");
+    let files = if is_pipeline {
+        of_stage(args)?
+    } else {
+        let name = args.target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        vec![Found { output: String::new(), name, path: args.target.clone() }]
+    };
+    let (mut text, mut answers) = (String::new(), Vec::new());
+    for file in &files {
+        let title = if file.output.is_empty() { file.name.clone() } else { format!("{} · {}", file.output, file.name) };
+        let parquet = !is_pipeline || ends_with(&file.name, "parquet");
+        let answer = if parquet {
+            let report = inspect(&file.path, args.rows)?;
+            text.push_str(&described(&title, &report));
+            json!(report)
+        } else {
+            let (words, value) = small(&title, &file.path, &file.name)?;
+            text.push_str(&words);
+            value
+        };
+        text.push('\n');
+        answers.push(json!({ "output": file.output, "file": file.name, "content": answer }));
+    }
+    if args.json { terminal::print_json(&answers)? } else { terminal::print(text.trim_end())? }
+    Ok(Exit::Done)
+}
+
+fn ends_with(name: &str, ending: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == ending)
+}
+
+/// The files of a stage's result.
+fn of_stage(args: &InspectArgs) -> Result<Vec<Found>, Failure> {
+    let pipeline = PipelineArgs {
+        pipeline: args.target.clone(),
+        set: args.set.clone(),
+        profile: args.profile.clone(),
+        seed: args.seed,
+        device: None,
+        places: args.places.clone(),
+    };
+    outlook(&pipeline, |spec, outlook| {
+        let Some(stage) = &args.stage else {
+            let stages = spec.nodes.iter().map(|node| format!("`{}`", node.name)).collect::<Vec<_>>().join(", ");
+            return Err(Failure::own(Nothing::Which { pipeline: spec.name.clone(), stages }));
+        };
+        let chosen = graph::select(spec, &Selection { only: vec![stage.clone()], ..Selection::default() })?.nodes;
+        let states = outlook.states(&BTreeSet::new());
+        let mut files = Vec::new();
+        for index in chosen {
+            let State::Fresh { record, .. } = &states[index] else {
+                return Err(Failure::own(Nothing::Stale { stage: spec.nodes[index].name.clone() }));
+            };
+            for (output, stored) in &record.outputs {
+                for file in &stored.files {
+                    let path = outlook.store.blob_path(&file.blob);
+                    files.push(Found { output: output.clone(), name: file.name.clone(), path });
+                }
+            }
+        }
+        Ok(files)
+    })
+}
+
+/// A Parquet file in words.
+fn described(title: &str, report: &FileReport) -> String {
+    let mut text = format!(
+        "{title}: {} rows, {} columns, {} row groups, {}\n",
+        unit::count(report.rows as u64),
+        report.columns.len(),
+        report.groups.len(),
+        unit::bytes(report.bytes)
+    );
+    let mut table = terminal::table(&["  column", "type", "there", "missing", "values"], &[2, 3]);
+    for column in &report.columns {
+        table.add_row([
+            format!("  {}", column.name),
+            column.kind.clone(),
+            unit::count(column.count),
+            unit::count(column.nulls),
+            column.values.as_ref().map_or_else(String::new, in_words),
+        ]);
+    }
+    text.push_str(&terminal::text(&table));
+    text.push('\n');
+    for (key, value) in &report.metadata {
+        let short: String = value.chars().take(200).collect();
+        let more = if short.len() < value.len() { " …" } else { "" };
+        text.push_str(&format!("  {key}: {short}{more}\n"));
+    }
+    if !report.first_rows.is_empty() {
+        let names: Vec<&str> = report.columns.iter().map(|column| column.name.as_str()).collect();
+        let mut table = terminal::table(&names, &[]);
+        for row in &report.first_rows {
+            table.add_row(row);
+        }
+        text.push('\n');
+        text.push_str(&terminal::text(&table));
+        text.push('\n');
+    }
+    text
+}
+
+fn number(value: f64) -> String {
+    if value == value.trunc() && value.abs() < 1e9 { format!("{value}") } else { format!("{value:.4}") }
+}
+
+fn in_words(values: &Values) -> String {
+    let range = |min: &Option<f64>, max: &Option<f64>| match (min, max) {
+        (Some(min), Some(max)) => format!("{} … {}", number(*min), number(*max)),
+        _ => "none finite".to_owned(),
+    };
+    let odd = |count: &u64| if *count > 0 { format!(", {count} not finite") } else { String::new() };
+    match values {
+        Values::Numbers { min, max, mean, not_finite } => {
+            let mean = mean.map(|mean| format!(", mean {}", number(mean))).unwrap_or_default();
+            format!("{}{mean}{}", range(min, max), odd(not_finite))
+        }
+        Values::Texts { distinct, more, min, max } => {
+            let least = if *more { "more than " } else { "" };
+            format!("{least}{distinct} different, `{}` … `{}`", min.clone().unwrap_or_default(), max.clone().unwrap_or_default())
+        }
+        Values::Flags { yes } => format!("{yes} true"),
+        Values::Bytes { min, max, total } => format!(
+            "{} … {} each, {} in all",
+            unit::bytes(min.unwrap_or(0)),
+            unit::bytes(max.unwrap_or(0)),
+            unit::bytes(*total)
+        ),
+        Values::Lists { min_length, max_length, fixed, min, max, not_finite, norm, .. } => {
+            let length = if *fixed {
+                format!("{} each", max_length.unwrap_or(0))
+            } else {
+                format!("{} … {} each", min_length.unwrap_or(0), max_length.unwrap_or(0))
+            };
+            let norm = norm.map(|[a, b, c]| format!(", length {a:.4} … {c:.4}, mean {b:.4}")).unwrap_or_default();
+            format!("{length}, {}{norm}{}", range(min, max), odd(not_finite))
+        }
+        Values::Parts(parts) => {
+            parts.iter().map(|(name, values)| format!("{name}: {}", in_words(values))).collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
+/// A file that is no table: JSON as it is, anything else by its size.
+fn small(title: &str, path: &Path, name: &str) -> Result<(String, Value), Failure> {
+    let bytes = fs::metadata(path)?.map_or(0, |found| found.len());
+    if ends_with(name, "json") && bytes <= SHOWN {
+        let text = fs::read_text(path)?;
+        let value: Value = serde_json::from_str(&text).unwrap_or(Value::String(text));
+        let pretty = serde_json::to_string_pretty(&value).unwrap_or_default();
+        return Ok((format!("{title}: {}\n{pretty}\n", unit::bytes(bytes)), value));
+    }
+    Ok((format!("{title}: {}\n", unit::bytes(bytes)), json!({ "bytes": bytes })))
+}
