@@ -75,10 +75,11 @@
 //! | invariant | guard |
 //! |---|---|
 //! | Ground truth never reaches a method. | Types: [`stage::Method`] wants [`stage::LabelFreePorts`]; `compile_fail` tests there. |
-//! | Imports point one way. | The tidy test in `tests/it`. |
-//! | Only `artifact/parquet/` names arrow and parquet; `math` and `augment` name no tensor library; only `pipeline` reads TOML. | The tidy test. |
-//! | Only `base/fs.rs` and `store/` touch files. | The tidy test. |
-//! | Only `cli` prints. | Clippy: `print_stdout`, `print_stderr`; the tidy test. |
+//! | Imports point one way. | `tests/it/tidy.rs`, which reads the source as text. |
+//! | Only `artifact/parquet/` names arrow and parquet, only `pipeline/document.rs` TOML. | `tests/it/tidy.rs`. |
+//! | `math` and `augment` know no tensor library. | `tests/it/tidy.rs`. |
+//! | Only `base/fs.rs` and `store/` touch files. | `tests/it/tidy.rs`. |
+//! | Only `cli` prints. | Clippy: `print_stdout`, `print_stderr`; `tests/it/tidy.rs`. |
 //! | One clock, one source of randomness. | Clippy: `disallowed_methods` names the others. [`base::seed`] pins its streams. |
 //! | Nothing loops in hash order. | Clippy: `HashMap` and `HashSet` are disallowed types. |
 //! | The same bytes for any number of threads. | Fixed chunks, fixed order of sums; tests in each room that computes. |
@@ -87,6 +88,8 @@
 //! | A published blob never changes. | Read-only files; `kinset verify` re-hashes. |
 //! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; decoders run guarded. |
 //! | Every error has a code, a hint and an exit code. | The trait [`base::hint::Fault`], one enum per room. |
+//! | A moved result with an unmoved `VERSION` fails. | `tests/it/version.rs`, a committed table of results on a tiny input. |
+//! | A killed run ends with the same bytes. | `tests/it/resume.rs`; `tests/smoke.py`. |
 //! | No stage contradicts the catalog. | Tests in [`pipeline::registry`] loop over all stages. |
 //!
 //! # Shapes

@@ -49,9 +49,9 @@ pub(super) fn run(args: &ExplainArgs) -> Answer {
             }));
         }
         if args.json {
-            terminal::print_json(&answers)?
+            terminal::print_json(&answers)?;
         } else {
-            terminal::print(&text)?
+            terminal::print(&text)?;
         }
         Ok(Exit::Done)
     })

@@ -35,9 +35,9 @@ pub(super) fn run(args: &MethodsArgs) -> Answer {
     if let Some(name) = &args.name {
         let stage = registry::find(name).ok_or_else(|| Failure::own(Unknown { name: name.clone() }))?;
         if args.json {
-            terminal::print_json(&as_json(stage))?
+            terminal::print_json(&as_json(stage))?;
         } else {
-            terminal::print(&sign(stage))?
+            terminal::print(&sign(stage))?;
         }
         return Ok(Exit::Done);
     }

@@ -614,9 +614,9 @@ mod tests {
                 let moved = |by: f64| {
                     let (mut a, mut n) = (a.clone(), n.clone());
                     if first {
-                        a[at] += by
+                        a[at] += by;
                     } else {
-                        n[at] += by
+                        n[at] += by;
                     }
                     loss(&a, &n)
                 };

@@ -19,7 +19,7 @@ use super::state::{Inputs, Known, Outlook, Why};
 use crate::base::clock::Stopwatch;
 use crate::base::hint::{Exit, Fault};
 use crate::dataset::Places;
-use crate::stage::{AnyDraft, Context, StageError, Stop};
+use crate::stage::{AnyDraft, AnyStage, Context, StageError, Stop};
 use crate::store::Store;
 use crate::store::blob::NewFile;
 use crate::store::lock::{self, Holder};
@@ -177,7 +177,7 @@ impl Engine<'_> {
                         return false;
                     }
                     let ready = graph::inputs(node).all(|above| known.contains_key(&above));
-                    let on_device = self.outlook.stage(node).is_ok_and(super::super::stage::AnyStage::on_device);
+                    let on_device = self.outlook.stage(node).is_ok_and(AnyStage::on_device);
                     if !ready
                         || self.options.stop.requested()
                         || running.len() >= self.options.threads.max(1)
