@@ -191,7 +191,11 @@ impl ClassifierCard {
             (HeadKind::Centroids, _) => vec![("centroids".into(), vec![k, d])],
             (HeadKind::Linear, None) => (0..self.heads).flat_map(|h| layer(format!("cluster_head.{h}"), k, d)).collect(),
             (HeadKind::Linear, Some(u)) => (0..self.heads)
-                .flat_map(|h| [layer(format!("cluster_head.{h}.0"), u, d), layer(format!("cluster_head.{h}.2"), k, u)].into_iter().flatten())
+                .flat_map(|h| {
+                    [layer(format!("cluster_head.{h}.0"), u, d), layer(format!("cluster_head.{h}.2"), k, u)]
+                        .into_iter()
+                        .flatten()
+                })
                 .collect(),
         }
     }

@@ -80,7 +80,11 @@ pub(super) fn run(args: &InspectArgs) -> Answer {
         text.push('\n');
         answers.push(json!({ "output": file.output, "file": file.name, "content": answer }));
     }
-    if args.json { terminal::print_json(&answers)? } else { terminal::print(text.trim_end())? }
+    if args.json {
+        terminal::print_json(&answers)?
+    } else {
+        terminal::print(text.trim_end())?
+    }
     Ok(Exit::Done)
 }
 
@@ -161,7 +165,7 @@ fn described(title: &str, report: &FileReport) -> String {
 }
 
 fn number(value: f64) -> String {
-    if value == value.trunc() && value.abs() < 1e9 { format!("{value}") } else { format!("{value:.4}") }
+    if value.fract().abs() <= 0.0 && value.abs() < 1e9 { format!("{value}") } else { format!("{value:.4}") }
 }
 
 fn in_words(values: &Values) -> String {
@@ -177,7 +181,11 @@ fn in_words(values: &Values) -> String {
         }
         Values::Texts { distinct, more, min, max } => {
             let least = if *more { "more than " } else { "" };
-            format!("{least}{distinct} different, `{}` … `{}`", min.clone().unwrap_or_default(), max.clone().unwrap_or_default())
+            format!(
+                "{least}{distinct} different, `{}` … `{}`",
+                min.clone().unwrap_or_default(),
+                max.clone().unwrap_or_default()
+            )
         }
         Values::Flags { yes } => format!("{yes} true"),
         Values::Bytes { min, max, total } => format!(

@@ -24,7 +24,13 @@ pub struct NetworkSettings {
 
 impl Default for NetworkSettings {
     fn default() -> Self {
-        Self { backbone: Backbone::Resnet18, stem: Stem::Cifar, width: 64, projection: ProjectionKind::Mlp, projection_dim: 128 }
+        Self {
+            backbone: Backbone::Resnet18,
+            stem: Stem::Cifar,
+            width: 64,
+            projection: ProjectionKind::Mlp,
+            projection_dim: 128,
+        }
     }
 }
 

@@ -49,7 +49,13 @@ impl<'a> Feed<'a> {
     ///
     /// # Errors
     /// [`TrainError::Channels`] if the network saw gray images and these are color, or the other way round.
-    pub fn like(images: &'a ImageSet, channels: usize, size: usize, normalization: &Normalization, device: &Device) -> Result<Self> {
+    pub fn like(
+        images: &'a ImageSet,
+        channels: usize,
+        size: usize,
+        normalization: &Normalization,
+        device: &Device,
+    ) -> Result<Self> {
         if images.channels() != channels {
             return Err(TrainError::Channels { network: channels, images: images.channels() });
         }

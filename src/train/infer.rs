@@ -5,8 +5,8 @@ use candle_core::{D, Tensor};
 use super::error::TrainError;
 use super::feed::Feed;
 use crate::model::ClassifierNet;
-use crate::model::encoder::EncoderNet;
 use crate::model::Mode;
+use crate::model::encoder::EncoderNet;
 use crate::model::params::values;
 
 /// Images per chunk: large enough for full-speed products, small enough for the activations of a ResNet-50 at 224 px to fit.
@@ -93,5 +93,7 @@ pub fn probabilities<E: From<TrainError>>(
     };
     let all = collect(feed, network, tick)?;
     let width = k * heads.len();
-    Ok((0..heads.len()).map(|h| all.chunks_exact(width).flat_map(|row| row[h * k..(h + 1) * k].iter().copied()).collect()).collect())
+    Ok((0..heads.len())
+        .map(|h| all.chunks_exact(width).flat_map(|row| row[h * k..(h + 1) * k].iter().copied()).collect())
+        .collect())
 }

@@ -253,7 +253,7 @@ impl Column {
                 a.append(&mut b);
             }
             (Self::U32(a), Self::U32(mut b)) | (Self::IndexLists { values: a, .. }, Self::IndexLists { values: mut b, .. }) => {
-                a.append(&mut b)
+                a.append(&mut b);
             }
             (Self::Images { bytes: a, paths: p }, Self::Images { bytes: mut b, paths: mut q }) => {
                 a.append(&mut b);
