@@ -16,6 +16,8 @@ use crate::kernel::{l2_normalize, relu};
 const MOST: usize = 1 << 20;
 /// The most heads that are believed.
 const MOST_HEADS: usize = 1024;
+/// The widest hidden layer that is believed.
+const WIDEST: usize = 65_536;
 
 #[derive(Clone, Debug)]
 enum Head {
@@ -163,10 +165,10 @@ impl ClassifierNet {
         self.heads.len()
     }
 
-    /// The numbers, off the device, in state-dict order.
+    /// The numbers, off the device.
     ///
     /// # Errors
-    /// If the device fails.
+    /// [`ModelError::NotFinite`] if training diverged; if the device fails.
     pub fn to_tensors(&self) -> Result<Tensors> {
         self.params.to_tensors()
     }
@@ -280,6 +282,11 @@ fn build_heads(shape: Shape, features: usize, mut builder: Builder) -> Result<(V
     if !(1..=MOST_HEADS).contains(&shape.heads) {
         return wrong("heads", shape.heads, format!("1 to {MOST_HEADS}"));
     }
+    if let Some(units) = shape.hidden
+        && !(1..=WIDEST).contains(&units)
+    {
+        return wrong("hidden", units, format!("1 to {WIDEST} units"));
+    }
     let heads = match shape.kind {
         HeadKind::Linear => (0..shape.heads)
             .map(|head| {
@@ -322,7 +329,7 @@ mod tests {
     }
 
     fn net(heads: usize) -> ClassifierNet {
-        ClassifierNet::init(&encoder(), 4, heads, Seed::new(2), &Device::Cpu).unwrap()
+        ClassifierNet::init(&encoder(), 4, heads, None, Seed::new(2), &Device::Cpu).unwrap()
     }
 
     fn choice(head: usize) -> HeadChoice {
@@ -335,7 +342,7 @@ mod tests {
 
     #[test]
     fn heads_stand_on_the_backbone_and_start_apart_but_reproducibly() {
-        let net = net(3);
+        let (net, alone) = (net(3), net(1));
         assert_eq!((net.heads(), net.clusters()), (3, 4));
         assert!(net.params().iter().all(|(name, ..)| !name.starts_with("contrastive_head")));
         assert_eq!(net.head_params().len(), 6);
@@ -343,7 +350,7 @@ mod tests {
         let features = wave(&[5, 8], 0.4, 0.0, 1.0);
         let logits = |net: &ClassifierNet, head: usize| values(&net.logits(head, &features).unwrap()).unwrap();
         assert_ne!(logits(&net, 0), logits(&net, 1));
-        assert_eq!(logits(&net, 0), logits(&super::tests::net(1), 0));
+        assert_eq!(logits(&net, 0), logits(&alone, 0));
         assert!(matches!(net.logits(3, &features), Err(ModelError::Head { head: 3, heads: 3 })));
     }
 
@@ -380,7 +387,8 @@ mod tests {
     #[test]
     fn centroids_prefer_the_nearest_and_logits_are_minus_squared_distances() {
         let centroids: Vec<f32> = (0..16).map(|i| if i / 8 == 0 { 0.5 } else { i as f32 * 0.1 }).collect();
-        let net = ClassifierNet::from_centroids(&encoder(), &centroids, false, &Device::Cpu).unwrap();
+        let backbone = encoder().without_projection().unwrap();
+        let net = ClassifierNet::from_centroids(&backbone, &centroids, false, &Device::Cpu).unwrap();
         let features = wave(&[3, 8], 0.4, 0.0, 1.0);
         let rows = features.to_vec2::<f32>().unwrap();
         let distance = |row: &[f32], k: usize| -> f64 {
@@ -391,18 +399,53 @@ mod tests {
         let again = ClassifierNet::from_tensors(&card(&net, 0), &net.to_tensors().unwrap(), &Device::Cpu).unwrap();
         assert_eq!(again.to_tensors().unwrap(), net.to_tensors().unwrap());
         assert_eq!(net.keep_head(0).unwrap().params().len(), net.params().len());
-        assert!(ClassifierNet::from_centroids(&encoder(), &centroids[..15], false, &Device::Cpu).is_err());
+        assert!(ClassifierNet::from_centroids(&backbone, &centroids[..15], false, &Device::Cpu).is_err());
     }
 
     #[test]
     fn normalized_features_lose_their_length() {
         let centroids: Vec<f32> = (0..16).map(|i| (i as f32).sin()).collect();
-        let net = ClassifierNet::from_centroids(&encoder(), &centroids, true, &Device::Cpu).unwrap();
+        let backbone = encoder().without_projection().unwrap();
+        let net = ClassifierNet::from_centroids(&backbone, &centroids, true, &Device::Cpu).unwrap();
         let features = wave(&[3, 8], 0.4, 0.0, 1.0);
         let longer = (&features * 7.0).unwrap();
         let logits = |x: &Tensor| values(&net.logits(0, x).unwrap()).unwrap();
         let wanted: Vec<f64> = logits(&features).iter().map(|&v| f64::from(v)).collect();
         assert_near("logits", &logits(&longer), &wanted, 1e-6);
+    }
+
+    #[test]
+    fn centroids_on_an_encoder_with_a_projection_read_the_projection() {
+        let centroids = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
+        let net = ClassifierNet::from_centroids(&encoder(), &centroids, false, &Device::Cpu).unwrap();
+        let images = wave(&[4, 1, 8, 8], 0.05, 0.0, 1.0);
+        let read = net.features(&images, Mode::Eval).unwrap();
+        let projected = encoder().project(&encoder().features(&images, Mode::Eval).unwrap()).unwrap();
+        assert_eq!(values(&read).unwrap(), values(&projected).unwrap());
+        assert_eq!(net.logits(0, &read).unwrap().dims(), [4, 2]);
+        let again = ClassifierNet::from_tensors(&card(&net, 0), &net.to_tensors().unwrap(), &Device::Cpu).unwrap();
+        assert_eq!(values(&again.features(&images, Mode::Eval).unwrap()).unwrap(), values(&read).unwrap());
+    }
+
+    #[test]
+    fn heads_with_a_hidden_layer_survive_their_tensors_and_rectify_in_between() {
+        let hidden = |units| ClassifierNet::init(&encoder(), 4, 2, Some(units), Seed::new(2), &Device::Cpu);
+        let net = hidden(5).unwrap();
+        let shape = |name: &str| net.params().get(name).unwrap().dims().to_vec();
+        assert_eq!((shape("cluster_head.1.0.weight"), shape("cluster_head.1.2.weight")), (vec![5, 8], vec![4, 5]));
+        let again = ClassifierNet::from_tensors(&card(&net, 1), &net.to_tensors().unwrap(), &Device::Cpu).unwrap();
+        let features = wave(&[3, 8], 0.4, 0.0, 1.0);
+        let logits = |net: &ClassifierNet, head| values(&net.logits(head, &features).unwrap()).unwrap();
+        assert_eq!(logits(&again, 1), logits(&net, 1));
+        assert_eq!(logits(&net.keep_head(1).unwrap(), 0), logits(&net, 1));
+        // With every hidden unit held below zero, only the last bias is left.
+        let bias = net.params().get("cluster_head.1.0.bias").unwrap();
+        bias.set(&(bias.as_detached_tensor() - 100.0).unwrap()).unwrap();
+        let last = values(net.params().get("cluster_head.1.2.bias").unwrap()).unwrap();
+        assert_eq!(logits(&net, 1), last.repeat(3));
+        for units in [0, 1 << 40] {
+            assert!(matches!(hidden(units), Err(ModelError::Architecture { field: "hidden", .. })), "{units}");
+        }
     }
 
     #[test]
@@ -424,7 +467,7 @@ mod tests {
     #[test]
     fn too_few_clusters_or_heads_are_refused() {
         for (clusters, heads) in [(1, 1), (4, 0), (0, 1), (4, 1 << 40)] {
-            let result = ClassifierNet::init(&encoder(), clusters, heads, Seed::new(2), &Device::Cpu);
+            let result = ClassifierNet::init(&encoder(), clusters, heads, None, Seed::new(2), &Device::Cpu);
             assert!(matches!(result, Err(ModelError::Architecture { .. })), "{clusters} {heads}");
         }
         let images = Tensor::zeros((1, 1, 8, 8), DType::F32, &Device::Cpu).unwrap();

@@ -150,10 +150,10 @@ impl EncoderNet {
         self.architecture.features
     }
 
-    /// The numbers, off the device, in state-dict order.
+    /// The numbers, off the device.
     ///
     /// # Errors
-    /// If the device fails.
+    /// [`ModelError::NotFinite`] if training diverged; if the device fails.
     pub fn to_tensors(&self) -> Result<Tensors> {
         self.params.to_tensors()
     }

@@ -84,7 +84,7 @@ impl Fault for ModelError {
                  partly random network trains without complaint and scores badly"
                     .into(),
             ),
-            Self::NotFinite { .. } => Some("the run that wrote these weights diverged: lower its learning rate".into()),
+            Self::NotFinite { .. } => Some("the run that made these weights diverged: lower its learning rate".into()),
             Self::Tensor(error) if is_machine(error) => Some("try a smaller batch, or `device = \"cpu\"`".into()),
             _ => None,
         }
@@ -93,7 +93,8 @@ impl Fault for ModelError {
     fn exit(&self) -> Exit {
         match self {
             Self::Architecture { .. } => Exit::Pipeline,
-            Self::Weights(_) | Self::NotFinite { .. } | Self::Input { .. } => Exit::Data,
+            Self::Weights(_) | Self::Input { .. } => Exit::Data,
+            Self::NotFinite { .. } => Exit::Run,
             Self::Tensor(error) if is_machine(error) => Exit::Machine,
             Self::Twice { .. } | Self::Head { .. } | Self::Absent { .. } | Self::Tensor(_) => Exit::Bug,
         }
@@ -101,7 +102,7 @@ impl Fault for ModelError {
 }
 
 /// True if the device failed, not the computation that was asked of it.
-pub(crate) fn is_machine(error: &candle_core::Error) -> bool {
+fn is_machine(error: &candle_core::Error) -> bool {
     use candle_core::Error as E;
     match error {
         E::Cuda(_) | E::Metal(_) | E::NotCompiledWithCudaSupport | E::NotCompiledWithMetalSupport => true,

@@ -133,15 +133,16 @@ impl Params {
         Ok(Self { entries, places: self.places.clone() })
     }
 
-    /// The numbers, off the device, in order.
+    /// The numbers, off the device.
     ///
     /// # Errors
-    /// If the device fails.
+    /// [`ModelError::NotFinite`]: what diverged in the very last step shows in no loss. If the device fails.
     pub fn to_tensors(&self) -> Result<Tensors> {
         let mut tensors = Tensors::default();
         for (name, _, var) in self.iter() {
             tensors.insert(name, var.dims().to_vec(), values(var)?);
         }
+        finite(&tensors)?;
         Ok(tensors)
     }
 
@@ -366,11 +367,14 @@ mod tests {
     }
 
     #[test]
-    fn weights_that_are_not_finite_are_refused() {
+    fn weights_that_are_not_finite_neither_come_in_nor_go_out() {
         let mut tensors = Tensors::default();
         tensors.insert("w", vec![2], vec![7.0, f32::NAN]);
         tensors.insert("mean", vec![1], vec![9.0]);
         assert!(matches!(two().load(&tensors), Err(ModelError::NotFinite { name }) if name == "w"));
+        let mut diverged = Params::new();
+        diverged.push("w", Role::Parameter, Var::new(&[f32::INFINITY], &Device::Cpu).unwrap()).unwrap();
+        assert!(matches!(diverged.to_tensors(), Err(ModelError::NotFinite { .. })));
     }
 
     #[test]

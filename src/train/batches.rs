@@ -89,7 +89,7 @@ mod tests {
     fn the_partial_batch_is_dropped_or_kept() {
         assert_eq!(Batches::new(10, 3, Last::Drop).unwrap().in_order().collect::<Vec<_>>(), [0..3, 3..6, 6..9]);
         assert_eq!(Batches::new(10, 5, Last::Drop).unwrap().len(), 2);
-        assert_eq!(Batches::new(2, 5, Last::Keep).unwrap().in_order().collect::<Vec<_>>(), [0..2]);
+        assert!(Batches::new(2, 5, Last::Keep).unwrap().in_order().eq(std::iter::once(0..2)));
         // methods/scan.md section 1: steps per epoch of the published settings.
         assert_eq!(Batches::new(50_000, 512, Last::Drop).unwrap().len(), 97);
         assert_eq!(Batches::new(105_000, 512, Last::Drop).unwrap().len(), 205);
