@@ -7,10 +7,11 @@ use candle_core::{D, Device, Result, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-use super::elementwise::mask;
+use super::elementwise::{copy, mask};
 use super::error::KernelError;
 use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
 use super::simd::vectorized;
+use super::tile::blank;
 
 /// What follows the normalization.
 #[derive(Clone, Copy, Debug)]
@@ -278,7 +279,7 @@ fn rewrite(s: &Shape, g: &mut [f32], x: &[f32], centers: &[f32], lines: Option<&
 
 /// y = x · scale + shift per channel, and what follows.
 fn apply(s: &Shape, x: &[f32], residual: Option<&[f32]>, lines: &[[f32; 2]], rectify: bool) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
+    let mut y = blank(x.len());
     let tasks = y.par_chunks_mut(s.chunk()).zip(x.par_chunks(s.chunk()));
     match residual {
         Some(r) => tasks.zip(r.par_chunks(s.chunk())).for_each(|((y, x), r)| affine_add_relu(y, x, r, s.map, lines)),
@@ -410,7 +411,7 @@ impl Rule for BatchRule {
             let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "batch_norm" }.wrap())?;
             read(output, |y| mask(&mut gradient, y))?;
             if let Some(slot) = residual {
-                slot.add(gradient.clone());
+                slot.add(copy(&gradient));
             }
         }
         let centers: Vec<f32> = self.means.iter().map(|&m| m as f32).collect();
@@ -520,7 +521,7 @@ impl Rule for ScaleRule {
             read(output, |y| mask(&mut gradient, y))?;
         }
         if let Some(Some(slot)) = &self.residual {
-            slot.add(gradient.clone());
+            slot.add(copy(&gradient));
         }
         let zeros = vec![0.0; s.channels];
         let gradients = if self.train {
@@ -571,7 +572,7 @@ pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
     }
     let input = Input::of(x)?;
     let (y, norms) = read(&input.data, |x| {
-        let mut y = vec![0.0; x.len()];
+        let mut y = blank(x.len());
         let norms: Vec<f64> = y
             .par_chunks_mut(width)
             .zip(x.par_chunks(width))
