@@ -327,7 +327,7 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec
                                 map,
                                 rows,
                                 to,
-                            )
+                            );
                         };
                     }
                 }
@@ -348,7 +348,7 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec
                                 map,
                                 rows,
                                 to,
-                            )
+                            );
                         };
                     }
                 }
@@ -462,7 +462,7 @@ fn transpose(matrix: &[f32], rows: usize, width: usize, out: &mut [f32], pitch: 
                     wide,
                     out.as_mut_ptr().add(column * pitch + row),
                     pitch,
-                )
+                );
             };
         }
     }

@@ -32,13 +32,15 @@ struct Block {
 struct Idle {
     blocks: [Block; PLACES],
     count: usize,
-    idle: usize,
+    /// In all idle blocks.
+    bytes: usize,
+    /// Bytes in large blocks in use, now and at most so far.
     used: usize,
     most: usize,
 }
 
 static IDLE: Mutex<Idle> =
-    Mutex::new(Idle { blocks: [Block { address: 0, size: 0 }; PLACES], count: 0, idle: 0, used: 0, most: 0 });
+    Mutex::new(Idle { blocks: [Block { address: 0, size: 0 }; PLACES], count: 0, bytes: 0, used: 0, most: 0 });
 
 fn lock() -> MutexGuard<'static, Idle> {
     IDLE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -65,7 +67,7 @@ impl Idle {
         let block = self.blocks[at];
         self.blocks.copy_within(at + 1..self.count, at);
         self.count -= 1;
-        self.idle -= block.size;
+        self.bytes -= block.size;
         block
     }
 
@@ -76,7 +78,7 @@ impl Idle {
         }
         self.blocks[self.count] = block;
         self.count += 1;
-        self.idle += block.size;
+        self.bytes += block.size;
         true
     }
 }
@@ -89,7 +91,7 @@ fn obtain(class: Layout, zeroed: bool) -> (*mut u8, bool) {
     if let Some(address) = idle.take(class.size()) {
         return (std::ptr::with_exposed_provenance_mut(address), false);
     }
-    while idle.count > 0 && idle.used + idle.idle > idle.most {
+    while idle.count > 0 && idle.used + idle.bytes > idle.most {
         let block = idle.remove(0);
         release(block);
     }
@@ -218,7 +220,7 @@ mod tests {
         }
         let idle = lock();
         assert_eq!(idle.used, 0);
-        assert!(idle.idle <= idle.most, "{} idle, at most {} were used", idle.idle, idle.most);
+        assert!(idle.bytes <= idle.most, "{} idle, at most {} were used", idle.bytes, idle.most);
         // The block of `size` and the one of `other` were in use together once.
         assert!(idle.most >= size + other && idle.most < (size + other) * 9 / 8);
         drop(idle);
@@ -227,7 +229,7 @@ mod tests {
         unsafe {
             let third = Recycler.alloc(layout(6_000_000));
             let idle = lock();
-            assert!(idle.used + idle.idle <= idle.most);
+            assert!(idle.used + idle.bytes <= idle.most);
             drop(idle);
             Recycler.dealloc(third, layout(6_000_000));
         }

@@ -72,6 +72,7 @@ const LANES: usize = 16;
 
 /// Adds the lanes in a fixed order.
 #[inline(always)]
+#[expect(clippy::inline_always, reason = "it must be compiled with the features of its caller")]
 fn fold(lanes: [f64; LANES]) -> f64 {
     let mut sum = 0.0;
     for lane in lanes {
@@ -377,7 +378,8 @@ pub fn batch_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, after: Af
         shape,
         x: call.input.data.clone(),
         slot: call.input.slot(),
-        residual: call.residual.as_ref().map(Input::slot),
+        has_residual: call.residual.is_some(),
+        residual: call.residual.as_ref().and_then(Input::slot),
         mask_from: if call.rectify && call.residual.is_none() { Some(lines) } else { None },
         means: moments.iter().map(|m| m[0]).collect(),
         inverse,
@@ -389,8 +391,10 @@ struct BatchRule {
     shape: Shape,
     x: Tensor,
     slot: Option<Arc<Slot>>,
-    /// There if the residual sum is fused; the inner one if its gradient is wanted.
-    residual: Option<Option<Arc<Slot>>>,
+    /// Is the residual sum fused?
+    has_residual: bool,
+    /// There if the residual's gradient is wanted.
+    residual: Option<Arc<Slot>>,
     /// There if rectified without residual: scale and shift, to see again which outputs were positive.
     mask_from: Option<Vec<[f32; 2]>>,
     means: Vec<f64>,
@@ -402,15 +406,15 @@ impl Rule for BatchRule {
         "batch_norm"
     }
     fn keeps_output(&self) -> bool {
-        self.residual.is_some()
+        self.has_residual
     }
     fn backward(&self, mut gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
         let [Some(gamma), Some(_)] = seen.parameters else { return Err(KernelError::NoGradient { op: "batch_norm" }.wrap()) };
         let s = &self.shape;
-        if let Some(residual) = &self.residual {
+        if self.has_residual {
             let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "batch_norm" }.wrap())?;
             read(output, |y| mask(&mut gradient, y))?;
-            if let Some(slot) = residual {
+            if let Some(slot) = &self.residual {
                 slot.add(copy(&gradient));
             }
         }
@@ -469,7 +473,7 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, after: After<'_>)
         shape,
         x: call.input.data.clone(),
         slot: call.input.slot(),
-        residual: call.residual.as_ref().map(Input::slot),
+        residual: call.residual.as_ref().and_then(Input::slot),
         rectify: call.rectify,
         lines,
         train,
@@ -501,7 +505,8 @@ struct ScaleRule {
     shape: Shape,
     x: Tensor,
     slot: Option<Arc<Slot>>,
-    residual: Option<Option<Arc<Slot>>>,
+    /// There if a residual is fused and its gradient is wanted.
+    residual: Option<Arc<Slot>>,
     rectify: bool,
     lines: Vec<[f32; 2]>,
     train: bool,
@@ -520,7 +525,7 @@ impl Rule for ScaleRule {
             let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "scale_shift" }.wrap())?;
             read(output, |y| mask(&mut gradient, y))?;
         }
-        if let Some(Some(slot)) = &self.residual {
+        if let Some(slot) = &self.residual {
             slot.add(copy(&gradient));
         }
         let zeros = vec![0.0; s.channels];
