@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::elementwise::{CHUNK, accumulate};
 use super::error::KernelError;
 use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
-use super::tile::{columns, product, rows, with_scratch};
+use super::tile::{blank, columns, product, rows, with_scratch};
 
 /// Floats of unfolded input per tile: half a MiB, so that it stays in the second-level cache beside the packed weights.
 const TILE: usize = 128 * 1024;
@@ -200,7 +200,7 @@ fn scatter(matrix: &[f32], rows: usize, map: usize, out: &mut [f32]) {
 /// y [B,O,P] = w [O,K] · unfold(x).
 fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
     let (taps, map, group) = (s.taps(), s.map(), s.group());
-    let mut y = vec![0.0; s.batch * s.outputs * map];
+    let mut y = blank(s.batch * s.outputs * map);
     y.par_chunks_mut(group * s.outputs * map).zip(x.par_chunks(group * s.image())).for_each(|(y, x)| {
         let images = x.len() / s.image();
         if s.is_pointwise() && images == 1 {

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::error::KernelError;
 use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
 use super::simd::vectorized;
+use super::tile::blank;
 use std::sync::Arc;
 
 /// Numbers per task: fixed, so the cut does not depend on the machine. 128 KiB.
@@ -69,7 +70,7 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
     }
     let input = Input::of(x)?;
     let y = read(&input.data, |x| {
-        let mut y = vec![0.0; x.len()];
+        let mut y = blank(x.len());
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| relu_of(y, x));
         y
     })?;
@@ -98,7 +99,7 @@ fn sum(a: &Tensor, b: &Tensor, rectify: bool) -> Result<Tensor> {
     let (left, right) = (Input::of(a)?, Input::of(b)?);
     let y = read(&left.data, |a| {
         read(&right.data, |b| {
-            let mut y = vec![0.0; a.len()];
+            let mut y = blank(a.len());
             let work = if rectify { relu_of_sum } else { sum_of };
             y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((y, a), b)| work(y, a, b));
             y
@@ -111,12 +112,19 @@ fn sum(a: &Tensor, b: &Tensor, rectify: bool) -> Result<Tensor> {
     link(y, a.shape(), &[&left, &right], [None, None], || ReluRule { slots })
 }
 
+/// A copy, made by all cores.
+pub(super) fn copy(gradient: &[f32]) -> Vec<f32> {
+    let mut copy = blank(gradient.len());
+    copy.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+    copy
+}
+
 /// Gives the same gradient to all that want it; the last one gets the memory.
 pub(super) fn share(gradient: Vec<f32>, slots: &[Option<Arc<Slot>>]) {
     let mut wanting = slots.iter().flatten().peekable();
     let mut gradient = Some(gradient);
     while let Some(slot) = wanting.next() {
-        let part = if wanting.peek().is_some() { gradient.clone() } else { gradient.take() };
+        let part = if wanting.peek().is_some() { gradient.as_deref().map(copy) } else { gradient.take() };
         if let Some(part) = part {
             slot.add(part);
         }

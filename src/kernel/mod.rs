@@ -11,8 +11,11 @@ mod conv;
 mod direct;
 mod elementwise;
 mod error;
+#[cfg(test)]
+mod golden;
 mod graph;
 pub mod lanes;
+mod memory;
 mod norm;
 pub mod product;
 pub mod neighbors;
@@ -23,5 +26,6 @@ mod tile;
 pub use conv::conv2d;
 pub use elementwise::{add, add_relu, relu};
 pub use error::KernelError;
+pub use memory::Recycler;
 pub use norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};

@@ -7,10 +7,11 @@ use candle_core::{D, Device, Result, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-use super::elementwise::mask;
+use super::elementwise::{copy, mask};
 use super::error::KernelError;
 use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
 use super::simd::vectorized;
+use super::tile::blank;
 
 /// What follows the normalization.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +72,7 @@ const LANES: usize = 16;
 
 /// Adds the lanes in a fixed order.
 #[inline(always)]
+#[expect(clippy::inline_always, reason = "it must be compiled with the features of its caller")]
 fn fold(lanes: [f64; LANES]) -> f64 {
     let mut sum = 0.0;
     for lane in lanes {
@@ -278,7 +280,7 @@ fn rewrite(s: &Shape, g: &mut [f32], x: &[f32], centers: &[f32], lines: Option<&
 
 /// y = x · scale + shift per channel, and what follows.
 fn apply(s: &Shape, x: &[f32], residual: Option<&[f32]>, lines: &[[f32; 2]], rectify: bool) -> Vec<f32> {
-    let mut y = vec![0.0; x.len()];
+    let mut y = blank(x.len());
     let tasks = y.par_chunks_mut(s.chunk()).zip(x.par_chunks(s.chunk()));
     match residual {
         Some(r) => tasks.zip(r.par_chunks(s.chunk())).for_each(|((y, x), r)| affine_add_relu(y, x, r, s.map, lines)),
@@ -376,7 +378,8 @@ pub fn batch_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, after: Af
         shape,
         x: call.input.data.clone(),
         slot: call.input.slot(),
-        residual: call.residual.as_ref().map(Input::slot),
+        has_residual: call.residual.is_some(),
+        residual: call.residual.as_ref().and_then(Input::slot),
         mask_from: if call.rectify && call.residual.is_none() { Some(lines) } else { None },
         means: moments.iter().map(|m| m[0]).collect(),
         inverse,
@@ -388,8 +391,10 @@ struct BatchRule {
     shape: Shape,
     x: Tensor,
     slot: Option<Arc<Slot>>,
-    /// There if the residual sum is fused; the inner one if its gradient is wanted.
-    residual: Option<Option<Arc<Slot>>>,
+    /// Is the residual sum fused?
+    has_residual: bool,
+    /// There if the residual's gradient is wanted.
+    residual: Option<Arc<Slot>>,
     /// There if rectified without residual: scale and shift, to see again which outputs were positive.
     mask_from: Option<Vec<[f32; 2]>>,
     means: Vec<f64>,
@@ -401,16 +406,16 @@ impl Rule for BatchRule {
         "batch_norm"
     }
     fn keeps_output(&self) -> bool {
-        self.residual.is_some()
+        self.has_residual
     }
     fn backward(&self, mut gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
         let [Some(gamma), Some(_)] = seen.parameters else { return Err(KernelError::NoGradient { op: "batch_norm" }.wrap()) };
         let s = &self.shape;
-        if let Some(residual) = &self.residual {
+        if self.has_residual {
             let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "batch_norm" }.wrap())?;
             read(output, |y| mask(&mut gradient, y))?;
-            if let Some(slot) = residual {
-                slot.add(gradient.clone());
+            if let Some(slot) = &self.residual {
+                slot.add(copy(&gradient));
             }
         }
         let centers: Vec<f32> = self.means.iter().map(|&m| m as f32).collect();
@@ -468,7 +473,7 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, after: After<'_>)
         shape,
         x: call.input.data.clone(),
         slot: call.input.slot(),
-        residual: call.residual.as_ref().map(Input::slot),
+        residual: call.residual.as_ref().and_then(Input::slot),
         rectify: call.rectify,
         lines,
         train,
@@ -500,7 +505,8 @@ struct ScaleRule {
     shape: Shape,
     x: Tensor,
     slot: Option<Arc<Slot>>,
-    residual: Option<Option<Arc<Slot>>>,
+    /// There if a residual is fused and its gradient is wanted.
+    residual: Option<Arc<Slot>>,
     rectify: bool,
     lines: Vec<[f32; 2]>,
     train: bool,
@@ -519,8 +525,8 @@ impl Rule for ScaleRule {
             let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "scale_shift" }.wrap())?;
             read(output, |y| mask(&mut gradient, y))?;
         }
-        if let Some(Some(slot)) = &self.residual {
-            slot.add(gradient.clone());
+        if let Some(slot) = &self.residual {
+            slot.add(copy(&gradient));
         }
         let zeros = vec![0.0; s.channels];
         let gradients = if self.train {
@@ -571,7 +577,7 @@ pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
     }
     let input = Input::of(x)?;
     let (y, norms) = read(&input.data, |x| {
-        let mut y = vec![0.0; x.len()];
+        let mut y = blank(x.len());
         let norms: Vec<f64> = y
             .par_chunks_mut(width)
             .zip(x.par_chunks(width))

@@ -70,6 +70,15 @@ pub(super) fn product(
     }
 }
 
+/// Room for a result that the caller writes completely; zeroing it first would be a sweep over memory on one thread.
+#[expect(clippy::uninit_vec, reason = "that is the point")]
+pub(super) fn blank(len: usize) -> Vec<f32> {
+    let mut room = Vec::with_capacity(len);
+    // SAFETY: the capacity is there, any bits are an f32, and every caller writes each number before reading it.
+    unsafe { room.set_len(len) };
+    room
+}
+
 thread_local! {
     static SCRATCH: [Cell<Vec<f32>>; 3] = const { [const { Cell::new(Vec::new()) }; 3] };
 }
