@@ -1,1 +1,20 @@
-fn main() {}
+//! Does the engine keep its promises? The one integration binary: it drives the built program as a user would, on tiny pipelines
+//! and a data set that is drawn, and asserts what ran, what came out and what was said.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::allow_attributes,
+    reason = "tests: helpers may fail, and say what they measured"
+)]
+
+mod bad;
+mod bench;
+mod cli;
+mod conformance;
+mod fresh;
+mod pipelines;
+mod resume;
+mod tidy;
+mod together;
+mod version;

@@ -1,0 +1,227 @@
+//! What do people see? Help, plans, graphs and signs as committed text; every `--json` answer parses.
+//!
+//! `KINSET_BLESS=1 cargo test --release cli::` writes the snapshots anew; look at the difference before you commit it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+use kinset::cli::args::Cli;
+
+use super::bench::{Bench, CHEAP, CHEAP_NODES, ROOT, files_below, sorted};
+
+fn snapshots() -> PathBuf {
+    PathBuf::from(ROOT).join("tests/it/snapshots")
+}
+
+/// Digests are machine-independent where numbers are, so they are left out; so is where the test ran.
+fn redacted(text: &str) -> String {
+    let mut out = String::new();
+    let mut word = String::new();
+    for c in text.chars().chain(['\n']) {
+        if c.is_ascii_alphanumeric() {
+            word.push(c);
+            continue;
+        }
+        let digest = word.len() >= 12 && word.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c));
+        out.push_str(if digest { "<digest>" } else { &word });
+        word.clear();
+        out.push(c);
+    }
+    out.pop();
+    out
+}
+
+/// Compares with the committed text, or writes it if asked to.
+#[track_caller]
+fn assert_snapshot(name: &str, text: &str) {
+    let path = snapshots().join(format!("{name}.txt"));
+    let text = redacted(text);
+    if std::env::var_os("KINSET_BLESS").is_some() {
+        fs::create_dir_all(snapshots()).unwrap();
+        fs::write(&path, &text).unwrap();
+        return;
+    }
+    let known = fs::read_to_string(&path).unwrap_or_default();
+    if known != text {
+        let first = known.lines().zip(text.lines()).position(|(a, b)| a != b);
+        let line = first.unwrap_or_else(|| known.lines().count().min(text.lines().count()));
+        panic!(
+            "`{name}` is not what `{}` says, from line {} on:\n- {}\n+ {}\nis it meant? KINSET_BLESS=1 writes it anew\n\n{text}",
+            path.display(),
+            line + 1,
+            known.lines().nth(line).unwrap_or("(end)"),
+            text.lines().nth(line).unwrap_or("(end)"),
+        );
+    }
+}
+
+/// All commands, as they are typed.
+fn commands(command: &clap::Command, path: &[String], found: &mut Vec<Vec<String>>) {
+    found.push(path.to_vec());
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        commands(sub, &[path, &[sub.get_name().to_owned()]].concat(), found);
+    }
+}
+
+#[test]
+fn the_help_of_every_command_is_as_committed() {
+    let mut all = Vec::new();
+    commands(&Cli::command(), &[], &mut all);
+    assert!(all.len() > 10);
+    let bench = Bench::new();
+    for path in all {
+        let mut args: Vec<&str> = path.iter().map(String::as_str).collect();
+        args.push("--help");
+        let said = bench.kinset(&args).done();
+        assert_snapshot(&["help".to_owned(), path.join("-")].join("-").trim_end_matches('-').replace("--", "-"), &said.out);
+        assert_eq!(said.err, "");
+    }
+}
+
+#[test]
+fn plan_explain_and_graph_are_as_committed() {
+    let bench = Bench::with(CHEAP);
+    assert_snapshot("plan-before", &bench.kinset(&["plan", "p.toml"]).out);
+    assert_snapshot("graph-mermaid", &bench.kinset(&["graph", "p.toml"]).done().out);
+    assert_snapshot("graph-dot", &bench.kinset(&["graph", "p.toml", "--format", "dot"]).done().out);
+    bench.run(&[]).done();
+    assert_snapshot("plan-after", &bench.kinset(&["plan", "p.toml"]).done().out);
+    let changes = ["--set", "stage.kmeans.clusters=4", "--set", "stage.kmeans.restarts=3"];
+    assert_snapshot("plan-changed", &bench.kinset(&[&["plan", "p.toml"], &changes[..]].concat()).out);
+    assert_snapshot("explain-changed", &bench.kinset(&[&["explain", "p.toml", "kmeans"], &changes[..]].concat()).done().out);
+    assert_snapshot("explain-fresh", &bench.kinset(&["explain", "p.toml", "neighbors"]).done().out);
+    assert_snapshot("verify", bench.kinset(&["verify"]).done().out.split_once('\n').unwrap().1);
+}
+
+#[test]
+fn the_list_of_stages_and_each_sign_are_as_committed() {
+    let bench = Bench::new();
+    assert_snapshot("methods", &bench.kinset(&["methods"]).done().out);
+    for stage in kinset::pipeline::registry::all() {
+        let said = bench.kinset(&["methods", stage.kind()]).done();
+        assert_snapshot(&format!("methods-{}", stage.kind()), &said.out);
+    }
+}
+
+#[test]
+fn no_snapshot_is_an_orphan() {
+    let mut all = Vec::new();
+    commands(&Cli::command(), &[], &mut all);
+    let mut known: Vec<String> = all
+        .iter()
+        .map(|path| ["help".to_owned(), path.join("-")].join("-").trim_end_matches('-').to_owned())
+        .chain(kinset::pipeline::registry::all().map(|stage| format!("methods-{}", stage.kind())))
+        .chain(
+            ["plan-before", "plan-after", "plan-changed", "graph-mermaid", "graph-dot", "explain-changed", "explain-fresh"]
+                .map(str::to_owned),
+        )
+        .chain(["methods".to_owned(), "verify".to_owned()])
+        .collect();
+    known.sort();
+    for path in sorted(&snapshots()) {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(known.contains(&name), "`{}` belongs to nothing any more: delete it", path.display());
+    }
+}
+
+#[test]
+fn every_json_answer_parses_and_is_all_there_is_on_standard_output() {
+    let bench = Bench::with(CHEAP);
+    let data = format!("{ROOT}/data");
+    let answers: [(&[&str], i32); 13] = [
+        (&["plan", "p.toml", "--json"], 10),
+        (&["run", "p.toml", "--json"], 0),
+        (&["run", "p.toml", "--json", "--set", "stage.kmeans.clusters=99"], 4),
+        (&["plan", "p.toml", "--json"], 0),
+        (&["explain", "p.toml", "kmeans", "--json"], 0),
+        (&["status", "p.toml", "--json"], 0),
+        (&["verify", "--json"], 0),
+        (&["gc", "p.toml", "--json"], 0),
+        (&["gc", "--json"], 0),
+        (&["data", "list", "--json"], 0),
+        (&["data", "check", "digits", "--data", &data, "--json"], 0),
+        (&["methods", "--json"], 0),
+        (&["methods", "scan", "--json"], 0),
+    ];
+    for (args, exit) in answers {
+        let said = bench.kinset(args);
+        assert_eq!(said.exit, exit, "{args:?}: {}\n{}", said.out, said.err);
+        assert!(!said.json.is_null(), "{args:?}: {}", said.out);
+    }
+}
+
+#[test]
+fn the_event_file_tells_the_whole_run() {
+    let bench = Bench::with(CHEAP);
+    bench.run(&["--threads", "1"]).done();
+    let files = files_below(&bench.path("artifacts/cheap/runs"));
+    let [file] = files.as_slice() else { panic!("one run, one file: {files:?}") };
+    let events: Vec<serde_json::Value> =
+        fs::read_to_string(file).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&events[0]["event"], &events[events.len() - 1]["event"]), (&"run-started".into(), &"run-finished".into()));
+    for node in CHEAP_NODES {
+        let of_node = events.iter().filter(|event| event["stage"] == node);
+        let words: Vec<&str> =
+            of_node.filter_map(|event| event["event"].as_str()).filter(|w| w.starts_with("stage-")).collect();
+        assert_eq!(words, ["stage-started", "stage-finished"], "{node}");
+    }
+}
+
+#[test]
+fn views_show_the_results_under_readable_names() {
+    let bench = Bench::with(CHEAP);
+    bench.run(&[]).done();
+    for (file, stage) in [
+        ("data.train/images.parquet", "data.train"),
+        ("data.train/labels.parquet", "data.train"),
+        ("features/features.parquet", "features"),
+        ("neighbors/neighbors.parquet", "neighbors"),
+        ("kmeans/classifier.safetensors", "kmeans"),
+        ("scores/scores.json", "scores"),
+    ] {
+        let path = bench.path("artifacts/cheap").join(file);
+        let card = fs::read_to_string(path.parent().unwrap().join("stage.json")).unwrap();
+        let card: serde_json::Value = serde_json::from_str(&card).unwrap();
+        let blob = card["files"][path.file_name().unwrap().to_str().unwrap()]["blob"].as_str().unwrap();
+        assert_eq!(kinset::store::digest::Digest::of(&fs::read(&path).unwrap()).hex(), blob, "{file}");
+        assert_eq!(card["stage"], stage);
+    }
+}
+
+#[test]
+fn what_gc_would_delete_is_what_no_named_pipeline_uses() {
+    let bench = Bench::with(CHEAP);
+    let first = bench.run(&[]).done();
+    bench.run(&["--set", "stage.kmeans.clusters=4"]).done();
+    // What the readable views show is kept too, so they shall show the file's own results.
+    bench.run(&[]).done();
+    let before = bench.kinset(&["verify", "--json"]).done().json["records"].as_u64().unwrap();
+    assert_eq!(before, 8, "six, and two of the change");
+    bench.kinset(&["gc", "p.toml"]).done();
+    assert_eq!(bench.kinset(&["verify", "--json"]).done().json["records"], 8, "dry by default");
+    bench.kinset(&["gc", "p.toml", "--delete"]).done();
+    assert_eq!(bench.kinset(&["verify", "--json"]).done().json["records"], 6);
+    bench.assert_sound("after gc");
+    let again = bench.run(&[]).done();
+    assert_eq!((again.ran().len(), again.digests()), (0, first.digests()));
+}
+
+#[test]
+fn a_pipeline_that_init_writes_runs() {
+    let bench = Bench::new();
+    for (number, shade) in (0..24u8).enumerate() {
+        let image = image::RgbImage::from_fn(20, 16, |x, y| image::Rgb([(x * 9) as u8, (y * 11) as u8 + shade, shade * 10]));
+        let mut bytes = Vec::new();
+        image.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+        bench.write(format!("photos/{}/{number}.png", ["cat", "dog"][number % 2]), bytes);
+    }
+    let said = bench.kinset(&["init", "photos", "--clusters", "2", "--output", "p.toml"]).done();
+    assert_eq!(said.out, "");
+    assert_eq!(bench.kinset(&["plan", "p.toml"]).exit, 10);
+    let smaller = ["--profile", "smoke", "--set", "stage.pretext.network.width=8", "--until", "features"];
+    let said = bench.run(&smaller).done();
+    assert_eq!(said.ran(), ["data.images", "pretext", "features"]);
+    // A file that is there is not written over.
+    assert_ne!(bench.kinset(&["init", "photos", "--output", "p.toml"]).exit, 0);
+}

@@ -1,0 +1,109 @@
+//! Does every stage keep the rules of the house? Loops over the registry: who adds a stage adds no line here.
+
+use kinset::pipeline::registry;
+
+use super::bench::{Bench, WHOLE, WHOLE_NODES, methods, tiny_ground, tiny_stage};
+
+#[test]
+fn every_stage_says_what_it_does_in_the_same_form() {
+    let mut kinds = Vec::new();
+    for stage in registry::all() {
+        let kind = stage.kind();
+        assert!(
+            kind.starts_with(|c: char| c.is_ascii_lowercase())
+                && kind.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'),
+            "`{kind}` is not in snake_case"
+        );
+        assert!(!kinds.contains(&kind), "`{kind}` is there twice");
+        kinds.push(kind);
+        assert!(stage.version() >= 1, "{kind}");
+        let summary = stage.summary();
+        assert!((10..=100).contains(&summary.chars().count()), "{kind}: one line, `{summary}`");
+        assert!(!summary.ends_with('.') && !summary.contains('\n'), "{kind}: `{summary}`");
+        assert!(!stage.outputs().is_empty(), "{kind} writes nothing");
+        for name in stage.ports().iter().map(|port| port.name).chain(stage.outputs().iter().map(|output| output.name)) {
+            assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{kind}: `{name}`");
+            assert!(stage.default_settings().get(name).is_none() || stage.outputs().iter().any(|o| o.name == name));
+        }
+    }
+}
+
+#[test]
+fn every_method_has_a_full_sign_and_reads_no_labels() {
+    for stage in registry::all() {
+        let Some(sign) = stage.sign() else { continue };
+        let parts = [
+            ("paper", sign.paper),
+            ("reads", sign.reads),
+            ("writes", sign.writes),
+            ("idea", sign.idea),
+            ("loss", sign.loss),
+            ("selection", sign.selection),
+            ("as_in_paper", sign.as_in_paper),
+            ("unlike_paper", sign.unlike_paper),
+            ("expect", sign.expect),
+        ];
+        for (part, text) in parts {
+            assert!(text.trim().len() >= 5, "{}: its sign says nothing of `{part}`", stage.kind());
+        }
+        assert!(sign.paper.contains("20"), "{}: a paper has a year: {}", stage.kind(), sign.paper);
+        for port in stage.ports() {
+            assert!(!["labels", "scores"].contains(&port.artifact), "{} reads {}", stage.kind(), port.artifact);
+        }
+    }
+}
+
+#[test]
+fn default_settings_are_without_complaint_and_come_back_unchanged() {
+    for stage in registry::all() {
+        let settings = stage.default_settings();
+        assert!(settings.is_object(), "{}", stage.kind());
+        // A source must say which data set it is; that is its only complaint.
+        let complaints = stage.check_settings(&settings);
+        if stage.kind() == "ingest" {
+            assert!(complaints.iter().all(|complaint| complaint.path == "dataset"), "{complaints:?}");
+        } else {
+            assert_eq!(complaints, [], "{}", stage.kind());
+        }
+        assert_eq!(stage.normalize(&settings).unwrap(), settings, "{}", stage.kind());
+    }
+}
+
+/// How long each is trained.
+const EPOCHS: u32 = 12;
+
+#[test]
+fn every_method_learns_something_easy() {
+    for card in methods() {
+        let kind = card["kind"].as_str().unwrap();
+        let bench = Bench::with(&format!("{}{}", tiny_ground(96, 8), tiny_stage("it", &card, EPOCHS)));
+        bench.run(&["--until", "it"]).done();
+        let losses: Vec<f64> =
+            bench.metrics("tiny", "it").into_iter().filter(|(name, _)| name == "loss").map(|(_, value)| value).collect();
+        assert_eq!(losses.len(), EPOCHS as usize, "{kind}: one loss per epoch");
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        let third = losses.len() / 3;
+        let (early, late) = (mean(&losses[..third]), mean(&losses[losses.len() - third..]));
+        println!("{kind}: loss {early:.4} → {late:.4}");
+        assert!(late < early, "{kind} learns nothing: {losses:?}");
+    }
+}
+
+#[test]
+fn every_stage_repeats_itself_byte_for_byte() {
+    let mut kinds: Vec<String> = Vec::new();
+    let bench = Bench::with(WHOLE);
+    let first = bench.run(&[]).done();
+    for stage in first.json["stages"].as_array().unwrap() {
+        kinds.push(stage["kind"].as_str().unwrap().to_owned());
+    }
+    for stage in registry::all() {
+        assert!(kinds.iter().any(|kind| kind == stage.kind()), "`bench::WHOLE` has no `{}`: add one", stage.kind());
+    }
+    // The engine itself compares a forced result with the stored one, and calls a difference our bug.
+    let second = bench.run(&["--force"]).done();
+    assert_eq!(second.ran(), WHOLE_NODES);
+    assert_eq!(second.digests(), first.digests());
+    let elsewhere = Bench::with(WHOLE).run(&[]).done();
+    assert_eq!(elsewhere.digests(), first.digests(), "in another place");
+}

@@ -1,0 +1,57 @@
+//! Are the committed pipelines whole? Each plans without faults, and its smoke profile too.
+
+use std::path::PathBuf;
+
+use super::bench::{Bench, ROOT, sorted};
+
+fn all() -> Vec<PathBuf> {
+    let found: Vec<PathBuf> = sorted(&PathBuf::from(ROOT).join("pipelines"))
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    assert!(!found.is_empty());
+    found
+}
+
+#[test]
+fn every_pipeline_plans_without_faults_with_its_smoke_profile_too() {
+    let bench = Bench::new();
+    let data = format!("{ROOT}/data");
+    for path in all() {
+        let file = path.to_str().unwrap();
+        for profile in [&[][..], &["--profile", "smoke"]] {
+            let said = bench.kinset(&[&["plan", file, "--json", "--data", &data], profile].concat());
+            assert_ne!(said.exit, 3, "{}", said.err);
+            // Raw data that are not here are no fault of the file; anything else is.
+            for stage in said.json["stages"].as_array().unwrap() {
+                if stage["state"] == "broken" {
+                    let why = stage["why"].as_str().unwrap();
+                    assert!(why.starts_with("cannot find the data set"), "{file}: {why}");
+                }
+            }
+            assert!([4, 10].contains(&said.exit), "{file}: exit {}\n{}", said.exit, said.err);
+        }
+    }
+}
+
+#[test]
+fn every_pipeline_is_named_like_its_file_and_begins_with_a_comment() {
+    let bench = Bench::new();
+    for path in all() {
+        let said = bench.kinset(&["plan", path.to_str().unwrap(), "--json"]);
+        assert_eq!(said.json["pipeline"].as_str(), path.file_stem().unwrap().to_str(), "{}", path.display());
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with("# "), "{}", path.display());
+    }
+}
+
+#[test]
+fn the_main_job_runs_end_to_end_in_its_smoke_profile() {
+    let bench = Bench::new();
+    let (file, data) = (format!("{ROOT}/pipelines/fashion-mini.toml"), format!("{ROOT}/data"));
+    let args = ["run", &file, "--profile", "smoke", "--data", &data, "--json"];
+    let said = bench.kinset(&args).done();
+    let rows = said.json["scores"].as_array().unwrap();
+    assert!(rows.len() >= 8, "k-means on pixels, on features, SCAN, self-label, on both sets: {}", said.out);
+    assert_eq!(bench.kinset(&args).done().ran().len(), 0);
+    bench.assert_sound("after the smoke run");
+}

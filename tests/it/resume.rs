@@ -1,0 +1,161 @@
+//! Does a killed run end where an uninterrupted one does?
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use kinset::base::seed::{Rng, Seed};
+
+use super::bench::{Bench, TINY_GROUND, WHOLE, WHOLE_NODES, files_below, methods, tiny_ground, tiny_stage};
+
+/// Kills after a random while, longer and longer, until a run gets through; returns what that one gave, and how many were killed.
+fn kill_until_done(bench: &Bench, args: &[&str], rng: &mut Rng, first: f64) -> (BTreeMap<String, String>, usize) {
+    let mut killed = 0;
+    loop {
+        let running = bench.start("run", args);
+        // Grows, so that the slowest machine gets through.
+        let patience = first + 15.0 * killed as f64;
+        std::thread::sleep(Duration::from_secs_f64(rng.between(2.0, patience) / 1000.0));
+        if running.kill() {
+            killed += 1;
+            bench.assert_no_half("after a kill");
+            assert!(killed < 400, "it never gets through");
+            continue;
+        }
+        let said = bench.kinset(args).done();
+        assert_eq!(said.ran().len(), 0, "it had got through: {}", said.err);
+        return (said.digests(), killed);
+    }
+}
+
+impl Bench {
+    /// After a kill the store may hold half-written drafts (the next run sweeps them), but nothing published may be damaged.
+    fn assert_no_half(&self, why: &str) {
+        if self.path("artifacts/store").is_dir() {
+            let said = self.kinset(&["verify", "--json"]);
+            assert_eq!(said.exit, 0, "{why}: {}", said.out);
+        }
+    }
+
+    /// How often a training went on from a checkpoint, over all runs so far.
+    fn resumed(&self, pipeline: &str) -> usize {
+        let runs = self.path("artifacts").join(pipeline).join("runs");
+        let events = files_below(&runs).into_iter().map(|path| fs::read_to_string(path).unwrap());
+        events.map(|text| text.lines().filter(|line| line.contains("goes on at epoch")).count()).sum()
+    }
+}
+
+#[test]
+fn every_method_killed_at_random_ends_as_if_nothing_had_happened() {
+    let (images, epochs) = (48, 4);
+    for (number, card) in methods().iter().enumerate() {
+        let kind = card["kind"].as_str().unwrap();
+        let text = format!("{}{}", tiny_ground(images, 2), tiny_stage("it", card, epochs));
+        let quiet = Bench::with(&text);
+        let expected = quiet.run(&["--until", "it"]).done().digests();
+
+        let bench = Bench::with(&text);
+        bench.run(&["--until", TINY_GROUND]).done();
+        let mut rng = Seed::new(17).branch("kill").at(number as u64).rng();
+        let args = ["run", "p.toml", "--json", "--until", "it", "--checkpoint-every", "0"];
+        let (digests, killed) = kill_until_done(&bench, &args, &mut rng, 60.0);
+        let resumed = bench.resumed("tiny");
+        println!("{kind}: killed {killed} times, went on from a checkpoint {resumed} times");
+        assert_eq!(digests, expected, "{kind}, killed {killed} times");
+        assert!(killed >= 3 && resumed >= 1, "{kind}: the kills come too late to test anything: {killed}, {resumed}");
+        bench.assert_sound("after all kills");
+    }
+}
+
+#[test]
+fn a_pipeline_killed_at_random_ends_as_if_nothing_had_happened() {
+    let expected = Bench::with(WHOLE).run(&[]).done().digests();
+    let bench = Bench::with(WHOLE);
+    let mut rng = Seed::new(18).branch("kill").rng();
+    let (digests, killed) = kill_until_done(&bench, &["run", "p.toml", "--json", "--checkpoint-every", "0"], &mut rng, 100.0);
+    println!("killed {killed} times");
+    assert!(killed >= 5, "{killed}");
+    assert_eq!(digests, expected);
+    bench.assert_sound("after all kills");
+}
+
+/// [`WHOLE`] with a long first training, and what it gives.
+fn long(epochs: u32) -> String {
+    let changed = WHOLE.replacen("epochs = 2", &format!("epochs = {epochs}"), 1);
+    assert_ne!(changed, WHOLE);
+    changed
+}
+
+/// Waits until a training has measured its first epoch.
+fn wait_for_an_epoch(bench: &Bench) {
+    for _ in 0..3000 {
+        let begun = files_below(&bench.path("artifacts/whole/runs"))
+            .iter()
+            .any(|path| fs::read_to_string(path).unwrap().contains("\"event\":\"metric\""));
+        if begun {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no epoch in half a minute");
+}
+
+#[test]
+fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
+    let text = long(60);
+    let expected = Bench::with(&text).run(&["--until", "pretext"]).done().digests();
+    let args = ["run", "p.toml", "--json", "--until", "pretext"];
+    for signal in ["INT", "TERM", "USR1"] {
+        let bench = Bench::with(&text);
+        let running = bench.start("run", &args);
+        wait_for_an_epoch(&bench);
+        running.signal(signal);
+        let said = running.end();
+        assert_eq!(said.exit, 75, "{signal}: {}", said.err);
+        assert_eq!(said.those("stopped"), ["pretext"], "{signal}");
+        assert!(!said.err.contains("panicked"), "{}", said.err);
+        bench.assert_sound("after a stop");
+        let plan = bench.kinset(&["plan", "p.toml", "--json", "--until", "pretext"]);
+        assert_eq!(plan.exit, 10);
+        assert!(plan.out.contains("begun and not finished"), "{}", plan.out);
+        let said = bench.kinset(&args).done();
+        assert_eq!(said.ran(), ["pretext"]);
+        assert!(said.err.contains("goes on at epoch"), "{}", said.err);
+        assert_eq!(said.digests(), expected, "{signal}");
+        // The curve of both halves is one curve: no epoch twice, none lost.
+        assert_eq!(bench.metrics("whole", "pretext").iter().filter(|(name, _)| name == "loss").count(), 60);
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_costs_a_few_steps_and_changes_nothing() {
+    let text = long(60);
+    let expected = Bench::with(&text).run(&["--until", "pretext"]).done().digests();
+    let args = ["run", "p.toml", "--json", "--until", "pretext", "--checkpoint-every", "0"];
+    let bench = Bench::with(&text);
+    let running = bench.start("run", &args);
+    wait_for_an_epoch(&bench);
+    running.signal("TERM");
+    assert_eq!(running.end().exit, 75);
+    let files: Vec<_> = files_below(&bench.path("artifacts/store/work"));
+    let newest = files.iter().rfind(|path| path.extension().is_some_and(|e| e == "safetensors")).unwrap().clone();
+    let bytes = fs::read(&newest).unwrap();
+    fs::remove_file(&newest).unwrap();
+    fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
+    let said = bench.kinset(&args).done();
+    assert!(said.err.contains("an older one serves") && said.err.contains("goes on at epoch"), "{}", said.err);
+    assert_eq!(said.digests(), expected);
+}
+
+#[test]
+fn one_thread_and_two_give_the_same_digests() {
+    let expected = Bench::with(WHOLE).run(&["--threads", "1"]).done();
+    assert_eq!(expected.ran(), WHOLE_NODES);
+    assert_eq!(Bench::with(WHOLE).run(&["--threads", "2"]).done().digests(), expected.digests(), "--threads 2");
+    for threads in ["1", "2", "5"] {
+        let bench = Bench::with(WHOLE);
+        let output = bench.command(&["run", "p.toml", "--json"]).env("RAYON_NUM_THREADS", threads).output().unwrap();
+        let said = super::bench::Said::of(&output).done();
+        assert_eq!(said.digests(), expected.digests(), "RAYON_NUM_THREADS={threads}");
+    }
+}

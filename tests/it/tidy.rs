@@ -1,0 +1,613 @@
+//! Does the source keep the rules of the house? Reads `src/` as text: comments and strings are blanked out first, and test code too
+//! where a rule is about what runs.
+//!
+//! Every exception stands in a list with its reason, as narrow as it can be; one that no longer applies is a failure as well.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The rooms from the ground up; a room may look at those on lines before its own. Rooms of one line don't see each other.
+const ORDER: [&[&str]; 14] = [
+    &["base"],
+    &["math"],
+    &["kernel"],
+    &["store"],
+    &["artifact"],
+    &["dataset", "augment", "model"],
+    &["train"],
+    &["stage"],
+    &["step", "method"],
+    &["pipeline"],
+    &["report"],
+    &["cli"],
+    &["main"],
+    &["lib"],
+];
+
+/// Imports against the order: file, room, why it may stay.
+const AGAINST_THE_ORDER: &[(&str, &str, &str)] = &[];
+
+/// Words that may stand in few places: the word, where it may, and why it may nowhere else.
+struct Rule {
+    words: &'static [&'static str],
+    places: &'static [(&'static str, &'static str)],
+    why: &'static str,
+    /// Whether test code is bound by it too.
+    tests_too: bool,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        words: &[
+            "arrow::",
+            "parquet::arrow",
+            "parquet::basic",
+            "parquet::errors",
+            "parquet::file",
+            "parquet::schema",
+            "parquet::{",
+        ],
+        places: &[("src/artifact/parquet/", "this is where tables are read and written")],
+        why: "only `artifact/parquet` knows arrow and parquet: name a type of ours",
+        tests_too: true,
+    },
+    Rule {
+        words: &["println!", "eprintln!", "print!", "eprint!", "dbg!", "io::stdout", "io::stderr"],
+        places: &[("src/cli/", "this is who talks to people")],
+        why: "only `cli` prints: use the context's `note` and `warn`, or return it",
+        tests_too: false,
+    },
+    Rule {
+        words: &["toml::"],
+        places: &[("src/pipeline/document.rs", "this is where pipeline files are parsed")],
+        why: "only `pipeline/document` knows TOML",
+        tests_too: false,
+    },
+    Rule {
+        words: &["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern"],
+        places: &[("src/kernel/", "vector instructions")],
+        why: "`unsafe` is for `kernel` alone",
+        tests_too: true,
+    },
+    Rule {
+        words: &["std::fs", "File::open", "File::create", "OpenOptions"],
+        places: &[
+            ("src/base/fs.rs", "this is how everybody else touches files"),
+            ("src/store/", "it publishes without replacing, locks and links, which is more than `base::fs` offers"),
+            ("src/artifact/parquet/read.rs", "the parquet crate reads from a `std::fs::File`; it is got from `base::fs`"),
+            ("src/artifact/parquet/write.rs", "the parquet crate writes to a `std::fs::File`; it is got from `base::fs`"),
+            ("src/dataset/folder.rs", "names `std::fs::Metadata`, which `base::fs` returns"),
+            ("src/dataset/idx.rs", "names `std::fs::Metadata`, which `base::fs` returns"),
+            ("src/pipeline/event.rs", "keeps an append-only event file open; a run that cannot write it goes on without"),
+        ],
+        why: "files are touched through `base::fs`, whose errors say what was tried and where",
+        tests_too: false,
+    },
+    Rule {
+        words: &["HashMap", "HashSet", "RandomState", "DefaultHasher"],
+        places: &[],
+        why: "their order changes from run to run: BTreeMap, BTreeSet, or a Vec by index",
+        tests_too: true,
+    },
+    Rule {
+        words: &[
+            "Tensor::rand",
+            "Tensor::randn",
+            "Tensor::rand_like",
+            "Tensor::randn_like",
+            ".rand_like(",
+            ".randn_like(",
+            "Var::rand",
+            "Var::randn",
+            "ops::dropout",
+            "candle_nn::init",
+            "candle_nn::Init",
+            "VarBuilder",
+            "VarMap",
+            "thread_rng",
+            "rand::rng",
+        ],
+        places: &[],
+        why: "all randomness comes from `base::seed`, which counts and remembers nothing",
+        tests_too: true,
+    },
+    Rule {
+        words: &["Instant::now", "SystemTime::now"],
+        places: &[("src/base/clock.rs", "this is the clock")],
+        why: "`base::clock` is the only clock",
+        tests_too: false,
+    },
+    Rule {
+        words: &["todo!", "unimplemented!", "dbg!"],
+        places: &[],
+        why: "what is not there yet is not in the tree",
+        tests_too: true,
+    },
+    Rule {
+        words: &["thread::current().id()", "std::process::exit", "set_var("],
+        places: &[],
+        why: "the end of the process and its environment belong to `main`",
+        tests_too: false,
+    },
+];
+
+/// Rooms that know no tensor library.
+const TENSORLESS: [&str; 6] = ["base", "math", "store", "artifact", "dataset", "augment"];
+
+/// A source file.
+struct Source {
+    /// `src/room/file.rs`.
+    name: String,
+    /// As it is.
+    text: String,
+    /// Comments and strings blanked, line by line.
+    code: String,
+    /// Test modules blanked too.
+    shipped: String,
+}
+
+fn sources() -> Vec<Source> {
+    fn descend(folder: &Path, found: &mut Vec<PathBuf>) {
+        let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        entries.sort();
+        for path in entries {
+            if path.is_dir() {
+                descend(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    descend(&root.join("src"), &mut paths);
+    assert!(paths.len() > 100, "is this the source?");
+    let mut sources: Vec<Source> = paths
+        .into_iter()
+        .map(|path| {
+            let text = fs::read_to_string(&path).unwrap();
+            let code = code_of(&text);
+            let shipped = without_tests(&code);
+            Source { name: path.strip_prefix(root).unwrap().to_str().unwrap().replace('\\', "/"), text, code, shipped }
+        })
+        .collect();
+    // A file that its parent declares for tests only is a test, whole.
+    let tests: BTreeSet<String> = sources.iter().flat_map(|source| test_files(source)).collect();
+    for source in &mut sources {
+        if tests.contains(&source.name) {
+            source.shipped = source.code.chars().map(|c| if c == '\n' { c } else { ' ' }).collect();
+        }
+    }
+    sources
+}
+
+/// The files behind `#[cfg(test)] mod name;`.
+fn test_files(source: &Source) -> Vec<String> {
+    let folder = match source.name.strip_suffix("/mod.rs") {
+        Some(folder) => folder.to_owned(),
+        None if source.name == "src/lib.rs" => "src".to_owned(),
+        None => source.name.trim_end_matches(".rs").to_owned(),
+    };
+    let lines: Vec<&str> = source.code.lines().map(str::trim).collect();
+    let mut files = Vec::new();
+    for pair in lines.windows(2) {
+        let name = pair[1].trim_start_matches("pub ").trim_start_matches("pub(crate) ").trim_start_matches("pub(super) ");
+        if pair[0] == "#[cfg(test)]"
+            && let Some(name) = name.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'))
+        {
+            files.push(format!("{folder}/{name}.rs"));
+        }
+    }
+    files
+}
+
+/// The text with comments and the insides of strings and characters as blanks; lines stay where they are.
+fn code_of(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = String::with_capacity(text.len());
+    let blank = |out: &mut String, c: char| out.push(if c == '\n' { '\n' } else { ' ' });
+    let mut at = 0;
+    while at < chars.len() {
+        let (c, next) = (chars[at], chars.get(at + 1).copied());
+        match (c, next) {
+            ('/', Some('/')) => {
+                while at < chars.len() && chars[at] != '\n' {
+                    out.push(' ');
+                    at += 1;
+                }
+            }
+            ('/', Some('*')) => {
+                let mut depth = 0;
+                loop {
+                    match (chars.get(at), chars.get(at + 1)) {
+                        (Some('/'), Some('*')) => depth += 1,
+                        (Some('*'), Some('/')) => depth -= 1,
+                        (None, _) => break,
+                        _ => {
+                            blank(&mut out, chars[at]);
+                            at += 1;
+                            continue;
+                        }
+                    }
+                    out.push_str("  ");
+                    at += 2;
+                    if depth == 0 {
+                        break;
+                    }
+                }
+            }
+            ('r', Some('"' | '#')) if at == 0 || !(chars[at - 1].is_alphanumeric() || chars[at - 1] == '_') => {
+                let hashes = chars[at + 1..].iter().take_while(|&&c| c == '#').count();
+                if chars.get(at + 1 + hashes) != Some(&'"') {
+                    out.push(c);
+                    at += 1;
+                    continue;
+                }
+                out.push('"');
+                at += 2 + hashes;
+                while at < chars.len() {
+                    if chars[at] == '"' && chars[at + 1..].iter().take(hashes).filter(|&&c| c == '#').count() == hashes {
+                        at += 1 + hashes;
+                        break;
+                    }
+                    blank(&mut out, chars[at]);
+                    at += 1;
+                }
+                out.push('"');
+            }
+            ('"', _) => {
+                out.push('"');
+                at += 1;
+                while at < chars.len() && chars[at] != '"' {
+                    if chars[at] == '\\' {
+                        out.push(' ');
+                        at += 1;
+                    }
+                    if at < chars.len() {
+                        blank(&mut out, chars[at]);
+                        at += 1;
+                    }
+                }
+                out.push('"');
+                at += 1;
+            }
+            // A character, not a lifetime.
+            ('\'', Some('\\')) => {
+                let end = (at + 3..chars.len()).find(|&i| chars[i] == '\'').unwrap_or(at + 2);
+                out.extend(std::iter::repeat_n(' ', end + 1 - at));
+                at = end + 1;
+            }
+            ('\'', Some(_)) if chars.get(at + 2) == Some(&'\'') => {
+                out.push_str("   ");
+                at += 3;
+            }
+            _ => {
+                out.push(c);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// The code without what stands behind `#[cfg(test)]` or `#[test]`.
+fn without_tests(code: &str) -> String {
+    let mut out = String::new();
+    let mut rest = code;
+    while let Some(start) = rest.find("#[cfg(test)]") {
+        out.push_str(&rest[..start]);
+        let after = &rest[start..];
+        // The item ends with its block, or with a semicolon before one opens.
+        let mut depth = 0;
+        let mut end = after.len();
+        for (index, c) in after.char_indices() {
+            match c {
+                '{' => depth += 1,
+                '}' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        end = index + 1;
+                        break;
+                    }
+                }
+                ';' if depth == 0 => {
+                    end = index + 1;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        out.extend(after[..end].chars().map(|c| if c == '\n' { c } else { ' ' }));
+        rest = &after[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The room of a file.
+fn room(name: &str) -> &str {
+    let inner = name.strip_prefix("src/").unwrap_or(name);
+    inner.split('/').next().unwrap_or(inner).trim_end_matches(".rs")
+}
+
+fn height(room: &str) -> Option<usize> {
+    ORDER.iter().position(|line| line.contains(&room))
+}
+
+/// Rooms that a file names, with the line: `crate::room`, `crate::{room, …}`, and `super::…::room` that leads out of its own.
+fn rooms_named(source: &Source) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let inside = source.name.strip_prefix("src/").unwrap_or(&source.name);
+    // How many `super` lead from the top of this file to the crate.
+    let depth = match inside.strip_suffix("/mod.rs") {
+        Some(folder) => folder.matches('/').count() + 1,
+        None if !inside.contains('/') => 1,
+        None => inside.matches('/').count() + 1,
+    };
+    for (number, line) in source.shipped.lines().enumerate() {
+        let mut at = 0;
+        while let Some(start) = line[at..].find("crate::").map(|i| at + i) {
+            at = start + "crate::".len();
+            if line[..start].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
+                continue;
+            }
+            if line[at..].starts_with('{') {
+                let from: usize = source.shipped.lines().take(number).map(|line| line.len() + 1).sum::<usize>() + at;
+                for name in first_names(&source.shipped[from..]) {
+                    found.push((number + 1, name));
+                }
+            } else {
+                found.push((number + 1, word(&line[at..]).to_owned()));
+            }
+        }
+        let supers = "super::".repeat(depth);
+        if let Some(start) = line.find(&supers) {
+            let name = word(&line[start + supers.len()..]);
+            if name != "super" && !name.is_empty() {
+                found.push((number + 1, name.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+fn word(text: &str) -> &str {
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+    &text[..end]
+}
+
+/// The first names of a group: `{base::x, math::{y, z}}` has `base` and `math`.
+fn first_names(text: &str) -> Vec<String> {
+    let (mut depth, mut fresh, mut names) = (0, false, Vec::new());
+    for (index, c) in text.char_indices() {
+        match c {
+            '{' => {
+                depth += 1;
+                fresh = depth == 1;
+            }
+            '}' => {
+                depth -= 1;
+                if depth == 0 {
+                    break;
+                }
+            }
+            ',' if depth == 1 => fresh = true,
+            c if fresh && (c.is_alphabetic() || c == '_') => {
+                names.push(word(&text[index..]).to_owned());
+                fresh = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+/// Fails with all complaints at once.
+#[track_caller]
+fn assert_none(complaints: &[String], rule: &str) {
+    assert!(complaints.is_empty(), "{rule}\n  {}", complaints.join("\n  "));
+}
+
+#[test]
+fn imports_point_one_way() {
+    let (mut complaints, mut used, mut seen) = (Vec::new(), BTreeSet::new(), 0);
+    for source in sources() {
+        let own = room(&source.name);
+        let Some(own_height) = height(own) else {
+            complaints.push(format!("{}: `{own}` is no room of DESIGN's list", source.name));
+            continue;
+        };
+        for (line, named) in rooms_named(&source) {
+            let Some(other) = height(&named) else { continue };
+            seen += 1;
+            if named == own || other < own_height {
+                continue;
+            }
+            if let Some(index) = AGAINST_THE_ORDER.iter().position(|(file, room, _)| *file == source.name && *room == named) {
+                used.insert(index);
+                continue;
+            }
+            complaints.push(format!("{}:{line}: `{own}` looks at `{named}`", source.name));
+        }
+    }
+    for (index, (file, named, _)) in AGAINST_THE_ORDER.iter().enumerate() {
+        if !used.contains(&index) {
+            complaints.push(format!("the exception for `{named}` in {file} is not needed any more"));
+        }
+    }
+    assert!(seen > 300, "only {seen} imports: are they written in a way this test does not read?");
+    assert_none(&complaints, "rooms look only at rooms before them: see `ORDER`, and DESIGN section 4");
+}
+
+#[test]
+fn a_method_looks_at_no_other_method_unless_its_paper_does() {
+    let mut complaints = Vec::new();
+    for source in sources().iter().filter(|source| source.name.starts_with("src/method/") && !source.name.ends_with("mod.rs")) {
+        let own = source.name.trim_start_matches("src/method/").trim_end_matches(".rs");
+        for (number, line) in source.shipped.lines().enumerate() {
+            for path in ["crate::method::", "super::"] {
+                let Some(start) = line.find(path) else { continue };
+                let other = word(&line[start + path.len()..]);
+                let there = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/method/{other}.rs")).is_file();
+                if there && other != own {
+                    complaints.push(format!("{}:{}: `{other}`", source.name, number + 1));
+                }
+            }
+        }
+    }
+    assert_none(&complaints, "a method imports another only if its paper builds on it (then list it here, with the paper)");
+}
+
+#[test]
+fn every_module_says_what_question_it_answers() {
+    let complaints: Vec<String> = sources()
+        .iter()
+        .filter(|source| !source.text.starts_with("//! ") || source.text.lines().next().is_some_and(|line| line.len() < 12))
+        .map(|source| source.name.clone())
+        .collect();
+    assert_none(&complaints, "a module begins with `//!`: the question it answers, and why it is so");
+}
+
+#[test]
+fn a_door_sign_holds_no_logic() {
+    /// Doors with something more on them: why.
+    const MORE: &[(&str, &str)] = &[
+        ("src/artifact/mod.rs", "the few types that every artifact shares; their room is too small for another file"),
+        ("src/cli/mod.rs", "the way from a command to its file is all this room's door is for"),
+    ];
+    let (mut complaints, mut used) = (Vec::new(), BTreeSet::new());
+    for source in sources().iter().filter(|source| source.name.ends_with("/mod.rs") || source.name == "src/lib.rs") {
+        for (number, line) in source.shipped.lines().enumerate() {
+            if line.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|word| word == "fn") {
+                match MORE.iter().position(|(file, _)| *file == source.name) {
+                    Some(index) => drop(used.insert(index)),
+                    None => complaints.push(format!("{}:{}: {}", source.name, number + 1, line.trim())),
+                }
+            }
+        }
+    }
+    for (index, (file, _)) in MORE.iter().enumerate() {
+        if !used.contains(&index) {
+            complaints.push(format!("the exception for {file} is not needed any more"));
+        }
+    }
+    assert_none(&complaints, "`mod.rs` is a door sign: modules and re-exports");
+}
+
+#[test]
+fn what_belongs_to_one_place_stands_nowhere_else() {
+    let mut complaints = Vec::new();
+    let sources = sources();
+    for rule in RULES {
+        let mut used = BTreeSet::new();
+        for source in &sources {
+            let text = if rule.tests_too { &source.code } else { &source.shipped };
+            for (number, line) in text.lines().enumerate() {
+                for found in rule.words.iter().filter(|found| stands(line, found)) {
+                    match rule.places.iter().position(|(place, _)| source.name.starts_with(place)) {
+                        Some(index) => drop(used.insert(index)),
+                        None => complaints.push(format!("{}:{}: `{found}`: {}", source.name, number + 1, rule.why)),
+                    }
+                }
+            }
+        }
+        for (index, (place, _)) in rule.places.iter().enumerate() {
+            if !used.contains(&index) {
+                complaints.push(format!("the exception of {place} from \"{}\" is not needed any more", rule.why));
+            }
+        }
+    }
+    assert_none(&complaints, "out of place");
+}
+
+/// True if the word stands in the line, not as the tail of a longer one.
+fn stands(line: &str, found: &str) -> bool {
+    let bound = found.starts_with(|c: char| c.is_alphanumeric());
+    line.match_indices(found).any(|(start, _)| {
+        let before = &line[..start];
+        // `crate::artifact::parquet::…` is our own room, `print!` no part of `println!` or `sprint!`.
+        let own = ["crate::", "super::", "self::", "artifact::"].iter().any(|path| before.ends_with(path));
+        !own && !(bound && before.ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+    })
+}
+
+#[test]
+fn rooms_below_the_models_know_no_tensor_library() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        if !TENSORLESS.contains(&room(&source.name)) {
+            continue;
+        }
+        for (number, line) in source.code.lines().enumerate() {
+            if stands(line, "candle_core") || stands(line, "candle_nn") {
+                complaints.push(format!("{}:{}", source.name, number + 1));
+            }
+        }
+    }
+    assert_none(&complaints, "numbers and tables go in and come out here, no tensors");
+}
+
+#[test]
+fn no_path_of_a_machine_and_no_note_to_self_is_in_the_tree() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut complaints = Vec::new();
+    // Written apart, so that this file does not find itself.
+    let notes = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X "), concat!("HA", "CK")];
+    let places =
+        [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/"), concat!("/wo", "rk/"), concat!("C:", "\\")];
+    let mut folders = vec![root.join("src"), root.join("tests"), root.join("pipelines")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let Ok(text) = fs::read_to_string(&path) else { continue };
+            for (number, line) in text.lines().enumerate() {
+                for found in notes.iter().chain(&places).filter(|found| line.contains(**found)) {
+                    complaints.push(format!("{}:{}: `{found}`", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert_none(&complaints, "it is done or it is an issue; and no machine is known here");
+}
+
+#[test]
+fn unsafe_code_is_allowed_where_it_is_and_argued_block_by_block() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        let lines: Vec<&str> = source.code.lines().collect();
+        let texts: Vec<&str> = source.text.lines().collect();
+        let blocks: Vec<usize> =
+            lines.iter().enumerate().filter(|(_, line)| stands(line, "unsafe {")).map(|(n, _)| n).collect();
+        if !blocks.is_empty() && !source.code.contains("[expect(unsafe_code") {
+            complaints.push(format!("{}: no `#[expect(unsafe_code, reason = …)]`", source.name));
+        }
+        for block in blocks {
+            let near = &texts[block.saturating_sub(6)..(block + 2).min(texts.len())];
+            if !near.iter().any(|line| line.contains("SAFETY")) {
+                complaints.push(format!("{}:{}: no SAFETY", source.name, block + 1));
+            }
+        }
+    }
+    assert_none(&complaints, "an `unsafe` block says why it is sound");
+}
+
+#[test]
+fn the_reader_of_sources_sees_code_and_nothing_else() {
+    let text =
+        "let a = \"unsafe { /* \"; // crate::cli\n/* crate::cli /* x */ */ let b = 'x'; let c: &'a str = r#\"toml::\"#;\n";
+    let code = code_of(text);
+    assert_eq!(code.lines().count(), text.lines().count());
+    for hidden in ["unsafe", "crate::cli", "toml"] {
+        assert!(!code.contains(hidden), "{code}");
+    }
+    assert!(code.contains("let a =") && code.contains("let b =") && code.contains("&'a str"), "{code}");
+    assert_eq!(without_tests("a;\n#[cfg(test)]\nmod tests {\n  x {}\n}\nb;").replace(['\n', ' '], ""), "a;b;");
+    assert!(stands("use toml::de", "toml::") && !stands("atoml::de", "toml::"));
+    assert!(!stands("use crate::artifact::parquet::file", "parquet::file") && stands("use parquet::file", "parquet::file"));
+    assert_eq!(first_names("{base::x, math::{y, z}, self}; kernel"), ["base", "math", "self"]);
+}

@@ -1,0 +1,164 @@
+//! Did a result move without its VERSION? A committed table pins what each kind of stage gives on a tiny input: a digest where the
+//! arithmetic is exact, rounded numbers where the last bits depend on the processor.
+//!
+//! `KINSET_BLESS=1 cargo test --release version::` writes the table anew.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use kinset::artifact::assignments::AssignmentTable;
+use kinset::artifact::features::FeatureTable;
+use kinset::artifact::neighbors::NeighborTable;
+use kinset::artifact::{Artifact, Stored};
+use kinset::pipeline::registry;
+use kinset::store::digest::Digest;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::bench::{Bench, CHEAP, ROOT, Said, WHOLE};
+
+/// What is pinned of a kind.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Pin {
+    version: u32,
+    result: BTreeMap<String, Value>,
+}
+
+/// To six digits.
+fn rounded(value: f64) -> Value {
+    format!("{value:.5e}").parse::<f64>().map_or(Value::Null, |value| json!(value))
+}
+
+/// How far numbers may be apart, as a share: processors differ in the last bits of a step, and steps add up.
+const NEAR: f64 = 2e-3;
+
+fn same(then: &BTreeMap<String, Value>, now: &BTreeMap<String, Value>) -> bool {
+    then.len() == now.len()
+        && then.iter().zip(now).all(|((name, was), (other, is))| {
+            let near = match (was.as_f64(), is.as_f64()) {
+                (Some(was), Some(is)) => (was - is).abs() <= NEAR * was.abs().max(1e-3),
+                _ => was == is,
+            };
+            name == other && near
+        })
+}
+
+fn stored<A: Artifact>(path: &Path) -> Stored<A> {
+    Stored::new(vec![path.to_owned()], Digest::of(b""), "a test")
+}
+
+fn digest_of(bytes: impl IntoIterator<Item = i64>) -> Value {
+    json!(Digest::of(&bytes.into_iter().flat_map(i64::to_le_bytes).collect::<Vec<u8>>()).short())
+}
+
+/// The first epoch's measurements.
+fn first_epoch(bench: &Bench, stage: &str) -> BTreeMap<String, Value> {
+    let mut found = BTreeMap::new();
+    for (name, value) in bench.metrics("whole", stage) {
+        if name == "loss" {
+            found.entry(format!("first {name}")).or_insert_with(|| rounded(value));
+        }
+    }
+    assert!(!found.is_empty(), "{stage} measured no loss");
+    found
+}
+
+fn score(said: &Said, measured_by: &str, name: &str) -> Value {
+    let row = said.json["scores"].as_array().unwrap().iter().find(|row| row["measured_by"] == measured_by).unwrap();
+    row["row"][name].as_f64().map_or(Value::Null, rounded)
+}
+
+/// What each kind gives.
+fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
+    let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
+    let cheap = Bench::with(CHEAP);
+    // The pixels are learned features too, as far as the steps are concerned; and they are the same on every machine.
+    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n";
+    cheap.write("p.toml", format!("{CHEAP}{more}"));
+    let said = cheap.run(&[]).done();
+    let view = |file: &str| cheap.path("artifacts/cheap").join(file);
+    let digests = said.digests();
+    let mut all = BTreeMap::new();
+    all.insert("ingest", {
+        let mut result = one("images", json!(digests["data.train.images"][..12]));
+        result.extend(one("labels", json!(digests["data.train.labels"][..12])));
+        result
+    });
+    all.insert("pixels", one("encoder", json!(digests["pixels.encoder"][..12])));
+    let features = FeatureTable::load(&stored(&view("features/features.parquet"))).unwrap();
+    all.insert("embed", {
+        let mut result = one("first", rounded(f64::from(features.row(0)[0])));
+        result.extend(one("sum", rounded(features.values.iter().map(|&v| f64::from(v)).sum())));
+        result
+    });
+    let neighbors = NeighborTable::load(&stored(&view("neighbors/neighbors.parquet"))).unwrap();
+    all.insert(
+        "neighbors",
+        one("index", digest_of((0..neighbors.len()).flat_map(|row| neighbors.of(row).to_vec()).map(i64::from))),
+    );
+    let assignments = AssignmentTable::load(&stored(&view("assignments/assignments.parquet"))).unwrap();
+    let clusters = digest_of(assignments.cluster.iter().map(|&cluster| i64::from(cluster)));
+    all.insert("kmeans", one("clusters", clusters));
+    let confidence = assignments.confidence.iter().map(|&c| f64::from(c)).sum::<f64>() / assignments.len() as f64;
+    all.insert("predict", one("mean confidence", rounded(confidence)));
+    all.insert("evaluate", {
+        let mut result = one("acc", score(&said, "scores", "acc"));
+        result.extend(one("nmi", score(&said, "scores", "nmi")));
+        result.extend(one("ari", score(&said, "scores", "ari")));
+        result
+    });
+    all.insert("knn_eval", one("knn", score(&said, "knn", "knn")));
+
+    let whole = Bench::with(WHOLE);
+    whole.run(&["--until", "selflabel"]).done();
+    for (kind, stage) in [("simclr", "pretext"), ("scan", "cluster"), ("selflabel", "selflabel")] {
+        all.insert(kind, first_epoch(&whole, stage));
+    }
+    all.into_iter().map(|(kind, result)| (kind.to_owned(), result)).collect()
+}
+
+#[test]
+fn no_result_moves_without_its_version() {
+    let path = PathBuf::from(ROOT).join("tests/it/versions.json");
+    let measured: BTreeMap<String, Pin> = measure()
+        .into_iter()
+        .map(|(kind, result)| {
+            let version = registry::find(&kind).unwrap_or_else(|| panic!("there is no `{kind}` any more")).version();
+            (kind, Pin { version, result })
+        })
+        .collect();
+    for stage in registry::all() {
+        assert!(measured.contains_key(stage.kind()), "nothing pins `{}`: measure it in this file", stage.kind());
+    }
+    if std::env::var_os("KINSET_BLESS").is_some() {
+        fs::write(&path, serde_json::to_string_pretty(&measured).unwrap() + "\n").unwrap();
+        return;
+    }
+    let pinned: BTreeMap<String, Pin> = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    for (kind, now) in &measured {
+        let Some(then) = pinned.get(kind) else { panic!("`{kind}` is not pinned yet: KINSET_BLESS=1 pins it") };
+        let moved = !same(&then.result, &now.result);
+        match (moved, now.version == then.version) {
+            (false, true) => {}
+            (true, true) => panic!(
+                "`{kind}` gives another result and its VERSION is still {}: everybody's store would serve the old one.\n\
+                 was {:?}\nnow {:?}\nIf it is meant: raise VERSION in the stage's file, say why beside it, and run the tests \
+                 with KINSET_BLESS=1",
+                now.version, then.result, now.result
+            ),
+            (_, false) => {
+                panic!("the VERSION of `{kind}` went from {} to {}: KINSET_BLESS=1 pins it", then.version, now.version)
+            }
+        }
+    }
+    assert_eq!(pinned.len(), measured.len(), "kinds that are gone: KINSET_BLESS=1 writes the table anew");
+}
+
+#[test]
+fn a_move_is_told_from_noise() {
+    let one = |value: Value| BTreeMap::from([("loss".to_owned(), value)]);
+    assert!(same(&one(json!(3.318)), &one(json!(3.3182))) && !same(&one(json!(3.318)), &one(json!(3.33))));
+    assert!(same(&one(json!("abc")), &one(json!("abc"))) && !same(&one(json!("abc")), &one(json!("abd"))));
+    assert!(!same(&one(json!(1.0)), &BTreeMap::new()));
+}
