@@ -173,8 +173,8 @@ mod tests {
     fn files() -> Vec<(String, Vec<u8>)> {
         let mut files = Vec::new();
         for path in fs::list(&golden()).unwrap() {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if !name.ends_with(".py") && !name.ends_with(".json") {
+            if path.extension().is_some_and(|ending| ending != "py" && ending != "json") {
+                let name = path.file_name().unwrap().to_string_lossy().into_owned();
                 files.push((name, fs::read(&path).unwrap()));
             }
         }
@@ -207,7 +207,7 @@ mod tests {
                 match decode(&bytes[..length]) {
                     Err(_) => refused += 1,
                     // A PNG without its end chunk, a WebP without its metadata or later frames.
-                    Ok(pixels) if name.ends_with(".jpg") && Format::sniff(&bytes) == Some(Format::Jpeg) => {
+                    Ok(pixels) if Format::sniff(&bytes) == Some(Format::Jpeg) => {
                         panic!("{name} cut at {length} gives {}×{}", pixels.width, pixels.height)
                     }
                     Ok(pixels) => assert_eq!(pixels, whole, "{name} cut at {length}"),
@@ -230,10 +230,10 @@ mod tests {
     #[test]
     fn a_picture_that_claims_to_be_huge_is_refused_from_its_header() {
         let mut bytes = Vec::new();
-        PngEncoder::new(&mut bytes).write_image(&[0; 16_385], 16_385, 1, image::ExtendedColorType::L8).unwrap();
+        PngEncoder::new(&mut bytes).write_image(&vec![0; 16_385], 16_385, 1, image::ExtendedColorType::L8).unwrap();
         assert!(decode(&bytes).is_err());
         bytes.clear();
-        PngEncoder::new(&mut bytes).write_image(&[7; 16_384], 16_384, 1, image::ExtendedColorType::L8).unwrap();
+        PngEncoder::new(&mut bytes).write_image(&vec![7; 16_384], 16_384, 1, image::ExtendedColorType::L8).unwrap();
         assert_eq!(decode(&bytes).unwrap().width, 16_384);
         // A JPEG whose frame header says 65,535 × 65,535.
         let mut bytes = Vec::new();

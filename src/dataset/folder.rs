@@ -79,7 +79,8 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
     finds.images.sort_unstable_by(|(a, _), (b, _)| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
     let (files, classes): (Vec<_>, Vec<_>) = finds.images.into_iter().unzip();
     let classes = number(&files, &classes);
-    Ok(Located { files, ignored, reader: Box::new(Plan { root, classes, skip_broken: source.skip_broken }), limit: None })
+    let plan = Plan { root: root.clone(), classes, skip_broken: source.skip_broken };
+    Ok(Located { files, root: Some(root), ignored, reader: Box::new(plan), limit: None })
 }
 
 /// `12 other files: 11 .gif, 1 .txt`.
@@ -364,7 +365,7 @@ mod tests {
     }
 
     fn open(source: &Source) -> Result<Opened> {
-        registry::locate(source, &Places::new("", None, None))?.open(&mut |file| Digest::of_file(&file.path))
+        registry::locate(source, &Places::new("", None, None))?.open(&mut RawFile::digest)
     }
 
     fn read(source: &Source) -> Result<(Labels, Vec<Record>)> {
@@ -497,11 +498,8 @@ mod tests {
 
     #[test]
     fn a_folder_of_nothing_but_broken_images_is_an_error_even_if_they_are_skipped() {
-        let mut source = source(&folder(&[("a.png", vec![]), ("b.png", b"x".to_vec())]));
-        source.skip_broken = true;
-        // The folder is gone by now; build it again and keep it.
         let dir = folder(&[("a.png", vec![]), ("b.png", b"x".to_vec())]);
-        source.root = Some(dir.path().to_owned());
+        let source = Source { skip_broken: true, ..source(&dir) };
         assert!(matches!(read(&source), Err(DatasetError::Broken { broken: 2, images: 2, .. })));
     }
 

@@ -1,5 +1,7 @@
 //! The one list of data sets. Help texts, checks and errors loop over it; a new set of a known format is one more entry.
 
+use std::path::PathBuf;
+
 use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::record::{Ignored, Located};
@@ -247,6 +249,21 @@ impl Entry {
     }
 }
 
+/// Where a data set lies, if it is in a usual place with all its files.
+///
+/// # Errors
+/// If a place cannot be looked at. What is missing is no error.
+pub fn whereabouts(entry: &Entry, places: &Places) -> Result<Option<PathBuf>> {
+    if entry.needs_root() {
+        return Ok(None);
+    }
+    match locate(&Source::named(entry.name), places) {
+        Ok(located) => Ok(located.root),
+        Err(DatasetError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Finds the raw files of a source: lists folders and looks at sizes, reads nothing.
 ///
 /// # Errors
@@ -260,6 +277,7 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
         Kind::Folder => folder::locate(entry, source, &parts, places)?,
         Kind::Synthetic => Located {
             files: Vec::new(),
+            root: None,
             ignored: Ignored::default(),
             reader: Box::new(synthetic::Settings::of(source)?.parts(parts)),
             limit: None,
@@ -271,13 +289,12 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use super::*;
     use crate::base::fs;
     use crate::base::hint::Fault;
-    use crate::dataset::{Labels, check};
-    use crate::store::digest::Digest;
+    use crate::dataset::{Labels, RawFile, check};
 
     /// The data sets in the repository.
     fn here() -> Places {
@@ -303,7 +320,7 @@ mod tests {
 
     #[test]
     fn the_committed_sets_are_whole() {
-        let digest = &mut |file: &crate::dataset::RawFile| Digest::of_file(&file.path);
+        let digest = &mut RawFile::digest;
         let digits = check(&Source::named("digits"), &here(), digest).unwrap();
         assert_eq!((digits.images, digits.gray, digits.largest), (1797, 1797, (8, 8)));
         assert_eq!(digits.per_class, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180], "as UCI counts its test part");
@@ -333,6 +350,18 @@ mod tests {
         let (text, hint) = say(&Source::named("fashion-mnist").root("elsewhere"), &Places::new(empty.path(), None, None));
         assert!(text.ends_with("elsewhere` (no such folder)") && text.matches('`').count() == 4, "only the root: {text}");
         assert!(hint.unwrap().contains("apt install dataset-fashion-mnist"));
+    }
+
+    #[test]
+    fn whereabouts_are_told_for_the_list() {
+        for entry in entries() {
+            let place = whereabouts(entry, &here()).unwrap();
+            match entry.name {
+                "digits" | "fashion-mini" => assert_eq!(place.unwrap(), here().data().join(entry.name)),
+                "idx" | "folder" | "synthetic" => assert_eq!(place, None),
+                _ => {}
+            }
+        }
     }
 
     #[test]
@@ -401,7 +430,7 @@ mod tests {
     #[test]
     #[ignore = "needs Debian's package dataset-fashion-mnist; takes a second"]
     fn the_full_fashion_mnist_is_whole_and_begins_like_the_mini() {
-        let digest = &mut |file: &crate::dataset::RawFile| Digest::of_file(&file.path);
+        let digest = &mut RawFile::digest;
         let source = Source::named("fashion-mnist");
         let report = check(&source, &here(), digest).unwrap();
         assert_eq!((report.images, report.per_class), (70_000, vec![7000; 10]));
