@@ -1,6 +1,6 @@
 //! What all readers have in common: raw files first, then records one by one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::Result;
 use crate::artifact::pixels::Pixels;
@@ -69,7 +69,7 @@ impl Located {
 /// Files beside the pictures that are no pictures: how many of which ending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ignored {
-    /// Endings (`.txt`; `no ending`) with their counts, sorted.
+    /// Endings (`.txt`; `without ending`) with their counts, sorted.
     pub endings: Vec<(String, usize)>,
 }
 
@@ -77,6 +77,24 @@ impl Ignored {
     /// How many files.
     pub fn count(&self) -> usize {
         self.endings.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Counts a file by its ending, in small letters.
+    pub(super) fn add(&mut self, path: &Path) {
+        match path.extension() {
+            Some(ending) => self.count_as(&format!(".{}", ending.to_string_lossy().to_lowercase()), 1),
+            None => self.count_as("without ending", 1),
+        }
+    }
+
+    /// Counts some files as something.
+    pub(super) fn count_as(&mut self, what: &str, count: usize) {
+        if count > 0 {
+            match self.endings.binary_search_by(|(known, _)| known.as_str().cmp(what)) {
+                Ok(at) => self.endings[at].1 += count,
+                Err(at) => self.endings.insert(at, (what.to_owned(), count)),
+            }
+        }
     }
 }
 

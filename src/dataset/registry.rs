@@ -6,7 +6,7 @@ use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::record::{Ignored, Located};
 use super::source::{self, Source};
-use super::{folder, idx, synthetic};
+use super::{folder, idx, parquet, synthetic};
 use crate::base::hint::nearest;
 
 /// A data set, or a format for the user's own.
@@ -39,6 +39,8 @@ pub enum Kind {
     Idx,
     /// A folder of image files.
     Folder,
+    /// A table of image files.
+    Parquet,
     /// Nothing on disk.
     Synthetic,
 }
@@ -137,6 +139,17 @@ static ENTRIES: &[Entry] = &[
         system: &[],
     },
     Entry {
+        name: "parquet",
+        title: "your own Parquet file or folder of shards: a column of images in Hugging Face's layout, perhaps `label`",
+        license: "yours",
+        advice: "name the file or its folder with `root = \"PATH\"`",
+        kind: Kind::Parquet,
+        splits: &[],
+        shape: None,
+        classes: &[],
+        system: &[],
+    },
+    Entry {
         name: "synthetic",
         title: "drawn shapes and textures, for tests: nothing is read",
         license: "none needed",
@@ -222,8 +235,14 @@ impl Entry {
         if source.limit == Some(0) {
             return Err(source.fault("limit", "must be 1 or more, found 0"));
         }
-        if source.skip_broken && self.kind != Kind::Folder {
+        if source.skip_broken && !matches!(self.kind, Kind::Folder | Kind::Parquet) {
             return Err(source.fault("skip_broken", "does not apply: its images are not files that may be broken one by one"));
+        }
+        if self.kind != Kind::Parquet {
+            let columns = [("image_column", &source.image_column), ("label_column", &source.label_column)];
+            if let Some((setting, _)) = columns.iter().find(|(_, column)| column.is_some()) {
+                return Err(source.fault(setting, "applies to `parquet` only"));
+            }
         }
         if self.kind == Kind::Synthetic {
             if source.root.is_some() {
@@ -242,7 +261,7 @@ impl Entry {
                 return Err(source.fault(setting, "applies to `synthetic` only"));
             }
             if self.needs_root() && source.root.is_none() {
-                return Err(source.fault("root", "is needed: the folder that holds the data"));
+                return Err(source.fault("root", "is needed: where the data lie"));
             }
         }
         Ok(())
@@ -275,6 +294,7 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
     let mut located = match entry.kind {
         Kind::Idx => idx::locate(entry, source, &parts, places)?,
         Kind::Folder => folder::locate(entry, source, &parts, places)?,
+        Kind::Parquet => parquet::locate(entry, source, &parts, places)?,
         Kind::Synthetic => Located {
             files: Vec::new(),
             root: None,
@@ -358,7 +378,7 @@ mod tests {
             let place = whereabouts(entry, &here()).unwrap();
             match entry.name {
                 "digits" | "fashion-mini" => assert_eq!(place.unwrap(), here().data().join(entry.name)),
-                "idx" | "folder" | "synthetic" => assert_eq!(place, None),
+                "idx" | "folder" | "parquet" | "synthetic" => assert_eq!(place, None),
                 _ => {}
             }
         }
@@ -406,6 +426,10 @@ mod tests {
         );
         assert!(fault(Source { skip_broken: true, ..Source::named("digits") }).starts_with("`skip_broken` of `digits`"));
         assert!(fault(Source::named("folder")).starts_with("`root` of `folder` is needed"));
+        assert_eq!(
+            fault(Source { label_column: Some("y".into()), ..Source::named("folder").root("x") }),
+            "`label_column` of `folder` applies to `parquet` only"
+        );
         assert!(fault(Source::named("synthetic").root("x")).starts_with("`root` of `synthetic` does not apply"));
     }
 
@@ -413,7 +437,7 @@ mod tests {
     fn the_identity_has_no_place_and_no_gaps() {
         let a = Source::named("fashion-mnist").root("/a").identity().unwrap();
         let b = Source::named("fashion-mnist").split("train+test").identity().unwrap();
-        assert_eq!(serde_json::to_string(&a).unwrap(), r#"{"dataset":"fashion-mnist","split":"train+test"}"#);
+        assert_eq!(a, Source::named("fashion-mnist").split("train+test"));
         assert_eq!(a, b);
         let drawn = Source { classes: Some(4), ..Source::named("synthetic") };
         assert_eq!(drawn.identity().unwrap(), Source::named("synthetic").identity().unwrap());
