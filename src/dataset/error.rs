@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::artifact::error::ArtifactError;
 use crate::base::fs::FileError;
 use crate::base::hint::{Exit, Fault};
 use crate::base::unit::count;
@@ -158,6 +159,19 @@ pub enum DatasetError {
         first: Vec<super::Broken>,
     },
 
+    /// Files of one data set with different classes.
+    #[error("`{one}` and `{other}` belong to one data set but have different labels or class names")]
+    Shards {
+        /// The first file.
+        one: String,
+        /// Another one.
+        other: String,
+    },
+
+    /// A Parquet file that cannot be read as pictures.
+    #[error(transparent)]
+    Table(#[from] ArtifactError),
+
     /// A file that is no longer what it was when it was hashed.
     #[error("`{file}` changed while it was being read")]
     Changed {
@@ -198,6 +212,8 @@ impl Fault for DatasetError {
             Self::Mismatch { .. } => "dataset::mismatch",
             Self::Label { .. } => "dataset::label",
             Self::Broken { .. } => "dataset::broken-images",
+            Self::Shards { .. } => "dataset::shards",
+            Self::Table(error) => error.code(),
             Self::Changed { .. } => "dataset::changed",
             Self::File(error) => error.code(),
         }
@@ -224,7 +240,15 @@ impl Fault for DatasetError {
                 Some("remove or repair them, or leave them out with `skip_broken = true` in the data source".to_owned())
             }
             Self::Changed { .. } => Some("wait until nobody writes there, then run again".to_owned()),
+            Self::Shards { .. } => {
+                Some("read them one by one, or split by split: `root = \"FILE\"`, `split = \"NAME\"`".to_owned())
+            }
             Self::Setting { .. } => None,
+            // The store's tables heal by running again; these files are the user's.
+            Self::Table(ArtifactError::NoColumn { .. }) => {
+                Some("name the columns with `image_column` and `label_column`".to_owned())
+            }
+            Self::Table(_) => Some("the file is damaged or holds no pictures: get it again".to_owned()),
             Self::File(error) => error.hint(),
         }
     }

@@ -16,7 +16,6 @@
 //!
 //! A folder with one image is read; steps that need more say so themselves.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -25,9 +24,11 @@ use rayon::prelude::*;
 use super::decode::{Format, decode};
 use super::error::{DatasetError, Result};
 use super::places::{self, Places};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record, Records, Skipped};
+use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record};
 use super::registry::Entry;
+use super::sieve::{Sieve, Tried};
 use super::source::Source;
+use super::walk::Found;
 use crate::base::fs::{self, At};
 use crate::store::digest::Digest;
 
@@ -40,9 +41,6 @@ const MAX_FILE: u64 = 1 << 28;
 /// Files that are read and decoded together. Fixed, so that the thread count decides nothing.
 const CHUNK: usize = 64;
 
-/// Folders within folders.
-const MAX_DEPTH: usize = 64;
-
 struct Plan {
     root: PathBuf,
     /// For each file its class, or why there are no labels.
@@ -52,18 +50,14 @@ struct Plan {
 
 /// Lists a folder's images.
 pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
-    let Some(root) = source.root.as_deref().map(|root| places.rooted(root)) else {
-        return Err(source.fault("root", "is needed: the folder that holds the data"));
-    };
-    let mut finds = Finds::default();
+    let root = places.root_of(source)?;
+    let mut found = Found::default();
     let mut looked = Vec::new();
+    let whole = parts == ["all"];
     for part in parts {
-        let (folder, prefix) = match part.as_str() {
-            "all" => (root.clone(), String::new()),
-            part => (root.join(part), format!("{part}/")),
-        };
+        let (folder, prefix) = if whole { (root.clone(), String::new()) } else { (root.join(part), format!("{part}/")) };
         if fs::metadata(&folder)?.is_some_and(|found| found.is_dir()) {
-            finds.descend(&folder, &prefix, None, &mut Vec::new())?;
+            found.add(&folder, &prefix)?;
         } else {
             looked.push(places::lack(&folder, &[]));
         }
@@ -71,15 +65,23 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
     if !looked.is_empty() {
         return Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.advice.to_owned() });
     }
-    let ignored = Ignored { endings: finds.others.into_iter().collect() };
-    if finds.images.is_empty() {
+    let mut ignored = Ignored::default();
+    ignored.count_as("broken link", found.broken_links);
+    ignored.count_as("device or pipe", found.strange);
+    let mut files = Vec::with_capacity(found.files.len());
+    for file in found.files {
+        if is_image(&file.path)? {
+            files.push(file);
+        } else {
+            ignored.add(&file.path);
+        }
+    }
+    if files.is_empty() {
         return Err(DatasetError::Empty { folder: root.display().to_string(), others: say(&ignored) });
     }
-    // By name, not by path: paths differ from machine to machine.
-    finds.images.sort_unstable_by(|(a, _), (b, _)| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
-    let (files, classes): (Vec<_>, Vec<_>) = finds.images.into_iter().unzip();
-    let classes = number(&files, &classes);
-    Ok(Located { files, ignored, reader: Box::new(Plan { root, classes, skip_broken: source.skip_broken }), limit: None })
+    let classes = number(&files, usize::from(!whole));
+    let plan = Plan { root: root.clone(), classes, skip_broken: source.skip_broken };
+    Ok(Located { files, root: Some(root), ignored, reader: Box::new(plan), limit: None })
 }
 
 /// `12 other files: 11 .gif, 1 .txt`.
@@ -95,92 +97,28 @@ fn say(ignored: &Ignored) -> String {
     }
 }
 
-/// Numbers the classes in the order of their names.
-fn number(files: &[RawFile], classes: &[Option<String>]) -> std::result::Result<(Vec<i32>, Vec<String>), String> {
-    let names: Vec<String> = {
-        let mut names: Vec<_> = classes.iter().flatten().cloned().collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+/// Numbers the classes in the order of their names. A file's class is the first folder of its name after `skip` others.
+fn number(files: &[RawFile], skip: usize) -> std::result::Result<(Vec<i32>, Vec<String>), String> {
+    let class = |file: &'_ RawFile| -> Option<String> {
+        let mut names = file.name.split('/').skip(skip);
+        let first = names.next();
+        names.next().and(first).map(str::to_owned)
     };
+    let classes: Vec<Option<String>> = files.iter().map(class).collect();
+    let mut names: Vec<String> = classes.iter().flatten().cloned().collect();
+    names.sort_unstable();
+    names.dedup();
     if names.is_empty() {
         return Err("the images lie in no subfolders that could be classes".to_owned());
     }
     let mut numbers = Vec::with_capacity(files.len());
-    for (file, class) in files.iter().zip(classes) {
+    for (file, class) in files.iter().zip(&classes) {
         match class.as_ref().and_then(|class| names.binary_search(class).ok()) {
             Some(number) => numbers.push(number as i32),
             None => return Err(format!("`{}` lies in no subfolder, so the subfolders are not taken for classes", file.name)),
         }
     }
     Ok((numbers, names))
-}
-
-/// What a walk has found.
-#[derive(Default)]
-struct Finds {
-    images: Vec<(RawFile, Option<String>)>,
-    others: BTreeMap<String, usize>,
-}
-
-impl Finds {
-    /// Walks through a folder. `above` holds the folders it lies in, by identity.
-    fn descend(&mut self, folder: &Path, prefix: &str, class: Option<&str>, above: &mut Vec<Identity>) -> Result<()> {
-        let Some(found) = fs::metadata(folder)? else { return Ok(()) };
-        let identity = identity(folder, &found);
-        if above.contains(&identity) {
-            return Ok(()); // a link back: all of it is listed already
-        }
-        if above.len() >= MAX_DEPTH {
-            let why = std::io::Error::other(format!("more than {MAX_DEPTH} folders deep"));
-            return Err(fs::FileError::new("list", folder, why).into());
-        }
-        above.push(identity);
-        for path in fs::list(folder)? {
-            let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
-            if name.starts_with('.') {
-                continue;
-            }
-            let full = format!("{prefix}{name}");
-            match fs::metadata(&path)? {
-                Some(found) if found.is_dir() => {
-                    self.descend(&path, &format!("{full}/"), Some(class.unwrap_or(&name)), above)?;
-                }
-                Some(found) if found.is_file() && is_image(&path)? => {
-                    let file = RawFile { name: full, path, bytes: found.len() };
-                    self.images.push((file, class.map(str::to_owned)));
-                }
-                Some(found) if found.is_file() => *self.others.entry(ending(&path)).or_default() += 1,
-                Some(_) => *self.others.entry("device or pipe".to_owned()).or_default() += 1,
-                None => *self.others.entry("broken link".to_owned()).or_default() += 1,
-            }
-        }
-        above.pop();
-        Ok(())
-    }
-}
-
-/// What makes two paths the same folder.
-type Identity = (u64, u64, PathBuf);
-
-#[cfg(unix)]
-fn identity(_: &Path, found: &std::fs::Metadata) -> Identity {
-    use std::os::unix::fs::MetadataExt;
-    (found.dev(), found.ino(), PathBuf::new())
-}
-
-/// Without inodes only the depth guards.
-#[cfg(not(unix))]
-fn identity(folder: &Path, _: &std::fs::Metadata) -> Identity {
-    (0, 0, folder.to_owned())
-}
-
-/// `.txt`, in small letters.
-fn ending(path: &Path) -> String {
-    match path.extension() {
-        Some(ending) => format!(".{}", ending.to_string_lossy().to_lowercase()),
-        None => "without ending".to_owned(),
-    }
 }
 
 /// Trusts the usual endings, and looks into the other files.
@@ -213,15 +151,10 @@ impl Reader for Plan {
                 label: self.classes.as_ref().ok().map(|(numbers, _)| numbers[index]),
             })
             .collect::<Vec<_>>();
-        let records = Folder {
-            root: self.root.display().to_string(),
-            skip_broken: self.skip_broken,
-            next: 0,
-            ready: Vec::new(),
-            broken: Skipped::default(),
-            files,
-        };
-        Ok(Opened { labels, count: records.files.len(), records: Box::new(records) })
+        let count = files.len();
+        let tried = Folder { files, next: 0, ready: Vec::new() };
+        let records = Sieve::new(tried, self.root.display().to_string(), self.skip_broken);
+        Ok(Opened { labels, count, records: Box::new(records) })
     }
 }
 
@@ -231,105 +164,49 @@ struct Waiting {
     label: Option<i32>,
 }
 
-/// The records of a folder, in the order of digests.
+/// The pictures of a folder, in the order of digests.
 struct Folder {
-    root: String,
     files: Vec<Waiting>,
-    skip_broken: bool,
-    /// The first file that was not read.
+    /// The first file that was not tried.
     next: usize,
-    /// Records that were read, the next one last.
-    ready: Vec<Record>,
-    broken: Skipped,
-}
-
-impl Folder {
-    /// Reads the next chunk of files.
-    fn read(&mut self) -> Result<()> {
-        let chunk = &self.files[self.next..self.files.len().min(self.next + CHUNK)];
-        let results: Vec<_> = chunk.par_iter().map(Waiting::read).collect();
-        self.next += chunk.len();
-        let names: Vec<&str> = chunk.iter().map(|waiting| waiting.file.name.as_str()).collect();
-        for (result, name) in results.into_iter().zip(names) {
-            match result? {
-                Ok(record) => self.ready.push(record),
-                Err(why) => self.broken.push(name, why),
-            }
-        }
-        self.ready.reverse();
-        Ok(())
-    }
-
-    /// Once a picture is broken the others are only tried, to name all that is wrong at once.
-    fn step(&mut self) -> Result<Option<Record>> {
-        loop {
-            if self.skip_broken || self.broken.count == 0 {
-                if let Some(record) = self.ready.pop() {
-                    return Ok(Some(record));
-                }
-            } else {
-                self.ready.clear();
-            }
-            if self.next == self.files.len() {
-                return if self.broken.count > 0 && (!self.skip_broken || self.broken.count == self.files.len()) {
-                    Err(self.all_broken())
-                } else {
-                    Ok(None)
-                };
-            }
-            self.read()?;
-        }
-    }
-
-    fn all_broken(&self) -> DatasetError {
-        DatasetError::Broken {
-            place: self.root.clone(),
-            broken: self.broken.count,
-            images: self.files.len(),
-            first: self.broken.first.clone(),
-        }
-    }
+    /// Pictures that were tried, the next one last.
+    ready: Vec<Result<Tried>>,
 }
 
 impl Iterator for Folder {
-    type Item = Result<Record>;
+    type Item = Result<Tried>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let result = self.step();
-        if result.is_err() {
-            self.files.clear();
-            self.ready.clear();
-            self.next = 0;
-            self.broken.count = 0;
+        if self.ready.is_empty() {
+            let chunk = &self.files[self.next..self.files.len().min(self.next + CHUNK)];
+            self.next += chunk.len();
+            self.ready = chunk.par_iter().map(Waiting::attempt).collect();
+            self.ready.reverse();
         }
-        result.transpose()
-    }
-}
-
-impl Records for Folder {
-    fn skipped(&self) -> Skipped {
-        if self.skip_broken { self.broken.clone() } else { Skipped::default() }
+        self.ready.pop()
     }
 }
 
 impl Waiting {
-    /// Reads and decodes the file; the inner error says why it is no picture.
-    fn read(&self) -> Result<std::result::Result<Record, String>> {
+    /// Reads and decodes the file.
+    fn attempt(&self) -> Result<Tried> {
+        let name = self.file.name.clone();
         if self.file.bytes > MAX_FILE {
-            return Ok(Err(format!("longer than {}", crate::base::unit::bytes(MAX_FILE))));
+            return Ok((name, Err(format!("longer than {}", crate::base::unit::bytes(MAX_FILE)))));
         }
         let bytes = fs::read_at_most(&self.file.path, MAX_FILE)?;
         if Digest::of(&bytes) != self.digest {
             return Err(DatasetError::Changed { file: self.file.path.display().to_string() });
         }
-        Ok(decode(&bytes).map_err(|why| why.to_string()).map(|pixels| Record {
+        let result = decode(&bytes).map_err(|why| why.to_string()).map(|pixels| Record {
             width: pixels.width,
             height: pixels.height,
             channels: pixels.channels,
             content: Content::Encoded(bytes),
-            path: Some(self.file.name.clone()),
+            path: Some(name.clone()),
             label: self.label,
-        }))
+        });
+        Ok((name, result))
     }
 }
 
@@ -364,7 +241,7 @@ mod tests {
     }
 
     fn open(source: &Source) -> Result<Opened> {
-        registry::locate(source, &Places::new("", None, None))?.open(&mut |file| Digest::of_file(&file.path))
+        registry::locate(source, &Places::new("", None, None))?.open(&mut RawFile::digest)
     }
 
     fn read(source: &Source) -> Result<(Labels, Vec<Record>)> {
@@ -497,11 +374,8 @@ mod tests {
 
     #[test]
     fn a_folder_of_nothing_but_broken_images_is_an_error_even_if_they_are_skipped() {
-        let mut source = source(&folder(&[("a.png", vec![]), ("b.png", b"x".to_vec())]));
-        source.skip_broken = true;
-        // The folder is gone by now; build it again and keep it.
         let dir = folder(&[("a.png", vec![]), ("b.png", b"x".to_vec())]);
-        source.root = Some(dir.path().to_owned());
+        let source = Source { skip_broken: true, ..source(&dir) };
         assert!(matches!(read(&source), Err(DatasetError::Broken { broken: 2, images: 2, .. })));
     }
 
@@ -528,22 +402,6 @@ mod tests {
         assert_eq!(labels, Labels::Named(vec!["test".into(), "train".into()]), "`all` is the root itself");
         let error = read(&source(&dir).split("valid")).unwrap_err();
         assert!(error.to_string().ends_with("valid` (no such folder)"), "{error}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn links_are_followed_but_not_in_circles() {
-        use std::os::unix::fs::symlink;
-        let dir = folder(&[("a/1.png", png(1)), ("b/2.png", png(2))]);
-        let elsewhere = folder(&[("3.png", png(3))]);
-        for (name, target) in [("a/up", dir.path()), ("a/self", &dir.path().join("a")), ("b/out", elsewhere.path())] {
-            symlink(target, dir.path().join(name)).unwrap();
-        }
-        symlink("nowhere", dir.path().join("a/lost.png")).unwrap();
-        let located = registry::locate(&source(&dir), &Places::new("", None, None)).unwrap();
-        let names: Vec<_> = located.files.iter().map(|file| file.name.as_str()).collect();
-        assert_eq!(names, ["a/1.png", "b/2.png", "b/out/3.png"]);
-        assert_eq!(located.ignored.endings, [("broken link".to_owned(), 1)]);
     }
 
     #[test]

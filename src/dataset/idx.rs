@@ -8,7 +8,7 @@
 //! Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", file formats.
 
 use std::io::{self, BufRead, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -65,6 +65,7 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
             let claim = Claim { shape: entry.shape, counts, classes: entry.classes };
             return Ok(Located {
                 files,
+                root: Some(place),
                 ignored: Ignored::default(),
                 reader: Box::new(Plan { parts: plan, claim, absent }),
                 limit: None,
@@ -251,7 +252,7 @@ impl Stream {
     }
 
     /// Tells packed from plain by the first bytes, not by the name: browsers unpack what they download.
-    fn new(mut reader: impl BufRead + Send + 'static, path: &PathBuf, bytes: u64) -> Result<Self> {
+    fn new(mut reader: impl BufRead + Send + 'static, path: &Path, bytes: u64) -> Result<Self> {
         let packed = fs::At::at(reader.fill_buf(), "read", path)?.starts_with(&[0x1f, 0x8b]);
         let inner: Box<dyn Read + Send> = if packed { Box::new(MultiGzDecoder::new(reader)) } else { Box::new(reader) };
         Ok(Self { inner, file: path.display().to_string(), bytes, packed, at: 0, promised: 0 })
@@ -339,7 +340,6 @@ mod tests {
 
     use super::*;
     use crate::dataset::registry;
-    use crate::store::digest::Digest;
 
     fn header(sizes: &[u32]) -> Vec<u8> {
         let mut bytes = vec![0, 0, 8, sizes.len() as u8];
@@ -378,7 +378,7 @@ mod tests {
 
     fn open(source: &Source) -> Result<(Labels, Vec<Record>)> {
         let located = registry::locate(source, &Places::new("", None, None))?;
-        let opened = located.open(&mut |file| Digest::of_file(&file.path))?;
+        let opened = located.open(&mut RawFile::digest)?;
         let count = opened.count;
         let records: Vec<_> = opened.records.collect::<Result<_>>()?;
         assert_eq!(records.len(), count);
@@ -535,7 +535,7 @@ mod tests {
         let bytes = gzip(&with(&[3, 1, 1], 0..2));
         fs::write_atomic(&dir.path().join("images-idx3-ubyte.gz"), &bytes).unwrap();
         let located = registry::locate(&Source::named("idx").root(dir.path()), &Places::new("", None, None)).unwrap();
-        let mut records = located.open(&mut |file| Digest::of_file(&file.path)).unwrap().records;
+        let mut records = located.open(&mut RawFile::digest).unwrap().records;
         assert!(records.next().unwrap().is_ok());
         assert!(records.next().unwrap().is_ok());
         assert!(records.next().unwrap().is_err());

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`idx`] | MNIST's format, gzipped or not: `digits`, `fashion-mini`, `fashion-mnist`, `mnist`, or any with `dataset = "idx"` |
 //! | [`folder`] | PNG, JPEG, WebP files; class folders become labels |
+//! | [`parquet`] | published tables in Hugging Face's layout, one file or many |
 //! | [`synthetic`] | nothing: it draws shapes, for tests and smoke runs |
 //!
 //! [`registry`] is the one list of data sets; a new one is a file here and a line there. [`check()`] reads a source through and
@@ -20,11 +21,14 @@ pub mod decode;
 pub mod error;
 pub mod folder;
 pub mod idx;
+pub mod parquet;
 pub mod places;
 pub mod record;
 pub mod registry;
+mod sieve;
 pub mod source;
 pub mod synthetic;
+mod walk;
 
 pub use check::{Report, check};
 pub use error::{DatasetError, Result};

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::error::Looked;
+use super::error::{Looked, Result};
+use super::source::Source;
 use crate::base::fs;
 
 /// The places a source can lie in.
@@ -27,15 +28,18 @@ impl Places {
         &self.data
     }
 
-    /// A source's own root.
-    pub(super) fn rooted(&self, root: &Path) -> PathBuf {
-        self.base.join(root)
+    /// The root of a source that must have one.
+    pub(super) fn root_of(&self, source: &Source) -> Result<PathBuf> {
+        match &source.root {
+            Some(root) => Ok(self.base.join(root)),
+            None => Err(source.fault("root", "is needed: where the data lie")),
+        }
     }
 
     /// All folders a data set may lie in, the best first.
     pub(super) fn candidates(&self, name: &str, root: Option<&Path>, system: &[&str]) -> Vec<PathBuf> {
         match root {
-            Some(root) => vec![self.rooted(root)],
+            Some(root) => vec![self.base.join(root)],
             None => std::iter::once(self.data.join(name)).chain(system.iter().map(PathBuf::from)).collect(),
         }
     }

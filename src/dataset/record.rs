@@ -1,6 +1,6 @@
 //! What all readers have in common: raw files first, then records one by one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::error::Result;
 use crate::artifact::pixels::Pixels;
@@ -18,6 +18,16 @@ pub struct RawFile {
     pub bytes: u64,
 }
 
+impl RawFile {
+    /// The digest of its bytes, read now.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn digest(&self) -> std::result::Result<Digest, FileError> {
+        Digest::of_file(&self.path)
+    }
+}
+
 /// Asks the engine for the digest of a raw file's bytes; the engine's memo spares most readings.
 pub type DigestOf<'a> = dyn FnMut(&RawFile) -> std::result::Result<Digest, FileError> + 'a;
 
@@ -26,6 +36,8 @@ pub type DigestOf<'a> = dyn FnMut(&RawFile) -> std::result::Result<Digest, FileE
 pub struct Located {
     /// All raw files the records depend on, in the reader's order.
     pub files: Vec<RawFile>,
+    /// Where they lie; nowhere for what is drawn.
+    pub root: Option<PathBuf>,
     /// What lies there beside them and is not read.
     pub ignored: Ignored,
     pub(super) reader: Box<dyn Reader>,
@@ -34,12 +46,14 @@ pub struct Located {
 
 impl std::fmt::Debug for Located {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Located").field("files", &self.files).field("ignored", &self.ignored).finish_non_exhaustive()
+        let mut f = f.debug_struct("Located");
+        f.field("root", &self.root).field("files", &self.files).field("ignored", &self.ignored).finish_non_exhaustive()
     }
 }
 
 impl Located {
-    /// Opens the data set for one reading from front to back.
+    /// Opens the data set for one reading from front to back. `digest_of` is asked for each file of a folder; where no memo
+    /// is at hand, `&mut RawFile::digest` reads them.
     ///
     /// # Errors
     /// Headers that cannot be, files that disagree with each other; what comes later in the files is found while reading.
@@ -55,7 +69,7 @@ impl Located {
 /// Files beside the pictures that are no pictures: how many of which ending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ignored {
-    /// Endings (`.txt`; `no ending`) with their counts, sorted.
+    /// Endings (`.txt`; `without ending`) with their counts, sorted.
     pub endings: Vec<(String, usize)>,
 }
 
@@ -63,6 +77,24 @@ impl Ignored {
     /// How many files.
     pub fn count(&self) -> usize {
         self.endings.iter().map(|(_, count)| count).sum()
+    }
+
+    /// Counts a file by its ending, in small letters.
+    pub(super) fn add(&mut self, path: &Path) {
+        match path.extension() {
+            Some(ending) => self.count_as(&format!(".{}", ending.to_string_lossy().to_lowercase()), 1),
+            None => self.count_as("without ending", 1),
+        }
+    }
+
+    /// Counts some files as something.
+    pub(super) fn count_as(&mut self, what: &str, count: usize) {
+        if count > 0 {
+            match self.endings.binary_search_by(|(known, _)| known.as_str().cmp(what)) {
+                Ok(at) => self.endings[at].1 += count,
+                Err(at) => self.endings.insert(at, (what.to_owned(), count)),
+            }
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! The one list of data sets. Help texts, checks and errors loop over it; a new set of a known format is one more entry.
 
+use std::path::PathBuf;
+
 use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::record::{Ignored, Located};
 use super::source::{self, Source};
-use super::{folder, idx, synthetic};
+use super::{folder, idx, parquet, synthetic};
 use crate::base::hint::nearest;
 
 /// A data set, or a format for the user's own.
@@ -37,6 +39,8 @@ pub enum Kind {
     Idx,
     /// A folder of image files.
     Folder,
+    /// A table of image files.
+    Parquet,
     /// Nothing on disk.
     Synthetic,
 }
@@ -135,6 +139,17 @@ static ENTRIES: &[Entry] = &[
         system: &[],
     },
     Entry {
+        name: "parquet",
+        title: "your own Parquet file or folder of shards: a column of images in Hugging Face's layout, perhaps `label`",
+        license: "yours",
+        advice: "name the file or its folder with `root = \"PATH\"`",
+        kind: Kind::Parquet,
+        splits: &[],
+        shape: None,
+        classes: &[],
+        system: &[],
+    },
+    Entry {
         name: "synthetic",
         title: "drawn shapes and textures, for tests: nothing is read",
         license: "none needed",
@@ -220,8 +235,14 @@ impl Entry {
         if source.limit == Some(0) {
             return Err(source.fault("limit", "must be 1 or more, found 0"));
         }
-        if source.skip_broken && self.kind != Kind::Folder {
+        if source.skip_broken && !matches!(self.kind, Kind::Folder | Kind::Parquet) {
             return Err(source.fault("skip_broken", "does not apply: its images are not files that may be broken one by one"));
+        }
+        if self.kind != Kind::Parquet {
+            let columns = [("image_column", &source.image_column), ("label_column", &source.label_column)];
+            if let Some((setting, _)) = columns.iter().find(|(_, column)| column.is_some()) {
+                return Err(source.fault(setting, "applies to `parquet` only"));
+            }
         }
         if self.kind == Kind::Synthetic {
             if source.root.is_some() {
@@ -240,10 +261,25 @@ impl Entry {
                 return Err(source.fault(setting, "applies to `synthetic` only"));
             }
             if self.needs_root() && source.root.is_none() {
-                return Err(source.fault("root", "is needed: the folder that holds the data"));
+                return Err(source.fault("root", "is needed: where the data lie"));
             }
         }
         Ok(())
+    }
+}
+
+/// Where a data set lies, if it is in a usual place with all its files.
+///
+/// # Errors
+/// If a place cannot be looked at. What is missing is no error.
+pub fn whereabouts(entry: &Entry, places: &Places) -> Result<Option<PathBuf>> {
+    if entry.needs_root() {
+        return Ok(None);
+    }
+    match locate(&Source::named(entry.name), places) {
+        Ok(located) => Ok(located.root),
+        Err(DatasetError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -258,8 +294,10 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
     let mut located = match entry.kind {
         Kind::Idx => idx::locate(entry, source, &parts, places)?,
         Kind::Folder => folder::locate(entry, source, &parts, places)?,
+        Kind::Parquet => parquet::locate(entry, source, &parts, places)?,
         Kind::Synthetic => Located {
             files: Vec::new(),
+            root: None,
             ignored: Ignored::default(),
             reader: Box::new(synthetic::Settings::of(source)?.parts(parts)),
             limit: None,
@@ -271,13 +309,12 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use super::*;
     use crate::base::fs;
     use crate::base::hint::Fault;
-    use crate::dataset::{Labels, check};
-    use crate::store::digest::Digest;
+    use crate::dataset::{Labels, RawFile, check};
 
     /// The data sets in the repository.
     fn here() -> Places {
@@ -303,7 +340,7 @@ mod tests {
 
     #[test]
     fn the_committed_sets_are_whole() {
-        let digest = &mut |file: &crate::dataset::RawFile| Digest::of_file(&file.path);
+        let digest = &mut RawFile::digest;
         let digits = check(&Source::named("digits"), &here(), digest).unwrap();
         assert_eq!((digits.images, digits.gray, digits.largest), (1797, 1797, (8, 8)));
         assert_eq!(digits.per_class, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180], "as UCI counts its test part");
@@ -333,6 +370,18 @@ mod tests {
         let (text, hint) = say(&Source::named("fashion-mnist").root("elsewhere"), &Places::new(empty.path(), None, None));
         assert!(text.ends_with("elsewhere` (no such folder)") && text.matches('`').count() == 4, "only the root: {text}");
         assert!(hint.unwrap().contains("apt install dataset-fashion-mnist"));
+    }
+
+    #[test]
+    fn whereabouts_are_told_for_the_list() {
+        for entry in entries() {
+            let place = whereabouts(entry, &here()).unwrap();
+            match entry.name {
+                "digits" | "fashion-mini" => assert_eq!(place.unwrap(), here().data().join(entry.name)),
+                "idx" | "folder" | "parquet" | "synthetic" => assert_eq!(place, None),
+                _ => {}
+            }
+        }
     }
 
     #[test]
@@ -377,6 +426,10 @@ mod tests {
         );
         assert!(fault(Source { skip_broken: true, ..Source::named("digits") }).starts_with("`skip_broken` of `digits`"));
         assert!(fault(Source::named("folder")).starts_with("`root` of `folder` is needed"));
+        assert_eq!(
+            fault(Source { label_column: Some("y".into()), ..Source::named("folder").root("x") }),
+            "`label_column` of `folder` applies to `parquet` only"
+        );
         assert!(fault(Source::named("synthetic").root("x")).starts_with("`root` of `synthetic` does not apply"));
     }
 
@@ -384,7 +437,7 @@ mod tests {
     fn the_identity_has_no_place_and_no_gaps() {
         let a = Source::named("fashion-mnist").root("/a").identity().unwrap();
         let b = Source::named("fashion-mnist").split("train+test").identity().unwrap();
-        assert_eq!(serde_json::to_string(&a).unwrap(), r#"{"dataset":"fashion-mnist","split":"train+test"}"#);
+        assert_eq!(a, Source::named("fashion-mnist").split("train+test"));
         assert_eq!(a, b);
         let drawn = Source { classes: Some(4), ..Source::named("synthetic") };
         assert_eq!(drawn.identity().unwrap(), Source::named("synthetic").identity().unwrap());
@@ -401,7 +454,7 @@ mod tests {
     #[test]
     #[ignore = "needs Debian's package dataset-fashion-mnist; takes a second"]
     fn the_full_fashion_mnist_is_whole_and_begins_like_the_mini() {
-        let digest = &mut |file: &crate::dataset::RawFile| Digest::of_file(&file.path);
+        let digest = &mut RawFile::digest;
         let source = Source::named("fashion-mnist");
         let report = check(&source, &here(), digest).unwrap();
         assert_eq!((report.images, report.per_class), (70_000, vec![7000; 10]));

@@ -21,9 +21,15 @@ pub struct Source {
     /// Only the first so many images.
     #[serde(default)]
     pub limit: Option<usize>,
-    /// Leaves images out that cannot be decoded (folders), and says which; without it they are an error.
+    /// Leaves images out that cannot be decoded (folders, Parquet), and says which; without it they are an error.
     #[serde(default)]
     pub skip_broken: bool,
+    /// The column of pictures, if not `image`, `img` or the first that can be one (Parquet).
+    #[serde(default)]
+    pub image_column: Option<String>,
+    /// The column of labels, if not `label` (Parquet).
+    #[serde(default)]
+    pub label_column: Option<String>,
     /// Images per split (synthetic).
     #[serde(default)]
     pub images: Option<usize>,
@@ -61,6 +67,8 @@ impl Source {
             root: None,
             limit: None,
             skip_broken: false,
+            image_column: None,
+            label_column: None,
             images: None,
             classes: None,
             size: None,

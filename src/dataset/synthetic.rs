@@ -181,12 +181,12 @@ fn shape(class: usize, x: f64, y: f64, cx: f64, cy: f64, half: f64, period: f64,
 mod tests {
     use super::*;
     use crate::dataset::{Places, registry};
-    use crate::store::digest::{Digest, Hasher};
+    use crate::store::digest::Hasher;
 
     fn draw_all(source: &Source) -> Vec<Record> {
         let located = registry::locate(source, &Places::new("", None, None)).unwrap();
         assert!(located.files.is_empty());
-        located.open(&mut |file| Digest::of_file(&file.path)).unwrap().records.map(Result::unwrap).collect()
+        located.open(&mut RawFile::digest).unwrap().records.map(Result::unwrap).collect()
     }
 
     fn small(split: &str) -> Source {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Small image files of every kind that `dataset/decode.rs` reads, and the pixels Pillow sees in them.
+"""Small image files of every kind that `dataset/decode.rs` reads, the pixels Pillow sees in them, and a Parquet file of some.
 
     python tests/golden/dataset/make.py
 
@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image, ImageOps, features
 
 HERE = Path(__file__).resolve().parent
@@ -63,4 +65,17 @@ save("lossless.webp", rgb, lossless=True)
 save("lossless_alpha.webp", Image.fromarray(np.dstack([RGB, ALPHA])), lossless=True, exact=True)
 save("lossy.webp", big, tolerance=3, quality=90)
 save("animated.webp", rgb, np.asarray(rgb), save_all=True, append_images=[ImageOps.invert(rgb)], lossless=True, duration=100)
+
+# Hugging Face's layout as their library writes it with pyarrow: struct column, ClassLabel names in the schema metadata, -1 for
+# an image without a label.
+names = ["rgb.png", "gray.png", "cmyk.jpg", "lossy.webp"]
+table = pa.table(
+    {"image": pa.array([{"bytes": (HERE / name).read_bytes(), "path": name} for name in names],
+                       pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+     "label": pa.array([1, 0, 1, -1], pa.int64()), "fine_label": pa.array([5, 3, 4, 5], pa.int64())},
+    metadata={"huggingface": json.dumps({"info": {"features": {
+        "image": {"_type": "Image"}, "label": {"names": ["gray", "color"], "_type": "ClassLabel"},
+        "fine_label": {"dtype": "int64", "_type": "Value"}}}})})
+pq.write_table(table, HERE / "huggingface.parquet")
+golden["made with"]["pyarrow"] = pa.__version__
 (HERE / "pixels.json").write_text(json.dumps(golden, separators=(",", ":")).replace('},"', '},\n"') + "\n")

@@ -1,0 +1,377 @@
+//! Published data sets in Parquet, in Hugging Face's layout and its relatives: a column of pictures, perhaps one of labels.
+//!
+//! **Files.** `root` is one file, or a folder; of a folder all files that end in `.parquet` are read, in the order of their names.
+//! **Splits.** `all` is every file. Another name takes the files that say so: `test-00000-of-00001.parquet`, `test.parquet`, or any
+//! file in a subfolder `test`. **Columns.** The picture is `image` or `img`, else the first column that can be one; the label is
+//! `label`. `image_column` and `label_column` name others. **Labels** are the data set's numbers, their names come from the files'
+//! metadata; −1 or nothing means that this image has no label.
+//!
+//! **Order.** As published. A set that is sorted by class shows it in its row numbers, and a `limit` then takes a few classes only:
+//! shuffle such a set when writing it.
+//!
+//! What is inside Parquet is `artifact::parquet`'s business.
+
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::decode::decode;
+use super::error::{DatasetError, Result};
+use super::places::{self, Places};
+use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record};
+use super::registry::Entry;
+use super::sieve::{Sieve, Tried};
+use super::source::Source;
+use super::walk::Found;
+use crate::artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
+use crate::base::fs;
+
+/// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
+const CHUNK: usize = 64;
+
+/// More classes without names than this are no classes but, say, numbers of products.
+const MAX_CLASSES: i64 = 1 << 20;
+
+struct Plan {
+    root: PathBuf,
+    image_column: Option<String>,
+    label_column: Option<String>,
+    skip_broken: bool,
+}
+
+/// Lists a data set's files.
+pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+    let root = places.root_of(source)?;
+    let missing = |lack: String| DatasetError::Missing {
+        dataset: entry.name.to_owned(),
+        looked: vec![super::error::Looked { place: root.display().to_string(), lack }],
+        advice: entry.advice.to_owned(),
+    };
+    let whole = parts == ["all"];
+    let mut files = match fs::metadata(&root)? {
+        None => {
+            return Err(DatasetError::Missing {
+                dataset: entry.name.to_owned(),
+                looked: vec![places::lack(&root, &[])],
+                advice: entry.advice.to_owned(),
+            });
+        }
+        Some(found) if found.is_file() => {
+            if !whole {
+                return Err(source.fault("split", "must be `all` where `root` is one file"));
+            }
+            // Not the file's own name: it says nothing.
+            vec![RawFile { name: "data.parquet".to_owned(), path: root.clone(), bytes: found.len() }]
+        }
+        Some(_) => {
+            let mut found = Found::default();
+            found.add(&root, "")?;
+            found.files
+        }
+    };
+    let mut ignored = Ignored::default();
+    files.retain(|file| {
+        let keep = is_parquet(file);
+        if !keep {
+            ignored.add(&file.path);
+        }
+        keep
+    });
+    if !whole {
+        // Part after part, in the order asked for.
+        let mut chosen = Vec::new();
+        for part in parts {
+            let before = chosen.len();
+            chosen.extend(files.iter().filter(|file| belongs(&file.name, part)).cloned());
+            if chosen.len() == before {
+                return Err(missing(format!("no Parquet file of a split `{part}`")));
+            }
+        }
+        files = chosen;
+    }
+    if files.is_empty() {
+        return Err(missing("no Parquet file".to_owned()));
+    }
+    let plan = Plan {
+        root: root.clone(),
+        image_column: source.image_column.clone(),
+        label_column: source.label_column.clone(),
+        skip_broken: source.skip_broken,
+    };
+    Ok(Located { files, root: Some(root), ignored, reader: Box::new(plan), limit: None })
+}
+
+fn is_parquet(file: &RawFile) -> bool {
+    file.path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet")) || file.name == "data.parquet"
+}
+
+/// True for `test-00000-of-00001.parquet`, `test.parquet` and anything in a folder `test`.
+fn belongs(name: &str, part: &str) -> bool {
+    let mut names = name.split('/').rev();
+    let file = names.next().and_then(|file| file.strip_prefix(part));
+    file.is_some_and(|rest| rest.starts_with(['-', '.'])) || names.any(|folder| folder == part)
+}
+
+impl Reader for Plan {
+    fn open(&self, files: &[RawFile], _: &mut DigestOf) -> Result<Opened> {
+        let mut shards = Vec::with_capacity(files.len());
+        for file in files {
+            let opened = PictureFile::open(&file.path, self.image_column.as_deref(), self.label_column.as_deref())?;
+            shards.push((file.name.clone(), opened));
+        }
+        let Some((first, shard)) = shards.first() else { unreachable!("a data set is located with its files") };
+        let labels = match (shard.has_labels(), shard.class_names()) {
+            (true, []) => Labels::Numbered,
+            (true, names) => Labels::Named(names.to_vec()),
+            (false, _) => Labels::Absent { why: format!("`{first}` has no column `label`; name another with `label_column`") },
+        };
+        for (name, other) in &shards {
+            if (other.has_labels(), other.class_names()) != (shard.has_labels(), shard.class_names()) {
+                return Err(DatasetError::Shards { one: first.clone(), other: name.clone() });
+            }
+        }
+        let classes = match &labels {
+            Labels::Named(names) => names.len() as i64,
+            _ => MAX_CLASSES,
+        };
+        let count = shards.iter().map(|(_, shard)| shard.rows()).fold(0, usize::saturating_add);
+        let labeled = shard.has_labels();
+        shards.reverse();
+        let tried = Shards { shards, open: None, ready: Vec::new(), row: 0, labeled, classes };
+        let records = Sieve::new(tried, self.root.display().to_string(), self.skip_broken);
+        Ok(Opened { labels, count, records: Box::new(records) })
+    }
+}
+
+/// The pictures of several files, the first one last in the list.
+struct Shards {
+    shards: Vec<(String, PictureFile)>,
+    open: Option<(String, Pictures)>,
+    /// Pictures that were tried, the next one last.
+    ready: Vec<Result<Tried>>,
+    /// Row within the open file.
+    row: u64,
+    labeled: bool,
+    classes: i64,
+}
+
+impl Shards {
+    /// Tries the next chunk of pictures. False after the last one.
+    fn fill(&mut self) -> Result<bool> {
+        loop {
+            if let Some((name, pictures)) = &mut self.open {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                for picture in pictures.by_ref().take(CHUNK) {
+                    chunk.push(picture?);
+                }
+                if !chunk.is_empty() {
+                    let first = self.row;
+                    self.row += chunk.len() as u64;
+                    let tried = chunk.into_par_iter().enumerate().map(|(i, picture)| {
+                        let row = first + i as u64;
+                        let label = if self.labeled { Some(label(name, row, picture.label, self.classes)?) } else { None };
+                        Ok(attempt(name, row, picture, label))
+                    });
+                    self.ready = tried.collect();
+                    self.ready.reverse();
+                    return Ok(true);
+                }
+            }
+            let Some((name, shard)) = self.shards.pop() else { return Ok(false) };
+            self.open = Some((name, shard.pictures()?));
+            self.row = 0;
+        }
+    }
+}
+
+impl Iterator for Shards {
+    type Item = Result<Tried>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ready.is_empty() {
+            match self.fill() {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.ready.pop()
+    }
+}
+
+/// Hugging Face marks images without a label by −1.
+fn label(file: &str, row: u64, label: Option<i64>, classes: i64) -> Result<i32> {
+    let found = label.unwrap_or(-1);
+    if !(-1..classes).contains(&found) {
+        return Err(DatasetError::Label { file: file.to_owned(), row, found, classes: classes as usize });
+    }
+    Ok(found as i32)
+}
+
+fn attempt(file: &str, row: u64, picture: FoundPicture, label: Option<i32>) -> Tried {
+    let FoundPicture { bytes, path, .. } = picture;
+    let name = if path.is_empty() { format!("{file}, row {row}") } else { format!("{file}, row {row}: {path}") };
+    let result = if bytes.is_empty() {
+        Err("the table holds only its path, not its bytes".to_owned())
+    } else {
+        decode(&bytes).map_err(|why| why.to_string()).map(|pixels| Record {
+            width: pixels.width,
+            height: pixels.height,
+            channels: pixels.channels,
+            content: Content::Encoded(bytes),
+            path: (!path.is_empty()).then_some(path),
+            label,
+        })
+    };
+    (name, result)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::artifact::codec::encode_png;
+    use crate::artifact::meta::Meta;
+    use crate::artifact::parquet::{Column, ColumnKind, TableWriter};
+    use crate::artifact::pixels::Pixels;
+    use crate::base::hint::Fault;
+    use crate::dataset::registry;
+
+    fn png(value: u8) -> Vec<u8> {
+        encode_png("x", &Pixels::new(3, 2, 1, vec![value; 6])).unwrap()
+    }
+
+    /// Writes a file of pictures and labels; `names` are its classes.
+    fn shard(path: &Path, pictures: &[(Vec<u8>, i32)], names: &[&str]) {
+        fs::create_folders(path.parent().unwrap()).unwrap();
+        let mut writer =
+            TableWriter::create(path, &[("image", ColumnKind::Images), ("label", ColumnKind::I32)], Meta::new("x")).unwrap();
+        if !names.is_empty() {
+            let features = serde_json::json!({ "info": { "features": { "label": { "names": names } } } });
+            writer.add_metadata("huggingface", features.to_string());
+        }
+        let bytes = pictures.iter().map(|(bytes, _)| bytes.clone()).collect();
+        let paths = (0..pictures.len()).map(|row| format!("{row}.png")).collect();
+        let labels = pictures.iter().map(|(_, label)| *label).collect();
+        writer.write(vec![Column::Images { bytes, paths }, Column::I32(labels)]).unwrap();
+        writer.finish().unwrap();
+    }
+
+    fn read(source: &Source) -> Result<(Labels, Vec<Record>)> {
+        let opened = registry::locate(source, &Places::new("", None, None))?.open(&mut RawFile::digest)?;
+        Ok((opened.labels, opened.records.collect::<Result<_>>()?))
+    }
+
+    fn labels(records: &[Record]) -> Vec<i32> {
+        records.iter().map(|record| record.label.unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_read_as_it_is() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dataset");
+        let source = Source::named("parquet").root(golden.join("huggingface.parquet"));
+        let (names, records) = read(&source).unwrap();
+        assert_eq!(names, Labels::Named(vec!["gray".into(), "color".into()]));
+        assert_eq!(labels(&records), [1, 0, 1, -1]);
+        assert_eq!(records.iter().map(|record| record.channels).collect::<Vec<_>>(), [3, 1, 3, 3]);
+        for record in &records {
+            let bytes = fs::read(&golden.join(record.path.as_ref().unwrap())).unwrap();
+            assert_eq!(record.content, Content::Encoded(bytes));
+        }
+        let (names, records) = read(&Source { label_column: Some("fine_label".into()), ..source.clone() }).unwrap();
+        assert_eq!((names, labels(&records)), (Labels::Numbered, vec![5, 3, 4, 5]));
+        let error = read(&Source { label_column: Some("coarse".into()), ..source }).unwrap_err();
+        assert!(error.to_string().contains("no column `coarse`"), "{error}");
+        assert!(error.hint().unwrap().contains("label_column"));
+    }
+
+    #[test]
+    fn shards_come_in_the_order_of_names_and_splits_by_what_they_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, first: u8| {
+            let pictures: Vec<_> = (first..first + 3).map(|i| (png(i), i32::from(i))).collect();
+            shard(&dir.path().join(name), &pictures, &[]);
+        };
+        write("data/train-00001-of-00002.parquet", 10);
+        write("data/train-00000-of-00002.parquet", 0);
+        write("data/test-00000-of-00001.parquet", 20);
+        write("extra/trainer.parquet", 30);
+        fs::write_atomic(&dir.path().join("README.md"), b"words").unwrap();
+        let read = |split: &str| read(&Source::named("parquet").root(dir.path()).split(split));
+        let (names, records) = read("train").unwrap();
+        assert_eq!((names, labels(&records)), (Labels::Numbered, vec![0, 1, 2, 10, 11, 12]));
+        assert_eq!(labels(&read("train+test").unwrap().1), [0, 1, 2, 10, 11, 12, 20, 21, 22]);
+        assert_eq!(labels(&read("extra").unwrap().1), [30, 31, 32]);
+        assert_eq!(labels(&read("all").unwrap().1).len(), 12);
+        let error = read("valid").unwrap_err();
+        assert!(error.to_string().ends_with("(no Parquet file of a split `valid`)"), "{error}");
+        let located = registry::locate(&Source::named("parquet").root(dir.path()), &Places::new("", None, None)).unwrap();
+        assert_eq!(located.ignored.endings, [(".md".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn the_name_of_a_single_file_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["a.parquet", "b.pq"].map(|name| {
+            shard(&dir.path().join(name), &[(png(1), 0)], &[]);
+            let source = Source::named("parquet").root(dir.path().join(name));
+            let located = registry::locate(&source, &Places::new("", None, None)).unwrap();
+            located.files.into_iter().map(|file| file.name).collect::<Vec<_>>()
+        });
+        assert_eq!(names[0], names[1]);
+        let error = read(&Source::named("parquet").root(dir.path().join("a.parquet")).split("train")).unwrap_err();
+        assert!(error.to_string().contains("must be `all`"), "{error}");
+    }
+
+    #[test]
+    fn broken_pictures_are_named_by_row_or_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut pictures: Vec<_> = (0..100).map(|i| (png(i), 0)).collect();
+        pictures[70].0.truncate(30);
+        pictures[80].0.clear();
+        shard(&dir.path().join("x.parquet"), &pictures, &["a"]);
+        let mut source = Source::named("parquet").root(dir.path());
+        let error = read(&source).unwrap_err().to_string();
+        assert!(error.contains("2 of 100 images") && error.contains("`x.parquet, row 70: 70.png`"), "{error}");
+        assert!(error.contains("`x.parquet, row 80: 80.png` (the table holds only its path, not its bytes)"), "{error}");
+        source.skip_broken = true;
+        assert_eq!(read(&source).unwrap().1.len(), 98);
+    }
+
+    #[test]
+    fn labels_beyond_the_classes_and_files_that_disagree_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Source::named("parquet").root(dir.path());
+        let one = dir.path().join("1.parquet");
+        for label in [2, -2] {
+            shard(&one, &[(png(0), 1), (png(1), label)], &["a", "b"]);
+            let error = read(&source).unwrap_err().to_string();
+            assert_eq!(error, format!("`1.parquet`: the label of image 1 is {label}, the data set has 2 classes"));
+        }
+        shard(&one, &[(png(0), i32::MAX)], &[]);
+        assert!(matches!(read(&source), Err(DatasetError::Label { .. })));
+        shard(&one, &[(png(0), 1)], &["a", "b"]);
+        shard(&dir.path().join("2.parquet"), &[(png(0), 1)], &["b", "a"]);
+        assert_eq!(
+            read(&source).unwrap_err().to_string(),
+            "`1.parquet` and `2.parquet` belong to one data set but have different labels or class names"
+        );
+    }
+
+    #[test]
+    fn places_without_tables_and_damaged_tables_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Source::named("parquet").root(dir.path());
+        assert!(read(&source).unwrap_err().to_string().ends_with("(no Parquet file)"));
+        let nowhere = Source::named("parquet").root(dir.path().join("x"));
+        assert!(read(&nowhere).unwrap_err().to_string().ends_with("(no such folder)"));
+        let path = dir.path().join("1.parquet");
+        shard(&path, &[(png(0), 0)], &[]);
+        let whole = fs::read(&path).unwrap();
+        for length in (0..whole.len()).step_by(11) {
+            fs::write_atomic(&path, &whole[..length]).unwrap();
+            assert!(read(&source).is_err(), "{length} of {} bytes", whole.len());
+        }
+    }
+}
