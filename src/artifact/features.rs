@@ -185,6 +185,7 @@ mod tests {
             values: vec![0.6, 0.8, -1.0, 0.0, 0.0, 0.0],
             normalized: true,
             encoder: "pixels".into(),
+            layer: "backbone".into(),
         }
     }
 
@@ -203,7 +204,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let table = table();
         let saved = table.save(dir.path()).unwrap().files[0].logical;
-        let mut writer = FeaturesWriter::create(dir.path(), 2, true, "pixels").unwrap();
+        let mut writer = FeaturesWriter::create(dir.path(), 2, true, "pixels", "backbone").unwrap();
         writer.push(&table.ids[..1], &table.values[..2]).unwrap();
         writer.push(&table.ids[1..], &table.values[2..]).unwrap();
         assert_eq!(writer.finish().unwrap().files[0].logical, saved);
@@ -223,7 +224,7 @@ mod tests {
         assert!(refuse(|t| t.ids[2] = "a".into()).contains("`a` twice, in rows 0 and 2"));
         assert!(refuse(|t| t.dim = 0).contains("dimension 0"));
         assert!(refuse(|t| (t.ids, t.values) = (vec![], vec![])).contains("holds no features"));
-        let mut writer = FeaturesWriter::create(dir.path(), 1, false, "pixels").unwrap();
+        let mut writer = FeaturesWriter::create(dir.path(), 1, false, "pixels", "backbone").unwrap();
         writer.push(&["a".into()], &[1.0]).unwrap();
         assert!(writer.push(&["b".into()], &[f32::INFINITY]).unwrap_err().to_string().contains("row 1"));
     }
