@@ -143,7 +143,11 @@ impl FeaturesWriter {
     /// If the file cannot be created.
     pub fn create(dir: &Path, dim: usize, normalized: bool, encoder: &str, layer: &str) -> Result<Self> {
         let path = dir.join(FILE);
-        let meta = Meta::new(Features::KIND).with("dim", dim).with("normalized", normalized).with("encoder", encoder).with("layer", layer);
+        let meta = Meta::new(Features::KIND)
+            .with("dim", dim)
+            .with("normalized", normalized)
+            .with("encoder", encoder)
+            .with("layer", layer);
         let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("embedding", ColumnKind::Vectors { width: dim })];
         Ok(Self { table: TableWriter::create(&path, &schema, meta)?, path, dim, normalized })
     }
@@ -185,6 +189,7 @@ mod tests {
             values: vec![0.6, 0.8, -1.0, 0.0, 0.0, 0.0],
             normalized: true,
             encoder: "pixels".into(),
+            layer: "backbone".into(),
         }
     }
 
@@ -203,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let table = table();
         let saved = table.save(dir.path()).unwrap().files[0].logical;
-        let mut writer = FeaturesWriter::create(dir.path(), 2, true, "pixels").unwrap();
+        let mut writer = FeaturesWriter::create(dir.path(), 2, true, "pixels", "backbone").unwrap();
         writer.push(&table.ids[..1], &table.values[..2]).unwrap();
         writer.push(&table.ids[1..], &table.values[2..]).unwrap();
         assert_eq!(writer.finish().unwrap().files[0].logical, saved);
@@ -223,14 +228,14 @@ mod tests {
         assert!(refuse(|t| t.ids[2] = "a".into()).contains("`a` twice, in rows 0 and 2"));
         assert!(refuse(|t| t.dim = 0).contains("dimension 0"));
         assert!(refuse(|t| (t.ids, t.values) = (vec![], vec![])).contains("holds no features"));
-        let mut writer = FeaturesWriter::create(dir.path(), 1, false, "pixels").unwrap();
+        let mut writer = FeaturesWriter::create(dir.path(), 1, false, "pixels", "backbone").unwrap();
         writer.push(&["a".into()], &[1.0]).unwrap();
         assert!(writer.push(&["b".into()], &[f32::INFINITY]).unwrap_err().to_string().contains("row 1"));
     }
 
     #[test]
     fn tables_written_by_others_are_not_believed() {
-        let meta = || Meta::new(Features::KIND).with("normalized", false).with("encoder", "pixels");
+        let meta = || Meta::new(Features::KIND).with("normalized", false).with("encoder", "pixels").with("layer", "backbone");
         let text = |ids: &[&str]| ("id", Column::Text(ids.iter().map(|id| (*id).to_owned()).collect()));
         let vectors = |values: &[f32]| ("embedding", Column::Vectors { width: 1, values: values.to_vec() });
         let refuse = |meta, columns| refused(FeatureTable::load, meta, columns);
