@@ -493,7 +493,7 @@ mod tests {
     fn classifier() -> Classifier {
         let mut tensors = encoder().tensors;
         for h in 0..2 {
-            tensors.insert(format!("cluster_head.{h}.weight"), vec![3, 2], vec![0.5; 6]);
+            tensors.insert(format!("cluster_head.{h}.weight"), vec![3, 3], vec![0.5; 9]);
             tensors.insert(format!("cluster_head.{h}.bias"), vec![3], vec![0.0; 3]);
         }
         let card = ClassifierCard {
@@ -556,7 +556,7 @@ mod tests {
         assert!(refuse(|c| c.card.head_losses = vec![1.0]).contains("1 losses for 2 heads"));
         assert!(refuse(|c| c.card.encoder.architecture.channels = 4).contains("1 or 3"));
         assert!(refuse(|c| c.card.encoder.normalization.std = vec![0.0]).contains("cannot be normalized"));
-        assert!(refuse(|c| c.card.clusters = 4).contains("[3, 2]"));
+        assert!(refuse(|c| c.card.clusters = 4).contains("[3, 3]"));
         assert!(refuse(|c| c.card.heads = usize::MAX).contains("losses"));
     }
 

@@ -143,7 +143,11 @@ impl FeaturesWriter {
     /// If the file cannot be created.
     pub fn create(dir: &Path, dim: usize, normalized: bool, encoder: &str, layer: &str) -> Result<Self> {
         let path = dir.join(FILE);
-        let meta = Meta::new(Features::KIND).with("dim", dim).with("normalized", normalized).with("encoder", encoder).with("layer", layer);
+        let meta = Meta::new(Features::KIND)
+            .with("dim", dim)
+            .with("normalized", normalized)
+            .with("encoder", encoder)
+            .with("layer", layer);
         let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("embedding", ColumnKind::Vectors { width: dim })];
         Ok(Self { table: TableWriter::create(&path, &schema, meta)?, path, dim, normalized })
     }
@@ -231,7 +235,7 @@ mod tests {
 
     #[test]
     fn tables_written_by_others_are_not_believed() {
-        let meta = || Meta::new(Features::KIND).with("normalized", false).with("encoder", "pixels");
+        let meta = || Meta::new(Features::KIND).with("normalized", false).with("encoder", "pixels").with("layer", "backbone");
         let text = |ids: &[&str]| ("id", Column::Text(ids.iter().map(|id| (*id).to_owned()).collect()));
         let vectors = |values: &[f32]| ("embedding", Column::Vectors { width: 1, values: values.to_vec() });
         let refuse = |meta, columns| refused(FeatureTable::load, meta, columns);

@@ -160,8 +160,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub select: SelectArgs,
     /// Number of threads; results do not depend on it [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
     /// Fail instead of waiting when another run computes the same stage
     #[arg(long)]
     pub no_wait: bool,

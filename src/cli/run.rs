@@ -25,7 +25,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let spec = pipeline(&args.pipeline)?;
     let selected = selection(&spec, &args.select)?;
     let stop = stop_on_signals()?;
-    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     // Fails only if somebody has made the pool already, and nobody has.
     let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     let (device, device_class) = device_of(&spec)?;
