@@ -143,7 +143,11 @@ impl FeaturesWriter {
     /// If the file cannot be created.
     pub fn create(dir: &Path, dim: usize, normalized: bool, encoder: &str, layer: &str) -> Result<Self> {
         let path = dir.join(FILE);
-        let meta = Meta::new(Features::KIND).with("dim", dim).with("normalized", normalized).with("encoder", encoder).with("layer", layer);
+        let meta = Meta::new(Features::KIND)
+            .with("dim", dim)
+            .with("normalized", normalized)
+            .with("encoder", encoder)
+            .with("layer", layer);
         let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("embedding", ColumnKind::Vectors { width: dim })];
         Ok(Self { table: TableWriter::create(&path, &schema, meta)?, path, dim, normalized })
     }

@@ -37,7 +37,14 @@ fn features(ids: &[String]) -> FeatureTable {
         (vector[0], vector[1]) = (angle(i).cos(), angle(i).sin());
         vector
     });
-    FeatureTable { ids: ids.to_vec(), dim: D, values: values.collect(), normalized: true, encoder: "pixels".into(), layer: "backbone".into() }
+    FeatureTable {
+        ids: ids.to_vec(),
+        dim: D,
+        values: values.collect(),
+        normalized: true,
+        encoder: "pixels".into(),
+        layer: "backbone".into(),
+    }
 }
 
 fn neighbors(features: &FeatureTable) -> NeighborTable {
