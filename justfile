@@ -4,7 +4,7 @@ set positional-arguments
 
 # list the recipes
 default:
-    @just --list --unsorted
+    @{{ just_executable() }} --list --unsorted
 
 # run a pipeline: just run pipelines/stl10.toml [--profile smoke …]
 [group('run')]
@@ -31,6 +31,12 @@ fmt:
 lint:
     git ls-files '*.rs' | xargs rustfmt --edition 2024 --check
     cargo clippy --release --all-targets -- -D warnings
+
+# the smoke pipelines: cold, warm, one changed setting, kill -9
+[group('dev')]
+smoke:
+    cargo build --release
+    folder=$(mktemp -d) && python3 tests/smoke.py "${CARGO_TARGET_DIR:-target}/release/kinset" "$folder" && rm -r "$folder"
 
 # all tests
 [group('dev')]

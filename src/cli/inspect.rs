@@ -81,9 +81,9 @@ pub(super) fn run(args: &InspectArgs) -> Answer {
         answers.push(json!({ "output": file.output, "file": file.name, "content": answer }));
     }
     if args.json {
-        terminal::print_json(&answers)?
+        terminal::print_json(&answers)?;
     } else {
-        terminal::print(text.trim_end())?
+        terminal::print(text.trim_end())?;
     }
     Ok(Exit::Done)
 }

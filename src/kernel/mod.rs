@@ -16,10 +16,10 @@ mod golden;
 mod graph;
 pub mod lanes;
 mod memory;
-mod norm;
-pub mod product;
 pub mod neighbors;
+mod norm;
 mod pool;
+pub mod product;
 mod simd;
 mod tile;
 
