@@ -295,7 +295,7 @@ fn bad_data_are_refused_with_file_and_fix() {
                 drop(b.write(
                     "raw/images-idx3-ubyte",
                     idx_images(30, 8, 8, &(0..1920).map(|i| (i % 199) as u8).collect::<Vec<_>>()),
-                ))
+                ));
             },
             &["`data.train.labels` is not there", "hint"],
         ),
@@ -367,9 +367,9 @@ fn a_deleted_or_shortened_blob_heals_by_running() {
     for (number, blob) in blobs(&bench).into_iter().enumerate() {
         let bytes = fs::read(&blob).unwrap();
         if number % 2 == 0 {
-            fs::remove_file(&blob).unwrap()
+            fs::remove_file(&blob).unwrap();
         } else {
-            replace(&blob, &bytes[..bytes.len() / 2])
+            replace(&blob, &bytes[..bytes.len() / 2]);
         }
         assert_eq!(bench.kinset(&["verify"]).exit, 6);
         let plan = bench.kinset(&["plan", "p.toml"]);

@@ -173,7 +173,7 @@ fn sources() -> Vec<Source> {
         })
         .collect();
     // A file that its parent declares for tests only is a test, whole.
-    let tests: BTreeSet<String> = sources.iter().flat_map(|source| test_files(source)).collect();
+    let tests: BTreeSet<String> = sources.iter().flat_map(test_files).collect();
     for source in &mut sources {
         if tests.contains(&source.name) {
             source.shipped = source.code.chars().map(|c| if c == '\n' { c } else { ' ' }).collect();
@@ -528,7 +528,8 @@ fn stands(line: &str, found: &str) -> bool {
         let before = &line[..start];
         // `crate::artifact::parquet::…` is our own room, `print!` no part of `println!` or `sprint!`.
         let own = ["crate::", "super::", "self::", "artifact::"].iter().any(|path| before.ends_with(path));
-        !own && !(bound && before.ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+        let longer = bound && before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        !own && !longer
     })
 }
 
