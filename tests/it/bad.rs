@@ -77,6 +77,7 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
         // Too much of too little.
         ("stage.neighbors.k=48", 4, &["k is 48", "only 48 images", "at most 47"]),
         ("stage.kmeans.clusters=49", 4, &["clusters is 49", "only 48 images", "ask for fewer clusters"]),
+        ("stage.cluster.clusters=49", 4, &["clusters is 49", "only 48 images", "ask for fewer clusters"]),
         ("stage.pretext.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
         ("stage.cluster.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
         ("stage.selflabel.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
