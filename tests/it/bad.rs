@@ -78,6 +78,12 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
         ("stage.neighbors.k=48", 4, &["k is 48", "only 48 images", "at most 47"]),
         ("stage.kmeans.clusters=49", 4, &["clusters is 49", "only 48 images", "ask for fewer clusters"]),
         ("stage.cluster.clusters=49", 4, &["clusters is 49", "only 48 images", "ask for fewer clusters"]),
+        // The hint names what is not set yet.
+        (
+            "stage.selflabel={ kind = \"selflabel\", images = \"data.train\", classifier = \"cluster\", epochs = 1, batch = 16, threshold = \"fixed\", confidence_threshold = 0.9999999 }",
+            5,
+            &["no image is classified with a confidence above", "the largest seen is 0.", "set `threshold = \"per_cluster\"`"],
+        ),
         ("stage.pretext.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
         ("stage.cluster.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
         ("stage.selflabel.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
