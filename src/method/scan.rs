@@ -162,6 +162,14 @@ impl Stage for Scan {
         let encoder = Encoder::load(&input.encoder)?;
         let table = NeighborTable::load(&input.neighbors)?;
         belongs(&table, &images, "neighbors")?;
+        if config.clusters > images.len() {
+            return Err(StageError::TooFew {
+                setting: "clusters",
+                value: config.clusters,
+                images: images.len(),
+                hint: "ask for fewer clusters, or bring more images".into(),
+            });
+        }
         let (val_images, val_table) = match (&input.val_images, &input.val_neighbors) {
             (Some(val_images), Some(val_neighbors)) => {
                 let (set, table) = (ImageSet::open(val_images)?, NeighborTable::load(val_neighbors)?);

@@ -286,10 +286,17 @@ impl Run<'_> {
                 "no image is classified with a confidence above {}; the largest seen is {largest:.4}",
                 self.config.confidence_threshold
             ),
-            hint:
-                "set `threshold = \"per_cluster\"`, lower `confidence_threshold` below the largest confidence seen, or train \
-                   the classifier longer"
-                    .into(),
+            hint: match self.config.threshold {
+                Threshold::Fixed => {
+                    "set `threshold = \"per_cluster\"`, lower `confidence_threshold` below the largest \
+                                     confidence seen, or train the classifier longer"
+                }
+                Threshold::PerCluster => {
+                    "lower `confidence_threshold` below the largest confidence seen, raise `keep_share` or \
+                                          `batch`, or train the classifier longer"
+                }
+            }
+            .into(),
         }
     }
 }

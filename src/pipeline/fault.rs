@@ -346,7 +346,8 @@ impl Fault for SpecFault {
 
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NoFile { near, .. } => near.as_ref().map(|near| format!("did you mean {}?", quote(near))),
+            Self::NoFile { near: Some(near), .. } => Some(format!("did you mean {}?", quote(near))),
+            Self::NoFile { near: None, .. } => Some("`kinset init DIR > FILE` writes one for a folder of images".into()),
             Self::Folder { files, .. } => {
                 (!files.is_empty()).then(|| format!("it holds these pipeline files: {}", list(files)))
             }

@@ -77,6 +77,13 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
         // Too much of too little.
         ("stage.neighbors.k=48", 4, &["k is 48", "only 48 images", "at most 47"]),
         ("stage.kmeans.clusters=49", 4, &["clusters is 49", "only 48 images", "ask for fewer clusters"]),
+        ("stage.cluster.clusters=49", 4, &["clusters is 49", "only 48 images", "ask for fewer clusters"]),
+        // The hint names what is not set yet.
+        (
+            "stage.selflabel={ kind = \"selflabel\", images = \"data.train\", classifier = \"cluster\", epochs = 1, batch = 16, threshold = \"fixed\", confidence_threshold = 0.9999999 }",
+            5,
+            &["no image is classified with a confidence above", "the largest seen is 0.", "set `threshold = \"per_cluster\"`"],
+        ),
         ("stage.pretext.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
         ("stage.cluster.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
         ("stage.selflabel.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
@@ -120,8 +127,8 @@ fn bad_command_lines_are_refused() {
         (&["run", "p.toml", "--profile", "nope"], 3, &["no profile `nope`"]),
         (&["run", "p.toml", "--only", "kmean"], 3, &["no stage `kmean`", "`kmeans`"]),
         (&["run", "p.toml", "--device", "cuda:0"], 7, &["cuda:0", "hint", "`device = \"cpu\"`"]),
-        (&["run", "nofile.toml"], 3, &["no pipeline file `nofile.toml`"]),
-        (&["plan", "nofile.toml"], 3, &["no pipeline file `nofile.toml`"]),
+        (&["run", "nofile.toml"], 3, &["no pipeline file `nofile.toml`", "`kinset init DIR > FILE`"]),
+        (&["plan", "nofile.toml"], 3, &["no pipeline file `nofile.toml`", "`kinset init DIR > FILE`"]),
         (&["run", "."], 3, &["`.` is a folder, not a pipeline file"]),
         (&["run", "p.toml", "--artifacts", "p.toml"], 6, &["p.toml", "not a directory"]),
         (&["verify"], 6, &["artifacts", "hint"]),

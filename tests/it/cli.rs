@@ -129,13 +129,15 @@ fn no_snapshot_is_an_orphan() {
 fn every_json_answer_parses_and_is_all_there_is_on_standard_output() {
     let bench = Bench::with(CHEAP);
     let data = format!("{ROOT}/data");
-    let answers: [(&[&str], i32); 13] = [
+    let answers: [(&[&str], i32); 15] = [
         (&["plan", "p.toml", "--json"], 10),
         (&["run", "p.toml", "--json"], 0),
         (&["run", "p.toml", "--json", "--set", "stage.kmeans.clusters=99"], 4),
         (&["plan", "p.toml", "--json"], 0),
         (&["explain", "p.toml", "kmeans", "--json"], 0),
         (&["status", "p.toml", "--json"], 0),
+        (&["inspect", "p.toml", "features", "--json"], 0),
+        (&["inspect", "artifacts/cheap/neighbors/neighbors.parquet", "--rows", "2", "--json"], 0),
         (&["verify", "--json"], 0),
         (&["gc", "p.toml", "--json"], 0),
         (&["gc", "--json"], 0),

@@ -14,7 +14,7 @@ fn kill_until_done(bench: &Bench, args: &[&str], rng: &mut Rng, first: f64) -> (
     loop {
         let running = bench.start("run", args);
         // Grows, so that the slowest machine gets through.
-        let patience = first + 15.0 * killed as f64;
+        let patience = first + 30.0 * killed as f64;
         std::thread::sleep(Duration::from_secs_f64(rng.between(2.0, patience) / 1000.0));
         if running.kill() {
             killed += 1;
@@ -47,7 +47,7 @@ impl Bench {
 
 #[test]
 fn every_method_killed_at_random_ends_as_if_nothing_had_happened() {
-    let (images, epochs) = (48, 4);
+    let (images, epochs) = (48, 8);
     for (number, card) in methods().iter().enumerate() {
         let kind = card["kind"].as_str().unwrap();
         let text = format!("{}{}", tiny_ground(images, 2), tiny_stage("it", card, epochs));
@@ -72,9 +72,9 @@ fn a_pipeline_killed_at_random_ends_as_if_nothing_had_happened() {
     let expected = Bench::with(WHOLE).run(&[]).done().digests();
     let bench = Bench::with(WHOLE);
     let mut rng = Seed::new(18).branch("kill").rng();
-    let (digests, killed) = kill_until_done(&bench, &["run", "p.toml", "--json", "--checkpoint-every", "0"], &mut rng, 100.0);
+    let (digests, killed) = kill_until_done(&bench, &["run", "p.toml", "--json", "--checkpoint-every", "0"], &mut rng, 60.0);
     println!("killed {killed} times");
-    assert!(killed >= 5, "{killed}");
+    assert!(killed >= 3, "{killed}");
     assert_eq!(digests, expected);
     bench.assert_sound("after all kills");
 }

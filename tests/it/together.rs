@@ -75,3 +75,32 @@ fn the_dead_hold_nothing() {
     assert!(second.ran().contains(&"pretext"));
     bench.assert_sound("after a death");
 }
+
+#[test]
+fn who_waits_for_one_that_dies_does_the_work_itself() {
+    let bench = Bench::with(&slow());
+    let mut first = bench.start("first", &["run", "p.toml"]);
+    assert!(first.wait_for("runs  pretext"));
+    let mut second = bench.start("second", &["run", "p.toml", "--json"]);
+    assert!(second.wait_for("waits  pretext"), "{}", second.said());
+    assert!(first.kill());
+    let second = second.end().done();
+    assert!(second.ran().contains(&"pretext"), "{}", second.err);
+    assert_eq!(second.digests(), Bench::with(&slow()).run(&[]).done().digests());
+    // What the dead had half written goes when a run finds the store to itself.
+    assert_eq!(bench.run(&[]).done().ran().len(), 0);
+    bench.assert_sound("after a death");
+}
+
+#[test]
+fn who_waits_can_be_stopped() {
+    let bench = Bench::with(&slow());
+    let mut first = bench.start("first", &["run", "p.toml"]);
+    assert!(first.wait_for("runs  pretext"));
+    let mut second = bench.start("second", &["run", "p.toml", "--json"]);
+    assert!(second.wait_for("waits  pretext"), "{}", second.said());
+    second.signal("INT");
+    assert_eq!(second.end().exit, 75);
+    assert_eq!(first.end().exit, 0, "the other is not disturbed");
+    bench.assert_sound("after a stop");
+}
