@@ -1,7 +1,5 @@
 //! The one list of data sets. Help texts, checks and errors loop over it; a new set of a known format is one more entry.
 
-use std::path::PathBuf;
-
 use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::record::{Ignored, Located};
@@ -268,21 +266,6 @@ impl Entry {
     }
 }
 
-/// Where a data set lies, if it is in a usual place with all its files.
-///
-/// # Errors
-/// If a place cannot be looked at. What is missing is no error.
-pub fn whereabouts(entry: &Entry, places: &Places) -> Result<Option<PathBuf>> {
-    if entry.needs_root() {
-        return Ok(None);
-    }
-    match locate(&Source::named(entry.name), places) {
-        Ok(located) => Ok(located.root),
-        Err(DatasetError::Missing { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
 /// Finds the raw files of a source: lists folders and looks at sizes, reads nothing.
 ///
 /// # Errors
@@ -309,7 +292,7 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::base::fs;
@@ -348,6 +331,7 @@ mod tests {
         assert_eq!((mini.images, mini.smallest, mini.largest), (6000, (28, 28), (28, 28)));
         assert_eq!(mini.labels, Labels::Named(CLOTHES.iter().map(|&name| name.to_owned()).collect()));
         assert_eq!(mini.per_class.iter().sum::<usize>(), 6000);
+        assert_eq!(locate(&Source::named("digits"), &here()).unwrap().root.unwrap(), here().data().join("digits"));
         let test = check(&Source::named("fashion-mini").split("test"), &here(), digest).unwrap();
         assert_eq!((test.images, test.files.len()), (1000, 2));
         assert_eq!(test.files[0].0, "t10k-images-idx3-ubyte.gz");
@@ -370,18 +354,6 @@ mod tests {
         let (text, hint) = say(&Source::named("fashion-mnist").root("elsewhere"), &Places::new(empty.path(), None, None));
         assert!(text.ends_with("elsewhere` (no such folder)") && text.matches('`').count() == 4, "only the root: {text}");
         assert!(hint.unwrap().contains("apt install dataset-fashion-mnist"));
-    }
-
-    #[test]
-    fn whereabouts_are_told_for_the_list() {
-        for entry in entries() {
-            let place = whereabouts(entry, &here()).unwrap();
-            match entry.name {
-                "digits" | "fashion-mini" => assert_eq!(place.unwrap(), here().data().join(entry.name)),
-                "idx" | "folder" | "parquet" | "synthetic" => assert_eq!(place, None),
-                _ => {}
-            }
-        }
     }
 
     #[test]
