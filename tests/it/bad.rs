@@ -191,6 +191,7 @@ fn bad_data_are_refused_with_file_and_fix() {
     type Make = fn(&Bench);
     let folder = "dataset = \"folder\"\nroot = \"raw\"\n";
     let idx = "dataset = \"idx\"\nroot = \"raw\"\n";
+    let parquet = "dataset = \"parquet\"\nroot = \"raw\"\n";
     let rows: &[(&str, &str, Make, &[&str])] = &[
         ("no folder", folder, |_| (), &["data.train", "`raw`", "hint", "root"]),
         ("an empty folder", folder, |b| fs::create_dir(b.path("raw")).unwrap(), &["`raw` holds no", "hint", "root"]),
@@ -294,6 +295,24 @@ fn bad_data_are_refused_with_file_and_fix() {
                 b.write("raw/labels-idx1-ubyte", idx_labels(&[0, 1, 0, 1, 0]));
             },
             &["raw/", "5", "4", "hint"],
+        ),
+        ("an empty Parquet file", parquet, |b| drop(b.write("raw/a.parquet", "")), &["`raw/a.parquet` is damaged", "hint"]),
+        (
+            "no Parquet file",
+            parquet,
+            |b| drop(b.write("raw/a.parquet", "PAR1 or so, PAR1")),
+            &["`raw/a.parquet` is damaged", "hint"],
+        ),
+        (
+            "a cut Parquet file",
+            parquet,
+            |b| {
+                b.write("s.toml", "name = \"s\"\n[data.a]\ndataset = \"synthetic\"\nimages = 6\n");
+                b.kinset(&["run", "s.toml", "--artifacts", "other"]).done();
+                let bytes = fs::read(b.path("other/s/data.a/images.parquet")).unwrap();
+                b.write("raw/a.parquet", &bytes[..bytes.len() / 2]);
+            },
+            &["`raw/a.parquet` is damaged", "hint"],
         ),
         (
             "labels without which nothing can be scored",
