@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Steps of training ask for the same large blocks again and again; the kernel hands them back without asking the system.
+#[global_allocator]
+static MEMORY: kinset::kernel::Recycler = kinset::kernel::Recycler;
+
 fn main() -> ExitCode {
     ExitCode::from(kinset::cli::main() as u8)
 }

@@ -191,11 +191,11 @@ impl Method for SelfLabel {
                cross-entropy [B', K] of the changed images, weighted so that clusters count the same",
         selection: "none: the last epoch, as in the paper; a collapse is an error, not a result",
         as_in_paper: "SCAN's CIFAR-10 table: 200 epochs, batch 1000, Adam 1e-4 with decay 1e-4, threshold 0.99, class \
-                      balancing; answers under batch statistics; with `ema_alpha` the live weights become the average and \
+                      balancing; with `threshold = \"fixed\"` answers under batch statistics; with `ema_alpha` the live weights become the average and \
                       batch-norm buffers stay, as in the authors' code",
         unlike_paper: "`threshold = \"per_cluster\"` (the default) lowers a cluster's threshold to where a fifth of its images \
-                       pass, so that no cluster dies for want of confidence (authors' issues 46, 101, 128); `fixed` is the \
-                       paper. A step without a confident image is skipped and counted (the authors' code aborts); an epoch \
+                       pass, so that no cluster dies for want of confidence (authors' issues 46, 101, 128), and takes its \
+                       answers under running statistics; `fixed` is the paper. A step without a confident image is skipped and counted (the authors' code aborts); an epoch \
                        without one is an error that names the largest confidence seen. Lost clusters are an error with the sizes",
         expect: "CIFAR-10 81.8 → 87.6 ± 0.4 ACC (paper, 10 runs); STL-10 gains about one point",
     };
@@ -329,8 +329,10 @@ impl Trainee for Run<'_> {
         let rows = self.order[step as usize].clone();
         let plain = self.feed.plain(&rows)?;
         let strong = self.feed.views(&rows, &self.config.augment, self.seed.branch("views").at(epoch))?;
-        // Both passes under batch statistics, as in the authors' code; the first leaves no graph.
-        let answer = self.teacher.logits(0, &self.teacher.features(&plain, Mode::Train)?)?;
+        // The authors' answers come under batch statistics, which also moves the running ones. Thresholds per cluster are
+        // measured under running statistics, so their answers must be too, or nothing need pass them. No graph either way.
+        let mode = if self.config.threshold == Threshold::Fixed { Mode::Train } else { Mode::Eval };
+        let answer = self.teacher.logits(0, &self.teacher.features(&plain, mode)?)?;
         let answer = candle_nn::ops::softmax(&answer, D::Minus1)?.to_vec2::<f32>()?;
         let kept = confident(&answer, &self.thresholds);
         let share = kept.len() as f64 / rows.len() as f64;
