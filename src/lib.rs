@@ -217,7 +217,7 @@
 //! - Equal bytes are promised on one machine. Other processors have other vector units and may round differently.
 //! - Neighbors are exact: time grows with N². Image sets are decoded into memory up to 2 GiB, above that on demand.
 //! - Locks are the kernel's: on network file systems they hold as well as the file system keeps them.
-//! - `precision = "bf16"` is accepted and part of the key, but every stage computes in `f32` today.
+//! - Every stage computes in `f32`; the key has room for other precisions.
 
 pub mod base;
 pub mod math;
