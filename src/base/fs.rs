@@ -1,6 +1,5 @@
 //! File access whose errors say what was tried and where. Besides the store, nobody else touches files.
 
-use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -166,37 +165,6 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-/// All files below a folder, sorted by path, links followed, hidden names (leading dot) left out.
-///
-/// # Errors
-/// A folder that cannot be listed, or links that lead in a circle (more than 64 levels).
-pub fn walk(root: &Path) -> Result<Vec<PathBuf>> {
-    fn descend(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<()> {
-        if depth > 64 {
-            return Err(FileError::new(
-                "list",
-                folder,
-                io::Error::other("more than 64 folders deep; is there a link to a parent?"),
-            ));
-        }
-        for path in list(folder)? {
-            if path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with('.')) {
-                continue;
-            }
-            if fs::metadata(&path).at("look at", &path)?.is_dir() {
-                descend(&path, depth + 1, files)?;
-            } else {
-                files.push(path);
-            }
-        }
-        Ok(())
-    }
-    let mut files = Vec::new();
-    descend(root, 0, &mut files)?;
-    files.sort_unstable();
-    Ok(files)
-}
-
 /// Removes a file; nothing there is fine too.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
@@ -223,19 +191,6 @@ mod tests {
         let error = read(missing).unwrap_err();
         assert_eq!(error.to_string(), "cannot read `no/such/file.bin`");
         assert_eq!((error.code(), error.exit()), ("file::not-found", Exit::Data));
-    }
-
-    #[test]
-    fn a_walk_is_sorted_and_skips_hidden_names() {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["b/2.png", "a/1.png", ".cache/x.png", "a/.hidden", "c.png"] {
-            let path = dir.path().join(name);
-            create_folders(path.parent().unwrap()).unwrap();
-            write_atomic(&path, b"x").unwrap();
-        }
-        let found: Vec<String> =
-            walk(dir.path()).unwrap().iter().map(|p| p.strip_prefix(dir.path()).unwrap().display().to_string()).collect();
-        assert_eq!(found, ["a/1.png", "b/2.png", "c.png"]);
     }
 
     #[test]

@@ -278,7 +278,7 @@ pub struct GcArgs {
     /// Really delete
     #[arg(long)]
     pub delete: bool,
-    /// Keep unused results up to this size, cheapest to recompute go first, for example 10GiB
+    /// Let the store hold this much; of unused results, the cheapest to recompute go first, for example 10GiB
     #[arg(long, value_name = "SIZE")]
     pub max_size: Option<String>,
     /// Where things are.

@@ -71,14 +71,6 @@ pub trait Sink: Sync {
     fn signal(&self, stage: &str, signal: Signal);
 }
 
-/// Hears nothing; for tests.
-#[derive(Clone, Copy, Debug)]
-pub struct Deaf;
-
-impl Sink for Deaf {
-    fn signal(&self, _stage: &str, _signal: Signal) {}
-}
-
 /// What the engine lends to a running stage.
 pub struct Context<'a> {
     /// The name of the stage in its pipeline, for messages.

@@ -25,24 +25,18 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// [`TrainError::NoSize`] if sizes vary and none is given; an image that cannot be decoded.
     pub fn of(images: &'a ImageSet, size: Option<usize>, device: &Device) -> Result<Self> {
-        let size = match (size, images.fixed_size()) {
-            (Some(size), _) => size,
-            (None, Some((width, height))) => width.min(height),
-            (None, None) => return Err(TrainError::NoSize),
-        };
         let normalization = statistics::channels(images)?;
-        Ok(Self { images, size, normalization, device: device.clone() })
+        Ok(Self { images, size: size_of(images, size)?, normalization, device: device.clone() })
     }
 
     /// Images as plain numbers 0–1: nothing is taken from them and nothing divided.
     ///
     /// # Errors
-    /// As [`Feed::of`].
+    /// [`TrainError::NoSize`] if sizes vary and none is given.
     pub fn raw(images: &'a ImageSet, size: Option<usize>, device: &Device) -> Result<Self> {
-        let mut feed = Self::of(images, size, device)?;
-        feed.normalization.mean.fill(0.0);
-        feed.normalization.std.fill(1.0);
-        Ok(feed)
+        let channels = images.channels();
+        let normalization = Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] };
+        Ok(Self { images, size: size_of(images, size)?, normalization, device: device.clone() })
     }
 
     /// Images for a network that was trained before: its size and its channel statistics.
@@ -118,5 +112,14 @@ impl<'a> Feed<'a> {
 
     fn tensor(&self, values: Vec<f32>, rows: usize) -> Result<Tensor> {
         Ok(Tensor::from_vec(values, (rows, self.images.channels(), self.size, self.size), &self.device)?)
+    }
+}
+
+/// The side a network sees images at: the one that is given, else their own.
+fn size_of(images: &ImageSet, given: Option<usize>) -> Result<usize> {
+    match (given, images.fixed_size()) {
+        (Some(size), _) => Ok(size),
+        (None, Some((width, height))) => Ok(width.min(height)),
+        (None, None) => Err(TrainError::NoSize),
     }
 }
