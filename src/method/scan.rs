@@ -16,13 +16,13 @@ use crate::math::entropy;
 use crate::model::Mode;
 use crate::model::encoder::EncoderNet;
 use crate::model::{ClassifierNet, HeadChoice};
+use crate::stage::learner::{Learner, Order};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
-use crate::train::batches::{Batches, Last};
+use crate::train::ahead::{Ahead, Place};
 use crate::train::feed::Feed;
 use crate::train::health::Occupancy;
 use crate::train::infer::{self, Layer};
-use crate::train::optim::Optimization;
 use crate::train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// What training moves.
@@ -214,19 +214,15 @@ impl Stage for Scan {
 
         let mut run = Run {
             config,
-            batches: Batches::new(images.len(), config.batch, Last::Drop)?,
-            optimizer: config.optimizer.build(&moved)?,
+            order: Order::new(images.len(), config.batch, cx.seed)?,
+            learner: Learner::new(net.params(), &moved, &config.optimizer, &config.schedule, config.epochs)?,
+            ahead: Ahead::default(),
             recorded: if config.update == Update::Heads { net.with_frozen_encoder()? } else { net.clone() },
             net,
-            table: &table,
             val_table: val_table.as_ref().unwrap_or(&table),
             val_cached: val_cached.or_else(|| cached.clone()),
             val_feed: val_feed.unwrap_or_else(|| feed.clone()),
-            feed,
-            cached,
-            order: Vec::new(),
-            rate: 0.0,
-            seed: cx.seed,
+            pairs: Pairs { config, feed, cached, table: &table, seed: cx.seed },
             best: None,
         };
         let curve = train(&mut run, cx)?;
@@ -308,29 +304,17 @@ struct BestCard {
     occupancy: Occupancy,
 }
 
-struct Run<'a> {
+/// Images and their neighbors, as the network sees them.
+struct Pairs<'a> {
     config: &'a Config,
     feed: Feed<'a>,
-    val_feed: Feed<'a>,
     /// Features of an encoder that stands still, `[N, D]`.
     cached: Option<Tensor>,
-    val_cached: Option<Tensor>,
     table: &'a NeighborTable,
-    val_table: &'a NeighborTable,
-    net: ClassifierNet,
-    /// The same numbers, seen so that gradients reach what is updated.
-    recorded: ClassifierNet,
-    batches: Batches,
-    /// The batches of this epoch, as rows.
-    order: Vec<Vec<usize>>,
-    optimizer: Optimization,
-    /// The learning rate of this epoch.
-    rate: f64,
     seed: Seed,
-    best: Option<Best>,
 }
 
-impl Run<'_> {
+impl Pairs<'_> {
     /// One of an image's candidates.
     fn partner(&self, row: usize, epoch: u64) -> usize {
         let own = usize::from(self.config.include_self);
@@ -341,16 +325,37 @@ impl Run<'_> {
         }
     }
 
-    /// Features `[B, D]` of these images in this epoch.
-    fn features(&self, rows: &[usize], views: Seed) -> Result<Tensor, StageError> {
-        if let Some(cached) = &self.cached {
-            let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-            return Ok(cached.index_select(&Tensor::new(rows, cached.device())?, 0)?);
-        }
-        let mode = if self.config.update == Update::Heads { Mode::Eval } else { Mode::Train };
-        Ok(self.recorded.features(&self.feed.views(rows, &self.config.augment, views)?, mode)?)
+    /// Anchors and a neighbor of each in this epoch: features `[B, D]` if they are computed already, else views `[B, C, S, S]`.
+    fn seen(&self, rows: &[usize], epoch: u64) -> Result<(Tensor, Tensor), StageError> {
+        let partners: Vec<usize> = rows.iter().map(|&row| self.partner(row, epoch)).collect();
+        let views = self.seed.branch("views").at(epoch);
+        let see = |rows: &[usize], views: Seed| -> Result<Tensor, StageError> {
+            if let Some(cached) = &self.cached {
+                let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
+                return Ok(cached.index_select(&Tensor::new(rows, cached.device())?, 0)?);
+            }
+            Ok(self.feed.views(rows, &self.config.augment, views)?)
+        };
+        Ok((see(rows, views.branch("anchor"))?, see(&partners, views.branch("neighbor"))?))
     }
+}
 
+struct Run<'a> {
+    config: &'a Config,
+    pairs: Pairs<'a>,
+    val_feed: Feed<'a>,
+    val_cached: Option<Tensor>,
+    val_table: &'a NeighborTable,
+    net: ClassifierNet,
+    /// The same numbers, seen so that gradients reach what is updated.
+    recorded: ClassifierNet,
+    order: Order,
+    learner: Learner,
+    ahead: Ahead<(Tensor, Tensor), StageError>,
+    best: Option<Best>,
+}
+
+impl Run<'_> {
     /// Probabilities of the validation images, `[N, K]` per head.
     fn validation(&self) -> Result<Vec<Vec<f32>>, StageError> {
         let heads: Vec<usize> = (0..self.config.heads).collect();
@@ -374,42 +379,41 @@ impl Trainee for Run<'_> {
     }
 
     fn steps(&self) -> u64 {
-        self.batches.len() as u64
+        self.order.steps()
     }
 
     fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.order = self.batches.shuffled(self.seed.branch("order"), epoch as usize);
-        self.rate = self.config.schedule.rate(self.config.optimizer.lr, epoch, self.config.epochs);
+        self.order.begin(epoch);
+        self.learner.begin(epoch);
         Ok(())
     }
 
     fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let rows = self.order[step as usize].clone();
-        let partners: Vec<usize> = rows.iter().map(|&row| self.partner(row, epoch)).collect();
-        let views = self.seed.branch("views").at(epoch);
-        // Two forward passes, so that each side has its own batch statistics, as in the authors' code.
-        let anchors = self.features(&rows, views.branch("anchor"))?;
-        let neighbors = self.features(&partners, views.branch("neighbor"))?;
-        let (mut sum, mut consistency, mut spread) = (None::<Tensor>, 0.0, 0.0);
-        for head in 0..self.config.heads {
-            let loss = scan_loss(
-                &self.recorded.logits(head, &anchors)?,
-                &self.recorded.logits(head, &neighbors)?,
-                self.config.entropy_weight,
-            )?;
-            consistency += f64::from(loss.consistency.to_scalar::<f32>()?);
-            spread += f64::from(loss.entropy.to_scalar::<f32>()?);
-            sum = Some(match sum {
-                None => loss.total,
-                Some(sum) => (sum + loss.total)?,
-            });
-        }
-        let Some(sum) = sum else { unreachable!("there is at least one head") };
-        self.optimizer.descend(&sum, self.rate)?;
-        // Heads are optimised by their sum, so that each sees its full gradient, and shown by their mean.
-        let heads = self.config.heads as f64;
-        let total = f64::from(sum.to_scalar::<f32>()?) / heads;
-        Ok(measured([("loss", total), ("consistency", consistency / heads), ("entropy", spread / heads)]))
+        let Self { config, pairs, recorded, order, learner, ahead, .. } = self;
+        let seen = |step| pairs.seen(order.rows(step), epoch);
+        ahead.step(Place { epoch, step, steps: order.steps() }, seen, |(anchors, neighbors)| {
+            // Two forward passes, so that each side has its own batch statistics, as in the authors' code.
+            let mode = if config.update == Update::Heads { Mode::Eval } else { Mode::Train };
+            let features = |seen: Tensor| if pairs.cached.is_some() { Ok(seen) } else { recorded.features(&seen, mode) };
+            let (anchors, neighbors) = (features(anchors)?, features(neighbors)?);
+            let (mut sum, mut consistency, mut spread) = (None::<Tensor>, 0.0, 0.0);
+            for head in 0..config.heads {
+                let logits = |features| recorded.logits(head, features);
+                let loss = scan_loss(&logits(&anchors)?, &logits(&neighbors)?, config.entropy_weight)?;
+                consistency += f64::from(loss.consistency.to_scalar::<f32>()?);
+                spread += f64::from(loss.entropy.to_scalar::<f32>()?);
+                sum = Some(match sum {
+                    None => loss.total,
+                    Some(sum) => (sum + loss.total)?,
+                });
+            }
+            let Some(sum) = sum else { unreachable!("there is at least one head") };
+            learner.descend(&sum)?;
+            // Heads are optimised by their sum, so that each sees its full gradient, and shown by their mean.
+            let heads = config.heads as f64;
+            let total = f64::from(sum.to_scalar::<f32>()?) / heads;
+            Ok(measured([("loss", total), ("consistency", consistency / heads), ("entropy", spread / heads)]))
+        })
     }
 
     fn end(&mut self, epoch: u64, _means: &Measured) -> Result<Measured, StageError> {
@@ -439,8 +443,7 @@ impl Trainee for Run<'_> {
     }
 
     fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        snapshot.put("net", self.net.to_tensors()?);
-        snapshot.put("optimizer", self.optimizer.state()?);
+        self.learner.save("net", snapshot)?;
         if let Some(best) = &self.best {
             let Best { loss, head, epoch, losses, occupancy, tensors } = best;
             let card =
@@ -452,8 +455,7 @@ impl Trainee for Run<'_> {
     }
 
     fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.net.params().load(&snapshot.take("net"))?;
-        self.optimizer.load(&snapshot.take("optimizer"))?;
+        self.learner.load("net", snapshot)?;
         if let Some(best) = snapshot.get::<Option<BestCard>>("best")? {
             let BestCard { loss, head, epoch, losses, occupancy } = best;
             self.best = Some(Best { loss, head, epoch, losses, occupancy, tensors: snapshot.take("best") });

@@ -14,13 +14,13 @@ use crate::base::seed::Seed;
 use crate::math::topk::argmax;
 use crate::model::Mode;
 use crate::model::{ClassifierNet, HeadChoice};
+use crate::stage::learner::{Learner, Order};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
-use crate::train::batches::{Batches, Last};
+use crate::train::ahead::{Ahead, Place};
 use crate::train::ema::{Averaging, Ema};
 use crate::train::feed::Feed;
 use crate::train::infer;
-use crate::train::optim::Optimization;
 use crate::train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// Which answers are confident enough to learn from.
@@ -155,14 +155,13 @@ impl Stage for SelfLabel {
         }
         let mut run = Run {
             config,
-            batches: Batches::new(images.len(), config.batch, Last::Drop)?,
-            optimizer: config.optimizer.build(net.params())?,
+            order: Order::new(images.len(), config.batch, cx.seed)?,
+            learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
+            ahead: Ahead::default(),
             ema: config.ema_alpha.map(|alpha| Ema::new(net.params(), alpha, Averaging::Parity)).transpose()?,
             teacher: net.frozen()?,
             net,
             feed,
-            order: Vec::new(),
-            rate: 0.0,
             seed: cx.seed,
             thresholds: Vec::new(),
             start: None,
@@ -210,12 +209,10 @@ struct Run<'a> {
     net: ClassifierNet,
     /// The same numbers, seen without recording.
     teacher: ClassifierNet,
-    batches: Batches,
-    /// The batches of this epoch, as rows.
-    order: Vec<Vec<usize>>,
-    optimizer: Optimization,
-    /// The learning rate of this epoch.
-    rate: f64,
+    order: Order,
+    learner: Learner,
+    /// Plain and changed images.
+    ahead: Ahead<(Tensor, Tensor), StageError>,
     ema: Option<Ema>,
     seed: Seed,
     /// Of this epoch, per cluster.
@@ -307,12 +304,12 @@ impl Trainee for Run<'_> {
     }
 
     fn steps(&self) -> u64 {
-        self.batches.len() as u64
+        self.order.steps()
     }
 
     fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.order = self.batches.shuffled(self.seed.branch("order"), epoch as usize);
-        self.rate = self.config.schedule.rate(self.config.optimizer.lr, epoch, self.config.epochs);
+        self.order.begin(epoch);
+        self.learner.begin(epoch);
         // A run that goes on in the middle of an epoch has the thresholds of its beginning from the checkpoint.
         if self.thresholds.is_empty() {
             let answers = self.answers()?;
@@ -326,26 +323,31 @@ impl Trainee for Run<'_> {
     }
 
     fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let rows = self.order[step as usize].clone();
-        let plain = self.feed.plain(&rows)?;
-        let strong = self.feed.views(&rows, &self.config.augment, self.seed.branch("views").at(epoch))?;
-        // The authors' answers come under batch statistics, which also moves the running ones. Thresholds per cluster are
-        // measured under running statistics, so their answers must be too, or nothing need pass them. No graph either way.
-        let mode = if self.config.threshold == Threshold::Fixed { Mode::Train } else { Mode::Eval };
-        let answer = self.teacher.logits(0, &self.teacher.features(&plain, mode)?)?;
-        let answer = candle_nn::ops::softmax(&answer, D::Minus1)?.to_vec2::<f32>()?;
-        let kept = confident(&answer, &self.thresholds);
-        let share = kept.len() as f64 / rows.len() as f64;
-        if kept.is_empty() {
-            return Ok(measured([("loss", 0.0), ("confident", 0.0), ("skipped", 1.0)]));
-        }
-        let logits = self.net.logits(0, &self.net.features(&strong, Mode::Train)?)?;
-        let loss = confident_loss(&logits, &kept, self.config.class_balancing)?;
-        self.optimizer.descend(&loss, self.rate)?;
-        if let Some(ema) = &mut self.ema {
-            ema.update(self.net.params())?;
-        }
-        Ok(measured([("loss", f64::from(loss.to_scalar::<f32>()?)), ("confident", share), ("skipped", 0.0)]))
+        let Self { config, feed, net, teacher, order, learner, ahead, ema, thresholds, seed, .. } = self;
+        let seed = seed.branch("views").at(epoch);
+        let views = |step| {
+            let rows = order.rows(step);
+            Ok((feed.plain(rows)?, feed.views(rows, &config.augment, seed)?))
+        };
+        ahead.step(Place { epoch, step, steps: order.steps() }, views, |(plain, strong)| {
+            // The authors' answers come under batch statistics, which also moves the running ones. Thresholds per cluster are
+            // measured under running statistics, so their answers must be too, or nothing need pass them. No graph either way.
+            let mode = if config.threshold == Threshold::Fixed { Mode::Train } else { Mode::Eval };
+            let answer = teacher.logits(0, &teacher.features(&plain, mode)?)?;
+            let answer = candle_nn::ops::softmax(&answer, D::Minus1)?.to_vec2::<f32>()?;
+            let kept = confident(&answer, thresholds);
+            let share = kept.len() as f64 / answer.len() as f64;
+            if kept.is_empty() {
+                return Ok(measured([("loss", 0.0), ("confident", 0.0), ("skipped", 1.0)]));
+            }
+            let logits = net.logits(0, &net.features(&strong, Mode::Train)?)?;
+            let loss = confident_loss(&logits, &kept, config.class_balancing)?;
+            learner.descend(&loss)?;
+            if let Some(ema) = ema {
+                ema.update(net.params())?;
+            }
+            Ok(measured([("loss", f64::from(loss.to_scalar::<f32>()?)), ("confident", share), ("skipped", 0.0)]))
+        })
     }
 
     fn end(&mut self, epoch: u64, means: &Measured) -> Result<Measured, StageError> {
@@ -384,8 +386,7 @@ impl Trainee for Run<'_> {
     }
 
     fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        snapshot.put("net", self.net.to_tensors()?);
-        snapshot.put("optimizer", self.optimizer.state()?);
+        self.learner.save("net", snapshot)?;
         if let Some(ema) = &self.ema {
             snapshot.put("ema", ema.state()?);
         }
@@ -395,8 +396,7 @@ impl Trainee for Run<'_> {
     }
 
     fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.net.params().load(&snapshot.take("net"))?;
-        self.optimizer.load(&snapshot.take("optimizer"))?;
+        self.learner.load("net", snapshot)?;
         if let Some(ema) = &mut self.ema {
             ema.load(&snapshot.take("ema"))?;
         }

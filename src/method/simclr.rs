@@ -14,11 +14,11 @@ use crate::base::seed::Seed;
 use crate::model::Mode;
 use crate::model::encoder::EncoderNet;
 use crate::model::settings::NetworkSettings;
+use crate::stage::learner::{Learner, Order};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
-use crate::train::batches::{Batches, Last};
+use crate::train::ahead::{Ahead, Place};
 use crate::train::feed::Feed;
-use crate::train::optim::Optimization;
 use crate::train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// Settings; the defaults are those of SCAN's `configs/pretext/simclr_cifar10.yml`.
@@ -119,9 +119,15 @@ impl Stage for SimClr {
         let feed = Feed::of(&images, config.size, &cx.device)?;
         let architecture = config.network.architecture(images.channels(), feed.size())?;
         let net = EncoderNet::init(&architecture, cx.seed.branch("weights"), &cx.device)?;
-        let batches = Batches::new(images.len(), config.batch, Last::Drop)?;
-        let optimizer = config.optimizer.build(net.params())?;
-        let mut run = Run { config, feed, net, batches, order: Vec::new(), optimizer, rate: 0.0, seed: cx.seed };
+        let mut run = Run {
+            config,
+            learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
+            order: Order::new(images.len(), config.batch, cx.seed)?,
+            ahead: Ahead::default(),
+            feed,
+            net,
+            seed: cx.seed,
+        };
         let curve = train(&mut run, cx)?;
         let card = run.net.card(run.feed.normalization().clone());
         Ok(Out {
@@ -156,12 +162,9 @@ struct Run<'a> {
     config: &'a Config,
     feed: Feed<'a>,
     net: EncoderNet,
-    batches: Batches,
-    /// The batches of this epoch, as rows.
-    order: Vec<Vec<usize>>,
-    optimizer: Optimization,
-    /// The learning rate of this epoch.
-    rate: f64,
+    learner: Learner,
+    order: Order,
+    ahead: Ahead<Tensor, StageError>,
     seed: Seed,
 }
 
@@ -171,42 +174,43 @@ impl Trainee for Run<'_> {
     }
 
     fn steps(&self) -> u64 {
-        self.batches.len() as u64
+        self.order.steps()
     }
 
     fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.order = self.batches.shuffled(self.seed.branch("order"), epoch as usize);
-        self.rate = self.config.schedule.rate(self.config.optimizer.lr, epoch, self.config.epochs);
+        self.order.begin(epoch);
+        self.learner.begin(epoch);
         Ok(())
     }
 
     fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let rows = &self.order[step as usize];
-        let views = self.seed.branch("views").at(epoch);
+        let Self { config, feed, net, learner, order, ahead, seed } = self;
+        let seed = seed.branch("views").at(epoch);
         // Both views pass through the network together: batch norm sees 2B images.
-        let first = self.feed.views(rows, &self.config.augment, views.at(0))?;
-        let second = self.feed.views(rows, &self.config.augment, views.at(1))?;
-        let views = Tensor::cat(&[first, second], 0)?;
-        let z = self.net.project(&self.net.features(&views, Mode::Train)?)?;
-        let loss = contrastive_loss(&z, self.config.temperature)?;
-        self.optimizer.descend(&loss, self.rate)?;
-        Ok(measured([("loss", f64::from(loss.to_scalar::<f32>()?))]))
+        let views = |step| {
+            let rows = order.rows(step);
+            let first = feed.views(rows, &config.augment, seed.at(0))?;
+            let second = feed.views(rows, &config.augment, seed.at(1))?;
+            Ok(Tensor::cat(&[first, second], 0)?)
+        };
+        ahead.step(Place { epoch, step, steps: order.steps() }, views, |views| {
+            let z = net.project(&net.features(&views, Mode::Train)?)?;
+            let loss = contrastive_loss(&z, config.temperature)?;
+            learner.descend(&loss)?;
+            Ok(measured([("loss", f64::from(loss.to_scalar::<f32>()?))]))
+        })
     }
 
     fn end(&mut self, _epoch: u64, _means: &Measured) -> Result<Measured, StageError> {
-        Ok(measured([("lr", self.rate)]))
+        Ok(measured([("lr", self.learner.rate())]))
     }
 
     fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        snapshot.put("net", self.net.to_tensors()?);
-        snapshot.put("optimizer", self.optimizer.state()?);
-        Ok(())
+        self.learner.save("net", snapshot)
     }
 
     fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.net.params().load(&snapshot.take("net"))?;
-        self.optimizer.load(&snapshot.take("optimizer"))?;
-        Ok(())
+        self.learner.load("net", snapshot)
     }
 }
 

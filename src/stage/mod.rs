@@ -11,6 +11,7 @@ pub mod context;
 pub mod contract;
 pub mod erased;
 pub mod error;
+pub mod learner;
 pub mod outputs;
 pub mod ports;
 pub mod training;
