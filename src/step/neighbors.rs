@@ -139,8 +139,7 @@ impl Stage for Mine {
             None => (found.index, found.similarity, "cosine"),
             Some(Rerank { k1, k2 }) => {
                 let reach = rerank::Reach { k1, k2 };
-                let (index, similarity) =
-                    rerank::nearest(&features.values, features.dim, &found.index, width, reach, config.k);
+                let (index, similarity) = rerank::nearest(&features.values, features.dim, &found.index, width, reach, config.k);
                 (index, similarity, "jaccard")
             }
         };

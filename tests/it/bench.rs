@@ -108,6 +108,16 @@ epochs = 2
 batch = 16
 confidence_threshold = 0.34
 
+[stage.nnm]
+kind = "nnm"
+images = "data.train"
+encoder = "pretext"
+neighbors = "neighbors"
+clusters = 3
+heads = 2
+epochs = 3
+batch = 16
+
 [stage.pixels]
 kind = "pixels"
 images = "data.train"
@@ -143,7 +153,7 @@ query_labels = "data.test.labels"
 "#;
 
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 13] = [
+pub(crate) const WHOLE_NODES: [&str; 14] = [
     "data.train",
     "data.test",
     "pretext",
@@ -151,6 +161,7 @@ pub(crate) const WHOLE_NODES: [&str; 13] = [
     "neighbors",
     "cluster",
     "selflabel",
+    "nnm",
     "pixels",
     "kmeans",
     "assignments",

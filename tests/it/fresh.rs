@@ -141,13 +141,24 @@ fn the_number_of_threads_is_nobodys_business() {
 fn changing_one_setting_runs_exactly_its_cone() {
     let bench = Bench::with(WHOLE);
     bench.run(&[]).done();
-    let below_pretext =
-        ["pretext", "features", "neighbors", "cluster", "selflabel", "kmeans", "assignments", "scores", "test_features", "knn"];
+    let below_pretext = [
+        "pretext",
+        "features",
+        "neighbors",
+        "cluster",
+        "selflabel",
+        "nnm",
+        "kmeans",
+        "assignments",
+        "scores",
+        "test_features",
+        "knn",
+    ];
     let cones: [(&str, &[&str]); 7] = [
         ("stage.knn.k=3", &["knn"]),
         ("stage.selflabel.epochs=1", &["selflabel", "assignments", "scores"]),
         ("stage.cluster.optimizer.lr=0.001", &["cluster", "selflabel", "assignments", "scores"]),
-        ("stage.neighbors.k=4", &["neighbors", "cluster", "selflabel", "assignments", "scores"]),
+        ("stage.neighbors.k=4", &["neighbors", "cluster", "selflabel", "nnm", "assignments", "scores"]),
         ("stage.kmeans.clusters=4", &["kmeans", "scores"]),
         ("stage.pretext.temperature=0.5", &below_pretext),
         ("data.test.seed=7", &["data.test", "scores", "test_features", "knn"]),
