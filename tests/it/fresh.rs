@@ -28,6 +28,14 @@ fn a_second_run_starts_no_stage_and_is_quick() {
     bench.assert_sound("after the second run");
 }
 
+#[test]
+fn a_first_run_says_of_every_stage_that_it_never_ran() {
+    let bench = Bench::with(WHOLE);
+    let first = bench.run(&[]).done();
+    let why: Vec<&str> = first.json["stages"].as_array().unwrap().iter().filter_map(|stage| stage["why"].as_str()).collect();
+    assert_eq!(why, vec!["never ran"; WHOLE_NODES.len()], "siblings of the same kind are no explanation");
+}
+
 /// [`CHEAP`] on files: a small part of the committed digits, beside the pipeline.
 fn on_files() -> Bench {
     let source = "dataset = \"digits\"\nlimit = 40\n";
