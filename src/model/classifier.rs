@@ -226,6 +226,24 @@ impl ClassifierNet {
         }
     }
 
+    /// What all heads make of features, head by head.
+    ///
+    /// # Shapes
+    /// `features`: `[B, D]`, unnormalised. Returns `[B, H·K]`.
+    ///
+    /// # Errors
+    /// None in practice: the heads read these features.
+    pub fn all_logits(&self, features: &Tensor) -> Result<Tensor> {
+        let linear: Option<Vec<&Linear>> =
+            self.heads.iter().map(|head| if let Head::Linear(linear) = head { Some(linear) } else { None }).collect();
+        if let Some(layers) = linear {
+            let features = if self.shape.normalize { l2_normalize(features)? } else { features.clone() };
+            return Linear::side_by_side(&layers, &features);
+        }
+        let each = (0..self.heads.len()).map(|head| self.logits(head, features)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&each, 1)?)
+    }
+
     /// The classifier with this head alone, now number 0; the numbers are shared.
     ///
     /// # Errors
@@ -400,6 +418,22 @@ mod tests {
         assert_eq!(again.to_tensors().unwrap(), net.to_tensors().unwrap());
         assert_eq!(net.keep_head(0).unwrap().params().len(), net.params().len());
         assert!(ClassifierNet::from_centroids(&backbone, &centroids[..15], false, &Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn all_heads_at_once_say_what_each_says_alone() {
+        for hidden in [None, Some(7)] {
+            let net = ClassifierNet::init(&encoder(), 4, 3, hidden, Seed::new(2), &Device::Cpu).unwrap();
+            let features = wave(&[5, 8], 0.7, 0.1, 1.0);
+            let all = net.all_logits(&features).unwrap();
+            assert_eq!(all.dims(), [5, 12]);
+            for head in 0..3 {
+                let own = values(&all.narrow(1, head * 4, 4).unwrap()).unwrap();
+                let alone: Vec<f64> =
+                    values(&net.logits(head, &features).unwrap()).unwrap().iter().map(|&x| x.into()).collect();
+                assert_near("logits", &own, &alone, 1e-6);
+            }
+        }
     }
 
     #[test]

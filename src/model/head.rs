@@ -6,7 +6,7 @@ use super::error::Result;
 use super::init::Init;
 use super::params::Builder;
 use crate::artifact::encoder::{Projection, ProjectionKind};
-use crate::kernel::{l2_normalize, relu};
+use crate::kernel::{l2_normalize, linear, relu};
 
 /// Weights times input plus bias.
 #[derive(Clone, Debug)]
@@ -28,10 +28,23 @@ impl Linear {
         })
     }
 
+    /// Several layers of equal shape as one: what each makes of `x`, side by side.
+    ///
+    /// # Shapes
+    /// `x`: `[B, inputs]`. Returns `[B, layers · outputs]`.
+    pub(super) fn side_by_side(layers: &[&Self], x: &Tensor) -> Result<Tensor> {
+        if let [one] = layers {
+            return one.forward(x);
+        }
+        let weights: Vec<&Tensor> = layers.iter().map(|layer| &layer.weight).collect();
+        let biases: Vec<&Tensor> = layers.iter().map(|layer| &layer.bias).collect();
+        Ok(linear(x, &Tensor::cat(&weights, 0)?, &Tensor::cat(&biases, 0)?)?)
+    }
+
     /// # Shapes
     /// `x`: `[B, inputs]`. Returns `[B, outputs]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?)
+        Ok(linear(x, &self.weight, &self.bias)?)
     }
 }
 

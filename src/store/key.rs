@@ -408,7 +408,7 @@ mod tests {
     #[test]
     fn types_do_not_collide() {
         let values = [json!(1), json!("1"), json!("n1"), json!("s1"), json!([1]), json!({"1": 1}), json!(true), json!(null)];
-        let keys: std::collections::BTreeSet<Key> = values.iter().map(|value| key(json!({"x": value}))).collect();
+        let keys: BTreeSet<Key> = values.iter().map(|value| key(json!({"x": value}))).collect();
         assert_eq!(keys.len(), values.len());
         assert_ne!(key(json!({"a": "b\",\"fc\":\"sd"})), key(json!({"a": "b", "c": "d"})));
         assert_ne!(
@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn every_field_counts() {
         let base = manifest(json!({"epochs": 3}));
-        let mut keys = std::collections::BTreeSet::from([base.key()]);
+        let mut keys = BTreeSet::from([base.key()]);
         let mut others = vec![
             manifest(json!({"epochs": 4})),
             manifest(json!({})),
