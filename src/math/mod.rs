@@ -7,6 +7,8 @@
 //! |---|---|
 //! | how sure, how spread? | [`entropy`], [`softmax`] |
 //! | how alike? | [`cosine`], [`topk`] |
+//! | how far? | [`euclid`] |
+//! | whose neighborhoods are alike? | [`rerank`] |
 //! | which cluster is which class, and how well do they agree? | [`hungarian`], [`partition`] |
 //! | is a confidence of 0.9 right nine times in ten? | [`calibration`] |
 //! | which image stands for its cluster? | [`prototype`] |
@@ -22,11 +24,13 @@
 pub mod calibration;
 pub mod cosine;
 pub mod entropy;
+pub mod euclid;
 pub mod hungarian;
 pub mod kmeans;
 pub mod knn;
 pub mod partition;
 pub mod prototype;
+pub mod rerank;
 pub mod softmax;
 pub mod stats;
 pub mod topk;

@@ -275,7 +275,7 @@ impl Method for Scan {
 }
 
 /// The neighbors were mined on these images.
-fn belongs(table: &NeighborTable, images: &ImageSet, port: &str) -> Result<(), StageError> {
+pub(super) fn belongs(table: &NeighborTable, images: &ImageSet, port: &str) -> Result<(), StageError> {
     if table.ids.as_slice() == images.ids() {
         return Ok(());
     }
