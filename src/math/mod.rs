@@ -6,6 +6,7 @@
 //! | question | module |
 //! |---|---|
 //! | how sure, how spread? | [`entropy`], [`softmax`] |
+//! | what should an image be taught? | [`targets`], [`beta`] |
 //! | how alike? | [`cosine`], [`topk`] |
 //! | which cluster is which class, and how well do they agree? | [`hungarian`], [`partition`] |
 //! | is a confidence of 0.9 right nine times in ten? | [`calibration`] |
@@ -19,6 +20,7 @@
 //! Not here: fast products and convolutions (`kernel`), losses with gradients (with the method whose paper brought them, in
 //! `method`).
 
+pub mod beta;
 pub mod calibration;
 pub mod cosine;
 pub mod entropy;
@@ -29,4 +31,5 @@ pub mod partition;
 pub mod prototype;
 pub mod softmax;
 pub mod stats;
+pub mod targets;
 pub mod topk;
