@@ -88,6 +88,14 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
         ("stage.pretext.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
         ("stage.cluster.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
         ("stage.selflabel.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
+        ("stage.ruc.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
+        ("stage.ruc.num_neighbors=6", 4, &["`num_neighbors` is 6", "only 5 neighbors", "at most 5"]),
+        ("stage.ruc.relabel_rise=0.02", 3, &["`relabel_rise`", "which no probability reaches"]),
+        (
+            "stage.ruc.confidence_threshold=0.9999999",
+            5,
+            &["no image keeps its label", "0 reach the confidence", "the largest is 0.", "set `sampling = \"metric\"`"],
+        ),
         ("data.train.limit=1", 4, &["only 1 image", "hint"]),
         // Numbers that run away.
         ("stage.pretext.optimizer.lr=1e30", 5, &["pretext: the loss is", "lower the learning rate"]),

@@ -108,6 +108,16 @@ epochs = 2
 batch = 16
 confidence_threshold = 0.34
 
+[stage.ruc]
+kind = "ruc"
+images = "data.train"
+classifier = "cluster"
+neighbors = "neighbors"
+epochs = 2
+batch = 16
+confidence_threshold = 0.34
+optimizer = { lr = 0.05 }
+
 [stage.pixels]
 kind = "pixels"
 images = "data.train"
@@ -125,7 +135,7 @@ classifier = "selflabel"
 
 [stage.scores]
 kind = "evaluate"
-classifiers = ["kmeans", "cluster", "selflabel"]
+classifiers = ["kmeans", "cluster", "selflabel", "ruc"]
 images = "data.test"
 labels = "data.test.labels"
 
@@ -143,7 +153,7 @@ query_labels = "data.test.labels"
 "#;
 
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 13] = [
+pub(crate) const WHOLE_NODES: [&str; 14] = [
     "data.train",
     "data.test",
     "pretext",
@@ -151,6 +161,7 @@ pub(crate) const WHOLE_NODES: [&str; 13] = [
     "neighbors",
     "cluster",
     "selflabel",
+    "ruc",
     "pixels",
     "kmeans",
     "assignments",

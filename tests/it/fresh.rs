@@ -149,13 +149,25 @@ fn the_number_of_threads_is_nobodys_business() {
 fn changing_one_setting_runs_exactly_its_cone() {
     let bench = Bench::with(WHOLE);
     bench.run(&[]).done();
-    let below_pretext =
-        ["pretext", "features", "neighbors", "cluster", "selflabel", "kmeans", "assignments", "scores", "test_features", "knn"];
-    let cones: [(&str, &[&str]); 7] = [
+    let below_pretext = [
+        "pretext",
+        "features",
+        "neighbors",
+        "cluster",
+        "selflabel",
+        "ruc",
+        "kmeans",
+        "assignments",
+        "scores",
+        "test_features",
+        "knn",
+    ];
+    let cones: [(&str, &[&str]); 8] = [
         ("stage.knn.k=3", &["knn"]),
         ("stage.selflabel.epochs=1", &["selflabel", "assignments", "scores"]),
-        ("stage.cluster.optimizer.lr=0.001", &["cluster", "selflabel", "assignments", "scores"]),
-        ("stage.neighbors.k=4", &["neighbors", "cluster", "selflabel", "assignments", "scores"]),
+        ("stage.ruc.epochs=1", &["ruc", "scores"]),
+        ("stage.cluster.optimizer.lr=0.001", &["cluster", "selflabel", "ruc", "assignments", "scores"]),
+        ("stage.neighbors.k=4", &["neighbors", "cluster", "selflabel", "ruc", "assignments", "scores"]),
         ("stage.kmeans.clusters=4", &["kmeans", "scores"]),
         ("stage.pretext.temperature=0.5", &below_pretext),
         ("data.test.seed=7", &["data.test", "scores", "test_features", "knn"]),
@@ -164,7 +176,7 @@ fn changing_one_setting_runs_exactly_its_cone() {
         assert_eq!(bench.run(&["--set", change]).done().ran(), cone, "{change}");
     }
     assert_eq!(bench.run(&[]).done().ran(), NOTHING, "what was there before is still there");
-    bench.assert_sound("after seven changes");
+    bench.assert_sound("after eight changes");
 }
 
 #[test]
