@@ -5,6 +5,8 @@
 //!
 //! Not here: stages without a paper (`step`), networks (`model`), optimizers (`train`).
 
+pub mod byol;
+pub mod moco;
 pub mod nnm;
 pub mod ruc;
 pub mod scan;
@@ -16,6 +18,8 @@ use crate::stage::{AnyStage, Erased};
 /// All methods. Adding one is one file and its two lines here.
 pub const METHODS: &[&dyn AnyStage] = &[
     &Erased::<simclr::SimClr>::method(),
+    &Erased::<moco::MoCo>::method(),
+    &Erased::<byol::Byol>::method(),
     &Erased::<scan::Scan>::method(),
     &Erased::<selflabel::SelfLabel>::method(),
     &Erased::<nnm::Nnm>::method(),

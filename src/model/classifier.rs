@@ -202,7 +202,7 @@ impl ClassifierNet {
     /// As [`EncoderNet::features`].
     pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         let features = self.encoder.features(images, mode)?;
-        if self.encoder.architecture().projection.is_some() { self.encoder.project(&features) } else { Ok(features) }
+        if self.encoder.architecture().projection.is_some() { self.encoder.project(&features, mode) } else { Ok(features) }
     }
 
     /// What a head makes of features.
@@ -454,7 +454,7 @@ mod tests {
         let net = ClassifierNet::from_centroids(&encoder(), &centroids, false, &Device::Cpu).unwrap();
         let images = wave(&[4, 1, 8, 8], 0.05, 0.0, 1.0);
         let read = net.features(&images, Mode::Eval).unwrap();
-        let projected = encoder().project(&encoder().features(&images, Mode::Eval).unwrap()).unwrap();
+        let projected = encoder().project(&encoder().features(&images, Mode::Eval).unwrap(), Mode::Eval).unwrap();
         assert_eq!(values(&read).unwrap(), values(&projected).unwrap());
         assert_eq!(net.logits(0, &read).unwrap().dims(), [4, 2]);
         let again = ClassifierNet::from_tensors(&card(&net, 0), &net.to_tensors().unwrap(), &Device::Cpu).unwrap();

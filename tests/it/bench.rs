@@ -80,6 +80,21 @@ epochs = 2
 batch = 16
 network = { backbone = "resnet_tiny", width = 8 }
 
+[stage.moco]
+kind = "moco"
+images = "data.train"
+epochs = 2
+batch = 16
+queue = 32
+network = { backbone = "resnet_tiny", width = 8 }
+
+[stage.byol]
+kind = "byol"
+images = "data.train"
+epochs = 2
+batch = 16
+network = { backbone = "resnet_tiny", width = 8 }
+
 [stage.features]
 kind = "embed"
 images = "data.train"
@@ -153,10 +168,12 @@ query_labels = "data.test.labels"
 "#;
 
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 14] = [
+pub(crate) const WHOLE_NODES: [&str; 16] = [
     "data.train",
     "data.test",
     "pretext",
+    "moco",
+    "byol",
     "features",
     "neighbors",
     "cluster",
@@ -451,6 +468,7 @@ pub(crate) fn tiny_stage(name: &str, card: &Value, epochs: u32) -> String {
         ("heads", "2"),
         // Just above chance, so that what there is to learn from does not change on the way.
         ("confidence_threshold", "0.34"),
+        ("queue", "32"),
         ("network", "{ backbone = \"resnet_tiny\", width = 8 }"),
     ];
     for (setting, value) in small {
