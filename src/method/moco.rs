@@ -329,7 +329,8 @@ impl Queue {
     fn new(size: usize, dim: usize, seed: Seed, device: &Device) -> Result<Self, StageError> {
         let mut rng = seed.rng();
         let mut values: Vec<f32> = (0..size * dim).map(|_| rng.normal() as f32).collect();
-        cosine::normalize_rows(&mut values, dim);
+        // Normal numbers are never all 0, so every row has a direction.
+        let _none = cosine::normalize_rows(&mut values, dim);
         let keys = Var::from_vec(values, (size, dim), device)?;
         let mut params = Params::new();
         params.push("keys", Role::Buffer, keys.clone())?;

@@ -52,7 +52,7 @@ impl Linear {
 
 /// Two linear layers, between them a ReLU, before it perhaps batch norm.
 #[derive(Clone, Debug)]
-struct Mlp {
+pub(super) struct Mlp {
     first: Linear,
     norm: Option<BatchNorm>,
     second: Linear,
