@@ -5,7 +5,7 @@
 //! [`scores`] how well it ended. Labels and scores carry ground truth; nothing else does ([`LabelFree`]).
 //!
 //! Each kind checks its promises when it is written and again when it is read. Tables are Parquet ([`mod@parquet`], the only
-//! place that knows the format) and say what they are under the key `kinset` ([`meta`]); pictures are decoded by [`codec`].
+//! place that knows the format) and say what they are under the key `kinset` ([`meta`]) and where they come from ([`origin`]); pictures are decoded by [`codec`].
 //!
 //! Not here: where files lie (`store`), raw data in the formats of the field (`dataset`).
 
@@ -20,6 +20,7 @@ pub mod images;
 pub mod labels;
 pub mod meta;
 pub mod neighbors;
+pub mod origin;
 pub mod parquet;
 pub mod pixels;
 mod rows;

@@ -14,6 +14,7 @@ use super::crop::{Window, shorter_side};
 use super::cutout::Hole;
 use super::error::Error;
 use super::planes::Planes;
+use super::randaugment::RandAugment;
 use super::recipe::{Recipe, Simclr, Strong};
 use super::strong::Op;
 use super::{flip, resize};
@@ -86,6 +87,7 @@ enum Kind {
     Centre(Option<usize>),
     Crop(Simclr),
     Strong(Strong),
+    RandAugment(Simclr, RandAugment),
 }
 
 /// Memory that a thread keeps from view to view.
@@ -130,6 +132,7 @@ impl Viewer {
             Recipe::Standard(standard) => Kind::Crop(standard.into()),
             Recipe::Simclr(simclr) => Kind::Crop(simclr.clone()),
             Recipe::Strong(strong) => Kind::Strong(strong.clone()),
+            Recipe::RandAugment(recipe) => Kind::RandAugment(recipe.into(), recipe.clone()),
         };
         // The two f32 divisions of torchvision's ToTensor and Normalize.
         let table = |(mean, std): (&f32, &f32)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
@@ -234,6 +237,11 @@ impl Viewer {
             Kind::Crop(recipe) => {
                 let picture = resized(picture, recipe.resize, scratch);
                 crop_and_color(&picture, size, recipe, rng, scratch);
+            }
+            Kind::RandAugment(crop, recipe) => {
+                let picture = resized(picture, crop.resize, scratch);
+                crop_and_color(&picture, size, crop, rng, scratch);
+                recipe.change(&mut scratch.view, &mut scratch.spare, rng);
             }
             Kind::Strong(recipe) => {
                 let picture = resized(picture, Some(recipe.resize.unwrap_or(size)), scratch);
@@ -353,6 +361,7 @@ mod tests {
             Simclr { resize: Some(40), ..Simclr::default() }.into(),
             Strong::default().into(),
             Strong { resize: Some(36), cutout_holes: 3, ..Strong::default() }.into(),
+            RandAugment::default().into(),
         ]
     }
 
@@ -469,6 +478,7 @@ mod tests {
                 Recipe::default(),
                 Simclr { rotate: 30.0, shift: 2, blur: 0.5, ..Simclr::default() }.into(),
                 Strong { resize, ..Strong::default() }.into(),
+                RandAugment { operations: 4, ..RandAugment::default() }.into(),
             ];
             for recipe in all {
                 let (gray, color) = (viewer(&recipe, size, 1), Viewer::new(&recipe, size, &[MEAN[0]; 3], &[STD[0]; 3]).unwrap());

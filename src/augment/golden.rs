@@ -16,12 +16,12 @@ pub(super) fn crc32(bytes: impl IntoIterator<Item = u8>) -> u32 {
     })
 }
 
-fn checksum(picture: &Planes) -> String {
+pub(super) fn checksum(picture: &Planes) -> String {
     format!("{:08x}", crc32(picture.to_pixels().data))
 }
 
 /// The pictures of `make.py`.
-fn texture(name: &str, width: usize, height: usize, channels: usize) -> Pixels {
+pub(super) fn texture(name: &str, width: usize, height: usize, channels: usize) -> Pixels {
     let value = |i: usize| {
         let (y, x, c) = ((i / channels / width) as u32, (i / channels % width) as u32, (i % channels) as u32);
         match name {

@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::randaugment::RandAugment;
+
 /// What happens to a picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -18,6 +20,9 @@ pub enum Recipe {
     Simclr(Simclr),
     /// Flip, random crop, operations out of a list, cutout.
     Strong(Strong),
+    /// Random resized crop, flip, different operations out of a list at one level, a gray square.
+    #[serde(rename = "randaugment")]
+    RandAugment(RandAugment),
 }
 
 impl Default for Recipe {
@@ -179,9 +184,13 @@ pub type Complaint = (&'static str, String);
 
 /// Collects what is out of range.
 #[derive(Default)]
-struct Check(Vec<Complaint>);
+pub(super) struct Check(Vec<Complaint>);
 
 impl Check {
+    pub(super) fn into_complaints(self) -> Vec<Complaint> {
+        self.0
+    }
+
     fn number(&mut self, field: &'static str, value: f64, low: f64, high: f64) -> &mut Self {
         if !(low..=high).contains(&value) {
             self.0.push((field, format!("is `{value}`, but must lie within {low}–{high}")));
@@ -189,11 +198,11 @@ impl Check {
         self
     }
 
-    fn chance(&mut self, field: &'static str, value: f64) -> &mut Self {
+    pub(super) fn chance(&mut self, field: &'static str, value: f64) -> &mut Self {
         self.number(field, value, 0.0, 1.0)
     }
 
-    fn count(&mut self, field: &'static str, value: usize, low: usize, high: usize) -> &mut Self {
+    pub(super) fn count(&mut self, field: &'static str, value: usize, low: usize, high: usize) -> &mut Self {
         if !(low..=high).contains(&value) {
             self.0.push((field, format!("is `{value}`, but must lie within {low}–{high}")));
         }
@@ -208,11 +217,11 @@ impl Check {
         self
     }
 
-    fn resize(&mut self, value: Option<usize>) -> &mut Self {
+    pub(super) fn resize(&mut self, value: Option<usize>) -> &mut Self {
         self.count("resize", value.unwrap_or(1), 1, 16384)
     }
 
-    fn crop(&mut self, scale: [f64; 2], ratio: [f64; 2], flip: f64) -> &mut Self {
+    pub(super) fn crop(&mut self, scale: [f64; 2], ratio: [f64; 2], flip: f64) -> &mut Self {
         self.range("crop_scale", scale, 1e-4, 1.0).range("crop_ratio", ratio, 0.01, 100.0).chance("flip", flip)
     }
 }
@@ -284,6 +293,7 @@ impl Recipe {
             Self::Standard(recipe) => recipe.check(),
             Self::Simclr(recipe) => recipe.check(),
             Self::Strong(recipe) => recipe.check(),
+            Self::RandAugment(recipe) => recipe.check(),
         }
     }
 
@@ -299,6 +309,7 @@ impl Recipe {
             Self::Standard(recipe) => recipe.resize,
             Self::Simclr(recipe) => recipe.resize,
             Self::Strong(recipe) => recipe.resize,
+            Self::RandAugment(recipe) => recipe.resize,
         }
     }
 }
@@ -327,14 +338,25 @@ impl From<Strong> for Recipe {
     }
 }
 
+impl From<RandAugment> for Recipe {
+    fn from(recipe: RandAugment) -> Self {
+        Self::RandAugment(recipe)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn defaults_are_in_range() {
-        for recipe in [Plain::default().into(), Standard::default().into(), Simclr::default().into(), Strong::default().into()]
-        {
+        for recipe in [
+            Plain::default().into(),
+            Standard::default().into(),
+            Simclr::default().into(),
+            Strong::default().into(),
+            RandAugment::default().into(),
+        ] {
             let recipe: Recipe = recipe;
             assert_eq!(recipe.check(), [], "{recipe:?}");
         }

@@ -50,6 +50,32 @@ pub fn weighted_vote(
         .collect()
 }
 
+/// The plain majority among a row's own cluster and those of its first `k` neighbors, each one vote. Equal counts go to the lower
+/// cluster.
+///
+/// # Shapes
+/// `neighbors` [N, M] over the rows themselves, `cluster` `[N]`, each below `clusters`.
+///
+/// # Panics
+/// If shapes disagree, `k` is 0 or above M, or a number is out of range.
+pub fn majority_with_self(neighbors: &[u32], width: usize, k: usize, cluster: &[u32], clusters: usize) -> Vec<u32> {
+    check(neighbors, width, k);
+    assert_eq!(neighbors.len(), cluster.len() * width, "one list of neighbors per row");
+    let mut votes = vec![0_usize; clusters];
+    neighbors
+        .chunks(width)
+        .zip(cluster)
+        .map(|(row, &own)| {
+            votes.fill(0);
+            votes[own as usize] += 1;
+            for &neighbor in &row[..k] {
+                votes[cluster[neighbor as usize] as usize] += 1;
+            }
+            (1..clusters).fold(0, |best, c| if votes[c] > votes[best] { c } else { best }) as u32
+        })
+        .collect()
+}
+
 /// The label of the nearest neighbor of each row: the 1-NN classifier.
 ///
 /// # Panics
@@ -113,6 +139,15 @@ mod tests {
     #[test]
     fn neighbors_without_label_are_silent() {
         assert_eq!(weighted_vote(&[0, 1, 2, 2], &[0.9, 0.1, 0.5, 0.4], 2, 2, &[-1, 1, -1], 2, 0.1), [1, -1]);
+    }
+
+    #[test]
+    fn a_row_votes_too_and_ties_go_to_the_lower_cluster() {
+        let neighbors = [1, 2, 0, 2, 0, 1];
+        assert_eq!(majority_with_self(&neighbors, 2, 2, &[2, 1, 1], 3), [1, 1, 1]);
+        assert_eq!(majority_with_self(&neighbors, 2, 1, &[2, 1, 1], 3), [1, 1, 1], "one against one");
+        assert_eq!(majority_with_self(&neighbors, 2, 1, &[0, 1, 2], 3), [0, 0, 0]);
+        assert_eq!(majority_with_self(&neighbors, 2, 2, &[0, 1, 2], 3), [0, 0, 0]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | question | module |
 //! |---|---|
 //! | how sure, how spread? | [`entropy`], [`softmax`] |
+//! | what should an image be taught? | [`targets`], [`beta`] |
 //! | how alike? | [`cosine`], [`topk`] |
 //! | how far? | [`euclid`] |
 //! | whose neighborhoods are alike? | [`rerank`] |
@@ -21,6 +22,7 @@
 //! Not here: fast products and convolutions (`kernel`), losses with gradients (with the method whose paper brought them, in
 //! `method`).
 
+pub mod beta;
 pub mod calibration;
 pub mod cosine;
 pub mod entropy;
@@ -33,4 +35,5 @@ pub mod prototype;
 pub mod rerank;
 pub mod softmax;
 pub mod stats;
+pub mod targets;
 pub mod topk;

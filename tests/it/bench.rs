@@ -80,6 +80,21 @@ epochs = 2
 batch = 16
 network = { backbone = "resnet_tiny", width = 8 }
 
+[stage.moco]
+kind = "moco"
+images = "data.train"
+epochs = 2
+batch = 16
+queue = 32
+network = { backbone = "resnet_tiny", width = 8 }
+
+[stage.byol]
+kind = "byol"
+images = "data.train"
+epochs = 2
+batch = 16
+network = { backbone = "resnet_tiny", width = 8 }
+
 [stage.features]
 kind = "embed"
 images = "data.train"
@@ -108,6 +123,16 @@ epochs = 2
 batch = 16
 confidence_threshold = 0.34
 
+[stage.ruc]
+kind = "ruc"
+images = "data.train"
+classifier = "cluster"
+neighbors = "neighbors"
+epochs = 2
+batch = 16
+confidence_threshold = 0.34
+optimizer = { lr = 0.05 }
+
 [stage.nnm]
 kind = "nnm"
 images = "data.train"
@@ -135,7 +160,7 @@ classifier = "selflabel"
 
 [stage.scores]
 kind = "evaluate"
-classifiers = ["kmeans", "cluster", "selflabel"]
+classifiers = ["kmeans", "cluster", "selflabel", "ruc"]
 images = "data.test"
 labels = "data.test.labels"
 
@@ -153,14 +178,17 @@ query_labels = "data.test.labels"
 "#;
 
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 14] = [
+pub(crate) const WHOLE_NODES: [&str; 17] = [
     "data.train",
     "data.test",
     "pretext",
+    "moco",
+    "byol",
     "features",
     "neighbors",
     "cluster",
     "selflabel",
+    "ruc",
     "nnm",
     "pixels",
     "kmeans",
@@ -451,6 +479,7 @@ pub(crate) fn tiny_stage(name: &str, card: &Value, epochs: u32) -> String {
         ("heads", "2"),
         // Just above chance, so that what there is to learn from does not change on the way.
         ("confidence_threshold", "0.34"),
+        ("queue", "32"),
         ("network", "{ backbone = \"resnet_tiny\", width = 8 }"),
     ];
     for (setting, value) in small {

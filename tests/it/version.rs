@@ -111,8 +111,17 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     all.insert("knn_eval", one("knn", score(&said, "knn", "knn")));
 
     let whole = Bench::with(WHOLE);
-    whole.run(&["--until", "selflabel,nnm"]).done();
-    for (kind, stage) in [("simclr", "pretext"), ("scan", "cluster"), ("selflabel", "selflabel"), ("nnm", "nnm")] {
+    whole.run(&["--until", "moco,byol,selflabel,ruc,nnm"]).done();
+    let stages = [
+        ("simclr", "pretext"),
+        ("moco", "moco"),
+        ("byol", "byol"),
+        ("scan", "cluster"),
+        ("selflabel", "selflabel"),
+        ("ruc", "ruc"),
+        ("nnm", "nnm"),
+    ];
+    for (kind, stage) in stages {
         all.insert(kind, first_epoch(&whole, stage));
     }
     all.into_iter().map(|(kind, result)| (kind.to_owned(), result)).collect()
