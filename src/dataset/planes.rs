@@ -1,7 +1,6 @@
 //! What the benchmarks of fixed size have in common: files of equal records, and pictures stored channel by channel.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::{DatasetError, Result};
@@ -40,7 +39,7 @@ pub(super) fn color(planes: &[u8], side: usize, order: Order) -> Pixels {
 
 /// A file of records of equal length, whose number is published.
 pub(super) struct Blocks {
-    reader: BufReader<File>,
+    reader: Box<dyn Read + Send>,
     name: String,
     block: usize,
     left: u64,
@@ -53,7 +52,7 @@ impl Blocks {
         if file.bytes != expected {
             return Err(DatasetError::Length { file: shown(&file.path), expected, found: file.bytes });
         }
-        Ok(Self { reader: fs::reader(&file.path)?, name: shown(&file.path), block, left: count })
+        Ok(Self { reader: Box::new(fs::reader(&file.path)?), name: shown(&file.path), block, left: count })
     }
 
     /// The file, for messages.
@@ -85,7 +84,7 @@ pub(super) fn shown(path: &Path) -> String {
 /// The file of this name below a place, if it is there.
 pub(super) fn present(place: &Path, name: &str) -> Result<Option<RawFile>> {
     let path = place.join(name);
-    let found = fs::metadata(&path)?.filter(std::fs::Metadata::is_file);
+    let found = fs::metadata(&path)?.filter(|found| found.is_file());
     Ok(found.map(|found| RawFile { name: name.to_owned(), path, bytes: found.len() }))
 }
 

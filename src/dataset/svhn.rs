@@ -8,7 +8,6 @@
 //! Source: Y. Netzer et al., "Reading digits in natural images with unsupervised feature learning", 2011; The MathWorks, "MAT-File
 //! Format", chapter 1.
 
-use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use flate2::read::ZlibDecoder;
@@ -211,10 +210,10 @@ impl<'a> Mat<'a> {
         }
     }
 
-    fn seek(&self, offset: u64) -> Result<File> {
+    fn seek(&self, offset: u64) -> Result<Box<dyn Read + Send>> {
         let mut file = fs::open(&self.file.path)?;
         file.seek(SeekFrom::Start(offset)).at("read", &self.file.path)?;
-        Ok(file)
+        Ok(Box::new(file))
     }
 
     /// The element that begins here; none at the end of the file.

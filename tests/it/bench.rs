@@ -479,7 +479,10 @@ pub(crate) fn tiny_stage(name: &str, card: &Value, epochs: u32) -> String {
         ("heads", "2"),
         // Just above chance, so that what there is to learn from does not change on the way.
         ("confidence_threshold", "0.34"),
-        ("queue", "32"),
+        // MoCo on 72 steps: a queue that is soon full of real keys, and a key encoder that follows within them.
+        ("queue", "16"),
+        ("key_momentum", "0.95"),
+        ("norm_groups", "2"),
         ("network", "{ backbone = \"resnet_tiny\", width = 8 }"),
     ];
     for (setting, value) in small {
