@@ -13,6 +13,7 @@ use super::color::{self, Step};
 use super::crop::{Window, shorter_side};
 use super::cutout::Hole;
 use super::error::Error;
+use super::instance;
 use super::planes::Planes;
 use super::recipe::{Recipe, Simclr, Strong};
 use super::strong::Op;
@@ -85,6 +86,7 @@ pub struct Viewer {
 enum Kind {
     Centre(Option<usize>),
     Crop(Simclr),
+    Instance(Simclr),
     Strong(Strong),
 }
 
@@ -130,6 +132,7 @@ impl Viewer {
             Recipe::Standard(standard) => Kind::Crop(standard.into()),
             Recipe::Simclr(simclr) => Kind::Crop(simclr.clone()),
             Recipe::Strong(strong) => Kind::Strong(strong.clone()),
+            Recipe::Instance(instance) => Kind::Instance(instance.views()),
         };
         // The two f32 divisions of torchvision's ToTensor and Normalize.
         let table = |(mean, std): (&f32, &f32)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
@@ -233,7 +236,15 @@ impl Viewer {
             }
             Kind::Crop(recipe) => {
                 let picture = resized(picture, recipe.resize, scratch);
-                crop_and_color(&picture, size, recipe, rng, scratch);
+                let (scale, ratio) = (recipe.crop_scale, recipe.crop_ratio);
+                let window = Window::random_resized(picture.width, picture.height, scale, ratio, rng);
+                crop_and_color(&picture, size, window, recipe, rng, scratch);
+            }
+            Kind::Instance(recipe) => {
+                let picture = resized(picture, recipe.resize, scratch);
+                let (scale, ratio) = (recipe.crop_scale, recipe.crop_ratio);
+                let window = instance::window(picture.width, picture.height, scale, ratio, rng);
+                crop_and_color(&picture, size, window, recipe, rng, scratch);
             }
             Kind::Strong(recipe) => {
                 let picture = resized(picture, Some(recipe.resize.unwrap_or(size)), scratch);
@@ -279,9 +290,8 @@ fn resized<'a>(picture: &'a Pixels, shorter: Option<usize>, scratch: &mut Scratc
     }
 }
 
-fn crop_and_color(picture: &Pixels, size: usize, recipe: &Simclr, rng: &mut Rng, scratch: &mut Scratch) {
+fn crop_and_color(picture: &Pixels, size: usize, window: Window, recipe: &Simclr, rng: &mut Rng, scratch: &mut Scratch) {
     let Scratch { resize: passes, view, spare, steps, .. } = scratch;
-    let window = Window::random_resized(picture.width, picture.height, recipe.crop_scale, recipe.crop_ratio, rng);
     let mirrored = rng.chance(recipe.flip);
     resize::crop_resize(picture, window, (size, size), mirrored, passes, view);
     if recipe.rotate > 0.0 {
@@ -353,6 +363,7 @@ mod tests {
             Simclr { resize: Some(40), ..Simclr::default() }.into(),
             Strong::default().into(),
             Strong { resize: Some(36), cutout_holes: 3, ..Strong::default() }.into(),
+            instance::Instance::default().into(),
         ]
     }
 

@@ -21,7 +21,7 @@ fn checksum(picture: &Planes) -> String {
 }
 
 /// The pictures of `make.py`.
-fn texture(name: &str, width: usize, height: usize, channels: usize) -> Pixels {
+pub(super) fn texture(name: &str, width: usize, height: usize, channels: usize) -> Pixels {
     let value = |i: usize| {
         let (y, x, c) = ((i / channels / width) as u32, (i / channels % width) as u32, (i % channels) as u32);
         match name {

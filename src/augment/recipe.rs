@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::instance::Instance;
+
 /// What happens to a picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -18,6 +20,8 @@ pub enum Recipe {
     Simclr(Simclr),
     /// Flip, random crop, operations out of a list, cutout.
     Strong(Strong),
+    /// An older random resized crop, color jitter always, gray; no flip.
+    Instance(Instance),
 }
 
 impl Default for Recipe {
@@ -284,6 +288,7 @@ impl Recipe {
             Self::Standard(recipe) => recipe.check(),
             Self::Simclr(recipe) => recipe.check(),
             Self::Strong(recipe) => recipe.check(),
+            Self::Instance(recipe) => recipe.views().check(),
         }
     }
 
@@ -299,6 +304,7 @@ impl Recipe {
             Self::Standard(recipe) => recipe.resize,
             Self::Simclr(recipe) => recipe.resize,
             Self::Strong(recipe) => recipe.resize,
+            Self::Instance(recipe) => recipe.resize,
         }
     }
 }
