@@ -5,6 +5,7 @@
 //!
 //! Not here: stages without a paper (`step`), networks (`model`), optimizers (`train`).
 
+pub mod and;
 pub mod scan;
 pub mod selflabel;
 pub mod simclr;
@@ -12,5 +13,9 @@ pub mod simclr;
 use crate::stage::{AnyStage, Erased};
 
 /// All methods. Adding one is one file and its two lines here.
-pub const METHODS: &[&dyn AnyStage] =
-    &[&Erased::<simclr::SimClr>::method(), &Erased::<scan::Scan>::method(), &Erased::<selflabel::SelfLabel>::method()];
+pub const METHODS: &[&dyn AnyStage] = &[
+    &Erased::<simclr::SimClr>::method(),
+    &Erased::<and::And>::method(),
+    &Erased::<scan::Scan>::method(),
+    &Erased::<selflabel::SelfLabel>::method(),
+];
