@@ -15,6 +15,7 @@
 //! | which image stands for its cluster? | [`prototype`] |
 //! | what do the neighbors say? | [`knn`] |
 //! | what would the plainest clustering say? | [`kmeans`] |
+//! | how many clusters are there? | [`count`], [`silhouette`], [`stability`], [`spectrum`] |
 //! | how much, how variable? | [`stats`] |
 //!
 //! Sums run in double precision and in a fixed order, so results do not depend on the number of threads.
@@ -25,6 +26,7 @@
 pub mod beta;
 pub mod calibration;
 pub mod cosine;
+pub mod count;
 pub mod entropy;
 pub mod euclid;
 pub mod hungarian;
@@ -33,7 +35,10 @@ pub mod knn;
 pub mod partition;
 pub mod prototype;
 pub mod rerank;
+pub mod silhouette;
 pub mod softmax;
+pub mod spectrum;
+pub mod stability;
 pub mod stats;
 pub mod targets;
 pub mod topk;

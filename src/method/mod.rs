@@ -5,6 +5,7 @@
 //!
 //! Not here: stages without a paper (`step`), networks (`model`), optimizers (`train`).
 
+pub mod and;
 pub mod byol;
 pub mod moco;
 pub mod nnm;
@@ -20,6 +21,7 @@ pub const METHODS: &[&dyn AnyStage] = &[
     &Erased::<simclr::SimClr>::method(),
     &Erased::<moco::MoCo>::method(),
     &Erased::<byol::Byol>::method(),
+    &Erased::<and::And>::method(),
     &Erased::<scan::Scan>::method(),
     &Erased::<selflabel::SelfLabel>::method(),
     &Erased::<nnm::Nnm>::method(),

@@ -175,10 +175,44 @@ bank = "features"
 bank_labels = "data.train.labels"
 queries = "test_features"
 query_labels = "data.test.labels"
+
+[stage.instances]
+kind = "and"
+images = "data.train"
+epochs = 3
+rounds = 2
+batch = 16
+network = { backbone = "resnet_tiny", width = 8 }
+
+[stage.estimate]
+kind = "auto_k"
+features = "instances.bank"
+max = 6
+restarts = 2
+
+[stage.sweep]
+kind = "sweep_k"
+features = "instances.bank"
+max = 4
+seeds = 2
+restarts = 2
+sample = 40
+
+[stage.instance_features]
+kind = "embed"
+images = "data.train"
+encoder = "instances"
+
+[stage.instance_knn]
+kind = "knn_eval"
+bank = "instances.bank"
+bank_labels = "data.train.labels"
+queries = "instance_features"
+query_labels = "data.train.labels"
 "#;
 
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 17] = [
+pub(crate) const WHOLE_NODES: [&str; 22] = [
     "data.train",
     "data.test",
     "pretext",
@@ -196,6 +230,11 @@ pub(crate) const WHOLE_NODES: [&str; 17] = [
     "scores",
     "test_features",
     "knn",
+    "instances",
+    "estimate",
+    "sweep",
+    "instance_features",
+    "instance_knn",
 ];
 
 /// A folder of one's own; gone when dropped.
