@@ -251,7 +251,9 @@ impl Viewer {
             }
             Kind::RandAugment(crop, recipe) => {
                 let picture = resized(picture, crop.resize, scratch);
-                crop_and_color(&picture, size, crop, rng, scratch);
+                let (scale, ratio) = (crop.crop_scale, crop.crop_ratio);
+                let window = Window::random_resized(picture.width, picture.height, scale, ratio, rng);
+                crop_and_color(&picture, size, window, crop, rng, scratch);
                 recipe.change(&mut scratch.view, &mut scratch.spare, rng);
             }
             Kind::Strong(recipe) => {

@@ -6,8 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::randaugment::RandAugment;
 use super::instance::Instance;
+use super::randaugment::RandAugment;
 
 /// What happens to a picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

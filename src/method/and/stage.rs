@@ -382,7 +382,7 @@ impl Trainee for Run<'_> {
         let views = |step| Ok(feed.views(order.rows(step), &config.augment, seed)?);
         ahead.step(Place { epoch, step, steps: order.steps() }, views, |views| {
             let rows = order.rows(step);
-            let x = net.project(&net.features(&views, Mode::Train)?)?;
+            let x = net.project(&net.features(&views, Mode::Train)?, Mode::Train)?;
             let loss = bank.loss(&x, &Positives::new(rows, k, neighbors), config.temperature)?;
             learner.descend(&loss)?;
             let loss = f64::from(loss.to_scalar::<f32>()?);
