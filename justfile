@@ -43,6 +43,16 @@ smoke:
 test *args:
     cargo test --release "$@"
 
+# what each kernel takes: just bench [NAME]
+[group('dev')]
+bench *args:
+    cargo bench --bench kernels -- "$@"
+
+# beside PyTorch, torchvision, FAISS and scikit-learn, on this machine: just bench-peers [--quick] [--only NAME …]
+[group('dev')]
+bench-peers *args:
+    python3 tests/bench/peers.py "$@"
+
 # the crate documentation, warnings as errors
 [group('dev')]
 doc:

@@ -21,7 +21,7 @@
 //! | [`train`] | How does one step work? Optimizers, schedules, order of images, checkpoints, devices, health. |
 //! | [`stage`] | What is a stage? The contract between the engine and everything it runs. |
 //! | [`step`] | Which stages need no paper? Ingest, embed, neighbors, k-means, predict, evaluate. |
-//! | [`method`] | What does each paper do? One file or folder each: SimCLR, SCAN, self-label, RUC. |
+//! | [`method`] | What does each paper do? One file or folder each: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC. |
 //! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | What would a person rather look at? Score tables. |
 //! | [`cli`] | What did they type, and what do we answer? The only room that prints. |

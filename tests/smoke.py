@@ -104,7 +104,7 @@ def smoke(pipeline):
         print(f"  ok  kill -9: killed {kills} times, one thread, the same digests; the last run ran {len(result['ran'])} stages")
 
 
-for pipeline in map(Path, ["pipelines/digits.toml", "pipelines/fashion-mini.toml"]):
+for pipeline in map(Path, ["pipelines/digits.toml", "pipelines/fashion-mini.toml", "pipelines/cifar10-scan.toml", "pipelines/imagenet-50-scan.toml"]):
     if pipeline.exists():
         print(pipeline)
         smoke(pipeline)

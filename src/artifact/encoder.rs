@@ -53,6 +53,9 @@ pub enum Backbone {
 pub enum ProjectionKind {
     /// Linear, ReLU, linear.
     Mlp,
+    /// Linear, batch norm, ReLU, linear.
+    #[serde(rename = "mlp_norm")]
+    MlpNorm,
     /// One linear layer.
     Linear,
 }

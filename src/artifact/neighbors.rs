@@ -32,7 +32,7 @@ pub struct NeighborTable {
     pub index: Vec<u32>,
     /// `[N, M]`: their similarities, falling.
     pub similarity: Vec<f32>,
-    /// What `similarity` is: `cosine`, −1 to 1.
+    /// What `similarity` is: `cosine`, −1 to 1, or `jaccard`, 0 to 1, of two images' reciprocal neighbors.
     pub metric: String,
     /// True if no nearer neighbor was missed.
     pub exact: bool,

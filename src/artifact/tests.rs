@@ -7,6 +7,7 @@ use super::curve::Curve;
 use super::encoder::{Classifier, Encoder};
 use super::features::{FeatureTable, Features};
 use super::images::{ImageSet, Images, ImagesInfo, ImagesWriter, Picture};
+use super::k_table::KTable;
 use super::labels::{LabelTable, Labels};
 use super::neighbors::{NeighborTable, Neighbors};
 use super::pixels::Pixels;
@@ -109,6 +110,7 @@ fn only_labels_and_scores_are_not_label_free() {
         (Neighbors::KIND, Neighbors::LABEL_FREE),
         (Assignments::KIND, Assignments::LABEL_FREE),
         (Curve::KIND, Curve::LABEL_FREE),
+        (KTable::KIND, KTable::LABEL_FREE),
         (Scores::KIND, Scores::LABEL_FREE),
     ];
     let bound: Vec<&str> = kinds.iter().filter(|(_, free)| !free).map(|(kind, _)| *kind).collect();

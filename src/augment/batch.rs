@@ -13,6 +13,7 @@ use super::color::{self, Step};
 use super::crop::{Window, shorter_side};
 use super::cutout::Hole;
 use super::error::Error;
+use super::instance;
 use super::planes::Planes;
 use super::randaugment::RandAugment;
 use super::recipe::{Recipe, Simclr, Strong};
@@ -86,6 +87,7 @@ pub struct Viewer {
 enum Kind {
     Centre(Option<usize>),
     Crop(Simclr),
+    Instance(Simclr),
     Strong(Strong),
     RandAugment(Simclr, RandAugment),
 }
@@ -133,6 +135,7 @@ impl Viewer {
             Recipe::Simclr(simclr) => Kind::Crop(simclr.clone()),
             Recipe::Strong(strong) => Kind::Strong(strong.clone()),
             Recipe::RandAugment(recipe) => Kind::RandAugment(recipe.into(), recipe.clone()),
+            Recipe::Instance(instance) => Kind::Instance(instance.views()),
         };
         // The two f32 divisions of torchvision's ToTensor and Normalize.
         let table = |(mean, std): (&f32, &f32)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
@@ -236,11 +239,21 @@ impl Viewer {
             }
             Kind::Crop(recipe) => {
                 let picture = resized(picture, recipe.resize, scratch);
-                crop_and_color(&picture, size, recipe, rng, scratch);
+                let (scale, ratio) = (recipe.crop_scale, recipe.crop_ratio);
+                let window = Window::random_resized(picture.width, picture.height, scale, ratio, rng);
+                crop_and_color(&picture, size, window, recipe, rng, scratch);
+            }
+            Kind::Instance(recipe) => {
+                let picture = resized(picture, recipe.resize, scratch);
+                let (scale, ratio) = (recipe.crop_scale, recipe.crop_ratio);
+                let window = instance::window(picture.width, picture.height, scale, ratio, rng);
+                crop_and_color(&picture, size, window, recipe, rng, scratch);
             }
             Kind::RandAugment(crop, recipe) => {
                 let picture = resized(picture, crop.resize, scratch);
-                crop_and_color(&picture, size, crop, rng, scratch);
+                let (scale, ratio) = (crop.crop_scale, crop.crop_ratio);
+                let window = Window::random_resized(picture.width, picture.height, scale, ratio, rng);
+                crop_and_color(&picture, size, window, crop, rng, scratch);
                 recipe.change(&mut scratch.view, &mut scratch.spare, rng);
             }
             Kind::Strong(recipe) => {
@@ -287,9 +300,8 @@ fn resized<'a>(picture: &'a Pixels, shorter: Option<usize>, scratch: &mut Scratc
     }
 }
 
-fn crop_and_color(picture: &Pixels, size: usize, recipe: &Simclr, rng: &mut Rng, scratch: &mut Scratch) {
+fn crop_and_color(picture: &Pixels, size: usize, window: Window, recipe: &Simclr, rng: &mut Rng, scratch: &mut Scratch) {
     let Scratch { resize: passes, view, spare, steps, .. } = scratch;
-    let window = Window::random_resized(picture.width, picture.height, recipe.crop_scale, recipe.crop_ratio, rng);
     let mirrored = rng.chance(recipe.flip);
     resize::crop_resize(picture, window, (size, size), mirrored, passes, view);
     if recipe.rotate > 0.0 {
@@ -362,6 +374,7 @@ mod tests {
             Strong::default().into(),
             Strong { resize: Some(36), cutout_holes: 3, ..Strong::default() }.into(),
             RandAugment::default().into(),
+            instance::Instance::default().into(),
         ]
     }
 

@@ -3,7 +3,8 @@
 //! Pixels become views. A [`Recipe`] says which transforms, in which order, how strong; a [`Viewer`] makes normalised batches by
 //! it ([`batch`]). The transforms work on 8-bit planes ([`planes`]) and give Pillow's bytes: cutting ([`crop`]), scaling
 //! ([`resize`]), mirroring ([`flip`]), color ([`color`]), tone ([`tone`]), geometry ([`affine`]), the operations of SCAN's strong
-//! views ([`strong`]) and of RUC's ([`randaugment`]); [`cutout`] works on the finished view.
+//! views ([`strong`]) and of RUC's ([`randaugment`]), the crop of instance discrimination ([`instance`]); [`cutout`] works on the
+//! finished view.
 //!
 //! Not here: which recipe a method uses (`method`), decoding (`artifact`).
 
@@ -14,6 +15,7 @@ pub mod crop;
 pub mod cutout;
 pub mod error;
 pub mod flip;
+pub mod instance;
 pub mod planes;
 pub mod randaugment;
 pub mod recipe;
@@ -27,5 +29,6 @@ mod golden;
 
 pub use batch::{Pictures, Viewer};
 pub use error::Error;
+pub use instance::Instance;
 pub use randaugment::RandAugment;
 pub use recipe::{Plain, Recipe, Simclr, Standard, Strong};

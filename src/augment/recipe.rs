@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::instance::Instance;
 use super::randaugment::RandAugment;
 
 /// What happens to a picture.
@@ -23,6 +24,8 @@ pub enum Recipe {
     /// Random resized crop, flip, different operations out of a list at one level, a gray square.
     #[serde(rename = "randaugment")]
     RandAugment(RandAugment),
+    /// An older random resized crop, color jitter always, gray; no flip.
+    Instance(Instance),
 }
 
 impl Default for Recipe {
@@ -294,6 +297,7 @@ impl Recipe {
             Self::Simclr(recipe) => recipe.check(),
             Self::Strong(recipe) => recipe.check(),
             Self::RandAugment(recipe) => recipe.check(),
+            Self::Instance(recipe) => recipe.views().check(),
         }
     }
 
@@ -310,6 +314,7 @@ impl Recipe {
             Self::Simclr(recipe) => recipe.resize,
             Self::Strong(recipe) => recipe.resize,
             Self::RandAugment(recipe) => recipe.resize,
+            Self::Instance(recipe) => recipe.resize,
         }
     }
 }

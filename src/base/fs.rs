@@ -56,6 +56,9 @@ impl Fault for FileError {
             "file::read-only" | "file::not-permitted" => {
                 Some("check the permissions, or name another place with `--artifacts DIR`".into())
             }
+            _ if self.source.kind() == io::ErrorKind::NotADirectory => {
+                Some("there is a file where a folder is wanted: name another place, or move the file away".into())
+            }
             _ => None,
         }
     }

@@ -108,7 +108,29 @@ pub enum DatasetError {
         expected: u64,
     },
 
-    /// A gzip stream that breaks.
+    /// A file without a header that has not its published length.
+    #[error("`{file}` has {} bytes, the published file has {}", count(*found), count(*expected))]
+    Length {
+        /// The file.
+        file: String,
+        /// Bytes it should have.
+        expected: u64,
+        /// Bytes it has.
+        found: u64,
+    },
+
+    /// A list of classes that cannot be one.
+    #[error("`{file}`, line {line}: {problem}")]
+    ClassList {
+        /// The file.
+        file: String,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// A packed stream that breaks.
     #[error("cannot unpack `{file}` beyond byte {}", count(*offset))]
     Unpack {
         /// The file.
@@ -208,6 +230,8 @@ impl Fault for DatasetError {
             Self::Malformed { .. } => "dataset::malformed",
             Self::Truncated { .. } => "dataset::truncated",
             Self::TooLong { .. } => "dataset::too-long",
+            Self::Length { .. } => "dataset::length",
+            Self::ClassList { .. } => "dataset::class-list",
             Self::Unpack { .. } => "dataset::unpack",
             Self::Mismatch { .. } => "dataset::mismatch",
             Self::Label { .. } => "dataset::label",
@@ -233,9 +257,13 @@ impl Fault for DatasetError {
             Self::Malformed { .. }
             | Self::Truncated { .. }
             | Self::TooLong { .. }
+            | Self::Length { .. }
             | Self::Unpack { .. }
             | Self::Mismatch { .. }
             | Self::Label { .. } => Some("the file is damaged or another one than its name says: get it again".to_owned()),
+            Self::ClassList { .. } => {
+                Some("a line names a class's folder, then perhaps a blank and the class's name; each folder once".to_owned())
+            }
             Self::Broken { .. } => {
                 Some("remove or repair them, or leave them out with `skip_broken = true` in the data source".to_owned())
             }

@@ -8,6 +8,8 @@
 //! of their names. If no image does, there are no labels. If some do and some don't, there are none either, for we can't tell a
 //! class from a heap; [`Labels::Absent`] then names the image that lies outside.
 //!
+//! A list of classes ([`super::class_list`]) takes only the folders it names, and numbers them.
+//!
 //! **Splits.** `all` is the root itself. Any other name is a subfolder of the root which is read as if it were the root
 //! (`train/cat/1.jpg`); several are joined, with one numbering of all classes.
 //!
@@ -16,11 +18,13 @@
 //!
 //! A folder with one image is read; steps that need more say so themselves.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::class_list::ClassList;
 use super::decode::{Format, decode};
 use super::error::{DatasetError, Result};
 use super::places::{self, Places};
@@ -41,25 +45,51 @@ const MAX_FILE: u64 = 1 << 28;
 /// Files that are read and decoded together. Fixed, so that the thread count decides nothing.
 const CHUNK: usize = 64;
 
+/// Missing folders that an error names.
+const MOST_NAMED: usize = 5;
+
 struct Plan {
     root: PathBuf,
     /// For each file its class, or why there are no labels.
     classes: std::result::Result<(Vec<i32>, Vec<String>), String>,
+    /// How many of the located files are images; a list may follow them.
+    images: usize,
     skip_broken: bool,
 }
 
-/// Lists a folder's images.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
-    let root = places.root_of(source)?;
+/// Lists a folder's images. `list` is the list of classes that goes with the data set.
+pub(super) fn locate(entry: &Entry, list: Option<&str>, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+    let root = if entry.needs_root() {
+        places.root_of(source)?
+    } else {
+        // One place as things are: where it is told to be, or below the data.
+        places.candidates(entry.home(), source.root.as_deref(), entry.system).remove(0)
+    };
     let mut found = Found::default();
     let mut looked = Vec::new();
-    let whole = parts == ["all"];
+    let list = match source.class_list.clone().or(list.map(PathBuf::from)) {
+        None => None,
+        Some(path) => {
+            let list = ClassList::read(&root.join(&path))?;
+            if list.is_none() {
+                looked.push(places::lack(&root, &[format!("`{}`", path.display())]));
+            }
+            list
+        }
+    };
+    let whole = entry.needs_root() && parts == ["all"];
     for part in parts {
         let (folder, prefix) = if whole { (root.clone(), String::new()) } else { (root.join(part), format!("{part}/")) };
-        if fs::metadata(&folder)?.is_some_and(|found| found.is_dir()) {
-            found.add(&folder, &prefix)?;
-        } else {
-            looked.push(places::lack(&folder, &[]));
+        let inside: Vec<(PathBuf, String)> = match &list {
+            None => vec![(folder, prefix)],
+            Some(list) => list.classes.iter().map(|(class, _)| (folder.join(class), format!("{prefix}{class}/"))).collect(),
+        };
+        for (folder, prefix) in inside {
+            if fs::metadata(&folder)?.is_some_and(|found| found.is_dir()) {
+                found.add(&folder, &prefix)?;
+            } else if looked.len() < MOST_NAMED {
+                looked.push(places::lack(&folder, &[]));
+            }
         }
     }
     if !looked.is_empty() {
@@ -79,9 +109,23 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
     if files.is_empty() {
         return Err(DatasetError::Empty { folder: root.display().to_string(), others: say(&ignored) });
     }
-    let classes = number(&files, usize::from(!whole));
-    let plan = Plan { root: root.clone(), classes, skip_broken: source.skip_broken };
+    let skip = usize::from(!whole);
+    let classes = match &list {
+        None => number(&files, skip),
+        Some(list) => Ok(number_by(list, &files, skip)),
+    };
+    let plan = Plan { root: root.clone(), classes, images: files.len(), skip_broken: source.skip_broken };
+    // What the list says decides labels and rows, so it is one of the raw files.
+    files.extend(list.map(|list| list.file));
     Ok(Located { files, root: Some(root), ignored, reader: Box::new(plan), limit: None })
+}
+
+/// Numbers the classes as a list does. All files lie in its folders.
+fn number_by(list: &ClassList, files: &[RawFile], skip: usize) -> (Vec<i32>, Vec<String>) {
+    let places: BTreeMap<&str, i32> = list.classes.iter().map(|(folder, _)| folder.as_str()).zip(0..).collect();
+    let class = |file: &RawFile| file.name.split('/').nth(skip).and_then(|folder| places.get(folder)).copied();
+    let numbers = files.iter().map(|file| class(file).unwrap_or(-1)).collect();
+    (numbers, list.classes.iter().map(|(_, name)| name.clone()).collect())
 }
 
 /// `12 other files: 11 .gif, 1 .txt`.
@@ -133,6 +177,7 @@ fn is_image(path: &Path) -> Result<bool> {
 
 impl Reader for Plan {
     fn open(&self, files: &[RawFile], digest_of: &mut DigestOf) -> Result<Opened> {
+        let files = &files[..self.images];
         let mut order = Vec::with_capacity(files.len());
         for (index, file) in files.iter().enumerate() {
             order.push((digest_of(file)?, index));
@@ -278,6 +323,42 @@ mod tests {
         assert!(digests.is_sorted());
         let changes = records.windows(2).filter(|pair| pair[0].label != pair[1].label).count();
         assert!(changes > 5, "classes are mixed, not one after the other: {changes} changes");
+    }
+
+    #[test]
+    fn a_list_chooses_classes_and_numbers_them_by_line() {
+        let dir = folder(&[
+            ("train/n1/1.png", png(1)),
+            ("train/n2/2.png", png(2)),
+            ("train/n3/3.png", png(3)),
+            ("val/n1/4.png", png(4)),
+            ("val/n3/5.png", png(5)),
+            ("two.txt", b"n3 sea lion\nn1 tench\n".to_vec()),
+        ]);
+        let imagenet = |list: &str| {
+            let list = Some(list.into());
+            Source { class_list: list, ..Source::named("imagenet").root(dir.path()) }
+        };
+        let (labels, records) = read(&imagenet("two.txt").split("train")).unwrap();
+        assert_eq!(labels, Labels::Named(vec!["sea lion".into(), "tench".into()]));
+        let mut found: Vec<_> = paths(&records).into_iter().zip(records.iter().map(|record| record.label.unwrap())).collect();
+        found.sort_unstable();
+        assert_eq!(found, [("train/n1/1.png", 1), ("train/n3/3.png", 0)]);
+        assert_eq!(read(&imagenet("two.txt")).unwrap().1.len(), 4, "`all` is both splits");
+        let located = registry::locate(&imagenet("two.txt"), &Places::new("", None, None)).unwrap();
+        assert_eq!(located.files.last().unwrap().name, "two.txt", "what it says belongs into the key");
+        assert_eq!(read(&Source::named("imagenet").split("val").root(dir.path())).unwrap().1.len(), 2, "no list: all classes");
+        let own = Source { class_list: Some("../two.txt".into()), ..Source::named("folder").root(dir.path().join("train")) };
+        assert_eq!(read(&own).unwrap().1.len(), 2);
+
+        let error = read(&imagenet("none.txt")).unwrap_err();
+        assert!(error.to_string().contains("lacks `none.txt`"), "{error}");
+        let error = read(&Source::named("imagenet-50").root(dir.path())).unwrap_err();
+        assert!(error.to_string().contains("lacks `imagenet_50.txt`"), "{error}");
+        assert!(error.hint().unwrap().contains("train/n01440764"));
+        fs::write_atomic(&dir.path().join("more.txt"), b"n1\nn9\n").unwrap();
+        let error = read(&imagenet("more.txt").split("val")).unwrap_err();
+        assert!(error.to_string().contains("val/n9` (no such folder)"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,10 @@
 //! | file | what it reads |
 //! |---|---|
 //! | [`idx`] | MNIST's format, gzipped or not: `digits`, `fashion-mini`, `fashion-mnist`, `mnist`, or any with `dataset = "idx"` |
-//! | [`folder`] | PNG, JPEG, WebP files; class folders become labels |
+//! | [`cifar`] | CIFAR's binary version: `cifar10`, `cifar20`, `cifar100` |
+//! | [`stl`] | STL-10's binary files: `stl10` |
+//! | [`svhn`] | SVHN's cropped digits in MATLAB files: `svhn` |
+//! | [`folder`] | PNG, JPEG, WebP files; class folders become labels: `folder`, `imagenet` and its subsets by [`class_list`] |
 //! | [`parquet`] | published tables in Hugging Face's layout, one file or many |
 //! | [`synthetic`] | nothing: it draws shapes, for tests and smoke runs |
 //!
@@ -17,16 +20,21 @@
 //! Labels never decide the order of records: where the raw data are sorted by class (folders), rows follow content digests.
 
 pub mod check;
+pub mod cifar;
+pub mod class_list;
 pub mod decode;
 pub mod error;
 pub mod folder;
 pub mod idx;
 pub mod parquet;
 pub mod places;
+mod planes;
 pub mod record;
 pub mod registry;
 mod sieve;
 pub mod source;
+pub mod stl;
+pub mod svhn;
 pub mod synthetic;
 mod walk;
 

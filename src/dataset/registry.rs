@@ -4,7 +4,7 @@ use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::record::{Ignored, Located};
 use super::source::{self, Source};
-use super::{folder, idx, parquet, synthetic};
+use super::{cifar, folder, idx, parquet, stl, svhn, synthetic};
 use crate::base::hint::nearest;
 
 /// A data set, or a format for the user's own.
@@ -35,8 +35,19 @@ pub struct Entry {
 pub enum Kind {
     /// MNIST's arrays of bytes.
     Idx,
+    /// CIFAR's binary version.
+    Cifar(cifar::Form),
+    /// STL-10's binary files.
+    Stl,
+    /// SVHN's MATLAB files.
+    Svhn,
     /// A folder of image files.
     Folder,
+    /// ImageNet's folders by split and class, all of them or those of a list.
+    ImageNet {
+        /// The list that goes with the data set, beside the splits.
+        list: Option<&'static str>,
+    },
     /// A table of image files.
     Parquet,
     /// Nothing on disk.
@@ -48,7 +59,7 @@ pub enum Kind {
 pub struct Split {
     /// Its name.
     pub name: &'static str,
-    /// The file of images, without `.gz`; empty where there is none.
+    /// The file of images, without `.gz`; several files with blanks between; empty where there is none.
     pub images: &'static str,
     /// The file of labels, likewise.
     pub labels: &'static str,
@@ -67,6 +78,58 @@ const NUMERALS: &[&str] = &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 const CLOTHES: &[&str] =
     &["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+
+const THINGS: &[&str] = &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+
+/// CIFAR-100's coarse classes.
+const SUPERCLASSES: &[&str] = &[
+    "aquatic_mammals",
+    "fish",
+    "flowers",
+    "food_containers",
+    "fruit_and_vegetables",
+    "household_electrical_devices",
+    "household_furniture",
+    "insects",
+    "large_carnivores",
+    "large_man-made_outdoor_things",
+    "large_natural_outdoor_scenes",
+    "large_omnivores_and_herbivores",
+    "medium_mammals",
+    "non-insect_invertebrates",
+    "people",
+    "reptiles",
+    "small_mammals",
+    "trees",
+    "vehicles_1",
+    "vehicles_2",
+];
+
+const CIFAR100: &[Split] = &[
+    Split { name: "train", images: "train.bin", labels: "", count: Some(50_000) },
+    Split { name: "test", images: "test.bin", labels: "", count: Some(10_000) },
+];
+
+const CIFAR_ADVICE: &str = "unpack the binary version from https://www.cs.toronto.edu/~kriz/cifar.html there";
+
+const IMAGENET: &[Split] =
+    &[Split { name: "train", images: "", labels: "", count: None }, Split { name: "val", images: "", labels: "", count: None }];
+
+/// ImageNet, or a subset by the list that goes with it.
+const fn imagenet(name: &'static str, title: &'static str, list: Option<&'static str>) -> Entry {
+    Entry {
+        name,
+        title,
+        license: "for research, see https://www.image-net.org/download",
+        advice: "put ILSVRC 2012's images there as `train/n01440764/…` and `val/n01440764/…`; for a subset also its list, one \
+                 folder name per line: SCAN's repository has `imagenet_50.txt`, `imagenet_100.txt` and `imagenet_200.txt`",
+        kind: Kind::ImageNet { list },
+        splits: IMAGENET,
+        shape: None,
+        classes: &[],
+        system: &[],
+    }
+}
 
 static ENTRIES: &[Entry] = &[
     Entry {
@@ -114,6 +177,81 @@ static ENTRIES: &[Entry] = &[
         classes: NUMERALS,
         system: &[],
     },
+    Entry {
+        name: "cifar10",
+        title: "50,000 + 10,000 color images of things and animals, 32×32",
+        license: "none stated",
+        advice: CIFAR_ADVICE,
+        kind: Kind::Cifar(cifar::TEN),
+        splits: &[
+            Split {
+                name: "train",
+                images: "data_batch_1.bin data_batch_2.bin data_batch_3.bin data_batch_4.bin data_batch_5.bin",
+                labels: "",
+                count: Some(50_000),
+            },
+            Split { name: "test", images: "test_batch.bin", labels: "", count: Some(10_000) },
+        ],
+        shape: Some((32, 32)),
+        classes: THINGS,
+        system: &[],
+    },
+    Entry {
+        name: "cifar20",
+        title: "CIFAR-100 by its 20 coarse classes: 50,000 + 10,000 color images, 32×32",
+        license: "none stated",
+        advice: CIFAR_ADVICE,
+        kind: Kind::Cifar(cifar::TWENTY),
+        splits: CIFAR100,
+        shape: Some((32, 32)),
+        classes: SUPERCLASSES,
+        system: &[],
+    },
+    Entry {
+        name: "cifar100",
+        title: "CIFAR-100 by its 100 fine classes: 50,000 + 10,000 color images, 32×32",
+        license: "none stated",
+        advice: CIFAR_ADVICE,
+        kind: Kind::Cifar(cifar::HUNDRED),
+        splits: CIFAR100,
+        shape: Some((32, 32)),
+        classes: &[],
+        system: &[],
+    },
+    Entry {
+        name: "stl10",
+        title: "5,000 + 8,000 color images and 100,000 without labels, 96×96",
+        license: "that of ImageNet, where the images are from",
+        advice: "unpack `stl10_binary.tar.gz` from https://cs.stanford.edu/~acoates/stl10 there",
+        kind: Kind::Stl,
+        splits: &[
+            Split { name: "train", images: "train_X.bin", labels: "train_y.bin", count: Some(5_000) },
+            Split { name: "test", images: "test_X.bin", labels: "test_y.bin", count: Some(8_000) },
+            Split { name: "unlabeled", images: "unlabeled_X.bin", labels: "", count: Some(100_000) },
+        ],
+        shape: Some((96, 96)),
+        classes: &["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"],
+        system: &[],
+    },
+    Entry {
+        name: "svhn",
+        title: "house numbers, cropped digits: 73,257 + 26,032 color images and 531,131 extra, 32×32",
+        license: "for non-commercial use",
+        advice: "put `train_32x32.mat` and `test_32x32.mat` from http://ufldl.stanford.edu/housenumbers there",
+        kind: Kind::Svhn,
+        splits: &[
+            Split { name: "train", images: "train_32x32.mat", labels: "", count: Some(73_257) },
+            Split { name: "test", images: "test_32x32.mat", labels: "", count: Some(26_032) },
+            Split { name: "extra", images: "extra_32x32.mat", labels: "", count: Some(531_131) },
+        ],
+        shape: Some((32, 32)),
+        classes: NUMERALS,
+        system: &[],
+    },
+    imagenet("imagenet", "ILSVRC 2012: 1,281,167 + 50,000 color images of 1,000 classes", None),
+    imagenet("imagenet-50", "50 classes of ImageNet, as SCAN's list has them", Some("imagenet_50.txt")),
+    imagenet("imagenet-100", "100 classes of ImageNet, as SCAN's list has them", Some("imagenet_100.txt")),
+    imagenet("imagenet-200", "200 classes of ImageNet, as SCAN's list has them", Some("imagenet_200.txt")),
     Entry {
         name: "idx",
         title: "your own arrays in MNIST's format: `images-idx3-ubyte`, or `SPLIT-images-idx3-ubyte`; labels likewise",
@@ -180,6 +318,15 @@ pub fn find(name: &str) -> Result<&'static Entry> {
 }
 
 impl Entry {
+    /// The folder it lies in, where several data sets share one.
+    pub(super) fn home(&self) -> &'static str {
+        match self.kind {
+            Kind::Cifar(form) if form.labels == 2 => "cifar100",
+            Kind::ImageNet { .. } => "imagenet",
+            _ => self.name,
+        }
+    }
+
     /// True if every source of it must say where it lies.
     pub fn needs_root(&self) -> bool {
         self.splits.is_empty()
@@ -233,7 +380,11 @@ impl Entry {
         if source.limit == Some(0) {
             return Err(source.fault("limit", "must be 1 or more, found 0"));
         }
-        if source.skip_broken && !matches!(self.kind, Kind::Folder | Kind::Parquet) {
+        let of_folders = matches!(self.kind, Kind::Folder | Kind::ImageNet { .. });
+        if source.class_list.is_some() && !of_folders {
+            return Err(source.fault("class_list", "applies to folders of images only"));
+        }
+        if source.skip_broken && !of_folders && self.kind != Kind::Parquet {
             return Err(source.fault("skip_broken", "does not apply: its images are not files that may be broken one by one"));
         }
         if self.kind != Kind::Parquet {
@@ -276,7 +427,11 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
     let parts = entry.parts(&source.split)?;
     let mut located = match entry.kind {
         Kind::Idx => idx::locate(entry, source, &parts, places)?,
-        Kind::Folder => folder::locate(entry, source, &parts, places)?,
+        Kind::Cifar(form) => cifar::locate(entry, form, source, &parts, places)?,
+        Kind::Stl => stl::locate(entry, source, &parts, places)?,
+        Kind::Svhn => svhn::locate(entry, source, &parts, places)?,
+        Kind::Folder => folder::locate(entry, None, source, &parts, places)?,
+        Kind::ImageNet { list } => folder::locate(entry, list, source, &parts, places)?,
         Kind::Parquet => parquet::locate(entry, source, &parts, places)?,
         Kind::Synthetic => Located {
             files: Vec::new(),
@@ -314,7 +469,7 @@ mod tests {
         for entry in entries() {
             assert_eq!(find(entry.name).unwrap().name, entry.name);
             assert_eq!(entries().iter().filter(|other| other.name == entry.name).count(), 1);
-            assert!(entry.classes.is_empty() || entry.kind == Kind::Idx);
+            assert!(entry.classes.is_empty() || entry.shape.is_some());
         }
         let error = find("fashion_minst").unwrap_err();
         assert_eq!(error.to_string(), "no data set is called `fashion_minst`");

@@ -21,6 +21,9 @@ pub struct Source {
     /// Only the first so many images.
     #[serde(default)]
     pub limit: Option<usize>,
+    /// Only the classes of this list, one folder name per line, numbered by line (folders). Relative to the data's root.
+    #[serde(default)]
+    pub class_list: Option<PathBuf>,
     /// Leaves images out that cannot be decoded (folders, Parquet), and says which; without it they are an error.
     #[serde(default)]
     pub skip_broken: bool,
@@ -66,6 +69,7 @@ impl Source {
             split: all(),
             root: None,
             limit: None,
+            class_list: None,
             skip_broken: false,
             image_column: None,
             label_column: None,
@@ -99,6 +103,8 @@ impl Source {
         let mut whole = self.clone();
         entry.check(self)?;
         whole.root = None;
+        // The list is one of the raw files: what it says counts, not where it lies.
+        whole.class_list = None;
         whole.split = entry.parts(&self.split)?.join("+");
         if entry.kind == super::registry::Kind::Synthetic {
             let settings = super::synthetic::Settings::of(self)?;

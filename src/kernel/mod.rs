@@ -4,6 +4,7 @@
 //!
 //! Not here: what the networks look like (`model`), formulas that are not hot (`math`).
 
+mod agreement;
 #[cfg(test)]
 mod check;
 mod conv;
@@ -15,6 +16,7 @@ mod error;
 mod golden;
 mod graph;
 pub mod lanes;
+mod linear;
 mod memory;
 pub mod neighbors;
 mod norm;
@@ -23,9 +25,11 @@ pub mod product;
 mod simd;
 mod tile;
 
+pub use agreement::agreement;
 pub use conv::conv2d;
 pub use elementwise::{add, add_relu, relu};
 pub use error::KernelError;
+pub use linear::linear;
 pub use memory::Recycler;
 pub use norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};

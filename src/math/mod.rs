@@ -8,11 +8,14 @@
 //! | how sure, how spread? | [`entropy`], [`softmax`] |
 //! | what should an image be taught? | [`targets`], [`beta`] |
 //! | how alike? | [`cosine`], [`topk`] |
+//! | how far? | [`euclid`] |
+//! | whose neighborhoods are alike? | [`rerank`] |
 //! | which cluster is which class, and how well do they agree? | [`hungarian`], [`partition`] |
 //! | is a confidence of 0.9 right nine times in ten? | [`calibration`] |
 //! | which image stands for its cluster? | [`prototype`] |
 //! | what do the neighbors say? | [`knn`] |
 //! | what would the plainest clustering say? | [`kmeans`] |
+//! | how many clusters are there? | [`count`], [`silhouette`], [`stability`], [`spectrum`] |
 //! | how much, how variable? | [`stats`] |
 //!
 //! Sums run in double precision and in a fixed order, so results do not depend on the number of threads.
@@ -23,13 +26,19 @@
 pub mod beta;
 pub mod calibration;
 pub mod cosine;
+pub mod count;
 pub mod entropy;
+pub mod euclid;
 pub mod hungarian;
 pub mod kmeans;
 pub mod knn;
 pub mod partition;
 pub mod prototype;
+pub mod rerank;
+pub mod silhouette;
 pub mod softmax;
+pub mod spectrum;
+pub mod stability;
 pub mod stats;
 pub mod targets;
 pub mod topk;

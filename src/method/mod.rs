@@ -5,6 +5,10 @@
 //!
 //! Not here: stages without a paper (`step`), networks (`model`), optimizers (`train`).
 
+pub mod and;
+pub mod byol;
+pub mod moco;
+pub mod nnm;
 pub mod ruc;
 pub mod scan;
 pub mod selflabel;
@@ -15,7 +19,11 @@ use crate::stage::{AnyStage, Erased};
 /// All methods. Adding one is one file and its two lines here.
 pub const METHODS: &[&dyn AnyStage] = &[
     &Erased::<simclr::SimClr>::method(),
+    &Erased::<moco::MoCo>::method(),
+    &Erased::<byol::Byol>::method(),
+    &Erased::<and::And>::method(),
     &Erased::<scan::Scan>::method(),
     &Erased::<selflabel::SelfLabel>::method(),
+    &Erased::<nnm::Nnm>::method(),
     &Erased::<ruc::Ruc>::method(),
 ];

@@ -12,6 +12,7 @@ use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::artifact::{Draft, Stored};
 use crate::augment::{Recipe, Strong};
 use crate::base::seed::Seed;
+use crate::kernel::agreement;
 use crate::math::entropy;
 use crate::model::Mode;
 use crate::model::encoder::EncoderNet;
@@ -274,7 +275,7 @@ impl Method for Scan {
 }
 
 /// The neighbors were mined on these images.
-fn belongs(table: &NeighborTable, images: &ImageSet, port: &str) -> Result<(), StageError> {
+pub(super) fn belongs(table: &NeighborTable, images: &ImageSet, port: &str) -> Result<(), StageError> {
     if table.ids.as_slice() == images.ids() {
         return Ok(());
     }
@@ -396,23 +397,16 @@ impl Trainee for Run<'_> {
             let mode = if config.update == Update::Heads { Mode::Eval } else { Mode::Train };
             let features = |seen: Tensor| if pairs.cached.is_some() { Ok(seen) } else { recorded.features(&seen, mode) };
             let (anchors, neighbors) = (features(anchors)?, features(neighbors)?);
-            let (mut sum, mut consistency, mut spread) = (None::<Tensor>, 0.0, 0.0);
-            for head in 0..config.heads {
-                let logits = |features| recorded.logits(head, features);
-                let loss = scan_loss(&logits(&anchors)?, &logits(&neighbors)?, config.entropy_weight)?;
-                consistency += f64::from(loss.consistency.to_scalar::<f32>()?);
-                spread += f64::from(loss.entropy.to_scalar::<f32>()?);
-                sum = Some(match sum {
-                    None => loss.total,
-                    Some(sum) => (sum + loss.total)?,
-                });
-            }
-            let Some(sum) = sum else { unreachable!("there is at least one head") };
-            learner.descend(&sum)?;
+            let (anchors, neighbors) = (recorded.all_logits(&anchors)?, recorded.all_logits(&neighbors)?);
+            let loss = scan_loss(&anchors, &neighbors, config.heads, config.entropy_weight)?;
+            learner.descend(&loss.total)?;
             // Heads are optimised by their sum, so that each sees its full gradient, and shown by their mean.
-            let heads = config.heads as f64;
-            let total = f64::from(sum.to_scalar::<f32>()?) / heads;
-            Ok(measured([("loss", total), ("consistency", consistency / heads), ("entropy", spread / heads)]))
+            let mean = |part: &Tensor| Ok::<_, StageError>(f64::from(part.to_scalar::<f32>()?) / config.heads as f64);
+            Ok(measured([
+                ("loss", mean(&loss.total)?),
+                ("consistency", mean(&loss.consistency)?),
+                ("entropy", mean(&loss.entropy)?),
+            ]))
         })
     }
 
@@ -464,7 +458,7 @@ impl Trainee for Run<'_> {
     }
 }
 
-/// The parts of SCAN's loss; scalars, in nats.
+/// The parts of SCAN's loss, summed over the heads; scalars, in nats.
 #[derive(Clone, Debug)]
 pub struct ScanLoss {
     /// `consistency − λ · entropy`.
@@ -475,10 +469,10 @@ pub struct ScanLoss {
     pub entropy: Tensor,
 }
 
-/// SCAN's loss of one head.
+/// SCAN's loss of all heads.
 ///
 /// # Shapes
-/// `anchors`, `neighbors`: logits `[B, K]`.
+/// `anchors`, `neighbors`: logits `[B, H·K]`, head by head.
 ///
 /// # Errors
 /// If the tensor operations fail.
@@ -486,15 +480,9 @@ pub struct ScanLoss {
 /// # Paper
 /// SCAN, eq. 2. As in the authors' code the logarithm of an agreement is not taken below −100, and a mean probability below
 /// 1e-8 counts as 1e-8.
-pub fn scan_loss(anchors: &Tensor, neighbors: &Tensor, entropy_weight: f64) -> candle_core::Result<ScanLoss> {
-    let log_p = candle_nn::ops::log_softmax(anchors, D::Minus1)?;
-    let log_q = candle_nn::ops::log_softmax(neighbors, D::Minus1)?;
-    // ln Σ_k P_k Q_k from logarithms: f32 cannot hold an agreement of e^−100.
-    let agreement = (&log_p + &log_q)?.log_sum_exp(D::Minus1)?;
-    let consistency = agreement.neg()?.minimum(100.0)?.mean_all()?;
-    let p = log_p.exp()?;
-    let mean = p.mean(0)?.maximum(1e-8)?;
-    let entropy = (&mean * mean.log()?)?.sum_all()?.neg()?;
+pub fn scan_loss(anchors: &Tensor, neighbors: &Tensor, heads: usize, entropy_weight: f64) -> candle_core::Result<ScanLoss> {
+    let terms = agreement(anchors, neighbors, heads)?.sum(0)?;
+    let (consistency, entropy) = (terms.get(0)?, terms.get(1)?);
     let total = (&consistency - (&entropy * entropy_weight)?)?;
     Ok(ScanLoss { total, consistency, entropy })
 }
@@ -566,7 +554,7 @@ mod tests {
     fn the_loss_equals_the_authors() {
         let (a, n) = logits();
         for (weight, expected) in [(2.0, -1.384_392_7), (5.0, -6.153_299_8)] {
-            let loss = scan_loss(&tensor(a.clone(), DType::F32), &tensor(n.clone(), DType::F32), weight).unwrap();
+            let loss = scan_loss(&tensor(a.clone(), DType::F32), &tensor(n.clone(), DType::F32), 1, weight).unwrap();
             assert!((number(&loss.consistency) - 1.794_878_5).abs() < 1e-6);
             assert!((number(&loss.entropy) - 1.589_635_6).abs() < 1e-6);
             assert!((number(&loss.total) - expected).abs() < 2e-6);
@@ -589,12 +577,12 @@ mod tests {
         let (a, n) = logits();
         let order = Tensor::new(&[3_u32, 0, 4, 1, 2], &Device::Cpu).unwrap();
         let renamed = |v: &[f64]| tensor(v.to_vec(), DType::F64).index_select(&order, 1).unwrap();
-        let plain = scan_loss(&tensor(a.clone(), DType::F64), &tensor(n.clone(), DType::F64), 5.0).unwrap();
-        let other = scan_loss(&renamed(&a), &renamed(&n), 5.0).unwrap();
+        let plain = scan_loss(&tensor(a.clone(), DType::F64), &tensor(n.clone(), DType::F64), 1, 5.0).unwrap();
+        let other = scan_loss(&renamed(&a), &renamed(&n), 1, 5.0).unwrap();
         assert!((number(&plain.total) - number(&other.total)).abs() < 1e-12);
 
         let sure = (Tensor::eye(5, DType::F64, &Device::Cpu).unwrap() * 200.0).unwrap();
-        let loss = scan_loss(&sure, &sure, 1.0).unwrap();
+        let loss = scan_loss(&sure, &sure, 1, 1.0).unwrap();
         assert!(number(&loss.consistency).abs() < 1e-12);
         assert!((number(&loss.entropy) - 5_f64.ln()).abs() < 1e-6);
     }
@@ -603,7 +591,7 @@ mod tests {
     fn complete_disagreement_is_large_but_finite() {
         let one = (Tensor::eye(5, DType::F32, &Device::Cpu).unwrap() * 500.0).unwrap();
         let other = one.index_select(&Tensor::new(&[1_u32, 2, 3, 4, 0], &Device::Cpu).unwrap(), 0).unwrap();
-        let consistency = number(&scan_loss(&one, &other, 5.0).unwrap().consistency);
+        let consistency = number(&scan_loss(&one, &other, 1, 5.0).unwrap().consistency);
         assert!((80.0..=100.0).contains(&consistency), "{consistency}");
     }
 
@@ -614,9 +602,9 @@ mod tests {
             Var::from_tensor(&tensor(a.clone(), DType::F64)).unwrap(),
             Var::from_tensor(&tensor(n.clone(), DType::F64)).unwrap(),
         );
-        let gradients = scan_loss(&va, &vn, 5.0).unwrap().total.backward().unwrap();
+        let gradients = scan_loss(&va, &vn, 1, 5.0).unwrap().total.backward().unwrap();
         let loss = |a: &[f64], n: &[f64]| {
-            number(&scan_loss(&tensor(a.to_vec(), DType::F64), &tensor(n.to_vec(), DType::F64), 5.0).unwrap().total)
+            number(&scan_loss(&tensor(a.to_vec(), DType::F64), &tensor(n.to_vec(), DType::F64), 1, 5.0).unwrap().total)
         };
         for (var, first) in [(&va, true), (&vn, false)] {
             let gradient = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();

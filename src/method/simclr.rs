@@ -194,7 +194,7 @@ impl Trainee for Run<'_> {
             Ok(Tensor::cat(&[first, second], 0)?)
         };
         ahead.step(Place { epoch, step, steps: order.steps() }, views, |views| {
-            let z = net.project(&net.features(&views, Mode::Train)?)?;
+            let z = net.project(&net.features(&views, Mode::Train)?, Mode::Train)?;
             let loss = contrastive_loss(&z, config.temperature)?;
             learner.descend(&loss)?;
             Ok(measured([("loss", f64::from(loss.to_scalar::<f32>()?))]))

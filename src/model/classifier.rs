@@ -202,7 +202,7 @@ impl ClassifierNet {
     /// As [`EncoderNet::features`].
     pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         let features = self.encoder.features(images, mode)?;
-        if self.encoder.architecture().projection.is_some() { self.encoder.project(&features) } else { Ok(features) }
+        if self.encoder.architecture().projection.is_some() { self.encoder.project(&features, mode) } else { Ok(features) }
     }
 
     /// What a head makes of features.
@@ -224,6 +224,24 @@ impl ClassifierNet {
                 Ok((products * 2.0)?.broadcast_sub(&own)?.broadcast_sub(&theirs)?)
             }
         }
+    }
+
+    /// What all heads make of features, head by head.
+    ///
+    /// # Shapes
+    /// `features`: `[B, D]`, unnormalised. Returns `[B, H·K]`.
+    ///
+    /// # Errors
+    /// None in practice: the heads read these features.
+    pub fn all_logits(&self, features: &Tensor) -> Result<Tensor> {
+        let linear: Option<Vec<&Linear>> =
+            self.heads.iter().map(|head| if let Head::Linear(linear) = head { Some(linear) } else { None }).collect();
+        if let Some(layers) = linear {
+            let features = if self.shape.normalize { l2_normalize(features)? } else { features.clone() };
+            return Linear::side_by_side(&layers, &features);
+        }
+        let each = (0..self.heads.len()).map(|head| self.logits(head, features)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&each, 1)?)
     }
 
     /// The classifier with this head alone, now number 0; the numbers are shared.
@@ -403,6 +421,22 @@ mod tests {
     }
 
     #[test]
+    fn all_heads_at_once_say_what_each_says_alone() {
+        for hidden in [None, Some(7)] {
+            let net = ClassifierNet::init(&encoder(), 4, 3, hidden, Seed::new(2), &Device::Cpu).unwrap();
+            let features = wave(&[5, 8], 0.7, 0.1, 1.0);
+            let all = net.all_logits(&features).unwrap();
+            assert_eq!(all.dims(), [5, 12]);
+            for head in 0..3 {
+                let own = values(&all.narrow(1, head * 4, 4).unwrap()).unwrap();
+                let alone: Vec<f64> =
+                    values(&net.logits(head, &features).unwrap()).unwrap().iter().map(|&x| x.into()).collect();
+                assert_near("logits", &own, &alone, 1e-6);
+            }
+        }
+    }
+
+    #[test]
     fn normalized_features_lose_their_length() {
         let centroids: Vec<f32> = (0..16).map(|i| (i as f32).sin()).collect();
         let backbone = encoder().without_projection().unwrap();
@@ -420,7 +454,7 @@ mod tests {
         let net = ClassifierNet::from_centroids(&encoder(), &centroids, false, &Device::Cpu).unwrap();
         let images = wave(&[4, 1, 8, 8], 0.05, 0.0, 1.0);
         let read = net.features(&images, Mode::Eval).unwrap();
-        let projected = encoder().project(&encoder().features(&images, Mode::Eval).unwrap()).unwrap();
+        let projected = encoder().project(&encoder().features(&images, Mode::Eval).unwrap(), Mode::Eval).unwrap();
         assert_eq!(values(&read).unwrap(), values(&projected).unwrap());
         assert_eq!(net.logits(0, &read).unwrap().dims(), [4, 2]);
         let again = ClassifierNet::from_tensors(&card(&net, 0), &net.to_tensors().unwrap(), &Device::Cpu).unwrap();

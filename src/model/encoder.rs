@@ -9,6 +9,7 @@ use super::params::{Builder, Params};
 use super::resnet::{Layout, ResNet};
 use crate::artifact::encoder::{Architecture, Backbone, EncoderCard, Normalization, Projection, Stem, Tensors};
 use crate::base::seed::Seed;
+use crate::kernel::l2_normalize;
 
 /// The widest first stage that is believed: 16 times the paper's, some 30 GiB of ResNet-50.
 const WIDEST: usize = 1024;
@@ -218,16 +219,24 @@ impl EncoderNet {
         }
     }
 
-    /// What the projection head makes of features: rows of unit length.
+    /// What the projection head makes of features: rows of unit length. The mode matters to heads with batch norm.
     ///
     /// # Shapes
     /// `features`: `[B, D]`. Returns `[B, P]`.
     ///
     /// # Errors
     /// [`ModelError::Absent`] without a projection head.
-    pub fn project(&self, features: &Tensor) -> Result<Tensor> {
+    pub fn project(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
+        Ok(l2_normalize(&self.projection(features, mode)?)?)
+    }
+
+    /// As [`EncoderNet::project`], before rows are brought to unit length: what a prediction head reads.
+    ///
+    /// # Errors
+    /// As [`EncoderNet::project`].
+    pub fn projection(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
         let head = self.projection.as_ref().ok_or(ModelError::Absent { part: "projection head" })?;
-        head.forward(features)
+        head.forward(features, mode)
     }
 }
 
@@ -319,7 +328,7 @@ mod tests {
         assert_near("features", &found[..4], row, 1e-6);
         let total: f64 = found.iter().map(|&v| f64::from(v)).sum();
         assert!((total - sum).abs() < 2e-4, "{total} is not {sum}");
-        let projected = values(&net.project(&features).unwrap()).unwrap();
+        let projected = values(&net.project(&features, Mode::Eval).unwrap()).unwrap();
         assert_near("head", &projected[128..132], &head, 1e-6);
     }
 
@@ -363,7 +372,8 @@ mod tests {
         assert!(card.buffers.iter().all(|name| name.contains("running_")));
         let again = EncoderNet::from_tensors(&card, &net.to_tensors().unwrap(), &Device::Cpu).unwrap();
         assert_eq!(again.to_tensors().unwrap(), net.to_tensors().unwrap());
-        let output = |net: &EncoderNet| values(&net.project(&net.features(&images, Mode::Eval).unwrap()).unwrap()).unwrap();
+        let output =
+            |net: &EncoderNet| values(&net.project(&net.features(&images, Mode::Eval).unwrap(), Mode::Eval).unwrap()).unwrap();
         assert_eq!(output(&net), output(&again));
     }
 
@@ -422,7 +432,7 @@ mod tests {
         assert_eq!((features.dims(), net.dim(), net.params().len()), (&[3, 16][..], 16, 0));
         assert_eq!(values(&features).unwrap(), values(&images).unwrap());
         assert!(net.features(&wave(&[3, 1, 5, 5], 0.3, 0.0, 1.0), Mode::Eval).is_err());
-        assert!(matches!(net.project(&features), Err(ModelError::Absent { .. })));
+        assert!(matches!(net.project(&features, Mode::Eval), Err(ModelError::Absent { .. })));
     }
 
     #[test]
@@ -434,7 +444,7 @@ mod tests {
         let before = mean();
         let features = frozen.features(&images, Mode::Train).unwrap();
         assert_ne!(mean(), before, "the statistics stood still");
-        assert!(!features.track_op() && !frozen.project(&features).unwrap().track_op());
+        assert!(!features.track_op() && !frozen.project(&features, Mode::Train).unwrap().track_op());
         assert!(!frozen.features(&images, Mode::Eval).unwrap().track_op());
         assert!(net.features(&images, Mode::Eval).unwrap().track_op());
         // The numbers are shared, those of a duplicate are not.
@@ -457,7 +467,7 @@ mod tests {
 
     /// Any smooth function of the output that treats no two numbers alike.
     fn loss(net: &EncoderNet, images: &Tensor, mode: Mode) -> Tensor {
-        let output = net.project(&net.features(images, mode).unwrap()).unwrap();
+        let output = net.project(&net.features(images, mode).unwrap(), mode).unwrap();
         let weights = wave(output.dims(), 1.1, 0.4, 1.0).to_dtype(output.dtype()).unwrap();
         (output * weights).unwrap().sum_all().unwrap()
     }

@@ -1,12 +1,14 @@
-//! What sits on top of the features: projections for contrast, heads for clusters.
+//! What sits on top of the features: projections and predictions for pretext tasks, linear layers for clusters.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::error::Result;
 use super::init::Init;
-use super::params::Builder;
+use super::norm::{BatchNorm, Mode};
+use super::params::{Builder, Params};
 use crate::artifact::encoder::{Projection, ProjectionKind};
-use crate::kernel::{l2_normalize, relu};
+use crate::base::seed::Seed;
+use crate::kernel::{After, linear, relu};
 
 /// Weights times input plus bias.
 #[derive(Clone, Debug)]
@@ -28,38 +30,149 @@ impl Linear {
         })
     }
 
+    /// Several layers of equal shape as one: what each makes of `x`, side by side.
+    ///
+    /// # Shapes
+    /// `x`: `[B, inputs]`. Returns `[B, layers · outputs]`.
+    pub(super) fn side_by_side(layers: &[&Self], x: &Tensor) -> Result<Tensor> {
+        if let [one] = layers {
+            return one.forward(x);
+        }
+        let weights: Vec<&Tensor> = layers.iter().map(|layer| &layer.weight).collect();
+        let biases: Vec<&Tensor> = layers.iter().map(|layer| &layer.bias).collect();
+        Ok(linear(x, &Tensor::cat(&weights, 0)?, &Tensor::cat(&biases, 0)?)?)
+    }
+
     /// # Shapes
     /// `x`: `[B, inputs]`. Returns `[B, outputs]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.matmul(&self.weight.t()?)?.broadcast_add(&self.bias)?)
+        Ok(linear(x, &self.weight, &self.bias)?)
     }
 }
 
-/// A projection head: one linear layer, or two with a ReLU between.
+/// Two linear layers, between them a ReLU, before it perhaps batch norm.
 #[derive(Clone, Debug)]
-pub(super) struct ProjectionHead {
-    layers: Vec<Linear>,
+pub(super) struct Mlp {
+    first: Linear,
+    norm: Option<BatchNorm>,
+    second: Linear,
+}
+
+impl Mlp {
+    /// Numbers, not words, for names: in the files people have, batch norm and ReLU count as layers.
+    fn build(b: &mut Builder, [inputs, hidden, outputs]: [usize; 3], norm: bool) -> Result<Self> {
+        Ok(Self {
+            first: Linear::build(b, "0", inputs, hidden)?,
+            norm: norm.then(|| BatchNorm::build(b, "1", hidden)).transpose()?,
+            second: Linear::build(b, if norm { "3" } else { "2" }, hidden, outputs)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let hidden = self.first.forward(x)?;
+        let hidden = match &self.norm {
+            None => relu(&hidden)?,
+            Some(norm) => {
+                let (rows, columns) = hidden.dims2()?;
+                let map = hidden.reshape((rows, columns, 1, 1))?;
+                norm.forward(&map, mode, After::Relu)?.reshape((rows, columns))?
+            }
+        };
+        self.second.forward(&hidden)
+    }
+}
+
+/// A projection head, by [`ProjectionKind`].
+#[derive(Clone, Debug)]
+pub(super) enum ProjectionHead {
+    Linear(Linear),
+    Mlp(Mlp),
 }
 
 impl ProjectionHead {
     pub(super) fn build(b: &mut Builder, features: usize, projection: &Projection) -> Result<Self> {
-        // Numbers, not words: in the files people have, the ReLU counts as layer 1.
-        let layers = match projection.kind {
-            ProjectionKind::Mlp => {
-                vec![Linear::build(b, "0", features, features)?, Linear::build(b, "2", features, projection.dim)?]
-            }
-            ProjectionKind::Linear => vec![Linear::build_here(b, features, projection.dim)?],
-        };
-        Ok(Self { layers })
+        let shape = [features, features, projection.dim];
+        Ok(match projection.kind {
+            ProjectionKind::Linear => Self::Linear(Linear::build_here(b, features, projection.dim)?),
+            ProjectionKind::Mlp => Self::Mlp(Mlp::build(b, shape, false)?),
+            ProjectionKind::MlpNorm => Self::Mlp(Mlp::build(b, shape, true)?),
+        })
     }
 
     /// # Shapes
-    /// `features`: `[B, D]`. Returns `[B, P]`, rows of unit length.
-    pub(super) fn forward(&self, features: &Tensor) -> Result<Tensor> {
-        let mut y = features.clone();
-        for (i, layer) in self.layers.iter().enumerate() {
-            y = layer.forward(&if i > 0 { relu(&y)? } else { y })?;
+    /// `features`: `[B, D]`. Returns `[B, P]`, rows of any length.
+    pub(super) fn forward(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
+        match self {
+            Self::Linear(layer) => layer.forward(features),
+            Self::Mlp(layers) => layers.forward(features, mode),
         }
-        Ok(l2_normalize(&y)?)
+    }
+}
+
+/// Guesses one projection from another: linear, batch norm, ReLU, linear. Part of training alone; no artifact holds it.
+///
+/// # Paper
+/// Grill et al. 2020, "Bootstrap your own latent", section 3.3.
+#[derive(Clone, Debug)]
+pub struct PredictionHead {
+    layers: Mlp,
+    params: Params,
+}
+
+impl PredictionHead {
+    /// A new one from `dim` to `dim` numbers; its tensors are called `predictor.…`.
+    ///
+    /// # Errors
+    /// If the device has no room.
+    pub fn init(dim: usize, hidden: usize, seed: Seed, device: &Device) -> Result<Self> {
+        let mut builder = Builder::fresh(seed, device);
+        let layers = builder.within("predictor", |b| Mlp::build(b, [dim, hidden, dim], true))?;
+        Ok(Self { layers, params: builder.finish()? })
+    }
+
+    /// Its numbers.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The guess.
+    ///
+    /// # Shapes
+    /// `projection`: `[B, P]`. Returns `[B, P]`, rows of any length.
+    ///
+    /// # Errors
+    /// A single row in [`Mode::Train`].
+    pub fn forward(&self, projection: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.layers.forward(projection, mode)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Var;
+    use serde_json::Value;
+
+    use super::super::params::values;
+    use super::*;
+    use crate::model::testing::{assert_near, fill, numbers, wave};
+
+    #[test]
+    fn a_head_with_batch_norm_computes_and_learns_as_in_pytorch() {
+        let golden: Value = serde_json::from_str(include_str!("../../tests/golden/pretext/byol.json")).unwrap();
+        let head = PredictionHead::init(3, 4, Seed::new(0), &Device::Cpu).unwrap();
+        let names: Vec<&str> = head.params().iter().map(|(name, ..)| name).collect();
+        assert_eq!(names.iter().filter(|name| name.starts_with("predictor.1.")).count(), 4, "{names:?}");
+        fill(head.params());
+        let x = Var::from_tensor(&wave(&[5, 3], 0.9, 0.2, 1.5)).unwrap();
+        let y = head.forward(x.as_tensor(), Mode::Train).unwrap();
+        assert_near("output", &values(&y).unwrap(), &numbers(&golden["head"]["output"]), 2e-6);
+        let grads = (&y * wave(&[5, 3], 1.1, 0.4, 1.0)).unwrap().sum_all().unwrap().backward().unwrap();
+        assert_near("input", &values(grads.get(x.as_tensor()).unwrap()).unwrap(), &numbers(&golden["head"]["gradient"]), 5e-6);
+        for (name, var) in head.params().parameters() {
+            let wanted = numbers(&golden["head"]["parameters"][name.trim_start_matches("predictor.")]);
+            assert_near(name, &values(grads.get(var.as_tensor()).unwrap()).unwrap(), &wanted, 5e-6);
+        }
+        let y = head.forward(x.as_tensor(), Mode::Eval).unwrap();
+        assert_near("eval", &values(&y).unwrap(), &numbers(&golden["head"]["eval"]), 2e-6);
     }
 }

@@ -21,5 +21,6 @@ pub(crate) mod testing;
 pub use classifier::{ClassifierNet, HeadChoice};
 pub use encoder::{EncoderNet, architecture};
 pub use error::{Mismatch, ModelError, Result};
+pub use head::PredictionHead;
 pub use norm::Mode;
 pub use params::{Params, Role};

@@ -16,7 +16,7 @@ pub struct NetworkSettings {
     pub stem: Stem,
     /// Channels of the first stage; 64 in the papers.
     pub width: usize,
-    /// Projection head between features and loss: `mlp` or `linear`.
+    /// Projection head between features and loss: `mlp`, `mlp_norm` (batch norm before its ReLU, as BYOL has it) or `linear`.
     pub projection: ProjectionKind,
     /// Outputs of the projection head, P; 128 in SimCLR and SCAN.
     pub projection_dim: usize,

@@ -502,6 +502,10 @@ impl Faults {
             }
             group = group.element(snippet);
         }
+        // Without a line to point at, the label has no place but here.
+        if let (None, Some(label)) = (finding.place, finding.fault.label()) {
+            group = group.element(Level::NOTE.message(label));
+        }
         if let Some(hint) = finding.fault.hint() {
             group = group.element(Level::HELP.message(hint));
         }

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use candle_core::Device;
+use serde_json::{Value, json};
 
 use super::error::{RunError, chain};
 use super::event::{Event, Tell};
@@ -22,6 +23,7 @@ use crate::dataset::Places;
 use crate::stage::{AnyDraft, AnyStage, Context, StageError, Stop};
 use crate::store::Store;
 use crate::store::blob::NewFile;
+use crate::store::key::Manifest;
 use crate::store::lock::{self, Holder};
 use crate::store::memo::Stamp;
 use crate::store::record::{Facts, Lookup, Record};
@@ -312,6 +314,7 @@ impl Engine<'_> {
             &self.tell,
         )
         .with_raw(raw)
+        .with_origin(origin(&inputs.manifest, node))
         .with_checkpoint_every(self.options.checkpoint_every);
         let drafts = stage.run(&node.settings, &inputs.offers, &cx)?;
 
@@ -349,6 +352,20 @@ impl Engine<'_> {
         let reads = |node: &&Node| graph::inputs(node).any(|above| above == index);
         self.outlook.spec.nodes.iter().find(reads).map_or_else(String::new, |node| node.name.clone())
     }
+}
+
+/// What a table says of where it comes from. Names of stages and files are in no key, so they are not in here either.
+fn origin(manifest: &Manifest, node: &Node) -> BTreeMap<String, Value> {
+    let inputs: BTreeMap<&String, Value> = manifest.inputs.iter().map(|(port, input)| (port, json!(input))).collect();
+    let mut origin = BTreeMap::from([
+        ("stage".to_owned(), json!(manifest.kind)),
+        ("key".to_owned(), json!(manifest.key().hex())),
+        ("inputs".to_owned(), json!(inputs)),
+    ]);
+    if manifest.seed.is_some() {
+        origin.insert("seed".to_owned(), json!(node.seed));
+    }
+    origin
 }
 
 /// True if there will be no result.

@@ -710,15 +710,17 @@ impl<'a> Survey<'a, '_> {
                 self.bind(nodes, &names, index, port, item, &mut bindings);
             }
             let ports = nodes[index].stage.map_or(&[][..], StageInfo::ports);
-            for port in ports.iter().filter(|port| port.arity == Arity::One) {
-                if !wires.iter().any(|(given, _)| given.name == port.name) {
+            for port in ports.iter().filter(|port| port.arity != Arity::Optional) {
+                let given = wires.iter().find(|(given, _)| given.name == port.name);
+                let empty = given.filter(|(_, item)| matches!(&item.value, Value::List(items) if items.is_empty()));
+                if given.is_none() || empty.is_some() {
                     let fault = SpecFault::MissingPort {
                         owner: nodes[index].owner.clone(),
                         port: port.name.to_owned(),
                         artifact: port.artifact.to_owned(),
                         fits: fits(nodes, index, None, port.artifact),
                     };
-                    self.report(Finding::at(nodes[index].place, fault));
+                    self.report(Finding::at(empty.map_or(nodes[index].place, |(_, item)| item.place), fault));
                 }
             }
             nodes[index].bindings = bindings;
@@ -1194,10 +1196,14 @@ mod tests {
         let text = "[data.a]\ndataset='x'\n[stage.s]\nkind='simclr'\nimages='data.a.images'\n";
         let spec = spec(text, &Request::default());
         assert_eq!(spec.reference(&spec.node("s").unwrap().ports["images"][0]), "data.a");
-        let any = format!(
-            "{SAMPLE}\n[stage.a]\nkind='compare'\n[stage.b]\nkind='compare'\nscores=[]\n[stage.c]\nkind='compare'\nscores='scores'\n"
-        );
-        assert_eq!(short(&any, &Request::default()), [""; 0], "a port for many takes none, none in a list, and one");
+        let one_alone = format!("{SAMPLE}\n[stage.a]\nkind='compare'\nscores='scores'\n");
+        assert_eq!(short(&one_alone, &Request::default()), [""; 0], "a port for many takes one");
+        let none = format!("{SAMPLE}\n[stage.a]\nkind='compare'\n[stage.b]\nkind='compare'\nscores=[]\n");
+        let lines = SAMPLE.matches('\n').count();
+        let found: Vec<String> = short(&none, &Request::default());
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with(&format!("p.toml:{}:", lines + 2)), "{found:?}");
+        assert!(found[1].starts_with(&format!("p.toml:{}:8 ", lines + 6)), "an empty list is pointed at: {found:?}");
         let many = format!("{SAMPLE}\n[stage.all]\nkind='compare'\nscores=['scores','scores.scores']\n");
         assert_eq!(
             one(&many),

@@ -8,9 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use candle_core::Device;
+use serde_json::Value;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
 
 use super::error::StageError;
+use crate::artifact::origin;
 use crate::base::clock::Stopwatch;
 use crate::base::fs;
 use crate::base::seed::Seed;
@@ -88,6 +90,7 @@ pub struct Context<'a> {
     work: PathBuf,
     out: PathBuf,
     raw: BTreeMap<String, Digest>,
+    origin: BTreeMap<String, Value>,
     sink: &'a dyn Sink,
 }
 
@@ -110,14 +113,21 @@ impl<'a> Context<'a> {
         out: PathBuf,
         sink: &'a dyn Sink,
     ) -> Self {
-        let (checkpoint_every, raw) = (Duration::from_mins(1), BTreeMap::new());
-        Self { stage, device, seed, places, stop, checkpoint_every, work, out, raw, sink }
+        let (checkpoint_every, raw, origin) = (Duration::from_mins(1), BTreeMap::new(), BTreeMap::new());
+        Self { stage, device, seed, places, stop, checkpoint_every, work, out, raw, origin, sink }
     }
 
     /// Lends the digests of the raw files, by name, which the engine knows already.
     #[must_use]
     pub fn with_raw(mut self, raw: BTreeMap<String, Digest>) -> Self {
         self.raw = raw;
+        self
+    }
+
+    /// Says what the tables of this stage shall say of where they come from.
+    #[must_use]
+    pub fn with_origin(mut self, origin: BTreeMap<String, Value>) -> Self {
+        self.origin = origin;
         self
     }
 
@@ -145,6 +155,9 @@ impl<'a> Context<'a> {
     pub fn out(&self, output: &str) -> Result<PathBuf, StageError> {
         let folder = self.out.join(output);
         fs::create_folders(&folder)?;
+        if !self.origin.is_empty() {
+            origin::leave(&folder, &self.origin)?;
+        }
         Ok(folder)
     }
 

@@ -91,6 +91,8 @@ pub struct Order {
     batches: Batches,
     seed: Seed,
     rows: Vec<Vec<usize>>,
+    /// Whether the last batch, of one image, joins the one before.
+    joined: bool,
 }
 
 impl Order {
@@ -99,17 +101,34 @@ impl Order {
     /// # Errors
     /// No images, a batch of 0, a batch larger than the set.
     pub fn new(images: usize, batch: usize, seed: Seed) -> Result<Self, StageError> {
-        Ok(Self { batches: Batches::new(images, batch, Last::Drop)?, seed: seed.branch("order"), rows: Vec::new() })
+        let batches = Batches::new(images, batch, Last::Drop)?;
+        Ok(Self { batches, seed: seed.branch("order"), rows: Vec::new(), joined: false })
+    }
+
+    /// Cuts `images` images into batches so that each comes once per epoch: the last batch may be smaller. It is at least two
+    /// images, for batch statistics: one that is left over joins the batch before.
+    ///
+    /// # Errors
+    /// As [`Order::new`].
+    pub fn whole(images: usize, batch: usize, seed: Seed) -> Result<Self, StageError> {
+        let order = Self::new(images, batch, seed)?;
+        let joined = batch > 1 && images > batch && images % batch == 1;
+        Ok(Self { batches: Batches::new(images, batch, Last::Keep)?, joined, ..order })
     }
 
     /// Shuffles for an epoch.
     pub fn begin(&mut self, epoch: u64) {
         self.rows = self.batches.shuffled(self.seed, epoch as usize);
+        if self.joined
+            && let (Some(last), Some(before)) = (self.rows.pop(), self.rows.last_mut())
+        {
+            before.extend(last);
+        }
     }
 
     /// Steps in an epoch.
     pub fn steps(&self) -> u64 {
-        self.batches.len() as u64
+        (self.batches.len() - usize::from(self.joined)) as u64
     }
 
     /// The rows of a step.
@@ -132,6 +151,20 @@ mod tests {
         params.push("w", Role::Parameter, var.clone()).unwrap();
         let settings = OptimizerSettings::sgd(0.5, 0.9, 0.0);
         (Learner::new(&params, &params, &settings, &ScheduleSettings::cosine(0.1), 10).unwrap(), var)
+    }
+
+    #[test]
+    fn a_whole_order_visits_every_image_and_leaves_none_alone() {
+        for (images, batch, lengths) in [(10, 4, vec![4, 4, 2]), (9, 4, vec![4, 5]), (8, 4, vec![4, 4]), (4, 4, vec![4])] {
+            let mut order = Order::whole(images, batch, Seed::new(1)).unwrap();
+            order.begin(0);
+            let rows: Vec<Vec<usize>> = (0..order.steps()).map(|step| order.rows(step).to_vec()).collect();
+            assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
+            let mut all = rows.concat();
+            all.sort_unstable();
+            assert_eq!(all, (0..images).collect::<Vec<_>>());
+        }
+        assert!(Order::whole(3, 4, Seed::new(1)).is_err(), "a batch larger than the set");
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub enum Arity {
     One,
     /// One or none.
     Optional,
-    /// A list, possibly empty.
+    /// One or more.
     Many,
 }
 

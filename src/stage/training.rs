@@ -112,7 +112,23 @@ impl Snapshot {
     }
 
     fn of(checkpoint: Checkpoint<(Vec<String>, BTreeMap<String, Value>)>) -> Self {
-        let tensors = checkpoint.state.0.iter().map(|name| (name.clone(), checkpoint.section(name))).collect();
+        let names = &checkpoint.state.0;
+        let group = |name: &String| {
+            let mut group = checkpoint.section(name);
+            // Below the group `net` also lies what belongs to the group `net/optimizer`.
+            for inner in names.iter().filter_map(|other| other.strip_prefix(name.as_str())?.strip_prefix('/')) {
+                let of_inner: Vec<String> = group
+                    .names()
+                    .filter(|tensor| tensor.strip_prefix(inner).is_some_and(|rest| rest.starts_with('/')))
+                    .map(str::to_owned)
+                    .collect();
+                for tensor in of_inner {
+                    group.remove(&tensor);
+                }
+            }
+            group
+        };
+        let tensors = names.iter().map(|name| (name.clone(), group(name))).collect();
         Self { tensors, values: checkpoint.state.1 }
     }
 }
@@ -195,4 +211,31 @@ pub fn train(trainee: &mut dyn Trainee, cx: &Context<'_>) -> Result<Vec<Point>, 
         }
     }
     Ok(at.curve.into_iter().map(|(step, name, value)| Point { step: step as u32, name, value }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_comes_back_without_what_lies_in_a_group_below_it() {
+        let group = |names: &[&str]| {
+            let mut tensors = Tensors::default();
+            for (at, name) in names.iter().enumerate() {
+                tensors.insert(*name, vec![1], vec![at as f32]);
+            }
+            tensors
+        };
+        let mut snapshot = Snapshot::default();
+        for (name, tensors) in
+            [("net", &["weight", "bias"][..]), ("net/optimizer", &["steps", "velocity/weight"]), ("network", &["weight"])]
+        {
+            snapshot.put(name, group(tensors));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(dir.path()).unwrap();
+        snapshot.save(&checkpoints, 7).unwrap();
+        let again = Snapshot::of(checkpoints.load().unwrap().checkpoint.unwrap());
+        assert_eq!(again.tensors, snapshot.tensors);
+    }
 }

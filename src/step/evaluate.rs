@@ -58,12 +58,6 @@ impl Stage for Evaluate {
     type Out = Out;
 
     fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        if input.classifiers.is_empty() {
-            return Err(StageError::Mismatch {
-                what: "there is no classifier to measure".into(),
-                hint: "name at least one: `classifiers = [\"cluster\"]`".into(),
-            });
-        }
         let images = ImageSet::open(&input.images)?;
         let labels = LabelTable::load(&input.labels)?;
         let truth = truth_of(images.ids(), &labels)?;

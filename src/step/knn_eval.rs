@@ -19,7 +19,7 @@ const PIECE: usize = 8192;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Neighbors that vote; SCAN's code has 100 of them weighed at CIFAR's size.
+    /// Neighbors that vote; SCAN's code has 100 of them weighed at CIFAR's size, AND's 200.
     pub k: usize,
     /// A vote weighs e^(similarity / temperature); SCAN's code: that of the loss. None: every vote weighs the same.
     pub temperature: Option<f64>,
@@ -139,4 +139,40 @@ fn unit(mut table: FeatureTable) -> FeatureTable {
         let _ = cosine::normalize_rows(&mut table.values, table.dim);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `tests/golden/and/make.py` has of the votes.
+    #[derive(Deserialize)]
+    struct Golden {
+        labels: Vec<i32>,
+        votes: Vec<i32>,
+    }
+
+    /// `wave` there.
+    fn wave(rows: usize, phase: f64) -> Vec<f32> {
+        let mut all: Vec<f32> = (0..rows)
+            .flat_map(|i| (0..6).map(move |d| 0.7 * i as f64 + 1.3 * d as f64 + 0.21 * (i * d) as f64))
+            .map(|angle| (phase + angle).sin() as f32)
+            .collect();
+        assert!(cosine::normalize_rows(&mut all, 6).is_empty());
+        all
+    }
+
+    #[test]
+    fn two_hundred_weighted_votes_are_those_of_torch() {
+        // methods/and.md section 7.1: K = 200, σ = 0.1.
+        let golden: Golden = serde_json::from_str(include_str!("../../tests/golden/and/loss.json")).unwrap();
+        let config = Config { k: 200, temperature: Some(0.1) };
+        assert!(config.check().is_empty());
+        let (bank, queries) = (wave(240, 0.9), wave(30, 2.2));
+        let mut search = Search::new(&queries, 6, config.k).unwrap();
+        search.feed(&bank, 0).unwrap();
+        let found = search.finish().unwrap();
+        let said = knn::weighted_vote(&found.index, &found.similarity, config.k, config.k, &golden.labels, 5, 0.1);
+        assert_eq!(said, golden.votes);
+    }
 }

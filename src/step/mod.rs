@@ -1,9 +1,10 @@
 //! # step: which stages need no paper?
 //!
-//! Reading raw data, embedding, mining neighbors, k-means, predicting, evaluating: one file each, and one line here.
+//! Reading raw data, embedding, mining neighbors, k-means and the number of its clusters, predicting, evaluating: one file each, and one line here.
 //!
 //! Not here: stages with a paper (`method`).
 
+pub mod auto_k;
 pub mod embed;
 pub mod evaluate;
 pub mod ingest;
@@ -12,6 +13,7 @@ pub mod knn_eval;
 pub mod neighbors;
 pub mod pixels;
 pub mod predict;
+pub mod sweep_k;
 
 use crate::stage::{AnyStage, Erased};
 
@@ -22,6 +24,8 @@ pub const STEPS: &[&dyn AnyStage] = &[
     &Erased::<embed::Embed>::new(),
     &Erased::<neighbors::Mine>::new(),
     &Erased::<kmeans::KMeans>::new(),
+    &Erased::<auto_k::AutoK>::new(),
+    &Erased::<sweep_k::SweepK>::new(),
     &Erased::<predict::Predict>::new(),
     &Erased::<evaluate::Evaluate>::new(),
     &Erased::<knn_eval::KnnEval>::new(),

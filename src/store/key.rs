@@ -8,7 +8,7 @@
 //! collide; and without the tags the number 1 would collide with the text "1". Numbers are compared by value: `1` and `1.0`,
 //! `0.0` and `-0.0` are the same setting.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -288,16 +288,19 @@ impl Store {
         read_manifest(&path, key).map(Some)
     }
 
-    /// The stored manifest that differs least from this one, of the same kind, and how: the newest first among equals, and
-    /// only among the newest 256, so that a store with thousands of results answers as quickly as a small one. Damaged
-    /// manifests are passed over.
+    /// The stored manifest that differs least from this one, of the same kind and none of `except`, and how: the newest first
+    /// among equals, and only among the newest 256, so that a store with thousands of results answers as quickly as a small
+    /// one. Damaged manifests are passed over.
     ///
     /// # Errors
     /// If the folder cannot be listed.
-    pub fn nearest_manifest(&self, candidate: &Manifest) -> Result<Option<Nearest>> {
+    fn nearest_manifest(&self, candidate: &Manifest, except: &BTreeSet<Key>) -> Result<Option<Nearest>> {
         let mut known = Vec::new();
         for (file, path) in entries(&self.manifests_of(&candidate.kind)?)? {
             let Some(Ok(key)) = file.strip_suffix(".json").map(str::parse::<Key>) else { continue };
+            if except.contains(&key) {
+                continue;
+            }
             let Some(written) = fs::metadata(&path)?.and_then(|found| found.modified().ok()) else { continue };
             known.push((std::cmp::Reverse(written), key, path));
         }
@@ -314,7 +317,8 @@ impl Store {
     }
 
     /// The stored result to compare with when somebody asks why a stage runs: what `<pipeline>/<stage>` shows now, else the
-    /// nearest of its kind. No differences: the result was there once, and its record or a blob has gone.
+    /// nearest of its kind that is not shown for another stage of the pipeline (k-means on pixels says nothing about k-means on
+    /// features). No differences: the result was there once, and its record or a blob has gone.
     ///
     /// # Errors
     /// If a folder cannot be listed.
@@ -324,7 +328,10 @@ impl Store {
                 let differences = differences(&shown.manifest, candidate);
                 Ok(Some(Nearest { key: shown.key, manifest: shown.manifest, differences }))
             }
-            _ => self.nearest_manifest(candidate),
+            _ => {
+                let siblings = self.shown_of(pipeline)?.into_iter().filter(|other| other.stage != stage);
+                self.nearest_manifest(candidate, &siblings.map(|other| other.key).collect())
+            }
         }
     }
 
@@ -401,7 +408,7 @@ mod tests {
     #[test]
     fn types_do_not_collide() {
         let values = [json!(1), json!("1"), json!("n1"), json!("s1"), json!([1]), json!({"1": 1}), json!(true), json!(null)];
-        let keys: std::collections::BTreeSet<Key> = values.iter().map(|value| key(json!({"x": value}))).collect();
+        let keys: BTreeSet<Key> = values.iter().map(|value| key(json!({"x": value}))).collect();
         assert_eq!(keys.len(), values.len());
         assert_ne!(key(json!({"a": "b\",\"fc\":\"sd"})), key(json!({"a": "b", "c": "d"})));
         assert_ne!(
@@ -426,7 +433,7 @@ mod tests {
     #[test]
     fn every_field_counts() {
         let base = manifest(json!({"epochs": 3}));
-        let mut keys = std::collections::BTreeSet::from([base.key()]);
+        let mut keys = BTreeSet::from([base.key()]);
         let mut others = vec![
             manifest(json!({"epochs": 4})),
             manifest(json!({})),

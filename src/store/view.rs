@@ -122,10 +122,18 @@ impl Store {
         let mut all = Vec::new();
         for (pipeline, folder) in entries(self.artifacts())? {
             if pipeline != FOLDER {
-                all.extend(entries(&folder)?.into_iter().filter_map(|(_, view)| read_card(&view)));
+                all.extend(shown_in(&folder)?);
             }
         }
         Ok(all)
+    }
+
+    /// What the views of one pipeline show, sorted by stage.
+    ///
+    /// # Errors
+    /// If its name is not a safe file name, or its folder cannot be listed.
+    pub fn shown_of(&self, pipeline: &str) -> Result<Vec<Shown>> {
+        shown_in(&self.artifacts().join(name("a pipeline", pipeline)?))
     }
 
     /// Shows a result as the latest of a stage. A view that is right already is only looked at (one small file read, each
@@ -331,6 +339,10 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
     {
         a.len() == b.len()
     }
+}
+
+fn shown_in(folder: &Path) -> Result<Vec<Shown>> {
+    Ok(entries(folder)?.into_iter().filter_map(|(_, view)| read_card(&view)).collect())
 }
 
 fn read_card(view: &Path) -> Option<Shown> {

@@ -19,7 +19,9 @@ use crate::store::digest::Digest;
 /// How many checkpoints are kept.
 const KEPT: usize = 2;
 /// The format of `state.json`.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// Between a section and a tensor. Stands in no name of a section, so that `net` does not take what is `net/optimizer`'s.
+const SEPARATOR: char = ':';
 /// A state is small; a file larger than this is something else.
 const LARGEST_STATE: u64 = 1 << 28;
 
@@ -96,7 +98,7 @@ impl Checkpoints {
         let mut all = Tensors::default();
         for (section, tensors) in sections {
             for (name, Weights { shape, values }) in tensors.iter() {
-                all.insert(format!("{section}/{name}"), shape.clone(), values.clone());
+                all.insert(format!("{section}{SEPARATOR}{name}"), shape.clone(), values.clone());
             }
         }
         let path = folder.join(TENSORS);
@@ -167,7 +169,7 @@ impl<S> Checkpoint<S> {
     pub fn section(&self, section: &str) -> Tensors {
         let mut found = Tensors::default();
         for (name, Weights { shape, values }) in self.sections.iter() {
-            if let Some(name) = name.strip_prefix(section).and_then(|rest| rest.strip_prefix('/')) {
+            if let Some(name) = name.strip_prefix(section).and_then(|rest| rest.strip_prefix(SEPARATOR)) {
                 found.insert(name, shape.clone(), values.clone());
             }
         }
@@ -262,7 +264,11 @@ mod tests {
         assert_eq!(checkpoint.section("model"), weights(3.0));
         assert_eq!(checkpoint.section("optimizer"), weights(-1.0));
         assert!(checkpoint.section("mod").is_empty());
-        assert_eq!(checkpoints.all().unwrap().iter().map(|(n, _)| *n).collect::<Vec<_>>(), [3, 2]);
+        checkpoints.save(4, &place(4), &[("model", &weights(1.0)), ("model/optimizer", &weights(2.0))]).unwrap();
+        let checkpoint = checkpoints.load::<Place>().unwrap().checkpoint.unwrap();
+        assert_eq!(checkpoint.section("model"), weights(1.0), "a section is not part of one whose name it begins with");
+        assert_eq!(checkpoint.section("model/optimizer"), weights(2.0));
+        assert_eq!(checkpoints.all().unwrap().iter().map(|(n, _)| *n).collect::<Vec<_>>(), [4, 3]);
     }
 
     #[test]

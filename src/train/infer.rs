@@ -62,7 +62,7 @@ pub fn features<E: From<TrainError>>(
         let features = net.features(images, Mode::Eval)?;
         Ok(match layer {
             Layer::Backbone => features,
-            Layer::Projection => net.project(&features)?,
+            Layer::Projection => net.project(&features, Mode::Eval)?,
         })
     };
     collect(feed, network, tick)

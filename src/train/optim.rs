@@ -404,8 +404,9 @@ mod tests {
             let shape = architecture(Backbone::ResnetTiny, Stem::Cifar, 4, 1, 8, projection).unwrap();
             let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap();
             fill(net.params());
-            let output =
-                |step: f64, mode| net.project(&net.features(&wave(&[4, 1, 8, 8], step, 0.0, 1.0), mode).unwrap()).unwrap();
+            let output = |step: f64, mode| {
+                net.project(&net.features(&wave(&[4, 1, 8, 8], step, 0.0, 1.0), mode).unwrap(), mode).unwrap()
+            };
             let mut optimizer = settings.over(net.params()).unwrap();
             let losses: Vec<f32> = (0..6)
                 .map(|s| {

@@ -80,6 +80,21 @@ epochs = 2
 batch = 16
 network = { backbone = "resnet_tiny", width = 8 }
 
+[stage.moco]
+kind = "moco"
+images = "data.train"
+epochs = 2
+batch = 16
+queue = 32
+network = { backbone = "resnet_tiny", width = 8 }
+
+[stage.byol]
+kind = "byol"
+images = "data.train"
+epochs = 2
+batch = 16
+network = { backbone = "resnet_tiny", width = 8 }
+
 [stage.features]
 kind = "embed"
 images = "data.train"
@@ -118,6 +133,16 @@ batch = 16
 confidence_threshold = 0.34
 optimizer = { lr = 0.05 }
 
+[stage.nnm]
+kind = "nnm"
+images = "data.train"
+encoder = "pretext"
+neighbors = "neighbors"
+clusters = 3
+heads = 2
+epochs = 3
+batch = 16
+
 [stage.pixels]
 kind = "pixels"
 images = "data.train"
@@ -150,24 +175,66 @@ bank = "features"
 bank_labels = "data.train.labels"
 queries = "test_features"
 query_labels = "data.test.labels"
+
+[stage.instances]
+kind = "and"
+images = "data.train"
+epochs = 3
+rounds = 2
+batch = 16
+network = { backbone = "resnet_tiny", width = 8 }
+
+[stage.estimate]
+kind = "auto_k"
+features = "instances.bank"
+max = 6
+restarts = 2
+
+[stage.sweep]
+kind = "sweep_k"
+features = "instances.bank"
+max = 4
+seeds = 2
+restarts = 2
+sample = 40
+
+[stage.instance_features]
+kind = "embed"
+images = "data.train"
+encoder = "instances"
+
+[stage.instance_knn]
+kind = "knn_eval"
+bank = "instances.bank"
+bank_labels = "data.train.labels"
+queries = "instance_features"
+query_labels = "data.train.labels"
 "#;
 
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 14] = [
+pub(crate) const WHOLE_NODES: [&str; 22] = [
     "data.train",
     "data.test",
     "pretext",
+    "moco",
+    "byol",
     "features",
     "neighbors",
     "cluster",
     "selflabel",
     "ruc",
+    "nnm",
     "pixels",
     "kmeans",
     "assignments",
     "scores",
     "test_features",
     "knn",
+    "instances",
+    "estimate",
+    "sweep",
+    "instance_features",
+    "instance_knn",
 ];
 
 /// A folder of one's own; gone when dropped.
@@ -451,6 +518,10 @@ pub(crate) fn tiny_stage(name: &str, card: &Value, epochs: u32) -> String {
         ("heads", "2"),
         // Just above chance, so that what there is to learn from does not change on the way.
         ("confidence_threshold", "0.34"),
+        // MoCo on 72 steps: a queue that is soon full of real keys, and a key encoder that follows within them.
+        ("queue", "16"),
+        ("key_momentum", "0.95"),
+        ("norm_groups", "2"),
         ("network", "{ backbone = \"resnet_tiny\", width = 8 }"),
     ];
     for (setting, value) in small {

@@ -28,6 +28,14 @@ fn a_second_run_starts_no_stage_and_is_quick() {
     bench.assert_sound("after the second run");
 }
 
+#[test]
+fn a_first_run_says_of_every_stage_that_it_never_ran() {
+    let bench = Bench::with(WHOLE);
+    let first = bench.run(&[]).done();
+    let why: Vec<&str> = first.json["stages"].as_array().unwrap().iter().filter_map(|stage| stage["why"].as_str()).collect();
+    assert_eq!(why, vec!["never ran"; WHOLE_NODES.len()], "siblings of the same kind are no explanation");
+}
+
 /// [`CHEAP`] on files: a small part of the committed digits, beside the pipeline.
 fn on_files() -> Bench {
     let source = "dataset = \"digits\"\nlimit = 40\n";
@@ -148,6 +156,7 @@ fn changing_one_setting_runs_exactly_its_cone() {
         "cluster",
         "selflabel",
         "ruc",
+        "nnm",
         "kmeans",
         "assignments",
         "scores",
@@ -159,7 +168,7 @@ fn changing_one_setting_runs_exactly_its_cone() {
         ("stage.selflabel.epochs=1", &["selflabel", "assignments", "scores"]),
         ("stage.ruc.epochs=1", &["ruc", "scores"]),
         ("stage.cluster.optimizer.lr=0.001", &["cluster", "selflabel", "ruc", "assignments", "scores"]),
-        ("stage.neighbors.k=4", &["neighbors", "cluster", "selflabel", "ruc", "assignments", "scores"]),
+        ("stage.neighbors.k=4", &["neighbors", "cluster", "selflabel", "ruc", "nnm", "assignments", "scores"]),
         ("stage.kmeans.clusters=4", &["kmeans", "scores"]),
         ("stage.pretext.temperature=0.5", &below_pretext),
         ("data.test.seed=7", &["data.test", "scores", "test_features", "knn"]),

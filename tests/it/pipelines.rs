@@ -45,6 +45,28 @@ fn every_pipeline_is_named_like_its_file_and_begins_with_a_comment() {
 }
 
 #[test]
+fn every_pipeline_of_a_paper_runs_end_to_end_on_drawn_images() {
+    let bench = Bench::new();
+    let mut ran = 0;
+    for path in all() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        if !text.contains("[profile.smoke.data.train]\ndataset = \"synthetic\"") {
+            continue;
+        }
+        let file = path.to_str().unwrap();
+        let args = ["run", file, "--profile", "smoke", "--json"];
+        // One store for all: what two of them share runs once.
+        let said = bench.kinset(&args);
+        assert_eq!(said.exit, 0, "{file}: {}\n{}", said.out, said.err);
+        assert!(!said.json["scores"].as_array().unwrap().is_empty(), "{file} scores nothing");
+        assert_eq!(bench.kinset(&args).done().ran().len(), 0, "{file}");
+        ran += 1;
+    }
+    assert!(ran >= 6, "SCAN on three small data sets and three of ImageNet at least: {ran}");
+    bench.assert_sound("after all smoke runs");
+}
+
+#[test]
 fn the_main_job_runs_end_to_end_in_its_smoke_profile() {
     let bench = Bench::new();
     let (file, data) = (format!("{ROOT}/pipelines/fashion-mini.toml"), format!("{ROOT}/data"));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use kinset::artifact::assignments::AssignmentTable;
 use kinset::artifact::features::FeatureTable;
+use kinset::artifact::k_table::KSweep;
 use kinset::artifact::neighbors::NeighborTable;
 use kinset::artifact::{Artifact, Stored};
 use kinset::pipeline::registry;
@@ -74,7 +75,7 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
     let cheap = Bench::with(CHEAP);
     // The pixels are learned features too, as far as the steps are concerned; and they are the same on every machine.
-    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n";
+    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n";
     cheap.write("p.toml", format!("{CHEAP}{more}"));
     let said = cheap.run(&[]).done();
     let view = |file: &str| cheap.path("artifacts/cheap").join(file);
@@ -110,9 +111,33 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     });
     all.insert("knn_eval", one("knn", score(&said, "knn", "knn")));
 
+    let table = |file: &str| KSweep::load(&stored(&view(file))).unwrap();
+    let estimate = table("estimate/k_table.parquet");
+    all.insert("auto_k", {
+        let mut result = one("chosen", json!(estimate.chosen));
+        result.extend(estimate.votes.iter().map(|(name, k)| (format!("vote of {name}"), json!(k))));
+        result
+    });
+    let sweep = table("sweep/k_table.parquet");
+    all.insert("sweep_k", {
+        let mut result = one("chosen", json!(sweep.chosen));
+        result.extend(one("scores", rounded(sweep.of("score").map(|(_, score)| score).sum())));
+        result
+    });
+
     let whole = Bench::with(WHOLE);
-    whole.run(&["--until", "selflabel,ruc"]).done();
-    for (kind, stage) in [("simclr", "pretext"), ("scan", "cluster"), ("selflabel", "selflabel"), ("ruc", "ruc")] {
+    whole.run(&["--until", "moco,byol,instances,selflabel,ruc,nnm"]).done();
+    let stages = [
+        ("simclr", "pretext"),
+        ("moco", "moco"),
+        ("byol", "byol"),
+        ("and", "instances"),
+        ("scan", "cluster"),
+        ("selflabel", "selflabel"),
+        ("ruc", "ruc"),
+        ("nnm", "nnm"),
+    ];
+    for (kind, stage) in stages {
         all.insert(kind, first_epoch(&whole, stage));
     }
     all.into_iter().map(|(kind, result)| (kind.to_owned(), result)).collect()

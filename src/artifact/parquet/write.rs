@@ -27,6 +27,7 @@ use parquet::schema::types::ColumnPath;
 use super::column::{Column, ColumnKind};
 use crate::artifact::error::{ArtifactError, Result, shown};
 use crate::artifact::meta::Meta;
+use crate::artifact::origin;
 use crate::base::fs::{self, At};
 use crate::store::digest::{Digest, Hasher};
 
@@ -216,6 +217,9 @@ impl TableWriter {
     pub fn finish(mut self) -> Result<Digest> {
         if self.chunk.rows > 0 {
             self.write_chunk()?;
+        }
+        for (field, value) in origin::beside(&self.path)? {
+            self.meta.about.entry(field).or_insert(value);
         }
         let json = |value: &dyn Fn() -> serde_json::Result<String>| {
             value().map_err(|e| ArtifactError::Encode { path: shown(&self.path), detail: e.to_string() })

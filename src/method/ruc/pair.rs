@@ -70,6 +70,8 @@ pub(super) struct Pair<'a> {
 
 /// At most this share of the clusters that were in use at the start is a collapse.
 const COLLAPSE: f64 = 0.5;
+/// Steps of a network before which nothing is called a collapse.
+const PATIENCE: u64 = 100;
 
 /// Branches of the seed, and groups of tensors in a checkpoint.
 const NAMES: [&str; 2] = ["first", "second"];
@@ -101,7 +103,7 @@ impl<'a> Pair<'a> {
         };
         let mut sizes = vec![0_u64; clusters];
         beliefs.label.iter().for_each(|&label| sizes[label as usize] += 1);
-        let order = |name: &str| Order::new(feed.len(), config.batch, seed.branch(name));
+        let order = |name: &str| Order::whole(feed.len(), config.batch, seed.branch(name));
         Ok(Self {
             config,
             networks: [network(NAMES[0])?, network(NAMES[1])?],
@@ -325,9 +327,10 @@ impl Trainee for Pair<'_> {
         let (probabilities, agreement) = self.together()?;
         self.occupancy = Occupancy::new(self.networks[0].net.clusters());
         self.occupancy.observe(&probabilities);
-        // A new head begins with a few clusters; in the second half it has had its time.
+        // A new head begins with a few clusters; in the second half it has had its time, unless that is a handful of steps.
+        let late = 2 * (epoch + 1) > self.config.epochs && (epoch + 1) * self.orders[0].steps() >= PATIENCE;
         let in_use = self.occupancy.entropy().exp();
-        if 2 * (epoch + 1) > self.config.epochs && in_use <= COLLAPSE * self.start {
+        if late && in_use <= COLLAPSE * self.start {
             return Err(StageError::Degenerate {
                 code: "ruc::collapsed",
                 what: format!(
@@ -557,17 +560,20 @@ mod tests {
     #[test]
     fn clusters_that_fall_into_one_are_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let (set, config) = (images(dir.path()), config());
+        let (set, mut config) = (images(dir.path()), config());
+        config.epochs = 40;
         let mut pair = pair(&config, &set, |_| true);
         for network in &pair.networks {
             let bias = network.net.params().get("cluster_head.0.bias").unwrap();
             bias.set(&Tensor::new(&[0_f32, 1e3, 0.0], &Device::Cpu).unwrap()).unwrap();
         }
-        assert!(pair.end(0, &Vec::new()).is_ok(), "too early to tell");
-        let error = pair.end(3, &Vec::new()).unwrap_err();
+        for early in [0, 18, 32] {
+            assert!(pair.end(early, &Vec::new()).is_ok(), "too early to tell");
+        }
+        let error = pair.end(33, &Vec::new()).unwrap_err();
         assert!(error.to_string().contains("1.0 are in use, 3.0 were before; sizes [0, 24, 0]"), "{error}");
         pair.start = 1.9;
-        assert!(pair.end(3, &Vec::new()).is_ok(), "what came in was hardly better");
+        assert!(pair.end(39, &Vec::new()).is_ok(), "what came in was hardly better");
     }
 
     #[test]

@@ -1,0 +1,160 @@
+//! K tables: how clusterings with different numbers of clusters compare, without labels.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::error::{ArtifactError, Result, shown};
+use super::meta::Meta;
+use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
+use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+
+const FILE: &str = "k_table.parquet";
+
+/// What was measured at each number of clusters, in a long Parquet table ready to be plotted: `k`, `seed`, `criterion`, `value`.
+/// Its metadata name the chosen K, the rule that chose it, and what each estimator voted.
+#[derive(Debug)]
+pub enum KTable {}
+
+impl Artifact for KTable {
+    const KIND: &'static str = "k_table";
+    const FILES: &'static [&'static str] = &[FILE];
+    const LABEL_FREE: bool = true;
+}
+
+impl LabelFree for KTable {}
+
+/// A K table in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KSweep {
+    /// In the order they were measured.
+    pub points: Vec<KPoint>,
+    /// The number of clusters that is recommended.
+    pub chosen: usize,
+    /// How it was chosen, in words.
+    pub rule: String,
+    /// What each estimator said, if there are several.
+    pub votes: BTreeMap<String, usize>,
+}
+
+/// One number about one clustering.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KPoint {
+    /// Its number of clusters.
+    pub k: u32,
+    /// Which of the clusterings with that number, from 0.
+    pub seed: u32,
+    /// What was measured: `silhouette`, `balance`, `ari`.
+    pub criterion: String,
+    /// Its value, finite.
+    pub value: f64,
+}
+
+impl KSweep {
+    /// K and value of one criterion, in the order they were measured.
+    pub fn of<'a>(&'a self, criterion: &'a str) -> impl Iterator<Item = (u32, f64)> + 'a {
+        self.points.iter().filter(move |point| point.criterion == criterion).map(|point| (point.k, point.value))
+    }
+
+    /// Writes `k_table.parquet` into a folder.
+    ///
+    /// # Errors
+    /// If there is nothing in it or a value is not finite, or the file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<Draft<KTable>> {
+        let path = dir.join(FILE);
+        self.check(&path)?;
+        let votes = serde_json::to_value(&self.votes)
+            .map_err(|e| ArtifactError::Encode { path: shown(&path), detail: e.to_string() })?;
+        let meta = Meta::new(KTable::KIND).with("chosen", self.chosen).with("rule", self.rule.as_str()).with("votes", votes);
+        let mut writer = TableWriter::create(&path, &SCHEMA, meta)?;
+        for points in self.points.chunks(1 << 14) {
+            writer.write(vec![
+                Column::U32(points.iter().map(|point| point.k).collect()),
+                Column::U32(points.iter().map(|point| point.seed).collect()),
+                Column::Text(points.iter().map(|point| point.criterion.clone()).collect()),
+                Column::F64(points.iter().map(|point| point.value).collect()),
+            ])?;
+        }
+        let digest = writer.finish()?;
+        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
+    }
+
+    /// Reads a K table.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or does not keep its promises.
+    pub fn load(stored: &Stored<KTable>) -> Result<Self> {
+        let path = stored.file(FILE);
+        let reader = TableReader::open(path, KTable::KIND)?;
+        reader.require(&SCHEMA)?;
+        let mut columns = reader.read(&["k", "seed", "criterion", "value"])?.into_iter();
+        let (Some(Column::U32(k)), Some(Column::U32(seed)), Some(Column::Text(criterion)), Some(Column::F64(value))) =
+            (columns.next(), columns.next(), columns.next(), columns.next())
+        else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let points = k.into_iter().zip(seed).zip(criterion).zip(value);
+        let points = points.map(|(((k, seed), criterion), value)| KPoint { k, seed, criterion, value }).collect();
+        let chosen = reader.meta().get(path, "chosen", "a number of clusters")?;
+        let rule = reader.meta().get(path, "rule", "a rule in words")?;
+        let votes = reader.meta().get(path, "votes", "numbers by name")?;
+        let table = Self { points, chosen, rule, votes };
+        table.check(path)?;
+        Ok(table)
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        if self.points.is_empty() {
+            return Err(ArtifactError::Empty { path: shown(path), what: "measurements" });
+        }
+        if self.chosen == 0 {
+            return Err(ArtifactError::Contradiction { path: shown(path), what: "the chosen number of clusters is 0".into() });
+        }
+        match self.points.iter().position(|point| !point.value.is_finite()) {
+            Some(row) => {
+                let KPoint { k, criterion, value, .. } = &self.points[row];
+                let (column, value) = ("value".into(), format!("{value} ({criterion} at K {k})"));
+                Err(ArtifactError::NotFinite { path: shown(path), column, row, value })
+            }
+            None => rows::check_count(path, self.points.len()),
+        }
+    }
+}
+
+const SCHEMA: [(&str, ColumnKind); 4] =
+    [("k", ColumnKind::U32), ("seed", ColumnKind::U32), ("criterion", ColumnKind::Text), ("value", ColumnKind::F64)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::testing::stored;
+
+    fn table() -> KSweep {
+        let point = |k, seed, criterion: &str, value| KPoint { k, seed, criterion: criterion.into(), value };
+        KSweep {
+            points: vec![point(2, 0, "silhouette", 0.25), point(2, 1, "silhouette", 0.75), point(3, 0, "ari", -0.5)],
+            chosen: 2,
+            rule: "the highest silhouette".into(),
+            votes: BTreeMap::from([("silhouette".to_owned(), 2)]),
+        }
+    }
+
+    #[test]
+    fn tables_come_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(KSweep::load(&stored(&table().save(dir.path()).unwrap())).unwrap(), table());
+        assert_eq!(table().of("silhouette").collect::<Vec<_>>(), [(2, 0.25), (2, 0.75)]);
+    }
+
+    #[test]
+    fn what_is_no_measurement_is_refused_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let refuse = |change: fn(&mut KSweep)| {
+            let mut table = table();
+            change(&mut table);
+            table.save(dir.path()).unwrap_err().to_string()
+        };
+        assert!(refuse(|t| t.points[2].value = f64::NAN).contains("ari at K 3"));
+        assert!(refuse(|t| t.points.clear()).contains("no measurements"));
+        assert!(refuse(|t| t.chosen = 0).contains("is 0"));
+    }
+}

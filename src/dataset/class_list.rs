@@ -1,0 +1,88 @@
+//! Which classes of a data set, and in which order: a text file of one folder name per line.
+//!
+//! A line is the name of a class's folder, then perhaps a blank and what people call it: `n01440764 tench`. Labels are numbered by
+//! line, from 0. This is the form of SCAN's lists of ImageNet's subsets.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::error::{DatasetError, Result};
+use super::record::RawFile;
+use crate::base::fs;
+
+/// Longer lists are refused: ImageNet's 21,841 classes take a twentieth.
+const LONGEST: u64 = 1 << 24;
+
+/// A list of classes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassList {
+    /// The file it came from.
+    pub file: RawFile,
+    /// Folder and name by label.
+    pub classes: Vec<(String, String)>,
+}
+
+impl ClassList {
+    /// Reads a list; none if there is no such file.
+    ///
+    /// # Errors
+    /// A line that names no folder, or one a second time; no line at all.
+    pub fn read(path: &Path) -> Result<Option<Self>> {
+        let Some(found) = fs::metadata(path)?.filter(|found| found.is_file()) else { return Ok(None) };
+        let text = fs::read_at_most(path, LONGEST)?;
+        let text = String::from_utf8_lossy(&text);
+        let wrong = |line: usize, problem: String| {
+            Err(DatasetError::ClassList { file: path.display().to_string(), line: line + 1, problem })
+        };
+        let (mut classes, mut seen) = (Vec::new(), BTreeSet::new());
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() {
+                continue;
+            }
+            let (folder, name) = line.split_once(char::is_whitespace).unwrap_or((line, line));
+            if folder.contains(['/', '\\']) || folder.starts_with('.') {
+                return wrong(number, format!("`{folder}` is no name of a folder"));
+            }
+            if !seen.insert(folder.to_owned()) {
+                return wrong(number, format!("`{folder}` is there already"));
+            }
+            classes.push((folder.to_owned(), name.trim().to_owned()));
+        }
+        if classes.is_empty() {
+            return wrong(0, "the list names no class".to_owned());
+        }
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        Ok(Some(Self { file: RawFile { name, path: path.to_owned(), bytes: found.len() }, classes }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::hint::Fault;
+
+    fn read(text: &str) -> Result<Option<ClassList>> {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write_atomic(&dir.path().join("list.txt"), text.as_bytes()).unwrap();
+        ClassList::read(&dir.path().join("list.txt"))
+    }
+
+    #[test]
+    fn labels_are_lines_and_names_may_have_blanks() {
+        let list = read("n02 great white shark\r\n\n  n01\ttench \nn03").unwrap().unwrap();
+        let pairs: Vec<_> = list.classes.iter().map(|(folder, name)| (folder.as_str(), name.as_str())).collect();
+        assert_eq!(pairs, [("n02", "great white shark"), ("n01", "tench"), ("n03", "n03")]);
+        assert_eq!(list.file.name, "list.txt");
+        assert!(ClassList::read(Path::new("nowhere/list.txt")).unwrap().is_none());
+    }
+
+    #[test]
+    fn lines_that_name_no_folder_or_one_twice_are_refused() {
+        for (text, line) in [("a\nb\na x", 3), ("../x", 1), ("a\n.b", 2), ("a/b", 1), ("", 1), ("\n\n", 1)] {
+            let error = read(text).unwrap_err();
+            assert!(matches!(error, DatasetError::ClassList { line: found, .. } if found == line), "{text:?}: {error}");
+            assert!(error.hint().is_some());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A layer that connects everything: `y = x · wᵀ + b`.
+//!
+//! Candle composes it of a product, a transpose and a broadcast, and in the backward pass always works out the gradient of the
+//! input too, which nobody wants when features stand still and heads learn on them.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Result, Tensor};
+use rayon::prelude::*;
+
+use super::error::KernelError;
+use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
+use super::simd::vectorized;
+use super::tile::{Strides, blank, columns, product, rows};
+
+/// Rows of the result per task; fixed, so that the cut does not depend on the machine.
+const PIECE: usize = 32;
+
+/// Multiplications worth handing to another core; below, the hand-over costs more than it saves.
+const WORTH: usize = 1 << 21;
+
+vectorized! {
+    fn add_row(y: &mut [f32], b: &[f32]) {
+        for (y, b) in y.iter_mut().zip(b) {
+            *y += b;
+        }
+    }
+}
+
+/// `out [m, n] = left [m, k] · right [k, n]`, in pieces of [`PIECE`] rows; `left_at` strides over `left` as a matrix `[m, k]`.
+fn tall(
+    [m, n, k]: [usize; 3],
+    left: &[f32],
+    left_at: Strides,
+    right: &[f32],
+    right_at: Strides,
+    finish: impl Fn(&mut [f32]) + Sync,
+) -> Vec<f32> {
+    let mut out = blank(m * n);
+    let piece = |(i, out): (usize, &mut [f32])| {
+        let size = out.len() / n;
+        product([size, n, k], out, rows(n), false, &left[i * PIECE * left_at.row..], left_at, right, right_at);
+        finish(out);
+    };
+    if m * n * k < WORTH {
+        out.chunks_mut(PIECE * n).enumerate().for_each(piece);
+    } else {
+        out.par_chunks_mut(PIECE * n).enumerate().for_each(piece);
+    }
+    out
+}
+
+/// Weights times input plus bias.
+///
+/// # Shapes
+/// `x`: `[B, I]`; `weight`: `[O, I]`; `bias`: `[O]`. Returns `[B, O]`.
+///
+/// # Errors
+/// Shapes that do not belong together; nothing to work on.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let shapes = || vec![x.dims().to_vec(), weight.dims().to_vec(), bias.dims().to_vec()];
+    let wrong = || KernelError::Shape { op: "linear", shapes: shapes() }.wrap();
+    let (&[batch, inputs], &[outputs, width]) = (x.dims(), weight.dims()) else { return Err(wrong()) };
+    if width != inputs || bias.dims() != [outputs] || batch * inputs * outputs == 0 {
+        return Err(wrong());
+    }
+    if !is_ours(&[x, weight, bias]) {
+        return x.matmul(&weight.t()?)?.broadcast_add(bias);
+    }
+    let input = Input::of(x)?;
+    let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
+    let y = read(&input.data, |x| {
+        read(&weight, |w| {
+            read(&bias, |b| {
+                let add_bias = |y: &mut [f32]| y.chunks_exact_mut(outputs).for_each(|row| add_row(row, b));
+                tall([batch, outputs, inputs], x, rows(inputs), w, columns(inputs), add_bias)
+            })
+        })
+    })???;
+    let parameters = [Some(&weight), Some(&bias)];
+    link(y, (batch, outputs), &[&input], parameters, || LinearRule { x: input.data.clone(), slot: input.slot() })
+}
+
+struct LinearRule {
+    x: Tensor,
+    slot: Option<Arc<Slot>>,
+}
+
+impl Rule for LinearRule {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn backward(&self, gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+        let lost = || KernelError::NoGradient { op: "linear" }.wrap();
+        let [Some(weight), Some(bias)] = seen.parameters else { return Err(lost()) };
+        let (batch, inputs) = self.x.dims2()?;
+        let outputs = weight.dim(0)?;
+        if let Some(slot) = &self.slot {
+            let to = |w: &[f32]| tall([batch, inputs, outputs], &gradient, rows(outputs), w, rows(inputs), |_| ());
+            slot.add(read(weight, to)?);
+        }
+        let of_weight = if weight.track_op() {
+            let to = |x: &[f32]| tall([outputs, inputs, batch], &gradient, columns(outputs), x, rows(inputs), |_| ());
+            Some(Tensor::from_vec(read(&self.x, to)?, (outputs, inputs), &Device::Cpu)?)
+        } else {
+            None
+        };
+        let of_bias = if bias.track_op() {
+            let mut sum = vec![0.0; outputs];
+            gradient.chunks_exact(outputs).for_each(|row| add_row(&mut sum, row));
+            Some(Tensor::from_vec(sum, outputs, &Device::Cpu)?)
+        } else {
+            None
+        };
+        Ok([of_weight, of_bias])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::{agrees_with_differences, normal, run, same_bits};
+    use super::*;
+    use candle_core::Var;
+
+    fn inputs(batch: usize, inputs: usize, outputs: usize) -> [Tensor; 3] {
+        [normal("x", &[batch, inputs]), normal("w", &[outputs, inputs]), normal("b", &[outputs])]
+    }
+
+    fn layer(t: &[Tensor]) -> Result<Tensor> {
+        linear(&t[0], &t[1], &t[2])
+    }
+
+    #[test]
+    fn values_and_gradients_agree_with_differences_in_all_shapes() {
+        for (b, i, o) in [(1, 1, 1), (3, 5, 7), (33, 4, 65), (70, 9, 2), (256, 17, 50)] {
+            agrees_with_differences(&format!("linear {b}x{i}x{o}"), &layer, &inputs(b, i, o));
+        }
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_bits() {
+        same_bits("linear", &layer, &inputs(300, 130, 77));
+    }
+
+    #[test]
+    fn what_stands_still_gets_no_gradient() {
+        let [x, w, b] = inputs(4, 3, 2);
+        let (w, b) = (Var::from_tensor(&w).unwrap(), Var::from_tensor(&b).unwrap());
+        let gradients = linear(&x, &w, &b).unwrap().sum_all().unwrap().backward().unwrap();
+        assert!(gradients.get(&x).is_none());
+        assert_eq!(gradients.get(b.as_tensor()).unwrap().to_vec1::<f32>().unwrap(), [4.0, 4.0]);
+        let (_, all) = run(&layer, &inputs(4, 3, 2));
+        assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn shapes_must_belong_together() {
+        let [x, w, b] = inputs(4, 3, 2);
+        assert!(linear(&x, &normal("w", &[2, 4]), &b).is_err());
+        assert!(linear(&x, &w, &normal("b", &[3])).is_err());
+        assert!(linear(&normal("x", &[4]), &w, &b).is_err());
+    }
+}
