@@ -1,8 +1,11 @@
 //! File access whose errors say what was tried and where. Besides the store, nobody else touches files.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+
+/// What a file is, named here so that nobody else needs to know where it comes from.
+pub use std::fs::Metadata;
 
 use super::hint::{Exit, Fault};
 

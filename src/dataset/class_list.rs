@@ -28,7 +28,7 @@ impl ClassList {
     /// # Errors
     /// A line that names no folder, or one a second time; no line at all.
     pub fn read(path: &Path) -> Result<Option<Self>> {
-        let Some(found) = fs::metadata(path)?.filter(|found| found.is_file()) else { return Ok(None) };
+        let Some(found) = fs::metadata(path)?.filter(fs::Metadata::is_file) else { return Ok(None) };
         let text = fs::read_at_most(path, LONGEST)?;
         let text = String::from_utf8_lossy(&text);
         let wrong = |line: usize, problem: String| {

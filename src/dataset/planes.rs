@@ -84,7 +84,7 @@ pub(super) fn shown(path: &Path) -> String {
 /// The file of this name below a place, if it is there.
 pub(super) fn present(place: &Path, name: &str) -> Result<Option<RawFile>> {
     let path = place.join(name);
-    let found = fs::metadata(&path)?.filter(|found| found.is_file());
+    let found = fs::metadata(&path)?.filter(fs::Metadata::is_file);
     Ok(found.map(|found| RawFile { name: name.to_owned(), path, bytes: found.len() }))
 }
 

@@ -97,7 +97,9 @@ pub fn lift(rows: &[f32], dim: usize) -> Lifted {
     for row in rows.chunks_exact(dim) {
         mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
     }
-    mean.iter_mut().for_each(|sum| *sum /= n.max(1) as f64);
+    for sum in &mut mean {
+        *sum /= n.max(1) as f64;
+    }
     let squared = |row: &[f32]| -> f64 { row.iter().zip(&mean).map(|(&x, m)| (f64::from(x) - m).powi(2)).sum() };
     let longest = rows.chunks_exact(dim).map(squared).fold(0.0, f64::max).sqrt();
     let scale = if longest > 0.0 { 1.0 / longest } else { 1.0 };

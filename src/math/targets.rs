@@ -17,9 +17,13 @@ pub fn sharpen(p: &mut [f64], temperature: f64) {
         return;
     }
     // Relative to the largest, so that no power of all of them vanishes.
-    p.iter_mut().for_each(|p| *p = (*p / most).max(0.0).powf(1.0 / temperature));
+    for p in p.iter_mut() {
+        *p = (*p / most).max(0.0).powf(1.0 / temperature);
+    }
     let sum: f64 = p.iter().sum();
-    p.iter_mut().for_each(|p| *p /= sum);
+    for p in p.iter_mut() {
+        *p /= sum;
+    }
 }
 
 /// A label that is believed as far as 1 − `weight`, the rest of the belief being that of a network: (1 − w)·onehot + w·p.

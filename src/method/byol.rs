@@ -144,7 +144,6 @@ impl Stage for Byol {
             predictor,
             feed,
             net,
-            decay: config.target_decay,
             seed: cx.seed,
         };
         let curve = train(&mut run, cx)?;
@@ -192,9 +191,15 @@ struct Run<'a> {
     learner: Learner,
     order: Order,
     ahead: Ahead<[Tensor; 2], StageError>,
-    /// Of the last step.
-    decay: f64,
     seed: Seed,
+}
+
+impl Run<'_> {
+    /// What stays of the target in a step. Never remembered: a run may go on at the very end of an epoch.
+    fn decay(&self, epoch: u64, step: u64) -> f64 {
+        let steps = self.order.steps();
+        decay_at(self.config.target_decay, epoch * steps + step, self.config.epochs * steps)
+    }
 }
 
 impl Trainee for Run<'_> {
@@ -213,10 +218,10 @@ impl Trainee for Run<'_> {
     }
 
     fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let Self { config, feed, net, predictor, target, learner, order, ahead, decay, seed } = self;
+        let decay = self.decay(epoch, step);
+        let Self { config, feed, net, predictor, target, learner, order, ahead, seed } = self;
         let seed = seed.branch("views").at(epoch);
         let steps = order.steps();
-        *decay = decay_at(config.target_decay, epoch * steps + step, config.epochs * steps);
         let views = |step| {
             let rows = order.rows(step);
             Ok([feed.views(rows, &config.augment, seed.at(0))?, feed.views(rows, &config.augment, seed.at(1))?])
@@ -226,11 +231,11 @@ impl Trainee for Run<'_> {
             let project = |net: &EncoderNet, view: &Tensor| net.projection(&net.features(view, Mode::Train)?, Mode::Train);
             let goals = [project(target, &second)?, project(target, &first)?];
             let projections = [project(net, &first)?, project(net, &second)?];
-            let spread = (spread(&projections[0])? + spread(&projections[1])?) / 2.0;
+            let spread = f64::midpoint(spread(&projections[0])?, spread(&projections[1])?);
             let guesses = [predictor.forward(&projections[0], Mode::Train)?, predictor.forward(&projections[1], Mode::Train)?];
             let loss = (distance(&guesses[0], &goals[0])? + distance(&guesses[1], &goals[1])?)?;
             learner.descend(&loss)?;
-            blend(target.params(), learner.params(), *decay)?;
+            blend(target.params(), learner.params(), decay)?;
             Ok(measured([("loss", f64::from(loss.to_scalar::<f32>()?)), ("spread", spread)]))
         })
     }
@@ -241,7 +246,7 @@ impl Trainee for Run<'_> {
         {
             return Err(collapsed(epoch, *spread, self.config.network.projection));
         }
-        Ok(measured([("lr", self.learner.rate()), ("decay", self.decay)]))
+        Ok(measured([("lr", self.learner.rate()), ("decay", self.decay(epoch, self.steps() - 1))]))
     }
 
     fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {

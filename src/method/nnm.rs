@@ -628,8 +628,7 @@ impl<'a> Run<'a> {
         };
         let (clusters, table) = (self.config.clusters, &set.table);
         let k = self.config.validation_neighbors.min(table.k);
-        let probabilities: Vec<Vec<f32>> =
-            log.into_iter().map(|log| log.into_iter().map(|value| value.exp()).collect()).collect();
+        let probabilities: Vec<Vec<f32>> = log.into_iter().map(|log| log.into_iter().map(f32::exp).collect()).collect();
         let parts: Vec<(f64, f64, f64)> = probabilities
             .iter()
             .map(|p| {
