@@ -64,6 +64,7 @@ fn reads(stage: &dyn AnyStage) -> String {
             Arity::One => port.name.to_owned(),
             Arity::Optional => format!("[{}]", port.name),
             Arity::Many => format!("{}…", port.name),
+            Arity::Any => format!("[{}…]", port.name),
         })
         .collect();
     if ports.is_empty() { "raw data".to_owned() } else { ports.join(", ") }
@@ -124,6 +125,7 @@ fn sign(stage: &dyn AnyStage) -> String {
             Arity::One => "",
             Arity::Optional => " (optional)",
             Arity::Many => " (a list)",
+            Arity::Any => " (a list, optional)",
         };
         text.push_str(&format!("  {:<18} {}{arity}\n", port.name, port.artifact));
     }

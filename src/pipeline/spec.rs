@@ -15,7 +15,7 @@ use super::fault::{COLLECTED, Faults, Finding, Place, Source, SpecFault, near, o
 use super::graph;
 use super::settings;
 use crate::base::fs::{self, FileError};
-use crate::stage::{Arity, OutputInfo, PortInfo};
+use crate::stage::{OutputInfo, PortInfo};
 
 /// The largest file read, in bytes. The longest pipeline anyone wrote so far has some 200 lines.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -710,7 +710,7 @@ impl<'a> Survey<'a, '_> {
                 self.bind(nodes, &names, index, port, item, &mut bindings);
             }
             let ports = nodes[index].stage.map_or(&[][..], StageInfo::ports);
-            for port in ports.iter().filter(|port| port.arity != Arity::Optional) {
+            for port in ports.iter().filter(|port| port.arity.is_needed()) {
                 let given = wires.iter().find(|(given, _)| given.name == port.name);
                 let empty = given.filter(|(_, item)| matches!(&item.value, Value::List(items) if items.is_empty()));
                 if given.is_none() || empty.is_some() {
@@ -738,7 +738,7 @@ impl<'a> Survey<'a, '_> {
         bindings: &mut Vec<Binding>,
     ) {
         let what = || format!("port {} of {}", quote(port.name), nodes[index].owner);
-        let many = port.arity == Arity::Many;
+        let many = port.arity.is_list();
         let want = if many { "names of sources, stages or outputs" } else { "the name of a source, a stage or an output" };
         let items = match &item.value {
             Value::List(items) if many => items.as_slice(),

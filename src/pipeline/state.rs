@@ -150,7 +150,7 @@ impl Outlook<'_> {
             }
             let digests: Vec<Digest> = wired.iter().map(|offer| offer.digest).collect();
             let input = match digests.as_slice() {
-                [one] if stage.ports().iter().any(|p| p.name == port && p.arity != crate::stage::Arity::Many) => {
+                [one] if stage.ports().iter().any(|p| p.name == port && !p.arity.is_list()) => {
                     Input::One(*one)
                 }
                 _ => Input::Many(digests),

@@ -14,8 +14,22 @@ pub enum Arity {
     One,
     /// One or none.
     Optional,
-    /// One or more.
+    /// A list, one or more.
     Many,
+    /// A list, possibly none.
+    Any,
+}
+
+impl Arity {
+    /// Whether a pipeline may name several.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::Many | Self::Any)
+    }
+
+    /// Whether a pipeline must name one.
+    pub fn is_needed(self) -> bool {
+        matches!(self, Self::One | Self::Many)
+    }
 }
 
 /// A port as the plan sees it.
@@ -45,7 +59,7 @@ pub struct Offer {
 /// What the plan wired to each port.
 pub type Offers = BTreeMap<String, Vec<Offer>>;
 
-/// A field of a port struct: `Stored<A>`, `Option<Stored<A>>` or `Vec<Stored<A>>`.
+/// A field of a port struct: `Stored<A>`, `Option<Stored<A>>`, `Vec<Stored<A>>` or `Option<Vec<Stored<A>>>`.
 pub trait Port: Sized {
     /// The artifact it takes.
     type Artifact: Artifact;
@@ -101,6 +115,15 @@ impl<A: Artifact> Port for Vec<Stored<A>> {
 
     fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError> {
         offers.iter().map(|offer| typed(port, offer)).collect()
+    }
+}
+
+impl<A: Artifact> Port for Option<Vec<Stored<A>>> {
+    type Artifact = A;
+    const ARITY: Arity = Arity::Any;
+
+    fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError> {
+        if offers.is_empty() { Ok(None) } else { Vec::bind(port, offers).map(Some) }
     }
 }
 

@@ -93,7 +93,7 @@ crate::ports! {
         /// `[N, D]`.
         features: Stored<Features>,
         /// Clusterings of the same images to compare instead of k-means; those of one K count as its seeds.
-        given: Vec<Stored<Assignments>>,
+        given: Option<Vec<Stored<Assignments>>>,
     }
 }
 
@@ -122,7 +122,7 @@ impl Stage for SweepK {
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let features = FeatureTable::load(&input.features)?;
         let n = features.len();
-        let given = given(&input.given, &features)?;
+        let given = given(input.given.as_deref().unwrap_or_default(), &features)?;
         if given.is_empty() && config.max > n {
             return Err(StageError::TooFew {
                 setting: "max",

@@ -10,6 +10,7 @@ use super::loss::{Mixing, cross_entropy, square_error, tensor_of};
 use super::settings::{Config, Statistics};
 use crate::artifact::encoder::{Tensors, Weights};
 use crate::base::seed::Seed;
+use crate::math::entropy::entropy_of_counts;
 use crate::math::targets::{guess, min_max, refine, sharpen, smooth};
 use crate::math::topk::{argmax, argmax_rows};
 use crate::model::{ClassifierNet, EncoderNet, Mode};
@@ -61,9 +62,16 @@ pub(super) struct Pair<'a> {
     seed: Seed,
     /// Images that got a label in this epoch.
     relabeled: usize,
+    /// Clusters in use by the labels that came in: e to the entropy of their sizes.
+    start: f64,
     /// Of the last epoch that ended.
     pub(super) occupancy: Occupancy,
 }
+
+/// At most this share of the clusters that were in use at the start is a collapse.
+const COLLAPSE: f64 = 0.5;
+/// Steps of a network before which nothing is called a collapse.
+const PATIENCE: u64 = 100;
 
 /// Branches of the seed, and groups of tensors in a checkpoint.
 const NAMES: [&str; 2] = ["first", "second"];
@@ -93,7 +101,9 @@ impl<'a> Pair<'a> {
                 trust: vec![0.0; feed.len()],
             })
         };
-        let order = |name: &str| Order::new(feed.len(), config.batch, seed.branch(name));
+        let mut sizes = vec![0_u64; clusters];
+        beliefs.label.iter().for_each(|&label| sizes[label as usize] += 1);
+        let order = |name: &str| Order::whole(feed.len(), config.batch, seed.branch(name));
         Ok(Self {
             config,
             networks: [network(NAMES[0])?, network(NAMES[1])?],
@@ -102,6 +112,7 @@ impl<'a> Pair<'a> {
             ahead: Ahead::default(),
             seed,
             relabeled: 0,
+            start: entropy_of_counts(&sizes).exp(),
             occupancy: Occupancy::new(clusters),
             feed,
         })
@@ -316,13 +327,18 @@ impl Trainee for Pair<'_> {
         let (probabilities, agreement) = self.together()?;
         self.occupancy = Occupancy::new(self.networks[0].net.clusters());
         self.occupancy.observe(&probabilities);
-        // A new head begins with a few clusters; in the second half it has had its time.
-        if 2 * (epoch + 1) > self.config.epochs
-            && let Err(collapse) = self.occupancy.check(epoch as usize)
-        {
+        // A new head begins with a few clusters; in the second half it has had its time, unless that is a handful of steps.
+        let late = 2 * (epoch + 1) > self.config.epochs && (epoch + 1) * self.orders[0].steps() >= PATIENCE;
+        let in_use = self.occupancy.entropy().exp();
+        if late && in_use <= COLLAPSE * self.start {
             return Err(StageError::Degenerate {
                 code: "ruc::collapsed",
-                what: collapse.to_string(),
+                what: format!(
+                    "the clusters collapsed in epoch {}: {in_use:.1} are in use, {:.1} were before; sizes {:?}",
+                    epoch + 1,
+                    self.start,
+                    self.occupancy.counts()
+                ),
                 hint: "keep the classifier this stage started from, or lower `optimizer.lr` or `guess_weight`, train for more \
                        `epochs`, or let more images keep their label (`sampling`, `confidence_threshold`)"
                     .into(),
@@ -340,7 +356,7 @@ impl Trainee for Pair<'_> {
             ("relabel_threshold", self.config.relabel_from(epoch)),
             ("agreement", agreement),
             ("confidence", confidence / self.feed.len() as f64),
-            ("clusters_in_use", self.occupancy.entropy().exp()),
+            ("clusters_in_use", in_use),
             ("smallest_cluster", smallest as f64),
             ("lr", self.networks[0].learner.rate()),
         ]))
@@ -544,15 +560,20 @@ mod tests {
     #[test]
     fn clusters_that_fall_into_one_are_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let (set, config) = (images(dir.path()), config());
+        let (set, mut config) = (images(dir.path()), config());
+        config.epochs = 40;
         let mut pair = pair(&config, &set, |_| true);
         for network in &pair.networks {
             let bias = network.net.params().get("cluster_head.0.bias").unwrap();
             bias.set(&Tensor::new(&[0_f32, 1e3, 0.0], &Device::Cpu).unwrap()).unwrap();
         }
-        assert!(pair.end(0, &Vec::new()).is_ok(), "too early to tell");
-        let error = pair.end(3, &Vec::new()).unwrap_err();
-        assert!(error.to_string().contains("2 of 3 are empty"), "{error}");
+        for early in [0, 18, 32] {
+            assert!(pair.end(early, &Vec::new()).is_ok(), "too early to tell");
+        }
+        let error = pair.end(33, &Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("1.0 are in use, 3.0 were before; sizes [0, 24, 0]"), "{error}");
+        pair.start = 1.9;
+        assert!(pair.end(39, &Vec::new()).is_ok(), "what came in was hardly better");
     }
 
     #[test]

@@ -176,12 +176,13 @@ impl Method for Ruc {
                       `guess_weight = 50`, thresholds as CIFAR-20",
         unlike_paper: "Labels are never renumbered by the truth. A step without labelled, or without other images leaves that \
                        loss out (the authors' code divides by 0). Equal confidences weigh nothing instead of 0/0. τ₂ rises by \
-                       fifths of the epochs, whatever their number. What does not fill a batch waits for another epoch. \
-                       Neighbors come from a stage of their own, on whatever features it was given. Views are normalised as \
+                       fifths of the epochs, whatever their number. A last batch \
+                       of one image joins the one before. Neighbors come from a stage of their own, on whatever features it was given. Views are normalised as \
                        the classifier was trained (the authors use CIFAR-10's statistics on STL-10 too). Tied votes go to the \
                        lower cluster",
         expect: "on SCAN, last epoch, both networks, scored on the training images (paper): CIFAR-10 88.7 → 90.1, CIFAR-20 \
-                 50.6 → 54.3, STL-10 81.4 → 86.6 ACC. It is under-confident by design: compare ECE with `evaluate`, giving it \
-                 both classifiers",
+                 50.6 → 54.3, STL-10 81.4 → 86.6 ACC. New heads begin at chance: a few epochs on a small set lose what SCAN \
+                 had. Each network alone is the better calibrated; adding logits doubles their scale. Compare ECE with \
+                 `evaluate`, giving it the classifier that came in, `first` and both",
     };
 }
