@@ -27,7 +27,7 @@ use crate::train::settings::{OptimizerSettings, ScheduleSettings};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The network that learns. A projection without batch norm (`mlp`, `linear`) tends to collapse.
+    /// The network that learns. Without batch norm in the projection (`mlp`, `linear`) it may collapse.
     pub network: NetworkSettings,
     /// Hidden width of the predictor; none: that of the projection head, D. The paper has 4096 for both.
     pub predictor_hidden: Option<usize>,

@@ -124,6 +124,22 @@ fn one_class_is_no_fault_until_clusters_collapse() {
 }
 
 #[test]
+fn a_pretext_that_falls_into_one_point_is_an_error_with_the_numbers() {
+    let bench = Bench::with(
+        "name = \"p\"\n[data.train]\ndataset = \"synthetic\"\nsplit = \"train\"\nimages = 96\nclasses = 3\nsize = 12\n\
+         [stage.pretext]\nkind = \"byol\"\nimages = \"data.train\"\nepochs = 12\nbatch = 16\n\
+         network = { backbone = \"resnet_tiny\", width = 8 }\nschedule = { warm_up = 0 }\n",
+    );
+    // Weights that decay to nothing leave nothing to tell images apart by.
+    let said = bench.run(&["--set", "stage.pretext.optimizer.weight_decay=20"]);
+    let words =
+        ["nearly the same projection", "their spread is 0.0", "hint", "lower `optimizer.lr` or `optimizer.weight_decay`"];
+    assert_refused(&said, 5, &words, "a collapse");
+    bench.run(&[]).done();
+    bench.assert_sound("a collapse");
+}
+
+#[test]
 fn bad_command_lines_are_refused() {
     let bench = Bench::with(CHEAP);
     let rows: &[(&[&str], i32, &[&str])] = &[
