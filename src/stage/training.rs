@@ -112,23 +112,7 @@ impl Snapshot {
     }
 
     fn of(checkpoint: Checkpoint<(Vec<String>, BTreeMap<String, Value>)>) -> Self {
-        let names = &checkpoint.state.0;
-        let group = |name: &String| {
-            let mut group = checkpoint.section(name);
-            // Below the group `net` also lies what belongs to the group `net/optimizer`.
-            for inner in names.iter().filter_map(|other| other.strip_prefix(name.as_str())?.strip_prefix('/')) {
-                let of_inner: Vec<String> = group
-                    .names()
-                    .filter(|tensor| tensor.strip_prefix(inner).is_some_and(|rest| rest.starts_with('/')))
-                    .map(str::to_owned)
-                    .collect();
-                for tensor in of_inner {
-                    group.remove(&tensor);
-                }
-            }
-            group
-        };
-        let tensors = names.iter().map(|name| (name.clone(), group(name))).collect();
+        let tensors = checkpoint.state.0.iter().map(|name| (name.clone(), checkpoint.section(name))).collect();
         Self { tensors, values: checkpoint.state.1 }
     }
 }

@@ -472,7 +472,7 @@ mod tests {
             for measured in epoch(&mut pair, 0) {
                 assert!(measured.iter().all(|(_, value)| value.is_finite()), "{measured:?}");
                 assert!(of(&measured, "loss") > 0.0);
-                assert!((of(&measured, "guessed") > 0.0) == !all && (of(&measured, "labeled") > 0.0) == all);
+                assert!((of(&measured, "guessed") > 0.0) != all && (of(&measured, "labeled") > 0.0) == all);
                 assert!((of(&measured, "smoothed") > 0.0) == all);
                 assert!((of(&measured, "all_labeled") - f64::from(u8::from(all))).abs() < 1e-12);
             }
