@@ -53,7 +53,8 @@ def cone(pipeline, stage):
     while reached != before:
         before = set(reached)
         for name, table in stages.items():
-            values = [v for value in table.values() for v in (value if isinstance(value, list) else [value])]
+            wires = [value for key, value in table.items() if key != "kind"]
+            values = [v for value in wires for v in (value if isinstance(value, list) else [value])]
             if any(isinstance(v, str) and v.split(".")[0] in before for v in values):
                 reached.add(name)
     return reached
@@ -66,7 +67,9 @@ def neighbors_of(pipeline):
 
 
 def smoke(pipeline):
-    store = scratch / "artifacts"
+    # Pipelines on drawn images share their sources, and what is shared would be fresh: each has a store of its own.
+    own = f"-{pipeline.stem}" if '"synthetic"' in pipeline.read_text() else ""
+    store = scratch / f"artifacts{own}"
     cold, seconds = run(pipeline, store)
     every = [stage["stage"] for stage in cold["stages"]]
     check("a first run runs every stage", sorted(cold["ran"]), sorted(every))
@@ -90,7 +93,7 @@ def smoke(pipeline):
     check("going back runs nothing", back["ran"], [])
 
     # Another store, one thread, a checkpoint after every step, and kills at growing intervals.
-    store, kills, delay = scratch / "killed", 0, 1.0
+    store, kills, delay = scratch / f"killed{own}", 0, 1.0
     while True:
         options = ("--threads", "1", "--checkpoint-every", "0")
         result, _ = run(pipeline, store, *options, kill_after=delay if kills < 8 else None)
@@ -104,7 +107,7 @@ def smoke(pipeline):
         print(f"  ok  kill -9: killed {kills} times, one thread, the same digests; the last run ran {len(result['ran'])} stages")
 
 
-for pipeline in map(Path, ["pipelines/digits.toml", "pipelines/fashion-mini.toml", "pipelines/cifar10-scan.toml", "pipelines/imagenet-50-scan.toml"]):
+for pipeline in map(Path, ["pipelines/digits.toml", "pipelines/fashion-mini.toml", "pipelines/cifar10-scan.toml"]):
     if pipeline.exists():
         print(pipeline)
         smoke(pipeline)
