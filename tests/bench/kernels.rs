@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use kinset::artifact::encoder::{Backbone, Stem};
