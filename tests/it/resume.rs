@@ -14,7 +14,7 @@ fn kill_until_done(bench: &Bench, args: &[&str], rng: &mut Rng, first: f64) -> (
     loop {
         let running = bench.start("run", args);
         // Grows, so that the slowest machine gets through.
-        let patience = first + 30.0 * killed as f64;
+        let patience = first * (1.0 + killed as f64 / 2.0);
         std::thread::sleep(Duration::from_secs_f64(rng.between(2.0, patience) / 1000.0));
         if running.kill() {
             killed += 1;
@@ -54,16 +54,24 @@ fn every_method_killed_at_random_ends_as_if_nothing_had_happened() {
         let quiet = Bench::with(&text);
         let expected = quiet.run(&["--until", "it"]).done().digests();
 
-        let bench = Bench::with(&text);
-        bench.run(&["--until", TINY_GROUND]).done();
-        let mut rng = Seed::new(17).branch("kill").at(number as u64).rng();
-        let args = ["run", "p.toml", "--json", "--until", "it", "--checkpoint-every", "0"];
-        let (digests, killed) = kill_until_done(&bench, &args, &mut rng, 60.0);
-        let resumed = bench.resumed("tiny");
-        println!("{kind}: killed {killed} times, went on from a checkpoint {resumed} times");
-        assert_eq!(digests, expected, "{kind}, killed {killed} times");
-        assert!(killed >= 3 && resumed >= 1, "{kind}: the kills come too late to test anything: {killed}, {resumed}");
-        bench.assert_sound("after all kills");
+        // On a fast machine a run may get through before it was killed often enough to say anything: then again, less patient.
+        let mut enough = false;
+        for attempt in 0..6 {
+            let bench = Bench::with(&text);
+            bench.run(&["--until", TINY_GROUND]).done();
+            let mut rng = Seed::new(17).branch("kill").at(number as u64).at(attempt).rng();
+            let args = ["run", "p.toml", "--json", "--until", "it", "--checkpoint-every", "0"];
+            let (digests, killed) = kill_until_done(&bench, &args, &mut rng, 60.0 * 0.7_f64.powi(attempt as i32));
+            let resumed = bench.resumed("tiny");
+            println!("{kind}: killed {killed} times, went on from a checkpoint {resumed} times");
+            assert_eq!(digests, expected, "{kind}, killed {killed} times");
+            bench.assert_sound("after all kills");
+            enough = killed >= 3 && resumed >= 1;
+            if enough {
+                break;
+            }
+        }
+        assert!(enough, "{kind}: the kills come too late to test anything");
     }
 }
 
