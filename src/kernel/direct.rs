@@ -18,9 +18,8 @@
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps,
-    _mm512_mask_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd,
-    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps, _mm512_mask_storeu_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 use rayon::prelude::*;
@@ -28,9 +27,8 @@ use rayon::prelude::*;
 use super::conv::Shape;
 use super::elementwise::{CHUNK, accumulate};
 use super::tile::{blank, with_scratch};
+use super::turn::{LANES, turn_in};
 
-/// Numbers in a register.
-const LANES: usize = 16;
 /// Registers of positions per block.
 const VECTORS: usize = 3;
 /// Positions per block.
@@ -444,71 +442,6 @@ fn spread(s: &Shape, (a, b): (usize, usize), phase: &[f32], row: usize, dx: &mut
     }
 }
 
-/// Turns [rows, width] into [width, pitch], 16 by 16; columns beyond `rows` up to a multiple of 16 become zero.
-fn transpose(matrix: &[f32], rows: usize, width: usize, out: &mut [f32], pitch: usize) {
-    assert!(
-        rows <= pitch && pitch.is_multiple_of(LANES) && matrix.len() >= rows * width && out.len() >= width * pitch,
-        "matrix out of bounds"
-    );
-    for row in (0..rows).step_by(LANES) {
-        for column in (0..width).step_by(LANES) {
-            let (high, wide) = (LANES.min(rows - row), LANES.min(width - column));
-            // SAFETY: `available` was asked; reads rows row..row+high, columns column..column+wide of `matrix`, writes as many rows of 16 of `out`.
-            unsafe {
-                transpose_block(
-                    matrix.as_ptr().add(row * width + column),
-                    width,
-                    high,
-                    wide,
-                    out.as_mut_ptr().add(column * pitch + row),
-                    pitch,
-                );
-            };
-        }
-    }
-}
-
-/// # Safety
-/// AVX-512F; `high` rows of `wide` numbers may be read, `wide` rows of 16 written.
-#[target_feature(enable = "avx512f")]
-unsafe fn transpose_block(from: *const f32, width: usize, high: usize, wide: usize, to: *mut f32, pitch: usize) {
-    // SAFETY: as the caller promises; masked lanes are not touched.
-    unsafe {
-        let mask = if wide == LANES { u16::MAX } else { (1 << wide) - 1 };
-        let mut r = [_mm512_setzero_ps(); LANES];
-        for (i, r) in r.iter_mut().enumerate().take(high) {
-            *r = _mm512_mask_loadu_ps(*r, mask, from.add(i * width));
-        }
-        let mut t = r;
-        for i in 0..8 {
-            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        let wider = |a: __m512, b: __m512| (_mm512_castps_pd(a), _mm512_castps_pd(b));
-        for i in 0..4 {
-            for j in 0..2 {
-                let (a, b) = wider(t[4 * i + j], t[4 * i + j + 2]);
-                // Columns 2j and 2j + 1 (plus multiples of four) of rows 4i to 4i + 3.
-                r[4 * i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-                r[4 * i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-            }
-        }
-        for j in 0..4 {
-            let low = _mm512_shuffle_f32x4::<0x88>(r[j], r[4 + j]);
-            let low_odd = _mm512_shuffle_f32x4::<0xdd>(r[j], r[4 + j]);
-            let high = _mm512_shuffle_f32x4::<0x88>(r[8 + j], r[12 + j]);
-            let high_odd = _mm512_shuffle_f32x4::<0xdd>(r[8 + j], r[12 + j]);
-            t[j] = _mm512_shuffle_f32x4::<0x88>(low, high);
-            t[8 + j] = _mm512_shuffle_f32x4::<0xdd>(low, high);
-            t[4 + j] = _mm512_shuffle_f32x4::<0x88>(low_odd, high_odd);
-            t[12 + j] = _mm512_shuffle_f32x4::<0xdd>(low_odd, high_odd);
-        }
-        for (i, t) in t.iter().enumerate().take(wide) {
-            _mm512_storeu_ps(to.add(i * pitch), *t);
-        }
-    }
-}
-
 /// The positions of a weight gradient: images, rows, columns, and how far apart they lie in the flat copy.
 #[derive(Clone, Copy)]
 struct Walk {
@@ -611,11 +544,12 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                     for i in 0..count {
                         let image = &x[(start + i) * s.image() + first * s.height * s.width..][..channels * s.height * s.width];
                         flat.fill(image, &mut buffer[i * flat.image()..][..flat.image()]);
-                        transpose(
+                        turn_in(
                             &dy[(start + i) * s.outputs * map..],
+                            map,
                             s.outputs,
                             map,
-                            &mut right[i * map * pitch..][..map * pitch],
+                            &mut right[i * map * pitch..],
                             pitch,
                         );
                     }

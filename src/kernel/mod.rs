@@ -22,6 +22,10 @@ mod pool;
 pub mod product;
 mod simd;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod turn;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
 pub use conv::conv2d;
 pub use elementwise::{add, add_relu, relu};
