@@ -381,7 +381,7 @@ fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let flat = Flat { channels: s.outputs, height: s.out_height, width: s.out_width, before, stride: 1, row, plane };
     let positions = high * row;
     let all = pieces(positions, Some);
-    let phases: Vec<(usize, usize, Vec<u32>, Vec<f32>)> = (0..stride * stride)
+    let phases: Vec<(Vec<u32>, Vec<f32>)> = (0..stride * stride)
         .map(|phase| {
             let (a, b) = (phase / stride, phase % stride);
             let taps: Vec<(usize, usize, usize)> = (0..s.outputs)
@@ -397,31 +397,34 @@ fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
                 let (o, ky, kx) = taps[k];
                 w[((o * s.channels + c) * s.kernel + ky) * s.kernel + kx]
             });
-            (a, b, offsets, packed)
+            (offsets, packed)
         })
         .collect();
-    for (_, _, offsets, _) in &phases {
+    for (offsets, _) in &phases {
         flat.check(offsets, positions.next_multiple_of(LANES));
     }
-    let mut dx = vec![0.0; s.batch * s.image()];
+    let mut dx = blank(s.batch * s.image());
     let pitch = positions.next_multiple_of(LANES);
     dx.par_chunks_mut(s.image()).zip(dy.par_chunks(s.outputs * map)).for_each(|(dx, dy)| {
-        with_scratch([flat.image() + SLACK, ROWS * pitch, 0], |buffer, out, _| {
+        with_scratch([flat.image() + SLACK, stride * stride * ROWS * pitch, 0], |buffer, out, _| {
             flat.fill(dy, &mut buffer[..flat.image()]);
-            for (a, b, offsets, packed) in &phases {
-                if offsets.is_empty() {
-                    continue;
-                }
-                for (block, left) in packed.chunks_exact(offsets.len() * ROWS).enumerate() {
-                    let rows = ROWS.min(s.channels - block * ROWS);
+            for (block, dx) in dx.chunks_mut(ROWS * s.height * s.width).enumerate() {
+                let rows = dx.len() / (s.height * s.width);
+                for ((offsets, packed), out) in phases.iter().zip(out.chunks_exact_mut(ROWS * pitch)) {
+                    if offsets.is_empty() {
+                        // No tap meets these pixels.
+                        out.fill(0.0);
+                        continue;
+                    }
+                    let left = &packed[block * offsets.len() * ROWS..];
                     for (first, to) in all.chunks(VECTORS).enumerate() {
                         let right = &buffer[first * BLOCK..];
                         // SAFETY: positions and taps lie inside the flat image, the overhang in the slack; `to` counts positions, `out` has room for all of them.
                         unsafe { blocks(offsets, left.as_ptr(), right.as_ptr(), out.as_mut_ptr(), pitch, rows, to) };
                     }
-                    for (i, dx) in dx.chunks_exact_mut(s.height * s.width).skip(block * ROWS).take(rows).enumerate() {
-                        spread(s, (*a, *b), &out[i * pitch..], row, dx);
-                    }
+                }
+                for (i, dx) in dx.chunks_exact_mut(s.height * s.width).enumerate() {
+                    weave(s, &out[i * pitch..], ROWS * pitch, row, dx);
                 }
             }
         });
@@ -429,15 +432,30 @@ fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
     dx
 }
 
-/// Writes one phase into the pixels it belongs to.
-fn spread(s: &Shape, (a, b): (usize, usize), phase: &[f32], row: usize, dx: &mut [f32]) {
-    // The first pixel at or after the border that belongs to the phase.
-    let first = |offset: usize| (offset + s.stride - s.padding % s.stride) % s.stride;
-    let from = (first(b) + s.padding) / s.stride;
-    for y in (first(a)..s.height).step_by(s.stride) {
-        let phase = &phase[(y + s.padding) / s.stride * row + from..];
-        for (dx, v) in dx[y * s.width..][..s.width].iter_mut().skip(first(b)).step_by(s.stride).zip(phase) {
-            *dx = *v;
+/// Puts the phases, `apart` from each other, into the pixels they belong to.
+fn weave(s: &Shape, phases: &[f32], apart: usize, row: usize, dx: &mut [f32]) {
+    for (y, dx) in dx.chunks_exact_mut(s.width).enumerate() {
+        let y = y + s.padding;
+        // Where the numbers of pixel x lie.
+        let at = |x: usize| {
+            let x = x + s.padding;
+            (y % s.stride * s.stride + x % s.stride) * apart + y / s.stride * row + x / s.stride
+        };
+        if s.stride == 2 {
+            let mut pairs = dx.chunks_exact_mut(2);
+            for ((pair, even), odd) in (&mut pairs).zip(&phases[at(0)..]).zip(&phases[at(1)..]) {
+                pair[0] = *even;
+                pair[1] = *odd;
+            }
+            if let [last] = pairs.into_remainder() {
+                *last = phases[at(s.width - 1)];
+            }
+            continue;
+        }
+        for first in 0..s.stride.min(s.width) {
+            for (dx, v) in dx[first..].iter_mut().step_by(s.stride).zip(&phases[at(first)..]) {
+                *dx = *v;
+            }
         }
     }
 }
