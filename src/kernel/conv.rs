@@ -3,6 +3,8 @@
 //! Unfold a tile of the input that fits the cache ("im2col"), multiply, next tile. The three products of a layer (output, input gradient, weight gradient) share the
 //! unfolding; one thread does one tile, and rayon runs over fixed groups of images. Small maps (4 x 4, 7 x 7) are put several images into one product, or the
 //! product would be too narrow.
+//!
+//! With AVX-512, `winograd` does the 3 x 3 convolutions without stride, which are most of a residual network, and `direct` the others.
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -321,6 +323,14 @@ fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
 /// The three products of a layer, by the best means of this processor.
 fn best(s: &Shape) -> Products {
     #[cfg(target_arch = "x86_64")]
+    if super::winograd::suits(s) {
+        return Products {
+            forward: super::winograd::forward,
+            input_gradient: super::winograd::input_gradient,
+            weight_gradient: super::winograd::weight_gradient,
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
     if super::direct::available() && !s.is_pointwise() {
         return Products {
             forward: super::direct::forward,
@@ -503,6 +513,20 @@ mod tests {
     }
 
     #[test]
+    fn tiles_of_any_map_and_slices_of_any_width_agree_with_seven_loops() {
+        // Whole tiles, tiles over both edges, one row of pixels of the last tile, every padding that `winograd` takes.
+        for padding in [0, 1, 2] {
+            for (height, width) in [(4, 4), (8, 8), (7, 8), (10, 13), (29, 6)] {
+                agrees(3, 50, (height, width), 49, 3, 1, padding);
+            }
+        }
+        // Several slices of channels and of outputs, several terms and panels; several pieces of one image.
+        agrees(2, 130, (8, 7), 150, 3, 1, 1);
+        agrees(5, 80, (4, 4), 200, 3, 1, 1);
+        agrees(1, 48, (70, 50), 64, 3, 1, 1);
+    }
+
+    #[test]
     fn candle_agrees() {
         let (x, w) = (normal("image", &[2, 6, 9, 9]), normal("weight", &[4, 6, 3, 3]));
         for (stride, padding) in [(1, 1), (2, 1), (1, 0)] {
@@ -519,6 +543,7 @@ mod tests {
     fn any_number_of_threads_gives_the_same_bits() {
         for (x, w, stride, padding) in [
             ([9, 16, 28, 28], [16, 16, 3, 3], 1, 1),
+            ([9, 72, 14, 14], [136, 72, 3, 3], 1, 1),
             ([9, 8, 14, 14], [24, 8, 3, 3], 2, 1),
             ([40, 24, 4, 4], [32, 24, 3, 3], 1, 1),
             ([9, 24, 8, 8], [32, 24, 1, 1], 2, 0),

@@ -18,9 +18,8 @@
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
 
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps,
-    _mm512_mask_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd,
-    _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_loadu_ps, _mm512_mask_storeu_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 use rayon::prelude::*;
@@ -28,9 +27,8 @@ use rayon::prelude::*;
 use super::conv::Shape;
 use super::elementwise::{CHUNK, accumulate};
 use super::tile::{blank, with_scratch};
+use super::turn::{LANES, turn_in};
 
-/// Numbers in a register.
-const LANES: usize = 16;
 /// Registers of positions per block.
 const VECTORS: usize = 3;
 /// Positions per block.
@@ -383,7 +381,7 @@ fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let flat = Flat { channels: s.outputs, height: s.out_height, width: s.out_width, before, stride: 1, row, plane };
     let positions = high * row;
     let all = pieces(positions, Some);
-    let phases: Vec<(usize, usize, Vec<u32>, Vec<f32>)> = (0..stride * stride)
+    let phases: Vec<(Vec<u32>, Vec<f32>)> = (0..stride * stride)
         .map(|phase| {
             let (a, b) = (phase / stride, phase % stride);
             let taps: Vec<(usize, usize, usize)> = (0..s.outputs)
@@ -399,31 +397,34 @@ fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
                 let (o, ky, kx) = taps[k];
                 w[((o * s.channels + c) * s.kernel + ky) * s.kernel + kx]
             });
-            (a, b, offsets, packed)
+            (offsets, packed)
         })
         .collect();
-    for (_, _, offsets, _) in &phases {
+    for (offsets, _) in &phases {
         flat.check(offsets, positions.next_multiple_of(LANES));
     }
-    let mut dx = vec![0.0; s.batch * s.image()];
+    let mut dx = blank(s.batch * s.image());
     let pitch = positions.next_multiple_of(LANES);
     dx.par_chunks_mut(s.image()).zip(dy.par_chunks(s.outputs * map)).for_each(|(dx, dy)| {
-        with_scratch([flat.image() + SLACK, ROWS * pitch, 0], |buffer, out, _| {
+        with_scratch([flat.image() + SLACK, stride * stride * ROWS * pitch, 0], |buffer, out, _| {
             flat.fill(dy, &mut buffer[..flat.image()]);
-            for (a, b, offsets, packed) in &phases {
-                if offsets.is_empty() {
-                    continue;
-                }
-                for (block, left) in packed.chunks_exact(offsets.len() * ROWS).enumerate() {
-                    let rows = ROWS.min(s.channels - block * ROWS);
+            for (block, dx) in dx.chunks_mut(ROWS * s.height * s.width).enumerate() {
+                let rows = dx.len() / (s.height * s.width);
+                for ((offsets, packed), out) in phases.iter().zip(out.chunks_exact_mut(ROWS * pitch)) {
+                    if offsets.is_empty() {
+                        // No tap meets these pixels.
+                        out.fill(0.0);
+                        continue;
+                    }
+                    let left = &packed[block * offsets.len() * ROWS..];
                     for (first, to) in all.chunks(VECTORS).enumerate() {
                         let right = &buffer[first * BLOCK..];
                         // SAFETY: positions and taps lie inside the flat image, the overhang in the slack; `to` counts positions, `out` has room for all of them.
                         unsafe { blocks(offsets, left.as_ptr(), right.as_ptr(), out.as_mut_ptr(), pitch, rows, to) };
                     }
-                    for (i, dx) in dx.chunks_exact_mut(s.height * s.width).skip(block * ROWS).take(rows).enumerate() {
-                        spread(s, (*a, *b), &out[i * pitch..], row, dx);
-                    }
+                }
+                for (i, dx) in dx.chunks_exact_mut(s.height * s.width).enumerate() {
+                    weave(s, &out[i * pitch..], ROWS * pitch, row, dx);
                 }
             }
         });
@@ -431,80 +432,30 @@ fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
     dx
 }
 
-/// Writes one phase into the pixels it belongs to.
-fn spread(s: &Shape, (a, b): (usize, usize), phase: &[f32], row: usize, dx: &mut [f32]) {
-    // The first pixel at or after the border that belongs to the phase.
-    let first = |offset: usize| (offset + s.stride - s.padding % s.stride) % s.stride;
-    let from = (first(b) + s.padding) / s.stride;
-    for y in (first(a)..s.height).step_by(s.stride) {
-        let phase = &phase[(y + s.padding) / s.stride * row + from..];
-        for (dx, v) in dx[y * s.width..][..s.width].iter_mut().skip(first(b)).step_by(s.stride).zip(phase) {
-            *dx = *v;
-        }
-    }
-}
-
-/// Turns [rows, width] into [width, pitch], 16 by 16; columns beyond `rows` up to a multiple of 16 become zero.
-fn transpose(matrix: &[f32], rows: usize, width: usize, out: &mut [f32], pitch: usize) {
-    assert!(
-        rows <= pitch && pitch.is_multiple_of(LANES) && matrix.len() >= rows * width && out.len() >= width * pitch,
-        "matrix out of bounds"
-    );
-    for row in (0..rows).step_by(LANES) {
-        for column in (0..width).step_by(LANES) {
-            let (high, wide) = (LANES.min(rows - row), LANES.min(width - column));
-            // SAFETY: `available` was asked; reads rows row..row+high, columns column..column+wide of `matrix`, writes as many rows of 16 of `out`.
-            unsafe {
-                transpose_block(
-                    matrix.as_ptr().add(row * width + column),
-                    width,
-                    high,
-                    wide,
-                    out.as_mut_ptr().add(column * pitch + row),
-                    pitch,
-                );
-            };
-        }
-    }
-}
-
-/// # Safety
-/// AVX-512F; `high` rows of `wide` numbers may be read, `wide` rows of 16 written.
-#[target_feature(enable = "avx512f")]
-unsafe fn transpose_block(from: *const f32, width: usize, high: usize, wide: usize, to: *mut f32, pitch: usize) {
-    // SAFETY: as the caller promises; masked lanes are not touched.
-    unsafe {
-        let mask = if wide == LANES { u16::MAX } else { (1 << wide) - 1 };
-        let mut r = [_mm512_setzero_ps(); LANES];
-        for (i, r) in r.iter_mut().enumerate().take(high) {
-            *r = _mm512_mask_loadu_ps(*r, mask, from.add(i * width));
-        }
-        let mut t = r;
-        for i in 0..8 {
-            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        let wider = |a: __m512, b: __m512| (_mm512_castps_pd(a), _mm512_castps_pd(b));
-        for i in 0..4 {
-            for j in 0..2 {
-                let (a, b) = wider(t[4 * i + j], t[4 * i + j + 2]);
-                // Columns 2j and 2j + 1 (plus multiples of four) of rows 4i to 4i + 3.
-                r[4 * i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-                r[4 * i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+/// Puts the phases, `apart` from each other, into the pixels they belong to.
+fn weave(s: &Shape, phases: &[f32], apart: usize, row: usize, dx: &mut [f32]) {
+    for (y, dx) in dx.chunks_exact_mut(s.width).enumerate() {
+        let y = y + s.padding;
+        // Where the numbers of pixel x lie.
+        let at = |x: usize| {
+            let x = x + s.padding;
+            (y % s.stride * s.stride + x % s.stride) * apart + y / s.stride * row + x / s.stride
+        };
+        if s.stride == 2 {
+            let mut pairs = dx.chunks_exact_mut(2);
+            for ((pair, even), odd) in (&mut pairs).zip(&phases[at(0)..]).zip(&phases[at(1)..]) {
+                pair[0] = *even;
+                pair[1] = *odd;
             }
+            if let [last] = pairs.into_remainder() {
+                *last = phases[at(s.width - 1)];
+            }
+            continue;
         }
-        for j in 0..4 {
-            let low = _mm512_shuffle_f32x4::<0x88>(r[j], r[4 + j]);
-            let low_odd = _mm512_shuffle_f32x4::<0xdd>(r[j], r[4 + j]);
-            let high = _mm512_shuffle_f32x4::<0x88>(r[8 + j], r[12 + j]);
-            let high_odd = _mm512_shuffle_f32x4::<0xdd>(r[8 + j], r[12 + j]);
-            t[j] = _mm512_shuffle_f32x4::<0x88>(low, high);
-            t[8 + j] = _mm512_shuffle_f32x4::<0xdd>(low, high);
-            t[4 + j] = _mm512_shuffle_f32x4::<0x88>(low_odd, high_odd);
-            t[12 + j] = _mm512_shuffle_f32x4::<0xdd>(low_odd, high_odd);
-        }
-        for (i, t) in t.iter().enumerate().take(wide) {
-            _mm512_storeu_ps(to.add(i * pitch), *t);
+        for first in 0..s.stride.min(s.width) {
+            for (dx, v) in dx[first..].iter_mut().step_by(s.stride).zip(&phases[at(first)..]) {
+                *dx = *v;
+            }
         }
     }
 }
@@ -611,11 +562,12 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                     for i in 0..count {
                         let image = &x[(start + i) * s.image() + first * s.height * s.width..][..channels * s.height * s.width];
                         flat.fill(image, &mut buffer[i * flat.image()..][..flat.image()]);
-                        transpose(
+                        turn_in(
                             &dy[(start + i) * s.outputs * map..],
+                            map,
                             s.outputs,
                             map,
-                            &mut right[i * map * pitch..][..map * pitch],
+                            &mut right[i * map * pitch..],
                             pitch,
                         );
                     }

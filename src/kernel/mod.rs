@@ -24,6 +24,10 @@ mod pool;
 pub mod product;
 mod simd;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod turn;
+#[cfg(target_arch = "x86_64")]
+mod winograd;
 
 pub use agreement::agreement;
 pub use conv::conv2d;

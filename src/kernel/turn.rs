@@ -1,0 +1,162 @@
+//! How do [channel, pixel] and [pixel, channel] become each other? Sixteen by sixteen, in registers.
+#![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
+
+use std::arch::x86_64::{
+    __m512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_mask_loadu_ps, _mm512_mask_storeu_ps, _mm512_setzero_ps,
+    _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+};
+
+/// Numbers in a register.
+pub(super) const LANES: usize = 16;
+
+/// Turns `rows` lines of `columns` numbers, lines `line` apart, into `columns` lines of `rows` numbers, `pitch` apart; numbers beyond `rows` up to a multiple of 16 become
+/// zero. The processor must have AVX-512.
+pub(super) fn turn_in(from: &[f32], line: usize, rows: usize, columns: usize, to: &mut [f32], pitch: usize) {
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!(
+        pitch >= rows.next_multiple_of(LANES)
+            && from.len() >= (rows - 1) * line + columns
+            && to.len() >= (columns - 1) * pitch + rows.next_multiple_of(LANES),
+        "matrix out of bounds"
+    );
+    for row in (0..rows).step_by(LANES) {
+        for column in (0..columns).step_by(LANES) {
+            let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
+            // SAFETY: the caller vouches for AVX-512; `high` lines of `wide` numbers are read, `wide` lines of 16 written, inside both, as checked.
+            unsafe {
+                let block = turned(from.as_ptr().add(row * line + column), line, high, wide);
+                let to = to.as_mut_ptr().add(column * pitch + row);
+                if wide == LANES {
+                    for (i, block) in block.iter().enumerate() {
+                        store(to.add(i * pitch), *block);
+                    }
+                } else {
+                    for (i, block) in block.iter().enumerate().take(wide) {
+                        store(to.add(i * pitch), *block);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Turns `rows` lines of `columns` numbers, lines `pitch` apart, into `columns` lines of `rows` numbers, `line` apart, and touches nothing else. The processor must
+/// have AVX-512.
+pub(super) fn turn_out(from: &[f32], pitch: usize, rows: usize, columns: usize, to: &mut [f32], line: usize) {
+    if rows == 0 || columns == 0 {
+        return;
+    }
+    assert!(from.len() >= (rows - 1) * pitch + columns && to.len() >= (columns - 1) * line + rows, "matrix out of bounds");
+    for column in (0..columns).step_by(LANES) {
+        for row in (0..rows).step_by(LANES) {
+            let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
+            // SAFETY: the caller vouches for AVX-512; `high` lines of `wide` numbers are read, `wide` lines of `high` written, inside both, as checked.
+            unsafe {
+                let block = turned(from.as_ptr().add(row * pitch + column), pitch, high, wide);
+                let to = to.as_mut_ptr().add(column * line + row);
+                for (i, block) in block.iter().enumerate().take(wide) {
+                    store_some(to.add(i * line), *block, high);
+                }
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn store(to: *mut f32, v: __m512) {
+    // SAFETY: as the caller promises.
+    unsafe { _mm512_storeu_ps(to, v) }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn store_some(to: *mut f32, v: __m512, count: usize) {
+    // SAFETY: as the caller promises; masked lanes are not touched.
+    unsafe { _mm512_mask_storeu_ps(to, mask(count), v) }
+}
+
+fn mask(count: usize) -> u16 {
+    if count >= LANES { u16::MAX } else { (1 << count) - 1 }
+}
+
+/// # Safety
+/// AVX-512F; `high` lines of `wide` numbers may be read.
+#[target_feature(enable = "avx512f")]
+unsafe fn turned(from: *const f32, line: usize, high: usize, wide: usize) -> [__m512; LANES] {
+    // SAFETY: as the caller promises; masked lanes are not touched.
+    unsafe {
+        let mask = mask(wide);
+        let mut r = [_mm512_setzero_ps(); LANES];
+        if high == LANES {
+            for (i, r) in r.iter_mut().enumerate() {
+                *r = _mm512_mask_loadu_ps(*r, mask, from.add(i * line));
+            }
+        } else {
+            for (i, r) in r.iter_mut().enumerate().take(high) {
+                *r = _mm512_mask_loadu_ps(*r, mask, from.add(i * line));
+            }
+        }
+        let mut t = r;
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+        }
+        let wider = |a: __m512, b: __m512| (_mm512_castps_pd(a), _mm512_castps_pd(b));
+        for i in 0..4 {
+            for j in 0..2 {
+                let (a, b) = wider(t[4 * i + j], t[4 * i + j + 2]);
+                // Columns 2j and 2j + 1 (plus multiples of four) of rows 4i to 4i + 3.
+                r[4 * i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                r[4 * i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+            }
+        }
+        for j in 0..4 {
+            let low = _mm512_shuffle_f32x4::<0x88>(r[j], r[4 + j]);
+            let low_odd = _mm512_shuffle_f32x4::<0xdd>(r[j], r[4 + j]);
+            let high = _mm512_shuffle_f32x4::<0x88>(r[8 + j], r[12 + j]);
+            let high_odd = _mm512_shuffle_f32x4::<0xdd>(r[8 + j], r[12 + j]);
+            t[j] = _mm512_shuffle_f32x4::<0x88>(low, high);
+            t[8 + j] = _mm512_shuffle_f32x4::<0xdd>(low, high);
+            t[4 + j] = _mm512_shuffle_f32x4::<0x88>(low_odd, high_odd);
+            t[12 + j] = _mm512_shuffle_f32x4::<0xdd>(low_odd, high_odd);
+        }
+        t
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrices_of_any_size_are_turned_and_turned_back() {
+        if !super::super::simd::has_avx512() {
+            return;
+        }
+        for (rows, columns) in [(1usize, 1usize), (3, 20), (16, 16), (17, 33), (40, 5), (64, 49)] {
+            let (line, pitch) = (columns + 3, rows.next_multiple_of(LANES) + 16);
+            let from: Vec<f32> = (0..rows * line).map(|i| i as f32 + 1.0).collect();
+            let mut turned = vec![-1.0; columns * pitch];
+            turn_in(&from, line, rows, columns, &mut turned, pitch);
+            for c in 0..columns {
+                for r in 0..pitch {
+                    let expected = match r {
+                        r if r < rows => from[r * line + c],
+                        r if r < rows.next_multiple_of(LANES) => 0.0,
+                        _ => -1.0,
+                    };
+                    assert!((turned[c * pitch + r] - expected).abs() < 0.5, "{rows}x{columns} at {r}, {c}");
+                }
+            }
+            let mut back = vec![-2.0; rows * line];
+            turn_out(&turned, pitch, columns, rows, &mut back, line);
+            for (i, (back, from)) in back.iter().zip(&from).enumerate() {
+                let expected = if i % line < columns { *from } else { -2.0 };
+                assert!((back - expected).abs() < 0.5, "{rows}x{columns} at {i}");
+            }
+        }
+    }
+}
