@@ -19,6 +19,9 @@
 //! # Paper
 //! Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4.1.
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
+#![expect(clippy::large_types_passed_by_value, reason = "tiles live in registers: the functions are inlined")]
+#![expect(clippy::needless_range_loop, reason = "indices are coordinates of a tile")]
+#![expect(clippy::match_same_arms, reason = "a table: one line per case")]
 
 use std::arch::x86_64::{
     __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
