@@ -78,9 +78,7 @@ impl Settings for Config {
         {
             found.push(Complaint::new("predictor_hidden", format!("is {hidden}, and must lie between 1 and 65536")));
         }
-        if !(0.0..1.0).contains(&self.target_decay) {
-            found.push(Complaint::new("target_decay", format!("is {}, and must lie in 0–1, below 1", self.target_decay)));
-        }
+        found.extend(Complaint::unless_below_one("target_decay", self.target_decay));
         found.extend(Complaint::below("network", self.network.complaints()));
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
         found.extend(Complaint::below("schedule", self.schedule.complaints()));

@@ -96,12 +96,8 @@ impl Settings for Config {
                 ),
             ));
         }
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            found.push(Complaint::new("temperature", format!("is {}, and must be above 0", self.temperature)));
-        }
-        if !(0.0..1.0).contains(&self.key_momentum) {
-            found.push(Complaint::new("key_momentum", format!("is {}, and must lie in 0–1, below 1", self.key_momentum)));
-        }
+        found.extend(Complaint::unless_above_zero("temperature", self.temperature));
+        found.extend(Complaint::unless_below_one("key_momentum", self.key_momentum));
         found.extend(Complaint::below("network", self.network.complaints()));
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
         found.extend(Complaint::below("schedule", self.schedule.complaints()));

@@ -94,11 +94,7 @@ impl Default for Config {
 impl Settings for Config {
     fn check(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
-        let mut at_least = |field: &str, value: u64, least: u64| {
-            if value < least {
-                found.push(Complaint::new(field, format!("is {value}, and must be at least {least}")));
-            }
-        };
+        let mut at_least = |field, value, least| found.extend(Complaint::unless_at_least(field, value, least));
         at_least("clusters", self.clusters as u64, 2);
         at_least("heads", self.heads as u64, 1);
         at_least("epochs", self.epochs, 1);
@@ -107,9 +103,7 @@ impl Settings for Config {
         at_least("hidden", self.hidden.unwrap_or(1) as u64, 1);
         at_least("validation_neighbors", self.validation_neighbors as u64, 1);
         at_least("validate_every", self.validate_every, 1);
-        if !(self.entropy_weight >= 0.0 && self.entropy_weight.is_finite()) {
-            found.push(Complaint::new("entropy_weight", format!("is {}, and must not be negative", self.entropy_weight)));
-        }
+        found.extend(Complaint::if_negative("entropy_weight", self.entropy_weight));
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
         found.extend(Complaint::below("schedule", self.schedule.complaints()));
         found.extend(Complaint::below("augment", self.augment.check()));

@@ -82,19 +82,10 @@ impl Settings for Config {
         if self.epochs == 0 {
             found.push(Complaint::new("epochs", "is 0, and nothing would be learned"));
         }
-        if self.batch < 2 {
-            found.push(Complaint::new("batch", format!("is {}, and must be at least 2", self.batch)));
-        }
-        for (name, value) in [("confidence_threshold", self.confidence_threshold), ("keep_share", self.keep_share)] {
-            if !(0.0..1.0).contains(&value) {
-                found.push(Complaint::new(name, format!("is {value}, and must lie in 0–1, below 1")));
-            }
-        }
-        if let Some(alpha) = self.ema_alpha
-            && !(0.0..1.0).contains(&alpha)
-        {
-            found.push(Complaint::new("ema_alpha", format!("is {alpha}, and must lie in 0–1, below 1")));
-        }
+        found.extend(Complaint::unless_at_least("batch", self.batch as u64, 2));
+        found.extend(Complaint::unless_below_one("confidence_threshold", self.confidence_threshold));
+        found.extend(Complaint::unless_below_one("keep_share", self.keep_share));
+        found.extend(self.ema_alpha.and_then(|alpha| Complaint::unless_below_one("ema_alpha", alpha)));
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
         found.extend(Complaint::below("schedule", self.schedule.complaints()));
         found.extend(Complaint::below("augment", self.augment.check()));

@@ -70,9 +70,7 @@ impl Settings for Config {
                 format!("is {}, and an image needs at least one other to differ from", self.batch),
             ));
         }
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            found.push(Complaint::new("temperature", format!("is {}, and must be above 0", self.temperature)));
-        }
+        found.extend(Complaint::unless_above_zero("temperature", self.temperature));
         found.extend(Complaint::below("network", self.network.complaints()));
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
         found.extend(Complaint::below("schedule", self.schedule.complaints()));

@@ -32,6 +32,28 @@ impl Complaint {
         fields.into_iter().map(|(field, message)| Self::new(format!("{table}.{field}"), message)).collect()
     }
 
+    /// What is wrong with a number that must be at least so large.
+    pub fn unless_at_least(path: &str, value: u64, least: u64) -> Option<Self> {
+        (value < least).then(|| Self::new(path, format!("is {value}, and must be at least {least}")))
+    }
+
+    /// What is wrong with a number that must be finite and above 0.
+    pub fn unless_above_zero(path: &str, value: f64) -> Option<Self> {
+        let fits = value > 0.0 && value.is_finite();
+        (!fits).then(|| Self::new(path, format!("is {value}, and must be above 0")))
+    }
+
+    /// What is wrong with a number that must be finite and not below 0.
+    pub fn if_negative(path: &str, value: f64) -> Option<Self> {
+        let fits = value >= 0.0 && value.is_finite();
+        (!fits).then(|| Self::new(path, format!("is {value}, and must not be negative")))
+    }
+
+    /// What is wrong with a number that must be a share below the whole.
+    pub fn unless_below_one(path: &str, value: f64) -> Option<Self> {
+        (!(0.0..1.0).contains(&value)).then(|| Self::new(path, format!("is {value}, and must lie in 0–1, below 1")))
+    }
+
     /// Adds what would be right.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {

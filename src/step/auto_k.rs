@@ -112,9 +112,7 @@ impl Settings for Config {
             ("neighbors", self.neighbors, 1),
             ("passes", self.passes, 1),
         ] {
-            if value < least {
-                found.push(Complaint::new(field, format!("is {value}, and must be at least {least}")));
-            }
+            found.extend(Complaint::unless_at_least(field, value as u64, least));
         }
         if self.max < self.min {
             found.push(Complaint::new("max", format!("is {}, and must not be below `min`, {}", self.max, self.min)));
@@ -129,9 +127,7 @@ impl Settings for Config {
             found.push(Complaint::new("estimators", "must name at least one, and none twice"));
         }
         for (field, value) in [("lambda", self.lambda), ("normality", self.normality)] {
-            if !(value >= 0.0 && value.is_finite()) {
-                found.push(Complaint::new(field, format!("is {value}, and must not be negative")));
-            }
+            found.extend(Complaint::if_negative(field, value));
         }
         if !self.gain.is_finite() {
             found.push(Complaint::new("gain", format!("is {}, and must be a number", self.gain)));

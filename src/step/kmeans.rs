@@ -37,13 +37,9 @@ impl Settings for Config {
         for (field, value, least) in
             [("clusters", self.clusters, 2), ("restarts", self.restarts, 1), ("iterations", self.iterations, 1)]
         {
-            if value < least {
-                found.push(Complaint::new(field, format!("is {value}, and must be at least {least}")));
-            }
+            found.extend(Complaint::unless_at_least(field, value as u64, least));
         }
-        if !(self.tolerance >= 0.0 && self.tolerance.is_finite()) {
-            found.push(Complaint::new("tolerance", format!("is {}, and must not be negative", self.tolerance)));
-        }
+        found.extend(Complaint::if_negative("tolerance", self.tolerance));
         found
     }
 }

@@ -34,14 +34,8 @@ impl Default for Config {
 impl Settings for Config {
     fn check(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
-        if self.k == 0 {
-            found.push(Complaint::new("k", "is 0, and must be at least 1"));
-        }
-        if let Some(t) = self.temperature
-            && !(t > 0.0 && t.is_finite())
-        {
-            found.push(Complaint::new("temperature", format!("is {t}, and must be above 0")));
-        }
+        found.extend(Complaint::unless_at_least("k", self.k as u64, 1));
+        found.extend(self.temperature.and_then(|t| Complaint::unless_above_zero("temperature", t)));
         found
     }
 }

@@ -70,16 +70,12 @@ impl Settings for Config {
             ("restarts", self.restarts, 1),
             ("iterations", self.iterations, 1),
         ] {
-            if value < least {
-                found.push(Complaint::new(field, format!("is {value}, and must be at least {least}")));
-            }
+            found.extend(Complaint::unless_at_least(field, value as u64, least));
         }
         if self.max < self.min {
             found.push(Complaint::new("max", format!("is {}, and must not be below `min`, {}", self.max, self.min)));
         }
-        if !(self.tolerance >= 0.0 && self.tolerance.is_finite()) {
-            found.push(Complaint::new("tolerance", format!("is {}, and must not be negative", self.tolerance)));
-        }
+        found.extend(Complaint::if_negative("tolerance", self.tolerance));
         if !(3..=LARGEST).contains(&self.sample) {
             found.push(Complaint::new("sample", format!("is {}, and must lie within 3–{LARGEST}", self.sample)));
         }

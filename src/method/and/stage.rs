@@ -108,21 +108,17 @@ impl Settings for Config {
             let least = (self.rounds - self.start_round).saturating_add(1);
             wrong("epochs", format!("is {}, and each of {least} rounds needs one", self.epochs));
         }
-        for (field, value, least) in [("batch", self.batch, 2), ("neighbors", self.neighbors, 1)] {
-            if value < least {
-                wrong(field, format!("is {value}, and must be at least {least}"));
-            }
-        }
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            wrong("temperature", format!("is {}, and must be above 0", self.temperature));
-        }
-        if !(0.0..1.0).contains(&self.momentum) {
-            wrong("momentum", format!("is {}, and must lie in 0–1, below 1", self.momentum));
-        }
+        found.extend(Complaint::unless_at_least("batch", self.batch as u64, 2));
+        found.extend(Complaint::unless_at_least("neighbors", self.neighbors as u64, 1));
+        found.extend(Complaint::unless_above_zero("temperature", self.temperature));
+        found.extend(Complaint::unless_below_one("momentum", self.momentum));
         if let Some(rate) = self.select_rate
             && !(rate > 0.0 && rate * self.rounds as f64 <= 1.0 + 1e-9)
         {
-            wrong("select_rate", format!("is {rate}; times {} `rounds` it must lie above 0 and at most at 1", self.rounds));
+            found.push(Complaint::new(
+                "select_rate",
+                format!("is {rate}; times {} `rounds` it must lie above 0 and at most at 1", self.rounds),
+            ));
         }
         found.extend(Complaint::below("network", self.network.complaints()));
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));

@@ -144,9 +144,7 @@ impl Settings for Config {
             ("num_neighbors", self.num_neighbors.unwrap_or(1) as u64, 1),
             ("ramp_epochs", self.ramp_epochs, 1),
         ] {
-            if value < least {
-                found.push(Complaint::new(field, format!("is {value}, and must be at least {least}")));
-            }
+            found.extend(Complaint::unless_at_least(field, value, least));
         }
         for (field, value) in [
             ("confidence_threshold", self.confidence_threshold),
@@ -157,20 +155,16 @@ impl Settings for Config {
                 found.push(Complaint::new(field, format!("is {value}, and must lie in 0–1")));
             }
         }
-        if !(self.relabel_rise >= 0.0 && self.relabel_rise.is_finite()) {
-            found.push(Complaint::new("relabel_rise", format!("is {}, and must not be negative", self.relabel_rise)));
+        if let Some(negative) = Complaint::if_negative("relabel_rise", self.relabel_rise) {
+            found.push(negative);
         } else if self.relabel_threshold <= 1.0 && self.last_relabel_from() > 1.0 {
             let last = self.last_relabel_from();
             let message = format!("raises the threshold to {last:.3} at last, which no probability reaches");
             found.push(Complaint::new("relabel_rise", message));
         }
-        if !(self.guess_weight >= 0.0 && self.guess_weight.is_finite()) {
-            found.push(Complaint::new("guess_weight", format!("is {}, and must not be negative", self.guess_weight)));
-        }
+        found.extend(Complaint::if_negative("guess_weight", self.guess_weight));
         for (field, value) in [("temperature", self.temperature), ("mixup", self.mixup)] {
-            if !(value > 0.0 && value.is_finite()) {
-                found.push(Complaint::new(field, format!("is {value}, and must be above 0")));
-            }
+            found.extend(Complaint::unless_above_zero(field, value));
         }
         found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
         found.extend(Complaint::below("schedule", self.schedule.complaints()));
