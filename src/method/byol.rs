@@ -16,6 +16,7 @@ use crate::model::encoder::EncoderNet;
 use crate::model::settings::NetworkSettings;
 use crate::model::{Mode, Params, PredictionHead};
 use crate::stage::learner::{Learner, Order};
+use crate::stage::pretext;
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
 use crate::train::ahead::{Ahead, Place};
@@ -122,12 +123,10 @@ impl Stage for Byol {
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let feed = Feed::of(&images, config.size, &cx.device)?;
-        let architecture = config.network.architecture(images.channels(), feed.size())?;
-        let weights = cx.seed.branch("weights");
-        let net = EncoderNet::init(&architecture, weights, &cx.device)?;
+        let (feed, net) = pretext::begin(&images, config.size, &config.network, cx)?;
+        let architecture = net.architecture();
         let hidden = config.predictor_hidden.unwrap_or(architecture.features);
-        let predictor = PredictionHead::init(architecture.output(), hidden, weights, &cx.device)?;
+        let predictor = PredictionHead::init(architecture.output(), hidden, cx.seed.branch("weights"), &cx.device)?;
         let mut online = Params::new();
         for (name, role, var) in net.params().iter().chain(predictor.params().iter()) {
             online.push(name, role, var.clone())?;
@@ -145,11 +144,8 @@ impl Stage for Byol {
             seed: cx.seed,
         };
         let curve = train(&mut run, cx)?;
-        let card = run.net.card(run.feed.normalization().clone());
-        Ok(Out {
-            encoder: Encoder { card, tensors: run.net.to_tensors()? }.save(&cx.out("encoder")?)?,
-            curve: Curve { points: curve }.save(&cx.out("curve")?)?,
-        })
+        let (encoder, curve) = pretext::finish(&run.net, &run.feed, curve, cx)?;
+        Ok(Out { encoder, curve })
     }
 }
 

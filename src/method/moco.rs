@@ -17,6 +17,7 @@ use crate::model::encoder::EncoderNet;
 use crate::model::settings::NetworkSettings;
 use crate::model::{Mode, Params, Role};
 use crate::stage::learner::{Learner, Order};
+use crate::stage::pretext;
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
 use crate::train::ahead::{Ahead, Place};
@@ -141,9 +142,7 @@ impl Stage for MoCo {
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let feed = Feed::of(&images, config.size, &cx.device)?;
-        let architecture = config.network.architecture(images.channels(), feed.size())?;
-        let net = EncoderNet::init(&architecture, cx.seed.branch("weights"), &cx.device)?;
+        let (feed, net) = pretext::begin(&images, config.size, &config.network, cx)?;
         let order = Order::new(images.len(), config.batch, cx.seed)?;
         advise(config, images.len(), order.steps(), cx);
         let mut run = Run {
@@ -151,7 +150,7 @@ impl Stage for MoCo {
             learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
             order,
             ahead: Ahead::default(),
-            queue: Queue::new(config.queue, architecture.output(), cx.seed.branch("queue"), &cx.device)?,
+            queue: Queue::new(config.queue, net.architecture().output(), cx.seed.branch("queue"), &cx.device)?,
             // It starts as an equal network, and no gradient ever reaches it.
             key: net.duplicate()?.frozen()?,
             feed,
@@ -159,11 +158,8 @@ impl Stage for MoCo {
             seed: cx.seed,
         };
         let curve = train(&mut run, cx)?;
-        let card = run.net.card(run.feed.normalization().clone());
-        Ok(Out {
-            encoder: Encoder { card, tensors: run.net.to_tensors()? }.save(&cx.out("encoder")?)?,
-            curve: Curve { points: curve }.save(&cx.out("curve")?)?,
-        })
+        let (encoder, curve) = pretext::finish(&run.net, &run.feed, curve, cx)?;
+        Ok(Out { encoder, curve })
     }
 }
 

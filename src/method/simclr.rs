@@ -15,6 +15,7 @@ use crate::model::Mode;
 use crate::model::encoder::EncoderNet;
 use crate::model::settings::NetworkSettings;
 use crate::stage::learner::{Learner, Order};
+use crate::stage::pretext;
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
 use crate::train::ahead::{Ahead, Place};
@@ -114,9 +115,7 @@ impl Stage for SimClr {
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let feed = Feed::of(&images, config.size, &cx.device)?;
-        let architecture = config.network.architecture(images.channels(), feed.size())?;
-        let net = EncoderNet::init(&architecture, cx.seed.branch("weights"), &cx.device)?;
+        let (feed, net) = pretext::begin(&images, config.size, &config.network, cx)?;
         let mut run = Run {
             config,
             learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
@@ -127,11 +126,8 @@ impl Stage for SimClr {
             seed: cx.seed,
         };
         let curve = train(&mut run, cx)?;
-        let card = run.net.card(run.feed.normalization().clone());
-        Ok(Out {
-            encoder: Encoder { card, tensors: run.net.to_tensors()? }.save(&cx.out("encoder")?)?,
-            curve: Curve { points: curve }.save(&cx.out("curve")?)?,
-        })
+        let (encoder, curve) = pretext::finish(&run.net, &run.feed, curve, cx)?;
+        Ok(Out { encoder, curve })
     }
 }
 
@@ -152,7 +148,7 @@ impl Method for SimClr {
                        LARS, no warm-up by default, as in SCAN's code. Channel statistics are measured on the images, not \
                        looked up",
         expect: "the SCAN table on CIFAR-10 needs 500 epochs on a GPU; on small gray images a few minutes of `resnet_tiny` on \
-                 a CPU beat the pixels, see `pipelines/fashion-mini.toml`",
+                 a CPU give features whose k-means beats that of the pixels, see `pipelines/fashion-mini.toml`",
     };
 }
 

@@ -14,6 +14,7 @@ pub mod error;
 pub mod learner;
 pub mod outputs;
 pub mod ports;
+pub mod pretext;
 pub mod training;
 
 pub use context::{Bar, Context, Signal, Sink, Stop};

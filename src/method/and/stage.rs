@@ -18,6 +18,7 @@ use crate::model::encoder::EncoderNet;
 use crate::model::init::Init;
 use crate::model::settings::NetworkSettings;
 use crate::stage::learner::{Learner, Order};
+use crate::stage::pretext;
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
 use crate::store::digest::Digest;
@@ -194,8 +195,7 @@ impl Stage for And {
             cx,
         };
         let curve = train(&mut run, cx)?;
-        let card = run.net.card(run.feed.normalization().clone());
-        let encoder = Encoder { card, tensors: run.net.to_tensors()? }.save(&cx.out("encoder")?)?;
+        let (encoder, curve) = pretext::finish(&run.net, &run.feed, curve, cx)?;
         let values = run.bank.values()?;
         let bank = FeatureTable {
             ids: images.ids().to_vec(),
@@ -205,7 +205,7 @@ impl Stage for And {
             encoder: digest_of(&encoder)?.hex(),
             layer: "projection".into(),
         };
-        Ok(Out { encoder, bank: bank.save(&cx.out("bank")?)?, curve: Curve { points: curve }.save(&cx.out("curve")?)? })
+        Ok(Out { encoder, bank: bank.save(&cx.out("bank")?)?, curve })
     }
 }
 
@@ -242,10 +242,8 @@ fn fresh<'a>(config: &Config, images: &'a ImageSet, cx: &Context<'_>) -> Result<
             hint: "connect `encoder`, or begin with round 0".into(),
         });
     }
-    let feed = Feed::of(images, config.size, &cx.device)?;
-    let architecture = config.network.architecture(images.channels(), feed.size())?;
+    let (feed, net) = pretext::begin(images, config.size, &config.network, cx)?;
     let seed = cx.seed.branch("weights");
-    let net = EncoderNet::init(&architecture, seed, &cx.device)?;
     for (name, var) in net.params().parameters() {
         if let [_, rest @ ..] = var.dims()
             && rest.len() == 3
