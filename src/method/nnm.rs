@@ -37,19 +37,20 @@ use crate::augment::{Recipe, Strong};
 use crate::base::seed::Seed;
 use crate::kernel::neighbors::{NeighborError, Search, all_pairs};
 use crate::math::{cosine, euclid};
-use crate::method::scan::{Update, belongs, validation_loss};
+use crate::method::scan::{Update, validation_loss};
+use crate::model::ClassifierNet;
 use crate::model::Mode;
 use crate::model::encoder::EncoderNet;
 use crate::model::params::values;
-use crate::model::{ClassifierNet, HeadChoice};
-use crate::stage::learner::Learner;
+use crate::stage::learner::{Learner, Order};
+use crate::stage::selection::Selection;
+use crate::stage::sight::{Sight, belongs, encoded, numbers, partner};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
 use crate::train::ahead::{Ahead, Place};
 use crate::train::batches::{Batches, Last};
 use crate::train::feed::Feed;
-use crate::train::health::{self, Occupancy};
-use crate::train::infer::{self, Layer};
+use crate::train::health;
 use crate::train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// Whose neighbor in the whole set an image is matched with.
@@ -214,14 +215,7 @@ impl Stage for Nnm {
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let images = ImageSet::open(&input.images)?;
         let encoder = Encoder::load(&input.encoder)?;
-        if config.clusters > images.len() {
-            return Err(StageError::TooFew {
-                setting: "clusters",
-                value: config.clusters,
-                images: images.len(),
-                hint: "ask for fewer clusters, or bring more images".into(),
-            });
-        }
+        StageError::enough_for_clusters("clusters", config.clusters, images.len())?;
         let val_images = input.val_images.as_ref().map(ImageSet::open).transpose()?;
         if val_images.is_none() && input.val_neighbors.is_some() {
             return Err(StageError::Mismatch {
@@ -248,22 +242,8 @@ impl Stage for Nnm {
 
         let mut run = Run::new(config, net, training, validation, cx)?;
         let curve = train(&mut run, cx)?;
-        let Run { net, best, .. } = run;
-        let Some(best) = best else { unreachable!("the last epoch always validates") };
-        best.card.occupancy.check(best.card.epoch as usize)?;
-        let empty = best.card.occupancy.empty().len();
-        if empty > 0 {
-            cx.warn(format!("{empty} of {} clusters are empty; fewer `clusters` may fit these images better", config.clusters));
-        }
-        net.params().load(&best.tensors)?;
-        let choice = HeadChoice {
-            head: best.card.head,
-            chosen_by: format!(
-                "lowest validation loss over heads and epochs (consistency + class − entropy, without labels), epoch {}",
-                best.card.epoch + 1
-            ),
-            losses: best.card.losses,
-        };
+        let Run { net, selection, .. } = run;
+        let choice = selection.conclude(&net, "consistency + class − entropy", cx)?;
         let card = net.card(encoder.card.normalization.clone(), choice)?;
         Ok(Out {
             classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)?,
@@ -309,9 +289,7 @@ const SPARE: usize = 8;
 
 /// Images as the network sees them, and who is near whom.
 struct Set<'a> {
-    feed: Feed<'a>,
-    /// Features of an encoder that stands still on views that stand still, `[N, D]`.
-    cached: Option<Tensor>,
+    sight: Sight<'a>,
     table: NeighborTable,
 }
 
@@ -345,25 +323,21 @@ impl<'a> Set<'a> {
         }
         let still = config.update == Update::Heads && !config.augment.is_random();
         if let (Some(table), false) = (&table, still) {
-            return Ok(Self { feed, cached: None, table: table.clone() });
+            return Ok(Self { sight: Sight { feed, cached: None }, table: table.clone() });
         }
-        let bar = cx.bar(images.len() as u64, "images encoded");
-        let features = infer::features(net.encoder(), Layer::Backbone, &feed, |done| {
-            bar.advance(done as u64);
-            cx.check()
-        })?;
+        let features = encoded(net.encoder(), &feed, cx)?;
         let dim = net.encoder().dim();
         let cached = if still { Some(Tensor::from_slice(&features, (feed.len(), dim), &cx.device)?) } else { None };
         let table = table.map_or_else(|| mine(features, dim, k, images.ids()), Ok)?;
-        Ok(Self { feed, cached, table })
+        Ok(Self { sight: Sight { feed, cached }, table })
     }
 
     /// Runs the set through `net`, without recording; each image in one view, or plain.
     fn pass(&self, net: &ClassifierNet, views: Option<(&Recipe, Seed)>, features: bool) -> Result<Pass, StageError> {
         let net = net.frozen()?;
         let mut pass = Pass { features: Vec::new(), log: vec![Vec::new(); net.heads()] };
-        for start in (0..self.feed.len()).step_by(CHUNK) {
-            let seen = self.features(&net, start..(start + CHUNK).min(self.feed.len()), views)?;
+        for start in (0..self.sight.feed.len()).step_by(CHUNK) {
+            let seen = self.features(&net, start..(start + CHUNK).min(self.sight.feed.len()), views)?;
             if features {
                 pass.features.extend(values(&seen)?);
             }
@@ -375,12 +349,12 @@ impl<'a> Set<'a> {
     }
 
     fn features(&self, net: &ClassifierNet, rows: Range<usize>, views: Option<(&Recipe, Seed)>) -> Result<Tensor, StageError> {
-        if let Some(cached) = &self.cached {
+        if let Some(cached) = &self.sight.cached {
             return Ok(cached.narrow(0, rows.start, rows.len())?);
         }
         let images = match views {
-            Some((recipe, seed)) => self.feed.views(&rows.collect::<Vec<_>>(), recipe, seed)?,
-            None => self.feed.plain_range(rows)?,
+            Some((recipe, seed)) => self.sight.feed.views(&rows.collect::<Vec<_>>(), recipe, seed)?,
+            None => self.sight.feed.plain_range(rows)?,
         };
         Ok(net.features(&images, Mode::Eval)?)
     }
@@ -448,22 +422,6 @@ pub fn matched_rows(nearest: &[u32], visited: Option<&[usize]>) -> Vec<u32> {
     }
 }
 
-/// The state after the best validation so far.
-struct Best {
-    card: BestCard,
-    tensors: Tensors,
-}
-
-/// What of [`Best`] is not tensors.
-#[derive(Clone, Serialize, Deserialize)]
-struct BestCard {
-    loss: f64,
-    head: usize,
-    epoch: u64,
-    losses: Vec<f64>,
-    occupancy: Occupancy,
-}
-
 /// What the network gets to see in a step: features `[B, D]` if they are computed already, else views `[B, C, S, S]`.
 struct Seen {
     anchors: Tensor,
@@ -473,8 +431,8 @@ struct Seen {
 
 impl Seen {
     /// Features of all, each through the network on its own, so that each has its own batch statistics, as in the authors' code.
-    fn features(self, net: &ClassifierNet, mode: Mode, already: bool) -> Result<Self, StageError> {
-        let features = |seen: Tensor| if already { Ok(seen) } else { net.features(&seen, mode) };
+    fn features(self, net: &ClassifierNet, mode: Mode, sight: &Sight<'_>) -> Result<Self, StageError> {
+        let features = |seen| sight.features(net, seen, mode);
         let (anchors, neighbors) = (features(self.anchors)?, features(self.neighbors)?);
         Ok(Self { anchors, neighbors, second: self.second.map(features).transpose()? })
     }
@@ -488,57 +446,15 @@ struct Draws<'a> {
 }
 
 impl Draws<'_> {
-    /// One of an image's candidates.
-    fn partner(&self, row: usize, epoch: u64) -> usize {
-        let own = usize::from(self.config.include_self);
-        let k = self.config.num_neighbors.min(self.set.table.k);
-        match self.seed.branch("partners").at(epoch).at(row as u64).rng().below(k + own) {
-            0 if own == 1 => row,
-            drawn => self.set.table.of(row)[drawn - own] as usize,
-        }
-    }
-
     fn seen(&self, rows: &[usize], epoch: u64) -> Result<Seen, StageError> {
-        let partners: Vec<usize> = rows.iter().map(|&row| self.partner(row, epoch)).collect();
+        let Config { num_neighbors, include_self, second_view, augment, .. } = self.config;
+        let Set { sight, table } = &self.set;
+        let partners: Vec<usize> =
+            rows.iter().map(|&row| partner(table, *num_neighbors, *include_self, row, epoch, self.seed)).collect();
         let views = self.seed.branch("views").at(epoch);
-        let see = |rows: &[usize], view: &str| -> Result<Tensor, StageError> {
-            if let Some(cached) = &self.set.cached {
-                return Ok(cached.index_select(&numbers(rows, cached.device())?, 0)?);
-            }
-            Ok(self.set.feed.views(rows, &self.config.augment, views.branch(view))?)
-        };
-        let second = if self.config.second_view { Some(see(rows, "second")?) } else { None };
+        let see = |rows: &[usize], view: &str| sight.see(rows, augment, views.branch(view));
+        let second = if *second_view { Some(see(rows, "second")?) } else { None };
         Ok(Seen { anchors: see(rows, "anchor")?, neighbors: see(&partners, "neighbor")?, second })
-    }
-}
-
-fn numbers(rows: &[usize], device: &candle_core::Device) -> candle_core::Result<Tensor> {
-    Tensor::new(rows.iter().map(|&row| row as u32).collect::<Vec<_>>(), device)
-}
-
-/// Every image once an epoch; the last batch may be smaller, but one image alone joins the batch before.
-#[derive(Clone, Debug)]
-struct Visits {
-    batches: Batches,
-    seed: Seed,
-    rows: Vec<Vec<usize>>,
-}
-
-impl Visits {
-    fn new(images: usize, batch: usize, seed: Seed) -> Result<Self, StageError> {
-        let mut visits = Self { batches: Batches::new(images, batch, Last::Keep)?, seed, rows: Vec::new() };
-        visits.begin(0);
-        Ok(visits)
-    }
-
-    fn begin(&mut self, epoch: u64) {
-        self.rows = self.batches.shuffled(self.seed, epoch as usize);
-        if self.rows.len() > 1
-            && let Some(alone) = self.rows.pop_if(|last| last.len() == 1)
-            && let Some(last) = self.rows.last_mut()
-        {
-            last.extend(alone);
-        }
     }
 }
 
@@ -550,14 +466,14 @@ struct Run<'a> {
     net: ClassifierNet,
     /// The same numbers, seen so that gradients reach what is updated.
     recorded: ClassifierNet,
-    visits: Visits,
+    order: Order,
     learner: Learner,
     ahead: Ahead<Seen, StageError>,
     /// Per head, what each image is matched with in this epoch: logarithms of probabilities `[N, K]`. Empty during warm-up.
     targets: Vec<Tensor>,
     /// The nearest image of each where features stand still.
     still: Option<Vec<u32>>,
-    best: Option<Best>,
+    selection: Selection,
     device: candle_core::Device,
 }
 
@@ -575,7 +491,7 @@ impl<'a> Run<'a> {
         };
         Ok(Self {
             config,
-            visits: Visits::new(training.feed.len(), config.batch, cx.seed)?,
+            order: Order::of(Batches::new(training.sight.feed.len(), config.batch, Last::Join)?, cx.seed),
             draws: Draws { config, set: training, seed: cx.seed },
             validation,
             learner: Learner::new(net.params(), &moved, &config.optimizer, &config.schedule, config.epochs)?,
@@ -584,7 +500,7 @@ impl<'a> Run<'a> {
             ahead: Ahead::default(),
             targets: Vec::new(),
             still: None,
-            best: None,
+            selection: Selection::default(),
             device: cx.device.clone(),
         })
     }
@@ -593,7 +509,7 @@ impl<'a> Run<'a> {
     /// images if they were given on plain ones.
     fn refresh(&mut self, epoch: u64) -> Result<Option<Vec<Vec<f32>>>, StageError> {
         let Self { config, draws, net, .. } = self;
-        let plain = config.global_views == GlobalViews::Plain || draws.set.cached.is_some();
+        let plain = config.global_views == GlobalViews::Plain || draws.set.sight.cached.is_some();
         let views = (!plain).then(|| (&config.augment, draws.seed.branch("refresh").at(epoch)));
         let pass = draws.set.pass(net, views, self.still.is_none())?;
         let nearest = match self.still.take() {
@@ -630,14 +546,8 @@ impl<'a> Run<'a> {
             })
             .collect();
         let losses: Vec<f64> = parts.iter().map(|(consistency, class, entropy)| consistency + class - entropy).collect();
-        let head = (0..losses.len()).fold(0, |best, h| if losses[h] < losses[best] { h } else { best });
+        let head = self.selection.offer(epoch, &losses, &probabilities, &self.net)?;
         let chosen = &probabilities[head];
-        if self.best.as_ref().is_none_or(|best| losses[head] < best.card.loss) {
-            let mut occupancy = Occupancy::new(clusters);
-            occupancy.observe(chosen);
-            let card = BestCard { loss: losses[head], head, epoch, losses: losses.clone(), occupancy };
-            self.best = Some(Best { card, tensors: self.net.to_tensors()? });
-        }
         let confidence: f64 = chosen.chunks_exact(clusters).map(|row| f64::from(row.iter().copied().fold(0.0, f32::max))).sum();
         let (consistency, class, entropy) = parts[head];
         Ok(measured([
@@ -657,22 +567,22 @@ impl Trainee for Run<'_> {
     }
 
     fn steps(&self) -> u64 {
-        self.visits.rows.len() as u64
+        self.order.steps()
     }
 
     fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.visits.begin(epoch);
+        self.order.begin(epoch);
         self.learner.begin(epoch);
         Ok(())
     }
 
     fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let Self { config, draws, recorded, visits, learner, ahead, targets, device, .. } = self;
-        let seen = |step: u64| draws.seen(&visits.rows[step as usize], epoch);
-        let rows = &visits.rows[step as usize];
-        ahead.step(Place { epoch, step, steps: visits.rows.len() as u64 }, seen, |seen| {
+        let Self { config, draws, recorded, order, learner, ahead, targets, device, .. } = self;
+        let seen = |step: u64| draws.seen(order.rows(step), epoch);
+        let rows = order.rows(step);
+        ahead.step(Place { epoch, step, steps: order.steps() }, seen, |seen| {
             let mode = if config.update == Update::Heads { Mode::Eval } else { Mode::Train };
-            let features = seen.features(recorded, mode, draws.set.cached.is_some())?;
+            let features = seen.features(recorded, mode, &draws.set.sight)?;
             // Found on raw features of this very pass, and one for all heads.
             let nearest = euclid::nearest_other(&values(&features.anchors)?, features.anchors.dim(1)?);
             let nearest = Tensor::new(nearest, device)?;
@@ -726,11 +636,7 @@ impl Trainee for Run<'_> {
             targets.insert(format!("{head}"), target.dims().to_vec(), values(target)?);
         }
         snapshot.put("targets", targets);
-        if let Some(best) = &self.best {
-            snapshot.set("best", &best.card)?;
-            snapshot.put("best", best.tensors.clone());
-        }
-        Ok(())
+        self.selection.save(snapshot)
     }
 
     fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
@@ -740,10 +646,7 @@ impl Trainee for Run<'_> {
             .filter_map(|head| targets.get(&format!("{head}")))
             .map(|Weights { shape, values }| Tensor::from_slice(values, shape.as_slice(), &self.device))
             .collect::<candle_core::Result<_>>()?;
-        if let Some(card) = snapshot.get::<Option<BestCard>>("best")? {
-            self.best = Some(Best { card, tensors: snapshot.take("best") });
-        }
-        Ok(())
+        self.selection.load(snapshot)
     }
 }
 
@@ -894,6 +797,7 @@ mod tests {
     use crate::model::architecture;
     use crate::stage::context::{Signal, Sink, Stop};
     use crate::store::digest::Digest;
+    use crate::train::infer::{self, Layer};
 
     fn table(values: &[f64], rows: usize, dtype: DType) -> Tensor {
         Tensor::from_slice(values, (rows, values.len() / rows), &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
@@ -1221,12 +1125,15 @@ mod tests {
     #[test]
     fn an_epoch_visits_every_image_and_nobody_alone() {
         for (images, sizes) in [(10, vec![4, 4, 2]), (9, vec![4, 5]), (3, vec![3]), (8, vec![4, 4])] {
-            let mut visits = Visits::new(images, 4, Seed::new(1)).unwrap();
-            let first = visits.rows.clone();
+            let mut order = Order::of(Batches::new(images, 4, Last::Join).unwrap(), Seed::new(1));
+            let mut visits = |epoch| -> Vec<Vec<usize>> {
+                order.begin(epoch);
+                (0..order.steps()).map(|step| order.rows(step).to_vec()).collect()
+            };
+            let (first, second) = (visits(0), visits(1));
             assert_eq!(first.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
-            visits.begin(1);
-            assert_ne!(visits.rows, first);
-            let mut all = visits.rows.concat();
+            assert_ne!(second, first);
+            let mut all = second.concat();
             all.sort_unstable();
             assert_eq!(all, (0..images).collect::<Vec<_>>());
         }
@@ -1434,7 +1341,7 @@ mod tests {
                 let draws = Draws { config: &config, set, seed: cx.seed };
                 let (here, there) = (net(1), net(1));
                 let rows = [3, 1, 4, 7, 9];
-                let seen = draws.seen(&rows, 0).unwrap().features(&here, Mode::Train, false).unwrap();
+                let seen = draws.seen(&rows, 0).unwrap().features(&here, Mode::Train, &draws.set.sight).unwrap();
                 assert_eq!(seen.second.is_some(), second_view);
                 let Seen { anchors, neighbors, second } = draws.seen(&rows, 0).unwrap();
                 let views: Vec<Tensor> = [anchors, neighbors].into_iter().chain(second).collect();

@@ -6,7 +6,7 @@ use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::curve::Curve;
-use crate::artifact::encoder::{Classifier, Encoder, Tensors};
+use crate::artifact::encoder::{Classifier, Encoder};
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::artifact::{Draft, Stored};
@@ -14,16 +14,17 @@ use crate::augment::{Recipe, Strong};
 use crate::base::seed::Seed;
 use crate::kernel::agreement;
 use crate::math::entropy;
+use crate::model::ClassifierNet;
 use crate::model::Mode;
 use crate::model::encoder::EncoderNet;
-use crate::model::{ClassifierNet, HeadChoice};
 use crate::stage::learner::{Learner, Order};
+use crate::stage::selection::Selection;
+use crate::stage::sight::{Sight, belongs, partner};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
 use crate::train::ahead::{Ahead, Place};
 use crate::train::feed::Feed;
-use crate::train::health::Occupancy;
-use crate::train::infer::{self, Layer};
+use crate::train::infer;
 use crate::train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// What training moves.
@@ -157,14 +158,7 @@ impl Stage for Scan {
         let encoder = Encoder::load(&input.encoder)?;
         let table = NeighborTable::load(&input.neighbors)?;
         belongs(&table, &images, "neighbors")?;
-        if config.clusters > images.len() {
-            return Err(StageError::TooFew {
-                setting: "clusters",
-                value: config.clusters,
-                images: images.len(),
-                hint: "ask for fewer clusters, or bring more images".into(),
-            });
-        }
+        StageError::enough_for_clusters("clusters", config.clusters, images.len())?;
         let (val_images, val_table) = match (&input.val_images, &input.val_neighbors) {
             (Some(val_images), Some(val_neighbors)) => {
                 let (set, table) = (ImageSet::open(val_images)?, NeighborTable::load(val_neighbors)?);
@@ -181,8 +175,6 @@ impl Stage for Scan {
         };
         let architecture = encoder.card.architecture.clone();
         let like = |set| Feed::like(set, architecture.channels, architecture.size, &encoder.card.normalization, &cx.device);
-        let feed = like(&images)?;
-        let val_feed = val_images.as_ref().map(like).transpose()?;
 
         let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
         let net =
@@ -193,19 +185,9 @@ impl Stage for Scan {
         };
         // An encoder that stands still, on views that stand still: its features are computed once.
         let still = config.update == Update::Heads && !config.augment.is_random();
-        let cache = |feed: &Feed<'_>| -> Result<Tensor, StageError> {
-            let bar = cx.bar(feed.len() as u64, "images encoded");
-            let features = infer::features(net.encoder(), Layer::Backbone, feed, |done| {
-                bar.advance(done as u64);
-                cx.check()
-            })?;
-            Ok(Tensor::from_vec(features, (feed.len(), net.encoder().dim()), &cx.device)?)
-        };
-        let cached = if still { Some(cache(&feed)?) } else { None };
-        let val_cached = match (&val_feed, still) {
-            (Some(feed), true) => Some(cache(feed)?),
-            _ => None,
-        };
+        let sight_of = |set| Sight::of(like(set)?, still, net.encoder(), cx);
+        let training = sight_of(&images)?;
+        let validation = val_images.as_ref().map(sight_of).transpose()?;
 
         let mut run = Run {
             config,
@@ -215,28 +197,13 @@ impl Stage for Scan {
             recorded: if config.update == Update::Heads { net.with_frozen_encoder()? } else { net.clone() },
             net,
             val_table: val_table.as_ref().unwrap_or(&table),
-            val_cached: val_cached.or_else(|| cached.clone()),
-            val_feed: val_feed.unwrap_or_else(|| feed.clone()),
-            pairs: Pairs { config, feed, cached, table: &table, seed: cx.seed },
-            best: None,
+            validation: validation.unwrap_or_else(|| training.clone()),
+            pairs: Pairs { config, sight: training, table: &table, seed: cx.seed },
+            selection: Selection::default(),
         };
         let curve = train(&mut run, cx)?;
-        let Run { net, best, .. } = run;
-        let Some(best) = best else { unreachable!("the last epoch always validates") };
-        best.occupancy.check(best.epoch as usize)?;
-        let empty = best.occupancy.empty().len();
-        if empty > 0 {
-            cx.warn(format!("{empty} of {} clusters are empty; fewer `clusters` may fit these images better", config.clusters));
-        }
-        net.params().load(&best.tensors)?;
-        let choice = HeadChoice {
-            head: best.head,
-            chosen_by: format!(
-                "lowest validation loss over heads and epochs (consistency − entropy, without labels), epoch {}",
-                best.epoch + 1
-            ),
-            losses: best.losses,
-        };
+        let Run { net, selection, .. } = run;
+        let choice = selection.conclude(&net, "consistency − entropy", cx)?;
         let card = net.card(encoder.card.normalization.clone(), choice)?;
         Ok(Out {
             classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)?,
@@ -268,78 +235,31 @@ impl Method for Scan {
     };
 }
 
-/// The neighbors were mined on these images.
-pub(super) fn belongs(table: &NeighborTable, images: &ImageSet, port: &str) -> Result<(), StageError> {
-    if table.ids.as_slice() == images.ids() {
-        return Ok(());
-    }
-    Err(StageError::Mismatch {
-        what: format!("`{port}` were mined on {} other images than the {} that are connected", table.ids.len(), images.len()),
-        hint: "wire the neighbors of the features of the same images".into(),
-    })
-}
-
-/// The state after the best validation so far.
-struct Best {
-    loss: f64,
-    head: usize,
-    epoch: u64,
-    losses: Vec<f64>,
-    occupancy: Occupancy,
-    tensors: Tensors,
-}
-
-/// What of [`Best`] is not tensors.
-#[derive(Serialize, Deserialize)]
-struct BestCard {
-    loss: f64,
-    head: usize,
-    epoch: u64,
-    losses: Vec<f64>,
-    occupancy: Occupancy,
-}
-
 /// Images and their neighbors, as the network sees them.
 struct Pairs<'a> {
     config: &'a Config,
-    feed: Feed<'a>,
-    /// Features of an encoder that stands still, `[N, D]`.
-    cached: Option<Tensor>,
+    sight: Sight<'a>,
     table: &'a NeighborTable,
     seed: Seed,
 }
 
 impl Pairs<'_> {
-    /// One of an image's candidates.
-    fn partner(&self, row: usize, epoch: u64) -> usize {
-        let own = usize::from(self.config.include_self);
-        let k = self.config.num_neighbors.unwrap_or(self.table.k).min(self.table.k);
-        match self.seed.branch("partners").at(epoch).at(row as u64).rng().below(k + own) {
-            0 if own == 1 => row,
-            drawn => self.table.index[row * self.table.k + drawn - own] as usize,
-        }
-    }
-
-    /// Anchors and a neighbor of each in this epoch: features `[B, D]` if they are computed already, else views `[B, C, S, S]`.
+    /// What is seen of anchors and of a neighbor of each in this epoch.
     fn seen(&self, rows: &[usize], epoch: u64) -> Result<(Tensor, Tensor), StageError> {
-        let partners: Vec<usize> = rows.iter().map(|&row| self.partner(row, epoch)).collect();
+        let Config { num_neighbors, include_self, augment, .. } = self.config;
+        let k = num_neighbors.unwrap_or(self.table.k);
+        let partners: Vec<usize> =
+            rows.iter().map(|&row| partner(self.table, k, *include_self, row, epoch, self.seed)).collect();
         let views = self.seed.branch("views").at(epoch);
-        let see = |rows: &[usize], views: Seed| -> Result<Tensor, StageError> {
-            if let Some(cached) = &self.cached {
-                let rows: Vec<u32> = rows.iter().map(|&row| row as u32).collect();
-                return Ok(cached.index_select(&Tensor::new(rows, cached.device())?, 0)?);
-            }
-            Ok(self.feed.views(rows, &self.config.augment, views)?)
-        };
-        Ok((see(rows, views.branch("anchor"))?, see(&partners, views.branch("neighbor"))?))
+        let see = |rows: &[usize], view: &str| self.sight.see(rows, augment, views.branch(view));
+        Ok((see(rows, "anchor")?, see(&partners, "neighbor")?))
     }
 }
 
 struct Run<'a> {
     config: &'a Config,
     pairs: Pairs<'a>,
-    val_feed: Feed<'a>,
-    val_cached: Option<Tensor>,
+    validation: Sight<'a>,
     val_table: &'a NeighborTable,
     net: ClassifierNet,
     /// The same numbers, seen so that gradients reach what is updated.
@@ -347,15 +267,15 @@ struct Run<'a> {
     order: Order,
     learner: Learner,
     ahead: Ahead<(Tensor, Tensor), StageError>,
-    best: Option<Best>,
+    selection: Selection,
 }
 
 impl Run<'_> {
     /// Probabilities of the validation images, `[N, K]` per head.
     fn validation(&self) -> Result<Vec<Vec<f32>>, StageError> {
         let heads: Vec<usize> = (0..self.config.heads).collect();
-        let Some(cached) = &self.val_cached else {
-            return infer::probabilities(&self.net, &heads, &self.val_feed, |_| Ok::<_, StageError>(()));
+        let Some(cached) = &self.validation.cached else {
+            return infer::probabilities(&self.net, &heads, &self.validation.feed, |_| Ok::<_, StageError>(()));
         };
         let net = self.net.frozen()?;
         heads
@@ -389,7 +309,7 @@ impl Trainee for Run<'_> {
         ahead.step(Place { epoch, step, steps: order.steps() }, seen, |(anchors, neighbors)| {
             // Two forward passes, so that each side has its own batch statistics, as in the authors' code.
             let mode = if config.update == Update::Heads { Mode::Eval } else { Mode::Train };
-            let features = |seen: Tensor| if pairs.cached.is_some() { Ok(seen) } else { recorded.features(&seen, mode) };
+            let features = |seen| pairs.sight.features(recorded, seen, mode);
             let (anchors, neighbors) = (features(anchors)?, features(neighbors)?);
             let (anchors, neighbors) = (recorded.all_logits(&anchors)?, recorded.all_logits(&neighbors)?);
             let loss = scan_loss(&anchors, &neighbors, config.heads, config.entropy_weight)?;
@@ -415,13 +335,7 @@ impl Trainee for Run<'_> {
             .map(|p| validation_loss(p, self.config.clusters, &self.val_table.index, self.val_table.k, k))
             .collect();
         let losses: Vec<f64> = parts.iter().map(Validation::total).collect();
-        let head = (0..losses.len()).fold(0, |best, h| if losses[h] < losses[best] { h } else { best });
-        if self.best.as_ref().is_none_or(|best| losses[head] < best.loss) {
-            let mut occupancy = Occupancy::new(self.config.clusters);
-            occupancy.observe(&probabilities[head]);
-            let tensors = self.net.to_tensors()?;
-            self.best = Some(Best { loss: losses[head], head, epoch, losses: losses.clone(), occupancy, tensors });
-        }
+        let head = self.selection.offer(epoch, &losses, &probabilities, &self.net)?;
         Ok(measured([
             ("val_loss", losses[head]),
             ("val_consistency", parts[head].consistency),
@@ -432,23 +346,12 @@ impl Trainee for Run<'_> {
 
     fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
         self.learner.save("net", snapshot)?;
-        if let Some(best) = &self.best {
-            let Best { loss, head, epoch, losses, occupancy, tensors } = best;
-            let card =
-                BestCard { loss: *loss, head: *head, epoch: *epoch, losses: losses.clone(), occupancy: occupancy.clone() };
-            snapshot.set("best", &card)?;
-            snapshot.put("best", tensors.clone());
-        }
-        Ok(())
+        self.selection.save(snapshot)
     }
 
     fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
         self.learner.load("net", snapshot)?;
-        if let Some(best) = snapshot.get::<Option<BestCard>>("best")? {
-            let BestCard { loss, head, epoch, losses, occupancy } = best;
-            self.best = Some(Best { loss, head, epoch, losses, occupancy, tensors: snapshot.take("best") });
-        }
-        Ok(())
+        self.selection.load(snapshot)
     }
 }
 

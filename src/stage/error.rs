@@ -91,6 +91,20 @@ pub enum StageError {
     },
 }
 
+impl StageError {
+    /// More clusters than images, if that is so. `setting` is the one that asks for them.
+    ///
+    /// # Errors
+    /// [`StageError::TooFew`].
+    pub fn enough_for_clusters(setting: &'static str, clusters: usize, images: usize) -> Result<(), Self> {
+        if clusters <= images {
+            return Ok(());
+        }
+        let hint = "ask for fewer clusters, or bring more images".into();
+        Err(Self::TooFew { setting, value: clusters, images, hint })
+    }
+}
+
 impl Fault for StageError {
     fn code(&self) -> &'static str {
         match self {

@@ -91,8 +91,6 @@ pub struct Order {
     batches: Batches,
     seed: Seed,
     rows: Vec<Vec<usize>>,
-    /// Whether the last batch, of one image, joins the one before.
-    joined: bool,
 }
 
 impl Order {
@@ -101,8 +99,12 @@ impl Order {
     /// # Errors
     /// No images, a batch of 0, a batch larger than the set.
     pub fn new(images: usize, batch: usize, seed: Seed) -> Result<Self, StageError> {
-        let batches = Batches::new(images, batch, Last::Drop)?;
-        Ok(Self { batches, seed: seed.branch("order"), rows: Vec::new(), joined: false })
+        Ok(Self::of(Batches::new(images, batch, Last::Drop)?, seed.branch("order")))
+    }
+
+    /// Batches in orders drawn from this very seed.
+    pub fn of(batches: Batches, seed: Seed) -> Self {
+        Self { batches, seed, rows: Vec::new() }
     }
 
     /// Cuts `images` images into batches so that each comes once per epoch: the last batch may be smaller. It is at least two
@@ -111,24 +113,18 @@ impl Order {
     /// # Errors
     /// As [`Order::new`].
     pub fn whole(images: usize, batch: usize, seed: Seed) -> Result<Self, StageError> {
-        let order = Self::new(images, batch, seed)?;
-        let joined = batch > 1 && images > batch && images % batch == 1;
-        Ok(Self { batches: Batches::new(images, batch, Last::Keep)?, joined, ..order })
+        let full = Self::new(images, batch, seed)?;
+        Ok(Self { batches: Batches::new(images, batch, Last::Join)?, ..full })
     }
 
     /// Shuffles for an epoch.
     pub fn begin(&mut self, epoch: u64) {
         self.rows = self.batches.shuffled(self.seed, epoch as usize);
-        if self.joined
-            && let (Some(last), Some(before)) = (self.rows.pop(), self.rows.last_mut())
-        {
-            before.extend(last);
-        }
     }
 
     /// Steps in an epoch.
     pub fn steps(&self) -> u64 {
-        (self.batches.len() - usize::from(self.joined)) as u64
+        self.batches.len() as u64
     }
 
     /// The rows of a step.

@@ -15,6 +15,8 @@ pub mod learner;
 pub mod outputs;
 pub mod ports;
 pub mod pretext;
+pub mod selection;
+pub mod sight;
 pub mod training;
 
 pub use context::{Bar, Context, Signal, Sink, Stop};

@@ -89,14 +89,7 @@ impl Stage for KMeans {
             });
         }
         let n = features.ids.len();
-        if config.clusters > n {
-            return Err(StageError::TooFew {
-                setting: "clusters",
-                value: config.clusters,
-                images: n,
-                hint: "ask for fewer clusters, or bring more images".into(),
-            });
-        }
+        StageError::enough_for_clusters("clusters", config.clusters, n)?;
         let encoder = Encoder::load(&input.encoder)?;
         cx.check()?;
         let method = kmeans::KMeans {

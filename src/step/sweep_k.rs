@@ -119,13 +119,8 @@ impl Stage for SweepK {
         let features = FeatureTable::load(&input.features)?;
         let n = features.len();
         let given = given(input.given.as_deref().unwrap_or_default(), &features)?;
-        if given.is_empty() && config.max > n {
-            return Err(StageError::TooFew {
-                setting: "max",
-                value: config.max,
-                images: n,
-                hint: "ask for fewer clusters, or bring more images".into(),
-            });
+        if given.is_empty() {
+            StageError::enough_for_clusters("max", config.max, n)?;
         }
         let sample = drawn(n, config.sample, cx.seed);
         let distances = Distances::new(&rows_of(&features.values, features.dim, &sample), features.dim);

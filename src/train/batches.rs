@@ -14,6 +14,8 @@ pub enum Last {
     Drop,
     /// It is kept, smaller.
     Keep,
+    /// It is kept, but one image alone joins the batch before: batch statistics need two.
+    Join,
 }
 
 /// How a set is cut into batches.
@@ -48,7 +50,12 @@ impl Batches {
         match self.last {
             Last::Drop => self.images / self.batch,
             Last::Keep => self.images.div_ceil(self.batch),
+            Last::Join => self.images.div_ceil(self.batch) - usize::from(self.leaves_one()),
         }
+    }
+
+    fn leaves_one(&self) -> bool {
+        self.batch > 1 && self.images > self.batch && self.images % self.batch == 1
     }
 
     /// Never: a set has a batch.
@@ -64,8 +71,10 @@ impl Batches {
 
     /// The batches in the order of the set.
     pub fn in_order(&self) -> impl ExactSizeIterator<Item = Range<usize>> + use<> {
-        let Self { images, batch, .. } = *self;
-        (0..self.len()).map(move |i| i * batch..((i + 1) * batch).min(images))
+        let (Self { images, batch, .. }, count) = (*self, self.len());
+        // The last one takes what is left; where the rest is dropped, that is a full batch.
+        let end = if self.last == Last::Drop { count * batch } else { images };
+        (0..count).map(move |i| i * batch..if i + 1 == count { end } else { (i + 1) * batch })
     }
 }
 
@@ -89,6 +98,9 @@ mod tests {
     fn the_partial_batch_is_dropped_or_kept() {
         assert_eq!(Batches::new(10, 3, Last::Drop).unwrap().in_order().collect::<Vec<_>>(), [0..3, 3..6, 6..9]);
         assert_eq!(Batches::new(10, 5, Last::Drop).unwrap().len(), 2);
+        assert_eq!(Batches::new(9, 4, Last::Join).unwrap().in_order().collect::<Vec<_>>(), [0..4, 4..9]);
+        assert_eq!(Batches::new(10, 4, Last::Join).unwrap().in_order().collect::<Vec<_>>(), [0..4, 4..8, 8..10]);
+        assert_eq!(Batches::new(3, 1, Last::Join).unwrap().len(), 3, "batches of one are asked for");
         assert!(Batches::new(2, 5, Last::Keep).unwrap().in_order().eq(std::iter::once(0..2)));
         // methods/scan.md section 1: steps per epoch of the published settings.
         assert_eq!(Batches::new(50_000, 512, Last::Drop).unwrap().len(), 97);

@@ -12,6 +12,7 @@ use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::artifact::{Draft, Stored};
 use crate::model::{ClassifierNet, HeadChoice};
+use crate::stage::sight::belongs;
 use crate::stage::training::train;
 use crate::stage::{Context, Method, Sign, Stage, StageError};
 use crate::train::feed::Feed;
@@ -127,13 +128,7 @@ impl Stage for Ruc {
 
 /// What can be said against the inputs before any work.
 fn fits(images: &ImageSet, classifier: &Classifier, neighbors: &NeighborTable, input: &In) -> Result<(), StageError> {
-    if neighbors.ids.as_slice() != images.ids() {
-        let (theirs, ours) = (neighbors.ids.len(), images.len());
-        return Err(StageError::Mismatch {
-            what: format!("`neighbors` were mined on {theirs} other images than the {ours} that are connected"),
-            hint: "wire the neighbors of the features of the same images".into(),
-        });
-    }
+    belongs(neighbors, images, "neighbors")?;
     if classifier.card.clusters > images.len() {
         return Err(StageError::TooFew {
             setting: "the number of clusters",
