@@ -14,6 +14,7 @@ mod error;
 #[cfg(test)]
 mod golden;
 mod graph;
+mod grid;
 pub mod lanes;
 mod memory;
 pub mod neighbors;
