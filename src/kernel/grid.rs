@@ -64,10 +64,6 @@ impl Grid {
         Self { packed, pairs, len, error: errors.into_iter().fold(0.0, f64::max) }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     /// The largest difference between a product and the cosine times [`ONE`].
     pub(super) fn margin(&self, other: &Self) -> i32 {
         // ⟨u, v⟩ − ⟨u − e, v − f⟩ = ⟨e, v⟩ + ⟨u − e, f⟩; the 2 covers what double precision rounds. The conversion cuts off.
@@ -333,7 +329,7 @@ mod tests {
 
     /// All products of a table with a strip of another.
     fn products(rows: &Grid, columns: &Grid, from: usize) -> Vec<Hit> {
-        let mut scan = Scan { bars: vec![i32::MIN; rows.len()], ..Scan::default() };
+        let mut scan = Scan { bars: vec![i32::MIN; rows.len], ..Scan::default() };
         rows.cross(0, columns, from, &mut scan);
         assert!(scan.other_hits.is_empty(), "the highest bar is never reached");
         scan.hits
