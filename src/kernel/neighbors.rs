@@ -4,7 +4,7 @@
 //! The answer is *defined* in double precision: cosine of the rows as stored, descending, ties by row number ascending. So it
 //! cannot depend on the number of threads, on the tile size, or on how a pool was cut into chunks.
 //!
-//! It is *found* in whole numbers ([`super::grid`]). Tiles of products are compared with their rows' current bars as they come,
+//! It is *found* in whole numbers (`grid.rs` beside this file). Tiles of products are compared with their rows' current bars as they come,
 //! and only the few above are kept as candidates. A product differs from the true cosine by no more than a known margin, so with a
 //! bar two margins below the k-th best candidate no true neighbor can be missed. The candidates that survive are scored again in
 //! double precision. Rows with more near-ties than the candidate list has room for (dozens of copies of one image) are thinned by
