@@ -15,6 +15,7 @@ mod error;
 #[cfg(test)]
 mod golden;
 mod graph;
+mod grid;
 pub mod lanes;
 mod linear;
 mod memory;

@@ -4,15 +4,13 @@
 //! The answer is *defined* in double precision: cosine of the rows as stored, descending, ties by row number ascending. So it
 //! cannot depend on the number of threads, on the tile size, or on how a pool was cut into chunks.
 //!
-//! It is *found* in single precision. Tiles of products come from `gemm`; every product is compared with its row's current bar,
-//! and only the few above it are kept as candidates. A product in single precision differs from the true cosine by no more than
-//! a known margin (Higham 2002, "Accuracy and stability of numerical algorithms", section 3.1: D·u / (1 − D·u) for unit rows, in
-//! whatever order the sum runs), so with a bar two margins below the k-th best candidate no true neighbor can be missed. The
-//! candidates that survive are scored again in double precision. Rows with more near-ties than the candidate list has room for
-//! (dozens of copies of one image) are thinned by exact scores on the way, so memory stays bounded.
+//! It is *found* in whole numbers (`grid.rs` beside this file). Tiles of products are compared with their rows' current bars as they come,
+//! and only the few above are kept as candidates. A product differs from the true cosine by no more than a known margin, so with a
+//! bar two margins below the k-th best candidate no true neighbor can be missed. The candidates that survive are scored again in
+//! double precision. Rows with more near-ties than the candidate list has room for (dozens of copies of one image) are thinned by
+//! exact scores on the way, so memory stays bounded.
 //!
 //! Each pair of rows is multiplied once and serves both of its ends.
-#![expect(unsafe_code, reason = "the scan over products is compiled for wide vectors and chosen at run time")]
 
 use std::cmp::Ordering;
 use std::ops::ControlFlow;
@@ -20,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use super::product::product;
+use super::grid::{Grid, Hit, ONE, Scan, WIDE};
 use crate::base::hint::{Exit, Fault};
 use crate::math::cosine::{FLOOR, dot, norm};
 
@@ -120,18 +118,16 @@ pub struct Neighbors {
 /// How a table is cut. Only speed depends on it.
 #[derive(Clone, Copy, Debug)]
 struct Tiling {
-    /// Rows that share a lock and a candidate list.
+    /// Rows that share a lock and a candidate list, a multiple of [`GROUP`]; best a multiple of [`WIDE`].
     block: usize,
-    /// Columns multiplied and scanned at a time: with `block` rows of products they stay in a core's cache.
-    strip: usize,
     /// Tiles between two reports of progress.
     wave: usize,
 }
 
-const TILING: Tiling = Tiling { block: 512, strip: 256, wave: 512 };
+const TILING: Tiling = Tiling { block: 480, wave: 512 };
 
 /// Pool rows in one task of a [`Search`].
-const SEGMENT: usize = 4096;
+const SEGMENT: usize = 85 * WIDE;
 
 /// Lengths may be off by this much: far more than rounding, far less than forgetting to normalize.
 const LENGTH_TOLERANCE: f64 = 1e-3;
@@ -166,21 +162,22 @@ fn all_pairs_tiled(
 ) -> Result<Neighbors> {
     let table = Table::new(rows, dim, 0)?;
     enough(k, table.len().saturating_sub(1))?;
-    let margin = margin(dim, table.deviation, table.deviation);
+    let grid = Grid::new(rows, dim, &table.inverse);
+    let margin = grid.margin(&grid);
     let blocks: Vec<Mutex<Shortlist>> = rows
         .chunks(tiling.block * dim)
-        .map(|block| Mutex::new(Shortlist::new(vec![f32::NEG_INFINITY; block.len() / dim], k, margin)))
+        .map(|block| Mutex::new(Shortlist::new(vec![i32::MIN; block.len() / dim], k, margin)))
         .collect();
     let tiles = blocks.len() * (blocks.len() + 1) / 2;
     let mut done = 0;
     while done < tiles {
         let wave = done..(done + tiling.wave).min(tiles);
         done = wave.end;
-        wave.into_par_iter().for_each_init(Scratch::default, |scratch, tile| {
+        wave.into_par_iter().for_each_init(Scan::default, |scan, tile| {
             // Blocks on a circle, paired with the block `step` further: every pair comes once, every block as often as the
             // others, and neighbors in this order rarely want the same lock.
             let (step, first) = (tile / blocks.len(), tile % blocks.len());
-            cross(&table, &blocks, (first, (first + step) % blocks.len()), tiling, scratch);
+            cross(&table, &grid, &blocks, (first, (first + step) % blocks.len()), tiling, scan);
         });
         if progress(done, tiles).is_break() {
             return Err(NeighborError::Stopped);
@@ -200,41 +197,34 @@ fn all_pairs_tiled(
 }
 
 /// One tile: the rows of one block with those of another (or with themselves), strip by strip.
-fn cross(table: &Table, blocks: &[Mutex<Shortlist>], (one, two): (usize, usize), tiling: Tiling, scratch: &mut Scratch) {
+fn cross(table: &Table, grid: &Grid, blocks: &[Mutex<Shortlist>], (one, two): (usize, usize), tiling: Tiling, scan: &mut Scan) {
     let (first, second) = (one * tiling.block, two * tiling.block);
     let upto = (second + tiling.block).min(table.len());
-    let a = table.rows_of(first, (first + tiling.block).min(table.len()));
-    let mut from = second;
-    while from < upto {
-        let to = (from + tiling.strip).min(upto);
-        let b = table.rows_of(from, to);
-        scratch.multiply(a, b, table.dim);
-        scratch.bars.clear();
-        scratch.bars.extend_from_slice(&lock(&blocks[one]).bars);
-        scratch.other_bars.clear();
-        if one == two {
-            // Both ends of a pair are in this block and meet in both halves of the tile.
-            scratch.other_bars.resize(to - from, f32::INFINITY);
-        } else {
-            scratch.other_bars.extend_from_slice(&lock(&blocks[two]).bars[from - second..to - second]);
+    for from in (second..upto).step_by(WIDE) {
+        scan.bars.clone_from(&lock(&blocks[one]).bars);
+        scan.other_bars = [i32::MAX; WIDE];
+        let columns = from..(from + WIDE).min(upto);
+        // Both ends of a pair within one block meet in both halves of the tile.
+        if one != two {
+            let list = lock(&blocks[two]);
+            scan.other_bars[..columns.len()].copy_from_slice(&list.bars[columns.start - second..columns.end - second]);
         }
-        scratch.scan();
+        grid.cross(first, grid, from, scan);
         let mut list = lock(&blocks[one]);
-        for &Hit { row, column, value } in &scratch.hits {
+        for &Hit { row, column, value } in &scan.hits {
             let (row, column) = (row as usize, column as usize + from);
-            if first + row != column {
+            if first + row != column && column < upto {
                 list.offer(row, value, column as u32, |row, other| table.cosine(first + row, other as usize));
             }
         }
         drop(list);
         if one != two {
             let mut list = lock(&blocks[two]);
-            for &Hit { row, column, value } in &scratch.other_hits {
+            for &Hit { row, column, value } in &scan.other_hits {
                 let (row, column) = (row as usize + first, column as usize + from - second);
                 list.offer(column, value, row as u32, |row, other| table.cosine(second + row, other as usize));
             }
         }
-        from = to;
     }
 }
 
@@ -248,6 +238,7 @@ fn lock(block: &Mutex<Shortlist>) -> MutexGuard<'_, Shortlist> {
 #[derive(Debug)]
 pub struct Search<'q> {
     queries: Table<'q>,
+    grid: Grid,
     k: usize,
     tiling: Tiling,
     /// The best so far of each query, at most k, in order.
@@ -270,7 +261,8 @@ impl<'q> Search<'q> {
         let queries = Table::new(queries, dim, 0)?;
         enough(k, usize::MAX)?;
         let best = vec![Vec::new(); queries.len()];
-        Ok(Self { queries, k, tiling: TILING, best, seen: 0 })
+        let grid = Grid::new(queries.rows, dim, &queries.inverse);
+        Ok(Self { queries, grid, k, tiling: TILING, best, seen: 0 })
     }
 
     /// Looks at the next chunk of the pool, whose first row has the number `first_row` in the whole pool. Each row of the pool
@@ -287,7 +279,8 @@ impl<'q> Search<'q> {
     pub fn feed(&mut self, pool: &[f32], first_row: usize) -> Result<()> {
         let pool = Table::new(pool, self.queries.dim, first_row)?;
         let (queries, k, tiling) = (&self.queries, self.k, self.tiling);
-        let margin = margin(queries.dim, queries.deviation, pool.deviation);
+        let (grid, other) = (&self.grid, Grid::new(pool.rows, pool.dim, &pool.inverse));
+        let margin = grid.margin(&other);
         let blocks = queries.len().div_ceil(tiling.block);
         // Few queries must keep many cores busy, many queries must not need many lists.
         let segments = (64 / blocks.max(1)).max(1);
@@ -299,21 +292,21 @@ impl<'q> Search<'q> {
             let best = &self.best;
             let found: Vec<Vec<Vec<Scored>>> = tasks
                 .par_iter()
-                .map_init(Scratch::default, |scratch, &(block, segment)| {
+                .map_init(Scan::default, |scan, &(block, segment)| {
                     let first = block * tiling.block;
                     let last = (first + tiling.block).min(queries.len());
                     let bars = best[first..last].iter().map(|best| bar_below(best, k, margin)).collect();
                     let mut list = Shortlist::new(bars, k, margin);
                     let exact = |row: usize, other: u32| queries.cosine_with(first + row, &pool, other as usize);
-                    for from in (segment..(segment + SEGMENT).min(upto)).step_by(tiling.strip) {
-                        let to = (from + tiling.strip).min(segment + SEGMENT).min(upto);
-                        scratch.multiply(queries.rows_of(first, last), pool.rows_of(from, to), queries.dim);
-                        scratch.bars.clone_from(&list.bars);
-                        scratch.other_bars.clear();
-                        scratch.other_bars.resize(to - from, f32::INFINITY);
-                        scratch.scan();
-                        for &Hit { row, column, value } in &scratch.hits {
-                            list.offer(row as usize, value, column + from as u32, exact);
+                    let end = (segment + SEGMENT).min(upto);
+                    for from in (segment..end).step_by(WIDE) {
+                        scan.bars.clone_from(&list.bars);
+                        grid.cross(first, &other, from, scan);
+                        for &Hit { row, column, value } in &scan.hits {
+                            let column = column as usize + from;
+                            if column < end {
+                                list.offer(row as usize, value, column as u32, exact);
+                            }
                         }
                     }
                     list.settle(exact).collect()
@@ -355,18 +348,6 @@ fn collect(best: &[Vec<Scored>], k: usize) -> Neighbors {
     Neighbors { k, index, similarity }
 }
 
-/// The largest difference between a product in single precision and the cosine, for rows whose lengths are off by no more than
-/// these.
-fn margin(dim: usize, deviation: f64, other: f64) -> f32 {
-    let rounding = dim as f64 * f64::from(f32::EPSILON) / 2.0;
-    if rounding > 0.1 {
-        return 4.0; // So long a sum proves nothing: let everything through.
-    }
-    let lengths = (1.0 + deviation) * (1.0 + other);
-    // The last term covers the rounding of the bars themselves and of subnormal products.
-    (rounding / (1.0 - rounding) * lengths + (lengths - 1.0) + 2e-7) as f32
-}
-
 /// Unit rows with what is known of their lengths.
 #[derive(Debug)]
 struct Table<'a> {
@@ -374,8 +355,6 @@ struct Table<'a> {
     dim: usize,
     /// 1 / length of each row.
     inverse: Vec<f64>,
-    /// The largest distance of a length from 1.
-    deviation: f64,
 }
 
 impl<'a> Table<'a> {
@@ -386,7 +365,6 @@ impl<'a> Table<'a> {
             return Err(NeighborError::TooMany { rows: first_row.saturating_add(count) });
         }
         let lengths: Vec<f64> = rows.par_chunks(dim).map(norm).collect();
-        let mut deviation = 0.0_f64;
         for (row, &length) in lengths.iter().enumerate() {
             let row = first_row + row;
             if !length.is_finite() {
@@ -398,10 +376,9 @@ impl<'a> Table<'a> {
             if (length - 1.0).abs() > LENGTH_TOLERANCE {
                 return Err(NeighborError::NotUnit { row, length });
             }
-            deviation = deviation.max((length - 1.0).abs());
         }
         let inverse = lengths.into_iter().map(|length| 1.0 / length).collect();
-        Ok(Self { rows, dim, inverse, deviation })
+        Ok(Self { rows, dim, inverse })
     }
 
     fn len(&self) -> usize {
@@ -444,8 +421,13 @@ fn keep_best(scored: &mut Vec<Scored>, k: usize) {
 }
 
 /// What a product must reach to stand for a cosine that could enter a full list of exact scores.
-fn bar_below(best: &[Scored], k: usize, margin: f32) -> f32 {
-    best.get(k - 1).map_or(f32::NEG_INFINITY, |last| last.cosine as f32 - margin)
+fn bar_below(best: &[Scored], k: usize, margin: i32) -> i32 {
+    best.get(k - 1).map_or(i32::MIN, |last| below(last.cosine, margin))
+}
+
+/// What the product of a pair with this cosine reaches at least.
+fn below(cosine: f64, margin: i32) -> i32 {
+    ((cosine * ONE).floor() as i32).saturating_sub(margin)
 }
 
 /// The candidates of some rows.
@@ -453,24 +435,24 @@ fn bar_below(best: &[Scored], k: usize, margin: f32) -> f32 {
 struct Shortlist {
     k: usize,
     room: usize,
-    margin: f32,
+    margin: i32,
     /// What a product must reach to be a candidate of each row.
-    bars: Vec<f32>,
+    bars: Vec<i32>,
     counts: Vec<u32>,
     /// [rows, room] product and row number.
-    candidates: Vec<(f32, u32)>,
+    candidates: Vec<(i32, u32)>,
 }
 
 impl Shortlist {
-    fn new(bars: Vec<f32>, k: usize, margin: f32) -> Self {
+    fn new(bars: Vec<i32>, k: usize, margin: i32) -> Self {
         // Room beyond k is what makes thinning out rare.
         let room = k + (k / 2).max(32);
-        Self { k, room, margin, counts: vec![0; bars.len()], candidates: vec![(0.0, 0); bars.len() * room], bars }
+        Self { k, room, margin, counts: vec![0; bars.len()], candidates: vec![(0, 0); bars.len() * room], bars }
     }
 
     /// Takes a candidate if it reaches the bar; thins the row out when it is full.
     #[inline]
-    fn offer(&mut self, row: usize, value: f32, other: u32, exact: impl Fn(usize, u32) -> f64) {
+    fn offer(&mut self, row: usize, value: i32, other: u32, exact: impl Fn(usize, u32) -> f64) {
         if value < self.bars[row] {
             return;
         }
@@ -486,9 +468,9 @@ impl Shortlist {
     fn thin(&mut self, row: usize, exact: impl Fn(usize, u32) -> f64) {
         let (k, margin) = (self.k, self.margin);
         let list = &mut self.candidates[row * self.room..][..self.counts[row] as usize];
-        let (_, last, _) = list.select_nth_unstable_by(k - 1, |a, b| b.0.total_cmp(&a.0));
+        let (_, last, _) = list.select_nth_unstable_by(k - 1, |a, b| b.0.cmp(&a.0));
         // k candidates have a cosine of at least `last − margin`; whoever is two margins below `last` has less.
-        let cut = last.0 - 2.0 * margin;
+        let cut = last.0.saturating_sub(2 * margin);
         let mut kept = k;
         for i in k..list.len() {
             if list[i].0 >= cut {
@@ -499,11 +481,11 @@ impl Shortlist {
         let mut bar = cut;
         if kept > k.midpoint(self.room) {
             // A crowd of near-ties: let exact scores decide now, so that the list cannot overflow.
-            let mut scored: Vec<(Scored, f32)> =
+            let mut scored: Vec<(Scored, i32)> =
                 list[..kept].iter().map(|&(value, row_)| (Scored { cosine: exact(row, row_), row: row_ }, value)).collect();
             scored.sort_unstable_by(|a, b| a.0.rank(&b.0));
             scored.truncate(k);
-            bar = bar.max(scored[k - 1].0.cosine as f32 - margin);
+            bar = bar.max(below(scored[k - 1].0.cosine, margin));
             for (slot, (scored, value)) in list.iter_mut().zip(scored) {
                 *slot = (value, scored.row);
             }
@@ -527,141 +509,11 @@ impl Shortlist {
     }
 }
 
-/// A product that reached the bar of one of its ends; row and column within the strip.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Hit {
-    row: u32,
-    column: u32,
-    value: f32,
-}
-
-/// Buffers of one thread.
-#[derive(Debug, Default)]
-struct Scratch {
-    /// [rows, columns] of the current strip.
-    products: Vec<f32>,
-    bars: Vec<f32>,
-    other_bars: Vec<f32>,
-    hits: Vec<Hit>,
-    other_hits: Vec<Hit>,
-}
-
-impl Scratch {
-    fn multiply(&mut self, a: &[f32], b: &[f32], dim: usize) {
-        self.products.resize(a.len() / dim * (b.len() / dim), 0.0);
-        product(a, b, dim, &mut self.products);
-    }
-
-    /// Finds the products that reach the bar of their row, and those that reach the bar of their column.
-    fn scan(&mut self) {
-        self.hits.clear();
-        self.other_hits.clear();
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                // SAFETY: the processor has just been asked.
-                return unsafe { self.scan_avx512() };
-            }
-            if is_x86_feature_detected!("avx2") {
-                // SAFETY: the processor has just been asked.
-                return unsafe { self.scan_avx2() };
-            }
-        }
-        self.scan_here(masks);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f")]
-    fn scan_avx512(&mut self) {
-        self.scan_here(|values, bar, other_bars| {
-            use std::arch::x86_64::{_CMP_GE_OQ, _mm512_cmp_ps_mask, _mm512_loadu_ps, _mm512_set1_ps};
-            let (mut own, mut others, bar) = (0, 0, _mm512_set1_ps(bar));
-            for part in 0..LANES / 16 {
-                // SAFETY: both arrays hold `LANES` numbers, and 16 · part + 16 ≤ LANES; the load asks for no alignment.
-                let (value, other_bar) = unsafe {
-                    (_mm512_loadu_ps(values.as_ptr().add(16 * part)), _mm512_loadu_ps(other_bars.as_ptr().add(16 * part)))
-                };
-                own |= u64::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(value, bar)) << (16 * part);
-                others |= u64::from(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(value, other_bar)) << (16 * part);
-            }
-            (own, others)
-        });
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn scan_avx2(&mut self) {
-        self.scan_here(masks);
-    }
-
-    /// Comparisons only, so every instruction set finds the same.
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "it must be compiled anew inside each function above")]
-    fn scan_here(&mut self, masks: impl Fn(&[f32; LANES], f32, &[f32; LANES]) -> (u64, u64)) {
-        let columns = self.other_bars.len();
-        let (others, rest) = self.other_bars.as_chunks::<LANES>();
-        let mut last = [f32::INFINITY; LANES];
-        last[..rest.len()].copy_from_slice(rest);
-        for (row, (values, &bar)) in self.products.chunks_exact(columns).zip(&self.bars).enumerate() {
-            let (groups, rest) = values.as_chunks::<LANES>();
-            for (group, (values, other_bars)) in groups.iter().zip(others).enumerate() {
-                let (own, others) = masks(values, bar, other_bars);
-                if own | others != 0 {
-                    note(&mut self.hits, own, values, row, group * LANES);
-                    note(&mut self.other_hits, others, values, row, group * LANES);
-                }
-            }
-            if !rest.is_empty() {
-                let mut values = [f32::NEG_INFINITY; LANES];
-                values[..rest.len()].copy_from_slice(rest);
-                let (own, others) = masks(&values, bar, &last);
-                // While a bar is still at minus infinity, the filling passes it.
-                let filled = (1 << rest.len()) - 1;
-                note(&mut self.hits, own & filled, &values, row, groups.len() * LANES);
-                note(&mut self.other_hits, others & filled, &values, row, groups.len() * LANES);
-            }
-        }
-    }
-}
-
-/// Products that are compared at a time: one bit each.
-const LANES: usize = 64;
-
-/// Which values reach the bar, and which reach their own.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "it must be compiled anew inside each function that uses it")]
-fn masks(values: &[f32; LANES], bar: f32, other_bars: &[f32; LANES]) -> (u64, u64) {
-    // Two plain sweeps first: they become a few wide comparisons, and hits are rare.
-    let (mut any, mut any_other) = (false, false);
-    for lane in 0..LANES {
-        any |= values[lane] >= bar;
-        any_other |= values[lane] >= other_bars[lane];
-    }
-    let (mut own, mut others) = (0, 0);
-    if any || any_other {
-        for lane in 0..LANES {
-            own |= u64::from(values[lane] >= bar) << lane;
-            others |= u64::from(values[lane] >= other_bars[lane]) << lane;
-        }
-    }
-    (own, others)
-}
-
-/// Writes down the lanes whose bit is set.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "two instructions per hit")]
-fn note(hits: &mut Vec<Hit>, mut mask: u64, values: &[f32; LANES], row: usize, column: usize) {
-    while mask != 0 {
-        let lane = mask.trailing_zeros() as usize;
-        hits.push(Hit { row: row as u32, column: (column + lane) as u32, value: values[lane] });
-        mask &= mask - 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::grid::GROUP;
     use super::*;
     use crate::base::seed::Seed;
     use crate::math::cosine::normalize_rows;
@@ -741,17 +593,15 @@ mod tests {
     #[test]
     fn the_bits_depend_on_neither_threads_nor_tiles_nor_chunks() {
         let rows = random(900, 33, 8);
-        let run = |threads, block, strip, wave| {
+        let run = |threads, block, wave| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let tiling = Tiling { block, strip, wave };
+            let tiling = Tiling { block, wave };
             let found = pool.install(|| all_pairs_tiled(&rows, 33, 10, tiling, &mut go)).unwrap();
             (found.index, found.similarity.iter().map(|s| s.to_bits()).collect::<Vec<_>>())
         };
-        let first = run(1, 512, 256, 512);
-        for (threads, block, strip, wave) in
-            [(2, 512, 256, 512), (3, 64, 64, 5), (4, 100, 7, 1), (2, 900, 900, 1), (1, 1, 1, 50_000)]
-        {
-            assert_eq!(run(threads, block, strip, wave), first, "{threads} threads, {block}×{strip}");
+        let first = run(1, 480, 512);
+        for (threads, block, wave) in [(2, 480, 512), (3, 64, 5), (4, 96, 1), (2, 912, 1), (1, 16, 50_000)] {
+            assert_eq!(run(threads, block, wave), first, "{threads} threads, blocks of {block}");
         }
         let once = in_chunks(&rows[..33 * 70], &rows, 33, 10, 900);
         for chunk in [1, 64, 333] {
@@ -788,7 +638,7 @@ mod tests {
     #[test]
     fn progress_counts_up_to_the_total_and_can_stop_the_work() {
         let rows = random(300, 4, 3);
-        let tiling = Tiling { block: 32, strip: 32, wave: 7 };
+        let tiling = Tiling { block: 32, wave: 7 };
         let mut heard = Vec::new();
         all_pairs_tiled(&rows, 4, 3, tiling, &mut |done, total| {
             heard.push((done, total));
@@ -805,28 +655,13 @@ mod tests {
         assert_eq!((stopped, calls), (Err(NeighborError::Stopped), 2));
     }
 
-    #[test]
-    fn all_instruction_sets_find_the_same() {
-        let mut scratch = Scratch { products: random(300, 131, 4), ..Scratch::default() };
-        scratch.bars = (0..300).map(|r| if r % 50 == 0 { f32::NEG_INFINITY } else { 0.2 }).collect();
-        scratch.other_bars = scratch.products[131..262].to_vec();
-        scratch.scan();
-        let fast = (scratch.hits.clone(), scratch.other_hits.clone());
-        scratch.hits.clear();
-        scratch.other_hits.clear();
-        scratch.scan_here(masks);
-        assert_eq!((scratch.hits, scratch.other_hits), fast);
-        assert!(fast.0.iter().filter(|hit| hit.row == 50).count() == 131, "below minus infinity there is nothing");
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
         #[test]
         fn rows_on_a_grid_full_of_ties_and_copies_equal_brute_force(
             (dim, flat) in (1_usize..5).prop_flat_map(|d| (Just(d), prop::collection::vec(-2_i8..=2, 2 * d..60 * d))),
             k in 1_usize..40,
-            block in 1_usize..20,
-            strip in 1_usize..70,
+            groups in 1_usize..4,
             chunk in 1_usize..30,
         ) {
             let mut rows: Vec<f32> = flat[..flat.len() / dim * dim].iter().map(|&x| f32::from(x)).collect();
@@ -834,7 +669,7 @@ mod tests {
             let rows = unit(rows, dim);
             let n = rows.len() / dim;
             let k = k.min(n - 1);
-            let tiling = Tiling { block, strip, wave: 3 };
+            let tiling = Tiling { block: groups * GROUP, wave: 3 };
             prop_assert_eq!(all_pairs_tiled(&rows, dim, k, tiling, &mut go).unwrap(), brute(&rows, &rows, dim, k, false));
             prop_assert_eq!(in_chunks(&rows, &rows, dim, k, chunk), brute(&rows, &rows, dim, k, true));
         }
