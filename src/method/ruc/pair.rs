@@ -7,13 +7,13 @@
 use candle_core::{D, Tensor};
 
 use super::loss::{Mixing, cross_entropy, square_error, tensor_of};
-use super::settings::{Config, Statistics};
+use super::settings::{Config, Heads, Statistics};
 use crate::artifact::encoder::{Tensors, Weights};
 use crate::base::seed::Seed;
 use crate::math::entropy::entropy_of_counts;
 use crate::math::targets::{guess, min_max, refine, sharpen, smooth};
 use crate::math::topk::{argmax, argmax_rows};
-use crate::model::{ClassifierNet, EncoderNet, Mode};
+use crate::model::{ClassifierNet, Mode};
 use crate::stage::StageError;
 use crate::stage::learner::{Learner, Order};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured};
@@ -77,22 +77,27 @@ const PATIENCE: u64 = 100;
 const NAMES: [&str; 2] = ["first", "second"];
 
 impl<'a> Pair<'a> {
-    /// Two copies of the encoder's backbone, each with a new head of K clusters.
+    /// Two copies of a classifier of one head, or of its backbone with a new head each.
     ///
     /// # Errors
     /// Settings out of range, fewer images than a batch, a device without room.
     pub(super) fn new(
         config: &'a Config,
         feed: Feed<'a>,
-        encoder: &EncoderNet,
-        clusters: usize,
+        base: &ClassifierNet,
         beliefs: Beliefs,
         seed: Seed,
         device: &candle_core::Device,
     ) -> Result<Self, StageError> {
+        let clusters = base.clusters();
         let network = |name: &str| -> Result<Network, StageError> {
-            let body = encoder.without_projection()?.duplicate()?;
-            let net = ClassifierNet::init(&body, clusters, 1, None, seed.branch("head").branch(name), device)?;
+            let net = match config.heads {
+                Heads::New => {
+                    let body = base.encoder().without_projection()?.duplicate()?;
+                    ClassifierNet::init(&body, clusters, 1, None, seed.branch("head").branch(name), device)?
+                }
+                Heads::Kept => base.duplicate()?,
+            };
             Ok(Network {
                 teacher: net.frozen()?,
                 learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
@@ -398,7 +403,7 @@ mod tests {
     use crate::artifact::pixels::Pixels;
     use crate::artifact::testing::stored;
     use crate::model::params::values;
-    use crate::model::{Role, architecture};
+    use crate::model::{EncoderNet, Role, architecture};
     use crate::train::settings::OptimizerSettings;
 
     const IMAGES: usize = 24;
@@ -431,7 +436,8 @@ mod tests {
             label: (0..IMAGES).map(|row| (row % CLUSTERS) as u32).collect(),
             clean: (0..IMAGES).map(clean).collect(),
         };
-        Pair::new(config, feed, &encoder, CLUSTERS, beliefs, Seed::new(2), &Device::Cpu).unwrap()
+        let base = ClassifierNet::init(&encoder, CLUSTERS, 1, None, Seed::new(3), &Device::Cpu).unwrap();
+        Pair::new(config, feed, &base, beliefs, Seed::new(2), &Device::Cpu).unwrap()
     }
 
     fn numbers(pair: &Pair<'_>, which: usize, role: Role) -> Vec<f32> {
@@ -460,6 +466,19 @@ mod tests {
             assert!(!name.starts_with("contrastive_head"));
         }
         assert!(first.params().get("cluster_head.0.weight").is_some());
+    }
+
+    #[test]
+    fn heads_that_are_kept_are_equal_and_part_as_they_learn() {
+        let dir = tempfile::tempdir().unwrap();
+        let (set, config) = (images(dir.path()), Config { heads: Heads::Kept, ..config() });
+        let mut pair = pair(&config, &set, |row| row % 2 == 0);
+        let head = |pair: &Pair<'_>, which: usize| values(pair.nets()[which].params().get("cluster_head.0.weight").unwrap());
+        let start = head(&pair, 0).unwrap();
+        assert_eq!(start, head(&pair, 1).unwrap());
+        epoch(&mut pair, 0);
+        let learned = [0, 1].map(|which| head(&pair, which).unwrap());
+        assert!(learned[0] != start && learned[1] != start && learned[0] != learned[1]);
     }
 
     #[test]

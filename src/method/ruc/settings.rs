@@ -41,6 +41,17 @@ pub enum Statistics {
     Running,
 }
 
+/// What the two networks' heads are at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Heads {
+    /// New ones that differ, as in the authors' code: clusters are learned again from the labels that are kept, which takes
+    /// many steps.
+    New,
+    /// Both the classifier's own: what it knows stays, and the two differ by the order they see images in. For short runs.
+    Kept,
+}
+
 /// Settings; the defaults are those of the authors' `main_ruc_cifar10.py`. See the module for other data sets.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -49,6 +60,8 @@ pub struct Config {
     pub epochs: u64,
     /// Images per step, B.
     pub batch: usize,
+    /// What the networks' heads are at the start.
+    pub heads: Heads,
     /// Which images keep their label at first.
     pub sampling: Sampling,
     /// The classifier is sure from this probability on, 0–1: τ₁.
@@ -89,6 +102,7 @@ impl Default for Config {
         Self {
             epochs: 200,
             batch: 250,
+            heads: Heads::New,
             sampling: Sampling::Hybrid,
             confidence_threshold: 0.99,
             num_neighbors: None,

@@ -5,9 +5,9 @@
 use super::ensemble::side_by_side;
 use super::pair::{Beliefs, Pair};
 use super::sampling::split;
-use super::settings::Config;
+use super::settings::{Config, Heads};
 use crate::artifact::curve::{Curve, Point};
-use crate::artifact::encoder::Classifier;
+use crate::artifact::encoder::{Classifier, HeadKind};
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::artifact::{Draft, Stored};
@@ -64,6 +64,9 @@ impl Stage for Ruc {
         let classifier = Classifier::load(&input.classifier)?;
         let neighbors = NeighborTable::load(&input.neighbors)?;
         fits(&images, &classifier, &neighbors, &input)?;
+        if config.heads == Heads::Kept {
+            keeps(&classifier, &input)?;
+        }
         let (card, clusters) = (&classifier.card, classifier.card.clusters);
         let architecture = &card.encoder.architecture;
         let feed = Feed::like(&images, architecture.channels, architecture.size, &card.encoder.normalization, &cx.device)?;
@@ -84,7 +87,7 @@ impl Stage for Ruc {
             split.agreeing,
             split.both
         ));
-        if split.unheard > 0 {
+        if split.unheard > 0 && config.heads == Heads::New {
             cx.warn(format!(
                 "{} of {clusters} clusters have no image that keeps its label, and new heads cannot learn them; \
                  `sampling = \"metric\"` or a lower `confidence_threshold` may help",
@@ -104,7 +107,7 @@ impl Stage for Ruc {
         .into();
 
         let beliefs = Beliefs { label: split.label, clean: split.clean };
-        let mut pair = Pair::new(config, feed, base.encoder(), clusters, beliefs, cx.seed, &cx.device)?;
+        let mut pair = Pair::new(config, feed, &base.keep_head(card.head)?, beliefs, cx.seed, &cx.device)?;
         points.extend(train(&mut pair, cx)?);
         let empty = pair.occupancy.empty().len();
         if empty > 0 {
@@ -150,6 +153,18 @@ fn fits(images: &ImageSet, classifier: &Classifier, neighbors: &NeighborTable, i
     Ok(())
 }
 
+/// Networks can begin with the classifier's own head only if it is one like theirs.
+fn keeps(classifier: &Classifier, input: &In) -> Result<(), StageError> {
+    let card = &classifier.card;
+    if card.kind == HeadKind::Linear && card.hidden.is_none() && card.encoder.architecture.projection.is_none() {
+        return Ok(());
+    }
+    Err(StageError::Mismatch {
+        what: format!("the head of `{}` cannot be kept: it is not linear on the backbone", input.classifier.origin()),
+        hint: "set `heads = \"new\"`, or connect a classifier of `scan` or `nnm` without `hidden`".into(),
+    })
+}
+
 impl Method for Ruc {
     const SIGN: Sign = Sign {
         paper: "S. Park, S. Han, S. Kim, D. Kim, S. Park, S. Hong, M. Cha: Improving Unsupervised Image Clustering With Robust \
@@ -174,10 +189,11 @@ impl Method for Ruc {
                        fifths of the epochs, whatever their number. A last batch \
                        of one image joins the one before. Neighbors come from a stage of their own, on whatever features it was given. Views are normalised as \
                        the classifier was trained (the authors use CIFAR-10's statistics on STL-10 too). Tied votes go to the \
-                       lower cluster",
+                       lower cluster. `heads = \"kept\"` starts both networks from the classifier's own head, for runs too short \
+                       to learn one anew",
         expect: "on SCAN, last epoch, both networks, scored on the training images (paper): CIFAR-10 88.7 → 90.1, CIFAR-20 \
                  50.6 → 54.3, STL-10 81.4 → 86.6 ACC. New heads begin at chance: a few epochs on a small set lose what SCAN \
-                 had. Each network alone is the better calibrated; adding logits doubles their scale. Compare ECE with \
+                 had, unless `heads = \"kept\"`. Each network alone is the better calibrated; adding logits doubles their scale. Compare ECE with \
                  `evaluate`, giving it the classifier that came in, `first` and both",
     };
 }
