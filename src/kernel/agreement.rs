@@ -9,6 +9,7 @@ use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
 use super::error::KernelError;
+use super::exponential::exponential;
 use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
 use super::tile::blank;
 
@@ -17,9 +18,6 @@ const FARTHEST: f64 = 100.0;
 
 /// A mean probability below this counts as this.
 const LEAST: f64 = 1e-8;
-
-/// Numbers of one head worth another core.
-const WORTH: usize = 1 << 14;
 
 /// Consistency and entropy of every head.
 ///
@@ -48,11 +46,9 @@ pub fn agreement(anchors: &Tensor, neighbors: &Tensor, heads: usize) -> Result<T
         return composed(anchors, neighbors, shape);
     }
     let (a, n) = (Input::of(anchors)?, Input::of(neighbors)?);
-    let terms = read(&a.data, |a| read(&n.data, |n| shape.per_head(|head| Passes::of(shape, head, a, n).terms())))??;
-    let terms: Vec<f32> = terms.into_iter().flatten().map(|term| term as f32).collect();
-    let (anchors, neighbors) = (a.data.clone(), n.data.clone());
+    let passes = read(&a.data, |a| read(&n.data, |n| Passes::of(shape, a, n)))??;
     let slots = [a.slot(), n.slot()];
-    link(terms, (heads, 2), &[&a, &n], [None, None], || AgreementRule { shape, anchors, neighbors, slots })
+    link(passes.terms(), (heads, 2), &[&a, &n], [None, None], || AgreementRule { passes, slots })
 }
 
 /// The same of candle's operations.
@@ -75,96 +71,132 @@ struct Shape {
     clusters: usize,
 }
 
-impl Shape {
-    /// One task per head.
-    fn per_head<T: Send>(self, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
-        if self.batch * self.clusters < WORTH {
-            (0..self.heads).map(f).collect()
-        } else {
-            (0..self.heads).into_par_iter().map(f).collect()
+/// Pairs per task; fixed, so that the order of the sums does not depend on the machine.
+const PIECE: usize = 256;
+
+/// What the heads say of all pairs.
+struct Passes {
+    shape: Shape,
+    /// Probabilities of anchors and neighbors, and p q / Σ p q, `[B, H·K]`.
+    p: Vec<f32>,
+    q: Vec<f32>,
+    r: Vec<f32>,
+    /// −ln of each pair's agreement, unbounded, `[B, H]`.
+    apart: Vec<f64>,
+    /// Mean of `p`, `[H·K]`.
+    mean: Vec<f64>,
+}
+
+/// Takes the largest off each row of K numbers, and says what it was.
+fn lower(rows: &mut [f32], clusters: usize, tops: &mut [f32]) {
+    for (row, top) in rows.chunks_exact_mut(clusters).zip(tops) {
+        *top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for x in row {
+            *x -= *top;
         }
     }
 }
 
-/// What one head says of all pairs.
-struct Passes {
-    shape: Shape,
-    /// Probabilities of anchors and neighbors, `[B, K]`.
-    p: Vec<f32>,
-    q: Vec<f32>,
-    /// −ln of each pair's agreement, unbounded.
-    apart: Vec<f64>,
-    /// Mean of `p`.
-    mean: Vec<f64>,
-}
-
-/// Writes ln of the soft-max.
-fn log_softmax(logits: &[f32], out: &mut [f32]) {
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f32 = logits.iter().map(|x| (x - top).exp()).sum();
-    let shift = top + sum.ln();
-    for (out, x) in out.iter_mut().zip(logits) {
-        *out = x - shift;
+/// Makes each row of K numbers one of sum 1, and says what the sum was.
+fn normalize(rows: &mut [f32], clusters: usize, sums: &mut [f32]) {
+    for (row, sum) in rows.chunks_exact_mut(clusters).zip(sums) {
+        *sum = row.iter().sum();
+        let scale = 1.0 / *sum;
+        for x in row {
+            *x *= scale;
+        }
     }
 }
 
 impl Passes {
-    fn of(shape: Shape, head: usize, anchors: &[f32], neighbors: &[f32]) -> Self {
-        let (k, width) = (shape.clusters, shape.heads * shape.clusters);
-        let (mut p, mut q) = (blank(shape.batch * k), blank(shape.batch * k));
-        let (mut apart, mut mean) = (Vec::with_capacity(shape.batch), vec![0.0; k]);
-        for (pair, (p, q)) in p.chunks_exact_mut(k).zip(q.chunks_exact_mut(k)).enumerate() {
-            let at = pair * width + head * k;
-            log_softmax(&anchors[at..at + k], p);
-            log_softmax(&neighbors[at..at + k], q);
-            let top = p.iter().zip(q.iter()).map(|(p, q)| p + q).fold(f32::NEG_INFINITY, f32::max);
-            let sum: f32 = p.iter().zip(q.iter()).map(|(p, q)| (p + q - top).exp()).sum();
-            apart.push(-f64::from(top + sum.ln()));
-            for ((p, q), mean) in p.iter_mut().zip(q.iter_mut()).zip(&mut mean) {
-                *p = p.exp();
-                *q = q.exp();
-                *mean += f64::from(*p);
+    fn of(shape: Shape, anchors: &[f32], neighbors: &[f32]) -> Self {
+        let Shape { batch, heads, clusters } = shape;
+        let width = heads * clusters;
+        let (mut p, mut q, mut r) = (anchors.to_vec(), neighbors.to_vec(), blank(batch * width));
+        let mut apart = vec![0.0; batch * heads];
+        let piece = |(((p, q), r), apart): (((&mut [f32], &mut [f32]), &mut [f32]), &mut [f64])| {
+            let [mut top, mut of_p, mut of_q, mut of_r] = [(); 4].map(|()| vec![0.0_f32; apart.len()]);
+            lower(p, clusters, &mut top);
+            lower(q, clusters, &mut top);
+            // ln Σ p q from logarithms: f32 cannot hold an agreement of e^−100.
+            for ((r, p), q) in r.iter_mut().zip(&*p).zip(&*q) {
+                *r = p + q;
+            }
+            lower(r, clusters, &mut top);
+            for side in [&mut *p, &mut *q, &mut *r] {
+                exponential(side);
+            }
+            normalize(p, clusters, &mut of_p);
+            normalize(q, clusters, &mut of_q);
+            normalize(r, clusters, &mut of_r);
+            for (at, apart) in apart.iter_mut().enumerate() {
+                let [p, q, r] = [of_p[at], of_q[at], of_r[at]].map(f64::from);
+                *apart = (p * q / r).ln() - f64::from(top[at]);
+            }
+            let mut sums = vec![0.0_f64; width];
+            for row in p.chunks_exact(width) {
+                for (sum, p) in sums.iter_mut().zip(row) {
+                    *sum += f64::from(*p);
+                }
+            }
+            sums
+        };
+        let sums: Vec<Vec<f64>> = if batch <= PIECE {
+            vec![piece((((&mut p, &mut q), &mut r), &mut apart))]
+        } else {
+            let pairs = p.par_chunks_mut(PIECE * width).zip(q.par_chunks_mut(PIECE * width));
+            pairs.zip(r.par_chunks_mut(PIECE * width)).zip(apart.par_chunks_mut(PIECE * heads)).map(piece).collect()
+        };
+        let mut mean = vec![0.0; width];
+        for sums in sums {
+            for (mean, sum) in mean.iter_mut().zip(sums) {
+                *mean += sum / batch as f64;
             }
         }
-        for m in &mut mean {
-            *m /= shape.batch as f64;
-        }
-        Self { shape, p, q, apart, mean }
+        Self { shape, p, q, r, apart, mean }
     }
 
-    /// Consistency and entropy.
-    fn terms(&self) -> [f64; 2] {
-        let far: f64 = self.apart.iter().map(|apart| apart.min(FARTHEST)).sum();
-        let entropy: f64 = self.mean.iter().map(|m| m.max(LEAST)).map(|m| m * m.ln()).sum();
-        [far / self.shape.batch as f64, -entropy]
+    /// Consistency and entropy of each head.
+    fn terms(&self) -> Vec<f32> {
+        let Shape { batch, heads, clusters } = self.shape;
+        let each = self.mean.chunks_exact(clusters).enumerate().flat_map(|(head, mean)| {
+            let far: f64 = self.apart.iter().skip(head).step_by(heads).map(|apart| apart.min(FARTHEST)).sum();
+            let entropy: f64 = mean.iter().map(|m| m.max(LEAST)).map(|m| m * m.ln()).sum();
+            [(far / batch as f64) as f32, -entropy as f32]
+        });
+        each.collect()
     }
 
-    /// Gradients of both logits, given those of the two terms. With r = p q / Σ p q: ∂(−ln Σ p q) = p − r for the anchor and
+    /// Gradients of both logits, given those of the terms. With r = p q / Σ p q: ∂(−ln Σ p q) = p − r for the anchor and
     /// q − r for the neighbor; ∂entropy = p (g − Σ p g) with g = −(ln p̄ + 1), and 0 where a bound holds.
-    fn gradients(&self, of_terms: [f64; 2], mut put: impl FnMut(&[f32], &[f32])) {
-        let (k, batch) = (self.shape.clusters, self.shape.batch as f64);
-        let g: Vec<f64> =
-            self.mean.iter().map(|&m| if m > LEAST { -(m.ln() + 1.0) * of_terms[1] / batch } else { 0.0 }).collect();
-        let weight = of_terms[0] / batch;
-        let (mut anchor, mut neighbor) = (vec![0.0; k], vec![0.0; k]);
-        for (pair, (p, q)) in self.p.chunks_exact(k).zip(self.q.chunks_exact(k)).enumerate() {
-            let (weight, scale) = if self.apart[pair] < FARTHEST { (weight, self.apart[pair].exp()) } else { (0.0, 0.0) };
-            let inner: f64 = p.iter().zip(&g).map(|(&p, g)| f64::from(p) * g).sum();
-            for at in 0..k {
-                let (p, q) = (f64::from(p[at]), f64::from(q[at]));
-                let r = p * q * scale;
-                anchor[at] = (weight * (p - r) + p * (g[at] - inner)) as f32;
-                neighbor[at] = (weight * (q - r)) as f32;
+    fn gradients(&self, of_terms: &[f32]) -> [Vec<f32>; 2] {
+        let Shape { batch, heads, clusters } = self.shape;
+        let batch = batch as f64;
+        let g: Vec<f32> = (self.mean.iter().enumerate())
+            .map(|(at, &m)| {
+                let weight = f64::from(of_terms[at / clusters * 2 + 1]) / batch;
+                if m > LEAST { (-(m.ln() + 1.0) * weight) as f32 } else { 0.0 }
+            })
+            .collect();
+        let (mut of_anchor, mut of_neighbor) = (blank(self.p.len()), blank(self.p.len()));
+        let rows = self.p.chunks_exact(clusters).zip(self.q.chunks_exact(clusters)).zip(self.r.chunks_exact(clusters));
+        let out = of_anchor.chunks_exact_mut(clusters).zip(of_neighbor.chunks_exact_mut(clusters));
+        for (at, (((p, q), r), (anchor, neighbor))) in rows.zip(out).enumerate() {
+            let head = at % heads;
+            let weight = if self.apart[at] < FARTHEST { (f64::from(of_terms[2 * head]) / batch) as f32 } else { 0.0 };
+            let g = &g[head * clusters..][..clusters];
+            let inner: f32 = p.iter().zip(g).map(|(p, g)| p * g).sum();
+            for k in 0..clusters {
+                anchor[k] = weight * (p[k] - r[k]) + p[k] * (g[k] - inner);
+                neighbor[k] = weight * (q[k] - r[k]);
             }
-            put(&anchor, &neighbor);
         }
+        [of_anchor, of_neighbor]
     }
 }
 
 struct AgreementRule {
-    shape: Shape,
-    anchors: Tensor,
-    neighbors: Tensor,
+    passes: Passes,
     slots: [Option<Arc<Slot>>; 2],
 }
 
@@ -174,30 +206,10 @@ impl Rule for AgreementRule {
     }
 
     fn backward(&self, gradient: Vec<f32>, _: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
-        let s = self.shape;
-        let (k, width) = (s.clusters, s.heads * s.clusters);
-        let parts = read(&self.anchors, |a| {
-            read(&self.neighbors, |n| {
-                s.per_head(|head| {
-                    let (mut of_a, mut of_n) = (Vec::with_capacity(s.batch * k), Vec::with_capacity(s.batch * k));
-                    let terms = [f64::from(gradient[2 * head]), f64::from(gradient[2 * head + 1])];
-                    Passes::of(s, head, a, n).gradients(terms, |a, n| {
-                        of_a.extend_from_slice(a);
-                        of_n.extend_from_slice(n);
-                    });
-                    [of_a, of_n]
-                })
-            })
-        })??;
-        for (side, slot) in self.slots.iter().enumerate() {
-            let Some(slot) = slot else { continue };
-            let mut whole = vec![0.0; s.batch * width];
-            for (head, part) in parts.iter().enumerate() {
-                for (row, part) in whole.chunks_exact_mut(width).zip(part[side].chunks_exact(k)) {
-                    row[head * k..(head + 1) * k].copy_from_slice(part);
-                }
+        for (slot, gradient) in self.slots.iter().zip(self.passes.gradients(&gradient)) {
+            if let Some(slot) = slot {
+                slot.add(gradient);
             }
-            slot.add(whole);
         }
         Ok([None, None])
     }

@@ -12,12 +12,14 @@ use super::error::KernelError;
 use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
 use super::simd::vectorized;
 use super::tile::{Strides, blank, columns, product, rows};
+#[cfg(target_arch = "x86_64")]
+use super::unpacked;
 
 /// Rows of the result per task; fixed, so that the cut does not depend on the machine.
 const PIECE: usize = 32;
 
 /// Multiplications worth handing to another core; below, the hand-over costs more than it saves.
-const WORTH: usize = 1 << 21;
+const WORTH: usize = 1 << 23;
 
 vectorized! {
     fn add_row(y: &mut [f32], b: &[f32]) {
@@ -27,27 +29,47 @@ vectorized! {
     }
 }
 
-/// `out [m, n] = left [m, k] · right [k, n]`, in pieces of [`PIECE`] rows; `left_at` strides over `left` as a matrix `[m, k]`.
-fn tall(
-    [m, n, k]: [usize; 3],
-    left: &[f32],
-    left_at: Strides,
-    right: &[f32],
-    right_at: Strides,
-    finish: impl Fn(&mut [f32]) + Sync,
-) -> Vec<f32> {
+/// Runs `piece` on pieces of [`PIECE`] rows of a result `[m, n]` whose sums have `k` terms: (number of the piece, its rows).
+fn tall([m, n, k]: [usize; 3], piece: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut out = blank(m * n);
-    let piece = |(i, out): (usize, &mut [f32])| {
-        let size = out.len() / n;
-        product([size, n, k], out, rows(n), false, &left[i * PIECE * left_at.row..], left_at, right, right_at);
-        finish(out);
-    };
     if m * n * k < WORTH {
-        out.chunks_mut(PIECE * n).enumerate().for_each(piece);
+        out.chunks_mut(PIECE * n).enumerate().for_each(|(i, out)| piece(i, out));
     } else {
-        out.par_chunks_mut(PIECE * n).enumerate().for_each(piece);
+        out.par_chunks_mut(PIECE * n).enumerate().for_each(|(i, out)| piece(i, out));
     }
     out
+}
+
+/// y `[B, O]` = x `[B, I]` · w `[O, I]`ᵀ + b.
+fn forward([batch, outputs, inputs]: [usize; 3], x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
+    tall([batch, outputs, inputs], |i, y| {
+        let sizes @ [size, ..] = [y.len() / outputs, outputs, inputs];
+        let x = &x[i * PIECE * inputs..][..size * inputs];
+        #[cfg(target_arch = "x86_64")]
+        let done = unpacked::suits(w.len()) && {
+            unpacked::inner(sizes, y, x, w);
+            true
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let done = false;
+        if !done {
+            product(sizes, y, rows(outputs), false, x, rows(inputs), w, columns(inputs));
+        }
+        y.chunks_exact_mut(outputs).for_each(|row| add_row(row, b));
+    })
+}
+
+/// `[m, n]` = `left` `[m, k]`, as its strides say, · `right` `[k, n]`, row-major.
+fn back([m, n, k]: [usize; 3], left: &[f32], left_at: Strides, right: &[f32]) -> Vec<f32> {
+    tall([m, n, k], |i, out| {
+        let sizes = [out.len() / n, n, k];
+        let left = &left[i * PIECE * left_at.row..];
+        #[cfg(target_arch = "x86_64")]
+        if unpacked::suits(right.len()) {
+            return unpacked::outer(sizes, out, left, left_at, right);
+        }
+        product(sizes, out, rows(n), false, left, left_at, right, rows(n));
+    })
 }
 
 /// Weights times input plus bias.
@@ -69,14 +91,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     }
     let input = Input::of(x)?;
     let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
-    let y = read(&input.data, |x| {
-        read(&weight, |w| {
-            read(&bias, |b| {
-                let add_bias = |y: &mut [f32]| y.chunks_exact_mut(outputs).for_each(|row| add_row(row, b));
-                tall([batch, outputs, inputs], x, rows(inputs), w, columns(inputs), add_bias)
-            })
-        })
-    })???;
+    let y = read(&input.data, |x| read(&weight, |w| read(&bias, |b| forward([batch, outputs, inputs], x, w, b))))???;
     let parameters = [Some(&weight), Some(&bias)];
     link(y, (batch, outputs), &[&input], parameters, || LinearRule { x: input.data.clone(), slot: input.slot() })
 }
@@ -97,11 +112,11 @@ impl Rule for LinearRule {
         let (batch, inputs) = self.x.dims2()?;
         let outputs = weight.dim(0)?;
         if let Some(slot) = &self.slot {
-            let to = |w: &[f32]| tall([batch, inputs, outputs], &gradient, rows(outputs), w, rows(inputs), |_| ());
+            let to = |w: &[f32]| back([batch, inputs, outputs], &gradient, rows(outputs), w);
             slot.add(read(weight, to)?);
         }
         let of_weight = if weight.track_op() {
-            let to = |x: &[f32]| tall([outputs, inputs, batch], &gradient, columns(outputs), x, rows(inputs), |_| ());
+            let to = |x: &[f32]| back([outputs, inputs, batch], &gradient, columns(outputs), x);
             Some(Tensor::from_vec(read(&self.x, to)?, (outputs, inputs), &Device::Cpu)?)
         } else {
             None

@@ -12,6 +12,7 @@ mod conv;
 mod direct;
 mod elementwise;
 mod error;
+mod exponential;
 #[cfg(test)]
 mod golden;
 mod graph;
@@ -27,6 +28,8 @@ mod simd;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod turn;
+#[cfg(target_arch = "x86_64")]
+mod unpacked;
 #[cfg(target_arch = "x86_64")]
 mod winograd;
 

@@ -23,7 +23,8 @@ pub(super) fn columns(width: usize) -> Strides {
 }
 
 impl Strides {
-    fn fits(self, m: usize, n: usize, len: usize) -> bool {
+    /// Do all elements of a matrix [m, n] lie inside a slice of `len` numbers?
+    pub(super) fn fits(self, m: usize, n: usize, len: usize) -> bool {
         m == 0 || n == 0 || (m - 1) * self.row + (n - 1) * self.column < len
     }
 }

@@ -492,12 +492,12 @@ impl<'a> Run<'a> {
         Ok(Self {
             config,
             order: Order::of(Batches::new(training.sight.feed.len(), config.batch, Last::Join)?, cx.seed),
+            ahead: Ahead::new(training.sight.cached.is_none()),
             draws: Draws { config, set: training, seed: cx.seed },
             validation,
             learner: Learner::new(net.params(), &moved, &config.optimizer, &config.schedule, config.epochs)?,
             net,
             recorded,
-            ahead: Ahead::default(),
             targets: Vec::new(),
             still: None,
             selection: Selection::default(),

@@ -193,7 +193,7 @@ impl Stage for Scan {
             config,
             order: Order::new(images.len(), config.batch, cx.seed)?,
             learner: Learner::new(net.params(), &moved, &config.optimizer, &config.schedule, config.epochs)?,
-            ahead: Ahead::default(),
+            ahead: Ahead::new(training.cached.is_none()),
             recorded: if config.update == Update::Heads { net.with_frozen_encoder()? } else { net.clone() },
             net,
             val_table: val_table.as_ref().unwrap_or(&table),

@@ -9,6 +9,7 @@ use rayon::join;
 #[derive(Debug)]
 pub struct Ahead<T, E> {
     ready: Option<(Place, Result<T, E>)>,
+    early: bool,
 }
 
 /// Where a batch belongs.
@@ -24,7 +25,14 @@ pub struct Place {
 
 impl<T, E> Default for Ahead<T, E> {
     fn default() -> Self {
-        Self { ready: None }
+        Self::new(true)
+    }
+}
+
+impl<T, E> Ahead<T, E> {
+    /// Makes batches early, or, where making one is less work than waking another thread, when they are wanted.
+    pub fn new(early: bool) -> Self {
+        Self { ready: None, early }
     }
 }
 
@@ -44,7 +52,7 @@ impl<T: Send, E: Send> Ahead<T, E> {
             _ => make(at.step)?,
         };
         let next = Place { step: at.step + 1, ..at };
-        if next.step >= at.steps {
+        if next.step >= at.steps || !self.early {
             return work(batch);
         }
         // A batch that cannot be made fails its own step, not this one.
@@ -84,6 +92,20 @@ mod tests {
         let make = |step| if step == 1 { Err("torn".to_owned()) } else { Ok(step) };
         assert_eq!(ahead.step(Place { epoch: 0, step: 0, steps: 2 }, make, Ok), Ok(0));
         assert_eq!(ahead.step(Place { epoch: 0, step: 1, steps: 2 }, make, Ok), Err("torn".to_owned()));
+    }
+
+    #[test]
+    fn what_is_little_work_is_made_when_it_is_wanted() {
+        let made = Mutex::new(Vec::new());
+        let mut ahead: Ahead<u64, String> = Ahead::new(false);
+        for step in 0..2 {
+            let make = |step| {
+                made.lock().unwrap().push(step);
+                Ok(step)
+            };
+            assert_eq!(ahead.step(Place { epoch: 0, step, steps: 2 }, make, Ok), Ok(step));
+            assert_eq!(made.lock().unwrap().len() as u64, step + 1);
+        }
     }
 
     #[test]

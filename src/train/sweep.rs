@@ -9,6 +9,8 @@ use candle_core::backend::BackendStorage as _;
 use candle_core::{CpuStorage, Device, InplaceOp3, Layout, Tensor, Var};
 use rayon::prelude::*;
 
+use crate::kernel::lanes::{Work, widest};
+
 /// What one pass over a tensor does to each element `x`, given the elements `a` and `b` of two others.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rule {
@@ -67,12 +69,31 @@ impl Real for f64 {
 pub(super) const PIECE: usize = 1 << 15;
 
 fn sweep<T: Real>(x: &mut [T], a: &[T], b: &[T], rule: impl Fn(T, T, T) -> T + Sync) {
+    if x.len() <= PIECE {
+        return widest(Piece { x, a, b, rule: &rule });
+    }
     let pieces = x.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE));
-    pieces.for_each(|((x, a), b)| {
-        for ((x, &a), &b) in x.iter_mut().zip(a).zip(b) {
-            *x = rule(*x, a, b);
+    pieces.for_each(|((x, a), b)| widest(Piece { x, a, b, rule: &rule }));
+}
+
+/// One thread's part.
+struct Piece<'a, T, R> {
+    x: &'a mut [T],
+    a: &'a [T],
+    b: &'a [T],
+    rule: &'a R,
+}
+
+impl<T: Real, R: Fn(T, T, T) -> T> Work for Piece<'_, T, R> {
+    type Output = ();
+
+    #[expect(clippy::inline_always, reason = "as the trait asks")]
+    #[inline(always)]
+    fn run(self) {
+        for ((x, &a), &b) in self.x.iter_mut().zip(self.a).zip(self.b) {
+            *x = (self.rule)(*x, a, b);
         }
-    });
+    }
 }
 
 impl Rule {
