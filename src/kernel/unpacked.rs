@@ -20,6 +20,8 @@ const LANES: usize = 16;
 const INNER: (usize, usize) = (4, 6);
 /// Rows of a tile of [`outer`], and registers of columns: 24 sums.
 const OUTER: (usize, usize) = (6, 4);
+/// Numbers that fill half of a first-level cache.
+const NEAR: usize = 6 * 1024;
 /// Numbers of the right side up to which this wins: they stay in a core's second-level cache beside the rest.
 const SMALL: usize = 1 << 17;
 
@@ -43,12 +45,16 @@ fn lanes(n: usize, vector: usize) -> u16 {
 pub(super) fn inner([m, n, k]: [usize; 3], out: &mut [f32], left: &[f32], right: &[f32]) {
     assert!(super::simd::has_avx512(), "`suits` was not asked");
     assert!(out.len() == m * n && left.len() == m * k && right.len() == n * k, "matrix out of bounds");
-    for (rows, left) in left.chunks(INNER.0 * k).enumerate() {
-        for (columns, right) in right.chunks(INNER.1 * k).enumerate() {
-            let out = &mut out[rows * INNER.0 * n + columns * INNER.1..];
-            // SAFETY: the processor has AVX-512; both chunks are whole rows of `k`; `out` has as many rows, `n` apart, and columns
-            // from here on.
-            unsafe { inner_tile(k, out, n, left, right) };
+    // Some rows of the right stay in the first-level cache while all rows of the left pass by.
+    let group = (NEAR / k / INNER.1).max(1) * INNER.1;
+    for (first, right) in (0..n).step_by(group).zip(right.chunks(group * k)) {
+        for (rows, left) in left.chunks(INNER.0 * k).enumerate() {
+            for (columns, right) in right.chunks(INNER.1 * k).enumerate() {
+                let out = &mut out[rows * INNER.0 * n + first + columns * INNER.1..];
+                // SAFETY: the processor has AVX-512; both chunks are whole rows of `k`; `out` has as many rows, `n` apart, and
+                // columns from here on.
+                unsafe { inner_tile(k, out, n, left, right) };
+            }
         }
     }
 }
@@ -64,8 +70,19 @@ unsafe fn inner_tile(k: usize, out: &mut [f32], pitch: usize, left: &[f32], righ
     let a: [*const f32; INNER.0] = std::array::from_fn(|i| left[i.min(rows - 1) * k..].as_ptr());
     let b: [*const f32; INNER.1] = std::array::from_fn(|j| right[j.min(columns - 1) * k..].as_ptr());
     let mut sums = [[_mm512_setzero_ps(); INNER.1]; INNER.0];
-    for vector in 0..k.div_ceil(LANES) {
-        let (at, mask) = (vector * LANES, lanes(k, vector));
+    for at in (0..k / LANES * LANES).step_by(LANES) {
+        // SAFETY: each pointer has `k` numbers, and at + 16 ≤ k.
+        let load = |from: *const f32| -> __m512 { unsafe { _mm512_loadu_ps(from.add(at)) } };
+        let a = a.map(load);
+        for (j, &b) in b.iter().enumerate() {
+            let b = load(b);
+            for (sums, &a) in sums.iter_mut().zip(&a) {
+                sums[j] = _mm512_fmadd_ps(a, b, sums[j]);
+            }
+        }
+    }
+    let (at, mask) = (k / LANES * LANES, lanes(k, k / LANES));
+    if mask != 0 {
         // SAFETY: each pointer has `k` numbers; lanes beyond are masked and not touched.
         let load = |from: *const f32| -> __m512 { unsafe { _mm512_maskz_loadu_ps(mask, from.add(at)) } };
         let a = a.map(load);
@@ -90,9 +107,10 @@ unsafe fn inner_tile(k: usize, out: &mut [f32], pitch: usize, left: &[f32], righ
 pub(super) fn outer([m, n, k]: [usize; 3], out: &mut [f32], left: &[f32], left_at: Strides, right: &[f32]) {
     assert!(super::simd::has_avx512(), "`suits` was not asked");
     assert!(out.len() == m * n && left_at.fits(m, k, left.len()) && right.len() == k * n, "matrix out of bounds");
-    for (tile, out) in out.chunks_mut(OUTER.0 * n).enumerate() {
-        let left = &left[tile * OUTER.0 * left_at.row..];
-        for first in (0..n.div_ceil(LANES)).step_by(OUTER.1) {
+    // A strip of the right stays in the first-level cache while all rows of the left pass by.
+    for first in (0..n.div_ceil(LANES)).step_by(OUTER.1) {
+        for (tile, out) in out.chunks_mut(OUTER.0 * n).enumerate() {
+            let left = &left[tile * OUTER.0 * left_at.row..];
             // SAFETY: the processor has AVX-512; `left` reaches as many rows as `out` has from here on, as checked; `right` has
             // `k` rows of `n`.
             unsafe { outer_tile(k, n, out, left, left_at, right, first) };
