@@ -201,8 +201,18 @@ impl ClassifierNet {
     /// # Errors
     /// As [`EncoderNet::features`].
     pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
-        let features = self.encoder.features(images, mode)?;
-        if self.encoder.architecture().projection.is_some() { self.encoder.project(&features, mode) } else { Ok(features) }
+        self.read(self.encoder.features(images, mode)?, mode)
+    }
+
+    /// What the heads read, of the backbone's output.
+    ///
+    /// # Shapes
+    /// `backbone`: `[B, D]`. Returns `[B, D]`, or `[B, P]` if the encoder has a projection.
+    ///
+    /// # Errors
+    /// As [`EncoderNet::project`].
+    pub fn read(&self, backbone: Tensor, mode: Mode) -> Result<Tensor> {
+        if self.encoder.architecture().projection.is_some() { self.encoder.project(&backbone, mode) } else { Ok(backbone) }
     }
 
     /// What a head makes of features.

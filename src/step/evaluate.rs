@@ -3,7 +3,7 @@
 //! A row of k-means always stands beside the others: a learned result that does not beat it is not worth its electricity. If
 //! none is connected, one is fitted on the features of the first classifier's own encoder.
 
-use crate::artifact::encoder::{Classifier, HeadKind};
+use crate::artifact::encoder::{Architecture, Classifier, HeadKind, Weights};
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::labels::{LabelTable, Labels};
 use crate::artifact::scores::{Protocol, ScoreRow, Scores};
@@ -61,18 +61,25 @@ impl Stage for Evaluate {
         let images = ImageSet::open(&input.images)?;
         let labels = LabelTable::load(&input.labels)?;
         let truth = truth_of(images.ids(), &labels)?;
-        let bar = cx.bar((images.len() * input.classifiers.len()) as u64, "images");
-        let (mut rows, mut kmeans) = (Vec::new(), false);
-        for (place, stored) in input.classifiers.iter().enumerate() {
-            let classifier = Classifier::load(stored)?;
-            kmeans |= classifier.card.kind == HeadKind::Centroids;
-            let p = probabilities(&classifier, &images, cx, |done| bar.advance(done as u64))?;
-            // Names of stages are no part of a key, so they are no part of a result either: the report puts them in.
-            rows.push(row(format!("classifiers[{place}]"), &classifier, &p, &truth, labels.classes())?);
+        let classifiers = input.classifiers.iter().map(Classifier::load).collect::<Result<Vec<_>, _>>()?;
+        let groups = groups(&classifiers);
+        let bar = cx.bar((images.len() * groups.len()) as u64, "images");
+        let mut said = vec![Vec::new(); classifiers.len()];
+        for group in groups {
+            let all: Vec<&Classifier> = group.iter().map(|&place| &classifiers[place]).collect();
+            for (place, p) in group.into_iter().zip(probabilities(&all, &images, cx, |done| bar.advance(done as u64))?) {
+                said[place] = p;
+            }
         }
-        if let (false, Some(first)) = (kmeans, input.classifiers.first()) {
-            let baseline = baseline(&Classifier::load(first)?, &images, cx)?;
-            let p = probabilities(&baseline, &images, cx, |_| ())?;
+        let mut rows = Vec::new();
+        for (place, (classifier, p)) in classifiers.iter().zip(&said).enumerate() {
+            // Names of stages are no part of a key, so they are no part of a result either: the report puts them in.
+            rows.push(row(format!("classifiers[{place}]"), classifier, p, &truth, labels.classes())?);
+        }
+        let kmeans = classifiers.iter().any(|classifier| classifier.card.kind == HeadKind::Centroids);
+        if let (false, Some(first)) = (kmeans, classifiers.first()) {
+            let baseline = baseline(first, &images, cx)?;
+            let p = probabilities(&[&baseline], &images, cx, |_| ())?.swap_remove(0);
             let mut row = row("k-means".into(), &baseline, &p, &truth, labels.classes())?;
             row.notes.push("fitted on these images, on the features of the first classifier's encoder".into());
             rows.push(row);
@@ -83,6 +90,27 @@ impl Stage for Evaluate {
         };
         Ok(Out { scores: Scores { protocol, rows }.save(&cx.out("scores")?)? })
     }
+}
+
+/// Classifiers that see images through equal backbones, so that these need to look only once: their places.
+fn groups(classifiers: &[Classifier]) -> Vec<Vec<usize>> {
+    fn alike(one: &Classifier, other: &Classifier) -> bool {
+        fn body(classifier: &Classifier) -> impl Iterator<Item = (&str, &Weights)> {
+            classifier.tensors.iter().filter(|(name, _)| name.starts_with("backbone."))
+        }
+        let shape = |classifier: &Classifier| Architecture { projection: None, ..classifier.card.encoder.architecture.clone() };
+        one.card.encoder.normalization == other.card.encoder.normalization
+            && shape(one) == shape(other)
+            && body(one).eq(body(other))
+    }
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (place, classifier) in classifiers.iter().enumerate() {
+        match groups.iter_mut().find(|group| alike(&classifiers[group[0]], classifier)) {
+            Some(group) => group.push(place),
+            None => groups.push(vec![place]),
+        }
+    }
+    groups
 }
 
 /// The labels in the order of the images.
@@ -169,4 +197,38 @@ fn row(name: String, classifier: &Classifier, p: &[f32], truth: &[i32], classes:
         notes,
         ..ScoreRow::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::artifact::encoder::{Backbone, Normalization, Projection, ProjectionKind, Stem};
+    use crate::model::{EncoderNet, architecture};
+
+    #[test]
+    fn classifiers_on_equal_backbones_look_together_whatever_their_heads_read() {
+        let shape = |projection| architecture(Backbone::ResnetTiny, Stem::Cifar, 4, 1, 8, projection).unwrap();
+        let projection = Some(Projection { kind: ProjectionKind::Linear, dim: 4 });
+        let encoder = |seed, projection| EncoderNet::init(&shape(projection), Seed::new(seed), &Device::Cpu).unwrap();
+        let classifier = |net: &ClassifierNet, mean: f64| {
+            let choice = HeadChoice { head: 0, chosen_by: "test".into(), losses: vec![] };
+            let card = net.card(Normalization { mean: vec![mean as _], std: vec![1.0] }, choice).unwrap();
+            Classifier { card, tensors: net.to_tensors().unwrap() }
+        };
+        let (one, other) = (encoder(1, projection), encoder(2, None));
+        let heads = |encoder: &EncoderNet, clusters| {
+            ClassifierNet::init(encoder, clusters, 2, None, Seed::new(7), &Device::Cpu).unwrap()
+        };
+        let centroids = ClassifierNet::from_centroids(&one, &[0.5; 12], true, &Device::Cpu).unwrap();
+        let all = [
+            classifier(&heads(&one, 3), 0.0),
+            classifier(&heads(&other, 3), 0.0),
+            classifier(&centroids, 0.0),
+            classifier(&heads(&one, 5), 0.0),
+            classifier(&heads(&one, 3), 0.5),
+        ];
+        assert_eq!(groups(&all), [vec![0, 2, 3], vec![1], vec![4]]);
+    }
 }

@@ -48,7 +48,7 @@ impl Stage for Predict {
         let images = ImageSet::open(&input.images)?;
         let classifier = Classifier::load(&input.classifier)?;
         let bar = cx.bar(images.len() as u64, "images");
-        let probabilities = probabilities(&classifier, &images, cx, |done| bar.advance(done as u64))?;
+        let probabilities = probabilities(&[&classifier], &images, cx, |done| bar.advance(done as u64))?.swap_remove(0);
         let k = classifier.card.clusters;
         let mut table = AssignmentTable {
             ids: images.ids().to_vec(),
@@ -68,25 +68,27 @@ impl Stage for Predict {
     }
 }
 
-/// What a classifier's chosen head says of images.
+/// What the chosen heads of classifiers on equal backbones say of images.
 ///
 /// # Shapes
-/// Returns `[N, K]`, row-major; rows sum to 1.
+/// Returns `[N, K]` of each, row-major; rows sum to 1.
 ///
 /// # Errors
-/// If the classifier does not fit the images, or the run is to stop.
+/// If a classifier does not fit the images, or the run is to stop.
 pub(super) fn probabilities(
-    classifier: &Classifier,
+    classifiers: &[&Classifier],
     images: &ImageSet,
     cx: &Context<'_>,
     mut done: impl FnMut(usize),
-) -> Result<Vec<f32>, StageError> {
-    let card = &classifier.card.encoder;
+) -> Result<Vec<Vec<f32>>, StageError> {
+    let Some(first) = classifiers.first() else { return Ok(Vec::new()) };
+    let card = &first.card.encoder;
     let feed = Feed::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
-    let net = ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device)?;
-    let mut of_heads = infer::probabilities(&net, &[classifier.card.head], &feed, |images| {
+    let net = |classifier: &&Classifier| ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device);
+    let nets = classifiers.iter().map(net).collect::<Result<Vec<_>, _>>()?;
+    let heads: Vec<_> = nets.iter().zip(classifiers).map(|(net, classifier)| (net, classifier.card.head)).collect();
+    infer::together(&heads, &feed, |images| {
         done(images);
         cx.check()
-    })?;
-    Ok(of_heads.swap_remove(0))
+    })
 }

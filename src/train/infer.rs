@@ -81,19 +81,39 @@ pub fn probabilities<E: From<TrainError>>(
     feed: &Feed<'_>,
     tick: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Vec<Vec<f32>>, E> {
-    let net = net.frozen().map_err(|error| E::from(error.into()))?;
-    let k = net.clusters();
+    let heads: Vec<(&ClassifierNet, usize)> = heads.iter().map(|&head| (net, head)).collect();
+    together(&heads, feed, tick)
+}
+
+/// The same by heads of several classifiers that stand on equal backbones: the images go through that of the first, once.
+///
+/// # Shapes
+/// Returns one `[N, K]` per head, row-major.
+///
+/// # Errors
+/// Whatever the networks or `tick` say.
+pub fn together<E: From<TrainError>>(
+    heads: &[(&ClassifierNet, usize)],
+    feed: &Feed<'_>,
+    tick: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Vec<Vec<f32>>, E> {
+    let frozen = |&(net, head): &(&ClassifierNet, usize)| Ok((net.frozen()?, head));
+    let heads = heads.iter().map(frozen).collect::<Result<Vec<_>, TrainError>>().map_err(E::from)?;
+    let Some((first, _)) = heads.first() else { return Ok(Vec::new()) };
     let network = |images: &Tensor| {
-        let features = net.features(images, Mode::Eval)?;
-        let rows = heads
-            .iter()
-            .map(|&head| Ok(candle_nn::ops::softmax(&net.logits(head, &features)?, D::Minus1)?))
-            .collect::<Result<Vec<_>, TrainError>>()?;
-        Ok(Tensor::cat(&rows, 1)?)
+        let backbone = first.encoder().features(images, Mode::Eval)?;
+        let said = |(net, head): &(ClassifierNet, usize)| {
+            Ok(candle_nn::ops::softmax(&net.logits(*head, &net.read(backbone.clone(), Mode::Eval)?)?, D::Minus1)?)
+        };
+        Ok(Tensor::cat(&heads.iter().map(said).collect::<Result<Vec<_>, TrainError>>()?, 1)?)
     };
     let all = collect(feed, network, tick)?;
-    let width = k * heads.len();
-    Ok((0..heads.len())
-        .map(|h| all.chunks_exact(width).flat_map(|row| row[h * k..(h + 1) * k].iter().copied()).collect())
-        .collect())
+    let width: usize = heads.iter().map(|(net, _)| net.clusters()).sum();
+    let mut at = 0;
+    let columns = heads.iter().map(|(net, _)| {
+        let from = at;
+        at += net.clusters();
+        from..at
+    });
+    Ok(columns.map(|own| all.chunks_exact(width).flat_map(|row| row[own.clone()].iter().copied()).collect()).collect())
 }
