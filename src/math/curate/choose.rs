@@ -46,6 +46,8 @@ pub enum Reason {
     MaxDist,
     /// Too near: a copy of the target image itself.
     MinDist,
+    /// The image nearly equals one of the target.
+    TargetCopy,
     /// The image is in a held-out set, or nearly.
     HeldOut,
     /// The image nearly equals another one, which stands for it.
@@ -60,11 +62,12 @@ pub enum Reason {
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ok,
         Self::Excluded,
         Self::MaxDist,
         Self::MinDist,
+        Self::TargetCopy,
         Self::HeldOut,
         Self::Duplicate,
         Self::ImageCap,
@@ -79,6 +82,7 @@ impl Reason {
             Self::Excluded => "excluded",
             Self::MaxDist => "max_dist",
             Self::MinDist => "min_dist",
+            Self::TargetCopy => "target_copy",
             Self::HeldOut => "held_out",
             Self::Duplicate => "duplicate",
             Self::ImageCap => "image_cap",
@@ -317,7 +321,9 @@ mod tests {
         edges.limit(Limits { max: Some(0.0), min: None });
         assert_eq!(edges.reasons[0], Reason::Excluded);
         assert_eq!(edges.reasons[1], Reason::MaxDist);
-        assert_eq!(Reason::ALL.map(Reason::word).len(), 9);
+        let mut words = Reason::ALL.map(Reason::word);
+        words.sort_unstable();
+        assert!(words.windows(2).all(|pair| pair[0] != pair[1]));
     }
 
     proptest! {
