@@ -128,6 +128,106 @@ fn check_vectors(path: &Path, first: usize, dim: usize, values: &[f32], normaliz
     Ok(())
 }
 
+/// Features on disk, row group by row group, for pools that do not fit memory. Only the names are held.
+#[derive(Debug)]
+pub struct FeatureReader {
+    table: TableReader,
+    ids: Vec<String>,
+    dim: usize,
+    normalized: bool,
+}
+
+impl FeatureReader {
+    /// Opens features and reads their names.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is damaged, or its names do not keep their promises.
+    pub fn open(stored: &Stored<Features>) -> Result<Self> {
+        let path = stored.file(FILE);
+        let table = TableReader::open(path, Features::KIND)?;
+        let dim = table.vector_width("embedding")?;
+        let ids = rows::read_ids(&table, "features")?;
+        let normalized = table.meta().get(path, "normalized", "true or false")?;
+        Ok(Self { table, ids, dim, normalized })
+    }
+
+    /// Images, N.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// True if there is none; open features always have some.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// Dimension, D.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Names of the images, N.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// True if every vector says that it has length 1.
+    pub fn normalized(&self) -> bool {
+        self.normalized
+    }
+
+    /// Row groups.
+    pub fn groups(&self) -> usize {
+        self.table.groups()
+    }
+
+    /// Rows of a group.
+    pub fn group_rows(&self, group: usize) -> usize {
+        self.table.group_rows(group)
+    }
+
+    /// The vectors of a group, `[rows, D]`. `first` is the row it begins with, for messages.
+    ///
+    /// # Errors
+    /// If the file is damaged or a vector does not keep its promises.
+    pub fn group(&self, group: usize, first: usize) -> Result<Vec<f32>> {
+        let Some(Column::Vectors { values, .. }) = self.table.read_group(group, &["embedding"])?.pop() else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        check_vectors(self.table.path(), first, self.dim, &values, self.normalized)?;
+        Ok(values)
+    }
+
+    /// Some vectors, `[rows, D]`, in the order asked for. Only the groups they lie in are read, one at a time.
+    ///
+    /// # Errors
+    /// As [`FeatureReader::group`].
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn rows(&self, wanted: &[u32]) -> Result<Vec<f32>> {
+        let mut found = vec![0.0; wanted.len() * self.dim];
+        let mut order: Vec<usize> = (0..wanted.len()).collect();
+        order.sort_unstable_by_key(|&place| wanted[place]);
+        let mut order = order.into_iter().peekable();
+        let mut first = 0;
+        for group in 0..self.groups() {
+            let after = first + self.group_rows(group);
+            if order.peek().is_some_and(|&place| (wanted[place] as usize) < after) {
+                let values = self.group(group, first)?;
+                while let Some(place) = order.next_if(|&place| (wanted[place] as usize) < after) {
+                    let row = wanted[place] as usize - first;
+                    found[place * self.dim..(place + 1) * self.dim]
+                        .copy_from_slice(&values[row * self.dim..(row + 1) * self.dim]);
+                }
+            }
+            first = after;
+        }
+        assert!(order.next().is_none(), "a row beyond the {} of the table", self.len());
+        Ok(found)
+    }
+}
+
 /// Streams features to disk, for sets that are embedded batch by batch.
 pub struct FeaturesWriter {
     table: TableWriter,
@@ -212,6 +312,22 @@ mod tests {
         writer.push(&table.ids[..1], &table.values[..2]).unwrap();
         writer.push(&table.ids[1..], &table.values[2..]).unwrap();
         assert_eq!(writer.finish().unwrap().files[0].logical, saved);
+    }
+
+    #[test]
+    fn a_reader_gives_groups_and_any_rows() {
+        let dir = tempfile::tempdir().unwrap();
+        let n = 70_000;
+        let values: Vec<f32> = (0..n).flat_map(|i| [i as f32, -(i as f32)]).collect();
+        let ids = (0..n).map(|i| format!("i{i}")).collect();
+        let table = FeatureTable { ids, dim: 2, values, normalized: false, ..table() };
+        let stored = stored(&table.save(dir.path()).unwrap());
+        let reader = FeatureReader::open(&stored).unwrap();
+        assert_eq!((reader.len(), reader.dim(), reader.groups()), (n, 2, 2));
+        assert_eq!(reader.ids()[69_999], "i69999");
+        assert_eq!(reader.group(1, reader.group_rows(0)).unwrap(), table.values[reader.group_rows(0) * 2..]);
+        assert_eq!(reader.rows(&[69_999, 0, 5, 5]).unwrap(), [69_999.0, -69_999.0, 0.0, -0.0, 5.0, -5.0, 5.0, -5.0]);
+        assert_eq!(reader.rows(&[]).unwrap(), [0.0_f32; 0]);
     }
 
     #[test]

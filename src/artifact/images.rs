@@ -89,7 +89,8 @@ pub struct ImagesWriter {
     info: ImagesInfo,
     ids: Ids,
     names: Vec<String>,
-    waiting: Vec<Picture>,
+    /// With the names of those that have one already.
+    waiting: Vec<(Picture, Option<String>)>,
     waiting_bytes: usize,
     color: bool,
 }
@@ -129,11 +130,24 @@ impl ImagesWriter {
     /// # Errors
     /// If a picture is not readable, or the file cannot be written.
     pub fn push(&mut self, picture: Picture) -> Result<()> {
+        self.wait(picture, None)
+    }
+
+    /// Takes the next picture under the name it has in the set it is taken from. Names must not be given to some and not to
+    /// others: those that are made of content know nothing of those that are given.
+    ///
+    /// # Errors
+    /// As [`ImagesWriter::push`].
+    pub fn push_as(&mut self, picture: Picture, name: String) -> Result<()> {
+        self.wait(picture, Some(name))
+    }
+
+    fn wait(&mut self, picture: Picture, name: Option<String>) -> Result<()> {
         self.waiting_bytes += match &picture {
             Picture::Raw(pixels) => pixels.data.len(),
             Picture::File { bytes, .. } => bytes.len(),
         };
-        self.waiting.push(picture);
+        self.waiting.push((picture, name));
         if self.waiting.len() >= GROUP || self.waiting_bytes >= GROUP_BYTES { self.flush() } else { Ok(()) }
     }
 
@@ -141,14 +155,15 @@ impl ImagesWriter {
         let first = self.table.rows() as usize;
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
+        let (waiting, given): (Vec<Picture>, Vec<Option<String>>) = waiting.into_iter().unzip();
         let prepared: Vec<Result<Prepared>> =
             waiting.into_par_iter().enumerate().map(|(i, picture)| prepare(picture, first + i)).collect();
         let (mut ids, mut blobs, mut paths, mut widths, mut heights, mut contents) =
             (vec![], vec![], vec![], vec![], vec![], vec![]);
-        for picture in prepared {
+        for (picture, given) in prepared.into_iter().zip(given) {
             let Prepared { header, content, raw, bytes, path } = picture?;
             self.color |= header.channels == 3;
-            ids.push(self.ids.next(raw.as_deref().unwrap_or(&bytes)));
+            ids.push(given.unwrap_or_else(|| self.ids.next(raw.as_deref().unwrap_or(&bytes))));
             contents.push(content);
             widths.push(header.width as u32);
             heights.push(header.height as u32);
@@ -403,6 +418,34 @@ impl ImageSet {
         }
     }
 
+    /// The picture as it came: the pixels of an array, or a file with its path.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn picture(&self, row: usize) -> Result<Picture> {
+        assert!(row < self.len(), "row {row} of {} images", self.len());
+        let entry = match &self.backing {
+            Backing::Files(files) => Entry { bytes: files[row].bytes.clone(), path: files[row].path.clone() },
+            Backing::Table(reader) => Self::entry_from(reader, row)?,
+            Backing::Decoded(_) => Self::entry_from(&TableReader::open(&self.path, Images::KIND)?, row)?,
+        };
+        let bytes = self.bytes(row, &entry)?.into_owned();
+        if entry.path.is_empty() {
+            // In its own channels, whatever the set shows it in.
+            let header = codec::probe(&self.ids[row], &bytes)?;
+            return Ok(Picture::Raw(codec::decode(&self.ids[row], &bytes, header.channels)?));
+        }
+        Ok(Picture::File { bytes, path: entry.path })
+    }
+
+    fn entry_from(reader: &TableReader, row: usize) -> Result<Entry> {
+        let (bytes, path) = reader.picture_and_path("image", row)?;
+        Ok(Entry { bytes, path })
+    }
+
     fn file_from(&self, reader: &TableReader, row: usize) -> Result<Vec<u8>> {
         let (bytes, path) = reader.picture("image", row)?;
         let entry = Entry { bytes, path };
@@ -491,6 +534,35 @@ mod tests {
             assert_eq!(many.iter().map(|p| p.data[0]).collect::<Vec<_>>(), [raw(2999), raw(5), raw(5)].map(|p| p.data[0]));
             assert_eq!(codec::decode("x", &set.file(7).unwrap(), 1).unwrap(), raw(7));
         }
+    }
+
+    #[test]
+    fn pictures_keep_their_names_bytes_and_paths_in_another_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let pictures = |i: usize| match i % 2 {
+            0 => Picture::Raw(raw(i / 4)),
+            _ => Picture::File { bytes: file(i).1, path: format!("a/{i}.png") },
+        };
+        let (draft, ids) = save(dir.path(), &ImagesInfo::new("test"), (0..8).map(pictures).collect());
+        assert!(ids[2].ends_with("-1"), "the copy of the first: {ids:?}");
+        let other = dir.path().join("other");
+        fs::create_folders(&other).unwrap();
+        let mut writer = ImagesWriter::create(&other, &ImagesInfo::new("test")).unwrap();
+        for budget in [0, BUDGET] {
+            let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
+            for row in if budget == 0 { [2, 3, 5] } else { [4, 6, 7] } {
+                match (set.picture(row).unwrap(), pictures(row)) {
+                    (Picture::Raw(found), Picture::Raw(was)) => assert_eq!(found, was),
+                    (Picture::File { bytes, path }, Picture::File { bytes: was, path: from }) => {
+                        assert_eq!((bytes, path), (was, from));
+                    }
+                    (found, _) => panic!("{found:?}"),
+                }
+                writer.push_as(set.picture(row).unwrap(), ids[row].clone()).unwrap();
+            }
+        }
+        let (_, names) = writer.finish().unwrap();
+        assert_eq!(names, [2, 3, 5, 4, 6, 7].map(|row: usize| ids[row].clone()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! # artifact: what is this file?
 //!
 //! What flows between stages. One file per kind: [`images`] and [`labels`] come in, [`encoder`] holds networks (encoder and
-//! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`curve`] tells how a training went,
-//! [`k_table`] how numbers of clusters compare, and [`scores`] how well it ended. Labels and scores carry ground truth; nothing else does ([`LabelFree`]).
+//! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`matches`] and [`selection`] say which images
+//! of a pool look like a target, [`curve`] tells how a training went, [`k_table`] how numbers of clusters compare, and [`scores`] how well it ended. Labels and scores carry ground truth; nothing else does ([`LabelFree`]).
 //!
 //! Each kind checks its promises when it is written and again when it is read. Tables are Parquet ([`mod@parquet`], the only
 //! place that knows the format) and say what they are under the key `kinset` ([`meta`]) and where they come from ([`origin`]); pictures are decoded by [`codec`].
@@ -19,6 +19,7 @@ mod guard;
 pub mod images;
 pub mod k_table;
 pub mod labels;
+pub mod matches;
 pub mod meta;
 pub mod neighbors;
 pub mod origin;
@@ -26,6 +27,7 @@ pub mod parquet;
 pub mod pixels;
 mod rows;
 pub mod scores;
+pub mod selection;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -9,9 +9,11 @@ use super::features::{FeatureTable, Features};
 use super::images::{ImageSet, Images, ImagesInfo, ImagesWriter, Picture};
 use super::k_table::KTable;
 use super::labels::{LabelTable, Labels};
+use super::matches::Matches;
 use super::neighbors::{NeighborTable, Neighbors};
 use super::pixels::Pixels;
 use super::scores::Scores;
+use super::selection::{Selection, SelectionTable};
 use super::testing::stored;
 use super::{Artifact, codec};
 use crate::base::fs;
@@ -94,6 +96,8 @@ fn one_of_each_kind_is_written_and_read() {
         second_cluster: (0..N).map(|i| ((i + 1) % 3) as i32).collect(),
     };
     assert_eq!(AssignmentTable::load(&stored(&assignments.save(&dir).unwrap())).unwrap(), assignments);
+    let selection = super::selection::tests::table();
+    assert_eq!(SelectionTable::load(&stored(&selection.save(&dir).unwrap())).unwrap(), selection);
     let mut curve = Curve::default();
     (0..10).for_each(|step| curve.push(step, "loss", 2.0 / f64::from(step + 1)));
     assert_eq!(Curve::load(&stored(&curve.save(&dir).unwrap())).unwrap(), curve);
@@ -111,6 +115,8 @@ fn only_labels_and_scores_are_not_label_free() {
         (Assignments::KIND, Assignments::LABEL_FREE),
         (Curve::KIND, Curve::LABEL_FREE),
         (KTable::KIND, KTable::LABEL_FREE),
+        (Matches::KIND, Matches::LABEL_FREE),
+        (Selection::KIND, Selection::LABEL_FREE),
         (Scores::KIND, Scores::LABEL_FREE),
     ];
     let bound: Vec<&str> = kinds.iter().filter(|(_, free)| !free).map(|(kind, _)| *kind).collect();

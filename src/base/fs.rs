@@ -171,6 +171,38 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
+/// True if the path is a folder itself, not a link to one.
+pub fn is_real_folder(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+}
+
+/// Copies a file; what is at the new path is replaced.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    remove(to)?;
+    fs::copy(from, to).at("copy", from)?;
+    Ok(())
+}
+
+/// A second name for a file; what is at the new path is replaced.
+pub fn link_hard(from: &Path, to: &Path) -> Result<()> {
+    remove(to)?;
+    fs::hard_link(from, to).at("link", from)
+}
+
+/// A symbolic link to a file; what is at the new path is replaced.
+#[cfg(unix)]
+pub fn link_symbolically(from: &Path, to: &Path) -> Result<()> {
+    remove(to)?;
+    std::os::unix::fs::symlink(from, to).at("link", from)
+}
+
+/// A symbolic link to a file; what is at the new path is replaced.
+#[cfg(windows)]
+pub fn link_symbolically(from: &Path, to: &Path) -> Result<()> {
+    remove(to)?;
+    std::os::windows::fs::symlink_file(from, to).at("link", from)
+}
+
 /// Removes a file; nothing there is fine too.
 pub fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {

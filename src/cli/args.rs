@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::similar::args::SimilarArgs;
+
 /// Sort images without labels; build training sets that look like a target.
 ///
 /// A pipeline is a TOML file; its stages are cached by what goes into them. Run it again and nothing happens; change one
@@ -82,6 +84,13 @@ Examples:
   kinset gc pipelines/*.toml --delete
   kinset gc --max-size 10GiB pipelines/*.toml")]
     Gc(GcArgs),
+    /// Choose the images of a pool that make a training set like a target
+    #[command(after_help = "\
+Examples:
+  kinset similar --target-csv target.csv --near-csv pool.csv --save-dir out --nn-factor 5 20
+  kinset similar --target t.parquet --pool a.parquet b.parquet --save-dir out --budget 6000 --pool-sim 0.95
+  kinset similar --target t.npy --pool p.npy --save-dir out --near-db pictures --materialize symlink")]
+    Similar(Box<SimilarArgs>),
     /// List the known data sets, or check one that is on disk
     #[command(subcommand)]
     Data(DataCommand),

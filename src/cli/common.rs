@@ -42,6 +42,7 @@ faults!(
     crate::base::fs::FileError,
     crate::dataset::DatasetError,
     crate::pipeline::error::RunError,
+    crate::stage::StageError,
     crate::store::StoreError,
     crate::train::TrainError,
 );

@@ -16,6 +16,7 @@ mod inspect;
 mod methods;
 mod plan;
 mod run;
+pub mod similar;
 mod status;
 mod terminal;
 mod verify;
@@ -30,6 +31,7 @@ use common::Failure;
 pub fn main() -> Exit {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Similar(args) => similar::command::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Graph(args) => graph::run(&args),

@@ -25,9 +25,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let spec = pipeline(&args.pipeline)?;
     let selected = selection(&spec, &args.select)?;
     let stop = stop_on_signals()?;
-    let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    // Fails only if somebody has made the pool already, and nobody has.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    let threads = use_threads(args.threads);
     let (device, device_class) = device_of(&spec)?;
     let store = Store::open(&args.pipeline.places.artifacts)?;
     let places = places(&args.pipeline.places, Some(&args.pipeline.pipeline));
@@ -61,8 +59,16 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     Ok(exit)
 }
 
+/// Sets the number of threads, all cores if none is given; returns it.
+pub(super) fn use_threads(threads: Option<u16>) -> usize {
+    let threads = threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    // Fails only if somebody has made the pool already, and nobody has.
+    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    threads
+}
+
 /// The first signal asks to stop at the next step, the second ends at once.
-fn stop_on_signals() -> Result<Stop, Failure> {
+pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGUSR1] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag))

@@ -190,6 +190,17 @@ pub enum DatasetError {
         other: String,
     },
 
+    /// A file of features that is not one.
+    #[error("`{file}`, {place}: {problem}")]
+    Vectors {
+        /// The file.
+        file: String,
+        /// Where in it: `line 7`, `header`.
+        place: String,
+        /// What is wrong there.
+        problem: String,
+    },
+
     /// A Parquet file that cannot be read as pictures.
     #[error(transparent)]
     Table(#[from] ArtifactError),
@@ -237,6 +248,7 @@ impl Fault for DatasetError {
             Self::Label { .. } => "dataset::label",
             Self::Broken { .. } => "dataset::broken-images",
             Self::Shards { .. } => "dataset::shards",
+            Self::Vectors { .. } => "dataset::vectors",
             Self::Table(error) => error.code(),
             Self::Changed { .. } => "dataset::changed",
             Self::File(error) => error.code(),
@@ -271,6 +283,11 @@ impl Fault for DatasetError {
             Self::Shards { .. } => {
                 Some("read them one by one, or split by split: `root = \"FILE\"`, `split = \"NAME\"`".to_owned())
             }
+            Self::Vectors { .. } => Some(
+                "features are one vector for each image: .parquet with a name and a list of floats, .npy with a list of names, \
+                 or .csv with a name and then numbers (`dim` says how many, if names hold commas)"
+                    .to_owned(),
+            ),
             Self::Setting { .. } => None,
             // The store's tables heal by running again; these files are the user's.
             Self::Table(ArtifactError::NoColumn { .. }) => {

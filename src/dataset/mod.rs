@@ -12,6 +12,7 @@
 //! | [`svhn`] | SVHN's cropped digits in MATLAB files: `svhn` |
 //! | [`folder`] | PNG, JPEG, WebP files; class folders become labels: `folder`, `imagenet` and its subsets by [`class_list`] |
 //! | [`parquet`] | published tables in Hugging Face's layout, one file or many |
+//! | [`vectors`] | not pictures: features that somebody else made, from Parquet, `.npy` or CSV |
 //! | [`synthetic`] | nothing: it draws shapes, for tests and smoke runs |
 //!
 //! [`registry`] is the one list of data sets; a new one is a file here and a line there. [`check()`] reads a source through and
@@ -36,6 +37,7 @@ pub mod source;
 pub mod stl;
 pub mod svhn;
 pub mod synthetic;
+pub mod vectors;
 mod walk;
 
 pub use check::{Report, check};

@@ -28,6 +28,11 @@ impl Places {
         &self.data
     }
 
+    /// Where a file lies that a setting names: relative to what a source's `root` is relative to.
+    pub fn file(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
     /// The root of a source that must have one.
     pub(super) fn root_of(&self, source: &Source) -> Result<PathBuf> {
         match &source.root {

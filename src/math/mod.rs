@@ -17,6 +17,7 @@
 //! | what would the plainest clustering say? | [`kmeans`] |
 //! | how many clusters are there? | [`count`], [`silhouette`], [`stability`], [`spectrum`] |
 //! | how much, how variable? | [`stats`] |
+//! | which images of a pool look like a target? | [`curate`] |
 //!
 //! Sums run in double precision and in a fixed order, so results do not depend on the number of threads.
 //!
@@ -27,6 +28,7 @@ pub mod beta;
 pub mod calibration;
 pub mod cosine;
 pub mod count;
+pub mod curate;
 pub mod entropy;
 pub mod euclid;
 pub mod hungarian;

@@ -1,18 +1,23 @@
 //! # step: which stages need no paper?
 //!
-//! Reading raw data, embedding, mining neighbors, k-means and the number of its clusters, predicting, evaluating: one file each, and one line here.
+//! Reading raw data or features, embedding, mining neighbors, choosing images like a target, k-means and the number of its
+//! clusters, predicting, evaluating: one file or folder each, and one line here.
 //!
 //! Not here: stages with a paper (`method`).
 
 pub mod auto_k;
 pub mod embed;
 pub mod evaluate;
+pub mod import_features;
 pub mod ingest;
 pub mod kmeans;
 pub mod knn_eval;
 pub mod neighbors;
 pub mod pixels;
 pub mod predict;
+pub mod retrieve;
+pub mod similar;
+pub mod subset;
 pub mod sweep_k;
 
 use crate::stage::{AnyStage, Erased};
@@ -23,6 +28,10 @@ pub const STEPS: &[&dyn AnyStage] = &[
     &Erased::<pixels::Pixels>::new(),
     &Erased::<embed::Embed>::new(),
     &Erased::<neighbors::Mine>::new(),
+    &Erased::<import_features::ImportFeatures>::new(),
+    &Erased::<retrieve::Retrieve>::new(),
+    &Erased::<similar::Similar>::new(),
+    &Erased::<subset::Subset>::new(),
     &Erased::<kmeans::KMeans>::new(),
     &Erased::<auto_k::AutoK>::new(),
     &Erased::<sweep_k::SweepK>::new(),

@@ -209,10 +209,38 @@ bank = "instances.bank"
 bank_labels = "data.train.labels"
 queries = "instance_features"
 query_labels = "data.train.labels"
+
+[stage.imported]
+kind = "import_features"
+file = "features.csv"
+
+[stage.matches]
+kind = "retrieve"
+target = "test_features"
+pool = "features"
+k = 3
+
+[stage.selection]
+kind = "similar"
+target = "test_features"
+pool = ["features"]
+matches = ["matches"]
+k = 3
+budget = 20
+quotas = { clusters = 2 }
+pool_sim = 0.999
+
+[stage.chosen]
+kind = "subset"
+images = ["data.train"]
+selection = "selection"
 "#;
 
+/// Features that somebody else made, beside every pipeline.
+const FEATURES: &str = "a.png,1,0,0.5\n\"b.png\n\",0.5,-1,0\nc,d.png,0,0,2\n";
+
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 22] = [
+pub(crate) const WHOLE_NODES: [&str; 26] = [
     "data.train",
     "data.test",
     "pretext",
@@ -235,6 +263,10 @@ pub(crate) const WHOLE_NODES: [&str; 22] = [
     "sweep",
     "instance_features",
     "instance_knn",
+    "imported",
+    "matches",
+    "selection",
+    "chosen",
 ];
 
 /// A folder of one's own; gone when dropped.
@@ -252,6 +284,7 @@ impl Bench {
     pub(crate) fn with(pipeline: &str) -> Self {
         let bench = Self::new();
         bench.write("p.toml", pipeline);
+        bench.write("features.csv", FEATURES);
         bench
     }
 

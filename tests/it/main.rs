@@ -15,6 +15,7 @@ mod conformance;
 mod fresh;
 mod pipelines;
 mod resume;
+mod similar;
 mod tidy;
 mod together;
 mod version;

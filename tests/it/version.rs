@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use kinset::artifact::assignments::AssignmentTable;
 use kinset::artifact::features::FeatureTable;
 use kinset::artifact::k_table::KSweep;
+use kinset::artifact::matches::MatchTable;
 use kinset::artifact::neighbors::NeighborTable;
+use kinset::artifact::selection::SelectionTable;
 use kinset::artifact::{Artifact, Stored};
 use kinset::pipeline::registry;
 use kinset::store::digest::Digest;
@@ -75,7 +77,7 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
     let cheap = Bench::with(CHEAP);
     // The pixels are learned features too, as far as the steps are concerned; and they are the same on every machine.
-    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n";
+    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.imported]\nkind = \"import_features\"\nfile = \"features.csv\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n";
     cheap.write("p.toml", format!("{CHEAP}{more}"));
     let said = cheap.run(&[]).done();
     let view = |file: &str| cheap.path("artifacts/cheap").join(file);
@@ -124,6 +126,23 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
         result.extend(one("scores", rounded(sweep.of("score").map(|(_, score)| score).sum())));
         result
     });
+
+    all.insert("import_features", one("features", json!(digests["imported.features"][..12])));
+    let stored_at = |files: &[&str]| files.iter().map(|file| view(file)).collect::<Vec<_>>();
+    let matches = stored_at(&["matches/edges.parquet", "matches/targets.parquet"]);
+    let matches = MatchTable::load(&Stored::new(matches, Digest::of(b""), "a test")).unwrap();
+    all.insert("retrieve", one("pool rows", digest_of(matches.edges.iter().map(|edge| i64::from(edge.pool)))));
+    let files = ["selection", "edges", "targets"].map(|table| format!("selection/{table}.parquet"));
+    let files = stored_at(&[&files[0], &files[1], &files[2], "selection/report.json"]);
+    let selection = SelectionTable::load(&Stored::new(files, Digest::of(b""), "a test")).unwrap();
+    all.insert("similar", {
+        let mut result = one("chosen", digest_of(selection.chosen.iter().map(|chosen| i64::from(chosen.best.pool))));
+        let difference = selection.report.difference["selection"];
+        result.extend(one("energy", rounded(difference.energy)));
+        result.extend(one("frechet", rounded(difference.frechet.unwrap())));
+        result
+    });
+    all.insert("subset", one("images", json!(digests["chosen.images"][..12])));
 
     let whole = Bench::with(WHOLE);
     whole.run(&["--until", "moco,byol,instances,selflabel,ruc,nnm"]).done();

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, FixedSizeListArray, Float32Array, Float64Array, Int32Array, Int64Array, StringArray,
-    StructArray, UInt32Array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, Int32Array,
+    Int64Array, StringArray, StructArray, UInt32Array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
@@ -17,6 +17,8 @@ use crate::store::digest::Hasher;
 /// The type of a column. No value is ever missing, except that an image may lack its bytes or its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
+    /// Yes or no.
+    Bool,
     /// Numbers from 0.
     U32,
     /// Whole numbers.
@@ -46,6 +48,7 @@ pub enum ColumnKind {
 impl fmt::Display for ColumnKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Bool => f.write_str("bool"),
             Self::U32 => f.write_str("uint32"),
             Self::I32 => f.write_str("int32"),
             Self::I64 => f.write_str("int64"),
@@ -63,6 +66,7 @@ impl ColumnKind {
     /// Bytes that a row takes at least.
     pub(super) fn row_bytes(self) -> usize {
         match self {
+            Self::Bool => 1,
             Self::U32 | Self::I32 | Self::F32 | Self::Text => 4,
             Self::I64 | Self::F64 | Self::Images => 8,
             Self::Vectors { width } | Self::IndexLists { width } => width.saturating_mul(4),
@@ -72,6 +76,7 @@ impl ColumnKind {
     /// A column of this kind without rows.
     pub fn empty(self) -> Column {
         match self {
+            Self::Bool => Column::Bool(Vec::new()),
             Self::U32 => Column::U32(Vec::new()),
             Self::I32 => Column::I32(Vec::new()),
             Self::I64 => Column::I64(Vec::new()),
@@ -90,6 +95,7 @@ impl ColumnKind {
             DataType::FixedSizeList(Arc::new(Field::new("element", child, false)), i32::try_from(width).unwrap_or(i32::MAX))
         };
         let kind = match self {
+            Self::Bool => DataType::Boolean,
             Self::U32 => DataType::UInt32,
             Self::I32 => DataType::Int32,
             Self::I64 => DataType::Int64,
@@ -106,6 +112,7 @@ impl ColumnKind {
     /// The kind of an Arrow field, if it is one of ours.
     pub(super) fn of(field: &Field) -> Option<Self> {
         Some(match field.data_type() {
+            DataType::Boolean => Self::Bool,
             DataType::UInt32 => Self::U32,
             DataType::Int32 => Self::I32,
             DataType::Int64 => Self::I64,
@@ -143,6 +150,8 @@ fn image_fields() -> Fields {
 /// The values of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Column {
+    /// Yes or no.
+    Bool(Vec<bool>),
     /// Numbers from 0.
     U32(Vec<u32>),
     /// Whole numbers.
@@ -190,6 +199,7 @@ impl Column {
     /// Its type.
     pub fn kind(&self) -> ColumnKind {
         match self {
+            Self::Bool(_) => ColumnKind::Bool,
             Self::U32(_) => ColumnKind::U32,
             Self::I32(_) => ColumnKind::I32,
             Self::I64(_) => ColumnKind::I64,
@@ -205,6 +215,7 @@ impl Column {
     /// Its rows; a last row that is not complete counts as one.
     pub fn len(&self) -> usize {
         match self {
+            Self::Bool(v) => v.len(),
             Self::U32(v) => v.len(),
             Self::I32(v) => v.len(),
             Self::I64(v) => v.len(),
@@ -245,6 +256,7 @@ impl Column {
     /// Moves the rows of another column of the same kind to the end of this one.
     pub(super) fn append(&mut self, more: Self) {
         match (self, more) {
+            (Self::Bool(a), Self::Bool(mut b)) => a.append(&mut b),
             (Self::I32(a), Self::I32(mut b)) => a.append(&mut b),
             (Self::I64(a), Self::I64(mut b)) => a.append(&mut b),
             (Self::F64(a), Self::F64(mut b)) => a.append(&mut b),
@@ -266,6 +278,7 @@ impl Column {
     /// Takes some rows out for good: texts and pictures are moved, not copied, and are empty here afterwards.
     pub(super) fn take(&mut self, rows: Range<usize>) -> Self {
         match self {
+            Self::Bool(v) => Self::Bool(v[rows].to_vec()),
             Self::U32(v) => Self::U32(v[rows].to_vec()),
             Self::I32(v) => Self::I32(v[rows].to_vec()),
             Self::I64(v) => Self::I64(v[rows].to_vec()),
@@ -289,6 +302,7 @@ impl Column {
     pub(super) fn reserve(&mut self, rows: usize, bytes: usize) {
         let rows = rows.min(bytes / self.kind().row_bytes().max(1));
         match self {
+            Self::Bool(v) => v.reserve(rows),
             Self::U32(v) => v.reserve(rows),
             Self::I32(v) => v.reserve(rows),
             Self::I64(v) => v.reserve(rows),
@@ -312,6 +326,7 @@ impl Column {
             }
         }
         match self {
+            Self::Bool(v) => numbers(hasher, v, |yes| [u8::from(yes)]),
             Self::U32(v) | Self::IndexLists { values: v, .. } => numbers(hasher, v, u32::to_le_bytes),
             Self::I32(v) => numbers(hasher, v, i32::to_le_bytes),
             Self::I64(v) => numbers(hasher, v, i64::to_le_bytes),
@@ -340,6 +355,7 @@ impl Column {
             Ok(Arc::new(FixedSizeListArray::try_new(field, width, child, None)?))
         };
         Ok(match self {
+            Self::Bool(v) => Arc::new(BooleanArray::from(v)),
             Self::U32(v) => Arc::new(UInt32Array::from(v)),
             Self::I32(v) => Arc::new(Int32Array::from(v)),
             Self::I64(v) => Arc::new(Int64Array::from(v)),
@@ -373,6 +389,7 @@ impl Column {
             Ok(values)
         };
         Ok(match kind {
+            ColumnKind::Bool => Self::Bool(array.as_boolean_opt().ok_or(Unfit::Kind)?.values().iter().collect()),
             ColumnKind::U32 => Self::U32(array.as_primitive_opt::<UInt32Type>().ok_or(Unfit::Kind)?.values().to_vec()),
             ColumnKind::I32 => Self::I32(array.as_primitive_opt::<Int32Type>().ok_or(Unfit::Kind)?.values().to_vec()),
             ColumnKind::I64 => Self::I64(array.as_primitive_opt::<Int64Type>().ok_or(Unfit::Kind)?.values().to_vec()),

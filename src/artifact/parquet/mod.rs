@@ -1,8 +1,9 @@
 //! # artifact/parquet: how do tables get to disk and back?
 //!
 //! The only place that names the crates arrow and parquet. [`mod@column`] is the house's own idea of a table, [`mod@write`] streams one
-//! to disk and digests what it says on the way, [`mod@read`] brings it back or says exactly what is wrong with it. Two readers take
-//! any Parquet file: [`mod@inspect`] describes it, [`mod@pictures`] streams the images of a published data set.
+//! to disk and digests what it says on the way, [`mod@read`] brings it back or says exactly what is wrong with it. Three readers take
+//! any Parquet file: [`mod@inspect`] describes it, [`mod@pictures`] streams the images of a published data set, [`mod@vectors`]
+//! embeddings that somebody else made.
 //!
 //! Not here: what the columns mean (the files beside this folder).
 
@@ -11,6 +12,7 @@ mod guard;
 pub mod inspect;
 pub mod pictures;
 pub mod read;
+pub mod vectors;
 pub mod write;
 
 #[cfg(test)]

@@ -176,8 +176,20 @@ impl TableReader {
         if !bytes.is_empty() {
             return Ok((bytes, String::new()));
         }
-        let path = texts(&self.cell(column, "path", row)?).and_then(|mut found| found.pop()).unwrap_or_default();
-        Ok((bytes, path))
+        Ok((bytes, self.picture_path(column, row)?))
+    }
+
+    /// One picture, as its file's bytes and its path; either may be nothing.
+    ///
+    /// # Errors
+    /// As [`TableReader::picture`].
+    pub fn picture_and_path(&self, column: &str, row: usize) -> Result<(Vec<u8>, String)> {
+        let (bytes, _) = self.picture(column, row)?;
+        Ok((bytes, self.picture_path(column, row)?))
+    }
+
+    fn picture_path(&self, column: &str, row: usize) -> Result<String> {
+        Ok(texts(&self.cell(column, "path", row)?).and_then(|mut found| found.pop()).unwrap_or_default())
     }
 
     /// One value of a child of a struct, as an array of length 1.

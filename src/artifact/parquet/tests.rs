@@ -344,3 +344,20 @@ proptest! {
         prop_assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap());
     }
 }
+
+#[test]
+fn yes_and_no_come_back_and_are_part_of_the_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    let save = |values: &[bool]| {
+        let mut writer = TableWriter::create(&path, &[("b", ColumnKind::Bool)], Meta::new("thing")).unwrap();
+        writer.write(vec![Column::Bool(values.to_vec())]).unwrap();
+        writer.finish().unwrap()
+    };
+    let values: Vec<bool> = (0..20_000).map(|i| i % 3 == 0).collect();
+    let other = save(&[true, true]);
+    assert_ne!(save(&[true, false]), other);
+    save(&values);
+    let reader = TableReader::open(&path, "thing").unwrap();
+    assert_eq!(reader.read(&["b"]).unwrap(), [Column::Bool(values)]);
+}

@@ -1,0 +1,511 @@
+//! Selections: which images of a pool were taken for a target, and why each.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{ArtifactError, Result, shown};
+use super::meta::{Meta, read_json, write_json};
+use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
+use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use crate::math::curate::alike::Difference;
+use crate::math::curate::choose::{Edge, Reason};
+use crate::math::curate::repeats::Repeats;
+
+const FILE: &str = "selection.parquet";
+const EDGES: &str = "edges.parquet";
+const TARGETS: &str = "targets.parquet";
+const REPORT: &str = "report.json";
+/// Edges that are written at a time.
+const STEP: usize = 1 << 16;
+
+/// Which images of a pool were taken, in three Parquet tables and a report.
+///
+/// - `selection.parquet`, the images in pool order: `id`, `row`, `pool` (row in the pool, shards one after the other), `order`
+///   (place in budget order, from 0: a prefix is the selection of a smaller budget), `target_id`, `target`, `rank`, `similarity`,
+///   `distance` (of the best target), `targets` (how many chose it), `copies` (images dropped because they nearly equal it),
+///   `cluster` (of the best target; −1 without quotas), `reason` (how it was picked).
+/// - `edges.parquet`, every pair that was looked at: `target_id`, `target`, `pool_id`, `pool`, `rank`, `similarity`, `distance`,
+///   `kept`, `reason` (`ok`, or why not), `duplicate_of` (the pool image that stands for it, or nothing).
+/// - `targets.parquet`, every target image: `id`, `row`, `kept`, `representative` (the row that stands for it), `similarity` (to
+///   that), `selected` (pool images taken for it), `covered`.
+/// - `report.json`: does the selection look like the target? [`Report`].
+#[derive(Debug)]
+pub enum Selection {}
+
+impl Artifact for Selection {
+    const KIND: &'static str = "selection";
+    const FILES: &'static [&'static str] = &[FILE, EDGES, TARGETS, REPORT];
+    const LABEL_FREE: bool = true;
+}
+
+impl LabelFree for Selection {}
+
+/// An image that was taken.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chosen {
+    /// Its name.
+    pub id: String,
+    /// Its place in budget order, from 0.
+    pub order: u32,
+    /// The edge to its best target.
+    pub best: Edge,
+    /// How many targets chose it.
+    pub targets: u32,
+    /// Images dropped because they nearly equal it.
+    pub copies: u32,
+    /// The part of the target that its best target belongs to; −1 where none were made.
+    pub cluster: i32,
+}
+
+/// An edge and what became of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judged {
+    /// The pair.
+    pub edge: Edge,
+    /// The name of the pool image.
+    pub pool_id: String,
+    /// Why it counts or not.
+    pub reason: Reason,
+    /// The pool image that stands for it; empty if none does.
+    pub duplicate_of: String,
+}
+
+/// A selection in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelectionTable {
+    /// How images were picked: `nearest`, `random`, `diverse`, `dissimilar`.
+    pub pick: String,
+    /// Images per target.
+    pub k: usize,
+    /// In pool order.
+    pub chosen: Vec<Chosen>,
+    /// By target, then by rank.
+    pub edges: Vec<Judged>,
+    /// Names of the target's images, T.
+    pub targets: Vec<String>,
+    /// Which of them repeat others.
+    pub repeats: Repeats,
+    /// `[T]`: pool images taken for each.
+    pub selected: Vec<u32>,
+    /// Does it look like the target?
+    pub report: Report,
+}
+
+/// Does a selection look like its target? Every number stands beside that of as many random images.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// How images were picked.
+    pub pick: String,
+    /// Digests of what the features say: `target`, `pool`, `held_out`.
+    pub inputs: BTreeMap<String, Vec<String>>,
+    /// D.
+    pub dim: usize,
+    /// Images per target.
+    pub k: usize,
+    /// Images before and after.
+    pub counts: Counts,
+    /// Edges by reason.
+    pub edges: BTreeMap<String, usize>,
+    /// Mean distance of the edges that count, by rank from 1; none where a rank has none.
+    pub rank_distance: Vec<Option<f64>>,
+    /// Share of target images with a selected (random) image nearer than a distance.
+    pub coverage: Vec<Coverage>,
+    /// Distance of each target image to its nearest one among others.
+    pub nearest: Nearest,
+    /// How selection, and as many random images, differ from the target.
+    pub difference: BTreeMap<String, Difference>,
+    /// Parts of the target (k-means), and their shares.
+    pub clusters: Vec<Share>,
+    /// Total variation distance of the shares of the selection (of random images) from those of the target, 0 to 1.
+    pub total_variation: BTreeMap<String, f64>,
+    /// Images that nearly equal others, if they were looked for.
+    pub duplicates: Option<Duplicates>,
+}
+
+/// Numbers of images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// In the target.
+    pub target: usize,
+    /// Of these, left without repetitions.
+    pub target_kept: usize,
+    /// In the pool.
+    pub pool: usize,
+    /// In the pool, with an edge.
+    pub candidates: usize,
+    /// Taken.
+    pub selected: usize,
+    /// Target images without repetitions for which nothing was taken.
+    pub uncovered: usize,
+}
+
+/// Coverage at a distance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Coverage {
+    /// Nearer than this.
+    pub distance: f64,
+    /// Share of the target with a selected image so near.
+    pub selection: f64,
+    /// Share with a random one.
+    pub random: f64,
+}
+
+/// Histograms of nearest distances; bin i reaches from `edges[i]` to `edges[i + 1]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nearest {
+    /// Bounds of the bins.
+    pub edges: Vec<f64>,
+    /// To other target images.
+    pub target: Vec<u64>,
+    /// To the selection.
+    pub selection: Vec<u64>,
+    /// To random images.
+    pub random: Vec<u64>,
+    /// Means, in the same order.
+    pub mean: BTreeMap<String, f64>,
+}
+
+/// A part of the target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Its number.
+    pub cluster: usize,
+    /// Its share of the target, 0 to 1.
+    pub target: f64,
+    /// Of the selection.
+    pub selection: f64,
+    /// Of random images.
+    pub random: f64,
+    /// Images it was to get, with quotas.
+    pub quota: Option<usize>,
+}
+
+/// Images that nearly equal others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Duplicates {
+    /// Candidates that were compared.
+    pub compared: usize,
+    /// Groups of two images or more.
+    pub groups: usize,
+    /// Images dropped because another stands for them.
+    pub dropped: usize,
+    /// Images in the largest group.
+    pub largest: usize,
+    /// The largest distance within any group: far above the threshold if a chain has joined strangers.
+    pub widest: f64,
+}
+
+impl SelectionTable {
+    /// Writes a selection into a folder.
+    ///
+    /// # Errors
+    /// If the table does not keep its promises, or a file cannot be written.
+    pub fn save(&self, dir: &Path) -> Result<Draft<Selection>> {
+        let path = dir.join(FILE);
+        self.check(&path)?;
+        let ids: Vec<String> = self.chosen.iter().map(|chosen| chosen.id.clone()).collect();
+        let meta = Meta::new(Selection::KIND).with("pick", self.pick.as_str()).with("k", self.k);
+        let mut writer = TableWriter::create(&path, &SCHEMA, meta)?;
+        let target = |edge: &Edge| self.targets[edge.target as usize].clone();
+        rows::write(&mut writer, &ids, |range| {
+            let all = &self.chosen[range];
+            vec![
+                Column::U32(all.iter().map(|c| c.best.pool).collect()),
+                Column::U32(all.iter().map(|c| c.order).collect()),
+                Column::Text(all.iter().map(|c| target(&c.best)).collect()),
+                Column::U32(all.iter().map(|c| c.best.target).collect()),
+                Column::U32(all.iter().map(|c| c.best.rank).collect()),
+                Column::F64(all.iter().map(|c| c.best.cosine).collect()),
+                Column::F64(all.iter().map(|c| c.best.distance()).collect()),
+                Column::U32(all.iter().map(|c| c.targets).collect()),
+                Column::U32(all.iter().map(|c| c.copies).collect()),
+                Column::I32(all.iter().map(|c| c.cluster).collect()),
+                Column::Text(vec![self.pick.clone(); all.len()]),
+            ]
+        })?;
+        let chosen = DraftFile { name: FILE, path, logical: Some(writer.finish()?) };
+
+        let path = dir.join(EDGES);
+        let mut writer = TableWriter::create(&path, &EDGE_SCHEMA, Meta::new(Selection::KIND))?;
+        for all in self.edges.chunks(STEP) {
+            writer.write(vec![
+                Column::Text(all.iter().map(|e| target(&e.edge)).collect()),
+                Column::U32(all.iter().map(|e| e.edge.target).collect()),
+                Column::Text(all.iter().map(|e| e.pool_id.clone()).collect()),
+                Column::U32(all.iter().map(|e| e.edge.pool).collect()),
+                Column::U32(all.iter().map(|e| e.edge.rank).collect()),
+                Column::F64(all.iter().map(|e| e.edge.cosine).collect()),
+                Column::F64(all.iter().map(|e| e.edge.distance()).collect()),
+                Column::Bool(all.iter().map(|e| e.reason == Reason::Ok).collect()),
+                Column::Text(all.iter().map(|e| e.reason.word().to_owned()).collect()),
+                Column::Text(all.iter().map(|e| e.duplicate_of.clone()).collect()),
+            ])?;
+        }
+        let edges = DraftFile { name: EDGES, path, logical: Some(writer.finish()?) };
+
+        let path = dir.join(TARGETS);
+        let mut writer = TableWriter::create(&path, &TARGET_SCHEMA, Meta::new(Selection::KIND))?;
+        rows::write(&mut writer, &self.targets, |r| {
+            vec![
+                Column::Bool(self.repeats.kept[r.clone()].to_vec()),
+                Column::U32(self.repeats.representative[r.clone()].to_vec()),
+                Column::F64(self.repeats.similarity[r.clone()].to_vec()),
+                Column::U32(self.selected[r.clone()].to_vec()),
+                Column::Bool(self.selected[r].iter().map(|count| *count > 0).collect()),
+            ]
+        })?;
+        let targets = DraftFile { name: TARGETS, path, logical: Some(writer.finish()?) };
+
+        let path = dir.join(REPORT);
+        write_json(&path, Selection::KIND, &self.report)?;
+        Ok(Draft::new(vec![chosen, edges, targets, DraftFile { name: REPORT, path, logical: None }]))
+    }
+
+    /// Reads a selection.
+    ///
+    /// # Errors
+    /// If a file cannot be read, is damaged, or does not keep its promises.
+    pub fn load(stored: &Stored<Selection>) -> Result<Self> {
+        let reader = TableReader::open(stored.file(TARGETS), Selection::KIND)?;
+        reader.require(&TARGET_SCHEMA)?;
+        let targets = rows::read_ids(&reader, "images")?;
+        let mut columns = reader.read(&["kept", "representative", "similarity", "selected"])?.into_iter();
+        let (
+            Some(Column::Bool(kept)),
+            Some(Column::U32(representative)),
+            Some(Column::F64(similarity)),
+            Some(Column::U32(selected)),
+        ) = (columns.next(), columns.next(), columns.next(), columns.next())
+        else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let repeats = Repeats { kept, representative, similarity };
+        let edges = Self::load_edges(stored)?;
+        let path = stored.file(FILE);
+        let reader = TableReader::open(path, Selection::KIND)?;
+        let chosen = Self::load_chosen(&reader)?;
+        let (pick, k) = (reader.meta().get(path, "pick", "a word")?, reader.meta().get(path, "k", "a number")?);
+        let report = read_json(stored.file(REPORT), Selection::KIND)?;
+        let table = Self { pick, k, chosen, edges, targets, repeats, selected, report };
+        table.check(path)?;
+        Ok(table)
+    }
+
+    /// Names and pool rows of the images that were taken, in pool order: all that a step needs which works on them.
+    ///
+    /// # Errors
+    /// As [`SelectionTable::load`].
+    pub fn rows(stored: &Stored<Selection>) -> Result<Vec<(String, u32)>> {
+        let reader = TableReader::open(stored.file(FILE), Selection::KIND)?;
+        Ok(Self::load_chosen(&reader)?.into_iter().map(|chosen| (chosen.id, chosen.best.pool)).collect())
+    }
+
+    fn load_chosen(reader: &TableReader) -> Result<Vec<Chosen>> {
+        reader.require(&SCHEMA)?;
+        let names = ["id", "pool", "order", "target", "rank", "similarity", "targets", "copies", "cluster"];
+        let mut columns = reader.read(&names)?.into_iter();
+        let mut next = || columns.next();
+        let (Some(Column::Text(ids)), Some(Column::U32(pool)), Some(Column::U32(order)), Some(Column::U32(target))) =
+            (next(), next(), next(), next())
+        else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let (
+            Some(Column::U32(rank)),
+            Some(Column::F64(cosine)),
+            Some(Column::U32(targets)),
+            Some(Column::U32(copies)),
+            Some(Column::I32(cluster)),
+        ) = (next(), next(), next(), next(), next())
+        else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let chosen = ids.into_iter().enumerate().map(|(i, id)| Chosen {
+            id,
+            order: order[i],
+            best: Edge { target: target[i], pool: pool[i], rank: rank[i], cosine: cosine[i] },
+            targets: targets[i],
+            copies: copies[i],
+            cluster: cluster[i],
+        });
+        Ok(chosen.collect())
+    }
+
+    fn load_edges(stored: &Stored<Selection>) -> Result<Vec<Judged>> {
+        let path = stored.file(EDGES);
+        let reader = TableReader::open(path, Selection::KIND)?;
+        reader.require(&EDGE_SCHEMA)?;
+        let names = ["target", "pool_id", "pool", "rank", "similarity", "reason", "duplicate_of"];
+        let mut columns = reader.read(&names)?.into_iter();
+        let mut next = || columns.next();
+        let (Some(Column::U32(target)), Some(Column::Text(ids)), Some(Column::U32(pool)), Some(Column::U32(rank))) =
+            (next(), next(), next(), next())
+        else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let (Some(Column::F64(cosine)), Some(Column::Text(reason)), Some(Column::Text(duplicates))) = (next(), next(), next())
+        else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        let rows = ids.into_iter().zip(reason).zip(duplicates).enumerate();
+        rows.map(|(i, ((pool_id, word), duplicate_of))| {
+            let reason = Reason::ALL.into_iter().find(|reason| reason.word() == word);
+            let reason = reason.ok_or_else(|| rows::out_of_range(path, "reason", i, word, "a reason"))?;
+            let edge = Edge { target: target[i], pool: pool[i], rank: rank[i], cosine: cosine[i] };
+            Ok(Judged { edge, pool_id, reason, duplicate_of })
+        })
+        .collect()
+    }
+
+    fn check(&self, path: &Path) -> Result<()> {
+        rows::check_ids(path, &self.targets, "images")?;
+        let t = self.targets.len();
+        rows::check_count(path, self.edges.len())?;
+        let lengths = [
+            ("kept", self.repeats.kept.len()),
+            ("representative", self.repeats.representative.len()),
+            ("similarity", self.repeats.similarity.len()),
+            ("selected", self.selected.len()),
+        ];
+        for (column, found) in lengths {
+            rows::check_length(path, column, found, t)?;
+        }
+        if !self.chosen.is_empty() {
+            let ids: Vec<String> = self.chosen.iter().map(|chosen| chosen.id.clone()).collect();
+            rows::check_ids(path, &ids, "images")?;
+        }
+        if let Some(row) = self.chosen.windows(2).position(|pair| pair[0].best.pool >= pair[1].best.pool) {
+            return Err(rows::out_of_range(path, "pool", row + 1, self.chosen[row + 1].best.pool, "a later row of the pool"));
+        }
+        let edges = self.chosen.iter().map(|chosen| &chosen.best).chain(self.edges.iter().map(|judged| &judged.edge));
+        for (row, edge) in edges.enumerate() {
+            if edge.target as usize >= t {
+                return Err(rows::out_of_range(path, "target", row, edge.target, format!("a row below {t}")));
+            }
+            if !(-1.0..=1.0).contains(&edge.cosine) {
+                return Err(rows::out_of_range(path, "similarity", row, edge.cosine, "a cosine from -1 to 1"));
+            }
+        }
+        let kept = self.edges.iter().filter(|judged| judged.reason == Reason::Ok).count();
+        let counted: usize = self.chosen.iter().map(|chosen| chosen.targets as usize).sum();
+        if kept != counted {
+            let what = format!("{kept} edges count, but the images taken speak of {counted}");
+            return Err(ArtifactError::Contradiction { path: shown(path), what });
+        }
+        Ok(())
+    }
+}
+
+const SCHEMA: [(&str, ColumnKind); 13] = [
+    ("id", ColumnKind::Text),
+    ("row", ColumnKind::U32),
+    ("pool", ColumnKind::U32),
+    ("order", ColumnKind::U32),
+    ("target_id", ColumnKind::Text),
+    ("target", ColumnKind::U32),
+    ("rank", ColumnKind::U32),
+    ("similarity", ColumnKind::F64),
+    ("distance", ColumnKind::F64),
+    ("targets", ColumnKind::U32),
+    ("copies", ColumnKind::U32),
+    ("cluster", ColumnKind::I32),
+    ("reason", ColumnKind::Text),
+];
+
+const EDGE_SCHEMA: [(&str, ColumnKind); 10] = [
+    ("target_id", ColumnKind::Text),
+    ("target", ColumnKind::U32),
+    ("pool_id", ColumnKind::Text),
+    ("pool", ColumnKind::U32),
+    ("rank", ColumnKind::U32),
+    ("similarity", ColumnKind::F64),
+    ("distance", ColumnKind::F64),
+    ("kept", ColumnKind::Bool),
+    ("reason", ColumnKind::Text),
+    ("duplicate_of", ColumnKind::Text),
+];
+
+const TARGET_SCHEMA: [(&str, ColumnKind); 7] = [
+    ("id", ColumnKind::Text),
+    ("row", ColumnKind::U32),
+    ("kept", ColumnKind::Bool),
+    ("representative", ColumnKind::U32),
+    ("similarity", ColumnKind::F64),
+    ("selected", ColumnKind::U32),
+    ("covered", ColumnKind::Bool),
+];
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::artifact::testing::stored;
+
+    /// Three target images, one of them a repetition; two pool images taken, one dropped as a duplicate.
+    pub(in crate::artifact) fn table() -> SelectionTable {
+        let edge = |target, pool, rank, cosine| Edge { target, pool, rank, cosine };
+        let judged = |edge: Edge, reason, duplicate_of: &str| Judged {
+            edge,
+            pool_id: format!("p{}", edge.pool),
+            reason,
+            duplicate_of: duplicate_of.to_owned(),
+        };
+        let chosen = |edge: Edge, order, targets, copies| Chosen {
+            id: format!("p{}", edge.pool),
+            order,
+            best: edge,
+            targets,
+            copies,
+            cluster: -1,
+        };
+        SelectionTable {
+            pick: "nearest".into(),
+            k: 2,
+            chosen: vec![chosen(edge(2, 0, 1, 0.25), 1, 1, 0), chosen(edge(0, 4, 1, 0.9), 0, 2, 1)],
+            edges: vec![
+                judged(edge(0, 4, 1, 0.9), Reason::Ok, ""),
+                judged(edge(0, 1, 2, 0.3), Reason::Duplicate, "p4"),
+                judged(edge(2, 0, 1, 0.25), Reason::Ok, ""),
+                judged(edge(2, 4, 2, -0.5), Reason::Ok, ""),
+            ],
+            targets: vec!["a".into(), "b".into(), "c".into()],
+            repeats: Repeats { kept: vec![true, false, true], representative: vec![0, 0, 2], similarity: vec![1.0, 0.99, 1.0] },
+            selected: vec![1, 0, 2],
+            report: Report { pick: "nearest".into(), rank_distance: vec![Some(0.1), None], ..Report::default() },
+        }
+    }
+
+    #[test]
+    fn selections_come_back_as_they_were() {
+        let dir = tempfile::tempdir().unwrap();
+        let stored = stored(&table().save(dir.path()).unwrap());
+        assert_eq!(SelectionTable::load(&stored).unwrap(), table());
+        assert_eq!(SelectionTable::rows(&stored).unwrap(), [("p0".to_owned(), 0), ("p4".to_owned(), 4)]);
+        let nothing = SelectionTable { chosen: vec![], edges: vec![], selected: vec![0; 3], ..table() };
+        let stored = crate::artifact::testing::stored(&nothing.save(dir.path()).unwrap());
+        assert_eq!(SelectionTable::load(&stored).unwrap(), nothing, "nothing may be near enough");
+    }
+
+    #[test]
+    fn what_is_no_selection_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let refuse = |change: fn(&mut SelectionTable)| {
+            let mut table = table();
+            change(&mut table);
+            table.save(dir.path()).unwrap_err().to_string()
+        };
+        assert!(refuse(|t| t.chosen.swap(0, 1)).contains("a later row of the pool"));
+        assert!(refuse(|t| t.chosen[0].id = "p4".into()).contains("twice"));
+        assert!(refuse(|t| t.chosen[0].best.target = 3).contains("a row below 3"));
+        assert!(refuse(|t| t.edges[0].edge.cosine = 2.0).contains("a cosine"));
+        assert!(refuse(|t| t.edges[0].reason = Reason::Budget).contains("2 edges count"));
+        assert!(refuse(|t| t.selected.truncate(2)).contains("`selected`"));
+    }
+}

@@ -1,0 +1,233 @@
+//! Runs the pipeline behind the command, and says what came of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::args::SimilarArgs;
+use super::export::{self, Placed};
+use super::place::Pictures;
+use super::plan;
+use crate::artifact::features::{FeatureTable, Features};
+use crate::artifact::matches::{MatchTable, Matches};
+use crate::artifact::selection::{Selection, SelectionTable};
+use crate::artifact::{Artifact, Stored};
+use crate::base::fs;
+use crate::base::hint::{Exit, Fault};
+use crate::cli::common::{Answer, Failure, device_of};
+use crate::cli::run::{stop_on_signals, use_threads};
+use crate::cli::terminal::{self, Screen};
+use crate::dataset::Places;
+use crate::math::curate::choose::Edge;
+use crate::pipeline::error::RunError;
+use crate::pipeline::event::{Journal, Listener, Tell, runs_folder};
+use crate::pipeline::registry;
+use crate::pipeline::run::{self, Options, Summary};
+use crate::pipeline::spec::{self, Request, Spec};
+use crate::store::Store;
+
+/// Names that are shown of a long list.
+const SHOWN: usize = 3;
+
+/// A flag that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+struct Unfit {
+    what: String,
+    hint: String,
+}
+
+impl Fault for Unfit {
+    fn code(&self) -> &'static str {
+        "similar::flags"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(self.hint.clone())
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
+    check(args)?;
+    let pictures = args.near_db.as_deref().map(Pictures::open).transpose()?;
+    fs::create_folders(&args.save_dir)?;
+    let path = args.save_dir.join("similar.toml");
+    let text = plan::write(args)?;
+    fs::write_atomic(&path, text.as_bytes())?;
+    let spec = spec::check(&path, &text, &Request::default(), &registry::catalog())?;
+    let artifacts = args.artifacts.clone().unwrap_or_else(|| args.save_dir.join("artifacts"));
+    let store = Store::open(&artifacts)?;
+    let summary = work(args, &spec, &store, &artifacts)?;
+    if summary.exit() != Exit::Done {
+        if summary.exit() == Exit::Stopped {
+            terminal::say("\nstopped; the same command goes on from here");
+        }
+        return Ok(summary.exit());
+    }
+    let rows = export(args, &spec, &store, &summary, pictures.as_ref())?;
+    if args.json {
+        terminal::print_json(&json!({ "save_dir": args.save_dir, "seconds": summary.seconds, "nn": rows }))?;
+    } else {
+        terminal::print(&table(&rows))?;
+        terminal::say(&format!("\nlists, tables and report.json are in {}", args.save_dir.display()));
+    }
+    Ok(Exit::Done)
+}
+
+/// What clap cannot know.
+fn check(args: &SimilarArgs) -> Result<(), Failure> {
+    let unfit = |what: &str, hint: &str| Err(Failure::own(Unfit { what: what.to_owned(), hint: hint.to_owned() }));
+    if args.nn_factor.contains(&0) {
+        return unfit("`--nn-factor` holds 0", "ask for one neighbor at least");
+    }
+    if !(-1.0..=1.0).contains(&args.dist_thr) {
+        let hint = "it is the cosine similarity from which on target images repeat each other, usually 0.9 to 0.99; a limit on \
+                    the distance of pairs is `--max-dist`";
+        return unfit(&format!("`--dist-thr` is {}, and must lie in -1 to 1", args.dist_thr), hint);
+    }
+    if args.near_db.is_none() && args.materialize != super::args::Materialize::List {
+        return unfit("`--materialize` needs the pool's pictures", "name their folder with `--near-db`");
+    }
+    if args.nn_npy.is_some() {
+        terminal::say(
+            "warning: `--nn-npy` is not needed: what was found is kept, and found again only if something has changed",
+        );
+    }
+    Ok(())
+}
+
+fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Result<Summary, Failure> {
+    let stop = stop_on_signals()?;
+    let threads = use_threads(args.threads);
+    let (device, device_class) = device_of(spec)?;
+    let journal = Journal::new(runs_folder(artifacts, &spec.name));
+    let screen = Screen::new();
+    let listeners: [&dyn Listener; 2] = [&screen, &journal];
+    let options = Options {
+        chosen: (0..spec.nodes.len()).collect(),
+        forced: std::collections::BTreeSet::new(),
+        threads,
+        device,
+        device_class,
+        wait: true,
+        checkpoint_every: Duration::from_secs_f64(args.checkpoint_every.clamp(0.0, 1e9)),
+        stop,
+    };
+    // Every path of the pipeline is written in full.
+    let places = Places::new("", None, None);
+    Ok(run::run(spec, store, &places, &options, Tell(&listeners))?)
+}
+
+/// The main output of a stage.
+fn stored<A: Artifact>(spec: &Spec, store: &Store, summary: &Summary, stage: &str) -> Result<Stored<A>, Failure> {
+    let index = spec.nodes.iter().position(|node| node.name == stage);
+    let record = index.and_then(|index| summary.records.get(&index));
+    let output = record.and_then(|record| record.outputs.values().find(|output| output.kind == A::KIND));
+    let Some(output) = output else { return Err(RunError::NoKind { kind: stage.to_owned() }.into()) };
+    let files = output.files.iter().map(|file| store.blob_path(&file.blob)).collect();
+    Ok(Stored::new(files, output.content, stage))
+}
+
+/// Writes everything, and returns what to say of each number of neighbors.
+fn export(
+    args: &SimilarArgs,
+    spec: &Spec,
+    store: &Store,
+    summary: &Summary,
+    pictures: Option<&Pictures>,
+) -> Result<Vec<Value>, Failure> {
+    let dir = &args.save_dir;
+    let factors = plan::factors(args);
+    let target = FeatureTable::load(&stored::<Features>(spec, store, summary, plan::TARGET)?)?;
+    let (mut edges, mut start): (Vec<Edge>, u32) = (Vec::new(), 0);
+    for shard in 1..=args.near_csv.len() {
+        let matches = MatchTable::load(&stored::<Matches>(spec, store, summary, &plan::matches(shard))?)?;
+        if shard == 1 {
+            export::repetitions(dir, &matches)?;
+        }
+        edges.extend(matches.edges.iter().map(|edge| Edge { pool: edge.pool + start, ..*edge }));
+        start += matches.pool as u32;
+    }
+    edges.sort_by(|a, b| a.target.cmp(&b.target).then(b.cosine.total_cmp(&a.cosine)).then(a.pool.cmp(&b.pool)));
+    export::arrays(dir, &factors, &target, &edges)?;
+    let (mut rows, mut reports) = (Vec::new(), serde_json::Map::new());
+    for &k in &factors {
+        let selection = SelectionTable::load(&stored::<Selection>(spec, store, summary, &plan::selection(k))?)?;
+        let list = export::list(dir, k, &selection)?;
+        export::edges(dir, k, &selection)?;
+        let placed = export::manifest(dir, k, &selection, pictures, args.materialize)?;
+        warn(k, &placed, pictures.is_some());
+        let report = &selection.report;
+        rows.push(json!({
+            "k": k,
+            "list": list,
+            "counts": report.counts,
+            "images_found": placed.images,
+            "without_image": placed.without_image.len(),
+            "without_annotation": placed.without_annotation.len(),
+            "difference": report.difference,
+        }));
+        reports.insert(k.to_string(), json!(report));
+    }
+    let inputs = inputs(args)?;
+    let report = json!({ "inputs": inputs, "settings": spec_settings(spec), "nn": reports });
+    let mut text = serde_json::to_vec_pretty(&report).unwrap_or_default();
+    text.push(b'\n');
+    fs::write_atomic(&dir.join("report.json"), &text)?;
+    Ok(rows)
+}
+
+/// What each stage was told.
+fn spec_settings(spec: &Spec) -> Value {
+    spec.nodes.iter().map(|node| (node.name.clone(), node.settings.clone())).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// Which files went in, and the digests of their bytes.
+fn inputs(args: &SimilarArgs) -> Result<Value, Failure> {
+    let one = |path: &PathBuf| -> Result<Value, Failure> {
+        Ok(json!({ "path": path, "blake3": crate::store::digest::Digest::of_file(path)?.hex() }))
+    };
+    let all = |paths: &[PathBuf]| paths.iter().map(one).collect::<Result<Vec<_>, _>>();
+    Ok(json!({ "target": one(&args.target_csv)?, "pool": all(&args.near_csv)?, "held_out": all(&args.held_out)? }))
+}
+
+fn warn(k: usize, placed: &Placed, looked: bool) {
+    if !looked {
+        return;
+    }
+    for (names, what) in [(&placed.without_image, "picture"), (&placed.without_annotation, "annotation")] {
+        if !names.is_empty() {
+            let first: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+            let more = if names.len() > SHOWN { " …" } else { "" };
+            terminal::say(&format!("warning: nn{k}: {} names have no {what}: {}{more}", names.len(), first.join(", ")));
+        }
+    }
+    if placed.strangers > 0 {
+        terminal::say(&format!("warning: nn{k}: {} files are left from an earlier selection", placed.strangers));
+    }
+}
+
+fn table(rows: &[Value]) -> String {
+    let columns = ["k", "target", "kept", "pool", "selected", "uncovered", "MMD²", "random's MMD²"];
+    let mut table = terminal::table(&columns, &[0, 1, 2, 3, 4, 5, 6, 7]);
+    for row in rows {
+        let count = |name: &str| row["counts"][name].to_string();
+        let mmd = |name: &str| row["difference"][name]["mmd2"].as_f64().map_or("–".to_owned(), |mmd2| format!("{mmd2:.4}"));
+        table.add_row(vec![
+            row["k"].to_string(),
+            count("target"),
+            count("target_kept"),
+            count("pool"),
+            count("selected"),
+            count("uncovered"),
+            mmd("selection"),
+            mmd("random"),
+        ]);
+    }
+    terminal::text(&table)
+}

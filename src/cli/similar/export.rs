@@ -1,0 +1,220 @@
+//! Selections as the files that the fork's users know: lists, tables and arrays, under its names where it has one.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::args::Materialize;
+use super::place::{self, Found, Pictures};
+use crate::artifact::features::FeatureTable;
+use crate::artifact::matches::MatchTable;
+use crate::artifact::meta::Meta;
+use crate::artifact::parquet::{Column, ColumnKind, TableWriter};
+use crate::artifact::selection::SelectionTable;
+use crate::base::fs;
+use crate::dataset::vectors::npy;
+use crate::kernel::neighbors;
+use crate::math::cosine;
+use crate::math::curate::choose::{Edge, Reason};
+use crate::stage::StageError;
+use crate::step::similar::stage::stem;
+
+/// Rows that are written at a time.
+const STEP: usize = 1 << 16;
+/// No image: FAISS's word for it.
+const NOBODY: i64 = -1;
+
+/// What was found among the pool's pictures.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placed {
+    /// Pictures that were put in place, or listed.
+    pub images: usize,
+    /// Names without a picture.
+    pub without_image: Vec<String>,
+    /// Names without an annotation, where there are any.
+    pub without_annotation: Vec<String>,
+    /// Files that an earlier selection left.
+    pub strangers: usize,
+}
+
+/// The list of names, without endings, in pool order.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn list(dir: &Path, k: usize, selection: &SelectionTable) -> fs::Result<PathBuf> {
+    let folder = dir.join("ImageSets");
+    fs::create_folders(&folder)?;
+    let path = folder.join(format!("scan_nn{k}.txt"));
+    let text: String = selection.chosen.iter().map(|chosen| format!("{}\n", stem(&chosen.id))).collect();
+    fs::write_atomic(&path, text.as_bytes())?;
+    Ok(path)
+}
+
+/// Every pair that was looked at.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<(), StageError> {
+    let schema = [
+        ("target_id", ColumnKind::U32),
+        ("target_name", ColumnKind::Text),
+        ("pool_id", ColumnKind::U32),
+        ("pool_name", ColumnKind::Text),
+        ("rank", ColumnKind::U32),
+        ("similarity", ColumnKind::F32),
+        ("distance", ColumnKind::F32),
+        ("kept", ColumnKind::Bool),
+        ("reason", ColumnKind::Text),
+        ("duplicate_of", ColumnKind::Text),
+    ];
+    let path = dir.join(format!("edges_nn{k}.parquet"));
+    let mut writer = TableWriter::create(&path, &schema, Meta::new("edges").with("k", k))?;
+    for all in selection.edges.chunks(STEP) {
+        writer.write(vec![
+            Column::U32(all.iter().map(|e| e.edge.target).collect()),
+            Column::Text(all.iter().map(|e| selection.targets[e.edge.target as usize].clone()).collect()),
+            Column::U32(all.iter().map(|e| e.edge.pool).collect()),
+            Column::Text(all.iter().map(|e| e.pool_id.clone()).collect()),
+            Column::U32(all.iter().map(|e| e.edge.rank).collect()),
+            Column::F32(all.iter().map(|e| e.edge.cosine as f32).collect()),
+            Column::F32(all.iter().map(|e| e.edge.distance() as f32).collect()),
+            Column::Bool(all.iter().map(|e| e.reason == Reason::Ok).collect()),
+            Column::Text(all.iter().map(|e| e.reason.word().to_owned()).collect()),
+            Column::Text(all.iter().map(|e| e.duplicate_of.clone()).collect()),
+        ])?;
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+/// Every image that was taken, where it lies, and for whom it was taken; pictures and annotations are put in place.
+///
+/// # Errors
+/// If something cannot be written.
+pub fn manifest(
+    dir: &Path,
+    k: usize,
+    selection: &SelectionTable,
+    pictures: Option<&Pictures>,
+    how: Materialize,
+) -> Result<Placed, StageError> {
+    let mut placed = Placed::default();
+    let below = dir.join(format!("nn{k}"));
+    let (mut found, mut wanted) = (Vec::with_capacity(selection.chosen.len()), BTreeSet::new());
+    for chosen in &selection.chosen {
+        let here = pictures.map(|pictures| pictures.find(&chosen.id)).transpose()?.unwrap_or_default();
+        if let Some(pictures) = pictures {
+            placed.images += usize::from(here.image.is_some());
+            if here.image.is_none() {
+                placed.without_image.push(chosen.id.clone());
+            }
+            if pictures.voc && here.annotation.is_none() {
+                placed.without_annotation.push(chosen.id.clone());
+            }
+            if how != Materialize::List {
+                for (from, to) in pictures.destination(&chosen.id, &here) {
+                    let to = below.join(to);
+                    place::put(how, &from, &to)?;
+                    wanted.insert(to);
+                }
+            }
+        }
+        found.push(here);
+    }
+    if how != Materialize::List {
+        placed.strangers = place::strangers(&below, &wanted)?;
+    }
+    let schema = [
+        ("pool_id", ColumnKind::U32),
+        ("pool_name", ColumnKind::Text),
+        ("image_path", ColumnKind::Text),
+        ("annotation_path", ColumnKind::Text),
+        ("best_target_id", ColumnKind::U32),
+        ("best_target_name", ColumnKind::Text),
+        ("best_rank", ColumnKind::U32),
+        ("best_distance", ColumnKind::F32),
+        ("n_targets", ColumnKind::U32),
+        ("order", ColumnKind::U32),
+    ];
+    let path = dir.join(format!("manifest_nn{k}.parquet"));
+    let mut writer = TableWriter::create(&path, &schema, Meta::new("manifest").with("k", k))?;
+    let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    for (all, found) in selection.chosen.chunks(STEP).zip(found.chunks(STEP)) {
+        writer.write(vec![
+            Column::U32(all.iter().map(|c| c.best.pool).collect()),
+            Column::Text(all.iter().map(|c| c.id.clone()).collect()),
+            Column::Text(found.iter().map(|Found { image, .. }| shown(image)).collect()),
+            Column::Text(found.iter().map(|Found { annotation, .. }| shown(annotation)).collect()),
+            Column::U32(all.iter().map(|c| c.best.target).collect()),
+            Column::Text(all.iter().map(|c| selection.targets[c.best.target as usize].clone()).collect()),
+            Column::U32(all.iter().map(|c| c.best.rank).collect()),
+            Column::F32(all.iter().map(|c| c.best.distance() as f32).collect()),
+            Column::U32(all.iter().map(|c| c.targets).collect()),
+            Column::U32(all.iter().map(|c| c.order).collect()),
+        ])?;
+    }
+    writer.finish()?;
+    Ok(placed)
+}
+
+/// Which target images repeat others.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn repetitions(dir: &Path, matches: &MatchTable) -> Result<(), StageError> {
+    let schema = [
+        ("target_id", ColumnKind::U32),
+        ("target_name", ColumnKind::Text),
+        ("kept", ColumnKind::Bool),
+        ("representative_id", ColumnKind::U32),
+        ("similarity", ColumnKind::F32),
+    ];
+    let mut writer = TableWriter::create(&dir.join("target_dedup.parquet"), &schema, Meta::new("target_dedup"))?;
+    let repeats = &matches.repeats;
+    writer.write(vec![
+        Column::U32((0..matches.targets.len() as u32).collect()),
+        Column::Text(matches.targets.clone()),
+        Column::Bool(repeats.kept.clone()),
+        Column::U32(repeats.representative.clone()),
+        Column::F32(repeats.similarity.iter().map(|similarity| *similarity as f32).collect()),
+    ])?;
+    writer.finish()?;
+    Ok(())
+}
+
+/// The fork's two arrays: each target image with its `k` nearest among the target, itself first; and each kept one, by its place
+/// among the kept, with its `k` + 1 nearest of the pool. Where there are fewer, −1 stands.
+///
+/// # Errors
+/// If they cannot be written.
+pub fn arrays(dir: &Path, factors: &[usize], target: &FeatureTable, edges: &[Edge]) -> Result<(), StageError> {
+    let mut values = target.values.clone();
+    let _ = cosine::normalize_rows(&mut values, target.dim);
+    let n = target.len();
+    for (number, &k) in factors.iter().enumerate() {
+        if number == 0 {
+            let among = k.min(n - 1);
+            let found = match among {
+                0 => Vec::new(),
+                _ => neighbors::all_pairs(&values, target.dim, among, &mut |_, _| ControlFlow::Continue(()))?.index,
+            };
+            let mut table = Vec::with_capacity(n * (k + 1));
+            for row in 0..n {
+                table.push(row as i64);
+                table.extend(found[row * among..(row + 1) * among].iter().map(|&other| i64::from(other)));
+                table.extend(std::iter::repeat_n(NOBODY, k - among));
+            }
+            let path = dir.join(format!("topk{k}_neighbors_target.npy"));
+            fs::write_atomic(&path, &npy::whole_numbers(&table, k + 1))?;
+        }
+        let mut table: Vec<i64> = Vec::new();
+        for (place, near) in edges.chunk_by(|a, b| a.target == b.target).enumerate() {
+            table.push(place as i64);
+            table.extend(near.iter().take(k + 1).map(|edge| i64::from(edge.pool)));
+            table.extend(std::iter::repeat_n(NOBODY, (k + 1).saturating_sub(near.len())));
+        }
+        let path = dir.join(format!("topk{k}_neighbors_val_from_train.npy"));
+        fs::write_atomic(&path, &npy::whole_numbers(&table, k + 2))?;
+    }
+    Ok(())
+}

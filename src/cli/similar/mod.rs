@@ -1,0 +1,11 @@
+//! # cli/similar: `kinset similar`
+//!
+//! Two files of features in, a training set like the target out, in the words and files of the fork of SCAN that began this
+//! ([`args`]). The work is a pipeline like any other ([`plan`] writes it), so it is cached, resumed and explained; [`command`] runs
+//! it, [`export`] turns its selections into lists, tables and arrays, [`place`] finds and lays out pictures and annotations.
+
+pub mod args;
+pub mod command;
+pub mod export;
+pub mod place;
+pub mod plan;

@@ -1,0 +1,233 @@
+//! The pipeline behind the command: import target and pool, search every shard, choose once for every number of neighbors.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::args::{Dedup, LinkArg, PickArg, SimilarArgs};
+use crate::base::fs;
+
+/// The stage of the target's features.
+pub const TARGET: &str = "target";
+
+/// The stage of a shard's matches, from 1.
+pub fn matches(shard: usize) -> String {
+    format!("matches_{shard}")
+}
+
+/// The stage of a selection.
+pub fn selection(k: usize) -> String {
+    format!("nn{k}")
+}
+
+/// The numbers of neighbors that were asked for, each once, rising.
+pub fn factors(args: &SimilarArgs) -> Vec<usize> {
+    let mut factors = args.nn_factor.clone();
+    factors.sort_unstable();
+    factors.dedup();
+    factors
+}
+
+/// The pipeline as TOML. Paths are written in full, so that it may be moved.
+///
+/// # Errors
+/// If the working directory is gone.
+pub fn write(args: &SimilarArgs) -> fs::Result<String> {
+    let mut text = format!(
+        "# Written by `kinset similar`; `kinset plan` and `kinset explain` read it too.\n\nname = \"similar\"\nseed = {}\ndevice = \"cpu\"\n",
+        args.seed
+    );
+    let import = |text: &mut String, name: &str, path: &Path| -> fs::Result<()> {
+        let _ = write!(text, "\n[stage.{name}]\nkind = \"import_features\"\nfile = {}\n", quoted(&absolute(path)?));
+        let csv = path.extension().is_some_and(|ending| ending == "csv" || ending == "txt");
+        for (key, value) in [("id_column", &args.id_column), ("column", &args.column)] {
+            if let Some(value) = value {
+                let _ = writeln!(text, "{key} = {}", quoted(Path::new(value)));
+            }
+        }
+        if let Some(dim) = args.feature_dim.filter(|_| csv) {
+            let _ = writeln!(text, "dim = {dim}");
+        }
+        Ok(())
+    };
+    import(&mut text, TARGET, &args.target_csv)?;
+    let factors = factors(args);
+    // One more than asked for: the fork's table of neighbors has it.
+    let k = factors.last().map_or(1, |most| most + 1);
+    let dedup = match args.dedup {
+        Dedup::Greedy => "greedy",
+        Dedup::Fork => "fork",
+        Dedup::None => "none",
+    };
+    let (mut pools, mut found, mut held_out) = (Vec::new(), Vec::new(), Vec::new());
+    for (shard, path) in (1..).zip(&args.near_csv) {
+        let pool = format!("pool_{shard}");
+        import(&mut text, &pool, path)?;
+        let _ = write!(
+            text,
+            "\n[stage.{}]\nkind = \"retrieve\"\ntarget = \"{TARGET}\"\npool = \"{pool}\"\nk = {k}\ndedup = \"{dedup}\"\ndedup_sim = {:?}\n",
+            matches(shard),
+            args.dist_thr
+        );
+        pools.push(format!("\"{pool}\""));
+        found.push(format!("\"{}\"", matches(shard)));
+    }
+    for (number, path) in (1..).zip(&args.held_out) {
+        let name = format!("held_out_{number}");
+        import(&mut text, &name, path)?;
+        held_out.push(format!("\"{name}\""));
+    }
+    for k in factors {
+        let _ = write!(
+            text,
+            "\n[stage.{}]\nkind = \"similar\"\ntarget = \"{TARGET}\"\npool = [{}]\nmatches = [{}]\n",
+            selection(k),
+            pools.join(", "),
+            found.join(", ")
+        );
+        if !held_out.is_empty() {
+            let _ = writeln!(text, "held_out = [{}]", held_out.join(", "));
+        }
+        choose(&mut text, args, k)?;
+    }
+    Ok(text)
+}
+
+/// The settings of a selection.
+fn choose(text: &mut String, args: &SimilarArgs, k: usize) -> fs::Result<()> {
+    let pick = match args.pick {
+        PickArg::Nearest => "nearest",
+        PickArg::Random => "random",
+        PickArg::Diverse => "diverse",
+        PickArg::Dissimilar => "dissimilar",
+    };
+    let link = match args.link {
+        LinkArg::Star => "star",
+        LinkArg::Chain => "chain",
+    };
+    let _ = writeln!(text, "k = {k}\npick = \"{pick}\"\nlink = \"{link}\"");
+    let numbers = [
+        ("max_dist", args.max_dist),
+        ("min_dist", args.min_dist),
+        ("target_sim", args.target_sim),
+        ("pool_sim", args.pool_sim),
+        ("held_out_sim", Some(args.held_out_sim)),
+        ("dissimilar_below", Some(args.dissimilar_below)),
+    ];
+    for (key, value) in numbers {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{key} = {value:?}");
+        }
+    }
+    for (key, value) in [("budget", args.budget), ("per_image", args.per_image), ("per_target", args.per_target)] {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{key} = {value}");
+        }
+    }
+    if let Some(clusters) = args.clusters {
+        let _ = writeln!(text, "quotas = {{ clusters = {clusters}, power = {:?} }}", args.power);
+    }
+    if let Some(list) = &args.exclude {
+        let _ = writeln!(text, "exclude = {}", quoted(&absolute(list)?));
+    }
+    Ok(())
+}
+
+fn absolute(path: &Path) -> fs::Result<PathBuf> {
+    std::path::absolute(path).map_err(|error| fs::FileError::new("find", path, error))
+}
+
+/// JSON's strings are TOML's.
+fn quoted(path: &Path) -> String {
+    serde_json::Value::String(path.display().to_string()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::args::{Cli, Command};
+    use crate::pipeline::registry;
+    use crate::pipeline::spec::{self, Request};
+
+    fn args(words: &[&str]) -> Box<SimilarArgs> {
+        match Cli::try_parse_from([&["kinset", "similar"], words].concat()).unwrap().command {
+            Command::Similar(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_flag_becomes_a_setting_that_the_stages_know() {
+        let text = write(&args(&[
+            "--target_csv",
+            "t a\"b.csv",
+            "--near_csv",
+            "p1.csv",
+            "p2.npy",
+            "--save_dir",
+            "out",
+            "--nn_factor",
+            "20",
+            "5",
+            "--dist_thr",
+            "0.9",
+            "--dedup",
+            "fork",
+            "--max-dist",
+            "0.5",
+            "--min-dist",
+            "1e-4",
+            "--exclude",
+            "no.txt",
+            "--target-sim",
+            "0.99",
+            "--held-out",
+            "h.parquet",
+            "--pool-sim",
+            "0.95",
+            "--link",
+            "chain",
+            "--budget",
+            "100",
+            "--clusters",
+            "4",
+            "--power",
+            "0.5",
+            "--per-image",
+            "3",
+            "--per-target",
+            "2",
+            "--pick",
+            "diverse",
+            "--seed",
+            "7",
+            "--feature_dim",
+            "64",
+            "--id-column",
+            "name",
+            "--target_db",
+            "x/",
+            "--near_db",
+            "y/",
+        ]))
+        .unwrap();
+        let spec = spec::check(Path::new("similar.toml"), &text, &Request::default(), &registry::catalog());
+        let spec = spec.unwrap_or_else(|faults| panic!("{}\n{text}", faults.render(false, 100)));
+        let names: Vec<&str> = spec.nodes.iter().map(|node| node.name.as_str()).collect();
+        assert_eq!(names, ["target", "pool_1", "matches_1", "pool_2", "matches_2", "held_out_1", "nn5", "nn20"]);
+        let settings = |name: &str| spec.node(name).unwrap().settings.clone();
+        assert_eq!((settings("matches_2")["k"].as_u64(), settings("nn5")["k"].as_u64()), (Some(21), Some(5)));
+        assert_eq!(settings("matches_1")["dedup"], "fork");
+        assert_eq!((settings("target")["dim"].as_u64(), settings("pool_2")["dim"].as_u64()), (Some(64), None));
+        assert_eq!(settings("nn20")["quotas"]["clusters"].as_u64(), Some(4));
+        assert_eq!(spec.seed, 7);
+    }
+
+    #[test]
+    fn the_fork_s_own_call_is_enough() {
+        let text = write(&args(&["--target-csv", "t.csv", "--near-csv", "p.csv", "--save-dir", "out"])).unwrap();
+        assert!(text.contains("k = 21\ndedup = \"greedy\"\ndedup_sim = 0.98\n") && text.contains("[stage.nn20]"), "{text}");
+        assert!(Cli::try_parse_from(["kinset", "similar", "--target-csv", "t.csv", "--save-dir", "out"]).is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! # math/curate: which images of a pool make a set that looks like a target?
+//!
+//! | question | module |
+//! |---|---|
+//! | which pairs are at least so alike? | [`join`] |
+//! | which frames of the target repeat others? | [`repeats`] |
+//! | which images of a pool are one image, more or less? | [`groups`] |
+//! | which pairs of target and pool count, and which images are taken? | [`choose`] |
+//! | how many for each part of the target? | [`quota`] |
+//! | what would somebody take who does not look? | [`blind`] |
+//! | do two sets look alike? | [`alike`], [`frechet`] |
+//!
+//! Everything is defined on cosines in double precision of the rows as stored; distance is 1 − cosine, from 0 to 2.
+//!
+//! Not here: the search of the pool (`kernel/neighbors`), tables (`artifact/matches`, `artifact/selection`), stages (`step`).
+
+pub mod alike;
+pub mod blind;
+pub mod choose;
+pub mod frechet;
+pub mod groups;
+pub mod join;
+pub mod quota;
+pub mod repeats;

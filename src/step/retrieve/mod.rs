@@ -1,0 +1,10 @@
+//! # step/retrieve: which images of a pool look most like each image of a target?
+//!
+//! [`mod@stage`] is the stage; [`progress`] is what a killed search goes on from.
+//!
+//! Not here: which of them are taken (`step/similar`), the products (`kernel/neighbors`).
+
+pub mod progress;
+pub mod stage;
+
+pub use stage::Retrieve;

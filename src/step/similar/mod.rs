@@ -1,0 +1,15 @@
+//! # step/similar: which images of a pool make a training set that looks like a target?
+//!
+//! [`mod@stage`] takes what `retrieve` found through filters, caps and a budget; [`config`] says by which; [`shards`] is the pool
+//! as one table; [`pick`] are the ways to choose that do not search; [`report`] measures whether the result looks like the
+//! target.
+//!
+//! Not here: the search (`step/retrieve`), the rules themselves (`math/curate`), images for training (`step/subset`).
+
+pub mod config;
+pub mod pick;
+pub mod report;
+pub mod shards;
+pub mod stage;
+
+pub use stage::Similar;

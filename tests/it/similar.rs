@@ -1,0 +1,438 @@
+//! Does `kinset similar` choose what the specification says, from every form of features, and say why?
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use kinset::artifact::matches::MatchTable;
+use kinset::artifact::selection::SelectionTable;
+use kinset::artifact::{Artifact, Stored};
+use kinset::base::seed::Seed;
+use kinset::math::curate::choose::Reason;
+use kinset::store::digest::Digest;
+use serde_json::Value;
+
+use super::bench::{Bench, ROOT, Said, files_below, sorted};
+
+/// A point on the circle.
+fn angle(degrees: f64) -> Vec<f64> {
+    vec![degrees.to_radians().cos(), degrees.to_radians().sin()]
+}
+
+/// The fork's plain flavor.
+fn csv<'a>(rows: impl IntoIterator<Item = (&'a str, Vec<f64>)>) -> String {
+    rows.into_iter()
+        .map(|(name, values)| format!("{name},{}\n", values.iter().map(f64::to_string).collect::<Vec<_>>().join(",")))
+        .collect()
+}
+
+fn numbered(prefix: &str, rows: impl IntoIterator<Item = Vec<f64>>) -> String {
+    let rows: Vec<(String, Vec<f64>)> =
+        rows.into_iter().enumerate().map(|(i, row)| (format!("{prefix}{i}.jpg"), row)).collect();
+    csv(rows.iter().map(|(name, row)| (name.as_str(), row.clone())))
+}
+
+fn cloud(n: usize, dim: usize, center: &[f64], spread: f64, seed: u64) -> Vec<Vec<f64>> {
+    let mut rng = Seed::new(seed).rng();
+    (0..n).map(|_| (0..dim).map(|d| center.get(d).copied().unwrap_or(0.0) + spread * rng.normal()).collect()).collect()
+}
+
+fn similar(bench: &Bench, more: &[&str]) -> Said {
+    let args = ["similar", "--target-csv", "t.csv", "--near-csv", "p.csv", "--save-dir", "out", "--json"];
+    bench.kinset(&[&args[..], more].concat())
+}
+
+fn list(bench: &Bench, k: usize) -> Vec<String> {
+    let path = bench.path(format!("out/ImageSets/scan_nn{k}.txt"));
+    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+fn stored<A: Artifact>(folder: &Path) -> Stored<A> {
+    Stored::new(A::FILES.iter().map(|file| folder.join(file)).collect(), Digest::of(b""), "a test")
+}
+
+fn selection(bench: &Bench, k: usize) -> SelectionTable {
+    SelectionTable::load(&stored(&bench.path(format!("out/artifacts/similar/nn{k}")))).unwrap()
+}
+
+/// Everything below `out` but the store, by name.
+fn outputs(bench: &Bench) -> BTreeMap<String, Vec<u8>> {
+    let out = bench.path("out");
+    let all = files_below(&out).into_iter().filter(|path| !path.starts_with(out.join("artifacts")));
+    all.map(|path| (path.strip_prefix(&out).unwrap().display().to_string(), fs::read(path).unwrap())).collect()
+}
+
+const SEVEN: [f64; 7] = [0.0, 1.0, 2.0, 90.0, 91.0, 180.0, 270.0];
+
+#[test]
+fn the_seven_angles_of_the_specification_in_every_mode() {
+    let bench = Bench::new();
+    bench.write("t.csv", numbered("t", SEVEN.map(angle)));
+    bench.write("p.csv", numbered("p", (0..36).map(|i| angle(f64::from(i) * 10.0))));
+    for (mode, kept) in [("greedy", &[0_usize, 3, 5, 6][..]), ("fork", &[5, 6]), ("none", &[0, 1, 2, 3, 4, 5, 6])] {
+        similar(&bench, &["--dedup", mode, "--nn_factor", "1"]).done();
+        let matches = MatchTable::load(&stored(&bench.path("out/artifacts/similar/matches_1"))).unwrap();
+        let found: Vec<usize> = (0..7).filter(|&row| matches.repeats.kept[row]).collect();
+        assert_eq!(found, kept, "{mode}");
+    }
+    // The last, with all seven: the pool images at 0°, 90°, 180°, 270°.
+    assert_eq!(list(&bench, 1), ["p0", "p9", "p18", "p27"]);
+    let frame = selection(&bench, 1);
+    let zero = frame.chosen.iter().find(|chosen| chosen.id == "p0.jpg").unwrap();
+    assert_eq!((zero.targets, zero.best.target, zero.best.rank), (3, 0, 1), "0°, 1° and 2° chose it");
+}
+
+#[test]
+fn a_pool_that_is_the_target_gives_the_target() {
+    let bench = Bench::new();
+    let rows = numbered("x", cloud(60, 5, &[], 1.0, 1));
+    bench.write("t.csv", &rows);
+    bench.write("p.csv", &rows);
+    similar(&bench, &["--dedup", "none", "--nn-factor", "1"]).done();
+    let found = selection(&bench, 1);
+    assert_eq!(found.chosen.len(), 60);
+    assert!(found.edges.iter().all(|judged| judged.edge.target == judged.edge.pool && judged.edge.distance() <= 1e-6));
+    // The guard against copies then leaves nothing at all, and says so.
+    let said = similar(&bench, &["--dedup", "none", "--nn-factor", "1", "--min-dist", "1e-4"]).done();
+    assert_eq!(selection(&bench, 1).chosen, []);
+    assert!(said.err.contains("60 of 60 target images have no selected image"), "{}", said.err);
+}
+
+#[test]
+fn selections_are_nested_filters_do_what_they_say_and_every_edge_has_a_reason() {
+    let bench = Bench::new();
+    bench.write("t.csv", numbered("t", cloud(30, 6, &[1.0], 0.7, 2)));
+    bench.write("p.csv", numbered("p", cloud(400, 6, &[], 1.0, 3)));
+    similar(&bench, &["--nn-factor", "5", "20"]).done();
+    let (five, twenty) = (list(&bench, 5), list(&bench, 20));
+    assert!(five.len() < twenty.len() && five.iter().all(|name| twenty.contains(name)));
+    let all = selection(&bench, 20);
+    let chosen = |more: &[&str]| {
+        similar(&bench, &[&["--nn-factor", "20"], more].concat()).done();
+        selection(&bench, 20)
+    };
+    assert_eq!(chosen(&["--max-dist", "0"]).chosen, []);
+    assert_eq!(chosen(&["--max-dist", "2.01"]).chosen, all.chosen);
+    let near = chosen(&["--max-dist", "0.2"]);
+    assert!(!near.chosen.is_empty() && near.chosen.len() < all.chosen.len());
+    for judged in &near.edges {
+        assert_eq!(judged.reason == Reason::Ok, judged.edge.distance() < 0.2, "{judged:?}");
+    }
+    let budget = chosen(&["--budget", "25"]);
+    let mut first: Vec<_> = all.chosen.iter().filter(|chosen| chosen.order < 25).map(|chosen| &chosen.id).collect();
+    first.sort();
+    let mut paid: Vec<_> = budget.chosen.iter().map(|chosen| &chosen.id).collect();
+    paid.sort();
+    assert_eq!(paid, first, "a budget is a prefix of the order");
+    bench.write("no.txt", format!("{}\nnobody.png\n", five[0]));
+    let said = similar(&bench, &["--nn-factor", "20", "--exclude", "no.txt"]).done();
+    assert!(said.err.contains("1 of 2 names to exclude are not in the pool; the first is `nobody`"), "{}", said.err);
+    assert!(!list(&bench, 20).contains(&five[0]));
+    let capped = chosen(&["--per-image", "1", "--per-target", "3"]);
+    assert!(capped.chosen.iter().all(|chosen| chosen.targets == 1) && capped.selected.iter().all(|count| *count <= 3));
+    let shared = chosen(&["--budget", "40", "--clusters", "2"]);
+    assert_eq!(shared.chosen.len(), 40);
+    assert_eq!(shared.report.clusters.iter().map(|part| part.quota.unwrap()).collect::<Vec<_>>(), [20, 20]);
+}
+
+#[test]
+fn one_thread_and_five_write_the_same_bytes() {
+    let run = |threads: &str| {
+        let bench = Bench::new();
+        bench.write("t.csv", numbered("t", cloud(40, 8, &[1.0], 0.5, 2)));
+        bench.write("p.csv", numbered("p", cloud(3000, 8, &[], 1.0, 3)));
+        similar(&bench, &["--threads", threads, "--pool-sim", "0.9", "--nn-factor", "4", "9"]).done();
+        let mut found = outputs(&bench);
+        // These two name the folder.
+        assert!(found.remove("similar.toml").is_some() && found.remove("report.json").is_some());
+        found
+    };
+    let one = run("1");
+    assert_eq!(one.len(), 10, "{:?}", one.keys());
+    assert_eq!(run("5"), one);
+}
+
+#[test]
+fn a_selection_is_nearer_to_the_target_than_random_images() {
+    let bench = Bench::new();
+    let mut pool = cloud(600, 8, &[3.0], 1.0, 4);
+    pool.extend(cloud(600, 8, &[0.0, 3.0], 1.0, 5));
+    bench.write("t.csv", numbered("t", cloud(80, 8, &[3.0], 1.0, 6)));
+    bench.write("p.csv", numbered("p", pool));
+    similar(&bench, &["--nn-factor", "5"]).done();
+    let report = selection(&bench, 5).report;
+    let (chosen, random) = (report.difference["selection"], report.difference["random"]);
+    assert!(chosen.mmd2 < 0.5 * random.mmd2 && chosen.energy < random.energy, "{chosen:?} {random:?}");
+    assert!(chosen.mean_gap < random.mean_gap && chosen.two_sample < random.two_sample);
+    assert!(report.total_variation["selection"] < report.total_variation["random"]);
+    assert!(report.nearest.mean["selection"] < report.nearest.mean["random"]);
+    assert!(report.coverage.iter().all(|at| at.selection >= at.random));
+    let lot = |pick: &str| {
+        similar(&bench, &["--nn-factor", "5", "--pick", pick, "--budget", "100"]).done();
+        selection(&bench, 5)
+    };
+    for pick in ["random", "diverse"] {
+        let found = lot(pick);
+        assert_eq!((found.chosen.len(), &found.pick[..]), (100, pick));
+        assert!(found.report.difference["selection"].mmd2 > chosen.mmd2, "{pick} does not look");
+    }
+    let unlike = lot("dissimilar");
+    assert!(unlike.chosen.iter().all(|chosen| chosen.best.cosine < 0.3));
+}
+
+#[test]
+fn copies_in_the_pool_of_the_target_and_of_a_test_set_are_dropped_and_traced() {
+    let bench = Bench::new();
+    bench.write("t.csv", numbered("t", [0.0, 60.0].map(angle)));
+    // p0 is t0 itself; p2 and p3 are p1, nearly; p5 is in the test set.
+    bench.write("p.csv", numbered("p", [0.0, 5.0, 5.1, 5.2, 55.0, 70.0].map(angle)));
+    bench.write("h.csv", numbered("h", [70.0].map(angle)));
+    let more = [
+        "--nn-factor",
+        "6",
+        "--target-sim",
+        "0.99999",
+        "--held-out",
+        "h.csv",
+        "--held-out-sim",
+        "0.9999",
+        "--pool-sim",
+        "0.9999",
+    ];
+    similar(&bench, &more).done();
+    assert_eq!(list(&bench, 6), ["p1", "p4"]);
+    let found = selection(&bench, 6);
+    let why = |pool: &str| {
+        found.edges.iter().find(|judged| judged.pool_id == pool).map(|j| (j.reason, j.duplicate_of.clone())).unwrap()
+    };
+    assert_eq!(why("p0.jpg").0, Reason::TargetCopy);
+    assert_eq!(why("p5.jpg").0, Reason::HeldOut);
+    assert_eq!(why("p3.jpg"), (Reason::Duplicate, "p1.jpg".to_owned()));
+    assert_eq!(found.chosen[0].copies, 2);
+    let groups = found.report.duplicates.unwrap();
+    assert_eq!((groups.compared, groups.groups, groups.dropped, groups.largest), (4, 1, 2, 3));
+}
+
+#[test]
+fn shards_are_one_pool_and_a_new_one_costs_only_itself() {
+    let bench = Bench::new();
+    let pool = cloud(500, 6, &[], 1.0, 3);
+    bench.write("t.csv", numbered("t", cloud(20, 6, &[1.0], 0.7, 2)));
+    bench.write("p.csv", numbered("p", pool.clone()));
+    let rows: Vec<(String, Vec<f64>)> = pool.into_iter().enumerate().map(|(i, row)| (format!("p{i}.jpg"), row)).collect();
+    for (name, part) in [("a.csv", &rows[..200]), ("b.csv", &rows[200..201]), ("c.csv", &rows[201..])] {
+        bench.write(name, csv(part.iter().map(|(name, row)| (name.as_str(), row.clone()))));
+    }
+    similar(&bench, &[]).done();
+    let (whole, edges) = (list(&bench, 20), selection(&bench, 20).edges);
+    let shards = |files: &[&str]| {
+        let args = [&["similar", "--target", "t.csv", "--save-dir", "out", "--json", "--pool"], files].concat();
+        bench.kinset(&args)
+    };
+    shards(&["a.csv", "b.csv"]).done();
+    let before = runs(&bench);
+    shards(&["a.csv", "b.csv", "c.csv"]).done();
+    assert_eq!(list(&bench, 20), whole);
+    assert_eq!(selection(&bench, 20).edges, edges);
+    let ran = started(&bench, before);
+    assert_eq!(ran, ["pool_3", "matches_3", "nn20"], "what was searched is kept");
+    let twice = shards(&["a.csv", "p.csv"]);
+    assert_eq!(twice.exit, 4);
+    assert!(twice.err.contains("is in two shards of the pool, `pool_1` and `pool_2`"), "{}", twice.err);
+}
+
+fn runs(bench: &Bench) -> usize {
+    sorted(&bench.path("out/artifacts/similar/runs")).len()
+}
+
+/// The stages that began in the runs after the first so many.
+fn started(bench: &Bench, before: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    for run in sorted(&bench.path("out/artifacts/similar/runs")).into_iter().skip(before) {
+        for line in fs::read_to_string(run.join("events.jsonl")).unwrap().lines() {
+            let event: Value = serde_json::from_str(line).unwrap();
+            if event["event"] == "stage-started" {
+                found.push(event["stage"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_form_of_features_says_the_same() {
+    let bench = Bench::new();
+    let (target, pool) = (cloud(10, 4, &[1.0], 0.7, 2), cloud(50, 4, &[], 1.0, 3));
+    bench.write("t.csv", numbered("t", target));
+    bench.write("p.csv", numbered("p", pool.clone()));
+    similar(&bench, &[]).done();
+    let expected = list(&bench, 20);
+    // Names in quotes, with their line's end; and names with a comma, with the number of numbers or without.
+    let quoted: String = numbered("p", pool.clone())
+        .lines()
+        .map(|line| line.split_once(',').unwrap())
+        .map(|(name, rest)| format!("\"{name}\n\",{rest}\n"))
+        .collect();
+    let commas: String = numbered("clip,p", pool).replace("clip,p", "clip,0,p");
+    let run = |name: &str, text: String, more: &[&str]| {
+        bench.write(name, text);
+        let args = ["similar", "--target", "t.csv", "--pool", name, "--save-dir", "out", "--json"];
+        bench.kinset(&[&args[..], more].concat()).done();
+        list(&bench, 20)
+    };
+    assert_eq!(run("q.csv", quoted, &[]), expected);
+    let with: Vec<String> = expected.iter().map(|name| format!("clip,0,{name}")).collect();
+    assert_eq!(run("c.csv", commas.clone(), &[]), with);
+    assert_eq!(run("d.csv", commas, &["--feature_dim", "4"]), with);
+    // kinset's own table of the same features, as anybody's Parquet.
+    let own = bench.path("out/artifacts/similar/pool_1/features.parquet");
+    let args = ["similar", "--target", "t.csv", "--pool", own.to_str().unwrap(), "--save-dir", "again", "--json"];
+    bench.kinset(&args).done();
+    assert_eq!(fs::read_to_string(bench.path("again/ImageSets/scan_nn20.txt")).unwrap().lines().collect::<Vec<_>>(), with);
+}
+
+/// A `.npy` file of `<i8`: rows of `columns` numbers.
+fn npy(path: &Path) -> Vec<Vec<i64>> {
+    let bytes = fs::read(path).unwrap();
+    let header = String::from_utf8_lossy(&bytes[10..128]).into_owned();
+    let columns: usize =
+        header.split_once(", ").unwrap().1.split_once("(").unwrap().1.split([',', ')']).nth(1).unwrap().trim().parse().unwrap();
+    let numbers: Vec<i64> = bytes[128..].chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect();
+    numbers.chunks(columns).map(<[i64]>::to_vec).collect()
+}
+
+#[test]
+fn the_fork_s_arrays_have_its_shapes() {
+    let bench = Bench::new();
+    bench.write("t.csv", numbered("t", SEVEN.map(angle)));
+    bench.write("p.csv", numbered("p", (0..5).map(|i| angle(f64::from(i) * 70.0))));
+    similar(&bench, &["--nn-factor", "2", "8"]).done();
+    let target = npy(&bench.path("out/topk2_neighbors_target.npy"));
+    assert_eq!(target, [[0, 1, 2], [1, 0, 2], [2, 1, 0], [3, 4, 2], [4, 3, 2], [5, 4, 3], [6, 5, 0]]);
+    let pool = npy(&bench.path("out/topk2_neighbors_val_from_train.npy"));
+    // Angles 0, 90, 180 and 270 are kept; each with its place and k + 1 of 0°, 70°, 140°, 210°, 280°.
+    assert_eq!(pool, [[0, 0, 1, 4], [1, 1, 2, 0], [2, 3, 2, 4], [3, 4, 3, 0]]);
+    let eight = npy(&bench.path("out/topk8_neighbors_val_from_train.npy"));
+    assert_eq!(eight[0], [0, 0, 1, 4, 2, 3, -1, -1, -1, -1], "the pool has five");
+}
+
+#[test]
+fn pictures_and_annotations_are_put_in_place_and_what_is_missing_is_named() {
+    let bench = Bench::new();
+    bench.write("t.csv", numbered("t", [0.0, 90.0].map(angle)));
+    bench.write("p.csv", csv([("a.jpg", angle(1.0)), ("b", angle(89.0)), ("c.png", angle(92.0)), ("../evil", angle(3.0))]));
+    for name in ["JPEGImages/a.jpg", "JPEGImages/b.png", "Annotations/a.xml"] {
+        bench.write(format!("db/{name}"), name);
+    }
+    for how in ["symlink", "hardlink", "copy"] {
+        let said = similar(&bench, &["--nn-factor", "2", "--near_db", "db/", "--materialise", how]).done();
+        assert!(said.err.contains("nn2: 2 names have no picture: `c.png`, `../evil`"), "{}", said.err);
+        assert!(said.err.contains("3 names have no annotation: `b`, `c.png`, `../evil`"), "{}", said.err);
+        let placed: Vec<String> = files_below(&bench.path("out/nn2"))
+            .iter()
+            .map(|p| p.strip_prefix(bench.path("out/nn2")).unwrap().display().to_string())
+            .collect();
+        assert_eq!(placed, ["Annotations/a.xml", "JPEGImages/a.jpg", "JPEGImages/b.png"], "{how}");
+        assert_eq!(fs::read_to_string(bench.path("out/nn2/JPEGImages/b.png")).unwrap(), "JPEGImages/b.png");
+        let link = fs::symlink_metadata(bench.path("out/nn2/JPEGImages/a.jpg")).unwrap().is_symlink();
+        assert_eq!(link, how == "symlink");
+    }
+    assert_eq!(list(&bench, 2), ["a", "b", "c", "../evil"]);
+    let said = similar(&bench, &["--nn-factor", "1", "--near-db", "db/", "--materialize", "copy"]).done();
+    assert_eq!(said.json["nn"][0]["counts"]["selected"], 2);
+    // Told to leave, nothing is removed; an older selection's files are named.
+    bench.write("out/nn1/JPEGImages/old.jpg", "x");
+    let said = similar(&bench, &["--nn-factor", "1", "--near-db", "db/", "--materialize", "copy"]).done();
+    assert!(said.err.contains("nn1: 1 files are left from an earlier selection"), "{}", said.err);
+}
+
+#[test]
+fn bad_input_is_refused_in_words() {
+    let bench = Bench::new();
+    let good = numbered("p", cloud(20, 3, &[], 1.0, 3));
+    let refuse = |target: &str, pool: &str, more: &[&str], exit: i32, words: &str| {
+        bench.write("t.csv", target);
+        bench.write("p.csv", pool);
+        let said = similar(&bench, more);
+        assert_eq!(said.exit, exit, "{words}: {}", said.err);
+        let flat = said.err.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(words), "`{words}` is not in: {}", said.err);
+        assert!(!said.err.contains("panicked"), "{}", said.err);
+    };
+    refuse("", &good, &[], 4, "the file holds no record");
+    refuse("a,1,2\n", &good, &[], 4, "the target has features of 2 numbers, those of `pool_1` have 3");
+    refuse("a,1,2,NaN\n", &good, &[], 4, "row 0 (`a`): number 3 of 3 is NaN");
+    refuse("a,0,0,0\n", &good, &[], 4, "row 0 (`a`): all numbers are 0");
+    refuse("a,1,2,3\nb,1,1,1\na,1,0,0\n", &good, &[], 4, "row 2: the name `a` stands in row 0 already");
+    refuse("a,1,2,3\nb,1,1\n", &good, &["--feature-dim", "3"], 4, "line 2: 3 fields where a name and 3 numbers were expected");
+    refuse(&good, &good, &["--dist-thr", "98"], 2, "`--dist-thr` is 98, and must lie in -1 to 1");
+    refuse(&good, &good, &["--max-dist", "98"], 3, "it is a distance, 1 − cosine");
+    refuse(&good, &good, &["--nn-factor", "0"], 2, "`--nn-factor` holds 0");
+    refuse(&good, &good, &["--materialize", "copy"], 2, "name their folder with `--near-db`");
+    refuse(&good, &good, &["--near-db", "nowhere"], 4, "nowhere");
+    refuse(&good, &good, &["--exclude", "nowhere.txt"], 4, "nowhere.txt");
+    bench.write("t.csv", &good);
+    let said = similar(&bench, &["--dist-thr", "0.1"]).done();
+    assert!(said.err.contains("it is a similarity, not a distance"), "{}", said.err);
+    let said = similar(&bench, &["--max-dist", "0.98"]).done();
+    assert!(said.err.contains("it is a distance, not a similarity"), "{}", said.err);
+    let gone = bench.kinset(&["similar", "--target", "x.csv", "--pool", "p.csv", "--save-dir", "out"]);
+    assert!(gone.exit == 4 && gone.err.contains("x.csv"), "{}", gone.err);
+}
+
+#[test]
+fn the_pipeline_runs_end_to_end_in_its_smoke_profile() {
+    let bench = Bench::new();
+    let (file, data) = (format!("{ROOT}/pipelines/similar.toml"), format!("{ROOT}/data"));
+    let args = ["run", &file, "--profile", "smoke", "--data", &data, "--json"];
+    bench.kinset(&args).done();
+    let found = SelectionTable::load(&stored(&bench.path("artifacts/similar/selection"))).unwrap();
+    assert!(found.chosen.len() <= 120 && found.chosen.len() > 60, "{}", found.chosen.len());
+    assert_eq!(bench.kinset(&args).done().ran().len(), 0);
+    bench.assert_sound("after the smoke run");
+}
+
+#[test]
+fn a_search_killed_at_random_ends_with_the_same_bytes() {
+    let text = |out: &str| {
+        format!(
+            "name = \"s\"\ndevice = \"cpu\"\n[stage.target]\nkind = \"import_features\"\nfile = \"t.csv\"\n\
+             [stage.pool]\nkind = \"import_features\"\nfile = \"p.npy\"\n\
+             [stage.{out}]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"pool\"\nk = 5\ndedup = \"none\"\n"
+        )
+    };
+    let bench = Bench::with(&text("matches"));
+    bench.write("t.csv", numbered("t", cloud(2000, 4, &[1.0], 0.7, 2)));
+    // Ten row groups.
+    let mut rng = Seed::new(9).rng();
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (600000, 4), }";
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend((0..2_400_000).flat_map(|_| (rng.normal() as f32).to_le_bytes()));
+    bench.write("p.npy", &bytes);
+    bench.run(&["--until", "target,pool"]).done();
+    let expected = bench.run(&[]).done().digests()["matches.matches"].clone();
+    let again = Bench::with(&text("again"));
+    for name in ["t.csv", "p.npy"] {
+        fs::copy(bench.path(name), again.path(name)).unwrap();
+    }
+    again.run(&["--until", "target,pool"]).done();
+    let (mut killed, mut rng) = (0, Seed::new(3).rng());
+    let resumed = loop {
+        let running = again.start("run", &["run", "p.toml", "--json", "--checkpoint-every", "0"]);
+        std::thread::sleep(std::time::Duration::from_millis(20 + killed * 10 + rng.below(60) as u64));
+        if running.kill() {
+            killed += 1;
+            assert!(killed < 300, "it never gets through");
+            continue;
+        }
+        let events: String =
+            files_below(&again.path("artifacts/s/runs")).into_iter().map(|p| fs::read_to_string(p).unwrap()).collect();
+        break events.matches("goes on at row").count();
+    };
+    println!("killed {killed} times, went on {resumed} times");
+    assert_eq!(again.run(&[]).done().digests()["again.matches"], expected);
+    assert!(killed >= 1);
+    again.assert_sound("after all kills");
+}
