@@ -28,6 +28,11 @@ impl Places {
         &self.data
     }
 
+    /// Where a path in a pipeline file leads.
+    pub fn below_base(&self, path: &Path) -> PathBuf {
+        self.base.join(path)
+    }
+
     /// The root of a source that must have one.
     pub(super) fn root_of(&self, source: &Source) -> Result<PathBuf> {
         match &source.root {

@@ -10,6 +10,7 @@ pub mod classifier;
 pub mod encoder;
 pub mod error;
 mod head;
+pub mod import;
 pub mod init;
 mod norm;
 pub mod params;

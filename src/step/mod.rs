@@ -1,6 +1,6 @@
 //! # step: which stages need no paper?
 //!
-//! Reading raw data, embedding, mining neighbors, k-means and the number of its clusters, predicting, evaluating: one file each, and one line here.
+//! Reading raw data and other people's weights, embedding, mining neighbors, k-means and the number of its clusters, predicting, evaluating: one file each, and one line here.
 //!
 //! Not here: stages with a paper (`method`).
 
@@ -13,6 +13,7 @@ pub mod knn_eval;
 pub mod neighbors;
 pub mod pixels;
 pub mod predict;
+pub mod pretrained;
 pub mod sweep_k;
 
 use crate::stage::{AnyStage, Erased};
@@ -21,6 +22,7 @@ use crate::stage::{AnyStage, Erased};
 pub const STEPS: &[&dyn AnyStage] = &[
     &Erased::<ingest::Ingest>::new(),
     &Erased::<pixels::Pixels>::new(),
+    &Erased::<pretrained::Pretrained>::new(),
     &Erased::<embed::Embed>::new(),
     &Erased::<neighbors::Mine>::new(),
     &Erased::<kmeans::KMeans>::new(),

@@ -54,7 +54,8 @@ labels = "data.train.labels"
 pub(crate) const CHEAP_NODES: [&str; 6] = ["data.train", "pixels", "features", "neighbors", "kmeans", "scores"];
 
 /// Every kind of stage, each with next to nothing to do.
-pub(crate) const WHOLE: &str = r#"
+pub(crate) const WHOLE: &str = concat!(
+    r#"
 name = "whole"
 seed = 1
 device = "cpu"
@@ -209,10 +210,19 @@ bank = "instances.bank"
 bank_labels = "data.train.labels"
 queries = "instance_features"
 query_labels = "data.train.labels"
-"#;
+
+[stage.weights]
+kind = "pretrained"
+images = "data.train"
+stem = "cifar"
+part = "net1"
+file = ""#,
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/golden/pretrained/ruc.t7\"\n",
+);
 
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 22] = [
+pub(crate) const WHOLE_NODES: [&str; 23] = [
     "data.train",
     "data.test",
     "pretext",
@@ -235,6 +245,7 @@ pub(crate) const WHOLE_NODES: [&str; 22] = [
     "sweep",
     "instance_features",
     "instance_knn",
+    "weights",
 ];
 
 /// A folder of one's own; gone when dropped.

@@ -126,7 +126,9 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     });
 
     let whole = Bench::with(WHOLE);
-    whole.run(&["--until", "moco,byol,instances,selflabel,ruc,nnm"]).done();
+    let said = whole.run(&["--until", "moco,byol,instances,selflabel,ruc,nnm,weights"]).done();
+    // Copied numbers; the statistics of drawn images are whole numbers divided once.
+    all.insert("pretrained", one("encoder", json!(said.digests()["weights.encoder"][..12])));
     let stages = [
         ("simclr", "pretext"),
         ("moco", "moco"),
