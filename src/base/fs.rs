@@ -137,6 +137,30 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     sync_folder(folder)
 }
 
+/// Opens a file to write behind its end; one that is not there begins empty.
+pub fn append(path: &Path) -> Result<File> {
+    fs::OpenOptions::new().create(true).append(true).open(path).at("write", path)
+}
+
+/// Moves a file or folder on one file system; what was there is replaced if it is a file.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).at("move a file to", to)
+}
+
+/// Makes a symbolic link that leads to `target`; where the system has none, a copy.
+pub fn link(target: &Path, path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    let made = std::os::unix::fs::symlink(target, path);
+    #[cfg(not(unix))]
+    let made = fs::copy(target, path).map(drop);
+    made.at("link", path)
+}
+
+/// The path from the root, if the file is there.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).at("look for", path)
+}
+
 /// Creates a folder and its parents.
 pub fn create_folders(path: &Path) -> Result<()> {
     fs::create_dir_all(path).at("create the folder", path)

@@ -9,6 +9,7 @@
 pub mod classifier;
 pub mod encoder;
 pub mod error;
+pub mod export;
 mod head;
 pub mod import;
 pub mod init;

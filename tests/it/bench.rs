@@ -215,10 +215,9 @@ query_labels = "data.train.labels"
 kind = "pretrained"
 images = "data.train"
 stem = "cifar"
-part = "net1"
 file = ""#,
     env!("CARGO_MANIFEST_DIR"),
-    "/tests/golden/pretrained/ruc.t7\"\n",
+    "/tests/golden/pretrained/gray.pth.tar\"\n",
 );
 
 /// The nodes of [`WHOLE`].

@@ -41,6 +41,7 @@ fn files() -> Vec<(&'static str, Wanted)> {
         ("scan_model.pth.tar", stem(Stem::Stl)),
         ("nnm_checkpoint.pth.tar", stem(Stem::Cifar)),
         ("ruc.t7", Wanted { part: Some("net2".into()), ..stem(Stem::Cifar) }),
+        ("gray.pth.tar", stem(Stem::Cifar)),
         ("and.ckpt", stem(Stem::Cifar)),
         ("moco.pth.tar", Wanted::default()),
     ]
@@ -51,7 +52,9 @@ fn every_file_gives_the_features_and_logits_that_pytorch_gives() {
     for (name, wanted) in files() {
         let expected = &EXPECTED["files"][name];
         let size = expected["size"].as_u64().unwrap() as usize;
-        let images = wave(&[2, 3, size, size], 0.01, 0.0, 1.0);
+        let channels = expected["channels"].as_u64().unwrap() as usize;
+        let images = wave(&[2, channels, size, size], 0.01, 0.0, 1.0);
+        let plain = || Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] };
         let found = find(&bytes(name), &wanted).unwrap();
         let encoder = found.encoder(size, &plain()).unwrap();
         let net = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &Device::Cpu).unwrap();
