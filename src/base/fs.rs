@@ -1,11 +1,11 @@
 //! File access whose errors say what was tried and where. Besides the store, nobody else touches files.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// What a file is, named here so that nobody else needs to know where it comes from.
-pub use std::fs::Metadata;
+/// An open file and what is known of one, named here so that nobody else needs to know where they come from.
+pub use std::fs::{File, Metadata};
 
 use super::hint::{Exit, Fault};
 

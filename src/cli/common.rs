@@ -186,7 +186,8 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
         return Err(Failure::own(NoResult::Stale { name: spec.nodes[index].name.clone() }));
     };
     let fits = |name: &str, kind: &str| output.is_none_or(|output| output == name) && kinds.contains(&kind);
-    let chosen = kinds.iter().find_map(|kind| record.outputs.iter().find(|(name, found)| found.kind == **kind && fits(name, kind)));
+    let chosen =
+        kinds.iter().find_map(|kind| record.outputs.iter().find(|(name, found)| found.kind == **kind && fits(name, kind)));
     let Some((_, found)) = chosen else {
         let list = |names: Vec<String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
         return Err(Failure::own(NoResult::Other {

@@ -20,14 +20,16 @@ pub(super) fn run(command: &DataCommand) -> Answer {
             for entry in registry::entries() {
                 let here = !entry.needs_root() && registry::locate(&Source::named(entry.name), &places).is_ok();
                 let splits: Vec<&str> = entry.splits.iter().map(|split| split.name).collect();
+                let offered = matches!(fetch::catalog::supply(entry, false), fetch::Supply::Files(_));
                 let word = match (entry.needs_root(), here) {
                     (true, _) => "yours",
                     (false, true) => "yes",
+                    (false, false) if offered => "fetch",
                     (false, false) => "no",
                 };
                 table.add_row([entry.name, word, &splits.join(", "), entry.title]);
                 rows.push(json!({
-                    "name": entry.name, "here": here, "needs_root": entry.needs_root(), "splits": splits,
+                    "name": entry.name, "here": here, "fetch": offered, "needs_root": entry.needs_root(), "splits": splits,
                     "title": entry.title, "license": entry.license, "advice": entry.advice,
                 }));
             }
@@ -35,7 +37,10 @@ pub(super) fn run(command: &DataCommand) -> Answer {
                 terminal::print_json(&rows)?;
             } else {
                 terminal::print(&terminal::text(&table))?;
-                terminal::say(&format!("\nlooked for below `{}`; `yours`: say where with `root`", places.data().display()));
+                let place = places.data().display();
+                terminal::say(&format!(
+                    "\nlooked for below `{place}`; `fetch`: `kinset data fetch NAME` gets it; `yours`: say where with `root`"
+                ));
             }
             Ok(Exit::Done)
         }

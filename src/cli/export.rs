@@ -36,6 +36,8 @@ enum Trouble {
     There { path: String },
     #[error("assignments go to CSV, JSON lines, Parquet or a folder, not to `{path}`")]
     Ending { path: String },
+    #[error("weights go to safetensors, not to `{path}`")]
+    Weights { path: String },
     #[error("the pictures of `{stage}` are not files of their own that could be linked")]
     NoFiles { stage: String },
     #[error("`{path}`, which `{stage}` was made of, is gone")]
@@ -47,6 +49,7 @@ impl Fault for Trouble {
         match self {
             Self::There { .. } => "export::there",
             Self::Ending { .. } => "export::ending",
+            Self::Weights { .. } => "export::ending",
             Self::NoFiles { .. } => "export::no-files",
             Self::Gone { .. } => "export::gone",
         }
@@ -56,13 +59,14 @@ impl Fault for Trouble {
         Some(match self {
             Self::There { .. } => "name a folder that is empty or not there yet".into(),
             Self::Ending { .. } => "end the name in `.csv`, `.jsonl` or `.parquet`, or name a folder".into(),
+            Self::Weights { .. } => "end the name in `.safetensors`; the card beside it ends in `.json`".into(),
             Self::NoFiles { .. } | Self::Gone { .. } => "write them from the store instead: `--copy`".into(),
         })
     }
 
     fn exit(&self) -> Exit {
         match self {
-            Self::There { .. } | Self::Ending { .. } | Self::NoFiles { .. } => Exit::Usage,
+            Self::There { .. } | Self::Ending { .. } | Self::Weights { .. } | Self::NoFiles { .. } => Exit::Usage,
             Self::Gone { .. } => Exit::Data,
         }
     }
@@ -71,7 +75,10 @@ impl Fault for Trouble {
 pub(super) fn run(args: &ExportArgs) -> Answer {
     let told = outlook(&args.pipeline, |spec, outlook| {
         let held = stored(spec, outlook, &args.stage, &KINDS)?;
+        let json = args.output.extension().is_some_and(|ending| ending == "json");
         match held.kind.as_str() {
+            // The card will be called that.
+            "encoder" | "classifier" if json => Err(Failure::own(Trouble::Weights { path: args.output.display().to_string() })),
             "encoder" => encoder(args, &held),
             "classifier" => classifier(args, &held),
             _ => assignments(args, spec, outlook, &held),
@@ -113,8 +120,16 @@ fn written(args: &ExportArgs, held: &Held, names: &[String], card: &Value) -> Re
     let mut text = serde_json::to_string_pretty(card).unwrap_or_default();
     text.push('\n');
     fs::write_atomic(&beside, text.as_bytes())?;
-    let said = format!("{} tensors of `{}` in {}; what they are: {}", names.len(), held.stage, args.output.display(), beside.display());
-    Ok(json!({ "said": said, "stage": held.stage, "artifact": held.kind, "file": args.output, "card": beside, "tensors": names }))
+    let said = format!(
+        "{} tensors of `{}` in {}; what they are: {}",
+        names.len(),
+        held.stage,
+        args.output.display(),
+        beside.display()
+    );
+    Ok(
+        json!({ "said": said, "stage": held.stage, "artifact": held.kind, "file": args.output, "card": beside, "tensors": names }),
+    )
 }
 
 fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
@@ -225,7 +240,8 @@ fn root_of(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held) -> Re
     let node = &spec.nodes[source];
     let settings: Source = serde_json::from_value(node.settings.clone()).map_err(|_| none())?;
     let located = dataset::locate(&settings, &places(&args.pipeline.places, Some(&args.pipeline.pipeline)))?;
-    let root = located.root.filter(|_| matches!(settings.dataset.as_str(), name if name == "folder" || name.starts_with("imagenet")));
+    let root =
+        located.root.filter(|_| matches!(settings.dataset.as_str(), name if name == "folder" || name.starts_with("imagenet")));
     Ok(fs::absolute(&root.ok_or_else(none)?)?)
 }
 

@@ -14,11 +14,11 @@ use super::terminal;
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
 use crate::artifact::codec::with_channels;
 use crate::artifact::encoder::Classifier;
+use crate::base::clock::Stopwatch;
 use crate::base::fs::{self, At};
 use crate::base::hint::{Exit, Fault};
 use crate::base::id::Ids;
 use crate::base::unit;
-use crate::base::clock::Stopwatch;
 use crate::dataset::decode::decode;
 use crate::dataset::incoming::{Arrival, Incoming};
 use crate::pipeline::spec::Spec;
@@ -72,8 +72,7 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
     let (stage, classifier, device) = outlook(&args.pipeline, |spec, outlook| {
         let stage = match &args.stage {
             Some(stage) => stage.clone(),
-            None => last_classifier(spec)
-                .ok_or_else(|| Failure::own(Trouble::NoClassifier { pipeline: spec.name.clone() }))?,
+            None => last_classifier(spec).ok_or_else(|| Failure::own(Trouble::NoClassifier { pipeline: spec.name.clone() }))?,
         };
         let found = stored(spec, outlook, &stage, &["classifier"])?;
         Ok((stage, Classifier::load(&found.typed())?, device_of(spec)?.0))
@@ -146,7 +145,9 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
     }
     terminal::say(&words);
     if args.json {
-        terminal::print_json(&json!({ "stage": stage, "pictures": rows, "left_out": broken, "clusters": predictor.clusters() }))?;
+        terminal::print_json(
+            &json!({ "stage": stage, "pictures": rows, "left_out": broken, "clusters": predictor.clusters() }),
+        )?;
     }
     Ok(Exit::Done)
 }
@@ -167,14 +168,15 @@ fn last_classifier(spec: &Spec) -> Option<String> {
     }
     let gives = |index: &&usize| {
         let kind = &spec.nodes[**index].kind;
-        crate::pipeline::registry::find(kind).is_some_and(|stage| stage.outputs().iter().any(|o| o.artifact == "classifier" && !o.optional))
+        crate::pipeline::registry::find(kind)
+            .is_some_and(|stage| stage.outputs().iter().any(|o| o.artifact == "classifier" && !o.optional))
     };
     spec.order.iter().rev().find(gives).map(|&index| spec.nodes[index].name.clone())
 }
 
 /// Where the answers go.
 enum Out {
-    Lines { form: Form, to: Option<(BufWriter<std::fs::File>, PathBuf, PathBuf)> },
+    Lines { form: Form, to: Option<(BufWriter<fs::File>, PathBuf, PathBuf)> },
     Table { writer: Box<AssignmentsWriter>, part: PathBuf, file: PathBuf },
 }
 
@@ -186,7 +188,8 @@ impl Out {
             Some("jsonl" | "ndjson" | "json") => RowsFormat::Jsonl,
             _ => RowsFormat::Csv,
         });
-        let part = |file: &Path| file.with_file_name(format!(".{}.part", file.file_name().unwrap_or_default().to_string_lossy()));
+        let part =
+            |file: &Path| file.with_file_name(format!(".{}.part", file.file_name().unwrap_or_default().to_string_lossy()));
         match (form, &args.output) {
             (RowsFormat::Parquet, None) => Err(Failure::own(Trouble::NoFile)),
             (RowsFormat::Parquet, Some(file)) => {

@@ -69,7 +69,8 @@ pub(super) fn print_part(text: &str) -> Result<(), Failure> {
 pub(super) fn bar(total: u64, unit: &'static str) -> ProgressBar {
     let bar = if io::stderr().is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
     bar.set_length(total);
-    if let Ok(style) = ProgressStyle::with_template("{bar:24.cyan/blue} {human_pos}/{human_len} {msg} · {per_sec} · {eta} left") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:24.cyan/blue} {human_pos}/{human_len} {msg} · {per_sec} · {eta} left")
+    {
         bar.set_style(style);
     }
     bar.with_message(unit)

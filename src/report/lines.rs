@@ -72,7 +72,8 @@ mod tests {
 
     #[test]
     fn names_with_commas_quotes_and_line_ends_stay_one_field() {
-        let line = Line { id: "ab", row: 3, path: "a, \"b\"\n.png", cluster: 1, confidence: 0.5, entropy: 0.25, second_cluster: -1 };
+        let line =
+            Line { id: "ab", row: 3, path: "a, \"b\"\n.png", cluster: 1, confidence: 0.5, entropy: 0.25, second_cluster: -1 };
         assert_eq!(Form::Csv.line(&line), "ab,3,\"a, \"\"b\"\"\n.png\",1,0.5,0.25,-1\n");
         assert_eq!(Form::Csv.head().matches(',').count(), 6);
         let json: serde_json::Value = serde_json::from_str(&Form::JsonLines.line(&line)).unwrap();

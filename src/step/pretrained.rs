@@ -119,7 +119,8 @@ impl Stage for Pretrained {
             Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }]),
             None => Err(StageError::Mismatch {
                 what: format!("there is no file `{}` to read weights from", path.display()),
-                hint: "correct `file`, which is relative to the pipeline file; the authors' pages name where theirs can be had".into(),
+                hint: "correct `file`, which is relative to the pipeline file; the authors' pages name where theirs can be had"
+                    .into(),
             }),
         }
     }
@@ -184,7 +185,8 @@ fn told(found: &import::Found, encoder: &Encoder, classifier: Option<&Classifier
         Layout::And => "AND's names",
     };
     let shape = &encoder.card.architecture;
-    let mut text = format!("{family}: {:?}, stem {:?}, width {}, {} features", shape.backbone, shape.stem, shape.width, shape.features);
+    let mut text =
+        format!("{family}: {:?}, stem {:?}, width {}, {} features", shape.backbone, shape.stem, shape.width, shape.features);
     if let Some(projection) = &shape.projection {
         text.push_str(&format!(", {:?} projection to {}", projection.kind, projection.dim));
     }

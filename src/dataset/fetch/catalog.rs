@@ -81,7 +81,8 @@ const FASHION: &[&str] = &[
 
 /// MNIST's four files.
 fn four(bases: &[&str], md5: [&str; 4]) -> Vec<Remote> {
-    let names = ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"];
+    let names =
+        ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"];
     names.into_iter().zip(md5).map(|(name, md5)| file(name, bases, md5, 64 * MIB)).collect()
 }
 

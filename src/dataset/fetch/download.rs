@@ -62,6 +62,8 @@ pub enum Tell {
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
+    /// For servers on this machine, which no proxy of the environment reaches.
+    direct: Agent,
     /// The first pause; each further one is twice as long.
     pause: Duration,
 }
@@ -69,14 +71,20 @@ pub struct Client {
 impl Client {
     /// A client. Silence longer than `patience` is taken for a cut.
     pub fn new(pause: Duration, patience: Duration) -> Self {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_connect(Some(patience))
-            .timeout_recv_response(Some(patience))
-            .timeout_per_read(Some(patience))
-            .user_agent(concat!("kinset/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Self { agent: config.new_agent(), pause }
+        let config = || {
+            Agent::config_builder()
+                .http_status_as_error(false)
+                .timeout_connect(Some(patience))
+                .timeout_recv_response(Some(patience))
+                .timeout_per_read(Some(patience))
+                .user_agent(concat!("kinset/", env!("CARGO_PKG_VERSION")))
+        };
+        Self { agent: config().build().new_agent(), direct: config().proxy(None).build().new_agent(), pause }
+    }
+
+    fn agent(&self, url: &str) -> &Agent {
+        let local = ["http://127.0.0.1", "http://localhost", "http://[::1]"].iter().any(|host| url.starts_with(host));
+        if local { &self.direct } else { &self.agent }
     }
 }
 
@@ -233,7 +241,7 @@ fn attempt(
     if have > 0 && note.as_ref().is_some_and(|note| note.total == Some(have)) {
         return Ok(());
     }
-    let mut request = client.agent.get(url).header("Accept-Encoding", "identity");
+    let mut request = client.agent(url).get(url).header("Accept-Encoding", "identity");
     match note.and_then(|note| note.version).filter(|_| have > 0) {
         Some(version) => request = request.header("Range", format!("bytes={have}-")).header("If-Range", version),
         // Without a name for the version, two halves may be of two files.

@@ -7,9 +7,9 @@
 pub mod catalog;
 pub mod download;
 pub mod error;
-pub mod set;
 #[cfg(test)]
 pub(super) mod server;
+pub mod set;
 pub mod unpack;
 
 pub use catalog::{Remote, Sum, Supply};

@@ -89,7 +89,8 @@ impl Reply {
         if self.drop {
             return stream.shutdown(Shutdown::Both);
         }
-        let from = asked.range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+        let from =
+            asked.range.as_deref().and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
         let same = asked.if_range.as_deref() == Some(self.version.as_str());
         let (status, from) = match from {
             Some(from) if self.status == 200 && same => (206, self.begins_at.unwrap_or(from)),

@@ -87,7 +87,8 @@ pub fn plan(entry: &Entry, places: &Places, options: Options) -> Result<Plan> {
     for (name, digits) in &options.sums {
         replace(&mut files, name.as_deref(), digits)?;
     }
-    let parts = files.iter().any(|file| file.name.starts_with("extra")) || entry.splits.iter().all(|split| split.name != "extra");
+    let parts =
+        files.iter().any(|file| file.name.starts_with("extra")) || entry.splits.iter().all(|split| split.name != "extra");
     let mut source = Source::named(entry.name).split(if parts { "all" } else { "train+test" });
     if let Some(root) = &options.root {
         source = source.root(fs::absolute(root).unwrap_or_else(|_| root.clone()));
@@ -156,8 +157,7 @@ pub fn fetch(plan: &Plan, tell: &mut dyn FnMut(Tell)) -> Result<Outcome> {
         })?;
     }
     fs::remove_folder(&hidden)?;
-    let located =
-        registry::locate(&plan.source, &plan.places).map_err(|error| FetchError::Incomplete(Box::new(error)))?;
+    let located = registry::locate(&plan.source, &plan.places).map_err(|error| FetchError::Incomplete(Box::new(error)))?;
     Ok(Outcome::Fetched(located.root.unwrap_or_else(|| plan.folder.clone())))
 }
 
@@ -345,7 +345,8 @@ mod tests {
         result.unwrap();
         assert!(matches!(&told[0], Tell::Begins { have: 100_000, total: Some(240_000), .. }), "{told:?}");
         // A server that answers a question for the rest with another part.
-        let server = Server::new(vec![Reply::file(&content).cut(9000), Reply::file(&content).begins_at(5), Reply::file(&content)]);
+        let server =
+            Server::new(vec![Reply::file(&content).cut(9000), Reply::file(&content).begins_at(5), Reply::file(&content)]);
         let path = get(&remote("b.bin", &content, &server), dir.path()).0.unwrap();
         assert_eq!(fs::read(&path).unwrap(), content);
     }

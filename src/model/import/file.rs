@@ -29,14 +29,14 @@ const LONGEST_PICKLE: u64 = 1 << 26;
 
 /// A file that was opened, its numbers still where they were.
 #[derive(Debug)]
-pub(super) enum File<'a> {
+pub(super) enum Opened<'a> {
     /// What a pickle says.
     Pickled(Checkpoint<'a>),
     /// Named tensors.
     Named(SafeTensors<'a>),
 }
 
-impl<'a> File<'a> {
+impl<'a> Opened<'a> {
     /// Tells the format by the first bytes, and reads all but the numbers.
     pub(super) fn open(bytes: &'a [u8]) -> Result<Self> {
         if bytes.starts_with(b"PK\x03\x04") {
@@ -286,4 +286,74 @@ pub(super) fn named(file: &SafeTensors<'_>, name: &str) -> Result<Weights> {
     let count = view.data().len() / number.size();
     let values = read(number, view.data(), 0..count).unwrap_or_default();
     Ok(Weights { shape: view.shape().to_vec(), values })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A legacy stream with one storage of six floats and one tensor of it.
+    fn stream(shape: &[u8], strides: &[u8], offset: u8, claimed: u8, count: u64) -> Vec<u8> {
+        let tuple = |numbers: &[u8]| {
+            let mut bytes = b"(".to_vec();
+            numbers.iter().for_each(|&number| bytes.extend([b'K', number]));
+            bytes.push(b't');
+            bytes
+        };
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(b"\x80\x02M\xe9\x03.");
+        bytes.extend(b"\x80\x02}X\x0d\x00\x00\x00little_endian\x88s.");
+        bytes.extend(b"\x80\x02}X\x0c\x00\x00\x00conv1.weightctorch._utils\n_rebuild_tensor_v2\n(");
+        bytes.extend(b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x007X\x03\x00\x00\x00cpu");
+        bytes.extend([b'K', claimed, b'N', b't', b'Q', b'K', offset]);
+        bytes.extend([tuple(shape), tuple(strides)].concat());
+        bytes.extend(b"\x89N");
+        bytes.extend(b"tRs.\x80\x02]X\x01\x00\x00\x007a.");
+        bytes.extend(count.to_le_bytes());
+        (0..6).for_each(|value| bytes.extend((value as f32).to_le_bytes()));
+        bytes
+    }
+
+    fn weights(bytes: &[u8]) -> Result<Weights> {
+        let Opened::Pickled(mut checkpoint) = Opened::open(bytes)? else { panic!("it is a stream") };
+        let (_, id) = checkpoint.pickled.entries(checkpoint.pickled.root).unwrap().next().unwrap();
+        let Value::Tensor(tensor) = checkpoint.pickled.get(id).clone() else { panic!("it is a tensor") };
+        checkpoint.weights("conv1.weight", &tensor)
+    }
+
+    #[test]
+    fn tensors_of_any_strides_are_read_row_by_row() {
+        let values = |shape: &[u8], strides: &[u8], offset| weights(&stream(shape, strides, offset, 6, 6)).unwrap().values;
+        assert_eq!(values(&[2, 3], &[3, 1], 0), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(values(&[3, 2], &[1, 3], 0), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0], "a transposed one");
+        assert_eq!(values(&[2], &[2], 3), [3.0, 5.0], "a part of a larger one");
+        assert_eq!(values(&[1, 2], &[255, 1], 4), [4.0, 5.0], "an axis of one may have any stride");
+        assert_eq!(values(&[], &[], 5), [5.0], "a scalar");
+        assert_eq!(values(&[0, 3], &[3, 1], 0), [0.0; 0], "none");
+    }
+
+    #[test]
+    fn tensors_and_storages_that_claim_what_is_not_there_are_refused() {
+        let fault = |bytes: Vec<u8>| weights(&bytes).unwrap_err().to_string();
+        assert!(fault(stream(&[2, 3], &[3, 1], 1, 6, 6)).contains("reaches beyond its storage"));
+        assert!(fault(stream(&[3], &[3], 0, 6, 6)).contains("reaches beyond its storage"));
+        assert!(fault(stream(&[255, 255, 255], &[0, 0, 0], 0, 6, 6)).contains("claims the shape"), "no bomb of strides 0");
+        assert!(fault(stream(&[6], &[1], 0, 7, 6)).contains("has 6 numbers, and its pickle speaks of 7"));
+        assert!(fault(stream(&[6], &[1], 0, 200, 200)).contains("in the middle of a storage"));
+        let mut huge = stream(&[6], &[1], 0, 6, u64::MAX);
+        assert!(fault(huge.clone()).contains("has 18446744073709551615 numbers"));
+        huge.truncate(20);
+        assert!(Opened::open(&huge).is_err());
+    }
+
+    #[test]
+    fn floats_of_every_width_become_f32_and_whole_numbers_do_not() {
+        let half = [0x00_u8, 0x3c, 0x00, 0xc0];
+        assert_eq!(read(Number::F16, &half, 0..2).unwrap(), [1.0, -2.0]);
+        assert_eq!(read(Number::Bf16, &[0x80, 0x3f, 0x00, 0xc0], 0..2).unwrap(), [1.0, -2.0]);
+        assert_eq!(read(Number::F64, &0.5_f64.to_le_bytes(), 0..1).unwrap(), [0.5]);
+        for number in [Number::I64, Number::U8, Number::Bool] {
+            assert!(read(number, &[0; 8], 0..1).is_none());
+        }
+    }
 }

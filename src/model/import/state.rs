@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::ImportError;
-use super::file::{File, named};
+use super::file::{Opened, named};
 use super::names::{Layout, bare};
 use super::pickle::{Id, Pickled, Tensor, Value};
 use crate::artifact::encoder::Tensors;
@@ -36,8 +36,8 @@ pub(super) struct State {
 
 /// Reads the network of a file, or the one of this name.
 pub(super) fn read(bytes: &[u8], part: Option<&str>) -> Result<State> {
-    match File::open(bytes)? {
-        File::Named(file) => {
+    match Opened::open(bytes)? {
+        Opened::Named(file) => {
             let names: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
             let own = |part: &str| ImportError::NoPart { part: part.to_owned(), found: vec!["all of it".into()] };
             if let Some(part) = part {
@@ -48,7 +48,7 @@ pub(super) fn read(bytes: &[u8], part: Option<&str>) -> Result<State> {
             }
             translate(names, None, |name| named(&file, name))
         }
-        File::Pickled(mut checkpoint) => {
+        Opened::Pickled(mut checkpoint) => {
             let found = networks(&checkpoint.pickled);
             let names = || found.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
             let chosen = match (part, found.as_slice()) {
