@@ -20,7 +20,7 @@
 //! | [`model`] | What does the network look like? Encoders, heads, and the names of their weights. |
 //! | [`train`] | How does one step work? Optimizers, schedules, order of images, checkpoints, devices, health. |
 //! | [`stage`] | What is a stage? The contract between the engine and everything it runs. |
-//! | [`step`] | Which stages need no paper? Ingest, embed, neighbors, k-means, how many clusters, predict, evaluate. |
+//! | [`step`] | Which stages need no paper? Ingest, published weights, embed, neighbors, k-means, how many clusters, predict, evaluate. |
 //! | [`method`] | What does each paper do? One file or folder each: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC. |
 //! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | What would a person rather look at? Score tables. |
@@ -86,6 +86,8 @@
 //! | `unsafe` only in `kernel`, each block with its reason. | rustc: denied elsewhere. |
 //! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
 //! | A published blob never changes. | Read-only files; `kinset verify` re-hashes. |
+//! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with wicked files. |
+//! | Nothing that is fetched is believed before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
 //! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; decoders run guarded. |
 //! | Every error has a code, a hint and an exit code. | The trait [`base::hint::Fault`], one enum per room. |
 //! | A moved result with an unmoved `VERSION` fails. | `tests/it/version.rs`, a committed table of results on a tiny input. |

@@ -149,6 +149,63 @@ impl AssignmentTable {
     }
 }
 
+/// Streams assignments to a Parquet file, with the path of each picture. Memory: one row group.
+pub struct AssignmentsWriter {
+    table: TableWriter,
+}
+
+impl std::fmt::Debug for AssignmentsWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AssignmentsWriter").field("rows", &self.table.rows()).finish_non_exhaustive()
+    }
+}
+
+impl AssignmentsWriter {
+    /// Starts a file; one that is there already is replaced.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn create(path: &Path, clusters: usize) -> Result<Self> {
+        let schema = [
+            ("id", ColumnKind::Text),
+            ("row", ColumnKind::U32),
+            ("path", ColumnKind::Text),
+            ("cluster", ColumnKind::I32),
+            ("confidence", ColumnKind::F32),
+            ("entropy", ColumnKind::F32),
+            ("second_cluster", ColumnKind::I32),
+        ];
+        let meta = Meta::new(Assignments::KIND).with("clusters", clusters);
+        Ok(Self { table: TableWriter::create(path, &schema, meta)? })
+    }
+
+    /// Takes the next images and their paths.
+    ///
+    /// # Errors
+    /// If columns differ in length, or the file cannot be written.
+    pub fn push(&mut self, images: AssignmentTable, paths: Vec<String>) -> Result<()> {
+        let first = self.table.rows() as usize;
+        let AssignmentTable { ids, clusters: _, cluster, confidence, entropy, second_cluster } = images;
+        self.table.write(vec![
+            Column::Text(ids),
+            rows::numbers(first..first + cluster.len()),
+            Column::Text(paths),
+            Column::I32(cluster),
+            Column::F32(confidence),
+            Column::F32(entropy),
+            Column::I32(second_cluster),
+        ])
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn finish(self) -> Result<()> {
+        self.table.finish().map(drop)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +227,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(AssignmentTable::load(&stored(&table().save(dir.path()).unwrap())).unwrap(), table());
         assert_eq!(table().sizes(), [1, 0, 1]);
+    }
+
+    #[test]
+    fn a_stream_of_assignments_is_a_table_of_them_with_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let mut writer = AssignmentsWriter::create(&path, 3).unwrap();
+        let other = AssignmentTable { ids: vec!["d".into(), "e".into(), "f".into()], ..table() };
+        writer.push(table(), ["1", "2", "3"].map(str::to_owned).to_vec()).unwrap();
+        writer.push(other, ["4", "5", "6"].map(str::to_owned).to_vec()).unwrap();
+        writer.finish().unwrap();
+        let read = TableReader::open(&path, Assignments::KIND).unwrap();
+        assert_eq!(read.read(&["path"]).unwrap(), [Column::Text(["1", "2", "3", "4", "5", "6"].map(str::to_owned).to_vec())]);
+        let whole = Stored::new(vec![path], crate::store::digest::Digest::of(b""), "a test");
+        assert_eq!(AssignmentTable::load(&whole).unwrap().cluster, [0, 2, -1, 0, 2, -1]);
     }
 
     #[test]

@@ -194,6 +194,31 @@ impl ImagesWriter {
     }
 }
 
+/// Passes all pictures of a table on as they lie there, some hundred in memory at a time: row, id, bytes, path. Pictures that
+/// were left outside have no bytes, arrays no path.
+///
+/// # Errors
+/// If the file cannot be read or is damaged; whatever `take` says.
+pub fn each<E: From<ArtifactError>>(
+    stored: &Stored<Images>,
+    mut take: impl FnMut(usize, &str, &[u8], &str) -> std::result::Result<(), E>,
+) -> std::result::Result<(), E> {
+    let reader = TableReader::open(stored.file(FILE), Images::KIND)?;
+    reader.require(&[("id", ColumnKind::Text), ("image", ColumnKind::Images)])?;
+    let mut row = 0;
+    for batch in reader.batches(&["id", "image"])? {
+        let mut columns = batch?.into_iter();
+        let (Some(Column::Text(ids)), Some(Column::Images { bytes, paths })) = (columns.next(), columns.next()) else {
+            unreachable!("a reader yields the kinds it was asked for")
+        };
+        for ((id, bytes), path) in ids.iter().zip(&bytes).zip(&paths) {
+            take(row, id, bytes, path)?;
+            row += 1;
+        }
+    }
+    Ok(())
+}
+
 fn prepare(picture: Picture, row: usize) -> Result<Prepared> {
     match picture {
         Picture::Raw(pixels) => {

@@ -1,11 +1,11 @@
 //! File access whose errors say what was tried and where. Besides the store, nobody else touches files.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// What a file is, named here so that nobody else needs to know where it comes from.
-pub use std::fs::Metadata;
+/// An open file and what is known of one, named here so that nobody else needs to know where they come from.
+pub use std::fs::{File, Metadata};
 
 use super::hint::{Exit, Fault};
 
@@ -135,6 +135,30 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     file.as_file().sync_all().at("flush", path)?;
     file.persist(path).map_err(|e| e.error).at("replace", path)?;
     sync_folder(folder)
+}
+
+/// Opens a file to write behind its end; one that is not there begins empty.
+pub fn append(path: &Path) -> Result<File> {
+    fs::OpenOptions::new().create(true).append(true).open(path).at("write", path)
+}
+
+/// Moves a file or folder on one file system; what was there is replaced if it is a file.
+pub fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).at("move a file to", to)
+}
+
+/// Makes a symbolic link that leads to `target`; where the system has none, a copy.
+pub fn link(target: &Path, path: &Path) -> Result<()> {
+    #[cfg(unix)]
+    let made = std::os::unix::fs::symlink(target, path);
+    #[cfg(not(unix))]
+    let made = fs::copy(target, path).map(drop);
+    made.at("link", path)
+}
+
+/// The path from the root, if the file is there.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    fs::canonicalize(path).at("look for", path)
 }
 
 /// Creates a folder and its parents.

@@ -91,7 +91,22 @@ Examples:
   kinset similar --target t.parquet --pool a.parquet b.parquet --save-dir out --budget 6000 --pool-sim 0.95
   kinset similar --target t.npy --pool p.npy --save-dir out --near-db pictures --materialize symlink")]
     Similar(Box<SimilarArgs>),
-    /// List the known data sets, or check one that is on disk
+    /// Sort pictures with a pipeline's classifier: a folder, files, Parquet tables
+    #[command(after_help = "\
+Examples:
+  kinset predict pipelines/fashion-mini.toml my/photos > assignments.csv
+  kinset predict pipelines/fashion-mini.toml a.jpg b.png more.parquet --output assignments.parquet
+  kinset predict pipelines/fashion-mini.toml my/photos --stage kmeans --format jsonl --skip-broken")]
+    Predict(PredictArgs),
+    /// Write a result as others use it: weights for PyTorch, assignments as CSV, pictures in a folder per cluster
+    #[command(after_help = "\
+Examples:
+  kinset export pipelines/fashion-mini.toml cluster --output scan.safetensors
+  kinset export pipelines/fashion-mini.toml assignments --output assignments.csv
+  kinset export photos.toml assignments --output sorted          links, one folder per cluster
+  kinset export photos.toml assignments --output sorted --copy")]
+    Export(ExportArgs),
+    /// List the known data sets, fetch one, or check one that is on disk
     #[command(subcommand)]
     Data(DataCommand),
     /// List stages and methods, or print the sign of one: paper, loss, settings, deviations
@@ -298,6 +313,76 @@ pub struct GcArgs {
     pub json: bool,
 }
 
+/// A form of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RowsFormat {
+    /// Comma-separated values with a header
+    Csv,
+    /// One JSON object per line
+    Jsonl,
+    /// A Parquet table
+    Parquet,
+}
+
+/// `predict`.
+#[derive(Debug, Args)]
+pub struct PredictArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Pictures: folders, PNG, JPEG or WebP files, Parquet tables
+    #[arg(value_name = "IMAGES", required = true)]
+    pub images: Vec<PathBuf>,
+    /// The stage whose classifier sorts [default: the one that the last `predict` stage reads, else the last one]
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// Where to write the assignments [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Their form [default: as the file's name ends, else csv]
+    #[arg(long, value_enum)]
+    pub format: Option<RowsFormat>,
+    /// Leave pictures out that cannot be read, and name the first of them, instead of stopping
+    #[arg(long)]
+    pub skip_broken: bool,
+    /// Print one JSON object at the end (with --output)
+    #[arg(long, requires = "output")]
+    pub json: bool,
+}
+
+/// Whose names tensors get.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum NamesArg {
+    /// SCAN, NNM and RUC: backbone.…, contrastive_head.…, cluster_head.0.…
+    Scan,
+    /// MoCo: module.encoder_q.…
+    Moco,
+    /// AND: conv1.…, linear.…
+    And,
+}
+
+/// `export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// The stage, or STAGE.OUTPUT where it gives several
+    pub stage: String,
+    /// Where to: weights FILE.safetensors; assignments FILE.csv, .jsonl, .parquet, or a new folder
+    #[arg(long, short, value_name = "PATH")]
+    pub output: PathBuf,
+    /// Whose names the tensors get
+    #[arg(long, value_enum, default_value = "scan")]
+    pub names: NamesArg,
+    /// Copy pictures into their folders instead of linking them
+    #[arg(long)]
+    pub copy: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `data`.
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
@@ -313,6 +398,14 @@ Example:
         #[arg(long)]
         json: bool,
     },
+    /// Get a published data set: resumed where it broke off, checked, unpacked; nothing if it is there
+    #[command(after_help = "\
+Examples:
+  kinset data fetch stl10
+  kinset data fetch cifar10 --dry-run          say what would be got, from where, to where
+  kinset data fetch svhn --all                 its extra images too
+  kinset data fetch stl10 --from http://mirror.example/stl10")]
+    Fetch(FetchArgs),
     /// Read a data set to the end and say what is in it, or what is wrong with it
     #[command(after_help = "\
 Examples:
@@ -334,6 +427,34 @@ Examples:
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `data fetch`.
+#[derive(Debug, Args)]
+pub struct FetchArgs {
+    /// The data set
+    pub dataset: String,
+    /// Where it shall lie, if not at its usual place
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Get the files from this address instead of the publishers'; checksums stay
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// Another SHA-256 than the published checksum, of one file or of the only one (may be repeated)
+    #[arg(long, value_name = "[FILE=]DIGITS")]
+    pub sha256: Vec<String>,
+    /// Also what few need: the extra images of svhn
+    #[arg(long)]
+    pub all: bool,
+    /// Say what would be done, and ask nobody
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `methods`.

@@ -1,19 +1,21 @@
 //! What most commands begin with: a checked pipeline, a store, the places of raw data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 
 use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
 use super::terminal;
+use crate::artifact::{Artifact, Stored};
 use crate::base::hint::{Exit, Fault};
 use crate::dataset::Places;
 use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
 use crate::pipeline::registry;
 use crate::pipeline::spec::{self, Request, Spec};
-use crate::pipeline::state::Outlook;
+use crate::pipeline::state::{Outlook, State};
 use crate::store::Store;
+use crate::store::digest::Digest;
 use crate::train::device::{DeviceClass, DeviceName};
 
 /// Why a command did not do what it was asked.
@@ -41,6 +43,8 @@ faults!(
     crate::artifact::error::ArtifactError,
     crate::base::fs::FileError,
     crate::dataset::DatasetError,
+    crate::dataset::fetch::FetchError,
+    crate::model::ModelError,
     crate::pipeline::error::RunError,
     crate::stage::StageError,
     crate::store::StoreError,
@@ -109,6 +113,97 @@ pub(super) fn selection(spec: &Spec, args: &SelectArgs) -> Result<Selected, Fail
         force: args.force.then(Vec::new),
     };
     Ok(graph::select(spec, &selection)?)
+}
+
+/// A result in the store whose type is only known by name.
+pub(super) struct Held {
+    /// The stage it came from, and its output if that is not the main one.
+    pub(super) stage: String,
+    /// The stage's node.
+    pub(super) node: usize,
+    /// The kind of artifact.
+    pub(super) kind: String,
+    /// Its files.
+    pub(super) files: Vec<PathBuf>,
+    digest: Digest,
+}
+
+impl Held {
+    /// The artifact it is.
+    pub(super) fn typed<A: Artifact>(&self) -> Stored<A> {
+        Stored::new(self.files.clone(), self.digest, self.stage.clone())
+    }
+}
+
+/// There is no such result.
+#[derive(Debug, thiserror::Error)]
+enum NoResult {
+    #[error("no stage is called `{name}`")]
+    Unknown { name: String, nearest: Option<String> },
+    #[error("`{name}` gives nothing of this kind: {wanted} is wanted, and it gives {found}")]
+    Other { name: String, wanted: String, found: String },
+    #[error("`{name}` has no result that holds")]
+    Stale { name: String },
+}
+
+impl Fault for NoResult {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown { .. } => "result::no-such-stage",
+            Self::Other { .. } => "result::other-kind",
+            Self::Stale { .. } => "result::stale",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unknown { nearest, .. } => nearest.as_ref().map(|name| format!("did you mean `{name}`?")),
+            Self::Other { .. } => None,
+            Self::Stale { .. } => Some("run the pipeline first; `kinset explain PIPELINE STAGE` says why it would run".into()),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Unknown { .. } | Self::Other { .. } => Exit::Usage,
+            Self::Stale { .. } => Exit::Run,
+        }
+    }
+}
+
+/// The result of `STAGE` or `STAGE.OUTPUT`; of several outputs the first of these kinds.
+pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &[&str]) -> Result<Held, Failure> {
+    let find = |name: &str| spec.nodes.iter().position(|node| node.name == name);
+    let (index, output) = match (find(written), written.rsplit_once('.')) {
+        (Some(index), _) => (index, None),
+        (None, Some((name, output))) if find(name).is_some() => (find(name).unwrap_or(0), Some(output)),
+        (None, _) => {
+            let nearest = crate::base::hint::nearest(written, spec.nodes.iter().map(|node| node.name.as_str()));
+            return Err(Failure::own(NoResult::Unknown { name: written.to_owned(), nearest: nearest.map(str::to_owned) }));
+        }
+    };
+    let states = outlook.states(&std::collections::BTreeSet::new());
+    let State::Fresh { record, .. } = &states[index] else {
+        return Err(Failure::own(NoResult::Stale { name: spec.nodes[index].name.clone() }));
+    };
+    let fits = |name: &str, kind: &str| output.is_none_or(|output| output == name) && kinds.contains(&kind);
+    let chosen =
+        kinds.iter().find_map(|kind| record.outputs.iter().find(|(name, found)| found.kind == **kind && fits(name, kind)));
+    let Some((_, found)) = chosen else {
+        let list = |names: Vec<String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
+        return Err(Failure::own(NoResult::Other {
+            name: written.to_owned(),
+            wanted: list(kinds.iter().map(|&kind| kind.to_owned()).collect()),
+            found: list(record.outputs.values().map(|found| found.kind.clone()).collect()),
+        }));
+    };
+    Ok(Held {
+        stage: written.to_owned(),
+        node: index,
+        kind: found.kind.clone(),
+        files: found.files.iter().map(|file| outlook.store.blob_path(&file.blob)).collect(),
+        digest: found.content,
+    })
 }
 
 /// Calls back with the outlook on a pipeline, over a store that is only read.

@@ -1,12 +1,13 @@
-//! `kinset data`: which data sets there are, and whether one is sound.
+//! `kinset data`: which data sets there are, getting one, and whether one is sound.
 
 use serde_json::json;
 
-use super::args::DataCommand;
+use super::args::{DataCommand, FetchArgs};
 use super::common::{Answer, places};
 use super::terminal;
 use crate::base::hint::Exit;
 use crate::base::unit;
+use crate::dataset::fetch::{self, Options, Outcome, Tell};
 use crate::dataset::record::Labels;
 use crate::dataset::{self, Source, registry};
 use crate::store::digest::Digest;
@@ -19,14 +20,16 @@ pub(super) fn run(command: &DataCommand) -> Answer {
             for entry in registry::entries() {
                 let here = !entry.needs_root() && registry::locate(&Source::named(entry.name), &places).is_ok();
                 let splits: Vec<&str> = entry.splits.iter().map(|split| split.name).collect();
+                let offered = matches!(fetch::catalog::supply(entry, false), fetch::Supply::Files(_));
                 let word = match (entry.needs_root(), here) {
                     (true, _) => "yours",
                     (false, true) => "yes",
+                    (false, false) if offered => "fetch",
                     (false, false) => "no",
                 };
                 table.add_row([entry.name, word, &splits.join(", "), entry.title]);
                 rows.push(json!({
-                    "name": entry.name, "here": here, "needs_root": entry.needs_root(), "splits": splits,
+                    "name": entry.name, "here": here, "fetch": offered, "needs_root": entry.needs_root(), "splits": splits,
                     "title": entry.title, "license": entry.license, "advice": entry.advice,
                 }));
             }
@@ -34,10 +37,14 @@ pub(super) fn run(command: &DataCommand) -> Answer {
                 terminal::print_json(&rows)?;
             } else {
                 terminal::print(&terminal::text(&table))?;
-                terminal::say(&format!("\nlooked for below `{}`; `yours`: say where with `root`", places.data().display()));
+                let place = places.data().display();
+                terminal::say(&format!(
+                    "\nlooked for below `{place}`; `fetch`: `kinset data fetch NAME` gets it; `yours`: say where with `root`"
+                ));
             }
             Ok(Exit::Done)
         }
+        DataCommand::Fetch(args) => get(args),
         DataCommand::Check { dataset, split, root, places: args, json } => {
             let mut source = Source::named(dataset);
             if let Some(split) = split {
@@ -93,4 +100,71 @@ pub(super) fn run(command: &DataCommand) -> Answer {
             Ok(Exit::Done)
         }
     }
+}
+
+/// `kinset data fetch`.
+fn get(args: &FetchArgs) -> Answer {
+    let entry = registry::find(&args.dataset)?;
+    let sums = args.sha256.iter().map(|text| match text.split_once('=') {
+        Some((name, digits)) => (Some(name.to_owned()), digits.to_owned()),
+        None => (None, text.clone()),
+    });
+    let options =
+        Options { root: args.root.clone(), from: args.from.clone(), sums: sums.collect(), all: args.all, ..Options::default() };
+    let plan = fetch::plan(entry, &places(&args.places, None), options)?;
+    let files: Vec<_> = plan
+        .files
+        .iter()
+        .map(|file| json!({ "name": file.name, "urls": file.urls, "checksum": file.sum.to_string(), "unpack": file.unpacked.is_some() }))
+        .collect();
+    let answer = |root: Option<&std::path::Path>, fetched: bool| json!({ "dataset": entry.name, "folder": plan.folder, "root": root, "fetched": fetched, "files": files });
+    if args.dry_run {
+        match &plan.there {
+            Some(there) => terminal::say(&format!("nothing to do: `{}` is whole in {}", entry.name, there.display())),
+            None => {
+                for file in &plan.files {
+                    let then = if file.unpacked.is_some() { ", then unpack it" } else { "" };
+                    terminal::say(&format!("would get {} into {}{then}", file.urls.join(" or "), plan.folder.display()));
+                    terminal::say(&format!("  and compare its {}", file.sum));
+                }
+                terminal::say(&format!("terms of use: {}", entry.license));
+            }
+        }
+        if args.json {
+            terminal::print_json(&answer(plan.there.as_deref(), false))?;
+        }
+        return Ok(Exit::Done);
+    }
+    let mut bar = terminal::bytes_bar(None, "");
+    let outcome = fetch::fetch(&plan, &mut |tell| match tell {
+        Tell::Begins { name, url, have, total } => {
+            bar.finish_and_clear();
+            bar = terminal::bytes_bar(total, &name);
+            bar.set_position(have);
+            let size = total.map(|total| format!(" ({})", unit::bytes(total))).unwrap_or_default();
+            let from = if have > 0 { format!(", from byte {} on", unit::count(have)) } else { String::new() };
+            bar.suspend(|| terminal::say(&format!("gets {url}{size}{from}")));
+        }
+        Tell::Moved(bytes) => bar.set_position(bytes),
+        Tell::Again { why, pause } => {
+            bar.suspend(|| terminal::say(&format!("again in {}: {why}", unit::duration(pause))));
+        }
+        Tell::Checks(name) => bar.suspend(|| terminal::say(&format!("checks {name}"))),
+        Tell::Unpacks(name) => bar.suspend(|| terminal::say(&format!("unpacks {name}"))),
+    });
+    bar.finish_and_clear();
+    let (root, fetched) = match outcome? {
+        Outcome::There(root) => {
+            terminal::say(&format!("nothing to do: `{}` is whole in {}", entry.name, root.display()));
+            (root, false)
+        }
+        Outcome::Fetched(root) => {
+            terminal::say(&format!("`{}` is in {} (terms of use: {})", entry.name, root.display(), entry.license));
+            (root, true)
+        }
+    };
+    if args.json {
+        terminal::print_json(&answer(Some(&root), fetched))?;
+    }
+    Ok(Exit::Done)
 }

@@ -9,12 +9,14 @@ pub mod args;
 mod common;
 mod data;
 mod explain;
+mod export;
 mod gc;
 mod graph;
 mod init;
 mod inspect;
 mod methods;
 mod plan;
+mod predict;
 mod run;
 pub mod similar;
 mod status;
@@ -39,6 +41,8 @@ pub fn main() -> Exit {
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Gc(args) => gc::run(&args),
+        Command::Predict(args) => predict::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Methods(args) => methods::run(&args),
         Command::Init(args) => init::run(&args),

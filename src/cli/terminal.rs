@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use indicatif::ProgressStyle;
+use indicatif::{ProgressBar, ProgressStyle};
 use tracing_indicatif::IndicatifLayer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -58,6 +58,38 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
     write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(|_| Failure::Closed)
+}
+
+/// Answers with one of many parts.
+pub(super) fn print_part(text: &str) -> Result<(), Failure> {
+    io::stdout().lock().write_all(text.as_bytes()).map_err(|_| Failure::Closed)
+}
+
+/// A bar of this many units; unseen where there is no terminal.
+pub(super) fn bar(total: u64, unit: &'static str) -> ProgressBar {
+    let bar = if io::stderr().is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
+    bar.set_length(total);
+    if let Ok(style) = ProgressStyle::with_template("{bar:24.cyan/blue} {human_pos}/{human_len} {msg} · {per_sec} · {eta} left")
+    {
+        bar.set_style(style);
+    }
+    bar.with_message(unit)
+}
+
+/// A bar of bytes, of which there may be an unknown number.
+pub(super) fn bytes_bar(total: Option<u64>, name: &str) -> ProgressBar {
+    let bar = if io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+    let template = match total {
+        Some(total) => {
+            bar.set_length(total);
+            "{bar:24.cyan/blue} {binary_bytes}/{binary_total_bytes} {msg} · {binary_bytes_per_sec} · {eta} left"
+        }
+        None => "{spinner} {binary_bytes} {msg} · {binary_bytes_per_sec}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.with_message(name.to_owned())
 }
 
 /// Answers with JSON on standard output.

@@ -67,7 +67,7 @@ pub(super) fn locate(entry: &Entry, form: Form, source: &Source, parts: &[String
             looked.push(places::lack(&folder, &missing));
         }
     }
-    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.advice.to_owned() })
+    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
 }
 
 impl Reader for Plan {

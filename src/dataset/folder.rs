@@ -93,7 +93,7 @@ pub(super) fn locate(entry: &Entry, list: Option<&str>, source: &Source, parts: 
         }
     }
     if !looked.is_empty() {
-        return Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.advice.to_owned() });
+        return Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) });
     }
     let mut ignored = Ignored::default();
     ignored.count_as("broken link", found.broken_links);
@@ -166,7 +166,7 @@ fn number(files: &[RawFile], skip: usize) -> std::result::Result<(Vec<i32>, Vec<
 }
 
 /// Trusts the usual endings, and looks into the other files.
-fn is_image(path: &Path) -> Result<bool> {
+pub(super) fn is_image(path: &Path) -> Result<bool> {
     if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))) {
         return Ok(true);
     }

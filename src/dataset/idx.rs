@@ -73,7 +73,7 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
         }
         looked.push(places::lack(&place, &missing));
     }
-    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.advice.to_owned() })
+    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
 }
 
 /// The names of a part's files, without `.gz`.

@@ -16,7 +16,8 @@
 //! | [`synthetic`] | nothing: it draws shapes, for tests and smoke runs |
 //!
 //! [`registry`] is the one list of data sets; a new one is a file here and a line there. [`check()`] reads a source through and
-//! says what it holds. Not here: how pictures and labels are stored (`artifact`), where a run keeps them (`store`).
+//! says what it holds; [`fetch`] brings published ones here; [`incoming`] is for
+//! pictures that are looked at once. Not here: how pictures and labels are stored (`artifact`), where a run keeps them (`store`).
 //!
 //! Labels never decide the order of records: where the raw data are sorted by class (folders), rows follow content digests.
 
@@ -25,8 +26,10 @@ pub mod cifar;
 pub mod class_list;
 pub mod decode;
 pub mod error;
+pub mod fetch;
 pub mod folder;
 pub mod idx;
+pub mod incoming;
 pub mod parquet;
 pub mod places;
 mod planes;

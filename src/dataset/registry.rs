@@ -1,10 +1,12 @@
 //! The one list of data sets. Help texts, checks and errors loop over it; a new set of a known format is one more entry.
 
+use std::path::Path;
+
 use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::record::{Ignored, Located};
 use super::source::{self, Source};
-use super::{cifar, folder, idx, parquet, stl, svhn, synthetic};
+use super::{cifar, fetch, folder, idx, parquet, stl, svhn, synthetic};
 use crate::base::hint::nearest;
 
 /// A data set, or a format for the user's own.
@@ -327,6 +329,22 @@ impl Entry {
         }
     }
 
+    /// What to do where it is missing: the one command that fetches it, and what to do by hand.
+    pub(super) fn way(&self, source: &Source, places: &Places) -> String {
+        match fetch::catalog::supply(self, false) {
+            fetch::Supply::Files(_) => {
+                let all = if self.split("extra").is_some() && source.split.contains("extra") { " --all" } else { "" };
+                let place = match &source.root {
+                    Some(root) => format!(" --root {}", quoted(&places.file(root))),
+                    None if places.data() == Path::new("data") => String::new(),
+                    None => format!(" --data {}", quoted(places.data())),
+                };
+                format!("`kinset data fetch {}{all}{place}` gets it; or {}", self.name, self.advice)
+            }
+            _ => self.advice.to_owned(),
+        }
+    }
+
     /// True if every source of it must say where it lies.
     pub fn needs_root(&self) -> bool {
         self.splits.is_empty()
@@ -417,6 +435,13 @@ impl Entry {
     }
 }
 
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = text.chars().all(|c| c.is_alphanumeric() || "/._-~+".contains(c));
+    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
 /// Finds the raw files of a source: lists folders and looks at sizes, reads nothing.
 ///
 /// # Errors
@@ -447,7 +472,7 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
 
     use super::*;
     use crate::base::fs;

@@ -62,7 +62,7 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
         }
         looked.push(places::lack(&place, &missing));
     }
-    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.advice.to_owned() })
+    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
 }
 
 impl Reader for Plan {

@@ -55,6 +55,18 @@ pub enum ModelError {
         /// The part.
         part: &'static str,
     },
+    /// A file of somebody else's weights that cannot be read.
+    #[error(transparent)]
+    Import(Box<super::import::ImportError>),
+    /// Something that other people's networks have no place for.
+    #[error("the authors' networks have no place for {what}")]
+    NoPlace {
+        /// What it is.
+        what: String,
+    },
+    /// A file of weights that cannot be written.
+    #[error(transparent)]
+    File(Box<crate::artifact::error::ArtifactError>),
     /// The tensor library refused.
     #[error("the tensor library failed")]
     Tensor(#[from] candle_core::Error),
@@ -73,6 +85,9 @@ impl Fault for ModelError {
             Self::Input { .. } => "model::wrong-input",
             Self::Head { .. } => "model::no-such-head",
             Self::Absent { .. } => "model::no-such-part",
+            Self::Import(error) => error.code(),
+            Self::NoPlace { .. } => "model::no-place",
+            Self::File(error) => error.code(),
             Self::Tensor(_) => "model::tensor",
         }
     }
@@ -84,6 +99,9 @@ impl Fault for ModelError {
                  partly random network trains without complaint and scores badly"
                     .into(),
             ),
+            Self::Import(error) => error.hint(),
+            Self::NoPlace { .. } => Some("choose other `--names`, or a stage whose network is like theirs".into()),
+            Self::File(error) => error.hint(),
             Self::NotFinite { .. } => Some("the run that made these weights diverged: lower its learning rate".into()),
             Self::Tensor(error) if is_machine(error) => Some("try a smaller batch, or `device = \"cpu\"`".into()),
             _ => None,
@@ -94,6 +112,9 @@ impl Fault for ModelError {
         match self {
             Self::Architecture { .. } => Exit::Pipeline,
             Self::Weights(_) | Self::Input { .. } => Exit::Data,
+            Self::Import(error) => error.exit(),
+            Self::NoPlace { .. } => Exit::Usage,
+            Self::File(error) => error.exit(),
             Self::NotFinite { .. } => Exit::Run,
             Self::Tensor(error) if is_machine(error) => Exit::Machine,
             Self::Twice { .. } | Self::Head { .. } | Self::Absent { .. } | Self::Tensor(_) => Exit::Bug,

@@ -9,7 +9,9 @@
 pub mod classifier;
 pub mod encoder;
 pub mod error;
+pub mod export;
 mod head;
+pub mod import;
 pub mod init;
 mod norm;
 pub mod params;

@@ -25,6 +25,15 @@ pub enum StageError {
     /// A network could not be built or loaded.
     #[error(transparent)]
     Model(#[from] crate::model::error::ModelError),
+    /// A file of weights could not be read.
+    #[error("cannot read weights from `{file}`")]
+    Imported {
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        source: crate::model::error::ModelError,
+    },
     /// Training went wrong.
     #[error(transparent)]
     Train(#[from] crate::train::error::TrainError),
@@ -113,7 +122,7 @@ impl Fault for StageError {
             Self::Artifact(e) => e.code(),
             Self::Dataset(e) => e.code(),
             Self::Neighbors(e) => e.code(),
-            Self::Model(e) => e.code(),
+            Self::Model(e) | Self::Imported { source: e, .. } => e.code(),
             Self::Train(e) => e.code(),
             Self::Tensor(_) => "stage::tensor",
             Self::Mismatch { .. } => "stage::mismatch",
@@ -131,7 +140,7 @@ impl Fault for StageError {
             Self::Artifact(e) => e.hint(),
             Self::Dataset(e) => e.hint(),
             Self::Neighbors(e) => e.hint(),
-            Self::Model(e) => e.hint(),
+            Self::Model(e) | Self::Imported { source: e, .. } => e.hint(),
             Self::Train(e) => e.hint(),
             Self::Mismatch { hint, .. } | Self::TooFew { hint, .. } | Self::Degenerate { hint, .. } => Some(hint.clone()),
             Self::Bound { .. } | Self::Settings { .. } => {
@@ -149,7 +158,7 @@ impl Fault for StageError {
             Self::Artifact(e) => e.exit(),
             Self::Dataset(e) => e.exit(),
             Self::Neighbors(e) => e.exit(),
-            Self::Model(e) => e.exit(),
+            Self::Model(e) | Self::Imported { source: e, .. } => e.exit(),
             Self::Train(e) => e.exit(),
             Self::Mismatch { .. } | Self::TooFew { .. } => Exit::Data,
             Self::Tensor(_) | Self::Degenerate { .. } | Self::Progress { .. } => Exit::Run,

@@ -1,7 +1,7 @@
 //! # step: which stages need no paper?
 //!
-//! Reading raw data or features, embedding, mining neighbors, choosing images like a target, k-means and the number of its
-//! clusters, predicting, evaluating: one file or folder each, and one line here.
+//! Reading raw data, features or other people's weights, embedding, mining neighbors, choosing images like a target, k-means and
+//! the number of its clusters, predicting, evaluating: one file or folder each, and one line here.
 //!
 //! Not here: stages with a paper (`method`).
 
@@ -15,6 +15,7 @@ pub mod knn_eval;
 pub mod neighbors;
 pub mod pixels;
 pub mod predict;
+pub mod pretrained;
 pub mod retrieve;
 pub mod similar;
 pub mod subset;
@@ -26,6 +27,7 @@ use crate::stage::{AnyStage, Erased};
 pub const STEPS: &[&dyn AnyStage] = &[
     &Erased::<ingest::Ingest>::new(),
     &Erased::<pixels::Pixels>::new(),
+    &Erased::<pretrained::Pretrained>::new(),
     &Erased::<embed::Embed>::new(),
     &Erased::<neighbors::Mine>::new(),
     &Erased::<import_features::ImportFeatures>::new(),

@@ -49,23 +49,32 @@ impl Stage for Predict {
         let classifier = Classifier::load(&input.classifier)?;
         let bar = cx.bar(images.len() as u64, "images");
         let probabilities = probabilities(&[&classifier], &images, cx, |done| bar.advance(done as u64))?.swap_remove(0);
-        let k = classifier.card.clusters;
-        let mut table = AssignmentTable {
-            ids: images.ids().to_vec(),
-            clusters: k,
-            cluster: Vec::with_capacity(images.len()),
-            confidence: Vec::with_capacity(images.len()),
-            entropy: entropy::entropy_rows(&probabilities, k),
-            second_cluster: Vec::with_capacity(images.len()),
-        };
-        for row in probabilities.chunks_exact(k) {
-            let best = top_k(row, 2);
-            table.cluster.push(best[0] as i32);
-            table.confidence.push(row[best[0]]);
-            table.second_cluster.push(best[1] as i32);
-        }
+        let table = assigned(images.ids().to_vec(), &probabilities, classifier.card.clusters);
         Ok(Out { assignments: table.save(&cx.out("assignments")?)? })
     }
+}
+
+/// Where images belong, from what a classifier says of them.
+///
+/// # Shapes
+/// `probabilities`: `[N, K]`, row-major, K at least 2.
+pub fn assigned(ids: Vec<String>, probabilities: &[f32], clusters: usize) -> AssignmentTable {
+    let n = ids.len();
+    let mut table = AssignmentTable {
+        ids,
+        clusters,
+        cluster: Vec::with_capacity(n),
+        confidence: Vec::with_capacity(n),
+        entropy: entropy::entropy_rows(probabilities, clusters),
+        second_cluster: Vec::with_capacity(n),
+    };
+    for row in probabilities.chunks_exact(clusters) {
+        let best = top_k(row, 2);
+        table.cluster.push(best[0] as i32);
+        table.confidence.push(row[best[0]]);
+        table.second_cluster.push(best[1] as i32);
+    }
+    table
 }
 
 /// What the chosen heads of classifiers on equal backbones say of images.

@@ -1,9 +1,13 @@
 //! A whole set through a network in evaluation mode, in chunks.
 
-use candle_core::{D, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use super::error::TrainError;
 use super::feed::Feed;
+use crate::artifact::encoder::{Classifier, Normalization};
+use crate::artifact::pixels::Pixels;
+use crate::augment::{Plain, Viewer};
+use crate::base::seed::Seed;
 use crate::model::ClassifierNet;
 use crate::model::Mode;
 use crate::model::encoder::EncoderNet;
@@ -42,6 +46,61 @@ fn collect<E: From<TrainError>>(
         done = end;
     }
     Ok(all)
+}
+
+/// A classifier that stands ready for pictures as they come.
+#[derive(Clone, Debug)]
+pub struct Predictor {
+    net: ClassifierNet,
+    head: usize,
+    viewer: Viewer,
+    device: Device,
+}
+
+impl Predictor {
+    /// Makes ready.
+    ///
+    /// # Errors
+    /// If card and numbers do not fit.
+    pub fn new(classifier: &Classifier, device: &Device) -> Result<Self, TrainError> {
+        let card = &classifier.card;
+        let Normalization { mean, std } = &card.encoder.normalization;
+        let viewer = Viewer::new(&Plain::default().into(), card.encoder.architecture.size, mean, std)?;
+        let net = ClassifierNet::from_tensors(card, &classifier.tensors, device)?.frozen()?;
+        Ok(Self { net, head: card.head, viewer, device: device.clone() })
+    }
+
+    /// Channels of what it sees, 1 or 3.
+    pub fn channels(&self) -> usize {
+        self.viewer.channels()
+    }
+
+    /// K.
+    pub fn clusters(&self) -> usize {
+        self.net.clusters()
+    }
+
+    /// What the network sees of a picture of these channels: resized, cut in the middle, normalised. `[C, S, S]`.
+    ///
+    /// # Errors
+    /// A picture of other channels.
+    pub fn view(&self, picture: Pixels) -> Result<Vec<f32>, TrainError> {
+        Ok(self.viewer.views(&[picture][..], &[0], |_| Seed::new(0))?)
+    }
+
+    /// Probabilities of the chosen head.
+    ///
+    /// # Shapes
+    /// `views`: `[B, C, S, S]`, one after the other. Returns `[B, K]`, row-major.
+    ///
+    /// # Errors
+    /// Numbers that are no such views; a device without room.
+    pub fn probabilities(&self, views: Vec<f32>) -> Result<Vec<f32>, TrainError> {
+        let (channels, size) = (self.viewer.channels(), self.viewer.size());
+        let images = Tensor::from_vec(views, ((), channels, size, size), &self.device)?;
+        let logits = self.net.logits(self.head, &self.net.features(&images, Mode::Eval)?)?;
+        Ok(values(&candle_nn::ops::softmax(&logits, D::Minus1)?)?)
+    }
 }
 
 /// Features of all images.

@@ -54,7 +54,8 @@ labels = "data.train.labels"
 pub(crate) const CHEAP_NODES: [&str; 6] = ["data.train", "pixels", "features", "neighbors", "kmeans", "scores"];
 
 /// Every kind of stage, each with next to nothing to do.
-pub(crate) const WHOLE: &str = r#"
+pub(crate) const WHOLE: &str = concat!(
+    r#"
 name = "whole"
 seed = 1
 device = "cpu"
@@ -234,13 +235,21 @@ pool_sim = 0.999
 kind = "subset"
 images = ["data.train"]
 selection = "selection"
-"#;
+
+[stage.weights]
+kind = "pretrained"
+images = "data.train"
+stem = "cifar"
+file = ""#,
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/golden/pretrained/gray.pth.tar\"\n",
+);
 
 /// Features that somebody else made, beside every pipeline.
 const FEATURES: &str = "a.png,1,0,0.5\n\"b.png\n\",0.5,-1,0\nc,d.png,0,0,2\n";
 
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 26] = [
+pub(crate) const WHOLE_NODES: [&str; 27] = [
     "data.train",
     "data.test",
     "pretext",
@@ -267,6 +276,7 @@ pub(crate) const WHOLE_NODES: [&str; 26] = [
     "matches",
     "selection",
     "chosen",
+    "weights",
 ];
 
 /// A folder of one's own; gone when dropped.

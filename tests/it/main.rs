@@ -13,6 +13,7 @@ mod bench;
 mod cli;
 mod conformance;
 mod fresh;
+mod inout;
 mod pipelines;
 mod resume;
 mod similar;

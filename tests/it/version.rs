@@ -145,7 +145,9 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     all.insert("subset", one("images", json!(digests["chosen.images"][..12])));
 
     let whole = Bench::with(WHOLE);
-    whole.run(&["--until", "moco,byol,instances,selflabel,ruc,nnm"]).done();
+    let said = whole.run(&["--until", "moco,byol,instances,selflabel,ruc,nnm,weights"]).done();
+    // Copied numbers; the statistics of drawn images are whole numbers divided once.
+    all.insert("pretrained", one("encoder", json!(said.digests()["weights.encoder"][..12])));
     let stages = [
         ("simclr", "pretext"),
         ("moco", "moco"),

@@ -1,0 +1,275 @@
+//! `kinset export`: a result in the form that others use.
+//!
+//! Networks become safetensors with PyTorch's names and a card beside them; assignments become CSV, JSON lines, Parquet, or one
+//! folder per cluster with the pictures in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::args::{ExportArgs, NamesArg};
+use super::common::{Answer, Failure, Held, outlook, places, stored};
+use super::terminal;
+use crate::artifact::assignments::AssignmentTable;
+use crate::artifact::encoder::{Classifier, Encoder, HeadKind};
+use crate::artifact::images;
+use crate::base::fs;
+use crate::base::hint::{Exit, Fault};
+use crate::base::unit;
+use crate::dataset::{self, Source};
+use crate::model::export;
+use crate::model::import::Layout;
+use crate::pipeline::spec::Spec;
+use crate::pipeline::state::Outlook;
+use crate::report::lines::{Form, Line};
+
+/// What can be exported, the best first where a stage gives several.
+const KINDS: [&str; 3] = ["assignments", "classifier", "encoder"];
+/// A name in a folder of pictures is cut to this many bytes.
+const LONGEST_NAME: usize = 180;
+
+/// Why nothing was exported.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("`{path}` is there already")]
+    There { path: String },
+    #[error("assignments go to CSV, JSON lines, Parquet or a folder, not to `{path}`")]
+    Ending { path: String },
+    #[error("weights go to safetensors, not to `{path}`")]
+    Weights { path: String },
+    #[error("the pictures of `{stage}` are not files of their own that could be linked")]
+    NoFiles { stage: String },
+    #[error("`{path}`, which `{stage}` was made of, is gone")]
+    Gone { path: String, stage: String },
+}
+
+impl Fault for Trouble {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::There { .. } => "export::there",
+            Self::Ending { .. } => "export::ending",
+            Self::Weights { .. } => "export::ending",
+            Self::NoFiles { .. } => "export::no-files",
+            Self::Gone { .. } => "export::gone",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::There { .. } => "name a folder that is empty or not there yet".into(),
+            Self::Ending { .. } => "end the name in `.csv`, `.jsonl` or `.parquet`, or name a folder".into(),
+            Self::Weights { .. } => "end the name in `.safetensors`; the card beside it ends in `.json`".into(),
+            Self::NoFiles { .. } | Self::Gone { .. } => "write them from the store instead: `--copy`".into(),
+        })
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::There { .. } | Self::Ending { .. } | Self::Weights { .. } | Self::NoFiles { .. } => Exit::Usage,
+            Self::Gone { .. } => Exit::Data,
+        }
+    }
+}
+
+pub(super) fn run(args: &ExportArgs) -> Answer {
+    let told = outlook(&args.pipeline, |spec, outlook| {
+        let held = stored(spec, outlook, &args.stage, &KINDS)?;
+        let json = args.output.extension().is_some_and(|ending| ending == "json");
+        match held.kind.as_str() {
+            // The card will be called that.
+            "encoder" | "classifier" if json => Err(Failure::own(Trouble::Weights { path: args.output.display().to_string() })),
+            "encoder" => encoder(args, &held),
+            "classifier" => classifier(args, &held),
+            _ => assignments(args, spec, outlook, &held),
+        }
+    })?;
+    terminal::say(told["said"].as_str().unwrap_or_default());
+    if args.json {
+        terminal::print_json(&told)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn layout(args: &ExportArgs) -> Layout {
+    match args.names {
+        NamesArg::Scan => Layout::Scan,
+        NamesArg::Moco => Layout::Moco,
+        NamesArg::And => Layout::And,
+    }
+}
+
+fn encoder(args: &ExportArgs, held: &Held) -> Result<Value, Failure> {
+    let Encoder { card, tensors } = Encoder::load(&held.typed())?;
+    let names = export::save(&tensors, layout(args), &args.output)?;
+    written(args, held, &names, &json!({ "encoder": card }))
+}
+
+fn classifier(args: &ExportArgs, held: &Held) -> Result<Value, Failure> {
+    let Classifier { card, tensors } = Classifier::load(&held.typed())?;
+    let linear = export::with_linear_heads(&card, &tensors)?;
+    let names = export::save(&linear, layout(args), &args.output)?;
+    // Centroids left as a linear head, so that is what the card says.
+    let card = crate::artifact::encoder::ClassifierCard { kind: HeadKind::Linear, ..card };
+    written(args, held, &names, &json!({ "classifier": card }))
+}
+
+/// The card beside the weights: all that a state dict does not say.
+fn written(args: &ExportArgs, held: &Held, names: &[String], card: &Value) -> Result<Value, Failure> {
+    let beside = args.output.with_extension("json");
+    let mut text = serde_json::to_string_pretty(card).unwrap_or_default();
+    text.push('\n');
+    fs::write_atomic(&beside, text.as_bytes())?;
+    let said = format!(
+        "{} tensors of `{}` in {}; what they are: {}",
+        names.len(),
+        held.stage,
+        args.output.display(),
+        beside.display()
+    );
+    Ok(
+        json!({ "said": said, "stage": held.stage, "artifact": held.kind, "file": args.output, "card": beside, "tensors": names }),
+    )
+}
+
+fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
+    let table = AssignmentTable::load(&held.typed())?;
+    let of = spec.nodes[held.node].ports.get("images").and_then(|references| references.first());
+    let pictures = match of {
+        Some(reference) => Some((reference.node, stored(spec, outlook, &spec.reference(reference), &["images"])?)),
+        None => None,
+    };
+    let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let said = match ending.as_deref() {
+        Some("csv" | "jsonl" | "ndjson") => {
+            let form = if ending.as_deref() == Some("csv") { Form::Csv } else { Form::JsonLines };
+            let mut paths = vec![String::new(); table.len()];
+            if let Some((_, pictures)) = &pictures {
+                images::each(&pictures.typed(), |row, _, _, path| {
+                    if let Some(place) = paths.get_mut(row) {
+                        path.clone_into(place);
+                    }
+                    Ok::<(), Failure>(())
+                })?;
+            }
+            let mut text = form.head().to_owned();
+            for (row, path) in paths.iter().enumerate() {
+                text.push_str(&form.line(&line(&table, row, path)));
+            }
+            fs::write_atomic(&args.output, text.as_bytes())?;
+            format!("{} assignments of `{}` in {}", unit::count(table.len() as u64), held.stage, args.output.display())
+        }
+        Some("parquet") => {
+            fs::write_atomic(&args.output, &fs::read(&held.files[0])?)?;
+            format!("{} assignments of `{}` in {}", unit::count(table.len() as u64), held.stage, args.output.display())
+        }
+        None => {
+            let Some((node, pictures)) = pictures else {
+                return Err(Failure::own(Trouble::NoFiles { stage: held.stage.clone() }));
+            };
+            folders(args, spec, node, &pictures, &table)?
+        }
+        Some(_) => return Err(Failure::own(Trouble::Ending { path: args.output.display().to_string() })),
+    };
+    Ok(json!({
+        "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output, "images": table.len(),
+        "clusters": table.clusters, "sizes": table.sizes(),
+    }))
+}
+
+fn line<'a>(table: &'a AssignmentTable, row: usize, path: &'a str) -> Line<'a> {
+    Line {
+        id: &table.ids[row],
+        row: row as u64,
+        path,
+        cluster: table.cluster[row],
+        confidence: table.confidence[row],
+        entropy: table.entropy[row],
+        second_cluster: table.second_cluster[row],
+    }
+}
+
+/// One folder per cluster, with links to the pictures or with the pictures themselves.
+fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table: &AssignmentTable) -> Result<String, Failure> {
+    let taken = fs::metadata(&args.output)?.is_some_and(|found| !found.is_dir());
+    if taken || (fs::exists(&args.output) && !fs::list(&args.output)?.is_empty()) {
+        return Err(Failure::own(Trouble::There { path: args.output.display().to_string() }));
+    }
+    let root = if args.copy { None } else { Some(root_of(args, spec, source, pictures)?) };
+    let digits = (table.clusters.max(1) - 1).to_string().len();
+    let mut made = BTreeMap::new();
+    let mut names: BTreeSet<PathBuf> = BTreeSet::new();
+    let bar = terminal::bar(table.len() as u64, "pictures");
+    images::each(&pictures.typed(), |row, id, bytes, path| {
+        let Some(&cluster) = table.cluster.get(row) else { return Ok(()) };
+        let word = if cluster < 0 { "none".to_owned() } else { format!("{cluster:0digits$}") };
+        let folder = args.output.join(word);
+        if made.insert(cluster, ()).is_none() {
+            fs::create_folders(&folder)?;
+        }
+        let mut to = folder.join(name(id, path));
+        if !names.insert(to.clone()) {
+            to = folder.join(format!("{id}-{}", name(id, path)));
+            names.insert(to.clone());
+        }
+        match &root {
+            Some(_) if path.is_empty() => return Err(Failure::own(Trouble::NoFiles { stage: pictures.stage.clone() })),
+            Some(root) => {
+                let from = root.join(path);
+                if !fs::exists(&from) {
+                    let (path, stage) = (from.display().to_string(), pictures.stage.clone());
+                    return Err(Failure::own(Trouble::Gone { path, stage }));
+                }
+                fs::link(&from, &to)?;
+            }
+            None if bytes.is_empty() => fs::write_atomic(&to, &fs::read(Path::new(path))?)?,
+            None => fs::write_atomic(&to, bytes)?,
+        }
+        bar.inc(1);
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    let how = if args.copy { "copied" } else { "linked" };
+    let (count, folders) = (unit::count(table.len() as u64), made.len());
+    Ok(format!("{count} pictures {how} into {folders} folders of {}", args.output.display()))
+}
+
+/// The folder that the paths of a source's pictures begin at.
+fn root_of(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held) -> Result<PathBuf, Failure> {
+    let none = || Failure::own(Trouble::NoFiles { stage: pictures.stage.clone() });
+    let node = &spec.nodes[source];
+    let settings: Source = serde_json::from_value(node.settings.clone()).map_err(|_| none())?;
+    let located = dataset::locate(&settings, &places(&args.pipeline.places, Some(&args.pipeline.pipeline)))?;
+    let root =
+        located.root.filter(|_| matches!(settings.dataset.as_str(), name if name == "folder" || name.starts_with("imagenet")));
+    Ok(fs::absolute(&root.ok_or_else(none)?)?)
+}
+
+/// A picture's name in its cluster's folder: the way to its file, flattened; of an array its id.
+fn name(id: &str, path: &str) -> String {
+    if path.is_empty() {
+        return format!("{id}.png");
+    }
+    let flat: String = path.chars().map(|c| if matches!(c, '/' | '\\' | '\0' | ':') { '_' } else { c }).collect();
+    let flat = flat.trim_start_matches(['.', '_']);
+    if flat.is_empty() || flat.len() > LONGEST_NAME {
+        let ending = Path::new(path).extension().map(|ending| format!(".{}", ending.to_string_lossy())).unwrap_or_default();
+        return format!("{id}{ending}");
+    }
+    flat.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_in_a_folder_lead_nowhere_else() {
+        assert_eq!(name("ab", ""), "ab.png");
+        assert_eq!(name("ab", "cat/1.jpg"), "cat_1.jpg");
+        assert_eq!(name("ab", "../../etc/passwd"), "etc_passwd".trim_start_matches('_'));
+        assert_eq!(name("ab", "/x.png"), "x.png");
+        assert_eq!(name("ab", &format!("{}.jpg", "x".repeat(300))), "ab.jpg");
+        assert!(!name("ab", "..\\..\\c:\\x").contains(['\\', ':', '/']));
+    }
+}

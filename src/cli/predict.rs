@@ -1,0 +1,262 @@
+//! `kinset predict`: pictures that are lying around, sorted by a pipeline's classifier.
+//!
+//! Memory does not grow with the number of pictures, but for their 16-digit names, which keep twins apart.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde_json::json;
+
+use super::args::{PredictArgs, RowsFormat};
+use super::common::{Answer, Failure, device_of, outlook, stored};
+use super::terminal;
+use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
+use crate::artifact::codec::with_channels;
+use crate::artifact::encoder::Classifier;
+use crate::base::clock::Stopwatch;
+use crate::base::fs::{self, At};
+use crate::base::hint::{Exit, Fault};
+use crate::base::id::Ids;
+use crate::base::unit;
+use crate::dataset::decode::decode;
+use crate::dataset::incoming::{Arrival, Incoming};
+use crate::pipeline::spec::Spec;
+use crate::report::lines::{Form, Line};
+use crate::step::predict::assigned;
+use crate::train::infer::Predictor;
+
+/// Broken pictures that are named one by one.
+const NAMED: usize = 5;
+
+/// Why nothing was sorted.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("`{pipeline}` has no stage that gives a classifier")]
+    NoClassifier { pipeline: String },
+    #[error("`{name}` cannot be read: {why}")]
+    Broken { name: String, why: String },
+    #[error("none of the {count} pictures can be read; the first is `{name}`: {why}")]
+    AllBroken { count: usize, name: String, why: String },
+    #[error("Parquet needs a file")]
+    NoFile,
+}
+
+impl Fault for Trouble {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::NoClassifier { .. } => "predict::no-classifier",
+            Self::Broken { .. } | Self::AllBroken { .. } => "predict::broken-picture",
+            Self::NoFile => "predict::no-file",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoClassifier { .. } => Some("name a pipeline with a stage like `scan`, `kmeans` or `pretrained`".into()),
+            Self::Broken { .. } => Some("repair or remove it, or leave such pictures out with `--skip-broken`".into()),
+            Self::AllBroken { .. } => None,
+            Self::NoFile => Some("name one: `--output assignments.parquet`".into()),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NoClassifier { .. } | Self::NoFile => Exit::Usage,
+            Self::Broken { .. } | Self::AllBroken { .. } => Exit::Data,
+        }
+    }
+}
+
+pub(super) fn run(args: &PredictArgs) -> Answer {
+    let (stage, classifier, device) = outlook(&args.pipeline, |spec, outlook| {
+        let stage = match &args.stage {
+            Some(stage) => stage.clone(),
+            None => last_classifier(spec).ok_or_else(|| Failure::own(Trouble::NoClassifier { pipeline: spec.name.clone() }))?,
+        };
+        let found = stored(spec, outlook, &stage, &["classifier"])?;
+        Ok((stage, Classifier::load(&found.typed())?, device_of(spec)?.0))
+    })?;
+    let predictor = Predictor::new(&classifier, &device)?;
+    let mut incoming = Incoming::look(&args.images)?;
+    let mut out = Out::open(args, predictor.clusters())?;
+    let total = incoming.count();
+    let (bar, clock) = (terminal::bar(total as u64, "pictures"), Stopwatch::start());
+    let (mut ids, mut rows, mut broken, mut first) = (Ids::default(), 0_u64, 0, None);
+    loop {
+        let chunk = incoming.next_chunk()?;
+        if chunk.is_empty() {
+            break;
+        }
+        let seen = chunk.len() as u64;
+        let views: Vec<(Arrival, Result<Vec<f32>, String>)> = chunk
+            .into_par_iter()
+            .map(|arrival| {
+                let view = view(&predictor, &arrival);
+                (arrival, view)
+            })
+            .collect();
+        let (mut names, mut paths, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+        for (arrival, view) in views {
+            match (view, arrival.bytes) {
+                (Ok(view), Ok(bytes)) => {
+                    numbers.extend(view);
+                    names.push(ids.next(&bytes));
+                    paths.push(arrival.name);
+                }
+                (Err(why), _) | (Ok(_), Err(why)) => {
+                    if !args.skip_broken {
+                        return Err(Failure::own(Trouble::Broken { name: arrival.name, why }));
+                    }
+                    broken += 1;
+                    if broken <= NAMED {
+                        bar.suspend(|| terminal::say(&format!("left out: `{}`: {why}", arrival.name)));
+                    }
+                    first.get_or_insert((arrival.name, why));
+                }
+            }
+        }
+        if !names.is_empty() {
+            let probabilities = predictor.probabilities(numbers)?;
+            let table = assigned(names, &probabilities, predictor.clusters());
+            let count = table.len() as u64;
+            out.push(table, paths, rows)?;
+            rows += count;
+        }
+        bar.inc(seen);
+    }
+    bar.finish_and_clear();
+    if let (0, Some((name, why))) = (rows, first) {
+        return Err(Failure::own(Trouble::AllBroken { count: broken, name, why }));
+    }
+    out.finish()?;
+    let seconds = clock.elapsed().as_secs_f64();
+    let mut words = format!(
+        "{} pictures by `{stage}` in {} ({:.0} a second)",
+        unit::count(rows),
+        unit::duration(clock.elapsed()),
+        rows as f64 / seconds.max(1e-9)
+    );
+    if broken > 0 {
+        words.push_str(&format!("; {} left out", unit::count(broken as u64)));
+    }
+    if let Some(file) = &args.output {
+        words.push_str(&format!("; they are in {}", file.display()));
+    }
+    terminal::say(&words);
+    if args.json {
+        terminal::print_json(
+            &json!({ "stage": stage, "pictures": rows, "left_out": broken, "clusters": predictor.clusters() }),
+        )?;
+    }
+    Ok(Exit::Done)
+}
+
+/// What the network sees of a picture, or why it sees nothing.
+fn view(predictor: &Predictor, arrival: &Arrival) -> Result<Vec<f32>, String> {
+    let bytes = arrival.bytes.as_ref().map_err(Clone::clone)?;
+    let picture = decode(bytes).map_err(|error| error.to_string())?;
+    predictor.view(with_channels(picture, predictor.channels())).map_err(|error| error.to_string())
+}
+
+/// The classifier that the last `predict` stage reads, else the last one that a stage gives: as written in the file.
+fn last_classifier(spec: &Spec) -> Option<String> {
+    let read = spec.order.iter().rev().map(|&index| &spec.nodes[index]).filter(|node| node.kind == "predict");
+    let wired = read.flat_map(|node| node.ports.get("classifier")).flatten().next();
+    if let Some(reference) = wired {
+        return Some(spec.reference(reference));
+    }
+    let gives = |index: &&usize| {
+        let kind = &spec.nodes[**index].kind;
+        crate::pipeline::registry::find(kind)
+            .is_some_and(|stage| stage.outputs().iter().any(|o| o.artifact == "classifier" && !o.optional))
+    };
+    spec.order.iter().rev().find(gives).map(|&index| spec.nodes[index].name.clone())
+}
+
+/// Where the answers go.
+enum Out {
+    Lines { form: Form, to: Option<(BufWriter<fs::File>, PathBuf, PathBuf)> },
+    Table { writer: Box<AssignmentsWriter>, part: PathBuf, file: PathBuf },
+}
+
+impl Out {
+    fn open(args: &PredictArgs, clusters: usize) -> Result<Self, Failure> {
+        let ending = args.output.as_deref().and_then(Path::extension).map(|ending| ending.to_string_lossy().to_lowercase());
+        let form = args.format.unwrap_or(match ending.as_deref() {
+            Some("parquet") => RowsFormat::Parquet,
+            Some("jsonl" | "ndjson" | "json") => RowsFormat::Jsonl,
+            _ => RowsFormat::Csv,
+        });
+        let part =
+            |file: &Path| file.with_file_name(format!(".{}.part", file.file_name().unwrap_or_default().to_string_lossy()));
+        match (form, &args.output) {
+            (RowsFormat::Parquet, None) => Err(Failure::own(Trouble::NoFile)),
+            (RowsFormat::Parquet, Some(file)) => {
+                let writer = Box::new(AssignmentsWriter::create(&part(file), clusters)?);
+                Ok(Self::Table { writer, part: part(file), file: file.clone() })
+            }
+            (RowsFormat::Csv | RowsFormat::Jsonl, output) => {
+                let form = if form == RowsFormat::Csv { Form::Csv } else { Form::JsonLines };
+                let to = match output {
+                    None => None,
+                    Some(file) => {
+                        fs::remove(&part(file))?;
+                        Some((BufWriter::new(fs::create_new(&part(file))?), part(file), file.clone()))
+                    }
+                };
+                let mut out = Self::Lines { form, to };
+                out.write(form.head())?;
+                Ok(out)
+            }
+        }
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Failure> {
+        match self {
+            Self::Lines { to: Some((file, part, _)), .. } => Ok(file.write_all(text.as_bytes()).at("write", part)?),
+            Self::Lines { to: None, .. } => terminal::print_part(text),
+            Self::Table { .. } => Ok(()),
+        }
+    }
+
+    fn push(&mut self, table: AssignmentTable, paths: Vec<String>, first: u64) -> Result<(), Failure> {
+        match self {
+            Self::Table { writer, .. } => Ok(writer.push(table, paths)?),
+            Self::Lines { form, .. } => {
+                let form = *form;
+                let text: String = (0..table.len())
+                    .map(|at| {
+                        form.line(&Line {
+                            id: &table.ids[at],
+                            row: first + at as u64,
+                            path: &paths[at],
+                            cluster: table.cluster[at],
+                            confidence: table.confidence[at],
+                            entropy: table.entropy[at],
+                            second_cluster: table.second_cluster[at],
+                        })
+                    })
+                    .collect();
+                self.write(&text)
+            }
+        }
+    }
+
+    /// The file appears whole, under its name, at the end.
+    fn finish(self) -> Result<(), Failure> {
+        match self {
+            Self::Lines { to: None, .. } => {}
+            Self::Lines { to: Some((mut writer, part, file)), .. } => {
+                writer.flush().at("write", &part)?;
+                writer.get_ref().sync_all().at("flush", &part)?;
+                fs::rename(&part, &file)?;
+            }
+            Self::Table { writer, part, file } => {
+                writer.finish()?;
+                fs::rename(&part, &file)?;
+            }
+        }
+        Ok(())
+    }
+}

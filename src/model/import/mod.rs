@@ -1,0 +1,22 @@
+//! # import: what do other people's weights say?
+//!
+//! [`find`] reads the network of a file that PyTorch or safetensors wrote, for SCAN, NNM, RUC, AND and MoCo: containers in `file`,
+//! the restricted unpickler in `pickle`, which dictionary is the network in `state`, whose names those are in [`names`], which
+//! network that is in [`network`]. No tensor is left over and none is made up: what is missing or unexpected is an error that
+//! lists both sides, because a partly random network trains without complaint and scores badly.
+//!
+//! [`names`] also serves the way out (`kinset export`). Not here: how our own weights lie on disk (`artifact::encoder`).
+
+pub mod error;
+mod file;
+pub mod names;
+pub mod network;
+mod pickle;
+mod state;
+
+pub use error::ImportError;
+pub use names::Layout;
+pub use network::{Found, Wanted, find};
+
+#[cfg(test)]
+mod tests;

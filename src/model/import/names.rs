@@ -1,0 +1,119 @@
+//! What do others call our tensors? One table per family of files, read both ways: in, when weights come; out, when they go.
+//!
+//! | files of | backbone | projection | heads |
+//! |---|---|---|---|
+//! | SCAN, NNM, RUC | `backbone.…` | `contrastive_head.…` | `cluster_head.{h}.…` |
+//! | MoCo | `encoder_q.…` | `encoder_q.fc.…` | |
+//! | AND | `…` | `linear.…` | |
+//!
+//! In front of all of them may stand `module.`, which PyTorch's data-parallel wrapper adds. `num_batches_tracked` matters only to a
+//! batch norm without momentum; MoCo's key encoder and queue only to its training: they are left out.
+
+/// A family of files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// SCAN's, which NNM and RUC took over. Our own names.
+    Scan,
+    /// MoCo's.
+    Moco,
+    /// AND's: a network and a linear layer, without a name around them.
+    And,
+}
+
+/// The counters that only PyTorch needs.
+pub(in crate::model) const COUNTER: &str = "num_batches_tracked";
+
+impl Layout {
+    /// The family that names belong to; `module.` is gone already.
+    pub(super) fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Self {
+        if names.clone().any(|name| name.starts_with("encoder_q.")) {
+            Self::Moco
+        } else if names.clone().any(|name| name == "conv1.weight") {
+            Self::And
+        } else {
+            Self::Scan
+        }
+    }
+
+    /// Our name for one of theirs; nothing where a tensor is left out on purpose. What has no place with us keeps its name, so
+    /// that loading reports it.
+    pub(super) fn ours(self, name: &str) -> Option<String> {
+        if name.rsplit('.').next() == Some(COUNTER) {
+            return None;
+        }
+        match self {
+            Self::Scan => Some(name.to_owned()),
+            Self::Moco => {
+                if name.starts_with("encoder_k.") || name == "queue" || name == "queue_ptr" {
+                    return None;
+                }
+                let Some(inner) = name.strip_prefix("encoder_q.") else { return Some(name.to_owned()) };
+                Some(match inner.strip_prefix("fc.") {
+                    Some(rest) => format!("contrastive_head.{rest}"),
+                    None => format!("backbone.{inner}"),
+                })
+            }
+            Self::And => Some(match name.strip_prefix("linear.") {
+                Some(rest) => format!("contrastive_head.{rest}"),
+                None => format!("backbone.{name}"),
+            }),
+        }
+    }
+
+    /// Their name for one of ours; nothing where they have no place for it.
+    pub(in crate::model) fn theirs(self, name: &str) -> Option<String> {
+        let parts = [name.strip_prefix("backbone."), name.strip_prefix("contrastive_head.")];
+        match (self, parts) {
+            (Self::Scan, _) => Some(name.to_owned()),
+            (Self::Moco, [Some(rest), _]) => Some(format!("module.encoder_q.{rest}")),
+            (Self::Moco, [_, Some(rest)]) => Some(format!("module.encoder_q.fc.{rest}")),
+            (Self::And, [Some(rest), _]) => Some(rest.to_owned()),
+            // Two layers would need other names, and AND's network has one.
+            (Self::And, [_, Some(rest)]) if !rest.contains('.') => Some(format!("linear.{rest}")),
+            (Self::Moco | Self::And, _) => None,
+        }
+    }
+}
+
+/// The name without the prefixes of data-parallel training.
+pub(super) fn bare(name: &str) -> &str {
+    let mut name = name;
+    while let Some(rest) = name.strip_prefix("module.") {
+        name = rest;
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_go_out_and_come_back() {
+        for layout in [Layout::Scan, Layout::Moco, Layout::And] {
+            for name in ["backbone.conv1.weight", "backbone.layer2.0.bn1.running_mean", "contrastive_head.weight"] {
+                let theirs = layout.theirs(name).unwrap();
+                assert_eq!(
+                    Layout::of([bare(&theirs), "conv1.weight"].into_iter().take(1 + usize::from(layout == Layout::And))),
+                    layout
+                );
+                assert_eq!(layout.ours(bare(&theirs)).unwrap(), name, "{layout:?}");
+            }
+        }
+        assert_eq!(Layout::Moco.theirs("contrastive_head.2.bias").unwrap(), "module.encoder_q.fc.2.bias");
+        assert_eq!(Layout::And.theirs("contrastive_head.2.bias"), None);
+        assert_eq!(Layout::Moco.theirs("cluster_head.0.weight"), None);
+        assert_eq!(Layout::Scan.theirs("cluster_head.0.weight").unwrap(), "cluster_head.0.weight");
+    }
+
+    #[test]
+    fn what_only_training_needs_is_left_out_and_strangers_stay_to_be_reported() {
+        assert_eq!(Layout::Scan.ours("backbone.bn1.num_batches_tracked"), None);
+        for name in ["encoder_k.conv1.weight", "queue", "queue_ptr"] {
+            assert_eq!(Layout::Moco.ours(name), None);
+        }
+        assert_eq!(Layout::Moco.ours("teacher.conv1.weight").unwrap(), "teacher.conv1.weight");
+        assert_eq!(Layout::And.ours("fc.weight").unwrap(), "backbone.fc.weight");
+        assert_eq!(bare("module.module.backbone.conv1.weight"), "backbone.conv1.weight");
+    }
+}

@@ -1,0 +1,844 @@
+//! Which values does a pickle describe?
+//!
+//! A pickle is a program for a stack machine, and Python's runs whatever it names. This one builds tensors, storages, numbers,
+//! texts and plain containers; any other name it meets is an error that repeats it, and nothing is ever called.
+//!
+//! Nothing here recurses: values lie in one list and name each other by place, so neither nesting, nor cycles, nor a value that is
+//! used a million times costs more than the bytes that say so. Every operation takes at least one byte and makes at most one
+//! value; what is copied is counted against [`MOST`].
+//!
+//! Source: Python's `pickletools`, which documents each operation of protocols 0 to 5.
+
+use std::collections::BTreeMap;
+
+use super::error::ImportError;
+
+type Result<T> = std::result::Result<T, ImportError>;
+
+/// The most values, and the most copied items, that are believed; a checkpoint of ResNet-50 has some thousand.
+const MOST: usize = 1 << 23;
+
+/// The place of a value.
+pub(super) type Id = u32;
+
+/// A kind of number in a storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Number {
+    F64,
+    F32,
+    F16,
+    Bf16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U8,
+    Bool,
+}
+
+impl Number {
+    /// Bytes of one.
+    pub(super) fn size(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 | Self::I16 => 2,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+
+    fn of_storage(name: &str) -> Option<Self> {
+        Some(match name {
+            "DoubleStorage" => Self::F64,
+            "FloatStorage" => Self::F32,
+            "HalfStorage" => Self::F16,
+            "BFloat16Storage" => Self::Bf16,
+            "LongStorage" => Self::I64,
+            "IntStorage" => Self::I32,
+            "ShortStorage" => Self::I16,
+            "CharStorage" => Self::I8,
+            "ByteStorage" => Self::U8,
+            "BoolStorage" => Self::Bool,
+            _ => return None,
+        })
+    }
+}
+
+/// A run of numbers that lies outside the pickle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Storage {
+    /// Its name in the file.
+    pub(super) key: String,
+    pub(super) number: Number,
+    /// How many numbers the whole of it has.
+    pub(super) length: u64,
+    /// The part of the whole that is meant: its beginning and length.
+    pub(super) part: Option<(u64, u64)>,
+}
+
+/// Numbers of a storage in a shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tensor {
+    pub(super) storage: Id,
+    /// The first number.
+    pub(super) offset: u64,
+    pub(super) shape: Vec<u64>,
+    /// Numbers from one entry of an axis to the next.
+    pub(super) strides: Vec<u64>,
+}
+
+/// What may be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Dict,
+    /// `set`, `frozenset`, `list`, `tuple`, `torch.Size`: their argument is as good.
+    Same,
+    Encode,
+    Tensor,
+    /// `torch._utils._rebuild_parameter`: its first argument.
+    Parameter,
+    Storage(Number),
+    Dtype,
+    Scalar,
+    /// What nobody here reads: NumPy's arrays, devices.
+    Unread,
+}
+
+fn known(module: &str, name: &str) -> Option<Known> {
+    Some(match (module, name) {
+        ("collections", "OrderedDict") => Known::Dict,
+        ("builtins" | "__builtin__", "set" | "frozenset" | "list" | "tuple") | ("torch", "Size") => Known::Same,
+        ("_codecs", "encode") => Known::Encode,
+        ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Known::Tensor,
+        ("torch._utils", "_rebuild_parameter") => Known::Parameter,
+        ("torch" | "torch.storage", name) if name.ends_with("Storage") => Known::Storage(Number::of_storage(name)?),
+        ("numpy", "dtype") => Known::Dtype,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Known::Scalar,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") | ("numpy", "ndarray") | ("torch", "device") => {
+            Known::Unread
+        }
+        _ => return None,
+    })
+}
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+    List(Vec<Id>),
+    Tuple(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
+    Known(Known),
+    Storage(Box<Storage>),
+    Tensor(Box<Tensor>),
+    /// A NumPy type: its code, and whether its bytes run from the large end.
+    Dtype(String, bool),
+    /// Something that nobody here reads.
+    Unread,
+}
+
+/// All values of a pickle.
+#[derive(Debug)]
+pub(super) struct Pickled {
+    values: Vec<Value>,
+    /// The value it stands for.
+    pub(super) root: Id,
+    /// Bytes it took.
+    pub(super) length: usize,
+}
+
+impl Pickled {
+    /// The value in a place.
+    pub(super) fn get(&self, id: Id) -> &Value {
+        self.values.get(id as usize).unwrap_or(&Value::None)
+    }
+
+    /// The text in a place, if it is one.
+    pub(super) fn text(&self, id: Id) -> Option<&str> {
+        if let Value::Text(text) = self.get(id) { Some(text) } else { None }
+    }
+
+    /// The entries of a dictionary whose keys are texts, if it is one.
+    pub(super) fn entries(&self, id: Id) -> Option<impl Iterator<Item = (&str, Id)>> {
+        let Value::Dict(entries) = self.get(id) else { return None };
+        Some(entries.iter().filter_map(|&(key, value)| Some((self.text(key)?, value))))
+    }
+
+    /// All storages that are named.
+    pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
+        self.values.iter().filter_map(|value| if let Value::Storage(storage) = value { Some(&**storage) } else { None })
+    }
+
+    /// Reads the pickle at the beginning of some bytes.
+    pub(super) fn read(bytes: &[u8]) -> Result<Self> {
+        let mut machine = Machine {
+            bytes,
+            at: 0,
+            values: Vec::new(),
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: BTreeMap::new(),
+            copied: 0,
+        };
+        let root = machine.run()?;
+        Ok(Self { values: machine.values, root, length: machine.at })
+    }
+}
+
+/// The stack machine.
+struct Machine<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    values: Vec<Value>,
+    stack: Vec<Id>,
+    /// Heights of the stack.
+    marks: Vec<usize>,
+    memo: BTreeMap<u64, Id>,
+    copied: usize,
+}
+
+impl Machine<'_> {
+    fn damaged(&self, what: impl Into<String>) -> ImportError {
+        ImportError::Damaged { at: self.at, what: what.into() }
+    }
+
+    fn take(&mut self, count: u64) -> Result<&[u8]> {
+        let rest = &self.bytes[self.at..];
+        let Some(taken) = usize::try_from(count).ok().and_then(|count| rest.get(..count)) else {
+            return Err(ImportError::Truncated { at: self.bytes.len(), what: "a pickle" });
+        };
+        self.at += taken.len();
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N as u64)?);
+        Ok(array)
+    }
+
+    fn byte(&mut self) -> Result<u8> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    fn u32(&mut self) -> Result<u32> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A line without its end.
+    fn line(&mut self) -> Result<String> {
+        let Some(length) = self.bytes[self.at..].iter().position(|&byte| byte == b'\n') else {
+            return Err(ImportError::Truncated { at: self.bytes.len(), what: "a line of a pickle" });
+        };
+        let line = String::from_utf8_lossy(self.take(length as u64)?).into_owned();
+        self.at += 1;
+        Ok(line)
+    }
+
+    fn text(&mut self, length: u64) -> Result<Value> {
+        // Lone surrogates, which Python can write, name no tensor of ours.
+        Ok(Value::Text(String::from_utf8_lossy(self.take(length)?).into_owned()))
+    }
+
+    fn store(&mut self, value: Value) -> Result<Id> {
+        if self.values.len() >= MOST {
+            return Err(ImportError::TooLarge { what: "the number of its values".into(), most: MOST as u64 });
+        }
+        self.values.push(value);
+        Ok(self.values.len() as Id - 1)
+    }
+
+    fn push(&mut self, value: Value) -> Result<()> {
+        let id = self.store(value)?;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    /// Counts what is copied from value to value.
+    fn copies(&mut self, items: usize) -> Result<()> {
+        self.copied = self.copied.saturating_add(items);
+        if self.copied > MOST {
+            return Err(ImportError::TooLarge { what: "what its pickle copies".into(), most: MOST as u64 });
+        }
+        Ok(())
+    }
+
+    fn pop(&mut self) -> Result<Id> {
+        if self.stack.len() <= self.marks.last().copied().unwrap_or(0) {
+            return Err(self.damaged("the stack is empty"));
+        }
+        self.stack.pop().ok_or_else(|| self.damaged("the stack is empty"))
+    }
+
+    fn top(&self) -> Result<Id> {
+        self.stack.last().copied().ok_or_else(|| self.damaged("the stack is empty"))
+    }
+
+    /// What lies above the last mark.
+    fn since_mark(&mut self) -> Result<Vec<Id>> {
+        let Some(mark) = self.marks.pop() else { return Err(self.damaged("there is no mark")) };
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn value(&self, id: Id) -> &Value {
+        &self.values[id as usize]
+    }
+
+    fn int(&self, id: Id) -> Result<u64> {
+        match self.value(id) {
+            Value::Int(number) => u64::try_from(*number).map_err(|_| self.damaged(format!("{number} where a size is wanted"))),
+            _ => Err(self.damaged("a size that is no number")),
+        }
+    }
+
+    fn ints(&self, id: Id) -> Result<Vec<u64>> {
+        match self.value(id) {
+            Value::Tuple(items) | Value::List(items) if items.len() <= 8 => items.iter().map(|&item| self.int(item)).collect(),
+            _ => Err(self.damaged("a shape that is none")),
+        }
+    }
+
+    fn run(&mut self) -> Result<Id> {
+        loop {
+            let operation = self.byte()?;
+            match operation {
+                b'.' => return self.pop(),
+                0x80 => {
+                    let protocol = self.byte()?;
+                    if protocol > 5 {
+                        return Err(self.damaged(format!("protocol {protocol}")));
+                    }
+                }
+                0x95 => drop(self.u64()?), // a frame: a hint for buffering
+                b'(' => self.marks.push(self.stack.len()),
+                b'0' => drop(self.pop()?),
+                b'1' => drop(self.since_mark()?),
+                b'2' => self.stack.push(self.top()?),
+                _ if self.simple(operation)? || self.container(operation)? || self.remembered(operation)? => {}
+                b'c' => {
+                    let (module, name) = (self.line()?, self.line()?);
+                    self.named(&module, &name)?;
+                }
+                0x93 => {
+                    let (name, module) = (self.pop()?, self.pop()?);
+                    let (Value::Text(module), Value::Text(name)) = (self.value(module), self.value(name)) else {
+                        return Err(self.damaged("a name that is no text"));
+                    };
+                    if module.len() + name.len() > 512 {
+                        return Err(self.damaged("a name of more than 512 letters"));
+                    }
+                    let (module, name) = (module.clone(), name.clone());
+                    self.named(&module, &name)?;
+                }
+                b'R' | 0x81 => {
+                    let (arguments, callee) = (self.pop()?, self.pop()?);
+                    let value = self.call(callee, arguments)?;
+                    self.stack.push(value);
+                }
+                b'b' => {
+                    let (state, target) = (self.pop()?, self.top()?);
+                    self.build(target, state)?;
+                }
+                b'Q' => {
+                    let id = self.pop()?;
+                    let storage = self.storage(id)?;
+                    self.push(storage)?;
+                }
+                b'P' | 0x82..=0x84 | b'i' | b'o' | 0x92 | 0x97 | 0x98 => {
+                    let name = match operation {
+                        b'P' => "a persistent id that is a line",
+                        b'i' | b'o' | 0x92 => "an object of a class",
+                        0x97 | 0x98 => "a buffer from outside",
+                        _ => "a name from the registry of extensions",
+                    };
+                    return Err(ImportError::Refused { name: name.to_owned() });
+                }
+                other => return Err(self.damaged(format!("no operation is called {other:#04x}"))),
+            }
+        }
+    }
+
+    /// Numbers and texts.
+    fn simple(&mut self, operation: u8) -> Result<bool> {
+        let value = match operation {
+            b'N' => Value::None,
+            0x88 => Value::Bool(true),
+            0x89 => Value::Bool(false),
+            b'J' => Value::Int(i32::from_le_bytes(self.array()?).into()),
+            b'K' => Value::Int(self.byte()?.into()),
+            b'M' => Value::Int(u16::from_le_bytes(self.array()?).into()),
+            0x8a => {
+                let length = self.byte()?;
+                self.long(length.into())?
+            }
+            0x8b => {
+                let length = self.u32()?;
+                self.long(length.into())?
+            }
+            b'I' => match self.line()?.as_str() {
+                "00" => Value::Bool(false),
+                "01" => Value::Bool(true),
+                digits => Value::Int(digits.trim().parse().map_err(|_| self.damaged("a number that is none"))?),
+            },
+            b'L' => {
+                let line = self.line()?;
+                match line.trim().trim_end_matches('L').parse() {
+                    Ok(number) => Value::Int(number),
+                    Err(_) => Value::Unread,
+                }
+            }
+            b'F' => Value::Float(self.line()?.trim().parse().map_err(|_| self.damaged("a number that is none"))?),
+            b'G' => Value::Float(f64::from_be_bytes(self.array()?)),
+            b'S' => {
+                let line = self.line()?;
+                let inner = line.trim().strip_prefix(['\'', '"']).and_then(|rest| rest.strip_suffix(['\'', '"']));
+                Value::Text(inner.ok_or_else(|| self.damaged("a text without quotes"))?.to_owned())
+            }
+            b'V' => Value::Text(self.line()?),
+            b'T' => {
+                let length = self.u32()?;
+                self.text(length.into())?
+            }
+            b'U' | 0x8c => {
+                let length = self.byte()?;
+                self.text(length.into())?
+            }
+            b'X' => {
+                let length = self.u32()?;
+                self.text(length.into())?
+            }
+            0x8d => {
+                let length = self.u64()?;
+                self.text(length)?
+            }
+            b'C' => {
+                let length = self.byte()?;
+                Value::Bytes(self.take(length.into())?.to_vec())
+            }
+            b'B' => {
+                let length = self.u32()?;
+                Value::Bytes(self.take(length.into())?.to_vec())
+            }
+            0x8e | 0x96 => {
+                let length = self.u64()?;
+                Value::Bytes(self.take(length)?.to_vec())
+            }
+            _ => return Ok(false),
+        };
+        self.push(value)?;
+        Ok(true)
+    }
+
+    /// A whole number of any length; what does not fit 64 bits is no size and no head.
+    fn long(&mut self, length: u64) -> Result<Value> {
+        let bytes = self.take(length)?;
+        if bytes.len() > 8 {
+            return Ok(Value::Unread);
+        }
+        let sign = if bytes.last().is_some_and(|byte| byte & 0x80 != 0) { 0xff } else { 0 };
+        let mut all = [sign; 8];
+        all[..bytes.len()].copy_from_slice(bytes);
+        Ok(Value::Int(i64::from_le_bytes(all)))
+    }
+
+    fn container(&mut self, operation: u8) -> Result<bool> {
+        match operation {
+            b']' | 0x8f => self.push(Value::List(Vec::new()))?,
+            b')' => self.push(Value::Tuple(Vec::new()))?,
+            b'}' => self.push(Value::Dict(Vec::new()))?,
+            b'l' | 0x91 => {
+                let items = self.since_mark()?;
+                self.push(Value::List(items))?;
+            }
+            b't' => {
+                let items = self.since_mark()?;
+                self.push(Value::Tuple(items))?;
+            }
+            0x85..=0x87 => {
+                let mut items = (0x85..=operation).map(|_| self.pop()).collect::<Result<Vec<_>>>()?;
+                items.reverse();
+                self.push(Value::Tuple(items))?;
+            }
+            b'd' => {
+                let items = self.since_mark()?;
+                let entries = self.pairs(&items)?;
+                self.push(Value::Dict(entries))?;
+            }
+            b'a' => {
+                let item = self.pop()?;
+                self.append(vec![item])?;
+            }
+            b'e' | 0x90 => {
+                let items = self.since_mark()?;
+                self.append(items)?;
+            }
+            b's' => {
+                let (value, key) = (self.pop()?, self.pop()?);
+                self.insert(vec![(key, value)])?;
+            }
+            b'u' => {
+                let items = self.since_mark()?;
+                let entries = self.pairs(&items)?;
+                self.insert(entries)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn pairs(&self, items: &[Id]) -> Result<Vec<(Id, Id)>> {
+        let (pairs, rest) = items.as_chunks::<2>();
+        if rest.is_empty() {
+            Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
+        } else {
+            Err(self.damaged("a key without a value"))
+        }
+    }
+
+    fn append(&mut self, items: Vec<Id>) -> Result<()> {
+        let list = self.top()?;
+        match &mut self.values[list as usize] {
+            Value::List(list) => list.extend(items),
+            Value::Unread => {}
+            _ => return Err(self.damaged("an item for what is no list")),
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, entries: Vec<(Id, Id)>) -> Result<()> {
+        let dict = self.top()?;
+        match &mut self.values[dict as usize] {
+            Value::Dict(dict) => dict.extend(entries),
+            Value::Unread => {}
+            _ => return Err(self.damaged("an entry for what is no dictionary")),
+        }
+        Ok(())
+    }
+
+    /// The memo.
+    fn remembered(&mut self, operation: u8) -> Result<bool> {
+        let place = match operation {
+            b'p' | b'g' => self.line()?.trim().parse().map_err(|_| self.damaged("a place that is no number"))?,
+            b'q' | b'h' => self.byte()?.into(),
+            b'r' | b'j' => self.u32()?.into(),
+            0x94 => self.memo.len() as u64,
+            _ => return Ok(false),
+        };
+        if matches!(operation, b'g' | b'h' | b'j') {
+            let Some(&id) = self.memo.get(&place) else { return Err(self.damaged(format!("place {place} was never filled"))) };
+            self.stack.push(id);
+        } else {
+            self.memo.insert(place, self.top()?);
+        }
+        Ok(true)
+    }
+
+    fn named(&mut self, module: &str, name: &str) -> Result<()> {
+        match known(module, name) {
+            Some(known) => self.push(Value::Known(known)),
+            None => {
+                let name: String = format!("{module}.{name}").chars().take(120).collect();
+                Err(ImportError::Refused { name })
+            }
+        }
+    }
+
+    fn call(&mut self, callee: Id, arguments: Id) -> Result<Id> {
+        let &Value::Known(known) = self.value(callee) else { return Err(self.damaged("a call of what is no name")) };
+        let Value::Tuple(items) = self.value(arguments) else { return Err(self.damaged("a call without arguments")) };
+        if items.len() > 16 {
+            return Err(self.damaged(format!("a call with {} arguments", items.len())));
+        }
+        let items = items.clone();
+        let value = match (known, items.as_slice()) {
+            (Known::Dict, []) => Value::Dict(Vec::new()),
+            (Known::Dict, &[pairs]) => {
+                let (Value::List(pairs) | Value::Tuple(pairs)) = self.value(pairs) else {
+                    return Err(self.damaged("a dictionary of what is no list"));
+                };
+                let mut entries = Vec::new();
+                for &pair in pairs {
+                    let (Value::List(pair) | Value::Tuple(pair)) = self.value(pair) else {
+                        return Err(self.damaged("an entry that is no pair"));
+                    };
+                    let &[key, value] = pair.as_slice() else { return Err(self.damaged("an entry that is no pair")) };
+                    entries.push((key, value));
+                    if self.copied + entries.len() > MOST {
+                        break; // `copies` says so
+                    }
+                }
+                self.copies(entries.len())?;
+                Value::Dict(entries)
+            }
+            (Known::Same, []) => Value::List(Vec::new()),
+            (Known::Same | Known::Parameter, &[same, ..]) => return Ok(same),
+            (Known::Encode, &[text, ..]) => {
+                let Value::Text(text) = self.value(text) else { return Err(self.damaged("bytes of what is no text")) };
+                if text.len() > 64 {
+                    Value::Unread // the bytes of an array
+                } else {
+                    let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
+                    bytes.map_or(Value::Unread, Value::Bytes)
+                }
+            }
+            (Known::Tensor, &[storage, offset, shape, strides, ..]) => {
+                if !matches!(self.value(storage), Value::Storage(_)) {
+                    return Err(self.damaged("a tensor without a storage"));
+                }
+                let (offset, shape, strides) = (self.int(offset)?, self.ints(shape)?, self.ints(strides)?);
+                if shape.len() != strides.len() {
+                    return Err(self.damaged("a shape that does not fit its strides"));
+                }
+                Value::Tensor(Box::new(Tensor { storage, offset, shape, strides }))
+            }
+            (Known::Dtype, &[code, ..]) => match self.value(code) {
+                Value::Text(code) if code.len() <= 8 => Value::Dtype(code.clone(), false),
+                _ => Value::Unread,
+            },
+            (Known::Scalar, &[dtype, bytes]) => match (self.value(dtype), self.value(bytes)) {
+                (Value::Dtype(code, large_end), Value::Bytes(bytes)) => scalar(code, *large_end, bytes),
+                _ => Value::Unread,
+            },
+            (Known::Unread, _) => Value::Unread,
+            (known, _) => return Err(self.damaged(format!("{known:?} takes other arguments"))),
+        };
+        self.store(value)
+    }
+
+    /// `__setstate__`: all that matters of it is the byte order of a NumPy type.
+    fn build(&mut self, target: Id, state: Id) -> Result<()> {
+        let large_end = match self.value(state) {
+            Value::Tuple(items) => {
+                items.get(1).is_some_and(|&order| matches!(self.value(order), Value::Text(order) if order == ">"))
+            }
+            _ => false,
+        };
+        match &mut self.values[target as usize] {
+            Value::Dtype(_, order) => *order = large_end,
+            // A state dict's `_metadata`; an array's numbers.
+            Value::Dict(_) | Value::Unread => {}
+            _ => return Err(ImportError::Refused { name: "a state for what has none".to_owned() }),
+        }
+        Ok(())
+    }
+
+    /// `('storage', type, key, location, length, view)`.
+    fn storage(&self, id: Id) -> Result<Value> {
+        let wrong = || self.damaged("a persistent id that is no storage");
+        let Value::Tuple(items) = self.value(id) else { return Err(wrong()) };
+        let &[tag, kind, key, _location, length, ref view @ ..] = items.as_slice() else { return Err(wrong()) };
+        let (Value::Text(tag), Value::Known(Known::Storage(number)), Value::Text(key)) =
+            (self.value(tag), self.value(kind), self.value(key))
+        else {
+            return Err(wrong());
+        };
+        if tag != "storage" || key.len() > 256 {
+            return Err(wrong());
+        }
+        let part = match view.first().map(|&view| self.value(view)) {
+            None | Some(Value::None) => None,
+            Some(Value::Tuple(view)) if view.len() == 3 => Some((self.int(view[1])?, self.int(view[2])?)),
+            Some(_) => return Err(wrong()),
+        };
+        Ok(Value::Storage(Box::new(Storage { key: key.clone(), number: *number, length: self.int(length)?, part })))
+    }
+}
+
+/// A NumPy scalar: its bytes as its type reads them.
+fn scalar(code: &str, large_end: bool, bytes: &[u8]) -> Value {
+    let mut bytes = bytes.to_vec();
+    if large_end {
+        bytes.reverse();
+    }
+    let eight = |bytes: &[u8]| -> Option<[u8; 8]> {
+        let mut all = [0; 8];
+        all.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(all)
+    };
+    let Some(all) = eight(&bytes) else { return Value::Unread };
+    let unsigned = u64::from_le_bytes(all);
+    match (code, bytes.len()) {
+        ("f8", 8) => Value::Float(f64::from_le_bytes(all)),
+        ("f4", 4) => Value::Float(f32::from_bits(unsigned as u32).into()),
+        ("b1", 1) => Value::Bool(unsigned != 0),
+        ("i8" | "i4" | "i2" | "i1", length) if code[1..] == length.to_string() => {
+            let shift = 64 - 8 * length as u32;
+            Value::Int((unsigned << shift) as i64 >> shift)
+        }
+        ("u8" | "u4" | "u2" | "u1", length) if code[1..] == length.to_string() => {
+            i64::try_from(unsigned).map_or(Value::Unread, Value::Int)
+        }
+        _ => Value::Unread,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn text(text: &str) -> Vec<u8> {
+        [b"X", (text.len() as u32).to_le_bytes().as_slice(), text.as_bytes()].concat()
+    }
+
+    fn fault(bytes: &[u8]) -> ImportError {
+        Pickled::read(bytes).unwrap_err()
+    }
+
+    #[test]
+    fn plain_values_of_old_and_new_protocols_are_read() {
+        let root = |bytes: &[u8]| {
+            let pickled = Pickled::read(bytes).unwrap();
+            assert_eq!(pickled.length, bytes.len());
+            pickled.get(pickled.root).clone()
+        };
+        assert_eq!(root(b"\x80\x02K\x07."), Value::Int(7));
+        assert_eq!(root(b"I-12\n."), Value::Int(-12));
+        assert_eq!(root(b"I01\n."), Value::Bool(true));
+        assert_eq!(root(b"L5L\n."), Value::Int(5));
+        assert_eq!(root(b"F1.5\n."), Value::Float(1.5));
+        assert_eq!(root(b"S'abc'\n."), Value::Text("abc".into()));
+        assert_eq!(root(b"\x8a\x01\xff."), Value::Int(-1));
+        assert_eq!(root(b"\x8a\x02\xff\x00."), Value::Int(255));
+        assert_eq!(root(b"\x8a\x00."), Value::Int(0));
+        assert_eq!(root(b"\x80\x04\x95\x02\x00\x00\x00\x00\x00\x00\x00K\x07."), Value::Int(7));
+        assert_eq!(root(b"C\x02ab."), Value::Bytes(b"ab".to_vec()));
+        assert!(matches!(root(b"(K\x01K\x02\x86."), Value::Tuple(items) if items.len() == 2));
+        assert!(matches!(root(b"}q\x00(X\x01\x00\x00\x00aK\x01u."), Value::Dict(entries) if entries.len() == 1));
+        assert!(matches!(root(b"ccollections\nOrderedDict\n)R."), Value::Dict(entries) if entries.is_empty()));
+    }
+
+    #[test]
+    fn numpy_scalars_are_numbers() {
+        assert_eq!(scalar("i8", false, &(-3_i64).to_le_bytes()), Value::Int(-3));
+        assert_eq!(scalar("i4", true, &7_i32.to_be_bytes()), Value::Int(7));
+        assert_eq!(scalar("i2", false, &(-2_i16).to_le_bytes()), Value::Int(-2));
+        assert_eq!(scalar("u1", false, &[200]), Value::Int(200));
+        assert_eq!(scalar("f8", false, &0.5_f64.to_le_bytes()), Value::Float(0.5));
+        assert_eq!(scalar("f4", true, &0.5_f32.to_be_bytes()), Value::Float(0.5));
+        assert_eq!(scalar("b1", false, &[1]), Value::Bool(true));
+        for (code, bytes) in [("i8", &[0_u8; 9][..]), ("i4", &[0; 8]), ("u8", &[255; 8]), ("O", &[0; 8])] {
+            assert_eq!(scalar(code, false, bytes), Value::Unread, "{code}");
+        }
+    }
+
+    #[test]
+    fn every_name_but_a_few_is_refused_however_it_is_written() {
+        for call in [&b"cos\nsystem\n."[..], b"\x80\x04\x8c\x02os\x8c\x06system\x93.", b"c__builtin__\neval\n(S'1'\ntR."] {
+            assert!(matches!(fault(call), ImportError::Refused { .. }), "{:?}", fault(call));
+        }
+        assert!(fault(b"cos\nsystem\n.").to_string().contains("`os.system`"));
+        for operation in [&b"(S'x'\nios\nsystem\n."[..], b"(NoN.", b"\x82\x01.", b"P1\n.", b"NN}\x92."] {
+            assert!(matches!(fault(operation), ImportError::Refused { .. }), "{:?}", fault(operation));
+        }
+        assert!(matches!(fault(b"ctorch\nQuantStorage\n."), ImportError::Refused { .. }));
+        // A name that is known is still not called with anything.
+        assert!(matches!(fault(b"ctorch._utils\n_rebuild_tensor_v2\n)R."), ImportError::Damaged { .. }));
+        assert!(matches!(fault(b"K\x01)R."), ImportError::Damaged { .. }));
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_take_no_memory() {
+        for huge in [
+            &b"X\xff\xff\xff\xffabc"[..],
+            b"\x8d\xff\xff\xff\xff\xff\xff\xff\x7fabc",
+            b"B\xff\xff\xff\xff",
+            b"\x96\xff\xff\xff\xff\xff\xff\xff\xff",
+            b"\x8b\xff\xff\xff\xff",
+            b"T\xff\xff\xff\xff",
+        ] {
+            assert!(matches!(fault(huge), ImportError::Truncated { .. }), "{huge:?}");
+        }
+    }
+
+    #[test]
+    fn deep_nests_cycles_and_bombs_cost_no_more_than_their_bytes() {
+        // A million lists within lists: nothing recurses, not even when they are dropped.
+        let mut deep = vec![b']'; 1_000_000];
+        deep.extend(vec![b'a'; 999_999]);
+        deep.push(b'.');
+        assert!(Pickled::read(&deep).is_ok());
+        // A list that holds itself.
+        assert!(Pickled::read(b"]q\x00h\x00a.").is_ok());
+        // Each tuple holds the one before twice: 2^1000 leaves, a thousand values.
+        let mut doubled = b")".to_vec();
+        doubled.extend(b"2\x86".repeat(1000));
+        doubled.push(b'.');
+        assert!(Pickled::read(&doubled).is_ok());
+        // A long list, and dictionaries of it without end: what is copied is counted.
+        let mut bomb = b"](".to_vec();
+        bomb.extend(b"NN\x86".repeat(10_000));
+        bomb.extend(b"eq\x00");
+        bomb.extend(b"ccollections\nOrderedDict\nh\x00\x85R".repeat(10_000));
+        bomb.push(b'.');
+        assert!(matches!(fault(&bomb), ImportError::TooLarge { .. }));
+        // More values than are believed.
+        let mut many = vec![b'N'; MOST + 1];
+        many.push(b'.');
+        assert!(matches!(fault(&many), ImportError::TooLarge { .. }));
+    }
+
+    #[test]
+    fn a_pickle_cut_anywhere_is_an_error() {
+        let mut whole = b"\x80\x02}q\x00(".to_vec();
+        whole.extend(text("a"));
+        whole.extend(b"K\x05");
+        whole.extend(text("b"));
+        whole.extend(b"ccollections\nOrderedDict\n)Ru.");
+        assert!(Pickled::read(&whole).is_ok());
+        for length in 0..whole.len() {
+            assert!(Pickled::read(&whole[..length]).is_err(), "{length}");
+        }
+    }
+
+    #[test]
+    fn stacks_and_memos_that_lack_something_are_damaged() {
+        for bytes in [
+            &b"."[..],
+            b"0.",
+            b"2.",
+            b"a.",
+            b"t.",
+            b"(u.",
+            b"]u.",
+            b"h\x00.",
+            b"g7\n.",
+            b"(.",
+            b"\x80\x09.",
+            b"\xffN.",
+            b"NNs.",
+            b"}(Nu.",
+            b"b.",
+        ] {
+            assert!(matches!(fault(bytes), ImportError::Damaged { .. }), "{bytes:?}: {:?}", fault(bytes));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = Pickled::read(&bytes);
+        }
+
+        #[test]
+        fn no_operations_make_it_panic(operations in prop::collection::vec(0_usize..28, 0..200)) {
+            const PARTS: [&[u8]; 28] = [
+                b"N", b"(", b"0", b"1", b"2", b"K\x03", b"X\x01\x00\x00\x00k", b"]", b")", b"}", b"l", b"t", b"d", b"a", b"e", b"s", b"u",
+                b"\x85", b"\x87", b"q\x01", b"h\x01", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"R", b"b",
+                b"ctorch\nFloatStorage\n", b"Q", b"\x94",
+            ];
+            let bytes: Vec<u8> = operations.into_iter().flat_map(|at| PARTS[at].iter().copied()).chain(*b".").collect();
+            let _ = Pickled::read(&bytes);
+        }
+    }
+}

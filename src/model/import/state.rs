@@ -1,0 +1,166 @@
+//! Which of the things in a file is a network, and what are its tensors called here?
+//!
+//! A state dict is a dictionary of named tensors, one of which is a `conv1.weight` of four axes. It may be the whole file (SCAN's
+//! pretext and self-label files), stand beside other things (`model` and `head`; `state_dict`; AND's `net`), or have a twin
+//! (RUC's `net1` and `net2`, of which the caller names one).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::ImportError;
+use super::file::{Opened, named};
+use super::names::{Layout, bare};
+use super::pickle::{Id, Pickled, Tensor, Value};
+use crate::artifact::encoder::Tensors;
+
+type Result<T> = std::result::Result<T, ImportError>;
+
+/// Dictionaries within dictionaries.
+const DEEPEST: usize = 4;
+/// Entries that are looked at, and tensors of a network.
+const MOST: usize = 1 << 20;
+
+/// A network's tensors by our names.
+#[derive(Debug)]
+pub(super) struct State {
+    /// Floats only, without counters.
+    pub(super) tensors: Tensors,
+    /// Our name → the name in the file.
+    pub(super) theirs: BTreeMap<String, String>,
+    /// The family it came from.
+    pub(super) layout: Layout,
+    /// The head that the file calls the best.
+    pub(super) head: Option<i64>,
+    /// Tensors that were left out, because only training needs them.
+    pub(super) left_out: usize,
+}
+
+/// Reads the network of a file, or the one of this name.
+pub(super) fn read(bytes: &[u8], part: Option<&str>) -> Result<State> {
+    match Opened::open(bytes)? {
+        Opened::Named(file) => {
+            let names: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
+            let own = |part: &str| ImportError::NoPart { part: part.to_owned(), found: vec!["all of it".into()] };
+            if let Some(part) = part {
+                return Err(own(part));
+            }
+            if !names.iter().any(|name| is_first(name)) {
+                return Err(ImportError::NoNetwork { found: listed(names.iter().map(String::as_str)) });
+            }
+            translate(names, None, |name| named(&file, name))
+        }
+        Opened::Pickled(mut checkpoint) => {
+            let found = networks(&checkpoint.pickled);
+            let names = || found.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+            let chosen = match (part, found.as_slice()) {
+                (None, [(_, only)]) => *only,
+                (None, []) => return Err(ImportError::NoNetwork { found: contents(&checkpoint.pickled) }),
+                (None, _) => return Err(ImportError::Several(names())),
+                (Some(part), _) => match found.iter().find(|(path, _)| path == part) {
+                    Some((_, id)) => *id,
+                    None => return Err(ImportError::NoPart { part: part.to_owned(), found: names() }),
+                },
+            };
+            let head = head(&checkpoint.pickled);
+            let mut places: BTreeMap<String, Option<Tensor>> = BTreeMap::new();
+            for (name, id) in checkpoint.pickled.entries(chosen).into_iter().flatten() {
+                let tensor =
+                    if let Value::Tensor(tensor) = checkpoint.pickled.get(id) { Some((**tensor).clone()) } else { None };
+                places.insert(name.to_owned(), tensor);
+            }
+            let names = places.keys().cloned().collect();
+            translate(names, head, |name| match places.get(name) {
+                Some(Some(tensor)) => checkpoint.weights(name, tensor),
+                _ => Err(ImportError::Tensor { name: name.to_owned(), what: "is no tensor".into() }),
+            })
+        }
+    }
+}
+
+/// Brings tensors under our names.
+fn translate(
+    names: Vec<String>,
+    head: Option<i64>,
+    mut weights: impl FnMut(&str) -> Result<crate::artifact::encoder::Weights>,
+) -> Result<State> {
+    if names.len() > MOST {
+        return Err(ImportError::TooLarge { what: format!("a network of {} tensors", names.len()), most: MOST as u64 });
+    }
+    let layout = Layout::of(names.iter().map(|name| bare(name)));
+    let (mut tensors, mut theirs, mut left_out) = (Tensors::default(), BTreeMap::new(), 0);
+    for name in names {
+        let Some(ours) = layout.ours(bare(&name)) else {
+            left_out += 1;
+            continue;
+        };
+        let found = weights(&name)?;
+        if let Some(twin) = theirs.insert(ours.clone(), name.clone()) {
+            return Err(ImportError::Tensor { name, what: format!("is the same as `{twin}`") });
+        }
+        tensors.insert(ours, found.shape, found.values);
+    }
+    Ok(State { tensors, theirs, layout, head, left_out })
+}
+
+fn is_first(name: &str) -> bool {
+    name == "conv1.weight" || name.ends_with(".conv1.weight")
+}
+
+/// The state dicts of residual networks in a file, with the path that leads to each; the whole file's is empty.
+fn networks(pickled: &Pickled) -> Vec<(String, Id)> {
+    let (mut found, mut seen, mut looked) = (Vec::new(), BTreeSet::new(), 0);
+    let mut waiting = vec![(String::new(), pickled.root, 0)];
+    while let Some((path, id, depth)) = waiting.pop() {
+        let Some(entries) = pickled.entries(id) else { continue };
+        if !seen.insert(id) {
+            continue;
+        }
+        let mut inner = Vec::new();
+        let mut network = false;
+        for (name, value) in entries {
+            looked += 1;
+            if looked > MOST {
+                return found;
+            }
+            match pickled.get(value) {
+                Value::Tensor(tensor) => network |= is_first(name) && tensor.shape.len() == 4,
+                Value::Dict(_) if depth < DEEPEST && name.len() < 256 => {
+                    let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                    inner.push((path, value, depth + 1));
+                }
+                _ => {}
+            }
+        }
+        if network {
+            found.push((path, id));
+        } else {
+            waiting.extend(inner);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The head that a file of SCAN or NNM calls the best: a NumPy scalar, or a plain number.
+fn head(pickled: &Pickled) -> Option<i64> {
+    let entries: Vec<(&str, Id)> = pickled.entries(pickled.root)?.collect();
+    ["head", "best_loss_head"].into_iter().find_map(|wanted| {
+        let (_, id) = entries.iter().find(|(name, _)| *name == wanted)?;
+        match pickled.get(*id) {
+            Value::Int(head) => Some(*head),
+            _ => None,
+        }
+    })
+}
+
+/// What a file without a network holds.
+fn contents(pickled: &Pickled) -> String {
+    match pickled.entries(pickled.root) {
+        Some(entries) => listed(entries.map(|(name, _)| name)),
+        None => "it is no dictionary".to_owned(),
+    }
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<String> = names.take(5).map(|name| format!("`{}`", name.chars().take(60).collect::<String>())).collect();
+    if names.is_empty() { "it is empty".to_owned() } else { format!("it has {}", names.join(", ")) }
+}

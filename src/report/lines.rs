@@ -1,0 +1,84 @@
+//! Assignments as lines that any tool reads: CSV (RFC 4180, with a header) and JSON lines.
+
+use serde_json::json;
+
+/// Where an image went.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line<'a> {
+    /// The image's name, made from its content.
+    pub id: &'a str,
+    /// Its number.
+    pub row: u64,
+    /// Its file, if it had one to itself.
+    pub path: &'a str,
+    /// Its cluster; −1 where it belongs to none.
+    pub cluster: i32,
+    /// The probability of that cluster.
+    pub confidence: f32,
+    /// Entropy of all probabilities, nats.
+    pub entropy: f32,
+    /// The runner-up; −1 where there is none.
+    pub second_cluster: i32,
+}
+
+/// A form of lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Comma-separated values.
+    Csv,
+    /// One JSON object per line.
+    JsonLines,
+}
+
+impl Form {
+    /// What comes before all lines.
+    pub fn head(self) -> &'static str {
+        match self {
+            Self::Csv => "id,row,path,cluster,confidence,entropy,second_cluster\n",
+            Self::JsonLines => "",
+        }
+    }
+
+    /// A line, with its end.
+    pub fn line(self, line: &Line<'_>) -> String {
+        let Line { id, row, path, cluster, confidence, entropy, second_cluster } = line;
+        match self {
+            Self::Csv => {
+                format!("{},{row},{},{cluster},{confidence},{entropy},{second_cluster}\n", field(id), field(path))
+            }
+            Self::JsonLines => {
+                let value = json!({
+                    "id": id, "row": row, "path": path, "cluster": cluster, "confidence": confidence, "entropy": entropy,
+                    "second_cluster": second_cluster,
+                });
+                format!("{value}\n")
+            }
+        }
+    }
+}
+
+/// A text as a field: in quotes where it must be.
+fn field(text: &str) -> String {
+    if text.contains(['"', ',', '\n', '\r']) || text.starts_with(' ') || text.ends_with(' ') {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_commas_quotes_and_line_ends_stay_one_field() {
+        let line =
+            Line { id: "ab", row: 3, path: "a, \"b\"\n.png", cluster: 1, confidence: 0.5, entropy: 0.25, second_cluster: -1 };
+        assert_eq!(Form::Csv.line(&line), "ab,3,\"a, \"\"b\"\"\n.png\",1,0.5,0.25,-1\n");
+        assert_eq!(Form::Csv.head().matches(',').count(), 6);
+        let json: serde_json::Value = serde_json::from_str(&Form::JsonLines.line(&line)).unwrap();
+        assert_eq!((json["path"].as_str(), json["cluster"].as_i64()), (Some("a, \"b\"\n.png"), Some(1)));
+        assert_eq!(Form::JsonLines.line(&line).matches('\n').count(), 1);
+        assert_eq!([field("plain"), field(" x"), field("")], ["plain", "\" x\"", ""]);
+    }
+}

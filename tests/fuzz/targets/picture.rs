@@ -1,0 +1,11 @@
+//! Picture files: PNG, JPEG, WebP.
+#![no_main]
+
+use kinset::dataset::decode::decode;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(picture) = decode(bytes) {
+        assert_eq!(picture.data.len(), picture.width * picture.height * picture.channels);
+    }
+});

@@ -1,0 +1,23 @@
+//! Data sets: the first byte says which format the rest is a file of.
+#![no_main]
+
+use kinset::dataset::{Places, RawFile, Source, check};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((&kind, content)) = bytes.split_first() else { return };
+    let Ok(dir) = tempfile::tempdir() else { return };
+    let (name, file) = match kind % 5 {
+        0 => ("idx", "images-idx3-ubyte"),
+        1 => ("idx", "images-idx3-ubyte.gz"),
+        2 => ("svhn", "train_32x32.mat"),
+        3 => ("parquet", "train.parquet"),
+        _ => ("folder", "picture.png"),
+    };
+    if std::fs::write(dir.path().join(file), content).is_err() {
+        return;
+    }
+    let source = Source::named(name).root(dir.path());
+    let source = if name == "svhn" { source.split("train") } else { source };
+    let _ = check(&source, &Places::new("", None, None), &mut RawFile::digest);
+});

@@ -1,0 +1,424 @@
+//! Do data and weights come in, and results go out? `data fetch`, `pretrained`, `predict`, `export`, and STL-10 from its real files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use kinset::base::seed::Seed;
+use sha2::{Digest, Sha256};
+
+use super::bench::{Bench, ROOT};
+
+/// A folder of photos of two kinds, and a pipeline that sorts them by their pixels.
+fn photos() -> Bench {
+    let bench = Bench::with(
+        r#"
+name = "photos"
+device = "cpu"
+
+[data.photos]
+dataset = "folder"
+root = "photos"
+
+[stage.pixels]
+kind = "pixels"
+images = "data.photos"
+
+[stage.features]
+kind = "embed"
+images = "data.photos"
+encoder = "pixels"
+
+[stage.kmeans]
+kind = "kmeans"
+features = "features"
+encoder = "pixels"
+clusters = 2
+
+[stage.assignments]
+kind = "predict"
+images = "data.photos"
+classifier = "kmeans"
+"#,
+    );
+    for number in 0..24_u8 {
+        bench.write(format!("photos/{}/{number}.png", ["dark", "light"][usize::from(number % 2)]), png(number));
+    }
+    bench
+}
+
+/// Even numbers are dark above, odd ones below; no two are equal.
+fn png(number: u8) -> Vec<u8> {
+    let image = image::RgbImage::from_fn(8, 8, |x, y| {
+        let light = (y < 4) == (number % 2 == 1);
+        image::Rgb([if light { 220 } else { 20 } + (x as u8), number, number / 2])
+    });
+    let mut bytes = Vec::new();
+    image.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+    bytes
+}
+
+/// `id` → the rest of the line.
+fn by_id(csv: &str) -> BTreeMap<String, Vec<String>> {
+    let mut lines = csv.lines();
+    assert_eq!(lines.next(), Some("id,row,path,cluster,confidence,entropy,second_cluster"));
+    lines
+        .map(|line| {
+            let fields: Vec<String> = line.split(',').map(str::to_owned).collect();
+            (fields[0].clone(), fields[1..].to_vec())
+        })
+        .collect()
+}
+
+#[test]
+fn loose_pictures_go_where_the_pipeline_puts_them() {
+    let bench = photos();
+    let before = bench.kinset(&["predict", "p.toml", "photos"]);
+    assert_eq!(before.exit, 5, "there is no classifier yet: {}", before.err);
+    bench.run(&[]).done();
+    bench.kinset(&["export", "p.toml", "assignments", "--output", "stage.csv"]).done();
+    let stage = by_id(&fs::read_to_string(bench.path("stage.csv")).unwrap());
+    let said = bench.kinset(&["predict", "p.toml", "photos"]).done();
+    let loose = by_id(&said.out);
+    assert_eq!(loose.len(), 24);
+    for (id, fields) in &loose {
+        assert_eq!(fields[2..], stage[id][2..], "the same cluster and confidence as in the pipeline: {id}");
+        assert!(fields[1].ends_with(&stage[id][1]), "the same file: {} and {}", fields[1], stage[id][1]);
+    }
+    let clusters: Vec<&str> = loose.values().map(|fields| fields[2].as_str()).collect();
+    assert_eq!(clusters.iter().filter(|cluster| **cluster == "0").count(), 12);
+    assert!(said.err.contains("24 pictures by `kmeans`"), "{}", said.err);
+
+    // Files, a table, other forms.
+    let table = "artifacts/photos/data.photos/images.parquet";
+    let said = bench.kinset(&["predict", "p.toml", table, "photos/dark/0.png", "--format", "jsonl"]).done();
+    let lines: Vec<serde_json::Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 25);
+    assert_eq!(lines[24]["path"], "photos/dark/0.png");
+    assert!(lines[24]["id"].as_str().unwrap().ends_with("-1"), "it is in the table too: {}", lines[24]);
+    let said = bench.kinset(&["predict", "p.toml", "photos", "--output", "out.parquet", "--stage", "kmeans", "--json"]).done();
+    assert_eq!(said.json["pictures"], 24);
+    let seen = bench.kinset(&["inspect", "out.parquet", "--json"]).done();
+    assert!(seen.out.contains("\"path\"") && seen.out.contains("\"rows\": 24"), "{}", seen.out);
+    assert_eq!(bench.kinset(&["predict", "p.toml", "photos", "--format", "parquet"]).exit, 2);
+    assert_eq!(bench.kinset(&["predict", "p.toml", "photos", "--stage", "kmeanz"]).exit, 2);
+    assert_eq!(bench.kinset(&["predict", "p.toml", "nowhere"]).exit, 4);
+}
+
+#[test]
+fn a_broken_picture_is_named_and_stops_or_is_left_out() {
+    let bench = photos();
+    bench.run(&[]).done();
+    let whole = png(40);
+    bench.write("more/a.png", &whole);
+    bench.write("more/b.png", &whole[..30]);
+    bench.write("more/c.jpg", "<html>");
+    bench.write("more/notes.txt", "no picture, and not taken for one");
+    let said = bench.kinset(&["predict", "p.toml", "more", "--output", "out.csv"]);
+    assert_eq!(said.exit, 4);
+    assert!(said.err.contains("b.png") && said.err.contains("--skip-broken"), "{}", said.err);
+    assert!(!bench.path("out.csv").exists(), "nothing half-written under the name");
+    let said = bench.kinset(&["predict", "p.toml", "more", "--output", "out.csv", "--skip-broken"]).done();
+    assert!(said.err.contains("b.png") && said.err.contains("c.jpg") && said.err.contains("2 left out"), "{}", said.err);
+    assert_eq!(by_id(&fs::read_to_string(bench.path("out.csv")).unwrap()).len(), 1);
+    let said = bench.kinset(&["predict", "p.toml", "more/c.jpg", "--skip-broken"]);
+    assert_eq!(said.exit, 4, "none of them: {}", said.err);
+}
+
+#[test]
+fn pictures_are_sorted_into_one_folder_per_cluster() {
+    let bench = photos();
+    bench.run(&[]).done();
+    bench.kinset(&["export", "p.toml", "assignments", "--output", "linked"]).done();
+    let mut seen = 0;
+    for cluster in ["0", "1"] {
+        let mut kinds = Vec::new();
+        for entry in fs::read_dir(bench.path("linked").join(cluster)).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+            let number: u8 = name.split(['_', '.']).nth(1).unwrap().parse().unwrap();
+            assert_eq!(fs::read(&path).unwrap(), png(number), "{name}");
+            kinds.push(name.split('_').next().unwrap().to_owned());
+            seen += 1;
+        }
+        kinds.dedup();
+        assert_eq!(kinds.len(), 1, "a cluster of both kinds: {kinds:?}");
+    }
+    assert_eq!(seen, 24);
+    let said = bench.kinset(&["export", "p.toml", "assignments", "--output", "linked"]);
+    assert_eq!(said.exit, 2, "what is there is not mixed with: {}", said.err);
+    // Copies come from the store: the photos may be gone.
+    bench.kinset(&["export", "p.toml", "assignments", "--output", "copied", "--copy", "--json"]).done();
+    let copy = bench.path("copied").join(fs::read_dir(bench.path("copied")).unwrap().next().unwrap().unwrap().file_name());
+    assert!(!fs::symlink_metadata(fs::read_dir(copy).unwrap().next().unwrap().unwrap().path()).unwrap().is_symlink());
+    assert_eq!(bench.kinset(&["export", "p.toml", "features", "--output", "x.csv"]).exit, 2);
+    assert_eq!(bench.kinset(&["export", "p.toml", "assignments", "--output", "x.xlsx"]).exit, 2);
+    let said = bench.kinset(&["export", "p.toml", "data.photos", "--output", "x"]);
+    assert!(said.err.contains("it gives"), "{}", said.err);
+}
+
+const NETWORK: &str = r#"
+name = "network"
+seed = 1
+device = "cpu"
+[data.train]
+dataset = "synthetic"
+split = "train"
+images = 48
+classes = 3
+size = 12
+[stage.pretext]
+kind = "simclr"
+images = "data.train"
+epochs = 2
+batch = 16
+network = { backbone = "resnet_tiny", width = 8 }
+[stage.features]
+kind = "embed"
+images = "data.train"
+encoder = "pretext"
+[stage.neighbors]
+kind = "neighbors"
+features = "features"
+k = 5
+[stage.cluster]
+kind = "scan"
+images = "data.train"
+encoder = "pretext"
+neighbors = "neighbors"
+clusters = 3
+heads = 2
+epochs = 2
+batch = 16
+[stage.assignments]
+kind = "predict"
+images = "data.train"
+classifier = "cluster"
+"#;
+
+#[test]
+fn weights_that_were_exported_come_back_to_the_same_features_and_assignments() {
+    let bench = Bench::with(NETWORK);
+    let first = bench.run(&[]).done().digests();
+    for (stage, file) in [("pretext.encoder", "pretext.safetensors"), ("cluster", "cluster.safetensors")] {
+        bench.kinset(&["export", "p.toml", stage, "--output", file]).done();
+        assert!(bench.path(file).with_extension("json").is_file(), "the card beside it");
+    }
+    let card: serde_json::Value = serde_json::from_str(&fs::read_to_string(bench.path("cluster.json")).unwrap()).unwrap();
+    let head = card["classifier"]["head"].as_u64().unwrap();
+    let again = format!(
+        r#"{}
+[stage.pretext_again]
+kind = "pretrained"
+images = "data.train"
+file = "pretext.safetensors"
+stem = "cifar"
+[stage.features_again]
+kind = "embed"
+images = "data.train"
+encoder = "pretext_again"
+[stage.cluster_again]
+kind = "pretrained"
+images = "data.train"
+file = "cluster.safetensors"
+stem = "cifar"
+head = {head}
+[stage.assignments_again]
+kind = "predict"
+images = "data.train"
+classifier = "cluster_again.classifier"
+"#,
+        NETWORK
+    );
+    bench.write("p.toml", again);
+    let second = bench.run(&[]).done().digests();
+    assert_eq!(second["features_again.features"], first["features.features"]);
+    assert_eq!(second["assignments_again.assignments"], first["assignments.assignments"]);
+    assert_eq!(second["pretext_again.encoder"], first["pretext.encoder"], "bit by bit");
+    let said = bench.kinset(&["export", "p.toml", "cluster", "--output", "x.safetensors", "--names", "moco"]);
+    assert!(said.exit == 2 && said.err.contains("no place for `cluster_head.0"), "{}", said.err);
+}
+
+#[test]
+fn a_file_of_weights_that_is_missing_wrong_or_wicked_is_told_before_or_while_it_is_read() {
+    let stage = |file: &str, more: &str| {
+        format!(
+            "name = \"w\"\ndevice = \"cpu\"\n[data.d]\ndataset = \"synthetic\"\nimages = 8\nclasses = 2\nsize = 32\nchannels = 3\n\
+             [stage.w]\nkind = \"pretrained\"\nimages = \"data.d\"\nfile = \"{file}\"\n{more}\n"
+        )
+    };
+    let golden = |name: &str| format!("{ROOT}/tests/golden/pretrained/{name}");
+    let run = |file: &str, more: &str| Bench::with(&stage(file, more)).run(&["--until", "w"]);
+    let said = run(&golden("scan_pretext.pth.tar"), "stem = \"cifar\"").done();
+    assert_eq!(said.those("ran"), ["data.d", "w"]);
+    for (file, more, words) in [
+        ("nowhere.pth".to_owned(), "", "there is no file"),
+        (golden("bad_system.pth"), "", "posix.system"),
+        (golden("make.py"), "", "neither PyTorch's zip"),
+        (golden("scan_pretext.pth.tar"), "", "stem = \\\"cifar\\\""),
+        (golden("ruc.t7"), "stem = \"cifar\"", "`net1`, `net2`"),
+        (golden("gray.pth.tar"), "stem = \"cifar\"", "channel"),
+        (golden("scan_pretext.pth.tar"), "stem = \"cifar\"\nbackbone = \"resnet34\"", "missing"),
+        (golden("scan_pretext.pth.tar"), &format!("stem = \"cifar\"\nsha256 = \"{}\"", "0".repeat(64)), "SHA-256"),
+    ] {
+        let said = run(&file, more);
+        assert_eq!(said.exit, 4, "{file}: {}", said.err);
+        assert!(said.out.contains(words) || said.err.contains(words), "{file}, {words}: {}\n{}", said.out, said.err);
+    }
+    let said = run("", "");
+    assert!(said.exit == 3 && said.err.contains("is needed"), "{}", said.err);
+}
+
+/// CIFAR-10's archive: records of the right number, all zeros.
+fn archive() -> Vec<u8> {
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+    let batch = vec![0_u8; 10_000 * 3073];
+    for name in ["data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(batch.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, format!("cifar-10-batches-bin/{name}.bin"), batch.as_slice()).unwrap();
+    }
+    tar.into_inner().unwrap().finish().unwrap()
+}
+
+/// Serves bytes: the first answer breaks off in the middle, the others give what is asked for. Returns the address.
+fn serve(content: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut stream = stream.unwrap();
+            let mut from = 0;
+            for line in BufReader::new(stream.try_clone().unwrap()).lines() {
+                let line = line.unwrap().to_lowercase();
+                if let Some(range) = line.strip_prefix("range: bytes=") {
+                    from = range.trim_end_matches('-').parse().unwrap();
+                }
+                if line.is_empty() {
+                    break;
+                }
+            }
+            let end = if number == 0 { content.len() / 2 } else { content.len() };
+            let (status, total) = (if from > 0 { "206 Partial Content" } else { "200 OK" }, content.len());
+            let head = format!(
+                "HTTP/1.1 {status}\r\nETag: \"1\"\r\nConnection: close\r\nContent-Length: {}\r\nContent-Range: bytes {from}-{}/{total}\r\n\r\n",
+                total - from,
+                total - 1
+            );
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content[from..end]));
+        }
+    });
+    address
+}
+
+#[test]
+fn a_data_set_is_fetched_resumed_checked_unpacked_and_then_left_alone() {
+    let bench = Bench::new();
+    let archive = archive();
+    let digits: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
+    let address = serve(archive);
+    let fetch = |more: &[&str]| bench.kinset(&[&["data", "fetch", "cifar10", "--from", &address], more].concat());
+    let said = fetch(&["--dry-run"]).done();
+    assert!(said.err.contains("would get") && said.err.contains("c32a1d4ab5d03f1284b67883e8d87530"), "{}", said.err);
+    assert!(!bench.path("data").exists(), "dry");
+    let said = fetch(&["--sha256", &digits]).done();
+    assert!(said.err.contains("again in") && said.err.contains("from byte") && said.err.contains("unpacks"), "{}", said.err);
+    let said = bench.kinset(&["data", "check", "cifar10"]).done();
+    assert!(said.out.contains("60,000"), "{}", said.out);
+    let said = fetch(&["--json"]).done();
+    assert!(said.err.contains("nothing to do") && said.json["fetched"] == false, "{}", said.err);
+    // Another file than the published one does not come in.
+    let other = bench.kinset(&["data", "fetch", "cifar10", "--from", &address, "--data", "elsewhere"]);
+    assert_eq!(other.exit, 4);
+    assert!(other.err.contains("is not the published file") && other.err.contains("--sha256"), "{}", other.err);
+    assert!(!bench.path("elsewhere/cifar10/cifar-10-batches-bin").exists());
+}
+
+#[test]
+fn what_cannot_be_fetched_says_how_it_is_to_be_had() {
+    let bench = Bench::new();
+    let nobody = format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    // An unknown host would wait for a name server; a port where nobody listens says no at once, six times.
+    let said = bench.kinset(&["data", "fetch", "svhn", "--dry-run", "--all", "--json"]).done();
+    assert_eq!(said.json["files"].as_array().unwrap().len(), 3);
+    let said = bench.kinset(&["data", "fetch", "imagenet"]);
+    assert!(said.exit == 4 && said.err.contains("train/n01440764"), "{}", said.err);
+    assert_eq!(bench.kinset(&["data", "fetch", "stl11"]).exit, 3);
+    let said = bench.kinset(&["data", "fetch", "stl10", "--sha256", "abc"]);
+    assert!(said.exit == 2 && said.err.contains("64 hexadecimal"), "{}", said.err);
+    bench.write("data/cifar10/cifar-10-binary.tar.gz", "not it");
+    let digits = "0".repeat(64);
+    let said = bench.kinset(&["data", "fetch", "cifar10", "--from", &nobody, "--sha256", &digits]);
+    assert_eq!(said.exit, 4);
+    for words in ["cannot get", "tried 6 times", "by hand", "put the file into `data/cifar10`"] {
+        assert!(said.err.contains(words), "{words}: {}", said.err);
+    }
+}
+
+/// STL-10 in its own format: 200 and 100 images that are drawn, behind them zeros in a file of the published length.
+pub(crate) fn write_stl10(data: &Path) {
+    let folder = data.join("stl10/stl10_binary");
+    fs::create_dir_all(&folder).unwrap();
+    for (part, drawn, count) in [("train", 200_u64, 5_000_u64), ("test", 100, 8_000)] {
+        let (images, labels) = (folder.join(format!("{part}_X.bin")), folder.join(format!("{part}_y.bin")));
+        let file = fs::File::create(&images).unwrap();
+        file.set_len(count * 3 * 96 * 96).unwrap();
+        let mut classes = vec![1_u8; count as usize];
+        for number in 0..drawn {
+            let mut rng = Seed::new(7).branch(part).at(number).rng();
+            let class = rng.below(10);
+            classes[number as usize] = class as u8 + 1;
+            let (angle, shade) = (class as f64 * std::f64::consts::PI / 10.0, rng.between(40.0, 200.0));
+            let mut planes = Vec::with_capacity(3 * 96 * 96);
+            for plane in 0..3 {
+                // Column by column, as published.
+                for x in 0..96 {
+                    for y in 0..96 {
+                        let wave = (0.3 * (f64::from(x) * angle.cos() + f64::from(y) * angle.sin())).sin();
+                        planes.push((shade + 40.0 * wave + 5.0 * f64::from(plane) + rng.between(0.0, 10.0)) as u8);
+                    }
+                }
+            }
+            file.write_all_at(&planes, number * 3 * 96 * 96).unwrap();
+        }
+        fs::write(&labels, classes).unwrap();
+    }
+}
+
+#[test]
+fn stl10_runs_from_its_real_files_cold_resumed_and_warm_and_says_how_to_get_them() {
+    let (bench, file) = (Bench::new(), format!("{ROOT}/pipelines/stl10.toml"));
+    let args = ["run", &file, "--profile", "smoke", "--data", "sets", "--json"];
+    let said = bench.kinset(&args);
+    assert_eq!(said.exit, 4, "{}", said.err);
+    assert!(said.err.contains("kinset data fetch stl10 --data sets"), "{}", said.err);
+    let whole = bench.kinset(&["run", &file, "--json"]);
+    assert_eq!(whole.exit, 4);
+    assert!(whole.err.contains("`kinset data fetch stl10`"), "without `--data` the command is shorter: {}", whole.err);
+
+    write_stl10(&bench.path("sets"));
+    let cold = bench.kinset(&args).done();
+    assert!(cold.ran().contains(&"data.pool") && cold.ran().contains(&"scores"), "{}", cold.out);
+    assert!(!cold.json["scores"].as_array().unwrap().is_empty());
+    let warm = bench.kinset(&args).done();
+    assert_eq!((warm.ran().len(), warm.digests()), (0, cold.digests()));
+
+    // Killed while it learns, and again while it clusters.
+    let args = [&args[..], &["--artifacts", "other", "--checkpoint-every", "0"]].concat();
+    for words in ["pretext (simclr)", "cluster (scan)"] {
+        let mut running = bench.start("run", &args);
+        assert!(running.wait_for(words), "{}", running.said());
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        running.kill();
+    }
+    let resumed = bench.kinset(&args).done();
+    assert_eq!(resumed.digests(), cold.digests());
+    bench.assert_sound_at("other", "after two kills");
+}
