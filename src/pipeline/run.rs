@@ -184,6 +184,7 @@ impl Engine<'_> {
                         || self.options.stop.requested()
                         || running.len() >= self.options.threads.max(1)
                         || (on_device && device_taken.is_some())
+                        || running.iter().any(|&other| self.same_work(index, other, &known))
                     {
                         return true;
                     }
@@ -230,6 +231,14 @@ impl Engine<'_> {
             }
         });
         (outcomes.into_values().collect(), known)
+    }
+
+    /// Would two nodes compute the same? Then one does it, and the other finds it done: repetitions differ from the first seeded
+    /// stage on only.
+    fn same_work(&self, one: usize, other: usize, known: &Known) -> bool {
+        let nodes = &self.outlook.spec.nodes;
+        let key = |index: usize| self.outlook.inputs(&nodes[index], known).ok().map(|inputs| inputs.manifest.key());
+        nodes[one].kind == nodes[other].kind && key(one).is_some_and(|own| key(other) == Some(own))
     }
 
     /// Brings one node to a result.

@@ -51,6 +51,45 @@ fn two_runs_from_the_very_start_share_the_work() {
 }
 
 #[test]
+fn repetitions_that_do_not_differ_yet_do_not_wait_for_each_other() {
+    let pipeline = r#"
+        name = "repeated"
+        [data.train]
+        dataset = "synthetic"
+        limit = 60
+        [stage.pixels]
+        kind = "pixels"
+        images = "data.train"
+        [stage.features]
+        kind = "embed"
+        images = "data.train"
+        encoder = "pixels"
+        [stage.neighbors]
+        kind = "neighbors"
+        features = "features"
+        k = 3
+        [stage.clusters]
+        kind = "kmeans"
+        features = "features"
+        encoder = "pixels"
+        clusters = 3
+        [repeat]
+        from = "features"
+        seeds = 3
+    "#;
+    let said = Bench::with(pipeline).run(&["--threads", "4"]).done();
+    assert!(!said.err.contains("waits"), "{}", said.err);
+    let ran = ["data.train", "pixels", "features@1", "neighbors@1", "clusters@1", "clusters@2", "clusters@3"];
+    let mut found = said.ran();
+    found.sort_unstable();
+    let mut wanted = ran;
+    wanted.sort_unstable();
+    assert_eq!(found, wanted);
+    let fresh = said.those("fresh");
+    assert_eq!(fresh, ["features@2", "features@3", "neighbors@2", "neighbors@3"]);
+}
+
+#[test]
 fn a_run_told_not_to_wait_says_who_is_at_it() {
     let bench = Bench::with(&slow());
     let mut first = bench.start("first", &["run", "p.toml"]);
