@@ -162,6 +162,9 @@ fn changing_one_setting_runs_exactly_its_cone() {
         "scores",
         "test_features",
         "knn",
+        "matches",
+        "selection",
+        "chosen",
     ];
     let cones: [(&str, &[&str]); 8] = [
         ("stage.knn.k=3", &["knn"]),
@@ -171,7 +174,7 @@ fn changing_one_setting_runs_exactly_its_cone() {
         ("stage.neighbors.k=4", &["neighbors", "cluster", "selflabel", "ruc", "nnm", "assignments", "scores"]),
         ("stage.kmeans.clusters=4", &["kmeans", "scores"]),
         ("stage.pretext.temperature=0.5", &below_pretext),
-        ("data.test.seed=7", &["data.test", "scores", "test_features", "knn"]),
+        ("data.test.seed=7", &["data.test", "scores", "test_features", "knn", "matches", "selection", "chosen"]),
     ];
     for (change, cone) in cones {
         assert_eq!(bench.run(&["--set", change]).done().ran(), cone, "{change}");

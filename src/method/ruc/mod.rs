@@ -8,7 +8,7 @@
 //! **What becomes of the classifier that comes in.** It is asked once, in evaluation mode on plain images, for labels and
 //! confidences; any head will do: linear, hidden, on a projection, centroids. Of its numbers only the *backbone* goes on, twice,
 //! and each copy gets a new linear head on the backbone's own output, as in the authors' code, so that the two differ. A
-//! projection, a hidden layer or centroids have no part in the result. With `heads = "kept"` a linear head goes on too, in both. Distances to centroids are no confidences: with such a
+//! projection, a hidden layer or centroids have no part in the result. With `head = "kept"` a linear head goes on too, in both. Distances to centroids are no confidences: with such a
 //! classifier use `sampling = "metric"`. An encoder without parameters (pixels) is refused, for it cannot learn.
 //!
 //! Not here: formulas without tensors (`math::targets`), strong views (`augment::randaugment`).

@@ -7,7 +7,7 @@
 use candle_core::{D, Tensor};
 
 use super::loss::{Mixing, cross_entropy, square_error, tensor_of};
-use super::settings::{Config, Heads, Statistics};
+use super::settings::{Config, Head, Statistics};
 use crate::artifact::encoder::{Tensors, Weights};
 use crate::base::seed::Seed;
 use crate::math::entropy::entropy_of_counts;
@@ -91,12 +91,12 @@ impl<'a> Pair<'a> {
     ) -> Result<Self, StageError> {
         let clusters = base.clusters();
         let network = |name: &str| -> Result<Network, StageError> {
-            let net = match config.heads {
-                Heads::New => {
+            let net = match config.head {
+                Head::New => {
                     let body = base.encoder().without_projection()?.duplicate()?;
                     ClassifierNet::init(&body, clusters, 1, None, seed.branch("head").branch(name), device)?
                 }
-                Heads::Kept => base.duplicate()?,
+                Head::Kept => base.duplicate()?,
             };
             Ok(Network {
                 teacher: net.frozen()?,
@@ -471,7 +471,7 @@ mod tests {
     #[test]
     fn heads_that_are_kept_are_equal_and_part_as_they_learn() {
         let dir = tempfile::tempdir().unwrap();
-        let (set, config) = (images(dir.path()), Config { heads: Heads::Kept, ..config() });
+        let (set, config) = (images(dir.path()), Config { head: Head::Kept, ..config() });
         let mut pair = pair(&config, &set, |row| row % 2 == 0);
         let head = |pair: &Pair<'_>, which: usize| values(pair.nets()[which].params().get("cluster_head.0.weight").unwrap());
         let start = head(&pair, 0).unwrap();

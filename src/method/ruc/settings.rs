@@ -44,7 +44,7 @@ pub enum Statistics {
 /// What the two networks' heads are at the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Heads {
+pub enum Head {
     /// New ones that differ, as in the authors' code: clusters are learned again from the labels that are kept, which takes
     /// many steps.
     New,
@@ -61,7 +61,7 @@ pub struct Config {
     /// Images per step, B.
     pub batch: usize,
     /// What the networks' heads are at the start.
-    pub heads: Heads,
+    pub head: Head,
     /// Which images keep their label at first.
     pub sampling: Sampling,
     /// The classifier is sure from this probability on, 0–1: τ₁.
@@ -102,7 +102,7 @@ impl Default for Config {
         Self {
             epochs: 200,
             batch: 250,
-            heads: Heads::New,
+            head: Head::New,
             sampling: Sampling::Hybrid,
             confidence_threshold: 0.99,
             num_neighbors: None,

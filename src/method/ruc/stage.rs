@@ -5,7 +5,7 @@
 use super::ensemble::side_by_side;
 use super::pair::{Beliefs, Pair};
 use super::sampling::split;
-use super::settings::{Config, Heads};
+use super::settings::{Config, Head};
 use crate::artifact::curve::{Curve, Point};
 use crate::artifact::encoder::{Classifier, HeadKind};
 use crate::artifact::images::{ImageSet, Images};
@@ -64,7 +64,7 @@ impl Stage for Ruc {
         let classifier = Classifier::load(&input.classifier)?;
         let neighbors = NeighborTable::load(&input.neighbors)?;
         fits(&images, &classifier, &neighbors, &input)?;
-        if config.heads == Heads::Kept {
+        if config.head == Head::Kept {
             keeps(&classifier, &input)?;
         }
         let (card, clusters) = (&classifier.card, classifier.card.clusters);
@@ -87,7 +87,7 @@ impl Stage for Ruc {
             split.agreeing,
             split.both
         ));
-        if split.unheard > 0 && config.heads == Heads::New {
+        if split.unheard > 0 && config.head == Head::New {
             cx.warn(format!(
                 "{} of {clusters} clusters have no image that keeps its label, and new heads cannot learn them; \
                  `sampling = \"metric\"` or a lower `confidence_threshold` may help",
@@ -161,7 +161,7 @@ fn keeps(classifier: &Classifier, input: &In) -> Result<(), StageError> {
     }
     Err(StageError::Mismatch {
         what: format!("the head of `{}` cannot be kept: it is not linear on the backbone", input.classifier.origin()),
-        hint: "set `heads = \"new\"`, or connect a classifier of `scan` or `nnm` without `hidden`".into(),
+        hint: "set `head = \"new\"`, or connect a classifier of `scan` or `nnm` without `hidden`".into(),
     })
 }
 
@@ -189,11 +189,11 @@ impl Method for Ruc {
                        fifths of the epochs, whatever their number. A last batch \
                        of one image joins the one before. Neighbors come from a stage of their own, on whatever features it was given. Views are normalised as \
                        the classifier was trained (the authors use CIFAR-10's statistics on STL-10 too). Tied votes go to the \
-                       lower cluster. `heads = \"kept\"` starts both networks from the classifier's own head, for runs too short \
+                       lower cluster. `head = \"kept\"` starts both networks from the classifier's own head, for runs too short \
                        to learn one anew",
         expect: "on SCAN, last epoch, both networks, scored on the training images (paper): CIFAR-10 88.7 → 90.1, CIFAR-20 \
                  50.6 → 54.3, STL-10 81.4 → 86.6 ACC. New heads begin at chance: a few epochs on a small set lose what SCAN \
-                 had, unless `heads = \"kept\"`. Each network alone is the better calibrated; adding logits doubles their scale. Compare ECE with \
+                 had, unless `head = \"kept\"`. Each network alone is the better calibrated; adding logits doubles their scale. Compare ECE with \
                  `evaluate`, giving it the classifier that came in, `first` and both",
     };
 }
