@@ -11,16 +11,16 @@
 //! | room | its question |
 //! |---|---|
 //! | [`base`] | What does everyone need? Seeds, ids, files, hints, units, the clock. |
-//! | [`math`] | What is the formula? Numbers in, numbers out: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means. |
+//! | [`math`] | What is the formula? Numbers in, numbers out: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means, curation. |
 //! | [`kernel`] | Where is the time spent? CPU loops: convolution, batch norm, pooling, exact neighbors. The only `unsafe`. |
 //! | [`store`] | Where is it, and is it whole? Blobs, records, keys, locks, the memo of raw files, garbage, repair. |
-//! | [`artifact`] | What is this file? Images, labels, encoder, features, neighbors, classifier, assignments, scores. |
+//! | [`artifact`] | What is this file? Images, labels, encoder, features, neighbors, matches, selection, classifier, assignments, scores. |
 //! | [`dataset`] | What did the camera, or the benchmark, give us? Raw files become pictures, with labels apart from them. |
 //! | [`augment`] | What may happen to a picture? Pixels become views. |
 //! | [`model`] | What does the network look like? Encoders, heads, and the names of their weights. |
 //! | [`train`] | How does one step work? Optimizers, schedules, order of images, checkpoints, devices, health. |
 //! | [`stage`] | What is a stage? The contract between the engine and everything it runs. |
-//! | [`step`] | Which stages need no paper? Ingest, published weights, embed, neighbors, k-means, how many clusters, predict, evaluate. |
+//! | [`step`] | Which stages need no paper? Ingest, published weights, embed, neighbors, images like a target, k-means, how many clusters, predict, evaluate. |
 //! | [`method`] | What does each paper do? One file or folder each: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC. |
 //! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | What would a person rather look at? Score tables. |
@@ -98,6 +98,15 @@
 //!
 //! One alphabet in all documents: B batch, N images, V views, C channels, S side in pixels, K clusters, D features,
 //! M neighbors, H heads. Tables are row-major. Images are `[B, C, H, W]` in networks, where H and W are height and width.
+//!
+//! # Images like a target
+//!
+//! Curation is three stages. [`step::retrieve`] searches a pool, which streams by row group by row group, for the exact nearest
+//! images of every target image, and keeps what it found after each; one such stage per shard, so that a new shard costs only
+//! itself. [`step::similar`] takes the edges of all shards through filters, duplicates, caps and a budget, says of every edge why
+//! it counts or not, and measures beside as many random images whether the selection looks like the target. [`step::subset`] takes
+//! the pictures out for whoever trains on them. The rules are plain functions in [`math::curate`]; `kinset similar` is a pipeline
+//! of these stages, written by [`cli::similar::plan`].
 //!
 //! # A pipeline from code
 //!

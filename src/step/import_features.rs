@@ -145,12 +145,11 @@ impl Stage for ImportFeatures {
 }
 
 fn raw(name: String, path: &Path) -> Result<RawFile, StageError> {
-    // Opened, so that what is missing is said in the words of the file system.
-    let bytes = fs::metadata(path)?.filter(fs::Metadata::is_file).map(|found| found.len());
-    let bytes = match bytes {
-        Some(bytes) => bytes,
-        None => return Err(fs::open(path).err().map_or_else(|| wrong(path, "it", "is no file").into(), StageError::from)),
+    let Some(found) = fs::metadata(path)?.filter(fs::Metadata::is_file) else {
+        // Opened, so that what is missing is said in the words of the file system.
+        return Err(fs::open(path).err().map_or_else(|| wrong(path, "it", "is no file").into(), StageError::from));
     };
+    let bytes = found.len();
     Ok(RawFile { name, path: path.to_owned(), bytes })
 }
 

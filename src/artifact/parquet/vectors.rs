@@ -67,12 +67,11 @@ impl VectorFile {
             found: field.data_type().to_string(),
             wanted: wanted.into(),
         };
-        let field = match vector {
-            Some(name) => find(name).ok_or_else(|| missing(name))?,
-            None => {
-                let usual = VECTORS.into_iter().filter_map(find).chain(fields.iter());
-                usual.into_iter().find(|field| holds_vectors(field)).ok_or_else(|| missing(VECTORS[0]))?
-            }
+        let field = if let Some(name) = vector {
+            find(name).ok_or_else(|| missing(name))?
+        } else {
+            let mut usual = VECTORS.into_iter().filter_map(find).chain(fields.iter());
+            usual.find(|field| holds_vectors(field)).ok_or_else(|| missing(VECTORS[0]))?
         };
         if !holds_vectors(field) {
             return Err(wrong(field, "lists of floats"));

@@ -37,6 +37,15 @@ pub enum LinkArg {
     Chain,
 }
 
+/// Which images come first.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum OrderArg {
+    /// Of best rank, then of least distance: every target image in turn
+    Rank,
+    /// Chosen by most target images: surer, and dense where the target is
+    Votes,
+}
+
 /// How images are picked.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum PickArg {
@@ -121,6 +130,9 @@ pub struct SimilarArgs {
     /// Most images to take
     #[arg(long, value_name = "N", help_heading = "How many")]
     pub budget: Option<usize>,
+    /// Which images come first
+    #[arg(long, value_enum, default_value = "rank", help_heading = "How many")]
+    pub order: OrderArg,
     /// Share the budget among so many parts of the target
     #[arg(long, value_name = "K", requires = "budget", help_heading = "How many")]
     pub clusters: Option<usize>,

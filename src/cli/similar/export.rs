@@ -45,7 +45,11 @@ pub fn list(dir: &Path, k: usize, selection: &SelectionTable) -> fs::Result<Path
     let folder = dir.join("ImageSets");
     fs::create_folders(&folder)?;
     let path = folder.join(format!("scan_nn{k}.txt"));
-    let text: String = selection.chosen.iter().map(|chosen| format!("{}\n", stem(&chosen.id))).collect();
+    let mut text = String::new();
+    for chosen in &selection.chosen {
+        text.push_str(stem(&chosen.id));
+        text.push('\n');
+    }
     fs::write_atomic(&path, text.as_bytes())?;
     Ok(path)
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::args::{Dedup, LinkArg, PickArg, SimilarArgs};
+use super::args::{Dedup, LinkArg, OrderArg, PickArg, SimilarArgs};
 use crate::base::fs;
 
 /// The stage of the target's features.
@@ -104,7 +104,11 @@ fn choose(text: &mut String, args: &SimilarArgs, k: usize) -> fs::Result<()> {
         LinkArg::Star => "star",
         LinkArg::Chain => "chain",
     };
-    let _ = writeln!(text, "k = {k}\npick = \"{pick}\"\nlink = \"{link}\"");
+    let order = match args.order {
+        OrderArg::Rank => "rank",
+        OrderArg::Votes => "votes",
+    };
+    let _ = writeln!(text, "k = {k}\npick = \"{pick}\"\nlink = \"{link}\"\norder = \"{order}\"");
     let numbers = [
         ("max_dist", args.max_dist),
         ("min_dist", args.min_dist),
@@ -200,6 +204,8 @@ mod tests {
             "2",
             "--pick",
             "diverse",
+            "--order",
+            "votes",
             "--seed",
             "7",
             "--feature_dim",

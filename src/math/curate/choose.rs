@@ -2,7 +2,8 @@
 //!
 //! An *edge* says that a pool image is among the k nearest of a target image. Edges are filtered after the search, so fewer than
 //! k may remain; what a filter drops keeps its reason. The images with an edge left are the selection. Its order is that of best
-//! rank, best distance, pool row: all targets' first choices come before any second one, so a budget keeps the target's shape.
+//! rank, best distance, pool row: all targets' first choices come before any second one, so a budget keeps the target's shape. Or
+//! it is that of votes: images that many targets chose come first, which is surer and follows where the target is dense.
 
 use serde::{Deserialize, Serialize};
 
@@ -92,6 +93,17 @@ impl Reason {
     }
 }
 
+/// Which images come first, and so get the budget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Order {
+    /// Best rank, best distance, pool row.
+    #[default]
+    Rank,
+    /// Most targets that chose it, then as [`Order::Rank`].
+    Votes,
+}
+
 /// Limits on distances: a pair counts if `min ≤ distance < max`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Limits {
@@ -108,6 +120,8 @@ pub struct Edges {
     pub edges: Vec<Edge>,
     /// Why each counts or not.
     pub reasons: Vec<Reason>,
+    /// Which images come first.
+    pub order: Order,
 }
 
 /// An image that is taken.
@@ -123,7 +137,13 @@ impl Edges {
     /// The first `k` of each target's edges; all count.
     pub fn new(edges: impl IntoIterator<Item = Edge>, k: usize) -> Self {
         let edges: Vec<Edge> = edges.into_iter().filter(|edge| edge.rank as usize <= k).collect();
-        Self { reasons: vec![Reason::Ok; edges.len()], edges }
+        Self { reasons: vec![Reason::Ok; edges.len()], edges, order: Order::Rank }
+    }
+
+    /// The same, in another order.
+    #[must_use]
+    pub fn in_order_of(self, order: Order) -> Self {
+        Self { order, ..self }
     }
 
     /// Gives a reason to the edges that still count and for which there is one.
@@ -187,8 +207,12 @@ impl Edges {
             }
         }
         picks.sort_unstable_by(|a, b| {
-            let order = a.best.rank.cmp(&b.best.rank).then(a.best.distance().total_cmp(&b.best.distance()));
-            order.then(a.best.pool.cmp(&b.best.pool))
+            let votes = match self.order {
+                Order::Rank => std::cmp::Ordering::Equal,
+                Order::Votes => b.targets.cmp(&a.targets),
+            };
+            let order = votes.then(a.best.rank.cmp(&b.best.rank));
+            order.then(a.best.distance().total_cmp(&b.best.distance())).then(a.best.pool.cmp(&b.best.pool))
         });
         picks
     }
@@ -263,6 +287,14 @@ mod tests {
         let seven = edges.picks()[1];
         assert_eq!((seven.best.target, seven.best.rank, seven.targets), (0, 1, 2));
         assert_eq!(pools(&Edges::new(two(), 1)), [4, 7]);
+    }
+
+    #[test]
+    fn by_votes_the_image_of_many_targets_comes_first() {
+        let mut edges = Edges::new(two(), 3).in_order_of(Order::Votes);
+        assert_eq!(pools(&edges), [7, 4, 3, 9, 2]);
+        edges.spend(1, None);
+        assert_eq!(pools(&edges), [7]);
     }
 
     #[test]

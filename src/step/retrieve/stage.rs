@@ -171,8 +171,7 @@ pub fn unit_group(pool: &FeatureReader, group: usize, first: usize) -> Result<Ve
 
 /// The `k` best pool images of each query, all if there are fewer.
 fn search(queries: &[f32], pool: &FeatureReader, k: usize, cx: &Context<'_>) -> Result<Vec<Vec<Candidate>>, StageError> {
-    let dim = pool.dim();
-    let rows = Rows::new(queries, dim);
+    let rows = Rows::new(queries, pool.dim());
     let mut progress = Progress::load(cx.work(), rows.len())?.unwrap_or_else(|| Progress::new(rows.len()));
     if progress.groups > 0 {
         cx.note(format!("goes on at row {} of {}", progress.rows, pool.len()));
@@ -180,29 +179,24 @@ fn search(queries: &[f32], pool: &FeatureReader, k: usize, cx: &Context<'_>) -> 
     let bar = cx.bar(pool.len() as u64, "pool images");
     bar.advance(progress.rows as u64);
     let mut saved = Stopwatch::start();
+    let read = |group: usize, first: usize| {
+        if group < pool.groups() { unit_group(pool, group, first) } else { Ok(Vec::new()) }
+    };
+    let mut values = read(progress.groups, progress.rows)?;
     while progress.groups < pool.groups() {
         if cx.stop.requested() {
             progress.save(cx.work())?;
             return Err(StageError::Stopped);
         }
-        let first = progress.rows;
-        let values = unit_group(pool, progress.groups, first)?;
-        let count = values.len() / dim;
-        if count > 0 {
-            let each = k.min(count);
-            let mut search = Search::new(queries, dim, each)?;
-            search.feed(&values, first)?;
-            let found = search.finish()?;
-            // The search rounds its cosines; to compare row groups they are needed as they are.
-            let group = Rows::new(&values, dim);
-            for (query, best) in progress.best.iter_mut().enumerate() {
-                let near = found.index[query * each..(query + 1) * each].iter();
-                best.extend(near.map(|&row| (rows.cosine(query, &group, row as usize - first), row)));
-                keep(best, k);
-            }
-        }
+        let (group, first, count) = (progress.groups, progress.rows, values.len() / pool.dim());
+        let best = &mut progress.best;
+        // The next row group is read while this one is searched.
+        let (found, next) =
+            rayon::join(|| search_group(&rows, queries, &values, first, k, best), || read(group + 1, first + count));
+        found?;
         progress.groups += 1;
         progress.rows += count;
+        values = next?;
         bar.advance(count as u64);
         if progress.groups < pool.groups() && saved.elapsed() >= cx.checkpoint_every {
             progress.save(cx.work())?;
@@ -210,6 +204,33 @@ fn search(queries: &[f32], pool: &FeatureReader, k: usize, cx: &Context<'_>) -> 
         }
     }
     Ok(progress.best)
+}
+
+/// Adds the nearest of one row group, whose first row is `first`, to the best so far.
+fn search_group(
+    rows: &Rows,
+    queries: &[f32],
+    values: &[f32],
+    first: usize,
+    k: usize,
+    best: &mut [Vec<Candidate>],
+) -> Result<(), StageError> {
+    let dim = queries.len() / rows.len();
+    let each = k.min(values.len() / dim);
+    if each == 0 {
+        return Ok(());
+    }
+    let mut search = Search::new(queries, dim, each)?;
+    search.feed(values, first)?;
+    let found = search.finish()?;
+    // The search rounds its cosines; to compare row groups they are needed as they are.
+    let group = Rows::new(values, dim);
+    for (query, best) in best.iter_mut().enumerate() {
+        let near = found.index[query * each..(query + 1) * each].iter();
+        best.extend(near.map(|&row| (rows.cosine(query, &group, row as usize - first), row)));
+        keep(best, k);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

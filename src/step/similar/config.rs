@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::math::curate::choose::Order;
 use crate::math::curate::groups::Link;
 use crate::stage::{Complaint, Settings};
 
@@ -64,8 +65,10 @@ pub struct Config {
     pub min_dist: Option<f64>,
     /// A list of names never to take, one a line, relative to the pipeline file; endings like .jpg do not count.
     pub exclude: Option<PathBuf>,
-    /// Most images to take, in the order of best rank, best distance, pool row.
+    /// Most images to take.
     pub budget: Option<usize>,
+    /// Which come first: those of best rank, then best distance (`rank`), or those that most target images chose (`votes`).
+    pub order: Order,
     /// Shares of the budget for parts of the target.
     pub quotas: Option<Quotas>,
     /// Most target images that one pool image may serve, so that hubs do not stand for all.
@@ -93,6 +96,7 @@ impl Default for Config {
             min_dist: None,
             exclude: None,
             budget: None,
+            order: Order::Rank,
             quotas: None,
             per_image: None,
             per_target: None,

@@ -83,7 +83,9 @@ impl<'a> Measure<'a> {
     /// Kept target images by part.
     pub fn sizes(&self) -> Vec<usize> {
         let mut sizes = vec![0; self.centers.len() / self.dim];
-        self.part.iter().for_each(|&part| sizes[part as usize] += 1);
+        for &part in &self.part {
+            sizes[part as usize] += 1;
+        }
         sizes
     }
 
@@ -120,7 +122,9 @@ impl<'a> Measure<'a> {
         let mut search = Search::new(&self.queries, self.dim, 1)?;
         self.pool.stream(rows, |first, values| {
             search.feed(values, first)?;
-            assign(values, &self.centers, self.dim, &Gemm).into_iter().for_each(|part| parts[part as usize] += 1);
+            for part in assign(values, &self.centers, self.dim, &Gemm) {
+                parts[part as usize] += 1;
+            }
             Ok(())
         })?;
         let nearest = search.finish()?.similarity.into_iter().map(to_distance).collect();

@@ -61,6 +61,11 @@ impl Shards {
         self.starts[self.readers.len()]
     }
 
+    /// True if there is none; open shards always have some.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Images before a shard.
     pub fn start(&self, shard: usize) -> usize {
         self.starts[shard]

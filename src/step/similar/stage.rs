@@ -73,7 +73,9 @@ impl Stage for Similar {
     }
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        config.doubts().into_iter().for_each(|doubt| cx.warn(doubt));
+        for doubt in config.doubts() {
+            cx.warn(doubt);
+        }
         let target = load_target(&input.target)?;
         let pool = Shards::open(&input.pool, &target)?;
         let (repeats, found) = merge(config, &input, &pool)?;
@@ -95,7 +97,7 @@ impl Stage for Similar {
         cx.check()?;
         // Whoever picks without a search has as many edges per target as it has.
         let k = if matches!(config.pick, Pick::Random | Pick::Diverse) { usize::MAX } else { config.k };
-        let mut edges = Edges::new(edges, k);
+        let mut edges = Edges::new(edges, k).in_order_of(config.order);
         let candidates = distinct(edges.edges.iter().map(|edge| edge.pool));
         exclude(config, &pool, &mut edges, cx)?;
         edges.limit(Limits { max: config.max_dist, min: config.min_dist });
@@ -341,7 +343,9 @@ fn by_row(measure: &Measure<'_>, targets: usize) -> Vec<u32> {
 /// What is taken, in pool order.
 fn chosen(edges: &Edges, pool: &Shards, duplicate_of: &BTreeMap<u32, u32>, part: Option<&[u32]>) -> Vec<Chosen> {
     let mut copies: BTreeMap<u32, u32> = BTreeMap::new();
-    duplicate_of.values().for_each(|row| *copies.entry(*row).or_default() += 1);
+    for row in duplicate_of.values() {
+        *copies.entry(*row).or_default() += 1;
+    }
     let mut chosen: Vec<Chosen> = (0..)
         .zip(edges.picks())
         .map(|(order, pick)| Chosen {
@@ -369,7 +373,9 @@ fn inputs(input: &In) -> BTreeMap<String, Vec<String>> {
 
 fn by_reason(edges: &Edges) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
-    edges.reasons.iter().for_each(|reason| *counts.entry(reason.word().to_owned()).or_default() += 1);
+    for reason in &edges.reasons {
+        *counts.entry(reason.word().to_owned()).or_default() += 1;
+    }
     counts
 }
 
