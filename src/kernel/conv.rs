@@ -4,7 +4,8 @@
 //! unfolding; one thread does one tile, and rayon runs over fixed groups of images. Small maps (4 x 4, 7 x 7) are put several images into one product, or the
 //! product would be too narrow.
 //!
-//! With AVX-512, `winograd` does the 3 x 3 convolutions without stride, which are most of a residual network, and `direct` the others.
+//! With AVX-512, `winograd` does the 3 x 3 convolutions without stride, which are most of a residual network, `direct` the others without stride, and `broadcast` those with
+//! stride 2.
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
@@ -331,11 +332,19 @@ fn best(s: &Shape) -> Products {
         };
     }
     #[cfg(target_arch = "x86_64")]
-    if super::direct::available() && !s.is_pointwise() {
+    if super::direct::suits(s) && !s.is_pointwise() {
         return Products {
             forward: super::direct::forward,
             input_gradient: super::direct::input_gradient,
             weight_gradient: super::direct::weight_gradient,
+        };
+    }
+    #[cfg(target_arch = "x86_64")]
+    if super::broadcast::suits(s) && !s.is_pointwise() {
+        return Products {
+            forward: super::broadcast::forward,
+            input_gradient: super::broadcast::input_gradient,
+            weight_gradient: super::broadcast::weight_gradient,
         };
     }
     let _ = s;
@@ -510,6 +519,17 @@ mod tests {
         agrees(19, 16, (7, 7), 48, 3, 1, 1);
         agrees(4, 16, (28, 28), 16, 3, 1, 1);
         agrees(5, 64, (14, 14), 64, 3, 1, 1);
+    }
+
+    #[test]
+    fn strides_over_blocks_of_any_width_agree_with_seven_loops() {
+        // Blocks that overlap in a row, both phases of odd sides, one, two and four registers of outputs and what is left, several slices of channels.
+        agrees(3, 20, (15, 57), 33, 3, 2, 1);
+        agrees(6, 16, (28, 28), 32, 3, 2, 1);
+        agrees(2, 70, (9, 8), 81, 3, 2, 1);
+        agrees(5, 40, (13, 11), 16, 1, 2, 0);
+        agrees(2, 130, (6, 34), 100, 1, 2, 1);
+        agrees(2, 3, (37, 35), 64, 7, 2, 3);
     }
 
     #[test]

@@ -7,14 +7,14 @@
 //! y[o, n] = Σ over taps k of w[o, k] · flat[n + offset(k)]
 //! ```
 //!
-//! needs no second copy. A row of the flat map is one pixel longer than the image's row; the results in between are computed and dropped, 3 % at a width of 32. Strides are
-//! handled by cutting the image into stride² interleaved phases, each of them again flat. On maps of less than [`NARROW`] pixels width the waste would be larger
-//! than the price of a copy: there, 48 positions at a time (of several images) are gathered into a panel first, and the same product runs over the panel.
+//! needs no second copy. A row of the flat map is one pixel longer than the image's row; the results in between are computed and dropped, 3 % at a width of 32. On maps of
+//! less than [`NARROW`] pixels width the waste would be larger than the price of a copy: there, 48 positions at a time (of several images) are gathered into a panel
+//! first, and the same product runs over the panel.
 //!
-//! The input's gradient is the same with the kernel turned, for strides once per phase of the input. The weights' gradient has its own product: lanes over output channels,
+//! The input's gradient is the same with the kernel turned. The weights' gradient has its own product: lanes over output channels,
 //! `dw[k, o] += flat[n + offset(k)] · dyᵀ[n, o]`.
 //!
-//! AVX-512 only; elsewhere `conv` unfolds tiles and multiplies with `gemm`.
+//! Without stride and with AVX-512 only; `broadcast` does strides, and elsewhere `conv` unfolds tiles and multiplies with `gemm`.
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
 
 use std::arch::x86_64::{
@@ -44,9 +44,9 @@ const FLAT: usize = 256 * 1024;
 /// A read past the last position stays inside this.
 const SLACK: usize = 2 * BLOCK;
 
-/// Can this processor do it?
-pub(super) fn available() -> bool {
-    super::simd::has_avx512()
+/// Can this processor do it, and does neither the convolution nor its input's gradient jump?
+pub(super) fn suits(s: &Shape) -> bool {
+    super::simd::has_avx512() && s.backwards().is_some()
 }
 
 /// Lanes of a register and where they go to or come from: lane `l` of `mask` ↔ `at + l`.
@@ -165,7 +165,7 @@ unsafe fn gather_panel(offsets: &[u32], flat: *const f32, pieces: &[Vec<Piece>],
 /// # Safety
 /// AVX-512F; both sides hold `height` rows of `width` numbers.
 #[target_feature(enable = "avx512f")]
-unsafe fn copy_rows(from: *const f32, height: usize, width: usize, to: *mut f32, row: usize) {
+pub(super) unsafe fn copy_rows(from: *const f32, height: usize, width: usize, to: *mut f32, row: usize) {
     // SAFETY: as the caller promises; masked lanes are not touched.
     unsafe {
         let rest = (1u16 << (width % LANES)) - 1;
@@ -190,70 +190,42 @@ struct Flat {
     width: usize,
     /// Zeros before the first row and column.
     before: usize,
-    stride: usize,
-    /// Row length of a phase.
+    /// Row length of a plane.
     row: usize,
-    /// Size of a phase.
+    /// Size of a channel.
     plane: usize,
 }
 
 impl Flat {
     /// For the taps of a convolution.
     fn of(s: &Shape) -> Self {
-        // Without stride, the border on the right is the border on the left of the next row.
-        let row =
-            if s.stride == 1 { (s.width + s.padding).max(s.out_width) } else { (s.width + 2 * s.padding).div_ceil(s.stride) };
-        let rows = (s.height + 2 * s.padding).div_ceil(s.stride) + usize::from(s.stride == 1);
-        Self {
-            channels: s.channels,
-            height: s.height,
-            width: s.width,
-            before: s.padding,
-            stride: s.stride,
-            row,
-            plane: row * rows,
-        }
+        // The border on the right is the border on the left of the next row.
+        let row = (s.width + s.padding).max(s.out_width);
+        let plane = row * (s.height + 2 * s.padding + 1);
+        Self { channels: s.channels, height: s.height, width: s.width, before: s.padding, row, plane }
     }
 
     fn image(&self) -> usize {
-        self.channels * self.stride * self.stride * self.plane
+        self.channels * self.plane
     }
 
-    /// Copies channels of an image into their phases; `out` is overwritten.
+    /// Copies channels of an image into their planes; `out` is overwritten.
     fn fill(&self, image: &[f32], out: &mut [f32]) {
-        let (s, map) = (self.stride, self.height * self.width);
         out.fill(0.0);
-        if s == 1 {
-            assert!(
-                self.before * self.row + self.before + (self.height - 1) * self.row + self.width <= self.plane,
-                "the image is larger than its plane"
-            );
-            for (input, plane) in image.chunks_exact(map).zip(out.chunks_exact_mut(self.plane)) {
-                let plane = &mut plane[self.before * self.row + self.before..];
-                // SAFETY: `available` was asked; `height` rows of `width` are there on both sides, as just checked.
-                unsafe { copy_rows(input.as_ptr(), self.height, self.width, plane.as_mut_ptr(), self.row) };
-            }
-            return;
-        }
-        for (input, phases) in image.chunks_exact(map).zip(out.chunks_exact_mut(s * s * self.plane)) {
-            for (y, line) in input.chunks_exact(self.width).enumerate() {
-                let y = y + self.before;
-                for b in 0..s {
-                    // The first column whose padded place belongs to phase b.
-                    let first = (b + s - self.before % s) % s;
-                    let at = ((y % s) * s + b) * self.plane + (y / s) * self.row + (first + self.before) / s;
-                    for (out, v) in phases[at..].iter_mut().zip(line.iter().skip(first).step_by(s)) {
-                        *out = *v;
-                    }
-                }
-            }
+        assert!(
+            self.before * self.row + self.before + (self.height - 1) * self.row + self.width <= self.plane,
+            "the image is larger than its plane"
+        );
+        for (input, plane) in image.chunks_exact(self.height * self.width).zip(out.chunks_exact_mut(self.plane)) {
+            let plane = &mut plane[self.before * self.row + self.before..];
+            // SAFETY: `suits` was asked; `height` rows of `width` are there on both sides, as just checked.
+            unsafe { copy_rows(input.as_ptr(), self.height, self.width, plane.as_mut_ptr(), self.row) };
         }
     }
 
     /// Where tap (c, ky, kx) of output position 0 lies.
     fn tap(&self, c: usize, ky: usize, kx: usize) -> u32 {
-        let s = self.stride;
-        ((c * s * s + (ky % s) * s + kx % s) * self.plane + (ky / s) * self.row + kx / s) as u32
+        (c * self.plane + ky * self.row + kx) as u32
     }
 
     /// The bound on which the reads rely.
@@ -311,7 +283,7 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec
                 let to = pieces(n, |n| Some((n / map) * s.outputs * map + n % map));
                 let ordinal: Vec<u32> = (0..taps).map(|k| (k * BLOCK) as u32).collect();
                 for (from, to) in from.chunks(VECTORS).zip(to.chunks(VECTORS)) {
-                    // SAFETY: `available` was asked; `position` of a position of these images plus a tap lies in `buffer`; the panel was sized above.
+                    // SAFETY: `suits` was asked; `position` of a position of these images plus a tap lies in `buffer`; the panel was sized above.
                     unsafe { gather_panel(&offsets, buffer.as_ptr(), from, panel.as_mut_ptr()) };
                     for (block, left) in packed.chunks_exact(taps * ROWS).enumerate() {
                         let rows = ROWS.min(s.outputs - block * ROWS);
@@ -365,99 +337,8 @@ pub(super) fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
 /// dx [B,C,H,W].
 pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let area = s.kernel * s.kernel;
-    if let Some(back) = s.backwards() {
-        return multiply(&back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area]);
-    }
-    phased_gradient(s, dy, w)
-}
-
-/// dx of a convolution with stride: pixel s·i + a − padding meets only the taps a, a + s, a + 2s …, of the outputs i, i − 1, i − 2 …
-fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
-    let (stride, map) = (s.stride, s.map());
-    let before = s.kernel.div_ceil(stride) - 1;
-    let (high, wide) = ((s.height + 2 * s.padding).div_ceil(stride), (s.width + 2 * s.padding).div_ceil(stride));
-    let row = before + wide.max(s.out_width);
-    let plane = row * (before + high.max(s.out_height));
-    let flat = Flat { channels: s.outputs, height: s.out_height, width: s.out_width, before, stride: 1, row, plane };
-    let positions = high * row;
-    let all = pieces(positions, Some);
-    let phases: Vec<(Vec<u32>, Vec<f32>)> = (0..stride * stride)
-        .map(|phase| {
-            let (a, b) = (phase / stride, phase % stride);
-            let taps: Vec<(usize, usize, usize)> = (0..s.outputs)
-                .flat_map(|o| {
-                    (a..s.kernel).step_by(stride).flat_map(move |ky| (b..s.kernel).step_by(stride).map(move |kx| (o, ky, kx)))
-                })
-                .collect();
-            let offsets = taps
-                .iter()
-                .map(|&(o, ky, kx)| (o * plane + (before - ky / stride) * row + before - kx / stride) as u32)
-                .collect();
-            let packed = pack(s.channels, taps.len(), |c, k| {
-                let (o, ky, kx) = taps[k];
-                w[((o * s.channels + c) * s.kernel + ky) * s.kernel + kx]
-            });
-            (offsets, packed)
-        })
-        .collect();
-    for (offsets, _) in &phases {
-        flat.check(offsets, positions.next_multiple_of(LANES));
-    }
-    let mut dx = blank(s.batch * s.image());
-    let pitch = positions.next_multiple_of(LANES);
-    dx.par_chunks_mut(s.image()).zip(dy.par_chunks(s.outputs * map)).for_each(|(dx, dy)| {
-        with_scratch([flat.image() + SLACK, stride * stride * ROWS * pitch, 0], |buffer, out, _| {
-            flat.fill(dy, &mut buffer[..flat.image()]);
-            for (block, dx) in dx.chunks_mut(ROWS * s.height * s.width).enumerate() {
-                let rows = dx.len() / (s.height * s.width);
-                for ((offsets, packed), out) in phases.iter().zip(out.chunks_exact_mut(ROWS * pitch)) {
-                    if offsets.is_empty() {
-                        // No tap meets these pixels.
-                        out.fill(0.0);
-                        continue;
-                    }
-                    let left = &packed[block * offsets.len() * ROWS..];
-                    for (first, to) in all.chunks(VECTORS).enumerate() {
-                        let right = &buffer[first * BLOCK..];
-                        // SAFETY: positions and taps lie inside the flat image, the overhang in the slack; `to` counts positions, `out` has room for all of them.
-                        unsafe { blocks(offsets, left.as_ptr(), right.as_ptr(), out.as_mut_ptr(), pitch, rows, to) };
-                    }
-                }
-                for (i, dx) in dx.chunks_exact_mut(s.height * s.width).enumerate() {
-                    weave(s, &out[i * pitch..], ROWS * pitch, row, dx);
-                }
-            }
-        });
-    });
-    dx
-}
-
-/// Puts the phases, `apart` from each other, into the pixels they belong to.
-fn weave(s: &Shape, phases: &[f32], apart: usize, row: usize, dx: &mut [f32]) {
-    for (y, dx) in dx.chunks_exact_mut(s.width).enumerate() {
-        let y = y + s.padding;
-        // Where the numbers of pixel x lie.
-        let at = |x: usize| {
-            let x = x + s.padding;
-            (y % s.stride * s.stride + x % s.stride) * apart + y / s.stride * row + x / s.stride
-        };
-        if s.stride == 2 {
-            let mut pairs = dx.chunks_exact_mut(2);
-            for ((pair, even), odd) in (&mut pairs).zip(&phases[at(0)..]).zip(&phases[at(1)..]) {
-                pair[0] = *even;
-                pair[1] = *odd;
-            }
-            if let [last] = pairs.into_remainder() {
-                *last = phases[at(s.width - 1)];
-            }
-            continue;
-        }
-        for first in 0..s.stride.min(s.width) {
-            for (dx, v) in dx[first..].iter_mut().step_by(s.stride).zip(&phases[at(first)..]) {
-                *dx = *v;
-            }
-        }
-    }
+    let Some(back) = s.backwards() else { unreachable!("`suits` wants no stride and little padding") };
+    multiply(&back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area])
 }
 
 /// The positions of a weight gradient: images, rows, columns, and how far apart they lie in the flat copy.
@@ -578,7 +459,7 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                         while column < pitch {
                             let vectors = best_vectors((pitch - column) / LANES);
                             let out = sums[k * TAPS * pitch + column..].as_mut_ptr();
-                            // SAFETY: `available` was asked; positions and taps lie in the flat images, `right` has a row per position, `sums` a row per tap.
+                            // SAFETY: `suits` was asked; positions and taps lie in the flat images, `right` has a row per position, `sums` a row per tap.
                             unsafe { outers(walk, buffer.as_ptr(), taps, right[column..].as_ptr(), pitch, out, vectors) };
                             column += vectors * LANES;
                         }

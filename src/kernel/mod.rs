@@ -5,6 +5,8 @@
 //! Not here: what the networks look like (`model`), formulas that are not hot (`math`).
 
 mod agreement;
+#[cfg(target_arch = "x86_64")]
+mod broadcast;
 #[cfg(test)]
 mod check;
 mod conv;

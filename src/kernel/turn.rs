@@ -21,25 +21,8 @@ pub(super) fn turn_in(from: &[f32], line: usize, rows: usize, columns: usize, to
             && to.len() >= (columns - 1) * pitch + rows.next_multiple_of(LANES),
         "matrix out of bounds"
     );
-    for row in (0..rows).step_by(LANES) {
-        for column in (0..columns).step_by(LANES) {
-            let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
-            // SAFETY: the caller vouches for AVX-512; `high` lines of `wide` numbers are read, `wide` lines of 16 written, inside both, as checked.
-            unsafe {
-                let block = turned(from.as_ptr().add(row * line + column), line, high, wide);
-                let to = to.as_mut_ptr().add(column * pitch + row);
-                if wide == LANES {
-                    for (i, block) in block.iter().enumerate() {
-                        store(to.add(i * pitch), *block);
-                    }
-                } else {
-                    for (i, block) in block.iter().enumerate().take(wide) {
-                        store(to.add(i * pitch), *block);
-                    }
-                }
-            }
-        }
-    }
+    // SAFETY: the caller vouches for AVX-512; both sides are large enough, as just checked.
+    unsafe { all_in(from.as_ptr(), line, rows, columns, to.as_mut_ptr(), pitch) };
 }
 
 /// Turns `rows` lines of `columns` numbers, lines `pitch` apart, into `columns` lines of `rows` numbers, `line` apart, and touches nothing else. The processor must
@@ -49,33 +32,58 @@ pub(super) fn turn_out(from: &[f32], pitch: usize, rows: usize, columns: usize, 
         return;
     }
     assert!(from.len() >= (rows - 1) * pitch + columns && to.len() >= (columns - 1) * line + rows, "matrix out of bounds");
-    for column in (0..columns).step_by(LANES) {
-        for row in (0..rows).step_by(LANES) {
+    // SAFETY: the caller vouches for AVX-512; both sides are large enough, as just checked.
+    unsafe { all_out(from.as_ptr(), pitch, rows, columns, to.as_mut_ptr(), line) };
+}
+
+/// # Safety
+/// AVX-512F; `rows` lines of `columns` numbers may be read, `columns` lines of `rows`, rounded up to 16, written.
+#[target_feature(enable = "avx512f")]
+unsafe fn all_in(from: *const f32, line: usize, rows: usize, columns: usize, to: *mut f32, pitch: usize) {
+    for row in (0..rows).step_by(LANES) {
+        for column in (0..columns).step_by(LANES) {
             let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
-            // SAFETY: the caller vouches for AVX-512; `high` lines of `wide` numbers are read, `wide` lines of `high` written, inside both, as checked.
+            // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of 16 written, as the caller promises.
             unsafe {
-                let block = turned(from.as_ptr().add(row * pitch + column), pitch, high, wide);
-                let to = to.as_mut_ptr().add(column * line + row);
-                for (i, block) in block.iter().enumerate().take(wide) {
-                    store_some(to.add(i * line), *block, high);
+                let block = turned(from.add(row * line + column), line, high, wide);
+                let to = to.add(column * pitch + row);
+                if wide == LANES {
+                    for (i, block) in block.iter().enumerate() {
+                        _mm512_storeu_ps(to.add(i * pitch), *block);
+                    }
+                } else {
+                    for (i, block) in block.iter().enumerate().take(wide) {
+                        _mm512_storeu_ps(to.add(i * pitch), *block);
+                    }
                 }
             }
         }
     }
 }
 
+/// # Safety
+/// AVX-512F; `rows` lines of `columns` numbers may be read, `columns` lines of `rows` numbers written.
 #[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn store(to: *mut f32, v: __m512) {
-    // SAFETY: as the caller promises.
-    unsafe { _mm512_storeu_ps(to, v) }
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn store_some(to: *mut f32, v: __m512, count: usize) {
-    // SAFETY: as the caller promises; masked lanes are not touched.
-    unsafe { _mm512_mask_storeu_ps(to, mask(count), v) }
+unsafe fn all_out(from: *const f32, pitch: usize, rows: usize, columns: usize, to: *mut f32, line: usize) {
+    for column in (0..columns).step_by(LANES) {
+        for row in (0..rows).step_by(LANES) {
+            let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
+            // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of `high` written, as the caller promises; masked lanes are not touched.
+            unsafe {
+                let block = turned(from.add(row * pitch + column), pitch, high, wide);
+                let to = to.add(column * line + row);
+                if (high, wide) == (LANES, LANES) {
+                    for (i, block) in block.iter().enumerate() {
+                        _mm512_storeu_ps(to.add(i * line), *block);
+                    }
+                } else {
+                    for (i, block) in block.iter().enumerate().take(wide) {
+                        _mm512_mask_storeu_ps(to.add(i * line), mask(high), *block);
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn mask(count: usize) -> u16 {
@@ -85,6 +93,7 @@ fn mask(count: usize) -> u16 {
 /// # Safety
 /// AVX-512F; `high` lines of `wide` numbers may be read.
 #[target_feature(enable = "avx512f")]
+#[inline]
 unsafe fn turned(from: *const f32, line: usize, high: usize, wide: usize) -> [__m512; LANES] {
     // SAFETY: as the caller promises; masked lanes are not touched.
     unsafe {
