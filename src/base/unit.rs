@@ -57,6 +57,13 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// Bytes as hexadecimal digits, as checksums are written.
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// `1,797`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -91,6 +98,7 @@ mod tests {
             [show(0.24), show(3.21), show(59.97), show(245.0), show(7620.0)],
             ["240 ms", "3.2 s", "1 min 00 s", "4 min 05 s", "2 h 07 min"]
         );
+        assert_eq!(hex(&[0, 0x5a, 255]), "005aff");
         assert_eq!([count(7), count(1797), count(1_281_167)], ["7", "1,797", "1,281,167"]);
     }
 }

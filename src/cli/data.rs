@@ -119,16 +119,15 @@ fn get(args: &FetchArgs) -> Answer {
         .collect();
     let answer = |root: Option<&std::path::Path>, fetched: bool| json!({ "dataset": entry.name, "folder": plan.folder, "root": root, "fetched": fetched, "files": files });
     if args.dry_run {
-        match &plan.there {
-            Some(there) => terminal::say(&format!("nothing to do: `{}` is whole in {}", entry.name, there.display())),
-            None => {
-                for file in &plan.files {
-                    let then = if file.unpacked.is_some() { ", then unpack it" } else { "" };
-                    terminal::say(&format!("would get {} into {}{then}", file.urls.join(" or "), plan.folder.display()));
-                    terminal::say(&format!("  and compare its {}", file.sum));
-                }
-                terminal::say(&format!("terms of use: {}", entry.license));
+        if let Some(there) = &plan.there {
+            terminal::say(&format!("nothing to do: `{}` is whole in {}", entry.name, there.display()));
+        } else {
+            for file in &plan.files {
+                let then = if file.unpacked.is_some() { ", then unpack it" } else { "" };
+                terminal::say(&format!("would get {} into {}{then}", file.urls.join(" or "), plan.folder.display()));
+                terminal::say(&format!("  and compare its {}", file.sum));
             }
+            terminal::say(&format!("terms of use: {}", entry.license));
         }
         if args.json {
             terminal::print_json(&answer(plan.there.as_deref(), false))?;

@@ -3,7 +3,7 @@
 //! Networks become safetensors with PyTorch's names and a card beside them; assignments become CSV, JSON lines, Parquet, or one
 //! folder per cluster with the pictures in it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -48,8 +48,7 @@ impl Fault for Trouble {
     fn code(&self) -> &'static str {
         match self {
             Self::There { .. } => "export::there",
-            Self::Ending { .. } => "export::ending",
-            Self::Weights { .. } => "export::ending",
+            Self::Ending { .. } | Self::Weights { .. } => "export::ending",
             Self::NoFiles { .. } => "export::no-files",
             Self::Gone { .. } => "export::gone",
         }
@@ -197,14 +196,14 @@ fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table
     }
     let root = if args.copy { None } else { Some(root_of(args, spec, source, pictures)?) };
     let digits = (table.clusters.max(1) - 1).to_string().len();
-    let mut made = BTreeMap::new();
+    let mut made = BTreeSet::new();
     let mut names: BTreeSet<PathBuf> = BTreeSet::new();
     let bar = terminal::bar(table.len() as u64, "pictures");
     images::each(&pictures.typed(), |row, id, bytes, path| {
         let Some(&cluster) = table.cluster.get(row) else { return Ok(()) };
         let word = if cluster < 0 { "none".to_owned() } else { format!("{cluster:0digits$}") };
         let folder = args.output.join(word);
-        if made.insert(cluster, ()).is_none() {
+        if made.insert(cluster) {
             fs::create_folders(&folder)?;
         }
         let mut to = folder.join(name(id, path));

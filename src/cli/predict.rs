@@ -162,7 +162,7 @@ fn view(predictor: &Predictor, arrival: &Arrival) -> Result<Vec<f32>, String> {
 /// The classifier that the last `predict` stage reads, else the last one that a stage gives: as written in the file.
 fn last_classifier(spec: &Spec) -> Option<String> {
     let read = spec.order.iter().rev().map(|&index| &spec.nodes[index]).filter(|node| node.kind == "predict");
-    let wired = read.flat_map(|node| node.ports.get("classifier")).flatten().next();
+    let wired = read.filter_map(|node| node.ports.get("classifier")).flatten().next();
     if let Some(reference) = wired {
         return Some(spec.reference(reference));
     }

@@ -111,8 +111,7 @@ impl Fault for ModelError {
     fn exit(&self) -> Exit {
         match self {
             Self::Architecture { .. } => Exit::Pipeline,
-            Self::Weights(_) | Self::Input { .. } => Exit::Data,
-            Self::Import(error) => error.exit(),
+            Self::Weights(_) | Self::Import(_) | Self::Input { .. } => Exit::Data,
             Self::NoPlace { .. } => Exit::Usage,
             Self::File(error) => error.exit(),
             Self::NotFinite { .. } => Exit::Run,

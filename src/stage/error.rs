@@ -32,7 +32,7 @@ pub enum StageError {
         file: String,
         /// Why.
         #[source]
-        source: crate::model::error::ModelError,
+        source: Box<crate::model::error::ModelError>,
     },
     /// Training went wrong.
     #[error(transparent)]
@@ -122,7 +122,8 @@ impl Fault for StageError {
             Self::Artifact(e) => e.code(),
             Self::Dataset(e) => e.code(),
             Self::Neighbors(e) => e.code(),
-            Self::Model(e) | Self::Imported { source: e, .. } => e.code(),
+            Self::Model(e) => e.code(),
+            Self::Imported { source, .. } => source.code(),
             Self::Train(e) => e.code(),
             Self::Tensor(_) => "stage::tensor",
             Self::Mismatch { .. } => "stage::mismatch",
@@ -140,7 +141,8 @@ impl Fault for StageError {
             Self::Artifact(e) => e.hint(),
             Self::Dataset(e) => e.hint(),
             Self::Neighbors(e) => e.hint(),
-            Self::Model(e) | Self::Imported { source: e, .. } => e.hint(),
+            Self::Model(e) => e.hint(),
+            Self::Imported { source, .. } => source.hint(),
             Self::Train(e) => e.hint(),
             Self::Mismatch { hint, .. } | Self::TooFew { hint, .. } | Self::Degenerate { hint, .. } => Some(hint.clone()),
             Self::Bound { .. } | Self::Settings { .. } => {
@@ -158,7 +160,8 @@ impl Fault for StageError {
             Self::Artifact(e) => e.exit(),
             Self::Dataset(e) => e.exit(),
             Self::Neighbors(e) => e.exit(),
-            Self::Model(e) | Self::Imported { source: e, .. } => e.exit(),
+            Self::Model(e) => e.exit(),
+            Self::Imported { source, .. } => source.exit(),
             Self::Train(e) => e.exit(),
             Self::Mismatch { .. } | Self::TooFew { .. } => Exit::Data,
             Self::Tensor(_) | Self::Degenerate { .. } | Self::Progress { .. } => Exit::Run,

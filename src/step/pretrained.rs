@@ -17,8 +17,8 @@ use crate::artifact::encoder::{Backbone, Classifier, Encoder, Normalization, Ste
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::{Draft, Stored};
 use crate::base::fs;
+use crate::base::unit;
 use crate::dataset::{DatasetError, Places, RawFile};
-use crate::model::ModelError;
 use crate::model::import::{self, ImportError, Layout, Wanted};
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
 use crate::store::digest::Digest;
@@ -144,16 +144,13 @@ impl Stage for Pretrained {
         cx.check()?;
 
         let images = ImageSet::open(&input.images)?;
-        let feed = match (&config.mean, &config.std) {
-            (Some(mean), Some(std)) => {
-                let size = Feed::raw(&images, config.size, &cx.device)?.size();
-                let normalization = Normalization { mean: mean.clone(), std: std.clone() };
-                Feed::like(&images, found.channels, size, &normalization, &cx.device)?
-            }
-            _ => {
-                let own = Feed::of(&images, config.size, &cx.device)?;
-                Feed::like(&images, found.channels, own.size(), own.normalization(), &cx.device)?
-            }
+        let feed = if let (Some(mean), Some(std)) = (&config.mean, &config.std) {
+            let size = Feed::raw(&images, config.size, &cx.device)?.size();
+            let normalization = Normalization { mean: mean.clone(), std: std.clone() };
+            Feed::like(&images, found.channels, size, &normalization, &cx.device)?
+        } else {
+            let own = Feed::of(&images, config.size, &cx.device)?;
+            Feed::like(&images, found.channels, own.size(), own.normalization(), &cx.device)?
         };
         let encoder = found.encoder(feed.size(), feed.normalization())?;
         let classifier = found.classifier(feed.size(), feed.normalization())?;
@@ -168,12 +165,12 @@ impl Stage for Pretrained {
 
 /// Says which file the fault is in.
 fn at(path: &Path, error: ImportError) -> StageError {
-    StageError::Imported { file: path.display().to_string(), source: ModelError::from(error) }
+    StageError::Imported { file: path.display().to_string(), source: Box::new(error.into()) }
 }
 
 fn checked(wanted: Option<&str>, bytes: &[u8]) -> Result<(), ImportError> {
     let Some(wanted) = wanted else { return Ok(()) };
-    let found: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let found = unit::hex(&Sha256::digest(bytes));
     if found == wanted.to_ascii_lowercase() { Ok(()) } else { Err(ImportError::Checksum { wanted: wanted.to_owned(), found }) }
 }
 

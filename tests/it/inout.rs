@@ -405,7 +405,9 @@ fn stl10_runs_from_its_real_files_cold_resumed_and_warm_and_says_how_to_get_them
 
     write_stl10(&bench.path("sets"));
     let cold = bench.kinset(&args).done();
-    assert!(cold.ran().contains(&"data.pool") && cold.ran().contains(&"scores"), "{}", cold.out);
+    // Pool and training images are the same here: whichever comes first reads them for both.
+    let read = cold.ran().into_iter().filter(|stage| ["data.pool", "data.train"].contains(stage)).count();
+    assert!(read == 1 && cold.ran().contains(&"scores"), "{}", cold.out);
     assert!(!cold.json["scores"].as_array().unwrap().is_empty());
     let warm = bench.kinset(&args).done();
     assert_eq!((warm.ran().len(), warm.digests()), (0, cold.digests()));

@@ -19,6 +19,7 @@ use ureq::Agent;
 use super::catalog::{Remote, Sum};
 use super::error::FetchError;
 use crate::base::fs::{self, At};
+use crate::base::unit;
 
 type Result<T> = std::result::Result<T, FetchError>;
 
@@ -179,7 +180,7 @@ fn digits<D: Digest>(path: &Path) -> Result<String> {
     loop {
         let count = file.read(&mut buffer).at("read", path)?;
         if count == 0 {
-            return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+            return Ok(unit::hex(&hasher.finalize()));
         }
         hasher.update(&buffer[..count]);
     }

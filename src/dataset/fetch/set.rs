@@ -175,13 +175,12 @@ fn bring(client: &Client, plan: &Plan, file: &Remote, hidden: &Path, tell: &mut 
             (Err(error), _) => return Err(error),
         }
     }
-    let arrived = match whole {
-        Some(own) => own,
-        None => {
-            let arrived = hidden.join(&file.name);
-            let ready = fs::exists(&arrived) && checked(&file.sum, &arrived, &arrived).is_ok();
-            if ready { arrived } else { download(client, file, hidden, tell)? }
-        }
+    let arrived = if let Some(own) = whole {
+        own
+    } else {
+        let arrived = hidden.join(&file.name);
+        let ready = fs::exists(&arrived) && checked(&file.sum, &arrived, &arrived).is_ok();
+        if ready { arrived } else { download(client, file, hidden, tell)? }
     };
     match file.unpacked {
         None => fs::rename(&arrived, &own)?,
@@ -204,7 +203,7 @@ mod tests {
     use crate::base::hint::Fault;
 
     fn remote(name: &str, content: &[u8], server: &Server) -> Remote {
-        let digits: String = Md5::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = crate::base::unit::hex(&Md5::digest(content));
         Remote { name: name.into(), urls: vec![server.url(name)], sum: Sum::Md5(digits), most: 1 << 20, unpacked: None }
     }
 
@@ -393,7 +392,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let places = Places::new("", Some(dir.path().to_owned()), None);
         let archive = cifar();
-        let sum: String = sha2::Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
+        let sum = crate::base::unit::hex(&sha2::Sha256::digest(&archive));
         let server = Server::new(vec![Reply::file(&archive).cut(archive.len() / 2), Reply::file(&archive)]);
         let entry = registry::find("cifar10").unwrap();
         let quick = Options { pause: Duration::from_millis(1), ..Options::default() };

@@ -1,6 +1,5 @@
 //! What can be wrong with a file of somebody else's weights.
 
-use crate::base::hint::Exit;
 use crate::base::unit;
 
 /// Why no network was read from a file.
@@ -165,10 +164,5 @@ impl ImportError {
             Self::NoNetwork { .. } | Self::TooLarge { .. } | Self::Tensor { .. } => return None,
         };
         Some(text.to_owned())
-    }
-
-    /// Whose fault it is.
-    pub(in crate::model) fn exit(&self) -> Exit {
-        Exit::Data
     }
 }

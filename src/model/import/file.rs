@@ -16,7 +16,7 @@ use safetensors::tensor::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::error::ImportError;
-use super::pickle::{Number, Pickled, Storage, Tensor, Value};
+use super::value::{Number, Pickled, Storage, Tensor, Value};
 use crate::artifact::encoder::Weights;
 
 type Result<T> = std::result::Result<T, ImportError>;
@@ -84,7 +84,7 @@ impl<'a> Checkpoint<'a> {
             .flatten()
             .filter(|name| *name == "data.pkl" || name.ends_with("/data.pkl"))
             .min_by_key(|name| name.len())
-            .map(|name| name.into_owned());
+            .map(std::borrow::Cow::into_owned);
         let Some(name) = name else {
             return Err(ImportError::Archive("it has no entry `data.pkl`, so PyTorch did not write it".into()));
         };
@@ -296,7 +296,9 @@ mod tests {
     fn stream(shape: &[u8], strides: &[u8], offset: u8, claimed: u8, count: u64) -> Vec<u8> {
         let tuple = |numbers: &[u8]| {
             let mut bytes = b"(".to_vec();
-            numbers.iter().for_each(|&number| bytes.extend([b'K', number]));
+            for &number in numbers {
+                bytes.extend([b'K', number]);
+            }
             bytes.push(b't');
             bytes
         };
@@ -310,7 +312,9 @@ mod tests {
         bytes.extend(b"\x89N");
         bytes.extend(b"tRs.\x80\x02]X\x01\x00\x00\x007a.");
         bytes.extend(count.to_le_bytes());
-        (0..6).for_each(|value| bytes.extend((value as f32).to_le_bytes()));
+        for value in [0.0_f32, 1.0, 2.0, 3.0, 4.0, 5.0] {
+            bytes.extend(value.to_le_bytes());
+        }
         bytes
     }
 

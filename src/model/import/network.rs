@@ -5,9 +5,9 @@ use candle_core::Device;
 use super::error::ImportError;
 use super::names::Layout;
 use super::state::{self, State};
-use crate::artifact::encoder::{Architecture, Classifier};
 use crate::artifact::encoder::{
-    Backbone, ClassifierCard, Encoder, EncoderCard, HeadKind, Normalization, Projection, ProjectionKind, Stem, Tensors, Weights,
+    Architecture, Backbone, Classifier, ClassifierCard, Encoder, EncoderCard, HeadKind, Normalization, Projection,
+    ProjectionKind, Stem, Tensors, Weights,
 };
 use crate::model::error::{ModelError, Result};
 use crate::model::{ClassifierNet, EncoderNet, HeadChoice, architecture};
@@ -74,7 +74,7 @@ pub fn find(bytes: &[u8], wanted: &Wanted) -> std::result::Result<Found, ImportE
     rename(&mut state, other, own);
     let backbone = wanted.backbone.unwrap_or_else(|| backbone(&state.tensors));
     let heads = heads(&state, wanted)?;
-    Ok(Found { channels, backbone, stem, width, heads, state })
+    Ok(Found { state, channels, backbone, stem, width, heads })
 }
 
 impl Found {
@@ -177,9 +177,8 @@ fn stem(wanted: Option<Stem>, kernel: usize, shape: &[usize]) -> std::result::Re
         Stem::Imagenet => "imagenet",
     };
     match (kernel, wanted) {
-        (7, None) => Ok(Stem::Imagenet),
+        (7, None | Some(Stem::Imagenet)) => Ok(Stem::Imagenet),
         (3, None) => Err(ImportError::WhichStem),
-        (7, Some(Stem::Imagenet)) => Ok(Stem::Imagenet),
         (3, Some(stem)) if stem != Stem::Imagenet => Ok(stem),
         (_, Some(stem)) => Err(ImportError::Stem { found: format!("{shape:?}"), stem: word(stem) }),
         (_, None) => Err(ImportError::Stem { found: format!("{shape:?}"), stem: "imagenet" }),

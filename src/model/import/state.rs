@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::ImportError;
 use super::file::{Opened, named};
 use super::names::{Layout, bare};
-use super::pickle::{Id, Pickled, Tensor, Value};
+use super::value::{Id, Pickled, Tensor, Value};
 use crate::artifact::encoder::Tensors;
 
 type Result<T> = std::result::Result<T, ImportError>;

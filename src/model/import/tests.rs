@@ -60,12 +60,10 @@ fn every_file_gives_the_features_and_logits_that_pytorch_gives() {
         let net = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &Device::Cpu).unwrap();
         let features = net.features(&images, Mode::Eval).unwrap();
         assert_near(name, &values(&features).unwrap(), &numbers(&expected["features"]), 1e-4);
-        match expected["projection"].is_null() {
-            false => {
-                let projected = values(&net.project(&features, Mode::Eval).unwrap()).unwrap();
-                assert_near(name, &projected, &numbers(&expected["projection"]), 1e-4);
-            }
-            true => assert!(encoder.card.architecture.projection.is_none(), "{name}"),
+        assert_eq!(encoder.card.architecture.projection.is_none(), expected["projection"].is_null(), "{name}");
+        if !expected["projection"].is_null() {
+            let projected = values(&net.project(&features, Mode::Eval).unwrap()).unwrap();
+            assert_near(name, &projected, &numbers(&expected["projection"]), 1e-4);
         }
         let classifier = found.classifier(size, &plain()).unwrap();
         assert_eq!(classifier.is_some(), !expected["logits"].is_null(), "{name}");
@@ -158,7 +156,7 @@ fn a_file_that_wants_to_call_something_is_refused_by_the_name_of_it() {
     assert!(matches!(&system, ImportError::Refused { name } if name == "posix.system"), "{system}");
     assert!(system.to_string().contains("nothing but tensors"), "{system}");
     let eval = find(&bytes("bad_eval.pth"), &Wanted::default()).unwrap_err();
-    assert!(matches!(&eval, ImportError::Refused { name } if name.ends_with(".eval")), "{eval}");
+    assert!(matches!(&eval, ImportError::Refused { name } if name.contains("eval")), "{eval}");
 }
 
 #[test]

@@ -1,0 +1,207 @@
+//! What may a pickle hold? Numbers, texts, plain containers, tensors and storages; and a handful of names, which nobody calls.
+//!
+//! Values lie in one list and name each other by place.
+
+/// The place of a value.
+pub(super) type Id = u32;
+
+/// A kind of number in a storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Number {
+    F64,
+    F32,
+    F16,
+    Bf16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U8,
+    Bool,
+}
+
+impl Number {
+    /// Bytes of one.
+    pub(super) fn size(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 | Self::I16 => 2,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+
+    fn of_storage(name: &str) -> Option<Self> {
+        Some(match name {
+            "DoubleStorage" => Self::F64,
+            "FloatStorage" => Self::F32,
+            "HalfStorage" => Self::F16,
+            "BFloat16Storage" => Self::Bf16,
+            "LongStorage" => Self::I64,
+            "IntStorage" => Self::I32,
+            "ShortStorage" => Self::I16,
+            "CharStorage" => Self::I8,
+            "ByteStorage" => Self::U8,
+            "BoolStorage" => Self::Bool,
+            _ => return None,
+        })
+    }
+}
+
+/// A run of numbers that lies outside the pickle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Storage {
+    /// Its name in the file.
+    pub(super) key: String,
+    pub(super) number: Number,
+    /// How many numbers the whole of it has.
+    pub(super) length: u64,
+    /// The part of the whole that is meant: its beginning and length.
+    pub(super) part: Option<(u64, u64)>,
+}
+
+/// Numbers of a storage in a shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Tensor {
+    pub(super) storage: Id,
+    /// The first number.
+    pub(super) offset: u64,
+    pub(super) shape: Vec<u64>,
+    /// Numbers from one entry of an axis to the next.
+    pub(super) strides: Vec<u64>,
+}
+
+/// What may be named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    Dict,
+    /// `set`, `frozenset`, `list`, `tuple`, `torch.Size`: their argument is as good.
+    Same,
+    Encode,
+    Tensor,
+    /// `torch._utils._rebuild_parameter`: its first argument.
+    Parameter,
+    Storage(Number),
+    Dtype,
+    Scalar,
+    /// What nobody here reads: NumPy's arrays, devices.
+    Unread,
+}
+
+pub(super) fn known(module: &str, name: &str) -> Option<Known> {
+    Some(match (module, name) {
+        ("collections", "OrderedDict") => Known::Dict,
+        ("builtins" | "__builtin__", "set" | "frozenset" | "list" | "tuple") | ("torch", "Size") => Known::Same,
+        ("_codecs", "encode") => Known::Encode,
+        ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") => Known::Tensor,
+        ("torch._utils", "_rebuild_parameter") => Known::Parameter,
+        ("torch" | "torch.storage", name) if name.ends_with("Storage") => Known::Storage(Number::of_storage(name)?),
+        ("numpy", "dtype") => Known::Dtype,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Known::Scalar,
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") | ("numpy", "ndarray") | ("torch", "device") => {
+            Known::Unread
+        }
+        _ => return None,
+    })
+}
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    None,
+    Bool(bool),
+    Int(i64),
+    Float(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+    List(Vec<Id>),
+    Tuple(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
+    Known(Known),
+    Storage(Box<Storage>),
+    Tensor(Box<Tensor>),
+    /// A NumPy type: its code, and whether its bytes run from the large end.
+    Dtype(String, bool),
+    /// Something that nobody here reads.
+    Unread,
+}
+
+/// All values of a pickle.
+#[derive(Debug)]
+pub(super) struct Pickled {
+    pub(super) values: Vec<Value>,
+    /// The value it stands for.
+    pub(super) root: Id,
+    /// Bytes it took.
+    pub(super) length: usize,
+}
+
+impl Pickled {
+    /// The value in a place.
+    pub(super) fn get(&self, id: Id) -> &Value {
+        self.values.get(id as usize).unwrap_or(&Value::None)
+    }
+
+    /// The text in a place, if it is one.
+    pub(super) fn text(&self, id: Id) -> Option<&str> {
+        if let Value::Text(text) = self.get(id) { Some(text) } else { None }
+    }
+
+    /// The entries of a dictionary whose keys are texts, if it is one.
+    pub(super) fn entries(&self, id: Id) -> Option<impl Iterator<Item = (&str, Id)>> {
+        let Value::Dict(entries) = self.get(id) else { return None };
+        Some(entries.iter().filter_map(|&(key, value)| Some((self.text(key)?, value))))
+    }
+
+    /// All storages that are named.
+    pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
+        self.values.iter().filter_map(|value| if let Value::Storage(storage) = value { Some(&**storage) } else { None })
+    }
+}
+
+/// A NumPy scalar: its bytes as its type reads them.
+pub(super) fn scalar(code: &str, large_end: bool, bytes: &[u8]) -> Value {
+    let mut bytes = bytes.to_vec();
+    if large_end {
+        bytes.reverse();
+    }
+    let eight = |bytes: &[u8]| -> Option<[u8; 8]> {
+        let mut all = [0; 8];
+        all.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(all)
+    };
+    let Some(all) = eight(&bytes) else { return Value::Unread };
+    let unsigned = u64::from_le_bytes(all);
+    match (code, bytes.len()) {
+        ("f8", 8) => Value::Float(f64::from_le_bytes(all)),
+        ("f4", 4) => Value::Float(f32::from_bits(unsigned as u32).into()),
+        ("b1", 1) => Value::Bool(unsigned != 0),
+        ("i8" | "i4" | "i2" | "i1", length) if code[1..] == length.to_string() => {
+            let shift = 64 - 8 * length as u32;
+            Value::Int((unsigned << shift) as i64 >> shift)
+        }
+        ("u8" | "u4" | "u2" | "u1", length) if code[1..] == length.to_string() => {
+            i64::try_from(unsigned).map_or(Value::Unread, Value::Int)
+        }
+        _ => Value::Unread,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numpy_scalars_are_numbers() {
+        assert_eq!(scalar("i8", false, &(-3_i64).to_le_bytes()), Value::Int(-3));
+        assert_eq!(scalar("i4", true, &7_i32.to_be_bytes()), Value::Int(7));
+        assert_eq!(scalar("i2", false, &(-2_i16).to_le_bytes()), Value::Int(-2));
+        assert_eq!(scalar("u1", false, &[200]), Value::Int(200));
+        assert_eq!(scalar("f8", false, &0.5_f64.to_le_bytes()), Value::Float(0.5));
+        assert_eq!(scalar("f4", true, &0.5_f32.to_be_bytes()), Value::Float(0.5));
+        assert_eq!(scalar("b1", false, &[1]), Value::Bool(true));
+        for (code, bytes) in [("i8", &[0_u8; 9][..]), ("i4", &[0; 8]), ("u8", &[255; 8]), ("O", &[0; 8])] {
+            assert_eq!(scalar(code, false, bytes), Value::Unread, "{code}");
+        }
+    }
+}
