@@ -229,14 +229,15 @@ impl Product {
         }
     }
 
-    fn run(&self, batch: usize, x: &[f32]) -> Vec<f32> {
+    fn run(&self, batch: usize, x: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
         self.check();
         let (map, image) = (self.height * self.width, self.flat.channels * self.flat.height * self.flat.width);
         let groups = groups(self.outputs, self.width);
         let widest = groups[0].1 * LANES;
         let lines = (STRIP / self.width).max(1).next_multiple_of(self.spread);
         let copy = if self.flat.is_plain() { 0 } else { self.flat.image() };
-        let mut y = blank(batch * self.outputs * map);
+        let add = sum.is_some();
+        let mut y = sum.unwrap_or_else(|| blank(batch * self.outputs * map));
         y.par_chunks_mut(IMAGES * self.outputs * map).zip(x.par_chunks(IMAGES * image)).for_each(|(y, x)| {
             with_scratch([copy, lines * self.width * widest + LANES, 0], |flat, strip, _| {
                 let skip = strip.as_ptr().align_offset(64).min(LANES);
@@ -255,7 +256,7 @@ impl Product {
                             self.strip(flat, (first, vectors), line..line + lines, strip);
                             let outputs = (self.outputs - first * LANES).min(vectors * LANES);
                             let to = &mut y[first * LANES * map + line * self.width..];
-                            turn_out(strip, vectors * LANES, lines * self.width, outputs, to, map);
+                            turn_out(strip, (vectors * LANES, lines * self.width, outputs), to, map, add);
                         }
                     }
                 }
@@ -298,8 +299,8 @@ impl Product {
     }
 }
 
-/// y [B,O,P] of x [B,C,H,W] with weights given as a function of (o, tap).
-fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec<f32> {
+/// y [B,O,P] of x [B,C,H,W] with weights given as a function of (o, tap), added to `sum` if there is one.
+fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: Option<Vec<f32>>) -> Vec<f32> {
     let flat = Flat::of(s);
     let area = s.kernel * s.kernel;
     let offsets =
@@ -315,26 +316,26 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec
         spread: 1,
         stride: s.stride,
     };
-    product.run(s.batch, x)
+    product.run(s.batch, x, sum)
 }
 
 /// y [B,O,P] = w [O,C,k,k] * x.
 pub(super) fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
     let taps = s.taps();
-    multiply(s, x, |o, k| w[o * taps + k])
+    multiply(s, x, |o, k| w[o * taps + k], None)
 }
 
-/// dx [B,C,H,W].
-pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
+/// dx [B,C,H,W], added to `sum` if there is one.
+pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
     let area = s.kernel * s.kernel;
     if let Some(back) = s.backwards() {
-        return multiply(&back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area]);
+        return multiply(&back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area], sum);
     }
-    phased_gradient(s, dy, w)
+    phased_gradient(s, dy, w, sum)
 }
 
 /// dx of a convolution with stride: pixel s·i + a − padding meets only the taps a, a + s, a + 2s …, of the outputs i, i − 1, i − 2 …
-fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
+fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
     let stride = s.stride;
     let before = (s.kernel - 1) / stride;
     // As far as the last pixel sees.
@@ -363,7 +364,7 @@ fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
         })
         .collect();
     let product = Product { flat, outputs: s.channels, height: s.height, width: s.width, phases, spread: stride, stride: 1 };
-    product.run(s.batch, dy)
+    product.run(s.batch, dy, sum)
 }
 
 /// The positions of a weight gradient: images, rows, columns, and how far apart they lie in the flat copy.

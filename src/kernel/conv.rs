@@ -232,8 +232,15 @@ fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
     y
 }
 
-/// dx [B,C,H,W] = fold(wᵀ · dy), or the convolution with the turned kernel where there is one.
-fn input_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
+/// dx [B,C,H,W] = fold(wᵀ · dy), or the convolution with the turned kernel where there is one; added to `sum` if there is one.
+fn input_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
+    let dx = folded(s, dy, w);
+    let Some(mut sum) = sum else { return dx };
+    accumulate(&mut sum, &dx);
+    sum
+}
+
+fn folded(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
     let (taps, map, group) = (s.taps(), s.map(), s.group());
     if let Some(back) = s.backwards() {
         let area = s.kernel * s.kernel;
@@ -351,9 +358,12 @@ fn best(s: &Shape) -> Products {
     Products { forward, input_gradient, weight_gradient }
 }
 
+/// dx of dy and the weights, added to a gradient that is there already.
+type InputGradient = fn(&Shape, &[f32], &[f32], Option<Vec<f32>>) -> Vec<f32>;
+
 struct Products {
     forward: fn(&Shape, &[f32], &[f32]) -> Vec<f32>,
-    input_gradient: fn(&Shape, &[f32], &[f32]) -> Vec<f32>,
+    input_gradient: InputGradient,
     weight_gradient: fn(&Shape, &[f32], &[f32]) -> Vec<f32>,
 }
 
@@ -398,7 +408,9 @@ impl Rule for ConvRule {
     fn backward(&self, gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
         let [Some(w), _] = seen.parameters else { return Err(KernelError::NoGradient { op: "conv2d" }.wrap()) };
         if let Some(slot) = &self.slot {
-            slot.add(read(w, |w| (best(&self.shape).input_gradient)(&self.shape, &gradient, w))?);
+            // Another consumer of the input may have been here: add to its gradient on the way out.
+            let sum = slot.take();
+            slot.add(read(w, |w| (best(&self.shape).input_gradient)(&self.shape, &gradient, w, sum))?);
         }
         let dw = if self.train {
             read(&self.x, |x| (best(&self.shape).weight_gradient)(&self.shape, x, &gradient))?
@@ -593,6 +605,26 @@ mod tests {
         let var = Var::from_tensor(&x).unwrap();
         let gradients = conv2d(var.as_tensor(), &w, 1, 1).unwrap().sum_all().unwrap().backward().unwrap();
         assert!(gradients.get(var.as_tensor()).is_some() && gradients.get(&w).is_none());
+    }
+
+    #[test]
+    fn an_input_of_two_convolutions_gets_the_sum_of_both_gradients() {
+        // By tiles, by rows, by panels, with a stride, by a plain product, folded.
+        for (channels, side, outputs, kernel, stride) in
+            [(50, 9, 49, 3, 1), (5, 17, 9, 3, 1), (5, 7, 9, 3, 1), (20, 15, 33, 3, 2), (9, 6, 5, 1, 1), (4, 7, 3, 3, 3)]
+        {
+            let x = normal("image", &[3, channels, side, side]);
+            let w = ["one", "other"].map(|name| normal(name, &[outputs, channels, kernel, kernel]));
+            let conv = |x: &Tensor, w: &Tensor| conv2d(x, w, stride, kernel / 2);
+            let gradient = |f: &dyn Fn(&Tensor) -> Result<Tensor>| {
+                let (_, gradients) = run(&|t| f(&t[0]), std::slice::from_ref(&x));
+                floats(&gradients[0])
+            };
+            let [one, other] = [&w[0], &w[1]].map(|w| gradient(&|x| conv(x, w)));
+            let both = gradient(&|x| conv(x, &w[0])? + conv(x, &w[1])?);
+            let sum: Vec<f32> = one.iter().zip(&other).map(|(one, other)| one + other).collect();
+            assert_eq!(both, sum, "{channels} channels, side {side}, kernel {kernel}, stride {stride}");
+        }
     }
 
     #[test]

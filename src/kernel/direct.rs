@@ -74,7 +74,7 @@ fn pieces(positions: usize, place: impl Fn(usize) -> Option<usize>) -> Vec<Vec<P
         .collect()
 }
 
-/// out[row, piece(n)] = Σ_k left[k, row] · right[n + offsets[k]] for 8 rows and V registers of positions.
+/// out[row, piece(n)] = Σ_k left[k, row] · right[n + offsets[k]] for 8 rows and V registers of positions, or += if `add`.
 ///
 /// # Safety
 /// AVX-512F; `left` holds 8 numbers per offset; `right` may be read from each offset on for V registers; each piece's lanes may be written, in `rows` rows `pitch` apart.
@@ -86,7 +86,7 @@ unsafe fn block<const V: usize>(
     out: *mut f32,
     pitch: usize,
     rows: usize,
-    pieces: &[Vec<Piece>],
+    (pieces, add): (&[Vec<Piece>], bool),
 ) {
     // SAFETY: as the caller promises.
     unsafe {
@@ -109,7 +109,9 @@ unsafe fn block<const V: usize>(
         for (j, runs) in pieces.iter().enumerate().take(V) {
             for run in runs {
                 for (i, sums) in sums.iter().enumerate().take(rows) {
-                    _mm512_mask_storeu_ps(out.wrapping_add(i * pitch).wrapping_offset(run.at), run.mask, sums[j]);
+                    let to = out.wrapping_add(i * pitch).wrapping_offset(run.at);
+                    let there = if add { _mm512_mask_loadu_ps(_mm512_setzero_ps(), run.mask, to) } else { _mm512_setzero_ps() };
+                    _mm512_mask_storeu_ps(to, run.mask, if add { _mm512_add_ps(there, sums[j]) } else { sums[j] });
                 }
             }
         }
@@ -127,14 +129,14 @@ unsafe fn blocks(
     out: *mut f32,
     pitch: usize,
     rows: usize,
-    pieces: &[Vec<Piece>],
+    (pieces, add): (&[Vec<Piece>], bool),
 ) {
     // SAFETY: as the caller promises.
     unsafe {
         match pieces.len() {
-            1 => block::<1>(offsets, left, right, out, pitch, rows, pieces),
-            2 => block::<2>(offsets, left, right, out, pitch, rows, pieces),
-            _ => block::<3>(offsets, left, right, out, pitch, rows, pieces),
+            1 => block::<1>(offsets, left, right, out, pitch, rows, (pieces, add)),
+            2 => block::<2>(offsets, left, right, out, pitch, rows, (pieces, add)),
+            _ => block::<3>(offsets, left, right, out, pitch, rows, (pieces, add)),
         }
     }
 }
@@ -209,9 +211,8 @@ impl Flat {
         self.channels * self.plane
     }
 
-    /// Copies channels of an image into their planes; `out` is overwritten.
+    /// Copies channels of an image into their planes, over another image or over zeros.
     fn fill(&self, image: &[f32], out: &mut [f32]) {
-        out.fill(0.0);
         assert!(
             self.before * self.row + self.before + (self.height - 1) * self.row + self.width <= self.plane,
             "the image is larger than its plane"
@@ -257,12 +258,13 @@ fn pack(rows: usize, taps: usize, at: impl Fn(usize, usize) -> f32 + Sync) -> Ve
     packed
 }
 
-/// y [B,O,P] of x [B,C,H,W] with weights given as a function of (o, tap).
-fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec<f32> {
+/// y [B,O,P] of x [B,C,H,W] with weights given as a function of (o, tap), added to `sum` if there is one.
+fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: Option<Vec<f32>>) -> Vec<f32> {
     let (flat, map, taps) = (Flat::of(s), s.map(), s.taps());
     let packed = pack(s.outputs, taps, w);
     let offsets = flat.taps(s.channels, s.kernel);
-    let mut y = blank(s.batch * s.outputs * map);
+    let add = sum.is_some();
+    let mut y = sum.unwrap_or_else(|| blank(s.batch * s.outputs * map));
     let narrow = s.out_width < NARROW;
     // Images per task: as many as fit, for narrow maps enough to fill a few panels.
     let group = (FLAT / flat.image()).clamp(1, if narrow { (4 * BLOCK).div_ceil(map) } else { 4 });
@@ -273,11 +275,13 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec
     y.par_chunks_mut(group * s.outputs * map).zip(x.par_chunks(group * s.image())).for_each(|(y, x)| {
         let images = x.len() / s.image();
         let panel = if narrow { taps * BLOCK } else { 0 };
-        with_scratch([images * flat.image() + SLACK, panel, 0], |buffer, panel, _| {
-            for (x, to) in x.chunks_exact(s.image()).zip(buffer.chunks_exact_mut(flat.image())) {
-                flat.fill(x, to);
-            }
+        let at_once = if narrow { images } else { 1 };
+        with_scratch([at_once * flat.image() + SLACK, panel, 0], |buffer, panel, _| {
+            buffer.fill(0.0);
             if narrow {
+                for (x, to) in x.chunks_exact(s.image()).zip(buffer.chunks_exact_mut(flat.image())) {
+                    flat.fill(x, to);
+                }
                 let n = images * map;
                 let from = pieces(n, |n| Some(position(n)));
                 let to = pieces(n, |n| Some((n / map) * s.outputs * map + n % map));
@@ -296,16 +300,17 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec
                                 y.as_mut_ptr().add(block * ROWS * map),
                                 map,
                                 rows,
-                                to,
+                                (to, add),
                             );
                         };
                     }
                 }
                 return;
             }
-            for (image, y) in y.chunks_exact_mut(s.outputs * map).enumerate() {
+            for (x, y) in x.chunks_exact(s.image()).zip(y.chunks_exact_mut(s.outputs * map)) {
+                flat.fill(x, &mut buffer[..flat.image()]);
                 for (first, to) in wide.chunks(VECTORS).enumerate() {
-                    let right = &buffer[image * flat.image() + first * BLOCK..];
+                    let right = &buffer[first * BLOCK..];
                     for (block, left) in packed.chunks_exact(taps * ROWS).enumerate() {
                         let rows = ROWS.min(s.outputs - block * ROWS);
                         // SAFETY: positions and taps lie inside the flat image, a register's overhang in the slack; `to` maps into `y`.
@@ -317,7 +322,7 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec
                                 y.as_mut_ptr().add(block * ROWS * map),
                                 map,
                                 rows,
-                                to,
+                                (to, add),
                             );
                         };
                     }
@@ -331,14 +336,14 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync) -> Vec
 /// y [B,O,P] = w [O,C,k,k] * x.
 pub(super) fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
     let taps = s.taps();
-    multiply(s, x, |o, k| w[o * taps + k])
+    multiply(s, x, |o, k| w[o * taps + k], None)
 }
 
-/// dx [B,C,H,W].
-pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
+/// dx [B,C,H,W], added to `sum` if there is one.
+pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
     let area = s.kernel * s.kernel;
     let Some(back) = s.backwards() else { unreachable!("`suits` wants no stride and little padding") };
-    multiply(&back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area])
+    multiply(&back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area], sum)
 }
 
 /// The positions of a weight gradient: images, rows, columns, and how far apart they lie in the flat copy.
@@ -438,6 +443,7 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
             let channels = slice.min(s.channels - first);
             let mut sums = vec![0.0; channels * area * pitch];
             with_scratch([group * flat.image() + SLACK, group * map * pitch, 0], |buffer, right, _| {
+                buffer.fill(0.0);
                 for start in images.clone().step_by(group) {
                     let count = group.min(images.end - start);
                     for i in 0..count {

@@ -38,7 +38,8 @@ impl Slot {
         }
     }
 
-    fn take(&self) -> Option<Vec<f32>> {
+    /// What was added so far; the slot is empty afterwards.
+    pub(super) fn take(&self) -> Option<Vec<f32>> {
         lock(&self.0).take()
     }
 }

@@ -133,6 +133,34 @@ vectorized! {
 }
 
 vectorized! {
+    /// As [`gradient_moments`], after `g` was set to zero where `y` is not positive.
+    fn mask_and_moments(g: &mut [f32], y: &[f32], x: &[f32], map: usize, centers: &[f32], sums: &mut [[f64; 2]]) {
+        let size = map * sums.len();
+        for ((g, y), x) in g.chunks_exact_mut(size).zip(y.chunks_exact(size)).zip(x.chunks_exact(size)) {
+            let lines = g.chunks_exact_mut(map).zip(y.chunks_exact(map)).zip(x.chunks_exact(map));
+            for ((((g, y), x), sum), &center) in lines.zip(sums.iter_mut()).zip(centers) {
+                let (mut first, mut second) = ([0.0f64; LANES], [0.0f64; LANES]);
+                let (mut gs, ys, xs) = (g.chunks_exact_mut(LANES), y.chunks_exact(LANES), x.chunks_exact(LANES));
+                for ((g, y), x) in (&mut gs).zip(ys.clone()).zip(xs.clone()) {
+                    for i in 0..LANES {
+                        g[i] = if y[i] > 0.0 { g[i] } else { 0.0 };
+                        first[i] += f64::from(g[i]);
+                        second[i] += f64::from(g[i] * (x[i] - center));
+                    }
+                }
+                for (i, ((g, y), x)) in gs.into_remainder().iter_mut().zip(ys.remainder()).zip(xs.remainder()).enumerate() {
+                    *g = if *y > 0.0 { *g } else { 0.0 };
+                    first[i] += f64::from(*g);
+                    second[i] += f64::from(*g * (x - center));
+                }
+                sum[0] += fold(first);
+                sum[1] += fold(second);
+            }
+        }
+    }
+}
+
+vectorized! {
     /// As [`gradient_moments`], with `g` first set to zero where `x · scale + shift` is not positive.
     fn masked_gradient_moments(g: &[f32], x: &[f32], map: usize, centers: &[f32], lines: &[[f32; 2]], sums: &mut [[f64; 2]]) {
         let size = map * sums.len();
@@ -205,6 +233,21 @@ vectorized! {
 }
 
 vectorized! {
+    /// As [`input_gradient`], to another place.
+    fn input_gradient_of(out: &mut [f32], g: &[f32], x: &[f32], map: usize, centers: &[f32], coefficients: &[[f32; 3]]) {
+        let size = map * centers.len();
+        for ((out, g), x) in out.chunks_exact_mut(size).zip(g.chunks_exact(size)).zip(x.chunks_exact(size)) {
+            let lines = out.chunks_exact_mut(map).zip(g.chunks_exact(map)).zip(x.chunks_exact(map));
+            for ((((out, g), x), &center), &[a, b, d]) in lines.zip(centers).zip(coefficients) {
+                for ((out, g), x) in out.iter_mut().zip(g).zip(x) {
+                    *out = a * *g + (b * (x - center) + d);
+                }
+            }
+        }
+    }
+}
+
+vectorized! {
     /// As [`input_gradient`], with `g` first set to zero where `x · scale + shift` is not positive.
     fn masked_input_gradient(g: &mut [f32], x: &[f32], map: usize, centers: &[f32], lines: &[[f32; 2]], coefficients: &[[f32; 3]]) {
         let size = map * centers.len();
@@ -268,6 +311,27 @@ fn reduce(s: &Shape, g: &[f32], x: &[f32], centers: &[f32], lines: Option<&[[f32
         })
         .collect();
     add_up(parts, s.channels)
+}
+
+/// As [`reduce`], after `g` was set to zero where `y` is.
+fn mask_and_reduce(s: &Shape, g: &mut [f32], y: &[f32], x: &[f32], centers: &[f32]) -> Vec<[f64; 2]> {
+    let parts = g
+        .par_chunks_mut(s.chunk())
+        .zip(y.par_chunks(s.chunk()))
+        .zip(x.par_chunks(s.chunk()))
+        .map(|((g, y), x)| {
+            let mut sums = vec![[0.0; 2]; s.channels];
+            mask_and_moments(g, y, x, s.map, centers, &mut sums);
+            sums
+        })
+        .collect();
+    add_up(parts, s.channels)
+}
+
+/// a g + b (x − c) + d.
+fn write(s: &Shape, out: &mut [f32], g: &[f32], x: &[f32], centers: &[f32], coefficients: &[[f32; 3]]) {
+    let tasks = out.par_chunks_mut(s.chunk()).zip(g.par_chunks(s.chunk())).zip(x.par_chunks(s.chunk()));
+    tasks.for_each(|((out, g), x)| input_gradient_of(out, g, x, s.map, centers, coefficients));
 }
 
 /// g ← a g + b (x − c) + d, masked if `lines` are given.
@@ -411,16 +475,14 @@ impl Rule for BatchRule {
     fn backward(&self, mut gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
         let [Some(gamma), Some(_)] = seen.parameters else { return Err(KernelError::NoGradient { op: "batch_norm" }.wrap()) };
         let s = &self.shape;
-        if self.has_residual {
-            let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "batch_norm" }.wrap())?;
-            read(output, |y| mask(&mut gradient, y))?;
-            if let Some(slot) = &self.residual {
-                slot.add(copy(&gradient));
-            }
-        }
         let centers: Vec<f32> = self.means.iter().map(|&m| m as f32).collect();
         let lines = self.mask_from.as_deref();
-        let mut sums = read(&self.x, |x| reduce(s, &gradient, x, &centers, lines))?;
+        let output = seen.output.filter(|_| self.has_residual);
+        let mut sums = read(&self.x, |x| match output {
+            Some(y) => read(y, |y| mask_and_reduce(s, &mut gradient, y, x, &centers)),
+            None if self.has_residual => Err(KernelError::NoGradient { op: "batch_norm" }.wrap()),
+            None => Ok(reduce(s, &gradient, x, &centers, lines)),
+        })??;
         // The centers are the means rounded; put back the rest, then both sums are exact in what follows.
         for ((sum, mean), center) in sums.iter_mut().zip(&self.means).zip(&centers) {
             sum[1] += sum[0] * (f64::from(*center) - mean);
@@ -437,7 +499,20 @@ impl Rule for BatchRule {
                     })
                     .collect()
             })?;
-            read(&self.x, |x| rewrite(s, &mut gradient, x, &centers, lines, &coefficients))?;
+            // The residual gets the gradient as it is, the input a new one.
+            let given = self.residual.as_ref().map(|_| blank(gradient.len()));
+            let of_input = read(&self.x, |x| {
+                if let Some(mut of_input) = given {
+                    write(s, &mut of_input, &gradient, x, &centers, &coefficients);
+                    of_input
+                } else {
+                    rewrite(s, &mut gradient, x, &centers, lines, &coefficients);
+                    std::mem::take(&mut gradient)
+                }
+            })?;
+            slot.add(of_input);
+        }
+        if let Some(slot) = &self.residual {
             slot.add(gradient);
         }
         let of_gamma: Vec<f32> = sums.iter().zip(&self.inverse).map(|([_, gx], inverse)| (gx * inverse) as f32).collect();
@@ -667,6 +742,18 @@ mod tests {
             agrees_with_differences("nothing", &|t| norm(t, After::Nothing), &inputs[..3]);
             agrees_with_differences("relu", &|t| norm(t, After::Relu), &inputs[..3]);
             agrees_with_differences("add relu", &|t| norm(t, After::AddRelu(&t[3])), &inputs);
+        }
+    }
+
+    #[test]
+    fn what_needs_no_gradient_changes_none_of_the_others() {
+        let inputs = inputs(&[3, 5, 7, 6]);
+        let with = |t: &[Tensor], x: &Tensor, r: &Tensor| Ok(batch_norm(x, &t[0], &t[1], 1e-3, After::AddRelu(r))?.output);
+        let (_, all) = run(&|t| with(&t[1..], &t[0], &t[3]), &inputs);
+        let (_, no_residual) = run(&|t| with(&t[1..], &t[0], &inputs[3]), &inputs[..3]);
+        let (_, no_input) = run(&|t| with(t, &inputs[0], &t[2]), &inputs[1..]);
+        for (which, (all, part)) in all[..3].iter().zip(&no_residual).chain(all[1..].iter().zip(&no_input)).enumerate() {
+            assert_eq!(floats(all), floats(part), "gradient {which}");
         }
     }
 

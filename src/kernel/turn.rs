@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
 
 use std::arch::x86_64::{
-    __m512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_mask_loadu_ps, _mm512_mask_storeu_ps, _mm512_setzero_ps,
+    __m512, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_mask_loadu_ps, _mm512_mask_storeu_ps, _mm512_setzero_ps,
     _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
@@ -25,15 +25,15 @@ pub(super) fn turn_in(from: &[f32], line: usize, rows: usize, columns: usize, to
     unsafe { all_in(from.as_ptr(), line, rows, columns, to.as_mut_ptr(), pitch) };
 }
 
-/// Turns `rows` lines of `columns` numbers, lines `pitch` apart, into `columns` lines of `rows` numbers, `line` apart, and touches nothing else. The processor must
-/// have AVX-512.
-pub(super) fn turn_out(from: &[f32], pitch: usize, rows: usize, columns: usize, to: &mut [f32], line: usize) {
+/// Turns `rows` lines of `columns` numbers, lines `pitch` apart, into `columns` lines of `rows` numbers, `line` apart, and touches nothing else; `add` them to what is
+/// there, or put them in its place. The processor must have AVX-512.
+pub(super) fn turn_out(from: &[f32], (pitch, rows, columns): (usize, usize, usize), to: &mut [f32], line: usize, add: bool) {
     if rows == 0 || columns == 0 {
         return;
     }
     assert!(from.len() >= (rows - 1) * pitch + columns && to.len() >= (columns - 1) * line + rows, "matrix out of bounds");
     // SAFETY: the caller vouches for AVX-512; both sides are large enough, as just checked.
-    unsafe { all_out(from.as_ptr(), pitch, rows, columns, to.as_mut_ptr(), line) };
+    unsafe { all_out(from.as_ptr(), (pitch, rows, columns), to.as_mut_ptr(), line, add) };
 }
 
 /// # Safety
@@ -64,14 +64,20 @@ unsafe fn all_in(from: *const f32, line: usize, rows: usize, columns: usize, to:
 /// # Safety
 /// AVX-512F; `rows` lines of `columns` numbers may be read, `columns` lines of `rows` numbers written.
 #[target_feature(enable = "avx512f")]
-unsafe fn all_out(from: *const f32, pitch: usize, rows: usize, columns: usize, to: *mut f32, line: usize) {
+unsafe fn all_out(from: *const f32, (pitch, rows, columns): (usize, usize, usize), to: *mut f32, line: usize, add: bool) {
     for column in (0..columns).step_by(LANES) {
         for row in (0..rows).step_by(LANES) {
             let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
             // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of `high` written, as the caller promises; masked lanes are not touched.
             unsafe {
-                let block = turned(from.add(row * pitch + column), pitch, high, wide);
+                let mut block = turned(from.add(row * pitch + column), pitch, high, wide);
                 let to = to.add(column * line + row);
+                if add {
+                    for (i, block) in block.iter_mut().enumerate().take(wide) {
+                        let there = _mm512_mask_loadu_ps(_mm512_setzero_ps(), mask(high), to.add(i * line));
+                        *block = _mm512_add_ps(there, *block);
+                    }
+                }
                 if (high, wide) == (LANES, LANES) {
                     for (i, block) in block.iter().enumerate() {
                         _mm512_storeu_ps(to.add(i * line), *block);
@@ -161,10 +167,15 @@ mod tests {
                 }
             }
             let mut back = vec![-2.0; rows * line];
-            turn_out(&turned, pitch, columns, rows, &mut back, line);
+            turn_out(&turned, (pitch, columns, rows), &mut back, line, false);
             for (i, (back, from)) in back.iter().zip(&from).enumerate() {
                 let expected = if i % line < columns { *from } else { -2.0 };
                 assert!((back - expected).abs() < 0.5, "{rows}x{columns} at {i}");
+            }
+            turn_out(&turned, (pitch, columns, rows), &mut back, line, true);
+            for (i, (back, from)) in back.iter().zip(&from).enumerate() {
+                let expected = if i % line < columns { 2.0 * from } else { -2.0 };
+                assert!((back - expected).abs() < 0.5, "{rows}x{columns} twice at {i}");
             }
         }
     }

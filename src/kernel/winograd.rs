@@ -445,8 +445,8 @@ fn number_apart(channels: usize, vectors: usize) -> usize {
     channels * vectors * LANES + LINE
 }
 
-/// y [B,O,P] of x [B,C,H,W].
-fn multiply(s: &Shape, x: &[f32], w: &[f32], way: Way) -> Vec<f32> {
+/// y [B,O,P] of x [B,C,H,W], added to `sum` if there is one.
+fn multiply(s: &Shape, x: &[f32], w: &[f32], way: Way, sum: Option<Vec<f32>>) -> Vec<f32> {
     let grid = Grid::of(s);
     let mut kernels = carry_kernels(s.channels, s.outputs, w, way);
     let kernels = &*aligned(&mut kernels);
@@ -463,7 +463,8 @@ fn multiply(s: &Shape, x: &[f32], w: &[f32], way: Way) -> Vec<f32> {
         NUMBERS * product_apart + STEP * STEP * height * grid.columns * wide + LINE,
     ];
     let (map, image) = (s.map(), s.image());
-    let mut y = blank(s.batch * s.outputs * map);
+    let add = sum.is_some();
+    let mut y = sum.unwrap_or_else(|| blank(s.batch * s.outputs * map));
     y.par_chunks_mut(group * s.outputs * map).zip(x.par_chunks(group * image)).for_each(|(y, x)| {
         with_scratch(sizes, |picture, tiles, products| {
             let (picture, tiles) = (aligned(picture), aligned(tiles));
@@ -502,7 +503,7 @@ fn multiply(s: &Shape, x: &[f32], w: &[f32], way: Way) -> Vec<f32> {
                     for (i, y) in y.chunks_exact_mut(s.outputs * map).enumerate() {
                         let count = pixels_of(&grid, &rows, &products[i * per_image * width..], product_apart, width, pixels);
                         let to = &mut y[first * map + STEP * rows.start * s.out_width..];
-                        turn_out(pixels, width, count, outputs, to, map);
+                        turn_out(pixels, (width, count, outputs), to, map, add);
                     }
                 }
             }
@@ -565,13 +566,13 @@ fn pixels_of(grid: &Grid, rows: &Range<usize>, products: &[f32], apart: usize, w
 
 /// y [B,O,P] = w [O,C,3,3] * x.
 pub(super) fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
-    multiply(s, x, w, Way::Forward)
+    multiply(s, x, w, Way::Forward, None)
 }
 
-/// dx [B,C,H,W].
-pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32]) -> Vec<f32> {
+/// dx [B,C,H,W], added to `sum` if there is one.
+pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
     let Some(back) = s.backwards() else { unreachable!("`suits` wants no stride and little padding") };
-    multiply(&back, dy, w, Way::Back)
+    multiply(&back, dy, w, Way::Back, sum)
 }
 
 /// dw [O,C,3,3]. Tasks are (part of the batch) x (slice of channels) x (slice of outputs); parts are added in order.
@@ -666,7 +667,8 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                 // SAFETY: `suits` asked for AVX-512; 36 sums lie in each part, as checked, and nine taps in the chunk.
                 unsafe { taps_of(&parts, at, sum_apart, taps.as_mut_ptr()) };
             }
-            turn_out(&taps, LANES, channels * 9, dw.len() / (s.channels * 9), &mut dw[c_first * 9..], s.channels * 9);
+            let outputs = dw.len() / (s.channels * 9);
+            turn_out(&taps, (LANES, channels * 9, outputs), &mut dw[c_first * 9..], s.channels * 9, false);
         }
     });
     dw
