@@ -162,8 +162,11 @@ fn changing_one_setting_runs_exactly_its_cone() {
         "scores",
         "test_features",
         "knn",
+        "matches",
+        "selection",
+        "chosen",
     ];
-    let cones: [(&str, &[&str]); 8] = [
+    let cones: [(&str, &[&str]); 9] = [
         ("stage.knn.k=3", &["knn"]),
         ("stage.selflabel.epochs=1", &["selflabel", "assignments", "scores"]),
         ("stage.ruc.epochs=1", &["ruc", "scores"]),
@@ -171,13 +174,14 @@ fn changing_one_setting_runs_exactly_its_cone() {
         ("stage.neighbors.k=4", &["neighbors", "cluster", "selflabel", "ruc", "nnm", "assignments", "scores"]),
         ("stage.kmeans.clusters=4", &["kmeans", "scores"]),
         ("stage.pretext.temperature=0.5", &below_pretext),
-        ("data.test.seed=7", &["data.test", "scores", "test_features", "knn"]),
+        ("data.test.seed=7", &["data.test", "scores", "test_features", "knn", "matches", "selection", "chosen"]),
+        ("stage.selection.budget=10", &["selection", "chosen"]),
     ];
     for (change, cone) in cones {
         assert_eq!(bench.run(&["--set", change]).done().ran(), cone, "{change}");
     }
     assert_eq!(bench.run(&[]).done().ran(), NOTHING, "what was there before is still there");
-    bench.assert_sound("after eight changes");
+    bench.assert_sound("after nine changes");
 }
 
 #[test]
