@@ -87,6 +87,9 @@ struct Passes {
     mean: Vec<f64>,
 }
 
+/// Rows of `p`, `q` and `r`, and of `apart`, as they come from zipping.
+type Rows<'a> = (((&'a mut [f32], &'a mut [f32]), &'a mut [f32]), &'a mut [f64]);
+
 /// Takes the largest off each row of K numbers, and says what it was.
 fn lower(rows: &mut [f32], clusters: usize, tops: &mut [f32]) {
     for (row, top) in rows.chunks_exact_mut(clusters).zip(tops) {
@@ -114,7 +117,7 @@ impl Passes {
         let width = heads * clusters;
         let (mut p, mut q, mut r) = (anchors.to_vec(), neighbors.to_vec(), blank(batch * width));
         let mut apart = vec![0.0; batch * heads];
-        let piece = |(((p, q), r), apart): (((&mut [f32], &mut [f32]), &mut [f32]), &mut [f64])| {
+        let piece = |(((p, q), r), apart): Rows<'_>| {
             let [mut top, mut of_p, mut of_q, mut of_r] = [(); 4].map(|()| vec![0.0_f32; apart.len()]);
             lower(p, clusters, &mut top);
             lower(q, clusters, &mut top);

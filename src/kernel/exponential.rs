@@ -18,10 +18,10 @@ vectorized! {
     pub(super) fn exponential(x: &mut [f32]) {
         for x in x {
             let of = *x;
-            let near = if of < LOWEST { LOWEST } else if of > HIGHEST { HIGHEST } else { of };
+            let near = of.clamp(LOWEST, HIGHEST);
             let shifted = near * std::f32::consts::LOG2_E + SHIFT;
             let n = shifted - SHIFT;
-            let r = near - n * 0.693_359_375 + n * 2.121_944_4e-4;
+            let r = near - n * 0.693_359_4 + n * 2.121_944_4e-4;
             let p = 1.0 / 5040.0;
             let p = p * r + 1.0 / 720.0;
             let p = p * r + 1.0 / 120.0;

@@ -248,6 +248,7 @@ fn plain(rows: &[[i16; 2]], strip: &[[i16; 2]], tile: &mut Tile) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
+#[expect(clippy::cast_ptr_alignment, reason = "a pair is read as one number, wherever it lies")]
 fn vnni(rows: &[[i16; 2]], strip: &[[i16; 2]], tile: &mut Tile) {
     use std::arch::x86_64::{
         _mm512_dpwssd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
@@ -279,6 +280,7 @@ fn vnni(rows: &[[i16; 2]], strip: &[[i16; 2]], tile: &mut Tile) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
+#[expect(clippy::cast_ptr_alignment, reason = "a pair is read as one number, wherever it lies")]
 fn avx2(rows: &[[i16; 2]], strip: &[[i16; 2]], tile: &mut Tile) {
     use std::arch::x86_64::{
         _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_setzero_si256, _mm256_storeu_si256,

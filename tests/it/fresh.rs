@@ -166,7 +166,7 @@ fn changing_one_setting_runs_exactly_its_cone() {
         "selection",
         "chosen",
     ];
-    let cones: [(&str, &[&str]); 8] = [
+    let cones: [(&str, &[&str]); 9] = [
         ("stage.knn.k=3", &["knn"]),
         ("stage.selflabel.epochs=1", &["selflabel", "assignments", "scores"]),
         ("stage.ruc.epochs=1", &["ruc", "scores"]),
@@ -175,12 +175,13 @@ fn changing_one_setting_runs_exactly_its_cone() {
         ("stage.kmeans.clusters=4", &["kmeans", "scores"]),
         ("stage.pretext.temperature=0.5", &below_pretext),
         ("data.test.seed=7", &["data.test", "scores", "test_features", "knn", "matches", "selection", "chosen"]),
+        ("stage.selection.budget=10", &["selection", "chosen"]),
     ];
     for (change, cone) in cones {
         assert_eq!(bench.run(&["--set", change]).done().ran(), cone, "{change}");
     }
     assert_eq!(bench.run(&[]).done().ran(), NOTHING, "what was there before is still there");
-    bench.assert_sound("after eight changes");
+    bench.assert_sound("after nine changes");
 }
 
 #[test]

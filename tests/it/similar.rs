@@ -21,9 +21,12 @@ fn angle(degrees: f64) -> Vec<f64> {
 
 /// The fork's plain flavor.
 fn csv<'a>(rows: impl IntoIterator<Item = (&'a str, Vec<f64>)>) -> String {
-    rows.into_iter()
-        .map(|(name, values)| format!("{name},{}\n", values.iter().map(f64::to_string).collect::<Vec<_>>().join(",")))
-        .collect()
+    let mut text = String::new();
+    for (name, values) in rows {
+        let values: Vec<String> = values.iter().map(f64::to_string).collect();
+        text.push_str(&format!("{name},{}\n", values.join(",")));
+    }
+    text
 }
 
 fn numbered(prefix: &str, rows: impl IntoIterator<Item = Vec<f64>>) -> String {
@@ -268,11 +271,11 @@ fn every_form_of_features_says_the_same() {
     similar(&bench, &[]).done();
     let expected = list(&bench, 20);
     // Names in quotes, with their line's end; and names with a comma, with the number of numbers or without.
-    let quoted: String = numbered("p", pool.clone())
-        .lines()
-        .map(|line| line.split_once(',').unwrap())
-        .map(|(name, rest)| format!("\"{name}\n\",{rest}\n"))
-        .collect();
+    let mut quoted = String::new();
+    for line in numbered("p", pool.clone()).lines() {
+        let (name, rest) = line.split_once(',').unwrap();
+        quoted.push_str(&format!("\"{name}\n\",{rest}\n"));
+    }
     let commas: String = numbered("clip,p", pool).replace("clip,p", "clip,0,p");
     let run = |name: &str, text: String, more: &[&str]| {
         bench.write(name, text);
@@ -296,7 +299,7 @@ fn npy(path: &Path) -> Vec<Vec<i64>> {
     let bytes = fs::read(path).unwrap();
     let header = String::from_utf8_lossy(&bytes[10..128]).into_owned();
     let columns: usize =
-        header.split_once(", ").unwrap().1.split_once("(").unwrap().1.split([',', ')']).nth(1).unwrap().trim().parse().unwrap();
+        header.split_once(", ").unwrap().1.split_once('(').unwrap().1.split([',', ')']).nth(1).unwrap().trim().parse().unwrap();
     let numbers: Vec<i64> = bytes[128..].chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect();
     numbers.chunks(columns).map(<[i64]>::to_vec).collect()
 }
