@@ -10,6 +10,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use kinset::base::seed::Seed;
+use kinset::base::unit::hex;
 use sha2::{Digest, Sha256};
 
 use super::bench::{Bench, ROOT};
@@ -213,7 +214,7 @@ fn weights_that_were_exported_come_back_to_the_same_features_and_assignments() {
     let card: serde_json::Value = serde_json::from_str(&fs::read_to_string(bench.path("cluster.json")).unwrap()).unwrap();
     let head = card["classifier"]["head"].as_u64().unwrap();
     let again = format!(
-        r#"{}
+        r#"{NETWORK}
 [stage.pretext_again]
 kind = "pretrained"
 images = "data.train"
@@ -233,8 +234,7 @@ head = {head}
 kind = "predict"
 images = "data.train"
 classifier = "cluster_again.classifier"
-"#,
-        NETWORK
+"#
     );
     bench.write("p.toml", again);
     let second = bench.run(&[]).done().digests();
@@ -322,7 +322,7 @@ fn serve(content: Vec<u8>) -> String {
 fn a_data_set_is_fetched_resumed_checked_unpacked_and_then_left_alone() {
     let bench = Bench::new();
     let archive = archive();
-    let digits: String = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex(&Sha256::digest(&archive));
     let address = serve(archive);
     let fetch = |more: &[&str]| bench.kinset(&[&["data", "fetch", "cifar10", "--from", &address], more].concat());
     let said = fetch(&["--dry-run"]).done();
