@@ -1,7 +1,7 @@
 //! # artifact: what is this file?
 //!
 //! What flows between stages. One file per kind: [`images`] and [`labels`] come in, [`encoder`] holds networks (encoder and
-//! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`matches`] and [`selection`] say which images
+//! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`matches`](mod@matches) and [`selection`] say which images
 //! of a pool look like a target, [`curve`] tells how a training went, [`k_table`] how numbers of clusters compare, and [`scores`] how well it ended. Labels and scores carry ground truth; nothing else does ([`LabelFree`]).
 //!
 //! Each kind checks its promises when it is written and again when it is read. Tables are Parquet ([`mod@parquet`], the only

@@ -23,9 +23,9 @@ pub enum Link {
 /// Rows in groups. The first row of a group stands for it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Groups {
-    /// [N]: the row that stands for each row.
+    /// `[N]`: the row that stands for each row.
     pub representative: Vec<u32>,
-    /// [N]: its similarity to that row.
+    /// `[N]`: its similarity to that row.
     pub similarity: Vec<f64>,
     /// Groups of two rows or more.
     pub groups: Vec<Group>,

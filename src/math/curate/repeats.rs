@@ -22,11 +22,11 @@ pub enum Rule {
 /// What became of each row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Repeats {
-    /// [N]: true if it stays.
+    /// `[N]`: true if it stays.
     pub kept: Vec<bool>,
-    /// [N]: the row that stands for it, itself if it stays; under [`Rule::Fork`] the most similar row, kept or not.
+    /// `[N]`: the row that stands for it, itself if it stays; under [`Rule::Fork`] the most similar row, kept or not.
     pub representative: Vec<u32>,
-    /// [N]: its similarity to that row.
+    /// `[N]`: its similarity to that row.
     pub similarity: Vec<f64>,
 }
 
