@@ -25,7 +25,7 @@ use std::arch::x86_64::{
 use rayon::prelude::*;
 
 use super::conv::Shape;
-use super::elementwise::{CHUNK, accumulate};
+use super::partials::{best_vectors, whole};
 use super::tile::{blank, with_scratch};
 use super::turn::{LANES, turn_in};
 
@@ -475,36 +475,5 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
             sums
         })
         .collect();
-    let mut dw = vec![0.0; s.outputs * s.taps()];
-    let (head, rest) = partials.split_at(slices);
-    let sums: Vec<Vec<f32>> = head
-        .par_iter()
-        .enumerate()
-        .map(|(slice, head)| {
-            let mut sum = head.clone();
-            for part in rest.iter().skip(slice).step_by(slices) {
-                for (sum, part) in sum.chunks_mut(CHUNK).zip(part.chunks(CHUNK)) {
-                    accumulate(sum, part);
-                }
-            }
-            sum
-        })
-        .collect();
-    let taps = s.taps();
-    dw.par_chunks_mut(taps).enumerate().for_each(|(o, dw)| {
-        for (dw, sum) in dw.chunks_mut(slice * area).zip(&sums) {
-            for (dw, line) in dw.iter_mut().zip(sum.chunks_exact(pitch)) {
-                *dw = line[o];
-            }
-        }
-    });
-    dw
-}
-
-/// Four registers are better done as two and two than as three and one.
-fn best_vectors(left: usize) -> usize {
-    match left {
-        4 => 2,
-        n => n.min(VECTORS),
-    }
+    whole(s, &partials, (slices, slice * area, pitch))
 }

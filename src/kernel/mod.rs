@@ -24,6 +24,8 @@ mod linear;
 mod memory;
 pub mod neighbors;
 mod norm;
+#[cfg(target_arch = "x86_64")]
+mod partials;
 mod pool;
 pub mod product;
 mod simd;

@@ -1,0 +1,46 @@
+//! How do partial sums of a weight gradient become the gradient? Those with lanes over output channels, `[taps, outputs]`, of slices
+//! of the input's channels.
+
+use rayon::prelude::*;
+
+use super::conv::Shape;
+use super::elementwise::{CHUNK, accumulate};
+
+/// Registers of outputs in a block of sums.
+const VECTORS: usize = 3;
+
+/// How many registers the next block takes of those left. Four are better done as two and two than as three and one.
+pub(super) fn best_vectors(left: usize) -> usize {
+    match left {
+        4 => 2,
+        n => n.min(VECTORS),
+    }
+}
+
+/// dw `[O, K]` of partial sums, each `[taps of a slice, pitch]`: those of all slices, then of all slices again. They are added in
+/// this order, whatever the number of threads.
+pub(super) fn whole(s: &Shape, partials: &[Vec<f32>], (slices, slice_taps, pitch): (usize, usize, usize)) -> Vec<f32> {
+    let mut dw = vec![0.0; s.outputs * s.taps()];
+    let (head, rest) = partials.split_at(slices);
+    let sums: Vec<Vec<f32>> = head
+        .par_iter()
+        .enumerate()
+        .map(|(slice, head)| {
+            let mut sum = head.clone();
+            for part in rest.iter().skip(slice).step_by(slices) {
+                for (sum, part) in sum.chunks_mut(CHUNK).zip(part.chunks(CHUNK)) {
+                    accumulate(sum, part);
+                }
+            }
+            sum
+        })
+        .collect();
+    dw.par_chunks_mut(s.taps()).enumerate().for_each(|(o, dw)| {
+        for (dw, sum) in dw.chunks_mut(slice_taps).zip(&sums) {
+            for (dw, line) in dw.iter_mut().zip(sum.chunks_exact(pitch)) {
+                *dw = line[o];
+            }
+        }
+    });
+    dw
+}
