@@ -16,6 +16,7 @@ use crate::base::unit;
 use crate::pipeline::error::chain;
 use crate::pipeline::event::{Journal, Listener, Tell, runs_folder};
 use crate::pipeline::run::{self, Options, Outcome, Summary};
+use crate::pipeline::scalars::Scalars;
 use crate::pipeline::spec::Spec;
 use crate::report::scores;
 use crate::stage::Stop;
@@ -31,7 +32,8 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let places = places(&args.pipeline.places, Some(&args.pipeline.pipeline));
     let journal = Journal::new(runs_folder(&args.pipeline.places.artifacts, &spec.name));
     let screen = Screen::new();
-    let listeners: [&dyn Listener; 2] = [&screen, &journal];
+    let scalars = Scalars::new(&journal);
+    let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
     let options = Options {
         chosen: selected.nodes,
         forced: selected.forced,

@@ -1,14 +1,49 @@
 //! What happens during a run, as typed events: the terminal, the JSON-lines file and tests hear the same.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::spec::Spec;
 use crate::base::{clock, fs};
 use crate::stage::{Signal, Sink};
+
+/// A stage as a run planned it: enough to read its results later, when the pipeline file says something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// The stage: `cluster`, `cluster@3`.
+    pub stage: String,
+    /// Its name without the mark of a repetition.
+    pub family: String,
+    /// Its kind.
+    pub kind: String,
+    /// Its seed.
+    pub seed: u64,
+    /// By port, the stages it reads.
+    pub reads: BTreeMap<String, Vec<String>>,
+}
+
+impl Planned {
+    /// All stages of a pipeline, in the order of its file.
+    pub fn of(spec: &Spec) -> Vec<Self> {
+        let node = |node: &super::spec::Node| Self {
+            stage: node.name.clone(),
+            family: node.family.clone(),
+            kind: node.kind.clone(),
+            seed: node.seed,
+            reads: node
+                .ports
+                .iter()
+                .map(|(port, wired)| (port.clone(), wired.iter().map(|at| spec.nodes[at.node].name.clone()).collect()))
+                .collect(),
+        };
+        spec.nodes.iter().map(node).collect()
+    }
+}
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,8 +55,8 @@ pub enum Event {
         pipeline: String,
         /// The version of kinset.
         version: &'static str,
-        /// Stages in the pipeline.
-        stages: usize,
+        /// The stages of the pipeline, in the order of its file.
+        plan: Vec<Planned>,
     },
     /// A stage needs no work.
     StageFresh {

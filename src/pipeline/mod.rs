@@ -2,7 +2,7 @@
 //!
 //! From the text of a pipeline file to finished stages: the text with all its places ([`document`]), what stages there are
 //! ([`catalog`]), the checked nodes ([`spec`], with [`settings`]), their shape ([`graph`]), and all that can be wrong
-//! ([`fault`]).
+//! ([`fault`]). [`run`] tells its [`event`]s; numbers among them also go where TensorBoard finds them ([`scalars`]).
 //!
 //! Not here: what a stage does (`step`, `method`), words on the screen (`cli`).
 
@@ -16,6 +16,7 @@ pub mod fault;
 pub mod graph;
 pub mod registry;
 pub mod run;
+pub mod scalars;
 pub mod settings;
 pub mod spec;
 pub mod state;

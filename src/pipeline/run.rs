@@ -13,7 +13,7 @@ use candle_core::Device;
 use serde_json::{Value, json};
 
 use super::error::{RunError, chain};
-use super::event::{Event, Tell};
+use super::event::{Event, Planned, Tell};
 use super::graph;
 use super::spec::{Node, Spec};
 use super::state::{Inputs, Known, Outlook, Why};
@@ -122,7 +122,8 @@ struct Done {
 /// Only what concerns the run as a whole, such as a store that cannot be held; faults of stages are outcomes.
 pub fn run(spec: &Spec, store: &Store, places: &Places, options: &Options, tell: Tell<'_>) -> Result<Summary, RunError> {
     let clock = Stopwatch::start();
-    tell.tell(Event::RunStarted { pipeline: spec.name.clone(), version: env!("CARGO_PKG_VERSION"), stages: spec.nodes.len() });
+    let (pipeline, plan) = (spec.name.clone(), Planned::of(spec));
+    tell.tell(Event::RunStarted { pipeline, version: env!("CARGO_PKG_VERSION"), plan });
     let Some(_held) = store.enter(|| !options.stop.requested())? else { return Err(StageError::Stopped.into()) };
     let engine = Engine { outlook: Outlook { spec, store, places, device_class: options.device_class }, options, tell };
     let (outcomes, records) = engine.execute();

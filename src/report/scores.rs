@@ -12,10 +12,12 @@ use crate::artifact::Stored;
 use crate::artifact::scores::{ScoreRow, Scores};
 use crate::math::stats;
 use crate::pipeline::error::RunError;
-use crate::pipeline::spec::{Node, Spec};
+use crate::pipeline::event::Planned;
+use crate::pipeline::spec::Spec;
 use crate::pipeline::state::Known;
 use crate::stage::StageError;
 use crate::store::Store;
+use crate::store::record::Record;
 
 /// A row of scores with the names of its pipeline.
 #[derive(Clone, Debug, Serialize)]
@@ -37,18 +39,31 @@ pub struct Scored {
 /// # Errors
 /// Scores that cannot be read.
 pub fn collect(spec: &Spec, store: &Store, records: &Known) -> Result<Vec<Scored>, RunError> {
+    of_plan(&Planned::of(spec), store, |place| records.get(&place))
+}
+
+/// All rows of scores of a plan, in its order; `record` gives the result of a stage by its place in the plan.
+///
+/// # Errors
+/// Scores that cannot be read.
+pub fn of_plan<'r>(
+    plan: &[Planned],
+    store: &Store,
+    record: impl Fn(usize) -> Option<&'r Record>,
+) -> Result<Vec<Scored>, RunError> {
     let mut all = Vec::new();
-    for (index, node) in spec.nodes.iter().enumerate() {
-        let Some(record) = records.get(&index) else { continue };
+    for (place, planned) in plan.iter().enumerate() {
+        let Some(record) = record(place) else { continue };
         for output in record.outputs.values().filter(|output| output.kind == "scores") {
             let files = output.files.iter().map(|file| store.blob_path(&file.blob)).collect();
-            let stored = Stored::<Scores>::new(files, output.content, node.name.clone());
+            let stored = Stored::<Scores>::new(files, output.content, planned.stage.clone());
             for row in Scores::load(&stored).map_err(StageError::from)?.rows {
+                let wired = |port: &str, place: usize| wired(plan, planned, port, place);
                 all.push(Scored {
-                    measured_by: node.family.clone(),
-                    stage: measured(spec, node, &row.name),
-                    images: wired(spec, node, "images", 0).or_else(|| wired(spec, node, "queries", 0)).unwrap_or_default(),
-                    seed: node.seed,
+                    measured_by: planned.family.clone(),
+                    stage: measured(&row.name, wired),
+                    images: wired("images", 0).or_else(|| wired("queries", 0)).unwrap_or_default(),
+                    seed: planned.seed,
                     row,
                 });
             }
@@ -58,18 +73,20 @@ pub fn collect(spec: &Spec, store: &Store, records: &Known) -> Result<Vec<Scored
 }
 
 /// The family of what is wired to a port.
-fn wired(spec: &Spec, node: &Node, port: &str, place: usize) -> Option<String> {
-    Some(spec.nodes[node.ports.get(port)?.get(place)?.node].family.clone())
+fn wired(plan: &[Planned], planned: &Planned, port: &str, place: usize) -> Option<String> {
+    let name = planned.reads.get(port)?.get(place)?;
+    Some(plan.iter().find(|other| other.stage == *name)?.family.clone())
 }
 
 /// `classifiers[1]` by its name in the pipeline.
-fn measured(spec: &Spec, node: &Node, name: &str) -> String {
+fn measured(name: &str, wired: impl Fn(&str, usize) -> Option<String>) -> String {
     let place = name.strip_prefix("classifiers[").and_then(|rest| rest.strip_suffix(']')).and_then(|n| n.parse().ok());
-    match (place, name) {
-        (Some(place), _) => wired(spec, node, "classifiers", place).unwrap_or_else(|| name.to_owned()),
-        (None, "queries") => wired(spec, node, "queries", 0).unwrap_or_else(|| name.to_owned()),
-        (None, other) => other.to_owned(),
-    }
+    let found = match (place, name) {
+        (Some(place), _) => wired("classifiers", place),
+        (None, "queries") => wired("queries", 0),
+        (None, _) => None,
+    };
+    found.unwrap_or_else(|| name.to_owned())
 }
 
 /// The rows as one table for the terminal: percent, mean ± standard deviation where there are repeats.

@@ -80,6 +80,7 @@ const RULES: &[Rule] = &[
             ("src/dataset/walk.rs", "names `std::fs::Metadata`, which `base::fs` returns"),
             ("src/dataset/idx.rs", "names `std::fs::Metadata`, which `base::fs` returns"),
             ("src/pipeline/event.rs", "keeps an append-only event file open; a run that cannot write it goes on without"),
+            ("src/pipeline/scalars.rs", "the same for TensorBoard's event files"),
         ],
         why: "files are touched through `base::fs`, whose errors say what was tried and where",
         tests_too: false,
