@@ -4,7 +4,8 @@
 //! on disk, named by what it says. Run a pipeline again and nothing happens. Change a setting and exactly what depends on it
 //! runs. Kill it and it goes on where it stopped, to the same bytes.
 //!
-//! This page is the architecture document. It is for people who change kinset; the README is for people who use it.
+//! This page is the architecture document. It is for people who change kinset; the README and the [`guide`] are for people who
+//! use it.
 //!
 //! # The rooms
 //!
@@ -229,6 +230,9 @@
 //! - Neighbors are exact: time grows with N². Image sets are decoded into memory up to 2 GiB, above that on demand.
 //! - Locks are the kernel's: on network file systems they hold as well as the file system keeps them.
 //! - Every stage computes in `f32`; the key has room for other precisions.
+
+#[doc = include_str!("guide.md")]
+pub mod guide {}
 
 pub mod base;
 pub mod math;

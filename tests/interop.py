@@ -91,6 +91,12 @@ sizes = duckdb.sql(f"select cluster, count(*) from '{file('assignments')}' group
 check("DuckDB counts clusters", sizes, [(0, n // 3), (1, n // 3), (2, n // 3)])
 check("DuckDB reads our metadata", duckdb.sql(f"select count(*) from parquet_kv_metadata('{file('features')}') where key = 'kinset'").fetchall()[0][0], 1)
 
+kept = duckdb.sql(f"""
+    select s.id, s."order", count(*) as edges, min(e.distance) as nearest from '{file("selection")}' s
+    join '{file("edges")}' e on e.pool_id = s.id and e.kept group by all order by s."order" """).fetchall()
+check("DuckDB joins a selection with the edges behind it", [(i, o, n) for i, o, n, _ in kept], [("p4", 0, 2), ("p0", 1, 1)])
+check("a distance is 1 - cosine", [round(row[3], 6) for row in kept], [0.1, 0.75])
+
 print("Polars", pl.__version__)
 frame = pl.read_parquet(file("features"))
 check("Polars sees arrays", frame.schema["embedding"], pl.Array(pl.Float32, shape=(dim,)))
@@ -101,6 +107,9 @@ edges = frame.select("row", pl.col("neighbor").arr.to_list(), pl.col("similarity
 check("Polars makes an edge list", edges.shape, (n * k, 3))
 frame = pl.read_parquet(file("images"))
 check("Polars sees pictures", frame.schema["image"], pl.Struct({"bytes": pl.Binary, "path": pl.String}))
+targets = pl.read_parquet(file("targets"))
+repeated = targets.filter(~pl.col("kept")).select("id", "representative").rows()
+check("Polars names the target images that repeat others", (targets.height, repeated), (3, [("b", 0)]))
 loss = pl.scan_parquet(file("curve")).filter(pl.col("name") == "loss").collect()
 check("Polars filters curves", (loss.height, loss["value"][0]), (10, 2.0))
 

@@ -5,7 +5,7 @@
         artifacts/fashion-mnist/pixel_features/features.parquet artifacts/fashion-mnist/features/features.parquet
 
 For five pairs of classes the target is 300 images of the two, the pool all others; 6,000 of the pool are taken. Printed for every
-table of features and both orders of the budget, as means over the pairs: the share of the two classes among those taken (of
+table of features and three orders of the budget, as means over the pairs: the share of the two classes among those taken (of
 random images: 19.6 %), and what the report says without classes, for the selection and for as many random images. Needs numpy
 and pyarrow.
 """
@@ -22,7 +22,11 @@ import pyarrow.parquet as pq
 program, labels_file, scratch, *tables = sys.argv[1:]
 scratch = Path(scratch)
 PAIRS, TARGET, BUDGET, NEAREST = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)], 300, 6000, 400
-ORDERS = ["rank", "votes"]
+ORDERS = {
+    "rank": ["--order", "rank"],
+    "votes": ["--order", "votes"],
+    "votes in 30 parts": ["--order", "votes", "--clusters", "30", "--power", "1"],
+}
 
 
 def write(path, ids, rows):
@@ -59,8 +63,8 @@ for number, table in enumerate(tables):
         write(folder / "pool.parquet", ids[pool], rows[pool])
         lot, _ = select(folder, "--pick", "random")
         random = np.mean([classes[id] in pair for id in lot])
-        for order in ORDERS:
-            taken, report = select(folder, "--order", order)
+        for order, flags in ORDERS.items():
+            taken, report = select(folder, *flags)
             assert len(taken) == BUDGET, len(taken)
             share = np.mean([classes[id] in pair for id in taken])
             difference = report["difference"]

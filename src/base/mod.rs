@@ -2,7 +2,7 @@
 //!
 //! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
 //! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`mod@unit`]), and the only clock
-//! ([`clock`]).
+//! ([`clock`]); and `pickle`, which reads the plain values in Python's files.
 //!
 //! Not here: formulas (`math`), results on disk (`store`).
 
@@ -10,5 +10,6 @@ pub mod clock;
 pub mod fs;
 pub mod hint;
 pub mod id;
+pub(crate) mod pickle;
 pub mod seed;
 pub mod unit;

@@ -65,6 +65,13 @@ Examples:
 Example:
   kinset status pipelines/fashion-mini.toml")]
     Status(PlanArgs),
+    /// Lay two pipelines or runs beside each other: settings, results, scores
+    #[command(after_help = "\
+Examples:
+  kinset diff pipelines/fashion-mini.toml pipelines/compare.toml
+  kinset diff pipelines/fashion-mini.toml --right-set stage.pretext.epochs=10
+  kinset diff artifacts/fashion-mini/runs/2026-11-21T10-00-00.000Z artifacts/fashion-mini/runs/2026-11-22T10-00-00.000Z")]
+    Diff(DiffArgs),
     /// Look into what a stage wrote, or into any Parquet file
     #[command(after_help = "\
 Examples:
@@ -251,6 +258,41 @@ pub struct GraphArgs {
     pub format: GraphFormat,
 }
 
+/// `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// A pipeline file, or the folder of a run
+    #[arg(value_name = "LEFT")]
+    pub left: PathBuf,
+    /// Another one [default: the left one, bent by --right-set and its kin]
+    #[arg(value_name = "RIGHT")]
+    pub right: Option<PathBuf>,
+    /// Overrides a setting of both pipelines
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Bend the pipelines")]
+    pub set: Vec<String>,
+    /// Lays a profile over both
+    #[arg(long, value_name = "NAME", help_heading = "Bend the pipelines")]
+    pub profile: Option<String>,
+    /// Replaces the seed of both
+    #[arg(long, value_name = "N", help_heading = "Bend the pipelines")]
+    pub seed: Option<u64>,
+    /// Overrides a setting of the right one
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Bend the pipelines")]
+    pub right_set: Vec<String>,
+    /// Lays a profile over the right one
+    #[arg(long, value_name = "NAME", help_heading = "Bend the pipelines")]
+    pub right_profile: Option<String>,
+    /// Replaces the seed of the right one
+    #[arg(long, value_name = "N", help_heading = "Bend the pipelines")]
+    pub right_seed: Option<u64>,
+    /// Where things are.
+    #[command(flatten)]
+    pub places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
@@ -432,7 +474,7 @@ Examples:
 /// `data fetch`.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
-    /// The data set
+    /// The data set, or the address of a file of weights
     pub dataset: String,
     /// Where it shall lie, if not at its usual place
     #[arg(long, value_name = "DIR")]

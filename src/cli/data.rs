@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::args::{DataCommand, FetchArgs};
-use super::common::{Answer, places};
+use super::common::{Answer, Failure, places};
 use super::terminal;
-use crate::base::hint::Exit;
+use crate::base::hint::{Exit, Fault};
 use crate::base::unit;
-use crate::dataset::fetch::{self, Options, Outcome, Tell};
+use crate::dataset::fetch::{self, Options, Outcome, Tell, Weights};
 use crate::dataset::record::Labels;
 use crate::dataset::{self, Source, registry};
 use crate::store::digest::Digest;
@@ -102,8 +102,86 @@ pub(super) fn run(command: &DataCommand) -> Answer {
     }
 }
 
+/// Shows a fetch: a bar, and a line for each thing that happens.
+fn shown(bar: &mut indicatif::ProgressBar, tell: Tell) {
+    match tell {
+        Tell::Begins { name, url, have, total } => {
+            bar.finish_and_clear();
+            *bar = terminal::bytes_bar(total, &name);
+            bar.set_position(have);
+            let size = total.map(|total| format!(" ({})", unit::bytes(total))).unwrap_or_default();
+            let from = if have > 0 { format!(", from byte {} on", unit::count(have)) } else { String::new() };
+            bar.suspend(|| terminal::say(&format!("gets {url}{size}{from}")));
+        }
+        Tell::Moved(bytes) => bar.set_position(bytes),
+        Tell::Again { why, pause } => {
+            bar.suspend(|| terminal::say(&format!("again in {}: {why}", unit::duration(pause))));
+        }
+        Tell::Checks(name) => bar.suspend(|| terminal::say(&format!("checks {name}"))),
+        Tell::Unpacks(name) => bar.suspend(|| terminal::say(&format!("unpacks {name}"))),
+    }
+}
+
+/// `kinset data fetch ADDRESS`.
+fn get_weights(args: &FetchArgs) -> Answer {
+    let [sha256] = args.sha256.as_slice() else { return Err(Failure::own(NoSum { url: args.dataset.clone() })) };
+    let weights = Weights::new(&args.dataset, sha256, args.root.as_deref(), &places(&args.places, None))?;
+    let place = weights.path();
+    let answer = |fetched: bool| json!({ "url": weights.url, "sha256": weights.sha256, "file": place, "fetched": fetched });
+    if args.dry_run {
+        terminal::say(&format!("would get {} into {}", weights.url, weights.folder.display()));
+        terminal::say(&format!("  and compare its SHA-256 {}", weights.sha256));
+        if args.json {
+            terminal::print_json(&answer(false))?;
+        }
+        return Ok(Exit::Done);
+    }
+    let mut bar = terminal::bytes_bar(None, "");
+    let Options { pause, patience, .. } = Options::default();
+    let outcome = weights.fetch(pause, patience, &mut |tell| shown(&mut bar, tell));
+    bar.finish_and_clear();
+    let fetched = match outcome? {
+        Outcome::There(path) => {
+            terminal::say(&format!("nothing to do: {} is there", path.display()));
+            false
+        }
+        Outcome::Fetched(path) => {
+            terminal::say(&format!("the weights are in {}", path.display()));
+            true
+        }
+    };
+    if args.json {
+        terminal::print_json(&answer(fetched))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// An address says nothing about what comes from it.
+#[derive(Debug, thiserror::Error)]
+#[error("`{url}` needs its checksum")]
+struct NoSum {
+    url: String,
+}
+
+impl Fault for NoSum {
+    fn code(&self) -> &'static str {
+        "fetch::no-sum"
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some("add `--sha256 DIGITS`; whoever publishes weights names it, or `sha256sum` of a file you trust".into())
+    }
+
+    fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
 /// `kinset data fetch`.
 fn get(args: &FetchArgs) -> Answer {
+    if Weights::is_address(&args.dataset) {
+        return get_weights(args);
+    }
     let entry = registry::find(&args.dataset)?;
     let sums = args.sha256.iter().map(|text| match text.split_once('=') {
         Some((name, digits)) => (Some(name.to_owned()), digits.to_owned()),
@@ -135,22 +213,7 @@ fn get(args: &FetchArgs) -> Answer {
         return Ok(Exit::Done);
     }
     let mut bar = terminal::bytes_bar(None, "");
-    let outcome = fetch::fetch(&plan, &mut |tell| match tell {
-        Tell::Begins { name, url, have, total } => {
-            bar.finish_and_clear();
-            bar = terminal::bytes_bar(total, &name);
-            bar.set_position(have);
-            let size = total.map(|total| format!(" ({})", unit::bytes(total))).unwrap_or_default();
-            let from = if have > 0 { format!(", from byte {} on", unit::count(have)) } else { String::new() };
-            bar.suspend(|| terminal::say(&format!("gets {url}{size}{from}")));
-        }
-        Tell::Moved(bytes) => bar.set_position(bytes),
-        Tell::Again { why, pause } => {
-            bar.suspend(|| terminal::say(&format!("again in {}: {why}", unit::duration(pause))));
-        }
-        Tell::Checks(name) => bar.suspend(|| terminal::say(&format!("checks {name}"))),
-        Tell::Unpacks(name) => bar.suspend(|| terminal::say(&format!("unpacks {name}"))),
-    });
+    let outcome = fetch::fetch(&plan, &mut |tell| shown(&mut bar, tell));
     bar.finish_and_clear();
     let (root, fetched) = match outcome? {
         Outcome::There(root) => {

@@ -9,6 +9,7 @@ use super::args::{InspectArgs, PipelineArgs};
 use super::common::{Answer, Failure, outlook};
 use super::terminal;
 use crate::artifact::parquet::inspect::{FileReport, Values, inspect};
+use crate::artifact::parquet::shape::Shape;
 use crate::base::hint::{Exit, Fault};
 use crate::base::{fs, unit};
 use crate::pipeline::graph::{self, Selection};
@@ -146,6 +147,11 @@ fn described(title: &str, report: &FileReport) -> String {
     }
     text.push_str(&terminal::text(&table));
     text.push('\n');
+    for column in &report.columns {
+        if let Some(shape) = &column.shape {
+            text.push_str(&drawn(&column.name, shape));
+        }
+    }
     for (key, value) in &report.metadata {
         let short: String = value.chars().take(200).collect();
         let more = if short.len() < value.len() { " …" } else { "" };
@@ -162,6 +168,45 @@ fn described(title: &str, report: &FileReport) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Columns of a terminal that a bar may take.
+const BAR: u64 = 40;
+/// More different numbers than these are drawn in one line.
+const LINES: usize = 20;
+
+/// A shape as bars of blocks: one line, or a line per number where there are few.
+fn drawn(name: &str, shape: &Shape) -> String {
+    match shape {
+        Shape::Histogram { low, high, counts } => format!("  {name}: {} {} {}\n", number(*low), blocks(counts), number(*high)),
+        Shape::Counts(counts) if counts.len() <= LINES => {
+            let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(0).max(1);
+            let mut text = format!("  {name}:\n");
+            for (value, count) in counts {
+                // Whatever occurs has a bar, however short.
+                let width = (count * BAR).div_ceil(most) as usize;
+                text.push_str(&format!("  {value:>8}  {:<40}  {}\n", "█".repeat(width), unit::count(*count)));
+            }
+            text
+        }
+        Shape::Counts(counts) => {
+            let (first, last) = (counts.first().map_or(0, |c| c.0), counts.last().map_or(0, |c| c.0));
+            let of = |value: i64| counts.iter().find(|(other, _)| *other == value).map_or(0, |(_, count)| *count);
+            let all: Vec<u64> = (first..=last).map(of).collect();
+            format!("  {name}: {first} {} {last}\n", blocks(&all))
+        }
+    }
+}
+
+/// One block per count, as high as its share of the largest; a blank where there is nothing.
+fn blocks(counts: &[u64]) -> String {
+    const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = counts.iter().copied().max().unwrap_or(0).max(1);
+    let block = |count: u64| match (count as u128 * 8).div_ceil(u128::from(most)) as usize {
+        0 => ' ',
+        height => HEIGHTS[height.min(8) - 1],
+    };
+    counts.iter().map(|&count| block(count)).collect()
 }
 
 fn number(value: f64) -> String {
@@ -219,4 +264,23 @@ fn small(title: &str, path: &Path, name: &str) -> Result<(String, Value), Failur
         return Ok((format!("{title}: {}\n{pretty}\n", unit::bytes(bytes)), value));
     }
     Ok((format!("{title}: {}\n", unit::bytes(bytes)), json!({ "bytes": bytes })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_as_high_as_their_share_and_what_occurs_is_seen() {
+        assert_eq!(blocks(&[0, 1, 4, 8, 1000]), " ▁▁▁█");
+        assert_eq!(blocks(&[1, 2, 3, 4, 5, 6, 7, 8]), "▁▂▃▄▅▆▇█");
+        assert_eq!(blocks(&[0, 0]), "  ");
+        let few = drawn("cluster", &Shape::Counts(vec![(-1, 1), (0, 400)]));
+        assert_eq!(few.lines().count(), 3);
+        assert!(few.contains("      -1  █ ") && few.contains(&"█".repeat(40)), "{few}");
+        let histogram = Shape::Histogram { low: -1.0, high: 0.5, counts: vec![1, 0, 2] };
+        assert_eq!(drawn("similarity", &histogram), "  similarity: -1 ▄ █ 0.5000\n");
+        let many = (0..30).map(|n| (n * 2, 1)).collect();
+        assert_eq!(drawn("k", &Shape::Counts(many)).chars().filter(|c| *c == '█').count(), 30);
+    }
 }

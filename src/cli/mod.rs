@@ -8,6 +8,7 @@
 pub mod args;
 mod common;
 mod data;
+mod diff;
 mod explain;
 mod export;
 mod gc;
@@ -38,6 +39,7 @@ pub fn main() -> Exit {
         Command::Explain(args) => explain::run(&args),
         Command::Graph(args) => graph::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Gc(args) => gc::run(&args),

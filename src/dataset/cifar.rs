@@ -1,25 +1,29 @@
-//! CIFAR's binary version: per image one or two bytes of labels, then its red, green and blue plane, row by row.
+//! CIFAR: where its files are, and its binary version (`cifar_python` reads the other): per image one or two bytes of labels, then its red, green and blue plane, row by row.
 //!
 //! CIFAR-10 has one label, CIFAR-100 the coarse and the fine one; the 20 coarse ones are CIFAR-20. There is no header: the
 //! published number of images is the only length a file may have. The published order is random, so it is kept.
 //!
 //! Source: A. Krizhevsky, "The CIFAR-10 and CIFAR-100 data sets", section "Binary version".
 
+use super::cifar_python;
 use super::error::{DatasetError, Result};
 use super::places::{self, Places};
 use super::planes::{Blocks, Order, color, present};
 use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record, Records};
 use super::registry::Entry;
 use super::source::Source;
+use crate::base::fs;
 
 /// Pixels per side.
-const SIDE: usize = 32;
+pub(super) const SIDE: usize = 32;
 
 /// Which of CIFAR's data sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Form {
     /// The folder of the unpacked archive.
     pub folder: &'static str,
+    /// The same of the Python version.
+    pub python: &'static str,
     /// Bytes of labels before each image.
     pub labels: usize,
     /// Which of them counts.
@@ -27,30 +31,33 @@ pub struct Form {
 }
 
 /// CIFAR-10.
-pub(super) const TEN: Form = Form { folder: "cifar-10-batches-bin", labels: 1, label: 0 };
+pub(super) const TEN: Form = Form { folder: "cifar-10-batches-bin", python: "cifar-10-batches-py", labels: 1, label: 0 };
 /// CIFAR-100 with its coarse labels.
-pub(super) const TWENTY: Form = Form { folder: "cifar-100-binary", labels: 2, label: 0 };
+pub(super) const TWENTY: Form = Form { folder: "cifar-100-binary", python: "cifar-100-python", labels: 2, label: 0 };
 /// CIFAR-100 with its fine labels.
-pub(super) const HUNDRED: Form = Form { folder: "cifar-100-binary", labels: 2, label: 1 };
+pub(super) const HUNDRED: Form = Form { folder: "cifar-100-binary", python: "cifar-100-python", labels: 2, label: 1 };
 
 struct Plan {
     form: Form,
-    classes: &'static [&'static str],
-    /// The number of classes where they have no names here.
-    count: usize,
+    names: Labels,
+    /// How many classes there are.
+    classes: usize,
     /// Images per file.
     counts: Vec<u64>,
 }
 
-/// Looks for a data set's files: the unpacked archive, or its folder itself.
+/// Looks for a data set's files: the unpacked archive of the binary version or of the Python version, or its folder itself.
 pub(super) fn locate(entry: &Entry, form: Form, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
     let mut looked = Vec::new();
     for place in places.candidates(entry.home(), source.root.as_deref(), entry.system) {
-        for folder in [place.join(form.folder), place.clone()] {
+        for (folder, python) in
+            [(place.join(form.folder), false), (place.clone(), false), (place.join(form.python), true), (place.clone(), true)]
+        {
             let (mut files, mut counts, mut missing) = (Vec::new(), Vec::new(), Vec::new());
             for split in parts.iter().filter_map(|part| entry.split(part)) {
                 let names: Vec<&str> = split.images.split(' ').collect();
                 for name in &names {
+                    let name = if python { name.trim_end_matches(".bin") } else { name };
                     match present(&folder, name)? {
                         Some(file) => files.push(file),
                         None => missing.push(format!("`{name}`")),
@@ -59,12 +66,22 @@ pub(super) fn locate(entry: &Entry, form: Form, source: &Source, parts: &[String
                 }
             }
             if missing.is_empty() {
-                let count = if form.labels == 2 && form.label == 1 { 100 } else { entry.classes.len() };
-                let plan = Plan { form, classes: entry.classes, count, counts };
-                let ignored = Ignored::default();
-                return Ok(Located { files, root: Some(folder), ignored, reader: Box::new(plan), limit: None });
+                let classes = if form.labels == 2 && form.label == 1 { 100 } else { entry.classes.len() };
+                let names = match entry.classes {
+                    [] => Labels::Numbered,
+                    names => Labels::Named(names.iter().map(|&name| name.to_owned()).collect()),
+                };
+                let reader: Box<dyn Reader> = if python {
+                    Box::new(cifar_python::Plan { form, names, classes, counts })
+                } else {
+                    Box::new(Plan { form, names, classes, counts })
+                };
+                return Ok(Located { files, root: Some(folder), ignored: Ignored::default(), reader, limit: None });
             }
-            looked.push(places::lack(&folder, &missing));
+            // Of the Python version only what was begun is worth a word.
+            if !python || folder != place && fs::exists(&folder) {
+                looked.push(places::lack(&folder, &missing));
+            }
         }
     }
     Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
@@ -78,12 +95,9 @@ impl Reader for Plan {
             blocks.push(Blocks::open(file, block, count)?);
         }
         blocks.reverse();
-        let labels = match self.classes {
-            [] => Labels::Numbered,
-            names => Labels::Named(names.iter().map(|&name| name.to_owned()).collect()),
-        };
         let count = self.counts.iter().sum::<u64>() as usize;
-        Ok(Opened { labels, count, records: Box::new(Cifar { blocks, form: self.form, classes: self.count, row: 0 }) })
+        let records = Cifar { blocks, form: self.form, classes: self.classes, row: 0 };
+        Ok(Opened { labels: self.names.clone(), count, records: Box::new(records) })
     }
 }
 
@@ -141,7 +155,6 @@ impl Records for Cifar {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::fs;
     use crate::base::hint::Fault;
     use crate::dataset::registry::{self, Kind, Split};
 

@@ -64,6 +64,17 @@ pub enum DatasetError {
         advice: String,
     },
 
+    /// Published weights that are not here yet.
+    #[error("the weights `{url}` are not at `{place}`")]
+    NotFetched {
+        /// Their address.
+        url: String,
+        /// Where they would be.
+        place: String,
+        /// What brings them.
+        command: String,
+    },
+
     /// A folder without a single picture.
     #[error("`{folder}` holds no PNG, JPEG or WebP image ({others})")]
     Empty {
@@ -119,6 +130,15 @@ pub enum DatasetError {
         found: u64,
     },
 
+    /// A file of a container format that does not hold what it should.
+    #[error("`{file}`: {problem}")]
+    Content {
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+
     /// A list of classes that cannot be one.
     #[error("`{file}`, line {line}: {problem}")]
     ClassList {
@@ -137,6 +157,16 @@ pub enum DatasetError {
         file: String,
         /// Unpacked bytes that came out before.
         offset: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// An archive that breaks.
+    #[error("cannot read the archive `{file}`")]
+    Archive {
+        /// The file.
+        file: String,
         /// Why.
         #[source]
         source: io::Error,
@@ -237,11 +267,14 @@ impl Fault for DatasetError {
             Self::UnknownSplit { .. } => "dataset::unknown-split",
             Self::Setting { .. } => "dataset::setting",
             Self::Missing { .. } => "dataset::missing",
+            Self::NotFetched { .. } => "dataset::not-fetched",
             Self::Empty { .. } => "dataset::empty",
             Self::Malformed { .. } => "dataset::malformed",
             Self::Truncated { .. } => "dataset::truncated",
             Self::TooLong { .. } => "dataset::too-long",
             Self::Length { .. } => "dataset::length",
+            Self::Content { .. } => "dataset::content",
+            Self::Archive { .. } => "dataset::archive",
             Self::ClassList { .. } => "dataset::class-list",
             Self::Unpack { .. } => "dataset::unpack",
             Self::Mismatch { .. } => "dataset::mismatch",
@@ -265,11 +298,14 @@ impl Fault for DatasetError {
             ),
             Self::UnknownSplit { known, .. } => Some(format!("it has {}; join several with `+`", known.join(", "))),
             Self::Missing { advice, .. } => Some(advice.clone()),
+            Self::NotFetched { command, .. } => Some(format!("`{command}` brings them")),
             Self::Empty { .. } => Some("name the folder that holds the images with `root = \"DIR\"`".to_owned()),
             Self::Malformed { .. }
             | Self::Truncated { .. }
             | Self::TooLong { .. }
             | Self::Length { .. }
+            | Self::Content { .. }
+            | Self::Archive { .. }
             | Self::Unpack { .. }
             | Self::Mismatch { .. }
             | Self::Label { .. } => Some("the file is damaged or another one than its name says: get it again".to_owned()),

@@ -7,11 +7,12 @@
 //! | file | what it reads |
 //! |---|---|
 //! | [`idx`] | MNIST's format, gzipped or not: `digits`, `fashion-mini`, `fashion-mnist`, `mnist`, or any with `dataset = "idx"` |
-//! | [`cifar`] | CIFAR's binary version: `cifar10`, `cifar20`, `cifar100` |
+//! | [`cifar`], and `cifar_python` beside it | CIFAR's binary version, and the Python version that torchvision keeps: `cifar10`, `cifar20`, `cifar100` |
 //! | [`stl`] | STL-10's binary files: `stl10` |
 //! | [`svhn`] | SVHN's cropped digits in MATLAB files: `svhn` |
 //! | [`folder`] | PNG, JPEG, WebP files; class folders become labels: `folder`, `imagenet` and its subsets by [`class_list`] |
 //! | [`parquet`] | published tables in Hugging Face's layout, one file or many |
+//! | `tar` | tar shards in WebDataset's layout |
 //! | [`vectors`] | not pictures: features that somebody else made, from Parquet, `.npy` or CSV |
 //! | [`synthetic`] | nothing: it draws shapes, for tests and smoke runs |
 //!
@@ -23,6 +24,7 @@
 
 pub mod check;
 pub mod cifar;
+mod cifar_python;
 pub mod class_list;
 pub mod decode;
 pub mod error;
@@ -35,11 +37,13 @@ pub mod places;
 mod planes;
 pub mod record;
 pub mod registry;
+mod shards;
 mod sieve;
 pub mod source;
 pub mod stl;
 pub mod svhn;
 pub mod synthetic;
+mod tar;
 pub mod vectors;
 mod walk;
 

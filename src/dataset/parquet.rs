@@ -1,8 +1,6 @@
 //! Published data sets in Parquet, in Hugging Face's layout and its relatives: a column of pictures, perhaps one of labels.
 //!
-//! **Files.** `root` is one file, or a folder; of a folder all files that end in `.parquet` are read, in the order of their names.
-//! **Splits.** `all` is every file. Another name takes the files that say so: `test-00000-of-00001.parquet`, `test.parquet`, or any
-//! file in a subfolder `test`. **Columns.** The picture is `image` or `img`, else the first column that can be one; the label is
+//! **Files and splits** are as in `shards`. **Columns.** The picture is `image` or `img`, else the first column that can be one; the label is
 //! `label`. `image_column` and `label_column` name others. **Labels** are the data set's numbers, their names come from the files'
 //! metadata; −1 or nothing means that this image has no label.
 //!
@@ -17,20 +15,21 @@ use rayon::prelude::*;
 
 use super::decode::decode;
 use super::error::{DatasetError, Result};
-use super::places::{self, Places};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record};
+use super::places::Places;
+use super::record::{Content, DigestOf, Labels, Located, Opened, RawFile, Reader, Record};
 use super::registry::Entry;
+use super::shards::{Form, Shards};
 use super::sieve::{Sieve, Tried};
 use super::source::Source;
-use super::walk::Found;
 use crate::artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
-use crate::base::fs;
 
 /// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
 const CHUNK: usize = 64;
 
 /// More classes without names than this are no classes but, say, numbers of products.
 const MAX_CLASSES: i64 = 1 << 20;
+
+const FORM: Form = Form { ending: "parquet", what: "Parquet file", alone: "data.parquet" };
 
 struct Plan {
     root: PathBuf,
@@ -41,57 +40,7 @@ struct Plan {
 
 /// Lists a data set's files.
 pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
-    let root = places.root_of(source)?;
-    let missing = |lack: String| DatasetError::Missing {
-        dataset: entry.name.to_owned(),
-        looked: vec![super::error::Looked { place: root.display().to_string(), lack }],
-        advice: entry.advice.to_owned(),
-    };
-    let whole = parts == ["all"];
-    let mut files = match fs::metadata(&root)? {
-        None => {
-            return Err(DatasetError::Missing {
-                dataset: entry.name.to_owned(),
-                looked: vec![places::lack(&root, &[])],
-                advice: entry.advice.to_owned(),
-            });
-        }
-        Some(found) if found.is_file() => {
-            if !whole {
-                return Err(source.fault("split", "must be `all` where `root` is one file"));
-            }
-            // Not the file's own name: it says nothing.
-            vec![RawFile { name: "data.parquet".to_owned(), path: root.clone(), bytes: found.len() }]
-        }
-        Some(_) => {
-            let mut found = Found::default();
-            found.add(&root, "")?;
-            found.files
-        }
-    };
-    let mut ignored = Ignored::default();
-    files.retain(|file| {
-        let keep = is_parquet(file);
-        if !keep {
-            ignored.add(&file.path);
-        }
-        keep
-    });
-    if !whole {
-        // Part after part, in the order asked for.
-        let mut chosen = Vec::new();
-        for part in parts {
-            let before = chosen.len();
-            chosen.extend(files.iter().filter(|file| belongs(&file.name, part)).cloned());
-            if chosen.len() == before {
-                return Err(missing(format!("no Parquet file of a split `{part}`")));
-            }
-        }
-        files = chosen;
-    }
-    if files.is_empty() {
-        return Err(missing("no Parquet file".to_owned()));
-    }
+    let Shards { root, files, ignored } = Shards::find(entry, source, parts, places, &FORM)?;
     let plan = Plan {
         root: root.clone(),
         image_column: source.image_column.clone(),
@@ -99,17 +48,6 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
         skip_broken: source.skip_broken,
     };
     Ok(Located { files, root: Some(root), ignored, reader: Box::new(plan), limit: None })
-}
-
-fn is_parquet(file: &RawFile) -> bool {
-    file.path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet")) || file.name == "data.parquet"
-}
-
-/// True for `test-00000-of-00001.parquet`, `test.parquet` and anything in a folder `test`.
-fn belongs(name: &str, part: &str) -> bool {
-    let mut names = name.split('/').rev();
-    let file = names.next().and_then(|file| file.strip_prefix(part));
-    file.is_some_and(|rest| rest.starts_with(['-', '.'])) || names.any(|folder| folder == part)
 }
 
 impl Reader for Plan {
@@ -137,14 +75,14 @@ impl Reader for Plan {
         let count = shards.iter().map(|(_, shard)| shard.rows()).fold(0, usize::saturating_add);
         let labeled = shard.has_labels();
         shards.reverse();
-        let tried = Shards { shards, open: None, ready: Vec::new(), row: 0, labeled, classes };
+        let tried = Tables { shards, open: None, ready: Vec::new(), row: 0, labeled, classes };
         let records = Sieve::new(tried, self.root.display().to_string(), self.skip_broken);
         Ok(Opened { labels, count, records: Box::new(records) })
     }
 }
 
 /// The pictures of several files, the first one last in the list.
-struct Shards {
+struct Tables {
     shards: Vec<(String, PictureFile)>,
     open: Option<(String, Pictures)>,
     /// Pictures that were tried, the next one last.
@@ -155,7 +93,7 @@ struct Shards {
     classes: i64,
 }
 
-impl Shards {
+impl Tables {
     /// Tries the next chunk of pictures. False after the last one.
     fn fill(&mut self) -> Result<bool> {
         loop {
@@ -184,7 +122,7 @@ impl Shards {
     }
 }
 
-impl Iterator for Shards {
+impl Iterator for Tables {
     type Item = Result<Tried>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -235,6 +173,7 @@ mod tests {
     use crate::artifact::meta::Meta;
     use crate::artifact::parquet::{Column, ColumnKind, TableWriter};
     use crate::artifact::pixels::Pixels;
+    use crate::base::fs;
     use crate::base::hint::Fault;
     use crate::dataset::registry;
 

@@ -6,7 +6,7 @@ use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::record::{Ignored, Located};
 use super::source::{self, Source};
-use super::{cifar, fetch, folder, idx, parquet, stl, svhn, synthetic};
+use super::{cifar, fetch, folder, idx, parquet, stl, svhn, synthetic, tar};
 use crate::base::hint::nearest;
 
 /// A data set, or a format for the user's own.
@@ -52,6 +52,8 @@ pub enum Kind {
     },
     /// A table of image files.
     Parquet,
+    /// Tar shards of image files.
+    Tar,
     /// Nothing on disk.
     Synthetic,
 }
@@ -112,7 +114,7 @@ const CIFAR100: &[Split] = &[
     Split { name: "test", images: "test.bin", labels: "", count: Some(10_000) },
 ];
 
-const CIFAR_ADVICE: &str = "unpack the binary version from https://www.cs.toronto.edu/~kriz/cifar.html there";
+const CIFAR_ADVICE: &str = "unpack the binary or the Python version from https://www.cs.toronto.edu/~kriz/cifar.html there";
 
 const IMAGENET: &[Split] =
     &[Split { name: "train", images: "", labels: "", count: None }, Split { name: "val", images: "", labels: "", count: None }];
@@ -288,6 +290,17 @@ static ENTRIES: &[Entry] = &[
         system: &[],
     },
     Entry {
+        name: "tar",
+        title: "your own tar shards in WebDataset's layout: `0042.jpg`, perhaps `0042.cls`",
+        license: "yours",
+        advice: "name the file or the folder of shards with `root = \"PATH\"`",
+        kind: Kind::Tar,
+        splits: &[],
+        shape: None,
+        classes: &[],
+        system: &[],
+    },
+    Entry {
         name: "synthetic",
         title: "drawn shapes and textures, for tests: nothing is read",
         license: "none needed",
@@ -402,7 +415,7 @@ impl Entry {
         if source.class_list.is_some() && !of_folders {
             return Err(source.fault("class_list", "applies to folders of images only"));
         }
-        if source.skip_broken && !of_folders && self.kind != Kind::Parquet {
+        if source.skip_broken && !of_folders && !matches!(self.kind, Kind::Parquet | Kind::Tar) {
             return Err(source.fault("skip_broken", "does not apply: its images are not files that may be broken one by one"));
         }
         if self.kind != Kind::Parquet {
@@ -458,6 +471,7 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
         Kind::Folder => folder::locate(entry, None, source, &parts, places)?,
         Kind::ImageNet { list } => folder::locate(entry, list, source, &parts, places)?,
         Kind::Parquet => parquet::locate(entry, source, &parts, places)?,
+        Kind::Tar => tar::locate(entry, source, &parts, places)?,
         Kind::Synthetic => Located {
             files: Vec::new(),
             root: None,

@@ -18,6 +18,7 @@ use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::{Draft, Stored};
 use crate::base::fs;
 use crate::base::unit;
+use crate::dataset::fetch::Weights;
 use crate::dataset::{DatasetError, Places, RawFile};
 use crate::model::import::{self, ImportError, Layout, Wanted};
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
@@ -31,9 +32,10 @@ const LARGEST: u64 = 4 << 30;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The file of weights (`.pth`, `.pth.tar`, `.t7`, `.ckpt`, `.safetensors`), relative to the pipeline file.
+    /// The file of weights (`.pth`, `.pth.tar`, `.t7`, `.ckpt`, `.safetensors`), relative to the pipeline file; or its address,
+    /// from which `kinset data fetch` brings it.
     pub file: PathBuf,
-    /// The SHA-256 it must have, 64 hexadecimal digits.
+    /// The SHA-256 it must have, 64 hexadecimal digits; an address needs one.
     pub sha256: Option<String>,
     /// The network's name, where a file has several: `net1` or `net2` of RUC.
     pub part: Option<String>,
@@ -51,6 +53,21 @@ pub struct Config {
     pub head: Option<usize>,
 }
 
+impl Config {
+    /// The address, if `file` is one.
+    fn address(&self) -> Option<&str> {
+        self.file.to_str().filter(|text| Weights::is_address(text))
+    }
+
+    /// Where the file lies.
+    fn path(&self, places: &Places) -> Result<PathBuf, StageError> {
+        let Some(url) = self.address() else { return Ok(places.file(&self.file)) };
+        let weights = Weights::new(url, self.sha256.as_deref().unwrap_or_default(), None, places)
+            .map_err(|error| StageError::Mismatch { what: error.to_string(), hint: "correct `sha256`".into() })?;
+        Ok(weights.find()?)
+    }
+}
+
 impl Settings for Config {
     fn check(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
@@ -60,6 +77,9 @@ impl Settings for Config {
         let hexadecimal = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         if self.sha256.as_deref().is_some_and(|text| !hexadecimal(text)) {
             found.push(Complaint::new("sha256", "must have 64 hexadecimal digits"));
+        }
+        if self.address().is_some() && self.sha256.is_none() {
+            found.push(Complaint::new("sha256", "is needed where `file` is an address: what comes from there may change"));
         }
         if self.size == Some(0) {
             found.push(Complaint::new("size", "is 0, and must be at least 1"));
@@ -113,7 +133,7 @@ impl Stage for Pretrained {
     type Out = Out;
 
     fn raw_files(config: &Config, places: &Places) -> Result<Vec<RawFile>, StageError> {
-        let path = places.file(&config.file);
+        let path = config.path(places)?;
         match fs::metadata(&path)?.filter(fs::Metadata::is_file) {
             // Not the file's own name: what it is called says nothing.
             Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }]),
@@ -215,6 +235,25 @@ mod tests {
         assert_eq!(fields, ["file", "sha256", "size", "backbone", "mean", "mean", "std"]);
         let fine = Config { file: "x.pth".into(), mean: Some(vec![0.5]), std: Some(vec![0.5]), ..Config::default() };
         assert_eq!(fine.check(), []);
+    }
+
+    #[test]
+    fn an_address_needs_a_checksum_and_says_how_its_file_comes_here() {
+        let bare = Config { file: "https://x.org/a.pth".into(), ..Config::default() };
+        assert_eq!(bare.check().into_iter().map(|complaint| complaint.path).collect::<Vec<_>>(), ["sha256"]);
+        let config = Config { sha256: Some("0".repeat(64)), ..bare };
+        assert_eq!(config.check(), []);
+        let (dir, digits) = (tempfile::tempdir().unwrap(), "0".repeat(64));
+        let places = Places::new("", Some(dir.path().into()), None);
+        let error = Pretrained::raw_files(&config, &places).unwrap_err();
+        assert!(matches!(&error, StageError::Dataset(DatasetError::NotFetched { .. })), "{error}");
+        assert_eq!(crate::base::hint::Fault::exit(&error), crate::base::hint::Exit::Data);
+        let path = Weights::new("https://x.org/a.pth", &digits, None, &places).unwrap().path();
+        fs::create_folders(path.parent().unwrap()).unwrap();
+        fs::write_atomic(&path, b"abc").unwrap();
+        assert_eq!(Pretrained::raw_files(&config, &places).unwrap()[0].path, path);
+        let local = Config { file: "elsewhere.pth".into(), ..Config::default() };
+        assert_eq!(Pretrained::key_settings(&config).unwrap(), Pretrained::key_settings(&local).unwrap());
     }
 
     #[test]

@@ -53,6 +53,13 @@ pub fn differences(old: &Manifest, new: &Manifest) -> Vec<Difference> {
     found
 }
 
+/// The same for two values, such as the settings of stages that have not run yet; `path` is the way to them.
+pub fn differences_of(path: &str, old: &Value, new: &Value) -> Vec<Difference> {
+    let mut found = Vec::new();
+    compare(path.to_owned(), Some(old), Some(new), &mut found);
+    found
+}
+
 fn compare(path: String, old: Option<&Value>, new: Option<&Value>, found: &mut Vec<Difference>) {
     match (old, new) {
         (Some(Value::Object(a)), Some(Value::Object(b))) => {

@@ -129,13 +129,14 @@ fn no_snapshot_is_an_orphan() {
 fn every_json_answer_parses_and_is_all_there_is_on_standard_output() {
     let bench = Bench::with(CHEAP);
     let data = format!("{ROOT}/data");
-    let answers: [(&[&str], i32); 18] = [
+    let answers: [(&[&str], i32); 19] = [
         (&["plan", "p.toml", "--json"], 10),
         (&["run", "p.toml", "--json"], 0),
         (&["run", "p.toml", "--json", "--set", "stage.kmeans.clusters=99"], 4),
         (&["plan", "p.toml", "--json"], 0),
         (&["explain", "p.toml", "kmeans", "--json"], 0),
         (&["status", "p.toml", "--json"], 0),
+        (&["diff", "p.toml", "--right-set", "stage.kmeans.clusters=4", "--json"], 0),
         (&["inspect", "p.toml", "features", "--json"], 0),
         (&["inspect", "artifacts/cheap/neighbors/neighbors.parquet", "--rows", "2", "--json"], 0),
         (&["predict", "p.toml", "artifacts/cheap/data.train/images.parquet", "--output", "x.csv", "--json"], 0),
@@ -154,6 +155,39 @@ fn every_json_answer_parses_and_is_all_there_is_on_standard_output() {
         assert_eq!(said.exit, exit, "{args:?}: {}\n{}", said.out, said.err);
         assert!(!said.json.is_null(), "{args:?}: {}", said.out);
     }
+}
+
+#[test]
+fn two_pipelines_and_two_runs_are_laid_beside_each_other() {
+    let bench = Bench::with(CHEAP);
+    let other = ["--set", "stage.kmeans.clusters=4"];
+    bench.run(&[]).done();
+    bench.run(&other).done();
+    let said = bench.kinset(&["diff", "p.toml", "--right-set", "stage.kmeans.clusters=4", "--json"]).done();
+    let stages = said.json["stages"].as_array().unwrap();
+    assert_eq!(stages.len(), CHEAP_NODES.len());
+    let of = |name: &str| stages.iter().find(|stage| stage["stage"] == name).unwrap();
+    let kmeans = of("kmeans");
+    assert_eq!(kmeans["fields"].as_array().unwrap().len(), 1, "{kmeans}");
+    assert_eq!((&kmeans["fields"][0]["field"], &kmeans["fields"][0]["right"]), (&"settings.clusters".into(), &4.into()));
+    assert_eq!(of("features")["fields"], serde_json::json!([]));
+    assert!(of("scores")["inputs"].as_array().unwrap().contains(&"classifiers".into()), "{}", of("scores"));
+    let acc = said.json["scores"].as_array().unwrap().iter().find(|score| score["score"] == "acc").unwrap();
+    assert!(acc["left"]["mean"].is_f64() && acc["right"]["mean"].is_f64() && acc["stage"] == "kmeans", "{acc}");
+
+    // The runs say the same as the pipelines, and words are there for people.
+    let runs = sorted(&bench.path("artifacts/cheap/runs"));
+    let [first, second] = runs.as_slice() else { panic!("{runs:?}") };
+    let (first, second) = (first.to_str().unwrap(), second.to_str().unwrap());
+    let of_runs = bench.kinset(&["diff", first, second, "--json"]).done();
+    for part in ["stages", "scores"] {
+        assert_eq!(of_runs.json[part], said.json[part], "{part}");
+    }
+    let words = bench.kinset(&["diff", first, second]).done().out;
+    assert!(words.contains("settings.clusters") && words.contains("the same: data.train"), "{words}");
+    let nothing = bench.kinset(&["diff", "p.toml"]).done().out;
+    assert!(!nothing.contains("what differs"), "{nothing}");
+    assert_eq!(bench.kinset(&["diff", "p.toml", "nowhere"]).exit, 2);
 }
 
 #[test]

@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kinset::base::seed::Seed;
 use kinset::base::unit::hex;
 use sha2::{Digest, Sha256};
 
 use super::bench::{Bench, ROOT};
+use super::published::write_stl10;
 
 /// A folder of photos of two kinds, and a pipeline that sorts them by their pixels.
 fn photos() -> Bench {
@@ -359,36 +357,6 @@ fn what_cannot_be_fetched_says_how_it_is_to_be_had() {
     assert_eq!(said.exit, 4);
     for words in ["cannot get", "tried 6 times", "by hand", "put the file into `data/cifar10`"] {
         assert!(said.err.contains(words), "{words}: {}", said.err);
-    }
-}
-
-/// STL-10 in its own format: 200 and 100 images that are drawn, behind them zeros in a file of the published length.
-pub(crate) fn write_stl10(data: &Path) {
-    let folder = data.join("stl10/stl10_binary");
-    fs::create_dir_all(&folder).unwrap();
-    for (part, drawn, count) in [("train", 200_u64, 5_000_u64), ("test", 100, 8_000)] {
-        let (images, labels) = (folder.join(format!("{part}_X.bin")), folder.join(format!("{part}_y.bin")));
-        let file = fs::File::create(&images).unwrap();
-        file.set_len(count * 3 * 96 * 96).unwrap();
-        let mut classes = vec![1_u8; count as usize];
-        for number in 0..drawn {
-            let mut rng = Seed::new(7).branch(part).at(number).rng();
-            let class = rng.below(10);
-            classes[number as usize] = class as u8 + 1;
-            let (angle, shade) = (class as f64 * std::f64::consts::PI / 10.0, rng.between(40.0, 200.0));
-            let mut planes = Vec::with_capacity(3 * 96 * 96);
-            for plane in 0..3 {
-                // Column by column, as published.
-                for x in 0..96 {
-                    for y in 0..96 {
-                        let wave = (0.3 * (f64::from(x) * angle.cos() + f64::from(y) * angle.sin())).sin();
-                        planes.push((shade + 40.0 * wave + 5.0 * f64::from(plane) + rng.between(0.0, 10.0)) as u8);
-                    }
-                }
-            }
-            file.write_all_at(&planes, number * 3 * 96 * 96).unwrap();
-        }
-        fs::write(&labels, classes).unwrap();
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::bench::{Bench, ROOT, sorted};
-use super::inout::write_stl10;
+use super::published::{write_cifar, write_imagenet, write_stl10, write_svhn};
 
 fn all() -> Vec<PathBuf> {
     let found: Vec<PathBuf> = sorted(&PathBuf::from(ROOT).join("pipelines"))
@@ -46,15 +46,17 @@ fn every_pipeline_is_named_like_its_file_and_begins_with_a_comment() {
 }
 
 #[test]
-fn every_pipeline_of_a_paper_runs_end_to_end_on_drawn_images() {
+fn every_pipeline_of_a_paper_runs_end_to_end_on_files_of_the_published_form() {
     let bench = Bench::new();
-    // STL-10's run from files of the published form; the others draw their images.
-    write_stl10(&bench.path("data"));
+    let data = bench.path("data");
+    for write in [write_stl10, write_cifar, write_svhn, write_imagenet] {
+        write(&data);
+    }
     let mut ran = 0;
     for path in all() {
         let text = std::fs::read_to_string(&path).unwrap();
-        let drawn = text.contains("[profile.smoke.data.train]\ndataset = \"synthetic\"");
-        if !drawn && !text.contains("dataset = \"stl10\"") {
+        let published = ["stl10", "cifar10", "cifar20", "svhn", "imagenet-50", "imagenet-100", "imagenet-200"];
+        if !published.iter().any(|name| text.contains(&format!("dataset = \"{name}\""))) {
             continue;
         }
         let file = path.to_str().unwrap();

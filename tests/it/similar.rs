@@ -350,6 +350,38 @@ fn pictures_and_annotations_are_put_in_place_and_what_is_missing_is_named() {
 }
 
 #[test]
+fn what_is_known_of_images_is_compared_and_changes_no_choice() {
+    let bench = Bench::new();
+    bench.write("t.csv", numbered("t", [0.0, 5.0, 10.0, 180.0].map(angle)));
+    bench.write("p.csv", numbered("p", (0..8).map(|i| angle(if i < 4 { f64::from(i) } else { 90.0 + f64::from(i) }))));
+    let rows = |prefix: &str, n: usize, cats: usize| -> String {
+        let row = |i| format!("{prefix}{i},{},day\n", if i < cats { "cat" } else { "dog" });
+        (0..n).map(row).collect::<Vec<_>>().concat()
+    };
+    bench.write("known.csv", format!("image,class,time\n{}{}", rows("t", 4, 3), rows("p", 7, 4)));
+    let plain = similar(&bench, &["--nn-factor", "2", "--dedup", "none"]).done();
+    let before = list(&bench, 2);
+    let said = similar(&bench, &["--nn-factor", "2", "--dedup", "none", "--attributes", "known.csv"]).done();
+    assert_eq!(list(&bench, 2), before);
+    assert_eq!(plain.json["nn"][0]["counts"], said.json["nn"][0]["counts"]);
+    let report: Value = serde_json::from_str(&fs::read_to_string(bench.path("out/report.json")).unwrap()).unwrap();
+    let found = &report["nn"]["2"]["attributes"];
+    assert_eq!(*found, said.json["nn"][0]["attributes"]);
+    let class = &found[0];
+    assert_eq!((&class["attribute"], &class["values"][0]["value"]), (&Value::from("class"), &Value::from("cat")));
+    // Three of four target images are cats, four of the seven pool images that the file names.
+    let near = |value: &Value, wanted: f64| (value.as_f64().unwrap() - wanted).abs() < 1e-12;
+    assert!(near(&class["values"][0]["target"], 0.75) && near(&class["values"][0]["pool"], 4.0 / 7.0), "{class}");
+    assert!(near(&class["pool_differs"], 0.75 - 4.0 / 7.0), "{class}");
+    assert_eq!(found[1]["selection_differs"], 0.0);
+    assert!(said.err.contains("have no `class`"), "p7 is not named: {}", said.err);
+    bench.write("known.csv", "image,class\na\n");
+    let refused = similar(&bench, &["--attributes", "known.csv"]);
+    assert_eq!(refused.exit, 4, "{}", refused.err);
+    assert!(refused.err.contains("line 2: 1 fields where the header has 2"), "{}", refused.err);
+}
+
+#[test]
 fn bad_input_is_refused_in_words() {
     let bench = Bench::new();
     let good = numbered("p", cloud(20, 3, &[], 1.0, 3));

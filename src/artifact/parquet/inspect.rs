@@ -12,11 +12,12 @@ use serde::Serialize;
 
 use super::guard::guarded;
 use super::read::{footer, rows_of};
+use super::shape::{Shape, shapes};
 use crate::artifact::error::Result;
 use crate::base::fs;
 
 /// Rows decoded at a time.
-const BATCH: usize = 1024;
+pub(super) const BATCH: usize = 1024;
 /// Different texts are counted up to this many.
 const DISTINCT: usize = 1000;
 /// Characters of a value that are shown.
@@ -69,6 +70,8 @@ pub struct ColumnReport {
     pub nulls: u64,
     /// What the values are like, if the type is one we can describe.
     pub values: Option<Values>,
+    /// How they are spread, if they are numbers.
+    pub shape: Option<Shape>,
 }
 
 /// What the values of a column are like.
@@ -134,7 +137,7 @@ pub enum Values {
     Parts(BTreeMap<String, Values>),
 }
 
-/// Reads a whole file, column by column, and describes it; `first` rows are shown as text.
+/// Reads a whole file twice, the second time for the shapes, and describes it column by column; `first` rows are shown as text.
 ///
 /// # Errors
 /// If the file cannot be read or is damaged.
@@ -160,6 +163,7 @@ pub fn inspect(path: &Path, first: usize) -> Result<FileReport> {
             count: 0,
             nulls: 0,
             values: None,
+            shape: None,
         });
     }
     let mut tallies: Vec<Option<Tally>> = fields.iter().map(|field| Tally::of(field.data_type())).collect();
@@ -185,6 +189,9 @@ pub fn inspect(path: &Path, first: usize) -> Result<FileReport> {
     }
     for (column, tally) in columns.iter_mut().zip(tallies) {
         column.values = tally.map(Tally::finish);
+    }
+    for (column, shape) in shapes(path, &columns)?.into_iter().enumerate() {
+        columns[column].shape = shape;
     }
     let created_by = footer.metadata().file_metadata().created_by().map(str::to_owned);
     Ok(FileReport { bytes, rows, groups, created_by, metadata, columns, first_rows })
@@ -374,12 +381,12 @@ impl Tally {
 }
 
 /// The numbers of an array as f64; missing ones are left out.
-fn numbers(array: &ArrayRef) -> Option<Vec<f64>> {
+pub(super) fn numbers(array: &ArrayRef) -> Option<Vec<f64>> {
     let array = cast(array, &DataType::Float64).ok()?;
     Some(array.as_primitive_opt::<Float64Type>()?.iter().flatten().collect())
 }
 
-fn list_at(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
+pub(super) fn list_at(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
     if let Some(lists) = array.as_fixed_size_list_opt() {
         return Some(lists.value(row));
     }

@@ -2,7 +2,7 @@
 //!
 //! The only place that names the crates arrow and parquet. [`mod@column`] is the house's own idea of a table, [`mod@write`] streams one
 //! to disk and digests what it says on the way, [`mod@read`] brings it back or says exactly what is wrong with it. Three readers take
-//! any Parquet file: [`mod@inspect`] describes it, [`mod@pictures`] streams the images of a published data set, [`mod@vectors`]
+//! any Parquet file: [`mod@inspect`] describes it, with the [`mod@shape`] of its columns, [`mod@pictures`] streams the images of a published data set, [`mod@vectors`]
 //! embeddings that somebody else made.
 //!
 //! Not here: what the columns mean (the files beside this folder).
@@ -12,6 +12,7 @@ mod guard;
 pub mod inspect;
 pub mod pictures;
 pub mod read;
+pub mod shape;
 pub mod vectors;
 pub mod write;
 

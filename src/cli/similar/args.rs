@@ -155,6 +155,9 @@ pub struct SimilarArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "How many")]
     pub seed: u64,
 
+    /// What is known of images, for the report: a CSV with a header, names first, then a column per attribute
+    #[arg(long, value_name = "FILE")]
+    pub attributes: Option<PathBuf>,
     /// What becomes of pictures and annotations
     #[arg(long, alias = "materialise", value_enum, default_value = "list")]
     pub materialize: Materialize,

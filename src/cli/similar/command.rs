@@ -6,10 +6,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::args::SimilarArgs;
+use super::attributes;
 use super::export::{self, Placed};
 use super::place::Pictures;
 use super::plan;
-use crate::artifact::features::{FeatureTable, Features};
+use crate::artifact::features::{FeatureReader, FeatureTable, Features};
 use crate::artifact::matches::{MatchTable, Matches};
 use crate::artifact::selection::{Selection, SelectionTable};
 use crate::artifact::{Artifact, Stored};
@@ -19,12 +20,14 @@ use crate::cli::common::{Answer, Failure, device_of};
 use crate::cli::run::{stop_on_signals, use_threads};
 use crate::cli::terminal::{self, Screen};
 use crate::dataset::Places;
+use crate::dataset::vectors::attributes::Attributes;
 use crate::math::curate::choose::Edge;
 use crate::pipeline::error::RunError;
 use crate::pipeline::event::{Journal, Listener, Tell, runs_folder};
 use crate::pipeline::registry;
 use crate::pipeline::run::{self, Options, Summary};
 use crate::pipeline::spec::{self, Request, Spec};
+use crate::step::similar::stage::stem;
 use crate::store::Store;
 
 /// Names that are shown of a long list.
@@ -155,6 +158,11 @@ fn export(
     }
     edges.sort_by(|a, b| a.target.cmp(&b.target).then(b.cosine.total_cmp(&a.cosine)).then(a.pool.cmp(&b.pool)));
     export::arrays(dir, &factors, &target, &edges)?;
+    let known = args.attributes.as_deref().map(|path| Attributes::open(path, |name| stem(name).to_owned())).transpose()?;
+    let pool = match &known {
+        Some(known) => Some(pool_shares(known, args, spec, store, summary)?),
+        None => None,
+    };
     let (mut rows, mut reports) = (Vec::new(), serde_json::Map::new());
     for &k in &factors {
         let selection = SelectionTable::load(&stored::<Selection>(spec, store, summary, &plan::selection(k))?)?;
@@ -163,6 +171,15 @@ fn export(
         let placed = export::manifest(dir, k, &selection, pictures, args.materialize)?;
         warn(k, &placed, pictures.is_some());
         let report = &selection.report;
+        let attributes = match (&known, &pool) {
+            (Some(known), Some(pool)) => attributes::compare(known, &selection, pool),
+            _ => Vec::new(),
+        };
+        for shift in &attributes {
+            if shift.unknown > 0 {
+                terminal::say(&format!("warning: nn{k}: {} images have no `{}`", shift.unknown, shift.attribute));
+            }
+        }
         rows.push(json!({
             "k": k,
             "list": list,
@@ -171,8 +188,13 @@ fn export(
             "without_image": placed.without_image.len(),
             "without_annotation": placed.without_annotation.len(),
             "difference": report.difference,
+            "attributes": attributes,
         }));
-        reports.insert(k.to_string(), json!(report));
+        let mut report = json!(report);
+        if known.is_some() {
+            report["attributes"] = json!(attributes);
+        }
+        reports.insert(k.to_string(), report);
     }
     let inputs = inputs(args)?;
     let report = json!({ "inputs": inputs, "settings": spec_settings(spec), "nn": reports });
@@ -180,6 +202,22 @@ fn export(
     text.push(b'\n');
     fs::write_atomic(&dir.join("report.json"), &text)?;
     Ok(rows)
+}
+
+/// How often each value of each attribute occurs in the pool: what a choice by lot would give.
+fn pool_shares(
+    known: &Attributes,
+    args: &SimilarArgs,
+    spec: &Spec,
+    store: &Store,
+    summary: &Summary,
+) -> Result<attributes::Counts, Failure> {
+    let mut all = attributes::Counts::none(known);
+    for shard in 1..=args.near_csv.len() {
+        let reader = FeatureReader::open(&stored::<Features>(spec, store, summary, &plan::pool(shard))?)?;
+        all.add(known.count(reader.ids().iter().map(|id| stem(id))));
+    }
+    Ok(all)
 }
 
 /// What each stage was told.

@@ -9,6 +9,11 @@ use crate::base::fs;
 /// The stage of the target's features.
 pub const TARGET: &str = "target";
 
+/// The stage of a shard's features, from 1.
+pub fn pool(shard: usize) -> String {
+    format!("pool_{shard}")
+}
+
 /// The stage of a shard's matches, from 1.
 pub fn matches(shard: usize) -> String {
     format!("matches_{shard}")
@@ -60,7 +65,7 @@ pub fn write(args: &SimilarArgs) -> fs::Result<String> {
     };
     let (mut pools, mut found, mut held_out) = (Vec::new(), Vec::new(), Vec::new());
     for (shard, path) in (1..).zip(&args.near_csv) {
-        let pool = format!("pool_{shard}");
+        let pool = pool(shard);
         import(&mut text, &pool, path)?;
         let _ = write!(
             text,

@@ -19,7 +19,7 @@ use crate::dataset::source::Source;
 type Result<T> = std::result::Result<T, FetchError>;
 
 /// Where downloads grow, inside the set's folder.
-const HIDDEN: &str = ".fetch";
+pub(super) const HIDDEN: &str = ".fetch";
 
 /// How to fetch.
 #[derive(Clone, Debug)]

@@ -32,14 +32,14 @@ pub struct Csv {
 
 /// A record: its fields in one buffer, and the line it begins on.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Record {
+pub(super) struct Record {
     text: Vec<u8>,
     ends: Vec<usize>,
-    line: usize,
+    pub(super) line: usize,
 }
 
 impl Record {
-    fn fields(&self) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator {
+    pub(super) fn fields(&self) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator {
         (0..self.ends.len()).map(|i| &self.text[if i > 0 { self.ends[i - 1] } else { 0 }..self.ends[i]])
     }
 
@@ -55,13 +55,17 @@ fn number(field: &[u8]) -> Option<f32> {
 }
 
 impl Csv {
+    /// Opens a file whose records may hold anything.
+    pub(super) fn records(path: &Path, source: Box<dyn BufRead + Send>) -> Self {
+        Self { path: path.to_owned(), source, line: 0, dim: 0, ahead: std::collections::VecDeque::new(), rows: 0 }
+    }
+
     /// Opens a file and finds how many numbers a record has, unless that is given.
     ///
     /// # Errors
     /// If the file cannot be read, is empty, or its first records hold no numbers.
     pub fn open(path: &Path, source: Box<dyn BufRead + Send>, dim: Option<usize>) -> Result<Self> {
-        let mut csv =
-            Self { path: path.to_owned(), source, line: 0, dim: 0, ahead: std::collections::VecDeque::new(), rows: 0 };
+        let mut csv = Self::records(path, source);
         while csv.ahead.len() < LOOKED_AT {
             let Some(record) = csv.read()? else { break };
             csv.ahead.push_back(record);
@@ -131,13 +135,13 @@ impl Csv {
         Ok(())
     }
 
-    fn wrong(&self, line: usize, problem: &str) -> DatasetError {
+    pub(super) fn wrong(&self, line: usize, problem: &str) -> DatasetError {
         let (file, place) = (self.path.display().to_string(), format!("line {line}"));
         DatasetError::Vectors { file, place, problem: problem.to_owned() }
     }
 
     /// The next record that is not blank.
-    fn read(&mut self) -> Result<Option<Record>> {
+    pub(super) fn read(&mut self) -> Result<Option<Record>> {
         let mut record = Record { line: self.line + 1, ..Record::default() };
         // Inside quotes; and whether the field began with one.
         let (mut quoted, mut was_quoted) = (false, false);

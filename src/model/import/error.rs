@@ -1,5 +1,6 @@
 //! What can be wrong with a file of somebody else's weights.
 
+use crate::base::pickle::PickleError;
 use crate::base::unit;
 
 /// Why no network was read from a file.
@@ -164,5 +165,16 @@ impl ImportError {
             Self::NoNetwork { .. } | Self::TooLarge { .. } | Self::Tensor { .. } => return None,
         };
         Some(text.to_owned())
+    }
+}
+
+impl From<PickleError> for ImportError {
+    fn from(error: PickleError) -> Self {
+        match error {
+            PickleError::Truncated { at, what } => Self::Truncated { at, what },
+            PickleError::Damaged { at, what } => Self::Damaged { at, what },
+            PickleError::Refused { name } => Self::Refused { name },
+            PickleError::TooLarge { what, most } => Self::TooLarge { what, most },
+        }
     }
 }

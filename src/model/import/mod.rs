@@ -1,7 +1,7 @@
 //! # import: what do other people's weights say?
 //!
 //! [`find`] reads the network of a file that PyTorch or safetensors wrote, for SCAN, NNM, RUC, AND and MoCo: containers in `file`,
-//! the restricted unpickler in `pickle` and `value`, which dictionary is the network in `state`, whose names those are in [`names`], which
+//! the restricted unpickler is `base/pickle`, which dictionary is the network in `state`, whose names those are in [`names`], which
 //! network that is in [`network`]. No tensor is left over and none is made up: what is missing or unexpected is an error that
 //! lists both sides, because a partly random network trains without complaint and scores badly.
 //!
@@ -11,9 +11,7 @@ pub mod error;
 mod file;
 pub mod names;
 pub mod network;
-mod pickle;
 mod state;
-mod value;
 
 pub use error::ImportError;
 pub use names::Layout;

@@ -3,11 +3,11 @@
 //! Values lie in one list and name each other by place.
 
 /// The place of a value.
-pub(super) type Id = u32;
+pub(crate) type Id = u32;
 
 /// A kind of number in a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Number {
+pub(crate) enum Number {
     F64,
     F32,
     F16,
@@ -22,7 +22,7 @@ pub(super) enum Number {
 
 impl Number {
     /// Bytes of one.
-    pub(super) fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
             Self::F32 | Self::I32 => 4,
@@ -50,30 +50,43 @@ impl Number {
 
 /// A run of numbers that lies outside the pickle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Storage {
+pub(crate) struct Storage {
     /// Its name in the file.
-    pub(super) key: String,
-    pub(super) number: Number,
+    pub(crate) key: String,
+    pub(crate) number: Number,
     /// How many numbers the whole of it has.
-    pub(super) length: u64,
+    pub(crate) length: u64,
     /// The part of the whole that is meant: its beginning and length.
-    pub(super) part: Option<(u64, u64)>,
+    pub(crate) part: Option<(u64, u64)>,
 }
 
 /// Numbers of a storage in a shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Tensor {
-    pub(super) storage: Id,
+pub(crate) struct Tensor {
+    pub(crate) storage: Id,
     /// The first number.
-    pub(super) offset: u64,
-    pub(super) shape: Vec<u64>,
+    pub(crate) offset: u64,
+    pub(crate) shape: Vec<u64>,
     /// Numbers from one entry of an axis to the next.
-    pub(super) strides: Vec<u64>,
+    pub(crate) strides: Vec<u64>,
+}
+
+/// A NumPy array, its numbers by the place of their bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Array {
+    /// Its shape.
+    pub(crate) shape: Vec<u64>,
+    /// Its type: `u1`, `f4`.
+    pub(crate) code: String,
+    /// True if the first axis runs fastest.
+    pub(crate) fortran: bool,
+    /// The place of its bytes; none before its state came.
+    pub(crate) data: Option<Id>,
 }
 
 /// What may be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Known {
+pub(crate) enum Known {
     Dict,
     /// `set`, `frozenset`, `list`, `tuple`, `torch.Size`: their argument is as good.
     Same,
@@ -84,11 +97,13 @@ pub(super) enum Known {
     Storage(Number),
     Dtype,
     Scalar,
-    /// What nobody here reads: NumPy's arrays, devices.
+    /// `_reconstruct` of NumPy: an array that is still empty.
+    Array,
+    /// What nobody here reads: NumPy's type of arrays, devices.
     Unread,
 }
 
-pub(super) fn known(module: &str, name: &str) -> Option<Known> {
+pub(crate) fn known(module: &str, name: &str) -> Option<Known> {
     Some(match (module, name) {
         ("collections", "OrderedDict") => Known::Dict,
         ("builtins" | "__builtin__", "set" | "frozenset" | "list" | "tuple") | ("torch", "Size") => Known::Same,
@@ -98,16 +113,15 @@ pub(super) fn known(module: &str, name: &str) -> Option<Known> {
         ("torch" | "torch.storage", name) if name.ends_with("Storage") => Known::Storage(Number::of_storage(name)?),
         ("numpy", "dtype") => Known::Dtype,
         ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => Known::Scalar,
-        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") | ("numpy", "ndarray") | ("torch", "device") => {
-            Known::Unread
-        }
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => Known::Array,
+        ("numpy", "ndarray") | ("torch", "device") => Known::Unread,
         _ => return None,
     })
 }
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     None,
     Bool(bool),
     Int(i64),
@@ -122,45 +136,56 @@ pub(super) enum Value {
     Tensor(Box<Tensor>),
     /// A NumPy type: its code, and whether its bytes run from the large end.
     Dtype(String, bool),
+    /// A NumPy array.
+    Array(Box<Array>),
     /// Something that nobody here reads.
     Unread,
 }
 
 /// All values of a pickle.
 #[derive(Debug)]
-pub(super) struct Pickled {
-    pub(super) values: Vec<Value>,
+pub(crate) struct Pickled {
+    pub(crate) values: Vec<Value>,
     /// The value it stands for.
-    pub(super) root: Id,
+    pub(crate) root: Id,
     /// Bytes it took.
-    pub(super) length: usize,
+    pub(crate) length: usize,
 }
 
 impl Pickled {
     /// The value in a place.
-    pub(super) fn get(&self, id: Id) -> &Value {
+    pub(crate) fn get(&self, id: Id) -> &Value {
         self.values.get(id as usize).unwrap_or(&Value::None)
     }
 
     /// The text in a place, if it is one.
-    pub(super) fn text(&self, id: Id) -> Option<&str> {
+    pub(crate) fn text(&self, id: Id) -> Option<&str> {
         if let Value::Text(text) = self.get(id) { Some(text) } else { None }
     }
 
+    /// The bytes in a place, if it is bytes, or a string of Python 2 that happens to be a text.
+    pub(crate) fn bytes(&self, id: Id) -> Option<&[u8]> {
+        match self.get(id) {
+            Value::Bytes(bytes) => Some(bytes),
+            Value::Text(text) => Some(text.as_bytes()),
+            _ => None,
+        }
+    }
+
     /// The entries of a dictionary whose keys are texts, if it is one.
-    pub(super) fn entries(&self, id: Id) -> Option<impl Iterator<Item = (&str, Id)>> {
+    pub(crate) fn entries(&self, id: Id) -> Option<impl Iterator<Item = (&str, Id)>> {
         let Value::Dict(entries) = self.get(id) else { return None };
         Some(entries.iter().filter_map(|&(key, value)| Some((self.text(key)?, value))))
     }
 
     /// All storages that are named.
-    pub(super) fn storages(&self) -> impl Iterator<Item = &Storage> {
+    pub(crate) fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.values.iter().filter_map(|value| if let Value::Storage(storage) = value { Some(&**storage) } else { None })
     }
 }
 
 /// A NumPy scalar: its bytes as its type reads them.
-pub(super) fn scalar(code: &str, large_end: bool, bytes: &[u8]) -> Value {
+pub(crate) fn scalar(code: &str, large_end: bool, bytes: &[u8]) -> Value {
     let mut bytes = bytes.to_vec();
     if large_end {
         bytes.reverse();

@@ -1,7 +1,7 @@
 //! Which values does a pickle describe?
 //!
-//! A pickle is a program for a stack machine, and Python's runs whatever it names. This one builds tensors, storages, numbers,
-//! texts and plain containers; any other name it meets is an error that repeats it, and nothing is ever called.
+//! A pickle is a program for a stack machine, and Python's runs whatever it names. This one builds tensors, storages, arrays,
+//! numbers, texts and plain containers; any other name it meets is an error that repeats it, and nothing is ever called.
 //!
 //! Nothing here recurses: values lie in one list and name each other by place, so neither nesting, nor cycles, nor a value that is
 //! used a million times costs more than the bytes that say so. Every operation takes at least one byte and makes at most one
@@ -11,17 +11,20 @@
 
 use std::collections::BTreeMap;
 
-use super::error::ImportError;
-use super::value::{Id, Known, Pickled, Storage, Tensor, Value, known, scalar};
+use super::error::PickleError;
+use super::value::{Array, Id, Known, Pickled, Storage, Tensor, Value, known, scalar};
 
-type Result<T> = std::result::Result<T, ImportError>;
+type Result<T> = std::result::Result<T, PickleError>;
 
 /// The most values, and the most copied items, that are believed; a checkpoint of ResNet-50 has some thousand.
 const MOST: usize = 1 << 23;
 
 impl Pickled {
     /// Reads the pickle at the beginning of some bytes.
-    pub(super) fn read(bytes: &[u8]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A pickle that is damaged, ends early, is too large, or names what is never built.
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self> {
         let mut machine = Machine {
             bytes,
             at: 0,
@@ -30,11 +33,15 @@ impl Pickled {
             marks: Vec::new(),
             memo: BTreeMap::new(),
             copied: 0,
+            encoded: 0,
         };
         let root = machine.run()?;
         Ok(Self { values: machine.values, root, length: machine.at })
     }
 }
+
+/// The most bytes that are made of texts, which is how newer Pythons write an array for older ones.
+const MOST_ENCODED: usize = 1 << 28;
 
 /// The stack machine.
 struct Machine<'a> {
@@ -46,17 +53,18 @@ struct Machine<'a> {
     marks: Vec<usize>,
     memo: BTreeMap<u64, Id>,
     copied: usize,
+    encoded: usize,
 }
 
 impl Machine<'_> {
-    fn damaged(&self, what: impl Into<String>) -> ImportError {
-        ImportError::Damaged { at: self.at, what: what.into() }
+    fn damaged(&self, what: impl Into<String>) -> PickleError {
+        PickleError::Damaged { at: self.at, what: what.into() }
     }
 
     fn take(&mut self, count: u64) -> Result<&[u8]> {
         let rest = &self.bytes[self.at..];
         let Some(taken) = usize::try_from(count).ok().and_then(|count| rest.get(..count)) else {
-            return Err(ImportError::Truncated { at: self.bytes.len(), what: "a pickle" });
+            return Err(PickleError::Truncated { at: self.bytes.len(), what: "a pickle" });
         };
         self.at += taken.len();
         Ok(taken)
@@ -83,7 +91,7 @@ impl Machine<'_> {
     /// A line without its end.
     fn line(&mut self) -> Result<String> {
         let Some(length) = self.bytes[self.at..].iter().position(|&byte| byte == b'\n') else {
-            return Err(ImportError::Truncated { at: self.bytes.len(), what: "a line of a pickle" });
+            return Err(PickleError::Truncated { at: self.bytes.len(), what: "a line of a pickle" });
         };
         let line = String::from_utf8_lossy(self.take(length as u64)?).into_owned();
         self.at += 1;
@@ -95,9 +103,18 @@ impl Machine<'_> {
         Ok(Value::Text(String::from_utf8_lossy(self.take(length)?).into_owned()))
     }
 
+    /// A string of Python 2, which may be a text or just bytes.
+    fn string(&mut self, length: u64) -> Result<Value> {
+        let bytes = self.take(length)?;
+        Ok(match std::str::from_utf8(bytes) {
+            Ok(text) => Value::Text(text.to_owned()),
+            Err(_) => Value::Bytes(bytes.to_vec()),
+        })
+    }
+
     fn store(&mut self, value: Value) -> Result<Id> {
         if self.values.len() >= MOST {
-            return Err(ImportError::TooLarge { what: "the number of its values".into(), most: MOST as u64 });
+            return Err(PickleError::TooLarge { what: "the number of its values".into(), most: MOST as u64 });
         }
         self.values.push(value);
         Ok(self.values.len() as Id - 1)
@@ -113,7 +130,7 @@ impl Machine<'_> {
     fn copies(&mut self, items: usize) -> Result<()> {
         self.copied = self.copied.saturating_add(items);
         if self.copied > MOST {
-            return Err(ImportError::TooLarge { what: "what its pickle copies".into(), most: MOST as u64 });
+            return Err(PickleError::TooLarge { what: "what its pickle copies".into(), most: MOST as u64 });
         }
         Ok(())
     }
@@ -206,7 +223,7 @@ impl Machine<'_> {
                         0x97 | 0x98 => "a buffer from outside",
                         _ => "a name from the registry of extensions",
                     };
-                    return Err(ImportError::Refused { name: name.to_owned() });
+                    return Err(PickleError::Refused { name: name.to_owned() });
                 }
                 other => return Err(self.damaged(format!("no operation is called {other:#04x}"))),
             }
@@ -250,11 +267,19 @@ impl Machine<'_> {
                 Value::Text(inner.ok_or_else(|| self.damaged("a text without quotes"))?.to_owned())
             }
             b'V' => Value::Text(self.line()?),
-            b'U' | 0x8c => {
+            b'U' => {
+                let length = self.byte()?;
+                self.string(length.into())?
+            }
+            b'T' => {
+                let length = self.u32()?;
+                self.string(length.into())?
+            }
+            0x8c => {
                 let length = self.byte()?;
                 self.text(length.into())?
             }
-            b'T' | b'X' => {
+            b'X' => {
                 let length = self.u32()?;
                 self.text(length.into())?
             }
@@ -386,7 +411,7 @@ impl Machine<'_> {
 
     fn named(&mut self, module: &str, name: &str) -> Result<()> {
         let Some(known) = known(module, name) else {
-            return Err(ImportError::Refused { name: format!("{module}.{name}").chars().take(120).collect() });
+            return Err(PickleError::Refused { name: format!("{module}.{name}").chars().take(120).collect() });
         };
         self.push(Value::Known(known))
     }
@@ -421,13 +446,15 @@ impl Machine<'_> {
             (Known::Same, []) => Value::List(Vec::new()),
             (Known::Same | Known::Parameter, &[same, ..]) => return Ok(same),
             (Known::Encode, &[text, ..]) => {
-                let Value::Text(text) = self.value(text) else { return Err(self.damaged("bytes of what is no text")) };
-                if text.len() > 64 {
-                    Value::Unread // the bytes of an array
-                } else {
-                    let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
-                    bytes.map_or(Value::Unread, Value::Bytes)
+                let Value::Text(text) = &self.values[text as usize] else {
+                    return Err(self.damaged("bytes of what is no text"));
+                };
+                self.encoded = self.encoded.saturating_add(text.len());
+                if self.encoded > MOST_ENCODED {
+                    return Err(PickleError::TooLarge { what: "what its pickle encodes".into(), most: MOST_ENCODED as u64 });
                 }
+                let bytes: Option<Vec<u8>> = text.chars().map(|letter| u8::try_from(u32::from(letter)).ok()).collect();
+                bytes.map_or(Value::Unread, Value::Bytes)
             }
             (Known::Tensor, &[storage, offset, shape, strides, ..]) => {
                 if !matches!(self.value(storage), Value::Storage(_)) {
@@ -447,27 +474,44 @@ impl Machine<'_> {
                 (Value::Dtype(code, large_end), Value::Bytes(bytes)) => scalar(code, *large_end, bytes),
                 _ => Value::Unread,
             },
+            (Known::Array, _) => Value::Array(Box::default()),
             (Known::Unread, _) => Value::Unread,
             (known, _) => return Err(self.damaged(format!("{known:?} takes other arguments"))),
         };
         self.store(value)
     }
 
-    /// `__setstate__`: all that matters of it is the byte order of a NumPy type.
+    /// `__setstate__`: the byte order of a NumPy type, the numbers of a NumPy array.
     fn build(&mut self, target: Id, state: Id) -> Result<()> {
-        let large_end = match self.value(state) {
-            Value::Tuple(items) => {
-                items.get(1).is_some_and(|&order| matches!(self.value(order), Value::Text(order) if order == ">"))
+        match self.value(target) {
+            Value::Dtype(..) => {
+                let order = match self.value(state) {
+                    Value::Tuple(items) => items.get(1).map(|&order| self.value(order)),
+                    _ => None,
+                };
+                let large = matches!(order, Some(Value::Text(order)) if order == ">");
+                if let Value::Dtype(_, large_end) = &mut self.values[target as usize] {
+                    *large_end = large;
+                }
             }
-            _ => false,
-        };
-        match &mut self.values[target as usize] {
-            Value::Dtype(_, order) => *order = large_end,
-            // A state dict's `_metadata`; an array's numbers.
+            Value::Array(_) => {
+                let array = self.array_of(state).map_or(Value::Unread, |array| Value::Array(Box::new(array)));
+                self.values[target as usize] = array;
+            }
+            // A state dict's `_metadata`.
             Value::Dict(_) | Value::Unread => {}
-            _ => return Err(ImportError::Refused { name: "a state for what has none".to_owned() }),
+            _ => return Err(PickleError::Refused { name: "a state for what has none".to_owned() }),
         }
         Ok(())
+    }
+
+    /// `(version, shape, dtype, Fortran order, bytes)`; any other state is of an array that nobody here reads.
+    fn array_of(&self, state: Id) -> Option<Array> {
+        let Value::Tuple(items) = self.value(state) else { return None };
+        let &[_version, shape, dtype, fortran, data] = items.as_slice() else { return None };
+        let Value::Dtype(code, _) = self.value(dtype) else { return None };
+        let fortran = !matches!(self.value(fortran), Value::Bool(false) | Value::Int(0));
+        Some(Array { shape: self.ints(shape).ok()?, code: code.clone(), fortran, data: Some(data) })
     }
 
     /// `('storage', type, key, location, length, view)`.
@@ -502,7 +546,7 @@ mod tests {
         [b"X", (text.len() as u32).to_le_bytes().as_slice(), text.as_bytes()].concat()
     }
 
-    fn fault(bytes: &[u8]) -> ImportError {
+    fn fault(bytes: &[u8]) -> PickleError {
         Pickled::read(bytes).unwrap_err()
     }
 
@@ -532,16 +576,41 @@ mod tests {
     #[test]
     fn every_name_but_a_few_is_refused_however_it_is_written() {
         for call in [&b"cos\nsystem\n."[..], b"\x80\x04\x8c\x02os\x8c\x06system\x93.", b"c__builtin__\neval\n(S'1'\ntR."] {
-            assert!(matches!(fault(call), ImportError::Refused { .. }), "{:?}", fault(call));
+            assert!(matches!(fault(call), PickleError::Refused { .. }), "{:?}", fault(call));
         }
         assert!(fault(b"cos\nsystem\n.").to_string().contains("`os.system`"));
         for operation in [&b"(S'x'\nios\nsystem\n."[..], b"(NoN.", b"\x82\x01.", b"P1\n.", b"NN}\x92."] {
-            assert!(matches!(fault(operation), ImportError::Refused { .. }), "{:?}", fault(operation));
+            assert!(matches!(fault(operation), PickleError::Refused { .. }), "{:?}", fault(operation));
         }
-        assert!(matches!(fault(b"ctorch\nQuantStorage\n."), ImportError::Refused { .. }));
+        assert!(matches!(fault(b"ctorch\nQuantStorage\n."), PickleError::Refused { .. }));
         // A name that is known is still not called with anything.
-        assert!(matches!(fault(b"ctorch._utils\n_rebuild_tensor_v2\n)R."), ImportError::Damaged { .. }));
-        assert!(matches!(fault(b"K\x01)R."), ImportError::Damaged { .. }));
+        assert!(matches!(fault(b"ctorch._utils\n_rebuild_tensor_v2\n)R."), PickleError::Damaged { .. }));
+        assert!(matches!(fault(b"K\x01)R."), PickleError::Damaged { .. }));
+    }
+
+    #[test]
+    fn an_array_of_numpy_keeps_its_shape_type_and_bytes_in_old_and_new_pickles() {
+        // pickle.dumps(numpy.array([[1, 2], [250, 4]], "u1"), protocol=2) of Python 2 …
+        let start = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\nq\x00cnumpy\nndarray\nq\x01K\x00\x85U\x01b\x87R(K\x01K\x02K\x02\x86";
+        let dtype = b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89";
+        let old = [&start[..], dtype, b"U\x04\x01\x02\xfa\x04tb."].concat();
+        // … and of Python 3, which writes bytes for Python 2 as a text.
+        let new =
+            [&start[..], dtype, b"c_codecs\nencode\nX\x05\x00\x00\x00\x01\x02\xc3\xba\x04X\x06\x00\x00\x00latin1\x86Rtb."]
+                .concat();
+        for bytes in [old, new] {
+            let pickled = Pickled::read(&bytes).unwrap();
+            let Value::Array(array) = pickled.get(pickled.root) else { panic!("{:?}", pickled.get(pickled.root)) };
+            assert_eq!((array.shape.as_slice(), array.code.as_str(), array.fortran), (&[2, 2][..], "u1", false));
+            assert_eq!(array.data.and_then(|at| pickled.bytes(at)), Some(&[1, 2, 250, 4][..]));
+        }
+        // A text that is encoded again and again is counted.
+        let mut bomb = b"(X\x00\x00\x10\x00".to_vec();
+        bomb.extend(vec![b'a'; 1 << 20]);
+        bomb.extend(b"q\x00");
+        bomb.extend(b"c_codecs\nencode\nh\x00N\x86R".repeat(300));
+        bomb.extend(b"t.");
+        assert!(matches!(fault(&bomb), PickleError::TooLarge { .. }));
     }
 
     #[test]
@@ -554,7 +623,7 @@ mod tests {
             b"\x8b\xff\xff\xff\xff",
             b"T\xff\xff\xff\xff",
         ] {
-            assert!(matches!(fault(huge), ImportError::Truncated { .. }), "{huge:?}");
+            assert!(matches!(fault(huge), PickleError::Truncated { .. }), "{huge:?}");
         }
     }
 
@@ -578,11 +647,11 @@ mod tests {
         bomb.extend(b"eq\x00");
         bomb.extend(b"ccollections\nOrderedDict\nh\x00\x85R".repeat(10_000));
         bomb.push(b'.');
-        assert!(matches!(fault(&bomb), ImportError::TooLarge { .. }));
+        assert!(matches!(fault(&bomb), PickleError::TooLarge { .. }));
         // More values than are believed.
         let mut many = vec![b'N'; MOST + 1];
         many.push(b'.');
-        assert!(matches!(fault(&many), ImportError::TooLarge { .. }));
+        assert!(matches!(fault(&many), PickleError::TooLarge { .. }));
     }
 
     #[test]
@@ -617,7 +686,7 @@ mod tests {
             b"}(Nu.",
             b"b.",
         ] {
-            assert!(matches!(fault(bytes), ImportError::Damaged { .. }), "{bytes:?}: {:?}", fault(bytes));
+            assert!(matches!(fault(bytes), PickleError::Damaged { .. }), "{bytes:?}: {:?}", fault(bytes));
         }
     }
 

@@ -1,0 +1,13 @@
+//! # base/pickle: which plain values does a pickle describe?
+//!
+//! Python's own format of objects is a program, and two rooms have to read files of it: weights that PyTorch wrote
+//! (`model/import`), CIFAR in its Python version (`dataset`). [`machine`] runs the program as far as it builds plain values,
+//! [`value`] says which those are and which names may occur.
+//!
+//! Not here: what the values mean.
+
+pub(crate) mod error;
+mod machine;
+pub(crate) mod value;
+
+pub(crate) use error::PickleError;

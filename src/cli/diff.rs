@@ -1,0 +1,139 @@
+//! `kinset diff`: two pipelines or runs beside each other.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::args::{DiffArgs, PipelineArgs};
+use super::common::{Answer, Failure, outlook};
+use super::terminal;
+use crate::base::hint::Exit;
+use crate::base::unit;
+use crate::report::diff::{Diff, Presence, ScoreDiff, Side, Spread, compare};
+use crate::report::journal::Run;
+use crate::store::Store;
+
+pub(super) fn run(args: &DiffArgs) -> Answer {
+    let left = side(args, &args.left, false)?;
+    let right = side(args, args.right.as_ref().unwrap_or(&args.left), true)?;
+    let diff = compare(&left, &right);
+    if args.json {
+        terminal::print_json(&diff)?;
+    } else {
+        terminal::print(&in_words(&diff))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// A pipeline file, or else a run.
+fn side(args: &DiffArgs, target: &Path, right: bool) -> Result<Side, Failure> {
+    if target.extension().is_none_or(|ending| ending != "toml") {
+        let run = Run::read(target).map_err(Failure::own)?;
+        let store = Store::open_to_read(&args.places.artifacts)?;
+        return Ok(Side::of_run(format!("{} ({})", target.display(), run.pipeline), &run, &store)?);
+    }
+    let mut pipeline = PipelineArgs {
+        pipeline: target.to_path_buf(),
+        set: args.set.clone(),
+        profile: args.profile.clone(),
+        seed: args.seed,
+        device: None,
+        places: args.places.clone(),
+    };
+    if right {
+        pipeline.set.extend(args.right_set.iter().cloned());
+        pipeline.profile = args.right_profile.clone().or(pipeline.profile);
+        pipeline.seed = args.right_seed.or(pipeline.seed);
+    }
+    let mut title = target.display().to_string();
+    if let Some(profile) = &pipeline.profile {
+        title.push_str(&format!(" --profile {profile}"));
+    }
+    if let Some(seed) = pipeline.seed {
+        title.push_str(&format!(" --seed {seed}"));
+    }
+    for set in &pipeline.set {
+        title.push_str(&format!(" --set {set}"));
+    }
+    outlook(&pipeline, |_, outlook| Ok(Side::of_pipeline(title, outlook)?))
+}
+
+fn in_words(diff: &Diff) -> String {
+    let mut text = format!("left   {}\nright  {}\n", diff.left, diff.right);
+    let mut table = terminal::table(&["stage", "left", "right", "what differs"], &[1, 2]);
+    let mut same = Vec::new();
+    for stage in &diff.stages {
+        if stage.same() {
+            same.push(stage.stage.as_str());
+            continue;
+        }
+        let took = |seconds: Option<f64>, there: bool| match seconds {
+            Some(seconds) => unit::duration(Duration::from_secs_f64(seconds.max(0.0))),
+            None if there => "no result".into(),
+            None => "–".into(),
+        };
+        let mut what: Vec<String> = stage.fields.iter().map(|field| field.text.clone()).collect();
+        match stage.presence {
+            Presence::Both => {}
+            Presence::Left => what.push("only left".into()),
+            Presence::Right => what.push("only right".into()),
+        }
+        if !stage.inputs.is_empty() {
+            what.push(format!("reads other {}", stage.inputs.join(", ")));
+        }
+        if !stage.outputs.is_empty() {
+            what.push(format!("gives other {}", stage.outputs.join(", ")));
+        }
+        let name = match &stage.right_name {
+            Some(other) => format!("{} / {other}", stage.stage),
+            None => stage.stage.clone(),
+        };
+        // A line per difference: a stage may have many, and a terminal is narrow.
+        for (line, words) in what.iter().enumerate() {
+            let first = |text: String| if line == 0 { text } else { String::new() };
+            table.add_row([
+                first(name.clone()),
+                first(took(stage.seconds[0], stage.presence != Presence::Right)),
+                first(took(stage.seconds[1], stage.presence != Presence::Left)),
+                words.clone(),
+            ]);
+        }
+    }
+    text.push('\n');
+    if same.len() < diff.stages.len() {
+        text.push_str(&terminal::text(&table));
+        text.push('\n');
+    }
+    if !same.is_empty() {
+        text.push_str(&format!("\nthe same: {}\n", same.join(", ")));
+    }
+    if !diff.scores.is_empty() {
+        let mut table = terminal::table(&["scores", "of", "", "left %", "right %", "change"], &[3, 4, 5]);
+        for score in &diff.scores {
+            table.add_row([
+                score.stage.clone(),
+                score.images.clone(),
+                score.score.to_uppercase(),
+                percent(score.left),
+                percent(score.right),
+                change(score),
+            ]);
+        }
+        text.push_str(&format!("\n{}\n", terminal::text(&table)));
+    }
+    text
+}
+
+fn percent(spread: Option<Spread>) -> String {
+    match spread {
+        None => "–".into(),
+        Some(Spread { mean, runs: 1, .. }) => format!("{:.1}", mean * 100.0),
+        Some(Spread { mean, std, .. }) => format!("{:.1} ± {:.1}", mean * 100.0, std * 100.0),
+    }
+}
+
+fn change(score: &ScoreDiff) -> String {
+    match (score.left, score.right) {
+        (Some(a), Some(b)) => format!("{:+.1}", (b.mean - a.mean) * 100.0),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,171 @@
+//! The journal of a run, read again: what was planned, and which result each stage had.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::base::fs::{self, FileError};
+use crate::base::hint::{Exit, Fault};
+use crate::pipeline::event::Planned;
+use crate::store::Key;
+
+/// A run's events are not longer than this.
+const LARGEST: u64 = 1 << 30;
+
+/// A run that ended, or broke off.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The folder it was read from.
+    pub folder: PathBuf,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The version of kinset.
+    pub version: String,
+    /// Its stages, in the order of the pipeline file.
+    pub plan: Vec<Planned>,
+    /// The key of each stage that was fresh or came to its end.
+    pub keys: BTreeMap<String, Key>,
+    /// Seconds in all and exit code; nothing if the run was cut off.
+    pub end: Option<(f64, u8)>,
+}
+
+/// Why a run cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RunUnread {
+    /// It is not there.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is no journal.
+    #[error("`{path}` is no journal of a run: {why}")]
+    Other {
+        /// The file.
+        path: String,
+        /// Why.
+        why: String,
+    },
+}
+
+impl Fault for RunUnread {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::File(error) => error.code(),
+            Self::Other { .. } => "run::no-journal",
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(error) if !error.is_missing() => error.hint(),
+            _ => Some("runs are the folders artifacts/<pipeline>/runs/<time>; one that had nothing to do left none".into()),
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self {
+            Self::File(error) if !error.is_missing() => error.exit(),
+            _ => Exit::Usage,
+        }
+    }
+}
+
+/// The events that matter here; all others are passed over.
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Told {
+    RunStarted {
+        pipeline: String,
+        version: String,
+        plan: Vec<Planned>,
+    },
+    StageFresh {
+        stage: String,
+        key: Key,
+    },
+    StageFinished {
+        stage: String,
+        key: Key,
+    },
+    RunFinished {
+        seconds: f64,
+        exit: u8,
+    },
+    #[serde(other)]
+    Else,
+}
+
+impl Run {
+    /// Reads the run in a folder, or the event file itself. A last line that was cut off is passed over, as a kill leaves it.
+    ///
+    /// # Errors
+    /// If there is no journal, or it does not begin with a plan.
+    pub fn read(path: &Path) -> Result<Self, RunUnread> {
+        let file = if path.is_dir() { path.join("events.jsonl") } else { path.to_path_buf() };
+        let bytes = fs::read_at_most(&file, LARGEST)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let other = |why: String| RunUnread::Other { path: file.display().to_string(), why };
+        let mut lines = text.lines();
+        let first = serde_json::from_str(lines.next().unwrap_or_default()).map_err(|error| other(error.to_string()))?;
+        let Told::RunStarted { pipeline, version, plan } = first else {
+            return Err(other("it does not begin with the plan of a run".into()));
+        };
+        let folder = file.parent().map(Path::to_path_buf).unwrap_or_default();
+        let mut run = Self { folder, pipeline, version, plan, keys: BTreeMap::new(), end: None };
+        for line in lines {
+            match serde_json::from_str(line) {
+                Ok(Told::StageFresh { stage, key } | Told::StageFinished { stage, key }) => {
+                    run.keys.insert(stage, key);
+                }
+                Ok(Told::RunFinished { seconds, exit }) => run.end = Some((seconds, exit)),
+                Ok(Told::RunStarted { .. } | Told::Else) | Err(_) => {}
+            }
+        }
+        Ok(run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::event::{Event, Journal, Listener};
+    use crate::store::Manifest;
+
+    fn planned(stage: &str) -> Planned {
+        Planned { stage: stage.into(), family: stage.into(), kind: "pixels".into(), seed: 1, reads: BTreeMap::new() }
+    }
+
+    #[test]
+    fn what_was_told_is_read_back_even_if_the_end_is_cut_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path().join("runs"));
+        let key = Manifest::new("pixels", 1, &serde_json::json!({})).unwrap().key();
+        let (pipeline, plan) = ("p".to_owned(), vec![planned("a"), planned("b")]);
+        journal.hear(&Event::RunStarted { pipeline, version: "1", plan: plan.clone() });
+        journal.hear(&Event::StageFresh { stage: "a".into(), key: key.hex() });
+        let (stage, kind, why) = ("b".to_owned(), "pixels".to_owned(), "never ran".to_owned());
+        journal.hear(&Event::StageStarted { stage, kind, key: key.hex(), why });
+        let folder = journal.folder().unwrap();
+        let file = folder.join("events.jsonl");
+        let mut text = fs::read_text(&file).unwrap();
+        text.push_str("{\"event\":\"stage-fini");
+        fs::write_atomic(&file, text.as_bytes()).unwrap();
+
+        let run = Run::read(&folder).unwrap();
+        assert_eq!((run.pipeline.as_str(), &run.plan, run.end), ("p", &plan, None));
+        assert_eq!(run.keys.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!(run.keys["a"], key);
+        assert_eq!(Run::read(&file).unwrap().keys.len(), 1, "the file may be named itself");
+    }
+
+    #[test]
+    fn other_files_are_refused_with_a_hint() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = Run::read(&dir.path().join("x")).unwrap_err();
+        assert_eq!((missing.exit(), missing.hint().is_some()), (Exit::Usage, true));
+        for text in ["", "{}", "{\"event\":\"note\"}", "hello"] {
+            let path = dir.path().join("events.jsonl");
+            fs::write_atomic(&path, text.as_bytes()).unwrap();
+            assert!(matches!(Run::read(dir.path()), Err(RunUnread::Other { .. })), "{text}");
+        }
+    }
+}
