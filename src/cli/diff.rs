@@ -87,6 +87,9 @@ fn in_words(diff: &Diff) -> String {
             Some(other) => format!("{} / {other}", stage.stage),
             None => stage.stage.clone(),
         };
+        if stage.waits && what.is_empty() {
+            what.push("reads what differs above".into());
+        }
         // A line per difference: a stage may have many, and a terminal is narrow.
         for (line, words) in what.iter().enumerate() {
             let first = |text: String| if line == 0 { text } else { String::new() };
@@ -107,20 +110,44 @@ fn in_words(diff: &Diff) -> String {
         text.push_str(&format!("\nthe same: {}\n", same.join(", ")));
     }
     if !diff.scores.is_empty() {
-        let mut table = terminal::table(&["scores", "of", "", "left %", "right %", "change"], &[3, 4, 5]);
-        for score in &diff.scores {
-            table.add_row([
-                score.stage.clone(),
-                score.images.clone(),
-                score.score.to_uppercase(),
-                percent(score.left),
-                percent(score.right),
-                change(score),
-            ]);
-        }
-        text.push_str(&format!("\n{}\n", terminal::text(&table)));
+        text.push_str(&format!("\n{}\n", terminal::text(&scores(&diff.scores))));
     }
     text
+}
+
+/// A row for each stage that was measured, a column for each score: left → right.
+fn scores(all: &[ScoreDiff]) -> comfy_table::Table {
+    let (mut rows, mut columns): (Vec<(&str, &str)>, Vec<&str>) = (Vec::new(), Vec::new());
+    for score in all {
+        let row = (score.stage.as_str(), score.images.as_str());
+        if !rows.contains(&row) {
+            rows.push(row);
+        }
+        if !columns.contains(&score.score) {
+            columns.push(score.score);
+        }
+    }
+    let mut header = vec!["scores, %".to_owned(), "of".to_owned()];
+    header.extend(columns.iter().map(|score| score.to_uppercase()));
+    let mut table = terminal::table(&header.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
+    for (stage, images) in rows {
+        let mut cells = vec![stage.to_owned(), images.to_owned()];
+        for column in &columns {
+            let found =
+                all.iter().find(|score| (score.stage.as_str(), score.images.as_str(), score.score) == (stage, images, *column));
+            cells.push(found.map(in_one).unwrap_or_default());
+        }
+        table.add_row(cells);
+    }
+    table
+}
+
+fn in_one(score: &ScoreDiff) -> String {
+    let change = match (score.left, score.right) {
+        (Some(a), Some(b)) => format!(" ({:+.1})", (b.mean - a.mean) * 100.0),
+        _ => String::new(),
+    };
+    format!("{} → {}{change}", percent(score.left), percent(score.right))
 }
 
 fn percent(spread: Option<Spread>) -> String {
@@ -128,12 +155,5 @@ fn percent(spread: Option<Spread>) -> String {
         None => "–".into(),
         Some(Spread { mean, runs: 1, .. }) => format!("{:.1}", mean * 100.0),
         Some(Spread { mean, std, .. }) => format!("{:.1} ± {:.1}", mean * 100.0, std * 100.0),
-    }
-}
-
-fn change(score: &ScoreDiff) -> String {
-    match (score.left, score.right) {
-        (Some(a), Some(b)) => format!("{:+.1}", (b.mean - a.mean) * 100.0),
-        _ => String::new(),
     }
 }

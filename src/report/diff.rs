@@ -142,6 +142,8 @@ pub struct StageDiff {
     pub inputs: Vec<String>,
     /// Outputs that say something else; empty also where a side has no result.
     pub outputs: Vec<String>,
+    /// True if one side has a result and the other has none yet.
+    pub waits: bool,
     /// How long it took left and right, seconds, where there is a result.
     pub seconds: [Option<f64>; 2],
 }
@@ -160,9 +162,13 @@ pub struct Field {
 }
 
 impl StageDiff {
-    /// True if nothing differs, as far as is known.
+    /// True if nothing differs: both sides have the same result, or neither has one and nothing that decides it differs.
     pub fn same(&self) -> bool {
-        self.presence == Presence::Both && self.fields.is_empty() && self.inputs.is_empty() && self.outputs.is_empty()
+        self.presence == Presence::Both
+            && !self.waits
+            && self.fields.is_empty()
+            && self.inputs.is_empty()
+            && self.outputs.is_empty()
     }
 }
 
@@ -239,6 +245,7 @@ fn stage(left: Option<&SideStage>, right: Option<&SideStage>) -> Option<StageDif
         _ => Presence::Right,
     };
     let seconds = [left, right].map(|side| side?.record.as_ref().map(|record| record.seconds));
+    let waits = presence == Presence::Both && seconds[0].is_some() != seconds[1].is_some();
     let (mut fields, mut inputs, mut outputs) = (Vec::new(), Vec::new(), Vec::new());
     if let (Some(a), Some(b)) = (left, right) {
         let found: Vec<Difference> = match (&a.manifest, &b.manifest) {
@@ -272,6 +279,7 @@ fn stage(left: Option<&SideStage>, right: Option<&SideStage>) -> Option<StageDif
         fields,
         inputs,
         outputs,
+        waits,
         seconds,
     })
 }
