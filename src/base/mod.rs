@@ -1,8 +1,8 @@
 //! # base: what does everyone need?
 //!
 //! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
-//! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`mod@unit`]), and the only clock
-//! ([`clock`]).
+//! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`mod@unit`]), the memory of
+//! the process ([`memory`]), and the only clock ([`clock`]).
 //!
 //! Not here: formulas (`math`), results on disk (`store`).
 
@@ -10,5 +10,6 @@ pub mod clock;
 pub mod fs;
 pub mod hint;
 pub mod id;
+pub mod memory;
 pub mod seed;
 pub mod unit;

@@ -15,6 +15,7 @@ mod conformance;
 mod fresh;
 mod inout;
 mod pipelines;
+mod report;
 mod resume;
 mod similar;
 mod tidy;
