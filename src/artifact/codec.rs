@@ -5,6 +5,7 @@
 
 use std::io::Cursor;
 
+use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{
     ColorType, DynamicImage, ExtendedColorType, ImageDecoder as _, ImageEncoder as _, ImageError, ImageReader, Limits,
@@ -71,17 +72,40 @@ pub fn decode(name: &str, file: &[u8], channels: usize) -> Result<Pixels> {
 /// # Errors
 /// If a side is 0 or longer than 2³² − 1.
 pub fn encode_png(name: &str, picture: &Pixels) -> Result<Vec<u8>> {
-    let failed = |detail: String| ArtifactError::Picture { name: name.to_owned(), detail };
+    png(name, picture, CompressionType::Fast)
+}
+
+/// A picture for a page: PNG, or JPEG of this quality (1–100) where that is much smaller, and its MIME type.
+///
+/// # Errors
+/// If a side is 0 or longer than 65,535.
+pub fn encode_for_page(name: &str, picture: &Pixels, quality: u8) -> Result<(&'static str, Vec<u8>)> {
+    let png = png(name, picture, CompressionType::Best)?;
+    let (width, height, color) = shape(name, picture)?;
+    let mut jpeg = Vec::new();
+    JpegEncoder::new_with_quality(&mut jpeg, quality)
+        .write_image(&picture.data, width, height, color)
+        .map_err(|e| ArtifactError::Picture { name: name.to_owned(), detail: e.to_string() })?;
+    // What costs little more is shown as it is.
+    Ok(if png.len() * 4 <= jpeg.len() * 5 { ("image/png", png) } else { ("image/jpeg", jpeg) })
+}
+
+fn png(name: &str, picture: &Pixels, compression: CompressionType) -> Result<Vec<u8>> {
+    let (width, height, color) = shape(name, picture)?;
+    let mut file = Vec::new();
+    PngEncoder::new_with_quality(&mut file, compression, FilterType::Adaptive)
+        .write_image(&picture.data, width, height, color)
+        .map_err(|e| ArtifactError::Picture { name: name.to_owned(), detail: e.to_string() })?;
+    Ok(file)
+}
+
+fn shape(name: &str, picture: &Pixels) -> Result<(u32, u32, ExtendedColorType)> {
     let side = |side: usize| u32::try_from(side).ok().filter(|side| (1..=LONGEST_SIDE).contains(side));
     let (Some(width), Some(height)) = (side(picture.width), side(picture.height)) else {
-        return Err(failed(format!("{} × {} pixels are no picture", picture.width, picture.height)));
+        let detail = format!("{} × {} pixels are no picture", picture.width, picture.height);
+        return Err(ArtifactError::Picture { name: name.to_owned(), detail });
     };
-    let color = if picture.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
-    let mut file = Vec::new();
-    PngEncoder::new_with_quality(&mut file, CompressionType::Fast, FilterType::Adaptive)
-        .write_image(&picture.data, width, height, color)
-        .map_err(|e| failed(e.to_string()))?;
-    Ok(file)
+    Ok((width, height, if picture.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 }))
 }
 
 /// A picture in so many channels: gray is repeated, color is weighted by ITU-R 601 in Pillow's integers.
@@ -129,6 +153,19 @@ mod tests {
             assert_eq!(decode("x", &file, channels).unwrap(), picture);
             assert_eq!(file, encode_png("x", &picture).unwrap());
         }
+    }
+
+    #[test]
+    fn a_page_gets_flat_pictures_as_they_are_and_noise_as_jpeg() {
+        let flat = Pixels::new(64, 64, 1, vec![7; 4096]);
+        let (kind, bytes) = encode_for_page("x", &flat, 80).unwrap();
+        assert_eq!((kind, decode("x", &bytes, 1).unwrap()), ("image/png", flat));
+        let mut rng = crate::base::seed::Seed::new(1).rng();
+        let noise = Pixels::new(64, 64, 3, (0..12_288).map(|_| rng.bits32() as u8).collect());
+        let (kind, fine) = encode_for_page("x", &noise, 80).unwrap();
+        assert_eq!(kind, "image/jpeg");
+        assert!(encode_for_page("x", &noise, 30).unwrap().1.len() < fine.len());
+        assert_eq!(probe("x", &fine).unwrap(), Header { width: 64, height: 64, channels: 3 });
     }
 
     #[test]

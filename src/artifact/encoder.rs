@@ -422,6 +422,14 @@ impl Classifier {
         Ok(Draft::new(vec![plain("classifier.json", &json), plain("classifier.safetensors", &tensors)]))
     }
 
+    /// Reads the card alone: what kind of head it is, without its weights.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged.
+    pub fn card(stored: &Stored<Self>) -> Result<ClassifierCard> {
+        read_json(stored.file("classifier.json"), Self::KIND)
+    }
+
     /// Reads both files.
     ///
     /// # Errors

@@ -427,6 +427,27 @@ impl ImageSet {
         pictures.into_iter().collect()
     }
 
+    /// A few pictures with their paths (empty for arrays), decoded in parallel: only what is asked for is read, and nothing is kept.
+    ///
+    /// # Errors
+    /// If one of them cannot be read or decoded.
+    ///
+    /// # Panics
+    /// If the rows do not ascend, or there is no such row.
+    pub fn glance(&self, rows: &[usize]) -> Result<Vec<(Pixels, String)>> {
+        assert!(rows.last().is_none_or(|&row| row < self.len()), "row {:?} of {} images", rows.last(), self.len());
+        let found = TableReader::open(&self.path, Images::KIND)?.pictures("image", rows)?;
+        let pictures: Vec<Result<(Pixels, String)>> = rows
+            .par_iter()
+            .zip(found)
+            .map(|(&row, (bytes, path))| {
+                let entry = Entry { bytes, path };
+                Ok((self.decode(row, &entry)?, entry.path))
+            })
+            .collect();
+        pictures.into_iter().collect()
+    }
+
     /// The picture's own file: PNG for arrays.
     ///
     /// # Errors
@@ -555,6 +576,9 @@ mod tests {
             for row in [0, 1, 1023, 1024, 2999] {
                 assert_eq!(*set.get(row).unwrap(), raw(row), "row {row}, budget {budget}");
             }
+            let rows = [0, 3, 4, 1023, 1024, 2048, 2998, 2999];
+            let glance = set.glance(&rows).unwrap();
+            assert_eq!(glance, rows.map(|row| (raw(row), String::new())), "only these are read, whatever else is in memory");
             let many = set.get_many(&[2999, 5, 5]).unwrap();
             assert_eq!(many.iter().map(|p| p.data[0]).collect::<Vec<_>>(), [raw(2999), raw(5), raw(5)].map(|p| p.data[0]));
             assert_eq!(codec::decode("x", &set.file(7).unwrap(), 1).unwrap(), raw(7));
@@ -588,6 +612,28 @@ mod tests {
         }
         let (_, names) = writer.finish().unwrap();
         assert_eq!(names, [2, 3, 5, 4, 6, 7].map(|row: usize| ids[row].clone()));
+    }
+
+    #[test]
+    fn a_glance_at_few_of_many_pages_finds_them_and_their_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        // Noise does not shrink: 600 pictures of 3 kB lie on some fifteen pages.
+        let noise = |i: usize| {
+            let mut rng = crate::base::seed::Seed::new(i as u64).rng();
+            Pixels::new(32, 32, 3, (0..3072).map(|_| rng.bits32() as u8).collect())
+        };
+        let picture = |i: usize| match i % 3 {
+            0 => Picture::Raw(noise(i)),
+            _ => Picture::File { bytes: codec::encode_png("x", &noise(i)).unwrap(), path: format!("a/{i}.png") },
+        };
+        let (draft, _) = save(dir.path(), &ImagesInfo::new("test"), (0..600).map(picture).collect());
+        let set = ImageSet::open_within(&stored(&draft), 0).unwrap();
+        for rows in [vec![], vec![0], vec![599], vec![7, 8, 300, 301, 302, 598], (0..600).collect::<Vec<_>>()] {
+            let found = set.glance(&rows).unwrap();
+            let path = |i: usize| if i.is_multiple_of(3) { String::new() } else { format!("a/{i}.png") };
+            let wanted: Vec<(Pixels, String)> = rows.iter().map(|&i| (noise(i), path(i))).collect();
+            assert_eq!(found, wanted, "{rows:?}");
+        }
     }
 
     #[test]

@@ -308,6 +308,14 @@ impl SelectionTable {
         Ok(Self::load_chosen(&reader)?.into_iter().map(|chosen| (chosen.id, chosen.best.pool)).collect())
     }
 
+    /// The report alone.
+    ///
+    /// # Errors
+    /// If it cannot be read or is damaged.
+    pub fn report(stored: &Stored<Selection>) -> Result<Report> {
+        read_json(stored.file(REPORT), Selection::KIND)
+    }
+
     fn load_chosen(reader: &TableReader) -> Result<Vec<Chosen>> {
         reader.require(&SCHEMA)?;
         let names = ["id", "pool", "order", "target", "rank", "similarity", "targets", "copies", "cluster"];

@@ -1,8 +1,8 @@
 //! # base: what does everyone need?
 //!
 //! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
-//! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`mod@unit`]), and the only clock
-//! ([`clock`]); and `pickle`, which reads the plain values in Python's files.
+//! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`mod@unit`]), the memory of
+//! the process ([`memory`]), and the only clock ([`clock`]); and `pickle`, which reads the plain values in Python's files.
 //!
 //! Not here: formulas (`math`), results on disk (`store`).
 
@@ -10,6 +10,7 @@ pub mod clock;
 pub mod fs;
 pub mod hint;
 pub mod id;
+pub mod memory;
 pub(crate) mod pickle;
 pub mod seed;
 pub mod unit;

@@ -72,6 +72,21 @@ Examples:
   kinset diff pipelines/fashion-mini.toml --right-set stage.pretext.epochs=10
   kinset diff artifacts/fashion-mini/runs/2026-11-21T10-00-00.000Z artifacts/fashion-mini/runs/2026-11-22T10-00-00.000Z")]
     Diff(DiffArgs),
+    /// Show the results as one page: scores, clusters with pictures, curves, a map; one HTML file that needs no network
+    #[command(after_help = "\
+Examples:
+  kinset report pipelines/fashion-mini.toml
+  kinset report pipelines/fashion-mini.toml --out fashion.html
+  kinset report pipelines/fashion-mini.toml --json | jq .scores")]
+    Report(ReportArgs),
+    /// Draw one figure for a paper: confusion matrix, prototypes, calibration
+    #[command(after_help = "\
+Examples:
+  kinset plot pipelines/fashion-mini.toml confusion
+  kinset plot pipelines/fashion-mini.toml confusion --stage kmeans_features --out kmeans.svg
+  kinset plot pipelines/fashion-mini.toml prototypes --out prototypes.png
+  kinset plot pipelines/fashion-mini.toml calibration")]
+    Plot(PlotArgs),
     /// Look into what a stage wrote, or into any Parquet file
     #[command(after_help = "\
 Examples:
@@ -199,6 +214,9 @@ pub struct RunArgs {
     /// Save the progress of training at least this often
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     pub checkpoint_every: f64,
+    /// Write no report.html at the end
+    #[arg(long)]
+    pub no_report: bool,
     /// Print one JSON object at the end instead of tables
     #[arg(long)]
     pub json: bool,
@@ -291,6 +309,52 @@ pub struct DiffArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// Where to write the page [default: report.html in the pipeline's folder of the artifacts]
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Show the assignments of this stage, or of this classifier [default: those of the last stage that predicts]
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// Print what is on the page as JSON, and write nothing
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be drawn alone.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum PlotWhat {
+    /// Classes against clusters; rows sum to 1
+    Confusion,
+    /// An image for each cluster
+    Prototypes,
+    /// Confidence against accuracy
+    Calibration,
+}
+
+/// `plot`.
+#[derive(Debug, Args)]
+pub struct PlotArgs {
+    /// Which pipeline.
+    #[command(flatten)]
+    pub pipeline: PipelineArgs,
+    /// What to draw
+    #[arg(value_enum, value_name = "WHAT")]
+    pub what: PlotWhat,
+    /// Of which stage: for confusion one that was measured, else one that predicts or its classifier
+    #[arg(long, value_name = "STAGE")]
+    pub stage: Option<String>,
+    /// Where to write it: FILE.svg, for prototypes also FILE.png [default: confusion_matrix.svg, prototypes.svg or calibration.svg in the
+    /// pipeline's folder of the artifacts]
+    #[arg(long, short, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 /// `inspect`.

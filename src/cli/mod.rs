@@ -17,7 +17,9 @@ mod init;
 mod inspect;
 mod methods;
 mod plan;
+mod plot;
 mod predict;
+mod report;
 mod run;
 pub mod similar;
 mod status;
@@ -40,6 +42,8 @@ pub fn main() -> Exit {
         Command::Graph(args) => graph::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Plot(args) => plot::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Gc(args) => gc::run(&args),

@@ -1,5 +1,6 @@
 //! `kinset run`: bring a pipeline to its results.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
 use super::args::RunArgs;
 use super::common::{Answer, Failure, device_of, pipeline, places, selection};
+use super::report;
 use super::terminal::{self, Screen};
 use crate::base::fs::FileError;
 use crate::base::hint::{Exit, Fault};
@@ -18,6 +20,7 @@ use crate::pipeline::event::{Journal, Listener, Tell, runs_folder};
 use crate::pipeline::run::{self, Options, Outcome, Summary};
 use crate::pipeline::scalars::Scalars;
 use crate::pipeline::spec::Spec;
+use crate::pipeline::state::Outlook;
 use crate::report::scores;
 use crate::stage::Stop;
 use crate::store::Store;
@@ -46,15 +49,20 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     };
     let summary = run::run(&spec, &store, &places, &options, Tell(&listeners))?;
     let exit = summary.exit();
+    let outlook = Outlook { spec: &spec, store: &store, places: &places, device_class };
+    let report = (!args.no_report).then(|| report::after_run(&outlook, &args.pipeline.places.artifacts)).flatten();
     let tables = scores::collect(&spec, &store, &summary.records)?;
     if args.json {
-        terminal::print_json(&as_json(&spec, &summary, &tables))?;
+        terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;
         return Ok(exit);
     }
     if !tables.is_empty() {
         terminal::print(&format!("\n{}", scores::render(&tables)))?;
     }
     terminal::say(&closing(&spec, &summary, args));
+    if let Some(report) = &report {
+        terminal::say(&format!("report: {}", report.display()));
+    }
     if let Some(folder) = journal.folder() {
         terminal::say(&format!("events: {}", folder.join("events.jsonl").display()));
     }
@@ -75,7 +83,7 @@ pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
     for signal in [SIGINT, SIGTERM, SIGUSR1] {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
-            .map_err(|error| FileError::new("listen to signals of", std::path::Path::new("this process"), error))?;
+            .map_err(|error| FileError::new("listen to signals of", Path::new("this process"), error))?;
     }
     Ok(Stop::shared(flag))
 }
@@ -98,7 +106,7 @@ fn closing(spec: &Spec, summary: &Summary, args: &RunArgs) -> String {
     }
 }
 
-fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored]) -> Value {
+fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored], report: Option<&Path>) -> Value {
     let stages: Vec<Value> = spec
         .nodes
         .iter()
@@ -142,5 +150,6 @@ fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored]) -> Value {
         "ran": summary.ran().map(|index| spec.nodes[index].name.clone()).collect::<Vec<_>>(),
         "stages": stages,
         "scores": tables,
+        "report": report.map(|path| path.display().to_string()),
     })
 }

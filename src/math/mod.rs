@@ -17,6 +17,7 @@
 //! | what would the plainest clustering say? | [`kmeans`] |
 //! | how many clusters are there? | [`count`], [`silhouette`], [`stability`], [`spectrum`] |
 //! | how much, how variable? | [`stats`] |
+//! | how do features look on paper? | [`pca`], [`tsne`] |
 //! | which images of a pool look like a target? | [`curate`] |
 //!
 //! Sums run in double precision and in a fixed order, so results do not depend on the number of threads.
@@ -35,6 +36,7 @@ pub mod hungarian;
 pub mod kmeans;
 pub mod knn;
 pub mod partition;
+pub mod pca;
 pub mod prototype;
 pub mod rerank;
 pub mod silhouette;
@@ -44,3 +46,4 @@ pub mod stability;
 pub mod stats;
 pub mod targets;
 pub mod topk;
+pub mod tsne;

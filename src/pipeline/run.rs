@@ -19,6 +19,7 @@ use super::spec::{Node, Spec};
 use super::state::{Inputs, Known, Outlook, Why};
 use crate::base::clock::Stopwatch;
 use crate::base::hint::{Exit, Fault};
+use crate::base::memory::Watch;
 use crate::dataset::Places;
 use crate::stage::{AnyDraft, AnyStage, Context, StageError, Stop};
 use crate::store::Store;
@@ -310,6 +311,7 @@ impl Engine<'_> {
         let key = inputs.manifest.key();
         let stage = self.outlook.stage(node)?;
         let clock = Stopwatch::start();
+        let memory = Watch::start();
         let resumed = store.has_work(&key);
         let out = store.draft()?;
         let raw = inputs.raw.iter().map(|(file, digest, _)| (file.name.clone(), *digest)).collect();
@@ -339,8 +341,13 @@ impl Engine<'_> {
                 files.iter().map(|file| NewFile { name: file.name, path: &file.path, logical: file.logical }).collect();
             outputs.insert((*output).to_owned(), store.publish_output(artifact, &files)?);
         }
-        let mut facts =
-            Facts { seconds: clock.seconds(), threads: self.options.threads, host: Some(lock::host()), ..Facts::default() };
+        let mut facts = Facts {
+            seconds: clock.seconds(),
+            threads: self.options.threads,
+            peak_memory: memory.peak(),
+            host: Some(lock::host()),
+            ..Facts::default()
+        };
         if resumed {
             facts.notes.insert("resumed".into(), "from a checkpoint; the seconds are those of the last attempt".into());
         }

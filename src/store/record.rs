@@ -77,6 +77,9 @@ pub struct Record {
     pub crate_version: String,
     /// Threads it had.
     pub threads: usize,
+    /// Bytes of memory the process held at most meanwhile, with all that ran beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory: Option<u64>,
     /// The machine it ran on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
@@ -104,6 +107,8 @@ pub struct Facts {
     pub seconds: f64,
     /// Threads it had.
     pub threads: usize,
+    /// Bytes of memory the process held at most, where the system says.
+    pub peak_memory: Option<u64>,
     /// The machine it ran on.
     pub host: Option<String>,
     /// What else is worth knowing.
@@ -244,6 +249,7 @@ impl Store {
             finished: clock::unix_seconds(),
             crate_version: env!("CARGO_PKG_VERSION").to_owned(),
             threads: facts.threads,
+            peak_memory: facts.peak_memory,
             host: facts.host,
             notes: facts.notes,
         };

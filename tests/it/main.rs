@@ -16,6 +16,7 @@ mod fresh;
 mod inout;
 mod pipelines;
 mod published;
+mod report;
 mod resume;
 mod similar;
 mod tidy;

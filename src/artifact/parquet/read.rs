@@ -188,6 +188,105 @@ impl TableReader {
         Ok((bytes, self.picture_path(column, row)?))
     }
 
+    /// Some pictures, each as its file's bytes and its path, either of which may be nothing. Only the pages they lie in are read,
+    /// and of these some hundred rows are in memory at a time.
+    ///
+    /// # Errors
+    /// As [`TableReader::picture`].
+    ///
+    /// # Panics
+    /// If the rows do not ascend.
+    pub fn pictures(&self, column: &str, rows: &[usize]) -> Result<Vec<(Vec<u8>, String)>> {
+        assert!(rows.windows(2).all(|pair| pair[0] < pair[1]), "rows must ascend");
+        self.require(&[(column, ColumnKind::Images)])?;
+        let mut bytes = Vec::with_capacity(rows.len());
+        self.cells(column, "bytes", rows, |cell| {
+            bytes.push(blobs(cell).and_then(|mut found| found.pop()).unwrap_or_default())
+        })?;
+        let mut paths = Vec::with_capacity(rows.len());
+        self.cells(column, "path", rows, |cell| paths.push(texts(cell).and_then(|mut found| found.pop()).unwrap_or_default()))?;
+        Ok(bytes.into_iter().zip(paths).collect())
+    }
+
+    /// Some values of a child of a struct, each as an array of length 1. As in [`TableReader::cell`], whole pages are skipped and
+    /// nothing less.
+    fn cells(&self, column: &str, child: &str, rows: &[usize], mut take: impl FnMut(&ArrayRef)) -> Result<()> {
+        let missing = |row: usize| ArtifactError::Length {
+            path: shown(&self.path),
+            what: column.into(),
+            found: self.rows,
+            wanted: row + 1,
+        };
+        let leaf = self.leaf(column, child).ok_or_else(|| missing(self.rows))?;
+        let (mut rest, mut first) = (rows, 0);
+        for group in 0..self.groups() {
+            let count = self.group_rows(group);
+            let (wanted, later) = rest.split_at(rest.partition_point(|&row| row < first + count));
+            if !wanted.is_empty() {
+                let wanted: Vec<usize> = wanted.iter().map(|row| row - first).collect();
+                self.cells_of(group, leaf, (column, child), &wanted, &mut take)?;
+            }
+            (rest, first) = (later, first + count);
+        }
+        rest.first().map_or(Ok(()), |&row| Err(missing(row)))
+    }
+
+    /// [`TableReader::cells`] of one row group; rows count from its first.
+    fn cells_of(
+        &self,
+        group: usize,
+        leaf: usize,
+        (column, child): (&str, &str),
+        rows: &[usize],
+        take: &mut impl FnMut(&ArrayRef),
+    ) -> Result<()> {
+        let pages = self.footer.metadata().page_index_for_row_group(group);
+        let located = pages.page_locations(leaf).into_iter().flatten();
+        let mut starts: Vec<usize> = located.filter_map(|page| usize::try_from(page.first_row_index).ok()).collect();
+        starts.push(0);
+        starts.push(self.group_rows(group));
+        starts.sort_unstable();
+        starts.dedup();
+        let mut selectors = Vec::new();
+        let mut read: Vec<std::ops::Range<usize>> = Vec::new();
+        for page in starts.windows(2) {
+            let inside = rows.partition_point(|&row| row < page[1]) > rows.partition_point(|&row| row < page[0]);
+            let length = page[1] - page[0];
+            if inside {
+                selectors.push(RowSelector::select(length));
+                read.push(page[0]..page[1]);
+            } else {
+                selectors.push(RowSelector::skip(length));
+            }
+        }
+        let file = fs::open(&self.path)?;
+        let mask = ProjectionMask::leaves(self.footer.parquet_schema(), [leaf]);
+        let mut reader = guarded(&self.path, || {
+            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
+                .with_projection(mask)
+                .with_row_groups(vec![group])
+                .with_row_selection_policy(RowSelectionPolicy::Selectors)
+                .with_row_selection(RowSelection::from(selectors))
+                .with_batch_size(256)
+                .build()
+        })?;
+        let damaged = |detail: &str| ArtifactError::Damaged { path: shown(&self.path), detail: detail.to_owned() };
+        let (mut numbers, mut wanted) = (read.into_iter().flatten(), rows.iter().copied().peekable());
+        while wanted.peek().is_some() {
+            let batch = guarded(&self.path, || reader.next().transpose().map_err(ParquetError::from))?;
+            let batch = batch.ok_or_else(|| damaged("a page has fewer rows than it claims"))?;
+            let parts = batch.column_by_name(column).and_then(|parts| parts.as_struct_opt()?.column_by_name(child).cloned());
+            let cells = parts.ok_or_else(|| damaged("a batch lacks its pictures"))?;
+            for place in 0..batch.num_rows() {
+                let row = numbers.next().ok_or_else(|| damaged("a page has more rows than it claims"))?;
+                if wanted.next_if_eq(&row).is_some() {
+                    take(&cells.slice(place, 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn picture_path(&self, column: &str, row: usize) -> Result<String> {
         Ok(texts(&self.cell(column, "path", row)?).and_then(|mut found| found.pop()).unwrap_or_default())
     }

@@ -1,0 +1,43 @@
+//! `kinset plot`: one drawing of a pipeline's results, for a paper.
+
+use super::args::{PlotArgs, PlotWhat};
+use super::common::{Answer, Failure, outlook};
+use super::terminal;
+use crate::base::fs;
+use crate::base::hint::Exit;
+use crate::report::album::Album;
+use crate::report::error::ReportError;
+use crate::report::gather::Glance;
+use crate::report::plot::Plot;
+
+pub(super) fn run(args: &PlotArgs) -> Answer {
+    let plot = match args.what {
+        PlotWhat::Confusion => Plot::Confusion,
+        PlotWhat::Prototypes => Plot::Prototypes,
+        PlotWhat::Calibration => Plot::Calibration,
+    };
+    outlook(&args.pipeline, |spec, outlook| {
+        let folder = args.pipeline.places.artifacts.join(&spec.name);
+        let path = args.out.clone().unwrap_or_else(|| folder.join(format!("{}.svg", plot.stem())));
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
+        // A stage that is measured need not be one whose assignments are shown.
+        let asked = args.stage.as_deref().filter(|_| plot != Plot::Confusion);
+        let glance = Glance::at(outlook, asked);
+        let page = glance.gather();
+        let images = glance.images().filter(|_| plot == Plot::Prototypes);
+        let album = Album::of(&page, images.as_ref());
+        let drawing = plot.draw(&page, &album, &ending, args.stage.as_deref())?;
+        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            fs::create_folders(folder)?;
+        }
+        fs::write_atomic(&path, &drawing.bytes)?;
+        terminal::print(&path.display().to_string())?;
+        Ok(Exit::Done)
+    })
+}
+
+impl From<ReportError> for Failure {
+    fn from(fault: ReportError) -> Self {
+        Self::own(fault)
+    }
+}

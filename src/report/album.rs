@@ -1,0 +1,232 @@
+//! The pictures of a page: read by row, made small, put on sheets.
+//!
+//! A page names the images it shows; only these are read, some hundred at a time, and only small copies stay in memory. A sheet is
+//! one picture with many cells, so that a page of a thousand clusters is not ten thousand files.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::gather::page::{Page, Shot};
+use crate::artifact::Stored;
+use crate::artifact::codec;
+use crate::artifact::error::ArtifactError;
+use crate::artifact::images::{ImageSet, Images};
+use crate::artifact::pixels::Pixels;
+use crate::augment::crop::Window;
+use crate::augment::planes::Planes;
+use crate::augment::resize::{Scratch, crop_resize};
+use crate::pipeline::error::chain;
+
+/// Pictures in memory at a time, before they are made small.
+const AT_ONCE: usize = 128;
+/// What is around a picture that is not square.
+const AROUND: u8 = 128;
+
+/// The side of a prototype's cell, in pixels.
+pub fn prototype(clusters: usize) -> usize {
+    match clusters {
+        0..=30 => 96,
+        31..=100 => 64,
+        _ => 40,
+    }
+}
+/// The side of a neighbor's cell.
+pub const NEIGHBOR: usize = 48;
+/// The side of a cell on the map.
+pub const ON_MAP: usize = 28;
+
+/// The side of a contact sheet's cell.
+pub fn contact(clusters: usize) -> usize {
+    match clusters {
+        0..=12 => 64,
+        13..=30 => 48,
+        31..=100 => 40,
+        101..=300 => 32,
+        _ => 28,
+    }
+}
+
+/// Small copies of the images of a page.
+#[derive(Debug, Default)]
+pub struct Album {
+    cells: BTreeMap<(u32, usize), Pixels>,
+    paths: BTreeMap<u32, String>,
+    /// The longest side of any picture, in pixels.
+    native: usize,
+    fault: Option<String>,
+}
+
+/// A picture with many cells.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sheet {
+    /// `data:image/…`.
+    pub uri: String,
+    /// Cells side by side.
+    pub columns: usize,
+    /// Cells below each other.
+    pub rows: usize,
+    /// Pixels along the side of a cell.
+    pub side: usize,
+}
+
+/// Which rows at which size a page needs.
+fn wishes(page: &Page) -> BTreeSet<(u32, usize)> {
+    let mut wishes = BTreeSet::new();
+    let mut wish = |shots: &[Shot], side: usize| wishes.extend(shots.iter().map(|shot| (shot.row, side)));
+    if let Some(clusters) = page.clusters.shown() {
+        let side = contact(clusters.each.len());
+        for cluster in &clusters.each {
+            wish(cluster.prototype.as_slice(), prototype(clusters.each.len()));
+            [&cluster.most, &cluster.least, &cluster.random].into_iter().for_each(|shots| wish(shots, side));
+        }
+    }
+    for shown in page.neighbors.shown().into_iter().flat_map(|neighbors| &neighbors.shown) {
+        wish(std::slice::from_ref(&shown.query), NEIGHBOR);
+        wish(&shown.neighbors, NEIGHBOR);
+    }
+    for point in page.map.shown().into_iter().flat_map(|map| &map.points) {
+        wish(std::slice::from_ref(&point.shot), ON_MAP);
+    }
+    wishes
+}
+
+impl Album {
+    /// Reads the pictures of a page. What cannot be read is left out, and [`Album::fault`] says why.
+    pub fn of(page: &Page, images: Option<&Stored<Images>>) -> Self {
+        let mut album = Self::default();
+        let wishes = wishes(page);
+        if let Some(images) = images.filter(|_| !wishes.is_empty())
+            && let Err(error) = album.read(images, &wishes)
+        {
+            album.fault = Some(chain(&error));
+        }
+        album
+    }
+
+    /// Why pictures are missing, if some are.
+    pub fn fault(&self) -> Option<&str> {
+        self.fault.as_deref()
+    }
+
+    /// The file that a picture came from; nothing for arrays.
+    pub fn path(&self, row: u32) -> Option<&str> {
+        self.paths.get(&row).map(String::as_str).filter(|path| !path.is_empty())
+    }
+
+    fn read(&mut self, images: &Stored<Images>, wishes: &BTreeSet<(u32, usize)>) -> Result<(), ArtifactError> {
+        let set = ImageSet::open_within(images, 0)?;
+        let rows: Vec<usize> = wishes
+            .iter()
+            .map(|(row, _)| *row as usize)
+            .filter(|&row| row < set.len())
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        self.native = rows.iter().map(|&row| set.size(row)).map(|(width, height)| width.max(height)).max().unwrap_or(1);
+        let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
+        for rows in rows.chunks(AT_ONCE) {
+            for (&row, (picture, path)) in rows.iter().zip(set.glance(rows)?) {
+                let row = row as u32;
+                for &(_, side) in wishes.range((row, 0)..=(row, usize::MAX)) {
+                    let side = side.min(self.native);
+                    self.cells.entry((row, side)).or_insert_with(|| small(&picture, side, &mut scratch, &mut planes));
+                }
+                self.paths.insert(row, path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Pictures side by side on a sheet; one that is missing is an empty cell. Nothing if all are. `quality`: 1–100.
+    pub fn sheet(&self, rows: &[u32], side: usize, columns: usize, quality: u8) -> Option<Sheet> {
+        let picture = self.together(rows, side, columns)?;
+        let side = side.min(self.native);
+        let (columns, rows) = (picture.width / side, picture.height / side);
+        Some(Sheet { uri: uri(&picture, quality)?, columns, rows, side })
+    }
+
+    /// As [`Album::sheet`], before it is packed.
+    pub fn together(&self, rows: &[u32], side: usize, columns: usize) -> Option<Pixels> {
+        let side = side.min(self.native);
+        let cells: Vec<Option<&Pixels>> = rows.iter().map(|row| self.cells.get(&(*row, side))).collect();
+        let channels = cells.iter().flatten().map(|cell| cell.channels).max()?;
+        let columns = columns.clamp(1, rows.len());
+        let lines = rows.len().div_ceil(columns);
+        let width = columns * side;
+        let mut data = vec![AROUND; width * lines * side * channels];
+        for (place, cell) in cells.iter().enumerate() {
+            let Some(cell) = cell else { continue };
+            let cell = codec::with_channels((*cell).clone(), channels);
+            let (left, top) = (place % columns * side, place / columns * side);
+            for (y, line) in cell.data.chunks_exact(side * channels).enumerate() {
+                let at = ((top + y) * width + left) * channels;
+                data[at..at + line.len()].copy_from_slice(line);
+            }
+        }
+        Some(Pixels::new(width, lines * side, channels, data))
+    }
+}
+
+/// A picture as a data URI; nothing if it is too large for any format.
+pub(super) fn uri(picture: &Pixels, quality: u8) -> Option<String> {
+    let (kind, bytes) = codec::encode_for_page("a sheet", picture, quality).ok()?;
+    Some(format!("data:{kind};base64,{}", STANDARD.encode(bytes)))
+}
+
+/// A picture fitted into a square, as large as it is or smaller.
+fn small(picture: &Pixels, side: usize, scratch: &mut Scratch, planes: &mut Planes) -> Pixels {
+    let longest = picture.width.max(picture.height);
+    let scaled = if longest > side {
+        let fit = |length: usize| ((length * side) as f64 / longest as f64).round().max(1.0) as usize;
+        let window = Window::whole(picture.width, picture.height);
+        crop_resize(picture, window, (fit(picture.width), fit(picture.height)), false, scratch, planes);
+        planes.to_pixels()
+    } else {
+        picture.clone()
+    };
+    if (scaled.width, scaled.height) == (side, side) {
+        return scaled;
+    }
+    let channels = scaled.channels;
+    let mut data = vec![AROUND; side * side * channels];
+    let (left, top) = ((side - scaled.width) / 2, (side - scaled.height) / 2);
+    for (y, line) in scaled.data.chunks_exact(scaled.width * channels).enumerate() {
+        let at = ((top + y) * side + left) * channels;
+        data[at..at + line.len()].copy_from_slice(line);
+    }
+    Pixels::new(side, side, channels, data)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn album(cells: &[(u32, u8)]) -> Album {
+        let cell = |&(row, gray): &(u32, u8)| ((row, 2), Pixels::new(2, 2, 1, vec![gray; 4]));
+        Album { cells: cells.iter().map(cell).collect(), native: 2, ..Album::default() }
+    }
+
+    #[test]
+    fn a_sheet_has_its_pictures_in_their_places() {
+        let sheet = album(&[(7, 10), (3, 200), (5, 90)]).sheet(&[7, 3, 4, 5], 64, 3, 80).unwrap();
+        assert_eq!((sheet.columns, sheet.rows, sheet.side), (3, 2, 2));
+        let bytes = STANDARD.decode(sheet.uri.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
+        let picture = codec::decode("sheet", &bytes, 1).unwrap();
+        assert_eq!(&picture.data[..6], [10, 10, 200, 200, AROUND, AROUND]);
+        assert_eq!(&picture.data[12..18], [90, 90, AROUND, AROUND, AROUND, AROUND]);
+        assert_eq!(album(&[]).sheet(&[1], 8, 1, 80), None, "nothing to show is no picture");
+    }
+
+    #[test]
+    fn tall_pictures_are_fitted_in_and_small_ones_are_not_blown_up() {
+        let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
+        let tall = small(&Pixels::new(10, 40, 3, vec![0; 1200]), 8, &mut scratch, &mut planes);
+        assert_eq!((tall.width, tall.height, tall.channels), (8, 8, 3));
+        let line = &tall.data[..24];
+        assert_eq!(line.iter().filter(|&&x| x == 0).count(), 6, "two of eight columns: {line:?}");
+        let tiny = small(&Pixels::new(2, 2, 1, vec![9; 4]), 4, &mut scratch, &mut planes);
+        assert_eq!(tiny.data, [128, 128, 128, 128, 128, 9, 9, 128, 128, 9, 9, 128, 128, 128, 128, 128]);
+    }
+}

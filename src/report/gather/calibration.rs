@@ -1,0 +1,41 @@
+//! Is the classifier as sure as it is right?
+
+use super::find::{Results, Subject};
+use super::looked::Looked;
+use super::page::{Bin, Calibration, Part};
+use crate::math::calibration::{BINS, reliability};
+
+/// The reliability table of the report's assignments.
+pub(super) fn calibration(results: &Results<'_>, subject: &Subject, looked: &Looked) -> Part<Calibration> {
+    let Some(assigned) = &looked.assigned else { return Part::absent("There are no assignments to look at.") };
+    if assigned.probable == Some(false) {
+        return Part::absent(
+            "Distances to the centers of k-means are no probabilities, so they cannot be right or wrong as such.",
+        );
+    }
+    let (Some(truth), Some(matching)) = (&looked.truth, &assigned.matching) else {
+        return Part::absent("The classes of these images are not known, so nobody can say how often a confidence is right.");
+    };
+    let table = &assigned.table;
+    let named = matching.rename(&table.cluster);
+    let known: Vec<usize> = (0..table.len()).filter(|&row| truth.of_row[row] >= 0 && table.cluster[row] >= 0).collect();
+    if known.is_empty() {
+        return Part::absent("None of these images has both a cluster and a class.");
+    }
+    let confidence: Vec<f32> = known.iter().map(|&row| table.confidence[row].clamp(0.0, 1.0)).collect();
+    let correct: Vec<bool> = known.iter().map(|&row| named[row] == truth.of_row[row]).collect();
+    let found = reliability(&confidence, &correct, BINS);
+    let share = |sum: f64| sum / known.len() as f64;
+    Part::Shown(Calibration {
+        stage: subject.assignments.map(|node| results.name(node).to_owned()).unwrap_or_default(),
+        images: known.len(),
+        ece: found.error,
+        accuracy: share(correct.iter().filter(|right| **right).count() as f64),
+        confidence: share(confidence.iter().map(|&p| f64::from(p)).sum()),
+        bins: found
+            .bins
+            .iter()
+            .map(|b| Bin { low: b.low, high: b.high, count: b.count, confidence: b.confidence, accuracy: b.accuracy })
+            .collect(),
+    })
+}

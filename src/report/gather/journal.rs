@@ -1,0 +1,215 @@
+//! What happened in the last run that did something? Read from its events, which may break off anywhere.
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::artifact::curve::Point;
+use crate::base::fs;
+
+/// Runs that are looked through for the first half of a training that was interrupted.
+const RUNS: usize = 20;
+/// Warnings that are kept.
+const WARNINGS: usize = 50;
+
+/// What a run said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Journal {
+    /// Its folder.
+    pub(super) began: String,
+    /// The version of kinset.
+    pub(super) version: String,
+    /// By stage.
+    pub(super) stages: BTreeMap<String, Told>,
+    /// Stage and words.
+    pub(super) warnings: Vec<(String, String)>,
+    /// Wall clock; nothing if it did not end.
+    pub(super) seconds: Option<f64>,
+    /// Exit code.
+    pub(super) exit: Option<u8>,
+}
+
+/// What a run said of a stage.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Told {
+    /// `ran`, `cached`, `failed`, `stopped`, `blocked`, `adopted`, `began`, `waited`.
+    pub(super) word: &'static str,
+    /// The error and its causes.
+    pub(super) error: Option<String>,
+    /// What to do.
+    pub(super) hint: Option<String>,
+}
+
+/// The event files below `runs/`, oldest first.
+fn files(runs: &Path) -> Vec<PathBuf> {
+    let folders = fs::list(runs).unwrap_or_default();
+    folders.into_iter().map(|folder| folder.join("events.jsonl")).filter(|file| fs::exists(file)).collect()
+}
+
+/// The newest event file: its run and its size, which say cheaply whether anything happened since.
+pub(super) fn newest(runs: &Path) -> Option<(String, u64)> {
+    let file = files(runs).pop()?;
+    let size = fs::metadata(&file).ok().flatten()?.len();
+    Some((run_of(&file), size))
+}
+
+fn run_of(file: &Path) -> String {
+    file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Events of a file, as far as they can be read; a last line that breaks off is left out.
+fn events(file: &Path) -> impl Iterator<Item = Value> {
+    let lines = fs::reader(file).map(BufRead::lines).ok();
+    lines.into_iter().flatten().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok())
+}
+
+fn text(event: &Value, field: &str) -> Option<String> {
+    event[field].as_str().map(str::to_owned)
+}
+
+impl Journal {
+    /// The last run below `runs/`, if there is one.
+    pub(super) fn last(runs: &Path) -> Option<Self> {
+        let file = files(runs).pop()?;
+        let mut journal = Self { began: run_of(&file), ..Self::default() };
+        for event in events(&file) {
+            journal.hear(&event);
+        }
+        Some(journal)
+    }
+
+    fn hear(&mut self, event: &Value) {
+        let Some(word) = event["event"].as_str() else { return };
+        match word {
+            "run-started" => self.version = text(event, "version").unwrap_or_default(),
+            "run-finished" => {
+                self.seconds = event["seconds"].as_f64();
+                self.exit = event["exit"].as_u64().and_then(|exit| u8::try_from(exit).ok());
+            }
+            _ => {}
+        }
+        let Some(stage) = text(event, "stage") else { return };
+        let told = match word {
+            "stage-fresh" => "cached",
+            "stage-waiting" => "waited",
+            "stage-started" => "began",
+            "stage-finished" if event["adopted"].as_bool() == Some(true) => "adopted",
+            "stage-finished" => "ran",
+            "stage-failed" => "failed",
+            "stage-blocked" => "blocked",
+            "stage-stopped" => "stopped",
+            "warning" => {
+                if self.warnings.len() < WARNINGS {
+                    self.warnings.push((stage, text(event, "text").unwrap_or_default()));
+                }
+                return;
+            }
+            _ => return,
+        };
+        let error = match (told, text(event, "by")) {
+            ("blocked", Some(by)) => Some(format!("`{by}` has no result")),
+            _ => text(event, "error"),
+        };
+        self.stages.insert(stage, Told { word: told, error, hint: text(event, "hint") });
+    }
+
+    /// Stages of which this was the last word.
+    pub(super) fn those(&self, words: &[&str]) -> Vec<String> {
+        self.stages.iter().filter(|(_, told)| words.contains(&told.word)).map(|(stage, _)| stage.clone()).collect()
+    }
+
+    /// How many stages this was the last word of.
+    pub(super) fn count(&self, word: &str) -> usize {
+        self.stages.values().filter(|told| told.word == word).count()
+    }
+}
+
+/// The epochs that an unfinished training got to, over the last runs that worked on this key. What was measured again counts
+/// as it was measured last.
+pub(super) fn progress(runs: &Path, stage: &str, key: &str) -> Vec<Point> {
+    let mut found: BTreeMap<u32, Vec<(String, f64)>> = BTreeMap::new();
+    let files = files(runs);
+    for file in &files[files.len().saturating_sub(RUNS)..] {
+        let mut ours = false;
+        for event in events(file).filter(|event| event["stage"] == stage) {
+            match event["event"].as_str() {
+                Some("stage-started") => ours = event["key"] == key,
+                Some("metric") if ours => {
+                    let (Some(step), Some(name), Some(value)) =
+                        (event["step"].as_u64(), event["name"].as_str(), event["value"].as_f64())
+                    else {
+                        continue;
+                    };
+                    let step = found.entry(u32::try_from(step).unwrap_or(u32::MAX)).or_default();
+                    match step.iter_mut().find(|(known, _)| known == name) {
+                        Some(known) => known.1 = value,
+                        None => step.push((name.to_owned(), value)),
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    let of_step =
+        |(step, values): (u32, Vec<(String, f64)>)| values.into_iter().map(move |(name, value)| Point { step, name, value });
+    found.into_iter().flat_map(of_step).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(runs: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in runs {
+            fs::create_folders(&dir.path().join(name)).unwrap();
+            fs::write_atomic(&dir.path().join(name).join("events.jsonl"), text.as_bytes()).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn the_last_word_of_each_stage_counts_and_a_broken_line_does_no_harm() {
+        let dir = folder(&[
+            ("2026-01-01T00-00-00.000Z", "{\"event\":\"run-started\",\"version\":\"0.0.1\"}\n"),
+            (
+                "2026-01-02T00-00-00.000Z",
+                concat!(
+                    "{\"event\":\"run-started\",\"version\":\"0.1.0\"}\n",
+                    "{\"event\":\"stage-fresh\",\"stage\":\"a\",\"key\":\"1\"}\n",
+                    "{\"event\":\"stage-started\",\"stage\":\"b\",\"key\":\"2\"}\n",
+                    "{\"event\":\"warning\",\"stage\":\"b\",\"text\":\"<b>\"}\n",
+                    "{\"event\":\"stage-failed\",\"stage\":\"b\",\"error\":\"no\",\"hint\":null}\n",
+                    "{\"event\":\"stage-blocked\",\"stage\":\"c\",\"by\":\"b\"}\n",
+                    "{\"event\":\"stage-started\",\"stage\":\"d\",\"key\":\"3\"}\n",
+                    "{\"event\":\"run-fin",
+                ),
+            ),
+        ]);
+        let journal = Journal::last(dir.path()).unwrap();
+        assert_eq!((journal.began.as_str(), journal.version.as_str()), ("2026-01-02T00-00-00.000Z", "0.1.0"));
+        let words: Vec<&str> = journal.stages.values().map(|told| told.word).collect();
+        assert_eq!(words, ["cached", "failed", "blocked", "began"]);
+        assert_eq!(journal.stages["c"].error.as_deref(), Some("`b` has no result"));
+        assert_eq!((journal.seconds, journal.exit), (None, None), "it never ended");
+        assert_eq!(journal.warnings, [("b".to_owned(), "<b>".to_owned())]);
+        assert_eq!(Journal::last(&dir.path().join("nowhere")), None);
+    }
+
+    #[test]
+    fn a_training_in_two_halves_is_one_curve_and_another_key_is_no_part_of_it() {
+        let started = |key: &str| format!("{{\"event\":\"stage-started\",\"stage\":\"s\",\"key\":\"{key}\"}}\n");
+        let metric = |step: u32, value: f64| {
+            format!("{{\"event\":\"metric\",\"stage\":\"s\",\"step\":{step},\"name\":\"loss\",\"value\":{value}}}\n")
+        };
+        let dir = folder(&[
+            ("1", &format!("{}{}", started("other"), metric(9, 7.0))),
+            ("2", &format!("{}{}{}", started("k"), metric(1, 3.0), metric(2, 2.5))),
+            ("3", &format!("{}{}{}", started("k"), metric(2, 2.0), metric(3, 1.0))),
+        ]);
+        let points: Vec<(u32, f64)> = progress(dir.path(), "s", "k").iter().map(|point| (point.step, point.value)).collect();
+        assert_eq!(points, [(1, 3.0), (2, 2.0), (3, 1.0)]);
+    }
+}

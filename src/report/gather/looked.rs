@@ -1,0 +1,110 @@
+//! The assignments that a report shows, with the classes of their images where these are known.
+
+use std::collections::BTreeMap;
+
+use super::confusion::class_name;
+use super::find::{Results, Subject};
+use super::page::Shot;
+use crate::artifact::assignments::{AssignmentTable, Assignments};
+use crate::artifact::encoder::{Classifier, HeadKind};
+use crate::artifact::labels::{LabelTable, Labels};
+use crate::math::partition::{Classes, ClusterId, Clusters, Contingency, Matching};
+use crate::pipeline::error::chain;
+
+/// The classes of the images.
+pub(super) struct Truth {
+    /// `[N]`, −1 where it is not known.
+    pub(super) of_row: Vec<i32>,
+    pub(super) names: Vec<String>,
+    pub(super) count: usize,
+}
+
+/// What is known of the images of a report.
+#[derive(Default)]
+pub(super) struct Looked {
+    pub(super) assigned: Option<Assigned>,
+    pub(super) truth: Option<Truth>,
+    /// What could not be read.
+    pub(super) faults: Vec<String>,
+}
+
+/// Which cluster each image is in.
+pub(super) struct Assigned {
+    pub(super) table: AssignmentTable,
+    /// Clusters and classes, where classes are known.
+    pub(super) counted: Option<Contingency>,
+    pub(super) matching: Option<Matching>,
+    /// False for centroids, whose distances are no probabilities; nothing where the classifier is not known.
+    pub(super) probable: Option<bool>,
+}
+
+/// Takes a result, or notes why it cannot be read.
+pub(super) fn take<T, E: std::error::Error>(result: Result<T, E>, faults: &mut Vec<String>) -> Option<T> {
+    result.map_err(|error| faults.push(chain(&error))).ok()
+}
+
+impl Looked {
+    /// Reads what the subject has.
+    pub(super) fn load(results: &Results<'_>, subject: &Subject) -> Self {
+        let mut looked = Self::default();
+        let table = subject.assignments.and_then(|node| results.get::<Assignments>(node));
+        let table = table.and_then(|stored| take(AssignmentTable::load(&stored), &mut looked.faults));
+        let labels = subject.labels.and_then(|node| results.get::<Labels>(node));
+        let labels = labels.and_then(|stored| take(LabelTable::load(&stored), &mut looked.faults));
+        if let Some(labels) = labels {
+            let ids = table.as_ref().map_or_else(|| labels.ids.clone(), |table| table.ids.clone());
+            looked.truth = truth(&ids, labels);
+        }
+        let card = subject.classifier.and_then(|node| results.get::<Classifier>(node));
+        let card = card.and_then(|stored| take(Classifier::card(&stored), &mut looked.faults));
+        looked.assigned = table.map(|table| {
+            let counted = looked.truth.as_ref().map(|truth| {
+                let clusters = Clusters { of_row: &table.cluster, count: table.clusters };
+                Contingency::new(clusters, Classes { of_row: &truth.of_row, count: truth.count })
+            });
+            let counted = counted.filter(|counted| counted.total() > 0);
+            // As `evaluate` does it.
+            let matching = counted.as_ref().zip(looked.truth.as_ref()).map(|(counted, truth)| {
+                if table.clusters > truth.count { counted.match_by_majority() } else { counted.match_one_to_one() }
+            });
+            Assigned { table, counted, matching, probable: card.map(|card| card.kind != HeadKind::Centroids) }
+        });
+        looked
+    }
+
+    /// An image as it is shown.
+    pub(super) fn shot(&self, row: usize, id: &str) -> Shot {
+        let class = self.truth.as_ref().and_then(|truth| usize::try_from(*truth.of_row.get(row)?).ok());
+        let mut shot = Shot { row: row as u32, id: id.to_owned(), cluster: -1, ..Shot::default() };
+        shot.class = class.zip(self.truth.as_ref()).map(|(class, truth)| class_name(&truth.names, class));
+        if let Some(assigned) = &self.assigned
+            && row < assigned.table.len()
+        {
+            shot.cluster = assigned.table.cluster[row];
+            shot.confidence = Some(assigned.table.confidence[row]);
+            let taken = usize::try_from(shot.cluster).ok().and_then(|cluster| assigned.class(cluster));
+            shot.right = class.zip(taken).map(|(class, taken)| class == taken);
+        }
+        shot
+    }
+}
+
+impl Assigned {
+    /// The class that a cluster is matched with.
+    pub(super) fn class(&self, cluster: usize) -> Option<usize> {
+        self.matching.as_ref()?.class(ClusterId(cluster)).map(|class| class.0)
+    }
+}
+
+/// Labels in the order of the images; nothing if no image has one.
+fn truth(ids: &[String], labels: LabelTable) -> Option<Truth> {
+    let count = labels.classes();
+    let LabelTable { ids: known, labels, names } = labels;
+    let of_row = if ids == known.as_slice() {
+        labels
+    } else {
+        let by_id: BTreeMap<&str, i32> = known.iter().map(String::as_str).zip(labels).collect();
+        ids.iter().map(|id| by_id.get(id.as_str()).copied().unwrap_or(-1)).collect()
+    };
+    of_row.iter().any(|label| *label >= 0).then_some(Truth { of_row, names, count })
+}

@@ -1,0 +1,25 @@
+//! # report/gather: what is on the page?
+//!
+//! [`whole`] goes through a pipeline's results and puts a [`page::Page`] together: plain data, which `kinset report --json` prints and
+//! everything else draws. One file for each part of the page. Nothing here opens a picture: the page names rows, and
+//! [`album`](super::album) reads exactly these.
+//!
+//! Not here: how any of it looks (`draw`, `page` beside this folder).
+
+mod boards;
+mod calibration;
+mod clusters;
+mod confusion;
+mod find;
+mod journal;
+mod looked;
+mod map;
+mod neighborhoods;
+pub mod page;
+mod stages;
+mod trainings;
+mod warnings;
+pub mod whole;
+
+pub use page::Page;
+pub use whole::Glance;

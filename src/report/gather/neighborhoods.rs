@@ -1,0 +1,79 @@
+//! What does the encoder take for alike? Some images with their neighbors.
+
+use super::find::{Results, Subject};
+use super::looked::{Looked, take};
+use super::page::{Neighborhood, Neighborhoods, Part};
+use crate::artifact::neighbors::{NeighborTable, Neighbors};
+use crate::base::seed::Seed;
+use crate::math::knn::purity;
+
+/// Images that are shown.
+const QUERIES: usize = 12;
+/// Neighbors of each that are shown.
+const SHOWN: usize = 12;
+
+/// Some images, spread over the clusters where there are some, each with its nearest.
+pub(super) fn neighborhoods(results: &Results<'_>, subject: &Subject, looked: &Looked) -> Part<Neighborhoods> {
+    let Some(node) = subject.neighbors else { return Part::absent("No stage has found neighbors of these images yet.") };
+    let mut faults = Vec::new();
+    let table = results.get::<Neighbors>(node).and_then(|stored| take(NeighborTable::load(&stored), &mut faults));
+    let Some(table) = table else {
+        return Part::absent(format!("`{}` cannot be read: {}", results.name(node), faults.join("; ")));
+    };
+    let same = looked.assigned.as_ref().is_none_or(|assigned| assigned.table.ids == table.ids);
+    if !same {
+        return Part::absent(format!("`{}` speaks of other images than the assignments.", results.name(node)));
+    }
+    let truth = looked.truth.as_ref().filter(|truth| truth.of_row.len() == table.len());
+    let shares = truth.map(|truth| {
+        let of = |k| purity(&table.index, table.k, k, &truth.of_row);
+        (of(table.k), of(1))
+    });
+    let mean = |place: usize| {
+        (0..table.len()).map(|row| f64::from(table.similarities_of(row)[place])).sum::<f64>() / table.len() as f64
+    };
+    let shown = queries(&table, looked)
+        .into_iter()
+        .map(|row| {
+            let neighbors = table.of(row).iter().zip(table.similarities_of(row)).take(SHOWN);
+            let neighbors = neighbors.map(|(&neighbor, &similarity)| {
+                let mut shot = looked.shot(neighbor as usize, &table.ids[neighbor as usize]);
+                shot.similarity = Some(similarity);
+                shot
+            });
+            Neighborhood { neighbors: neighbors.collect(), query: looked.shot(row, &table.ids[row]) }
+        })
+        .collect();
+    Part::Shown(Neighborhoods {
+        stage: results.name(node).to_owned(),
+        k: table.k,
+        metric: table.metric.clone(),
+        exact: table.exact,
+        purity: shares.filter(|(all, first)| all.is_finite() && first.is_finite()),
+        similarity: (mean(0), mean(table.k - 1)),
+        shown,
+    })
+}
+
+/// By lot, but one from each cluster before there are two from any.
+fn queries(table: &NeighborTable, looked: &Looked) -> Vec<usize> {
+    let order = Seed::new(0).branch("report").branch("neighbors").rng().permutation(table.len());
+    let cluster = |row: usize| looked.assigned.as_ref().map_or(-1, |assigned| assigned.table.cluster[row]);
+    let (mut chosen, mut seen): (Vec<usize>, Vec<i32>) = (Vec::new(), Vec::new());
+    for &row in &order {
+        if chosen.len() == QUERIES {
+            break;
+        }
+        if !seen.contains(&cluster(row)) {
+            seen.push(cluster(row));
+            chosen.push(row);
+        }
+    }
+    for row in order {
+        if chosen.len() < QUERIES && !chosen.contains(&row) {
+            chosen.push(row);
+        }
+    }
+    chosen.sort_by_key(|&row| (cluster(row), row));
+    chosen
+}

@@ -1,0 +1,524 @@
+//! What is on the page? All numbers and words of a report, and which images it shows, as plain data.
+//!
+//! It is gathered once, drawn by [`draw`](crate::report::draw) and [`page`](crate::report::page), and printed by
+//! `kinset report --json`. There is no clock in it: the same results give the same page.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::artifact::selection::Report as SelectionReport;
+
+/// Something to show, or why there is nothing.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Part<T> {
+    /// It is there.
+    Shown(T),
+    /// It is not.
+    Absent {
+        /// Why, as a sentence for people.
+        absent: String,
+    },
+}
+
+impl<T> Part<T> {
+    /// Says why there is nothing.
+    pub fn absent(why: impl Into<String>) -> Self {
+        Self::Absent { absent: why.into() }
+    }
+
+    /// What is there.
+    pub fn shown(&self) -> Option<&T> {
+        match self {
+            Self::Shown(value) => Some(value),
+            Self::Absent { .. } => None,
+        }
+    }
+}
+
+/// The whole report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Page {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Its file, as it was named.
+    pub file: String,
+    /// The profile that was laid over it.
+    pub profile: Option<String>,
+    /// Changes when anything the report is made from changes.
+    pub fingerprint: String,
+    /// The version of kinset that made the report.
+    pub version: String,
+    /// The seed of what is not repeated.
+    pub seed: u64,
+    /// The seeds of `[repeat]`.
+    pub seeds: Vec<u64>,
+    /// The device as the file names it.
+    pub device: String,
+    /// How the pipeline stands.
+    pub standing: Standing,
+    /// The last run that did something.
+    pub run: Option<LastRun>,
+    /// All stages in the order of the file, repetitions apart.
+    pub stages: Vec<StageRow>,
+    /// What flows where, between places of `stages`.
+    pub wires: Vec<Wire>,
+    /// What a reader should not overlook.
+    pub warnings: Vec<Warning>,
+    /// A table for each stage that measures.
+    pub scores: Part<Vec<Board>>,
+    /// A group of curves for each stage that trains.
+    pub curves: Part<Vec<Training>>,
+    /// Classes against clusters.
+    pub confusions: Part<Vec<Confusion>>,
+    /// The clusters, with the images to look at.
+    pub clusters: Part<Clusters>,
+    /// Confidence against accuracy.
+    pub calibration: Part<Calibration>,
+    /// Images and their neighbors.
+    pub neighbors: Part<Neighborhoods>,
+    /// The features on paper.
+    pub map: Part<Map>,
+    /// What curation stages found.
+    pub selections: Vec<Selected>,
+    /// How numbers of clusters compare.
+    pub counts: Vec<CountTable>,
+}
+
+/// How a pipeline stands.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "word", rename_all = "kebab-case")]
+pub enum Standing {
+    /// Every stage has a result that holds.
+    Complete,
+    /// Nothing ever ran.
+    Never,
+    /// A stage failed in the last run.
+    Failed {
+        /// Which.
+        stages: Vec<String>,
+    },
+    /// The last run was stopped, or died, before it was through.
+    Interrupted {
+        /// What was at work.
+        stages: Vec<String>,
+        /// True if it was asked to stop; false if it ended without a word, or is still running.
+        asked: bool,
+    },
+    /// Some stages have no result that holds: the file changed, or only some were asked for.
+    Partial {
+        /// Stages that would run.
+        stages: usize,
+    },
+}
+
+/// The last run that did something.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct LastRun {
+    /// Its folder: when it began.
+    pub began: String,
+    /// How long it took, in seconds; nothing if it did not end.
+    pub seconds: Option<f64>,
+    /// Its exit code.
+    pub exit: Option<u8>,
+    /// Stages that worked.
+    pub ran: usize,
+    /// Stages whose results were there.
+    pub fresh: usize,
+    /// The version of kinset.
+    pub version: String,
+}
+
+/// A stage.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StageRow {
+    /// Its name.
+    pub name: String,
+    /// Its name without the mark of a repetition.
+    pub family: String,
+    /// Its kind.
+    pub kind: String,
+    /// `fresh`, `to run`, `waits`, `broken`: how it stands now.
+    pub state: String,
+    /// Why it is not fresh.
+    pub why: Option<String>,
+    /// What it did in the last run: `ran`, `cached`, `failed`, `stopped`, `blocked`, `adopted`, `began`.
+    pub last: Option<String>,
+    /// What went wrong in the last run.
+    pub error: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// How long its result took, in seconds.
+    pub seconds: Option<f64>,
+    /// Memory of the process while it ran, at most, in bytes.
+    pub peak_memory: Option<u64>,
+    /// Size of its result in bytes.
+    pub bytes: Option<u64>,
+    /// When it was done, UTC.
+    pub finished: Option<String>,
+    /// The version of kinset that did it.
+    pub version: Option<String>,
+    /// Its seed, if it draws.
+    pub seed: Option<u64>,
+    /// Its key.
+    pub key: Option<String>,
+}
+
+/// What flows from one stage to another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Wire {
+    /// Place of the maker in `stages`.
+    pub from: usize,
+    /// Place of the reader.
+    pub to: usize,
+    /// The artifact.
+    pub artifact: String,
+}
+
+/// What a reader should not overlook.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Warning {
+    /// `collapse`, `imbalance`, `confidence`, `calibration`, `duplicates`, `baseline`, `stage`, `report`.
+    pub about: &'static str,
+    /// In words.
+    pub text: String,
+}
+
+/// A table of scores.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Board {
+    /// The stage that measured.
+    pub stage: String,
+    /// The images it measured on.
+    pub images: String,
+    /// How many of them have a class.
+    pub count: usize,
+    /// Classes.
+    pub classes: usize,
+    /// How clusters are matched with classes.
+    pub matching: String,
+    /// A line for each thing measured.
+    pub rows: Vec<BoardRow>,
+}
+
+/// A line of a table of scores.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct BoardRow {
+    /// What was measured.
+    pub stage: String,
+    /// Its kind: `scan`, `kmeans`.
+    pub kind: String,
+    /// True for k-means, which stands beside every method.
+    pub baseline: bool,
+    /// True if its training saw these images (without labels); nothing where that is unknown.
+    pub seen: Option<bool>,
+    /// One for each repetition.
+    pub seeds: Vec<u64>,
+    /// By name (`acc`, `nmi`, …), in the order of a table; shares from 0 to 1.
+    pub measures: Vec<Measured>,
+    /// Clusters.
+    pub clusters: usize,
+    /// Images in the smallest and the largest cluster, of the first repetition.
+    pub sizes: Option<(u64, u64)>,
+    /// What else there is to say: how the head was chosen.
+    pub notes: Vec<String>,
+}
+
+/// A measure over repetitions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// `acc`, `nmi`, `ari`, `top5`, `ece`, `majority`, `knn`.
+    pub name: &'static str,
+    /// One for each repetition.
+    pub values: Vec<f64>,
+    /// Their mean.
+    pub mean: f64,
+    /// Their standard deviation (n − 1); nothing for one.
+    pub std: Option<f64>,
+}
+
+/// How a training went.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Training {
+    /// The stage, without the mark of a repetition.
+    pub stage: String,
+    /// Its kind.
+    pub kind: String,
+    /// True if it did not end: these are the epochs it got to.
+    pub unfinished: bool,
+    /// One for each thing measured.
+    pub charts: Vec<Chart>,
+    /// The step that was chosen without labels, and by what.
+    pub best: Option<Best>,
+}
+
+/// A choice made without labels.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Best {
+    /// The curve that decides.
+    pub by: String,
+    /// The step at which it is least.
+    pub step: u32,
+    /// Its value there.
+    pub value: f64,
+    /// The last step.
+    pub last_step: u32,
+    /// Its value there.
+    pub last: f64,
+}
+
+/// Lines that share axes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Chart {
+    /// What was measured: `loss`.
+    pub name: String,
+    /// A line for each repetition, or for each of a few related measures.
+    pub lines: Vec<Line>,
+}
+
+/// A line of a chart.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Line {
+    /// Its name; empty if it is alone.
+    pub name: String,
+    /// Step and value.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Classes against clusters.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Confusion {
+    /// The stage that measured.
+    pub measured_by: String,
+    /// What was measured.
+    pub stage: String,
+    /// The images.
+    pub images: String,
+    /// True for the one to look at first.
+    pub main: bool,
+    /// `[C]`: names of the classes.
+    pub classes: Vec<String>,
+    /// `[K]`: clusters in the order of the columns: each behind the class it is matched with.
+    pub columns: Vec<usize>,
+    /// `[K]`: the class that each column is matched with.
+    pub matched: Vec<Option<usize>>,
+    /// `[C, K]`: images of a class (row) in a cluster (column), in the order of the columns.
+    pub counts: Vec<Vec<u64>>,
+    /// `[C, K]`: the same as shares of the class: each row that has images sums to 1.
+    pub shares: Vec<Vec<f64>>,
+    /// The largest entries that are not on the diagonal.
+    pub top: Vec<Mistake>,
+}
+
+/// Images of one class among those of another.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Mistake {
+    /// Their class.
+    pub class: String,
+    /// The cluster they are in.
+    pub cluster: usize,
+    /// The class that the cluster is matched with.
+    pub taken_for: Option<String>,
+    /// How many.
+    pub count: u64,
+    /// As a share of their class.
+    pub share: f64,
+}
+
+/// An image to be shown.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Shot {
+    /// Its number in the table of images.
+    pub row: u32,
+    /// Its name.
+    pub id: String,
+    /// Its cluster; −1 if it has none.
+    pub cluster: i32,
+    /// How sure the classifier is.
+    pub confidence: Option<f32>,
+    /// Its class, if it is known.
+    pub class: Option<String>,
+    /// False if its class is another than that of its cluster; nothing where one of them is unknown.
+    pub right: Option<bool>,
+    /// How alike it is to the image it is shown for.
+    pub similarity: Option<f32>,
+}
+
+/// All clusters.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Clusters {
+    /// The stage whose assignments these are.
+    pub stage: String,
+    /// The stage that made the classifier.
+    pub classifier: Option<String>,
+    /// The images.
+    pub images: String,
+    /// How many.
+    pub count: usize,
+    /// Images without a cluster.
+    pub unassigned: usize,
+    /// What prototypes were chosen by.
+    pub prototypes_by: String,
+    /// How clusters got their classes, if they have any.
+    pub matching: Option<String>,
+    /// The share of images in the right cluster under that matching.
+    pub accuracy: Option<f64>,
+    /// Images by confidence, in equal bins from 0 to 1.
+    pub confidence: Vec<u64>,
+    /// Median confidence.
+    pub median_confidence: f64,
+    /// By number.
+    pub each: Vec<Cluster>,
+}
+
+/// A cluster.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cluster {
+    /// Its number.
+    pub number: usize,
+    /// Its images.
+    pub size: usize,
+    /// Mean confidence of its images.
+    pub confidence: Option<f64>,
+    /// The class it is matched with.
+    pub class: Option<String>,
+    /// Its most frequent classes, with the number of images.
+    pub classes: Vec<(String, u64)>,
+    /// The share of its most frequent class, of those with a class.
+    pub purity: Option<f64>,
+    /// The image that stands for it.
+    pub prototype: Option<Shot>,
+    /// The images it is surest of, the surest first.
+    pub most: Vec<Shot>,
+    /// Those it is least sure of, the least sure first.
+    pub least: Vec<Shot>,
+    /// Some drawn by lot.
+    pub random: Vec<Shot>,
+}
+
+/// Confidence against accuracy.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Calibration {
+    /// The stage whose assignments these are.
+    pub stage: String,
+    /// Images with a class.
+    pub images: usize,
+    /// Expected calibration error, 0 to 1.
+    pub ece: f64,
+    /// Share of images that are right.
+    pub accuracy: f64,
+    /// Mean confidence.
+    pub confidence: f64,
+    /// Lowest confidence first, empty ones included.
+    pub bins: Vec<Bin>,
+}
+
+/// An interval of confidence.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bin {
+    /// Left end.
+    pub low: f64,
+    /// Right end.
+    pub high: f64,
+    /// Images.
+    pub count: u64,
+    /// Their mean confidence.
+    pub confidence: f64,
+    /// Share of them that are right.
+    pub accuracy: f64,
+}
+
+/// Images and their neighbors.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Neighborhoods {
+    /// The stage.
+    pub stage: String,
+    /// Neighbors per image.
+    pub k: usize,
+    /// What similarity is.
+    pub metric: String,
+    /// True if none was missed.
+    pub exact: bool,
+    /// Share of neighbors of the image's own class, over all images, for all k and for the first.
+    pub purity: Option<(f64, f64)>,
+    /// Mean similarity of the first and of the last neighbor.
+    pub similarity: (f64, f64),
+    /// Some images, each with its nearest.
+    pub shown: Vec<Neighborhood>,
+}
+
+/// An image and its neighbors.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Neighborhood {
+    /// The image.
+    pub query: Shot,
+    /// Its neighbors, the nearest first.
+    pub neighbors: Vec<Shot>,
+}
+
+/// Features on paper.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Map {
+    /// The stage whose features these are.
+    pub stage: String,
+    /// Dimension.
+    pub dim: usize,
+    /// Images there are.
+    pub of: usize,
+    /// Share of the variance along the two axes of `pca`.
+    pub share: (f64, f64),
+    /// What the colors are.
+    pub colors: Colors,
+    /// The sample.
+    pub points: Vec<Point>,
+}
+
+/// What a color stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Colors {
+    /// The cluster.
+    Clusters,
+    /// The class.
+    Classes,
+    /// Nothing.
+    None,
+}
+
+/// An image on paper.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Point {
+    /// The image.
+    pub shot: Shot,
+    /// Its color, from 0; −1 for none.
+    pub color: i32,
+    /// Along the first two principal components.
+    pub pca: (f64, f64),
+    /// As t-SNE places it.
+    pub tsne: (f64, f64),
+}
+
+/// What a curation stage found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Selected {
+    /// The stage.
+    pub stage: String,
+    /// Its report.
+    pub report: SelectionReport,
+}
+
+/// How numbers of clusters compare.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CountTable {
+    /// The stage.
+    pub stage: String,
+    /// The number it recommends.
+    pub chosen: usize,
+    /// How.
+    pub rule: String,
+    /// What each estimator said.
+    pub votes: BTreeMap<String, usize>,
+    /// A chart for each criterion, over the number of clusters.
+    pub charts: Vec<Chart>,
+}

@@ -1,0 +1,123 @@
+//! From a pipeline and its store to everything that is on the page.
+
+use super::find::{Results, Subject};
+use super::journal::Journal;
+use super::looked::Looked;
+use super::page::{Page, Part, Selected, StageRow, Warning};
+use super::{boards, calibration, clusters, confusion, map, neighborhoods, stages, trainings, warnings};
+use crate::artifact::Stored;
+use crate::artifact::images::Images;
+use crate::artifact::selection::{Selection, SelectionTable};
+use crate::pipeline::error::chain;
+use crate::pipeline::event::runs_folder;
+use crate::pipeline::state::{Known, Outlook};
+use crate::report::scores;
+
+/// A look at a pipeline that has cost next to nothing: how its stages stand.
+pub struct Glance<'a> {
+    outlook: &'a Outlook<'a>,
+    rows: Vec<StageRow>,
+    known: Known,
+    asked: Option<String>,
+    fingerprint: String,
+}
+
+impl<'a> Glance<'a> {
+    /// Looks at every stage. `asked` names the assignments to show, or the stage of their classifier.
+    pub fn at(outlook: &'a Outlook<'a>, asked: Option<&str>) -> Self {
+        let (rows, known) = stages::rows(outlook);
+        let runs = runs_folder(outlook.store.artifacts(), &outlook.spec.name);
+        let fingerprint = stages::fingerprint(outlook.spec, &rows, &runs, asked);
+        Self { outlook, rows, known, asked: asked.map(str::to_owned), fingerprint }
+    }
+
+    /// Changes when anything changes that a report shows.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The images that a report shows, if they are there.
+    pub fn images(&self) -> Option<Stored<Images>> {
+        let results = self.results();
+        results.get(Subject::of(&results, self.asked.as_deref()).images?)
+    }
+
+    /// The results there are.
+    fn results(&self) -> Results<'_> {
+        Results { spec: self.outlook.spec, store: self.outlook.store, known: &self.known }
+    }
+
+    /// Reads everything that is on the page. What cannot be read is said in its place.
+    pub fn gather(&self) -> Page {
+        let (spec, results) = (self.outlook.spec, self.results());
+        let runs = runs_folder(self.outlook.store.artifacts(), &spec.name);
+        let journal = Journal::last(&runs);
+        let mut rows = self.rows.clone();
+        stages::tell(&mut rows, journal.as_ref());
+        let standing = stages::standing(&rows, journal.as_ref());
+
+        let subject = Subject::of(&results, self.asked.as_deref());
+        let looked = Looked::load(&results, &subject);
+        let scored = scores::collect(spec, self.outlook.store, &self.known);
+        let unread = scored.as_ref().err().map(|error| chain(error));
+        let scored = scored.unwrap_or_default();
+        let boards = boards::boards(&results, &scored);
+        let main = subject.classifier.map(|node| spec.nodes[node].family.as_str());
+        let confusions = confusion::confusions(&results, &scored, main);
+        let clusters = clusters::clusters(&results, &subject, &looked);
+        let calibration = calibration::calibration(&results, &subject, &looked);
+        let neighbors = neighborhoods::neighborhoods(&results, &subject, &looked);
+
+        let mut warned: Vec<Warning> = warnings::of_standing(&standing).into_iter().collect();
+        warned.extend(clusters.shown().into_iter().flat_map(warnings::of_clusters));
+        warned.extend(warnings::of_scores(&boards));
+        warned.extend(calibration.shown().and_then(warnings::of_calibration));
+        let ids = looked.assigned.as_ref().map_or(&[][..], |assigned| assigned.table.ids.as_slice());
+        warned.extend(warnings::of_images(ids, neighbors.shown()));
+        let said = journal.iter().flat_map(|journal| &journal.warnings);
+        warned.extend(said.map(|(stage, text)| Warning { about: "stage", text: format!("`{stage}`: {text}") }));
+        let faults = looked.faults.iter().chain(&unread);
+        warned.extend(faults.map(|fault| Warning { about: "report", text: format!("A result cannot be read: {fault}") }));
+
+        let labels = "No stage has measured anything: scores need images with labels and a stage of the kind `evaluate`.";
+        let judges = spec.nodes.iter().any(|node| super::find::gives(node, "scores"));
+        let no_scores = if judges { "The stages that measure have no result yet." } else { labels };
+        let list = |trainings: Vec<super::page::Training>| match trainings.as_slice() {
+            [] => Part::absent("No stage of this pipeline has trained anything yet."),
+            _ => Part::Shown(trainings),
+        };
+        Page {
+            pipeline: spec.name.clone(),
+            file: spec.path.display().to_string(),
+            profile: spec.profile.clone(),
+            fingerprint: self.fingerprint.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seed: spec.seed,
+            seeds: spec.repeat.as_ref().map(|repeat| repeat.seeds.clone()).unwrap_or_default(),
+            device: spec.device.clone(),
+            standing,
+            run: journal.as_ref().map(stages::last_run),
+            curves: list(trainings::trainings(&results, &rows, &runs)),
+            stages: rows,
+            wires: stages::wires(spec),
+            warnings: warned,
+            scores: if boards.is_empty() { Part::absent(no_scores) } else { Part::Shown(boards) },
+            confusions: if confusions.is_empty() { Part::absent(no_scores) } else { Part::Shown(confusions) },
+            clusters,
+            calibration,
+            neighbors,
+            map: map::map(&results, &subject, &looked),
+            selections: selections(&results),
+            counts: trainings::counts(&results),
+        }
+    }
+}
+
+/// The reports of curation stages.
+fn selections(results: &Results<'_>) -> Vec<Selected> {
+    let load = |node: usize| {
+        let report = SelectionTable::report(&results.get::<Selection>(node)?).ok()?;
+        Some(Selected { stage: results.name(node).to_owned(), report })
+    };
+    (0..results.spec.nodes.len()).filter_map(load).collect()
+}

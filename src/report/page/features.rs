@@ -1,0 +1,86 @@
+//! What the encoder sees: neighbors, and the features on paper.
+
+use maud::{Markup, html};
+
+use super::words::{Paper, about, cell, data, percent, section, sheet, stage};
+use crate::base::unit;
+use crate::report::album;
+use crate::report::draw::map::{Placed, map};
+use crate::report::gather::page::{Colors, Map, Neighborhoods};
+
+/// Cells of the map's sheet side by side.
+const COLUMNS: usize = 50;
+
+/// Images with their neighbors.
+pub(super) fn neighbors(paper: Paper<'_>) -> Markup {
+    section("neighbors", "Neighbors", &paper.page.neighbors, |neighbors| {
+        html! {
+            p {
+                (stage(&neighbors.stage)) ": " (neighbors.k) " neighbors of each image by " (neighbors.metric) " similarity"
+                @if neighbors.exact { ", none missed" }
+                ". Mean similarity " (format!("{:.3}", neighbors.similarity.0)) " of the first, " (format!("{:.3}", neighbors.similarity.1)) " of the last."
+                @if let Some((all, first)) = neighbors.purity {
+                    " Of the image's own class: " b #purity data-value=(all) { (percent(all)) " %" } " of all neighbors, " (percent(first))
+                    " % of the first."
+                }
+            }
+            (shown(neighbors, paper))
+            @if neighbors.purity.is_some() { p.note { "A bar below an image: its class is not that of its cluster." } }
+        }
+    })
+}
+
+fn shown(neighbors: &Neighborhoods, paper: Paper<'_>) -> Markup {
+    let columns = 1 + neighbors.shown.iter().map(|shown| shown.neighbors.len()).max().unwrap_or(0);
+    let mut rows = vec![u32::MAX; columns * neighbors.shown.len()];
+    for (line, shown) in neighbors.shown.iter().enumerate() {
+        let all = std::iter::once(&shown.query).chain(&shown.neighbors);
+        all.enumerate().for_each(|(at, shot)| rows[line * columns + at] = shot.row);
+    }
+    let Some(found) = paper.album.sheet(&rows, album::NEIGHBOR, columns, paper.quality) else {
+        return html! { p.absent { "The pictures cannot be shown." } };
+    };
+    let inside = html! {
+        @for (line, shown) in neighbors.shown.iter().enumerate() {
+            div.line {
+                (cell(paper, &shown.query, line * columns, columns, "query"))
+                span.cells {
+                    @for (at, shot) in shown.neighbors.iter().enumerate() { (cell(paper, shot, line * columns + at + 1, columns, "")) }
+                }
+            }
+        }
+    };
+    sheet(&found, 48, "contact", inside)
+}
+
+/// The map, with the pictures for the pointer.
+pub(super) fn on_paper(paper: Paper<'_>) -> Markup {
+    section("map", "Map", &paper.page.map, |found| {
+        let rows: Vec<u32> = found.points.iter().map(|point| point.shot.row).collect();
+        let pictures = paper.album.sheet(&rows, album::ON_MAP, COLUMNS, paper.quality);
+        let words: Vec<String> = found.points.iter().map(|point| about(paper, &point.shot)).collect();
+        html! {
+            p {
+                (unit::count(found.points.len() as u64)) " of " (unit::count(found.of as u64)) " images by the features of " (stage(&found.stage)) " ("
+                (found.dim) " numbers each)" (colors(found)) "."
+            }
+            div.maps {
+                figure { (map(found, Placed::Tsne).inline()) figcaption { b { "t-SNE" } " (perplexity 30): what is close belongs together; distances between groups and their sizes mean nothing." } }
+                figure {
+                    (map(found, Placed::Pca).inline())
+                    figcaption { b { "PCA" } ": the two directions of most variance, " (percent(found.share.0)) " % and " (percent(found.share.1)) " % of it." }
+                }
+            }
+            @if let Some(pictures) = pictures { (sheet(&pictures, 84, "peek", html! { span.t {} span.words {} })) }
+            (data("map-words", &words))
+        }
+    })
+}
+
+fn colors(map: &Map) -> &'static str {
+    match map.colors {
+        Colors::Clusters => "; colors and numbers are clusters",
+        Colors::Classes => "; colors are classes",
+        Colors::None => "",
+    }
+}

@@ -1,0 +1,96 @@
+//! The whole page: one file, nothing from elsewhere.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::words::Paper;
+use super::{clusters, features, results, selection, summary};
+use crate::report::album::Album;
+use crate::report::draw::figure;
+use crate::report::gather::page::Page;
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+/// What the browser itself refuses: everything that is not in this file.
+const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
+/// Pictures are made coarser until a page is below its limit.
+const QUALITIES: [u8; 4] = [84, 62, 40, 20];
+/// Where the name of a page's content stands.
+const MARK: &str = "kinset-report";
+
+/// Bytes a page may have: 5 MB for few clusters, 20 MB for a thousand.
+pub fn limit(page: &Page) -> usize {
+    let clusters = page.clusters.shown().map_or(0, |clusters| clusters.each.len());
+    if clusters <= 30 { 4_900_000 } else { 4_900_000 + 15_000_000 * clusters.min(1000) / 1000 }
+}
+
+/// The page as HTML.
+pub fn render(page: &Page, album: &Album) -> String {
+    let mut text = String::new();
+    for quality in QUALITIES {
+        text = whole(Paper { page, album, quality }).into_string();
+        if text.len() <= limit(page) {
+            break;
+        }
+    }
+    text
+}
+
+/// True if a page, of which this is the beginning, was made from the same.
+pub fn is_of(beginning: &str, fingerprint: &str) -> bool {
+    beginning.contains(&format!("<meta name=\"{MARK}\" content=\"{fingerprint}\">"))
+}
+
+fn whole(paper: Paper<'_>) -> Markup {
+    let page = paper.page;
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name=(MARK) content=(page.fingerprint);
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (page.pipeline) " – kinset report" }
+                link rel="icon" href="data:,";
+                style { (PreEscaped(figure::STYLE)) (PreEscaped(STYLE)) }
+            }
+            body {
+                (summary::head(page))
+                (navigation(page))
+                main {
+                    (summary::cards(page))
+                    (summary::warnings(&page.warnings))
+                    (results::scores(paper))
+                    (clusters::clusters(paper))
+                    (results::confusion(paper))
+                    (results::calibration(paper))
+                    (features::on_paper(paper))
+                    (features::neighbors(paper))
+                    (results::training(paper))
+                    (results::counts(&page.counts))
+                    (selection::selections(paper))
+                    (summary::stages(paper))
+                }
+                footer { "Made by kinset " (page.version) " from " code { bdi { (page.file) } } ". One file, nothing is loaded from elsewhere." }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    }
+}
+
+fn navigation(page: &Page) -> Markup {
+    let sections = [
+        ("scores", "Scores", true),
+        ("clusters", "Clusters", true),
+        ("confusion", "Confusion", true),
+        ("calibration", "Calibration", true),
+        ("map", "Map", true),
+        ("neighbors", "Neighbors", true),
+        ("training", "Training", true),
+        ("counts", "Number of clusters", !page.counts.is_empty()),
+        ("selection", "Selection", !page.selections.is_empty()),
+        ("stages", "Stages", true),
+    ];
+    html! { nav aria-label="Sections" { @for (id, title, _) in sections.iter().filter(|section| section.2) { a href={ "#" (id) } { (title) } } } }
+}

@@ -1,0 +1,19 @@
+//! # report/page: how does it read?
+//!
+//! [`html`] puts the page together from its sections: `summary`, `results`, `clusters`, `features`, `selection`. All words from
+//! outside pass through `words` or `maud`, which escape by type. Style and script are files beside this one; the page can be read
+//! without the script.
+//!
+//! Not here: drawings (`draw`), what is on the page (`gather`).
+
+mod clusters;
+mod features;
+pub mod html;
+mod results;
+mod selection;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use html::render;

@@ -1,0 +1,72 @@
+//! Pages of next to nothing.
+
+use super::html::{is_of, limit, render};
+use crate::report::album::Album;
+use crate::report::gather::page::{Page, Part, Standing, Warning};
+
+/// A page of a pipeline that never ran.
+pub(super) fn empty_page() -> Page {
+    Page {
+        pipeline: "p".into(),
+        file: "p.toml".into(),
+        profile: None,
+        fingerprint: "abc".into(),
+        version: "0.1.0".into(),
+        seed: 1,
+        seeds: Vec::new(),
+        device: "cpu".into(),
+        standing: Standing::Never,
+        run: None,
+        stages: Vec::new(),
+        wires: Vec::new(),
+        warnings: Vec::new(),
+        scores: Part::absent("no scores"),
+        curves: Part::absent("no curves"),
+        confusions: Part::absent("no confusions"),
+        clusters: Part::absent("no clusters"),
+        calibration: Part::absent("no calibration"),
+        neighbors: Part::absent("no neighbors"),
+        map: Part::absent("no map"),
+        selections: Vec::new(),
+        counts: Vec::new(),
+    }
+}
+
+#[test]
+fn a_page_of_nothing_says_in_every_section_why() {
+    let page = empty_page();
+    let html = render(&page, &Album::default());
+    for why in
+        ["no scores", "no curves", "no confusions", "no clusters", "no calibration", "no neighbors", "no map", "has not run"]
+    {
+        assert!(html.contains(why), "{why}");
+    }
+    assert!(html.len() < limit(&page));
+    assert!(is_of(&html, "abc") && !is_of(&html, "abd"));
+}
+
+#[test]
+fn nothing_is_loaded_from_elsewhere() {
+    let html = render(&empty_page(), &Album::default());
+    for found in ["http:", "https:", "src=\"/", "@import", "url(//", "url(h"] {
+        assert!(!html.contains(found), "{found}");
+    }
+    assert!(html.contains("default-src 'none'"));
+}
+
+#[test]
+fn words_from_outside_are_text_wherever_they_stand() {
+    let wicked = "</script><script>alert(1)</script>\"'<img src=x onerror=y>";
+    let page = Page {
+        pipeline: wicked.into(),
+        file: wicked.into(),
+        profile: Some(wicked.into()),
+        device: wicked.into(),
+        warnings: vec![Warning { about: "stage", text: wicked.into() }],
+        scores: Part::absent(wicked),
+        ..empty_page()
+    };
+    let html = render(&page, &Album::default());
+    assert!(!html.contains("<img") && !html.contains("<script>alert"), "{html}");
+    assert_eq!(html.matches("<script").count(), 1, "only the page's own");
+}

@@ -1,0 +1,131 @@
+//! How is a number, a name, a picture written? Everything that comes from outside goes through here or through `maud`'s own escaping.
+
+use std::time::Duration;
+
+use maud::{Markup, PreEscaped, html};
+use serde::Serialize;
+
+use crate::base::unit;
+use crate::report::album::{Album, Sheet};
+use crate::report::gather::page::{Page, Part, Shot};
+
+/// What all sections write on.
+#[derive(Clone, Copy)]
+pub(super) struct Paper<'a> {
+    pub(super) page: &'a Page,
+    pub(super) album: &'a Album,
+    /// Quality of pictures, 1–100.
+    pub(super) quality: u8,
+}
+
+/// A name from outside: text, in its own direction.
+pub(super) fn name(text: &str) -> Markup {
+    html! { bdi { (text) } }
+}
+
+/// A name of a stage.
+pub(super) fn stage(text: &str) -> Markup {
+    html! { code { bdi { (text) } } }
+}
+
+/// A share as percent, one decimal.
+pub(super) fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.1}", share * 100.0) } else { "–".to_owned() }
+}
+
+/// Seconds.
+pub(super) fn seconds(time: f64) -> String {
+    unit::duration(Duration::from_secs_f64(time.clamp(0.0, 1e12)))
+}
+
+/// `2026-11-21T22-50-09.123Z` as people read it.
+pub(super) fn moment(stamp: &str) -> String {
+    let (date, time) = stamp.split_once('T').unwrap_or((stamp, ""));
+    let time: Vec<&str> = time.split(['-', '.']).take(2).collect();
+    if time.len() == 2 { format!("{date} {} UTC", time.join(":")) } else { stamp.to_owned() }
+}
+
+/// A section, or in its place why there is nothing in it.
+pub(super) fn section<T>(id: &str, title: &str, part: &Part<T>, shown: impl FnOnce(&T) -> Markup) -> Markup {
+    html! {
+        section id=(id) {
+            h2 { a.anchor href={ "#" (id) } { (title) } }
+            @match part {
+                Part::Shown(value) => (shown(value)),
+                Part::Absent { absent } => p.absent { (absent) },
+            }
+        }
+    }
+}
+
+/// Cells of a sheet share its picture; `show` is the side of a cell on the page, in CSS pixels.
+pub(super) fn sheet(sheet: &Sheet, show: usize, class: &str, inside: Markup) -> Markup {
+    let pixelated = if sheet.side * 2 <= show { " crisp" } else { "" };
+    let style = format!("--sprite:url({});--n:{};--s:{show}px", sheet.uri, sheet.columns);
+    html! { div class={ "sheet " (class) (pixelated) } style=(style) { (inside) } }
+}
+
+/// The cell at a place of a sheet.
+pub(super) fn cell(paper: Paper<'_>, shot: &Shot, place: usize, columns: usize, class: &str) -> Markup {
+    let wrong = if shot.right == Some(false) { " wrong" } else { "" };
+    let style = format!("--x:{};--y:{}", place % columns.max(1), place / columns.max(1));
+    let words = about(paper, shot);
+    html! { span class={ "t " (class) (wrong) } style=(style) role="img" title=(words) aria-label=(words) {} }
+}
+
+/// An image in words.
+pub(super) fn about(paper: Paper<'_>, shot: &Shot) -> String {
+    let mut words = paper.album.path(shot.row).map_or_else(|| format!("image {} ({})", shot.row, shot.id), str::to_owned);
+    if let Some(class) = &shot.class {
+        words.push_str(&format!(" · {class}"));
+    }
+    if shot.cluster >= 0 {
+        words.push_str(&format!(" · cluster {}", shot.cluster));
+    }
+    if let Some(confidence) = shot.confidence {
+        words.push_str(&format!(" · sure {:.1} %", confidence * 100.0));
+    }
+    if let Some(similarity) = shot.similarity {
+        words.push_str(&format!(" · similarity {similarity:.3}"));
+    }
+    words
+}
+
+/// Data for the page's script. In a script element only `<` can end it, so none is left.
+pub(super) fn data(id: &str, value: &impl Serialize) -> Markup {
+    // Plain types with text keys: this cannot fail.
+    let text = serde_json::to_string(value).unwrap_or_default().replace('<', "\\u003c");
+    html! { script id=(id) type="application/json" { (PreEscaped(text)) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_markup_quotes_emoji_and_other_directions_are_text() {
+        let wicked = "<script>alert(\"1\")</script> & 'x' 🦊 \u{202e}gnp.exe \u{5e9}\u{5dc}\u{5d5}\u{5dd}";
+        let html = name(wicked).into_string();
+        assert!(html.starts_with("<bdi>&lt;script&gt;alert(&quot;1&quot;)") && html.ends_with("</bdi>"), "{html}");
+        assert!(html.contains('🦊') && html.contains('\u{5e9}') && html.contains("&amp;"));
+        let album = Album::default();
+        let shot = Shot { id: "\"><img src=x>".into(), class: Some(wicked.into()), cluster: 1, ..Shot::default() };
+        let page = super::super::tests::empty_page();
+        let html = cell(Paper { page: &page, album: &album, quality: 80 }, &shot, 5, 3, "").into_string();
+        assert!(!html.contains("<img") && !html.contains("<script") && html.contains("--x:2;--y:1"), "{html}");
+    }
+
+    #[test]
+    fn data_cannot_end_its_script() {
+        let html = data("d", &["</script><b>", "<!--"]).into_string();
+        assert_eq!(html.matches('<').count(), 2, "{html}");
+        assert!(html.contains("\\u003c/script>\\u003cb>"));
+    }
+
+    #[test]
+    fn moments_and_shares_are_read_by_people() {
+        assert_eq!(moment("2026-11-21T22-50-09.123Z"), "2026-11-21 22:50 UTC");
+        assert_eq!(moment("odd"), "odd");
+        assert_eq!([percent(0.6884), percent(f64::NAN)], ["68.8", "–"]);
+    }
+}
