@@ -24,7 +24,7 @@
 //! | [`step`] | Which stages need no paper? Ingest, published weights, embed, neighbors, images like a target, k-means, how many clusters, predict, evaluate. |
 //! | [`method`] | What does each paper do? One file or folder each: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC. |
 //! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
-//! | [`report`] | What would a person rather look at? Score tables. |
+//! | [`report`] | What would a person rather look at? A page with pictures, drawings, score tables. |
 //! | [`cli`] | What did they type, and what do we answer? The only room that prints. |
 //!
 //! Each room's own page says what is in it, what is not, and where that lives instead.
@@ -50,6 +50,8 @@
 //! 4. **Store.** Outputs are written to a private folder, synced, published as read-only blobs, and then named by one record.
 //!    A record therefore never names what is not there. [`store::view`] shows the latest result of each stage under
 //!    `artifacts/<pipeline>/<stage>/`.
+//! 5. **Report.** [`report::gather`] reads what a person wants to see into plain data, and [`report::file`] writes it as one page,
+//!    `artifacts/<pipeline>/report.html`, if anything is new. What cannot be read or written is said, and costs no result.
 //!
 //! Downstream keys hold what a result says, not how it came about. So a stage that runs again and says the same ends the wave
 //! there (early cutoff).

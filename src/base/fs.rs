@@ -130,7 +130,14 @@ pub fn create_new(path: &Path) -> Result<File> {
 /// to disk, renamed into place.
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(folder).at("create a file in", folder)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp-");
+    // As any other file: who may read it is for the umask to say.
+    #[cfg(unix)]
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(permissions);
+    let mut file = builder.tempfile_in(folder).at("create a file in", folder)?;
     file.write_all(content).at("write", path)?;
     file.as_file().sync_all().at("flush", path)?;
     file.persist(path).map_err(|e| e.error).at("replace", path)?;
@@ -253,6 +260,17 @@ mod tests {
         let error = read(missing).unwrap_err();
         assert_eq!(error.to_string(), "cannot read `no/such/file.bin`");
         assert_eq!((error.code(), error.exit()), ("file::not-found", Exit::Data));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_written_at_once_may_be_read_as_any_other_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        write_atomic(&dir.path().join("a"), b"x").unwrap();
+        drop(create_new(&dir.path().join("b")).unwrap());
+        let mode = |name: &str| metadata(&dir.path().join(name)).unwrap().unwrap().permissions().mode();
+        assert_eq!(mode("a"), mode("b"));
     }
 
     #[test]

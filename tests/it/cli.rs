@@ -129,7 +129,7 @@ fn no_snapshot_is_an_orphan() {
 fn every_json_answer_parses_and_is_all_there_is_on_standard_output() {
     let bench = Bench::with(CHEAP);
     let data = format!("{ROOT}/data");
-    let answers: [(&[&str], i32); 19] = [
+    let answers: [(&[&str], i32); 20] = [
         (&["plan", "p.toml", "--json"], 10),
         (&["run", "p.toml", "--json"], 0),
         (&["run", "p.toml", "--json", "--set", "stage.kmeans.clusters=99"], 4),
@@ -137,6 +137,7 @@ fn every_json_answer_parses_and_is_all_there_is_on_standard_output() {
         (&["explain", "p.toml", "kmeans", "--json"], 0),
         (&["status", "p.toml", "--json"], 0),
         (&["diff", "p.toml", "--right-set", "stage.kmeans.clusters=4", "--json"], 0),
+        (&["report", "p.toml", "--json"], 0),
         (&["inspect", "p.toml", "features", "--json"], 0),
         (&["inspect", "artifacts/cheap/neighbors/neighbors.parquet", "--rows", "2", "--json"], 0),
         (&["predict", "p.toml", "artifacts/cheap/data.train/images.parquet", "--output", "x.csv", "--json"], 0),

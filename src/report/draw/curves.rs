@@ -23,14 +23,14 @@ pub fn chart(chart: &Chart, mark: Option<f64>, unit: &str) -> Figure {
     let named = chart.lines.len() > 1;
     let body = html! {
         text.strong x="0" y="11" { (short(&chart.name, if named { 20 } else { 44 })) }
-        @for tick in y.ticks(4) {
+        @for (tick, word) in y.labels(4) {
             line.grid x1=(num(LEFT)) x2=(num(WIDTH - RIGHT)) y1=(num(y.at(tick))) y2=(num(y.at(tick))) {}
-            text.soft.small.end x=(num(LEFT - 5.0)) y=(num(y.at(tick) + 3.2)) { (tidy(tick)) }
+            text.soft.small.end x=(num(LEFT - 5.0)) y=(num(y.at(tick) + 3.2)) { (word) }
         }
-        @for tick in x.ticks(5).into_iter().filter(|tick| (tick - tick.round()).abs() < 1e-9) {
-            text.soft.small.mid x=(num(x.at(tick))) y=(num(HEIGHT - BOTTOM + 13.0)) { (tidy(tick)) }
+        @for (tick, word) in x.labels(5).into_iter().filter(|(tick, _)| unit != "epoch" || (tick - tick.round()).abs() < 1e-9) {
+            text.soft.small.mid x=(num(x.at(tick))) y=(num(HEIGHT - BOTTOM + 13.0)) { (word) }
         }
-        text.faint.small.end x=(num(WIDTH - RIGHT)) y=(num(HEIGHT - 0.5)) { (unit) }
+        text.faint.small x="0" y=(num(HEIGHT - BOTTOM + 13.0)) { (unit) }
         @if let Some(mark) = mark {
             line.dash x1=(num(x.at(mark))) x2=(num(x.at(mark))) y1=(num(TOP)) y2=(num(HEIGHT - BOTTOM)) {
                 title { "chosen without labels: " (unit) " " (tidy(mark)) }

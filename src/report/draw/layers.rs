@@ -88,7 +88,7 @@ pub fn layout(boxes: usize, wires: &[(usize, usize)], width: f64, gap: f64) -> L
     Layout { across: across[..boxes].to_vec(), layer, ways, layers: count, width: right }
 }
 
-/// The longest way from above to each box.
+/// The longest way from above to each box; what reads nothing lies right above its first reader.
 fn layers(boxes: usize, wires: &[(usize, usize)]) -> Vec<usize> {
     let mut layer = vec![0; boxes];
     // As often as there are boxes at most; a circle, which a checked pipeline has not, ends there.
@@ -102,6 +102,12 @@ fn layers(boxes: usize, wires: &[(usize, usize)]) -> Vec<usize> {
         }
         if !moved {
             break;
+        }
+    }
+    for place in 0..boxes {
+        if wires.iter().all(|wire| wire.1 != place) {
+            let readers = wires.iter().filter(|wire| wire.0 == place).map(|wire| layer[wire.1]);
+            layer[place] = readers.min().map_or(0, |first| first.saturating_sub(1));
         }
     }
     layer
@@ -186,6 +192,12 @@ mod tests {
         // Two chains whose ends are named the wrong way round.
         let found = layout(4, &[(0, 3), (1, 2)], 10.0, 5.0);
         assert_eq!((found.across[0] < found.across[1]), (found.across[3] < found.across[2]));
+    }
+
+    #[test]
+    fn what_reads_nothing_lies_right_above_its_reader() {
+        let found = layout(5, &[(0, 1), (1, 2), (2, 3), (4, 3)], 10.0, 5.0);
+        assert_eq!(found.layer, [0, 1, 2, 3, 2]);
     }
 
     #[test]

@@ -10,9 +10,16 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Values from `low` to `high` lie between two places. A range of nothing is widened.
+    /// Values from `low` to `high` lie between two places. A range of nothing is widened, that of 0 upward.
     pub fn new((low, high): (f64, f64), (from, to): (f64, f64)) -> Self {
-        let (low, high) = if high - low > f64::EPSILON * high.abs().max(1.0) { (low, high) } else { (low - 0.5, low + 0.5) };
+        let flat = high - low <= 1e-12 * high.abs().max(low.abs());
+        let (low, high) = if !flat {
+            (low, high)
+        } else if low.abs() < 1e-300 {
+            (0.0, 1.0)
+        } else {
+            (low - 0.1 * low.abs(), low + 0.1 * low.abs())
+        };
         Self { low, high, from, to }
     }
 
@@ -30,12 +37,32 @@ impl Scale {
 
     /// Round values within the range, about so many.
     pub fn ticks(&self, about: usize) -> Vec<f64> {
-        let raw = (self.high - self.low) / about.max(1) as f64;
-        let power = 10.0_f64.powf(raw.log10().floor());
-        let step =
-            [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|nice| nice * power).find(|step| *step >= raw * 0.999).unwrap_or(raw);
+        let step = self.step(about);
         let first = (self.low / step - 1e-9).ceil();
         (0..50).map(|i| (first + f64::from(i)) * step).take_while(|tick| *tick <= self.high + step * 1e-6).collect()
+    }
+
+    /// The same in words, with as many digits as tell them apart.
+    pub fn labels(&self, about: usize) -> Vec<(f64, String)> {
+        let step = self.step(about);
+        // 2.5 needs one more than 2.
+        let digits = (0..9)
+            .find(|&digits| (step * 10.0_f64.powi(digits)).fract().min(1.0 - (step * 10.0_f64.powi(digits)).fract()) < 1e-6);
+        let large = self.low.abs().max(self.high.abs()) >= 1e6;
+        let word = |tick: f64| match digits {
+            Some(digits) if !large => format!("{tick:.0$}", digits as usize),
+            _ => tidy(tick),
+        };
+        self.ticks(about)
+            .into_iter()
+            .map(|tick| (tick, if tick.abs() < step * 1e-9 { "0".to_owned() } else { word(tick) }))
+            .collect()
+    }
+
+    fn step(&self, about: usize) -> f64 {
+        let raw = (self.high - self.low) / about.max(1) as f64;
+        let power = 10.0_f64.powf(raw.log10().floor());
+        [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().map(|nice| nice * power).find(|step| *step >= raw * 0.999).unwrap_or(raw)
     }
 }
 
@@ -65,7 +92,18 @@ mod tests {
         let flat = Scale::new((3.0, 3.0), (0.0, 10.0));
         assert!((flat.at(3.0) - 5.0).abs() < 1e-12, "one value lies in the middle");
         assert!(flat.ticks(3).iter().all(|tick| (2.5..=3.5).contains(tick)));
+        let zero = Scale::new((0.0, 0.0), (0.0, 10.0));
+        assert!(zero.at(0.0).abs() < 1e-12 && zero.ticks(4).iter().all(|tick| *tick >= 0.0), "nothing is not below nothing");
         assert_eq!(Scale::range([]), (0.0, 1.0));
+        let words = |low: f64, high: f64| {
+            let labels = Scale::new((low, high), (0.0, 1.0)).labels(3);
+            labels.into_iter().map(|(_, word)| word).collect::<Vec<_>>()
+        };
+        assert_eq!(words(0.999_997, 1.0), ["0.999997", "0.999998", "0.999999", "1.000000"]);
+        assert_eq!(
+            (words(-1.0, 1.0), words(0.0, 7.5)),
+            (vec!["-1".into(), "0".into(), "1".into()], vec!["0".into(), "2.5".into(), "5.0".into(), "7.5".into()])
+        );
     }
 
     #[test]

@@ -90,7 +90,9 @@ impl Subject {
             twins().find(|&index| results.has(index, "assignments")).or_else(|| twins().next())
         });
         let classifier = assignments.and_then(|node| wired(&nodes[node], "classifier"));
-        let trained = classifier.or_else(|| (0..nodes.len()).rev().find(|&index| gives(&nodes[index], "classifier")));
+        // k-means is what others are compared with.
+        let learned = |index: &usize| gives(&nodes[*index], "classifier") && nodes[*index].kind != "kmeans";
+        let trained = classifier.or_else(|| (0..nodes.len()).rev().find(learned));
         let chain = trained.map(|node| above(results.spec, node)).unwrap_or_default();
 
         let pixels = |node: &Node| wired(node, "encoder").is_some_and(|maker| nodes[maker].kind == "pixels");

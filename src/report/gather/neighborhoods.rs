@@ -10,7 +10,7 @@ use crate::math::knn::purity;
 /// Images that are shown.
 const QUERIES: usize = 12;
 /// Neighbors of each that are shown.
-const SHOWN: usize = 12;
+const SHOWN: usize = 8;
 
 /// Some images, spread over the clusters where there are some, each with its nearest.
 pub(super) fn neighborhoods(results: &Results<'_>, subject: &Subject, looked: &Looked) -> Part<Neighborhoods> {

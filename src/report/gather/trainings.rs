@@ -13,8 +13,8 @@ use crate::artifact::k_table::{KSweep, KTable};
 const POINTS: usize = 400;
 /// Repetitions that are drawn.
 const LINES: usize = 12;
-/// Measures that lie so close in meaning that they share a chart: training and validation, smallest and largest.
-const TOGETHER: [(&str, &str); 2] = [("val_", ""), ("largest_", "smallest_")];
+/// What begins so was measured in validation, and shares a chart with the same in training.
+const VALIDATION: &str = "val_";
 
 /// All trainings, in the order of the file.
 pub(super) fn trainings(results: &Results<'_>, rows: &[StageRow], runs: &Path) -> Vec<Training> {
@@ -71,12 +71,12 @@ fn charts(curves: &[(String, Vec<Point>)]) -> Vec<Chart> {
         };
         if let [_] = curves {
             // A partner that came before takes this one in.
-            let partner = TOGETHER.iter().find_map(|(prefix, other)| Some(format!("{other}{}", name.strip_prefix(prefix)?)));
+            let partner = name.strip_prefix(VALIDATION);
             if let Some(chart) = partner.and_then(|partner| charts.iter_mut().find(|chart| chart.name == partner)) {
                 if let [first] = chart.lines.as_mut_slice() {
-                    first.name.clone_from(&chart.name);
+                    first.name = "training".into();
                 }
-                chart.lines.extend(lines(&|_| name.to_owned()));
+                chart.lines.extend(lines(&|_| "validation".to_owned()));
                 continue;
             }
             charts.push(Chart { name: name.to_owned(), lines: lines(&|_| String::new()) });
@@ -152,7 +152,7 @@ mod tests {
             .iter()
             .map(|chart| (chart.name.as_str(), chart.lines.iter().map(|line| line.name.as_str()).collect()))
             .collect();
-        assert_eq!(names, [("loss", vec!["loss", "val_loss"]), ("lr", vec![""])]);
+        assert_eq!(names, [("loss", vec!["training", "validation"]), ("lr", vec![""])]);
         let twice = charts(&[("s@1".to_owned(), one.clone()), ("s@2".to_owned(), one.clone())]);
         assert_eq!(twice.len(), 3);
         assert_eq!(twice[0].lines.iter().map(|line| line.name.as_str()).collect::<Vec<_>>(), ["s@1", "s@2"]);

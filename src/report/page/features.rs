@@ -42,7 +42,7 @@ fn shown(neighbors: &Neighborhoods, paper: Paper<'_>) -> Markup {
     };
     let inside = html! {
         @for (line, shown) in neighbors.shown.iter().enumerate() {
-            div.line {
+            div.line.hood {
                 (cell(paper, &shown.query, line * columns, columns, "query"))
                 span.cells {
                     @for (at, shot) in shown.neighbors.iter().enumerate() { (cell(paper, shot, line * columns + at + 1, columns, "")) }
@@ -50,7 +50,7 @@ fn shown(neighbors: &Neighborhoods, paper: Paper<'_>) -> Markup {
             }
         }
     };
-    sheet(&found, 48, "contact", inside)
+    sheet(&found, 48, "contact hoods", inside)
 }
 
 /// The map, with the pictures for the pointer.

@@ -154,6 +154,7 @@ pub(super) fn confusion(paper: Paper<'_>) -> Markup {
             p.note {
                 "Rows are classes, scaled by the true class: each row sums to 1. Columns are clusters in the order of the matching; framed "
                 "cells are a cluster and the class it is matched with."
+                @if paper.page.seeds.len() > 1 { " Of repetitions the first is shown." }
             }
             @for one in all.iter().filter(|one| one.main) { (one_confusion(one, paper, true)) }
             @for one in all.iter().filter(|one| !one.main && one.classes.len().max(one.columns.len()) <= matrix::CELLS) {
@@ -167,18 +168,19 @@ fn one_confusion(confusion: &Confusion, paper: Paper<'_>, open: bool) -> Markup 
     html! {
         details.confusion open[open] data-confusion={ (confusion.measured_by) "/" (confusion.stage) } {
             summary { (stage(&confusion.stage)) " on " (name(&confusion.images)) }
+            div.matrices {
             @if let Some(figure) = matrix::matrix(confusion) {
                 div.wide { (figure.inline()) }
             } @else if let Some(uri) = matrix::picture(confusion).and_then(|picture| album::uri(&picture, paper.quality)) {
                 div.wide { img.matrix src=(uri) alt={ "Confusion matrix, a pixel for each of " (confusion.classes.len()) " classes and " (confusion.columns.len()) " clusters" }; }
             }
             @if !confusion.top.is_empty() {
-                details.note open[confusion.classes.len() > matrix::CELLS] {
-                    summary { "Most frequent confusions" }
+                div.note {
+                    h3 { "Most frequent confusions" }
                     table {
                         thead { tr { th { "class" } th { "lies in" } th.r { "images" } th.r { "% of the class" } } }
                         tbody {
-                            @for mistake in &confusion.top {
+                            @for mistake in confusion.top.iter().take(if open { 12 } else { 5 }) {
                                 tr {
                                     td { (name(&mistake.class)) }
                                     td { "cluster " (mistake.cluster) @if let Some(class) = &mistake.taken_for { " · " (name(class)) } }
@@ -189,6 +191,7 @@ fn one_confusion(confusion: &Confusion, paper: Paper<'_>, open: bool) -> Markup 
                         }
                     }
                 }
+            }
             }
         }
     }

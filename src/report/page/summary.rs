@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::words::{Paper, moment, name, percent, seconds, stage};
+use super::words::{Paper, moment, name, percent, prose, seconds, stage};
 use crate::base::unit;
 use crate::report::draw::dag::dag;
 use crate::report::gather::page::{Board, BoardRow, Page, StageRow, Standing, Warning};
@@ -90,11 +90,13 @@ fn main_row(page: &Page) -> Option<(&Board, &BoardRow)> {
     let rows = || boards.iter().flat_map(|board| board.rows.iter().map(move |row| (board, row)));
     let has_acc = |row: &BoardRow| row.measures.iter().any(|measure| measure.name == "acc");
     let of = |unseen: bool| {
-        rows().find(|(_, row)| {
-            has_acc(row) && wanted.as_ref().is_none_or(|name| *name == row.stage) && (!unseen || row.seen == Some(false))
+        // Without assignments the last thing that was learned.
+        rows().rfind(|(_, row)| {
+            let ours = wanted.as_ref().map_or(!row.baseline, |name| *name == row.stage);
+            has_acc(row) && ours && (!unseen || row.seen == Some(false))
         })
     };
-    of(true).or_else(|| of(false)).or_else(|| rows().rfind(|(_, row)| has_acc(row)))
+    of(true).or_else(|| of(false))
 }
 
 /// What not to overlook.
@@ -103,7 +105,7 @@ pub(super) fn warnings(warnings: &[Warning]) -> Markup {
         @if !warnings.is_empty() {
             section #warnings aria-label="Warnings" {
                 ul.warnings {
-                    @for warning in warnings { li data-about=(warning.about) { b { (title(warning.about)) } " " bdi { (warning.text) } } }
+                    @for warning in warnings { li data-about=(warning.about) { b { (title(warning.about)) } " " (prose(&warning.text)) } }
                 }
             }
         }
@@ -160,11 +162,11 @@ fn stage_row(row: &StageRow) -> Markup {
         tr data-stage=(row.name) data-state=(row.state) {
             td { (stage(&row.name)) }
             td { (row.kind) }
-            td { span.lamp.(class) {} (row.state) @if let Some(why) = &row.why { span.why { bdi { (why) } } } }
+            td { span.lamp.(class) {} (row.state) @if let Some(why) = &row.why { span.why { (prose(why)) } } }
             td {
                 (row.last.as_deref().unwrap_or("–"))
-                @if let Some(error) = &row.error { span.why.bad { bdi { (error) } } }
-                @if let Some(hint) = &row.hint { span.why { "hint: " bdi { (hint) } } }
+                @if let Some(error) = &row.error { span.why.bad { (prose(error)) } }
+                @if let Some(hint) = &row.hint { span.why { "hint: " (prose(hint)) } }
             }
             td.r { (row.seconds.map_or_else(|| "–".to_owned(), seconds)) }
             td.r { (row.peak_memory.map_or_else(|| "–".to_owned(), unit::bytes)) }

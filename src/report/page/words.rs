@@ -28,6 +28,22 @@ pub(super) fn stage(text: &str) -> Markup {
     html! { code { bdi { (text) } } }
 }
 
+/// A message: text, with what stands in back-ticks set as names.
+pub(super) fn prose(text: &str) -> Markup {
+    let parts: Vec<&str> = text.split('`').collect();
+    // An odd tick is a tick.
+    let paired = parts.len() % 2 == 1;
+    html! {
+        bdi {
+            @if paired {
+                @for (place, part) in parts.iter().enumerate() {
+                    @if place % 2 == 1 { (stage(part)) } @else { (part) }
+                }
+            } @else { (text) }
+        }
+    }
+}
+
 /// A share as percent, one decimal.
 pub(super) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1}", share * 100.0) } else { "–".to_owned() }
@@ -52,7 +68,7 @@ pub(super) fn section<T>(id: &str, title: &str, part: &Part<T>, shown: impl FnOn
             h2 { a.anchor href={ "#" (id) } { (title) } }
             @match part {
                 Part::Shown(value) => (shown(value)),
-                Part::Absent { absent } => p.absent { (absent) },
+                Part::Absent { absent } => p.absent { (prose(absent)) },
             }
         }
     }
@@ -113,6 +129,12 @@ mod tests {
         let page = super::super::tests::empty_page();
         let html = cell(Paper { page: &page, album: &album, quality: 80 }, &shot, 5, 3, "").into_string();
         assert!(!html.contains("<img") && !html.contains("<script") && html.contains("--x:2;--y:1"), "{html}");
+    }
+
+    #[test]
+    fn names_in_messages_are_set_apart_and_stay_text() {
+        assert_eq!(prose("no `<b>` here").into_string(), "<bdi>no <code><bdi>&lt;b&gt;</bdi></code> here</bdi>");
+        assert_eq!(prose("a ` b").into_string(), "<bdi>a ` b</bdi>");
     }
 
     #[test]
