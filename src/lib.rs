@@ -21,8 +21,8 @@
 //! | [`model`] | What does the network look like? Encoders, heads, and the names of their weights. |
 //! | [`train`] | How does one step work? Optimizers, schedules, order of images, checkpoints, devices, health. |
 //! | [`stage`] | What is a stage? The contract between the engine and everything it runs. |
-//! | [`step`] | Which stages need no paper? Ingest, published weights, embed, neighbors, images like a target, k-means, how many clusters, predict, evaluate. |
-//! | [`method`] | What does each paper do? One file or folder each: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC. |
+//! | [`step`] | Which stages need no paper? Ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, how many clusters, consensus, predict, evaluate. |
+//! | [`method`] | What does each paper do? One file or folder each: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
 //! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | What would a person rather look at? A page with pictures, drawings, score tables. |
 //! | [`cli`] | What did they type, and what do we answer? The only room that prints. |

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{ArtifactError, Result, shown};
 use super::meta::{read_json, write_json};
+pub use super::tower::{Family, Filter, Resize, Transformer};
 use super::{Artifact, Draft, DraftFile, LabelFree, Stored};
 use crate::base::fs;
 
@@ -45,6 +46,10 @@ pub enum Backbone {
     ResnetTiny,
     /// No network: the pixels themselves, in `[0, 1]`, as features.
     Pixels,
+    /// A published vision transformer.
+    Vit,
+    /// No network and no pixels: features that were made elsewhere.
+    Features,
 }
 
 /// What lies between the features and the contrastive loss.
@@ -88,6 +93,9 @@ pub struct Architecture {
     pub features: usize,
     /// The projection head, if it was kept.
     pub projection: Option<Projection>,
+    /// The rest of the shape of a transformer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transformer: Option<Transformer>,
 }
 
 impl Architecture {
@@ -97,7 +105,8 @@ impl Architecture {
     }
 }
 
-/// What pixels in `[0, 1]` go through before the first layer: `(x - mean) / std`, per channel.
+/// What pictures go through before the first layer: brought to the network's size, then, of values in `[0, 1]`,
+/// `(x - mean) / std` per channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Normalization {
@@ -105,6 +114,16 @@ pub struct Normalization {
     pub mean: Vec<f32>,
     /// Divided by, one per channel.
     pub std: Vec<f32>,
+    /// How they are brought to size, where the network came with a way; else bilinear, the shorter side to the size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
+}
+
+impl Normalization {
+    /// By these statistics, brought to size in the usual way.
+    pub fn new(mean: Vec<f32>, std: Vec<f32>) -> Self {
+        Self { mean, std, resize: None }
+    }
 }
 
 /// Everything about an encoder but its weights.
@@ -125,7 +144,7 @@ impl EncoderCard {
     /// The first contradiction in it, in words.
     fn contradiction(&self) -> Option<String> {
         let shape = &self.architecture;
-        let Normalization { mean, std } = &self.normalization;
+        let Normalization { mean, std, .. } = &self.normalization;
         if !matches!(shape.channels, 1 | 3) {
             return Some(format!("`channels` is {}; 1 or 3 was expected", shape.channels));
         }
@@ -144,6 +163,15 @@ impl EncoderCard {
         if shape.projection.is_some_and(|p| p.dim == 0) {
             return Some("the projection's `dim` is 0".into());
         }
+        if (shape.backbone == Backbone::Vit) != shape.transformer.is_some() {
+            return Some("a transformer's shape belongs to the backbone `vit`, and to no other".into());
+        }
+        if let Some(resize) = self.normalization.resize
+            && resize.shorter < shape.size
+        {
+            let (shorter, size) = (resize.shorter, shape.size);
+            return Some(format!("pictures are brought to {shorter} pixels, and {size} are cut out of them"));
+        }
         None
     }
 }
@@ -157,6 +185,8 @@ pub enum HeadKind {
     Linear,
     /// `centroids` `[K, D]`: the nearest one wins.
     Centroids,
+    /// `cluster_head.{h}.0` `[U, D]`, GELU, `cluster_head.{h}.2` `[V, U]`, to unit length, `cluster_head.{h}.last.weight` `[K, V]`.
+    Bottleneck,
 }
 
 /// Everything about a classifier but its weights.
@@ -179,8 +209,19 @@ pub struct ClassifierCard {
     pub kind: HeadKind,
     /// Units of the hidden layer of each head, U; without one, heads are linear.
     pub hidden: Option<usize>,
+    /// Width of what is brought to unit length before the last layer, V.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bottleneck: Option<usize>,
     /// True if features are scaled to unit length before the head.
     pub normalize_features: bool,
+    /// True if all heads decide, by the mean of their probabilities: their clusters stand in one order.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub committee: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl ClassifierCard {
@@ -200,6 +241,16 @@ impl ClassifierCard {
                         .flatten()
                 })
                 .collect(),
+            (HeadKind::Bottleneck, hidden) => {
+                let (u, v) = (hidden.unwrap_or(0), self.bottleneck.unwrap_or(0));
+                (0..self.heads)
+                    .flat_map(|h| {
+                        let last = [(format!("cluster_head.{h}.last.weight"), vec![k, v])];
+                        let before = [layer(format!("cluster_head.{h}.0"), u, d), layer(format!("cluster_head.{h}.2"), v, u)];
+                        before.into_iter().flatten().chain(last)
+                    })
+                    .collect()
+            }
         }
     }
 
@@ -217,6 +268,14 @@ impl ClassifierCard {
         }
         if self.hidden == Some(0) || (self.hidden.is_some() && *kind == HeadKind::Centroids) {
             return Some(format!("a hidden layer of {:?} units does not fit heads that are {kind:?}", self.hidden));
+        }
+        let narrow = *kind == HeadKind::Bottleneck;
+        if narrow != self.bottleneck.is_some() || (narrow && self.hidden.is_none()) || self.bottleneck == Some(0) {
+            let (hidden, bottleneck) = (self.hidden, self.bottleneck);
+            return Some(format!("a bottleneck of {bottleneck:?} after {hidden:?} units does not fit heads that are {kind:?}"));
+        }
+        if self.committee && *kind == HeadKind::Centroids {
+            return Some("distances to centroids are no probabilities whose mean could decide".into());
         }
         if !head_losses.is_empty() && head_losses.len() != *heads {
             return Some(format!("{} losses for {heads} heads", head_losses.len()));
@@ -446,7 +505,7 @@ impl Classifier {
             return Err(ArtifactError::Contradiction { path: shown(json), what });
         }
         // More heads than tensors: say so without building a list as long as a damaged card claims.
-        if self.card.kind == HeadKind::Linear && self.card.heads > self.tensors.len() {
+        if self.card.kind != HeadKind::Centroids && self.card.heads > self.tensors.len() {
             let what = format!("the card names {} heads, the file holds {} tensors", self.card.heads, self.tensors.len());
             return Err(ArtifactError::Contradiction { path: shown(json), what });
         }
@@ -487,8 +546,9 @@ mod tests {
                 size: 8,
                 features: 2,
                 projection: Some(Projection { kind: ProjectionKind::Mlp, dim: 3 }),
+                transformer: None,
             },
-            normalization: Normalization { mean: vec![0.5], std: vec![0.25] },
+            normalization: Normalization::new(vec![0.5], vec![0.25]),
             parameters: vec!["backbone.conv1.weight".into()],
             buffers: vec!["backbone.bn1.running_mean".into()],
         }
@@ -516,7 +576,9 @@ mod tests {
             head_losses: vec![-1.5, -1.75],
             kind: HeadKind::Linear,
             hidden: None,
+            bottleneck: None,
             normalize_features: false,
+            committee: false,
         };
         Classifier { card, tensors }
     }
@@ -569,6 +631,8 @@ mod tests {
         assert!(refuse(|c| c.card.encoder.normalization.std = vec![0.0]).contains("cannot be normalized"));
         assert!(refuse(|c| c.card.clusters = 4).contains("[3, 3]"));
         assert!(refuse(|c| c.card.heads = usize::MAX).contains("losses"));
+        assert!(refuse(|c| c.card.bottleneck = Some(2)).contains("bottleneck"));
+        assert!(refuse(|c| c.card.kind = HeadKind::Bottleneck).contains("bottleneck"));
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub mod pixels;
 mod rows;
 pub mod scores;
 pub mod selection;
+mod tower;
 
 #[cfg(test)]
 pub(crate) mod testing;

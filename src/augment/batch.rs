@@ -16,9 +16,10 @@ use super::error::Error;
 use super::instance;
 use super::planes::Planes;
 use super::randaugment::RandAugment;
-use super::recipe::{Recipe, Simclr, Strong};
+use super::recipe::{Plain, Recipe, Simclr, Strong};
 use super::strong::Op;
 use super::{flip, resize};
+use crate::artifact::encoder::{Filter, Resize};
 use crate::artifact::images::ImageSet;
 use crate::artifact::pixels::Pixels;
 use crate::base::seed::{Rng, Seed};
@@ -80,12 +81,14 @@ pub struct Viewer {
     size: usize,
     /// Per channel, what each 8-bit value becomes.
     tables: Vec<[f32; 256]>,
+    /// Whether gray pictures may stand for ones of three equal channels.
+    gray: bool,
 }
 
 /// A recipe, ready to run.
 #[derive(Clone, Debug)]
 enum Kind {
-    Centre(Option<usize>),
+    Centre(Option<usize>, Filter),
     Crop(Simclr),
     Instance(Simclr),
     Strong(Strong),
@@ -130,7 +133,7 @@ impl Viewer {
             return Err(Error::Resize { resize, size });
         }
         let kind = match recipe {
-            Recipe::Plain(plain) => Kind::Centre(plain.resize),
+            Recipe::Plain(plain) => Kind::Centre(plain.resize, Filter::Bilinear),
             Recipe::Standard(standard) => Kind::Crop(standard.into()),
             Recipe::Simclr(simclr) => Kind::Crop(simclr.clone()),
             Recipe::Strong(strong) => Kind::Strong(strong.clone()),
@@ -139,7 +142,22 @@ impl Viewer {
         };
         // The two f32 divisions of torchvision's ToTensor and Normalize.
         let table = |(mean, std): (&f32, &f32)| std::array::from_fn(|value| (value as f32 / 255.0 - mean) / std);
-        Ok(Self { kind, size, tables: mean.iter().zip(std).map(table).collect() })
+        Ok(Self { kind, size, tables: mean.iter().zip(std).map(table).collect(), gray: false })
+    }
+
+    /// Plain views in the way a published network wants them.
+    ///
+    /// # Errors
+    /// As [`Viewer::new`].
+    pub fn prepared(resize: Resize, size: usize, mean: &[f32], std: &[f32]) -> Result<Self, Error> {
+        let plain = Self::new(&Plain { resize: Some(resize.shorter) }.into(), size, mean, std)?;
+        Ok(Self { kind: Kind::Centre(Some(resize.shorter), resize.filter), gray: true, ..plain })
+    }
+
+    /// Takes gray pictures too, as ones of three equal channels.
+    #[must_use]
+    pub fn with_gray(self) -> Self {
+        Self { gray: true, ..self }
     }
 
     /// Channels of a view, C.
@@ -222,7 +240,7 @@ impl Viewer {
     }
 
     fn suits(&self, picture: &Pixels, row: usize) -> Result<(), Error> {
-        if picture.channels != self.channels() {
+        if picture.channels != self.channels() && !(self.gray && picture.channels == 1) {
             return Err(Error::Channels { row, found: picture.channels, expected: self.channels() });
         }
         if picture.data.is_empty() { Err(Error::Empty { row }) } else { Ok(()) }
@@ -233,8 +251,8 @@ impl Viewer {
         scratch.holes.clear();
         let size = self.size;
         match &self.kind {
-            Kind::Centre(resize) => {
-                let picture = resized(picture, Some(resize.unwrap_or(size)), scratch);
+            Kind::Centre(resize, filter) => {
+                let picture = resized_by(*filter, picture, Some(resize.unwrap_or(size)), scratch);
                 scratch.view.load(&picture, Window::centre(picture.width, picture.height, size));
             }
             Kind::Crop(recipe) => {
@@ -275,7 +293,10 @@ impl Viewer {
 
     fn normalize(&self, scratch: &Scratch, out: &mut [f32]) {
         let area = self.size * self.size;
-        for ((plane, table), out) in scratch.view.planes().zip(&self.tables).zip(out.chunks_exact_mut(area)) {
+        // The one plane of a gray view serves every channel.
+        for ((plane, table), out) in
+            scratch.view.data.chunks_exact(area).cycle().zip(&self.tables).zip(out.chunks_exact_mut(area))
+        {
             for (value, out) in plane.iter().zip(out) {
                 *out = table[usize::from(*value)];
             }
@@ -288,12 +309,16 @@ impl Viewer {
 
 /// The picture with its shorter side resized, or as it is.
 fn resized<'a>(picture: &'a Pixels, shorter: Option<usize>, scratch: &mut Scratch) -> Cow<'a, Pixels> {
+    resized_by(Filter::Bilinear, picture, shorter, scratch)
+}
+
+fn resized_by<'a>(filter: Filter, picture: &'a Pixels, shorter: Option<usize>, scratch: &mut Scratch) -> Cow<'a, Pixels> {
     let (width, height) = (picture.width, picture.height);
     match shorter {
         Some(shorter) if shorter != width.min(height) => {
             let size = shorter_side(width, height, shorter);
             let whole = Window::whole(width, height);
-            resize::crop_resize(picture, whole, size, false, &mut scratch.resize, &mut scratch.spare);
+            resize::crop_resize_by(filter, picture, whole, size, false, &mut scratch.resize, &mut scratch.spare);
             Cow::Owned(scratch.spare.to_pixels())
         }
         _ => Cow::Borrowed(picture),
@@ -351,7 +376,7 @@ fn jitter(recipe: &Simclr, rng: &mut Rng, steps: &mut Vec<Step>) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::recipe::{Plain, Standard};
+    use super::super::recipe::Standard;
     use super::*;
 
     const MEAN: [f32; 3] = [0.4914, 0.4822, 0.4465];
@@ -438,6 +463,21 @@ mod tests {
             let expected = (128.0 / 255.0 - MEAN[0]) / STD[0];
             assert!(view.iter().all(|&v| (v - expected).abs() < 1e-6), "no black borders");
         }
+    }
+
+    #[test]
+    fn a_published_network_sees_gray_as_three_equal_channels() {
+        let gray = pictures(1, 41, 30, 1);
+        let color = vec![Pixels::new(41, 30, 3, gray[0].data.iter().flat_map(|&v| [v; 3]).collect())];
+        let resize = Resize { shorter: 24, filter: Filter::Bicubic };
+        let viewer = Viewer::prepared(resize, 16, &MEAN, &STD).unwrap();
+        let view = |pictures: &Vec<Pixels>| viewer.views(pictures, &[0], |_| Seed::new(0)).unwrap();
+        assert_eq!(view(&gray), view(&color));
+        let plain = Viewer::new(&Plain { resize: Some(24) }.into(), 16, &MEAN, &STD).unwrap();
+        assert_ne!(view(&color), plain.views(&color, &[0], |_| Seed::new(0)).unwrap(), "another filter");
+        assert!(plain.views(&gray, &[0], |_| Seed::new(0)).is_err());
+        assert!(plain.with_gray().views(&gray, &[0], |_| Seed::new(0)).is_ok());
+        assert!(Viewer::prepared(Resize { shorter: 15, ..resize }, 16, &MEAN, &STD).is_err());
     }
 
     #[test]

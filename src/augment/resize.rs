@@ -12,6 +12,7 @@
 
 use super::crop::Window;
 use super::planes::Planes;
+use crate::artifact::encoder::Filter;
 use crate::artifact::pixels::Pixels;
 use crate::kernel::lanes::{Work, widest};
 
@@ -41,6 +42,32 @@ impl Taps {
         self.fill(input, output, scale, width, |distance| (1.0 - (distance * narrow).abs()).max(0.0));
     }
 
+    /// Bicubic weights (Keys 1981 with a = −½), widened as the triangle is.
+    pub fn bicubic(&mut self, input: usize, output: usize) {
+        const A: f64 = -0.5;
+        let scale = input as f64 / output as f64;
+        let width = scale.max(1.0);
+        let narrow = 1.0 / width;
+        self.fill(input, output, scale, 2.0 * width, |distance| {
+            let x = (distance * narrow).abs();
+            if x < 1.0 {
+                ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+            } else if x < 2.0 {
+                (((x - 5.0) * x + 8.0) * x - 4.0) * A
+            } else {
+                0.0
+            }
+        });
+    }
+
+    /// Weights by this filter.
+    pub fn by(&mut self, filter: Filter, input: usize, output: usize) {
+        match filter {
+            Filter::Bilinear => self.bilinear(input, output),
+            Filter::Bicubic => self.bicubic(input, output),
+        }
+    }
+
     /// Gaussian weights over `length` pixels, cut at three deviations and normalised at the borders: a blur.
     pub fn gaussian(&mut self, length: usize, sigma: f64) {
         let support = (3.0 * sigma).ceil() + 0.5;
@@ -60,7 +87,8 @@ impl Taps {
             let start = self.weights.len();
             let mut first = first;
             for &w in &self.exact {
-                let fixed = (0.5 + w / total * f64::from(1 << BITS)) as i32;
+                let half = if w < 0.0 { -0.5 } else { 0.5 };
+                let fixed = (half + w / total * f64::from(1 << BITS)) as i32;
                 // A leading zero adds nothing to the sum; neither do trailing ones, below.
                 if fixed == 0 && self.weights.len() == start {
                     first += 1;
@@ -105,6 +133,19 @@ fn down_comes_first(from: (usize, usize), to: (usize, usize)) -> bool {
 pub fn crop_resize(
     picture: &Pixels,
     window: Window,
+    size: (usize, usize),
+    mirrored: bool,
+    scratch: &mut Scratch,
+    out: &mut Planes,
+) {
+    crop_resize_by(Filter::Bilinear, picture, window, size, mirrored, scratch, out);
+}
+
+/// [`crop_resize`] by any filter.
+pub fn crop_resize_by(
+    filter: Filter,
+    picture: &Pixels,
+    window: Window,
     (width, height): (usize, usize),
     mirrored: bool,
     scratch: &mut Scratch,
@@ -118,9 +159,9 @@ pub fn crop_resize(
         return;
     }
     out.reshape(picture.channels, height, width);
-    scratch.across.bilinear(window.width, width);
-    scratch.down.bilinear(window.height, height);
-    widest(TwoPasses {
+    scratch.across.by(filter, window.width, width);
+    scratch.down.by(filter, window.height, height);
+    let passes = TwoPasses::<false> {
         source: &picture.data[(window.top * picture.width + window.left) * picture.channels..],
         stride: picture.width * picture.channels,
         rows: window.height,
@@ -130,7 +171,11 @@ pub fn crop_resize(
         mirrored,
         scratch,
         out: &mut out.data,
-    });
+    };
+    match filter {
+        Filter::Bilinear => widest(passes),
+        Filter::Bicubic => widest(passes.clamped()),
+    }
 }
 
 /// Blurs a picture with a Gaussian of this deviation in pixels.
@@ -141,13 +186,14 @@ pub fn blur(from: &Planes, sigma: f64, scratch: &mut Scratch, to: &mut Planes) {
     let area = from.area().max(1);
     for (source, out) in from.planes().zip(to.data.chunks_exact_mut(area)) {
         let (stride, rows, columns) = (from.width, from.height, from.width);
-        let shape = TwoPasses { source, stride, rows, columns, channels: 1, down_first: false, mirrored: false, scratch, out };
+        let shape =
+            TwoPasses::<false> { source, stride, rows, columns, channels: 1, down_first: false, mirrored: false, scratch, out };
         widest(shape);
     }
 }
 
-/// The two passes over bytes.
-struct TwoPasses<'a> {
+/// The two passes over bytes. Weights below 0 need `CLAMP`: their sums leave 0–255.
+struct TwoPasses<'a, const CLAMP: bool> {
     /// `rows` rows of `columns` pixels of `channels` bytes; rows begin `stride` bytes apart.
     source: &'a [u8],
     stride: usize,
@@ -161,7 +207,21 @@ struct TwoPasses<'a> {
     out: &'a mut [u8],
 }
 
-impl Work for TwoPasses<'_> {
+impl<'a> TwoPasses<'a, false> {
+    fn clamped(self) -> TwoPasses<'a, true> {
+        let Self { source, stride, rows, columns, channels, down_first, mirrored, scratch, out } = self;
+        TwoPasses { source, stride, rows, columns, channels, down_first, mirrored, scratch, out }
+    }
+}
+
+/// A sum in fixed point as a byte.
+#[inline(always)]
+fn byte<const CLAMP: bool>(sum: i32) -> u8 {
+    let value = sum >> BITS;
+    if CLAMP { value.clamp(0, 255) as u8 } else { value as u8 }
+}
+
+impl<const CLAMP: bool> Work for TwoPasses<'_, CLAMP> {
     type Output = ();
 
     #[inline(always)]
@@ -171,16 +231,16 @@ impl Work for TwoPasses<'_> {
         let (width, height) = (across.spans.len(), down.spans.len());
         let line = columns * channels;
         if down_first {
-            weigh(source, stride, line, down, false, room(a, height * line));
+            weigh::<CLAMP>(source, stride, line, down, false, room(a, height * line));
             transpose(a, line, height, line, room(b, line * height));
-            weigh(b, channels * height, channels * height, across, mirrored, room(a, width * channels * height));
+            weigh::<CLAMP>(b, channels * height, channels * height, across, mirrored, room(a, width * channels * height));
             transpose(a, channels * height, width, channels * height, out);
         } else {
             transpose(source, stride, rows, line, room(a, line * rows));
-            weigh(a, channels * rows, channels * rows, across, mirrored, room(b, width * channels * rows));
+            weigh::<CLAMP>(a, channels * rows, channels * rows, across, mirrored, room(b, width * channels * rows));
             transpose(b, channels * rows, width, channels * rows, room(a, channels * rows * width));
             for (plane, result) in a.chunks_exact(rows * width).zip(out.chunks_exact_mut(height * width)) {
-                weigh(plane, width, width, down, false, result);
+                weigh::<CLAMP>(plane, width, width, down, false, result);
             }
         }
     }
@@ -198,7 +258,7 @@ fn room(buffer: &mut Vec<u8>, length: usize) -> &mut [u8] {
 /// Weighted sums of rows of `length` bytes, which begin `stride` bytes apart: `[outputs, length]` from `[inputs, length]`, outputs
 /// in reverse order if asked.
 #[inline(always)]
-fn weigh(from: &[u8], stride: usize, length: usize, taps: &Taps, reverse: bool, to: &mut [u8]) {
+fn weigh<const CLAMP: bool>(from: &[u8], stride: usize, length: usize, taps: &Taps, reverse: bool, to: &mut [u8]) {
     let count = taps.spans.len();
     for (position, row) in to.chunks_exact_mut(length).enumerate() {
         let (first, weights) = taps.at(if reverse { count - 1 - position } else { position });
@@ -208,10 +268,10 @@ fn weigh(from: &[u8], stride: usize, length: usize, taps: &Taps, reverse: bool, 
             [_] => row.copy_from_slice(from),
             [a, b] => {
                 let (x, y) = from.split_at(stride);
-                if length >= 32 { two::<32>(x, y, *a, *b, row) } else { two::<8>(x, y, *a, *b, row) }
+                if length >= 32 { two::<CLAMP, 32>(x, y, *a, *b, row) } else { two::<CLAMP, 8>(x, y, *a, *b, row) }
             }
-            _ if length >= 32 => many::<32>(from, stride, weights, row),
-            _ => many::<8>(from, stride, weights, row),
+            _ if length >= 32 => many::<CLAMP, 32>(from, stride, weights, row),
+            _ => many::<CLAMP, 8>(from, stride, weights, row),
         }
     }
 }
@@ -233,8 +293,8 @@ fn starts<const N: usize>(length: usize) -> impl Iterator<Item = usize> {
 
 /// The weighted sum of two rows.
 #[inline(always)]
-fn two<const N: usize>(x: &[u8], y: &[u8], a: i32, b: i32, to: &mut [u8]) {
-    let sum = |x: u8, y: u8| ((i32::from(x) * a + i32::from(y) * b + HALF) >> BITS) as u8;
+fn two<const CLAMP: bool, const N: usize>(x: &[u8], y: &[u8], a: i32, b: i32, to: &mut [u8]) {
+    let sum = |x: u8, y: u8| byte::<CLAMP>(i32::from(x) * a + i32::from(y) * b + HALF);
     for at in starts::<N>(to.len()) {
         let (x, y) = (block::<N>(x, at), block::<N>(y, at));
         let mut sums = [0; N];
@@ -252,7 +312,7 @@ fn two<const N: usize>(x: &[u8], y: &[u8], a: i32, b: i32, to: &mut [u8]) {
 
 /// The weighted sum of any number of rows.
 #[inline(always)]
-fn many<const N: usize>(from: &[u8], stride: usize, weights: &[i32], to: &mut [u8]) {
+fn many<const CLAMP: bool, const N: usize>(from: &[u8], stride: usize, weights: &[i32], to: &mut [u8]) {
     let length = to.len();
     for at in starts::<N>(length) {
         let mut sums = [HALF; N];
@@ -264,14 +324,14 @@ fn many<const N: usize>(from: &[u8], stride: usize, weights: &[i32], to: &mut [u
         }
         let mut bytes = [0; N];
         for i in 0..N {
-            bytes[i] = (sums[i] >> BITS) as u8;
+            bytes[i] = byte::<CLAMP>(sums[i]);
         }
         to[at..at + N].copy_from_slice(&bytes);
     }
     if length < N {
         for (i, to) in to.iter_mut().enumerate() {
             let products = from.chunks(stride).zip(weights).map(|(row, weight)| i32::from(row[i]) * weight);
-            *to = ((HALF + products.sum::<i32>()) >> BITS) as u8;
+            *to = byte::<CLAMP>(HALF + products.sum::<i32>());
         }
     }
 }
@@ -334,6 +394,25 @@ mod tests {
         let mut taps = Taps::default();
         taps.bilinear(2, 4);
         assert_eq!(taps.weights, [1 << 22, 3 << 20, 1 << 20, 1 << 20, 3 << 20, 1 << 22]);
+    }
+
+    /// Written by `tests/golden/encoders/pictures.py`.
+    #[test]
+    fn bicubic_pictures_are_pillows_to_the_byte() {
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../../tests/golden/encoders/bicubic.json")).unwrap();
+        for case in golden["cases"].as_array().unwrap() {
+            let number = |name: &str| case[name].as_u64().unwrap() as usize;
+            let (width, height, channels) = (number("width"), number("height"), number("channels"));
+            // Hard edges beside noise, so that sums leave the range of a byte.
+            let value = |i: usize| if (i / 5) % 3 == 0 { 255 } else { (i * i * 37 + i * 91) % 256 * ((i / 7) % 2) };
+            let picture =
+                Pixels::new(width, height, channels, (0..width * height * channels).map(|i| value(i) as u8).collect());
+            let mut out = Planes::default();
+            let (whole, size) = (Window::whole(width, height), (number("to_width"), number("to_height")));
+            crop_resize_by(Filter::Bicubic, &picture, whole, size, false, &mut Scratch::default(), &mut out);
+            let wanted: Vec<u8> = case["bytes"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u8).collect();
+            assert_eq!(out.to_pixels().data, wanted, "{width}×{height}×{channels} to {size:?}");
+        }
     }
 
     proptest! {

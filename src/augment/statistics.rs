@@ -38,7 +38,7 @@ pub fn channels(pictures: &(impl Pictures + ?Sized)) -> Result<Normalization, Er
             Ok(sums)
         })
         .collect::<Result<Vec<_>, Error>>()?;
-    let mut normalization = Normalization { mean: Vec::new(), std: Vec::new() };
+    let mut normalization = Normalization::new(Vec::new(), Vec::new());
     for channel in 0..3 {
         let (n, sum, square) = sums.iter().fold((0_u64, 0_u64, 0_u128), |(n, sum, square), part| {
             (n + part[channel].0, sum + part[channel].1, square + u128::from(part[channel].2))

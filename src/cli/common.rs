@@ -94,7 +94,17 @@ pub(super) fn pipeline(args: &PipelineArgs) -> Result<Spec, Failure> {
 /// Where raw data are looked for. A source's own `root` is relative to the pipeline file.
 pub(super) fn places(args: &PlaceArgs, pipeline: Option<&Path>) -> Places {
     let base = pipeline.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
-    Places::new(base, args.data.clone(), std::env::var_os("KINSET_DATA").map(Into::into))
+    Places::new(base, args.data.clone(), std::env::var_os("KINSET_DATA").map(Into::into)).with_hub(hub())
+}
+
+/// Where Hugging Face's tools keep what they fetched, by the variables that they obey.
+fn hub() -> PathBuf {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = || set("HOME").or_else(|| set("USERPROFILE")).unwrap_or_default();
+    set("HF_HUB_CACHE").unwrap_or_else(|| {
+        let cache = || set("XDG_CACHE_HOME").unwrap_or_else(|| home().join(".cache")).join("huggingface");
+        set("HF_HOME").unwrap_or_else(cache).join("hub")
+    })
 }
 
 /// The device of a pipeline, and its class for keys.

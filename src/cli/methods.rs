@@ -65,6 +65,8 @@ fn reads(stage: &dyn AnyStage) -> String {
             Arity::Optional => format!("[{}]", port.name),
             Arity::Many => format!("{}…", port.name),
             Arity::Any => format!("[{}…]", port.name),
+            Arity::Either => format!("<{}>", port.name),
+            Arity::EitherMany => format!("<{}…>", port.name),
         })
         .collect();
     if ports.is_empty() { "raw data".to_owned() } else { ports.join(", ") }
@@ -126,6 +128,8 @@ fn sign(stage: &dyn AnyStage) -> String {
             Arity::Optional => " (optional)",
             Arity::Many => " (a list)",
             Arity::Any => " (a list, optional)",
+            Arity::Either => " (exactly one of these)",
+            Arity::EitherMany => " (a list, exactly one of these)",
         };
         text.push_str(&format!("  {:<18} {}{arity}\n", port.name, port.artifact));
     }

@@ -30,6 +30,7 @@ pub mod decode;
 pub mod error;
 pub mod fetch;
 pub mod folder;
+pub mod hub;
 pub mod idx;
 pub mod incoming;
 pub mod parquet;

@@ -13,6 +13,8 @@ pub struct Places {
     base: PathBuf,
     /// Holds one folder per data set.
     data: PathBuf,
+    /// Holds one folder per repository of Hugging Face's hub, as their tools leave them.
+    hub: PathBuf,
 }
 
 impl Places {
@@ -20,7 +22,18 @@ impl Places {
     /// line reads both); without them it is `data` below the working directory.
     pub fn new(base: impl Into<PathBuf>, option: Option<PathBuf>, variable: Option<PathBuf>) -> Self {
         let data = option.or(variable.filter(|v| !v.as_os_str().is_empty())).unwrap_or_else(|| PathBuf::from("data"));
-        Self { base: base.into(), data }
+        Self { base: base.into(), data, hub: PathBuf::new() }
+    }
+
+    /// Says where Hugging Face's tools keep what they fetched.
+    #[must_use]
+    pub fn with_hub(self, hub: PathBuf) -> Self {
+        Self { hub, ..self }
+    }
+
+    /// Where Hugging Face's tools keep what they fetched.
+    pub fn hub(&self) -> &Path {
+        &self.hub
     }
 
     /// The folder that holds one folder per data set.

@@ -18,6 +18,19 @@ use super::unpacked;
 /// Rows of the result per task; fixed, so that the cut does not depend on the machine.
 const PIECE: usize = 32;
 
+/// The same where there are very many rows and weights that fill caches: they are rearranged once per task, which has to pay.
+const LARGE_PIECE: usize = 256;
+/// Rows from which on.
+const MANY: usize = 2048;
+
+/// Numbers on the right from which on: what does not stay in a core's second-level cache.
+const BEYOND_CACHE: usize = 1 << 17;
+
+/// Rows of the result per task for so many rows in all, and so many numbers on the right.
+fn piece(rows: usize, right: usize) -> usize {
+    if rows >= MANY && right > BEYOND_CACHE { LARGE_PIECE } else { PIECE }
+}
+
 /// Multiplications worth handing to another core; below, the hand-over costs more than it saves.
 const WORTH: usize = 1 << 23;
 
@@ -29,22 +42,23 @@ vectorized! {
     }
 }
 
-/// Runs `piece` on pieces of [`PIECE`] rows of a result `[m, n]` whose sums have `k` terms: (number of the piece, its rows).
-fn tall([m, n, k]: [usize; 3], piece: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+/// Runs `work` on pieces of so many rows of a result `[m, n]` whose sums have `k` terms: (number of the piece, its rows).
+fn tall([m, n, k]: [usize; 3], piece: usize, work: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut out = blank(m * n);
     if m * n * k < WORTH {
-        out.chunks_mut(PIECE * n).enumerate().for_each(|(i, out)| piece(i, out));
+        out.chunks_mut(piece * n).enumerate().for_each(|(i, out)| work(i, out));
     } else {
-        out.par_chunks_mut(PIECE * n).enumerate().for_each(|(i, out)| piece(i, out));
+        out.par_chunks_mut(piece * n).enumerate().for_each(|(i, out)| work(i, out));
     }
     out
 }
 
 /// y `[B, O]` = x `[B, I]` · w `[O, I]`ᵀ + b.
 fn forward([batch, outputs, inputs]: [usize; 3], x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
-    tall([batch, outputs, inputs], |i, y| {
+    let piece = piece(batch, w.len());
+    tall([batch, outputs, inputs], piece, |i, y| {
         let sizes @ [size, ..] = [y.len() / outputs, outputs, inputs];
-        let x = &x[i * PIECE * inputs..][..size * inputs];
+        let x = &x[i * piece * inputs..][..size * inputs];
         #[cfg(target_arch = "x86_64")]
         let done = unpacked::suits(w.len()) && {
             unpacked::inner(sizes, y, x, w);
@@ -61,9 +75,10 @@ fn forward([batch, outputs, inputs]: [usize; 3], x: &[f32], w: &[f32], b: &[f32]
 
 /// `[m, n]` = `left` `[m, k]`, as its strides say, · `right` `[k, n]`, row-major.
 fn back([m, n, k]: [usize; 3], left: &[f32], left_at: Strides, right: &[f32]) -> Vec<f32> {
-    tall([m, n, k], |i, out| {
+    let piece = piece(m, right.len());
+    tall([m, n, k], piece, |i, out| {
         let sizes = [out.len() / n, n, k];
-        let left = &left[i * PIECE * left_at.row..];
+        let left = &left[i * piece * left_at.row..];
         #[cfg(target_arch = "x86_64")]
         if unpacked::suits(right.len()) {
             return unpacked::outer(sizes, out, left, left_at, right);
@@ -134,7 +149,7 @@ impl Rule for LinearRule {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::{agrees_with_differences, normal, run, same_bits};
+    use super::super::check::{agrees_with_differences, distance, doubles, normal, run, same_bits};
     use super::*;
     use candle_core::Var;
 
@@ -151,6 +166,14 @@ mod tests {
         for (b, i, o) in [(1, 1, 1), (3, 5, 7), (33, 4, 65), (70, 9, 2), (256, 17, 50)] {
             agrees_with_differences(&format!("linear {b}x{i}x{o}"), &layer, &inputs(b, i, o));
         }
+    }
+
+    #[test]
+    fn large_pieces_say_what_double_precision_says() {
+        let t = inputs(2100, 300, 500);
+        let wide: Vec<Tensor> = t.iter().map(|t| t.to_dtype(candle_core::DType::F64).unwrap()).collect();
+        let (found, wanted) = (doubles(&layer(&t).unwrap()), doubles(&layer(&wide).unwrap()));
+        assert!(distance(&found, &wanted) < 1e-5);
     }
 
     #[test]

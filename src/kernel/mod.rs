@@ -5,6 +5,7 @@
 //! Not here: what the networks look like (`model`), formulas that are not hot (`math`).
 
 mod agreement;
+mod attention;
 #[cfg(target_arch = "x86_64")]
 mod broadcast;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod direct;
 mod elementwise;
 mod error;
 mod exponential;
+mod gelu;
 #[cfg(test)]
 mod golden;
 mod graph;
@@ -38,9 +40,11 @@ mod unpacked;
 mod winograd;
 
 pub use agreement::agreement;
+pub use attention::attention;
 pub use conv::conv2d;
 pub use elementwise::{add, add_relu, relu};
 pub use error::KernelError;
+pub use gelu::{gelu, quick_gelu};
 pub use linear::linear;
 pub use memory::Recycler;
 pub use norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};

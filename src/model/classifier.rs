@@ -2,7 +2,7 @@
 
 use candle_core::{D, Device, Tensor};
 
-use super::encoder::EncoderNet;
+use super::encoder::{EncoderNet, features_alone};
 use super::error::{ModelError, Result};
 use super::head::Linear;
 use super::init::Init;
@@ -10,7 +10,7 @@ use super::norm::Mode;
 use super::params::{Builder, Params};
 use crate::artifact::encoder::{ClassifierCard, EncoderCard, HeadKind, Normalization, Tensors, Weights};
 use crate::base::seed::Seed;
-use crate::kernel::{l2_normalize, relu};
+use crate::kernel::{gelu, l2_normalize, linear, relu};
 
 /// The most clusters that are believed.
 const MOST: usize = 1 << 20;
@@ -24,6 +24,8 @@ enum Head {
     Linear(Linear),
     Hidden(Linear, Linear),
     Centroids(Tensor),
+    /// GELU between, unit length before the last.
+    Bottleneck(Linear, Linear, Tensor),
 }
 
 /// How a head was chosen, without labels.
@@ -37,14 +39,36 @@ pub struct HeadChoice {
     pub losses: Vec<f64>,
 }
 
-/// What a classifier is, apart from its encoder.
+/// What a classifier is, apart from its encoder: see [`ClassifierCard`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
-    clusters: usize,
-    heads: usize,
-    kind: HeadKind,
-    hidden: Option<usize>,
-    normalize: bool,
+pub struct HeadsShape {
+    /// Clusters, K.
+    pub clusters: usize,
+    /// Heads, H.
+    pub heads: usize,
+    /// What they are.
+    pub kind: HeadKind,
+    /// Units of their hidden layer.
+    pub hidden: Option<usize>,
+    /// Width of what is brought to unit length before the last layer.
+    pub bottleneck: Option<usize>,
+    /// Whether features are scaled to unit length before the heads.
+    pub normalize: bool,
+    /// Whether all heads decide together.
+    pub committee: bool,
+}
+
+impl HeadsShape {
+    /// Linear heads, or ones with a hidden layer.
+    pub fn linear(clusters: usize, heads: usize, hidden: Option<usize>) -> Self {
+        Self { clusters, heads, kind: HeadKind::Linear, hidden, bottleneck: None, normalize: false, committee: false }
+    }
+
+    /// The heads of a card.
+    pub fn of(card: &ClassifierCard) -> Self {
+        let &ClassifierCard { clusters, heads, kind, hidden, bottleneck, normalize_features, committee, .. } = card;
+        Self { clusters, heads, kind, hidden, bottleneck, normalize: normalize_features, committee }
+    }
 }
 
 /// An encoder and H heads of K clusters each.
@@ -54,7 +78,7 @@ struct Shape {
 pub struct ClassifierNet {
     encoder: EncoderNet,
     heads: Vec<Head>,
-    shape: Shape,
+    shape: HeadsShape,
     params: Params,
 }
 
@@ -72,8 +96,24 @@ impl ClassifierNet {
         seed: Seed,
         device: &Device,
     ) -> Result<Self> {
-        let shape = Shape { clusters, heads, kind: HeadKind::Linear, hidden, normalize: false };
+        let shape = HeadsShape::linear(clusters, heads, hidden);
         Self::build(encoder.without_projection()?, shape, Builder::fresh(seed, device))
+    }
+
+    /// These heads on an encoder. They read its projection if it has one.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] if they are not exactly heads of this shape, [`ModelError::NotFinite`].
+    pub fn with_heads(encoder: &EncoderNet, shape: HeadsShape, heads: &Tensors, device: &Device) -> Result<Self> {
+        Self::build(encoder.clone(), shape, Builder::restored(heads, device)?)
+    }
+
+    /// New heads of this shape on an encoder. They read its projection if it has one.
+    ///
+    /// # Errors
+    /// [`ModelError::Architecture`] for heads that cannot be.
+    pub fn over(encoder: &EncoderNet, shape: HeadsShape, seed: Seed, device: &Device) -> Result<Self> {
+        Self::build(encoder.clone(), shape, Builder::fresh(seed, device))
     }
 
     /// One head that prefers the nearest centroid: logit `k` is minus the squared distance to centroid `k`. It reads the
@@ -93,7 +133,8 @@ impl ClassifierNet {
         }
         let mut tensors = Tensors::default();
         tensors.insert("centroids", vec![clusters, dim], centroids.to_vec());
-        let shape = Shape { clusters, heads: 1, kind: HeadKind::Centroids, hidden: None, normalize: normalize_features };
+        let kind = HeadKind::Centroids;
+        let shape = HeadsShape { kind, normalize: normalize_features, ..HeadsShape::linear(clusters, 1, None) };
         Self::build(encoder.clone(), shape, Builder::restored(&tensors, device)?)
     }
 
@@ -110,8 +151,7 @@ impl ClassifierNet {
         let encoder = card.encoder.clone();
         // Both halves are tried before either is reported, so that the list is whole.
         let built = EncoderNet::from_tensors(&encoder, &body, device);
-        let normalize = card.normalize_features;
-        let shape = Shape { clusters: card.clusters, heads: card.heads, kind: card.kind, hidden: card.hidden, normalize };
+        let shape = HeadsShape::of(card);
         match built {
             Ok(encoder) => {
                 let net = Self::build(encoder, shape, Builder::restored(&top, device)?)?;
@@ -131,7 +171,22 @@ impl ClassifierNet {
         }
     }
 
-    fn build(encoder: EncoderNet, shape: Shape, builder: Builder) -> Result<Self> {
+    /// The heads of a classifier without its encoder, for features that are there already.
+    ///
+    /// # Errors
+    /// As [`ClassifierNet::from_tensors`].
+    pub fn heads_alone(card: &ClassifierCard, tensors: &Tensors, device: &Device) -> Result<Self> {
+        let mut heads = Tensors::default();
+        for (name, Weights { shape, values }) in tensors.iter().filter(|(name, _)| is_head(name)) {
+            heads.insert(name, shape.clone(), values.clone());
+        }
+        let body = EncoderNet::init(&features_alone(card.encoder.architecture.output())?, Seed::new(0), device)?;
+        let net = Self::with_heads(&body, HeadsShape::of(card), &heads, device)?;
+        net.check(card.head)?;
+        Ok(net)
+    }
+
+    fn build(encoder: EncoderNet, shape: HeadsShape, builder: Builder) -> Result<Self> {
         let (heads, top) = build_heads(shape, encoder.architecture().output(), builder)?;
         let mut params = encoder.params().clone();
         for (name, role, var) in top.iter() {
@@ -188,7 +243,9 @@ impl ClassifierNet {
             head_losses: choice.losses,
             kind: self.shape.kind,
             hidden: self.shape.hidden,
+            bottleneck: self.shape.bottleneck,
             normalize_features: self.shape.normalize,
+            committee: self.shape.committee,
         })
     }
 
@@ -227,6 +284,10 @@ impl ClassifierNet {
         match self.check(head)? {
             Head::Linear(linear) => linear.forward(&features),
             Head::Hidden(first, second) => second.forward(&relu(&first.forward(&features)?)?),
+            Head::Bottleneck(first, second, last) => {
+                let narrow = l2_normalize(&second.forward(&gelu(&first.forward(&features)?)?)?)?;
+                Ok(linear(&narrow, last, &Tensor::zeros(last.dim(0)?, last.dtype(), last.device())?)?)
+            }
             Head::Centroids(centroids) => {
                 let products = features.matmul(&centroids.t()?)?;
                 let own = features.sqr()?.sum_keepdim(D::Minus1)?;
@@ -254,20 +315,56 @@ impl ClassifierNet {
         Ok(Tensor::cat(&each, 1)?)
     }
 
+    /// Whether its heads decide together.
+    pub fn is_committee(&self) -> bool {
+        self.shape.committee
+    }
+
+    /// The same heads, each deciding alone.
+    ///
+    /// # Errors
+    /// None in practice: the numbers fit their own network.
+    pub fn apart(&self) -> Result<Self> {
+        let shape = HeadsShape { committee: false, ..self.shape };
+        Self::build(self.encoder.clone(), shape, Builder::shared(&self.head_params(), true))
+    }
+
+    /// The probabilities that count: those of this head, or the mean of all where they decide together.
+    ///
+    /// # Shapes
+    /// `features`: `[B, D]`, unnormalised. Returns `[B, K]`, rows of sum 1.
+    ///
+    /// # Errors
+    /// As [`ClassifierNet::logits`].
+    pub fn decide(&self, head: usize, features: &Tensor) -> Result<Tensor> {
+        let of = |head| Ok::<_, ModelError>(candle_nn::ops::softmax(&self.logits(head, features)?, D::Minus1)?);
+        if !self.shape.committee {
+            return of(head);
+        }
+        let mut sum = of(0)?;
+        for head in 1..self.heads() {
+            sum = (sum + of(head)?)?;
+        }
+        Ok((sum / self.heads() as f64)?)
+    }
+
     /// The classifier with this head alone, now number 0; the numbers are shared.
     ///
     /// # Errors
-    /// [`ModelError::Head`] if there is no such head.
+    /// [`ModelError::Head`] if there is no such head, [`ModelError::Committee`] if none decides alone.
     pub fn keep_head(&self, head: usize) -> Result<Self> {
         self.check(head)?;
+        if self.shape.committee {
+            return Err(ModelError::Committee);
+        }
         let prefix = format!("cluster_head.{head}.");
         let top = match self.shape.kind {
-            HeadKind::Linear => {
+            HeadKind::Linear | HeadKind::Bottleneck => {
                 self.params.renamed(|name| name.strip_prefix(&prefix).map(|rest| format!("cluster_head.0.{rest}")))
             }
             HeadKind::Centroids => self.head_params(),
         };
-        Self::build(self.encoder.clone(), Shape { heads: 1, ..self.shape }, Builder::shared(&top, true))
+        Self::build(self.encoder.clone(), HeadsShape { heads: 1, ..self.shape }, Builder::shared(&top, true))
     }
 
     /// The same numbers, seen without recording: see [`EncoderNet::frozen`].
@@ -300,7 +397,7 @@ impl ClassifierNet {
     }
 }
 
-fn build_heads(shape: Shape, features: usize, mut builder: Builder) -> Result<(Vec<Head>, Params)> {
+fn build_heads(shape: HeadsShape, features: usize, mut builder: Builder) -> Result<(Vec<Head>, Params)> {
     let wrong = |field: &'static str, found: usize, wanted: String| {
         Err(ModelError::Architecture { field, found: found.to_string(), wanted })
     };
@@ -328,6 +425,22 @@ fn build_heads(shape: Shape, features: usize, mut builder: Builder) -> Result<(V
                 })
             })
             .collect::<Result<_>>()?,
+        HeadKind::Bottleneck => {
+            let (Some(units), Some(width)) = (shape.hidden, shape.bottleneck.filter(|width| (1..=WIDEST).contains(width)))
+            else {
+                return wrong("bottleneck", shape.bottleneck.unwrap_or(0), format!("1 to {WIDEST}, after hidden units"));
+            };
+            (0..shape.heads)
+                .map(|head| {
+                    let name = format!("cluster_head.{head}");
+                    let first = Linear::build(&mut builder, &format!("{name}.0"), features, units)?;
+                    let second = Linear::build(&mut builder, &format!("{name}.2"), units, width)?;
+                    let init = Init::Linear { inputs: width };
+                    let last = builder.parameter(&format!("{name}.last.weight"), &[shape.clusters, width], init)?;
+                    Ok(Head::Bottleneck(first, second, last))
+                })
+                .collect::<Result<_>>()?
+        }
         HeadKind::Centroids if shape.heads != 1 => return wrong("heads", shape.heads, "centroids are one head".into()),
         HeadKind::Centroids => {
             vec![Head::Centroids(builder.parameter("centroids", &[shape.clusters, features], Init::Zeros)?)]
@@ -365,7 +478,7 @@ mod tests {
     }
 
     fn card(net: &ClassifierNet, head: usize) -> ClassifierCard {
-        net.card(Normalization { mean: vec![0.0], std: vec![1.0] }, choice(head)).unwrap()
+        net.card(Normalization::new(vec![0.0], vec![1.0]), choice(head)).unwrap()
     }
 
     #[test]
@@ -395,7 +508,7 @@ mod tests {
         let error = ClassifierNet::from_tensors(&card(&net, 1), &wrong, &Device::Cpu).unwrap_err().to_string();
         assert!(error.contains("`backbone.conv1.weight`, `cluster_head.1.bias`"), "{error}");
         assert!(error.contains("unexpected: `contrastive_head.weight`"), "{error}");
-        assert!(net.card(Normalization { mean: vec![0.0], std: vec![1.0] }, choice(2)).is_err());
+        assert!(net.card(Normalization::new(vec![0.0], vec![1.0]), choice(2)).is_err());
     }
 
     #[test]
@@ -490,6 +603,40 @@ mod tests {
         for units in [0, 1 << 40] {
             assert!(matches!(hidden(units), Err(ModelError::Architecture { field: "hidden", .. })), "{units}");
         }
+    }
+
+    #[test]
+    fn a_committee_decides_by_the_mean_of_its_heads_and_none_of_them_leaves_it() {
+        let alone = net(3);
+        let shape = HeadsShape { committee: true, ..HeadsShape::linear(4, 3, None) };
+        let body = encoder().without_projection().unwrap();
+        let heads = alone.head_params().to_tensors().unwrap();
+        let together = ClassifierNet::with_heads(&body, shape, &heads, &Device::Cpu).unwrap();
+        let features = wave(&[5, 8], 0.4, 0.0, 1.0);
+        let each: Vec<Vec<f32>> = (0..3).map(|head| values(&alone.decide(head, &features).unwrap()).unwrap()).collect();
+        let wanted: Vec<f64> = (0..20).map(|i| each.iter().map(|p| f64::from(p[i])).sum::<f64>() / 3.0).collect();
+        assert_near("mean", &values(&together.decide(0, &features).unwrap()).unwrap(), &wanted, 1e-6);
+        assert!(matches!(together.keep_head(1), Err(ModelError::Committee)));
+        let again = ClassifierNet::from_tensors(&card(&together, 1), &together.to_tensors().unwrap(), &Device::Cpu).unwrap();
+        assert_near("again", &values(&again.decide(1, &features).unwrap()).unwrap(), &wanted, 1e-6);
+    }
+
+    #[test]
+    fn heads_on_features_that_were_made_elsewhere_sort_features_and_no_images() {
+        let shape = features_alone(8).unwrap();
+        let body = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap();
+        let kind = HeadKind::Bottleneck;
+        let shape = HeadsShape { kind, bottleneck: Some(3), normalize: true, ..HeadsShape::linear(4, 2, Some(5)) };
+        let net = ClassifierNet::over(&body, shape, Seed::new(2), &Device::Cpu).unwrap();
+        assert_eq!(net.params().len(), 10);
+        let features = wave(&[5, 8], 0.4, 0.0, 1.0);
+        let logits = |net: &ClassifierNet, head| values(&net.logits(head, &features).unwrap()).unwrap();
+        let again = ClassifierNet::from_tensors(&card(&net, 1), &net.to_tensors().unwrap(), &Device::Cpu).unwrap();
+        assert_eq!(logits(&again, 1), logits(&net, 1));
+        assert_eq!(logits(&net.keep_head(1).unwrap(), 0), logits(&net, 1));
+        let image = Tensor::zeros((1, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
+        assert!(matches!(net.features(&image, Mode::Eval), Err(ModelError::NoImages)));
+        assert!(features_alone(0).is_err());
     }
 
     #[test]

@@ -7,7 +7,8 @@ use super::head::ProjectionHead;
 use super::norm::Mode;
 use super::params::{Builder, Params};
 use super::resnet::{Layout, ResNet};
-use crate::artifact::encoder::{Architecture, Backbone, EncoderCard, Normalization, Projection, Stem, Tensors};
+use super::vit::Vit;
+use crate::artifact::encoder::{Architecture, Backbone, EncoderCard, Normalization, Projection, Stem, Tensors, Transformer};
 use crate::base::seed::Seed;
 use crate::kernel::l2_normalize;
 
@@ -19,8 +20,11 @@ const LARGEST: usize = 65_536;
 #[derive(Clone, Debug)]
 enum Body {
     ResNet(ResNet),
+    Vit(Box<Vit>),
     /// No network: the input, flattened.
     Pixels,
+    /// No network and no input: what it would make is there already.
+    Features,
 }
 
 /// A backbone and, on top of it, a projection head if the architecture has one.
@@ -48,9 +52,32 @@ pub fn architecture(
     size: usize,
     projection: Option<Projection>,
 ) -> Result<Architecture> {
-    let mut architecture = Architecture { backbone, stem, width, channels, size, features: 0, projection };
+    let mut architecture = Architecture { backbone, stem, width, channels, size, features: 0, projection, transformer: None };
     architecture.features = features(&architecture)?;
     Ok(architecture)
+}
+
+/// A vision transformer of tokens of this width, for color images of this size.
+///
+/// # Errors
+/// [`ModelError::Architecture`] names the setting that does not fit.
+pub fn tower(shape: Transformer, width: usize, size: usize) -> Result<Architecture> {
+    let (backbone, stem, transformer) = (Backbone::Vit, Stem::Imagenet, Some(shape));
+    let mut architecture =
+        Architecture { backbone, stem, width, channels: 3, size, features: 0, projection: None, transformer };
+    architecture.features = features(&architecture)?;
+    Ok(architecture)
+}
+
+/// What stands for an encoder under heads on features that were made elsewhere.
+///
+/// # Errors
+/// [`ModelError::Architecture`] for features without numbers, or of too many.
+pub fn features_alone(dim: usize) -> Result<Architecture> {
+    let (backbone, stem) = (Backbone::Features, Stem::Cifar);
+    let architecture =
+        Architecture { backbone, stem, width: 1, channels: 1, size: 1, features: dim, projection: None, transformer: None };
+    features(&architecture).map(|_| architecture)
 }
 
 /// Checks the settings; returns D.
@@ -68,6 +95,18 @@ fn features(architecture: &Architecture) -> Result<usize> {
         && !(1..=LARGEST).contains(&projection.dim)
     {
         return wrong("projection.dim", projection.dim, format!("1 to {LARGEST}"));
+    }
+    if let Some(shape) = &architecture.transformer {
+        return Vit::features(architecture, shape);
+    }
+    if architecture.backbone == Backbone::Vit {
+        return wrong("backbone", 0, "a published transformer has a shape: read it with the stage `frozen`".into());
+    }
+    if architecture.backbone == Backbone::Features {
+        return match architecture.features {
+            dim @ 1..=LARGEST if architecture.projection.is_none() => Ok(dim),
+            dim => wrong("features", dim, format!("1 to {LARGEST} numbers, without a projection")),
+        };
     }
     let Some(layout) = layout(architecture) else {
         if architecture.projection.is_some() {
@@ -89,7 +128,7 @@ fn layout(architecture: &Architecture) -> Option<Layout> {
         Backbone::Resnet34 => of(&[3, 4, 6, 3], false),
         Backbone::Resnet50 => of(&[3, 4, 6, 3], true),
         Backbone::ResnetTiny => of(&[1, 1, 1], false),
-        Backbone::Pixels => None,
+        Backbone::Pixels | Backbone::Vit | Backbone::Features => None,
     }
 }
 
@@ -125,9 +164,13 @@ impl EncoderNet {
                 wanted: format!("this one has {features}"),
             });
         }
-        let body = match layout(architecture) {
-            Some(layout) => Body::ResNet(builder.within("backbone", |b| ResNet::build(b, &layout))?),
-            None => Body::Pixels,
+        let body = match (layout(architecture), &architecture.transformer) {
+            (Some(layout), _) => Body::ResNet(builder.within("backbone", |b| ResNet::build(b, &layout))?),
+            (None, Some(shape)) => {
+                Body::Vit(Box::new(builder.within("backbone", |b| Vit::build(b, shape, architecture.width))?))
+            }
+            (None, None) if architecture.backbone == Backbone::Features => Body::Features,
+            (None, None) => Body::Pixels,
         };
         let projection = match &architecture.projection {
             Some(shape) => Some(builder.within("contrastive_head", |b| ProjectionHead::build(b, features, shape))?),
@@ -199,7 +242,7 @@ impl EncoderNet {
     ///
     /// # Shapes
     /// `images`: `[B, C, S, S]`, normalised by the card's mean and standard deviation. Returns `[B, D]`. A residual network
-    /// takes any S, `pixels` only its own.
+    /// takes any S, a transformer any multiple of its patch, `pixels` only its own.
     ///
     /// # Errors
     /// [`ModelError::Input`] for another shape, or a single value per channel in [`Mode::Train`].
@@ -209,11 +252,16 @@ impl EncoderNet {
         let &[batch, found, height, width] = images.dims() else {
             return wrong(format!("a batch of images `[B, {channels}, S, S]`"));
         };
+        if matches!(self.body, Body::Features) {
+            return Err(ModelError::NoImages);
+        }
         if found != channels || batch == 0 || height == 0 || width == 0 {
             return wrong(format!("at least one image of {channels} channels, `[B, {channels}, S, S]`"));
         }
         match &self.body {
             Body::ResNet(net) => net.forward(images, mode),
+            Body::Vit(net) => net.forward(images),
+            Body::Features => Err(ModelError::NoImages),
             Body::Pixels if (height, width) != (size, size) => wrong(format!("pixels of {size} × {size}")),
             Body::Pixels => Ok(images.flatten_from(1)?),
         }
@@ -263,7 +311,7 @@ mod tests {
     }
 
     fn normalization() -> Normalization {
-        Normalization { mean: vec![0.5], std: vec![0.5] }
+        Normalization::new(vec![0.5], vec![0.5])
     }
 
     // methods/scan.md sections 2.1, 8.2 and 10.

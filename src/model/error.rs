@@ -41,6 +41,12 @@ pub enum ModelError {
         /// The shape it got.
         found: Vec<usize>,
     },
+    /// Images for a classifier that never knew an encoder.
+    #[error("its heads were trained on features without their encoder, so it sorts features and no images")]
+    NoImages,
+    /// One head of several that decide together.
+    #[error("its heads decide together: none of them stands for all")]
+    Committee,
     /// A head the classifier does not have.
     #[error("there is no head `{head}`: the classifier has {heads}, counted from 0")]
     Head {
@@ -83,6 +89,8 @@ impl Fault for ModelError {
             Self::NotFinite { .. } => "model::weights-not-finite",
             Self::Twice { .. } => "model::name-taken",
             Self::Input { .. } => "model::wrong-input",
+            Self::NoImages => "model::features-only",
+            Self::Committee => "model::committee",
             Self::Head { .. } => "model::no-such-head",
             Self::Absent { .. } => "model::no-such-part",
             Self::Import(error) => error.code(),
@@ -99,6 +107,10 @@ impl Fault for ModelError {
                  partly random network trains without complaint and scores badly"
                     .into(),
             ),
+            Self::NoImages => {
+                Some("connect `features` in place of `images`, or train the heads with their `encoder` connected".into())
+            }
+            Self::Committee => Some("connect one of the classifiers it was made of".into()),
             Self::Import(error) => error.hint(),
             Self::NoPlace { .. } => Some("choose other `--names`, or a stage whose network is like theirs".into()),
             Self::File(error) => error.hint(),
@@ -111,7 +123,7 @@ impl Fault for ModelError {
     fn exit(&self) -> Exit {
         match self {
             Self::Architecture { .. } => Exit::Pipeline,
-            Self::Weights(_) | Self::Import(_) | Self::Input { .. } => Exit::Data,
+            Self::Weights(_) | Self::Import(_) | Self::Input { .. } | Self::NoImages | Self::Committee => Exit::Data,
             Self::NoPlace { .. } => Exit::Usage,
             Self::File(error) => error.exit(),
             Self::NotFinite { .. } => Exit::Run,

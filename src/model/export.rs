@@ -27,6 +27,9 @@ pub fn with_linear_heads(card: &ClassifierCard, tensors: &Tensors) -> Result<Ten
         let what = "heads that read the projection instead of the backbone".to_owned();
         return Err(ModelError::NoPlace { what });
     }
+    if card.kind == HeadKind::Bottleneck || card.committee {
+        return Err(ModelError::NoPlace { what: "heads with a bottleneck, or that decide together".into() });
+    }
     if card.normalize_features {
         let what = format!("heads ({:?}) that read features of unit length", card.kind).to_lowercase();
         return Err(ModelError::NoPlace { what });
@@ -85,7 +88,7 @@ mod tests {
     use crate::model::{ClassifierNet, EncoderNet, HeadChoice, Mode, architecture};
 
     fn plain() -> Normalization {
-        Normalization { mean: vec![0.0; 3], std: vec![1.0; 3] }
+        Normalization::new(vec![0.0; 3], vec![1.0; 3])
     }
 
     fn encoder(backbone: Backbone, stem: Stem, projection: Option<ProjectionKind>) -> EncoderNet {

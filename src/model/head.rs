@@ -30,6 +30,16 @@ impl Linear {
         })
     }
 
+    /// One that starts small: normal weights of deviation 0.02, no bias.
+    pub(super) fn build_small(b: &mut Builder, name: &str, inputs: usize, outputs: usize) -> Result<Self> {
+        b.within(name, |b| {
+            Ok(Self {
+                weight: b.parameter("weight", &[outputs, inputs], Init::Normal { deviation: 0.02 })?,
+                bias: b.parameter("bias", &[outputs], Init::Zeros)?,
+            })
+        })
+    }
+
     /// Several layers of equal shape as one: what each makes of `x`, side by side.
     ///
     /// # Shapes
@@ -47,6 +57,15 @@ impl Linear {
     /// `x`: `[B, inputs]`. Returns `[B, outputs]`.
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(linear(x, &self.weight, &self.bias)?)
+    }
+
+    /// The same, each output times a number of its own: the weights are scaled, which are fewer than the outputs of a batch.
+    ///
+    /// # Shapes
+    /// `x`: `[B, inputs]`; `scale`: `[outputs]`. Returns `[B, outputs]`.
+    pub(super) fn forward_scaled(&self, x: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
+        let Some(scale) = scale else { return self.forward(x) };
+        Ok(linear(x, &self.weight.broadcast_mul(&scale.unsqueeze(1)?)?, &(&self.bias * scale)?)?)
     }
 }
 

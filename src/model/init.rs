@@ -19,6 +19,11 @@ pub enum Init {
         /// Inputs of the layer.
         inputs: usize,
     },
+    /// Normal with mean 0.
+    Normal {
+        /// Its deviation.
+        deviation: f64,
+    },
     /// All zero.
     Zeros,
     /// All one.
@@ -40,6 +45,10 @@ impl Init {
                 let scale = (2.0 / fan_out.max(1) as f64).sqrt();
                 let mut rng = seed.branch(name).rng();
                 (0..count).map(|_| (scale * rng.normal()) as f32).collect()
+            }
+            Self::Normal { deviation } => {
+                let mut rng = seed.branch(name).rng();
+                (0..count).map(|_| (deviation * rng.normal()) as f32).collect()
             }
             Self::Linear { inputs } => {
                 let bound = 1.0 / (inputs.max(1) as f64).sqrt();

@@ -1,6 +1,6 @@
 //! # model: what does the network look like?
 //!
-//! Residual networks and their heads, their initial weights, and the names their tensors go by. [`EncoderNet`] turns images
+//! Residual networks, published vision transformers, and heads; their initial weights, and the names their tensors go by. [`EncoderNet`] turns images
 //! into features, [`ClassifierNet`] turns features into clusters; both are made of [`Params`], an ordered list of named
 //! tensors that says which of them training moves.
 //!
@@ -14,15 +14,20 @@ mod head;
 pub mod import;
 pub mod init;
 mod norm;
+mod normed;
 pub mod params;
+mod positions;
+pub mod published;
 mod resnet;
 pub mod settings;
 #[cfg(test)]
 pub(crate) mod testing;
+mod vit;
 
-pub use classifier::{ClassifierNet, HeadChoice};
-pub use encoder::{EncoderNet, architecture};
+pub use classifier::{ClassifierNet, HeadChoice, HeadsShape};
+pub use encoder::{EncoderNet, architecture, features_alone, tower};
 pub use error::{Mismatch, ModelError, Result};
 pub use head::PredictionHead;
 pub use norm::Mode;
+pub use normed::{DistillHeads, DistillShape, LinearProbes, TaskEncoder};
 pub use params::{Params, Role};

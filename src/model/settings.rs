@@ -53,8 +53,12 @@ impl NetworkSettings {
         if !(1..=65_536).contains(&self.projection_dim) {
             found.push(("projection_dim", format!("is {}, and must lie between 1 and 65536", self.projection_dim)));
         }
-        if self.backbone == Backbone::Pixels {
-            found.push(("backbone", "is `pixels`, which has nothing to train".to_owned()));
+        match self.backbone {
+            Backbone::Pixels | Backbone::Features => {
+                found.push(("backbone", "is one that has nothing to train".to_owned()));
+            }
+            Backbone::Vit => found.push(("backbone", "is `vit`: read a published one with the stage `frozen`".to_owned())),
+            Backbone::Resnet18 | Backbone::Resnet34 | Backbone::Resnet50 | Backbone::ResnetTiny => {}
         }
         found
     }

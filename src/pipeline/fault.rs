@@ -208,6 +208,16 @@ pub enum SpecFault {
         /// What would fit.
         fits: Vec<String>,
     },
+    /// Ports that stand for each other, of which not exactly one is bound.
+    #[error("{owner} reads one of {}, and {} are connected", list(ports), if *given == 0 { "none" } else { "several" })]
+    OneOf {
+        /// Whose ports.
+        owner: String,
+        /// All of them.
+        ports: Vec<String>,
+        /// How many are bound.
+        given: usize,
+    },
     /// A port bound to something that does not exist.
     #[error("port {} of {owner}: there is no source, stage or output {}", quote(port), quote(written))]
     UnknownReference {
@@ -333,6 +343,7 @@ impl Fault for SpecFault {
             Self::NothingBelow { .. } => "pipeline::nothing-below",
             Self::UnknownName { .. } => "pipeline::unknown-name",
             Self::MissingPort { .. } => "pipeline::missing-port",
+            Self::OneOf { .. } => "pipeline::one-of",
             Self::UnknownReference { .. } => "pipeline::unknown-reference",
             Self::UnknownOutput { .. } => "pipeline::unknown-output",
             Self::WrongArtifact { .. } => "pipeline::wrong-artifact",
@@ -369,6 +380,7 @@ impl Fault for SpecFault {
                 Some(_) => format!("these give {artifact}: {}", list(fits)),
                 None => format!("nothing here gives {artifact} yet; a stage that does is missing"),
             }),
+            Self::OneOf { .. } => Some("connect exactly one of them".into()),
             Self::UnknownReference { artifact, fits, .. } | Self::WrongArtifact { wants: artifact, fits, .. } => {
                 Some(if fits.is_empty() {
                     format!("nothing here gives {artifact} yet; a stage that does is missing")

@@ -278,6 +278,7 @@ fn stands(finding: &Finding, unreadable: &[usize], sources: &[Source]) -> bool {
     match &finding.fault {
         SpecFault::Syntax { .. } => true,
         SpecFault::MissingPort { .. }
+        | SpecFault::OneOf { .. }
         | SpecFault::MissingSetting { .. }
         | SpecFault::NoKind { .. }
         | SpecFault::NothingBelow { .. }
@@ -722,6 +723,19 @@ impl<'a> Survey<'a, '_> {
                     };
                     self.report(Finding::at(empty.map_or(nodes[index].place, |(_, item)| item.place), fault));
                 }
+            }
+            let either: Vec<&PortInfo> = ports.iter().filter(|port| port.arity.is_either()).collect();
+            let connected: Vec<&Item> = either
+                .iter()
+                .filter_map(|port| wires.iter().find(|(given, _)| given.name == port.name).map(|(_, item)| item))
+                .collect();
+            if !either.is_empty() && connected.len() != 1 {
+                let fault = SpecFault::OneOf {
+                    owner: nodes[index].owner.clone(),
+                    ports: either.iter().map(|port| port.name.to_owned()).collect(),
+                    given: connected.len(),
+                };
+                self.report(Finding::at(connected.get(1).map_or(nodes[index].place, |item| item.place), fault));
             }
             nodes[index].bindings = bindings;
         }

@@ -17,6 +17,7 @@ pub mod ports;
 pub mod pretext;
 pub mod selection;
 pub mod sight;
+pub mod space;
 pub mod training;
 
 pub use context::{Bar, Context, Signal, Sink, Stop};
@@ -24,4 +25,4 @@ pub use contract::{Complaint, Method, Settings, Sign, Stage};
 pub use erased::{AnyStage, Erased};
 pub use error::StageError;
 pub use outputs::{AnyDraft, OutputInfo, Outputs};
-pub use ports::{Arity, LabelFreePorts, Offer, Offers, Port, PortInfo, Ports};
+pub use ports::{Arity, Either, LabelFreePorts, Offer, Offers, Port, PortInfo, Ports};

@@ -18,17 +18,26 @@ pub enum Arity {
     Many,
     /// A list, possibly none.
     Any,
+    /// One, where exactly one of a stage's `Either` ports is connected.
+    Either,
+    /// A list, where exactly one of a stage's `Either` ports is connected.
+    EitherMany,
 }
 
 impl Arity {
     /// Whether a pipeline may name several.
     pub fn is_list(self) -> bool {
-        matches!(self, Self::Many | Self::Any)
+        matches!(self, Self::Many | Self::Any | Self::EitherMany)
     }
 
     /// Whether a pipeline must name one.
     pub fn is_needed(self) -> bool {
         matches!(self, Self::One | Self::Many)
+    }
+
+    /// Whether it is an alternative to others of its kind.
+    pub fn is_either(self) -> bool {
+        matches!(self, Self::Either | Self::EitherMany)
     }
 }
 
@@ -59,7 +68,11 @@ pub struct Offer {
 /// What the plan wired to each port.
 pub type Offers = BTreeMap<String, Vec<Offer>>;
 
-/// A field of a port struct: `Stored<A>`, `Option<Stored<A>>`, `Vec<Stored<A>>` or `Option<Vec<Stored<A>>>`.
+/// A port that stands for others: of all such ports of a stage exactly one is connected, which the plan checks.
+#[derive(Clone, Debug)]
+pub struct Either<P>(pub Option<P>);
+
+/// A field of a port struct: `Stored<A>`, `Option<Stored<A>>`, `Vec<Stored<A>>`, `Option<Vec<Stored<A>>>`, or an [`Either`] of one or a list.
 pub trait Port: Sized {
     /// The artifact it takes.
     type Artifact: Artifact;
@@ -124,6 +137,24 @@ impl<A: Artifact> Port for Option<Vec<Stored<A>>> {
 
     fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError> {
         if offers.is_empty() { Ok(None) } else { Vec::bind(port, offers).map(Some) }
+    }
+}
+
+impl<A: Artifact> Port for Either<Stored<A>> {
+    type Artifact = A;
+    const ARITY: Arity = Arity::Either;
+
+    fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError> {
+        Option::bind(port, offers).map(Self)
+    }
+}
+
+impl<A: Artifact> Port for Either<Vec<Stored<A>>> {
+    type Artifact = A;
+    const ARITY: Arity = Arity::EitherMany;
+
+    fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError> {
+        Option::bind(port, offers).map(Self)
     }
 }
 

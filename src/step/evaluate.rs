@@ -3,7 +3,8 @@
 //! A row of k-means always stands beside the others: a learned result that does not beat it is not worth its electricity. If
 //! none is connected, one is fitted on the features of the first classifier's own encoder.
 
-use crate::artifact::encoder::{Architecture, Classifier, HeadKind, Weights};
+use crate::artifact::encoder::{Architecture, Classifier, HeadKind, Normalization, Weights};
+use crate::artifact::features::{FeatureTable, Features};
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::labels::{LabelTable, Labels};
 use crate::artifact::scores::{Protocol, ScoreRow, Scores};
@@ -15,13 +16,14 @@ use crate::math::cosine;
 use crate::math::kmeans::KMeans;
 use crate::math::partition::{Classes, ClusterId, Clusters, Contingency};
 use crate::math::topk::argmax_rows;
-use crate::model::{ClassifierNet, HeadChoice};
+use crate::model::{ClassifierNet, EncoderNet, HeadChoice};
 use crate::stage::contract::NoSettings;
-use crate::stage::{Context, Stage, StageError};
+use crate::stage::space::{alone, side_by_side};
+use crate::stage::{Context, Either, Stage, StageError};
 use crate::train::feed::Feed;
 use crate::train::infer::{self, Layer};
 
-use super::predict::probabilities;
+use super::predict::{of_features, probabilities};
 
 crate::ports! {
     /// What it reads.
@@ -29,7 +31,9 @@ crate::ports! {
         /// What is judged, in the order of the rows.
         classifiers: Vec<Stored<Classifier>>,
         /// `[N, H, W, C]`.
-        images: Stored<Images>,
+        images: Either<Stored<Images>>,
+        /// `[N, D]` in place of them, as the heads read them; of several encoders in the order of training.
+        features: Either<Vec<Stored<Features>>>,
         /// The ground truth of these images.
         labels: Stored<Labels>,
     }
@@ -58,19 +62,11 @@ impl Stage for Evaluate {
     type Out = Out;
 
     fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        let images = ImageSet::open(&input.images)?;
         let labels = LabelTable::load(&input.labels)?;
-        let truth = truth_of(images.ids(), &labels)?;
         let classifiers = input.classifiers.iter().map(Classifier::load).collect::<Result<Vec<_>, _>>()?;
-        let groups = groups(&classifiers);
-        let bar = cx.bar((images.len() * groups.len()) as u64, "images");
-        let mut said = vec![Vec::new(); classifiers.len()];
-        for group in groups {
-            let all: Vec<&Classifier> = group.iter().map(|&place| &classifiers[place]).collect();
-            for (place, p) in group.into_iter().zip(probabilities(&all, &images, cx, |done| bar.advance(done as u64))?) {
-                said[place] = p;
-            }
-        }
+        let seen = Seen::of(&input)?;
+        let truth = truth_of(seen.ids(), &labels)?;
+        let said = seen.said(&classifiers, &input, cx)?;
         let mut rows = Vec::new();
         for (place, (classifier, p)) in classifiers.iter().zip(&said).enumerate() {
             // Names of stages are no part of a key, so they are no part of a result either: the report puts them in.
@@ -78,8 +74,7 @@ impl Stage for Evaluate {
         }
         let kmeans = classifiers.iter().any(|classifier| classifier.card.kind == HeadKind::Centroids);
         if let (false, Some(first)) = (kmeans, classifiers.first()) {
-            let baseline = baseline(first, &images, cx)?;
-            let p = probabilities(&[&baseline], &images, cx, |_| ())?.swap_remove(0);
+            let (baseline, p) = seen.baseline(first, cx)?;
             let mut row = row("k-means".into(), &baseline, &p, &truth, labels.classes())?;
             row.notes.push("fitted on these images, on the features of the first classifier's encoder".into());
             rows.push(row);
@@ -89,6 +84,69 @@ impl Stage for Evaluate {
             ..Protocol::default()
         };
         Ok(Out { scores: Scores { protocol, rows }.save(&cx.out("scores")?)? })
+    }
+}
+
+/// What classifiers are shown.
+enum Seen {
+    Images(ImageSet),
+    Features(FeatureTable),
+}
+
+impl Seen {
+    fn of(input: &In) -> Result<Self, StageError> {
+        if let Some(features) = &input.features.0 {
+            return Ok(Self::Features(side_by_side(features)?));
+        }
+        let Some(images) = &input.images.0 else { unreachable!("the plan connects one of both") };
+        Ok(Self::Images(ImageSet::open(images)?))
+    }
+
+    fn ids(&self) -> &[String] {
+        match self {
+            Self::Images(images) => images.ids(),
+            Self::Features(table) => &table.ids,
+        }
+    }
+
+    /// What each says, `[N, K]`.
+    fn said(&self, classifiers: &[Classifier], input: &In, cx: &Context<'_>) -> Result<Vec<Vec<f32>>, StageError> {
+        let images = match self {
+            Self::Images(images) => images,
+            Self::Features(table) => {
+                let of = |(classifier, stored): (&Classifier, &Stored<Classifier>)| {
+                    of_features(classifier, stored.origin(), table, cx)
+                };
+                return classifiers.iter().zip(&input.classifiers).map(of).collect();
+            }
+        };
+        let groups = groups(classifiers);
+        let bar = cx.bar((images.len() * groups.len()) as u64, "images");
+        let mut said = vec![Vec::new(); classifiers.len()];
+        for group in groups {
+            let all: Vec<&Classifier> = group.iter().map(|&place| &classifiers[place]).collect();
+            for (place, p) in group.into_iter().zip(probabilities(&all, images, cx, |done| bar.advance(done as u64))?) {
+                said[place] = p;
+            }
+        }
+        Ok(said)
+    }
+
+    /// k-means for a classifier to stand beside, and what it says.
+    fn baseline(&self, first: &Classifier, cx: &Context<'_>) -> Result<(Classifier, Vec<f32>), StageError> {
+        match self {
+            Self::Images(images) => {
+                let baseline = baseline(first, images, cx)?;
+                let said = probabilities(&[&baseline], images, cx, |_| ())?.swap_remove(0);
+                Ok((baseline, said))
+            }
+            Self::Features(table) => {
+                let (body, normalization) = alone(table.dim, &cx.device)?;
+                let baseline = fitted(&body, normalization, table.values.clone(), first.card.clusters, cx)?;
+                let said = of_features(&baseline, "k-means", table, cx)?;
+                Ok((baseline, said))
+            }
+        }
     }
 }
 
@@ -139,14 +197,25 @@ fn baseline(classifier: &Classifier, images: &ImageSet, cx: &Context<'_>) -> Res
     let feed = Feed::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
     let net = ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device)?;
     let encoder = net.encoder().without_projection()?;
-    let mut features = infer::features(&encoder, Layer::Backbone, &feed, |_| cx.check())?;
+    let features = infer::features(&encoder, Layer::Backbone, &feed, |_| cx.check())?;
+    fitted(&encoder, card.normalization.clone(), features, classifier.card.clusters, cx)
+}
+
+/// k-means on features of an encoder.
+fn fitted(
+    encoder: &EncoderNet,
+    normalization: Normalization,
+    mut features: Vec<f32>,
+    clusters: usize,
+    cx: &Context<'_>,
+) -> Result<Classifier, StageError> {
     // Rows that are all 0 stay where they are.
     let _ = cosine::normalize_rows(&mut features, encoder.dim());
-    let clusters = classifier.card.clusters.min(images.len());
+    let clusters = clusters.min(features.len() / encoder.dim());
     let fit = KMeans::new(clusters).fit(&features, encoder.dim(), &Gemm, Seed::new(0).branch("evaluate"));
-    let net = ClassifierNet::from_centroids(&encoder, &fit.centers, true, &cx.device)?;
+    let net = ClassifierNet::from_centroids(encoder, &fit.centers, true, &cx.device)?;
     let choice = HeadChoice { head: 0, chosen_by: "least inertia of 10 starts".into(), losses: vec![fit.inertia] };
-    Ok(Classifier { card: net.card(card.normalization.clone(), choice)?, tensors: net.to_tensors()? })
+    Ok(Classifier { card: net.card(normalization, choice)?, tensors: net.to_tensors()? })
 }
 
 /// All measures of one classifier.
@@ -204,8 +273,8 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::artifact::encoder::{Backbone, Normalization, Projection, ProjectionKind, Stem};
-    use crate::model::{EncoderNet, architecture};
+    use crate::artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
+    use crate::model::architecture;
 
     #[test]
     fn classifiers_on_equal_backbones_look_together_whatever_their_heads_read() {
@@ -214,7 +283,7 @@ mod tests {
         let encoder = |seed, projection| EncoderNet::init(&shape(projection), Seed::new(seed), &Device::Cpu).unwrap();
         let classifier = |net: &ClassifierNet, mean: f64| {
             let choice = HeadChoice { head: 0, chosen_by: "test".into(), losses: vec![] };
-            let card = net.card(Normalization { mean: vec![mean as _], std: vec![1.0] }, choice).unwrap();
+            let card = net.card(Normalization::new(vec![mean as _], vec![1.0]), choice).unwrap();
             Classifier { card, tensors: net.to_tensors().unwrap() }
         };
         let (one, other) = (encoder(1, projection), encoder(2, None));

@@ -7,8 +7,8 @@ use crate::artifact::features::{FeatureTable, Features};
 use crate::artifact::{Draft, Stored};
 use crate::kernel::product::Gemm;
 use crate::math::kmeans;
-use crate::model::encoder::EncoderNet;
 use crate::model::{ClassifierNet, HeadChoice};
+use crate::stage::space::body_of;
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
 
 /// Settings.
@@ -49,8 +49,8 @@ crate::ports! {
     pub struct In {
         /// `[N, D]`.
         features: Stored<Features>,
-        /// The encoder the features come from, so that new images can be sorted too.
-        encoder: Stored<Encoder>,
+        /// The encoder the features come from, so that new images can be sorted; without it, new features can.
+        encoder: Option<Stored<Encoder>>,
     }
 }
 
@@ -78,19 +78,9 @@ impl Stage for KMeans {
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let features = FeatureTable::load(&input.features)?;
-        if features.encoder != input.encoder.digest().hex() {
-            return Err(StageError::Mismatch {
-                what: format!(
-                    "the features of `{}` do not come from the encoder of `{}`",
-                    input.features.origin(),
-                    input.encoder.origin()
-                ),
-                hint: "connect the encoder that `embed` used".into(),
-            });
-        }
+        let (body, normalization) = body_of(&features, &input.features, input.encoder.as_ref(), &cx.device)?;
         let n = features.ids.len();
         StageError::enough_for_clusters("clusters", config.clusters, n)?;
-        let encoder = Encoder::load(&input.encoder)?;
         cx.check()?;
         let method = kmeans::KMeans {
             clusters: config.clusters,
@@ -102,15 +92,13 @@ impl Stage for KMeans {
         if !fit.converged {
             cx.warn(format!("stopped after {} iterations without coming to rest; raise `iterations`", fit.iterations));
         }
-        let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
-        let body = if features.layer == "projection" { body } else { body.without_projection()? };
         let net = ClassifierNet::from_centroids(&body, &fit.centers, features.normalized, &cx.device)?;
         let choice = HeadChoice {
             head: 0,
             chosen_by: format!("least inertia of {} starts", config.restarts),
             losses: vec![fit.inertia],
         };
-        let card = net.card(encoder.card.normalization.clone(), choice)?;
+        let card = net.card(normalization, choice)?;
         Ok(Out { classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)? })
     }
 }

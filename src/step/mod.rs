@@ -6,8 +6,10 @@
 //! Not here: stages with a paper (`method`).
 
 pub mod auto_k;
+pub mod consensus;
 pub mod embed;
 pub mod evaluate;
+pub mod frozen;
 pub mod import_features;
 pub mod ingest;
 pub mod kmeans;
@@ -28,6 +30,7 @@ pub const STEPS: &[&dyn AnyStage] = &[
     &Erased::<ingest::Ingest>::new(),
     &Erased::<pixels::Pixels>::new(),
     &Erased::<pretrained::Pretrained>::new(),
+    &Erased::<frozen::Frozen>::new(),
     &Erased::<embed::Embed>::new(),
     &Erased::<neighbors::Mine>::new(),
     &Erased::<import_features::ImportFeatures>::new(),
@@ -37,6 +40,7 @@ pub const STEPS: &[&dyn AnyStage] = &[
     &Erased::<kmeans::KMeans>::new(),
     &Erased::<auto_k::AutoK>::new(),
     &Erased::<sweep_k::SweepK>::new(),
+    &Erased::<consensus::Consensus>::new(),
     &Erased::<predict::Predict>::new(),
     &Erased::<evaluate::Evaluate>::new(),
     &Erased::<knn_eval::KnnEval>::new(),

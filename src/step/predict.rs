@@ -1,14 +1,16 @@
-//! Images through a classifier, to assignments in Parquet: the result people came for.
+//! Images, or features that were computed before, through a classifier, to assignments in Parquet: the result people came for.
 
 use crate::artifact::assignments::{AssignmentTable, Assignments};
 use crate::artifact::encoder::Classifier;
+use crate::artifact::features::{FeatureTable, Features};
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::{Draft, Stored};
 use crate::math::entropy;
 use crate::math::topk::top_k;
 use crate::model::ClassifierNet;
 use crate::stage::contract::NoSettings;
-use crate::stage::{Context, Stage, StageError};
+use crate::stage::space::{heads_for, side_by_side};
+use crate::stage::{Context, Either, Stage, StageError};
 use crate::train::feed::Feed;
 use crate::train::infer;
 
@@ -16,8 +18,10 @@ crate::ports! {
     /// What it reads.
     pub struct In {
         /// `[N, H, W, C]`.
-        images: Stored<Images>,
-        /// Image → `[K]`.
+        images: Either<Stored<Images>>,
+        /// `[N, D]`, as the heads read them; of several encoders in the order of training.
+        features: Either<Vec<Stored<Features>>>,
+        /// Image, or features, → `[K]`.
         classifier: Stored<Classifier>,
     }
 }
@@ -45,11 +49,19 @@ impl Stage for Predict {
     type Out = Out;
 
     fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        let images = ImageSet::open(&input.images)?;
         let classifier = Classifier::load(&input.classifier)?;
-        let bar = cx.bar(images.len() as u64, "images");
-        let probabilities = probabilities(&[&classifier], &images, cx, |done| bar.advance(done as u64))?.swap_remove(0);
-        let table = assigned(images.ids().to_vec(), &probabilities, classifier.card.clusters);
+        let (ids, probabilities) = if let Some(features) = &input.features.0 {
+            let table = side_by_side(features)?;
+            let said = of_features(&classifier, input.classifier.origin(), &table, cx)?;
+            (table.ids, said)
+        } else {
+            let Some(images) = &input.images.0 else { unreachable!("the plan connects one of both") };
+            let images = ImageSet::open(images)?;
+            let bar = cx.bar(images.len() as u64, "images");
+            let said = probabilities(&[&classifier], &images, cx, |done| bar.advance(done as u64))?.swap_remove(0);
+            (images.ids().to_vec(), said)
+        };
+        let table = assigned(ids, &probabilities, classifier.card.clusters);
         Ok(Out { assignments: table.save(&cx.out("assignments")?)? })
     }
 }
@@ -75,6 +87,23 @@ pub fn assigned(ids: Vec<String>, probabilities: &[f32], clusters: usize) -> Ass
         table.second_cluster.push(best[1] as i32);
     }
     table
+}
+
+/// What a classifier says of features.
+///
+/// # Shapes
+/// Returns `[N, K]`, row-major; rows sum to 1.
+///
+/// # Errors
+/// Features its heads do not read, or the run is to stop.
+pub(super) fn of_features(
+    classifier: &Classifier,
+    origin: &str,
+    table: &FeatureTable,
+    cx: &Context<'_>,
+) -> Result<Vec<f32>, StageError> {
+    let net = heads_for(classifier, origin, table, &cx.device)?;
+    infer::of_features(&net, classifier.card.head, &table.values, &cx.device, |_| cx.check())
 }
 
 /// What the chosen heads of classifiers on equal backbones say of images.

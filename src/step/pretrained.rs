@@ -26,7 +26,7 @@ use crate::store::digest::Digest;
 use crate::train::feed::Feed;
 
 /// Larger files are refused: a checkpoint of ResNet-50 with all its optimizer's memory has a third of a GiB.
-const LARGEST: u64 = 4 << 30;
+pub(super) const LARGEST: u64 = 4 << 30;
 
 /// Settings. All but `file`, and `stem` for networks of small images, are read off the file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -74,18 +74,22 @@ impl Settings for Config {
         if self.file.as_os_str().is_empty() {
             found.push(Complaint::new("file", "is needed: the file of weights"));
         }
-        let hexadecimal = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if self.sha256.as_deref().is_some_and(|text| !hexadecimal(text)) {
-            found.push(Complaint::new("sha256", "must have 64 hexadecimal digits"));
-        }
+        found.extend(sha256_complaint(self.sha256.as_deref()));
         if self.address().is_some() && self.sha256.is_none() {
             found.push(Complaint::new("sha256", "is needed where `file` is an address: what comes from there may change"));
         }
         if self.size == Some(0) {
             found.push(Complaint::new("size", "is 0, and must be at least 1"));
         }
-        if self.backbone == Some(Backbone::Pixels) {
-            found.push(Complaint::new("backbone", "is `pixels`, which has no weights"));
+        match self.backbone {
+            Some(Backbone::Pixels | Backbone::Features) => {
+                found.push(Complaint::new("backbone", "is one that has no weights"));
+            }
+            Some(Backbone::Vit) => {
+                let hint = "the stage `frozen` reads published transformers";
+                found.push(Complaint::new("backbone", "is `vit`, which none of these files hold").with_hint(hint));
+            }
+            _ => {}
         }
         let (means, deviations) = (self.mean.as_deref(), self.std.as_deref());
         if means.map(<[f32]>::len) != deviations.map(<[f32]>::len) {
@@ -166,7 +170,7 @@ impl Stage for Pretrained {
         let images = ImageSet::open(&input.images)?;
         let feed = if let (Some(mean), Some(std)) = (&config.mean, &config.std) {
             let size = Feed::raw(&images, config.size, &cx.device)?.size();
-            let normalization = Normalization { mean: mean.clone(), std: std.clone() };
+            let normalization = Normalization::new(mean.clone(), std.clone());
             Feed::like(&images, found.channels, size, &normalization, &cx.device)?
         } else {
             let own = Feed::of(&images, config.size, &cx.device)?;
@@ -183,12 +187,19 @@ impl Stage for Pretrained {
     }
 }
 
+/// What is wrong with a SHA-256.
+pub(super) fn sha256_complaint(text: Option<&str>) -> Option<Complaint> {
+    let hexadecimal = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    text.filter(|text| !hexadecimal(text)).map(|_| Complaint::new("sha256", "must have 64 hexadecimal digits"))
+}
+
 /// Says which file the fault is in.
-fn at(path: &Path, error: ImportError) -> StageError {
+pub(super) fn at(path: &Path, error: ImportError) -> StageError {
     StageError::Imported { file: path.display().to_string(), source: Box::new(error.into()) }
 }
 
-fn checked(wanted: Option<&str>, bytes: &[u8]) -> Result<(), ImportError> {
+/// The file is the one that was meant.
+pub(super) fn checked(wanted: Option<&str>, bytes: &[u8]) -> Result<(), ImportError> {
     let Some(wanted) = wanted else { return Ok(()) };
     let found = unit::hex(&Sha256::digest(bytes));
     if found == wanted.to_ascii_lowercase() { Ok(()) } else { Err(ImportError::Checksum { wanted: wanted.to_owned(), found }) }

@@ -35,7 +35,7 @@ impl<'a> Feed<'a> {
     /// [`TrainError::NoSize`] if sizes vary and none is given.
     pub fn raw(images: &'a ImageSet, size: Option<usize>, device: &Device) -> Result<Self> {
         let channels = images.channels();
-        let normalization = Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] };
+        let normalization = Normalization::new(vec![0.0; channels], vec![1.0; channels]);
         Ok(Self { images, size: size_of(images, size)?, normalization, device: device.clone() })
     }
 
@@ -50,7 +50,9 @@ impl<'a> Feed<'a> {
         normalization: &Normalization,
         device: &Device,
     ) -> Result<Self> {
-        if images.channels() != channels {
+        // Published networks were trained on color, and see gray pictures as three equal channels.
+        let spread = images.channels() == 1 && channels == 3 && normalization.resize.is_some();
+        if images.channels() != channels && !spread {
             return Err(TrainError::Channels { network: channels, images: images.channels() });
         }
         Ok(Self { images, size, normalization: normalization.clone(), device: device.clone() })
@@ -85,13 +87,12 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// An image that cannot be decoded; a device without room.
     pub fn views(&self, rows: &[usize], recipe: &Recipe, seed: Seed) -> Result<Tensor> {
-        let Normalization { mean, std } = &self.normalization;
-        let viewer = Viewer::new(recipe, self.size, mean, std)?;
+        let viewer = viewer(recipe, self.size, &self.normalization)?;
         let values = viewer.views(self.images, rows, |row| seed.at(row as u64))?;
         self.tensor(values, rows.len())
     }
 
-    /// The images as they are: resized and centre-cropped to the size where that is not theirs.
+    /// The images as they are: resized and centre-cropped to the size where that is not theirs, as the network came to be.
     ///
     /// # Shapes
     /// Returns `[B, C, S, S]`, normalised.
@@ -111,8 +112,18 @@ impl<'a> Feed<'a> {
     }
 
     fn tensor(&self, values: Vec<f32>, rows: usize) -> Result<Tensor> {
-        Ok(Tensor::from_vec(values, (rows, self.images.channels(), self.size, self.size), &self.device)?)
+        Ok(Tensor::from_vec(values, (rows, self.normalization.mean.len(), self.size, self.size), &self.device)?)
     }
+}
+
+/// What makes the views of a network: by the recipe, or, where it says nothing, in the way the network came with.
+pub(super) fn viewer(recipe: &Recipe, size: usize, normalization: &Normalization) -> Result<Viewer> {
+    let Normalization { mean, std, resize } = normalization;
+    Ok(match (recipe, resize) {
+        (Recipe::Plain(Plain { resize: None }), Some(resize)) => Viewer::prepared(*resize, size, mean, std)?,
+        (_, Some(_)) => Viewer::new(recipe, size, mean, std)?.with_gray(),
+        (_, None) => Viewer::new(recipe, size, mean, std)?,
+    })
 }
 
 /// The side a network sees images at: the one that is given, else their own.

@@ -1,10 +1,10 @@
 //! A whole set through a network in evaluation mode, in chunks.
 
-use candle_core::{D, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::error::TrainError;
-use super::feed::Feed;
-use crate::artifact::encoder::{Classifier, Normalization};
+use super::feed::{Feed, viewer};
+use crate::artifact::encoder::Classifier;
 use crate::artifact::pixels::Pixels;
 use crate::augment::{Plain, Viewer};
 use crate::base::seed::Seed;
@@ -15,6 +15,9 @@ use crate::model::params::values;
 
 /// Images per chunk: large enough for full-speed products, small enough for the activations of a ResNet-50 at 224 px to fit.
 const CHUNK: usize = 256;
+
+/// Rows of features per chunk.
+const ROWS: usize = 4096;
 
 /// Which layer of an encoder to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +67,7 @@ impl Predictor {
     /// If card and numbers do not fit.
     pub fn new(classifier: &Classifier, device: &Device) -> Result<Self, TrainError> {
         let card = &classifier.card;
-        let Normalization { mean, std } = &card.encoder.normalization;
-        let viewer = Viewer::new(&Plain::default().into(), card.encoder.architecture.size, mean, std)?;
+        let viewer = viewer(&Plain::default().into(), card.encoder.architecture.size, &card.encoder.normalization)?;
         let net = ClassifierNet::from_tensors(card, &classifier.tensors, device)?.frozen()?;
         Ok(Self { net, head: card.head, viewer, device: device.clone() })
     }
@@ -98,8 +100,7 @@ impl Predictor {
     pub fn probabilities(&self, views: Vec<f32>) -> Result<Vec<f32>, TrainError> {
         let (channels, size) = (self.viewer.channels(), self.viewer.size());
         let images = Tensor::from_vec(views, ((), channels, size, size), &self.device)?;
-        let logits = self.net.logits(self.head, &self.net.features(&images, Mode::Eval)?)?;
-        Ok(values(&candle_nn::ops::softmax(&logits, D::Minus1)?)?)
+        Ok(values(&self.net.decide(self.head, &self.net.features(&images, Mode::Eval)?)?)?)
     }
 }
 
@@ -125,6 +126,33 @@ pub fn features<E: From<TrainError>>(
         })
     };
     collect(feed, network, tick)
+}
+
+/// Cluster probabilities of features by the head that counts, a chunk at a time.
+///
+/// # Shapes
+/// `features`: `[N, D]`, row-major, as the heads read them. Returns `[N, K]`, row-major.
+///
+/// # Errors
+/// Whatever the network or `tick` says.
+pub fn of_features<E: From<TrainError>>(
+    net: &ClassifierNet,
+    head: usize,
+    features: &[f32],
+    device: &Device,
+    mut tick: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Vec<f32>, E> {
+    let run = |rows: &[f32]| -> Result<Vec<f32>, TrainError> {
+        let dim = net.encoder().architecture().output();
+        let rows = Tensor::from_slice(rows, (rows.len() / dim, dim), device)?;
+        Ok(values(&net.decide(head, &rows)?)?)
+    };
+    let mut all = Vec::with_capacity(features.len() / net.encoder().architecture().output() * net.clusters());
+    for rows in features.chunks(ROWS * net.encoder().architecture().output()) {
+        all.extend(run(rows).map_err(E::from)?);
+        tick(rows.len() / net.encoder().architecture().output())?;
+    }
+    Ok(all)
 }
 
 /// Cluster probabilities of all images by some heads.
@@ -161,9 +189,7 @@ pub fn together<E: From<TrainError>>(
     let Some((first, _)) = heads.first() else { return Ok(Vec::new()) };
     let network = |images: &Tensor| {
         let backbone = first.encoder().features(images, Mode::Eval)?;
-        let said = |(net, head): &(ClassifierNet, usize)| {
-            Ok(candle_nn::ops::softmax(&net.logits(*head, &net.read(backbone.clone(), Mode::Eval)?)?, D::Minus1)?)
-        };
+        let said = |(net, head): &(ClassifierNet, usize)| Ok(net.decide(*head, &net.read(backbone.clone(), Mode::Eval)?)?);
         Ok(Tensor::cat(&heads.iter().map(said).collect::<Result<Vec<_>, TrainError>>()?, 1)?)
     };
     let all = collect(feed, network, tick)?;

@@ -42,6 +42,15 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
         ("data.train.split=trian", 3, &["`trian`", "`train`"]),
         ("stage.pretxt.epochs=5", 3, &["no stage `pretxt`", "pretext"]),
         ("device=gpu", 3, &["`device`", "`cpu`, `cuda:0` or `metal`"]),
+        // Ports that stand for each other.
+        (
+            "stage.assignments.features=features",
+            3,
+            &["`images`, `features`", "several are connected", "connect exactly one of them"],
+        ),
+        ("stage.tower.network.output=3", 3, &["network.output", "nothing that this network has"]),
+        ("stage.tower.weights=hf:nobody", 3, &["names no repository", "hf:facebook/dinov2-small"]),
+        ("stage.tower.weights=hf:facebook/dinov2-small", 4, &["cannot find the weights", "hf download facebook/dinov2-small"]),
         // Wrong types.
         ("stage.pretext.epochs=many", 3, &["`epochs` of stage `pretext`", "wants a whole number", "the text `many`"]),
         ("stage.pretext.epochs=1.5", 3, &["`epochs`", "wants a whole number", "`1.5`"]),

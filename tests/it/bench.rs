@@ -243,13 +243,73 @@ stem = "cifar"
 file = ""#,
     env!("CARGO_MANIFEST_DIR"),
     "/tests/golden/pretrained/gray.pth.tar\"\n",
+    r#"
+[stage.tower]
+kind = "frozen"
+network = { backbone = "dinov2_vits14", width = 16, depth = 2, heads = 2, patch = 4, grid = 5 }
+size = 20
+weights = ""#,
+    env!("CARGO_MANIFEST_DIR"),
+    "/tests/golden/encoders/dinov2_hub.safetensors\"\n",
+    r#"
+[stage.tower_features]
+kind = "embed"
+images = "data.train"
+encoder = "tower"
+
+[stage.scan_heads]
+kind = "scan_heads"
+features = "features"
+neighbors = "neighbors"
+encoder = "pretext"
+clusters = 3
+heads = 2
+epochs = 2
+batch = 16
+
+[stage.temi]
+kind = "temi"
+features = "features"
+neighbors = "neighbors"
+encoder = "pretext"
+clusters = 3
+heads = 2
+hidden = 8
+bottleneck = 4
+epochs = 2
+batch = 16
+
+[stage.turtle]
+kind = "turtle"
+features = ["features", "tower_features"]
+clusters = 3
+epochs = 2
+steps = 4
+batch = 32
+
+[stage.together]
+kind = "consensus"
+classifiers = ["temi"]
+features = ["features"]
+
+[stage.sorted]
+kind = "predict"
+features = ["features", "tower_features"]
+classifier = "turtle"
+
+[stage.feature_scores]
+kind = "evaluate"
+classifiers = ["together", "temi", "scan_heads"]
+features = "features"
+labels = "data.train.labels"
+"#,
 );
 
 /// Features that somebody else made, beside every pipeline.
 const FEATURES: &str = "a.png,1,0,0.5\n\"b.png\n\",0.5,-1,0\nc,d.png,0,0,2\n";
 
 /// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 27] = [
+pub(crate) const WHOLE_NODES: [&str; 35] = [
     "data.train",
     "data.test",
     "pretext",
@@ -277,6 +337,14 @@ pub(crate) const WHOLE_NODES: [&str; 27] = [
     "selection",
     "chosen",
     "weights",
+    "tower",
+    "tower_features",
+    "scan_heads",
+    "temi",
+    "turtle",
+    "together",
+    "sorted",
+    "feature_scores",
 ];
 
 /// A folder of one's own; gone when dropped.
@@ -370,7 +438,9 @@ impl Bench {
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinset"));
     command.args(args).current_dir(folder).stdin(Stdio::null()).env("NO_COLOR", "1");
-    for name in ["KINSET_DATA", "RAYON_NUM_THREADS", "COLUMNS", "LINES", "RUST_LOG", "RUST_BACKTRACE"] {
+    // What the machine has fetched from Hugging Face's hub is no part of a test.
+    command.env("HF_HOME", folder.join("hf"));
+    for name in ["HF_HUB_CACHE", "KINSET_DATA", "RAYON_NUM_THREADS", "COLUMNS", "LINES", "RUST_LOG", "RUST_BACKTRACE"] {
         command.env_remove(name);
     }
     command

@@ -145,10 +145,20 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     all.insert("subset", one("images", json!(digests["chosen.images"][..12])));
 
     let whole = Bench::with(WHOLE);
-    let said = whole.run(&["--until", "moco,byol,instances,selflabel,ruc,nnm,weights"]).done();
+    let said = whole.run(&["--until", "moco,byol,instances,selflabel,ruc,nnm,weights,tower,scan_heads,turtle,together"]).done();
     // Copied numbers; the statistics of drawn images are whole numbers divided once.
     all.insert("pretrained", one("encoder", json!(said.digests()["weights.encoder"][..12])));
+    all.insert("frozen", one("encoder", json!(said.digests()["tower.encoder"][..12])));
+    all.insert("consensus", {
+        let made: Value =
+            serde_json::from_str(&fs::read_to_string(whole.path("artifacts/whole/together/classifier.json")).unwrap()).unwrap();
+        let card = if made["heads"].is_null() { &made["classifier"] } else { &made };
+        BTreeMap::from([("heads".to_owned(), card["heads"].clone()), ("committee".to_owned(), card["committee"].clone())])
+    });
     let stages = [
+        ("scan_heads", "scan_heads"),
+        ("temi", "temi"),
+        ("turtle", "turtle"),
         ("simclr", "pretext"),
         ("moco", "moco"),
         ("byol", "byol"),

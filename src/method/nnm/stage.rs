@@ -423,7 +423,7 @@ mod tests {
             let encoder = |backbone, name: &str| {
                 let shape = architecture(backbone, Stem::Cifar, 8, 1, 8, None).unwrap();
                 let net = EncoderNet::init(&shape, Seed::new(2), &Device::Cpu).unwrap();
-                let card = net.card(crate::artifact::encoder::Normalization { mean: vec![0.4], std: vec![0.3] });
+                let card = net.card(crate::artifact::encoder::Normalization::new(vec![0.4], vec![0.3]));
                 stored(&Encoder { card, tensors: net.to_tensors().unwrap() }.save(&folder(name)).unwrap())
             };
             let (resnet, pixels) = (encoder(Backbone::ResnetTiny, "encoder"), encoder(Backbone::Pixels, "pixels"));
@@ -680,8 +680,7 @@ mod tests {
         };
         let color = architecture(Backbone::ResnetTiny, Stem::Cifar, 8, 3, 8, None).unwrap();
         let color = EncoderNet::init(&color, Seed::new(2), &Device::Cpu).unwrap();
-        let normalization =
-            |channels| crate::artifact::encoder::Normalization { mean: vec![0.4; channels], std: vec![0.3; channels] };
+        let normalization = |channels| crate::artifact::encoder::Normalization::new(vec![0.4; channels], vec![0.3; channels]);
         let card = color.card(normalization(3));
         let saved = Encoder { card, tensors: color.to_tensors().unwrap() }.save(&folder("color")).unwrap();
         fails(small(1), In { encoder: stored(&saved), ..input() }, &["3 channels, and these have 1"]);

@@ -103,7 +103,7 @@ mod tests {
         let net = ClassifierNet::init(&encoder, 5, 1, None, Seed::new(seed + 100), &Device::Cpu).unwrap();
         // Running statistics that are not those of a new network.
         net.features(&wave(&[6, channels, 16, 16], 0.1 * seed as f64, 0.3, 2.0), Mode::Train).unwrap();
-        let normalization = Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] };
+        let normalization = Normalization::new(vec![0.0; channels], vec![1.0; channels]);
         let choice = HeadChoice { head: 0, chosen_by: "the only one".into(), losses: vec![] };
         let card = net.card(normalization, choice).unwrap();
         let tensors = net.to_tensors().unwrap();

@@ -140,10 +140,11 @@ fn fits(images: &ImageSet, classifier: &Classifier, neighbors: &NeighborTable, i
             hint: "connect a classifier of fewer clusters, or bring more images".into(),
         });
     }
-    if !classifier.card.encoder.parameters.iter().any(|name| name.starts_with("backbone.")) {
+    let transformer = classifier.card.encoder.architecture.transformer.is_some();
+    if transformer || !classifier.card.encoder.parameters.iter().any(|name| name.starts_with("backbone.")) {
         return Err(StageError::Mismatch {
             what: format!(
-                "the encoder of `{}` ({:?}) has no backbone that could learn",
+                "the encoder of `{}` ({:?}) has no residual network that could learn",
                 input.classifier.origin(),
                 classifier.card.encoder.architecture.backbone
             ),

@@ -82,6 +82,12 @@ pub enum ImportError {
         /// What there is.
         found: String,
     },
+    /// No published image encoder.
+    #[error("it holds none of the image encoders known here (DINOv2, CLIP, ResNet-50): {found}")]
+    NoTower {
+        /// What there is.
+        found: String,
+    },
     /// Several state dicts, and none was named.
     #[error("it holds the networks {}", names(.0))]
     Several(Vec<String>),
@@ -136,7 +142,7 @@ impl ImportError {
             Self::Refused { .. } => "import::refused",
             Self::TooLarge { .. } => "import::too-large",
             Self::Checksum { .. } => "import::checksum",
-            Self::NoNetwork { .. } => "import::no-network",
+            Self::NoNetwork { .. } | Self::NoTower { .. } => "import::no-network",
             Self::Several(_) | Self::NoPart { .. } => "import::which-network",
             Self::WhichStem | Self::Stem { .. } => "import::which-stem",
             Self::WhichHead { .. } | Self::NoHead { .. } => "import::which-head",
@@ -162,6 +168,9 @@ impl ImportError {
             }
             Self::Stem { .. } => "leave `stem` out, or correct it",
             Self::WhichHead { .. } | Self::NoHead { .. } => "name one with `head = NUMBER`, counted from 0",
+            Self::NoTower { .. } => {
+                "weights come as their authors or transformers name them; `network.backbone` says which network is looked for"
+            }
             Self::NoNetwork { .. } | Self::TooLarge { .. } | Self::Tensor { .. } => return None,
         };
         Some(text.to_owned())

@@ -5,13 +5,17 @@
 //! network that is in [`network`]. No tensor is left over and none is made up: what is missing or unexpected is an error that
 //! lists both sides, because a partly random network trains without complaint and scores badly.
 //!
+//! [`frozen`] reads the image encoders that people leave as they are (DINOv2, CLIP, ResNet-50), whose names are in `towers`.
+//!
 //! [`names`] also serves the way out (`kinset export`). Not here: how our own weights lie on disk (`artifact::encoder`).
 
 pub mod error;
 mod file;
+pub mod frozen;
 pub mod names;
 pub mod network;
 mod state;
+mod towers;
 
 pub use error::ImportError;
 pub use names::Layout;

@@ -123,7 +123,9 @@ impl Found {
             head_losses: Vec::new(),
             kind: HeadKind::Linear,
             hidden: heads.hidden,
+            bottleneck: None,
             normalize_features: false,
+            committee: false,
         };
         let all = self.part(|name| name.starts_with("backbone.") || is_head(name));
         let net = ClassifierNet::from_tensors(&card, &all, &Device::Cpu).map_err(|error| self.in_their_words(error))?;

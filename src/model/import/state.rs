@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::ImportError;
 use super::file::{Opened, named};
 use super::names::{Layout, bare};
-use crate::artifact::encoder::Tensors;
+use crate::artifact::encoder::{Tensors, Weights};
 use crate::base::pickle::value::{Id, Pickled, Tensor, Value};
 
 type Result<T> = std::result::Result<T, ImportError>;
@@ -36,6 +36,29 @@ pub(super) struct State {
 
 /// Reads the network of a file, or the one of this name.
 pub(super) fn read(bytes: &[u8], part: Option<&str>) -> Result<State> {
+    let none = |found| ImportError::NoNetwork { found };
+    found(bytes, part, (&is_first, &none), |names, head, weights| translate(names, head, weights))
+}
+
+/// By which tensor a network is known, and what is said if none has it.
+pub(super) type Sought<'a> = (&'a dyn Fn(&str) -> bool, &'a dyn Fn(String) -> ImportError);
+
+/// Finds the network of a file by the names of its first layer, and hands over the names of its tensors with a way to get them.
+pub(super) fn tensors<T>(
+    bytes: &[u8],
+    part: Option<&str>,
+    sought: Sought<'_>,
+    then: impl FnOnce(Vec<String>, &mut dyn FnMut(&str) -> Result<Weights>) -> Result<T>,
+) -> Result<T> {
+    found(bytes, part, sought, |names, _, weights| then(names, weights))
+}
+
+fn found<T>(
+    bytes: &[u8],
+    part: Option<&str>,
+    (is_first, none): Sought<'_>,
+    then: impl FnOnce(Vec<String>, Option<i64>, &mut dyn FnMut(&str) -> Result<Weights>) -> Result<T>,
+) -> Result<T> {
     match Opened::open(bytes)? {
         Opened::Named(file) => {
             let names: Vec<String> = file.names().into_iter().map(str::to_owned).collect();
@@ -44,16 +67,16 @@ pub(super) fn read(bytes: &[u8], part: Option<&str>) -> Result<State> {
                 return Err(own(part));
             }
             if !names.iter().any(|name| is_first(name)) {
-                return Err(ImportError::NoNetwork { found: listed(names.iter().map(String::as_str)) });
+                return Err(none(listed(names.iter().map(String::as_str))));
             }
-            translate(names, None, |name| named(&file, name))
+            then(names, None, &mut |name| named(&file, name))
         }
         Opened::Pickled(mut checkpoint) => {
-            let found = networks(&checkpoint.pickled);
+            let found = networks(&checkpoint.pickled, is_first);
             let names = || found.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
             let chosen = match (part, found.as_slice()) {
                 (None, [(_, only)]) => *only,
-                (None, []) => return Err(ImportError::NoNetwork { found: contents(&checkpoint.pickled) }),
+                (None, []) => return Err(none(contents(&checkpoint.pickled))),
                 (None, _) => return Err(ImportError::Several(names())),
                 (Some(part), _) => match found.iter().find(|(path, _)| path == part) {
                     Some((_, id)) => *id,
@@ -68,7 +91,7 @@ pub(super) fn read(bytes: &[u8], part: Option<&str>) -> Result<State> {
                 places.insert(name.to_owned(), tensor);
             }
             let names = places.keys().cloned().collect();
-            translate(names, head, |name| match places.get(name) {
+            then(names, head, &mut |name| match places.get(name) {
                 Some(Some(tensor)) => checkpoint.weights(name, tensor),
                 _ => Err(ImportError::Tensor { name: name.to_owned(), what: "is no tensor".into() }),
             })
@@ -77,11 +100,7 @@ pub(super) fn read(bytes: &[u8], part: Option<&str>) -> Result<State> {
 }
 
 /// Brings tensors under our names.
-fn translate(
-    names: Vec<String>,
-    head: Option<i64>,
-    mut weights: impl FnMut(&str) -> Result<crate::artifact::encoder::Weights>,
-) -> Result<State> {
+fn translate(names: Vec<String>, head: Option<i64>, weights: &mut dyn FnMut(&str) -> Result<Weights>) -> Result<State> {
     if names.len() > MOST {
         return Err(ImportError::TooLarge { what: format!("a network of {} tensors", names.len()), most: MOST as u64 });
     }
@@ -105,8 +124,8 @@ fn is_first(name: &str) -> bool {
     name == "conv1.weight" || name.ends_with(".conv1.weight")
 }
 
-/// The state dicts of residual networks in a file, with the path that leads to each; the whole file's is empty.
-fn networks(pickled: &Pickled) -> Vec<(String, Id)> {
+/// The state dicts of networks in a file, with the path that leads to each; the whole file's is empty.
+fn networks(pickled: &Pickled, is_first: &dyn Fn(&str) -> bool) -> Vec<(String, Id)> {
     let (mut found, mut seen, mut looked) = (Vec::new(), BTreeSet::new(), 0);
     let mut waiting = vec![(String::new(), pickled.root, 0)];
     while let Some((path, id, depth)) = waiting.pop() {
@@ -160,7 +179,7 @@ fn contents(pickled: &Pickled) -> String {
     }
 }
 
-fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<String> = names.take(5).map(|name| format!("`{}`", name.chars().take(60).collect::<String>())).collect();
     if names.is_empty() { "it is empty".to_owned() } else { format!("it has {}", names.join(", ")) }
 }

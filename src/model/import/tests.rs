@@ -26,7 +26,7 @@ static EXPECTED: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(&fs::read_text(&folder().join("expected.json")).unwrap()).unwrap());
 
 fn plain() -> Normalization {
-    Normalization { mean: vec![0.0; 3], std: vec![1.0; 3] }
+    Normalization::new(vec![0.0; 3], vec![1.0; 3])
 }
 
 fn stem(stem: Stem) -> Wanted {
@@ -54,7 +54,7 @@ fn every_file_gives_the_features_and_logits_that_pytorch_gives() {
         let size = expected["size"].as_u64().unwrap() as usize;
         let channels = expected["channels"].as_u64().unwrap() as usize;
         let images = wave(&[2, channels, size, size], 0.01, 0.0, 1.0);
-        let plain = || Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] };
+        let plain = || Normalization::new(vec![0.0; channels], vec![1.0; channels]);
         let found = find(&bytes(name), &wanted).unwrap();
         let encoder = found.encoder(size, &plain()).unwrap();
         let net = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &Device::Cpu).unwrap();

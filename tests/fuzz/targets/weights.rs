@@ -2,16 +2,23 @@
 #![no_main]
 
 use kinset::artifact::encoder::{Normalization, Stem};
-use kinset::model::import::{Wanted, find};
+use kinset::model::import::{Wanted, find, frozen};
+use kinset::model::published::{Published, TowerSettings};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let wanted = Wanted { stem: Some(Stem::Cifar), ..Wanted::default() };
     for wanted in [wanted, Wanted::default()] {
         if let Ok(found) = find(bytes, &wanted) {
-            let normalization = Normalization { mean: vec![0.5; found.channels.min(8)], std: vec![0.5; found.channels.min(8)] };
+            let normalization = Normalization::new(vec![0.5; found.channels.min(8)], vec![0.5; found.channels.min(8)]);
             let _ = found.encoder(32, &normalization);
             let _ = found.classifier(32, &normalization);
+        }
+    }
+    for backbone in [Published::Dinov2Small, Published::ClipBase32, Published::Resnet50] {
+        let tiny = TowerSettings { backbone, width: Some(16), ..TowerSettings::default() };
+        if let Ok((architecture, normalization)) = tiny.network(None, None) {
+            let _ = frozen::tower(bytes, None, &architecture, &normalization);
         }
     }
 });

@@ -1,0 +1,9 @@
+//! # TEMI: pairs of neighbors that say more of each other than chance
+//!
+//! Heads on features that stand still, taught by a slower copy of themselves: [`stage`] has settings, ports, sign and the training;
+//! [`loss`] the loss.
+
+pub mod loss;
+pub mod stage;
+
+pub use stage::{Config, Temi};

@@ -1,0 +1,9 @@
+//! # TURTLE: the labels that linear classifiers find easy
+//!
+//! A search for labels, over one or several spaces of features: [`stage`] has settings, ports, sign and the search; [`loss`] its two
+//! losses.
+
+pub mod loss;
+pub mod stage;
+
+pub use stage::{Config, Turtle};

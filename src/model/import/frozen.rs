@@ -1,0 +1,242 @@
+//! A published image encoder out of somebody else's file: tensors under our names, checked against the network that was asked for.
+
+use std::collections::BTreeMap;
+
+use candle_core::Device;
+
+use super::error::ImportError;
+use super::state;
+use super::towers::{FAMILIES, Names, Place, Way, brought};
+use crate::artifact::encoder::{Architecture, Encoder, EncoderCard, Normalization, Tensors, Weights};
+use crate::model::EncoderNet;
+use crate::model::error::{ModelError, Result};
+
+/// The most that three thirds may amount to, in numbers.
+const MOST: usize = 1 << 30;
+
+/// A published encoder, and where it came from.
+#[derive(Debug)]
+pub struct Tower {
+    /// The encoder.
+    pub encoder: Encoder,
+    /// Whose names the file has.
+    pub family: &'static str,
+    /// Tensors that have no part in it: a text tower, a classifier, what only training needs.
+    pub left_out: usize,
+}
+
+/// Reads this network from a file: safetensors, or what PyTorch wrote. `part` names one of several networks of a file.
+///
+/// # Errors
+/// [`ImportError`] for what cannot be read; [`ModelError::Weights`] with all that is missing, unexpected or of another shape, in
+/// the file's words.
+pub fn tower(bytes: &[u8], part: Option<&str>, architecture: &Architecture, normalization: &Normalization) -> Result<Tower> {
+    let mut read = state::tensors(bytes, part, (&is_mark, &|found| ImportError::NoTower { found }), collect)?;
+    let card = EncoderCard {
+        architecture: architecture.clone(),
+        normalization: normalization.clone(),
+        parameters: Vec::new(),
+        buffers: Vec::new(),
+    };
+    let tensors = std::mem::take(&mut read.tensors);
+    let net = EncoderNet::from_tensors(&card, &tensors, &Device::Cpu).map_err(|error| read.in_their_words(error))?;
+    let encoder = Encoder { card: net.card(normalization.clone()), tensors };
+    Ok(Tower { encoder, family: read.names.family, left_out: read.left_out })
+}
+
+/// What a file holds, by our names.
+struct Read {
+    names: &'static Names,
+    prefix: String,
+    tensors: Tensors,
+    left_out: usize,
+}
+
+fn is_mark(name: &str) -> bool {
+    FAMILIES.iter().any(|family| name.ends_with(family.mark))
+}
+
+fn collect(
+    names: Vec<String>,
+    weights: &mut dyn FnMut(&str) -> std::result::Result<Weights, ImportError>,
+) -> std::result::Result<Read, ImportError> {
+    let Some((family, prefix)) = Names::of(names.iter().map(String::as_str)) else {
+        return Err(ImportError::NoTower { found: state::listed(names.iter().map(String::as_str)) });
+    };
+    let mut read = Read { names: family, prefix, tensors: Tensors::default(), left_out: 0 };
+    let mut thirds: BTreeMap<String, [Option<Weights>; 3]> = BTreeMap::new();
+    for name in names {
+        match family.place(&read.prefix, &name) {
+            Place::LeftOut => read.left_out += 1,
+            // Kept under a name of its own, so that loading reports it.
+            Place::Unknown => read.tensors.insert(name, vec![0], Vec::new()),
+            Place::Ours(ours, Way::Third(which)) => {
+                thirds.entry(format!("backbone.{ours}")).or_default()[which] = Some(weights(&name)?);
+            }
+            Place::Ours(ours, way) => {
+                let Weights { shape, values } = brought(&ours, way, weights(&name)?);
+                let ours = format!("backbone.{ours}");
+                if read.tensors.get(&ours).is_some() {
+                    return Err(ImportError::Tensor { name, what: "is there twice".into() });
+                }
+                read.tensors.insert(ours, shape, values);
+            }
+        }
+    }
+    for (ours, thirds) in thirds {
+        // An incomplete one is missing as a whole, and all of its names are listed.
+        if let Some(Weights { shape, values }) = joined(&ours, thirds)? {
+            read.tensors.insert(ours, shape, values);
+        }
+    }
+    Ok(read)
+}
+
+/// Query, key and value, one below the other.
+fn joined(name: &str, thirds: [Option<Weights>; 3]) -> std::result::Result<Option<Weights>, ImportError> {
+    let [Some(query), Some(key), Some(value)] = thirds else { return Ok(None) };
+    let mut shape = query.shape.clone();
+    let alike = key.shape == shape && value.shape == shape && query.values.len() <= MOST;
+    let Some(first) = shape.first_mut().filter(|_| alike) else {
+        let what = format!("has thirds of the shapes {:?}, {:?} and {:?}", query.shape, key.shape, value.shape);
+        return Err(ImportError::Tensor { name: name.to_owned(), what });
+    };
+    *first *= 3;
+    Ok(Some(Weights { shape, values: [query.values, key.values, value.values].concat() }))
+}
+
+impl Read {
+    /// Both lists in the names of the file.
+    fn in_their_words(&self, error: ModelError) -> ModelError {
+        let ModelError::Weights(mut mismatch) = error else { return error };
+        let theirs = |name: &String| match name.strip_prefix("backbone.").map(|ours| self.names.theirs(&self.prefix, ours)) {
+            Some(found) if !found.is_empty() => found,
+            _ => vec![name.clone()],
+        };
+        mismatch.missing = mismatch.missing.iter().flat_map(theirs).collect();
+        mismatch.unexpected = mismatch.unexpected.iter().flat_map(theirs).collect();
+        for (name, ..) in &mut mismatch.misshapen {
+            *name = theirs(name).join(" + ");
+        }
+        ModelError::Weights(mismatch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::base::fs;
+    use crate::model::params::values;
+    use crate::model::published::TowerSettings;
+    use crate::model::testing::{assert_near, numbers, wave};
+    use crate::model::{EncoderNet, Mode};
+
+    fn folder() -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/encoders")
+    }
+
+    fn golden() -> Value {
+        serde_json::from_str(&fs::read_text(&folder().join("expected.json")).unwrap()).unwrap()
+    }
+
+    fn read(case: &Value) -> Result<Tower> {
+        let settings: TowerSettings = serde_json::from_value(case["network"].clone()).unwrap();
+        let size = case["sizes"][0]["size"].as_u64().unwrap() as usize;
+        let (architecture, normalization) = settings.network(Some(size), None).unwrap();
+        let bytes = fs::read(&folder().join(case["file"].as_str().unwrap())).unwrap();
+        tower(&bytes, None, &architecture, &normalization)
+    }
+
+    /// The files and numbers are those of `tests/golden/encoders/towers.py`: transformers, torchvision, and files in the names of
+    /// the authors.
+    #[test]
+    fn features_are_those_of_pytorch_for_every_family_and_size() {
+        for case in golden()["towers"].as_array().unwrap() {
+            let file = case["file"].as_str().unwrap();
+            let found = read(case).unwrap_or_else(|error| panic!("{file}: {error}"));
+            let net = EncoderNet::from_tensors(&found.encoder.card, &found.encoder.tensors, &Device::Cpu).unwrap();
+            for size in case["sizes"].as_array().unwrap() {
+                let side = size["size"].as_u64().unwrap() as usize;
+                let images = wave(&[2, 3, side, side], 0.01, 0.0, 1.0);
+                for net in [net.clone(), net.frozen().unwrap()] {
+                    let features = net.features(&images, Mode::Eval).unwrap();
+                    assert_near(&format!("{file} at {side}"), &values(&features).unwrap(), &numbers(&size["features"]), 1e-4);
+                }
+            }
+            assert_eq!(found.left_out as u64, case["left_out"].as_u64().unwrap(), "{file}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_and_what_is_too_much_is_said_in_the_words_of_the_file() {
+        let golden = golden();
+        let case = golden["towers"].as_array().unwrap().iter().find(|case| case["file"] == "dinov2_hub.safetensors").unwrap();
+        let refuse = |setting: &str, value: u64| {
+            let mut case = case.clone();
+            case["network"][setting] = value.into();
+            match read(&case).unwrap_err() {
+                ModelError::Weights(mismatch) => mismatch,
+                other => panic!("{other}"),
+            }
+        };
+        let deeper = refuse("depth", 3);
+        assert!(deeper.missing.contains(&"encoder.layer.2.attention.attention.key.weight".to_owned()), "{deeper}");
+        assert!(deeper.unexpected.is_empty());
+        let shallower = refuse("depth", 1);
+        assert!(shallower.unexpected.contains(&"encoder.layer.1.layer_scale2.lambda1".to_owned()), "{shallower}");
+        let wider = refuse("width", 24);
+        assert!(wider.misshapen.iter().any(|(name, ..)| name.contains("query.weight + ")), "{wider}");
+        let registers = refuse("registers", 2);
+        assert_eq!(registers.missing, ["embeddings.register_tokens"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn changed_bytes_never_panic(
+            file in 0_usize..3,
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..8),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+        ) {
+            static FILES: LazyLock<Vec<(Vec<u8>, Value)>> = LazyLock::new(|| {
+                let golden = golden();
+                let of = |name: &str| {
+                    let case = golden["towers"].as_array().unwrap().iter().find(|case| case["file"] == name).unwrap().clone();
+                    (fs::read(&folder().join(name)).unwrap(), case)
+                };
+                ["dinov2_reg_authors.pth", "clip_authors.safetensors", "dinov2_hub.safetensors"].map(of).into()
+            });
+            let (bytes, case) = &FILES[file];
+            let mut bytes = bytes.clone();
+            for (at, value, early) in changes {
+                // Names stand at the beginning, and most of what can go wrong with them.
+                let reach = if early { bytes.len().min(6000) } else { bytes.len() };
+                bytes[at.index(reach)] = value;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            let settings: TowerSettings = serde_json::from_value(case["network"].clone()).unwrap();
+            let (architecture, normalization) = settings.network(Some(8), None).unwrap();
+            let _ = tower(&bytes, None, &architecture, &normalization);
+        }
+    }
+
+    #[test]
+    fn a_file_of_something_else_is_told_so() {
+        let mut tensors = Tensors::default();
+        tensors.insert("bert.embeddings.weight", vec![1], vec![0.0]);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        tensors.save(&path).unwrap();
+        let (architecture, normalization) = TowerSettings::default().network(None, None).unwrap();
+        let error = tower(&fs::read(&path).unwrap(), None, &architecture, &normalization).unwrap_err();
+        assert!(error.to_string().contains("`bert.embeddings.weight`"), "{error}");
+    }
+}
