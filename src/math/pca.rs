@@ -43,7 +43,9 @@ pub fn principal(rows: &[f32], dim: usize, count: usize) -> Pca {
     for row in rows.chunks_exact(dim) {
         mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
     }
-    mean.iter_mut().for_each(|sum| *sum /= n.max(1) as f64);
+    for sum in &mut mean {
+        *sum /= n.max(1) as f64;
+    }
     let table = Table { rows, dim, mean };
     let total: f64 = table.per_piece(|row| row.iter().map(|x| x * x).sum::<f64>()).iter().sum();
     if total <= 0.0 {
@@ -70,7 +72,9 @@ pub fn principal(rows: &[f32], dim: usize, count: usize) -> Pca {
     for direction in basis.chunks_exact_mut(dim) {
         let largest = direction.iter().copied().fold(0.0_f64, |most, x| if x.abs() > most.abs() { x } else { most });
         if largest < 0.0 {
-            direction.iter_mut().for_each(|x| *x = -*x);
+            for x in direction {
+                *x = -*x;
+            }
         }
     }
     let scores = table.times(&basis, width).chunks_exact(width).flat_map(|row| row[..count].to_vec()).collect();
@@ -162,7 +166,9 @@ fn orthonormalize(vectors: &mut [f64], dim: usize) {
         }
         let length = dot(vector, vector).sqrt();
         if length > 1e-12 * scale.max(f64::MIN_POSITIVE) {
-            vector.iter_mut().for_each(|x| *x /= length);
+            for x in vector {
+                *x /= length;
+            }
         } else {
             vector.fill(0.0);
         }

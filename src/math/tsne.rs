@@ -84,7 +84,9 @@ fn start(rows: &[f32], dim: usize, n: usize) -> Vec<[f64; 2]> {
 fn center(points: &mut [[f64; 2]]) {
     for axis in 0..2 {
         let mean = points.iter().map(|point| point[axis]).sum::<f64>() / points.len().max(1) as f64;
-        points.iter_mut().for_each(|point| point[axis] -= mean);
+        for point in &mut *points {
+            point[axis] -= mean;
+        }
     }
 }
 
@@ -144,7 +146,9 @@ fn weights(near: &[(f64, u32)], perplexity: f64) -> Vec<(u32, f64)> {
         let sum: f64 = found.iter().map(|pair: &(u32, f64)| pair.1).sum();
         let mean = found.iter().zip(near).map(|(pair, (d, _))| pair.1 * (d - least)).sum::<f64>() / sum;
         let entropy = sum.ln() + precision * mean;
-        found.iter_mut().for_each(|pair| pair.1 /= sum);
+        for pair in &mut found {
+            pair.1 /= sum;
+        }
         if (entropy - goal).abs() < 1e-6 {
             break;
         }
@@ -190,7 +194,9 @@ fn repelled(x: &[f32], y: &[f32], i: usize) -> [f64; 3] {
     let mut wide = [0.0_f64; 3];
     // Single precision sums stay short.
     for (x, y) in x.chunks(64 * LANES).zip(y.chunks(64 * LANES)) {
-        sums.iter_mut().for_each(|lanes| lanes.fill(0.0));
+        for lanes in &mut sums {
+            lanes.fill(0.0);
+        }
         let [sum_x, sum_y, sum_q] = &mut sums;
         let (mut xs, mut ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
         for (x, y) in xs.by_ref().zip(ys.by_ref()) {
@@ -229,7 +235,9 @@ mod tests {
         (0..3 * each)
             .flat_map(|row| {
                 let mut point = [0.0_f32; 10];
-                point.iter_mut().for_each(|x| *x = 0.3 * rng.normal() as f32);
+                for x in &mut point {
+                    *x = 0.3 * rng.normal() as f32;
+                }
                 point[row % 3] += 5.0;
                 point
             })

@@ -201,10 +201,12 @@ impl TableReader {
         self.require(&[(column, ColumnKind::Images)])?;
         let mut bytes = Vec::with_capacity(rows.len());
         self.cells(column, "bytes", rows, |cell| {
-            bytes.push(blobs(cell).and_then(|mut found| found.pop()).unwrap_or_default())
+            bytes.push(blobs(cell).and_then(|mut found| found.pop()).unwrap_or_default());
         })?;
         let mut paths = Vec::with_capacity(rows.len());
-        self.cells(column, "path", rows, |cell| paths.push(texts(cell).and_then(|mut found| found.pop()).unwrap_or_default()))?;
+        self.cells(column, "path", rows, |cell| {
+            paths.push(texts(cell).and_then(|mut found| found.pop()).unwrap_or_default());
+        })?;
         Ok(bytes.into_iter().zip(paths).collect())
     }
 

@@ -43,13 +43,10 @@ fn ranked(clusters: &Clusters, most: usize, even: f64, label: String) -> Figure 
     let (left, top, width, height) = (48.0, 10.0, 440.0, 170.0);
     let x = Scale::new((0.0, sizes.len() as f64), (left, left + width));
     let y = Scale::new((0.0, most as f64), (top + height, top));
-    let path: String = sizes
-        .iter()
-        .enumerate()
-        .map(|(place, &size)| {
-            format!("L{},{}H{}", num(x.at(place as f64)), num(y.at(size as f64)), num(x.at(place as f64 + 1.0)))
-        })
-        .collect();
+    let mut path = String::new();
+    for (place, &size) in sizes.iter().enumerate() {
+        path.push_str(&format!("L{},{}H{}", num(x.at(place as f64)), num(y.at(size as f64)), num(x.at(place as f64 + 1.0))));
+    }
     let bottom = top + height;
     let body = html! {
         @for tick in y.ticks(4) {

@@ -146,7 +146,7 @@ fn straighten(rows: &[Vec<usize>], wide: &[f64], up: &[Vec<usize>], down: &[Vec<
                 if count == 0 { across[place] } else { others().map(|&o| across[o]).sum::<f64>() / count as f64 }
             };
             let goal: Vec<f64> = row.iter().map(|&place| wanted(place)).collect();
-            let apart = |a: usize, b: usize| (wide[row[a]] + wide[row[b]]) / 2.0 + gap;
+            let apart = |a: usize, b: usize| wide[row[a]].midpoint(wide[row[b]]) + gap;
             // From the left and from the right; the middle of both keeps all distances.
             let mut from_left = goal.clone();
             for at in 1..row.len() {

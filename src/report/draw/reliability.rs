@@ -32,7 +32,7 @@ pub fn reliability(calibration: &Calibration) -> Figure {
             rect.bar x=(num(left)) y=(num(right)) width=(num(width)) height=(num((TOP + SIDE - right).max(0.0))) rx="1.5" {
                 title {
                     "confidence " (format!("{:.0}–{:.0}", bin.low * 100.0, bin.high * 100.0)) " %: " (bin.count) " images, mean confidence "
-                    (format!("{:.1}", bin.confidence * 100.0)) " %, right " (format!("{:.1}", bin.accuracy * 100.0)) " %"
+                    (format!("{:.1}", bin.confidence * 100.0)) " %, accuracy " (format!("{:.1}", bin.accuracy * 100.0)) " %"
                 }
             }
             rect.gap x=(num(left)) y=(num(right.min(sure))) width=(num(width)) height=(num((right - sure).abs())) rx="1" {}
@@ -44,7 +44,7 @@ pub fn reliability(calibration: &Calibration) -> Figure {
         line.dash x1=(num(LEFT)) y1=(num(TOP + SIDE)) x2=(num(LEFT + SIDE)) y2=(num(TOP)) {}
         line.axis x1=(num(LEFT)) x2=(num(LEFT + SIDE)) y1=(num(TOP + SIDE)) y2=(num(TOP + SIDE)) {}
         line.axis x1=(num(LEFT)) x2=(num(LEFT + SIDE)) y1=(num(base)) y2=(num(base)) {}
-        text.soft.small x="0" y="9" { "right, %" }
+        text.soft.small x=(num(LEFT + 10.0)) y=(num(TOP + 34.0)) { "accuracy, %" }
         text.soft.small.end x=(num(LEFT - 6.0)) y=(num(base - COUNTS + 8.0)) { "images" }
         text.soft.small.end x=(num(LEFT + SIDE)) y=(num(base + 26.0)) { "confidence, %" }
         text.strong x=(num(LEFT + 10.0)) y=(num(TOP + 20.0)) { "ECE " (format!("{:.1}", calibration.ece * 100.0)) " %" }
@@ -76,7 +76,7 @@ mod tests {
         };
         let svg = reliability(&calibration).inline().into_string();
         assert_eq!((svg.matches("class=\"bar\"").count(), svg.matches("class=\"gap\"").count()), (2, 1));
-        assert!(svg.contains("ECE 20.0 %") && svg.contains("10 images, mean confidence 90.0 %, right 70.0 %"), "{svg}");
+        assert!(svg.contains("ECE 20.0 %") && svg.contains("10 images, mean confidence 90.0 %, accuracy 70.0 %"), "{svg}");
         // 0.2 of 288 units, between accuracy and confidence.
         assert!(svg.contains("height=\"57.6\""), "{svg}");
     }

@@ -11,28 +11,25 @@ pub(super) fn boards(results: &Results<'_>, scored: &[Scored]) -> Vec<Board> {
     let mut boards: Vec<Board> = Vec::new();
     for score in scored {
         let Some(judge) = results.spec.nodes.iter().position(|node| node.family == score.measured_by) else { continue };
-        let board = match boards.iter().position(|board| board.stage == score.measured_by) {
-            Some(place) => &mut boards[place],
-            None => {
-                boards.push(Board {
-                    stage: score.measured_by.clone(),
-                    images: score.images.clone(),
-                    count: score.row.images,
-                    classes: score.row.classes,
-                    matching: matching(results, judge),
-                    rows: Vec::new(),
-                });
-                let last = boards.len() - 1;
-                &mut boards[last]
-            }
+        let board = if let Some(place) = boards.iter().position(|board| board.stage == score.measured_by) {
+            &mut boards[place]
+        } else {
+            boards.push(Board {
+                stage: score.measured_by.clone(),
+                images: score.images.clone(),
+                count: score.row.images,
+                classes: score.row.classes,
+                matching: matching(results, judge),
+                rows: Vec::new(),
+            });
+            let last = boards.len() - 1;
+            &mut boards[last]
         };
-        let place = match board.rows.iter().position(|row| row.stage == score.stage) {
-            Some(place) => place,
-            None => {
-                board.rows.push(new_row(results, judge, score));
-                board.rows.len() - 1
-            }
-        };
+        let known = board.rows.iter().position(|row| row.stage == score.stage);
+        let place = known.unwrap_or_else(|| {
+            board.rows.push(new_row(results, judge, score));
+            board.rows.len() - 1
+        });
         let row = &mut board.rows[place];
         row.seeds.push(score.seed);
         for (name, value) in score.row.numbers() {

@@ -124,17 +124,17 @@ fn stand_ins(
     let surest = || by_confidence.iter().map(|rows| rows.first().copied()).collect();
     let features = subject.features.and_then(|node| Some((node, FeatureReader::open(&results.get::<Features>(node)?).ok()?)));
     let Some((node, features)) = features.filter(|(_, features)| features.ids() == assigned.table.ids) else {
-        return (surest(), "the surest image of each cluster (there are no features of these images)".into());
+        return (surest(), "the most confident image of each cluster (there are no features of these images)".into());
     };
     let table = &assigned.table;
     let mut rows: Vec<u32> = by_confidence.iter().flat_map(|rows| rows.iter().take(TOP).map(|&row| row as u32)).collect();
     rows.sort_unstable();
     let Ok(values) = features.rows(&rows) else {
-        return (surest(), "the surest image of each cluster (the features cannot be read)".into());
+        return (surest(), "the most confident image of each cluster (the features cannot be read)".into());
     };
     let cluster: Vec<i32> = rows.iter().map(|&row| table.cluster[row as usize]).collect();
     let confidence: Vec<f32> = rows.iter().map(|&row| table.confidence[row as usize]).collect();
     let found = prototypes(&cluster, &confidence, &values, features.dim(), table.clusters, TOP);
-    let by = format!("of the {TOP} surest images the one nearest to their mean feature (`{}`)", results.name(node));
+    let by = format!("of the {TOP} most confident images the one nearest to their mean feature (`{}`)", results.name(node));
     (found.into_iter().map(|place| place.map(|place| rows[place] as usize)).collect(), by)
 }

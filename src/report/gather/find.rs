@@ -82,8 +82,8 @@ impl Subject {
         let by_name = |&&index: &&usize| {
             asked.is_none_or(|name| is(index, name) || wired(&nodes[index], "classifier").is_some_and(|maker| is(maker, name)))
         };
-        let there = candidates.iter().filter(by_name).filter(|index| results.has(**index, "assignments"));
-        let last = there.last().or_else(|| candidates.iter().rfind(by_name)).copied();
+        let mut there = candidates.iter().filter(by_name).filter(|index| results.has(**index, "assignments"));
+        let last = there.next_back().or_else(|| candidates.iter().rfind(by_name)).copied();
         // The first repetition of the family that comes last.
         let assignments = last.and_then(|last| {
             let twins = || candidates.iter().copied().filter(|&index| nodes[index].family == nodes[last].family);

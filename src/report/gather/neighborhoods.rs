@@ -35,13 +35,17 @@ pub(super) fn neighborhoods(results: &Results<'_>, subject: &Subject, looked: &L
     let shown = queries(&table, looked)
         .into_iter()
         .map(|row| {
+            let mut query = looked.shot(row, &table.ids[row]);
+            // Here an image is judged by the one it is shown for.
+            query.right = None;
             let neighbors = table.of(row).iter().zip(table.similarities_of(row)).take(SHOWN);
             let neighbors = neighbors.map(|(&neighbor, &similarity)| {
                 let mut shot = looked.shot(neighbor as usize, &table.ids[neighbor as usize]);
                 shot.similarity = Some(similarity);
+                shot.right = query.class.as_ref().zip(shot.class.as_ref()).map(|(own, other)| own == other);
                 shot
             });
-            Neighborhood { neighbors: neighbors.collect(), query: looked.shot(row, &table.ids[row]) }
+            Neighborhood { neighbors: neighbors.collect(), query }
         })
         .collect();
     Part::Shown(Neighborhoods {

@@ -339,7 +339,7 @@ pub struct Shot {
     pub confidence: Option<f32>,
     /// Its class, if it is known.
     pub class: Option<String>,
-    /// False if its class is another than that of its cluster; nothing where one of them is unknown.
+    /// False if its class is another than that of its cluster, or of the image it is shown for; nothing where one of them is unknown.
     pub right: Option<bool>,
     /// How alike it is to the image it is shown for.
     pub similarity: Option<f32>,

@@ -9,6 +9,7 @@ use crate::base::clock;
 use crate::pipeline::error::chain;
 use crate::pipeline::spec::Spec;
 use crate::pipeline::state::{Known, Outlook, State};
+use crate::stage::AnyStage;
 use crate::store::digest::Digest;
 
 /// The form of reports. Raise it when the page changes, so that finished pipelines get a new one.
@@ -31,7 +32,7 @@ pub(super) fn rows(outlook: &Outlook<'_>) -> (Vec<StageRow>, Known) {
                 kind: node.kind.clone(),
                 ..StageRow::default()
             };
-            row.seed = outlook.stage(node).is_ok_and(|stage| stage.seeded()).then_some(node.seed);
+            row.seed = outlook.stage(node).is_ok_and(AnyStage::seeded).then_some(node.seed);
             match state {
                 State::Fresh { record, .. } => {
                     row.state = "fresh".into();

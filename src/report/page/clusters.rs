@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::results::confidence;
-use super::words::{Paper, cell, name, percent, section, sheet, stage};
+use super::words::{Paper, cell, name, percent, prose, section, sheet, stage};
 use crate::base::unit;
 use crate::report::album;
 use crate::report::draw::bars;
@@ -25,12 +25,12 @@ pub(super) fn clusters(paper: Paper<'_>) -> Markup {
                 @if clusters.unassigned > 0 { " " (unit::count(clusters.unassigned as u64)) " belong to none." }
                 @if let Some(matching) = &clusters.matching { " Names are those of classes: " (matching) "." }
                 @if let Some(accuracy) = clusters.accuracy {
-                    " Right by that: " b #cluster-accuracy data-value=(accuracy) { (percent(accuracy)) " %" } "."
+                    " Accuracy under that matching: " b #cluster-accuracy data-value=(accuracy) { (percent(accuracy)) " %" } "."
                 }
             }
             h3 { "Prototypes" }
             (prototypes(clusters, paper))
-            p.note { "The prototype of a cluster: " (name(&clusters.prototypes_by)) "." }
+            p.note { "The prototype of a cluster: " (prose(&clusters.prototypes_by)) "." }
             div.beside {
                 div { h3 { "Sizes" } (bars::sizes(clusters).inline()) }
                 div {
@@ -41,7 +41,7 @@ pub(super) fn clusters(paper: Paper<'_>) -> Markup {
             }
             h3 { "Contact sheets" }
             p.note {
-                "For each cluster the images it is surest of, those it is least sure of, and some by lot."
+                "For each cluster its most confident images, its least confident ones, and some drawn at random."
                 @if clusters.matching.is_some() { " A bar below an image: its class is not that of the cluster." }
             }
             @if clusters.each.len() > OPEN { (finder()) }
@@ -100,7 +100,7 @@ fn block(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
         @if let Some(class) = &cluster.class { " " span.chip { (name(class)) } }
         span.quiet {
             " " (unit::count(cluster.size as u64)) " images, " (percent(share)) " %"
-            @if let Some(confidence) = cluster.confidence { " · sure " (percent(confidence)) " %" }
+            @if let Some(confidence) = cluster.confidence { " · mean confidence " (percent(confidence)) " %" }
             @if let Some(purity) = cluster.purity { " · purity " (percent(purity)) " %" }
         }
     };
@@ -129,7 +129,8 @@ fn block(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
 
 /// The three rows of a contact sheet, which are one picture.
 fn rows(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
-    let kinds: [(&str, &[Shot]); 3] = [("surest", &cluster.most), ("least sure", &cluster.least), ("by lot", &cluster.random)];
+    let kinds: [(&str, &[Shot]); 3] =
+        [("most confident", &cluster.most), ("least confident", &cluster.least), ("random", &cluster.random)];
     let columns = kinds.iter().map(|(_, shots)| shots.len()).max().unwrap_or(0);
     if columns == 0 {
         return html! { p.absent { "No image is in this cluster." } };
@@ -148,5 +149,10 @@ fn rows(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
             }
         }
     };
-    sheet(&found, if clusters.each.len() > 100 { 40 } else { 56 }, "contact", inside)
+    let show = match clusters.each.len() {
+        0..=12 => 61,
+        13..=100 => 52,
+        _ => 40,
+    };
+    sheet(&found, show, "contact", inside)
 }

@@ -25,7 +25,7 @@ pub(super) fn neighbors(paper: Paper<'_>) -> Markup {
                 }
             }
             (shown(neighbors, paper))
-            @if neighbors.purity.is_some() { p.note { "A bar below an image: its class is not that of its cluster." } }
+            @if neighbors.purity.is_some() { p.note { "A bar below a neighbor: its class is another than that of the image." } }
         }
     })
 }

@@ -45,6 +45,7 @@ fn table(board: &Board) -> Markup {
         if less { means.fold(f64::INFINITY, f64::min) } else { means.fold(f64::NEG_INFINITY, f64::max) }
     };
     let seeds = board.rows.iter().map(|row| row.seeds.len()).max().unwrap_or(1);
+    let told = board.rows.iter().any(|row| row.seen.is_some());
     let sized = board.rows.iter().any(|row| row.sizes.is_some());
     let notes: Vec<(&BoardRow, &String)> =
         board.rows.iter().flat_map(|row| row.notes.iter().map(move |note| (row, note))).collect();
@@ -58,7 +59,7 @@ fn table(board: &Board) -> Markup {
                             th { "stage" } th { "kind" }
                             @for (_, title, _) in &used { th.r { (title) } }
                             @if sized { th.r { "clusters" } th.r { "sizes" } }
-                            th { "images in training" }
+                            @if told { th { "images in training" } }
                         }
                     }
                     tbody {
@@ -71,14 +72,14 @@ fn table(board: &Board) -> Markup {
                                     td.r { (row.clusters) }
                                     td.r { @if let Some((least, most)) = row.sizes { (unit::count(least)) "–" (unit::count(most)) } }
                                 }
-                                td.quiet { (match row.seen { Some(true) => "seen", Some(false) => "not seen", None => "–" }) }
+                                @if told { td.quiet { (match row.seen { Some(true) => "seen", Some(false) => "not seen", None => "–" }) } }
                             }
                         }
                     }
                 }
             }
             p.note {
-                @if !board.matching.is_empty() { "Clusters and classes: " (board.matching) ". " }
+                @if !board.matching.is_empty() { "Matching: " (board.matching) ". " }
                 @if seeds > 1 { "Mean ± standard deviation over " (seeds) " seeds." } @else { "One seed: it says nothing about spread." }
             }
             @if !notes.is_empty() {
@@ -207,12 +208,12 @@ pub(super) fn calibration(paper: Paper<'_>) -> Markup {
                     dl.facts {
                         dt { "expected calibration error" } dd #ece data-value=(calibration.ece) { (percent(calibration.ece)) " %" }
                         dt { "mean confidence" } dd { (percent(calibration.confidence)) " %" }
-                        dt { "right" } dd data-value=(calibration.accuracy) { (percent(calibration.accuracy)) " %" }
+                        dt { "accuracy" } dd data-value=(calibration.accuracy) { (percent(calibration.accuracy)) " %" }
                         dt { "images" } dd { (unit::count(calibration.images as u64)) }
                     }
                     p.note {
-                        "Bars are the share of images that are right at each confidence; the dashed line is where they would be if confidences "
-                        "were true, the shaded part is how far they miss. 15 equal bins (Guo et al. 2017). Assignments of "
+                        "Bars are the accuracy at each confidence; the dashed line is where they would end if confidences were true, the shaded "
+                        "part is how far they miss. 15 equal bins (Guo et al. 2017). Assignments of "
                         (stage(&calibration.stage)) "."
                     }
                 }

@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use super::words::{Paper, percent, stage};
 use crate::artifact::selection::Report;
 use crate::base::unit;
+use crate::math::curate::alike::Difference;
 use crate::report::draw::curves;
 use crate::report::draw::scale::tidy;
 use crate::report::gather::page::{Chart, Line, Selected};
@@ -95,10 +96,12 @@ fn nearest(report: &Report) -> Chart {
     }
 }
 
+/// A measure of a difference, if it was taken.
+type Of = fn(&Difference) -> Option<f64>;
+
 /// How selection and random images differ from the target, side by side.
 fn differences(report: &Report) -> Markup {
     let names: Vec<&String> = report.difference.keys().collect();
-    type Of = fn(&crate::math::curate::alike::Difference) -> Option<f64>;
     let rows: [(&str, Of); 5] = [
         ("distance of the means", |d| Some(d.mean_gap)),
         ("MMD²", |d| Some(d.mmd2)),

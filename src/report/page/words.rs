@@ -99,7 +99,7 @@ pub(super) fn about(paper: Paper<'_>, shot: &Shot) -> String {
         words.push_str(&format!(" · cluster {}", shot.cluster));
     }
     if let Some(confidence) = shot.confidence {
-        words.push_str(&format!(" · sure {:.1} %", confidence * 100.0));
+        words.push_str(&format!(" · confidence {:.1} %", confidence * 100.0));
     }
     if let Some(similarity) = shot.similarity {
         words.push_str(&format!(" · similarity {similarity:.3}"));
