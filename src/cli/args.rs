@@ -92,6 +92,7 @@ Examples:
 Examples:
   kinset inspect pipelines/fashion-mini.toml features
   kinset inspect artifacts/fashion-mini/neighbors/neighbors.parquet --rows 3
+  kinset inspect pipelines/fashion-mini.toml neighbors --html neighbors.html
   kinset inspect somebody-elses.parquet --json")]
     Inspect(InspectArgs),
     /// Re-hash everything in the store; with --repair drop what is damaged, so that it runs again
@@ -368,6 +369,9 @@ pub struct InspectArgs {
     /// How many of the first rows to show
     #[arg(long, default_value_t = 5)]
     pub rows: usize,
+    /// Write a page with histograms and pictures into this file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
     /// Lays a profile of the pipeline over it
     #[arg(long, value_name = "NAME")]
     pub profile: Option<String>,

@@ -7,13 +7,19 @@ use serde_json::{Value, json};
 
 use super::args::{InspectArgs, PipelineArgs};
 use super::common::{Answer, Failure, outlook};
+use super::shown::Shown;
 use super::terminal;
-use crate::artifact::parquet::inspect::{FileReport, Values, inspect};
+use crate::artifact::images::Images;
+use crate::artifact::parquet::inspect::{FileReport, Values, inspect, inspect_metadata};
 use crate::artifact::parquet::shape::Shape;
+use crate::artifact::{Artifact, Stored};
 use crate::base::hint::{Exit, Fault};
 use crate::base::{fs, unit};
 use crate::pipeline::graph::{self, Selection};
 use crate::pipeline::state::State;
+use crate::report::album::Album;
+use crate::report::page::look::{self, Look};
+use crate::store::digest::Digest;
 
 /// JSON and other small files are shown up to this size.
 const SHOWN: u64 = 1 << 20;
@@ -57,22 +63,27 @@ struct Found {
     path: PathBuf,
 }
 
+/// What was asked for: files, and the groups of pictures that go with them.
+#[derive(Default)]
+struct Target {
+    files: Vec<Found>,
+    shown: Shown,
+}
+
 pub(super) fn run(args: &InspectArgs) -> Answer {
     let is_pipeline = args.target.extension().is_some_and(|ending| ending == "toml");
-    let files = if is_pipeline {
-        of_stage(args)?
-    } else {
-        let name = args.target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        vec![Found { output: String::new(), name, path: args.target.clone() }]
-    };
+    let target = if is_pipeline { of_stage(args)? } else { of_file(args)? };
     let (mut text, mut answers) = (String::new(), Vec::new());
-    for file in &files {
+    let mut look = Look { title: title(args), groups: target.shown.groups, ..Look::default() };
+    for file in &target.files {
         let title = if file.output.is_empty() { file.name.clone() } else { format!("{} · {}", file.output, file.name) };
         let parquet = !is_pipeline || ends_with(&file.name, "parquet");
         let answer = if parquet {
             let report = inspect(&file.path, args.rows)?;
             text.push_str(&described(&title, &report));
-            json!(report)
+            let answer = json!(report);
+            look.files.push((title, report));
+            answer
         } else {
             let (words, value) = small(&title, &file.path, &file.name)?;
             text.push_str(&words);
@@ -81,12 +92,38 @@ pub(super) fn run(args: &InspectArgs) -> Answer {
         text.push('\n');
         answers.push(json!({ "output": file.output, "file": file.name, "content": answer }));
     }
+    if let Some(path) = &args.html {
+        let rows = look.groups.iter().flat_map(|group| group.rows.iter().copied());
+        let album = target.shown.images.as_ref().map(|images| Album::of_rows(rows, images)).unwrap_or_default();
+        fs::write_atomic(path, look::render(&look, &album).as_bytes())?;
+        terminal::say(&format!("a page with histograms and pictures is in {}", path.display()));
+    }
     if args.json {
         terminal::print_json(&answers)?;
-    } else {
+    } else if args.html.is_none() {
         terminal::print(text.trim_end())?;
     }
     Ok(Exit::Done)
+}
+
+fn title(args: &InspectArgs) -> String {
+    let target = args.target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    args.stage.as_ref().map_or(target.clone(), |stage| format!("{stage} of {target}"))
+}
+
+/// A file by itself; pictures are shown if it is a table of images.
+fn of_file(args: &InspectArgs) -> Result<Target, Failure> {
+    let name = args.target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let files = vec![Found { output: String::new(), name, path: args.target.clone() }];
+    let is_images = || {
+        let about = inspect_metadata(&args.target).ok()?;
+        (about["artifact"] == Images::KIND).then(|| Stored::<Images>::new(vec![args.target.clone()], Digest::of(b""), "a file"))
+    };
+    let shown = match args.html.as_ref().and_then(|_| is_images()) {
+        Some(images) => Shown::of_images(images)?,
+        None => Shown::default(),
+    };
+    Ok(Target { files, shown })
 }
 
 fn ends_with(name: &str, ending: &str) -> bool {
@@ -94,7 +131,7 @@ fn ends_with(name: &str, ending: &str) -> bool {
 }
 
 /// The files of a stage's result.
-fn of_stage(args: &InspectArgs) -> Result<Vec<Found>, Failure> {
+fn of_stage(args: &InspectArgs) -> Result<Target, Failure> {
     let pipeline = PipelineArgs {
         pipeline: args.target.clone(),
         set: args.set.clone(),
@@ -110,7 +147,7 @@ fn of_stage(args: &InspectArgs) -> Result<Vec<Found>, Failure> {
         };
         let chosen = graph::select(spec, &Selection { only: vec![stage.clone()], ..Selection::default() })?.nodes;
         let states = outlook.states(&BTreeSet::new());
-        let mut files = Vec::new();
+        let mut target = Target::default();
         for index in chosen {
             let State::Fresh { record, .. } = &states[index] else {
                 return Err(Failure::own(Nothing::Stale { stage: spec.nodes[index].name.clone() }));
@@ -118,11 +155,14 @@ fn of_stage(args: &InspectArgs) -> Result<Vec<Found>, Failure> {
             for (output, stored) in &record.outputs {
                 for file in &stored.files {
                     let path = outlook.store.blob_path(&file.blob);
-                    files.push(Found { output: output.clone(), name: file.name.clone(), path });
+                    target.files.push(Found { output: output.clone(), name: file.name.clone(), path });
+                }
+                if args.html.is_some() && target.shown.groups.is_empty() {
+                    target.shown = Shown::of_output(outlook, &states, index, stored)?;
                 }
             }
         }
-        Ok(files)
+        Ok(target)
     })
 }
 

@@ -21,6 +21,7 @@ mod plot;
 mod predict;
 mod report;
 mod run;
+mod shown;
 pub mod similar;
 mod status;
 mod terminal;

@@ -34,6 +34,8 @@ pub fn prototype(clusters: usize) -> usize {
 }
 /// The side of a neighbor's cell.
 pub const NEIGHBOR: usize = 48;
+/// The side of a cell on a page about one result.
+pub const CONTACT: usize = 56;
 /// The side of a cell on the map.
 pub const ON_MAP: usize = 28;
 
@@ -102,6 +104,16 @@ impl Album {
         if let Some(images) = images.filter(|_| !wishes.is_empty())
             && let Err(error) = album.read(images, &wishes)
         {
+            album.fault = Some(chain(&error));
+        }
+        album
+    }
+
+    /// Reads some rows for cells of [`CONTACT`].
+    pub fn of_rows(rows: impl IntoIterator<Item = u32>, images: &Stored<Images>) -> Self {
+        let mut album = Self::default();
+        let wishes = rows.into_iter().map(|row| (row, CONTACT)).collect();
+        if let Err(error) = album.read(images, &wishes) {
             album.fault = Some(chain(&error));
         }
         album

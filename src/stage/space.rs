@@ -47,7 +47,9 @@ impl Space {
             });
         }
         let FeatureTable { ids, dim, mut values, normalized, .. } = table;
-        values.iter_mut().for_each(|value| *value = (f64::from(*value) * scale) as f32);
+        for value in values.iter_mut() {
+            *value = (f64::from(*value) * scale) as f32;
+        }
         let values = Tensor::from_vec(values, (ids.len(), dim), device)?;
         Ok(Self { ids, values, scale, body, normalization, normalized })
     }

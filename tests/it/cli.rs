@@ -159,6 +159,26 @@ fn every_json_answer_parses_and_is_all_there_is_on_standard_output() {
 }
 
 #[test]
+fn a_result_is_shown_as_a_page_with_its_pictures() {
+    let bench = Bench::with(CHEAP);
+    bench.run(&[]).done();
+    let page = |args: &[&str]| {
+        bench.kinset(&[&["inspect"], args, &["--html", "x.html"]].concat()).done();
+        fs::read_to_string(bench.path("x.html")).unwrap()
+    };
+    for (args, sheets) in [
+        (&["p.toml", "data.train"][..], 1),
+        (&["artifacts/cheap/data.train/images.parquet"], 1),
+        (&["p.toml", "neighbors"], 24),
+        (&["p.toml", "features"], 0),
+    ] {
+        let html = page(args);
+        assert_eq!(html.matches("url(data:image/").count(), sheets, "{args:?}");
+        assert!(html.contains("<svg") && !html.contains("http://") && !html.contains("https://"), "{args:?}");
+    }
+}
+
+#[test]
 fn two_pipelines_and_two_runs_are_laid_beside_each_other() {
     let bench = Bench::with(CHEAP);
     let other = ["--set", "stage.kmeans.clusters=4"];

@@ -197,6 +197,17 @@ pub fn inspect(path: &Path, first: usize) -> Result<FileReport> {
     Ok(FileReport { bytes, rows, groups, created_by, metadata, columns, first_rows })
 }
 
+/// What a file of ours says about itself, without a look at its rows; null if it says nothing.
+///
+/// # Errors
+/// If the file cannot be read or is no Parquet.
+pub fn inspect_metadata(path: &Path) -> Result<serde_json::Value> {
+    let (footer, _) = footer(path)?;
+    let pairs = footer.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+    let text = pairs.filter(|pair| pair.key == "kinset").find_map(|pair| pair.value.as_deref());
+    Ok(text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
+}
+
 /// Bytes and codecs of the leaves below a column.
 fn storage(footer: &ArrowReaderMetadata, root: usize) -> (i64, String) {
     let schema = footer.parquet_schema();

@@ -1,6 +1,7 @@
 //! # report/page: how does it read?
 //!
-//! [`html`] puts the page together from its sections: `summary`, `results`, `clusters`, `features`, `selection`. All words from
+//! [`html`] puts the page together from its sections: `summary`, `results`, `clusters`, `features`, `selection`. [`look`] is a
+//! small page about one result. All words from
 //! outside pass through `words` or `maud`, which escape by type. Style and script are files beside this one; the page can be read
 //! without the script.
 //!
@@ -9,6 +10,7 @@
 mod clusters;
 mod features;
 pub mod html;
+pub mod look;
 mod results;
 mod selection;
 mod summary;
