@@ -18,8 +18,8 @@ with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
     page = browser.new_context(viewport={"width": 1180, "height": 900}, color_scheme="light").new_page()
     page.goto(Path(sys.argv[1]).resolve().as_uri())
-    end = page.locator("#cluster-2").bounding_box()["y"]
+    end = page.locator("#cluster-1").bounding_box()["y"]
     picture = page.screenshot(full_page=True, clip={"x": 0, "y": 0, "width": 1180, "height": end - 4})
     browser.close()
-picture = Image.open(io.BytesIO(picture)).convert("RGB").quantize(96, dither=Image.Dither.NONE)
+picture = Image.open(io.BytesIO(picture)).convert("RGB").quantize(160, dither=Image.Dither.NONE)
 picture.save(Path(__file__).with_name("fashion-mini.png"), optimize=True)
