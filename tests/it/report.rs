@@ -194,8 +194,10 @@ fn what_failed_says_why_and_shows_the_rest() {
     let said = bench.run(&["--set", "stage.kmeans.clusters=99"]);
     assert_ne!(said.exit, 0);
     let html = page_of(&bench, "cheap");
-    assert!(html.contains("data-standing=\"failed\"") && html.contains("The last run failed in `kmeans`"), "{html}");
-    assert!(html.contains("`kmeans` has no result"), "why the scores could not run");
+    assert!(
+        html.contains("data-standing=\"failed\"") && html.contains("The last run failed in <code><bdi>kmeans</bdi></code>")
+    );
+    assert!(html.contains("<code><bdi>kmeans</bdi></code> has no result"), "why the scores could not run");
     assert!(html.contains("hint: "), "and what to do");
     assert!(
         html.contains("<section id=\"neighbors\"") && html.contains("5 neighbors of each image"),
@@ -222,7 +224,7 @@ fn what_was_interrupted_says_so_and_shows_the_epochs_it_got_to() {
     running.signal("TERM");
     assert_eq!(running.end().exit, 75);
     let html = page_of(&bench, "whole");
-    assert!(html.contains("data-standing=\"interrupted\"") && html.contains("was stopped in `pretext`"), "{html}");
+    assert!(html.contains("data-standing=\"interrupted\"") && html.contains("was stopped in <code><bdi>pretext</bdi></code>"));
     assert!(html.contains("data-training=\"pretext\"") && html.contains("unfinished"));
     assert_alone(&html);
 

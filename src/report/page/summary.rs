@@ -162,7 +162,7 @@ fn stage_row(row: &StageRow) -> Markup {
         tr data-stage=(row.name) data-state=(row.state) {
             td { (stage(&row.name)) }
             td { (row.kind) }
-            td { span.lamp.(class) {} (row.state) @if let Some(why) = &row.why { span.why { (prose(why)) } } }
+            td { span.state { span.lamp.(class) {} (row.state) } @if let Some(why) = &row.why { span.why { (prose(why)) } } }
             td {
                 (row.last.as_deref().unwrap_or("–"))
                 @if let Some(error) = &row.error { span.why.bad { (prose(error)) } }
