@@ -16,7 +16,7 @@ use crate::model::{ClassifierNet, HeadsShape};
 use crate::stage::learner::{Learner, Order};
 use crate::stage::selection::Selection;
 use crate::stage::sight::partner;
-use crate::stage::space::{Space, unscaled};
+use crate::stage::space::Space;
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
 use crate::train::settings::{OptimizerSettings, ScheduleSettings};
@@ -146,7 +146,7 @@ impl Stage for ScanHeads {
         let curve = train(&mut run, cx)?;
         let Run { net, selection, .. } = run;
         let choice = selection.conclude(&net, "consistency − entropy", cx)?;
-        let classifier = space.classifier(shape, &unscaled(&net.to_tensors()?, space.scale), choice)?;
+        let classifier = space.classifier(shape, &space.plain_heads(&net.to_tensors()?), choice)?;
         Ok(Out {
             classifier: classifier.save(&cx.out("classifier")?)?,
             curve: Curve { points: curve }.save(&cx.out("curve")?)?,
@@ -168,7 +168,7 @@ impl Method for ScanHeads {
                     heads and epochs wins",
         as_in_paper: "loss, λ 5, one neighbor per anchor and step, ten linear heads on an encoder that stands still: SCAN's \
                       ImageNet experiment",
-        unlike_paper: "Features are computed once, so there are no views. They are scaled to mean square 1, with Adam at 1e-3 and \
+        unlike_paper: "Features are computed once, so there are no views. They are centred and scaled to mean square 1, with Adam at 1e-3 and \
                        batches of 1024 in place of SGD: heads alone take larger steps than networks",
         expect: "on strong frozen features a little above k-means; what a run of ours gave stands beside TEMI's",
     };

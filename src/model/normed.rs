@@ -215,12 +215,12 @@ impl DistillHeads {
         Ok(linear(&narrow, &weight, &none)?)
     }
 
-    /// The tensors of a classifier's heads of kind [`HeadKind::Bottleneck`](crate::artifact::encoder::HeadKind): features are
-    /// multiplied by `scale` first, scores divided by the temperature last.
+    /// The tensors of a classifier's heads of kind [`HeadKind::Bottleneck`](crate::artifact::encoder::HeadKind): scores are
+    /// divided by the temperature.
     ///
     /// # Errors
     /// If the device fails.
-    pub fn to_heads(&self, scale: f64, temperature: f64) -> Result<Tensors> {
+    pub fn to_heads(&self, temperature: f64) -> Result<Tensors> {
         let DistillShape { dim, hidden, bottleneck, clusters, .. } = self.shape;
         let mut tensors = Tensors::default();
         for (head, (.., last)) in self.heads.iter().enumerate() {
@@ -229,14 +229,14 @@ impl DistillHeads {
                 tensors.insert(format!("cluster_head.{head}.{name}"), shape, values);
             };
             let parts = [
-                ("0.weight", vec![hidden, dim], scale),
-                ("0.bias", vec![hidden], 1.0),
-                ("2.weight", vec![bottleneck, hidden], 1.0),
-                ("2.bias", vec![bottleneck], 1.0),
+                ("0.weight", vec![hidden, dim]),
+                ("0.bias", vec![hidden]),
+                ("2.weight", vec![bottleneck, hidden]),
+                ("2.bias", vec![bottleneck]),
             ];
-            for (name, shape, by) in parts {
+            for (name, shape) in parts {
                 if let Some(found) = get(name) {
-                    put(name, shape, found?.into_iter().map(|value| (f64::from(value) * by) as f32).collect());
+                    put(name, shape, found?);
                 }
             }
             let weight = values(&last.weight()?)?.into_iter().map(|value| (f64::from(value) / temperature) as f32).collect();
@@ -275,15 +275,15 @@ mod tests {
     fn distilled_heads_become_heads_of_a_classifier() {
         let shape = DistillShape { dim: 6, hidden: 5, bottleneck: 4, clusters: 3, heads: 2 };
         let heads = DistillHeads::init(shape, Seed::new(3), &Device::Cpu).unwrap();
-        let (scale, temperature) = (2.5, 0.1);
+        let temperature = 0.1;
         let body = EncoderNet::init(&features_alone(6).unwrap(), Seed::new(1), &Device::Cpu).unwrap();
         let kind = HeadKind::Bottleneck;
         let made = HeadsShape { kind, bottleneck: Some(4), ..HeadsShape::linear(3, 2, Some(5)) };
-        let tensors = heads.to_heads(scale, temperature).unwrap();
+        let tensors = heads.to_heads(temperature).unwrap();
         let net = ClassifierNet::with_heads(&body, made, &tensors, &Device::Cpu).unwrap();
         let x = wave(&[7, 6], 0.9, 0.3, 1.0);
         for head in 0..2 {
-            let scores = heads.scores(head, &(&x * scale).unwrap(), false).unwrap();
+            let scores = heads.scores(head, &x, false).unwrap();
             let wanted: Vec<f64> = values(&scores).unwrap().iter().map(|&v| f64::from(v) / temperature).collect();
             assert_near("logits", &values(&net.logits(head, &x).unwrap()).unwrap(), &wanted, 1e-5);
         }

@@ -1,8 +1,9 @@
 //! What do heads on features read, and what do they become? A space: features that stand still, and the encoder, if it is known,
 //! that made them.
 //!
-//! Heads are trained on features times one number, so that a feature is 1 on average, squared: encoders differ in length by orders,
-//! and a learning rate should not have to know. The number goes into the weights of what is written.
+//! Heads are trained on features less their mean, times one number, so that a feature is 1 on average, squared: encoders differ in
+//! length by orders, and many point all images the same way; a learning rate should not have to know. Mean and number go into the
+//! weights of what is written.
 
 use candle_core::{Device, Tensor};
 
@@ -20,10 +21,12 @@ use crate::model::{ClassifierNet, EncoderNet, HeadChoice, HeadsShape, features_a
 pub struct Space {
     /// Names of the images, N.
     pub ids: Vec<String>,
-    /// `[N, D]`, scaled.
+    /// `[N, D]`, centred and scaled.
     pub values: Tensor,
-    /// What features were multiplied by.
-    pub scale: f64,
+    /// What was taken from them first, `[D]`.
+    mean: Vec<f64>,
+    /// What they were multiplied by then.
+    scale: f64,
     body: EncoderNet,
     normalization: Normalization,
     /// Whether the features came with unit length.
@@ -34,24 +37,35 @@ impl Space {
     /// Features, and the encoder they come from; without one, what is trained on them sorts features and no images.
     ///
     /// # Errors
-    /// Features of another encoder; features that are all 0; whatever cannot be read.
+    /// Features of another encoder; features that are the same for all images; whatever cannot be read.
     pub fn of(features: &Stored<Features>, encoder: Option<&Stored<Encoder>>, device: &Device) -> Result<Self, StageError> {
         let table = FeatureTable::load(features)?;
         let (body, normalization) = body_of(&table, features, encoder, device)?;
-        let squares: f64 = table.values.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+        let mut mean = vec![0.0; table.dim];
+        for row in table.values.chunks_exact(table.dim) {
+            for (mean, &value) in mean.iter_mut().zip(row) {
+                *mean += f64::from(value);
+            }
+        }
+        mean.iter_mut().for_each(|mean| *mean /= table.len() as f64);
+        let rows = table.values.chunks_exact(table.dim);
+        let squares: f64 =
+            rows.map(|row| row.iter().zip(&mean).map(|(&v, mean)| (f64::from(v) - mean).powi(2)).sum::<f64>()).sum();
         let scale = (table.values.len() as f64 / squares).sqrt();
         if !scale.is_finite() {
             return Err(StageError::Mismatch {
-                what: format!("the features of `{}` are all 0", features.origin()),
+                what: format!("the features of `{}` are the same for all images", features.origin()),
                 hint: "connect features that say something".into(),
             });
         }
         let FeatureTable { ids, dim, mut values, normalized, .. } = table;
-        for value in values.iter_mut() {
-            *value = (f64::from(*value) * scale) as f32;
+        for row in values.chunks_exact_mut(dim) {
+            for (value, mean) in row.iter_mut().zip(&mean) {
+                *value = ((f64::from(*value) - mean) * scale) as f32;
+            }
         }
         let values = Tensor::from_vec(values, (ids.len(), dim), device)?;
-        Ok(Self { ids, values, scale, body, normalization, normalized })
+        Ok(Self { ids, values, mean, scale, body, normalization, normalized })
     }
 
     /// Images, N.
@@ -100,7 +114,38 @@ impl Space {
         Ok(ClassifierNet::over(&alone(self.dim(), device)?.0, shape, seed, device)?)
     }
 
-    /// A classifier of heads that read these features as they are, unscaled. `shape` need not say whether features are of unit length.
+    /// A layer that reads these features, for features as they came.
+    ///
+    /// # Shapes
+    /// `weight`: `[O, D]`; `bias`: `[O]`. Returns the same.
+    pub fn plain_layer(&self, weight: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let bias = weight.chunks_exact(self.mean.len()).zip(bias).map(|(row, &bias)| {
+            let taken: f64 = row.iter().zip(&self.mean).map(|(&weight, mean)| f64::from(weight) * mean).sum();
+            (f64::from(bias) - self.scale * taken) as f32
+        });
+        let weight = weight.iter().map(|&weight| (f64::from(weight) * self.scale) as f32);
+        (weight.collect(), bias.collect())
+    }
+
+    /// Heads that were trained on these features, for features as they came: the layer that reads them is changed, the only one
+    /// (`cluster_head.{h}.weight`) or the first (`cluster_head.{h}.0.weight`).
+    pub fn plain_heads(&self, heads: &Tensors) -> Tensors {
+        let mut all = heads.clone();
+        for (name, weight) in heads.iter() {
+            let parts: Vec<&str> = name.split('.').collect();
+            let Some(stem) = name.strip_suffix("weight") else { continue };
+            if let ([_, _, "weight"] | [_, _, "0", "weight"], Some(bias)) =
+                (parts.as_slice(), heads.get(&format!("{stem}bias")))
+            {
+                let (plain, moved) = self.plain_layer(&weight.values, &bias.values);
+                all.insert(name, weight.shape.clone(), plain);
+                all.insert(format!("{stem}bias"), bias.shape.clone(), moved);
+            }
+        }
+        all
+    }
+
+    /// A classifier of heads that read features as they came: see [`Space::plain_heads`]. `shape` need not say whether features are of unit length.
     ///
     /// # Errors
     /// Heads that do not fit the features; [`crate::model::ModelError::NotFinite`].
@@ -186,19 +231,6 @@ pub fn alone(dim: usize, device: &Device) -> Result<(EncoderNet, Normalization),
     Ok((body, Normalization::new(vec![0.0], vec![1.0])))
 }
 
-/// The weights of linear heads that read features times `scale`, for features as they are.
-pub fn unscaled(heads: &Tensors, scale: f64) -> Tensors {
-    let mut all = Tensors::default();
-    for (name, weights) in heads.iter() {
-        // `cluster_head.{h}.weight`, the only layer, or `cluster_head.{h}.0.weight`, the first of two.
-        let parts: Vec<&str> = name.split('.').collect();
-        let by = if matches!(parts.as_slice(), [_, _, "weight"] | [_, _, "0", "weight"]) { scale } else { 1.0 };
-        let values = weights.values.iter().map(|&value| (f64::from(value) * by) as f32).collect();
-        all.insert(name, weights.shape.clone(), values);
-    }
-    all
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,7 +241,7 @@ mod tests {
         FeatureTable {
             ids: vec!["a".into(), "b".into()],
             dim: 2,
-            values: [0.6, 0.8, -0.8, 0.6].map(|v: f32| v * scale).to_vec(),
+            values: [1.6, 0.8, 0.2, 0.6].map(|v: f32| v * scale).to_vec(),
             normalized: false,
             encoder: "imported".into(),
             layer: "imported".into(),
@@ -217,23 +249,26 @@ mod tests {
     }
 
     #[test]
-    fn features_of_any_length_are_trained_on_as_ones_of_mean_square_one() {
+    fn features_of_any_length_are_trained_on_as_ones_of_mean_0_and_mean_square_1() {
         for length in [0.01, 1.0, 50.0] {
             let dir = tempfile::tempdir().unwrap();
             let space = Space::of(&stored(&table(length).save(dir.path()).unwrap()), None, &Device::Cpu).unwrap();
             let found = values(&space.values).unwrap();
             let mean = found.iter().map(|v| v * v).sum::<f32>() / 4.0;
-            assert!((mean - 1.0).abs() < 1e-6, "{mean}");
+            assert!((mean - 1.0).abs() < 1e-6 && (found[0] + found[2]).abs() < 1e-5, "{found:?}");
             let shape = HeadsShape::linear(2, 1, None);
             let mut heads = Tensors::default();
             heads.insert("cluster_head.0.weight", vec![2, 2], vec![1.0, 0.0, 0.0, 1.0]);
             heads.insert("cluster_head.0.bias", vec![2], vec![0.25, 0.0]);
             let choice = HeadChoice { head: 0, chosen_by: "a test".into(), losses: vec![] };
-            let made = space.classifier(shape, &unscaled(&heads, space.scale), choice).unwrap();
+            let made = space.classifier(shape, &space.plain_heads(&heads), choice).unwrap();
             let net = ClassifierNet::from_tensors(&made.card, &made.tensors, &Device::Cpu).unwrap();
             let raw = Tensor::from_vec(table(length).values, (2, 2), &Device::Cpu).unwrap();
             let logits = values(&net.logits(0, &raw).unwrap()).unwrap();
-            assert!((logits[0] - found[0] - 0.25).abs() < 1e-5 && (logits[3] - found[3]).abs() < 1e-5, "{logits:?}");
+            for (row, logits) in logits.chunks_exact(2).enumerate() {
+                let wanted = [found[2 * row] + 0.25, found[2 * row + 1]];
+                assert!(logits.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{logits:?} is not {wanted:?}");
+            }
         }
         let dir = tempfile::tempdir().unwrap();
         assert!(Space::of(&stored(&table(0.0).save(dir.path()).unwrap()), None, &Device::Cpu).is_err());

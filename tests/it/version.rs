@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kinset::artifact::assignments::AssignmentTable;
+use kinset::artifact::encoder::Classifier;
 use kinset::artifact::features::FeatureTable;
 use kinset::artifact::k_table::KSweep;
 use kinset::artifact::matches::MatchTable;
@@ -149,11 +150,13 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     // Copied numbers; the statistics of drawn images are whole numbers divided once.
     all.insert("pretrained", one("encoder", json!(said.digests()["weights.encoder"][..12])));
     all.insert("frozen", one("encoder", json!(said.digests()["tower.encoder"][..12])));
+    let files = ["classifier.json", "classifier.safetensors"].map(|file| whole.path("artifacts/whole/together").join(file));
+    let together = Classifier::load(&Stored::new(files.to_vec(), Digest::of(b""), "a test")).unwrap();
     all.insert("consensus", {
-        let made: Value =
-            serde_json::from_str(&fs::read_to_string(whole.path("artifacts/whole/together/classifier.json")).unwrap()).unwrap();
-        let card = if made["heads"].is_null() { &made["classifier"] } else { &made };
-        BTreeMap::from([("heads".to_owned(), card["heads"].clone()), ("committee".to_owned(), card["committee"].clone())])
+        let mut result = one("heads", json!(together.card.heads));
+        result.extend(one("reference", json!(together.card.head)));
+        result.extend(one("committee", json!(together.card.committee)));
+        result
     });
     let stages = [
         ("scan_heads", "scan_heads"),

@@ -184,7 +184,7 @@ impl Stage for Temi {
             bottleneck: Some(config.bottleneck),
             ..HeadsShape::linear(config.clusters, config.heads, Some(config.hidden))
         };
-        let heads = teacher.to_heads(space.scale, config.teacher_temperature)?;
+        let heads = space.plain_heads(&teacher.to_heads(config.teacher_temperature)?);
         Ok(Out {
             classifier: space.classifier(made, &heads, choice)?.save(&cx.out("classifier")?)?,
             curve: Curve { points: curve }.save(&cx.out("curve")?)?,
@@ -223,7 +223,7 @@ impl Method for Temi {
         as_in_paper: "β 0.6, heads of 512 and 256 units with GELU, unit length and weight norm, 50 heads, teacher's momentum 0.996, \
                       mean's 0.9, batch 1024, rate 4e-4 after 20 epochs of warm-up, the last layer still in the first epoch, 100 \
                       epochs, the teacher as the result",
-        unlike_paper: "Features are scaled to mean square 1 (the authors take each encoder's own length). Warm-up rises by epochs, \
+        unlike_paper: "Features are centred and scaled to mean square 1 (the authors take each encoder's own length). Warm-up rises by epochs, \
                        not steps. Adam without AdamW's decay, which would take 0.02 % off a weight over a whole run. Heads are \
                        optimised by the sum of their losses. A cluster below 1e-8 in the mean counts as 1e-8",
         expect: "CIFAR-10 94.5 ACC on DINO ViT-B/16, 96.9 on CLIP ViT-L/14; CIFAR-100 67.1 and 73.7; 6 to 12 points above k-means \

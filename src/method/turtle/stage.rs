@@ -187,11 +187,10 @@ fn classifier(task: &TaskEncoder, spaces: &[Space], config: &Config) -> Result<C
     let mut before = 0;
     for (at, space) in spaces.iter().enumerate() {
         let (weight, bias) = task.plain(at)?;
+        let (weight, bias) = space.plain_layer(&weight, &bias);
         let mut wide = vec![0.0; clusters * all];
         for (wide, own) in wide.chunks_exact_mut(all).zip(weight.chunks_exact(space.dim())) {
-            for (wide, &own) in wide[before..].iter_mut().zip(own) {
-                *wide = (f64::from(own) * space.scale) as f32;
-            }
+            wide[before..before + own.len()].copy_from_slice(own);
         }
         before += space.dim();
         heads.insert(format!("cluster_head.{at}.weight"), vec![clusters, all], wide);
@@ -223,7 +222,7 @@ impl Method for Turtle {
         selection: "none: the last step counts. Seeds may differ; `consensus` puts several together without labels",
         as_in_paper: "6000 steps of 10,000 images, M 10, inner classifiers anew at each step (cold start), Adam 1e-3 for both, γ 10, a \
                       task encoder with weight norm, first-order gradients",
-        unlike_paper: "Features are scaled to mean square 1 (the authors take each encoder's own length). The paper's choice of \
+        unlike_paper: "Features are centred and scaled to mean square 1 (the authors take each encoder's own length). The paper's choice of \
                        settings by cross-validated generalization is left out",
         expect: "CIFAR-10 99.5 ACC, CIFAR-100 89.1, ImageNet 72.9 on CLIP ViT-L/14 and DINOv2 ViT-g together (paper)",
     };
