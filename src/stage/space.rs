@@ -47,7 +47,9 @@ impl Space {
                 *mean += f64::from(value);
             }
         }
-        mean.iter_mut().for_each(|mean| *mean /= table.len() as f64);
+        for mean in &mut mean {
+            *mean /= table.len() as f64;
+        }
         let rows = table.values.chunks_exact(table.dim);
         let squares: f64 =
             rows.map(|row| row.iter().zip(&mean).map(|(&v, mean)| (f64::from(v) - mean).powi(2)).sum::<f64>()).sum();
