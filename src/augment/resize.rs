@@ -404,7 +404,7 @@ mod tests {
             let number = |name: &str| case[name].as_u64().unwrap() as usize;
             let (width, height, channels) = (number("width"), number("height"), number("channels"));
             // Hard edges beside noise, so that sums leave the range of a byte.
-            let value = |i: usize| if (i / 5) % 3 == 0 { 255 } else { (i * i * 37 + i * 91) % 256 * ((i / 7) % 2) };
+            let value = |i: usize| if (i / 5).is_multiple_of(3) { 255 } else { (i * i * 37 + i * 91) % 256 * ((i / 7) % 2) };
             let picture =
                 Pixels::new(width, height, channels, (0..width * height * channels).map(|i| value(i) as u8).collect());
             let mut out = Planes::default();
