@@ -23,7 +23,7 @@ pub(super) fn run(args: &PlotArgs) -> Answer {
         // A stage that is measured need not be one whose assignments are shown.
         let asked = args.stage.as_deref().filter(|_| plot != Plot::Confusion);
         let glance = Glance::at(outlook, asked);
-        let page = glance.gather();
+        let page = glance.gather_without_map();
         let images = glance.images().filter(|_| plot == Plot::Prototypes);
         let album = Album::of(&page, images.as_ref());
         let drawing = plot.draw(&page, &album, &ending, args.stage.as_deref())?;

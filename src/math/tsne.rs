@@ -38,7 +38,7 @@ impl Tsne {
     /// Where each row lies on paper: x and y, the mean at 0.
     ///
     /// # Shapes
-    /// `rows` [N, D]; result [N].
+    /// `rows` [N, D]; result `[N]`.
     ///
     /// # Panics
     /// If `dim` is 0 or does not divide the length.

@@ -53,6 +53,8 @@ pub fn dag(stages: &[StageRow], wires: &[Wire]) -> Figure {
     };
     let height = top(placed.layers) - DOWN + 8.0;
     let label = format!("The {} stages and what flows between them; the table below says the same.", families.len());
+    // Room for the lines of the outermost boxes.
+    let body = html! { g transform="translate(1 0)" { (body) } };
     Figure { width: placed.width + 2.0, height: height.max(10.0), label, body }
 }
 

@@ -3,7 +3,7 @@
 use super::find::{Results, Subject};
 use super::journal::Journal;
 use super::looked::Looked;
-use super::page::{Page, Part, Selected, StageRow, Warning};
+use super::page::{Map, Page, Part, Selected, StageRow, Warning};
 use super::{boards, calibration, clusters, confusion, map, neighborhoods, stages, trainings, warnings};
 use crate::artifact::Stored;
 use crate::artifact::images::Images;
@@ -49,6 +49,15 @@ impl<'a> Glance<'a> {
 
     /// Reads everything that is on the page. What cannot be read is said in its place.
     pub fn gather(&self) -> Page {
+        self.gather_with(map::map)
+    }
+
+    /// The same without the map, which costs more than all the rest: for single figures.
+    pub fn gather_without_map(&self) -> Page {
+        self.gather_with(|_, _, _| Part::absent("The map was not asked for."))
+    }
+
+    fn gather_with(&self, map: impl FnOnce(&Results<'_>, &Subject, &Looked) -> Part<Map>) -> Page {
         let (spec, results) = (self.outlook.spec, self.results());
         let runs = runs_folder(self.outlook.store.artifacts(), &spec.name);
         let journal = Journal::last(&runs);
@@ -106,7 +115,7 @@ impl<'a> Glance<'a> {
             clusters,
             calibration,
             neighbors,
-            map: map::map(&results, &subject, &looked),
+            map: map(&results, &subject, &looked),
             selections: selections(&results),
             counts: trainings::counts(&results),
         }
