@@ -134,7 +134,10 @@ fn the_numbers_of_the_page_are_those_of_the_scores() {
         assert!(!cfg!(target_os = "linux") || stage["peak_memory"].as_u64() > Some(1 << 20), "{stage}");
     }
     let trained: Vec<&str> = page["curves"].as_array().unwrap().iter().map(|one| one["stage"].as_str().unwrap()).collect();
-    assert_eq!(trained, ["pretext", "moco", "byol", "cluster", "selflabel", "ruc", "nnm", "instances"]);
+    assert_eq!(
+        trained,
+        ["pretext", "moco", "byol", "cluster", "selflabel", "ruc", "nnm", "instances", "scan_heads", "temi", "turtle",]
+    );
     for section in
         ["scores", "clusters", "confusion", "calibration", "map", "neighbors", "training", "counts", "selection", "stages"]
     {

@@ -60,7 +60,7 @@ fn every_method_killed_at_random_ends_as_if_nothing_had_happened() {
             let bench = Bench::with(&text);
             bench.run(&["--until", TINY_GROUND]).done();
             let mut rng = Seed::new(17).branch("kill").at(number as u64).at(attempt).rng();
-            let args = ["run", "p.toml", "--json", "--until", "it", "--checkpoint-every", "0"];
+            let args = ["run", "p.toml", "--no-report", "--json", "--until", "it", "--checkpoint-every", "0"];
             let (digests, killed) = kill_until_done(&bench, &args, &mut rng, 60.0 * 0.7_f64.powi(attempt as i32));
             let resumed = bench.resumed("tiny");
             println!("{kind}: killed {killed} times, went on from a checkpoint {resumed} times");
@@ -80,7 +80,8 @@ fn a_pipeline_killed_at_random_ends_as_if_nothing_had_happened() {
     let expected = Bench::with(WHOLE).run(&[]).done().digests();
     let bench = Bench::with(WHOLE);
     let mut rng = Seed::new(18).branch("kill").rng();
-    let (digests, killed) = kill_until_done(&bench, &["run", "p.toml", "--json", "--checkpoint-every", "0"], &mut rng, 60.0);
+    let (digests, killed) =
+        kill_until_done(&bench, &["run", "p.toml", "--no-report", "--json", "--checkpoint-every", "0"], &mut rng, 60.0);
     println!("killed {killed} times");
     assert!(killed >= 3, "{killed}");
     assert_eq!(digests, expected);
@@ -112,7 +113,7 @@ fn wait_for_an_epoch(bench: &Bench) {
 fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
     let text = long(60);
     let expected = Bench::with(&text).run(&["--until", "pretext"]).done().digests();
-    let args = ["run", "p.toml", "--json", "--until", "pretext"];
+    let args = ["run", "p.toml", "--no-report", "--json", "--until", "pretext"];
     for signal in ["INT", "TERM", "USR1"] {
         let bench = Bench::with(&text);
         let running = bench.start("run", &args);
@@ -139,7 +140,7 @@ fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
 fn a_damaged_checkpoint_costs_a_few_steps_and_changes_nothing() {
     let text = long(60);
     let expected = Bench::with(&text).run(&["--until", "pretext"]).done().digests();
-    let args = ["run", "p.toml", "--json", "--until", "pretext", "--checkpoint-every", "0"];
+    let args = ["run", "p.toml", "--no-report", "--json", "--until", "pretext", "--checkpoint-every", "0"];
     let bench = Bench::with(&text);
     let running = bench.start("run", &args);
     wait_for_an_epoch(&bench);
@@ -162,7 +163,8 @@ fn one_thread_and_two_give_the_same_digests() {
     assert_eq!(Bench::with(WHOLE).run(&["--threads", "2"]).done().digests(), expected.digests(), "--threads 2");
     for threads in ["1", "2", "5"] {
         let bench = Bench::with(WHOLE);
-        let output = bench.command(&["run", "p.toml", "--json"]).env("RAYON_NUM_THREADS", threads).output().unwrap();
+        let output =
+            bench.command(&["run", "p.toml", "--no-report", "--json"]).env("RAYON_NUM_THREADS", threads).output().unwrap();
         let said = super::bench::Said::of(&output).done();
         assert_eq!(said.digests(), expected.digests(), "RAYON_NUM_THREADS={threads}");
     }

@@ -455,7 +455,7 @@ fn a_search_killed_at_random_ends_with_the_same_bytes() {
     again.run(&["--until", "target,pool"]).done();
     let (mut killed, mut rng) = (0, Seed::new(3).rng());
     let resumed = loop {
-        let running = again.start("run", &["run", "p.toml", "--json", "--checkpoint-every", "0"]);
+        let running = again.start("run", &["run", "p.toml", "--no-report", "--json", "--checkpoint-every", "0"]);
         std::thread::sleep(std::time::Duration::from_millis(20 + killed * 10 + rng.below(60) as u64));
         if running.kill() {
             killed += 1;

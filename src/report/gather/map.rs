@@ -8,8 +8,8 @@ use crate::base::seed::Seed;
 use crate::math::pca::principal;
 use crate::math::tsne::Tsne;
 
-/// Images on paper: every pair of them is looked at, many times.
-const SAMPLE: usize = 2000;
+/// Images on paper: every pair of them is looked at, many times, and every run that did something waits for it.
+const SAMPLE: usize = 1200;
 
 /// The map of the report's features.
 pub(super) fn map(results: &Results<'_>, subject: &Subject, looked: &Looked) -> Part<Map> {
