@@ -586,6 +586,11 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// The event files of all runs below a folder; beside them lie TensorBoard's, which are no text.
+pub(crate) fn event_files(runs: &Path) -> Vec<PathBuf> {
+    files_below(runs).into_iter().filter(|path| path.ends_with("events.jsonl")).collect()
+}
+
 /// An IDX file of gray images.
 pub(crate) fn idx_images(count: u32, height: u32, width: u32, pixels: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0, 0, 8, 3];

@@ -16,7 +16,7 @@ use kinset::report::page::render;
 use kinset::store::digest::Digest;
 use serde_json::Value;
 
-use super::bench::{Bench, CHEAP, WHOLE, files_below};
+use super::bench::{Bench, CHEAP, WHOLE, event_files};
 
 /// The page of a pipeline.
 fn page_of(bench: &Bench, pipeline: &str) -> String {
@@ -125,7 +125,7 @@ fn the_numbers_of_the_page_are_those_of_the_scores() {
     let clusters = page["clusters"]["each"].as_array().unwrap();
     let sizes: u64 = clusters.iter().map(|cluster| cluster["size"].as_u64().unwrap()).sum();
     assert_eq!((clusters.len(), sizes), (3, 48));
-    assert_eq!(page["clusters"]["classifier"], "selflabel");
+    assert_eq!(page["clusters"]["classifier"], "turtle");
     assert_eq!(page["map"]["points"].as_array().unwrap().len(), 48);
     assert_eq!(page["selections"][0]["report"]["counts"]["target"], 24);
     for stage in page["stages"].as_array().unwrap() {
@@ -217,7 +217,7 @@ fn what_was_interrupted_says_so_and_shows_the_epochs_it_got_to() {
     let bench = Bench::with(&text);
     let running = bench.start("run", &["run", "p.toml", "--json", "--until", "pretext"]);
     let begun = || {
-        files_below(&bench.path("artifacts/whole/runs"))
+        event_files(&bench.path("artifacts/whole/runs"))
             .iter()
             .any(|path| fs::read_to_string(path).unwrap().contains("\"event\":\"metric\""))
     };

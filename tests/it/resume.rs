@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kinset::base::seed::{Rng, Seed};
 
-use super::bench::{Bench, TINY_GROUND, WHOLE, WHOLE_NODES, files_below, methods, tiny_ground, tiny_stage};
+use super::bench::{Bench, TINY_GROUND, WHOLE, WHOLE_NODES, event_files, files_below, methods, tiny_ground, tiny_stage};
 
 /// Kills after a random while, longer and longer, until a run gets through; returns what that one gave, and how many were killed.
 fn kill_until_done(bench: &Bench, args: &[&str], rng: &mut Rng, first: f64) -> (BTreeMap<String, String>, usize) {
@@ -40,7 +40,7 @@ impl Bench {
     /// How often a training went on from a checkpoint, over all runs so far.
     fn resumed(&self, pipeline: &str) -> usize {
         let runs = self.path("artifacts").join(pipeline).join("runs");
-        let events = files_below(&runs).into_iter().map(|path| fs::read_to_string(path).unwrap());
+        let events = event_files(&runs).into_iter().map(|path| fs::read_to_string(path).unwrap());
         events.map(|text| text.lines().filter(|line| line.contains("goes on at epoch")).count()).sum()
     }
 }
@@ -98,7 +98,7 @@ fn long(epochs: u32) -> String {
 /// Waits until a training has measured its first epoch.
 fn wait_for_an_epoch(bench: &Bench) {
     for _ in 0..3000 {
-        let begun = files_below(&bench.path("artifacts/whole/runs"))
+        let begun = event_files(&bench.path("artifacts/whole/runs"))
             .iter()
             .any(|path| fs::read_to_string(path).unwrap().contains("\"event\":\"metric\""));
         if begun {

@@ -12,7 +12,7 @@ use kinset::math::curate::choose::Reason;
 use kinset::store::digest::Digest;
 use serde_json::Value;
 
-use super::bench::{Bench, ROOT, Said, files_below, sorted};
+use super::bench::{Bench, ROOT, Said, event_files, files_below, sorted};
 
 /// A point on the circle.
 fn angle(degrees: f64) -> Vec<f64> {
@@ -463,7 +463,7 @@ fn a_search_killed_at_random_ends_with_the_same_bytes() {
             continue;
         }
         let events: String =
-            files_below(&again.path("artifacts/s/runs")).into_iter().map(|p| fs::read_to_string(p).unwrap()).collect();
+            event_files(&again.path("artifacts/s/runs")).into_iter().map(|p| fs::read_to_string(p).unwrap()).collect();
         break events.matches("goes on at row").count();
     };
     println!("killed {killed} times, went on {resumed} times");
