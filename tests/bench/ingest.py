@@ -1,6 +1,6 @@
-"""Reading pictures at scale: a folder of JPEG files beside Pillow, a large set into memory, and sorting loose pictures.
+"""Reading pictures at scale: a folder of JPEG files beside Pillow.
 
-    python tests/bench/ingest.py target/release/kinset /tmp/ingest [--files 100000] [--fashion DIR]
+    python tests/bench/ingest.py target/release/kinset /tmp/ingest [--files 100000] [--rounds 2]
 
 Needs Pillow and numpy. The folder is made once (120 × 90 pixels, quality 90, smooth noise) and used again. `kinset` reads every
 file, decodes every picture to see that it is whole, hashes it and writes `images.parquet`; Pillow, in as many processes as there
@@ -8,9 +8,7 @@ are cores, reads and decodes and keeps nothing. Peak memory is that of the large
 """
 
 import argparse
-import json
 import os
-import resource
 import subprocess
 import sys
 import time
