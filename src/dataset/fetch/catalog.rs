@@ -4,6 +4,7 @@
 //! them (torchvision 0.2x for MNIST, Fashion-MNIST, STL-10 and SVHN). Most are served without encryption, so nothing is believed
 //! before its checksum.
 
+use super::error::FetchError;
 use crate::dataset::registry::{Entry, Kind};
 
 /// A checksum as published, in hexadecimal digits.
@@ -16,6 +17,17 @@ pub enum Sum {
 }
 
 impl Sum {
+    /// A SHA-256 that somebody typed, in small letters.
+    ///
+    /// # Errors
+    /// [`FetchError::WrongSum`] if it has not 64 hexadecimal digits.
+    pub fn sha256(digits: &str) -> Result<Self, FetchError> {
+        if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(FetchError::WrongSum { what: format!("`{digits}` is no SHA-256: 64 hexadecimal digits are") });
+        }
+        Ok(Self::Sha256(digits.to_ascii_lowercase()))
+    }
+
     /// Its name and digits.
     pub fn parts(&self) -> (&'static str, &str) {
         match self {

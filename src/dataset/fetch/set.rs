@@ -101,10 +101,7 @@ pub fn plan(entry: &Entry, places: &Places, options: Options) -> Result<Plan> {
 /// Takes another checksum on the user's word.
 fn replace(files: &mut [Remote], name: Option<&str>, digits: &str) -> Result<()> {
     let wrong = |what: String| Err(FetchError::WrongSum { what });
-    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) || digits.len() != 64 {
-        return wrong(format!("`{digits}` is no SHA-256: 64 hexadecimal digits are"));
-    }
-    let sum = Sum::Sha256(digits.to_ascii_lowercase());
+    let sum = Sum::sha256(digits)?;
     let names: Vec<String> = files.iter().map(|file| format!("`{}`", file.name)).collect();
     match (name, files) {
         (None, [only]) => only.sum = sum,

@@ -41,10 +41,7 @@ impl Weights {
     /// # Errors
     /// [`FetchError::WrongSum`] for digits that are no SHA-256.
     pub fn new(url: &str, sha256: &str, folder: Option<&Path>, places: &Places) -> Result<Self, FetchError> {
-        if sha256.len() != 64 || !sha256.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return Err(FetchError::WrongSum { what: format!("`{sha256}` is no SHA-256: 64 hexadecimal digits are") });
-        }
-        let sha256 = sha256.to_ascii_lowercase();
+        let sha256 = Sum::sha256(sha256)?.parts().1.to_owned();
         let folder = folder.map_or_else(|| places.data().join("weights").join(&sha256[..16]), Path::to_path_buf);
         Ok(Self { url: url.to_owned(), sha256, folder })
     }
