@@ -1,14 +1,16 @@
 //! Training curves as TensorBoard reads them, while they grow: `tensorboard --logdir artifacts/<pipeline>/runs`.
 //!
 //! One event file per stage and run, beside the events: `runs/<utc>/<stage>/events.out.tfevents.<seconds>.kinset`. The form is
-//! TensorFlow's record file (length, masked CRC-32C of it, bytes, masked CRC-32C of those) of `Event` messages in protobuf's
-//! wire form, of which a scalar needs four fields. The finished curve is also an artifact of the stage, in Parquet.
+//! TensorFlow's record file (length, masked CRC-32C of it, bytes, masked CRC-32C of those) of `Event` messages of protobuf, of
+//! which a scalar needs few fields. The finished curve is also an artifact of the stage, in Parquet.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+
+use prost::Message;
 
 use super::event::{Event, Journal, Listener};
 use crate::base::{clock, fs};
@@ -100,44 +102,45 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !crc
 }
 
-/// `Event { wall_time = 1, file_version = 3 }`.
+/// `tensorflow.Event` (`event.proto`), the fields in use. It says its version or has a summary.
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(double, tag = "1")]
+    wall_time: f64,
+    #[prost(int64, optional, tag = "2")]
+    step: Option<i64>,
+    #[prost(string, optional, tag = "3")]
+    file_version: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    summary: Option<Summary>,
+}
+
+/// `tensorflow.Summary` (`summary.proto`).
+#[derive(Clone, PartialEq, Message)]
+struct Summary {
+    #[prost(message, repeated, tag = "1")]
+    value: Vec<Scalar>,
+}
+
+/// `tensorflow.Summary.Value` of one number.
+#[derive(Clone, PartialEq, Message)]
+struct Scalar {
+    #[prost(string, tag = "1")]
+    tag: String,
+    #[prost(float, optional, tag = "2")]
+    simple_value: Option<f32>,
+}
+
+/// What a file begins with.
 fn first(time: f64) -> Vec<u8> {
-    let mut out = vec![0x09];
-    out.extend_from_slice(&time.to_le_bytes());
-    field(&mut out, 3, VERSION.as_bytes());
-    out
+    Entry { wall_time: time, file_version: Some(VERSION.to_owned()), ..Entry::default() }.encode_to_vec()
 }
 
-/// `Event { wall_time = 1, step = 2, summary = 5 { value = 1 { tag = 1, simple_value = 2 } } }`.
+/// A number of a curve.
 fn scalar(time: f64, step: u64, tag: &str, value: f32) -> Vec<u8> {
-    let mut of_tag = Vec::new();
-    field(&mut of_tag, 1, tag.as_bytes());
-    of_tag.push(0x15);
-    of_tag.extend_from_slice(&value.to_le_bytes());
-    let mut summary = Vec::new();
-    field(&mut summary, 1, &of_tag);
-    let mut out = vec![0x09];
-    out.extend_from_slice(&time.to_le_bytes());
-    out.push(0x10);
-    varint(&mut out, step);
-    field(&mut out, 5, &summary);
-    out
-}
-
-/// A field of bytes: its number, its length, itself.
-fn field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    out.push(number << 3 | 2);
-    varint(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// Seven bits a byte, the lowest first; the top bit says that more follow.
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
+    let value = Scalar { tag: tag.to_owned(), simple_value: Some(value) };
+    let summary = Summary { value: vec![value] };
+    Entry { wall_time: time, step: Some(step as i64), summary: Some(summary), file_version: None }.encode_to_vec()
 }
 
 #[cfg(test)]
@@ -153,15 +156,17 @@ mod tests {
     }
 
     #[test]
-    fn numbers_take_the_bytes_that_protobuf_gives_them() {
-        let mut out = Vec::new();
-        varint(&mut out, 300);
-        varint(&mut out, 0);
-        assert_eq!(out, [0xac, 0x02, 0x00]);
+    fn numbers_take_the_bytes_that_tensorboard_gives_them() {
         // tensorboard.compat.proto.event_pb2.Event(wall_time=1.5, step=300, summary=…(tag="loss", simple_value=0.25))
         let golden = "09000000000000f83f10ac022a0d0a0b0a046c6f7373150000803e";
         let hex = crate::base::unit::hex(&scalar(1.5, 300, "loss", 0.25));
         assert_eq!(hex, golden);
+        // Event(wall_time=1.5, file_version="brain.Event:2")
+        let golden = "09000000000000f83f1a0d627261696e2e4576656e743a32";
+        assert_eq!(crate::base::unit::hex(&first(1.5)), golden);
+        // Zeros are said too: a curve has a first step, and may reach 0.
+        let zeros = Entry::decode(scalar(1.5, 0, "loss", 0.0).as_slice()).unwrap();
+        assert_eq!((zeros.step, zeros.summary.unwrap().value[0].simple_value), (Some(0), Some(0.0)));
     }
 
     #[test]
