@@ -43,14 +43,84 @@ impl Layout {
         if self.bottleneck { 4 } else { 1 }
     }
 
-    /// Kernel, stride and padding of the first convolution.
-    fn first(&self) -> (usize, usize, usize) {
+    /// The first convolution.
+    pub(super) fn first(&self) -> Step {
+        let (kernel, stride) = match self.stem {
+            Stem::Cifar | Stem::Stl => (3, 1),
+            Stem::Strided => (3, 2),
+            Stem::Imagenet => (7, 2),
+        };
+        Step::new("conv1", "bn1", self.channels, (self.width, kernel, stride))
+    }
+
+    /// Kernel, stride and padding of the pooling after it.
+    pub(super) fn pool(&self) -> Option<(usize, usize, usize)> {
         match self.stem {
-            Stem::Cifar | Stem::Stl => (3, 1, 1),
-            Stem::Strided => (3, 2, 1),
-            Stem::Imagenet => (7, 2, 3),
+            Stem::Cifar | Stem::Strided => None,
+            Stem::Stl => Some((2, 2, 1)),
+            Stem::Imagenet => Some((3, 2, 1)),
         }
     }
+
+    /// The blocks after that, in order.
+    pub(super) fn residuals(&self) -> Vec<Residual> {
+        let (mut all, mut from) = (Vec::new(), self.width);
+        for (stage, &count) in self.blocks.iter().enumerate() {
+            let (width, outputs) = (self.width << stage, (self.width << stage) * self.expansion());
+            for block in 0..count {
+                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+                let shapes: &[Shape] = if self.bottleneck {
+                    &[(width, 1, 1), (width, 3, stride), (outputs, 1, 1)]
+                } else {
+                    &[(width, 3, stride), (outputs, 3, 1)]
+                };
+                let mut inputs = from;
+                let steps = shapes.iter().enumerate().map(|(i, &shape)| {
+                    let step = Step::new(&format!("conv{}", i + 1), &format!("bn{}", i + 1), inputs, shape);
+                    inputs = shape.0;
+                    step
+                });
+                let steps = steps.collect();
+                let way = if self.stem == Stem::Imagenet { "downsample" } else { "shortcut" };
+                let shortcut = (stride != 1 || from != outputs)
+                    .then(|| Step::new(&format!("{way}.0"), &format!("{way}.1"), from, (outputs, 1, stride)));
+                all.push(Residual { name: format!("layer{}.{block}", stage + 1), steps, shortcut });
+                from = outputs;
+            }
+        }
+        all
+    }
+}
+
+/// What a unit is to be: outputs, kernel, stride.
+type Shape = (usize, usize, usize);
+
+/// What a convolution and the batch norm after it are to be.
+#[derive(Clone, Debug)]
+pub(super) struct Step {
+    /// Name of the convolution.
+    pub(super) conv: String,
+    /// Name of the batch norm.
+    pub(super) norm: String,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) padding: usize,
+}
+
+impl Step {
+    fn new(conv: &str, norm: &str, inputs: usize, (outputs, kernel, stride): Shape) -> Self {
+        Self { conv: conv.to_owned(), norm: norm.to_owned(), inputs, outputs, kernel, stride, padding: kernel / 2 }
+    }
+}
+
+/// What a block is to be: two or three units, and a way around them where input and output differ in shape.
+#[derive(Clone, Debug)]
+pub(super) struct Residual {
+    pub(super) name: String,
+    pub(super) steps: Vec<Step>,
+    pub(super) shortcut: Option<Step>,
 }
 
 /// Convolution without bias, then batch norm.
@@ -62,14 +132,13 @@ struct Unit {
     norm: BatchNorm,
 }
 
-/// What a unit is to be: outputs, kernel, stride.
-type Shape = (usize, usize, usize);
-
 impl Unit {
-    fn build(b: &mut Builder, names: (&str, &str), inputs: usize, (outputs, kernel, stride): Shape) -> Result<Self> {
-        let weight = b.within(names.0, |b| b.parameter("weight", &[outputs, inputs, kernel, kernel], Init::KaimingNormal))?;
-        let norm = BatchNorm::build(b, names.1, outputs)?;
-        Ok(Self { weight, stride, padding: kernel / 2, norm })
+    fn build(b: &mut Builder, step: &Step) -> Result<Self> {
+        let &Step { inputs, outputs, kernel, stride, padding, .. } = step;
+        let weight =
+            b.within(&step.conv, |b| b.parameter("weight", &[outputs, inputs, kernel, kernel], Init::KaimingNormal))?;
+        let norm = BatchNorm::build(b, &step.norm, outputs)?;
+        Ok(Self { weight, stride, padding, norm })
     }
 
     fn forward(&self, x: &Tensor, mode: Mode, after: After) -> Result<Tensor> {
@@ -86,26 +155,9 @@ struct Block {
 }
 
 impl Block {
-    fn build(b: &mut Builder, layout: &Layout, inputs: usize, width: usize, stride: usize) -> Result<Self> {
-        let outputs = width * layout.expansion();
-        let shapes: &[Shape] = if layout.bottleneck {
-            &[(width, 1, 1), (width, 3, stride), (outputs, 1, 1)]
-        } else {
-            &[(width, 3, stride), (outputs, 3, 1)]
-        };
-        let (mut units, mut from) = (Vec::with_capacity(shapes.len()), inputs);
-        for (i, &shape) in shapes.iter().enumerate() {
-            let names = (format!("conv{}", i + 1), format!("bn{}", i + 1));
-            units.push(Unit::build(b, (&names.0, &names.1), from, shape)?);
-            from = shape.0;
-        }
-        let shortcut = if stride != 1 || inputs != outputs {
-            let name = if layout.stem == Stem::Imagenet { "downsample" } else { "shortcut" };
-            let unit = b.within(name, |b| Unit::build(b, ("0", "1"), inputs, (outputs, 1, stride)))?;
-            Some(Unit { padding: 0, ..unit })
-        } else {
-            None
-        };
+    fn build(b: &mut Builder, residual: &Residual) -> Result<Self> {
+        let units = residual.steps.iter().map(|step| Unit::build(b, step)).collect::<Result<_>>()?;
+        let shortcut = residual.shortcut.as_ref().map(|step| Unit::build(b, step)).transpose()?;
         Ok(Self { units, shortcut })
     }
 
@@ -125,38 +177,26 @@ impl Block {
 /// A residual network without its last, classifying layer.
 #[derive(Clone, Debug)]
 pub(super) struct ResNet {
-    stem: Stem,
     first: Unit,
+    pool: Option<(usize, usize, usize)>,
     blocks: Vec<Block>,
 }
 
 impl ResNet {
     pub(super) fn build(b: &mut Builder, layout: &Layout) -> Result<Self> {
-        let (kernel, stride, padding) = layout.first();
-        let first = Unit::build(b, ("conv1", "bn1"), layout.channels, (layout.width, kernel, stride))?;
-        let first = Unit { padding, ..first };
-        let (mut blocks, mut from) = (Vec::new(), layout.width);
-        for (stage, &count) in layout.blocks.iter().enumerate() {
-            let width = layout.width << stage;
-            for block in 0..count {
-                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-                let name = format!("layer{}.{block}", stage + 1);
-                blocks.push(b.within(&name, |b| Block::build(b, layout, from, width, stride))?);
-                from = width * layout.expansion();
-            }
-        }
-        Ok(Self { stem: layout.stem, first, blocks })
+        let first = Unit::build(b, &layout.first())?;
+        let blocks = layout.residuals();
+        let blocks = blocks.iter().map(|residual| b.within(&residual.name, |b| Block::build(b, residual)));
+        Ok(Self { first, pool: layout.pool(), blocks: blocks.collect::<Result<_>>()? })
     }
 
     /// # Shapes
     /// `x`: `[B, C, S, S]`. Returns `[B, D]`.
     pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let y = self.first.forward(x, mode, After::Relu)?;
-        let mut y = match self.stem {
-            Stem::Cifar | Stem::Strided => y,
-            Stem::Stl => max_pool2d(&y, 2, 2, 1)?,
-            Stem::Imagenet => max_pool2d(&y, 3, 2, 1)?,
-        };
+        let mut y = self.first.forward(x, mode, After::Relu)?;
+        if let Some((kernel, stride, padding)) = self.pool {
+            y = max_pool2d(&y, kernel, stride, padding)?;
+        }
         for block in &self.blocks {
             y = block.forward(&y, mode)?;
         }
