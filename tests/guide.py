@@ -2,8 +2,8 @@
 
     python tests/guide.py src/guide.md target/release/kinset FOLDER
 
-Commands on a pipeline get the profile `smoke`, where it takes seconds what takes minutes. Needs pandas, DuckDB, Polars, Pillow
-and Hugging Face's `datasets`.
+Commands on a pipeline get the profile `smoke`, where it takes seconds what takes minutes. Needs pandas, DuckDB, Polars, Pillow,
+onnxruntime and Hugging Face's `datasets`.
 """
 
 import gzip

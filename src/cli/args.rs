@@ -121,10 +121,11 @@ Examples:
   kinset predict pipelines/fashion-mini.toml a.jpg b.png more.parquet --output assignments.parquet
   kinset predict pipelines/fashion-mini.toml my/photos --stage kmeans --format jsonl --skip-broken")]
     Predict(PredictArgs),
-    /// Write a result as others use it: weights for PyTorch, assignments as CSV, pictures in a folder per cluster
+    /// Write a result as others use it: networks for PyTorch or as ONNX, assignments as CSV, pictures in a folder per cluster
     #[command(after_help = "\
 Examples:
   kinset export pipelines/fashion-mini.toml cluster --output scan.safetensors
+  kinset export pipelines/fashion-mini.toml cluster --output scan.onnx     runs in onnxruntime
   kinset export pipelines/fashion-mini.toml assignments --output assignments.csv
   kinset export photos.toml assignments --output sorted          links, one folder per cluster
   kinset export photos.toml assignments --output sorted --copy")]
@@ -479,10 +480,10 @@ pub struct ExportArgs {
     pub pipeline: PipelineArgs,
     /// The stage, or STAGE.OUTPUT where it gives several
     pub stage: String,
-    /// Where to: weights FILE.safetensors; assignments FILE.csv, .jsonl, .parquet, or a new folder
+    /// Where to: networks FILE.safetensors or .onnx; assignments FILE.csv, .jsonl, .parquet, or a new folder
     #[arg(long, short, value_name = "PATH")]
     pub output: PathBuf,
-    /// Whose names the tensors get
+    /// Whose names the tensors in safetensors get
     #[arg(long, value_enum, default_value = "scan")]
     pub names: NamesArg,
     /// Copy pictures into their folders instead of linking them

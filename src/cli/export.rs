@@ -1,7 +1,7 @@
 //! `kinset export`: a result in the form that others use.
 //!
-//! Networks become safetensors with PyTorch's names and a card beside them; assignments become CSV, JSON lines, Parquet, or one
-//! folder per cluster with the pictures in it.
+//! Networks become safetensors with PyTorch's names, or ONNX, which runs without us, and a card beside them; assignments become CSV,
+//! JSON lines, Parquet, or one folder per cluster with the pictures in it.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ use crate::base::fs;
 use crate::base::hint::{Exit, Fault};
 use crate::base::unit;
 use crate::dataset::{self, Source};
-use crate::model::export;
 use crate::model::import::Layout;
+use crate::model::{export, onnx};
 use crate::pipeline::spec::Spec;
 use crate::pipeline::state::Outlook;
 use crate::report::lines::{Form, Line};
@@ -36,8 +36,10 @@ enum Trouble {
     There { path: String },
     #[error("assignments go to CSV, JSON lines, Parquet or a folder, not to `{path}`")]
     Ending { path: String },
-    #[error("weights go to safetensors, not to `{path}`")]
+    #[error("networks go to safetensors or ONNX, not to `{path}`")]
     Weights { path: String },
+    #[error("`--names` is for safetensors: in ONNX the tensors keep the names they have here")]
+    Names,
     #[error("the pictures of `{stage}` are not files of their own that could be linked")]
     NoFiles { stage: String },
     #[error("`{path}`, which `{stage}` was made of, is gone")]
@@ -49,6 +51,7 @@ impl Fault for Trouble {
         match self {
             Self::There { .. } => "export::there",
             Self::Ending { .. } | Self::Weights { .. } => "export::ending",
+            Self::Names => "export::names",
             Self::NoFiles { .. } => "export::no-files",
             Self::Gone { .. } => "export::gone",
         }
@@ -58,14 +61,17 @@ impl Fault for Trouble {
         Some(match self {
             Self::There { .. } => "name a folder that is empty or not there yet".into(),
             Self::Ending { .. } => "end the name in `.csv`, `.jsonl` or `.parquet`, or name a folder".into(),
-            Self::Weights { .. } => "end the name in `.safetensors`; the card beside it ends in `.json`".into(),
+            Self::Weights { .. } => {
+                "end the name in `.safetensors`, which PyTorch loads, or in `.onnx`, which onnxruntime runs".into()
+            }
+            Self::Names => "leave `--names` out, or end the name in `.safetensors`".into(),
             Self::NoFiles { .. } | Self::Gone { .. } => "write them from the store instead: `--copy`".into(),
         })
     }
 
     fn exit(&self) -> Exit {
         match self {
-            Self::There { .. } | Self::Ending { .. } | Self::Weights { .. } | Self::NoFiles { .. } => Exit::Usage,
+            Self::There { .. } | Self::Ending { .. } | Self::Weights { .. } | Self::Names | Self::NoFiles { .. } => Exit::Usage,
             Self::Gone { .. } => Exit::Data,
         }
     }
@@ -74,12 +80,9 @@ impl Fault for Trouble {
 pub(super) fn run(args: &ExportArgs) -> Answer {
     let told = outlook(&args.pipeline, |spec, outlook| {
         let held = stored(spec, outlook, &args.stage, &KINDS)?;
-        let json = args.output.extension().is_some_and(|ending| ending == "json");
-        match held.kind.as_str() {
-            // The card will be called that.
-            "encoder" | "classifier" if json => Err(Failure::own(Trouble::Weights { path: args.output.display().to_string() })),
-            "encoder" => encoder(args, &held),
-            "classifier" => classifier(args, &held),
+        match (held.kind.as_str(), network(args)) {
+            ("encoder", form) => encoder(args, form?, &held),
+            ("classifier", form) => classifier(args, form?, &held),
             _ => assignments(args, spec, outlook, &held),
         }
     })?;
@@ -90,35 +93,73 @@ pub(super) fn run(args: &ExportArgs) -> Answer {
     Ok(Exit::Done)
 }
 
-fn layout(args: &ExportArgs) -> Layout {
-    match args.names {
-        NamesArg::Scan => Layout::Scan,
-        NamesArg::Moco => Layout::Moco,
-        NamesArg::And => Layout::And,
+/// What a network becomes.
+enum Network {
+    Weights(Layout),
+    Onnx,
+}
+
+/// By the ending of the name.
+fn network(args: &ExportArgs) -> Result<Network, Failure> {
+    let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    match (ending.as_deref(), args.names) {
+        (Some("onnx"), NamesArg::Scan) => Ok(Network::Onnx),
+        (Some("onnx"), _) => Err(Failure::own(Trouble::Names)),
+        (Some("safetensors"), NamesArg::Scan) => Ok(Network::Weights(Layout::Scan)),
+        (Some("safetensors"), NamesArg::Moco) => Ok(Network::Weights(Layout::Moco)),
+        (Some("safetensors"), NamesArg::And) => Ok(Network::Weights(Layout::And)),
+        _ => Err(Failure::own(Trouble::Weights { path: args.output.display().to_string() })),
     }
 }
 
-fn encoder(args: &ExportArgs, held: &Held) -> Result<Value, Failure> {
-    let Encoder { card, tensors } = Encoder::load(&held.typed())?;
-    let names = export::save(&tensors, layout(args), &args.output)?;
-    written(args, held, &names, &json!({ "encoder": card }))
+fn encoder(args: &ExportArgs, form: Network, held: &Held) -> Result<Value, Failure> {
+    let encoder = Encoder::load(&held.typed())?;
+    let Network::Weights(layout) = form else { return whole(args, held, &onnx::encoder(encoder)?) };
+    let names = export::save(&encoder.tensors, layout, &args.output)?;
+    written(args, held, &names, &json!({ "encoder": encoder.card }))
 }
 
-fn classifier(args: &ExportArgs, held: &Held) -> Result<Value, Failure> {
-    let Classifier { card, tensors } = Classifier::load(&held.typed())?;
+fn classifier(args: &ExportArgs, form: Network, held: &Held) -> Result<Value, Failure> {
+    let classifier = Classifier::load(&held.typed())?;
+    let Network::Weights(layout) = form else { return whole(args, held, &onnx::classifier(classifier)?) };
+    let Classifier { card, tensors } = classifier;
     let linear = export::with_linear_heads(&card, &tensors)?;
-    let names = export::save(&linear, layout(args), &args.output)?;
+    let names = export::save(&linear, layout, &args.output)?;
     // Centroids left as a linear head, so that is what the card says.
     let card = crate::artifact::encoder::ClassifierCard { kind: HeadKind::Linear, ..card };
     written(args, held, &names, &json!({ "classifier": card }))
 }
 
-/// The card beside the weights: all that a state dict does not say.
-fn written(args: &ExportArgs, held: &Held, names: &[String], card: &Value) -> Result<Value, Failure> {
-    let beside = args.output.with_extension("json");
+/// A network that needs nobody to put it together.
+fn whole(args: &ExportArgs, held: &Held, file: &onnx::File) -> Result<Value, Failure> {
+    fs::write_atomic(&args.output, &file.bytes)?;
+    // A name of its own: safetensors of the same stem have a card that tells of other heads.
+    let beside = beside(args, "onnx.json", &file.about)?;
+    let outputs: Vec<String> = file.outputs.iter().map(ToString::to_string).collect();
+    let (stage, output, input) = (&held.stage, args.output.display(), &file.input);
+    let said = format!(
+        "`{stage}` in {output}: {input} → {}; how pictures are prepared, and what it is: {}",
+        outputs.join(", "),
+        beside.display()
+    );
+    Ok(json!({
+        "said": said, "stage": held.stage, "artifact": held.kind, "file": args.output, "card": beside, "input": file.input,
+        "outputs": file.outputs,
+    }))
+}
+
+/// Writes a card under the name of the output with this ending. Returns its path.
+fn beside(args: &ExportArgs, ending: &str, card: &Value) -> Result<PathBuf, Failure> {
+    let beside = args.output.with_extension(ending);
     let mut text = serde_json::to_string_pretty(card).unwrap_or_default();
     text.push('\n');
     fs::write_atomic(&beside, text.as_bytes())?;
+    Ok(beside)
+}
+
+/// The card beside the weights: all that a state dict does not say.
+fn written(args: &ExportArgs, held: &Held, names: &[String], card: &Value) -> Result<Value, Failure> {
+    let beside = beside(args, "json", card)?;
     let said = format!(
         "{} tensors of `{}` in {}; what they are: {}",
         names.len(),

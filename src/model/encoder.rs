@@ -120,7 +120,20 @@ fn features(architecture: &Architecture) -> Result<usize> {
     Ok(layout.features())
 }
 
-fn layout(architecture: &Architecture) -> Option<Layout> {
+/// The same, and that the card knows D.
+pub(super) fn check(architecture: &Architecture) -> Result<usize> {
+    match features(architecture)? {
+        features if features == architecture.features => Ok(features),
+        features => Err(ModelError::Architecture {
+            field: "features",
+            found: architecture.features.to_string(),
+            wanted: format!("this one has {features}"),
+        }),
+    }
+}
+
+/// The layers of a residual network, if it is one.
+pub(super) fn layout(architecture: &Architecture) -> Option<Layout> {
     let &Architecture { stem, channels, width, .. } = architecture;
     let of = |blocks: &'static [usize], bottleneck| Some(Layout { stem, channels, width, blocks, bottleneck });
     match architecture.backbone {
@@ -156,14 +169,7 @@ impl EncoderNet {
     }
 
     fn build(architecture: &Architecture, mut builder: Builder) -> Result<Self> {
-        let features = features(architecture)?;
-        if features != architecture.features {
-            return Err(ModelError::Architecture {
-                field: "features",
-                found: architecture.features.to_string(),
-                wanted: format!("this one has {features}"),
-            });
-        }
+        let features = check(architecture)?;
         let body = match (layout(architecture), &architecture.transformer) {
             (Some(layout), _) => Body::ResNet(builder.within("backbone", |b| ResNet::build(b, &layout))?),
             (None, Some(shape)) => {

@@ -70,6 +70,12 @@ pub enum ModelError {
         /// What it is.
         what: String,
     },
+    /// A network that one file of protobuf has no room for.
+    #[error("the network takes {bytes} bytes, and an ONNX file ends at 2 GiB")]
+    TooLarge {
+        /// What it would take.
+        bytes: u64,
+    },
     /// A file of weights that cannot be written.
     #[error(transparent)]
     File(Box<crate::artifact::error::ArtifactError>),
@@ -95,6 +101,7 @@ impl Fault for ModelError {
             Self::Absent { .. } => "model::no-such-part",
             Self::Import(error) => error.code(),
             Self::NoPlace { .. } => "model::no-place",
+            Self::TooLarge { .. } => "model::too-large",
             Self::File(error) => error.code(),
             Self::Tensor(_) => "model::tensor",
         }
@@ -112,7 +119,10 @@ impl Fault for ModelError {
             }
             Self::Committee => Some("connect one of the classifiers it was made of".into()),
             Self::Import(error) => error.hint(),
-            Self::NoPlace { .. } => Some("choose other `--names`, or a stage whose network is like theirs".into()),
+            Self::NoPlace { .. } => {
+                Some("choose other `--names`, or end the name in `.onnx`, which has a place for everything".into())
+            }
+            Self::TooLarge { .. } => Some("end the name in `.safetensors`, which has no such limit".into()),
             Self::File(error) => error.hint(),
             Self::NotFinite { .. } => Some("the run that made these weights diverged: lower its learning rate".into()),
             Self::Tensor(error) if is_machine(error) => Some("try a smaller batch, or `device = \"cpu\"`".into()),
@@ -124,7 +134,7 @@ impl Fault for ModelError {
         match self {
             Self::Architecture { .. } => Exit::Pipeline,
             Self::Weights(_) | Self::Import(_) | Self::Input { .. } | Self::NoImages | Self::Committee => Exit::Data,
-            Self::NoPlace { .. } => Exit::Usage,
+            Self::NoPlace { .. } | Self::TooLarge { .. } => Exit::Usage,
             Self::File(error) => error.exit(),
             Self::NotFinite { .. } => Exit::Run,
             Self::Tensor(error) if is_machine(error) => Exit::Machine,

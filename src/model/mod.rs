@@ -2,7 +2,7 @@
 //!
 //! Residual networks, published vision transformers, and heads; their initial weights, and the names their tensors go by. [`EncoderNet`] turns images
 //! into features, [`ClassifierNet`] turns features into clusters; both are made of [`Params`], an ordered list of named
-//! tensors that says which of them training moves.
+//! tensors that says which of them training moves. [`export`] and [`onnx`] write them for PyTorch and for the runtimes of ONNX.
 //!
 //! Not here: how weights move (`train`), fast operations (`kernel`), what a network looks like on disk (`artifact`).
 
@@ -15,6 +15,7 @@ pub mod import;
 pub mod init;
 mod norm;
 mod normed;
+pub mod onnx;
 pub mod params;
 mod positions;
 pub mod published;

@@ -17,7 +17,7 @@ pub enum Mode {
 }
 
 /// Added to the variance before the root (PyTorch's default).
-const EPSILON: f64 = 1e-5;
+pub(super) const EPSILON: f64 = 1e-5;
 /// The share of the batch in the new running statistics (PyTorch's default).
 const MOMENTUM: f64 = 0.1;
 

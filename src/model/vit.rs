@@ -26,6 +26,14 @@ use crate::kernel::{add, attention, gelu, linear, quick_gelu};
 /// Images that pass together where nothing is recorded.
 const GROUP: usize = 16;
 
+/// What layer norm adds to the variance before the root.
+pub(super) fn epsilon(family: Family) -> f32 {
+    match family {
+        Family::Dinov2 => 1e-6,
+        Family::Clip => 1e-5,
+    }
+}
+
 /// Layer norm over the last axis.
 #[derive(Clone, Debug)]
 struct Norm {
@@ -36,15 +44,11 @@ struct Norm {
 
 impl Norm {
     fn build(b: &mut Builder, name: &str, width: usize, family: Family) -> Result<Self> {
-        let epsilon = match family {
-            Family::Dinov2 => 1e-6,
-            Family::Clip => 1e-5,
-        };
         b.within(name, |b| {
             Ok(Self {
                 weight: b.parameter("weight", &[width], Init::Ones)?,
                 bias: b.parameter("bias", &[width], Init::Zeros)?,
-                epsilon,
+                epsilon: epsilon(family),
             })
         })
     }

@@ -244,6 +244,39 @@ classifier = "cluster_again.classifier"
 }
 
 #[test]
+fn a_network_becomes_one_onnx_file_and_says_what_goes_in_and_comes_out() {
+    let bench = Bench::with(NETWORK);
+    bench.run(&[]).done();
+    let export = |stage: &str, file: &str| bench.kinset(&["export", "p.toml", stage, "--output", file, "--json"]);
+    let said = export("cluster", "cluster.onnx").done();
+    assert!(said.err.contains("images [batch, 1, 12, 12] → probabilities [batch, 3], cluster [batch]"), "{}", said.err);
+    assert_eq!(said.json["input"]["shape"], serde_json::json!(["batch", 1, 12, 12]));
+    assert_eq!(said.json["outputs"][0]["name"], "probabilities");
+    let card: serde_json::Value = serde_json::from_str(&fs::read_to_string(bench.path("cluster.onnx.json")).unwrap()).unwrap();
+    assert_eq!((&card["input"]["mode"], &card["input"]["shorter"]), (&"L".into(), &12.into()));
+    assert_eq!(card["classifier"]["clusters"], 3);
+    // The same bytes again, and wherever: no time and no place is in them.
+    let first = fs::read(bench.path("cluster.onnx")).unwrap();
+    assert!(first.windows(6).any(|bytes| bytes == b"kinset"));
+    bench.write("below/empty", "");
+    export("cluster", "below/other.ONNX").done();
+    assert_eq!(fs::read(bench.path("below/other.ONNX")).unwrap(), first);
+    let said = export("pretext.encoder", "pretext.onnx").done();
+    assert!(said.err.contains("→ embedding [batch, 128], features [batch, 32]"), "{}", said.err);
+
+    // What weights cannot become is told before anything is written.
+    for (file, words) in [("x.pth", "`.onnx`"), ("x.json", "`.safetensors`"), ("x", "`.safetensors`"), ("x.csv", "`.onnx`")] {
+        let said = export("cluster", file);
+        assert!(said.exit == 2 && said.err.contains(words), "{file}: {}", said.err);
+        assert!(!bench.path(file).exists(), "{file}");
+    }
+    let said = bench.kinset(&["export", "p.toml", "cluster", "--output", "x.onnx", "--names", "moco"]);
+    assert!(said.exit == 2 && said.err.contains("leave `--names` out"), "{}", said.err);
+    let said = export("assignments", "x.onnx");
+    assert!(said.exit == 2 && said.err.contains("assignments go to CSV"), "{}", said.err);
+}
+
+#[test]
 fn a_file_of_weights_that_is_missing_wrong_or_wicked_is_told_before_or_while_it_is_read() {
     let stage = |file: &str, more: &str| {
         format!(

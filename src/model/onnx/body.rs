@@ -1,0 +1,77 @@
+//! From pictures to features: what stands before a network, and residual networks.
+
+use super::graph::Sketch;
+use super::messages::Attribute;
+use super::transformer;
+use crate::artifact::encoder::EncoderCard;
+use crate::model::encoder::layout;
+use crate::model::error::Result;
+use crate::model::resnet::{Layout, Step};
+
+/// What the backbone makes of pictures.
+///
+/// # Shapes
+/// `images`: `[B, C, S, S]` of values 0–1. Gives `features`, `[B, D]`, not normalised.
+pub(super) fn features(s: &mut Sketch, card: &EncoderCard, images: &str) -> Result<String> {
+    let architecture = &card.architecture;
+    let each = [1, architecture.channels, 1, 1];
+    let mean = s.constant("mean", &each, &card.normalization.mean);
+    let std = s.constant("std", &each, &card.normalization.std);
+    let centred = s.node("Sub", "centred", &[images, &mean], Vec::new());
+    let x = s.node("Div", "normalized", &[&centred, &std], Vec::new());
+    Ok(match (layout(architecture), &architecture.transformer) {
+        (Some(layout), _) => residual(s, &layout, x),
+        (None, Some(shape)) => transformer::features(s, architecture, shape, &x)?,
+        (None, None) => flat(s, &x),
+    })
+}
+
+/// Everything but the first axis as one.
+fn flat(s: &mut Sketch, x: &str) -> String {
+    s.node("Flatten", "features", &[x], vec![Attribute::int("axis", 1)])
+}
+
+fn residual(s: &mut Sketch, layout: &Layout, x: String) -> String {
+    let mut x = unit(s, &x, "backbone.", &layout.first());
+    x = s.relu(&x, "backbone.relu");
+    if let Some((kernel, stride, padding)) = layout.pool() {
+        let attributes = vec![
+            Attribute::ints("kernel_shape", &[kernel; 2]),
+            Attribute::ints("pads", &[padding; 4]),
+            Attribute::ints("strides", &[stride; 2]),
+        ];
+        x = s.node("MaxPool", "backbone.maxpool", &[&x], attributes);
+    }
+    for block in layout.residuals() {
+        let prefix = format!("backbone.{}.", block.name);
+        let mut y = x.clone();
+        for (i, step) in block.steps.iter().enumerate() {
+            y = unit(s, &y, &prefix, step);
+            if i + 1 < block.steps.len() {
+                y = s.relu(&y, &format!("{prefix}relu{}", i + 1));
+            }
+        }
+        let around = match &block.shortcut {
+            Some(step) => unit(s, &x, &prefix, step),
+            None => x,
+        };
+        let sum = s.node("Add", &format!("{prefix}add"), &[&y, &around], Vec::new());
+        x = s.relu(&sum, &format!("{prefix}relu"));
+    }
+    let pooled = s.node("GlobalAveragePool", "backbone.avgpool", &[&x], Vec::new());
+    flat(s, &pooled)
+}
+
+/// A convolution and its batch norm.
+fn unit(s: &mut Sketch, x: &str, prefix: &str, step: &Step) -> String {
+    let &Step { inputs, outputs, kernel, stride, padding, .. } = step;
+    let name = format!("{prefix}{}", step.conv);
+    let weight = s.weight(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel]);
+    let attributes = vec![
+        Attribute::ints("kernel_shape", &[kernel; 2]),
+        Attribute::ints("pads", &[padding; 4]),
+        Attribute::ints("strides", &[stride; 2]),
+    ];
+    let y = s.node("Conv", &name, &[x, &weight], attributes);
+    s.batch_norm(&y, &format!("{prefix}{}", step.norm), outputs)
+}
