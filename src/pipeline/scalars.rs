@@ -12,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 use prost::Message;
 
-use super::event::{Event, Journal, Listener};
+use super::event::{Event, Listener};
+use super::journal::Journal;
 use crate::base::{clock, fs};
 
 /// What TensorBoard looks for in the first record.
