@@ -155,9 +155,11 @@ mod tests {
             Event::StageStopped { stage: stage() },
             Event::RunFinished { seconds: 2.5, ran: 1, exit: 0 },
         ];
-        heard.iter().for_each(|event| journal.hear(event));
+        for event in &heard {
+            journal.hear(event);
+        }
         let file = file_of(&journal.folder().unwrap());
-        assert_eq!(files(&dir.path().join("runs")), [file.clone()]);
+        assert_eq!(files(&dir.path().join("runs")), std::slice::from_ref(&file));
         assert_eq!(events(&file).unwrap().collect::<Vec<_>>(), heard);
         let mut bytes = fs::read(&file).unwrap();
         bytes.extend(b"{\"event\":\"of-tomorrow\"}\n\xff\xfe\n{\"event\":\"stage-fini");
