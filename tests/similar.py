@@ -36,7 +36,7 @@ def write(path, ids, rows):
 
 def select(folder, *more):
     command = [program, "similar", "--target", folder / "target.parquet", "--pool", folder / "pool.parquet", "--save-dir", folder]
-    command += ["--dedup", "none", "--budget", BUDGET, "--nn-factor", NEAREST, "--json", *more]
+    command += ["--dedup", "none", "--budget", BUDGET, "--nn-factor", NEAREST, "--no-report", "--json", *more]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)

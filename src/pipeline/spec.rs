@@ -1303,7 +1303,7 @@ mod tests {
         assert_eq!(
             short(text, &Request::default()),
             [
-                "p.toml:4:17 there is no stage `data.e`; did you mean `data.d`?",
+                "p.toml:4:17 there is no stage `data.e`",
                 "p.toml:4:27 `repeat.from` wants the name of a stage, or a list of names, found `7`"
             ]
         );
