@@ -33,6 +33,7 @@ mod patches;
 mod pool;
 pub mod product;
 mod simd;
+mod threads;
 mod tile;
 mod transformer;
 #[cfg(target_arch = "x86_64")]
@@ -52,4 +53,5 @@ pub use memory::Recycler;
 pub use norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};
 pub use patches::Patches;
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
+pub use threads::keep_candle_on_one_thread;
 pub use transformer::{Layer, LayerNorm, TransformerBlock};

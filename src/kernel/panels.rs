@@ -344,11 +344,11 @@ mod tests {
         let panels = Panels::of_columns(&[3.0, 4.0, 5.0, 6.0], 2, 2, 2);
         let mut out = [0.0; 2];
         panels.multiply(1, &[1.0, 2.0], 2, &mut out, 2, Start::Row(&[10.0, 20.0]));
-        assert_eq!(out, [21.0, 37.0]);
+        assert_eq!(out[..], [21.0, 37.0]);
         let mut panels = Panels::of_rows(&[3.0, 5.0, 4.0, 6.0], 2, 2, 2);
         panels.scale(&[2.0, -1.0]);
         panels.multiply(1, &[1.0, 2.0], 2, &mut out, 2, Start::Zero);
-        assert_eq!(out, [22.0, -17.0]);
+        assert_eq!(out[..], [22.0, -17.0]);
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
+use super::elementwise::add_to;
 use super::error::KernelError;
 use super::graph::{is_ours, read};
 use super::linear::linear;
 use super::panels::{Panels, Start};
-use super::simd::vectorized;
 use super::tile::{blank, with_scratch};
 
 /// Patches that are projected at once.
@@ -95,14 +95,6 @@ struct Shape {
     grid: usize,
     width: usize,
     before: usize,
-}
-
-vectorized! {
-    fn add_to(out: &mut [f32], other: &[f32]) {
-        for (out, other) in out.iter_mut().zip(other) {
-            *out += other;
-        }
-    }
 }
 
 impl Shape {

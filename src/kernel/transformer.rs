@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::attention::{self, Shape};
-use super::elementwise::add;
+use super::elementwise::{add, add_to};
 use super::error::KernelError;
 use super::gelu::Rectifier;
 use super::graph::{is_ours, read};
@@ -209,14 +209,6 @@ vectorized! {
             for (((out, x), weight), bias) in out.iter_mut().zip(x).zip(weight).zip(bias) {
                 *out = (x - mean) * scale * weight + bias;
             }
-        }
-    }
-}
-
-vectorized! {
-    fn add_to(out: &mut [f32], other: &[f32]) {
-        for (out, other) in out.iter_mut().zip(other) {
-            *out += other;
         }
     }
 }

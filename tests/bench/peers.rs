@@ -43,6 +43,7 @@ static MEMORY: kinset::kernel::Recycler = kinset::kernel::Recycler;
 type Answer<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Answer<()> {
+    kinset::kernel::keep_candle_on_one_thread();
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let work = args.next().unwrap_or_default();
     let mut settings = Settings::read(args)?;
