@@ -25,7 +25,7 @@ pub(super) fn run(args: &PlotArgs) -> Answer {
         let glance = Glance::at(outlook, asked);
         let page = glance.gather_without_map();
         let images = glance.images().filter(|_| plot == Plot::Prototypes);
-        let album = Album::of(&page, images.as_ref());
+        let album = Album::of(&page, images.as_ref(), |_| None);
         let drawing = plot.draw(&page, &album, &ending, args.stage.as_deref())?;
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             fs::create_folders(folder)?;

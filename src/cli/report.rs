@@ -1,7 +1,7 @@
 //! `kinset report`: the results of a pipeline as one page.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::args::ReportArgs;
 use super::common::{Answer, outlook};
@@ -11,7 +11,7 @@ use crate::base::unit;
 use crate::pipeline::error::chain;
 use crate::pipeline::state::Outlook;
 use crate::report::file;
-use crate::report::gather::Glance;
+use crate::report::gather::{Elsewhere, Glance};
 
 pub(super) fn run(args: &ReportArgs) -> Answer {
     outlook(&args.pipeline, |spec, outlook| {
@@ -28,12 +28,14 @@ pub(super) fn run(args: &ReportArgs) -> Answer {
     })
 }
 
-/// Writes the report at the end of a run, if it says anything new. Whatever goes wrong here, the results stand.
-pub(super) fn after_run(outlook: &Outlook<'_>, artifacts: &Path) -> Option<PathBuf> {
-    let path = file::place(artifacts, &outlook.spec.name);
+/// Writes the report at the end of a run, if it says anything new. Whatever goes wrong here, the results stand. `elsewhere` finds
+/// pictures of features that were brought along.
+pub(super) fn after_run(outlook: &Outlook<'_>, path: PathBuf, elsewhere: Elsewhere<'_>) -> Option<PathBuf> {
     let written = catch_unwind(AssertUnwindSafe(|| {
-        let glance = Glance::at(outlook, None);
-        if file::is_current(&path, glance.fingerprint()) { Ok(0) } else { file::write(&glance, &path) }
+        // Whether those pictures are still the same is not known.
+        let sure = elsewhere.is_empty();
+        let glance = Glance::at(outlook, None).with_pictures(elsewhere);
+        if sure && file::is_current(&path, glance.fingerprint()) { Ok(0) } else { file::write(&glance, &path) }
     }));
     match written {
         Ok(Ok(_)) => Some(path),

@@ -16,12 +16,14 @@ use crate::base::fs::FileError;
 use crate::base::hint::{Exit, Fault};
 use crate::base::unit;
 use crate::pipeline::error::chain;
-use crate::pipeline::event::{Journal, Listener, Tell, runs_folder};
+use crate::pipeline::event::{Listener, Tell};
+use crate::pipeline::journal::{Journal, runs_folder};
 use crate::pipeline::run::{self, Options, Outcome, Summary};
 use crate::pipeline::scalars::Scalars;
 use crate::pipeline::spec::Spec;
 use crate::pipeline::state::Outlook;
-use crate::report::scores;
+use crate::report::gather::Elsewhere;
+use crate::report::{file, scores};
 use crate::stage::Stop;
 use crate::store::Store;
 
@@ -50,7 +52,8 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let summary = run::run(&spec, &store, &places, &options, Tell(&listeners))?;
     let exit = summary.exit();
     let outlook = Outlook { spec: &spec, store: &store, places: &places, device_class };
-    let report = (!args.no_report).then(|| report::after_run(&outlook, &args.pipeline.places.artifacts)).flatten();
+    let page = file::place(&args.pipeline.places.artifacts, &spec.name);
+    let report = (!args.no_report).then(|| report::after_run(&outlook, page, Elsewhere::default())).flatten();
     let tables = scores::collect(&spec, &store, &summary.records)?;
     if args.json {
         terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;

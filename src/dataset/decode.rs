@@ -15,6 +15,11 @@ use crate::artifact::pixels::Pixels;
 /// The longest side of a picture, in pixels.
 pub const MAX_SIDE: usize = 16_384;
 
+/// No JPEG holds more pixels in a byte. A block of 8×8 takes one bit at least, the code of its mean, and components whose finest
+/// sampling differs by direction may share the resolution among four. What claims more lacks most of its blocks, and decoders
+/// would fill hundreds of megabytes with gray for it.
+const JPEG_PIXELS_PER_BYTE: usize = 8 * 64 * 4;
+
 /// A format of image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -86,6 +91,9 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
     if width > MAX_SIDE || height > MAX_SIDE {
         return Err(Undecodable::TooLarge { width, height });
     }
+    if Format::sniff(bytes) == Some(Format::Jpeg) && width * height > bytes.len().saturating_mul(JPEG_PIXELS_PER_BYTE) {
+        return Err(Undecodable::Truncated);
+    }
     codec::decode("", bytes, channels).map_err(damaged)
 }
 
@@ -133,6 +141,24 @@ mod tests {
         }
         assert_eq!(files.len(), 20);
         files
+    }
+
+    #[test]
+    fn a_jpeg_that_claims_more_pixels_than_its_bytes_can_hold_is_not_decoded() {
+        let mut bytes = fs::read(&golden().join("gray.jpg")).unwrap();
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        // Height and width of the frame header; found by fuzzing, where such a file kept the decoder busy for seconds.
+        bytes[frame + 5..frame + 9].copy_from_slice(&[0x40, 0x00, 0x40, 0x00]);
+        assert_eq!(decode(&bytes), Err(Undecodable::Truncated));
+        bytes[frame + 5..frame + 9].copy_from_slice(&[0x40, 0x01, 0x00, 0x08]);
+        assert_eq!(decode(&bytes), Err(Undecodable::TooLarge { width: 8, height: 0x4001 }));
+        // One color compresses best of all, and stays far below.
+        let mut flat = Vec::new();
+        let gray = vec![128; 2048 * 2048];
+        codecs::jpeg::JpegEncoder::new_with_quality(&mut flat, 1)
+            .write_image(&gray, 2048, 2048, image::ExtendedColorType::L8)
+            .unwrap();
+        assert!(decode(&flat).unwrap().data.iter().all(|&value| value.abs_diff(128) < 2), "{} bytes", flat.len());
     }
 
     #[test]

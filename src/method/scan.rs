@@ -18,7 +18,7 @@ use crate::model::ClassifierNet;
 use crate::model::Mode;
 use crate::model::encoder::EncoderNet;
 use crate::stage::learner::{Learner, Order};
-use crate::stage::selection::Selection;
+use crate::stage::selection::{Concluded, Selection};
 use crate::stage::sight::{Sight, belongs, partner};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
@@ -135,6 +135,8 @@ crate::outputs! {
         classifier: Draft<Classifier>,
         /// Loss and its parts per epoch, for training and validation.
         curve: Draft<Curve>,
+        /// All heads after the last epoch, the best of them chosen: what the choice of an epoch was worth.
+        last: Draft<Classifier>,
     }
 }
 
@@ -144,7 +146,7 @@ pub struct Scan;
 
 impl Stage for Scan {
     const KIND: &'static str = "scan";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "cluster images so that neighbors agree";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
@@ -203,11 +205,11 @@ impl Stage for Scan {
         };
         let curve = train(&mut run, cx)?;
         let Run { net, selection, .. } = run;
-        let choice = selection.conclude(&net, "consistency − entropy", cx)?;
-        let card = net.card(encoder.card.normalization.clone(), choice)?;
+        let Concluded { best, last } = selection.conclude(&net, "consistency − entropy", cx)?;
         Ok(Out {
-            classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)?,
+            classifier: best.classifier(&net, &encoder.card.normalization)?.save(&cx.out("classifier")?)?,
             curve: Curve { points: curve }.save(&cx.out("curve")?)?,
+            last: last.classifier(&net, &encoder.card.normalization)?.save(&cx.out("last")?)?,
         })
     }
 }
@@ -217,7 +219,7 @@ impl Method for Scan {
         paper: "W. Van Gansbeke, S. Vandenhende, S. Georgoulis, M. Proesmans, L. Van Gool: SCAN: Learning to Classify Images \
                 without Labels, ECCV 2020, arXiv 2005.12320, eq. 2",
         reads: "images, encoder, neighbors (20 on small sets, 50 on ImageNet); optionally validation images and their neighbors",
-        writes: "classifier (all heads of the best epoch, the best chosen), curve",
+        writes: "classifier (all heads of the best epoch, the best chosen), curve, last (the same of the last epoch)",
         idea: "An image and its nearest neighbors mostly show the same thing, so they should fall into the same cluster; \
                spreading all images over all clusters keeps that from being trivial.",
         loss: "P, Q [B, K] soft-max of anchor and neighbor; consistency = mean_i −ln(P_i · Q_i); p̄ [K] = mean_i P_i; \

@@ -14,7 +14,7 @@ use crate::artifact::{Draft, Stored};
 use crate::model::params::values;
 use crate::model::{ClassifierNet, HeadsShape};
 use crate::stage::learner::{Learner, Order};
-use crate::stage::selection::Selection;
+use crate::stage::selection::{Concluded, Kept, Selection};
 use crate::stage::sight::partner;
 use crate::stage::space::Space;
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
@@ -108,6 +108,8 @@ crate::outputs! {
         classifier: Draft<Classifier>,
         /// Loss and its parts per epoch, for training and validation.
         curve: Draft<Curve>,
+        /// All heads after the last epoch, the best of them chosen: what the choice of an epoch was worth.
+        last: Draft<Classifier>,
     }
 }
 
@@ -117,7 +119,7 @@ pub struct ScanHeads;
 
 impl Stage for ScanHeads {
     const KIND: &'static str = "scan_heads";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "cluster features so that neighbors agree: SCAN's heads, the encoder as it is";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
@@ -145,11 +147,15 @@ impl Stage for ScanHeads {
         };
         let curve = train(&mut run, cx)?;
         let Run { net, selection, .. } = run;
-        let choice = selection.conclude(&net, "consistency − entropy", cx)?;
-        let classifier = space.classifier(shape, &space.plain_heads(&net.to_tensors()?), choice)?;
+        let Concluded { best, last } = selection.conclude(&net, "consistency − entropy", cx)?;
+        let save = |Kept { tensors, choice }, output| {
+            let classifier = space.classifier(shape, &space.plain_heads(&tensors), choice)?;
+            Ok::<_, StageError>(classifier.save(&cx.out(output)?)?)
+        };
         Ok(Out {
-            classifier: classifier.save(&cx.out("classifier")?)?,
+            classifier: save(best, "classifier")?,
             curve: Curve { points: curve }.save(&cx.out("curve")?)?,
+            last: save(last, "last")?,
         })
     }
 }
@@ -159,7 +165,7 @@ impl Method for ScanHeads {
         paper: "W. Van Gansbeke, S. Vandenhende, S. Georgoulis, M. Proesmans, L. Van Gool: SCAN: Learning to Classify Images \
                 without Labels, ECCV 2020, arXiv 2005.12320, eq. 2",
         reads: "features, neighbors mined on them (50 on ImageNet); optionally their encoder",
-        writes: "classifier (all heads of the best epoch, the best chosen), curve",
+        writes: "classifier (all heads of the best epoch, the best chosen), curve, last (the same of the last epoch)",
         idea: "An image and its nearest neighbors mostly show the same thing, so they should fall into the same cluster; \
                spreading all images over all clusters keeps that from being trivial.",
         loss: "P, Q [B, K] soft-max of anchor and neighbor; consistency = mean_i −ln(P_i · Q_i); p̄ [K] = mean_i P_i; \

@@ -1,15 +1,11 @@
-//! What happens during a run, as typed events: the terminal, the JSON-lines file and tests hear the same.
+//! What happens during a run, as typed events: the terminal, the [`journal`](super::journal) and tests hear the same.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::spec::Spec;
-use crate::base::{clock, fs};
 use crate::stage::{Signal, Sink};
 
 /// A stage as a run planned it: enough to read its results later, when the pipeline file says something else.
@@ -23,7 +19,7 @@ pub struct Planned {
     pub kind: String,
     /// Its seed.
     pub seed: u64,
-    /// By port, the stages it reads.
+    /// By port, what it reads: a stage for its main output, else `stage.output`.
     pub reads: BTreeMap<String, Vec<String>>,
 }
 
@@ -38,7 +34,7 @@ impl Planned {
             reads: node
                 .ports
                 .iter()
-                .map(|(port, wired)| (port.clone(), wired.iter().map(|at| spec.nodes[at.node].name.clone()).collect()))
+                .map(|(port, wired)| (port.clone(), wired.iter().map(|at| spec.reference(at)).collect()))
                 .collect(),
         };
         spec.nodes.iter().map(node).collect()
@@ -46,7 +42,7 @@ impl Planned {
 }
 
 /// Something that happened.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A run begins.
@@ -54,7 +50,7 @@ pub enum Event {
         /// The pipeline.
         pipeline: String,
         /// The version of kinset.
-        version: &'static str,
+        version: Cow<'static, str>,
         /// The stages of the pipeline, in the order of its file.
         plan: Vec<Planned>,
     },
@@ -103,7 +99,7 @@ pub enum Event {
         /// Units in all.
         total: u64,
         /// What a unit is.
-        unit: &'static str,
+        unit: Cow<'static, str>,
     },
     /// Something worth knowing.
     Note {
@@ -192,99 +188,9 @@ impl Sink for Tell<'_> {
         let stage = stage.to_owned();
         self.tell(match signal {
             Signal::Metric { step, name, value } => Event::Metric { stage, step, name, value },
-            Signal::Progress { done, total, unit } => Event::Progress { stage, done, total, unit },
+            Signal::Progress { done, total, unit } => Event::Progress { stage, done, total, unit: unit.into() },
             Signal::Note(text) => Event::Note { stage, text },
             Signal::Warning(text) => Event::Warning { stage, text },
         });
     }
-}
-
-/// Writes events as JSON lines, each with its time, into a folder that is made when the first stage works: a run with nothing
-/// to do leaves no trace.
-#[derive(Debug)]
-pub struct Journal {
-    runs: PathBuf,
-    state: Mutex<JournalState>,
-}
-
-#[derive(Debug, Default)]
-struct JournalState {
-    held_back: Vec<String>,
-    file: Option<File>,
-    broken: bool,
-    folder: Option<PathBuf>,
-}
-
-impl Journal {
-    /// A journal below `runs/`.
-    pub fn new(runs: PathBuf) -> Self {
-        Self { runs, state: Mutex::default() }
-    }
-
-    /// The folder of this run, if it left one.
-    pub fn folder(&self) -> Option<PathBuf> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).folder.clone()
-    }
-
-    fn open(&self) -> fs::Result<(PathBuf, File)> {
-        fs::create_folders(&self.runs)?;
-        let stamp = clock::stamp(clock::unix_seconds());
-        let mut attempt = 0_u32;
-        loop {
-            let name = if attempt == 0 { stamp.clone() } else { format!("{stamp}-{attempt}") };
-            let folder = self.runs.join(name);
-            match std::fs::create_dir(&folder) {
-                Ok(()) => {
-                    let file = fs::create_new(&folder.join("events.jsonl"))?;
-                    return Ok((folder, file));
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1000 => attempt += 1,
-                Err(e) => return Err(fs::FileError::new("create the folder", &folder, e)),
-            }
-        }
-    }
-}
-
-/// A line of the event file.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: f64,
-    #[serde(flatten)]
-    event: &'a Event,
-}
-
-impl Listener for Journal {
-    fn hear(&self, event: &Event) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.broken {
-            return;
-        }
-        let Ok(line) = serde_json::to_string(&Line { time: clock::unix_seconds(), event }) else { return };
-        if state.file.is_none() && matches!(event, Event::StageStarted { .. } | Event::StageFailed { .. }) {
-            match self.open() {
-                Ok((folder, file)) => (state.folder, state.file) = (Some(folder), Some(file)),
-                Err(error) => {
-                    // The journal is a convenience: without it the run goes on.
-                    tracing::warn!("no event file: {error}: {}", error.source);
-                    state.broken = true;
-                    return;
-                }
-            }
-        }
-        state.held_back.push(line);
-        let lines: String = state.held_back.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
-        if let Some(file) = &mut state.file {
-            let written = file.write_all(lines.as_bytes());
-            state.held_back.clear();
-            if let Err(error) = written {
-                tracing::warn!("the event file stops here: {error}");
-                state.broken = true;
-            }
-        }
-    }
-}
-
-/// Where the runs of a pipeline are recorded.
-pub fn runs_folder(artifacts: &Path, pipeline: &str) -> PathBuf {
-    artifacts.join(pipeline).join("runs")
 }

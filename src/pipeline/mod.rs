@@ -2,7 +2,8 @@
 //!
 //! From the text of a pipeline file to finished stages: the text with all its places ([`document`]), what stages there are
 //! ([`catalog`]), the checked nodes ([`spec`], with [`settings`]), their shape ([`graph`]), and all that can be wrong
-//! ([`fault`]). [`run`] tells its [`event`]s; numbers among them also go where TensorBoard finds them ([`scalars`]).
+//! ([`fault`]). [`run`] tells its [`event`]s, which [`journal`] keeps; numbers among them also go
+//! where TensorBoard finds them ([`scalars`]).
 //!
 //! Not here: what a stage does (`step`, `method`), words on the screen (`cli`).
 
@@ -14,6 +15,7 @@ pub mod event;
 mod fake;
 pub mod fault;
 pub mod graph;
+pub mod journal;
 pub mod registry;
 pub mod run;
 pub mod scalars;

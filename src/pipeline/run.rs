@@ -124,7 +124,7 @@ struct Done {
 pub fn run(spec: &Spec, store: &Store, places: &Places, options: &Options, tell: Tell<'_>) -> Result<Summary, RunError> {
     let clock = Stopwatch::start();
     let (pipeline, plan) = (spec.name.clone(), Planned::of(spec));
-    tell.tell(Event::RunStarted { pipeline, version: env!("CARGO_PKG_VERSION"), plan });
+    tell.tell(Event::RunStarted { pipeline, version: env!("CARGO_PKG_VERSION").into(), plan });
     let Some(_held) = store.enter(|| !options.stop.requested())? else { return Err(StageError::Stopped.into()) };
     let engine = Engine { outlook: Outlook { spec, store, places, device_class: options.device_class }, options, tell };
     let (outcomes, records) = engine.execute();

@@ -10,7 +10,8 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use super::event::{Event, Journal, Listener};
+use super::event::{Event, Listener};
+use super::journal::Journal;
 use crate::base::{clock, fs};
 
 /// What TensorBoard looks for in the first record.

@@ -69,8 +69,8 @@ pub struct Spec {
 /// `[repeat]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repeat {
-    /// The stage that is repeated, with all below it.
-    pub from: String,
+    /// The stages that are repeated, with all below them.
+    pub from: Vec<String>,
     /// One seed for each repetition. `seeds = n` means the seed of the pipeline and the n − 1 that follow, so that the first
     /// repetition is the run without `[repeat]`, and more repetitions keep those there are.
     pub seeds: Vec<u64>,
@@ -345,7 +345,7 @@ struct Draft<'a> {
     device: String,
     precision: String,
     max_size: Option<u64>,
-    repeat: Option<(usize, Seeds)>,
+    repeat: Option<(Vec<usize>, Seeds)>,
     nodes: Vec<Sketch<'a>>,
 }
 
@@ -417,10 +417,10 @@ impl<'a> Survey<'a, '_> {
         let repeat = root.get("repeat").and_then(|entry| self.repeat(entry, &nodes));
         let draft = Draft { name, seed, device, precision, max_size, repeat, nodes };
         if let Some((from, seeds)) = &draft.repeat {
-            let cone = draft.below(*from).iter().filter(|below| **below).count();
+            let cone = draft.below(from).iter().filter(|below| **below).count();
             let count = draft.nodes.len() + cone * seeds.len().saturating_sub(1);
             if count > MAX_NODES {
-                let place = root.get("repeat").map_or(draft.nodes[*from].place, |entry| entry.key);
+                let place = root.get("repeat").map_or(draft.nodes[from[0]].place, |entry| entry.key);
                 let what = "stages with their repetitions";
                 self.report(Finding::at(place, SpecFault::TooMany { what, count, limit: MAX_NODES }));
             }
@@ -523,7 +523,7 @@ impl<'a> Survey<'a, '_> {
         }
     }
 
-    fn repeat(&mut self, entry: &Entry, nodes: &[Sketch<'_>]) -> Option<(usize, Seeds)> {
+    fn repeat(&mut self, entry: &Entry, nodes: &[Sketch<'_>]) -> Option<(Vec<usize>, Seeds)> {
         let table = table_of(entry, "`repeat`", &mut self.findings)?;
         self.only(table, "`repeat`", &["from", "seeds"]);
         for key in ["from", "seeds"] {
@@ -532,21 +532,32 @@ impl<'a> Survey<'a, '_> {
                 self.report(Finding::at(entry.item.place, fault));
             }
         }
-        let from = table.get("from").and_then(|entry| {
-            let Some(written) = entry.item.text() else {
-                self.value(&entry.item, "`repeat.from`", "the name of a stage", None);
+        let from = table.get("from").and_then(|entry| self.from(&entry.item, nodes));
+        let seeds = table.get("seeds").and_then(|entry| self.seeds(&entry.item));
+        Some((from?, seeds?))
+    }
+
+    /// The name of a stage, or several.
+    fn from(&mut self, item: &Item, nodes: &[Sketch<'_>]) -> Option<Vec<usize>> {
+        let items = match &item.value {
+            Value::List(items) if !items.is_empty() => items.as_slice(),
+            _ => std::slice::from_ref(item),
+        };
+        let found = items.iter().map(|item| {
+            let Some(written) = item.text() else {
+                self.value(item, "`repeat.from`", "the name of a stage, or a list of names", None);
                 return None;
             };
             let found = nodes.iter().position(|node| node.name == written);
             if found.is_none() {
                 let known = nodes.iter().filter(|node| node.stage.is_some()).map(|node| node.name.clone()).collect();
                 let fault = SpecFault::UnknownName { what: "stage", written: written.to_owned(), known };
-                self.report(Finding::at(entry.item.place, fault));
+                self.report(Finding::at(item.place, fault));
             }
             found
         });
-        let seeds = table.get("seeds").and_then(|entry| self.seeds(&entry.item));
-        Some((from?, seeds?))
+        // All of them are looked at, so that all faults are reported.
+        found.collect::<Vec<_>>().into_iter().collect()
     }
 
     fn seeds(&mut self, item: &Item) -> Option<Seeds> {
@@ -924,11 +935,15 @@ fn size(text: &str) -> Option<u64> {
 }
 
 impl Draft<'_> {
-    /// Which nodes are the given one or read from it, over any number of steps.
-    fn below(&self, from: usize) -> Vec<bool> {
+    /// Which nodes are among the given ones or read from them, over any number of steps.
+    fn below(&self, from: &[usize]) -> Vec<bool> {
         let inputs: Vec<Vec<usize>> =
             self.nodes.iter().map(|node| node.bindings.iter().map(|binding| binding.node).collect()).collect();
-        graph::below(&inputs, from)
+        let mut all = vec![false; self.nodes.len()];
+        for &one in from {
+            all.iter_mut().zip(graph::below(&inputs, one)).for_each(|(all, below)| *all |= below);
+        }
+        all
     }
 
     /// Writes out defaults and repetitions. Only for a draft without faults.
@@ -938,7 +953,7 @@ impl Draft<'_> {
                 Seeds::Count(count) => (0..*count as u64).map(|step| self.seed.wrapping_add(step)).collect(),
                 Seeds::These(seeds) => seeds.clone(),
             };
-            (self.below(*from), Repeat { from: self.nodes[*from].name.clone(), seeds })
+            (self.below(from), Repeat { from: from.iter().map(|&one| self.nodes[one].name.clone()).collect(), seeds })
         });
         let seeds_of = |node: usize| match &repeat {
             Some((below, repeat)) if below[node] => Some(repeat.seeds.as_slice()),
@@ -1283,6 +1298,15 @@ mod tests {
         };
         assert_eq!(repeated("from='s'\nseeds=2"), ["data.d 4", "s@4 4", "s@5 5"], "the first is the run without repetitions");
         assert_eq!(repeated("from='data.d'\nseeds=[9, 3]"), ["data.d@9 9", "data.d@3 3", "s@9 9", "s@3 3"]);
+        assert_eq!(repeated("from=['s', 'data.d']\nseeds=[9]"), ["data.d@9 9", "s@9 9"], "what is below several, once");
+        let text = "[data.d]\ndataset='x'\n[repeat]\nfrom=['data.d', 'data.e', 7]\nseeds=1\n";
+        assert_eq!(
+            short(text, &Request::default()),
+            [
+                "p.toml:4:17 there is no stage `data.e`",
+                "p.toml:4:27 `repeat.from` wants the name of a stage, or a list of names, found `7`"
+            ]
+        );
         let text = "[data.d]\ndataset='x'\n[repeat]\nfrom='data.d'\nseeds=0\n";
         assert_eq!(
             one(text),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::gather::page::{Page, Shot};
+use super::gather::page::{Page, Shot, Sight, Taken};
 use crate::artifact::Stored;
 use crate::artifact::codec;
 use crate::artifact::error::ArtifactError;
@@ -17,6 +17,8 @@ use crate::artifact::pixels::Pixels;
 use crate::augment::crop::Window;
 use crate::augment::planes::Planes;
 use crate::augment::resize::{Scratch, crop_resize};
+use crate::base::fs;
+use crate::dataset::decode::decode;
 use crate::pipeline::error::chain;
 
 /// Pictures in memory at a time, before they are made small.
@@ -57,6 +59,8 @@ pub struct Album {
     paths: BTreeMap<u32, String>,
     /// The longest side of any picture, in pixels.
     native: usize,
+    /// Of other sets than that of the rows; all of one size.
+    glimpses: BTreeMap<Sight, Pixels>,
     fault: Option<String>,
 }
 
@@ -96,9 +100,16 @@ fn wishes(page: &Page) -> BTreeSet<(u32, usize)> {
     wishes
 }
 
+/// What is seen of other sets.
+fn glimpses(page: &Page) -> BTreeSet<&Sight> {
+    let taken = page.selections.iter().filter_map(|selected| selected.taken.as_ref());
+    taken.flat_map(Taken::all).map(|glimpse| &glimpse.sight).collect()
+}
+
 impl Album {
-    /// Reads the pictures of a page. What cannot be read is left out, and [`Album::fault`] says why.
-    pub fn of(page: &Page, images: Option<&Stored<Images>>) -> Self {
+    /// Reads the pictures of a page. What cannot be read is left out, and [`Album::fault`] says why. `images_of` has the images
+    /// of the other stages.
+    pub fn of(page: &Page, images: Option<&Stored<Images>>, images_of: impl Fn(usize) -> Option<Stored<Images>>) -> Self {
         let mut album = Self::default();
         let wishes = wishes(page);
         if let Some(images) = images.filter(|_| !wishes.is_empty())
@@ -106,6 +117,7 @@ impl Album {
         {
             album.fault = Some(chain(&error));
         }
+        album.catch(glimpses(page), images_of);
         album
     }
 
@@ -153,34 +165,75 @@ impl Album {
         Ok(())
     }
 
+    /// Reads pictures of other sets; those that cannot be read stay away, and are empty cells.
+    fn catch(&mut self, sights: BTreeSet<&Sight>, images_of: impl Fn(usize) -> Option<Stored<Images>>) {
+        let mut pictures: Vec<(Sight, Pixels)> = Vec::new();
+        let mut rows: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for sight in sights {
+            match sight {
+                Sight::Table { node, row } => rows.entry(*node).or_default().push(*row),
+                Sight::File(path) => {
+                    let picture = fs::read(path).ok().and_then(|bytes| decode(&bytes).ok());
+                    pictures.extend(picture.map(|picture| (sight.clone(), picture)));
+                }
+                Sight::Nowhere => {}
+            }
+        }
+        for (node, rows) in rows {
+            let Some(set) = images_of(node).and_then(|images| ImageSet::open_within(&images, 0).ok()) else { continue };
+            let rows: Vec<usize> = rows.into_iter().filter(|&row| row < set.len()).collect();
+            let Ok(found) = set.glance(&rows) else { continue };
+            pictures.extend(rows.iter().zip(found).map(|(&row, (picture, _))| (Sight::Table { node, row }, picture)));
+        }
+        let longest = pictures.iter().map(|(_, picture)| picture.width.max(picture.height)).max().unwrap_or(1);
+        let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
+        let side = CONTACT.min(longest);
+        self.glimpses =
+            pictures.into_iter().map(|(sight, picture)| (sight, small(&picture, side, &mut scratch, &mut planes))).collect();
+    }
+
     /// Pictures side by side on a sheet; one that is missing is an empty cell. Nothing if all are. `quality`: 1–100.
     pub fn sheet(&self, rows: &[u32], side: usize, columns: usize, quality: u8) -> Option<Sheet> {
-        let picture = self.together(rows, side, columns)?;
-        let side = side.min(self.native);
-        let (columns, rows) = (picture.width / side, picture.height / side);
-        Some(Sheet { uri: uri(&picture, quality)?, columns, rows, side })
+        packed(&self.together(rows, side, columns)?, side.min(self.native), quality)
     }
 
     /// As [`Album::sheet`], before it is packed.
     pub fn together(&self, rows: &[u32], side: usize, columns: usize) -> Option<Pixels> {
         let side = side.min(self.native);
-        let cells: Vec<Option<&Pixels>> = rows.iter().map(|row| self.cells.get(&(*row, side))).collect();
-        let channels = cells.iter().flatten().map(|cell| cell.channels).max()?;
-        let columns = columns.clamp(1, rows.len());
-        let lines = rows.len().div_ceil(columns);
-        let width = columns * side;
-        let mut data = vec![AROUND; width * lines * side * channels];
-        for (place, cell) in cells.iter().enumerate() {
-            let Some(cell) = cell else { continue };
-            let cell = codec::with_channels((*cell).clone(), channels);
-            let (left, top) = (place % columns * side, place / columns * side);
-            for (y, line) in cell.data.chunks_exact(side * channels).enumerate() {
-                let at = ((top + y) * width + left) * channels;
-                data[at..at + line.len()].copy_from_slice(line);
-            }
-        }
-        Some(Pixels::new(width, lines * side, channels, data))
+        laid_out(&rows.iter().map(|row| self.cells.get(&(*row, side))).collect::<Vec<_>>(), side, columns)
     }
+
+    /// Pictures of other sets on a sheet; nothing for a place without one.
+    pub fn sheet_of(&self, sights: &[Option<&Sight>], columns: usize, quality: u8) -> Option<Sheet> {
+        let cells: Vec<Option<&Pixels>> = sights.iter().map(|sight| self.glimpses.get((*sight)?)).collect();
+        let side = cells.iter().flatten().next()?.width;
+        packed(&laid_out(&cells, side, columns)?, side, quality)
+    }
+}
+
+/// A picture with cells as a sheet.
+fn packed(picture: &Pixels, side: usize, quality: u8) -> Option<Sheet> {
+    let (columns, rows) = (picture.width / side, picture.height / side);
+    Some(Sheet { uri: uri(picture, quality)?, columns, rows, side })
+}
+
+/// Cells in lines. Nothing if all are empty.
+fn laid_out(cells: &[Option<&Pixels>], side: usize, columns: usize) -> Option<Pixels> {
+    let channels = cells.iter().flatten().map(|cell| cell.channels).max()?;
+    let columns = columns.clamp(1, cells.len());
+    let lines = cells.len().div_ceil(columns);
+    let width = columns * side;
+    let mut data = vec![AROUND; width * lines * side * channels];
+    for (place, cell) in cells.iter().enumerate() {
+        let Some(cell) = cell else { continue };
+        let cell = codec::with_channels((*cell).clone(), channels);
+        let (left, top) = (place % columns * side, place / columns * side);
+        for (y, line) in cell.data.chunks_exact(side * channels).enumerate() {
+            let at = ((top + y) * width + left) * channels;
+            data[at..at + line.len()].copy_from_slice(line);
+        }
+    }
+    Some(Pixels::new(width, lines * side, channels, data))
 }
 
 /// A picture as a data URI; nothing if it is too large for any format.
@@ -231,6 +284,24 @@ mod tests {
         assert_eq!(&picture.data[..6], [10, 10, 200, 200, AROUND, AROUND]);
         assert_eq!(&picture.data[12..18], [90, 90, AROUND, AROUND, AROUND, AROUND]);
         assert_eq!(album(&[]).sheet(&[1], 8, 1, 80), None, "nothing to show is no picture");
+    }
+
+    #[test]
+    fn pictures_of_other_sets_have_one_size_and_what_is_nowhere_is_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut album = Album::default();
+        let file = |name: &str, width: usize, height: usize| {
+            let bytes = codec::encode_png(name, &Pixels::new(width, height, 1, vec![40; width * height])).unwrap();
+            let path = dir.path().join(name);
+            fs::write_atomic(&path, &bytes).unwrap();
+            Sight::File(path)
+        };
+        let (large, little) = (file("a.png", 90, 60), file("b.png", 8, 8));
+        let gone = Sight::File(dir.path().join("c.png"));
+        album.catch(BTreeSet::from([&large, &little, &gone, &Sight::Nowhere]), |_| None);
+        assert_eq!(album.sheet_of(&[Some(&gone), None, Some(&Sight::Nowhere)], 3, 80), None);
+        let sheet = album.sheet_of(&[Some(&little), Some(&gone), Some(&large), None], 2, 80).unwrap();
+        assert_eq!((sheet.columns, sheet.rows, sheet.side), (2, 2, CONTACT));
     }
 
     #[test]

@@ -343,6 +343,7 @@ mod tests {
         let scored = |(stage, seed, acc): &(&str, u64, f64)| Scored {
             measured_by: "scores".into(),
             stage: (*stage).into(),
+            made_by: Some((*stage).into()),
             images: "data.test".into(),
             seed: *seed,
             row: ScoreRow { acc: Some(*acc), ..ScoreRow::default() },

@@ -30,7 +30,7 @@ pub fn is_current(path: &Path, fingerprint: &str) -> bool {
 /// If the file cannot be written. What cannot be read is said on the page.
 pub fn write(glance: &Glance<'_>, path: &Path) -> Result<usize, FileError> {
     let page = glance.gather();
-    let album = Album::of(&page, glance.images().as_ref());
+    let album = Album::of(&page, glance.images().as_ref(), |node| glance.images_of(node));
     let text = html::render(&page, &album);
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_folders(folder)?;

@@ -3,15 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-
-use crate::base::fs::{self, FileError};
+use crate::base::fs::FileError;
 use crate::base::hint::{Exit, Fault};
-use crate::pipeline::event::Planned;
+use crate::pipeline::event::{Event, Planned};
+use crate::pipeline::journal;
 use crate::store::Key;
-
-/// A run's events are not longer than this.
-const LARGEST: u64 = 1 << 30;
 
 /// A run that ended, or broke off.
 #[derive(Clone, Debug)]
@@ -69,55 +65,29 @@ impl Fault for RunUnread {
     }
 }
 
-/// The events that matter here; all others are passed over.
-#[derive(Deserialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-enum Told {
-    RunStarted {
-        pipeline: String,
-        version: String,
-        plan: Vec<Planned>,
-    },
-    StageFresh {
-        stage: String,
-        key: Key,
-    },
-    StageFinished {
-        stage: String,
-        key: Key,
-    },
-    RunFinished {
-        seconds: f64,
-        exit: u8,
-    },
-    #[serde(other)]
-    Else,
-}
-
 impl Run {
     /// Reads the run in a folder, or the event file itself. A last line that was cut off is passed over, as a kill leaves it.
     ///
     /// # Errors
     /// If there is no journal, or it does not begin with a plan.
     pub fn read(path: &Path) -> Result<Self, RunUnread> {
-        let file = if path.is_dir() { path.join("events.jsonl") } else { path.to_path_buf() };
-        let bytes = fs::read_at_most(&file, LARGEST)?;
-        let text = String::from_utf8_lossy(&bytes);
-        let other = |why: String| RunUnread::Other { path: file.display().to_string(), why };
-        let mut lines = text.lines();
-        let first = serde_json::from_str(lines.next().unwrap_or_default()).map_err(|error| other(error.to_string()))?;
-        let Told::RunStarted { pipeline, version, plan } = first else {
-            return Err(other("it does not begin with the plan of a run".into()));
+        let file = journal::file_of(path);
+        let other = |why: &str| RunUnread::Other { path: file.display().to_string(), why: why.to_owned() };
+        let mut events = journal::events(&file)?;
+        let Some(Event::RunStarted { pipeline, version, plan }) = events.next() else {
+            return Err(other("it does not begin with the plan of a run"));
         };
         let folder = file.parent().map(Path::to_path_buf).unwrap_or_default();
+        let version = version.into_owned();
         let mut run = Self { folder, pipeline, version, plan, keys: BTreeMap::new(), end: None };
-        for line in lines {
-            match serde_json::from_str(line) {
-                Ok(Told::StageFresh { stage, key } | Told::StageFinished { stage, key }) => {
+        for event in events {
+            match event {
+                Event::StageFresh { stage, key } | Event::StageFinished { stage, key, .. } => {
+                    let key = key.parse().map_err(|_| other("it names a result in no way that is known here"))?;
                     run.keys.insert(stage, key);
                 }
-                Ok(Told::RunFinished { seconds, exit }) => run.end = Some((seconds, exit)),
-                Ok(Told::RunStarted { .. } | Told::Else) | Err(_) => {}
+                Event::RunFinished { seconds, exit, .. } => run.end = Some((seconds, exit)),
+                _ => {}
             }
         }
         Ok(run)
@@ -127,7 +97,9 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::event::{Event, Journal, Listener};
+    use crate::base::fs;
+    use crate::pipeline::event::Listener;
+    use crate::pipeline::journal::Journal;
     use crate::store::Manifest;
 
     fn planned(stage: &str) -> Planned {
@@ -140,7 +112,7 @@ mod tests {
         let journal = Journal::new(dir.path().join("runs"));
         let key = Manifest::new("pixels", 1, &serde_json::json!({})).unwrap().key();
         let (pipeline, plan) = ("p".to_owned(), vec![planned("a"), planned("b")]);
-        journal.hear(&Event::RunStarted { pipeline, version: "1", plan: plan.clone() });
+        journal.hear(&Event::RunStarted { pipeline, version: "1".into(), plan: plan.clone() });
         journal.hear(&Event::StageFresh { stage: "a".into(), key: key.hex() });
         let (stage, kind, why) = ("b".to_owned(), "pixels".to_owned(), "never ran".to_owned());
         journal.hear(&Event::StageStarted { stage, kind, key: key.hex(), why });

@@ -24,8 +24,10 @@ use crate::store::record::Record;
 pub struct Scored {
     /// The stage that measured it, without the mark of a repetition.
     pub measured_by: String,
-    /// The stage that was measured, without the mark of a repetition.
+    /// What was measured, without the mark of a repetition: a stage, or one of its outputs (`scan.last`).
     pub stage: String,
+    /// The stage that made it, without the mark of a repetition; none for the k-means that is fitted on the way.
+    pub made_by: Option<String>,
     /// The images it was measured on, as the pipeline names them.
     pub images: String,
     /// The seed of the measured repetition.
@@ -59,10 +61,13 @@ pub fn of_plan<'r>(
             let stored = Stored::<Scores>::new(files, output.content, planned.stage.clone());
             for row in Scores::load(&stored).map_err(StageError::from)?.rows {
                 let wired = |port: &str, place: usize| wired(plan, planned, port, place);
+                let measured = measured(&row.name, wired);
+                let images = wired("images", 0).or_else(|| wired("queries", 0));
                 all.push(Scored {
                     measured_by: planned.family.clone(),
-                    stage: measured(&row.name, wired),
-                    images: wired("images", 0).or_else(|| wired("queries", 0)).unwrap_or_default(),
+                    stage: measured.as_ref().map_or_else(|| row.name.clone(), Wired::reference),
+                    made_by: measured.map(|measured| measured.family.to_owned()),
+                    images: images.as_ref().map(Wired::reference).unwrap_or_default(),
                     seed: planned.seed,
                     row,
                 });
@@ -72,21 +77,36 @@ pub fn of_plan<'r>(
     Ok(all)
 }
 
-/// The family of what is wired to a port.
-fn wired(plan: &[Planned], planned: &Planned, port: &str, place: usize) -> Option<String> {
-    let name = planned.reads.get(port)?.get(place)?;
-    Some(plan.iter().find(|other| other.stage == *name)?.family.clone())
+/// What is wired to a port.
+struct Wired<'p> {
+    /// The stage, without the mark of a repetition.
+    family: &'p str,
+    /// The output with a dot before it; empty if it is the main one.
+    output: &'p str,
 }
 
-/// `classifiers[1]` by its name in the pipeline.
-fn measured(name: &str, wired: impl Fn(&str, usize) -> Option<String>) -> String {
+impl Wired<'_> {
+    fn reference(&self) -> String {
+        format!("{}{}", self.family, self.output)
+    }
+}
+
+fn wired<'p>(plan: &'p [Planned], planned: &'p Planned, port: &str, place: usize) -> Option<Wired<'p>> {
+    let name = planned.reads.get(port)?.get(place)?;
+    let output_of = |stage: &str| name.strip_prefix(stage).filter(|output| output.is_empty() || output.starts_with('.'));
+    // Of `data.test` and `data` the longer one is meant.
+    let fits = plan.iter().filter_map(|other| Some((other, output_of(&other.stage)?)));
+    fits.min_by_key(|(_, output)| output.len()).map(|(other, output)| Wired { family: &other.family, output })
+}
+
+/// `classifiers[1]` by what it is in the pipeline.
+fn measured<'p>(name: &str, wired: impl Fn(&str, usize) -> Option<Wired<'p>>) -> Option<Wired<'p>> {
     let place = name.strip_prefix("classifiers[").and_then(|rest| rest.strip_suffix(']')).and_then(|n| n.parse().ok());
-    let found = match (place, name) {
+    match (place, name) {
         (Some(place), _) => wired("classifiers", place),
         (None, "queries") => wired("queries", 0),
         (None, _) => None,
-    };
-    found.unwrap_or_else(|| name.to_owned())
+    }
 }
 
 /// The rows as one table for the terminal: percent, mean ± standard deviation where there are repeats.
@@ -173,4 +193,39 @@ fn table(rows: &[&Scored]) -> String {
         }
     }
     table.trim_fmt()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_row_is_called_by_what_is_wired_and_repetitions_share_their_name() {
+        let planned = |stage: &str, reads: &[&str]| Planned {
+            stage: stage.into(),
+            family: stage.split('@').next().unwrap().into(),
+            kind: "any".into(),
+            seed: 1,
+            reads: BTreeMap::from([("classifiers".to_owned(), reads.iter().map(|&name| name.to_owned()).collect())]),
+        };
+        let plan = [
+            planned("data", &[]),
+            planned("data.test", &[]),
+            planned("scan@2", &[]),
+            planned("scores@2", &["scan@2", "scan@2.last", "data.test", "data.test.labels", "scan@21"]),
+        ];
+        let called = |name: &str| {
+            let found = measured(name, |port, place| wired(&plan, &plan[3], port, place));
+            found.map(|found| (found.reference(), found.family.to_owned()))
+        };
+        let pair = |reference: &str, family: &str| Some((reference.to_owned(), family.to_owned()));
+        assert_eq!(called("classifiers[0]"), pair("scan", "scan"));
+        assert_eq!(called("classifiers[1]"), pair("scan.last", "scan"));
+        assert_eq!(called("classifiers[2]"), pair("data.test", "data.test"));
+        assert_eq!(called("classifiers[3]"), pair("data.test.labels", "data.test"));
+        assert_eq!(called("classifiers[4]"), None, "nothing of that name");
+        assert_eq!(called("kmeans"), None, "a row of the judge's own");
+    }
 }

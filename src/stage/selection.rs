@@ -1,18 +1,48 @@
-//! Which epoch, and which head? The lowest validation loss wins, measured without labels; the first of equals.
+//! Which epoch, and which head? The lowest validation loss wins, measured without labels; the first of equals. The last epoch is
+//! kept beside it, so that everybody sees what the choice was worth.
 
 use serde::{Deserialize, Serialize};
 
 use super::context::Context;
 use super::error::StageError;
 use super::training::Snapshot;
-use crate::artifact::encoder::Tensors;
+use crate::artifact::encoder::{Classifier, Normalization, Tensors};
 use crate::model::{ClassifierNet, HeadChoice};
 use crate::train::health::Occupancy;
 
-/// The state after the best validation so far.
+/// The state after the best validation so far, and what was said of the heads in the last.
 #[derive(Debug, Default)]
 pub struct Selection {
     best: Option<Best>,
+    last: Option<Choice>,
+}
+
+/// The numbers of one epoch, and which of its heads counts.
+#[derive(Debug)]
+pub struct Kept {
+    /// All of the network.
+    pub tensors: Tensors,
+    /// The best head of that epoch.
+    pub choice: HeadChoice,
+}
+
+impl Kept {
+    /// As a classifier for pictures.
+    ///
+    /// # Errors
+    /// Numbers that are not finite.
+    pub fn classifier(self, net: &ClassifierNet, normalization: &Normalization) -> Result<Classifier, StageError> {
+        Ok(Classifier { card: net.card(normalization.clone(), self.choice)?, tensors: self.tensors })
+    }
+}
+
+/// What training leaves.
+#[derive(Debug)]
+pub struct Concluded {
+    /// The epoch of the lowest validation loss.
+    pub best: Kept,
+    /// The last epoch.
+    pub last: Kept,
 }
 
 #[derive(Debug)]
@@ -24,11 +54,27 @@ struct Best {
 /// What of [`Best`] is not tensors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Card {
-    loss: f64,
+    choice: Choice,
+    occupancy: Occupancy,
+}
+
+/// The losses of the heads after an epoch, and the lowest of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Choice {
     head: usize,
     epoch: u64,
     losses: Vec<f64>,
-    occupancy: Occupancy,
+}
+
+impl Choice {
+    fn of(epoch: u64, losses: &[f64]) -> Self {
+        let head = (0..losses.len()).fold(0, |best, h| if losses[h] < losses[best] { h } else { best });
+        Self { head, epoch, losses: losses.to_vec() }
+    }
+
+    fn loss(&self) -> f64 {
+        self.losses[self.head]
+    }
 }
 
 impl Selection {
@@ -46,32 +92,39 @@ impl Selection {
         probabilities: &[Vec<f32>],
         net: &ClassifierNet,
     ) -> Result<usize, StageError> {
-        let head = (0..losses.len()).fold(0, |best, h| if losses[h] < losses[best] { h } else { best });
-        if self.best.as_ref().is_none_or(|best| losses[head] < best.card.loss) {
+        let choice = Choice::of(epoch, losses);
+        let head = choice.head;
+        if self.best.as_ref().is_none_or(|best| choice.loss() < best.card.choice.loss()) {
             let mut occupancy = Occupancy::new(net.clusters());
             occupancy.observe(&probabilities[head]);
-            let card = Card { loss: losses[head], head, epoch, losses: losses.to_vec(), occupancy };
-            self.best = Some(Best { card, tensors: net.to_tensors()? });
+            self.best = Some(Best { card: Card { choice: choice.clone(), occupancy }, tensors: net.to_tensors()? });
         }
+        self.last = Some(choice);
         Ok(head)
     }
 
-    /// Gives the network the numbers of the best epoch, and says which head it was. `formula` is the loss in words.
+    /// The best epoch, and the last: the numbers that `net` holds now. `formula` is the loss in words.
     ///
     /// # Errors
-    /// Collapsed clusters.
-    pub fn conclude(self, net: &ClassifierNet, formula: &str, cx: &Context<'_>) -> Result<HeadChoice, StageError> {
-        let Some(Best { card, tensors }) = self.best else { unreachable!("the last epoch always validates") };
-        card.occupancy.check(card.epoch as usize)?;
-        let empty = card.occupancy.empty().len();
+    /// Collapsed clusters in the best epoch.
+    pub fn conclude(self, net: &ClassifierNet, formula: &str, cx: &Context<'_>) -> Result<Concluded, StageError> {
+        let (Some(Best { card, tensors }), Some(last)) = (self.best, self.last) else {
+            unreachable!("the last epoch always validates")
+        };
+        let Card { choice, occupancy } = card;
+        occupancy.check(choice.epoch as usize)?;
+        let empty = occupancy.empty().len();
         if empty > 0 {
             let clusters = net.clusters();
             cx.warn(format!("{empty} of {clusters} clusters are empty; fewer `clusters` may fit these images better"));
         }
-        net.params().load(&tensors)?;
-        let epoch = card.epoch + 1;
-        let chosen_by = format!("lowest validation loss over heads and epochs ({formula}, without labels), epoch {epoch}");
-        Ok(HeadChoice { head: card.head, chosen_by, losses: card.losses })
+        let kept =
+            |tensors, Choice { head, losses, .. }, chosen_by| Kept { tensors, choice: HeadChoice { head, chosen_by, losses } };
+        let over = |what: &str, epoch: u64| {
+            format!("lowest validation loss over {what} ({formula}, without labels), epoch {}", epoch + 1)
+        };
+        let (of_best, of_last) = (over("heads and epochs", choice.epoch), over("the heads of the last epoch", last.epoch));
+        Ok(Concluded { best: kept(tensors, choice, of_best), last: kept(net.to_tensors()?, last, of_last) })
     }
 
     /// Puts it into the snapshot.
@@ -83,7 +136,7 @@ impl Selection {
             snapshot.set("best", &best.card)?;
             snapshot.put("best", best.tensors.clone());
         }
-        Ok(())
+        snapshot.set("last", &self.last)
     }
 
     /// Takes it out again.
@@ -94,6 +147,7 @@ impl Selection {
         if let Some(card) = snapshot.get::<Option<Card>>("best")? {
             self.best = Some(Best { card, tensors: snapshot.take("best") });
         }
+        self.last = snapshot.get("last")?;
         Ok(())
     }
 }
@@ -121,8 +175,9 @@ mod tests {
         let mut again = Selection::default();
         again.load(&snapshot).unwrap();
         for found in [selection, again] {
-            let card = found.best.unwrap().card;
-            assert_eq!((card.epoch, card.head, card.losses), (0, 1, vec![3.0, 2.0]), "equal epochs: the first");
+            let choice = found.best.unwrap().card.choice;
+            assert_eq!(choice, Choice { epoch: 0, head: 1, losses: vec![3.0, 2.0] }, "equal epochs: the first");
+            assert_eq!(found.last, Some(Choice { epoch: 1, head: 0, losses: vec![2.0, 2.0] }));
         }
     }
 }

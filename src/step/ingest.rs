@@ -42,7 +42,7 @@ pub struct Ingest;
 
 impl Stage for Ingest {
     const KIND: &'static str = "ingest";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "read a data set: images, and labels apart from them";
 
     type Config = Source;

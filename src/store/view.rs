@@ -299,7 +299,8 @@ fn replace_each(fresh: &Path, view: &Path, old: Option<&Shown>) -> fs::Result<()
     files::rename(fresh.join(CARD), view.join(CARD)).at("replace", view)
 }
 
-/// The files of a view: their own names, or `<output>-<file>` where two outputs have files of one name (or of the card's).
+/// The files of a view: their own names, or `<output>-<file>` where two outputs have files of one name (or of the card's). The
+/// output that is called what it is, as the classifier `classifier` beside the classifier `last`, keeps its names.
 fn names(record: &Record) -> Vec<(String, Digest, u64)> {
     let mut times: BTreeMap<&str, usize> = BTreeMap::from([(CARD, 1)]);
     for (_, file) in record.files() {
@@ -308,8 +309,10 @@ fn names(record: &Record) -> Vec<(String, Digest, u64)> {
     record
         .files()
         .map(|(output, file)| {
-            let alone = times.get(file.name.as_str()) == Some(&1) && file.name != CARD;
-            let name = if alone { file.name.clone() } else { format!("{output}-{}", file.name) };
+            let alone = times.get(file.name.as_str()) == Some(&1);
+            let first = record.outputs.get(output).is_some_and(|of| of.kind == output);
+            let name =
+                if (alone || first) && file.name != CARD { file.name.clone() } else { format!("{output}-{}", file.name) };
             (name, file.blob, file.size)
         })
         .collect()
@@ -481,13 +484,14 @@ mod tests {
         let (_dir, store) = store();
         let mut record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
         let file = |name: &str| StoredFile { name: name.into(), blob: Digest::of(b"x"), logical: None, size: 1 };
-        let output = |files| StoredOutput { kind: "x".into(), content: Digest::of(b"x"), files };
+        let output = |files| StoredOutput { kind: "net".into(), content: Digest::of(b"x"), files };
         record.outputs = BTreeMap::from([
             ("near".to_owned(), output(vec![file("t.parquet"), file("a")])),
             ("far".to_owned(), output(vec![file("t.parquet"), file("stage.json")])),
+            ("net".to_owned(), output(vec![file("a")])),
         ]);
         let names: Vec<_> = names(&record).into_iter().map(|(name, ..)| name).collect();
-        assert_eq!(names, ["far-t.parquet", "far-stage.json", "near-t.parquet", "a"]);
+        assert_eq!(names, ["far-t.parquet", "far-stage.json", "near-t.parquet", "near-a", "a"]);
     }
 
     #[test]

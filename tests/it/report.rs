@@ -482,7 +482,7 @@ fn noise(clusters: usize, images: usize, side: usize, per_row: usize) -> (Page, 
 #[test]
 fn a_page_of_ten_clusters_stays_below_5_mb_whatever_the_images() {
     let (page, images, _dir) = noise(10, 2000, 96, 14);
-    let album = Album::of(&page, Some(&images));
+    let album = Album::of(&page, Some(&images), |_| None);
     assert_eq!(album.fault(), None);
     let html = render(&page, &album);
     println!("{} bytes", html.len());
@@ -493,7 +493,7 @@ fn a_page_of_ten_clusters_stays_below_5_mb_whatever_the_images() {
 #[test]
 fn a_page_of_a_thousand_clusters_stays_below_20_mb_and_can_be_searched() {
     let (page, images, _dir) = noise(1000, 9000, 40, 3);
-    let album = Album::of(&page, Some(&images));
+    let album = Album::of(&page, Some(&images), |_| None);
     let html = render(&page, &album);
     println!("{} bytes", html.len());
     assert!(html.len() < 20_000_000, "{}", html.len());

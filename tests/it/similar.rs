@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use kinset::artifact::codec;
 use kinset::artifact::matches::MatchTable;
+use kinset::artifact::pixels::Pixels;
 use kinset::artifact::selection::SelectionTable;
 use kinset::artifact::{Artifact, Stored};
 use kinset::base::seed::Seed;
@@ -350,6 +352,30 @@ fn pictures_and_annotations_are_put_in_place_and_what_is_missing_is_named() {
 }
 
 #[test]
+fn the_command_leaves_a_page_with_pictures_where_it_knows_them() {
+    let bench = Bench::new();
+    bench.write("t.csv", numbered("t", [0.0, 90.0].map(angle)));
+    bench.write("p.csv", numbered("p", [1.0, 89.0, 180.0].map(angle)));
+    let picture = |gray: u8| codec::encode_png("p", &Pixels::new(4, 4, 1, vec![gray; 16])).unwrap();
+    bench.write("targets/t0.png", picture(10));
+    bench.write("pool/p1.png", picture(200));
+    let page = |more: &[&str]| {
+        let said = similar(&bench, &[&["--nn-factor", "1"], more].concat()).done();
+        assert_eq!(said.json["report"], "out/report.html");
+        fs::read_to_string(bench.path("out/report.html")).unwrap()
+    };
+    let without = page(&[]);
+    assert!(without.contains("data-selection=\"nn1\"") && !without.contains("Images of the target"), "no pictures, no sheet");
+    let with = page(&["--target-db", "targets", "--near-db", "pool"]);
+    assert!(with.contains("Images of the target") && with.contains("t0.jpg") && with.contains("p1.jpg · distance 0.000"));
+    let odd = similar(&bench, &["--nn-factor", "1", "--target-db", "nowhere/"]).done();
+    assert!(odd.err.contains("warning: no pictures of the target"), "{}", odd.err);
+    fs::remove_file(bench.path("out/report.html")).unwrap();
+    let said = similar(&bench, &["--nn-factor", "1", "--no-report"]).done();
+    assert!(said.json["report"].is_null() && !bench.path("out/report.html").exists());
+}
+
+#[test]
 fn what_is_known_of_images_is_compared_and_changes_no_choice() {
     let bench = Bench::new();
     bench.write("t.csv", numbered("t", [0.0, 5.0, 10.0, 180.0].map(angle)));
@@ -425,6 +451,13 @@ fn the_pipeline_runs_end_to_end_in_its_smoke_profile() {
     assert!(found.chosen.len() <= 120 && found.chosen.len() > 60, "{}", found.chosen.len());
     assert_eq!(bench.kinset(&args).done().ran().len(), 0);
     bench.assert_sound("after the smoke run");
+    let page = bench.kinset(&["report", &file, "--profile", "smoke", "--data", &data, "--json"]).done().json;
+    let taken = &page["selections"][0]["taken"];
+    assert_eq!(taken["pairs"].as_array().unwrap().len(), 8, "eight images of the target are shown");
+    assert!(taken["pairs"][0][0]["sight"]["table"]["row"].is_number(), "{taken}");
+    assert_eq!(page["selections"][1]["report"]["pick"], "random");
+    assert_eq!(page["selections"][1]["taken"]["pairs"], serde_json::json!([]), "by lot nothing is taken for anybody");
+    assert_eq!(page["selections"][1]["taken"]["lot"].as_array().unwrap().len(), 24);
 }
 
 #[test]

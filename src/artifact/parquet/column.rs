@@ -89,7 +89,9 @@ impl ColumnKind {
         }
     }
 
-    /// The Arrow field of a column of this kind. Everything is declared non-null, so that readers skip the levels work.
+    /// The Arrow field of a column of this kind. Everything is declared non-null, so that readers skip the levels work; but
+    /// pictures, none of which is ever missing, are declared as Hugging Face's `Image` declares them: `datasets` compares the
+    /// fields and decodes what is equal.
     pub(super) fn field(self, name: &str) -> Field {
         let list = |child: DataType, width: usize| {
             DataType::FixedSizeList(Arc::new(Field::new("element", child, false)), i32::try_from(width).unwrap_or(i32::MAX))
@@ -106,7 +108,7 @@ impl ColumnKind {
             Self::IndexLists { width } => list(DataType::UInt32, width),
             Self::Images => DataType::Struct(image_fields()),
         };
-        Field::new(name, kind, false)
+        Field::new(name, kind, self == Self::Images)
     }
 
     /// The kind of an Arrow field, if it is one of ours.

@@ -71,8 +71,8 @@ pub struct SimilarArgs {
     /// Where lists and tables go
     #[arg(long, alias = "save_dir", value_name = "DIR")]
     pub save_dir: PathBuf,
-    /// The target's pictures (not needed; the fork asks for them)
-    #[arg(long, alias = "target_db", value_name = "DIR", hide = true)]
+    /// The target's pictures, for the report: a folder, or VOC's JPEGImages/
+    #[arg(long, alias = "target_db", value_name = "DIR")]
     pub target_db: Option<PathBuf>,
     /// The pool's pictures: a folder, or VOC's JPEGImages/ and Annotations/
     #[arg(long, alias = "near_db", value_name = "DIR")]
@@ -176,6 +176,9 @@ pub struct SimilarArgs {
     /// Save the progress of the search at least this often
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     pub checkpoint_every: f64,
+    /// Write no report.html at the end
+    #[arg(long)]
+    pub no_report: bool,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,

@@ -17,16 +17,20 @@ use crate::artifact::{Artifact, Stored};
 use crate::base::fs;
 use crate::base::hint::{Exit, Fault};
 use crate::cli::common::{Answer, Failure, device_of};
+use crate::cli::report;
 use crate::cli::run::{stop_on_signals, use_threads};
 use crate::cli::terminal::{self, Screen};
 use crate::dataset::Places;
 use crate::dataset::vectors::attributes::Attributes;
 use crate::math::curate::choose::Edge;
 use crate::pipeline::error::RunError;
-use crate::pipeline::event::{Journal, Listener, Tell, runs_folder};
+use crate::pipeline::event::{Listener, Tell};
+use crate::pipeline::journal::{Journal, runs_folder};
 use crate::pipeline::registry;
 use crate::pipeline::run::{self, Options, Summary};
 use crate::pipeline::spec::{self, Request, Spec};
+use crate::pipeline::state::Outlook;
+use crate::report::gather::{Elsewhere, Finder};
 use crate::step::similar::stage::stem;
 use crate::store::Store;
 
@@ -73,13 +77,35 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
         return Ok(summary.exit());
     }
     let rows = export(args, &spec, &store, &summary, pictures.as_ref())?;
+    let page = if args.no_report { None } else { page(args, &spec, &store, pictures.as_ref())? };
+    let page = page.map(|path| path.display().to_string());
     if args.json {
-        terminal::print_json(&json!({ "save_dir": args.save_dir, "seconds": summary.seconds, "nn": rows }))?;
+        terminal::print_json(&json!({ "save_dir": args.save_dir, "seconds": summary.seconds, "nn": rows, "report": page }))?;
     } else {
         terminal::print(&table(&rows))?;
         terminal::say(&format!("\nlists, tables and report.json are in {}", args.save_dir.display()));
+        if let Some(page) = page {
+            terminal::say(&format!("report: {page}"));
+        }
     }
     Ok(Exit::Done)
+}
+
+/// Writes the page that shows the selections, with pictures where it is known where they lie.
+fn page(args: &SimilarArgs, spec: &Spec, store: &Store, pool: Option<&Pictures>) -> Result<Option<PathBuf>, Failure> {
+    // The fork asks for this folder and reads nothing from it, so what is typed there may be anything.
+    let target = args.target_db.as_deref().and_then(|folder| {
+        let opened = Pictures::open(folder);
+        opened.map_err(|error| terminal::say(&format!("warning: no pictures of the target: {error}: {}", error.source))).ok()
+    });
+    let finder = |pictures: &'_ Pictures, name: &str| pictures.find(name).ok().and_then(|found| found.image);
+    let places = Places::new("", None, None);
+    let outlook = Outlook { spec, store, places: &places, device_class: device_of(spec)?.1 };
+    let elsewhere = Elsewhere {
+        target: target.as_ref().map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
+        pool: pool.map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
+    };
+    Ok(report::after_run(&outlook, args.save_dir.join("report.html"), elsewhere))
 }
 
 /// What clap cannot know.

@@ -17,7 +17,7 @@ use crate::model::encoder::EncoderNet;
 use crate::model::params::values;
 use crate::model::{ClassifierNet, Mode};
 use crate::stage::learner::{Learner, Order};
-use crate::stage::selection::Selection;
+use crate::stage::selection::{Concluded, Selection};
 use crate::stage::sight::numbers;
 use crate::stage::training::{Measured, Snapshot, Trainee, measured, train};
 use crate::stage::{Context, Method, Sign, Stage, StageError};
@@ -50,6 +50,8 @@ crate::outputs! {
         /// Loss and its parts per epoch, for training and validation. `loss` is what all epochs share, the match within the
         /// batch; `global`, from the second epoch on, is added to what is minimised.
         curve: Draft<Curve>,
+        /// All heads after the last epoch, the best of them chosen: what the choice of an epoch was worth.
+        last: Draft<Classifier>,
     }
 }
 
@@ -59,7 +61,7 @@ pub struct Nnm;
 
 impl Stage for Nnm {
     const KIND: &'static str = "nnm";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "cluster images so that neighbors in batch and set agree";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
@@ -99,11 +101,11 @@ impl Stage for Nnm {
         let mut run = Run::new(config, net, training, validation, cx)?;
         let curve = train(&mut run, cx)?;
         let Run { net, selection, .. } = run;
-        let choice = selection.conclude(&net, "consistency + class − entropy", cx)?;
-        let card = net.card(encoder.card.normalization.clone(), choice)?;
+        let Concluded { best, last } = selection.conclude(&net, "consistency + class − entropy", cx)?;
         Ok(Out {
-            classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)?,
+            classifier: best.classifier(&net, &encoder.card.normalization)?.save(&cx.out("classifier")?)?,
             curve: Curve { points: curve }.save(&cx.out("curve")?)?,
+            last: last.classifier(&net, &encoder.card.normalization)?.save(&cx.out("last")?)?,
         })
     }
 }
@@ -114,7 +116,7 @@ impl Method for Nnm {
                 its authors' code since July 2021",
         reads: "images, encoder; optionally neighbors (20 on small sets, 50 on ImageNet; else mined here on the backbone's \
                 features of plain images), validation images and their neighbors",
-        writes: "classifier (all heads of the best epoch, the best chosen), curve",
+        writes: "classifier (all heads of the best epoch, the best chosen), curve, last (the same of the last epoch)",
         idea: "SCAN asks that an image and its mined neighbors fall into one cluster. NNM adds the neighbors it finds while \
                training, in the batch and in the whole set, and asks that clusters as a whole agree across the match too.",
         loss: "p, p', n [B, K] soft-max of anchor, its second view and a mined neighbor; l = p at the nearest anchor of the batch; \

@@ -9,7 +9,7 @@ use super::layers::layout;
 use crate::base::unit;
 use crate::report::gather::page::{StageRow, Wire};
 
-const WIDTH: f64 = 150.0;
+const WIDTH: f64 = 172.0;
 const HEIGHT: f64 = 42.0;
 const GAP: f64 = 16.0;
 const DOWN: f64 = 34.0;

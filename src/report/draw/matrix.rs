@@ -10,6 +10,8 @@ use crate::report::gather::page::Confusion;
 pub const CELLS: usize = 60;
 /// Up to so many they have numbers.
 const NUMBERS: usize = 22;
+/// A picture of a matrix is at most about so many times as long as it is high.
+const LONGEST: usize = 4;
 
 /// The matrix with its names; nothing if it has more than [`CELLS`] rows or columns.
 pub fn matrix(confusion: &Confusion) -> Option<Figure> {
@@ -65,19 +67,22 @@ pub fn matrix(confusion: &Confusion) -> Option<Figure> {
     Some(Figure { width: left + side * columns as f64 + 6.0, height: top + side * rows as f64 + 6.0, label, body })
 }
 
-/// The matrix as a picture: a pixel for each cell, dark where a class lies.
+/// The matrix as a picture, dark where a class lies: a pixel wide for each cluster, and as high as makes it a band rather than a line
+/// where clusters are many more than classes.
 pub fn picture(confusion: &Confusion) -> Option<Pixels> {
     let (rows, columns) = (confusion.classes.len(), confusion.columns.len());
     if rows == 0 || columns == 0 {
         return None;
     }
+    let most = confusion.shares.iter().flatten().copied().fold(f64::MIN_POSITIVE, f64::max);
     let shade = |share: f64| {
         // Small shares must be seen beside none at all.
-        let depth = share.sqrt();
+        let depth = (share / most).sqrt();
         [(255.0, 11.0), (255.0, 70.0), (255.0, 140.0)].map(|(none, all)| (none + (all - none) * depth).round() as u8)
     };
-    let data: Vec<u8> = confusion.shares.iter().flatten().flat_map(|&share| shade(share)).collect();
-    Some(Pixels::new(columns, rows, 3, data))
+    let tall = (columns / (LONGEST * rows)).max(1);
+    let line = |shares: &Vec<f64>| shares.iter().flat_map(|&share| shade(share)).collect::<Vec<u8>>().repeat(tall);
+    Some(Pixels::new(columns, rows * tall, 3, confusion.shares.iter().flat_map(line).collect()))
 }
 
 #[cfg(test)]
@@ -122,5 +127,11 @@ mod tests {
         assert!(matrix(&large).is_none());
         let picture = picture(&large).unwrap();
         assert_eq!((picture.width, picture.height, &picture.data[..6]), (100, 100, &[11, 70, 140, 255, 255, 255][..]));
+        let mut counts = vec![vec![0; 80]; 2];
+        (0..80).for_each(|i| counts[i % 2][i] = 1);
+        let band = super::picture(&confusion(counts)).unwrap();
+        assert_eq!((band.width, band.height), (80, 20), "ten lines of pixels for each of two classes");
+        let at = |x: usize, y: usize| &band.data[(y * 80 + x) * 3..][..3];
+        assert_eq!([at(0, 0), at(1, 9), at(0, 10), at(1, 19)], [&[11, 70, 140], &[255; 3], &[255; 3], &[11, 70, 140]]);
     }
 }

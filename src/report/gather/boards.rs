@@ -49,7 +49,7 @@ pub(super) fn boards(results: &Results<'_>, scored: &[Scored]) -> Vec<Board> {
 
 fn new_row(results: &Results<'_>, judge: usize, score: &Scored) -> BoardRow {
     let nodes = &results.spec.nodes;
-    let measured = nodes.iter().position(|node| node.family == score.stage);
+    let measured = score.made_by.as_ref().and_then(|maker| nodes.iter().position(|node| node.family == *maker));
     let kind = measured.map_or_else(|| "kmeans".to_owned(), |node| nodes[node].kind.clone());
     // The baseline that `evaluate` fits itself is fitted on the images it measures.
     let images = wired(&nodes[judge], "images").or_else(|| wired(&nodes[judge], "queries"));

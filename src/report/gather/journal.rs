@@ -1,13 +1,12 @@
 //! What happened in the last run that did something? Read from its events, which may break off anywhere.
 
 use std::collections::BTreeMap;
-use std::io::BufRead;
-use std::path::{Path, PathBuf};
-
-use serde_json::Value;
+use std::path::Path;
 
 use crate::artifact::curve::Point;
 use crate::base::fs;
+use crate::pipeline::event::Event;
+use crate::pipeline::journal;
 
 /// Runs that are looked through for the first half of a training that was interrupted.
 const RUNS: usize = 20;
@@ -42,77 +41,47 @@ pub(super) struct Told {
     pub(super) hint: Option<String>,
 }
 
-/// The event files below `runs/`, oldest first.
-fn files(runs: &Path) -> Vec<PathBuf> {
-    let folders = fs::list(runs).unwrap_or_default();
-    folders.into_iter().map(|folder| folder.join("events.jsonl")).filter(|file| fs::exists(file)).collect()
-}
-
 /// The newest event file: its run and its size, which say cheaply whether anything happened since.
 pub(super) fn newest(runs: &Path) -> Option<(String, u64)> {
-    let file = files(runs).pop()?;
+    let file = journal::files(runs).pop()?;
     let size = fs::metadata(&file).ok().flatten()?.len();
-    Some((run_of(&file), size))
-}
-
-fn run_of(file: &Path) -> String {
-    file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-/// Events of a file, as far as they can be read; a last line that breaks off is left out.
-fn events(file: &Path) -> impl Iterator<Item = Value> {
-    let lines = fs::reader(file).map(BufRead::lines).ok();
-    lines.into_iter().flatten().map_while(Result::ok).filter_map(|line| serde_json::from_str(&line).ok())
-}
-
-fn text(event: &Value, field: &str) -> Option<String> {
-    event[field].as_str().map(str::to_owned)
+    Some((journal::run_of(&file), size))
 }
 
 impl Journal {
     /// The last run below `runs/`, if there is one.
     pub(super) fn last(runs: &Path) -> Option<Self> {
-        let file = files(runs).pop()?;
-        let mut journal = Self { began: run_of(&file), ..Self::default() };
-        for event in events(&file) {
-            journal.hear(&event);
+        let file = journal::files(runs).pop()?;
+        let mut journal = Self { began: journal::run_of(&file), ..Self::default() };
+        for event in journal::events(&file).ok()? {
+            journal.hear(event);
         }
         Some(journal)
     }
 
-    fn hear(&mut self, event: &Value) {
-        let Some(word) = event["event"].as_str() else { return };
-        match word {
-            "run-started" => self.version = text(event, "version").unwrap_or_default(),
-            "run-finished" => {
-                self.seconds = event["seconds"].as_f64();
-                self.exit = event["exit"].as_u64().and_then(|exit| u8::try_from(exit).ok());
+    fn hear(&mut self, event: Event) {
+        let mut say = |stage, word| {
+            self.stages.insert(stage, Told { word, ..Told::default() });
+        };
+        match event {
+            Event::RunStarted { version, .. } => self.version = version.into_owned(),
+            Event::RunFinished { seconds, exit, .. } => (self.seconds, self.exit) = (Some(seconds), Some(exit)),
+            Event::StageFresh { stage, .. } => say(stage, "cached"),
+            Event::StageWaiting { stage, .. } => say(stage, "waited"),
+            Event::StageStarted { stage, .. } => say(stage, "began"),
+            Event::StageFinished { stage, adopted: true, .. } => say(stage, "adopted"),
+            Event::StageFinished { stage, .. } => say(stage, "ran"),
+            Event::StageStopped { stage } => say(stage, "stopped"),
+            Event::StageFailed { stage, error, hint } => {
+                self.stages.insert(stage, Told { word: "failed", error: Some(error), hint });
             }
-            _ => {}
+            Event::StageBlocked { stage, by } => {
+                let error = Some(format!("`{by}` has no result"));
+                self.stages.insert(stage, Told { word: "blocked", error, hint: None });
+            }
+            Event::Warning { stage, text } if self.warnings.len() < WARNINGS => self.warnings.push((stage, text)),
+            Event::Warning { .. } | Event::Metric { .. } | Event::Progress { .. } | Event::Note { .. } => {}
         }
-        let Some(stage) = text(event, "stage") else { return };
-        let told = match word {
-            "stage-fresh" => "cached",
-            "stage-waiting" => "waited",
-            "stage-started" => "began",
-            "stage-finished" if event["adopted"].as_bool() == Some(true) => "adopted",
-            "stage-finished" => "ran",
-            "stage-failed" => "failed",
-            "stage-blocked" => "blocked",
-            "stage-stopped" => "stopped",
-            "warning" => {
-                if self.warnings.len() < WARNINGS {
-                    self.warnings.push((stage, text(event, "text").unwrap_or_default()));
-                }
-                return;
-            }
-            _ => return,
-        };
-        let error = match (told, text(event, "by")) {
-            ("blocked", Some(by)) => Some(format!("`{by}` has no result")),
-            _ => text(event, "error"),
-        };
-        self.stages.insert(stage, Told { word: told, error, hint: text(event, "hint") });
     }
 
     /// Stages of which this was the last word.
@@ -130,22 +99,17 @@ impl Journal {
 /// as it was measured last.
 pub(super) fn progress(runs: &Path, stage: &str, key: &str) -> Vec<Point> {
     let mut found: BTreeMap<u32, Vec<(String, f64)>> = BTreeMap::new();
-    let files = files(runs);
+    let files = journal::files(runs);
     for file in &files[files.len().saturating_sub(RUNS)..] {
         let mut ours = false;
-        for event in events(file).filter(|event| event["stage"] == stage) {
-            match event["event"].as_str() {
-                Some("stage-started") => ours = event["key"] == key,
-                Some("metric") if ours => {
-                    let (Some(step), Some(name), Some(value)) =
-                        (event["step"].as_u64(), event["name"].as_str(), event["value"].as_f64())
-                    else {
-                        continue;
-                    };
+        for event in journal::events(file).into_iter().flatten() {
+            match event {
+                Event::StageStarted { stage: begun, key: of, .. } if begun == stage => ours = of == key,
+                Event::Metric { stage: measured, step, name, value } if ours && measured == stage => {
                     let step = found.entry(u32::try_from(step).unwrap_or(u32::MAX)).or_default();
-                    match step.iter_mut().find(|(known, _)| known == name) {
+                    match step.iter_mut().find(|(known, _)| *known == name) {
                         Some(known) => known.1 = value,
-                        None => step.push((name.to_owned(), value)),
+                        None => step.push((name, value)),
                     }
                 }
                 _ => {}
@@ -173,17 +137,17 @@ mod tests {
     #[test]
     fn the_last_word_of_each_stage_counts_and_a_broken_line_does_no_harm() {
         let dir = folder(&[
-            ("2026-01-01T00-00-00.000Z", "{\"event\":\"run-started\",\"version\":\"0.0.1\"}\n"),
+            ("2026-01-01T00-00-00.000Z", "{\"event\":\"run-started\",\"pipeline\":\"p\",\"version\":\"0.0.1\",\"plan\":[]}\n"),
             (
                 "2026-01-02T00-00-00.000Z",
                 concat!(
-                    "{\"event\":\"run-started\",\"version\":\"0.1.0\"}\n",
+                    "{\"event\":\"run-started\",\"pipeline\":\"p\",\"version\":\"0.1.0\",\"plan\":[]}\n",
                     "{\"event\":\"stage-fresh\",\"stage\":\"a\",\"key\":\"1\"}\n",
-                    "{\"event\":\"stage-started\",\"stage\":\"b\",\"key\":\"2\"}\n",
+                    "{\"event\":\"stage-started\",\"stage\":\"b\",\"kind\":\"k\",\"key\":\"2\",\"why\":\"\"}\n",
                     "{\"event\":\"warning\",\"stage\":\"b\",\"text\":\"<b>\"}\n",
                     "{\"event\":\"stage-failed\",\"stage\":\"b\",\"error\":\"no\",\"hint\":null}\n",
                     "{\"event\":\"stage-blocked\",\"stage\":\"c\",\"by\":\"b\"}\n",
-                    "{\"event\":\"stage-started\",\"stage\":\"d\",\"key\":\"3\"}\n",
+                    "{\"event\":\"stage-started\",\"stage\":\"d\",\"kind\":\"k\",\"key\":\"3\",\"why\":\"\"}\n",
                     "{\"event\":\"run-fin",
                 ),
             ),
@@ -200,7 +164,9 @@ mod tests {
 
     #[test]
     fn a_training_in_two_halves_is_one_curve_and_another_key_is_no_part_of_it() {
-        let started = |key: &str| format!("{{\"event\":\"stage-started\",\"stage\":\"s\",\"key\":\"{key}\"}}\n");
+        let started = |key: &str| {
+            format!("{{\"event\":\"stage-started\",\"stage\":\"s\",\"kind\":\"k\",\"key\":\"{key}\",\"why\":\"\"}}\n")
+        };
         let metric = |step: u32, value: f64| {
             format!("{{\"event\":\"metric\",\"stage\":\"s\",\"step\":{step},\"name\":\"loss\",\"value\":{value}}}\n")
         };

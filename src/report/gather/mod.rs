@@ -17,9 +17,11 @@ mod map;
 mod neighborhoods;
 pub mod page;
 mod stages;
+mod taken;
 mod trainings;
 mod warnings;
 pub mod whole;
 
 pub use page::Page;
+pub use taken::{Elsewhere, Finder};
 pub use whole::Glance;

@@ -4,6 +4,7 @@
 //! `kinset report --json`. There is no clock in it: the same results give the same page.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -506,6 +507,53 @@ pub struct Selected {
     pub stage: String,
     /// Its report.
     pub report: SelectionReport,
+    /// Some of the images.
+    pub taken: Option<Taken>,
+}
+
+/// Images of a selection, to look at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Taken {
+    /// Some images of the target, each with the nearest of those that were taken for it.
+    pub pairs: Vec<(Glimpse, Vec<Glimpse>)>,
+    /// Some of all that were taken, by lot.
+    pub lot: Vec<Glimpse>,
+}
+
+impl Taken {
+    /// Every image.
+    pub fn all(&self) -> impl Iterator<Item = &Glimpse> {
+        let pairs = self.pairs.iter().flat_map(|(target, beside)| std::iter::once(target).chain(beside));
+        pairs.chain(&self.lot)
+    }
+}
+
+/// An image of some set, to be shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Glimpse {
+    /// Its name.
+    pub id: String,
+    /// Where it is seen.
+    pub sight: Sight,
+    /// How alike it is to the image it is shown for.
+    pub similarity: Option<f64>,
+}
+
+/// Where a picture is seen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sight {
+    /// A row of the images that a stage gave.
+    Table {
+        /// The place of the stage in the file.
+        node: usize,
+        /// The row.
+        row: usize,
+    },
+    /// A file.
+    File(PathBuf),
+    /// Nobody knows.
+    Nowhere,
 }
 
 /// How numbers of clusters compare.

@@ -4,12 +4,13 @@ use super::find::{Results, Subject};
 use super::journal::Journal;
 use super::looked::Looked;
 use super::page::{Map, Page, Part, Selected, StageRow, Warning};
+use super::taken::{Elsewhere, taken};
 use super::{boards, calibration, clusters, confusion, map, neighborhoods, stages, trainings, warnings};
 use crate::artifact::Stored;
 use crate::artifact::images::Images;
 use crate::artifact::selection::{Selection, SelectionTable};
 use crate::pipeline::error::chain;
-use crate::pipeline::event::runs_folder;
+use crate::pipeline::journal::runs_folder;
 use crate::pipeline::state::{Known, Outlook};
 use crate::report::scores;
 
@@ -19,6 +20,7 @@ pub struct Glance<'a> {
     rows: Vec<StageRow>,
     known: Known,
     asked: Option<String>,
+    elsewhere: Elsewhere<'a>,
     fingerprint: String,
 }
 
@@ -28,7 +30,13 @@ impl<'a> Glance<'a> {
         let (rows, known) = stages::rows(outlook);
         let runs = runs_folder(outlook.store.artifacts(), &outlook.spec.name);
         let fingerprint = stages::fingerprint(outlook.spec, &rows, &runs, asked);
-        Self { outlook, rows, known, asked: asked.map(str::to_owned), fingerprint }
+        Self { outlook, rows, known, asked: asked.map(str::to_owned), elsewhere: Elsewhere::default(), fingerprint }
+    }
+
+    /// With pictures of features that were brought along.
+    #[must_use]
+    pub fn with_pictures(self, elsewhere: Elsewhere<'a>) -> Self {
+        Self { elsewhere, ..self }
     }
 
     /// Changes when anything changes that a report shows.
@@ -40,6 +48,11 @@ impl<'a> Glance<'a> {
     pub fn images(&self) -> Option<Stored<Images>> {
         let results = self.results();
         results.get(Subject::of(&results, self.asked.as_deref()).images?)
+    }
+
+    /// The images that a node of the pipeline gave, if they are there.
+    pub fn images_of(&self, node: usize) -> Option<Stored<Images>> {
+        self.results().get(node)
     }
 
     /// The results there are.
@@ -116,17 +129,17 @@ impl<'a> Glance<'a> {
             calibration,
             neighbors,
             map: map(&results, &subject, &looked),
-            selections: selections(&results),
+            selections: selections(&results, &self.elsewhere),
             counts: trainings::counts(&results),
         }
     }
 }
 
 /// The reports of curation stages.
-fn selections(results: &Results<'_>) -> Vec<Selected> {
+fn selections(results: &Results<'_>, elsewhere: &Elsewhere<'_>) -> Vec<Selected> {
     let load = |node: usize| {
         let report = SelectionTable::report(&results.get::<Selection>(node)?).ok()?;
-        Some(Selected { stage: results.name(node).to_owned(), report })
+        Some(Selected { stage: results.name(node).to_owned(), report, taken: taken(results, node, elsewhere) })
     };
     (0..results.spec.nodes.len()).filter_map(load).collect()
 }

@@ -86,7 +86,8 @@ fn prototypes(clusters: &Clusters, paper: Paper<'_>) -> Markup {
         }
     };
     let Some(found) = paper.album.sheet(&rows, side, columns, paper.quality) else { return no_pictures(paper) };
-    sheet(&found, if clusters.each.len() > 100 { 48 } else { 84 }, "protos", inside)
+    let (side, class) = if clusters.each.len() > 100 { (48, "protos tiny") } else { (84, "protos") };
+    sheet(&found, side, class, inside)
 }
 
 fn no_pictures(paper: Paper<'_>) -> Markup {

@@ -2,13 +2,13 @@
 
 use maud::{Markup, html};
 
-use super::words::{Paper, percent, stage};
+use super::words::{Paper, percent, sheet, stage};
 use crate::artifact::selection::Report;
 use crate::base::unit;
 use crate::math::curate::alike::Difference;
 use crate::report::draw::curves;
 use crate::report::draw::scale::tidy;
-use crate::report::gather::page::{Chart, Line, Selected};
+use crate::report::gather::page::{Chart, Glimpse, Line, Selected, Sight, Taken};
 
 /// The reports of all curation stages.
 pub(super) fn selections(paper: Paper<'_>) -> Markup {
@@ -16,13 +16,13 @@ pub(super) fn selections(paper: Paper<'_>) -> Markup {
         @if !paper.page.selections.is_empty() {
             section #selection {
                 h2 { a.anchor href="#selection" { "Selection" } }
-                @for selected in &paper.page.selections { (one(selected)) }
+                @for selected in &paper.page.selections { (one(selected, paper)) }
             }
         }
     }
 }
 
-fn one(selected: &Selected) -> Markup {
+fn one(selected: &Selected, paper: Paper<'_>) -> Markup {
     let report = &selected.report;
     let counts = &report.counts;
     let count = |number: usize| unit::count(number as u64);
@@ -35,6 +35,7 @@ fn one(selected: &Selected) -> Markup {
                 (fact("candidates", &count(counts.candidates), "in the pool, near a target image"))
                 (fact("uncovered", &count(counts.uncovered), "target images with nothing selected"))
             }
+            @if let Some(taken) = &selected.taken { (looked_at(taken, paper)) }
             div.charts {
                 @if report.coverage.len() > 1 { (curves::chart(&coverage(report), None, "distance").inline()) }
                 @if report.nearest.edges.len() > 2 { (curves::chart(&nearest(report), None, "distance").inline()) }
@@ -68,6 +69,60 @@ fn one(selected: &Selected) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// The pictures: targets with what was taken for them, and some of all.
+fn looked_at(taken: &Taken, paper: Paper<'_>) -> Markup {
+    let columns = 1 + taken.pairs.iter().map(|(_, beside)| beside.len()).max().unwrap_or(0);
+    let mut sights = vec![None; columns * taken.pairs.len()];
+    for (line, (target, beside)) in taken.pairs.iter().enumerate() {
+        let all = std::iter::once(target).chain(beside).map(|glimpse| Some(&glimpse.sight));
+        all.enumerate().for_each(|(at, sight)| sights[line * columns + at] = sight);
+    }
+    let lot: Vec<Option<&Sight>> = taken.lot.iter().map(|glimpse| Some(&glimpse.sight)).collect();
+    let cell = |glimpse: &Glimpse, place: usize, class: &str| {
+        let style = format!("--x:{};--y:{}", place % columns, place / columns);
+        let words = in_words(glimpse);
+        html! { span class={ "t " (class) } style=(style) role="img" title=(words) aria-label=(words) {} }
+    };
+    let pairs = paper.album.sheet_of(&sights, columns, paper.quality).map(|found| {
+        let inside = html! {
+            @for (line, (target, beside)) in taken.pairs.iter().enumerate() {
+                div.line.hood {
+                    (cell(target, line * columns, "query"))
+                    span.cells {
+                        @for (at, glimpse) in beside.iter().enumerate() { (cell(glimpse, line * columns + at + 1, "")) }
+                        @if beside.is_empty() { span.quiet { "nothing was taken" } }
+                    }
+                }
+            }
+        };
+        sheet(&found, 48, "contact hoods", inside)
+    });
+    let some = paper.album.sheet_of(&lot, lot.len(), paper.quality).map(|found| {
+        let inside = html! {
+            div.line {
+                span.cells {
+                    @for (place, glimpse) in taken.lot.iter().enumerate() {
+                        @let words = in_words(glimpse);
+                        span.t style=(format!("--x:{place};--y:0")) role="img" title=(words) aria-label=(words) {}
+                    }
+                }
+            }
+        };
+        sheet(&found, 48, "contact", inside)
+    });
+    html! {
+        @if let Some(pairs) = pairs { p { "Images of the target, each with the nearest of those taken for it:" } (pairs) }
+        @if let Some(some) = some { p { "Of all that were taken, by lot:" } (some) }
+    }
+}
+
+fn in_words(glimpse: &Glimpse) -> String {
+    match glimpse.similarity {
+        Some(similarity) => format!("{} · distance {:.3}", glimpse.id, (1.0 - similarity).max(0.0)),
+        None => glimpse.id.clone(),
     }
 }
 

@@ -1,0 +1,178 @@
+//! The events of a run on disk: one JSON object a line in `runs/<utc>/events.jsonl`, written while it happens and read by whoever
+//! asks later what happened. A kill may leave half a line at the end, and another version other events: readers pass them over.
+
+use std::fs::File;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::event::{Event, Listener};
+use crate::base::{clock, fs};
+
+/// The file of events in the folder of a run.
+const FILE: &str = "events.jsonl";
+
+/// Where the runs of a pipeline are recorded.
+pub fn runs_folder(artifacts: &Path, pipeline: &str) -> PathBuf {
+    artifacts.join(pipeline).join("runs")
+}
+
+/// The event files below `runs/`, oldest first.
+pub fn files(runs: &Path) -> Vec<PathBuf> {
+    let folders = fs::list(runs).unwrap_or_default();
+    folders.into_iter().map(|folder| folder.join(FILE)).filter(|file| fs::exists(file)).collect()
+}
+
+/// The event file of a run that is named by its folder or by the file itself.
+pub fn file_of(run: &Path) -> PathBuf {
+    if run.is_dir() { run.join(FILE) } else { run.to_path_buf() }
+}
+
+/// The name of the run that a file of events belongs to: when it began.
+pub fn run_of(file: &Path) -> String {
+    file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The events of a file that are known here, in their order.
+///
+/// # Errors
+/// If the file cannot be opened.
+pub fn events(file: &Path) -> fs::Result<impl Iterator<Item = Event>> {
+    let lines = fs::reader(file)?.split(b'\n').map_while(Result::ok);
+    Ok(lines.filter_map(|line| serde_json::from_slice(&line).ok()))
+}
+
+/// Writes events as JSON lines, each with its time, into a folder that is made when the first stage works: a run with nothing
+/// to do leaves no trace.
+#[derive(Debug)]
+pub struct Journal {
+    runs: PathBuf,
+    state: Mutex<JournalState>,
+}
+
+#[derive(Debug, Default)]
+struct JournalState {
+    held_back: Vec<String>,
+    file: Option<File>,
+    broken: bool,
+    folder: Option<PathBuf>,
+}
+
+impl Journal {
+    /// A journal below `runs/`.
+    pub fn new(runs: PathBuf) -> Self {
+        Self { runs, state: Mutex::default() }
+    }
+
+    /// The folder of this run, if it left one.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).folder.clone()
+    }
+
+    fn open(&self) -> fs::Result<(PathBuf, File)> {
+        fs::create_folders(&self.runs)?;
+        let stamp = clock::stamp(clock::unix_seconds());
+        let mut attempt = 0_u32;
+        loop {
+            let name = if attempt == 0 { stamp.clone() } else { format!("{stamp}-{attempt}") };
+            let folder = self.runs.join(name);
+            match std::fs::create_dir(&folder) {
+                Ok(()) => {
+                    let file = fs::create_new(&folder.join(FILE))?;
+                    return Ok((folder, file));
+                }
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1000 => attempt += 1,
+                Err(e) => return Err(fs::FileError::new("create the folder", &folder, e)),
+            }
+        }
+    }
+}
+
+/// A line of the event file.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: f64,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+impl Listener for Journal {
+    fn hear(&self, event: &Event) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.broken {
+            return;
+        }
+        let Ok(line) = serde_json::to_string(&Line { time: clock::unix_seconds(), event }) else { return };
+        if state.file.is_none() && matches!(event, Event::StageStarted { .. } | Event::StageFailed { .. }) {
+            match self.open() {
+                Ok((folder, file)) => (state.folder, state.file) = (Some(folder), Some(file)),
+                Err(error) => {
+                    // The journal is a convenience: without it the run goes on.
+                    tracing::warn!("no event file: {error}: {}", error.source);
+                    state.broken = true;
+                    return;
+                }
+            }
+        }
+        state.held_back.push(line);
+        let lines: String = state.held_back.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+        if let Some(file) = &mut state.file {
+            let written = file.write_all(lines.as_bytes());
+            state.held_back.clear();
+            if let Err(error) = written {
+                tracing::warn!("the event file stops here: {error}");
+                state.broken = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::event::Planned;
+
+    #[test]
+    fn what_was_heard_is_read_again_whatever_the_end_looks_like() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path().join("runs"));
+        let stage = || "s".to_owned();
+        let planned = Planned { stage: stage(), family: stage(), kind: "k".into(), seed: 1, reads: [].into() };
+        let heard = [
+            Event::RunStarted { pipeline: "p".into(), version: "1".into(), plan: vec![planned] },
+            Event::StageFresh { stage: stage(), key: "1".into() },
+            Event::StageWaiting { stage: stage(), holder: "another".into() },
+            Event::StageStarted { stage: stage(), kind: "k".into(), key: "2".into(), why: "never ran".into() },
+            Event::Metric { stage: stage(), step: 3, name: "loss".into(), value: 0.1 },
+            Event::Progress { stage: stage(), done: 1, total: 2, unit: "images".into() },
+            Event::Note { stage: stage(), text: "\u{1f98a}\n".into() },
+            Event::Warning { stage: stage(), text: "<b>".into() },
+            Event::StageFinished { stage: stage(), key: "2".into(), seconds: 1.5, adopted: false },
+            Event::StageFailed { stage: stage(), error: "no".into(), hint: None },
+            Event::StageBlocked { stage: stage(), by: "t".into() },
+            Event::StageStopped { stage: stage() },
+            Event::RunFinished { seconds: 2.5, ran: 1, exit: 0 },
+        ];
+        heard.iter().for_each(|event| journal.hear(event));
+        let file = file_of(&journal.folder().unwrap());
+        assert_eq!(files(&dir.path().join("runs")), [file.clone()]);
+        assert_eq!(events(&file).unwrap().collect::<Vec<_>>(), heard);
+        let mut bytes = fs::read(&file).unwrap();
+        bytes.extend(b"{\"event\":\"of-tomorrow\"}\n\xff\xfe\n{\"event\":\"stage-fini");
+        fs::write_atomic(&file, &bytes).unwrap();
+        assert_eq!(events(&file).unwrap().count(), heard.len());
+        assert!(events(&dir.path().join("nowhere")).is_err() && files(&dir.path().join("nowhere")).is_empty());
+    }
+
+    #[test]
+    fn a_run_with_nothing_to_do_leaves_no_trace() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path().join("runs"));
+        journal.hear(&Event::RunStarted { pipeline: "p".into(), version: "1".into(), plan: Vec::new() });
+        journal.hear(&Event::StageFresh { stage: "s".into(), key: "1".into() });
+        assert_eq!(journal.folder(), None);
+        assert!(!fs::exists(&dir.path().join("runs")));
+    }
+}
