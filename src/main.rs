@@ -7,5 +7,6 @@ use std::process::ExitCode;
 static MEMORY: kinset::kernel::Recycler = kinset::kernel::Recycler;
 
 fn main() -> ExitCode {
+    kinset::kernel::keep_candle_on_one_thread();
     ExitCode::from(kinset::cli::main() as u8)
 }

@@ -1,23 +1,37 @@
 //! What does a token take from the others? Self-attention of all heads, over queries, keys and values as one layer makes them.
 //!
-//! On a CPU, and where nothing is recorded, an image is one task: its scores stay in a core's cache, and no axis is moved about in
-//! memory. Else candle composes it, with gradients.
+//! [`of_head`] does it where they lie: scores of a strip of queries stay in the first-level cache from their product to the one that
+//! uses them, and no axis is moved about in memory. [`composed`] is the same of candle's operations, with gradients.
 
-use candle_core::{D, Device, Result, Tensor};
-use rayon::prelude::*;
+use candle_core::{D, Result, Tensor};
 
-use super::error::KernelError;
-use super::exponential::exponential;
-use super::graph::{is_ours, read};
+use super::exponential::power;
+use super::panels::{Panels, Start};
 use super::simd::vectorized;
-use super::tile::{Strides, blank, product, rows, with_scratch};
+use super::tile::with_scratch;
+
+/// Queries whose scores are held at once: 30 KiB for 257 tokens.
+const STRIP: usize = 24;
+/// Rows of scores begin so many numbers apart, or a multiple.
+const LANES: usize = 16;
+
+/// The sizes of an attention.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) batch: usize,
+    /// T
+    pub(super) tokens: usize,
+    pub(super) heads: usize,
+    /// Of one head.
+    pub(super) dim: usize,
+}
 
 vectorized! {
-    /// Takes the largest off each row of so many numbers, after all were scaled.
-    fn lowered(scores: &mut [f32], width: usize, scale: f32) {
-        for row in scores.chunks_exact_mut(width) {
-            let mut top = [f32::NEG_INFINITY; 16];
-            for part in row.chunks(16) {
+    /// Each row becomes e to the power of itself, scaled, less its largest; `shares` becomes one over the sum of each row.
+    fn soften(scores: &mut [f32], width: usize, scale: f32, shares: &mut [f32]) {
+        for (row, share) in scores.chunks_exact_mut(width).zip(shares) {
+            let mut top = [f32::NEG_INFINITY; LANES];
+            for part in row.chunks_exact(LANES) {
                 for (top, &x) in top.iter_mut().zip(part) {
                     *top = if x > *top { x } else { *top };
                 }
@@ -26,28 +40,25 @@ vectorized! {
             for top in top {
                 most = if top > most { top } else { most };
             }
-            for x in row {
-                *x = (*x - most) * scale;
-            }
-        }
-    }
-}
-
-vectorized! {
-    /// Makes each row one of sum 1.
-    fn normalized(scores: &mut [f32], width: usize) {
-        for row in scores.chunks_exact_mut(width) {
-            let mut sums = [0.0_f32; 16];
-            for part in row.chunks(16) {
+            let mut sums = [0.0_f32; LANES];
+            for part in row.chunks_exact_mut(LANES) {
                 for (sum, x) in sums.iter_mut().zip(part) {
-                    *sum += x;
+                    *x = power((*x - most) * scale);
+                    *sum += *x;
                 }
             }
             let mut total = 0.0;
             for sum in sums {
                 total += sum;
             }
-            let share = 1.0 / total;
+            *share = 1.0 / total;
+        }
+    }
+}
+
+vectorized! {
+    fn times(out: &mut [f32], width: usize, shares: &[f32]) {
+        for (row, share) in out.chunks_exact_mut(width).zip(shares) {
             for x in row {
                 *x *= share;
             }
@@ -55,65 +66,40 @@ vectorized! {
     }
 }
 
-/// softmax(Q Kᵀ / √d) V of every head, d = D / A.
+/// softmax(Q Kᵀ / √d) V of one head of one image, on the calling thread.
 ///
 /// # Shapes
-/// `qkv`: `[B·T, 3·D]`: of each token its query, key and value, each head by head. Returns `[B·T, D]`.
-///
-/// # Errors
-/// Shapes that do not belong together; nothing to work on.
+/// `qkv`: `[T, 3·A·d]`, of each token its query, key and value, each head by head. `out`: `[Q, d]` for the first Q tokens.
 ///
 /// # Paper
-/// Vaswani et al. 2017, "Attention is all you need", eq. 1 and section 3.2.2, without the last projection.
-pub fn attention(qkv: &Tensor, batch: usize, heads: usize) -> Result<Tensor> {
-    let wrong = || KernelError::Shape { op: "attention", shapes: vec![qkv.dims().to_vec(), vec![batch, heads]] }.wrap();
-    let &[tokens, triple] = qkv.dims() else { return Err(wrong()) };
-    if batch * heads * tokens * triple == 0 || !tokens.is_multiple_of(batch) || !triple.is_multiple_of(3 * heads) {
-        return Err(wrong());
-    }
-    let shape = Shape { batch, tokens: tokens / batch, heads, dim: triple / (3 * heads) };
-    if !is_ours(&[qkv]) || qkv.track_op() {
-        return composed(qkv, shape);
-    }
-    let qkv = qkv.contiguous()?;
-    let out = read(&qkv, |qkv| of_images(shape, qkv))?;
-    Tensor::from_vec(out, (tokens, triple / 3), &Device::Cpu)
-}
-
-#[derive(Clone, Copy)]
-struct Shape {
-    batch: usize,
-    tokens: usize,
-    heads: usize,
-    /// Of one head.
-    dim: usize,
-}
-
-fn of_images(s: Shape, qkv: &[f32]) -> Vec<f32> {
-    let width = s.heads * s.dim;
-    let mut out = blank(s.batch * s.tokens * width);
-    let images = out.par_chunks_mut(s.tokens * width).zip(qkv.par_chunks(3 * s.tokens * width));
-    images.for_each(|(out, qkv)| {
-        with_scratch([s.tokens * s.tokens, 0, 0], |scores, _, _| {
-            let (by_row, by_column) = (Strides { row: 3 * width, column: 1 }, Strides { row: 1, column: 3 * width });
-            for head in 0..s.heads {
-                let at = head * s.dim;
-                let (query, key, value) = (&qkv[at..], &qkv[width + at..], &qkv[2 * width + at..]);
-                let square = [s.tokens, s.tokens, s.dim];
-                product(square, scores, rows(s.tokens), false, query, by_row, key, by_column);
-                lowered(scores, s.tokens, 1.0 / (s.dim as f32).sqrt());
-                exponential(scores);
-                normalized(scores, s.tokens);
-                let taken = [s.tokens, s.dim, s.tokens];
-                product(taken, &mut out[at..], rows(width), false, scores, rows(s.tokens), value, by_row);
+/// Vaswani et al. 2017, "Attention is all you need", eq. 1.
+pub(super) fn of_head(s: Shape, qkv: &[f32], head: usize, out: &mut [f32]) {
+    let (width, at) = (s.heads * s.dim, head * s.dim);
+    let line = 3 * width;
+    let keys = Panels::of_columns(&qkv[width + at..], line, s.tokens, s.dim);
+    let values = Panels::of_rows(&qkv[2 * width + at..], line, s.dim, s.tokens);
+    let pitch = s.tokens.next_multiple_of(LANES);
+    for (strip, out) in out.chunks_mut(STRIP * s.dim).enumerate() {
+        let count = out.len() / s.dim;
+        let queries = &qkv[strip * STRIP * line + at..];
+        with_scratch([count * pitch, count, 0], |scores, shares, _| {
+            keys.multiply(count, queries, line, scores, pitch, Start::Zero);
+            for row in scores.chunks_exact_mut(pitch) {
+                // Nobody there: nothing is taken.
+                row[s.tokens..].fill(f32::NEG_INFINITY);
             }
+            soften(scores, pitch, 1.0 / (s.dim as f32).sqrt(), shares);
+            values.multiply(count, scores, pitch, out, s.dim, Start::Zero);
+            times(out, s.dim, shares);
         });
-    });
-    out
+    }
 }
 
-/// The same of candle's operations.
-fn composed(qkv: &Tensor, s: Shape) -> Result<Tensor> {
+/// The same of all heads and images, of candle's operations.
+///
+/// # Shapes
+/// `qkv`: `[B·T, 3·A·d]`. Returns `[B·T, A·d]`.
+pub(super) fn composed(qkv: &Tensor, s: Shape) -> Result<Tensor> {
     let parts = qkv.reshape((s.batch, s.tokens, 3, s.heads, s.dim))?;
     let part = |which: usize| parts.narrow(2, which, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
     let (query, key, value) = (part(0)?, part(1)?, part(2)?);
@@ -124,49 +110,52 @@ fn composed(qkv: &Tensor, s: Shape) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check::{agrees_with_differences, doubles, normal};
+    use candle_core::Device;
+
+    use super::super::check::{agrees_with_differences, doubles, floats, normal};
     use super::*;
 
+    /// Every head of every image, `[B·T, A·d]`.
+    fn of_heads(s: Shape, qkv: &[f32]) -> Vec<f32> {
+        let width = s.heads * s.dim;
+        let mut all = vec![f32::NAN; s.batch * s.tokens * width];
+        for (image, qkv) in qkv.chunks(3 * s.tokens * width).enumerate() {
+            for head in 0..s.heads {
+                let mut out = vec![f32::NAN; s.tokens * s.dim];
+                of_head(s, qkv, head, &mut out);
+                for (token, out) in out.chunks(s.dim).enumerate() {
+                    all[(image * s.tokens + token) * width + head * s.dim..][..s.dim].copy_from_slice(out);
+                }
+            }
+        }
+        all
+    }
+
     #[test]
-    fn one_task_an_image_says_what_the_composition_says() {
-        for (batch, tokens, heads, dim) in [(1, 1, 1, 1), (2, 5, 3, 4), (3, 17, 2, 8), (1, 50, 4, 16)] {
+    fn heads_alone_say_what_the_composition_says_in_double_precision() {
+        for (batch, tokens, heads, dim) in [(1, 1, 1, 1), (2, 5, 3, 4), (3, 17, 2, 8), (1, 50, 4, 16), (1, 257, 1, 64)] {
+            let s = Shape { batch, tokens, heads, dim };
             let qkv = (normal("qkv", &[batch * tokens, 3 * heads * dim]) * 2.0).unwrap();
-            let fast = attention(&qkv, batch, heads).unwrap();
-            let slow = composed(&qkv.to_dtype(candle_core::DType::F64).unwrap(), Shape { batch, tokens, heads, dim }).unwrap();
-            assert_eq!(fast.dims(), [batch * tokens, heads * dim]);
-            for (a, b) in doubles(&fast).iter().zip(doubles(&slow)) {
-                assert!((a - b).abs() < 1e-5, "{batch} {tokens} {heads} {dim}: {a} is not {b}");
+            let slow = composed(&qkv.to_dtype(candle_core::DType::F64).unwrap(), s).unwrap();
+            assert_eq!(slow.dims(), [batch * tokens, heads * dim]);
+            for (a, b) in of_heads(s, &floats(&qkv)).into_iter().zip(doubles(&slow)) {
+                assert!((f64::from(a) - b).abs() < 1e-5, "{batch} {tokens} {heads} {dim}: {a} is not {b}");
             }
         }
     }
 
     #[test]
     fn gradients_agree_with_differences() {
-        agrees_with_differences("attention", &|t| attention(&t[0], 2, 2), &[normal("qkv", &[6, 18])]);
+        let s = Shape { batch: 2, tokens: 3, heads: 2, dim: 3 };
+        agrees_with_differences("attention", &|t| composed(&t[0], s), &[normal("qkv", &[6, 18])]);
     }
 
     #[test]
     fn a_token_of_great_weight_is_taken_alone_and_images_do_not_see_each_other() {
-        let qkv = Tensor::new(&[[100.0_f32, 100.0, 1.0], [100.0, -100.0, 2.0], [0.0, 0.0, 7.0], [0.0, 5.0, 9.0]], &Device::Cpu);
-        let found = doubles(&attention(&qkv.unwrap(), 2, 1).unwrap());
-        assert_eq!(found, [1.0, 1.0, 8.0, 8.0]);
-    }
-
-    #[test]
-    fn any_number_of_threads_gives_the_same_bits() {
-        let qkv = normal("qkv", &[5 * 33, 3 * 24]);
-        let bits = |threads: usize| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| doubles(&attention(&qkv, 5, 3).unwrap()))
-        };
-        assert_eq!(bits(1), bits(3));
-    }
-
-    #[test]
-    fn shapes_must_belong_together() {
-        let qkv = normal("qkv", &[6, 18]);
-        for (batch, heads) in [(4, 2), (2, 4), (0, 2), (2, 0)] {
-            assert!(attention(&qkv, batch, heads).is_err());
-        }
+        let s = Shape { batch: 2, tokens: 2, heads: 1, dim: 1 };
+        let qkv = [100.0, 100.0, 1.0, 100.0, -100.0, 2.0, 0.0, 0.0, 7.0, 0.0, 5.0, 9.0];
+        let wide = Tensor::from_slice(&qkv.map(f64::from), (4, 3), &Device::Cpu).unwrap();
+        assert_eq!(doubles(&composed(&wide, s).unwrap()), [1.0, 1.0, 8.0, 8.0]);
+        assert_eq!(of_heads(s, &qkv), [1.0, 1.0, 8.0, 8.0]);
     }
 }

@@ -13,7 +13,8 @@ use std::sync::Arc;
 pub(super) const CHUNK: usize = 32 * 1024;
 
 vectorized! {
-    fn add_to(sum: &mut [f32], other: &[f32]) {
+    /// `sum += other`, on the calling thread.
+    pub(super) fn add_to(sum: &mut [f32], other: &[f32]) {
         for (a, b) in sum.iter_mut().zip(other) {
             *a += b;
         }

@@ -9,31 +9,45 @@ const HIGHEST: f32 = 88.0;
 /// 1.5 · 2²³: adding it leaves the nearest whole number in the last bits.
 const SHIFT: f32 = 12_582_912.0;
 
+/// eˣ, with a relative error of at most 2⁻²³ from −87 to 88; 0 below, infinite above; a number that is none stays none.
+///
+/// For loops that compute more at once; they are compiled for wide registers, and so is this.
+///
+/// # Source
+/// eˣ = 2ⁿ eʳ with n = ⌊x / ln 2⌉ and ln 2 in two parts (Cody and Waite, "Software Manual for the Elementary Functions",
+/// 1980, chapter 6); eʳ for |r| ≤ ln 2 / 2 as its Taylor polynomial to r⁷, whose remainder is below 6e-9.
+#[expect(clippy::inline_always, reason = "the caller is compiled once per processor feature, and this with it")]
+#[inline(always)]
+pub(super) fn power(of: f32) -> f32 {
+    let near = of.clamp(LOWEST, HIGHEST);
+    let shifted = near * std::f32::consts::LOG2_E + SHIFT;
+    let n = shifted - SHIFT;
+    let r = near - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let p = 1.0 / 5040.0;
+    let p = p * r + 1.0 / 720.0;
+    let p = p * r + 1.0 / 120.0;
+    let p = p * r + 1.0 / 24.0;
+    let p = p * r + 1.0 / 6.0;
+    let p = p * r + 0.5;
+    let p = p * r * r + r + 1.0;
+    // The exponent of 2ⁿ, read from the last bits of the shifted number.
+    let power = f32::from_bits(shifted.to_bits().wrapping_sub(SHIFT.to_bits()).wrapping_add(127) << 23);
+    let y = p * power;
+    let y = if of < LOWEST { 0.0 } else { y };
+    if of > HIGHEST {
+        f32::INFINITY
+    } else if of.is_nan() {
+        of
+    } else {
+        y
+    }
+}
+
 vectorized! {
-    /// x ← eˣ, with a relative error of at most 2⁻²³ from −87 to 88; 0 below, infinite above; a number that is none stays none.
-    ///
-    /// # Source
-    /// eˣ = 2ⁿ eʳ with n = ⌊x / ln 2⌉ and ln 2 in two parts (Cody and Waite, "Software Manual for the Elementary Functions",
-    /// 1980, chapter 6); eʳ for |r| ≤ ln 2 / 2 as its Taylor polynomial to r⁷, whose remainder is below 6e-9.
+    /// x ← eˣ, as [`power`] has it.
     pub(super) fn exponential(x: &mut [f32]) {
         for x in x {
-            let of = *x;
-            let near = of.clamp(LOWEST, HIGHEST);
-            let shifted = near * std::f32::consts::LOG2_E + SHIFT;
-            let n = shifted - SHIFT;
-            let r = near - n * 0.693_359_4 + n * 2.121_944_4e-4;
-            let p = 1.0 / 5040.0;
-            let p = p * r + 1.0 / 720.0;
-            let p = p * r + 1.0 / 120.0;
-            let p = p * r + 1.0 / 24.0;
-            let p = p * r + 1.0 / 6.0;
-            let p = p * r + 0.5;
-            let p = p * r * r + r + 1.0;
-            // The exponent of 2ⁿ, read from the last bits of the shifted number.
-            let power = f32::from_bits(shifted.to_bits().wrapping_sub(SHIFT.to_bits()).wrapping_add(127) << 23);
-            let y = p * power;
-            let y = if of < LOWEST { 0.0 } else { y };
-            *x = if of > HIGHEST { f32::INFINITY } else if of.is_nan() { of } else { y };
+            *x = power(*x);
         }
     }
 }

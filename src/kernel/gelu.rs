@@ -7,10 +7,13 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::elementwise::CHUNK;
-use super::exponential::exponential;
+use super::exponential::{exponential, power};
 use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
 use super::simd::vectorized;
 use super::tile::{blank, with_scratch};
+
+/// How steep the sigmoid is that stands in for Φ.
+const STEEP: f64 = 1.702;
 
 vectorized! {
     fn half_square(e: &mut [f32], x: &[f32]) {
@@ -20,29 +23,45 @@ vectorized! {
     }
 }
 
+/// Φ(x) from e^(−x²/2), with an absolute error below 2e-7.
+///
+/// # Source
+/// Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26.
+#[expect(clippy::inline_always, reason = "the caller is compiled once per processor feature, and this with it")]
+#[inline(always)]
+fn phi(x: f32, e: f32) -> f32 {
+    let t = 1.0 / (1.0 + 0.327_591_1 * FRAC_1_SQRT_2 * x.abs());
+    let p = 1.061_405_4;
+    let p = p * t - 1.453_152_1;
+    let p = p * t + 1.421_413_8;
+    let p = p * t - 0.284_496_72;
+    let p = p * t + 0.254_829_6;
+    let tail = 0.5 * p * t * e;
+    if x < 0.0 { tail } else { 1.0 - tail }
+}
+
 vectorized! {
-    /// Φ(x) from e^(−x²/2), with an absolute error below 2e-7.
-    ///
-    /// # Source
-    /// Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26.
-    fn below(phi: &mut [f32], x: &[f32], e: &[f32]) {
-        for ((phi, &x), e) in phi.iter_mut().zip(x).zip(e) {
-            let t = 1.0 / (1.0 + 0.327_591_1 * FRAC_1_SQRT_2 * x.abs());
-            let p = 1.061_405_4;
-            let p = p * t - 1.453_152_1;
-            let p = p * t + 1.421_413_8;
-            let p = p * t - 0.284_496_72;
-            let p = p * t + 0.254_829_6;
-            let tail = 0.5 * p * t * e;
-            *phi = if x < 0.0 { tail } else { 1.0 - tail };
+    fn below(below: &mut [f32], x: &[f32], e: &[f32]) {
+        for ((below, x), e) in below.iter_mut().zip(x).zip(e) {
+            *below = phi(*x, *e);
         }
     }
 }
 
 vectorized! {
-    fn times(y: &mut [f32], x: &[f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y *= x;
+    /// x ← x · Φ(x), in one sweep what [`half_square`] and [`below`] do in several.
+    fn gelu_in_place(x: &mut [f32]) {
+        for x in x {
+            *x *= phi(*x, power(-0.5 * *x * *x));
+        }
+    }
+}
+
+vectorized! {
+    /// x ← x · σ(1.702 x)
+    fn quick_gelu_in_place(x: &mut [f32]) {
+        for x in x {
+            *x /= 1.0 + power(-STEEP as f32 * *x);
         }
     }
 }
@@ -56,20 +75,44 @@ vectorized! {
     }
 }
 
-vectorized! {
-    fn scaled(e: &mut [f32], x: &[f32], by: f32) {
-        for (e, x) in e.iter_mut().zip(x) {
-            *e = by * x;
+/// A rectifier of transformers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rectifier {
+    /// As [`gelu`] has it.
+    Gelu,
+    /// As [`quick_gelu`] has it.
+    QuickGelu,
+}
+
+impl Rectifier {
+    /// In place, on the calling thread.
+    pub(super) fn rectify(self, x: &mut [f32]) {
+        match self {
+            Self::Gelu => gelu_in_place(x),
+            Self::QuickGelu => quick_gelu_in_place(x),
+        }
+    }
+
+    /// Of a tensor.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub(super) fn of(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Gelu => gelu(x),
+            Self::QuickGelu => quick_gelu(x),
         }
     }
 }
 
-vectorized! {
-    fn over_one_plus(y: &mut [f32], x: &[f32]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = x / (1.0 + *y);
-        }
-    }
+/// What it makes of `x`, a chunk at a time, on all cores.
+fn rectified(x: &[f32], rectifier: Rectifier) -> Vec<f32> {
+    let mut y = blank(x.len());
+    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
+        y.copy_from_slice(x);
+        rectifier.rectify(y);
+    });
+    y
 }
 
 /// x · Φ(x), exact but for rounding.
@@ -84,18 +127,7 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
         return x.gelu_erf();
     }
     let input = Input::of(x)?;
-    let y = read(&input.data, |x| {
-        let mut y = blank(x.len());
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-            with_scratch([x.len(), 0, 0], |e, _, _| {
-                half_square(e, x);
-                exponential(e);
-                below(y, x, e);
-            });
-            times(y, x);
-        });
-        y
-    })?;
+    let y = read(&input.data, |x| rectified(x, Rectifier::Gelu))?;
     link(y, x.shape(), &[&input], [None, None], || GeluRule { x: input.data.clone(), slot: input.slot() })
 }
 
@@ -133,21 +165,12 @@ impl Rule for GeluRule {
 /// # Errors
 /// If the device fails.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    const STEEP: f64 = 1.702;
     if !is_ours(&[x]) || x.track_op() {
         // 1 + tanh(z / 2) is 2 σ(z), and has a gradient everywhere.
         return ((x * (STEEP / 2.0))?.tanh()? + 1.0)?.mul(&(x * 0.5)?);
     }
     let x = x.contiguous()?;
-    let y = read(&x, |x| {
-        let mut y = blank(x.len());
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-            scaled(y, x, -STEEP as f32);
-            exponential(y);
-            over_one_plus(y, x);
-        });
-        y
-    })?;
+    let y = read(&x, |x| rectified(x, Rectifier::QuickGelu))?;
     Tensor::from_vec(y, x.shape(), x.device())
 }
 

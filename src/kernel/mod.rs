@@ -26,12 +26,16 @@ mod linear;
 mod memory;
 pub mod neighbors;
 mod norm;
+mod panels;
 #[cfg(target_arch = "x86_64")]
 mod partials;
+mod patches;
 mod pool;
 pub mod product;
 mod simd;
+mod threads;
 mod tile;
+mod transformer;
 #[cfg(target_arch = "x86_64")]
 mod turn;
 #[cfg(target_arch = "x86_64")]
@@ -40,12 +44,14 @@ mod unpacked;
 mod winograd;
 
 pub use agreement::agreement;
-pub use attention::attention;
 pub use conv::conv2d;
 pub use elementwise::{add, add_relu, relu};
 pub use error::KernelError;
-pub use gelu::{gelu, quick_gelu};
+pub use gelu::{Rectifier, gelu, quick_gelu};
 pub use linear::linear;
 pub use memory::Recycler;
 pub use norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};
+pub use patches::Patches;
 pub use pool::{avg_pool2d, global_avg_pool, max_pool2d};
+pub use threads::keep_candle_on_one_thread;
+pub use transformer::{Layer, LayerNorm, TransformerBlock};

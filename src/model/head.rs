@@ -8,7 +8,7 @@ use super::norm::{BatchNorm, Mode};
 use super::params::{Builder, Params};
 use crate::artifact::encoder::{Projection, ProjectionKind};
 use crate::base::seed::Seed;
-use crate::kernel::{After, linear, relu};
+use crate::kernel::{After, Layer, linear, relu};
 
 /// Weights times input plus bias.
 #[derive(Clone, Debug)]
@@ -59,13 +59,9 @@ impl Linear {
         Ok(linear(x, &self.weight, &self.bias)?)
     }
 
-    /// The same, each output times a number of its own: the weights are scaled, which are fewer than the outputs of a batch.
-    ///
-    /// # Shapes
-    /// `x`: `[B, inputs]`; `scale`: `[outputs]`. Returns `[B, outputs]`.
-    pub(super) fn forward_scaled(&self, x: &Tensor, scale: Option<&Tensor>) -> Result<Tensor> {
-        let Some(scale) = scale else { return self.forward(x) };
-        Ok(linear(x, &self.weight.broadcast_mul(&scale.unsqueeze(1)?)?, &(&self.bias * scale)?)?)
+    /// For a kernel of more than one layer, each output times a number of its own if there is one.
+    pub(super) fn lent<'a>(&'a self, scale: Option<&'a Tensor>) -> Layer<'a> {
+        Layer { weight: &self.weight, bias: &self.bias, scale }
     }
 }
 

@@ -3,8 +3,8 @@
 //! Tensor names are those of DINOv2's authors for both families; CLIP's norm before the blocks is `norm_pre`, its last projection
 //! `proj`. What others call them says [`super::import::towers`].
 //!
-//! Made to stand still: where nothing is recorded, attention and the smooth rectifiers run on our kernels and images pass in small
-//! groups, so that what a block makes of them stays in the cache. With gradients candle's own operations do the same, slower.
+//! Made to stand still: where nothing is recorded, a block is one kernel, and weights are rearranged for it once per group of images.
+//! With gradients candle's own operations do the same, slower.
 //!
 //! Deviation: DINOv2's authors interpolate positions of networks without registers with a scale that is off by a tenth of a patch
 //! (`interpolate_offset`); transformers, and we, do not. Theirs for networks with registers are as here.
@@ -13,7 +13,7 @@
 //! Dosovitskiy et al. 2021, "An image is worth 16×16 words"; Oquab et al. 2023, "DINOv2"; Darcet et al. 2024, "Vision transformers
 //! need registers"; Radford et al. 2021, "CLIP".
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 
 use super::error::{ModelError, Result};
 use super::head::Linear;
@@ -21,10 +21,10 @@ use super::init::Init;
 use super::params::Builder;
 use super::positions;
 use crate::artifact::encoder::{Architecture, Family, Transformer};
-use crate::kernel::{add, attention, gelu, linear, quick_gelu};
+use crate::kernel::{LayerNorm, Patches, Rectifier, TransformerBlock, linear};
 
-/// Images that pass together where nothing is recorded.
-const GROUP: usize = 16;
+/// Images that pass together where nothing is recorded: weights are rearranged for them at a hundredth of their cost.
+const GROUP: usize = 64;
 
 /// What layer norm adds to the variance before the root.
 pub(super) fn epsilon(family: Family) -> f32 {
@@ -53,11 +53,12 @@ impl Norm {
         })
     }
 
+    fn lent(&self) -> LayerNorm<'_> {
+        LayerNorm { weight: &self.weight, bias: &self.bias, epsilon: self.epsilon }
+    }
+
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        // The fused one has no gradient.
-        let recorded = x.track_op() || self.weight.track_op();
-        let of = if recorded { candle_nn::ops::layer_norm_slow } else { candle_nn::ops::layer_norm };
-        Ok(of(x, &self.weight, &self.bias, self.epsilon)?)
+        Ok(self.lent().of(x)?)
     }
 }
 
@@ -91,18 +92,19 @@ impl Block {
         Ok(Self { norms: [first, second], qkv, out, hidden, scales, heads: shape.heads, family: shape.family })
     }
 
-    /// # Shapes
-    /// `x`: `[B·T, D]`. Returns the same.
-    fn forward(&self, x: &Tensor, batch: usize) -> Result<Tensor> {
+    fn lent(&self) -> TransformerBlock<'_> {
         let scale = |which: usize| self.scales.as_ref().map(|scales| &scales[which]);
-        let taken = attention(&self.qkv.forward(&self.norms[0].forward(x)?)?, batch, self.heads)?;
-        let x = add(x, &self.out.forward_scaled(&taken, scale(0))?)?;
-        let hidden = self.hidden[0].forward(&self.norms[1].forward(&x)?)?;
-        let hidden = match self.family {
-            Family::Dinov2 => gelu(&hidden)?,
-            Family::Clip => quick_gelu(&hidden)?,
-        };
-        Ok(add(&x, &self.hidden[1].forward_scaled(&hidden, scale(1))?)?)
+        TransformerBlock {
+            norms: [self.norms[0].lent(), self.norms[1].lent()],
+            qkv: self.qkv.lent(None),
+            out: self.out.lent(scale(0)),
+            hidden: [self.hidden[0].lent(None), self.hidden[1].lent(scale(1))],
+            heads: self.heads,
+            rectifier: match self.family {
+                Family::Dinov2 => Rectifier::Gelu,
+                Family::Clip => Rectifier::QuickGelu,
+            },
+        }
     }
 }
 
@@ -110,7 +112,6 @@ impl Block {
 #[derive(Clone, Debug)]
 pub(super) struct Vit {
     shape: Transformer,
-    width: usize,
     /// `[1, 1, D]`.
     class: Tensor,
     /// `[1, 1 + grid², D]`: the class token's, then those of the patches, row by row.
@@ -190,7 +191,7 @@ impl Vit {
             Some(output) => Some(b.within("proj", |b| b.parameter("weight", &[output, width], small))?),
         };
         let shape = *shape;
-        Ok(Self { shape, width, class, positions, registers, patches, patch_bias, before, blocks, after, projection })
+        Ok(Self { shape, class, positions, registers, patches, patch_bias, before, blocks, after, projection })
     }
 
     /// # Shapes
@@ -201,46 +202,42 @@ impl Vit {
             let wanted = format!("squares of a multiple of {} pixels", self.shape.patch);
             return Err(ModelError::Input { wanted, found: images.dims().to_vec() });
         }
-        let positions = self.positions_of(side / self.shape.patch)?;
+        let (before, positions) = self.placed(side / self.shape.patch)?;
         if images.track_op() || self.class.track_op() || batch <= GROUP {
-            return self.group(images, &positions);
+            return self.group(images, &before, &positions);
         }
         let groups = (0..batch)
             .step_by(GROUP)
-            .map(|first| self.group(&images.narrow(0, first, GROUP.min(batch - first))?, &positions))
+            .map(|first| self.group(&images.narrow(0, first, GROUP.min(batch - first))?, &before, &positions))
             .collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&groups, 0)?)
     }
 
-    /// `[1 + to², D]`.
-    fn positions_of(&self, to: usize) -> Result<Tensor> {
+    /// What stands before the patches, `[1 + R, D]`, and the positions of those, `[to², D]`.
+    fn placed(&self, to: usize) -> Result<(Tensor, Tensor)> {
         let learned = self.positions.squeeze(0)?;
         let patches = learned.narrow(0, 1, self.shape.grid * self.shape.grid)?;
         // As transformers has it: networks with registers, which are newer, are resized with antialias.
         let patches = positions::resized(&patches, self.shape.grid, to, self.shape.registers > 0)?;
-        Ok(Tensor::cat(&[&learned.narrow(0, 0, 1)?, &patches], 0)?)
+        let class = (self.class.squeeze(0)? + learned.narrow(0, 0, 1)?)?;
+        Ok(match &self.registers {
+            None => (class, patches),
+            Some(registers) => (Tensor::cat(&[&class, &registers.squeeze(0)?], 0)?, patches),
+        })
     }
 
-    fn group(&self, images: &Tensor, positions: &Tensor) -> Result<Tensor> {
+    fn group(&self, images: &Tensor, before: &Tensor, positions: &Tensor) -> Result<Tensor> {
         let batch = images.dim(0)?;
-        let patches = self.patched(images)?;
-        let class = self.class.broadcast_as((batch, 1, self.width))?;
-        let mut x = Tensor::cat(&[&class, &patches], 1)?.broadcast_add(positions)?;
-        if let Some(registers) = &self.registers {
-            let registers = registers.broadcast_as((batch, self.shape.registers, self.width))?;
-            let count = x.dim(1)? - 1;
-            x = Tensor::cat(&[&x.narrow(1, 0, 1)?, &registers, &x.narrow(1, 1, count)?], 1)?;
-        }
-        let tokens = x.dim(1)?;
-        let mut x = x.reshape((batch * tokens, self.width))?;
+        let patches = Patches { weight: &self.patches, bias: self.patch_bias.as_ref(), before, positions };
+        let mut x = patches.tokens(images)?;
         if let Some(norm) = &self.before {
             x = norm.forward(&x)?;
         }
-        for block in &self.blocks {
-            x = block.forward(&x, batch)?;
+        let Some((last, blocks)) = self.blocks.split_last() else { unreachable!("a depth of 0 is refused") };
+        for block in blocks {
+            x = block.lent().of(&x, batch)?;
         }
-        let class = x.reshape((batch, tokens, self.width))?.narrow(1, 0, 1)?.squeeze(1)?.contiguous()?;
-        let features = self.after.forward(&class)?;
+        let features = self.after.forward(&last.lent().of_first(&x, batch)?)?;
         match &self.projection {
             None => Ok(features),
             Some(projection) => {
@@ -249,29 +246,11 @@ impl Vit {
             }
         }
     }
-
-    /// A convolution whose windows touch and do not overlap, as a product.
-    ///
-    /// # Shapes
-    /// `images`: `[B, 3, S, S]`. Returns `[B, (S/P)², D]`.
-    fn patched(&self, images: &Tensor) -> Result<Tensor> {
-        let (batch, channels, side, _) = images.dims4()?;
-        let patch = self.shape.patch;
-        let grid = side / patch;
-        let cut = images.reshape((batch, channels, grid, patch, grid, patch))?.permute((0, 2, 4, 1, 3, 5))?;
-        let cut = cut.reshape((batch * grid * grid, channels * patch * patch))?;
-        let weight = self.patches.reshape((self.width, channels * patch * patch))?;
-        let bias = match &self.patch_bias {
-            Some(bias) => bias.clone(),
-            None => Tensor::zeros(self.width, DType::F32, images.device())?.to_dtype(images.dtype())?,
-        };
-        Ok(linear(&cut, &weight, &bias)?.reshape((batch, grid * grid, self.width))?)
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{Device, Var};
+    use candle_core::{DType, Device, Var};
 
     use super::*;
     use crate::artifact::encoder::{Backbone, Stem};

@@ -67,7 +67,7 @@ pub struct Embed;
 
 impl Stage for Embed {
     const KIND: &'static str = "embed";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "send images through an encoder, features to Parquet";
     const ON_DEVICE: bool = true;
 

@@ -53,7 +53,7 @@ pub struct Evaluate;
 
 impl Stage for Evaluate {
     const KIND: &'static str = "evaluate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "measure classifiers against labels: ACC, NMI, ARI, top-5, ECE, k-means beside";
     const ON_DEVICE: bool = true;
 

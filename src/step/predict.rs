@@ -40,7 +40,7 @@ pub struct Predict;
 
 impl Stage for Predict {
     const KIND: &'static str = "predict";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "sort images with a classifier: cluster and confidence to Parquet";
     const ON_DEVICE: bool = true;
 

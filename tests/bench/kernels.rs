@@ -25,6 +25,7 @@ mod ground;
 static MEMORY: kinset::kernel::Recycler = kinset::kernel::Recycler;
 
 fn main() {
+    kinset::kernel::keep_candle_on_one_thread();
     divan::main();
 }
 

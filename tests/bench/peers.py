@@ -104,6 +104,12 @@ def works():
         "heads", "epoch of 5 SCAN heads on 60,000 x 529 cached features, with validation", "heads",
         {"rows": 60_000, "side": 23, "heads": 5, "epochs": 2}, {"epochs": 1}, threads_or_one("torch_heads"), 2, 1.2,
     )  # fmt: skip
+    for network, name, what in [(0, "dinov2", "DINOv2 ViT-S/14"), (1, "clip", "CLIP ViT-B/32"), (2, "resnet50", "ResNet-50")]:
+        ways = layouts("torch_frozen") if network == 2 else [Way("default", "torch_frozen")]
+        yield Work(
+            f"frozen-{name}", f"64 images of 224 px through frozen {what}", "frozen",
+            {"network": network, "batch": 64, "repeats": 1}, {"batch": 8}, ways, 1.0, 0.8,
+        )  # fmt: skip
     for clusters, restarts in [(10, 3), (100, 1)]:
         yield Work(
             f"kmeans-{clusters}", f"k-means, {clusters} clusters of 60,000 x 128, {restarts} x 20 iterations", "kmeans",

@@ -26,8 +26,9 @@ use kinset::kernel::product::Gemm;
 use kinset::kernel::{conv2d, neighbors};
 use kinset::math::kmeans::KMeans;
 use kinset::method::{scan, simclr};
+use kinset::model::published::{Published, TowerSettings};
 use kinset::model::settings::NetworkSettings;
-use kinset::model::{EncoderNet, architecture};
+use kinset::model::{EncoderNet, Mode, architecture};
 use kinset::stage::{Context, Signal, Sink, Stage, Stop};
 use kinset::store::digest::Digest;
 use kinset::train::feed::Feed;
@@ -42,6 +43,7 @@ static MEMORY: kinset::kernel::Recycler = kinset::kernel::Recycler;
 type Answer<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Answer<()> {
+    kinset::kernel::keep_candle_on_one_thread();
     let mut args = std::env::args().skip(1).filter(|arg| arg != "--bench");
     let work = args.next().unwrap_or_default();
     let mut settings = Settings::read(args)?;
@@ -52,9 +54,10 @@ fn main() -> Answer<()> {
         "knn" => nearest(&mut settings)?,
         "heads" => heads(&mut settings)?,
         "kmeans" => k_means(&mut settings)?,
+        "frozen" => frozen(&mut settings)?,
         // `cargo bench` without a word: nothing to compare, so nothing to do.
         "" => return Ok(()),
-        other => return Err(format!("no work `{other}`: simclr, conv, views, knn, heads or kmeans").into()),
+        other => return Err(format!("no work `{other}`: simclr, conv, views, knn, heads, kmeans or frozen").into()),
     };
     settings.all_used()?;
     let program = format!("kinset {}", env!("CARGO_PKG_VERSION"));
@@ -247,4 +250,17 @@ fn k_means(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let start = Stopwatch::start();
     let fit = config.fit(&rows, dim, &Gemm, Seed::new(1));
     Ok((vec![start.seconds()], json!({ "inertia": fit.inertia, "iterations": fit.iterations })))
+}
+
+/// Images through a frozen encoder whose weights are drawn: ViT-S/14 as DINOv2 has it, ViT-B/32 as CLIP, ResNet-50.
+fn frozen(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
+    let (network, batch, times) = (settings.get("network", 0), settings.get("batch", 64), settings.get("repeats", 1));
+    let backbones = [Published::Dinov2Small, Published::ClipBase32, Published::Resnet50];
+    let backbone = *backbones.get(network).ok_or(format!("no network {network}: 0 to {}", backbones.len() - 1))?;
+    let (shape, _) = TowerSettings { backbone, ..TowerSettings::default() }.network(None, None)?;
+    let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu)?.frozen()?;
+    let images = ground::bells(batch * 3 * shape.size * shape.size);
+    let images = Tensor::from_vec(images, (batch, 3, shape.size, shape.size), &Device::Cpu)?;
+    let seconds = repeated(times, || Ok(net.features(&images, Mode::Eval)?))?;
+    Ok((seconds, json!({ "images": batch })))
 }
