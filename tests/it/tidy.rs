@@ -79,7 +79,7 @@ const RULES: &[Rule] = &[
             ("src/artifact/parquet/write.rs", "the parquet crate writes to a `std::fs::File`; it is got from `base::fs`"),
             ("src/dataset/walk.rs", "names `std::fs::Metadata`, which `base::fs` returns"),
             ("src/dataset/idx.rs", "names `std::fs::Metadata`, which `base::fs` returns"),
-            ("src/pipeline/event.rs", "keeps an append-only event file open; a run that cannot write it goes on without"),
+            ("src/pipeline/journal.rs", "keeps an append-only event file open; a run that cannot write it goes on without"),
             ("src/pipeline/scalars.rs", "the same for TensorBoard's event files"),
         ],
         why: "files are touched through `base::fs`, whose errors say what was tried and where",
