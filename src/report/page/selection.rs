@@ -56,13 +56,15 @@ fn one(selected: &Selected, paper: Paper<'_>) -> Markup {
                 }
             }
             @if !report.clusters.is_empty() {
-                table {
-                    thead { tr { th { "part of the target" } th.r { "target %" } th.r { "selection %" } th.r { "random %" } } }
-                    tbody {
-                        @for share in &report.clusters {
-                            tr {
-                                td { (share.cluster) } td.r { (percent(share.target)) } td.r { (percent(share.selection)) }
-                                td.r { (percent(share.random)) }
+                div.wide {
+                    table {
+                        thead { tr { th { "part of the target" } th.r { "target %" } th.r { "selection %" } th.r { "random %" } } }
+                        tbody {
+                            @for share in &report.clusters {
+                                tr {
+                                    td { (share.cluster) } td.r { (percent(share.target)) } td.r { (percent(share.selection)) }
+                                    td.r { (percent(share.random)) }
+                                }
                             }
                         }
                     }
@@ -165,13 +167,15 @@ fn differences(report: &Report) -> Markup {
         ("two-sample test (0.5: nobody can tell)", |d| Some(d.two_sample)),
     ];
     html! {
-        table {
-            thead { tr { th { "difference from the target" } @for name in &names { th.r { (name) } } } }
-            tbody {
-                @for (title, of) in rows {
-                    tr {
-                        td { (title) }
-                        @for difference in report.difference.values() { td.r { (of(difference).map_or_else(|| "–".to_owned(), tidy)) } }
+        div.wide {
+            table {
+                thead { tr { th { "difference from the target" } @for name in &names { th.r { (name) } } } }
+                tbody {
+                    @for (title, of) in rows {
+                        tr {
+                            td { (title) }
+                            @for difference in report.difference.values() { td.r { (of(difference).map_or_else(|| "–".to_owned(), tidy)) } }
+                        }
                     }
                 }
             }
