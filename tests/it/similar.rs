@@ -60,10 +60,11 @@ fn selection(bench: &Bench, k: usize) -> SelectionTable {
     SelectionTable::load(&stored(&bench.path(format!("out/artifacts/similar/nn{k}")))).unwrap()
 }
 
-/// Everything below `out` but the store, by name.
+/// Everything below `out` by name, but the store and the page, which says how long everything took.
 fn outputs(bench: &Bench) -> BTreeMap<String, Vec<u8>> {
     let out = bench.path("out");
-    let all = files_below(&out).into_iter().filter(|path| !path.starts_with(out.join("artifacts")));
+    let left_out = [out.join("artifacts"), out.join("report.html")];
+    let all = files_below(&out).into_iter().filter(|path| !left_out.iter().any(|other| path.starts_with(other)));
     all.map(|path| (path.strip_prefix(&out).unwrap().display().to_string(), fs::read(path).unwrap())).collect()
 }
 
