@@ -95,11 +95,15 @@ struct Shards(Vec<(usize, Option<usize>)>);
 
 impl Shards {
     fn of(results: &Results<'_>, selection: &Node) -> Option<Self> {
+        let shards = selection.ports.get("pool")?;
         let mut start = 0;
         let mut all = Vec::new();
-        for shard in selection.ports.get("pool")? {
+        for (place, shard) in shards.iter().enumerate() {
             all.push((start, images_of(&results.spec.nodes[shard.node])));
-            start += FeatureReader::open(&results.get::<Features>(shard.node)?).ok()?.len();
+            // Nothing begins after the last, which in most pools is the only one: its names, maybe millions, stay unread.
+            if place + 1 < shards.len() {
+                start += FeatureReader::open(&results.get::<Features>(shard.node)?).ok()?.len();
+            }
         }
         Some(Self(all))
     }
