@@ -7,14 +7,12 @@ use std::path::Path;
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use serde::Serialize;
 
+use super::footer::Footer;
 use super::guard::guarded;
-use super::read::{footer, rows_of};
 use super::shape::{Shape, shapes};
 use crate::artifact::error::Result;
-use crate::base::fs;
 
 /// Rows decoded at a time.
 pub(super) const BATCH: usize = 1024;
@@ -142,8 +140,8 @@ pub enum Values {
 /// # Errors
 /// If the file cannot be read or is damaged.
 pub fn inspect(path: &Path, first: usize) -> Result<FileReport> {
-    let (footer, bytes) = footer(path)?;
-    let rows = rows_of(path, &footer)?;
+    let footer = Footer::read(path)?;
+    let rows = footer.rows(path)?;
     let file = footer.metadata().file_metadata();
     let pairs = file.key_value_metadata().into_iter().flatten().filter(|pair| pair.key != "ARROW:schema");
     let metadata = pairs.map(|pair| (pair.key.clone(), pair.value.clone().unwrap_or_default())).collect();
@@ -168,10 +166,8 @@ pub fn inspect(path: &Path, first: usize) -> Result<FileReport> {
     }
     let mut tallies: Vec<Option<Tally>> = fields.iter().map(|field| Tally::of(field.data_type())).collect();
     let mut first_rows: Vec<Vec<String>> = Vec::new();
-    let file = fs::open(path)?;
-    let mut reader = guarded(path, || {
-        ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone()).with_batch_size(BATCH).build()
-    })?;
+    let decoder = footer.decoder(path)?;
+    let mut reader = guarded(path, || decoder.with_batch_size(BATCH).build())?;
     while let Some(batch) = guarded(path, || reader.next().transpose())? {
         guarded(path, || {
             for row in 0..batch.num_rows().min(first.saturating_sub(first_rows.len())) {
@@ -194,7 +190,7 @@ pub fn inspect(path: &Path, first: usize) -> Result<FileReport> {
         columns[column].shape = shape;
     }
     let created_by = footer.metadata().file_metadata().created_by().map(str::to_owned);
-    Ok(FileReport { bytes, rows, groups, created_by, metadata, columns, first_rows })
+    Ok(FileReport { bytes: footer.bytes, rows, groups, created_by, metadata, columns, first_rows })
 }
 
 /// What a file of ours says about itself, without a look at its rows; null if it says nothing.
@@ -202,14 +198,14 @@ pub fn inspect(path: &Path, first: usize) -> Result<FileReport> {
 /// # Errors
 /// If the file cannot be read or is no Parquet.
 pub fn inspect_metadata(path: &Path) -> Result<serde_json::Value> {
-    let (footer, _) = footer(path)?;
+    let footer = Footer::read(path)?;
     let pairs = footer.metadata().file_metadata().key_value_metadata().into_iter().flatten();
     let text = pairs.filter(|pair| pair.key == "kinset").find_map(|pair| pair.value.as_deref());
     Ok(text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
 }
 
 /// Bytes and codecs of the leaves below a column.
-fn storage(footer: &ArrowReaderMetadata, root: usize) -> (i64, String) {
+fn storage(footer: &Footer, root: usize) -> (i64, String) {
     let schema = footer.parquet_schema();
     let (mut bytes, mut codecs) = (0_i64, BTreeSet::new());
     for group in footer.metadata().row_groups() {

@@ -10,15 +10,14 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::errors::ParquetError;
 use serde_json::Value;
 
 use super::column::{blobs, texts};
+use super::footer::Footer;
 use super::guard::guarded;
-use super::read::{footer, rows_of};
 use crate::artifact::error::{ArtifactError, Result, shown};
-use crate::base::fs;
 
 /// Rows decoded at a time: pictures are large.
 const BATCH: usize = 256;
@@ -38,7 +37,7 @@ pub struct FoundPicture {
 #[derive(Debug)]
 pub struct PictureFile {
     path: PathBuf,
-    footer: ArrowReaderMetadata,
+    footer: Footer,
     rows: usize,
     image: usize,
     label: Option<usize>,
@@ -52,8 +51,8 @@ impl PictureFile {
     /// # Errors
     /// If the file cannot be read or is damaged, or a column is missing or of a type that fits neither.
     pub fn open(path: &Path, image: Option<&str>, label: Option<&str>) -> Result<Self> {
-        let (footer, _) = footer(path)?;
-        let rows = rows_of(path, &footer)?;
+        let footer = Footer::read(path)?;
+        let rows = footer.rows(path)?;
         let fields = footer.schema().fields();
         let find = |name: &str| fields.iter().position(|field| field.name() == name);
         let missing = |name: &str| ArtifactError::NoColumn {
@@ -110,14 +109,9 @@ impl PictureFile {
     /// # Errors
     /// If the file cannot be opened again.
     pub fn pictures(&self) -> Result<Pictures> {
-        let file = fs::open(&self.path)?;
+        let decoder = self.footer.decoder(&self.path)?;
         let mask = ProjectionMask::roots(self.footer.parquet_schema(), std::iter::once(self.image).chain(self.label));
-        let reader = guarded(&self.path, || {
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
-                .with_projection(mask)
-                .with_batch_size(BATCH)
-                .build()
-        })?;
+        let reader = guarded(&self.path, || decoder.with_projection(mask).with_batch_size(BATCH).build())?;
         let name = |place: usize| self.footer.schema().field(place).name().clone();
         Ok(Pictures {
             path: self.path.clone(),
@@ -209,7 +203,7 @@ fn holds_pictures(field: &Field) -> bool {
 
 /// The names of a label's classes: `info.features.<column>.names` under the key `huggingface`, as a list or as an object with
 /// numbers for keys.
-fn class_names(footer: &ArrowReaderMetadata, column: &str) -> Vec<String> {
+fn class_names(footer: &Footer, column: &str) -> Vec<String> {
     let pairs = footer.metadata().file_metadata().key_value_metadata().into_iter().flatten();
     let text = pairs.filter(|pair| pair.key == "huggingface").find_map(|pair| pair.value.as_deref());
     let Some(json) = text.and_then(|text| serde_json::from_str::<Value>(text).ok()) else { return Vec::new() };
@@ -240,6 +234,7 @@ mod tests {
     use parquet::file::properties::WriterProperties;
 
     use super::*;
+    use crate::base::fs;
 
     const HF: &str =
         r#"{"info":{"features":{"image":{"_type":"Image"},"label":{"names":["cat","dog"],"_type":"ClassLabel"}}}}"#;

@@ -1,33 +1,29 @@
 //! Tables from disk. Nothing in a file is believed before it was checked, and no file makes this panic.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
-    RowSelectionPolicy, RowSelector,
+    ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection, RowSelectionPolicy, RowSelector,
 };
 use parquet::errors::ParquetError;
-use parquet::file::metadata::PageIndexPolicy;
 
 use super::column::{Column, ColumnKind, Unfit, blobs, texts};
+use super::footer::{Footer, Source};
 use super::guard::guarded;
 use super::write::CHUNK_ROWS;
 use crate::artifact::error::{ArtifactError, Result, shown};
 use crate::artifact::meta::Meta;
-use crate::base::fs::{self, At};
 
 /// A table of the house on disk.
 #[derive(Clone, Debug)]
 pub struct TableReader {
     path: PathBuf,
-    footer: ArrowReaderMetadata,
+    footer: Footer,
     schema: Vec<(String, ColumnKind)>,
     meta: Meta,
     rows: usize,
-    bytes: u64,
 }
 
 impl TableReader {
@@ -36,7 +32,7 @@ impl TableReader {
     /// # Errors
     /// If the file cannot be read, is damaged, or holds something else.
     pub fn open(path: &Path, artifact: &'static str) -> Result<Self> {
-        let (footer, bytes) = footer(path)?;
+        let footer = Footer::read(path)?;
         let pairs = footer.metadata().file_metadata().key_value_metadata();
         let entry = pairs.into_iter().flatten().find(|pair| pair.key == "kinset").and_then(|pair| pair.value.as_deref());
         let Some(text) = entry else {
@@ -48,10 +44,10 @@ impl TableReader {
             detail: e.to_string(),
         })?;
         meta.check(path, artifact)?;
-        let rows = rows_of(path, &footer)?;
+        let rows = footer.rows(path)?;
         let fields = footer.schema().fields().iter();
         let schema = fields.filter_map(|field| Some((field.name().clone(), ColumnKind::of(field)?))).collect();
-        Ok(Self { path: path.to_owned(), footer, schema, meta, rows, bytes })
+        Ok(Self { path: path.to_owned(), footer, schema, meta, rows })
     }
 
     /// The file, for messages.
@@ -261,10 +257,10 @@ impl TableReader {
                 selectors.push(RowSelector::skip(length));
             }
         }
-        let file = fs::open(&self.path)?;
+        let decoder = self.footer.decoder(&self.path)?;
         let mask = ProjectionMask::leaves(self.footer.parquet_schema(), [leaf]);
         let mut reader = guarded(&self.path, || {
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
+            decoder
                 .with_projection(mask)
                 .with_row_groups(vec![group])
                 .with_row_selection_policy(RowSelectionPolicy::Selectors)
@@ -314,10 +310,10 @@ impl TableReader {
             pages.page_locations(leaf).into_iter().flatten().filter_map(|page| usize::try_from(page.first_row_index).ok());
         let page = starts.filter(|start| *start <= row).max().unwrap_or(0);
         let count = row - page + 1;
-        let file = fs::open(&self.path)?;
+        let decoder = self.footer.decoder(&self.path)?;
         let mask = ProjectionMask::leaves(self.footer.parquet_schema(), [leaf]);
         let batch = guarded(&self.path, || {
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
+            decoder
                 .with_projection(mask)
                 .with_row_groups(vec![group])
                 .with_row_selection_policy(RowSelectionPolicy::Selectors)
@@ -348,7 +344,7 @@ impl TableReader {
     fn start(
         &self,
         columns: &[&str],
-        narrow: impl FnOnce(ParquetRecordBatchReaderBuilder<File>) -> ParquetRecordBatchReaderBuilder<File>,
+        narrow: impl FnOnce(ParquetRecordBatchReaderBuilder<Source>) -> ParquetRecordBatchReaderBuilder<Source>,
     ) -> Result<Batches> {
         let wanted = columns
             .iter()
@@ -359,10 +355,9 @@ impl TableReader {
         let mask = ProjectionMask::roots(self.footer.parquet_schema(), roots);
         // Pictures are large: a batch of them must stay small.
         let images = wanted.iter().any(|(_, kind)| *kind == ColumnKind::Images);
-        let file = fs::open(&self.path)?;
+        let decoder = self.footer.decoder(&self.path)?;
         let reader = guarded(&self.path, || {
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone());
-            narrow(builder.with_projection(mask).with_batch_size(if images { 256 } else { CHUNK_ROWS })).build()
+            narrow(decoder.with_projection(mask).with_batch_size(if images { 256 } else { CHUNK_ROWS })).build()
         })?;
         Ok(Batches { path: self.path.clone(), reader: Some(reader), wanted })
     }
@@ -370,7 +365,7 @@ impl TableReader {
     fn gather(&self, batches: Batches, columns: &[&str], rows: usize) -> Result<Vec<Column>> {
         let mut all = columns.iter().map(|name| Ok(self.kind(name)?.empty())).collect::<Result<Vec<_>>>()?;
         // Nothing is compressed in our files, so their size bounds what they can hold; others grow as they are read.
-        let bytes = usize::try_from(self.bytes).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(self.footer.bytes).unwrap_or(usize::MAX);
         for column in &mut all {
             column.reserve(rows, bytes);
         }
@@ -436,29 +431,4 @@ impl Iterator for Batches {
         }
         Some(columns)
     }
-}
-
-/// The footer of any Parquet file, and the size of the file.
-pub(super) fn footer(path: &Path) -> Result<(ArrowReaderMetadata, u64)> {
-    let file = fs::open(path)?;
-    let bytes = file.metadata().at("look at", path)?.len();
-    // Without the page index a single picture would cost its whole row group.
-    let options = ArrowReaderOptions::new().with_offset_index_policy(PageIndexPolicy::Optional);
-    let footer = guarded(path, || ArrowReaderMetadata::load(&file, options))?;
-    Ok((footer, bytes))
-}
-
-/// The number of rows that the footer claims, if its parts agree.
-pub(super) fn rows_of(path: &Path, footer: &ArrowReaderMetadata) -> Result<usize> {
-    let claimed = footer.metadata().file_metadata().num_rows();
-    let groups = footer
-        .metadata()
-        .row_groups()
-        .iter()
-        .try_fold(0_i64, |sum, group| (group.num_rows() >= 0).then(|| sum.checked_add(group.num_rows())).flatten());
-    if groups != Some(claimed) || claimed > i64::from(u32::MAX) {
-        let detail = format!("the footer claims {claimed} rows, its row groups {}", groups.unwrap_or(-1));
-        return Err(ArtifactError::Damaged { path: shown(path), detail });
-    }
-    Ok(usize::try_from(claimed).unwrap_or(0))
 }

@@ -8,14 +8,13 @@ use std::path::Path;
 
 use arrow::datatypes::DataType;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::Serialize;
 
+use super::footer::Footer;
 use super::guard::guarded;
 use super::inspect::{BATCH, ColumnReport, Values, list_at, numbers};
-use super::read::footer;
+
 use crate::artifact::error::Result;
-use crate::base::fs;
 
 /// Bars of a histogram.
 pub const BINS: usize = 32;
@@ -44,7 +43,7 @@ pub enum Shape {
 /// # Errors
 /// If the file cannot be read or is damaged.
 pub(super) fn shapes(path: &Path, columns: &[ColumnReport]) -> Result<Vec<Option<Shape>>> {
-    let (footer, _) = footer(path)?;
+    let footer = Footer::read(path)?;
     let mut shapes: Vec<Option<Shape>> =
         footer.schema().fields().iter().zip(columns).map(|(field, column)| empty(field.data_type(), column)).collect();
     let wanted: Vec<usize> = (0..shapes.len()).filter(|&place| shapes[place].is_some()).collect();
@@ -52,13 +51,10 @@ pub(super) fn shapes(path: &Path, columns: &[ColumnReport]) -> Result<Vec<Option
         return Ok(shapes);
     }
     let mut tallies: Vec<BTreeMap<i64, u64>> = vec![BTreeMap::new(); wanted.len()];
-    let file = fs::open(path)?;
+    let decoder = footer.decoder(path)?;
     let mut reader = guarded(path, || {
         let mask = ProjectionMask::roots(footer.parquet_schema(), wanted.iter().copied());
-        ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone())
-            .with_batch_size(BATCH)
-            .with_projection(mask)
-            .build()
+        decoder.with_batch_size(BATCH).with_projection(mask).build()
     })?;
     while let Some(batch) = guarded(path, || reader.next().transpose())? {
         guarded(path, || {

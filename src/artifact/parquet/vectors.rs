@@ -9,15 +9,14 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
 use parquet::errors::ParquetError;
 
 use super::column::texts;
+use super::footer::Footer;
 use super::guard::guarded;
-use super::read::{footer, rows_of};
 use super::write::CHUNK_ROWS;
 use crate::artifact::error::{ArtifactError, Result, shown};
-use crate::base::fs;
 
 /// Names a column of vectors goes by, the likeliest first.
 const VECTORS: [&str; 6] = ["embedding", "embeddings", "feature", "features", "vector", "emb"];
@@ -39,7 +38,7 @@ pub struct NamedVectors {
 #[derive(Debug)]
 pub struct VectorFile {
     path: PathBuf,
-    footer: ArrowReaderMetadata,
+    footer: Footer,
     rows: usize,
     id: Option<String>,
     vector: String,
@@ -52,8 +51,8 @@ impl VectorFile {
     /// # Errors
     /// If the file cannot be read or is damaged, or a column is missing or of a type that does not fit.
     pub fn open(path: &Path, id: Option<&str>, vector: Option<&str>) -> Result<Self> {
-        let (footer, _) = footer(path)?;
-        let rows = rows_of(path, &footer)?;
+        let footer = Footer::read(path)?;
+        let rows = footer.rows(path)?;
         let fields = footer.schema().fields();
         let find = |name: &str| fields.iter().find(|field| field.name() == name);
         let missing = |name: &str| ArtifactError::NoColumn {
@@ -100,16 +99,11 @@ impl VectorFile {
     /// # Errors
     /// If the file cannot be opened again.
     pub fn batches(&self) -> Result<VectorBatches> {
-        let file = fs::open(&self.path)?;
+        let decoder = self.footer.decoder(&self.path)?;
         let roots = self.footer.schema().fields().iter().enumerate();
         let roots = roots.filter(|(_, field)| *field.name() == self.vector || Some(field.name()) == self.id.as_ref());
         let mask = ProjectionMask::roots(self.footer.parquet_schema(), roots.map(|(place, _)| place));
-        let reader = guarded(&self.path, || {
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.footer.clone())
-                .with_projection(mask)
-                .with_batch_size(CHUNK_ROWS)
-                .build()
-        })?;
+        let reader = guarded(&self.path, || decoder.with_projection(mask).with_batch_size(CHUNK_ROWS).build())?;
         Ok(VectorBatches {
             path: self.path.clone(),
             reader: Some(reader),
@@ -241,6 +235,7 @@ mod tests {
     use parquet::arrow::ArrowWriter;
 
     use super::*;
+    use crate::base::fs;
 
     fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
         let fields: Vec<Field> =
