@@ -7,13 +7,17 @@ use std::io::Cursor;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{
-    ColorType, DynamicImage, ExtendedColorType, ImageDecoder as _, ImageEncoder as _, ImageError, ImageReader, Limits,
-};
+use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder as _, ImageError, ImageReader, Limits};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::errors::DecodeErrors;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::error::{ArtifactError, Result};
 use super::guard::calmly;
 use super::pixels::Pixels;
+use crate::base::unit::bytes;
 
 /// Sides longer than this are not pictures for training.
 const LONGEST_SIDE: u32 = 65_535;
@@ -31,17 +35,36 @@ pub struct Header {
     pub channels: usize,
 }
 
+/// A picture file whose header was read, and nothing else yet.
+pub struct Opened<'a> {
+    name: &'a str,
+    header: Header,
+    decoder: Decoder<'a>,
+}
+
+enum Decoder<'a> {
+    /// On its own: through `image`, a header would be read three times before its pixels are, which costs a small picture more than
+    /// the pixels do.
+    Jpeg(Box<JpegDecoder<ZCursor<&'a [u8]>>>),
+    Other(Box<dyn ImageDecoder + 'a>),
+}
+
 /// Reads the header of a PNG, JPEG or WebP file. `name` is for messages.
 ///
 /// # Errors
 /// If the format is another one, the header is damaged, or a side is longer than 65,535 pixels.
+pub fn open<'a>(name: &'a str, file: &'a [u8]) -> Result<Opened<'a>> {
+    let opened = if file.starts_with(&[0xff, 0xd8, 0xff]) { calmly(|| jpeg(file)) } else { calmly(|| other(file)) };
+    let (header, decoder) = opened.map_err(|detail| ArtifactError::Picture { name: name.to_owned(), detail })?;
+    Ok(Opened { name, header, decoder })
+}
+
+/// What the header of a PNG, JPEG or WebP file says. `name` is for messages.
+///
+/// # Errors
+/// As [`open`].
 pub fn probe(name: &str, file: &[u8]) -> Result<Header> {
-    calmly(|| {
-        let decoder = reader(file)?.into_decoder()?;
-        let (width, height) = decoder.dimensions();
-        Ok::<_, ImageError>(Header { width: width as usize, height: height as usize, channels: channels(decoder.color_type()) })
-    })
-    .map_err(|detail| ArtifactError::Picture { name: name.to_owned(), detail })
+    Ok(open(name, file)?.header)
 }
 
 /// Decodes a PNG, JPEG or WebP file to so many channels, 1 or 3. `name` is for messages.
@@ -49,22 +72,65 @@ pub fn probe(name: &str, file: &[u8]) -> Result<Header> {
 /// # Errors
 /// If the format is another one, or the file is damaged or too large.
 pub fn decode(name: &str, file: &[u8], channels: usize) -> Result<Pixels> {
-    let picture =
-        calmly(|| reader(file)?.decode()).map_err(|detail| ArtifactError::Picture { name: name.to_owned(), detail })?;
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let gray = matches!(
-        picture,
-        DynamicImage::ImageLuma8(_)
-            | DynamicImage::ImageLuma16(_)
-            | DynamicImage::ImageLumaA8(_)
-            | DynamicImage::ImageLumaA16(_)
-    );
-    let pixels = if gray {
-        Pixels::new(width, height, 1, picture.into_luma8().into_raw())
-    } else {
-        Pixels::new(width, height, 3, picture.into_rgb8().into_raw())
+    Ok(with_channels(open(name, file)?.decode()?, channels))
+}
+
+impl Opened<'_> {
+    /// What the header says.
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// Decodes the picture, in its own channels.
+    ///
+    /// # Errors
+    /// If the file is damaged or too large.
+    pub fn decode(self) -> Result<Pixels> {
+        let Self { name, header: Header { width, height, channels }, decoder } = self;
+        let damaged = |detail| ArtifactError::Picture { name: name.to_owned(), detail };
+        let size = [height, channels].iter().try_fold(width as u64, |size, &side| size.checked_mul(side as u64));
+        if size.is_none_or(|size| size > LARGEST) {
+            return Err(damaged(format!("{width} × {height} pixels are more than fit into {}", bytes(LARGEST))));
+        }
+        let data = match decoder {
+            Decoder::Jpeg(mut decoder) => calmly(|| decoder.decode()),
+            Decoder::Other(decoder) => calmly(|| {
+                let picture = DynamicImage::from_decoder(decoder)?;
+                let data = if channels == 1 { picture.into_luma8().into_raw() } else { picture.into_rgb8().into_raw() };
+                Ok::<_, ImageError>(data)
+            }),
+        };
+        Ok(Pixels::new(width, height, channels, data.map_err(damaged)?))
+    }
+}
+
+fn jpeg(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), DecodeErrors> {
+    let options = DecoderOptions::default()
+        .set_strict_mode(false)
+        .set_max_width(LONGEST_SIDE as usize)
+        .set_max_height(LONGEST_SIDE as usize);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), options);
+    decoder.decode_headers()?;
+    let (Some((width, height)), Some(color)) = (decoder.dimensions(), decoder.input_colorspace()) else {
+        return Err("the header says nothing of size or color".into());
     };
-    Ok(with_channels(pixels, channels))
+    let (wanted, channels) = if color == ColorSpace::Luma { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
+    decoder.set_options(options.jpeg_set_out_colorspace(wanted));
+    Ok((Header { width, height, channels }, Decoder::Jpeg(Box::new(decoder))))
+}
+
+fn other(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), ImageError> {
+    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format()?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(LONGEST_SIDE);
+    limits.max_image_height = Some(LONGEST_SIDE);
+    limits.max_alloc = Some(LARGEST);
+    reader.limits(limits);
+    let decoder = reader.into_decoder()?;
+    let ((width, height), color) = (decoder.dimensions(), decoder.color_type());
+    let gray = matches!(color, ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16);
+    let header = Header { width: width as usize, height: height as usize, channels: if gray { 1 } else { 3 } };
+    Ok((header, Decoder::Other(Box::new(decoder))))
 }
 
 /// A picture as PNG.
@@ -122,20 +188,6 @@ pub fn with_channels(picture: Pixels, channels: usize) -> Pixels {
         _ => return Pixels::new(width, height, found, data),
     };
     Pixels::new(width, height, channels, data)
-}
-
-fn reader(file: &[u8]) -> std::result::Result<ImageReader<Cursor<&[u8]>>, ImageError> {
-    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format()?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(LONGEST_SIDE);
-    limits.max_image_height = Some(LONGEST_SIDE);
-    limits.max_alloc = Some(LARGEST);
-    reader.limits(limits);
-    Ok(reader)
-}
-
-fn channels(color: ColorType) -> usize {
-    if matches!(color, ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16) { 1 } else { 3 }
 }
 
 #[cfg(test)]

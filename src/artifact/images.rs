@@ -69,15 +69,25 @@ pub enum Picture {
         bytes: Vec<u8>,
         /// Where it lies; relative to the source, unless files are not packed: then as it is to be opened.
         path: String,
+        /// What its header says, if whoever hands it over has decoded it.
+        header: Option<Header>,
     },
+}
+
+impl Picture {
+    /// A file that nobody looked into yet.
+    pub fn file(bytes: Vec<u8>, path: impl Into<String>) -> Self {
+        Self::File { bytes, path: path.into(), header: None }
+    }
 }
 
 /// A picture ready to be written.
 struct Prepared {
     header: Header,
     content: Digest,
-    /// What the id is made of, if not the bytes.
-    raw: Option<Vec<u8>>,
+    /// What it is called by: of what makes two pictures the same.
+    name: Digest,
+    is_file: bool,
     bytes: Vec<u8>,
     path: String,
 }
@@ -161,13 +171,13 @@ impl ImagesWriter {
         let (mut ids, mut blobs, mut paths, mut widths, mut heights, mut contents) =
             (vec![], vec![], vec![], vec![], vec![], vec![]);
         for (picture, given) in prepared.into_iter().zip(given) {
-            let Prepared { header, content, raw, bytes, path } = picture?;
+            let Prepared { header, content, name, is_file, bytes, path } = picture?;
             self.color |= header.channels == 3;
-            ids.push(given.unwrap_or_else(|| self.ids.next(raw.as_deref().unwrap_or(&bytes))));
+            ids.push(given.unwrap_or_else(|| self.ids.named(name.hex())));
             contents.push(content);
             widths.push(header.width as u32);
             heights.push(header.height as u32);
-            let leave = !self.info.pack && raw.is_none();
+            let leave = !self.info.pack && is_file;
             blobs.push(if leave { Vec::new() } else { bytes });
             paths.push(path);
         }
@@ -231,11 +241,12 @@ fn prepare(picture: Picture, row: usize) -> Result<Prepared> {
             let content = Hasher::derived("kinset 2026-11 raw picture").update(&raw).finish();
             let bytes = codec::encode_png(&format!("row {row}"), &pixels)?;
             let header = Header { width: pixels.width, height: pixels.height, channels: pixels.channels };
-            Ok(Prepared { header, content, raw: Some(raw), bytes, path: String::new() })
+            Ok(Prepared { header, content, name: Digest::of(&raw), is_file: false, bytes, path: String::new() })
         }
-        Picture::File { bytes, path } => {
-            let header = codec::probe(&path, &bytes)?;
-            Ok(Prepared { header, content: Digest::of(&bytes), raw: None, bytes, path })
+        Picture::File { bytes, path, header } => {
+            let header = header.map_or_else(|| codec::probe(&path, &bytes), Ok)?;
+            let content = Digest::of(&bytes);
+            Ok(Prepared { header, content, name: content, is_file: true, bytes, path })
         }
     }
 }
@@ -481,10 +492,9 @@ impl ImageSet {
         let bytes = self.bytes(row, &entry)?.into_owned();
         if entry.path.is_empty() {
             // In its own channels, whatever the set shows it in.
-            let header = codec::probe(&self.ids[row], &bytes)?;
-            return Ok(Picture::Raw(codec::decode(&self.ids[row], &bytes, header.channels)?));
+            return Ok(Picture::Raw(codec::open(&self.ids[row], &bytes)?.decode()?));
         }
-        Ok(Picture::File { bytes, path: entry.path })
+        Ok(Picture::file(bytes, entry.path))
     }
 
     fn entry_from(reader: &TableReader, row: usize) -> Result<Entry> {
@@ -517,7 +527,8 @@ impl ImageSet {
     fn decode(&self, row: usize, entry: &Entry) -> Result<Pixels> {
         let bytes = self.bytes(row, entry)?;
         let name = if entry.path.is_empty() { &self.ids[row] } else { &entry.path };
-        let header = codec::probe(name, &bytes)?;
+        let opened = codec::open(name, &bytes)?;
+        let header = opened.header();
         let wanted = self.size(row);
         // Before decoding: the budget was reckoned with the sizes of the table.
         if (header.width, header.height) != wanted {
@@ -531,7 +542,7 @@ impl ImageSet {
             );
             return Err(ArtifactError::Picture { name: name.clone(), detail });
         }
-        codec::decode(name, &bytes, self.channels)
+        Ok(codec::with_channels(opened.decode()?, self.channels))
     }
 }
 
@@ -590,7 +601,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let pictures = |i: usize| match i % 2 {
             0 => Picture::Raw(raw(i / 4)),
-            _ => Picture::File { bytes: file(i).1, path: format!("a/{i}.png") },
+            _ => Picture::file(file(i).1, format!("a/{i}.png")),
         };
         let (draft, ids) = save(dir.path(), &ImagesInfo::new("test"), (0..8).map(pictures).collect());
         assert!(ids[2].ends_with("-1"), "the copy of the first: {ids:?}");
@@ -602,7 +613,7 @@ mod tests {
             for row in if budget == 0 { [2, 3, 5] } else { [4, 6, 7] } {
                 match (set.picture(row).unwrap(), pictures(row)) {
                     (Picture::Raw(found), Picture::Raw(was)) => assert_eq!(found, was),
-                    (Picture::File { bytes, path }, Picture::File { bytes: was, path: from }) => {
+                    (Picture::File { bytes, path, .. }, Picture::File { bytes: was, path: from, .. }) => {
                         assert_eq!((bytes, path), (was, from));
                     }
                     (found, _) => panic!("{found:?}"),
@@ -624,7 +635,7 @@ mod tests {
         };
         let picture = |i: usize| match i % 3 {
             0 => Picture::Raw(noise(i)),
-            _ => Picture::File { bytes: codec::encode_png("x", &noise(i)).unwrap(), path: format!("a/{i}.png") },
+            _ => Picture::file(codec::encode_png("x", &noise(i)).unwrap(), format!("a/{i}.png")),
         };
         let (draft, _) = save(dir.path(), &ImagesInfo::new("test"), (0..600).map(picture).collect());
         let set = ImageSet::open_within(&stored(&draft), 0).unwrap();
@@ -660,9 +671,9 @@ mod tests {
     #[test]
     fn files_keep_their_bytes_and_one_in_color_makes_a_set_of_color() {
         let dir = tempfile::tempdir().unwrap();
-        let picture = |i| Picture::File { bytes: file(i).1, path: format!("cats/{i}.png") };
+        let picture = |i| Picture::file(file(i).1, format!("cats/{i}.png"));
         let gray = codec::encode_png("x", &raw(0)).unwrap();
-        let gray = Picture::File { bytes: gray, path: "gray.png".into() };
+        let gray = Picture::file(gray, "gray.png");
         let (draft, _) = save(dir.path(), &ImagesInfo::new("test"), vec![gray, picture(1), picture(2)]);
         let set = ImageSet::open(&stored(&draft)).unwrap();
         assert_eq!((set.channels(), set.fixed_size(), set.size(1)), (3, None, (2, 3)));
@@ -676,7 +687,7 @@ mod tests {
     fn the_digest_is_of_pictures_and_not_of_folders() {
         let dir = tempfile::tempdir().unwrap();
         let digest = |source: &str, folder: &str| {
-            let picture = Picture::File { bytes: file(1).1, path: format!("{folder}/1.png") };
+            let picture = Picture::file(file(1).1, format!("{folder}/1.png"));
             save(dir.path(), &ImagesInfo::new(source), vec![picture]).0.files[0].logical
         };
         assert_eq!(digest("here", "cats"), digest("there", "dogs"));
@@ -688,7 +699,7 @@ mod tests {
         let path = dir.path().join("outside.png");
         fs::write_atomic(&path, &file(1).1).unwrap();
         let info = ImagesInfo { pack: false, ..ImagesInfo::new("test") };
-        let picture = Picture::File { bytes: file(1).1, path: shown(&path) };
+        let picture = Picture::file(file(1).1, shown(&path));
         let (draft, _) = save(dir.path(), &info, vec![picture]);
         for budget in [0, BUDGET] {
             let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
@@ -706,7 +717,7 @@ mod tests {
         let writer = || ImagesWriter::create(dir.path(), &ImagesInfo::new("test")).unwrap();
         assert!(matches!(writer().finish().unwrap_err(), ArtifactError::Empty { what: "images", .. }));
         let mut broken = writer();
-        broken.push(Picture::File { bytes: b"no picture".to_vec(), path: "cats/1.png".into() }).unwrap();
+        broken.push(Picture::file(b"no picture".to_vec(), "cats/1.png")).unwrap();
         assert!(broken.finish().unwrap_err().to_string().contains("`cats/1.png`"));
     }
 

@@ -72,7 +72,7 @@ fn one_of_each_kind_is_written_and_read() {
         let picture = if i % 2 == 0 {
             Picture::Raw(pixels)
         } else {
-            Picture::File { bytes: codec::encode_png("x", &pixels).unwrap(), path: format!("class/{i}.png") }
+            Picture::file(codec::encode_png("x", &pixels).unwrap(), format!("class/{i}.png"))
         };
         writer.push(picture).unwrap();
     }

@@ -15,7 +15,11 @@ pub struct Ids {
 impl Ids {
     /// The name of the next image. `content` is what makes two images the same: the file's own bytes, or shape and pixels.
     pub fn next(&mut self, content: &[u8]) -> String {
-        let mut name = blake3::hash(content).to_hex().to_string();
+        self.named(blake3::hash(content).to_hex().to_string())
+    }
+
+    /// As [`Ids::next`], where the digest of the content is known: its hexadecimal digits.
+    pub fn named(&mut self, mut name: String) -> String {
         name.truncate(DIGITS);
         let count = self.seen.entry(name.clone()).or_insert(0);
         let twin = *count;

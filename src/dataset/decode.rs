@@ -87,14 +87,15 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
         ArtifactError::Picture { detail, .. } => Undecodable::Damaged(detail),
         other => Undecodable::Damaged(other.to_string()),
     };
-    let codec::Header { width, height, channels } = codec::probe("", bytes).map_err(damaged)?;
+    let opened = codec::open("", bytes).map_err(damaged)?;
+    let codec::Header { width, height, .. } = opened.header();
     if width > MAX_SIDE || height > MAX_SIDE {
         return Err(Undecodable::TooLarge { width, height });
     }
     if Format::sniff(bytes) == Some(Format::Jpeg) && width * height > bytes.len().saturating_mul(JPEG_PIXELS_PER_BYTE) {
         return Err(Undecodable::Truncated);
     }
-    codec::decode("", bytes, channels).map_err(damaged)
+    opened.decode().map_err(damaged)
 }
 
 /// True if a JPEG's last scan is followed by the end marker (ITU-T T.81, annex B).
@@ -102,14 +103,13 @@ fn jpeg_is_whole(bytes: &[u8]) -> bool {
     let mut at = 2;
     loop {
         // Up to the next marker: fill bytes, or the coded data of a scan, in which `ff 00` and restarts are no markers.
-        let Some(found) = bytes.get(at..).and_then(|rest| {
-            rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0x01 | 0xff | 0xd0..=0xd7))
-        }) else {
-            return false;
-        };
-        at += found + 2;
-        if bytes[at - 1] == 0xd9 {
-            return true;
+        let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) else { return false };
+        at += found + 1;
+        match bytes.get(at) {
+            Some(0x00 | 0x01 | 0xff | 0xd0..=0xd7) => continue,
+            Some(0xd9) => return true,
+            Some(_) => at += 1,
+            None => return false,
         }
         let Some(length) = bytes.get(at..at + 2) else { return false };
         at += usize::from(u16::from_be_bytes([length[0], length[1]]));

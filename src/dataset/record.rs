@@ -139,9 +139,9 @@ pub enum Labels {
 pub struct Record {
     /// The picture as it came.
     pub content: Content,
-    /// Pixels per row, after the turn that EXIF asks for.
+    /// Pixels per row.
     pub width: usize,
-    /// Rows, likewise.
+    /// Rows.
     pub height: usize,
     /// 1 (gray) or 3 (color).
     pub channels: usize,

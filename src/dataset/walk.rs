@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use super::error::Result;
 use super::record::RawFile;
 use crate::base::fs;
@@ -44,13 +46,16 @@ impl Found {
             return Err(fs::FileError::new("list", folder, why).into());
         }
         above.push(identity);
-        for path in fs::list(folder)? {
+        let paths = fs::list(folder)?;
+        // Together: on a file server every look is a journey.
+        let looks: Vec<_> = paths.par_iter().map(|path| fs::metadata(path)).collect();
+        for (path, look) in paths.into_iter().zip(looks) {
             let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
             if name.starts_with('.') {
                 continue;
             }
             let name = format!("{prefix}{name}");
-            match fs::metadata(&path)? {
+            match look? {
                 Some(found) if found.is_dir() => self.descend(&path, &format!("{name}/"), above)?,
                 Some(found) if found.is_file() => self.files.push(RawFile { name, path, bytes: found.len() }),
                 Some(_) => self.strange += 1,

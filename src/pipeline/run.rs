@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use candle_core::Device;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::error::{RunError, chain};
@@ -330,8 +331,9 @@ impl Engine<'_> {
         .with_checkpoint_every(self.options.checkpoint_every);
         let drafts = stage.run(&node.settings, &inputs.offers, &cx)?;
 
-        for (file, _, before) in &inputs.raw {
-            if Stamp::of(&file.path)? != *before {
+        let stamps: Vec<_> = inputs.raw.par_iter().map(|(file, _, _)| Stamp::of(&file.path)).collect();
+        for ((file, _, before), after) in inputs.raw.iter().zip(stamps) {
+            if after? != *before {
                 return Err(RunError::Moved { path: file.path.display().to_string() });
             }
         }

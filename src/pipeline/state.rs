@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use rayon::prelude::*;
+
 use super::error::RunError;
 use super::graph;
 use super::registry;
@@ -159,7 +161,7 @@ impl Outlook<'_> {
         let mut raw = Vec::new();
         let files = stage.raw_files(&node.settings, self.places)?;
         if !files.is_empty() {
-            let stamps = files.iter().map(|file| Stamp::of(&file.path)).collect::<Result<Vec<_>, StoreError>>()?;
+            let stamps = files.par_iter().map(|file| Stamp::of(&file.path)).collect::<Result<Vec<_>, StoreError>>()?;
             let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
             let digests = self.store.digest_files(&paths)?;
             let named = files.iter().zip(&digests).map(|(file, digest)| (file.name.as_str(), *digest));

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::artifact::Draft;
+use crate::artifact::codec::Header;
 use crate::artifact::images::{Images, ImagesInfo, ImagesWriter, Picture};
 use crate::artifact::labels::{LabelTable, Labels};
 use crate::base::fs::FileError;
@@ -84,7 +85,10 @@ impl Stage for Ingest {
             let record = record?;
             let picture = match record.content {
                 Content::Raw(pixels) => Picture::Raw(pixels),
-                Content::Encoded(bytes) => Picture::File { bytes, path: record.path.unwrap_or_default() },
+                Content::Encoded(bytes) => {
+                    let header = Header { width: record.width, height: record.height, channels: record.channels };
+                    Picture::File { bytes, path: record.path.unwrap_or_default(), header: Some(header) }
+                }
             };
             writer.push(picture)?;
             labels.push(record.label.unwrap_or(-1));
