@@ -75,7 +75,6 @@ const RULES: &[Rule] = &[
         places: &[
             ("src/base/fs.rs", "this is how everybody else touches files"),
             ("src/store/", "it publishes without replacing, locks and links, which is more than `base::fs` offers"),
-            ("src/artifact/parquet/read.rs", "the parquet crate reads from a `std::fs::File`; it is got from `base::fs`"),
             ("src/artifact/parquet/write.rs", "the parquet crate writes to a `std::fs::File`; it is got from `base::fs`"),
             ("src/dataset/walk.rs", "names `std::fs::Metadata`, which `base::fs` returns"),
             ("src/dataset/idx.rs", "names `std::fs::Metadata`, which `base::fs` returns"),
