@@ -56,7 +56,12 @@ impl Footer {
             reader.try_parse(&file)?;
             let metadata = reader.finish()?;
             let columns = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+            let mut left = bytes;
             for range in columns.filter_map(ColumnChunkMetaData::offset_index_range) {
+                // Many columns that share one long index would each have it read again.
+                left = left
+                    .checked_sub(range.end.saturating_sub(range.start))
+                    .ok_or_else(|| ParquetError::General("its indexes of pages are longer than the file".to_owned()))?;
                 walk_range(&file, range)?;
             }
             // Without the page index a single picture would cost its whole row group.
@@ -184,6 +189,7 @@ impl Read for Header {
 mod tests {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use parquet::arrow::ArrowWriter;
+    use parquet::file::metadata::ParquetMetaDataWriter;
     use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 
     use super::super::tests::{meta, write};
@@ -237,6 +243,25 @@ mod tests {
             let text = refusal(&bytes);
             assert!(text.contains(why), "{text}");
         }
+    }
+
+    #[test]
+    fn columns_that_share_an_index_as_long_as_the_file_are_refused() {
+        let mut bytes = small();
+        let end = bytes.len() - TAIL;
+        let length = u32::from_le_bytes(bytes[end..end + 4].try_into().unwrap()) as usize;
+        let metadata = ParquetMetaDataReader::decode_metadata(&bytes[end - length..end]).unwrap();
+        let long = Some(bytes.len() as i32 / 2);
+        let stretched =
+            |column: &ColumnChunkMetaData| column.clone().into_builder().set_offset_index_length(long).build().unwrap();
+        let group = metadata.row_group(0);
+        let columns = group.columns().iter().map(stretched).collect();
+        let group = group.clone().into_builder().set_column_metadata(columns).build().unwrap();
+        let metadata = metadata.into_builder().set_row_groups(vec![group]).build();
+        bytes.truncate(end - length);
+        ParquetMetaDataWriter::new(&mut bytes, &metadata).finish().unwrap();
+        let text = refusal(&bytes);
+        assert!(text.contains("longer than the file"), "{text}");
     }
 
     #[test]
