@@ -54,7 +54,8 @@ enum Decoder<'a> {
 /// # Errors
 /// If the format is another one, the header is damaged, or a side is longer than 65,535 pixels.
 pub fn open<'a>(name: &'a str, file: &'a [u8]) -> Result<Opened<'a>> {
-    let opened = if file.starts_with(&[0xff, 0xd8, 0xff]) { calmly(|| jpeg(file)) } else { calmly(|| other(file)) };
+    let opened =
+        if file.starts_with(&[0xff, 0xd8, 0xff]) { calmly(|| jpeg(file).map_err(as_jpeg)) } else { calmly(|| other(file)) };
     let (header, decoder) = opened.map_err(|detail| ArtifactError::Picture { name: name.to_owned(), detail })?;
     Ok(Opened { name, header, decoder })
 }
@@ -88,12 +89,16 @@ impl Opened<'_> {
     pub fn decode(self) -> Result<Pixels> {
         let Self { name, header: Header { width, height, channels }, decoder } = self;
         let damaged = |detail| ArtifactError::Picture { name: name.to_owned(), detail };
-        let size = [height, channels].iter().try_fold(width as u64, |size, &side| size.checked_mul(side as u64));
-        if size.is_none_or(|size| size > LARGEST) {
+        // As the decoder unpacks it: with transparency, or 16 bits.
+        let size = match &decoder {
+            Decoder::Jpeg(_) => (width * height * channels) as u64,
+            Decoder::Other(decoder) => decoder.total_bytes(),
+        };
+        if size > LARGEST {
             return Err(damaged(format!("{width} × {height} pixels are more than fit into {}", bytes(LARGEST))));
         }
         let data = match decoder {
-            Decoder::Jpeg(mut decoder) => calmly(|| decoder.decode()),
+            Decoder::Jpeg(mut decoder) => calmly(|| decoder.decode().map_err(as_jpeg)),
             Decoder::Other(decoder) => calmly(|| {
                 let picture = DynamicImage::from_decoder(decoder)?;
                 let data = if channels == 1 { picture.into_luma8().into_raw() } else { picture.into_rgb8().into_raw() };
@@ -117,6 +122,11 @@ fn jpeg(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), DecodeErrors>
     let (wanted, channels) = if color == ColorSpace::Luma { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
     decoder.set_options(options.jpeg_set_out_colorspace(wanted));
     Ok((Header { width, height, channels }, Decoder::Jpeg(Box::new(decoder))))
+}
+
+/// The decoder's words do not say what it was at.
+fn as_jpeg(error: DecodeErrors) -> String {
+    format!("not a sound JPEG: {error}")
 }
 
 fn other(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), ImageError> {

@@ -109,7 +109,9 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = open(path)?;
     let length = file.metadata().at("look at", path)?.len();
-    let mut bytes = Vec::with_capacity(usize::try_from(length.min(limit)).unwrap_or(0) + 1);
+    let mut bytes = Vec::new();
+    let room = usize::try_from(length.min(limit)).unwrap_or(usize::MAX).saturating_add(1);
+    bytes.try_reserve_exact(room).map_err(|e| FileError::new("read", path, io::Error::new(io::ErrorKind::OutOfMemory, e)))?;
     file.take(limit + 1).read_to_end(&mut bytes).at("read", path)?;
     if bytes.len() as u64 > limit {
         let why = format!("it holds more than {}", super::unit::bytes(limit));

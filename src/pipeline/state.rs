@@ -161,7 +161,9 @@ impl Outlook<'_> {
         let mut raw = Vec::new();
         let files = stage.raw_files(&node.settings, self.places)?;
         if !files.is_empty() {
-            let stamps = files.par_iter().map(|file| Stamp::of(&file.path)).collect::<Result<Vec<_>, StoreError>>()?;
+            let stamps: Vec<_> = files.par_iter().map(|file| Stamp::of(&file.path)).collect();
+            // The first error in the files' order, not the first in time.
+            let stamps = stamps.into_iter().collect::<Result<Vec<_>, StoreError>>()?;
             let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
             let digests = self.store.digest_files(&paths)?;
             let named = files.iter().zip(&digests).map(|(file, digest)| (file.name.as_str(), *digest));

@@ -1,7 +1,8 @@
 //! What a Parquet file says of itself, and the only way to its rows.
 //!
-//! Whatever the decoder would read as Thrift (the footer, the index of pages, the header of every page) is walked over first, so
-//! that no file keeps it busy for longer than its bytes are worth: see [`super::thrift`].
+//! The decoder believes much of what it reads: how many elements a list has, how deep columns are nested, how many values a
+//! dictionary holds. Whatever it would read as Thrift (the footer, the index of pages, the header of every page) is therefore walked
+//! over first, and what a file of its length cannot hold is refused: see [`super::thrift`].
 
 use std::io::{self, BufReader, Read};
 use std::ops::{Deref, Range};
@@ -10,24 +11,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Compression;
 use parquet::errors::{ParquetError, Result as Decoded};
 use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::guard::guarded;
-use super::thrift::walk;
+use super::structures::{FILE, PAGE, PAGES};
+use super::thrift::{Seen, damaged, walk};
 use crate::artifact::error::{ArtifactError, Result, shown};
 use crate::base::fs::{self, At, File};
 
 /// The last bytes of a file: the footer's length in four of them, and a mark.
 const TAIL: usize = 8;
+/// Columns inside columns, at most so many: the decoder calls itself for each.
+const DEEPEST: usize = 128;
+/// Bytes of a page, unpacked.
+const LARGEST_PAGE: i64 = 1 << 30;
 
 /// The footer of any Parquet file.
 #[derive(Clone, Debug)]
 pub(super) struct Footer {
     arrow: ArrowReaderMetadata,
-    /// Where pages begin, as far as an index says so, in ascending order.
-    pages: Arc<[u64]>,
+    places: Arc<Places>,
     /// The size of the file.
     pub(super) bytes: u64,
 }
@@ -50,19 +56,21 @@ impl Footer {
         let bytes = file.metadata().at("look at", path)?.len();
         let arrow = guarded(path, || {
             if let Some(range) = described(&file, bytes)? {
-                walk_range(&file, range)?;
+                let mut tree = Tree::default();
+                walk(file.get_read(range.start)?, range.end - range.start, &FILE, &mut |seen| tree.see(&seen))?;
+                tree.end()?;
             }
             let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
             reader.try_parse(&file)?;
             let metadata = reader.finish()?;
-            let columns = metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
-            let mut left = bytes;
-            for range in columns.filter_map(ColumnChunkMetaData::offset_index_range) {
-                // Many columns that share one long index would each have it read again.
-                left = left
-                    .checked_sub(range.end.saturating_sub(range.start))
-                    .ok_or_else(|| ParquetError::General("its indexes of pages are longer than the file".to_owned()))?;
-                walk_range(&file, range)?;
+            let columns = || metadata.row_groups().iter().flat_map(RowGroupMetaData::columns);
+            within(bytes, "columns", columns().map(ColumnChunkMetaData::compressed_size))?;
+            let indexes = || columns().filter_map(ColumnChunkMetaData::offset_index_range);
+            let lengths = indexes().map(|range| range.end.saturating_sub(range.start).cast_signed());
+            within(bytes, "indexes of pages", lengths)?;
+            for range in indexes() {
+                let length = range.end.saturating_sub(range.start);
+                walk(file.get_read(range.start)?, length, &PAGES, &mut |_| Ok(()))?;
             }
             // Without the page index a single picture would cost its whole row group.
             let mut reader = ParquetMetaDataReader::new_with_metadata(metadata)
@@ -71,8 +79,8 @@ impl Footer {
             reader.read_page_indexes(&file)?;
             ArrowReaderMetadata::try_new(Arc::new(reader.finish()?), ArrowReaderOptions::new())
         })?;
-        let pages = pages(arrow.metadata()).into();
-        Ok(Self { arrow, pages, bytes })
+        let places = Arc::new(guarded(path, || Places::of(arrow.metadata(), bytes))?);
+        Ok(Self { arrow, places, bytes })
     }
 
     /// The number of rows, if the parts of the footer agree on it.
@@ -98,7 +106,7 @@ impl Footer {
     /// # Errors
     /// If it cannot be opened again.
     pub(super) fn decoder(&self, path: &Path) -> Result<ParquetRecordBatchReaderBuilder<Source>> {
-        let source = Source { file: fs::open(path)?, pages: self.pages.clone() };
+        let source = Source { file: fs::open(path)?, places: self.places.clone() };
         Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(source, self.arrow.clone()))
     }
 }
@@ -111,33 +119,132 @@ fn described(file: &File, bytes: u64) -> Decoded<Option<Range<u64>>> {
     Ok(start.map(|start| start..end))
 }
 
-fn walk_range(file: &File, range: Range<u64>) -> Decoded<()> {
-    let length = range.end.saturating_sub(range.start);
-    walk(file.get_read(range.start)?, length)?;
+/// Lengths of parts that do not overlap are no longer than the file together: a part that many share would be read for each of them.
+fn within(bytes: u64, what: &str, lengths: impl Iterator<Item = i64>) -> Decoded<()> {
+    let mut left = bytes;
+    for length in lengths {
+        left = u64::try_from(length)
+            .ok()
+            .and_then(|length| left.checked_sub(length))
+            .ok_or_else(|| ParquetError::General(format!("its {what} are longer than the file")))?;
+    }
     Ok(())
 }
 
-/// Where pages begin that the decoder will look for by the index. A dictionary stands before the first of them.
-fn pages(metadata: &ParquetMetaData) -> Vec<u64> {
-    let mut pages = Vec::new();
-    for (place, group) in metadata.row_groups().iter().enumerate() {
-        let index = metadata.page_index_for_row_group(place);
-        for (leaf, column) in group.columns().iter().enumerate() {
-            let Some(locations) = index.page_locations(leaf) else { continue };
-            let first = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
-            let offsets = locations.iter().map(|location| location.offset).chain([first]);
-            pages.extend(offsets.filter_map(|offset| u64::try_from(offset).ok()));
+/// The decoder reads lengths and counts as 32 bits and lets the others go.
+fn as_read(value: i64) -> i64 {
+    i64::from(value as i32)
+}
+
+/// The tree of columns: each group comes before what is in it.
+#[derive(Default)]
+struct Tree {
+    /// What the element that is being walked over says of its children.
+    children: i64,
+    /// Children that groups still wait for, the outermost group first.
+    waiting: Vec<i64>,
+}
+
+impl Tree {
+    fn see(&mut self, seen: &Seen) -> io::Result<()> {
+        match *seen {
+            Seen::Number { of: "SchemaElement", field: 5, value } => self.children = as_read(value),
+            Seen::End { of: "SchemaElement" } => {
+                while self.waiting.pop_if(|waiting| *waiting == 0).is_some() {}
+                if let Some(waiting) = self.waiting.last_mut() {
+                    *waiting -= 1;
+                }
+                let children = std::mem::take(&mut self.children);
+                if children != 0 {
+                    self.waiting.push(children);
+                }
+                if self.waiting.len() > DEEPEST {
+                    return Err(damaged(&format!("nests more than {DEEPEST} columns")));
+                }
+            }
+            _ => {}
         }
+        Ok(())
     }
-    pages.sort_unstable();
-    pages.dedup();
-    pages
+
+    /// Space is set aside for all children that are claimed, so all must have come.
+    fn end(&self) -> io::Result<()> {
+        if self.waiting.iter().any(|waiting| *waiting != 0) {
+            return Err(damaged("claims more columns than it has"));
+        }
+        Ok(())
+    }
+}
+
+/// Where what lies in a file.
+#[derive(Debug, Default)]
+struct Places {
+    /// Where pages begin that the decoder will look for by the index, in ascending order. A dictionary stands before the first of them.
+    pages: Vec<u64>,
+    /// The columns that are not compressed, in ascending order.
+    plain: Vec<Range<u64>>,
+}
+
+impl Places {
+    fn of(metadata: &ParquetMetaData, bytes: u64) -> Decoded<Self> {
+        let mut places = Self::default();
+        let mut sizes = Vec::new();
+        for (place, group) in metadata.row_groups().iter().enumerate() {
+            let index = metadata.page_index_for_row_group(place);
+            for (leaf, column) in group.columns().iter().enumerate() {
+                let (first, length) = column.byte_range();
+                if column.compression() == Compression::UNCOMPRESSED {
+                    places.plain.push(first..first.saturating_add(length));
+                }
+                let Some(locations) = index.page_locations(leaf) else { continue };
+                places.pages.push(first);
+                places.pages.extend(locations.iter().filter_map(|location| u64::try_from(location.offset).ok()));
+                sizes.extend(locations.iter().map(|location| i64::from(location.compressed_page_size)));
+            }
+        }
+        within(bytes, "pages", sizes.into_iter())?;
+        places.pages.sort_unstable();
+        places.plain.sort_unstable_by_key(|range| range.start);
+        Ok(places)
+    }
+
+    fn is_page(&self, offset: u64) -> bool {
+        self.pages.binary_search(&offset).is_ok()
+    }
+
+    fn is_plain(&self, offset: u64) -> bool {
+        let before = self.plain.partition_point(|range| range.start <= offset);
+        before.checked_sub(1).is_some_and(|last| self.plain[last].contains(&offset))
+    }
+
+    /// Walks over the header of a page; returns its length.
+    fn header(&self, offset: u64, input: impl Read, length: u64) -> io::Result<u64> {
+        let (mut unpacked, mut packed, mut dictionary) = (0, 0, 0);
+        let taken = walk(input, length, &PAGE, &mut |seen| {
+            match seen {
+                Seen::Number { of: "PageHeader", field: 2, value } => unpacked = as_read(value),
+                Seen::Number { of: "PageHeader", field: 3, value } => packed = as_read(value),
+                Seen::Number { of: "DictionaryPageHeader", field: 1, value } => dictionary = as_read(value),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        // What is compressed is found out when it is unpacked; of the rest the decoder believes either length.
+        if unpacked > LARGEST_PAGE || self.is_plain(offset) && unpacked != packed {
+            return Err(damaged(&format!("claims a page of {unpacked} bytes, {packed} in the file")));
+        }
+        // Space is set aside for all values that a dictionary claims, and each takes a byte at least.
+        if dictionary > unpacked {
+            return Err(damaged(&format!("claims a dictionary of {dictionary} values in {unpacked} bytes")));
+        }
+        Ok(taken)
+    }
 }
 
 /// The bytes of a Parquet file, for the decoder.
 pub(super) struct Source {
     file: File,
-    pages: Arc<[u64]>,
+    places: Arc<Places>,
 }
 
 impl Length for Source {
@@ -150,7 +257,7 @@ impl ChunkReader for Source {
     type T = Header;
 
     fn get_read(&self, start: u64) -> Decoded<Header> {
-        Ok(Header { input: self.file.get_read(start)?, left: self.len().saturating_sub(start), walked: false })
+        Ok(Header { input: self.file.get_read(start)?, places: self.places.clone(), start, left: None })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Decoded<Bytes> {
@@ -160,28 +267,35 @@ impl ChunkReader for Source {
         }
         let bytes = self.file.get_bytes(start, length)?;
         // Pages found by the index come with their headers, others without.
-        if self.pages.binary_search(&start).is_ok() {
-            walk(&bytes[..], length as u64)?;
+        if length > 0 && self.places.is_page(start) {
+            self.places.header(start, &bytes[..], length as u64)?;
         }
         Ok(bytes)
     }
 }
 
-/// The file from some place on. The decoder opens it wherever a page may begin, and reads from it only if one does.
+/// The header of a page. The decoder opens one wherever a page may begin, and reads from it only if one does.
 pub(super) struct Header {
     input: BufReader<File>,
-    left: u64,
-    walked: bool,
+    places: Arc<Places>,
+    start: u64,
+    /// What is left of it; nothing before it was walked over.
+    left: Option<u64>,
 }
 
 impl Read for Header {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.walked {
-            let taken = walk(&mut self.input, self.left)?;
-            self.input.seek_relative(-taken.cast_signed())?;
-            self.walked = true;
-        }
-        self.input.read(buffer)
+        let left = if let Some(left) = self.left {
+            left
+        } else {
+            let length = self.input.get_ref().metadata()?.len().saturating_sub(self.start);
+            let length = self.places.header(self.start, &mut self.input, length)?;
+            self.input.seek_relative(-length.cast_signed())?;
+            length
+        };
+        let read = (&mut self.input).take(left).read(buffer)?;
+        self.left = Some(left - read as u64);
+        Ok(read)
     }
 }
 
@@ -189,7 +303,7 @@ impl Read for Header {
 mod tests {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use parquet::arrow::ArrowWriter;
-    use parquet::file::metadata::ParquetMetaDataWriter;
+    use parquet::file::metadata::{ColumnChunkMetaDataBuilder, ParquetMetaDataWriter};
     use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 
     use super::super::tests::{meta, write};
@@ -230,6 +344,60 @@ mod tests {
     }
 
     #[test]
+    fn a_footer_whose_fields_are_not_what_they_should_be_is_refused() {
+        let mut bytes = small();
+        let end = bytes.len() - TAIL;
+        let length = u32::from_le_bytes(bytes[end..end + 4].try_into().unwrap()) as usize;
+        // As a text, which it is not, what the decoder would read as the rest of the footer.
+        let hidden = [&[0x18, ENDLESS.len() as u8][..], &ENDLESS].concat();
+        bytes[end..end + 4].copy_from_slice(&((length + hidden.len()) as u32).to_le_bytes());
+        bytes.splice(end - length..end - length, hidden);
+        let text = refusal(&bytes);
+        assert!(text.contains("field 1 of FileMetaData the type 8"), "{text}");
+    }
+
+    #[test]
+    fn trees_of_columns_that_are_too_deep_or_not_there_are_refused() {
+        let file = |elements: &[Vec<u8>]| {
+            let mut footer = vec![0x15, 2, 0x19, 0xfc, (elements.len() % 128) as u8 | 0x80, (elements.len() / 128) as u8];
+            footer.extend(elements.concat());
+            footer.push(0);
+            [b"PAR1", &footer[..], &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat()
+        };
+        let group = |children: &[u8]| [&[0x48, 1, b'g', 0x15][..], children, &[0]].concat();
+        let leaf = vec![0x48, 1, b'x', 0];
+        let nested = |groups: usize| file(&[vec![group(&[2]); groups], vec![leaf.clone()]].concat());
+        assert!(refusal(&nested(DEEPEST + 1)).contains("nests more than 128 columns"));
+        let text = refusal(&nested(DEEPEST));
+        assert!(!text.contains("nests more"), "{text}");
+        assert!(refusal(&file(&[group(&[0xfe, 0xff, 0xff, 0xff, 0x0f]), leaf.clone()])).contains("more columns than it has"));
+        assert!(refusal(&file(&[group(&[4]), leaf.clone()])).contains("more columns than it has"));
+        let flat = refusal(&file(&[group(&[4]), leaf.clone(), leaf]));
+        assert!(!flat.contains("more columns"), "{flat}");
+    }
+
+    #[test]
+    fn pages_that_claim_more_than_they_can_hold_are_refused() {
+        let places = Places { plain: vec![100..200, 300..400], ..Places::default() };
+        let header = |offset: u64, unpacked: u8, packed: u8, values: &[u8]| {
+            let bytes = [&[0x15, 4, 0x15, unpacked, 0x15, packed, 0x4c, 0x15][..], values, &[0x15, 0, 0, 0]].concat();
+            places.header(offset, &bytes[..], bytes.len() as u64).map_err(|e| e.to_string())
+        };
+        assert_eq!(header(100, 40, 40, &[10]), Ok(13));
+        assert_eq!(header(99, 40, 20, &[10]), Ok(13), "compressed");
+        assert!(header(199, 40, 20, &[10]).unwrap_err().contains("a page of 20 bytes, 10 in the file"));
+        let many = header(0, 40, 20, &[0xfe, 0xff, 0xff, 0xff, 0x0f]).unwrap_err();
+        assert!(many.contains("a dictionary of 2147483647 values in 20 bytes"), "{many}");
+        assert!(
+            places
+                .header(0, &[0x25, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0][..], 7)
+                .unwrap_err()
+                .to_string()
+                .contains("claims a page")
+        );
+    }
+
+    #[test]
     fn an_index_of_more_pages_than_bytes_is_refused() {
         let bytes = small();
         let end = bytes.len() - TAIL;
@@ -246,22 +414,26 @@ mod tests {
     }
 
     #[test]
-    fn columns_that_share_an_index_as_long_as_the_file_are_refused() {
-        let mut bytes = small();
-        let end = bytes.len() - TAIL;
-        let length = u32::from_le_bytes(bytes[end..end + 4].try_into().unwrap()) as usize;
-        let metadata = ParquetMetaDataReader::decode_metadata(&bytes[end - length..end]).unwrap();
-        let long = Some(bytes.len() as i32 / 2);
-        let stretched =
-            |column: &ColumnChunkMetaData| column.clone().into_builder().set_offset_index_length(long).build().unwrap();
-        let group = metadata.row_group(0);
-        let columns = group.columns().iter().map(stretched).collect();
-        let group = group.clone().into_builder().set_column_metadata(columns).build().unwrap();
-        let metadata = metadata.into_builder().set_row_groups(vec![group]).build();
-        bytes.truncate(end - length);
-        ParquetMetaDataWriter::new(&mut bytes, &metadata).finish().unwrap();
-        let text = refusal(&bytes);
-        assert!(text.contains("longer than the file"), "{text}");
+    fn columns_that_share_what_is_as_long_as_the_file_are_refused() {
+        let whole = small();
+        let end = whole.len() - TAIL;
+        let length = u32::from_le_bytes(whole[end..end + 4].try_into().unwrap()) as usize;
+        let metadata = ParquetMetaDataReader::decode_metadata(&whole[end - length..end]).unwrap();
+        let long = whole.len() as i32 / 2;
+        let stretched = |stretch: &dyn Fn(ColumnChunkMetaDataBuilder) -> ColumnChunkMetaDataBuilder| {
+            let group = metadata.row_group(0);
+            let columns =
+                group.columns().iter().map(|column| stretch(column.clone().into_builder()).build().unwrap()).collect();
+            let group = group.clone().into_builder().set_column_metadata(columns).build().unwrap();
+            let mut bytes = whole[..end - length].to_vec();
+            let metadata = metadata.clone().into_builder().set_row_groups(vec![group]).build();
+            ParquetMetaDataWriter::new(&mut bytes, &metadata).finish().unwrap();
+            refusal(&bytes)
+        };
+        let text = stretched(&|column| column.set_offset_index_length(Some(long)));
+        assert!(text.contains("its indexes of pages are longer than the file"), "{text}");
+        let text = stretched(&|column| column.set_total_compressed_size(i64::from(long)));
+        assert!(text.contains("its columns are longer than the file"), "{text}");
     }
 
     #[test]
@@ -284,9 +456,9 @@ mod tests {
         fs::write_atomic(&path, &numbers(properties)).unwrap();
         let footer = Footer::read(&path).unwrap();
         let column = footer.metadata().row_group(0).column(0);
-        assert_eq!(Some(footer.pages[0]), column.dictionary_page_offset().map(i64::cast_unsigned));
-        assert_eq!(Some(footer.pages[1]), u64::try_from(column.data_page_offset()).ok());
-        assert_eq!(footer.pages.len(), 1 + 5);
+        assert_eq!(Some(footer.places.pages[0]), column.dictionary_page_offset().map(i64::cast_unsigned));
+        assert_eq!(Some(footer.places.pages[1]), u64::try_from(column.data_page_offset()).ok());
+        assert_eq!(footer.places.pages.len(), 1 + 5);
     }
 
     /// A file of a hundred numbers.

@@ -15,6 +15,7 @@ pub mod inspect;
 pub mod pictures;
 pub mod read;
 pub mod shape;
+mod structures;
 mod thrift;
 pub mod vectors;
 pub mod write;

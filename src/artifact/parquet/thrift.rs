@@ -1,52 +1,106 @@
-//! Can this structure be read in a time that its length bounds?
+//! Can this structure be read in a time, and with memory, that its length bounds?
 //!
 //! A Parquet file describes itself in Thrift's compact protocol. In it a list names its length and may hold elements that take no
-//! bytes, so that ten bytes can keep a decoder counting for seconds, and a footer has room for hundreds of them. Parquet itself has
-//! no such lists: whatever holds one is damaged, and is refused before the decoder sees it.
+//! bytes, so that ten bytes can keep a decoder counting for seconds, and a footer has room for hundreds of them. Nothing that is
+//! read here has such lists: whatever holds one is damaged, and is refused before the decoder sees it.
+//!
+//! The decoder reads a field that it knows as what it should be, whatever type the file gives it. So a walk must know them too (see
+//! [`super::structures`]), or the two would soon look at different places.
 
 use std::io::{self, ErrorKind, Read};
 
 /// Structures inside structures, at most so many: Parquet's own have seven.
 const DEEPEST: usize = 64;
 
-/// Walks over the structure that `input` begins with; `length` bytes are left there. Returns how many of them it takes.
+/// What a field or an element holds.
+pub(super) enum Kind {
+    /// Yes or no.
+    Flag,
+    Byte,
+    /// A whole number of 16 to 64 bits: written alike.
+    Number,
+    Double,
+    /// Bytes or text.
+    Bytes,
+    List(&'static Kind),
+    Struct(&'static Structure),
+}
+
+/// A structure that the decoder knows: its fields by their numbers. Others are skipped by it.
+pub(super) struct Structure {
+    pub(super) name: &'static str,
+    pub(super) fields: &'static [(i16, Kind)],
+}
+
+/// What a walk comes by.
+pub(super) enum Seen {
+    /// A whole number of a structure that the decoder knows.
+    Number { of: &'static str, field: i16, value: i64 },
+    /// The end of one.
+    End { of: &'static str },
+}
+
+/// Walks over the structure that `input` begins with; `length` bytes are left there. Returns how many of them it takes. `seen` is
+/// told of numbers on the way, and may refuse them.
 ///
 /// # Errors
-/// If the structure is damaged or longer than that, or holds more elements than bytes.
-pub(super) fn walk(input: impl Read, length: u64) -> io::Result<u64> {
-    let mut walk = Walk { input, left: length };
-    walk.structure(0)?;
+/// If the structure is damaged or longer than that, holds a field of another type than it should be, or more elements than bytes.
+pub(super) fn walk(
+    input: impl Read,
+    length: u64,
+    structure: &'static Structure,
+    seen: &mut dyn FnMut(Seen) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut walk = Walk { input, left: length, seen };
+    walk.structure(Some(structure), 0)?;
     Ok(length - walk.left)
 }
 
-struct Walk<R> {
+struct Walk<'a, R> {
     input: R,
     left: u64,
+    seen: &'a mut dyn FnMut(Seen) -> io::Result<()>,
 }
 
-impl<R: Read> Walk<R> {
-    fn structure(&mut self, depth: usize) -> io::Result<()> {
+impl<R: Read> Walk<'_, R> {
+    fn structure(&mut self, known: Option<&Structure>, depth: usize) -> io::Result<()> {
+        let mut field = 0_i16;
         loop {
             let header = self.byte()?;
-            let (distance, kind) = (header >> 4, header & 0x0f);
-            if kind == 0 {
-                return Ok(());
+            let (distance, wire) = (header >> 4, header & 0x0f);
+            if wire == 0 {
+                return known.map_or(Ok(()), |known| (self.seen)(Seen::End { of: known.name }));
             }
-            if distance == 0 {
-                self.varint()?; // the field's number, where it is not told by the distance from the last one
-            }
-            match kind {
-                1 | 2 => {} // a field's yes or no is its type
-                kind => self.value(kind, depth)?,
+            // Where it is not told by the distance from the last one, a field's number follows; what is too large wraps, as in the decoder.
+            field = match distance {
+                0 => self.number()? as i16,
+                _ => field.checked_add(i16::from(distance)).ok_or_else(|| damaged("numbers its fields beyond 32767"))?,
+            };
+            let kind = known.and_then(|known| known.fields.iter().find(|(number, _)| *number == field));
+            match (known, kind) {
+                (Some(Structure { name, .. }), Some((_, kind))) => {
+                    if !kind.is(wire) {
+                        return Err(damaged(&format!("gives field {field} of {name} the type {wire}")));
+                    }
+                    if let Kind::Number = kind {
+                        let value = self.number()?;
+                        (self.seen)(Seen::Number { of: name, field, value })?;
+                        continue;
+                    }
+                    self.value(wire, Some(kind), depth)?;
+                }
+                _ => self.value(wire, None, depth)?,
             }
         }
     }
 
-    fn value(&mut self, kind: u8, depth: usize) -> io::Result<()> {
+    /// A value of a type; `kind` if the decoder knows what it should hold.
+    fn value(&mut self, wire: u8, kind: Option<&Kind>, depth: usize) -> io::Result<()> {
         if depth == DEEPEST {
             return Err(damaged("is nested too deeply"));
         }
-        match kind {
+        match wire {
+            1 | 2 => Ok(()), // a field's yes or no is its type
             3 => self.skip(1),
             4..=6 => self.varint().map(drop),
             7 => self.skip(8),
@@ -54,36 +108,43 @@ impl<R: Read> Walk<R> {
             9 | 10 => {
                 let header = self.byte()?;
                 let count = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
-                self.elements(count, &[header & 0x0f], depth)
+                let kind = if let Some(Kind::List(kind)) = kind { Some(*kind) } else { None };
+                self.elements(count, &[header & 0x0f], kind, depth)
             }
             11 => match self.varint()? {
                 0 => Ok(()),
                 count => {
                     let kinds = self.byte()?;
-                    self.elements(count, &[kinds >> 4, kinds & 0x0f], depth)
+                    self.elements(count, &[kinds >> 4, kinds & 0x0f], None, depth)
                 }
             },
-            12 => self.structure(depth + 1),
+            12 => self.structure(if let Some(Kind::Struct(known)) = kind { Some(known) } else { None }, depth + 1),
             13 => self.skip(16),
             other => Err(damaged(&format!("names a type {other} that does not exist"))),
         }
     }
 
     /// So many elements, each of values of these types.
-    fn elements(&mut self, count: u64, kinds: &[u8], depth: usize) -> io::Result<()> {
+    fn elements(&mut self, count: u64, wires: &[u8], kind: Option<&Kind>, depth: usize) -> io::Result<()> {
         if count == 0 {
             return Ok(());
         }
         // The protocol gives a byte to each yes or no, decoders that skip over one give it none: read so or so, nothing good follows.
-        if kinds.iter().any(|kind| matches!(kind, 1 | 2)) {
-            return Err(damaged("holds truth values where Parquet has none"));
+        // Of Parquet's own structures only the index of columns has such a list, and nobody here reads that.
+        if wires.iter().any(|wire| matches!(wire, 1 | 2)) {
+            return Err(damaged("holds a list of truth values where Parquet has none"));
+        }
+        if let Some(kind) = kind
+            && !wires.iter().all(|wire| kind.is(*wire))
+        {
+            return Err(damaged(&format!("holds a list of the type {}", wires[0])));
         }
         if count > self.left {
             return Err(damaged(&format!("claims {count} elements in {} bytes", self.left)));
         }
         for _ in 0..count {
-            for &kind in kinds {
-                self.value(kind, depth + 1)?;
+            for &wire in wires {
+                self.value(wire, kind, depth + 1)?;
             }
         }
         Ok(())
@@ -109,6 +170,12 @@ impl<R: Read> Walk<R> {
         Err(damaged("holds a number of more than 64 bits"))
     }
 
+    /// A number whose sign is its lowest bit.
+    fn number(&mut self) -> io::Result<i64> {
+        let value = self.varint()?;
+        Ok((value >> 1).cast_signed() ^ -((value & 1).cast_signed()))
+    }
+
     fn skip(&mut self, count: u64) -> io::Result<()> {
         self.take(count)?;
         let skipped = io::copy(&mut self.input.by_ref().take(count), &mut io::sink())?;
@@ -121,7 +188,23 @@ impl<R: Read> Walk<R> {
     }
 }
 
-fn damaged(what: &str) -> io::Error {
+impl Kind {
+    /// True if the protocol's type can be this.
+    fn is(&self, wire: u8) -> bool {
+        match self {
+            Self::Flag => matches!(wire, 1 | 2),
+            Self::Byte => wire == 3,
+            Self::Number => matches!(wire, 4..=6),
+            Self::Double => wire == 7,
+            Self::Bytes => wire == 8,
+            Self::List(_) => matches!(wire, 9 | 10),
+            Self::Struct(_) => wire == 12,
+        }
+    }
+}
+
+/// What is wrong with a structure, in words.
+pub(super) fn damaged(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, format!("a structure of its metadata {what}"))
 }
 
@@ -129,8 +212,19 @@ fn damaged(what: &str) -> io::Error {
 mod tests {
     use super::*;
 
+    const NOTHING: Structure = Structure { name: "Nothing", fields: &[] };
+    const INNER: Structure = Structure { name: "Inner", fields: &[(1, Kind::Number), (2, Kind::Flag)] };
+    const OUTER: Structure = Structure {
+        name: "Outer",
+        fields: &[(1, Kind::Bytes), (3, Kind::Number), (4, Kind::List(&Kind::Struct(&INNER))), (9, Kind::Double)],
+    };
+
+    fn passed(bytes: &[u8], length: u64) -> io::Result<u64> {
+        walk(bytes, length, &NOTHING, &mut |_| Ok(()))
+    }
+
     fn refused(bytes: &[u8]) -> String {
-        walk(bytes, bytes.len() as u64).unwrap_err().to_string()
+        passed(bytes, bytes.len() as u64).unwrap_err().to_string()
     }
 
     #[test]
@@ -153,10 +247,10 @@ mod tests {
         bytes.push(0);
         let length = bytes.len() as u64;
         bytes.extend([1, 2, 3]);
-        assert_eq!(walk(&bytes[..], bytes.len() as u64).unwrap(), length);
+        assert_eq!(passed(&bytes, bytes.len() as u64).unwrap(), length);
         for cut in 0..length {
-            assert!(walk(&bytes[..], cut).is_err(), "{cut} bytes");
-            assert!(walk(&bytes[..cut as usize], length).is_err(), "an input of {cut} bytes");
+            assert!(passed(&bytes, cut).is_err(), "{cut} bytes");
+            assert!(passed(&bytes[..cut as usize], length).is_err(), "an input of {cut} bytes");
         }
     }
 
@@ -171,6 +265,33 @@ mod tests {
         assert!(refused(&[&[0x1b][..], &many, &[0x22, 0]].concat()).contains("truth values"), "a map");
         assert!(refused(&[0x19, 0x19, 0xf2, 0xff, 0x7f, 0]).contains("truth values"), "a list in a list");
         assert!(refused(&[0x18, 0xff, 0x7f, 0]).contains("ends too early"), "a text");
+    }
+
+    #[test]
+    fn fields_that_the_decoder_knows_must_be_what_it_takes_them_for() {
+        // A text, then field 3, and a list of two structures of which the second has a field that nobody knows.
+        let good = [0x18, 1, b'x', 0x25, 0x54, 0x19, 0x2c, 0x16, 2, 0, 0x22, 0x38, 1, b'y', 0, 0];
+        let mut found = Vec::new();
+        let taken = walk(&good[..], good.len() as u64, &OUTER, &mut |seen| {
+            found.push(match seen {
+                Seen::Number { of, field, value } => format!("{of}.{field} = {value}"),
+                Seen::End { of } => of.to_owned(),
+            });
+            Ok(())
+        });
+        assert_eq!(taken.unwrap(), good.len() as u64);
+        assert_eq!(found, ["Outer.3 = 42", "Inner.1 = 1", "Inner", "Inner", "Outer"]);
+
+        let refused = |bytes: &[u8]| walk(bytes, 99, &OUTER, &mut |_| Ok(())).unwrap_err().to_string();
+        // A number that looks like bytes: a decoder that knows the field would read on inside of them.
+        assert!(refused(&[0x38, 2, 0x19, 0xf2, 0]).contains("field 3 of Outer the type 8"));
+        assert!(refused(&[0x19, 0x15, 2, 0]).contains("field 1 of Outer the type 9"));
+        assert!(refused(&[0x49, 0x15, 2, 0]).contains("a list of the type 5"));
+        assert!(refused(&[0x08, 0x12, 0x19]).contains("field 9 of Outer the type 8"), "a number in full");
+        assert!(refused(&[0x08, 0x92, 0x80, 0x08, 0x19]).contains("field 9 of Outer"), "a number that wraps");
+        assert!(refused(&[0x05, 0xfe, 0xff, 0x03, 2, 0x15]).contains("beyond 32767"));
+        let stop = |seen| if let Seen::Number { .. } = seen { Err(damaged("is not liked")) } else { Ok(()) };
+        assert!(walk(&good[..], 99, &OUTER, &mut |seen| stop(seen)).unwrap_err().to_string().contains("not liked"));
     }
 
     #[test]
