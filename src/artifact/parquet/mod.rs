@@ -3,8 +3,8 @@
 //! The only place that names the crates arrow and parquet. [`mod@column`] is the house's own idea of a table, [`mod@write`] streams one
 //! to disk and digests what it says on the way, [`mod@read`] brings it back or says exactly what is wrong with it. Three readers take
 //! any Parquet file: [`mod@inspect`] describes it, with the [`mod@shape`] of its columns, [`mod@pictures`] streams the images of a published data set, [`mod@vectors`]
-//! embeddings that somebody else made. All of them open a file through [`mod@footer`], which lets nothing of its description reach the decoder
-//! before [`mod@thrift`] walked over it.
+//! embeddings that somebody else made. All of them open a file through `footer`, which lets nothing of its description reach the decoder
+//! before `thrift` walked over it.
 //!
 //! Not here: what the columns mean (the files beside this folder).
 
