@@ -10,8 +10,9 @@ use parquet::arrow::arrow_reader::{
 use parquet::errors::ParquetError;
 
 use super::column::{Column, ColumnKind, Unfit, blobs, texts};
-use super::footer::{Footer, Source};
+use super::footer::Footer;
 use super::guard::guarded;
+use super::source::Source;
 use super::write::CHUNK_ROWS;
 use crate::artifact::error::{ArtifactError, Result, shown};
 use crate::artifact::meta::Meta;

@@ -203,6 +203,11 @@ impl Kind {
     }
 }
 
+/// The decoder reads lengths and counts as 32 bits and lets the others go.
+pub(super) fn as_read(value: i64) -> i64 {
+    i64::from(value as i32)
+}
+
 /// What is wrong with a structure, in words.
 pub(super) fn damaged(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, format!("a structure of its metadata {what}"))
