@@ -8,7 +8,7 @@
 //! - A truncated JPEG is an error, although decoders would fill the rest with gray.
 //! - Neither side may be longer than [`MAX_SIDE`], a guard against files that unpack to more than the machine holds.
 
-use crate::artifact::codec;
+use crate::artifact::codec::{self, Header};
 use crate::artifact::error::ArtifactError;
 use crate::artifact::pixels::Pixels;
 
@@ -73,6 +73,22 @@ pub enum Undecodable {
 /// # Errors
 /// Anything but a whole, sound picture.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
+    open(bytes)?.decode().map_err(damaged)
+}
+
+/// Reads a whole file as [`decode`] does, and keeps only what its header says.
+///
+/// # Errors
+/// As [`decode`].
+pub fn check(bytes: &[u8]) -> Result<Header, Undecodable> {
+    let opened = open(bytes)?;
+    let header = opened.header();
+    opened.check().map_err(damaged)?;
+    Ok(header)
+}
+
+/// Opens a file that may be a whole picture of a size we can hold.
+fn open(bytes: &[u8]) -> Result<codec::Opened<'_>, Undecodable> {
     match Format::sniff(bytes) {
         None if bytes.is_empty() => return Err(Undecodable::Nothing),
         None => {
@@ -82,20 +98,23 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
         Some(Format::Jpeg) if !jpeg_is_whole(bytes) => return Err(Undecodable::Truncated),
         Some(_) => {}
     }
-    // The caller knows the file's name; only what is wrong with it is of interest.
-    let damaged = |error| match error {
-        ArtifactError::Picture { detail, .. } => Undecodable::Damaged(detail),
-        other => Undecodable::Damaged(other.to_string()),
-    };
     let opened = codec::open("", bytes).map_err(damaged)?;
-    let codec::Header { width, height, .. } = opened.header();
+    let Header { width, height, .. } = opened.header();
     if width > MAX_SIDE || height > MAX_SIDE {
         return Err(Undecodable::TooLarge { width, height });
     }
     if Format::sniff(bytes) == Some(Format::Jpeg) && width * height > bytes.len().saturating_mul(JPEG_PIXELS_PER_BYTE) {
         return Err(Undecodable::Truncated);
     }
-    opened.decode().map_err(damaged)
+    Ok(opened)
+}
+
+/// The caller knows the file's name; only what is wrong with it is of interest.
+fn damaged(error: ArtifactError) -> Undecodable {
+    match error {
+        ArtifactError::Picture { detail, .. } => Undecodable::Damaged(detail),
+        other => Undecodable::Damaged(other.to_string()),
+    }
 }
 
 /// True if a JPEG's last scan is followed by the end marker (ITU-T T.81, annex B).
@@ -159,6 +178,18 @@ mod tests {
             .write_image(&gray, 2048, 2048, image::ExtendedColorType::L8)
             .unwrap();
         assert!(decode(&flat).unwrap().data.iter().all(|&value| value.abs_diff(128) < 2), "{} bytes", flat.len());
+    }
+
+    #[test]
+    fn a_check_says_of_every_kind_of_file_what_decoding_does() {
+        for (name, bytes) in files() {
+            let pixels = decode(&bytes).unwrap();
+            let header = Header { width: pixels.width, height: pixels.height, channels: pixels.channels };
+            assert_eq!(check(&bytes), Ok(header), "{name}");
+            for length in (0..bytes.len()).step_by(3) {
+                assert_eq!(check(&bytes[..length]).is_ok(), decode(&bytes[..length]).is_ok(), "{name} cut at {length}");
+            }
+        }
     }
 
     #[test]
@@ -233,9 +264,13 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
             }
-            if let Ok(pixels) = decode(&bytes) {
+            let (decoded, checked) = (decode(&bytes), check(&bytes));
+            if let Ok(pixels) = &decoded {
                 prop_assert_eq!(pixels.data.len(), pixels.width * pixels.height * pixels.channels);
             }
+            let header = |pixels: Pixels| Header { width: pixels.width, height: pixels.height, channels: pixels.channels };
+            prop_assert_eq!(checked.is_ok(), decoded.is_ok(), "{:?}", decoded.err());
+            prop_assert!(checked.is_err() || checked == decoded.map(header));
         }
 
         #[test]

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::class_list::ClassList;
-use super::decode::{Format, decode};
+use super::decode::{self, Format};
 use super::error::{DatasetError, Result};
 use super::places::{self, Places};
 use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record};
@@ -243,10 +243,10 @@ impl Waiting {
         if Digest::of(&bytes) != self.digest {
             return Err(DatasetError::Changed { file: self.file.path.display().to_string() });
         }
-        let result = decode(&bytes).map_err(|why| why.to_string()).map(|pixels| Record {
-            width: pixels.width,
-            height: pixels.height,
-            channels: pixels.channels,
+        let result = decode::check(&bytes).map_err(|why| why.to_string()).map(|header| Record {
+            width: header.width,
+            height: header.height,
+            channels: header.channels,
             content: Content::Encoded(bytes),
             path: Some(name.clone()),
             label: self.label,

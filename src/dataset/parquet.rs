@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::decode::decode;
+use super::decode;
 use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::record::{Content, DigestOf, Labels, Located, Opened, RawFile, Reader, Record};
@@ -152,10 +152,10 @@ fn attempt(file: &str, row: u64, picture: FoundPicture, label: Option<i32>) -> T
     let result = if bytes.is_empty() {
         Err("the table holds only its path, not its bytes".to_owned())
     } else {
-        decode(&bytes).map_err(|why| why.to_string()).map(|pixels| Record {
-            width: pixels.width,
-            height: pixels.height,
-            channels: pixels.channels,
+        decode::check(&bytes).map_err(|why| why.to_string()).map(|header| Record {
+            width: header.width,
+            height: header.height,
+            channels: header.channels,
             content: Content::Encoded(bytes),
             path: (!path.is_empty()).then_some(path),
             label,

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use tar::{Archive, EntryType};
 
-use super::decode::decode;
+use super::decode;
 use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::planes::shown;
@@ -231,10 +231,10 @@ impl Iterator for Samples {
 fn attempt(raw: Raw) -> Tried {
     let Raw { name, path, bytes, label } = raw;
     let result = bytes.and_then(|bytes| {
-        decode(&bytes).map_err(|why| why.to_string()).map(|pixels| Record {
-            width: pixels.width,
-            height: pixels.height,
-            channels: pixels.channels,
+        decode::check(&bytes).map_err(|why| why.to_string()).map(|header| Record {
+            width: header.width,
+            height: header.height,
+            channels: header.channels,
             content: Content::Encoded(bytes),
             path: Some(path),
             label,
