@@ -156,7 +156,7 @@ pub struct Record {
 pub enum Content {
     /// Pixels from an array.
     Raw(Pixels),
-    /// A whole PNG, JPEG or WebP file, which was decoded once and is sound.
+    /// A whole PNG, JPEG or WebP file, which was read through once and is sound.
     Encoded(Vec<u8>),
 }
 
