@@ -43,8 +43,7 @@ pub struct Opened<'a> {
 }
 
 enum Decoder<'a> {
-    /// On its own: through `image`, a header would be read three times before its pixels are, which costs a small picture more than
-    /// the pixels do.
+    /// On its own: through `image`, a header is read again before the pixels are, which small pictures feel.
     Jpeg {
         decoder: Box<JpegDecoder<ZCursor<&'a [u8]>>>,
         /// True if brightness can stand for the whole picture: see [`Opened::check`].
@@ -88,8 +87,7 @@ impl Opened<'_> {
 
     /// Reads the whole picture and keeps nothing: would [`Opened::decode`] succeed?
     ///
-    /// Of a JPEG's usual form all codes are read, but only brightness is made of them: to turn sound codes into colors cannot fail, and
-    /// takes a fifth of the time.
+    /// Of a JPEG's usual form all codes are read, but only brightness is made of them: to turn sound codes into colors cannot fail.
     ///
     /// # Errors
     /// As [`Opened::decode`].

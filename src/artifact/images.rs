@@ -69,7 +69,7 @@ pub enum Picture {
         bytes: Vec<u8>,
         /// Where it lies; relative to the source, unless files are not packed: then as it is to be opened.
         path: String,
-        /// What its header says, if whoever hands it over has decoded it.
+        /// What its header says, if whoever hands it over has checked it.
         header: Option<Header>,
     },
 }
