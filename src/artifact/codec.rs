@@ -44,11 +44,7 @@ pub struct Opened<'a> {
 
 enum Decoder<'a> {
     /// On its own: through `image`, a header is read again before the pixels are, which small pictures feel.
-    Jpeg {
-        decoder: Box<JpegDecoder<ZCursor<&'a [u8]>>>,
-        /// True if brightness can stand for the whole picture: see [`Opened::check`].
-        brightness: bool,
-    },
+    Jpeg(Box<JpegDecoder<ZCursor<&'a [u8]>>>),
     Other(Box<dyn ImageDecoder + 'a>),
 }
 
@@ -85,21 +81,6 @@ impl Opened<'_> {
         self.header
     }
 
-    /// Reads the whole picture and keeps nothing: would [`Opened::decode`] succeed?
-    ///
-    /// Of a JPEG's usual form all codes are read, but only brightness is made of them: to turn sound codes into colors cannot fail.
-    ///
-    /// # Errors
-    /// As [`Opened::decode`].
-    pub fn check(mut self) -> Result<()> {
-        if let Decoder::Jpeg { decoder, brightness: true } = &mut self.decoder {
-            let options = decoder.options().jpeg_set_out_colorspace(ColorSpace::Luma);
-            decoder.set_options(options);
-            self.header.channels = 1;
-        }
-        self.decode().map(drop)
-    }
-
     /// Decodes the picture, in its own channels.
     ///
     /// # Errors
@@ -109,14 +90,14 @@ impl Opened<'_> {
         let damaged = |detail| ArtifactError::Picture { name: name.to_owned(), detail };
         // As the decoder unpacks it: with transparency, or 16 bits.
         let size = match &decoder {
-            Decoder::Jpeg { .. } => (width * height * channels) as u64,
+            Decoder::Jpeg(_) => (width * height * channels) as u64,
             Decoder::Other(decoder) => decoder.total_bytes(),
         };
         if size > LARGEST {
             return Err(damaged(format!("{width} × {height} pixels are more than fit into {}", bytes(LARGEST))));
         }
         let data = match decoder {
-            Decoder::Jpeg { mut decoder, .. } => calmly(|| decoder.decode().map_err(as_jpeg)),
+            Decoder::Jpeg(mut decoder) => calmly(|| decoder.decode().map_err(as_jpeg)),
             Decoder::Other(decoder) => calmly(|| {
                 let picture = DynamicImage::from_decoder(decoder)?;
                 let data = if channels == 1 { picture.into_luma8().into_raw() } else { picture.into_rgb8().into_raw() };
@@ -139,25 +120,7 @@ fn jpeg(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), DecodeErrors>
     };
     let (wanted, channels) = if color == ColorSpace::Luma { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
     decoder.set_options(options.jpeg_set_out_colorspace(wanted));
-    let brightness = color == ColorSpace::YCbCr && is_usual(file);
-    Ok((Header { width, height, channels }, Decoder::Jpeg { decoder: Box::new(decoder), brightness }))
-}
-
-/// True if a JPEG has three components, of which the second and third are sampled as densely as the first, or half so in a direction
-/// or both. Others have ways of their own to be damaged.
-fn is_usual(file: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(&[0xff, marker, high, low]) = file.get(at..at + 4) {
-        if matches!(marker, 0xc0..=0xc2) {
-            // Length, precision, height, width, count; then number, sampling and table of each.
-            let Some(&[_, _, _, _, _, _, _, 3, _, first, _, _, second, _, _, third, _]) = file.get(at + 2..at + 19) else {
-                return false;
-            };
-            return matches!(first, 0x11 | 0x12 | 0x21 | 0x22) && [second, third] == [0x11; 2];
-        }
-        at += 2 + usize::from(u16::from_be_bytes([high, low]));
-    }
-    false
+    Ok((Header { width, height, channels }, Decoder::Jpeg(Box::new(decoder))))
 }
 
 /// The decoder's words do not say what it was at.

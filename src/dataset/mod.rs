@@ -33,6 +33,7 @@ pub mod folder;
 pub mod hub;
 pub mod idx;
 pub mod incoming;
+mod jpeg;
 pub mod parquet;
 pub mod places;
 mod planes;
