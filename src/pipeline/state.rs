@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use rayon::prelude::*;
-
 use super::error::RunError;
 use super::graph;
 use super::registry;
@@ -12,12 +10,12 @@ use super::spec::{Node, Spec};
 use crate::base::seed::Seed;
 use crate::dataset::{Places, RawFile};
 use crate::stage::{AnyStage, Offer, Offers};
+use crate::store::Store;
 use crate::store::digest::Digest;
 use crate::store::key::{Input, Key, Manifest};
 use crate::store::memo::Stamp;
 use crate::store::reason::Difference;
 use crate::store::record::{Lookup, Record};
-use crate::store::{Store, error::StoreError};
 
 /// What is known of a stage before anything runs.
 #[derive(Debug)]
@@ -161,14 +159,11 @@ impl Outlook<'_> {
         let mut raw = Vec::new();
         let files = stage.raw_files(&node.settings, self.places)?;
         if !files.is_empty() {
-            let stamps: Vec<_> = files.par_iter().map(|file| Stamp::of(&file.path)).collect();
-            // The first error in the files' order, not the first in time.
-            let stamps = stamps.into_iter().collect::<Result<Vec<_>, StoreError>>()?;
             let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
-            let digests = self.store.digest_files(&paths)?;
-            let named = files.iter().zip(&digests).map(|(file, digest)| (file.name.as_str(), *digest));
+            let found = self.store.digest_files(&paths)?;
+            let named = files.iter().zip(&found).map(|(file, (digest, _))| (file.name.as_str(), *digest));
             manifest = manifest.input("raw", crate::artifact::content_digest("raw files", named));
-            raw = files.into_iter().zip(digests).zip(stamps).map(|((file, digest), stamp)| (file, digest, stamp)).collect();
+            raw = files.into_iter().zip(found).map(|(file, (digest, stamp))| (file, digest, stamp)).collect();
         }
         Ok(Inputs { offers, raw, manifest })
     }

@@ -1,10 +1,17 @@
 //! Names made of content.
 
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::base::fs;
+use crate::base::fs::{self, At};
+
+/// Files shorter than this are read in one go.
+const SMALL: usize = 64 << 10;
+
+/// Of larger ones, so much is digested at a time, by all threads together.
+const PIECE: usize = 4 << 20;
 
 /// 256 bits of BLAKE3, written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,9 +28,20 @@ impl Digest {
     /// # Errors
     /// If the file cannot be read.
     pub fn of_file(path: &Path) -> fs::Result<Self> {
-        let mut hasher = Hasher::plain();
         let mut file = fs::open(path)?;
-        fs::At::at(hasher.0.update_reader(&mut file), "read", path)?;
+        let mut read = |bytes: &mut Vec<u8>, most: usize| {
+            bytes.clear();
+            file.by_ref().take(most as u64).read_to_end(bytes).at("read", path)
+        };
+        let mut bytes = Vec::with_capacity(SMALL);
+        if read(&mut bytes, SMALL)? < SMALL {
+            return Ok(Self::of(&bytes));
+        }
+        let mut hasher = Hasher::plain();
+        hasher.update(&bytes);
+        while read(&mut bytes, PIECE)? > 0 {
+            hasher.0.update_rayon(&bytes);
+        }
         Ok(hasher.finish())
     }
 
@@ -119,6 +137,17 @@ mod tests {
         assert_eq!(digest.hex().parse::<Digest>().unwrap(), digest);
         assert_eq!(serde_json::from_str::<Digest>(&serde_json::to_string(&digest).unwrap()).unwrap(), digest);
         assert!("abc".parse::<Digest>().is_err());
+    }
+
+    #[test]
+    fn a_file_has_the_digest_of_its_bytes_whatever_its_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = (0..2 * PIECE + SMALL + 5).map(|i| ((i * i) >> 7) as u8).collect();
+        for length in [0, 1, SMALL - 1, SMALL, SMALL + 1, SMALL + PIECE, bytes.len()] {
+            let path = dir.path().join(length.to_string());
+            fs::write_atomic(&path, &bytes[..length]).unwrap();
+            assert_eq!(Digest::of_file(&path).unwrap(), Digest::of(&bytes[..length]), "{length}");
+        }
     }
 
     #[test]

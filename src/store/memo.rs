@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Read as _, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -50,8 +50,7 @@ impl Stamp {
     /// # Errors
     /// If the file cannot be looked at.
     pub fn of(path: &Path) -> Result<Option<Self>> {
-        let metadata = fs::At::at(std::fs::metadata(path), "look at", path).map_err(StoreError::Input)?;
-        Ok(Self::from(&metadata))
+        Ok(Self::from(&look(path)?))
     }
 
     /// `None` also for times that nanoseconds in 64 bits do not reach (after 2262).
@@ -141,33 +140,35 @@ impl Store {
     /// # Errors
     /// If it cannot be read, or changes while it is.
     pub fn digest_file(&self, path: &Path) -> Result<Digest> {
-        Ok(self.digest_files(std::slice::from_ref(&path))?[0])
+        Ok(self.digest_files(std::slice::from_ref(&path))?[0].0)
     }
 
-    /// The digests of many raw files, in their order; read in parallel.
+    /// The digests of many raw files and what they looked like then, in their order; read in parallel.
     ///
     /// # Errors
     /// The first (in their order) that cannot be read or changes while it is.
-    pub fn digest_files(&self, paths: &[impl AsRef<Path> + Sync]) -> Result<Vec<Digest>> {
+    pub fn digest_files(&self, paths: &[impl AsRef<Path> + Sync]) -> Result<Vec<(Digest, Option<Stamp>)>> {
         let memo = self.memo();
-        let found: Vec<Result<(Digest, Option<Stamp>)>> = paths
+        let found: Vec<Result<Seen>> = paths
             .par_iter()
             .map(|path| {
                 let path = path.as_ref();
-                if let Some(stamp) = Stamp::of(path)?
+                let look = look(path)?;
+                let stamp = Stamp::from(&look);
+                if let Some(stamp) = stamp
                     && let Some(digest) = memo.lock().unwrap_or_else(PoisonError::into_inner).get(&stamp)
                 {
-                    return Ok((digest, None));
+                    return Ok(Seen { digest, stamp: Some(stamp), remember: false });
                 }
-                read_steady(path)
+                read_steady(path, look)
             })
             .collect();
         let mut digests = Vec::with_capacity(paths.len());
         let mut fresh = Vec::new();
         for result in found {
-            let (digest, stamp) = result?;
-            digests.push(digest);
-            fresh.extend(stamp.map(|stamp| (stamp, digest)));
+            let Seen { digest, stamp, remember } = result?;
+            digests.push((digest, stamp));
+            fresh.extend(stamp.filter(|_| remember).map(|stamp| (stamp, digest)));
         }
         if !fresh.is_empty() {
             let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,18 +235,29 @@ fn ends_torn(file: &mut File) -> std::io::Result<bool> {
     Ok(last != *b"\n")
 }
 
-/// Reads a file until it stays the same from before to after. The stamp is returned if it may be remembered.
-fn read_steady(path: &Path) -> Result<(Digest, Option<Stamp>)> {
-    let look = || fs::At::at(std::fs::metadata(path), "look at", path).map_err(StoreError::Input);
+/// A raw file that was looked at, and read if the memo did not know it.
+struct Seen {
+    digest: Digest,
+    stamp: Option<Stamp>,
+    /// It was read, and may be remembered.
+    remember: bool,
+}
+
+fn look(path: &Path) -> Result<Metadata> {
+    fs::At::at(std::fs::metadata(path), "look at", path).map_err(StoreError::Input)
+}
+
+/// Reads a file until it stays the same from before, when it was looked at, to after.
+fn read_steady(path: &Path, mut before: Metadata) -> Result<Seen> {
     for _ in 0..ATTEMPTS {
-        let before = look()?;
         let digest = Digest::of_file(path).map_err(StoreError::Input)?;
-        let after = look()?;
+        let after = look(path)?;
         let same = Stamp::from(&before) == Stamp::from(&after) && before.len() == after.len();
         if same && before.modified().ok() == after.modified().ok() {
             let quiet = clock::unix_seconds() - changed(&after) >= QUIET;
-            return Ok((digest, Stamp::from(&after).filter(|_| quiet)));
+            return Ok(Seen { digest, stamp: Stamp::from(&after), remember: quiet });
         }
+        before = after;
     }
     Err(StoreError::Unsteady { path: path.display().to_string() })
 }
@@ -269,6 +281,10 @@ mod tests {
         paths
     }
 
+    fn digests(store: &Store, paths: &[PathBuf]) -> Vec<Digest> {
+        store.digest_files(paths).unwrap().into_iter().map(|(digest, _)| digest).collect()
+    }
+
     fn memo_lines(store: &Store) -> usize {
         files::read_to_string(store.memo_path()).map_or(0, |text| text.lines().count())
     }
@@ -278,14 +294,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = quiet(dir.path(), &["a", "b"]);
         let store = Store::open(&dir.path().join("artifacts")).unwrap();
-        assert_eq!(store.digest_files(&paths).unwrap(), [Digest::of(b"a"), Digest::of(b"b")]);
+        assert_eq!(digests(&store, &paths), [Digest::of(b"a"), Digest::of(b"b")]);
         assert_eq!(memo_lines(&store), 2);
         // A forged entry shows that the memo is what answers.
         let forged =
             files::read_to_string(store.memo_path()).unwrap().replace(&Digest::of(b"a").hex(), &Digest::of(b"z").hex());
         files::write(store.memo_path(), forged).unwrap();
         let again = Store::open(&dir.path().join("artifacts")).unwrap();
-        assert_eq!(again.digest_files(&paths).unwrap(), [Digest::of(b"z"), Digest::of(b"b")]);
+        assert_eq!(digests(&again, &paths), [Digest::of(b"z"), Digest::of(b"b")]);
         assert_eq!(memo_lines(&again), 2, "a warm run writes nothing");
         // Same size, same mtime: the change time gives it away.
         let mtime = files::metadata(&paths[0]).unwrap().modified().unwrap();
