@@ -9,7 +9,7 @@ use super::terminal;
 use crate::base::hint::Exit;
 use crate::base::unit;
 use crate::pipeline::error::chain;
-use crate::pipeline::state::Outlook;
+use crate::pipeline::state::{Known, Outlook};
 use crate::report::file;
 use crate::report::gather::{Elsewhere, Glance};
 
@@ -28,13 +28,13 @@ pub(super) fn run(args: &ReportArgs) -> Answer {
     })
 }
 
-/// Writes the report at the end of a run, if it says anything new. Whatever goes wrong here, the results stand. `elsewhere` finds
-/// pictures of features that were brought along.
-pub(super) fn after_run(outlook: &Outlook<'_>, path: PathBuf, elsewhere: Elsewhere<'_>) -> Option<PathBuf> {
+/// Writes the report at the end of a run with these results, if it says anything new. Whatever goes wrong here, the results stand.
+/// `elsewhere` finds pictures of features that were brought along.
+pub(super) fn after_run(outlook: &Outlook<'_>, known: &Known, path: PathBuf, elsewhere: Elsewhere<'_>) -> Option<PathBuf> {
     let written = catch_unwind(AssertUnwindSafe(|| {
         // Whether those pictures are still the same is not known.
         let sure = elsewhere.is_empty();
-        let glance = Glance::at(outlook, None).with_pictures(elsewhere);
+        let glance = Glance::after(outlook, known).with_pictures(elsewhere);
         if sure && file::is_current(&path, glance.fingerprint()) { Ok(0) } else { file::write(&glance, &path) }
     }));
     match written {

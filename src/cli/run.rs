@@ -53,7 +53,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let exit = summary.exit();
     let outlook = Outlook { spec: &spec, store: &store, places: &places, device_class };
     let page = file::place(&args.pipeline.places.artifacts, &spec.name);
-    let report = (!args.no_report).then(|| report::after_run(&outlook, page, Elsewhere::default())).flatten();
+    let report = (!args.no_report).then(|| report::after_run(&outlook, &summary.records, page, Elsewhere::default())).flatten();
     let tables = scores::collect(&spec, &store, &summary.records)?;
     if args.json {
         terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;

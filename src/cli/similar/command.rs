@@ -77,7 +77,7 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
         return Ok(summary.exit());
     }
     let rows = export(args, &spec, &store, &summary, pictures.as_ref())?;
-    let page = if args.no_report { None } else { page(args, &spec, &store, pictures.as_ref())? };
+    let page = if args.no_report { None } else { page(args, &spec, &store, &summary, pictures.as_ref())? };
     let page = page.map(|path| path.display().to_string());
     if args.json {
         terminal::print_json(&json!({ "save_dir": args.save_dir, "seconds": summary.seconds, "nn": rows, "report": page }))?;
@@ -92,7 +92,13 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
 }
 
 /// Writes the page that shows the selections, with pictures where it is known where they lie.
-fn page(args: &SimilarArgs, spec: &Spec, store: &Store, pool: Option<&Pictures>) -> Result<Option<PathBuf>, Failure> {
+fn page(
+    args: &SimilarArgs,
+    spec: &Spec,
+    store: &Store,
+    summary: &Summary,
+    pool: Option<&Pictures>,
+) -> Result<Option<PathBuf>, Failure> {
     // The fork asks for this folder and reads nothing from it, so what is typed there may be anything.
     let target = args.target_db.as_deref().and_then(|folder| {
         let opened = Pictures::open(folder);
@@ -105,7 +111,7 @@ fn page(args: &SimilarArgs, spec: &Spec, store: &Store, pool: Option<&Pictures>)
         target: target.as_ref().map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
         pool: pool.map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
     };
-    Ok(report::after_run(&outlook, args.save_dir.join("report.html"), elsewhere))
+    Ok(report::after_run(&outlook, &summary.records, args.save_dir.join("report.html"), elsewhere))
 }
 
 /// What clap cannot know.

@@ -7,10 +7,11 @@ use super::journal::{self, Journal};
 use super::page::{LastRun, StageRow, Standing, Wire};
 use crate::base::clock;
 use crate::pipeline::error::chain;
-use crate::pipeline::spec::Spec;
+use crate::pipeline::spec::{Node, Spec};
 use crate::pipeline::state::{Known, Outlook, State};
 use crate::stage::AnyStage;
 use crate::store::digest::Digest;
+use crate::store::record::Record;
 
 /// The form of reports. Raise it when the page changes, so that finished pipelines get a new one.
 const FORMAT: u32 = 1;
@@ -26,22 +27,10 @@ pub(super) fn rows(outlook: &Outlook<'_>) -> (Vec<StageRow>, Known) {
         .zip(states)
         .enumerate()
         .map(|(index, (node, state))| {
-            let mut row = StageRow {
-                name: node.name.clone(),
-                family: node.family.clone(),
-                kind: node.kind.clone(),
-                ..StageRow::default()
-            };
-            row.seed = outlook.stage(node).is_ok_and(AnyStage::seeded).then_some(node.seed);
+            let mut row = row(outlook, node);
             match state {
                 State::Fresh { record, .. } => {
-                    row.state = "fresh".into();
-                    row.seconds = Some(record.seconds.max(0.0));
-                    row.peak_memory = record.peak_memory;
-                    row.bytes = Some(record.bytes());
-                    row.finished = Some(clock::stamp(record.finished));
-                    row.version = Some(record.crate_version.clone());
-                    row.key = Some(record.key.hex());
+                    tell_result(&mut row, &record);
                     known.insert(index, *record);
                 }
                 State::Stale { key, why } => {
@@ -54,6 +43,38 @@ pub(super) fn rows(outlook: &Outlook<'_>) -> (Vec<StageRow>, Known) {
         })
         .collect();
     (rows, known)
+}
+
+/// All stages as a run has left them, if all have a result: raw data are not looked at again.
+pub(super) fn rows_after(outlook: &Outlook<'_>, known: &Known) -> Option<Vec<StageRow>> {
+    let nodes = outlook.spec.nodes.iter().enumerate();
+    nodes
+        .map(|(index, node)| {
+            let mut row = row(outlook, node);
+            tell_result(&mut row, known.get(&index)?);
+            Some(row)
+        })
+        .collect()
+}
+
+fn row(outlook: &Outlook<'_>, node: &Node) -> StageRow {
+    StageRow {
+        name: node.name.clone(),
+        family: node.family.clone(),
+        kind: node.kind.clone(),
+        seed: outlook.stage(node).is_ok_and(AnyStage::seeded).then_some(node.seed),
+        ..StageRow::default()
+    }
+}
+
+fn tell_result(row: &mut StageRow, record: &Record) {
+    row.state = "fresh".into();
+    row.seconds = Some(record.seconds.max(0.0));
+    row.peak_memory = record.peak_memory;
+    row.bytes = Some(record.bytes());
+    row.finished = Some(clock::stamp(record.finished));
+    row.version = Some(record.crate_version.clone());
+    row.key = Some(record.key.hex());
 }
 
 /// What flows where: each pair of stages once for each artifact.

@@ -28,6 +28,18 @@ impl<'a> Glance<'a> {
     /// Looks at every stage. `asked` names the assignments to show, or the stage of their classifier.
     pub fn at(outlook: &'a Outlook<'a>, asked: Option<&str>) -> Self {
         let (rows, known) = stages::rows(outlook);
+        Self::of(outlook, rows, known, asked)
+    }
+
+    /// Looks at what a run has left. `known` are its results; only if some are missing, every stage is looked at.
+    pub fn after(outlook: &'a Outlook<'a>, known: &Known) -> Self {
+        match stages::rows_after(outlook, known) {
+            Some(rows) => Self::of(outlook, rows, known.clone(), None),
+            None => Self::at(outlook, None),
+        }
+    }
+
+    fn of(outlook: &'a Outlook<'a>, rows: Vec<StageRow>, known: Known, asked: Option<&str>) -> Self {
         let runs = runs_folder(outlook.store.artifacts(), &outlook.spec.name);
         let fingerprint = stages::fingerprint(outlook.spec, &rows, &runs, asked);
         Self { outlook, rows, known, asked: asked.map(str::to_owned), elsewhere: Elsewhere::default(), fingerprint }
