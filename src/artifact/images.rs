@@ -69,15 +69,24 @@ pub enum Picture {
         bytes: Vec<u8>,
         /// Where it lies; relative to the source, unless files are not packed: then as it is to be opened.
         path: String,
-        /// What its header says, if whoever hands it over has checked it.
-        header: Option<Header>,
+        /// What whoever hands it over knows of it.
+        known: Option<Known>,
     },
+}
+
+/// What is known of a file that was read before.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// What it says.
+    pub header: Header,
+    /// The digest of its bytes.
+    pub digest: Digest,
 }
 
 impl Picture {
     /// A file that nobody looked into yet.
     pub fn file(bytes: Vec<u8>, path: impl Into<String>) -> Self {
-        Self::File { bytes, path: path.into(), header: None }
+        Self::File { bytes, path: path.into(), known: None }
     }
 }
 
@@ -243,9 +252,12 @@ fn prepare(picture: Picture, row: usize) -> Result<Prepared> {
             let header = Header { width: pixels.width, height: pixels.height, channels: pixels.channels };
             Ok(Prepared { header, content, name: Digest::of(&raw), is_file: false, bytes, path: String::new() })
         }
-        Picture::File { bytes, path, header } => {
-            let header = header.map_or_else(|| codec::probe(&path, &bytes), Ok)?;
-            let content = Digest::of(&bytes);
+        Picture::File { bytes, path, known } => {
+            let known = match known {
+                Some(known) => known,
+                None => Known { header: codec::probe(&path, &bytes)?, digest: Digest::of(&bytes) },
+            };
+            let Known { header, digest: content } = known;
             Ok(Prepared { header, content, name: content, is_file: true, bytes, path })
         }
     }

@@ -20,15 +20,19 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 
 use rayon::prelude::*;
 
 use super::class_list::ClassList;
-use super::decode::{self, Format};
+use super::decode::Format;
 use super::error::{DatasetError, Result};
 use super::places::{self, Places};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record};
+use super::record::{DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record};
 use super::registry::Entry;
 use super::sieve::{Sieve, Tried};
 use super::source::Source;
@@ -42,8 +46,11 @@ const ENDINGS: [&str; 7] = ["png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp"]
 /// Longer files are refused: nothing that a camera writes in our formats comes near.
 const MAX_FILE: u64 = 1 << 28;
 
-/// Files that are read and decoded together. Fixed, so that the thread count decides nothing.
-const CHUNK: usize = 64;
+/// Files that are read and checked together: so many at most, and at least …
+const CHUNK: std::ops::RangeInclusive<usize> = 16..=1024;
+
+/// … until they hold so many bytes.
+const CHUNK_BYTES: u64 = 64 << 20;
 
 /// Missing folders that an error names.
 const MOST_NAMED: usize = 5;
@@ -197,7 +204,7 @@ impl Reader for Plan {
             })
             .collect::<Vec<_>>();
         let count = files.len();
-        let tried = Folder { files, next: 0, ready: Vec::new() };
+        let tried = Folder { files: files.into(), next: 0, ready: Vec::new(), ahead: None };
         let records = Sieve::new(tried, self.root.display().to_string(), self.skip_broken);
         Ok(Opened { labels, count, records: Box::new(records) })
     }
@@ -211,11 +218,50 @@ struct Waiting {
 
 /// The pictures of a folder, in the order of digests.
 struct Folder {
-    files: Vec<Waiting>,
-    /// The first file that was not tried.
+    files: Arc<[Waiting]>,
+    /// The first file that nobody has begun with.
     next: usize,
     /// Pictures that were tried, the next one last.
     ready: Vec<Result<Tried>>,
+    /// The chunk after them, which is being tried while they are written.
+    ahead: Option<Receiver<Attempts>>,
+}
+
+/// A chunk of pictures that were tried, or the panic that it ended in.
+type Attempts = std::thread::Result<Vec<Result<Tried>>>;
+
+impl Folder {
+    /// The files of the next chunk.
+    fn chunk(&mut self) -> Range<usize> {
+        let (first, mut bytes) = (self.next, 0);
+        while let Some(waiting) = self.files.get(self.next)
+            && self.next - first < *CHUNK.end()
+            && (bytes < CHUNK_BYTES || self.next - first < *CHUNK.start())
+        {
+            bytes += waiting.file.bytes;
+            self.next += 1;
+        }
+        first..self.next
+    }
+
+    /// Begins with the next chunk.
+    fn go_ahead(&mut self) {
+        // A thread of the pool must not wait for the pool: it may be the only one.
+        if self.next < self.files.len() && rayon::current_thread_index().is_none() {
+            let (chunk, files) = (self.chunk(), Arc::clone(&self.files));
+            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+            self.ahead = Some(receiver);
+            rayon::spawn(move || {
+                let attempts = catch_unwind(AssertUnwindSafe(|| attempt(&files[chunk])));
+                // Nobody waits where a run was stopped.
+                let _ = sender.send(attempts);
+            });
+        }
+    }
+}
+
+fn attempt(files: &[Waiting]) -> Vec<Result<Tried>> {
+    files.par_iter().map(Waiting::attempt).collect()
 }
 
 impl Iterator for Folder {
@@ -223,10 +269,16 @@ impl Iterator for Folder {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ready.is_empty() {
-            let chunk = &self.files[self.next..self.files.len().min(self.next + CHUNK)];
-            self.next += chunk.len();
-            self.ready = chunk.par_iter().map(Waiting::attempt).collect();
+            self.ready = match self.ahead.take().map(|ahead| ahead.recv()) {
+                Some(Ok(attempts)) => attempts.unwrap_or_else(|panic| resume_unwind(panic)),
+                Some(Err(_)) => unreachable!("a chunk that was begun with is sent"),
+                None => {
+                    let chunk = self.chunk();
+                    attempt(&self.files[chunk])
+                }
+            };
             self.ready.reverse();
+            self.go_ahead();
         }
         self.ready.pop()
     }
@@ -243,15 +295,8 @@ impl Waiting {
         if Digest::of(&bytes) != self.digest {
             return Err(DatasetError::Changed { file: self.file.path.display().to_string() });
         }
-        let result = decode::check(&bytes).map_err(|why| why.to_string()).map(|header| Record {
-            width: header.width,
-            height: header.height,
-            channels: header.channels,
-            content: Content::Encoded(bytes),
-            path: Some(name.clone()),
-            label: self.label,
-        });
-        Ok((name, result))
+        let record = Record::of_file(bytes, Some(self.digest), Some(name.clone()), self.label);
+        Ok((name, record.map_err(|why| why.to_string())))
     }
 }
 
@@ -262,6 +307,7 @@ mod tests {
 
     use super::*;
     use crate::base::hint::Fault;
+    use crate::dataset::record::Content;
     use crate::dataset::registry;
 
     /// A gray picture of one value.
@@ -310,13 +356,14 @@ mod tests {
         for record in &records {
             let path = record.path.as_ref().unwrap();
             assert_eq!(record.label, Some(i32::from(path.starts_with("cat"))));
-            assert_eq!(record.content, Content::Encoded(fs::read(&dir.path().join(path)).unwrap()));
+            let bytes = fs::read(&dir.path().join(path)).unwrap();
+            assert_eq!(record.content, Content::Encoded { digest: Digest::of(&bytes), bytes });
             assert_eq!((record.width, record.height, record.channels), (3, 2, 1));
         }
         let digests: Vec<_> = records
             .iter()
             .map(|record| match &record.content {
-                Content::Encoded(bytes) => Digest::of(bytes),
+                Content::Encoded { bytes, .. } => Digest::of(bytes),
                 Content::Raw(_) => panic!("files come as they are"),
             })
             .collect();

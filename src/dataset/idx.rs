@@ -434,7 +434,7 @@ mod tests {
             .iter()
             .map(|record| match &record.content {
                 Content::Raw(pixels) => pixels.data[0],
-                Content::Encoded(_) => panic!("arrays are raw"),
+                Content::Encoded { .. } => panic!("arrays are raw"),
             })
             .collect();
         assert_eq!(values, [2, 1], "parts come in the order they are asked for");

@@ -13,10 +13,9 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::decode;
 use super::error::{DatasetError, Result};
 use super::places::Places;
-use super::record::{Content, DigestOf, Labels, Located, Opened, RawFile, Reader, Record};
+use super::record::{DigestOf, Labels, Located, Opened, RawFile, Reader, Record};
 use super::registry::Entry;
 use super::shards::{Form, Shards};
 use super::sieve::{Sieve, Tried};
@@ -152,14 +151,7 @@ fn attempt(file: &str, row: u64, picture: FoundPicture, label: Option<i32>) -> T
     let result = if bytes.is_empty() {
         Err("the table holds only its path, not its bytes".to_owned())
     } else {
-        decode::check(&bytes).map_err(|why| why.to_string()).map(|header| Record {
-            width: header.width,
-            height: header.height,
-            channels: header.channels,
-            content: Content::Encoded(bytes),
-            path: (!path.is_empty()).then_some(path),
-            label,
-        })
+        Record::of_file(bytes, None, (!path.is_empty()).then_some(path), label).map_err(|why| why.to_string())
     };
     (name, result)
 }
@@ -175,7 +167,9 @@ mod tests {
     use crate::artifact::pixels::Pixels;
     use crate::base::fs;
     use crate::base::hint::Fault;
+    use crate::dataset::record::Content;
     use crate::dataset::registry;
+    use crate::store::digest::Digest;
 
     fn png(value: u8) -> Vec<u8> {
         encode_png("x", &Pixels::new(3, 2, 1, vec![value; 6])).unwrap()
@@ -216,7 +210,7 @@ mod tests {
         assert_eq!(records.iter().map(|record| record.channels).collect::<Vec<_>>(), [3, 1, 3, 3]);
         for record in &records {
             let bytes = fs::read(&golden.join(record.path.as_ref().unwrap())).unwrap();
-            assert_eq!(record.content, Content::Encoded(bytes));
+            assert_eq!(record.content, Content::Encoded { digest: Digest::of(&bytes), bytes });
         }
         let (names, records) = read(&Source { label_column: Some("fine_label".into()), ..source.clone() }).unwrap();
         assert_eq!((names, labels(&records)), (Labels::Numbered, vec![5, 3, 4, 5]));

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::decode::{self, Undecodable};
 use super::error::Result;
+use crate::artifact::codec::Header;
 use crate::artifact::pixels::Pixels;
 use crate::base::fs::FileError;
 use crate::store::digest::Digest;
@@ -156,8 +158,27 @@ pub struct Record {
 pub enum Content {
     /// Pixels from an array.
     Raw(Pixels),
-    /// A whole PNG, JPEG or WebP file, which was read through once and is sound.
-    Encoded(Vec<u8>),
+    /// A whole PNG, JPEG or WebP file, which was read through once and can be decoded.
+    Encoded {
+        /// The file's bytes.
+        bytes: Vec<u8>,
+        /// Their digest.
+        digest: Digest,
+    },
+}
+
+impl Record {
+    /// A picture file, read through. `digest` is that of its bytes, where it is known already.
+    pub(super) fn of_file(
+        bytes: Vec<u8>,
+        digest: Option<Digest>,
+        path: Option<String>,
+        label: Option<i32>,
+    ) -> std::result::Result<Self, Undecodable> {
+        let Header { width, height, channels } = decode::check(&bytes)?;
+        let digest = digest.unwrap_or_else(|| Digest::of(&bytes));
+        Ok(Self { content: Content::Encoded { bytes, digest }, width, height, channels, path, label })
+    }
 }
 
 /// The records of a data set, in an order that does not depend on labels. After an error nothing more comes.

@@ -198,7 +198,7 @@ mod tests {
     fn pixels(record: &Record) -> &Pixels {
         match &record.content {
             Content::Raw(pixels) => pixels,
-            Content::Encoded(_) => panic!("drawings are raw"),
+            Content::Encoded { .. } => panic!("drawings are raw"),
         }
     }
 

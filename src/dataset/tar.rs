@@ -14,11 +14,10 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use tar::{Archive, EntryType};
 
-use super::decode;
 use super::error::{DatasetError, Result};
 use super::places::Places;
 use super::planes::shown;
-use super::record::{Content, DigestOf, Labels, Located, Opened, RawFile, Reader, Record};
+use super::record::{DigestOf, Labels, Located, Opened, RawFile, Reader, Record};
 use super::registry::Entry;
 use super::shards::{Form, Shards};
 use super::sieve::{Sieve, Tried};
@@ -230,16 +229,7 @@ impl Iterator for Samples {
 
 fn attempt(raw: Raw) -> Tried {
     let Raw { name, path, bytes, label } = raw;
-    let result = bytes.and_then(|bytes| {
-        decode::check(&bytes).map_err(|why| why.to_string()).map(|header| Record {
-            width: header.width,
-            height: header.height,
-            channels: header.channels,
-            content: Content::Encoded(bytes),
-            path: Some(path),
-            label,
-        })
-    });
+    let result = bytes.and_then(|bytes| Record::of_file(bytes, None, Some(path), label).map_err(|why| why.to_string()));
     (name, result)
 }
 
@@ -252,7 +242,9 @@ mod tests {
     use super::*;
     use crate::artifact::codec::encode_png;
     use crate::artifact::pixels::Pixels;
+    use crate::dataset::record::Content;
     use crate::dataset::registry;
+    use crate::store::digest::Digest;
 
     fn png(value: u8) -> Vec<u8> {
         encode_png("x", &Pixels::new(3, 2, 1, vec![value; 6])).unwrap()
@@ -307,7 +299,11 @@ mod tests {
         assert_eq!((labels, count, records.len()), (Labels::Numbered, 200, 200));
         for (row, record) in records.iter().enumerate() {
             assert_eq!(record.label, Some(row as i32 % 7), "{row}");
-            assert_eq!(record.content, Content::Encoded(png(row as u8)), "{row}");
+            assert_eq!(
+                record.content,
+                Content::Encoded { digest: Digest::of(&png(row as u8)), bytes: png(row as u8) },
+                "{row}"
+            );
             assert_eq!(record.path.as_deref(), Some(format!("set/{row:03}.PNG").as_str()));
         }
         assert_eq!(read(&Source::named("tar").root(dir.path().join("test.tar"))).unwrap().1, 3);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::artifact::Draft;
 use crate::artifact::codec::Header;
-use crate::artifact::images::{Images, ImagesInfo, ImagesWriter, Picture};
+use crate::artifact::images::{Images, ImagesInfo, ImagesWriter, Known, Picture};
 use crate::artifact::labels::{LabelTable, Labels};
 use crate::base::fs::FileError;
 use crate::base::hint::Fault;
@@ -85,9 +85,10 @@ impl Stage for Ingest {
             let record = record?;
             let picture = match record.content {
                 Content::Raw(pixels) => Picture::Raw(pixels),
-                Content::Encoded(bytes) => {
+                Content::Encoded { bytes, digest } => {
                     let header = Header { width: record.width, height: record.height, channels: record.channels };
-                    Picture::File { bytes, path: record.path.unwrap_or_default(), header: Some(header) }
+                    let path = record.path.unwrap_or_default();
+                    Picture::File { bytes, path, known: Some(Known { header, digest }) }
                 }
             };
             writer.push(picture)?;
