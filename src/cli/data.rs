@@ -64,6 +64,7 @@ pub(super) fn run(command: &DataCommand) -> Answer {
                     "dataset": dataset, "images": report.images, "gray": report.gray, "smallest": report.smallest,
                     "largest": report.largest, "classes": names, "per_class": report.per_class,
                     "unlabeled": report.unlabeled, "skipped": report.skipped.count,
+                    "damaged": report.damaged.count,
                     "files": report.files, "ignored": report.ignored.endings,
                 }))?;
                 return Ok(Exit::Done);
@@ -76,7 +77,11 @@ pub(super) fn run(command: &DataCommand) -> Answer {
             };
             let bytes: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
             let mut text = format!(
-                "{dataset}: sound\n  images  {} ({} gray), {size} pixels\n  files   {}, {}\n  labels  {labels}\n",
+                "{dataset}: {}\n  images  {} ({} gray), {size} pixels\n  files   {}, {}\n  labels  {labels}\n",
+                match report.damaged.count {
+                    0 => "sound".to_owned(),
+                    count => format!("{} damaged", unit::count(count as u64)),
+                },
                 unit::count(report.images as u64),
                 unit::count(report.gray as u64),
                 unit::count(report.files.len() as u64),
@@ -95,6 +100,9 @@ pub(super) fn run(command: &DataCommand) -> Answer {
             }
             for broken in &report.skipped.first {
                 text.push_str(&format!("  left out: `{}` ({})\n", broken.name, broken.reason));
+            }
+            for damaged in &report.damaged.first {
+                text.push_str(&format!("  damaged: `{}` ({})\n", damaged.name, damaged.reason));
             }
             terminal::print(&text)?;
             Ok(Exit::Done)

@@ -2,7 +2,7 @@
 
 use super::error::Result;
 use super::places::Places;
-use super::record::{DigestOf, Ignored, Labels, Skipped};
+use super::record::{DigestOf, Faulty, Ignored, Labels};
 use super::registry;
 use super::source::Source;
 
@@ -28,7 +28,9 @@ pub struct Report {
     /// Images that the data set leaves without a label although others have one.
     pub unlabeled: usize,
     /// Broken images that were left out.
-    pub skipped: Skipped,
+    pub skipped: Faulty,
+    /// JPEGs whose codes make no sense from some place on: decoders show gray from there.
+    pub damaged: Faulty,
 }
 
 /// Reads a source through: every header, length, checksum, picture and label.
@@ -51,7 +53,8 @@ pub fn check(source: &Source, places: &Places, digest_of: &mut DigestOf) -> Resu
         },
         labels: opened.labels.clone(),
         unlabeled: 0,
-        skipped: Skipped::default(),
+        skipped: Faulty::default(),
+        damaged: Faulty::default(),
     };
     for record in &mut opened.records {
         let record = record?;
@@ -76,5 +79,6 @@ pub fn check(source: &Source, places: &Places, digest_of: &mut DigestOf) -> Resu
         report.smallest = (0, 0);
     }
     report.skipped = opened.records.skipped();
+    report.damaged = opened.records.damaged();
     Ok(report)
 }

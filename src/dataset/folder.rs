@@ -357,7 +357,7 @@ mod tests {
             let path = record.path.as_ref().unwrap();
             assert_eq!(record.label, Some(i32::from(path.starts_with("cat"))));
             let bytes = fs::read(&dir.path().join(path)).unwrap();
-            assert_eq!(record.content, Content::Encoded { digest: Digest::of(&bytes), bytes });
+            assert_eq!(record.content, Content::Encoded { digest: Digest::of(&bytes), bytes, damaged: false });
             assert_eq!((record.width, record.height, record.channels), (3, 2, 1));
         }
         let digests: Vec<_> = records
@@ -498,6 +498,20 @@ mod tests {
         assert_eq!((skipped.count, skipped.first.len()), (8, 5));
         source.limit = Some(10);
         assert_eq!(read(&source).unwrap().1, records[..10]);
+    }
+
+    #[test]
+    fn damaged_jpegs_are_taken_and_named() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dataset/subsampled.jpg");
+        let (whole, mut damaged) = (fs::read(&golden).unwrap(), fs::read(&golden).unwrap());
+        let end = damaged.len();
+        damaged[end - 60..end - 2].fill(0);
+        let dir = folder(&[("a.jpg", whole), ("b.jpg", damaged), ("c.png", png(1))]);
+        let mut opened = open(&source(&dir)).unwrap();
+        assert_eq!(opened.records.by_ref().map(Result::unwrap).count(), 3);
+        let damaged = opened.records.damaged();
+        assert_eq!((damaged.count, damaged.first[0].name.as_str()), (1, "b.jpg"));
+        assert_eq!(opened.records.skipped().count, 0);
     }
 
     #[test]

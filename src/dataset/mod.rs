@@ -52,6 +52,6 @@ mod walk;
 pub use check::{Report, check};
 pub use error::{DatasetError, Result};
 pub use places::Places;
-pub use record::{Broken, Content, Labels, Located, Opened, RawFile, Record, Records, Skipped};
+pub use record::{Broken, Content, Faulty, Labels, Located, Opened, RawFile, Record, Records};
 pub use registry::{Entry, locate};
 pub use source::Source;

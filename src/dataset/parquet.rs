@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(records.iter().map(|record| record.channels).collect::<Vec<_>>(), [3, 1, 3, 3]);
         for record in &records {
             let bytes = fs::read(&golden.join(record.path.as_ref().unwrap())).unwrap();
-            assert_eq!(record.content, Content::Encoded { digest: Digest::of(&bytes), bytes });
+            assert_eq!(record.content, Content::Encoded { digest: Digest::of(&bytes), bytes, damaged: false });
         }
         let (names, records) = read(&Source { label_column: Some("fine_label".into()), ..source.clone() }).unwrap();
         assert_eq!((names, labels(&records)), (Labels::Numbered, vec![5, 3, 4, 5]));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::decode::{self, Undecodable};
+use super::decode::{self, Checked, Undecodable};
 use super::error::Result;
 use crate::artifact::codec::Header;
 use crate::artifact::pixels::Pixels;
@@ -164,6 +164,8 @@ pub enum Content {
         bytes: Vec<u8>,
         /// Their digest.
         digest: Digest,
+        /// It is damaged, and decoders show gray for a part of it.
+        damaged: bool,
     },
 }
 
@@ -175,30 +177,35 @@ impl Record {
         path: Option<String>,
         label: Option<i32>,
     ) -> std::result::Result<Self, Undecodable> {
-        let Header { width, height, channels } = decode::check(&bytes)?;
+        let Checked { header: Header { width, height, channels }, damaged } = decode::check(&bytes)?;
         let digest = digest.unwrap_or_else(|| Digest::of(&bytes));
-        Ok(Self { content: Content::Encoded { bytes, digest }, width, height, channels, path, label })
+        Ok(Self { content: Content::Encoded { bytes, digest, damaged }, width, height, channels, path, label })
     }
 }
 
 /// The records of a data set, in an order that does not depend on labels. After an error nothing more comes.
 pub trait Records: Iterator<Item = Result<Record>> + Send {
     /// The broken pictures left out so far.
-    fn skipped(&self) -> Skipped {
-        Skipped::default()
+    fn skipped(&self) -> Faulty {
+        Faulty::default()
+    }
+
+    /// The damaged pictures among those that came: JPEGs of which decoders show gray for a part.
+    fn damaged(&self) -> Faulty {
+        Faulty::default()
     }
 }
 
-/// Pictures that were left out because they cannot be decoded.
+/// Pictures that something is wrong with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Skipped {
+pub struct Faulty {
     /// How many.
     pub count: usize,
     /// The first few.
     pub first: Vec<Broken>,
 }
 
-impl Skipped {
+impl Faulty {
     /// How many are named.
     pub const NAMED: usize = 5;
 
@@ -211,7 +218,7 @@ impl Skipped {
     }
 }
 
-/// A picture that cannot be decoded.
+/// A picture that something is wrong with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
     /// The file, below the source's root.
@@ -236,7 +243,11 @@ impl Iterator for Limited {
 }
 
 impl Records for Limited {
-    fn skipped(&self) -> Skipped {
+    fn skipped(&self) -> Faulty {
         self.records.skipped()
+    }
+
+    fn damaged(&self) -> Faulty {
+        self.records.damaged()
     }
 }

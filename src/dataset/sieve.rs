@@ -1,7 +1,7 @@
 //! What to do with pictures that cannot be decoded: say all of them at once, or leave them out and say so.
 
 use super::error::{DatasetError, Result};
-use super::record::{Record, Records, Skipped};
+use super::record::{Content, Faulty, Record, Records};
 
 /// A picture that was tried: its name, and the record or why there is none.
 pub(super) type Tried = (String, std::result::Result<Record, String>);
@@ -13,13 +13,14 @@ pub(super) struct Sieve<I> {
     place: String,
     skip_broken: bool,
     seen: usize,
-    broken: Skipped,
+    broken: Faulty,
+    damaged: Faulty,
 }
 
 impl<I: Iterator<Item = Result<Tried>>> Sieve<I> {
     /// `place` is for the error: the folder or file they come from.
     pub(super) fn new(tried: I, place: String, skip_broken: bool) -> Self {
-        Self { tried: Some(tried), place, skip_broken, seen: 0, broken: Skipped::default() }
+        Self { tried: Some(tried), place, skip_broken, seen: 0, broken: Faulty::default(), damaged: Faulty::default() }
     }
 
     fn step(&mut self) -> Result<Option<Record>> {
@@ -27,7 +28,12 @@ impl<I: Iterator<Item = Result<Tried>>> Sieve<I> {
             let (name, result) = tried?;
             self.seen += 1;
             match result {
-                Ok(record) if self.skip_broken || self.broken.count == 0 => return Ok(Some(record)),
+                Ok(record) if self.skip_broken || self.broken.count == 0 => {
+                    if matches!(record.content, Content::Encoded { damaged: true, .. }) {
+                        self.damaged.push(&name, "its codes make no sense from some place on".to_owned());
+                    }
+                    return Ok(Some(record));
+                }
                 Ok(_) => {}
                 Err(why) => self.broken.push(&name, why),
             }
@@ -58,7 +64,11 @@ impl<I: Iterator<Item = Result<Tried>>> Iterator for Sieve<I> {
 }
 
 impl<I: Iterator<Item = Result<Tried>> + Send> Records for Sieve<I> {
-    fn skipped(&self) -> Skipped {
-        if self.skip_broken { self.broken.clone() } else { Skipped::default() }
+    fn skipped(&self) -> Faulty {
+        if self.skip_broken { self.broken.clone() } else { Faulty::default() }
+    }
+
+    fn damaged(&self) -> Faulty {
+        self.damaged.clone()
     }
 }

@@ -301,7 +301,7 @@ mod tests {
             assert_eq!(record.label, Some(row as i32 % 7), "{row}");
             assert_eq!(
                 record.content,
-                Content::Encoded { digest: Digest::of(&png(row as u8)), bytes: png(row as u8) },
+                Content::Encoded { digest: Digest::of(&png(row as u8)), bytes: png(row as u8), damaged: false },
                 "{row}"
             );
             assert_eq!(record.path.as_deref(), Some(format!("set/{row:03}.PNG").as_str()));

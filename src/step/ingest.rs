@@ -85,7 +85,7 @@ impl Stage for Ingest {
             let record = record?;
             let picture = match record.content {
                 Content::Raw(pixels) => Picture::Raw(pixels),
-                Content::Encoded { bytes, digest } => {
+                Content::Encoded { bytes, digest, .. } => {
                     let header = Header { width: record.width, height: record.height, channels: record.channels };
                     let path = record.path.unwrap_or_default();
                     Picture::File { bytes, path, known: Some(Known { header, digest }) }
@@ -100,6 +100,15 @@ impl Stage for Ingest {
         if skipped.count > 0 {
             let first: Vec<String> = skipped.first.iter().map(|b| format!("`{}` ({})", b.name, b.reason)).collect();
             cx.warn(format!("{} images cannot be decoded and are left out: {}", skipped.count, first.join(", ")));
+        }
+        let damaged = records.damaged();
+        if damaged.count > 0 {
+            let first: Vec<String> = damaged.first.iter().map(|b| format!("`{}`", b.name)).collect();
+            cx.warn(format!(
+                "{} JPEG files are damaged: from some place on their pictures are gray or noise: {}",
+                damaged.count,
+                first.join(", ")
+            ));
         }
         let (images, ids) = writer.finish()?;
         let labels = match names {
