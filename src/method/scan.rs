@@ -204,8 +204,9 @@ impl Stage for Scan {
             selection: Selection::default(),
         };
         let curve = train(&mut run, cx)?;
+        let steps = config.epochs * run.steps();
         let Run { net, selection, .. } = run;
-        let Concluded { best, last } = selection.conclude(&net, "consistency − entropy", cx)?;
+        let Concluded { best, last } = selection.conclude(&net, steps, "consistency − entropy", cx)?;
         Ok(Out {
             classifier: best.classifier(&net, &encoder.card.normalization)?.save(&cx.out("classifier")?)?,
             curve: Curve { points: curve }.save(&cx.out("curve")?)?,

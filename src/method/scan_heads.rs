@@ -146,8 +146,9 @@ impl Stage for ScanHeads {
             selection: Selection::default(),
         };
         let curve = train(&mut run, cx)?;
+        let steps = config.epochs * run.steps();
         let Run { net, selection, .. } = run;
-        let Concluded { best, last } = selection.conclude(&net, "consistency − entropy", cx)?;
+        let Concluded { best, last } = selection.conclude(&net, steps, "consistency − entropy", cx)?;
         let save = |Kept { tensors, choice }, output| {
             let classifier = space.classifier(shape, &space.plain_heads(&tensors), choice)?;
             Ok::<_, StageError>(classifier.save(&cx.out(output)?)?)

@@ -8,7 +8,7 @@ use super::error::StageError;
 use super::training::Snapshot;
 use crate::artifact::encoder::{Classifier, Normalization, Tensors};
 use crate::model::{ClassifierNet, HeadChoice};
-use crate::train::health::Occupancy;
+use crate::train::health::{Occupancy, PATIENCE};
 
 /// The state after the best validation so far, and what was said of the heads in the last.
 #[derive(Debug, Default)]
@@ -103,18 +103,25 @@ impl Selection {
         Ok(head)
     }
 
-    /// The best epoch, and the last: the numbers that `net` holds now. `formula` is the loss in words.
+    /// The best epoch, and the last: the numbers that `net` holds now, after so many steps. `formula` is the loss in words.
     ///
     /// # Errors
-    /// Collapsed clusters in the best epoch.
-    pub fn conclude(self, net: &ClassifierNet, formula: &str, cx: &Context<'_>) -> Result<Concluded, StageError> {
+    /// Collapsed clusters in the best epoch, unless the steps are too few to tell: then that is said.
+    pub fn conclude(self, net: &ClassifierNet, steps: u64, formula: &str, cx: &Context<'_>) -> Result<Concluded, StageError> {
         let (Some(Best { card, tensors }), Some(last)) = (self.best, self.last) else {
             unreachable!("the last epoch always validates")
         };
         let Card { choice, occupancy } = card;
-        occupancy.check(choice.epoch as usize)?;
         let empty = occupancy.empty().len();
-        if empty > 0 {
+        let health = occupancy.check(choice.epoch as usize);
+        if let Err(collapse) = health {
+            if steps >= PATIENCE {
+                return Err(collapse.into());
+            }
+            cx.warn(format!(
+                "{collapse}; after {steps} steps that says nothing yet, train longer for clusters that mean something"
+            ));
+        } else if empty > 0 {
             let clusters = net.clusters();
             cx.warn(format!("{empty} of {clusters} clusters are empty; fewer `clusters` may fit these images better"));
         }

@@ -19,6 +19,10 @@ pub fn finite(what: &'static str, value: f64, epoch: usize, step: usize) -> Resu
 /// images in one and the rest in another are just above it.
 const FLOOR: f64 = 0.1;
 
+/// Steps of a training before which nothing is called a collapse: a new head begins with a few clusters, on some images with one,
+/// and has to pull them apart first. Ours.
+pub const PATIENCE: u64 = 100;
+
 /// How the images of an epoch spread over the clusters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Occupancy {

@@ -3,8 +3,8 @@
     python tests/bench/ingest.py target/release/kinset /tmp/ingest [--files 100000] [--rounds 2]
 
 Needs Pillow and numpy. The folder is made once (120 × 90 pixels, quality 90, smooth noise) and used again. `kinset` reads every
-file, checks that every picture is whole (of a JPEG's usual forms all codes are read, and only brightness is made of them), hashes it
-and writes `images.parquet`; Pillow, in as many processes as there are cores, reads and decodes and keeps nothing. Peak memory is that
+file, checks that every picture is whole (all codes of a JPEG's usual forms are read, and nothing is made of them), hashes it and
+writes `images.parquet`; Pillow, in as many processes as there are cores, reads and decodes and keeps nothing. Peak memory is that
 of the largest process.
 """
 

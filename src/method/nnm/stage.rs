@@ -100,8 +100,9 @@ impl Stage for Nnm {
 
         let mut run = Run::new(config, net, training, validation, cx)?;
         let curve = train(&mut run, cx)?;
+        let steps = config.epochs * run.steps();
         let Run { net, selection, .. } = run;
-        let Concluded { best, last } = selection.conclude(&net, "consistency + class − entropy", cx)?;
+        let Concluded { best, last } = selection.conclude(&net, steps, "consistency + class − entropy", cx)?;
         Ok(Out {
             classifier: best.classifier(&net, &encoder.card.normalization)?.save(&cx.out("classifier")?)?,
             curve: Curve { points: curve }.save(&cx.out("curve")?)?,
@@ -703,5 +704,8 @@ mod tests {
         let config = Config { entropy_weight: 0.0, class_weight: 0.0, heads: 1, ..heads_only(80) };
         let error = ground.run("collapse", &config, ground.input()).unwrap_err().to_string();
         assert!(error.contains("the clusters collapsed"), "{error}");
+        // A handful of steps is too few to tell.
+        let early = Config { epochs: 33, ..config };
+        assert!(ground.run("early", &early, ground.input()).is_ok(), "99 steps");
     }
 }

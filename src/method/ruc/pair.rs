@@ -19,7 +19,7 @@ use crate::stage::learner::{Learner, Order};
 use crate::stage::training::{Measured, Snapshot, Trainee, measured};
 use crate::train::ahead::{Ahead, Place};
 use crate::train::feed::Feed;
-use crate::train::health::Occupancy;
+use crate::train::health::{Occupancy, PATIENCE};
 use crate::train::infer;
 
 /// What is believed of each image, by both networks.
@@ -70,8 +70,6 @@ pub(super) struct Pair<'a> {
 
 /// At most this share of the clusters that were in use at the start is a collapse.
 const COLLAPSE: f64 = 0.5;
-/// Steps of a network before which nothing is called a collapse.
-const PATIENCE: u64 = 100;
 
 /// Branches of the seed, and groups of tensors in a checkpoint.
 const NAMES: [&str; 2] = ["first", "second"];
