@@ -70,13 +70,13 @@ pub enum Picture {
         /// Where it lies; relative to the source, unless files are not packed: then as it is to be opened.
         path: String,
         /// What whoever hands it over knows of it.
-        known: Option<Known>,
+        known: Option<KnownFile>,
     },
 }
 
 /// What is known of a file that was read before.
 #[derive(Clone, Copy, Debug)]
-pub struct Known {
+pub struct KnownFile {
     /// What it says.
     pub header: Header,
     /// The digest of its bytes.
@@ -175,8 +175,14 @@ impl ImagesWriter {
         let waiting = std::mem::take(&mut self.waiting);
         self.waiting_bytes = 0;
         let (waiting, given): (Vec<Picture>, Vec<Option<String>>) = waiting.into_iter().unzip();
-        let prepared: Vec<Result<Prepared>> =
-            waiting.into_par_iter().enumerate().map(|(i, picture)| prepare(picture, first + i)).collect();
+        // What is known needs no threads, and would only wait for those that make the next pictures known.
+        let known = waiting.iter().all(|picture| matches!(picture, Picture::File { known: Some(_), .. }));
+        let prepare = |(i, picture)| prepare(picture, first + i);
+        let prepared: Vec<Result<Prepared>> = if known {
+            waiting.into_iter().enumerate().map(prepare).collect()
+        } else {
+            waiting.into_par_iter().enumerate().map(prepare).collect()
+        };
         let (mut ids, mut blobs, mut paths, mut widths, mut heights, mut contents) =
             (vec![], vec![], vec![], vec![], vec![], vec![]);
         for (picture, given) in prepared.into_iter().zip(given) {
@@ -255,9 +261,9 @@ fn prepare(picture: Picture, row: usize) -> Result<Prepared> {
         Picture::File { bytes, path, known } => {
             let known = match known {
                 Some(known) => known,
-                None => Known { header: codec::probe(&path, &bytes)?, digest: Digest::of(&bytes) },
+                None => KnownFile { header: codec::probe(&path, &bytes)?, digest: Digest::of(&bytes) },
             };
-            let Known { header, digest: content } = known;
+            let KnownFile { header, digest: content } = known;
             Ok(Prepared { header, content, name: content, is_file: true, bytes, path })
         }
     }

@@ -8,7 +8,7 @@ use super::terminal;
 use crate::base::hint::{Exit, Fault};
 use crate::base::unit;
 use crate::dataset::fetch::{self, Options, Outcome, Tell, Weights};
-use crate::dataset::record::Labels;
+use crate::dataset::record::{Faulty, Labels};
 use crate::dataset::{self, Source, registry};
 use crate::store::digest::Digest;
 
@@ -59,12 +59,14 @@ pub(super) fn run(command: &DataCommand) -> Answer {
                 Labels::Numbered => (Vec::new(), format!("{} classes without names", report.per_class.len())),
                 Labels::Absent { why } => (Vec::new(), format!("none: {why}")),
             };
+            let first = |faulty: &Faulty| faulty.first.iter().map(|broken| broken.name.clone()).collect::<Vec<_>>();
             if *json {
                 terminal::print_json(&json!({
                     "dataset": dataset, "images": report.images, "gray": report.gray, "smallest": report.smallest,
                     "largest": report.largest, "classes": names, "per_class": report.per_class,
-                    "unlabeled": report.unlabeled, "skipped": report.skipped.count,
-                    "damaged": report.damaged.count,
+                    "unlabeled": report.unlabeled,
+                    "skipped": report.skipped.count, "skipped_first": first(&report.skipped),
+                    "damaged": report.damaged.count, "damaged_first": first(&report.damaged),
                     "files": report.files, "ignored": report.ignored.endings,
                 }))?;
                 return Ok(Exit::Done);

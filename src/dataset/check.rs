@@ -29,7 +29,7 @@ pub struct Report {
     pub unlabeled: usize,
     /// Broken images that were left out.
     pub skipped: Faulty,
-    /// JPEGs whose codes make no sense from some place on: decoders show gray from there.
+    /// Baseline JPEGs whose codes make no sense from some place on: decoders show gray or noise from there.
     pub damaged: Faulty,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! - The content decides the format, not the file's name.
 //! - A truncated JPEG is an error, although decoders would fill the rest with gray. One that is damaged inside is decoded as they
-//!   do it, and [`check`] says so.
+//!   do it; of the usual, baseline form, [`check`] says so.
 //! - Neither side may be longer than [`MAX_SIDE`], a guard against files that unpack to more than the machine holds.
 
 use super::jpeg::{self, Verdict};
@@ -83,7 +83,8 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
 pub struct Checked {
     /// What it says.
     pub header: Header,
-    /// A JPEG whose codes make no sense from some place on: decoders show gray from there, and so does [`decode`].
+    /// A baseline JPEG whose codes make no sense from some place on: decoders show gray or noise from there, and so does [`decode`].
+    /// Of progressive and other unusual files this is not known.
     pub damaged: bool,
 }
 

@@ -46,11 +46,19 @@ const ENDINGS: [&str; 7] = ["png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp"]
 /// Longer files are refused: nothing that a camera writes in our formats comes near.
 const MAX_FILE: u64 = 1 << 28;
 
-/// Files that are read and checked together: so many at most, and at least …
-const CHUNK: std::ops::RangeInclusive<usize> = 16..=1024;
+/// How many files are read and checked together. Nothing of this depends on the thread count.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// In the first chunk, so that whoever takes a few does not read thousands; the others are as long as all before.
+    first: usize,
+    most: usize,
+    /// A chunk ends when its files hold so many bytes …
+    bytes: u64,
+    /// … but not before it has so many, which keep threads busy.
+    least: usize,
+}
 
-/// … until they hold so many bytes.
-const CHUNK_BYTES: u64 = 64 << 20;
+const LIMITS: Limits = Limits { first: 64, most: 1024, bytes: 64 << 20, least: 16 };
 
 /// Missing folders that an error names.
 const MOST_NAMED: usize = 5;
@@ -204,7 +212,7 @@ impl Reader for Plan {
             })
             .collect::<Vec<_>>();
         let count = files.len();
-        let tried = Folder { files: files.into(), next: 0, ready: Vec::new(), ahead: None };
+        let tried = Folder::new(files, LIMITS);
         let records = Sieve::new(tried, self.root.display().to_string(), self.skip_broken);
         Ok(Opened { labels, count, records: Box::new(records) })
     }
@@ -219,6 +227,7 @@ struct Waiting {
 /// The pictures of a folder, in the order of digests.
 struct Folder {
     files: Arc<[Waiting]>,
+    limits: Limits,
     /// The first file that nobody has begun with.
     next: usize,
     /// Pictures that were tried, the next one last.
@@ -231,12 +240,18 @@ struct Folder {
 type Attempts = std::thread::Result<Vec<Result<Tried>>>;
 
 impl Folder {
+    fn new(files: Vec<Waiting>, limits: Limits) -> Self {
+        Self { files: files.into(), limits, next: 0, ready: Vec::new(), ahead: None }
+    }
+
     /// The files of the next chunk.
     fn chunk(&mut self) -> Range<usize> {
+        let Limits { first: few, most, bytes: full, least } = self.limits;
         let (first, mut bytes) = (self.next, 0);
+        let most = first.clamp(few, most);
         while let Some(waiting) = self.files.get(self.next)
-            && self.next - first < *CHUNK.end()
-            && (bytes < CHUNK_BYTES || self.next - first < *CHUNK.start())
+            && self.next - first < most
+            && (bytes < full || self.next - first < least)
         {
             bytes += waiting.file.bytes;
             self.next += 1;
@@ -246,7 +261,7 @@ impl Folder {
 
     /// Begins with the next chunk.
     fn go_ahead(&mut self) {
-        // A thread of the pool must not wait for the pool: it may be the only one.
+        // A thread of the pool must not wait for the pool: it may be the only one. (Whoever begins to read goes on to read.)
         if self.next < self.files.len() && rayon::current_thread_index().is_none() {
             let (chunk, files) = (self.chunk(), Arc::clone(&self.files));
             let (sender, receiver) = std::sync::mpsc::sync_channel(1);
@@ -285,7 +300,7 @@ impl Iterator for Folder {
 }
 
 impl Waiting {
-    /// Reads and decodes the file.
+    /// Reads the file through.
     fn attempt(&self) -> Result<Tried> {
         let name = self.file.name.clone();
         if self.file.bytes > MAX_FILE {
@@ -498,6 +513,58 @@ mod tests {
         assert_eq!((skipped.count, skipped.first.len()), (8, 5));
         source.limit = Some(10);
         assert_eq!(read(&source).unwrap().1, records[..10]);
+    }
+
+    /// Folder and files of a reading in chunks of 4, then 8 and 16.
+    fn in_chunks(dir: &tempfile::TempDir) -> Folder {
+        let mut names: Vec<String> =
+            fs::list(dir.path()).unwrap().iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        names.sort_unstable();
+        let waiting = names.into_iter().map(|name| {
+            let path = dir.path().join(&name);
+            let bytes = fs::read(&path).unwrap();
+            let file = RawFile { name, path, bytes: bytes.len() as u64 };
+            Waiting { file, digest: Digest::of(&bytes), label: None }
+        });
+        Folder::new(waiting.collect(), Limits { first: 4, most: 16, bytes: 1 << 20, least: 2 })
+    }
+
+    #[test]
+    fn chunks_that_are_read_ahead_come_in_order_with_all_their_faults() {
+        let files: Vec<_> = (0..100_u8).map(|i| (format!("{i:03}.png"), png(i))).collect();
+        let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
+        let dir = folder(&files);
+        fs::write_atomic(&dir.path().join("050.png"), b"none").unwrap();
+        let names = |folder: Folder| {
+            folder
+                .map(|tried| match tried {
+                    Ok((name, Ok(_))) => name,
+                    Ok((name, Err(_))) => format!("broken {name}"),
+                    Err(error) => error.to_string(),
+                })
+                .collect::<Vec<_>>()
+        };
+        let ahead = names(in_chunks(&dir));
+        assert_eq!(ahead.len(), 100);
+        assert_eq!((ahead[3].as_str(), ahead[50].as_str(), ahead[99].as_str()), ("003.png", "broken 050.png", "099.png"));
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        assert_eq!(pool.install(|| names(in_chunks(&dir))), ahead, "in the pool nothing is read ahead");
+        // Whoever goes away leaves a chunk behind that nobody waits for.
+        let mut folder = in_chunks(&dir);
+        assert!(folder.next().unwrap().is_ok());
+        assert_eq!((folder.next, folder.ready.len()), (8, 3));
+        drop(folder);
+        let folder = in_chunks(&dir);
+        fs::write_atomic(&dir.path().join("070.png"), &png(0)).unwrap();
+        assert!(names(folder)[70].contains("070.png"), "changed since it was digested");
+    }
+
+    #[test]
+    fn large_files_make_short_chunks() {
+        let dir = folder(&["a.png", "b.png", "c.png", "d.png"].map(|name| (name, png(1))));
+        let mut folder = in_chunks(&dir);
+        folder.limits.bytes = 1;
+        assert_eq!([folder.chunk(), folder.chunk(), folder.chunk()], [0..2, 2..4, 4..4]);
     }
 
     #[test]

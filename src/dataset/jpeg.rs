@@ -1,7 +1,7 @@
 //! Is every code of a JPEG file sound?
 //!
-//! Decoders are kind to JPEGs: where the codes make no sense, they warn at most and fill the rest of the picture with gray (libjpeg
-//! and the decoder that is used here alike). To tell that a picture is whole, its codes have to be read, and that is most of a
+//! Decoders are kind to JPEGs: where the codes make no sense, they warn at most, and the rest of the picture is gray (the decoder that
+//! is used here) or noise (libjpeg, which takes up again at the next restart). To tell that a picture is whole, its codes have to be read, and that is most of a
 //! decoder's work. Here they are read and nothing is made of them: no coefficients, no transform, no colors; that takes a third
 //! of the time.
 //!
@@ -30,7 +30,7 @@ const BLOCK: usize = 64;
 pub(super) enum Verdict {
     /// It is of the usual form, and the codes of its whole picture are sound. It can be decoded.
     Sound(Header),
-    /// It is of the usual form, and its codes make no sense from some place on. Decoders show gray from there.
+    /// It is of the usual form, and its codes make no sense from some place on. Decoders show gray or noise from there.
     Damaged,
     /// It is no such file, or holds more than the picture.
     Unusual,
@@ -38,27 +38,11 @@ pub(super) enum Verdict {
 
 /// Reads a file's codes.
 pub(super) fn read(file: &[u8]) -> Verdict {
-    let Some((header, codes)) = scan(file) else { return Verdict::Unusual };
-    match codes {
-        Codes::Sound => Verdict::Sound(header),
-        Codes::Senseless => Verdict::Damaged,
-        Codes::Odd => Verdict::Unusual,
-    }
-}
-
-/// What became of a scan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Codes {
-    /// As many as the header says, then the end of the picture.
-    Sound,
-    /// Something that is no code, or fewer or more than the header says.
-    Senseless,
-    /// Something else follows, or little before the end, which some writers leave there.
-    Odd,
+    scan(file).unwrap_or(Verdict::Unusual)
 }
 
 /// Nothing if the file is not of the usual form.
-fn scan(file: &[u8]) -> Option<(Header, Codes)> {
+fn scan(file: &[u8]) -> Option<Verdict> {
     let mut rest = file.strip_prefix(&[0xff, 0xd8])?;
     let mut tables = Tables::default();
     let mut frame = None;
@@ -79,16 +63,12 @@ fn scan(file: &[u8]) -> Option<(Header, Codes)> {
                     return None;
                 }
                 let units = frame.units(body, &tables)?;
-                let mut reader = CodeReader::new(rest);
-                let codes = match reader.units(frame.count, &units, restart) {
-                    None => Codes::Senseless,
-                    Some(()) => match reader.left() {
-                        (0, Some(0xd9)) => Codes::Sound,
-                        (LITTLE.., Some(0xd9)) => Codes::Senseless,
-                        _ => Codes::Odd,
-                    },
-                };
-                return Some((Header { width: frame.width, height: frame.height, channels: frame.components.len() }, codes));
+                let header = Header { width: frame.width, height: frame.height, channels: frame.components.len() };
+                return Some(match Codes::new(rest).picture(frame.count, &units, restart) {
+                    Ok(()) => Verdict::Sound(header),
+                    Err(Flaw::Senseless) => Verdict::Damaged,
+                    Err(Flaw::Odd) => Verdict::Unusual,
+                });
             }
             0xdb => tables.read_steps(body)?,
             0xdd => restart = usize::from(u16::from_be_bytes(*body.as_array()?)),
@@ -275,8 +255,17 @@ impl Table {
     }
 }
 
+/// What may be wrong with codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    /// Something that is no code, or fewer or more than the header says.
+    Senseless,
+    /// Something else follows, or a little that some writers leave before a marker.
+    Odd,
+}
+
 /// The coded data of a scan (T.81, F.2.2).
-struct CodeReader<'a> {
+struct Codes<'a> {
     data: &'a [u8],
     /// The first byte that is not among the bits.
     at: usize,
@@ -288,22 +277,23 @@ struct CodeReader<'a> {
     ended: bool,
 }
 
-impl<'a> CodeReader<'a> {
+impl<'a> Codes<'a> {
     fn new(data: &'a [u8]) -> Self {
         Self { data, at: 0, bits: 0, known: 0, ended: false }
     }
 
-    /// Steps over so many minimum coded units. `restart` is the number of units between restarts, or 0.
-    fn units(&mut self, count: usize, units: &[(&Table, &Table)], restart: usize) -> Option<()> {
+    /// Steps over so many minimum coded units, and the mark of the picture's end. `restart` is the number of units between restarts,
+    /// or 0.
+    fn picture(&mut self, count: usize, units: &[(&Table, &Table)], restart: usize) -> Result<(), Flaw> {
         for unit in 0..count {
             if restart > 0 && unit > 0 && unit % restart == 0 {
-                self.mark(0xd0 + (unit / restart - 1) as u8 % 8)?;
+                self.marker(0xd0 + (unit / restart - 1) as u8 % 8)?;
             }
             for (means, others) in units {
-                self.block(means, others)?;
+                self.block(means, others).ok_or(Flaw::Senseless)?;
             }
         }
-        Some(())
+        self.marker(0xd9)
     }
 
     #[inline]
@@ -371,20 +361,23 @@ impl<'a> CodeReader<'a> {
         }
     }
 
-    /// Whole bytes up to the next marker, and which that is.
-    fn left(&self) -> (usize, Option<u8>) {
+    /// Steps over a marker that has to come next (T.81, B.1.1.2), after fewer bits than a byte has.
+    fn marker(&mut self, wanted: u8) -> Result<(), Flaw> {
         let rest = self.data.get(self.at..).unwrap_or_default();
-        let marker = rest.windows(2).position(|pair| pair[0] == 0xff && pair[1] != 0);
-        (self.known as usize / 8 + marker.unwrap_or(rest.len()), marker.map(|at| rest[at + 1]))
-    }
-
-    /// Steps over a marker that has to come next, after fewer bits than a byte has.
-    fn mark(&mut self, marker: u8) -> Option<()> {
-        if self.known >= 8 || self.data.get(self.at..self.at + 2)? != [0xff, marker] {
-            return None;
+        let is_marker = |pair: &[u8]| pair[0] == 0xff && pair[1] != 0;
+        let left = rest.windows(2).position(is_marker).unwrap_or(rest.len());
+        // Any number of 255 may come before.
+        let fill = rest[left..].iter().take_while(|byte| **byte == 0xff).count();
+        let found = rest.get(left + fill) == Some(&wanted);
+        let padding = rest[..left].iter().all(|byte| *byte == 0);
+        match left + self.known as usize / 8 {
+            0 if found => {
+                *self = Self { at: self.at + fill + 1, ..Self::new(self.data) };
+                Ok(())
+            }
+            LITTLE.. if found && !padding => Err(Flaw::Senseless),
+            _ => Err(Flaw::Odd),
         }
-        *self = Self { at: self.at + 2, ..Self::new(self.data) };
-        Some(())
     }
 }
 
@@ -479,8 +472,15 @@ mod tests {
             };
             assert_eq!(read(&file[..length]), wanted, "cut at {length}");
         }
-        for rest in [&[0_u8; 3][..], &[0xff, 0x00], &[0xff, 0xd0], &[0xff]] {
-            assert_eq!(read(&[&file[..end], rest, &file[end..]].concat()), Verdict::Unusual, "{rest:?} left");
+        for (rest, wanted) in [
+            (&[0xff, 0xff][..], read(&file)),
+            (&[0; 3], Verdict::Unusual),
+            (&[0; 500], Verdict::Unusual),
+            (&[0xff, 0x00], Verdict::Unusual),
+            (&[0xff, 0xd0], Verdict::Unusual),
+            (&[0x5a; 20], Verdict::Damaged),
+        ] {
+            assert_eq!(read(&[&file[..end], rest, &file[end..]].concat()), wanted, "{rest:?} left");
         }
         // A block more or less than the header says.
         let frame = file.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
@@ -503,6 +503,57 @@ mod tests {
                 Verdict::Sound(Header { width, height, channels }),
                 "{width}×{height}×{channels}, quality {quality}"
             );
+        }
+    }
+
+    /// A picture of gray blocks, of which each takes two bits, with a restart after so many units.
+    fn flat(sampling: u8, width: u16, height: u16, restart: u16) -> Vec<u8> {
+        let segment = |marker: u8, body: &[u8]| [&[0xff, marker], &(body.len() as u16 + 2).to_be_bytes()[..], body].concat();
+        let (w, h) = (width.to_be_bytes(), height.to_be_bytes());
+        // The one symbol of either table is 0: no difference, and the end of the block. Its code is one bit, 0.
+        let table = |kind| [&[kind, 1][..], &[0; 16]].concat();
+        let (across, down) = (u16::from(sampling >> 4), u16::from(sampling & 15));
+        let units = width.div_ceil(8 * across) * height.div_ceil(8 * down);
+        let bits = 2 * usize::from(across * down + 2);
+        let mut file = [
+            &[0xff, 0xd8][..],
+            &segment(0xdb, &[&[0][..], &[1; 64]].concat()),
+            &segment(0xc0, &[8, h[0], h[1], w[0], w[1], 3, 1, sampling, 0, 2, 0x11, 0, 3, 0x11, 0]),
+            &segment(0xc4, &[table(0x00), table(0x10)].concat()),
+            &segment(0xdd, &restart.to_be_bytes()),
+            &segment(0xda, &[3, 1, 0, 2, 0, 3, 0, 0, 63, 0]),
+        ]
+        .concat();
+        let every = if restart == 0 { units } else { restart };
+        for first in (0..units).step_by(every.into()) {
+            if first > 0 {
+                // Fill bytes are allowed before any marker.
+                file.extend([0xff, 0xff, 0xd0 + (first / every - 1) as u8 % 8]);
+            }
+            file.extend(vec![0; (bits * usize::from(every.min(units - first))).div_ceil(8)]);
+        }
+        file.extend([0xff, 0xd9]);
+        file
+    }
+
+    #[test]
+    fn all_samplings_sizes_and_restarts_are_what_decoders_take_them_for() {
+        for sampling in [0x11, 0x12, 0x21, 0x22] {
+            for (width, height) in (1..40).flat_map(|side| [(side, 41 - side), (side, 17), (90, side)]) {
+                for restart in [0, 1, 2, 7] {
+                    let file = flat(sampling, width, height, restart);
+                    let what = format!("{width}×{height}, {sampling:02x}, restarts after {restart}");
+                    let header = Header { width: width.into(), height: height.into(), channels: 3 };
+                    assert_eq!(read(&file), Verdict::Sound(header), "{what}");
+                    let pixels = decode(&file).unwrap();
+                    assert_eq!(
+                        Header { width: pixels.width, height: pixels.height, channels: pixels.channels },
+                        header,
+                        "{what}"
+                    );
+                    assert!(pixels.data.iter().all(|&value| value == 128), "{what}");
+                }
+            }
         }
     }
 

@@ -164,7 +164,7 @@ pub enum Content {
         bytes: Vec<u8>,
         /// Their digest.
         digest: Digest,
-        /// It is damaged, and decoders show gray for a part of it.
+        /// It is damaged, and decoders show gray or noise for a part of it.
         damaged: bool,
     },
 }
@@ -190,7 +190,7 @@ pub trait Records: Iterator<Item = Result<Record>> + Send {
         Faulty::default()
     }
 
-    /// The damaged pictures among those that came: JPEGs of which decoders show gray for a part.
+    /// The damaged pictures among those that came: JPEGs of which decoders show gray or noise for a part.
     fn damaged(&self) -> Faulty {
         Faulty::default()
     }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::artifact::Draft;
 use crate::artifact::codec::Header;
-use crate::artifact::images::{Images, ImagesInfo, ImagesWriter, Known, Picture};
+use crate::artifact::images::{Images, ImagesInfo, ImagesWriter, KnownFile, Picture};
 use crate::artifact::labels::{LabelTable, Labels};
 use crate::base::fs::FileError;
 use crate::base::hint::Fault;
@@ -88,7 +88,7 @@ impl Stage for Ingest {
                 Content::Encoded { bytes, digest, .. } => {
                     let header = Header { width: record.width, height: record.height, channels: record.channels };
                     let path = record.path.unwrap_or_default();
-                    Picture::File { bytes, path, known: Some(Known { header, digest }) }
+                    Picture::File { bytes, path, known: Some(KnownFile { header, digest }) }
                 }
             };
             writer.push(picture)?;

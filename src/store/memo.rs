@@ -250,11 +250,12 @@ fn look(path: &Path) -> Result<Metadata> {
 /// Reads a file until it stays the same from before, when it was looked at, to after.
 fn read_steady(path: &Path, mut before: Metadata) -> Result<Seen> {
     for _ in 0..ATTEMPTS {
+        let began = clock::unix_seconds();
         let digest = Digest::of_file(path).map_err(StoreError::Input)?;
         let after = look(path)?;
         let same = Stamp::from(&before) == Stamp::from(&after) && before.len() == after.len();
         if same && before.modified().ok() == after.modified().ok() {
-            let quiet = clock::unix_seconds() - changed(&after) >= QUIET;
+            let quiet = began - changed(&after) >= QUIET;
             return Ok(Seen { digest, stamp: Stamp::from(&after), remember: quiet });
         }
         before = after;
