@@ -24,7 +24,8 @@ pub struct Source {
     /// Only the classes of this list, one folder name per line, numbered by line (folders). Relative to the data's root.
     #[serde(default)]
     pub class_list: Option<PathBuf>,
-    /// Leaves images out that cannot be decoded (folders, Parquet), and says which; without it they are an error.
+    /// Leaves images out that cannot be decoded (folders, Parquet, tar), and says which; without it they are an error. JPEGs that are
+    /// damaged inside can be, as elsewhere: a warning names them.
     #[serde(default)]
     pub skip_broken: bool,
     /// The column of pictures, if not `image`, `img` or the first that can be one (Parquet).

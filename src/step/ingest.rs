@@ -104,11 +104,12 @@ impl Stage for Ingest {
         let damaged = records.damaged();
         if damaged.count > 0 {
             let first: Vec<String> = damaged.first.iter().map(|b| format!("`{}`", b.name)).collect();
-            cx.warn(format!(
-                "{} JPEG files are damaged: from some place on their pictures are gray or noise: {}",
-                damaged.count,
-                first.join(", ")
-            ));
+            let more = match damaged.count - first.len() {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
+            let first = first.join(", ");
+            cx.warn(format!("damaged JPEG files, gray or noise from some place on: {} ({first}{more})", damaged.count));
         }
         let (images, ids) = writer.finish()?;
         let labels = match names {

@@ -388,6 +388,25 @@ fn the_rest_of_a_folder_with_broken_pictures_can_be_used() {
     assert_eq!(said.ran(), CHEAP_NODES);
 }
 
+#[test]
+fn pictures_that_are_damaged_inside_are_taken_and_named() {
+    let bench = Bench::with("name = \"d\"\n[data.train]\ndataset = \"folder\"\nroot = \"raw\"\n");
+    let whole = fs::read(Path::new(ROOT).join("tests/golden/dataset/subsampled.jpg")).unwrap();
+    bench.write("raw/whole.jpg", &whole);
+    let mut damaged = whole;
+    let end = damaged.len();
+    damaged[end - 60..end - 2].fill(0);
+    for number in 1..8 {
+        damaged[end - 61] = number;
+        bench.write(format!("raw/{number}.jpg"), &damaged);
+    }
+    let said = bench.run(&[]).done();
+    assert!(said.err.contains("damaged JPEG files") && said.err.contains(": 7 (`"), "{}", said.err);
+    assert!(said.err.contains("and 2 more)") && !said.err.contains("whole.jpg"), "{}", said.err);
+    let said = bench.kinset(&["data", "check", "folder", "--root", "raw"]).done();
+    assert!(said.out.contains("folder: 7 damaged") && said.out.contains("its codes make no sense"), "{}", said.out);
+}
+
 /// The blobs of a bench.
 fn blobs(bench: &Bench) -> Vec<PathBuf> {
     files_below(&bench.path("artifacts/store/blobs"))
