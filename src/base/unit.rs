@@ -77,6 +77,11 @@ pub fn count(n: u64) -> String {
     out
 }
 
+/// So many of something: `1 stage`, `1,200 stages`.
+pub fn counted(n: u64, what: &str) -> String {
+    format!("{} {what}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +104,7 @@ mod tests {
             ["240 ms", "3.2 s", "1 min 00 s", "4 min 05 s", "2 h 07 min"]
         );
         assert_eq!(hex(&[0, 0x5a, 255]), "005aff");
+        assert_eq!([counted(0, "stage"), counted(1, "stage"), counted(1200, "stage")], ["0 stages", "1 stage", "1,200 stages"]);
         assert_eq!([count(7), count(1797), count(1_281_167)], ["7", "1,797", "1,281,167"]);
     }
 }

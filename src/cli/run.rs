@@ -94,18 +94,19 @@ pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
 fn closing(spec: &Spec, summary: &Summary, args: &RunArgs) -> String {
     let time = unit::duration(Duration::from_secs_f64(summary.seconds));
     let count = |is: fn(&Outcome) -> bool| summary.outcomes.iter().filter(|o| is(o)).count();
+    let stages = |count: usize| unit::counted(count as u64, "stage");
     let (ran, fresh) = (summary.ran().count(), count(|o| matches!(o, Outcome::Fresh)));
     let (failed, blocked) = (count(|o| matches!(o, Outcome::Failed { .. })), count(|o| matches!(o, Outcome::Blocked { .. })));
     let adopted = count(|o| matches!(o, Outcome::Adopted));
     let folder = args.pipeline.places.artifacts.join(&spec.name);
     match summary.exit() {
-        Exit::Done if ran == 0 && adopted == 0 => format!("\nnothing to do: {fresh} stages are fresh ({time})"),
+        Exit::Done if ran == 0 && adopted == 0 => format!("\nnothing to do, {} fresh ({time})", stages(fresh)),
         Exit::Done => {
             let by_others = if adopted > 0 { format!(", {adopted} by another run") } else { String::new() };
-            format!("\n{ran} stages ran{by_others}, {fresh} were fresh, in {time}; results are in {}", folder.display())
+            format!("\n{} ran{by_others}, {fresh} fresh, in {time}; results are in {}", stages(ran), folder.display())
         }
         Exit::Stopped => format!("\nstopped after {time}; the same command goes on from here"),
-        _ => format!("\n{failed} stages failed, {blocked} could not run, {ran} ran, {fresh} were fresh, in {time}"),
+        _ => format!("\n{} failed, {blocked} could not run, {ran} ran, {fresh} fresh, in {time}", stages(failed)),
     }
 }
 

@@ -47,7 +47,7 @@ pub enum TrainError {
     #[error(transparent)]
     View(#[from] crate::augment::Error),
     /// A loss that is no number.
-    #[error("{what} is `{value}` in epoch {epoch}, step {step}")]
+    #[error("{what} is `{value}` in epoch {}, step {}", .epoch + 1, .step + 1)]
     NotFinite {
         /// Which number.
         what: &'static str,
@@ -60,8 +60,8 @@ pub enum TrainError {
     },
     /// Nearly all images in one cluster.
     #[error(
-        "the clusters collapsed in epoch {epoch}: {empty} of {clusters} are empty, the largest holds {:.1} % of the images, \
-         entropy {entropy:.3} of at most {:.3} nats", 100.0 * .largest, (*.clusters as f64).ln()
+        "the clusters collapsed in epoch {}: {empty} of {clusters} are empty, the largest holds {:.1} % of the images, \
+         entropy {entropy:.3} of at most {:.3} nats", .epoch + 1, 100.0 * .largest, (*.clusters as f64).ln()
     )]
     Collapsed {
         /// Epoch, counted from 0.

@@ -123,7 +123,7 @@ mod tests {
             assert!(finite("the loss", value, 3, 7).is_err());
         }
         let error = finite("the loss", f64::NAN, 3, 7).unwrap_err();
-        assert_eq!(error.to_string(), "the loss is `NaN` in epoch 3, step 7");
+        assert_eq!(error.to_string(), "the loss is `NaN` in epoch 4, step 8");
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         let error = spread(&[990, 10, 0, 0, 0, 0, 0, 0, 0, 0]).check(4).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the clusters collapsed in epoch 4: 8 of 10 are empty, the largest holds 99.0 % of the images, \
+            "the clusters collapsed in epoch 5: 8 of 10 are empty, the largest holds 99.0 % of the images, \
              entropy 0.056 of at most 2.303 nats"
         );
         assert!(spread(&[90, 10, 0, 0, 0, 0, 0, 0, 0, 0]).check(4).is_ok());

@@ -200,7 +200,7 @@ fn occupied(teacher: &DistillHeads, head: usize, space: &Space, config: &Config,
         let scores = teacher.scores(head, &space.rows(rows)?, true)?;
         occupancy.observe(&values(&log_probabilities(&scores, config.teacher_temperature)?.exp()?)?);
     }
-    occupancy.check(config.epochs as usize)?;
+    occupancy.check(config.epochs.saturating_sub(1) as usize)?;
     let empty = occupancy.empty().len();
     if empty > 0 {
         cx.warn(format!("{empty} of {} clusters are empty; fewer `clusters` may fit these images better", config.clusters));

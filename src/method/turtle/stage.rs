@@ -172,7 +172,7 @@ fn occupied(task: &TaskEncoder, spaces: &[Space], config: &Config, cx: &Context<
         let (_, mean) = labels(&logits.collect::<Result<Vec<_>, StageError>>()?)?;
         occupancy.observe(&values(&mean)?);
     }
-    occupancy.check(config.epochs as usize)?;
+    occupancy.check(config.epochs.saturating_sub(1) as usize)?;
     let empty = occupancy.empty().len();
     if empty > 0 {
         cx.warn(format!("{empty} of {} clusters are empty; fewer `clusters` may fit these images better", config.clusters));

@@ -30,7 +30,7 @@ pub(super) fn head(page: &Page) -> Markup {
                 }
                 @if let Some(run) = &page.run {
                     p.origin {
-                        "Last run with work: " (moment(&run.began)) ", " (run.ran) " stages ran, " (run.fresh) " from cache, "
+                        "Last run with work: " (moment(&run.began)) ", " (unit::counted(run.ran as u64, "stage")) " ran, " (run.fresh) " from cache, "
                         @if let Some(time) = run.seconds { "in " (seconds(time)) "." } @else { "did not end." }
                     }
                 }
