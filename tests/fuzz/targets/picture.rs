@@ -1,20 +1,19 @@
 //! Picture files: PNG, JPEG, WebP.
 #![no_main]
 
-use kinset::dataset::decode::{check, decode};
+use kinset::dataset::decode::{Format, check, decode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     // Decoders run guarded, which catches panics of their crates: only what comes out of ours counts.
     let _ = std::panic::take_hook();
-    let (decoded, checked) = (decode(bytes), check(bytes));
-    match (&decoded, &checked) {
-        (Ok(picture), Ok(checked)) => {
-            assert_eq!(picture.data.len(), picture.width * picture.height * picture.channels);
-            let header = checked.header;
-            assert_eq!((picture.width, picture.height, picture.channels), (header.width, header.height, header.channels));
-        }
-        (Err(_), Err(_)) => {}
-        _ => panic!("decoded {:?}, checked {checked:?}", decoded.map(|picture| (picture.width, picture.height))),
+    let decoded = decode(bytes).ok().map(|picture| {
+        assert_eq!(picture.data.len(), picture.width * picture.height * picture.channels);
+        (picture.width, picture.height, picture.channels)
+    });
+    // Others are checked by decoding them: a WebP of 40 bytes may hold 80 million pixels, and need not do so twice.
+    if Format::sniff(bytes) == Some(Format::Jpeg) {
+        let checked = check(bytes).ok().map(|checked| checked.header);
+        assert_eq!(checked.map(|header| (header.width, header.height, header.channels)), decoded);
     }
 });
