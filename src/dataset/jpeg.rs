@@ -1,9 +1,9 @@
 //! Is every code of a JPEG file sound?
 //!
 //! Decoders are kind to JPEGs: where the codes make no sense, they warn at most, and the rest of the picture is gray (the decoder that
-//! is used here) or noise (libjpeg, which takes up again at the next restart). To tell that a picture is whole, its codes have to be read, and that is most of a
-//! decoder's work. Here they are read and nothing is made of them: no coefficients, no transform, no colors; that takes a third
-//! of the time.
+//! is used here) or noise (libjpeg, which takes up again at the next restart). To tell that a picture is whole, its codes have to be
+//! read, and that is most of a decoder's work. Here they are read and nothing is made of them: no coefficients, no transform, no
+//! colors; that takes a third of the time.
 //!
 //! Read is what cameras, scrapers and data sets hold: baseline files (ITU-T T.81, process 1) of one component, or of three that are
 //! sampled in one of the usual ways, in one scan, with or without restarts. Of others nothing is said.
