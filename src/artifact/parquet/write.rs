@@ -41,6 +41,8 @@ const GROUP_ROWS: usize = 65_536;
 const GROUP_BYTES: usize = 64 << 20;
 /// … but, where rows are small, not before so many rows.
 const GROUP_ROWS_AT_LEAST: usize = 16_384;
+/// A row group of pictures ends after so many bytes: they come one by one, and a group waits in memory until it is whole.
+const PICTURE_GROUP_BYTES: usize = 32 << 20;
 /// Pages of pictures are small, because one picture out of many is read by its page.
 const PICTURE_PAGE_BYTES: usize = 128 << 10;
 
@@ -202,8 +204,13 @@ impl TableWriter {
         self.group.rows += self.chunk.rows;
         self.group.bytes += self.chunk.bytes;
         self.chunk = Filled::default();
-        let small = self.group.rows < GROUP_ROWS_AT_LEAST && !self.schema.iter().any(|(_, kind)| *kind == ColumnKind::Images);
-        if self.group.rows >= GROUP_ROWS || self.group.bytes >= GROUP_BYTES && !small {
+        let pictures = self.schema.iter().any(|(_, kind)| *kind == ColumnKind::Images);
+        let full = if pictures {
+            self.group.bytes >= PICTURE_GROUP_BYTES
+        } else {
+            self.group.bytes >= GROUP_BYTES && self.group.rows >= GROUP_ROWS_AT_LEAST
+        };
+        if self.group.rows >= GROUP_ROWS || full {
             self.writer.flush().map_err(|e| encode(&self.path, &e))?;
             self.group = Filled::default();
         }
