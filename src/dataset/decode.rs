@@ -113,7 +113,7 @@ fn open(bytes: &[u8]) -> Result<codec::Opened<'_>, Undecodable> {
             let begin: Vec<_> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             return Err(Undecodable::Foreign(format!("`{}`", begin.join(" "))));
         }
-        Some(Format::Jpeg) if !jpeg_is_whole(bytes) => return Err(Undecodable::Truncated),
+        Some(Format::Jpeg) if !jpeg::is_whole(bytes) => return Err(Undecodable::Truncated),
         Some(_) => {}
     }
     let opened = codec::open("", bytes).map_err(damaged)?;
@@ -132,24 +132,6 @@ fn damaged(error: ArtifactError) -> Undecodable {
     match error {
         ArtifactError::Picture { detail, .. } => Undecodable::Damaged(detail),
         other => Undecodable::Damaged(other.to_string()),
-    }
-}
-
-/// True if a JPEG's last scan is followed by the end marker (ITU-T T.81, annex B).
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    loop {
-        // Up to the next marker: fill bytes, or the coded data of a scan, in which `ff 00` and restarts are no markers.
-        let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) else { return false };
-        at += found + 1;
-        match bytes.get(at) {
-            Some(0x00 | 0x01 | 0xff | 0xd0..=0xd7) => continue,
-            Some(0xd9) => return true,
-            Some(_) => at += 1,
-            None => return false,
-        }
-        let Some(length) = bytes.get(at..at + 2) else { return false };
-        at += usize::from(u16::from_be_bytes([length[0], length[1]]));
     }
 }
 

@@ -41,6 +41,24 @@ pub(super) fn read(file: &[u8]) -> Verdict {
     scan(file).unwrap_or(Verdict::Unusual)
 }
 
+/// True if a JPEG's last scan is followed by the end marker (ITU-T T.81, annex B).
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    loop {
+        // Up to the next marker: fill bytes, or the coded data of a scan, in which `ff 00` and restarts are no markers.
+        let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&byte| byte == 0xff)) else { return false };
+        at += found + 1;
+        match bytes.get(at) {
+            Some(0x00 | 0x01 | 0xff | 0xd0..=0xd7) => continue,
+            Some(0xd9) => return true,
+            Some(_) => at += 1,
+            None => return false,
+        }
+        let Some(length) = bytes.get(at..at + 2) else { return false };
+        at += usize::from(u16::from_be_bytes([length[0], length[1]]));
+    }
+}
+
 /// Nothing if the file is not of the usual form.
 fn scan(file: &[u8]) -> Option<Verdict> {
     let mut rest = file.strip_prefix(&[0xff, 0xd8])?;
