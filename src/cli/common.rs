@@ -8,7 +8,7 @@ use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
 use super::terminal;
 use crate::artifact::{Artifact, Stored};
 use crate::base::hint::{Exit, Fault};
-use crate::dataset::Places;
+use crate::base::search_path::DataPaths;
 use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
 use crate::pipeline::registry;
@@ -92,9 +92,9 @@ pub(super) fn pipeline(args: &PipelineArgs) -> Result<Spec, Failure> {
 }
 
 /// Where raw data are looked for. A source's own `root` is relative to the pipeline file.
-pub(super) fn places(args: &PlaceArgs, pipeline: Option<&Path>) -> Places {
+pub(super) fn places(args: &PlaceArgs, pipeline: Option<&Path>) -> DataPaths {
     let base = pipeline.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
-    Places::new(base, args.data.clone(), std::env::var_os("KINSET_DATA").map(Into::into)).with_hub(hub())
+    DataPaths::new(base, args.data.clone(), std::env::var_os("KINSET_DATA").map(Into::into)).with_hub(hub())
 }
 
 /// Where Hugging Face's tools keep what they fetched, by the variables that they obey.

@@ -10,7 +10,6 @@ use crate::base::unit;
 use crate::dataset::fetch::{self, Options, Outcome, Tell, Weights};
 use crate::dataset::record::{Faulty, Labels};
 use crate::dataset::{self, Source, registry};
-use crate::store::digest::Digest;
 
 pub(super) fn run(command: &DataCommand) -> Answer {
     match command {
@@ -53,7 +52,7 @@ pub(super) fn run(command: &DataCommand) -> Answer {
             if let Some(root) = root {
                 source = source.root(root);
             }
-            let report = dataset::check(&source, &places(args, None), &mut |file| Digest::of_file(&file.path))?;
+            let report = dataset::check(&source, &places(args, None), &mut dataset::file_digest)?;
             let (names, labels) = match &report.labels {
                 Labels::Named(names) => (names.clone(), format!("{} classes", names.len())),
                 Labels::Numbered => (Vec::new(), format!("{} classes without names", report.per_class.len())),

@@ -5,9 +5,9 @@ use super::common::{Answer, Failure};
 use super::terminal;
 use crate::base::fs;
 use crate::base::hint::{Exit, Fault};
+use crate::base::search_path::DataPaths;
 use crate::dataset::record::Labels;
-use crate::dataset::{self, Places, Source};
-use crate::store::digest::Digest;
+use crate::dataset::{self, Source};
 
 /// The template; what stands in `<<…>>` is filled in.
 const TEMPLATE: &str = include_str!("init.toml");
@@ -37,7 +37,7 @@ pub(super) fn run(args: &InitArgs) -> Answer {
     // A source's root is relative to the pipeline file, and the file may be moved: name the folder in full.
     let folder = std::path::absolute(&args.folder).map_err(|error| fs::FileError::new("find", &args.folder, error))?;
     let source = Source::named("folder").root(&folder);
-    let report = dataset::check(&source, &Places::new("", None, None), &mut |file| Digest::of_file(&file.path))?;
+    let report = dataset::check(&source, &DataPaths::new("", None, None), &mut dataset::file_digest)?;
     let labelled = !matches!(report.labels, Labels::Absent { .. });
     let text = fill(&folder.display().to_string(), args.clusters, report.images, labelled);
     match &args.output {

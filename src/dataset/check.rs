@@ -1,10 +1,10 @@
 //! Reads a source through and says what it holds, one record in memory at a time.
 
 use super::error::Result;
-use super::places::Places;
 use super::record::{DigestOf, Faulty, Ignored, Labels};
 use super::registry;
 use super::source::Source;
+use crate::base::search_path::DataPaths;
 
 /// What a data set holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub struct Report {
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn check(source: &Source, places: &Places, digest_of: &mut DigestOf) -> Result<Report> {
+pub fn check(source: &Source, places: &DataPaths, digest_of: &mut DigestOf) -> Result<Report> {
     let located = registry::locate(source, places)?;
     let mut opened = located.open(digest_of)?;
     let mut report = Report {

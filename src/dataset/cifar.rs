@@ -6,13 +6,14 @@
 //! Source: A. Krizhevsky, "The CIFAR-10 and CIFAR-100 data sets", section "Binary version".
 
 use super::cifar_python;
-use super::error::{DatasetError, Result};
-use super::places::{self, Places};
+use super::error::{DatasetError, Looked, Result};
 use super::planes::{Blocks, Order, color, present};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record, Records};
+use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
 use super::registry::Entry;
 use super::source::Source;
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 
 /// Pixels per side.
 pub(super) const SIDE: usize = 32;
@@ -47,7 +48,7 @@ struct Plan {
 }
 
 /// Looks for a data set's files: the unpacked archive of the binary version or of the Python version, or its folder itself.
-pub(super) fn locate(entry: &Entry, form: Form, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+pub(super) fn locate(entry: &Entry, form: Form, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
     let mut looked = Vec::new();
     for place in places.candidates(entry.home(), source.root.as_deref(), entry.system) {
         for (folder, python) in
@@ -80,7 +81,7 @@ pub(super) fn locate(entry: &Entry, form: Form, source: &Source, parts: &[String
             }
             // Of the Python version only what was begun is worth a word.
             if !python || folder != place && fs::exists(&folder) {
-                looked.push(places::lack(&folder, &missing));
+                looked.push(Looked::new(&folder, &missing));
             }
         }
     }
@@ -156,6 +157,7 @@ impl Records for Cifar {}
 mod tests {
     use super::*;
     use crate::base::hint::Fault;
+    use crate::dataset::file_digest;
     use crate::dataset::registry::{self, Kind, Split};
 
     /// A small data set of the same form.
@@ -190,8 +192,8 @@ mod tests {
             fs::write_atomic(&path, bytes).unwrap();
         }
         let source = Source::named("cifar10").split(split).root(dir.path());
-        let located = locate(entry, form, &source, &entry.parts(split).unwrap(), &Places::new("", None, None))?;
-        let opened = located.open(&mut RawFile::digest)?;
+        let located = locate(entry, form, &source, &entry.parts(split).unwrap(), &DataPaths::new("", None, None))?;
+        let opened = located.open(&mut file_digest)?;
         Ok((opened.labels, opened.records.collect::<Result<_>>()?))
     }
 

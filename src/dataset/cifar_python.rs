@@ -8,10 +8,11 @@
 use super::cifar::{Form, SIDE};
 use super::error::{DatasetError, Result};
 use super::planes::{Order, color, shown};
-use super::record::{Content, DigestOf, Labels, Opened, RawFile, Reader, Record, Records};
+use super::record::{Content, DigestOf, Labels, Opened, Reader, Record, Records};
 use crate::artifact::pixels::Pixels;
 use crate::base::fs;
 use crate::base::pickle::value::{Pickled, Value};
+use crate::base::raw_file::RawFile;
 
 /// A file has 50,000 images at most; twice that is none of CIFAR's.
 const LARGEST: u64 = 1 << 28;
@@ -137,6 +138,7 @@ impl Records for Cifar {}
 mod tests {
     use super::super::cifar::{HUNDRED, TEN};
     use super::*;
+    use crate::dataset::file_digest;
 
     /// What `pickle.dumps(…, protocol=2)` writes of CIFAR's dictionary, in Python 2's way.
     fn pickled(rows: u32, data: &[u8], lists: &[(&str, &[u8])]) -> Vec<u8> {
@@ -172,7 +174,7 @@ mod tests {
         fs::write_atomic(&path, bytes).unwrap();
         let file = RawFile { name: "data_batch_1".into(), path, bytes: bytes.len() as u64 };
         let plan = Plan { form, names: Labels::Numbered, classes, counts: vec![count] };
-        plan.open(&[file], &mut RawFile::digest)?.records.collect()
+        plan.open(&[file], &mut file_digest)?.records.collect()
     }
 
     #[test]

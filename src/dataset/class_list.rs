@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::error::{DatasetError, Result};
-use super::record::RawFile;
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
 
 /// Longer lists are refused: ImageNet's 21,841 classes take a twentieth.
 const LONGEST: u64 = 1 << 24;

@@ -1,9 +1,10 @@
 //! What can be wrong with raw data, said so that the reader can find the byte.
 
 use std::io;
+use std::path::Path;
 
 use crate::artifact::error::ArtifactError;
-use crate::base::fs::FileError;
+use crate::base::fs::{self, FileError};
 use crate::base::hint::{Exit, Fault};
 use crate::base::unit::count;
 
@@ -17,6 +18,19 @@ pub struct Looked {
     pub place: String,
     /// `no such folder`, or the files it lacks.
     pub lack: String,
+}
+
+impl Looked {
+    /// A place that is no folder, or lacks these files.
+    pub(super) fn new(place: &Path, missing: &[String]) -> Self {
+        let lack = match fs::metadata(place) {
+            Ok(Some(found)) if found.is_dir() => format!("lacks {}", missing.join(", ")),
+            Ok(Some(_)) => "not a folder".to_owned(),
+            Ok(None) => "no such folder".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Self { place: place.display().to_string(), lack }
+    }
 }
 
 /// What can be wrong with raw data.

@@ -30,14 +30,15 @@ use rayon::prelude::*;
 
 use super::class_list::ClassList;
 use super::decode::Format;
-use super::error::{DatasetError, Result};
-use super::places::{self, Places};
-use super::record::{DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record};
+use super::error::{DatasetError, Looked, Result};
+use super::record::{DigestOf, Ignored, Labels, Located, Opened, Reader, Record};
 use super::registry::Entry;
 use super::sieve::{Sieve, Tried};
 use super::source::Source;
 use super::walk::Found;
 use crate::base::fs::{self, At};
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 use crate::store::digest::Digest;
 
 /// Endings that promise an image.
@@ -73,9 +74,15 @@ struct Plan {
 }
 
 /// Lists a folder's images. `list` is the list of classes that goes with the data set.
-pub(super) fn locate(entry: &Entry, list: Option<&str>, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+pub(super) fn locate(
+    entry: &Entry,
+    list: Option<&str>,
+    source: &Source,
+    parts: &[String],
+    places: &DataPaths,
+) -> Result<Located> {
     let root = if entry.needs_root() {
-        places.root_of(source)?
+        source.required_root(places)?
     } else {
         // One place as things are: where it is told to be, or below the data.
         places.candidates(entry.home(), source.root.as_deref(), entry.system).remove(0)
@@ -87,7 +94,7 @@ pub(super) fn locate(entry: &Entry, list: Option<&str>, source: &Source, parts: 
         Some(path) => {
             let list = ClassList::read(&root.join(&path))?;
             if list.is_none() {
-                looked.push(places::lack(&root, &[format!("`{}`", path.display())]));
+                looked.push(Looked::new(&root, &[format!("`{}`", path.display())]));
             }
             list
         }
@@ -103,7 +110,7 @@ pub(super) fn locate(entry: &Entry, list: Option<&str>, source: &Source, parts: 
             if fs::metadata(&folder)?.is_some_and(|found| found.is_dir()) {
                 found.add(&folder, &prefix)?;
             } else if looked.len() < MOST_NAMED {
-                looked.push(places::lack(&folder, &[]));
+                looked.push(Looked::new(&folder, &[]));
             }
         }
     }
@@ -322,6 +329,7 @@ mod tests {
 
     use super::*;
     use crate::base::hint::Fault;
+    use crate::dataset::file_digest;
     use crate::dataset::record::Content;
     use crate::dataset::registry;
 
@@ -347,7 +355,7 @@ mod tests {
     }
 
     fn open(source: &Source) -> Result<Opened> {
-        registry::locate(source, &Places::new("", None, None))?.open(&mut RawFile::digest)
+        registry::locate(source, &DataPaths::new("", None, None))?.open(&mut file_digest)
     }
 
     fn read(source: &Source) -> Result<(Labels, Vec<Record>)> {
@@ -407,7 +415,7 @@ mod tests {
         found.sort_unstable();
         assert_eq!(found, [("train/n1/1.png", 1), ("train/n3/3.png", 0)]);
         assert_eq!(read(&imagenet("two.txt")).unwrap().1.len(), 4, "`all` is both splits");
-        let located = registry::locate(&imagenet("two.txt"), &Places::new("", None, None)).unwrap();
+        let located = registry::locate(&imagenet("two.txt"), &DataPaths::new("", None, None)).unwrap();
         assert_eq!(located.files.last().unwrap().name, "two.txt", "what it says belongs into the key");
         assert_eq!(read(&Source::named("imagenet").split("val").root(dir.path())).unwrap().1.len(), 2, "no list: all classes");
         let own = Source { class_list: Some("../two.txt".into()), ..Source::named("folder").root(dir.path().join("train")) };
@@ -469,7 +477,7 @@ mod tests {
             (".hidden.png", png(4)),
             (".cache/5.png", png(5)),
         ]);
-        let located = registry::locate(&source(&dir), &Places::new("", None, None)).unwrap();
+        let located = registry::locate(&source(&dir), &DataPaths::new("", None, None)).unwrap();
         let names: Vec<_> = located.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["image.dat", "no_ending", "photo.JPG"]);
         assert_eq!(located.ignored.endings, [(".txt".to_owned(), 2), ("without ending".to_owned(), 1)]);

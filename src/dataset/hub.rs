@@ -7,8 +7,8 @@
 
 use std::path::PathBuf;
 
-use super::places::Places;
 use crate::base::fs;
+use crate::base::search_path::DataPaths;
 
 /// The files that hold weights, the best first.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
@@ -50,7 +50,7 @@ impl Repository {
     ///
     /// # Errors
     /// [`NotFetched`], with the command that would.
-    pub fn weights(&self, places: &Places) -> Result<PathBuf, NotFetched> {
+    pub fn weights(&self, places: &DataPaths) -> Result<PathBuf, NotFetched> {
         let folder = places.hub().join(format!("models--{}", self.name.replace('/', "--")));
         let named = fs::read_at_most(&folder.join("refs").join(&self.revision), LONGEST).ok();
         let named = named.and_then(|bytes| String::from_utf8(bytes).ok()).map(|text| text.trim().to_owned());
@@ -70,14 +70,14 @@ impl Repository {
 mod tests {
     use super::*;
 
-    fn cache(files: &[(&str, &str)]) -> (tempfile::TempDir, Places) {
+    fn cache(files: &[(&str, &str)]) -> (tempfile::TempDir, DataPaths) {
         let dir = tempfile::tempdir().unwrap();
         for (name, content) in files {
             let path = dir.path().join(name);
             fs::create_folders(path.parent().unwrap()).unwrap();
             fs::write_atomic(&path, content.as_bytes()).unwrap();
         }
-        let places = Places::new(".", None, None).with_hub(dir.path().to_owned());
+        let places = DataPaths::new(".", None, None).with_hub(dir.path().to_owned());
         (dir, places)
     }
 

@@ -13,13 +13,14 @@ use std::path::Path;
 use flate2::bufread::MultiGzDecoder;
 
 use super::decode::MAX_SIDE;
-use super::error::{DatasetError, Result};
-use super::places::{self, Places};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record, Records};
+use super::error::{DatasetError, Looked, Result};
+use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
 use super::registry::{Entry, Split};
 use super::source::Source;
 use crate::artifact::pixels::Pixels;
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 
 /// Deflate's best: 258 bytes for 2 bits (zlib's technical details).
 const MOST_SHRUNK: u64 = 1032;
@@ -41,7 +42,7 @@ struct Plan {
 }
 
 /// Looks for a data set's files.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
     let mut looked = Vec::new();
     for place in places.candidates(entry.name, source.root.as_deref(), entry.system) {
         let (mut files, mut plan, mut missing) = (Vec::new(), Vec::new(), Vec::new());
@@ -71,7 +72,7 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
                 limit: None,
             });
         }
-        looked.push(places::lack(&place, &missing));
+        looked.push(Looked::new(&place, &missing));
     }
     Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
 }
@@ -339,6 +340,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::dataset::file_digest;
     use crate::dataset::registry;
 
     fn header(sizes: &[u32]) -> Vec<u8> {
@@ -377,8 +379,8 @@ mod tests {
     }
 
     fn open(source: &Source) -> Result<(Labels, Vec<Record>)> {
-        let located = registry::locate(source, &Places::new("", None, None))?;
-        let opened = located.open(&mut RawFile::digest)?;
+        let located = registry::locate(source, &DataPaths::new("", None, None))?;
+        let opened = located.open(&mut file_digest)?;
         let count = opened.count;
         let records: Vec<_> = opened.records.collect::<Result<_>>()?;
         assert_eq!(records.len(), count);
@@ -534,8 +536,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let bytes = gzip(&with(&[3, 1, 1], 0..2));
         fs::write_atomic(&dir.path().join("images-idx3-ubyte.gz"), &bytes).unwrap();
-        let located = registry::locate(&Source::named("idx").root(dir.path()), &Places::new("", None, None)).unwrap();
-        let mut records = located.open(&mut RawFile::digest).unwrap().records;
+        let located = registry::locate(&Source::named("idx").root(dir.path()), &DataPaths::new("", None, None)).unwrap();
+        let mut records = located.open(&mut file_digest).unwrap().records;
         assert!(records.next().unwrap().is_ok());
         assert!(records.next().unwrap().is_ok());
         assert!(records.next().unwrap().is_err());

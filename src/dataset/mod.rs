@@ -35,7 +35,6 @@ pub mod idx;
 pub mod incoming;
 mod jpeg;
 pub mod parquet;
-pub mod places;
 mod planes;
 pub mod record;
 pub mod registry;
@@ -51,7 +50,6 @@ mod walk;
 
 pub use check::{Report, check};
 pub use error::{DatasetError, Result};
-pub use places::Places;
-pub use record::{Broken, Content, Faulty, Labels, Located, Opened, RawFile, Record, Records};
+pub use record::{Broken, Content, Faulty, Labels, Located, Opened, Record, Records, file_digest};
 pub use registry::{Entry, locate};
 pub use source::Source;

@@ -14,13 +14,14 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::error::{DatasetError, Result};
-use super::places::Places;
-use super::record::{DigestOf, Labels, Located, Opened, RawFile, Reader, Record};
+use super::record::{DigestOf, Labels, Located, Opened, Reader, Record};
 use super::registry::Entry;
 use super::shards::{Form, Shards};
 use super::sieve::{Sieve, Tried};
 use super::source::Source;
 use crate::artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 
 /// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
 const CHUNK: usize = 64;
@@ -38,7 +39,7 @@ struct Plan {
 }
 
 /// Lists a data set's files.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
     let Shards { root, files, ignored } = Shards::find(entry, source, parts, places, &FORM)?;
     let plan = Plan {
         root: root.clone(),
@@ -167,6 +168,7 @@ mod tests {
     use crate::artifact::pixels::Pixels;
     use crate::base::fs;
     use crate::base::hint::Fault;
+    use crate::dataset::file_digest;
     use crate::dataset::record::Content;
     use crate::dataset::registry;
     use crate::store::digest::Digest;
@@ -192,7 +194,7 @@ mod tests {
     }
 
     fn read(source: &Source) -> Result<(Labels, Vec<Record>)> {
-        let opened = registry::locate(source, &Places::new("", None, None))?.open(&mut RawFile::digest)?;
+        let opened = registry::locate(source, &DataPaths::new("", None, None))?.open(&mut file_digest)?;
         Ok((opened.labels, opened.records.collect::<Result<_>>()?))
     }
 
@@ -239,7 +241,7 @@ mod tests {
         assert_eq!(labels(&read("all").unwrap().1).len(), 12);
         let error = read("valid").unwrap_err();
         assert!(error.to_string().ends_with("(no Parquet file of a split `valid`)"), "{error}");
-        let located = registry::locate(&Source::named("parquet").root(dir.path()), &Places::new("", None, None)).unwrap();
+        let located = registry::locate(&Source::named("parquet").root(dir.path()), &DataPaths::new("", None, None)).unwrap();
         assert_eq!(located.ignored.endings, [(".md".to_owned(), 1)]);
     }
 
@@ -249,7 +251,7 @@ mod tests {
         let names = ["a.parquet", "b.pq"].map(|name| {
             shard(&dir.path().join(name), &[(png(1), 0)], &[]);
             let source = Source::named("parquet").root(dir.path().join(name));
-            let located = registry::locate(&source, &Places::new("", None, None)).unwrap();
+            let located = registry::locate(&source, &DataPaths::new("", None, None)).unwrap();
             located.files.into_iter().map(|file| file.name).collect::<Vec<_>>()
         });
         assert_eq!(names[0], names[1]);

@@ -7,31 +7,19 @@ use super::error::Result;
 use crate::artifact::codec::Header;
 use crate::artifact::pixels::Pixels;
 use crate::base::fs::FileError;
+use crate::base::raw_file::RawFile;
 use crate::store::digest::Digest;
-
-/// A file that a source depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RawFile {
-    /// Its path below the source's root, with `/` between names: the same on every machine.
-    pub name: String,
-    /// Where it lies.
-    pub path: PathBuf,
-    /// Its length.
-    pub bytes: u64,
-}
-
-impl RawFile {
-    /// The digest of its bytes, read now.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn digest(&self) -> std::result::Result<Digest, FileError> {
-        Digest::of_file(&self.path)
-    }
-}
 
 /// Asks the engine for the digest of a raw file's bytes; the engine's memo spares most readings.
 pub type DigestOf<'a> = dyn FnMut(&RawFile) -> std::result::Result<Digest, FileError> + 'a;
+
+/// The digest of a raw file's bytes, read now: a [`DigestOf`] where no memo is at hand.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn file_digest(file: &RawFile) -> std::result::Result<Digest, FileError> {
+    Digest::of_file(&file.path)
+}
 
 /// A data set that was found and not opened yet. Together with [`Source::identity`](super::Source::identity), the digests and
 /// names of its [`files`](Self::files) decide what it will say.
@@ -55,7 +43,7 @@ impl std::fmt::Debug for Located {
 
 impl Located {
     /// Opens the data set for one reading from front to back. `digest_of` is asked for each file of a folder; where no memo
-    /// is at hand, `&mut RawFile::digest` reads them.
+    /// is at hand, `&mut file_digest` reads them.
     ///
     /// # Errors
     /// Headers that cannot be, files that disagree with each other; what comes later in the files is found while reading.

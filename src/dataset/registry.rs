@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use super::error::{DatasetError, Result};
-use super::places::Places;
 use super::record::{Ignored, Located};
 use super::source::{self, Source};
 use super::{cifar, fetch, folder, idx, parquet, stl, svhn, synthetic, tar};
 use crate::base::hint::nearest;
+use crate::base::search_path::DataPaths;
 
 /// A data set, or a format for the user's own.
 #[derive(Debug)]
@@ -343,7 +343,7 @@ impl Entry {
     }
 
     /// What to do where it is missing: the one command that fetches it, and what to do by hand.
-    pub(super) fn way(&self, source: &Source, places: &Places) -> String {
+    pub(super) fn way(&self, source: &Source, places: &DataPaths) -> String {
         match fetch::catalog::supply(self, false) {
             fetch::Supply::Files(_) => {
                 let all = if self.split("extra").is_some() && source.split.contains("extra") { " --all" } else { "" };
@@ -459,7 +459,7 @@ fn quoted(path: &Path) -> String {
 ///
 /// # Errors
 /// An unknown data set, split or setting; files that are nowhere, with every place looked at.
-pub fn locate(source: &Source, places: &Places) -> Result<Located> {
+pub fn locate(source: &Source, places: &DataPaths) -> Result<Located> {
     let entry = find(&source.dataset)?;
     entry.check(source)?;
     let parts = entry.parts(&source.split)?;
@@ -486,19 +486,19 @@ pub fn locate(source: &Source, places: &Places) -> Result<Located> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
     use super::*;
     use crate::base::fs;
     use crate::base::hint::Fault;
-    use crate::dataset::{Labels, RawFile, check};
+    use crate::dataset::file_digest;
+    use crate::dataset::{Labels, check};
 
     /// The data sets in the repository.
-    fn here() -> Places {
-        Places::new("", Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("data")), None)
+    fn here() -> DataPaths {
+        DataPaths::new("", Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("data")), None)
     }
 
-    fn say(source: &Source, places: &Places) -> (String, Option<String>) {
+    fn say(source: &Source, places: &DataPaths) -> (String, Option<String>) {
         let error = locate(source, places).unwrap_err();
         (error.to_string(), error.hint())
     }
@@ -517,7 +517,7 @@ mod tests {
 
     #[test]
     fn the_committed_sets_are_whole() {
-        let digest = &mut RawFile::digest;
+        let digest = &mut file_digest;
         let digits = check(&Source::named("digits"), &here(), digest).unwrap();
         assert_eq!((digits.images, digits.gray, digits.largest), (1797, 1797, (8, 8)));
         assert_eq!(digits.per_class, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180], "as UCI counts its test part");
@@ -534,7 +534,7 @@ mod tests {
     #[test]
     fn a_missing_set_names_every_place_and_the_way_to_get_it() {
         let empty = tempfile::tempdir().unwrap();
-        let (text, hint) = say(&Source::named("mnist"), &Places::new("", Some(empty.path().to_owned()), None));
+        let (text, hint) = say(&Source::named("mnist"), &DataPaths::new("", Some(empty.path().to_owned()), None));
         let place = empty.path().join("mnist").display().to_string();
         assert_eq!(text, format!("cannot find the data set `mnist`: `{place}` (no such folder)"));
         assert!(hint.unwrap().contains("train-images-idx3-ubyte.gz"));
@@ -542,22 +542,12 @@ mod tests {
         let one = empty.path().join("mnist/train-images-idx3-ubyte");
         fs::create_folders(one.parent().unwrap()).unwrap();
         fs::write_atomic(&one, b"").unwrap();
-        let (text, _) = say(&Source::named("mnist"), &Places::new("", Some(empty.path().to_owned()), None));
+        let (text, _) = say(&Source::named("mnist"), &DataPaths::new("", Some(empty.path().to_owned()), None));
         assert_eq!(text, format!("cannot find the data set `mnist`: `{place}` (lacks `t10k-images-idx3-ubyte.gz`)"));
 
-        let (text, hint) = say(&Source::named("fashion-mnist").root("elsewhere"), &Places::new(empty.path(), None, None));
+        let (text, hint) = say(&Source::named("fashion-mnist").root("elsewhere"), &DataPaths::new(empty.path(), None, None));
         assert!(text.ends_with("elsewhere` (no such folder)") && text.matches('`').count() == 4, "only the root: {text}");
         assert!(hint.unwrap().contains("apt install dataset-fashion-mnist"));
-    }
-
-    #[test]
-    fn roots_are_relative_to_the_pipeline_and_data_come_from_option_variable_or_default() {
-        let places = Places::new("/a", Some("/d".into()), Some("/e".into()));
-        assert_eq!(places.candidates("x", Some(Path::new("r")), &["/s"]), [PathBuf::from("/a/r")]);
-        assert_eq!(places.candidates("x", Some(Path::new("/r")), &[]), [PathBuf::from("/r")]);
-        assert_eq!(places.candidates("x", None, &["/s"]), [PathBuf::from("/d/x"), PathBuf::from("/s")]);
-        assert_eq!(Places::new("", None, Some("/e".into())).data(), Path::new("/e"));
-        assert_eq!(Places::new("", None, Some("".into())).data(), Path::new("data"));
     }
 
     #[test]
@@ -620,7 +610,7 @@ mod tests {
     #[test]
     #[ignore = "needs Debian's package dataset-fashion-mnist; takes a second"]
     fn the_full_fashion_mnist_is_whole_and_begins_like_the_mini() {
-        let digest = &mut RawFile::digest;
+        let digest = &mut file_digest;
         let source = Source::named("fashion-mnist");
         let report = check(&source, &here(), digest).unwrap();
         assert_eq!((report.images, report.per_class), (70_000, vec![7000; 10]));

@@ -7,12 +7,13 @@
 use std::path::PathBuf;
 
 use super::error::{DatasetError, Looked, Result};
-use super::places::{self, Places};
-use super::record::{Ignored, RawFile};
+use super::record::Ignored;
 use super::registry::Entry;
 use super::source::Source;
 use super::walk::Found;
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 
 /// What the files are.
 pub(super) struct Form {
@@ -36,8 +37,8 @@ pub(super) struct Shards {
 
 impl Shards {
     /// Looks for the files.
-    pub(super) fn find(entry: &Entry, source: &Source, parts: &[String], places: &Places, form: &Form) -> Result<Self> {
-        let root = places.root_of(source)?;
+    pub(super) fn find(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths, form: &Form) -> Result<Self> {
+        let root = source.required_root(places)?;
         let missing = |lack: String| DatasetError::Missing {
             dataset: entry.name.to_owned(),
             looked: vec![Looked { place: root.display().to_string(), lack }],
@@ -48,7 +49,7 @@ impl Shards {
             None => {
                 return Err(DatasetError::Missing {
                     dataset: entry.name.to_owned(),
-                    looked: vec![places::lack(&root, &[])],
+                    looked: vec![Looked::new(&root, &[])],
                     advice: entry.advice.to_owned(),
                 });
             }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::error::{DatasetError, Result};
+use crate::base::search_path::DataPaths;
 
 /// A data source as written in a pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +117,14 @@ impl Source {
             whole.seed = Some(settings.seed);
         }
         Ok(whole)
+    }
+
+    /// The root of a source that must have one.
+    pub(super) fn required_root(&self, paths: &DataPaths) -> Result<PathBuf> {
+        match &self.root {
+            Some(root) => Ok(paths.file(root)),
+            None => Err(self.fault("root", "is needed: where the data lie")),
+        }
     }
 
     /// An error about one of its settings.

@@ -6,12 +6,13 @@
 //! Source: A. Coates, H. Lee, A. Ng, "An analysis of single-layer networks in unsupervised feature learning", AISTATS 2011, and
 //! the data set's page.
 
-use super::error::{DatasetError, Result};
-use super::places::{self, Places};
+use super::error::{DatasetError, Looked, Result};
 use super::planes::{Blocks, Order, color, present};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record, Records};
+use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
 use super::registry::Entry;
 use super::source::Source;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 
 /// Pixels per side.
 const SIDE: usize = 96;
@@ -26,7 +27,7 @@ struct Plan {
 }
 
 /// Looks for the files: the unpacked archive, or its folder itself.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
     let mut looked = Vec::new();
     for place in places.candidates(entry.home(), source.root.as_deref(), entry.system) {
         for folder in [place.join(FOLDER), place.clone()] {
@@ -48,7 +49,7 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
                 let ignored = Ignored::default();
                 return Ok(Located { files, root: Some(folder), ignored, reader: Box::new(plan), limit: None });
             }
-            looked.push(places::lack(&folder, &missing));
+            looked.push(Looked::new(&folder, &missing));
         }
     }
     Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
@@ -139,6 +140,7 @@ mod tests {
     use super::*;
     use crate::base::fs;
     use crate::base::hint::Fault;
+    use crate::dataset::file_digest;
     use crate::dataset::registry::{self, Split};
 
     /// A small data set of the same form.
@@ -166,8 +168,8 @@ mod tests {
             fs::write_atomic(&path, bytes).unwrap();
         }
         let (entry, source) = (small(), Source::named("stl10").split(split).root(dir.path()));
-        let located = locate(&entry, &source, &entry.parts(split).unwrap(), &Places::new("", None, None))?;
-        let opened = located.open(&mut RawFile::digest)?;
+        let located = locate(&entry, &source, &entry.parts(split).unwrap(), &DataPaths::new("", None, None))?;
+        let opened = located.open(&mut file_digest)?;
         let (count, records) = (opened.count, opened.records.collect::<Result<Vec<_>>>()?);
         assert_eq!(records.len(), count);
         Ok((opened.labels, records))

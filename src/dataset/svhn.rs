@@ -12,13 +12,14 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use flate2::read::ZlibDecoder;
 
-use super::error::{DatasetError, Result};
-use super::places::{self, Places};
+use super::error::{DatasetError, Looked, Result};
 use super::planes::{Order, color, present, shown};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, RawFile, Reader, Record, Records};
+use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
 use super::registry::Entry;
 use super::source::Source;
 use crate::base::fs::{self, At};
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 
 /// Pixels per side.
 const SIDE: usize = 32;
@@ -44,7 +45,7 @@ struct Plan {
 }
 
 /// Looks for the files of the parts.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
     let mut looked = Vec::new();
     for place in places.candidates(entry.home(), source.root.as_deref(), entry.system) {
         let (mut files, mut counts, mut missing) = (Vec::new(), Vec::new(), Vec::new());
@@ -60,7 +61,7 @@ pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &
             let ignored = Ignored::default();
             return Ok(Located { files, root: Some(place), ignored, reader: Box::new(plan), limit: None });
         }
-        looked.push(places::lack(&place, &missing));
+        looked.push(Looked::new(&place, &missing));
     }
     Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
 }
@@ -414,6 +415,7 @@ mod tests {
 
     use super::*;
     use crate::base::hint::Fault;
+    use crate::dataset::file_digest;
     use crate::dataset::registry::{self, Split};
 
     fn part(kind: u32, data: &[u8]) -> Vec<u8> {
@@ -479,8 +481,8 @@ mod tests {
         let splits = &*Box::leak(Box::new([Split { name: "train", images: "train_32x32.mat", labels: "", count: None }]));
         let entry = Entry { splits, ..*registry::find("svhn").unwrap() };
         let source = Source::named("svhn").split("train").root(dir.path());
-        let located = locate(&entry, &source, &["train".to_owned()], &Places::new("", None, None))?;
-        let opened = located.open(&mut RawFile::digest)?;
+        let located = locate(&entry, &source, &["train".to_owned()], &DataPaths::new("", None, None))?;
+        let opened = located.open(&mut file_digest)?;
         let (count, records) = (opened.count, opened.records.collect::<Result<Vec<_>>>()?);
         assert_eq!(records.len(), count);
         Ok((opened.labels, records))

@@ -4,9 +4,10 @@
 //! are used, which IEEE 754 rounds the same everywhere, so the bytes are equal on every machine.
 
 use super::error::Result;
-use super::record::{Content, DigestOf, Labels, Opened, RawFile, Reader, Record, Records};
+use super::record::{Content, DigestOf, Labels, Opened, Reader, Record, Records};
 use super::source::Source;
 use crate::artifact::pixels::Pixels;
+use crate::base::raw_file::RawFile;
 use crate::base::seed::{Rng, Seed};
 
 /// The classes, in the order in which `classes = K` takes them.
@@ -180,13 +181,15 @@ fn shape(class: usize, x: f64, y: f64, cx: f64, cy: f64, half: f64, period: f64,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::{Places, registry};
+    use crate::base::search_path::DataPaths;
+    use crate::dataset::file_digest;
+    use crate::dataset::registry;
     use crate::store::digest::Hasher;
 
     fn draw_all(source: &Source) -> Vec<Record> {
-        let located = registry::locate(source, &Places::new("", None, None)).unwrap();
+        let located = registry::locate(source, &DataPaths::new("", None, None)).unwrap();
         assert!(located.files.is_empty());
-        located.open(&mut RawFile::digest).unwrap().records.map(Result::unwrap).collect()
+        located.open(&mut file_digest).unwrap().records.map(Result::unwrap).collect()
     }
 
     fn small(split: &str) -> Source {

@@ -15,14 +15,15 @@ use rayon::prelude::*;
 use tar::{Archive, EntryType};
 
 use super::error::{DatasetError, Result};
-use super::places::Places;
 use super::planes::shown;
-use super::record::{DigestOf, Labels, Located, Opened, RawFile, Reader, Record};
+use super::record::{DigestOf, Labels, Located, Opened, Reader, Record};
 use super::registry::Entry;
 use super::shards::{Form, Shards};
 use super::sieve::{Sieve, Tried};
 use super::source::Source;
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 
 const FORM: Form = Form { ending: "tar", what: "tar file", alone: "data.tar" };
 /// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
@@ -40,7 +41,7 @@ struct Plan {
 }
 
 /// Lists a data set's files.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &Places) -> Result<Located> {
+pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
     let Shards { root, files, ignored } = Shards::find(entry, source, parts, places, &FORM)?;
     let plan = Plan { root: root.clone(), skip_broken: source.skip_broken };
     Ok(Located { files, root: Some(root), ignored, reader: Box::new(plan), limit: None })
@@ -242,6 +243,7 @@ mod tests {
     use super::*;
     use crate::artifact::codec::encode_png;
     use crate::artifact::pixels::Pixels;
+    use crate::dataset::file_digest;
     use crate::dataset::record::Content;
     use crate::dataset::registry;
     use crate::store::digest::Digest;
@@ -285,7 +287,7 @@ mod tests {
     }
 
     fn read(source: &Source) -> Result<(Labels, usize, Vec<Record>)> {
-        let opened = registry::locate(source, &Places::new("", None, None))?.open(&mut RawFile::digest)?;
+        let opened = registry::locate(source, &DataPaths::new("", None, None))?.open(&mut file_digest)?;
         Ok((opened.labels, opened.count, opened.records.collect::<Result<_>>()?))
     }
 

@@ -21,7 +21,7 @@ use super::state::{Inputs, Known, Outlook, Why};
 use crate::base::clock::Stopwatch;
 use crate::base::hint::{Exit, Fault};
 use crate::base::memory::Watch;
-use crate::dataset::Places;
+use crate::base::search_path::DataPaths;
 use crate::stage::{AnyDraft, AnyStage, Context, StageError, Stop};
 use crate::store::Store;
 use crate::store::blob::NewFile;
@@ -122,7 +122,7 @@ struct Done {
 ///
 /// # Errors
 /// Only what concerns the run as a whole, such as a store that cannot be held; faults of stages are outcomes.
-pub fn run(spec: &Spec, store: &Store, places: &Places, options: &Options, tell: Tell<'_>) -> Result<Summary, RunError> {
+pub fn run(spec: &Spec, store: &Store, places: &DataPaths, options: &Options, tell: Tell<'_>) -> Result<Summary, RunError> {
     let clock = Stopwatch::start();
     let (pipeline, plan) = (spec.name.clone(), Planned::of(spec));
     tell.tell(Event::RunStarted { pipeline, version: env!("CARGO_PKG_VERSION").into(), plan });

@@ -7,8 +7,9 @@ use super::error::RunError;
 use super::graph;
 use super::registry;
 use super::spec::{Node, Spec};
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 use crate::base::seed::Seed;
-use crate::dataset::{Places, RawFile};
 use crate::stage::{AnyStage, Offer, Offers};
 use crate::store::Store;
 use crate::store::digest::Digest;
@@ -101,7 +102,7 @@ pub struct Outlook<'a> {
     /// Where results are.
     pub store: &'a Store,
     /// Where raw data are looked for.
-    pub places: &'a Places,
+    pub places: &'a DataPaths,
     /// The class of device stages run on: `cpu`, `cuda`, `metal`.
     pub device_class: &'a str,
 }

@@ -15,8 +15,9 @@ use super::error::StageError;
 use crate::artifact::origin;
 use crate::base::clock::Stopwatch;
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 use crate::base::seed::Seed;
-use crate::dataset::{Places, RawFile};
 use crate::store::digest::Digest;
 
 /// A request to stop at the next step, keeping the work.
@@ -82,7 +83,7 @@ pub struct Context<'a> {
     /// This stage's branch of the tree of randomness.
     pub seed: Seed,
     /// Where raw data are looked for.
-    pub places: &'a Places,
+    pub places: &'a DataPaths,
     /// Whether to stop.
     pub stop: Stop,
     /// Save a checkpoint at least this often.
@@ -107,7 +108,7 @@ impl<'a> Context<'a> {
         stage: &'a str,
         device: Device,
         seed: Seed,
-        places: &'a Places,
+        places: &'a DataPaths,
         stop: Stop,
         work: PathBuf,
         out: PathBuf,

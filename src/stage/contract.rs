@@ -8,7 +8,8 @@ use super::context::Context;
 use super::error::StageError;
 use super::outputs::Outputs;
 use super::ports::{LabelFreePorts, Ports};
-use crate::dataset::{Places, RawFile};
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 
 /// Something wrong with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +101,7 @@ pub trait Stage: 'static {
     ///
     /// # Errors
     /// If they cannot be found.
-    fn raw_files(_config: &Self::Config, _places: &Places) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(_config: &Self::Config, _places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         Ok(Vec::new())
     }
 

@@ -10,7 +10,8 @@ use super::contract::{Complaint, Method, Settings, Sign, Stage};
 use super::error::StageError;
 use super::outputs::{AnyDraft, OutputInfo, Outputs};
 use super::ports::{Offers, PortInfo, Ports};
-use crate::dataset::{Places, RawFile};
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 
 /// A stage of any type, as the engine sees it.
 pub trait AnyStage: Sync {
@@ -48,7 +49,7 @@ pub trait AnyStage: Sync {
     ///
     /// # Errors
     /// If the files cannot be found.
-    fn raw_files(&self, settings: &Value, places: &Places) -> Result<Vec<RawFile>, StageError>;
+    fn raw_files(&self, settings: &Value, places: &DataPaths) -> Result<Vec<RawFile>, StageError>;
     /// Binds the ports and runs.
     ///
     /// # Errors
@@ -152,7 +153,7 @@ impl<S: Stage> AnyStage for Erased<S> {
         S::key_settings(&typed::<S>(settings)?)
     }
 
-    fn raw_files(&self, settings: &Value, places: &Places) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(&self, settings: &Value, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         S::raw_files(&typed::<S>(settings)?, places)
     }
 

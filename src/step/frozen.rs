@@ -15,8 +15,10 @@ use super::pretrained::{self, LARGEST};
 use crate::artifact::Draft;
 use crate::artifact::encoder::{Encoder, Filter};
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
+use crate::dataset::DatasetError;
 use crate::dataset::hub::{NotFetched, Repository};
-use crate::dataset::{DatasetError, Places, RawFile};
 use crate::model::import::frozen;
 use crate::model::published::TowerSettings;
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
@@ -96,7 +98,7 @@ impl Stage for Frozen {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Config, places: &Places) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         let path = path_of(config, places)?;
         match fs::metadata(&path)?.filter(fs::Metadata::is_file) {
             Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }]),
@@ -133,7 +135,7 @@ impl Stage for Frozen {
 }
 
 /// Where the weights lie.
-fn path_of(config: &Config, places: &Places) -> Result<PathBuf, StageError> {
+fn path_of(config: &Config, places: &DataPaths) -> Result<PathBuf, StageError> {
     let Some(name) = config.weights.strip_prefix(HUB) else { return Ok(places.file(Path::new(&config.weights))) };
     let found = Repository::parse(name).map(|repository| repository.weights(places));
     match found {
@@ -191,7 +193,7 @@ mod tests {
 
     #[test]
     fn missing_weights_come_with_the_command_that_fetches_them() {
-        let places = Places::new(".", None, None).with_hub("/nowhere".into());
+        let places = DataPaths::new(".", None, None).with_hub("/nowhere".into());
         let config = Config { weights: "hf:facebook/dinov2-small".into(), ..Config::default() };
         let StageError::Mismatch { what, hint } = Frozen::raw_files(&config, &places).unwrap_err() else {
             panic!("it was found")

@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use crate::artifact::Draft;
 use crate::artifact::features::{Features, FeaturesWriter};
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
+use crate::dataset::DatasetError;
 use crate::dataset::vectors::{Batch, Options, Vectors};
-use crate::dataset::{DatasetError, Places, RawFile};
 use crate::math::cosine;
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
 
@@ -88,7 +90,7 @@ impl Stage for ImportFeatures {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Config, places: &Places) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         let mut files = vec![raw(format!("features.{}", config.ending()), &places.file(&config.file))?];
         if let Some(names) = &config.names {
             files.push(raw("names".into(), &places.file(names))?);

@@ -6,9 +6,10 @@ use crate::artifact::Draft;
 use crate::artifact::codec::Header;
 use crate::artifact::images::{Images, ImagesInfo, ImagesWriter, KnownFile, Picture};
 use crate::artifact::labels::{LabelTable, Labels};
-use crate::base::fs::FileError;
 use crate::base::hint::Fault;
-use crate::dataset::{self, Content, DatasetError, Places, RawFile, Source};
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
+use crate::dataset::{self, Content, DatasetError, Source};
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
 
 impl Settings for Source {
@@ -50,7 +51,7 @@ impl Stage for Ingest {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Source, places: &Places) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(config: &Source, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         Ok(dataset::locate(config, places)?.files)
     }
 
@@ -66,7 +67,7 @@ impl Stage for Ingest {
             let endings: Vec<String> = located.ignored.endings.iter().map(|(e, n)| format!("{n} × {e}")).collect();
             cx.note(format!("{} files that are no images are not read: {}", located.ignored.count(), endings.join(", ")));
         }
-        let mut digest_of = |file: &RawFile| cx.raw_digest(file).map_or_else(|| digest(file), Ok);
+        let mut digest_of = |file: &RawFile| cx.raw_digest(file).map_or_else(|| dataset::file_digest(file), Ok);
         let opened = located.open(&mut digest_of)?;
         let bar = cx.bar(opened.count as u64, "images");
         let names = match &opened.labels {
@@ -127,8 +128,4 @@ fn setting_of(error: &DatasetError) -> &'static str {
         DatasetError::UnknownSplit { .. } => "split",
         _ => "dataset",
     }
-}
-
-fn digest(file: &RawFile) -> Result<crate::store::digest::Digest, FileError> {
-    crate::store::digest::Digest::of_file(&file.path)
 }

@@ -17,9 +17,11 @@ use crate::artifact::encoder::{Backbone, Classifier, Encoder, Normalization, Ste
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::{Draft, Stored};
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 use crate::base::unit;
+use crate::dataset::DatasetError;
 use crate::dataset::fetch::Weights;
-use crate::dataset::{DatasetError, Places, RawFile};
 use crate::model::import::{self, ImportError, Layout, Wanted};
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
 use crate::store::digest::Digest;
@@ -60,7 +62,7 @@ impl Config {
     }
 
     /// Where the file lies.
-    fn path(&self, places: &Places) -> Result<PathBuf, StageError> {
+    fn path(&self, places: &DataPaths) -> Result<PathBuf, StageError> {
         let Some(url) = self.address() else { return Ok(places.file(&self.file)) };
         let weights = Weights::new(url, self.sha256.as_deref().unwrap_or_default(), None, places)
             .map_err(|error| StageError::Mismatch { what: error.to_string(), hint: "correct `sha256`".into() })?;
@@ -136,7 +138,7 @@ impl Stage for Pretrained {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Config, places: &Places) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         let path = config.path(places)?;
         match fs::metadata(&path)?.filter(fs::Metadata::is_file) {
             // Not the file's own name: what it is called says nothing.
@@ -255,7 +257,7 @@ mod tests {
         let config = Config { sha256: Some("0".repeat(64)), ..bare };
         assert_eq!(config.check(), []);
         let (dir, digits) = (tempfile::tempdir().unwrap(), "0".repeat(64));
-        let places = Places::new("", Some(dir.path().into()), None);
+        let places = DataPaths::new("", Some(dir.path().into()), None);
         let error = Pretrained::raw_files(&config, &places).unwrap_err();
         assert!(matches!(&error, StageError::Dataset(DatasetError::NotFetched { .. })), "{error}");
         assert_eq!(crate::base::hint::Fault::exit(&error), crate::base::hint::Exit::Data);

@@ -20,8 +20,8 @@ use kinset::artifact::pixels::Pixels;
 use kinset::artifact::{Artifact, Draft, Stored};
 use kinset::augment::{Plain, Recipe, Simclr, Viewer};
 use kinset::base::clock::Stopwatch;
+use kinset::base::search_path::DataPaths;
 use kinset::base::seed::Seed;
-use kinset::dataset::Places;
 use kinset::kernel::product::Gemm;
 use kinset::kernel::{conv2d, neighbors};
 use kinset::math::kmeans::KMeans;
@@ -125,7 +125,7 @@ impl Sink for Laps {
 /// Seconds of each epoch of a stage but the first.
 fn epochs<S: Stage>(config: &S::Config, input: S::In, metric: &'static str, folder: &Path) -> Answer<Vec<f64>> {
     let laps = Laps { name: metric, start: Stopwatch::start(), at: Mutex::default() };
-    let places = Places::new(folder, None, None);
+    let places = DataPaths::new(folder, None, None);
     let (work, out) = (folder.join("work"), folder.join("out"));
     let context = Context::new("bench", Device::Cpu, Seed::new(1), &places, Stop::default(), work, out, &laps)
         .with_checkpoint_every(Duration::from_hours(24));

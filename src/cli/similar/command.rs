@@ -16,11 +16,11 @@ use crate::artifact::selection::{Selection, SelectionTable};
 use crate::artifact::{Artifact, Stored};
 use crate::base::fs;
 use crate::base::hint::{Exit, Fault};
+use crate::base::search_path::DataPaths;
 use crate::cli::common::{Answer, Failure, device_of};
 use crate::cli::report;
 use crate::cli::run::{stop_on_signals, use_threads};
 use crate::cli::terminal::{self, Screen};
-use crate::dataset::Places;
 use crate::dataset::vectors::attributes::Attributes;
 use crate::math::curate::choose::Edge;
 use crate::pipeline::error::RunError;
@@ -105,7 +105,7 @@ fn page(
         opened.map_err(|error| terminal::say(&format!("warning: no pictures of the target: {error}: {}", error.source))).ok()
     });
     let finder = |pictures: &'_ Pictures, name: &str| pictures.find(name).ok().and_then(|found| found.image);
-    let places = Places::new("", None, None);
+    let places = DataPaths::new("", None, None);
     let outlook = Outlook { spec, store, places: &places, device_class: device_of(spec)?.1 };
     let elsewhere = Elsewhere {
         target: target.as_ref().map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
@@ -154,7 +154,7 @@ fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Res
         stop,
     };
     // Every path of the pipeline is written in full.
-    let places = Places::new("", None, None);
+    let places = DataPaths::new("", None, None);
     Ok(run::run(spec, store, &places, &options, Tell(&listeners))?)
 }
 

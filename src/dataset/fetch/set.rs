@@ -12,7 +12,7 @@ use super::download::{Client, Tell, checked, download};
 use super::error::FetchError;
 use super::unpack::unpack;
 use crate::base::fs;
-use crate::dataset::places::Places;
+use crate::base::search_path::DataPaths;
 use crate::dataset::registry::{self, Entry};
 use crate::dataset::source::Source;
 
@@ -55,7 +55,7 @@ pub struct Plan {
     /// Its published files, those that are here included.
     pub files: Vec<Remote>,
     source: Source,
-    places: Places,
+    places: DataPaths,
     options: Options,
 }
 
@@ -72,7 +72,7 @@ pub enum Outcome {
 ///
 /// # Errors
 /// A set that nobody offers; a checksum that is none or belongs to no file.
-pub fn plan(entry: &Entry, places: &Places, options: Options) -> Result<Plan> {
+pub fn plan(entry: &Entry, places: &DataPaths, options: Options) -> Result<Plan> {
     let mut files = match supply(entry, options.all) {
         Supply::Files(files) => files,
         Supply::ByHand | Supply::None => {
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn nobody_there_is_said_with_what_to_do_by_hand() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::new("", Some(dir.path().to_owned()), None);
+        let places = DataPaths::new("", Some(dir.path().to_owned()), None);
         let from = Server::nobody();
         let options = Options { from: Some(from), pause: Duration::from_millis(1), ..Options::default() };
         let plan = plan(registry::find("stl10").unwrap(), &places, options).unwrap();
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn a_whole_set_comes_is_checked_unpacked_and_then_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let places = Places::new("", Some(dir.path().to_owned()), None);
+        let places = DataPaths::new("", Some(dir.path().to_owned()), None);
         let archive = cifar();
         let sum = crate::base::unit::hex(&sha2::Sha256::digest(&archive));
         let server = Server::new(vec![Reply::file(&archive).cut(archive.len() / 2), Reply::file(&archive)]);
@@ -404,7 +404,7 @@ mod tests {
 
         // Put there by hand, it is taken without asking anybody, and stays.
         let other = tempfile::tempdir().unwrap();
-        let places = Places::new("", Some(other.path().to_owned()), None);
+        let places = DataPaths::new("", Some(other.path().to_owned()), None);
         let own = other.path().join("cifar10/cifar-10-binary.tar.gz");
         fs::create_folders(own.parent().unwrap()).unwrap();
         fs::write_atomic(&own, &archive).unwrap();
@@ -414,7 +414,7 @@ mod tests {
 
         // The published checksum is not that of this archive.
         let third = tempfile::tempdir().unwrap();
-        let places = Places::new("", Some(third.path().to_owned()), None);
+        let places = DataPaths::new("", Some(third.path().to_owned()), None);
         let server = Server::new(vec![Reply::file(&archive)]);
         let plain = Options { from: Some(server.url("")), ..quick };
         let error = fetch(&plan(entry, &places, plain).unwrap(), &mut |_| {}).unwrap_err();
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn sets_that_nobody_offers_and_checksums_of_nothing_are_refused() {
-        let places = Places::new("", Some("/nowhere".into()), None);
+        let places = DataPaths::new("", Some("/nowhere".into()), None);
         let fault = |name: &str, sums: Vec<(Option<String>, String)>| {
             plan(registry::find(name).unwrap(), &places, Options { sums, ..Options::default() }).unwrap_err()
         };

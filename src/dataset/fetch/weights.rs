@@ -11,8 +11,8 @@ use super::download::{Client, Tell, checked, download};
 use super::error::FetchError;
 use super::set::Outcome;
 use crate::base::fs;
+use crate::base::search_path::DataPaths;
 use crate::dataset::error::DatasetError;
-use crate::dataset::places::Places;
 
 /// More bytes are not taken; the reader of weights refuses larger files too.
 const MOST: u64 = 4 << 30;
@@ -40,7 +40,7 @@ impl Weights {
     ///
     /// # Errors
     /// [`FetchError::WrongSum`] for digits that are no SHA-256.
-    pub fn new(url: &str, sha256: &str, folder: Option<&Path>, places: &Places) -> Result<Self, FetchError> {
+    pub fn new(url: &str, sha256: &str, folder: Option<&Path>, places: &DataPaths) -> Result<Self, FetchError> {
         let sha256 = Sum::sha256(sha256)?.parts().1.to_owned();
         let folder = folder.map_or_else(|| places.data().join("weights").join(&sha256[..16]), Path::to_path_buf);
         Ok(Self { url: url.to_owned(), sha256, folder })
@@ -120,7 +120,7 @@ mod tests {
     const DIGITS: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     fn weights(url: &str) -> Weights {
-        Weights::new(url, &DIGITS.to_uppercase(), None, &Places::new("", Some("d".into()), None)).unwrap()
+        Weights::new(url, &DIGITS.to_uppercase(), None, &DataPaths::new("", Some("d".into()), None)).unwrap()
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
             assert_eq!(path.parent(), Some(folder), "{}", path.display());
             assert!(path.file_name().is_some_and(|name| !name.to_string_lossy().starts_with('.')), "{}", path.display());
         }
-        assert!(Weights::new("https://x.org/a", "abc", None, &Places::new("", None, None)).is_err());
+        assert!(Weights::new("https://x.org/a", "abc", None, &DataPaths::new("", None, None)).is_err());
     }
 
     #[test]
@@ -149,7 +149,7 @@ mod tests {
     fn it_comes_once_and_a_wrong_one_is_not_kept() {
         let dir = tempfile::tempdir().unwrap();
         let server = Server::new(vec![Reply::file(b"abc"), Reply::file(b"abd")]);
-        let places = Places::new("", Some(dir.path().into()), None);
+        let places = DataPaths::new("", Some(dir.path().into()), None);
         let fetch = |weights: &Weights| weights.fetch(Duration::from_millis(1), Duration::from_millis(500), &mut |_| {});
         let right = Weights::new(&server.url("net.pth"), DIGITS, None, &places).unwrap();
         assert_eq!(fetch(&right).unwrap(), Outcome::Fetched(right.path()));

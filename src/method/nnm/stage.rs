@@ -345,8 +345,8 @@ mod tests {
     use crate::artifact::images::{ImagesInfo, ImagesWriter, Picture};
     use crate::artifact::pixels::Pixels;
     use crate::augment::Plain;
+    use crate::base::search_path::DataPaths;
     use crate::base::seed::Seed;
-    use crate::dataset::Places;
     use crate::method::nnm::matching::mine;
     use crate::model::architecture;
     use crate::stage::context::{Signal, Sink, Stop};
@@ -389,7 +389,7 @@ mod tests {
     /// Images, by default of three patterns in turn, and two encoders.
     struct Ground {
         dir: TempDir,
-        places: Places,
+        places: DataPaths,
         images: Stored<Images>,
         encoder: Stored<Encoder>,
         pixels: Stored<Encoder>,
@@ -430,7 +430,7 @@ mod tests {
                 stored(&Encoder { card, tensors: net.to_tensors().unwrap() }.save(&folder(name)).unwrap())
             };
             let (resnet, pixels) = (encoder(Backbone::ResnetTiny, "encoder"), encoder(Backbone::Pixels, "pixels"));
-            let places = Places::new(dir.path(), None, None);
+            let places = DataPaths::new(dir.path(), None, None);
             Self { images: stored(&images), encoder: resnet, pixels, places, dir }
         }
 

@@ -244,8 +244,8 @@ mod tests {
     use super::*;
     use crate::artifact::features::FeaturesWriter;
     use crate::base::fs;
+    use crate::base::search_path::DataPaths;
     use crate::base::seed::Seed;
-    use crate::dataset::Places;
     use crate::stage::{Signal, Sink, Stop};
     use crate::store::digest::Digest;
 
@@ -296,7 +296,7 @@ mod tests {
     ) -> Result<(MatchTable, Vec<String>), StageError> {
         let flag = Stop::default();
         let ears = Ears { heard: Mutex::new(Vec::new()), stop_at: stop.then_some(0), stop: &flag };
-        let places = Places::new("", None, None);
+        let places = DataPaths::new("", None, None);
         let (work, out) = (dir.join("work"), dir.join("out"));
         fs::create_folders(&work).unwrap();
         let cx = Context::new("matches", Device::Cpu, Seed::new(1), &places, flag.clone(), work, out, &ears)

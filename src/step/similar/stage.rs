@@ -13,8 +13,9 @@ use crate::artifact::matches::{MatchTable, Matches};
 use crate::artifact::selection::{Chosen, Counts, Duplicates, Judged, Report, Selection, SelectionTable};
 use crate::artifact::{Draft, Stored};
 use crate::base::fs;
+use crate::base::raw_file::RawFile;
+use crate::base::search_path::DataPaths;
 use crate::dataset::vectors::open::names;
-use crate::dataset::{Places, RawFile};
 use crate::kernel::product::Gemm;
 use crate::math::curate::choose::{Edge, Edges, Limits, Reason};
 use crate::math::curate::groups;
@@ -59,7 +60,7 @@ impl Stage for Similar {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Config, places: &Places) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         let Some(list) = &config.exclude else { return Ok(Vec::new()) };
         let path = places.file(list);
         let bytes = fs::open(&path)?.metadata().map_or(0, |found| found.len());

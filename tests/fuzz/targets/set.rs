@@ -1,7 +1,8 @@
 //! Data sets: the first byte says which format the rest is a file of.
 #![no_main]
 
-use kinset::dataset::{Places, RawFile, Source, check};
+use kinset::base::search_path::DataPaths;
+use kinset::dataset::{Source, check, file_digest};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -22,5 +23,5 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let source = Source::named(name).root(dir.path());
     let source = if name == "svhn" { source.split("train") } else { source };
-    let _ = check(&source, &Places::new("", None, None), &mut RawFile::digest);
+    let _ = check(&source, &DataPaths::new("", None, None), &mut file_digest);
 });
