@@ -40,6 +40,15 @@ pub trait Fault: std::error::Error {
     fn exit(&self) -> Exit;
 }
 
+/// An error of any room.
+pub type AnyFault = Box<dyn Fault + Send + Sync>;
+
+impl std::error::Error for AnyFault {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        (**self).source()
+    }
+}
+
 /// The candidate that looks most like what was written, if one is close enough to be meant.
 pub fn nearest<'a>(written: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = written.to_lowercase().replace('-', "_");

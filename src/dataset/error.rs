@@ -7,6 +7,7 @@ use crate::artifact::error::ArtifactError;
 use crate::base::fs::{self, FileError};
 use crate::base::hint::{Exit, Fault};
 use crate::base::unit::count;
+use crate::stage::StageError;
 
 /// The result of looking for or reading raw data.
 pub type Result<T> = std::result::Result<T, DatasetError>;
@@ -272,6 +273,12 @@ fn few(first: &[super::Broken], broken: usize) -> String {
         text.push(format!("and {} more", count((broken - first.len()) as u64)));
     }
     text.join(", ")
+}
+
+impl From<DatasetError> for StageError {
+    fn from(error: DatasetError) -> Self {
+        Self::other(error)
+    }
 }
 
 impl Fault for DatasetError {

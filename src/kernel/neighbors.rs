@@ -334,6 +334,16 @@ impl<'q> Search<'q> {
     }
 }
 
+/// The `k` nearest rows of a pool for each query, all pool rows numbered from 0.
+///
+/// # Errors
+/// Those of [`Search`].
+pub fn nearest(queries: &[f32], pool: &[f32], dim: usize, k: usize) -> Result<Neighbors> {
+    let mut search = Search::new(queries, dim, k)?;
+    search.feed(pool, 0)?;
+    search.finish()
+}
+
 fn enough(k: usize, others: usize) -> Result<()> {
     match k {
         0 => Err(NeighborError::NoneAsked),

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::base::hint::{Exit, Fault};
+use crate::stage::StageError;
 
 /// A fault of a network, its weights or its input.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,15 @@ pub enum ModelError {
     /// A file of somebody else's weights that cannot be read.
     #[error(transparent)]
     Import(Box<super::import::ImportError>),
+    /// A file of weights that cannot be read.
+    #[error("cannot read weights from `{file}`")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why.
+        #[source]
+        source: Box<ModelError>,
+    },
     /// Something that other people's networks have no place for.
     #[error("the authors' networks have no place for {what}")]
     NoPlace {
@@ -87,6 +97,12 @@ pub enum ModelError {
 /// The result of work on a network.
 pub type Result<T> = std::result::Result<T, ModelError>;
 
+impl From<ModelError> for StageError {
+    fn from(error: ModelError) -> Self {
+        Self::other(error)
+    }
+}
+
 impl Fault for ModelError {
     fn code(&self) -> &'static str {
         match self {
@@ -100,6 +116,7 @@ impl Fault for ModelError {
             Self::Head { .. } => "model::no-such-head",
             Self::Absent { .. } => "model::no-such-part",
             Self::Import(error) => error.code(),
+            Self::Unreadable { source, .. } => source.code(),
             Self::NoPlace { .. } => "model::no-place",
             Self::TooLarge { .. } => "model::too-large",
             Self::File(error) => error.code(),
@@ -119,6 +136,7 @@ impl Fault for ModelError {
             }
             Self::Committee => Some("connect one of the classifiers it was made of".into()),
             Self::Import(error) => error.hint(),
+            Self::Unreadable { source, .. } => source.hint(),
             Self::NoPlace { .. } => {
                 Some("choose other `--names`, or end the name in `.onnx`, which has a place for everything".into())
             }
@@ -135,6 +153,7 @@ impl Fault for ModelError {
             Self::Architecture { .. } => Exit::Pipeline,
             Self::Weights(_) | Self::Import(_) | Self::Input { .. } | Self::NoImages | Self::Committee => Exit::Data,
             Self::NoPlace { .. } | Self::TooLarge { .. } => Exit::Usage,
+            Self::Unreadable { source, .. } => source.exit(),
             Self::File(error) => error.exit(),
             Self::NotFinite { .. } => Exit::Run,
             Self::Tensor(error) if is_machine(error) => Exit::Machine,

@@ -1,7 +1,7 @@
 //! What can go wrong while a stage runs.
 
 use crate::base::fs::FileError;
-use crate::base::hint::{Exit, Fault};
+use crate::base::hint::{AnyFault, Exit, Fault};
 
 /// Why a stage did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -16,27 +16,9 @@ pub enum StageError {
     /// An artifact could not be read or written.
     #[error(transparent)]
     Artifact(#[from] crate::artifact::error::ArtifactError),
-    /// Raw data could not be read.
+    /// The error of another room: of raw data, neighbors, networks or training.
     #[error(transparent)]
-    Dataset(#[from] crate::dataset::error::DatasetError),
-    /// Neighbors could not be found.
-    #[error(transparent)]
-    Neighbors(#[from] crate::kernel::neighbors::NeighborError),
-    /// A network could not be built or loaded.
-    #[error(transparent)]
-    Model(#[from] crate::model::error::ModelError),
-    /// A file of weights could not be read.
-    #[error("cannot read weights from `{file}`")]
-    Imported {
-        /// The file.
-        file: String,
-        /// Why.
-        #[source]
-        source: Box<crate::model::error::ModelError>,
-    },
-    /// Training went wrong.
-    #[error(transparent)]
-    Train(#[from] crate::train::error::TrainError),
+    Other(AnyFault),
     /// A tensor operation failed.
     #[error("tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -101,6 +83,11 @@ pub enum StageError {
 }
 
 impl StageError {
+    /// The error of another room.
+    pub fn other(fault: impl Fault + Send + Sync + 'static) -> Self {
+        Self::Other(Box::new(fault))
+    }
+
     /// More clusters than images, if that is so. `setting` is the one that asks for them.
     ///
     /// # Errors
@@ -120,11 +107,7 @@ impl Fault for StageError {
             Self::Stopped => "stage::stopped",
             Self::File(e) => e.code(),
             Self::Artifact(e) => e.code(),
-            Self::Dataset(e) => e.code(),
-            Self::Neighbors(e) => e.code(),
-            Self::Model(e) => e.code(),
-            Self::Imported { source, .. } => source.code(),
-            Self::Train(e) => e.code(),
+            Self::Other(e) => e.code(),
             Self::Tensor(_) => "stage::tensor",
             Self::Mismatch { .. } => "stage::mismatch",
             Self::TooFew { .. } => "stage::too-few-images",
@@ -139,11 +122,7 @@ impl Fault for StageError {
         match self {
             Self::File(e) => e.hint(),
             Self::Artifact(e) => e.hint(),
-            Self::Dataset(e) => e.hint(),
-            Self::Neighbors(e) => e.hint(),
-            Self::Model(e) => e.hint(),
-            Self::Imported { source, .. } => source.hint(),
-            Self::Train(e) => e.hint(),
+            Self::Other(e) => e.hint(),
             Self::Mismatch { hint, .. } | Self::TooFew { hint, .. } | Self::Degenerate { hint, .. } => Some(hint.clone()),
             Self::Bound { .. } | Self::Settings { .. } => {
                 Some("this is a bug of kinset; please report it with the pipeline file".into())
@@ -158,11 +137,7 @@ impl Fault for StageError {
             Self::Stopped => Exit::Stopped,
             Self::File(e) => e.exit(),
             Self::Artifact(e) => e.exit(),
-            Self::Dataset(e) => e.exit(),
-            Self::Neighbors(e) => e.exit(),
-            Self::Model(e) => e.exit(),
-            Self::Imported { source, .. } => source.exit(),
-            Self::Train(e) => e.exit(),
+            Self::Other(e) => e.exit(),
             Self::Mismatch { .. } | Self::TooFew { .. } => Exit::Data,
             Self::Tensor(_) | Self::Degenerate { .. } | Self::Progress { .. } => Exit::Run,
             Self::Bound { .. } | Self::Settings { .. } => Exit::Bug,

@@ -128,7 +128,7 @@ impl Stage for Frozen {
         pretrained::checked(config.sha256.as_deref(), &bytes).map_err(|error| pretrained::at(&file.path, error))?;
         let (architecture, normalization) = config.network.network(config.size, config.resize)?;
         let found = frozen::tower(&bytes, config.part.as_deref(), &architecture, &normalization)
-            .map_err(|source| StageError::Imported { file: file.path.display().to_string(), source: Box::new(source) })?;
+            .map_err(|error| pretrained::at(&file.path, error))?;
         cx.note(told(&found));
         Ok(Out { encoder: found.encoder.save(&cx.out("encoder")?)? })
     }

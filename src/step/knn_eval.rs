@@ -101,13 +101,13 @@ impl Stage for KnnEval {
             });
         }
         let bar = cx.bar(bank.len() as u64, "bank images");
-        let mut search = Search::new(&queries.values, queries.dim, config.k)?;
+        let mut search = Search::new(&queries.values, queries.dim, config.k).map_err(StageError::other)?;
         for (piece, rows) in bank.values.chunks(PIECE * bank.dim).enumerate() {
-            search.feed(rows, piece * PIECE)?;
+            search.feed(rows, piece * PIECE).map_err(StageError::other)?;
             bar.advance((rows.len() / bank.dim) as u64);
             cx.check()?;
         }
-        let found = search.finish()?;
+        let found = search.finish().map_err(StageError::other)?;
         // Equal weights are those of an endless temperature.
         let temperature = config.temperature.unwrap_or(1e12);
         let said = knn::weighted_vote(&found.index, &found.similarity, config.k, config.k, &votes, classes, temperature);
@@ -138,6 +138,7 @@ fn unit(mut table: FeatureTable) -> FeatureTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::neighbors;
 
     /// What `tests/golden/and/make.py` has of the votes.
     #[derive(Deserialize)]
@@ -163,9 +164,7 @@ mod tests {
         let config = Config { k: 200, temperature: Some(0.1) };
         assert!(config.check().is_empty());
         let (bank, queries) = (wave(240, 0.9), wave(30, 2.2));
-        let mut search = Search::new(&queries, 6, config.k).unwrap();
-        search.feed(&bank, 0).unwrap();
-        let found = search.finish().unwrap();
+        let found = neighbors::nearest(&queries, &bank, 6, config.k).unwrap();
         let said = knn::weighted_vote(&found.index, &found.similarity, config.k, config.k, &golden.labels, 5, 0.1);
         assert_eq!(said, golden.votes);
     }

@@ -133,7 +133,7 @@ impl Stage for Mine {
         });
         let found = match found {
             Err(NeighborError::Stopped) => return Err(StageError::Stopped),
-            found => found?,
+            found => found.map_err(StageError::other)?,
         };
         let (index, similarity, metric) = match config.rerank {
             None => (found.index, found.similarity, "cosine"),

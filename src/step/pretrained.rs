@@ -22,6 +22,7 @@ use crate::base::search_path::DataPaths;
 use crate::base::unit;
 use crate::dataset::DatasetError;
 use crate::dataset::fetch::Weights;
+use crate::model::ModelError;
 use crate::model::import::{self, ImportError, Layout, Wanted};
 use crate::stage::{Complaint, Context, Settings, Stage, StageError};
 use crate::store::digest::Digest;
@@ -196,8 +197,8 @@ pub(super) fn sha256_complaint(text: Option<&str>) -> Option<Complaint> {
 }
 
 /// Says which file the fault is in.
-pub(super) fn at(path: &Path, error: ImportError) -> StageError {
-    StageError::Imported { file: path.display().to_string(), source: Box::new(error.into()) }
+pub(super) fn at(path: &Path, error: impl Into<ModelError>) -> ModelError {
+    ModelError::Unreadable { file: path.display().to_string(), source: Box::new(error.into()) }
 }
 
 /// The file is the one that was meant.
@@ -233,6 +234,7 @@ fn told(found: &import::Found, encoder: &Encoder, classifier: Option<&Classifier
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::hint::{Exit, Fault};
 
     #[test]
     fn settings_that_cannot_be_are_named() {
@@ -259,8 +261,7 @@ mod tests {
         let (dir, digits) = (tempfile::tempdir().unwrap(), "0".repeat(64));
         let places = DataPaths::new("", Some(dir.path().into()), None);
         let error = Pretrained::raw_files(&config, &places).unwrap_err();
-        assert!(matches!(&error, StageError::Dataset(DatasetError::NotFetched { .. })), "{error}");
-        assert_eq!(crate::base::hint::Fault::exit(&error), crate::base::hint::Exit::Data);
+        assert_eq!((error.code(), error.exit()), ("dataset::not-fetched", Exit::Data), "{error}");
         let path = Weights::new("https://x.org/a.pth", &digits, None, &places).unwrap().path();
         fs::create_folders(path.parent().unwrap()).unwrap();
         fs::write_atomic(&path, b"abc").unwrap();

@@ -6,6 +6,7 @@ use crate::artifact::error::ArtifactError;
 use crate::base::fs::FileError;
 use crate::base::hint::{Exit, Fault};
 use crate::model::ModelError;
+use crate::stage::StageError;
 
 /// A fault of training.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +122,12 @@ pub type Result<T> = std::result::Result<T, TrainError>;
 impl From<candle_core::Error> for TrainError {
     fn from(error: candle_core::Error) -> Self {
         Self::Model(error.into())
+    }
+}
+
+impl From<TrainError> for StageError {
+    fn from(error: TrainError) -> Self {
+        Self::other(error)
     }
 }
 

@@ -200,7 +200,11 @@ pub fn arrays(dir: &Path, factors: &[usize], target: &FeatureTable, edges: &[Edg
             let among = k.min(n - 1);
             let found = match among {
                 0 => Vec::new(),
-                _ => neighbors::all_pairs(&values, target.dim, among, &mut |_, _| ControlFlow::Continue(()))?.index,
+                _ => {
+                    neighbors::all_pairs(&values, target.dim, among, &mut |_, _| ControlFlow::Continue(()))
+                        .map_err(StageError::other)?
+                        .index
+                }
             };
             let mut table = Vec::with_capacity(n * (k + 1));
             for row in 0..n {

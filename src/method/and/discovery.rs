@@ -112,7 +112,7 @@ pub fn discover(
         if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }) {
         Err(NeighborError::Stopped) => return Err(StageError::Stopped),
-        near => near?,
+        near => near.map_err(StageError::other)?,
     };
     let near = order.iter().flat_map(|&anchor| near.index[anchor as usize * k..][..k].iter().copied()).collect();
     let kept = before.filter(|before| !before.anchors.is_empty()).map_or(1.0, |before| {

@@ -1,7 +1,7 @@
 //! Who is whose neighbor, on features of a whole set?
 
 use crate::artifact::neighbors::NeighborTable;
-use crate::kernel::neighbors::{NeighborError, Search, all_pairs};
+use crate::kernel::neighbors::{self, NeighborError, all_pairs};
 use crate::math::{cosine, euclid};
 use crate::stage::StageError;
 
@@ -22,7 +22,7 @@ pub(super) fn mine(mut features: Vec<f32>, dim: usize, k: usize, ids: &[String])
             hint: "a direction is needed to compare; look at these images, or train the encoder longer".into(),
         });
     }
-    let found = all_pairs(&features, dim, k, &mut |_, _| std::ops::ControlFlow::Continue(()))?;
+    let found = all_pairs(&features, dim, k, &mut |_, _| std::ops::ControlFlow::Continue(())).map_err(StageError::other)?;
     Ok(NeighborTable {
         ids: ids.to_vec(),
         k,
@@ -43,14 +43,13 @@ pub(super) fn mine(mut features: Vec<f32>, dim: usize, k: usize, ids: &[String])
 /// Features that are no numbers.
 pub fn nearest_in_set(features: &[f32], dim: usize) -> Result<Vec<u32>, StageError> {
     if let Some(at) = features.iter().position(|value| !value.is_finite()) {
-        return Err(NeighborError::NotFinite { row: at / dim }.into());
+        return Err(StageError::other(NeighborError::NotFinite { row: at / dim }));
     }
     let n = features.len() / dim;
     let width = (SPARE + 1).min(n);
     let lifted = euclid::lift(features, dim);
-    let mut search = Search::new(&lifted.queries, lifted.dim, width)?;
-    search.feed(&lifted.pool, 0)?;
-    Ok(euclid::nearest_of(features, dim, &search.finish()?.index, width))
+    let found = neighbors::nearest(&lifted.queries, &lifted.pool, lifted.dim, width).map_err(StageError::other)?;
+    Ok(euclid::nearest_of(features, dim, &found.index, width))
 }
 
 /// Which image's answer each image is matched with: that of its own nearest image; or, if `visited` says in which order images

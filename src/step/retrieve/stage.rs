@@ -164,7 +164,7 @@ pub fn unit_group(pool: &FeatureReader, group: usize, first: usize) -> Result<Ve
     if !pool.normalized()
         && let Some(&row) = cosine::normalize_rows(&mut values, pool.dim()).first()
     {
-        return Err(NeighborError::ZeroRow { row: first + row }.into());
+        return Err(StageError::other(NeighborError::ZeroRow { row: first + row }));
     }
     Ok(values)
 }
@@ -193,7 +193,7 @@ fn search(queries: &[f32], pool: &FeatureReader, k: usize, cx: &Context<'_>) -> 
         // The next row group is read while this one is searched.
         let (found, next) =
             rayon::join(|| search_group(&rows, queries, &values, first, k, best), || read(group + 1, first + count));
-        found?;
+        found.map_err(StageError::other)?;
         progress.groups += 1;
         progress.rows += count;
         values = next?;
@@ -214,7 +214,7 @@ fn search_group(
     first: usize,
     k: usize,
     best: &mut [Vec<Candidate>],
-) -> Result<(), StageError> {
+) -> Result<(), NeighborError> {
     let dim = queries.len() / rows.len();
     let each = k.min(values.len() / dim);
     if each == 0 {

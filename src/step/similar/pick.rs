@@ -5,7 +5,7 @@ use super::config::Config;
 use super::shards::Shards;
 use crate::artifact::features::FeatureTable;
 use crate::base::seed::Seed;
-use crate::kernel::neighbors::Search;
+use crate::kernel::neighbors;
 use crate::kernel::product::Gemm;
 use crate::math::curate::blind;
 use crate::math::curate::choose::Edge;
@@ -66,9 +66,8 @@ pub fn edges(target: &FeatureTable, kept: &[u32], pool: &Shards, rows: &[u32]) -
     let mut edges: Vec<Edge> = Vec::with_capacity(rows.len());
     pool.stream(rows, |first, values| {
         let images = Rows::new(values, target.dim);
-        let mut search = Search::new(values, target.dim, 1)?;
-        search.feed(&queries, 0)?;
-        for (place, &near) in search.finish()?.index.iter().enumerate() {
+        let found = neighbors::nearest(values, &queries, target.dim, 1).map_err(StageError::other)?;
+        for (place, &near) in found.index.iter().enumerate() {
             let cosine = targets.cosine(near as usize, &images, place);
             edges.push(Edge { target: kept[near as usize], pool: rows[first + place], rank: 0, cosine });
         }

@@ -7,7 +7,7 @@ use super::shards::Shards;
 use crate::artifact::features::FeatureTable;
 use crate::artifact::selection::{Coverage, Nearest, Share};
 use crate::base::seed::Seed;
-use crate::kernel::neighbors::Search;
+use crate::kernel::neighbors::{self, Search};
 use crate::kernel::product::Gemm;
 use crate::math::curate::alike::{self, Difference};
 use crate::math::curate::{blind, quota};
@@ -102,9 +102,7 @@ impl<'a> Measure<'a> {
         if self.kept.len() < 2 {
             return Ok(Vec::new());
         }
-        let mut search = Search::new(&self.queries, self.dim, 2)?;
-        search.feed(&self.queries, 0)?;
-        let found = search.finish()?;
+        let found = neighbors::nearest(&self.queries, &self.queries, self.dim, 2).map_err(StageError::other)?;
         let nearest = found.index.chunks_exact(2).zip(found.similarity.chunks_exact(2)).enumerate();
         // Itself is among the two, unless two others are copies of it: then the distance is 0 either way.
         Ok(nearest.map(|(row, (index, cosine))| to_distance(cosine[usize::from(index[0] as usize == row)])).collect())
@@ -119,15 +117,15 @@ impl<'a> Measure<'a> {
         if rows.is_empty() {
             return Ok(Looks { nearest: vec![2.0; self.kept.len()], parts, difference: None });
         }
-        let mut search = Search::new(&self.queries, self.dim, 1)?;
+        let mut search = Search::new(&self.queries, self.dim, 1).map_err(StageError::other)?;
         self.pool.stream(rows, |first, values| {
-            search.feed(values, first)?;
+            search.feed(values, first).map_err(StageError::other)?;
             for part in assign(values, &self.centers, self.dim, &Gemm) {
                 parts[part as usize] += 1;
             }
             Ok(())
         })?;
-        let nearest = search.finish()?.similarity.into_iter().map(to_distance).collect();
+        let nearest = search.finish().map_err(StageError::other)?.similarity.into_iter().map(to_distance).collect();
         let drawn = blind::random(rows.len(), SAMPLE, self.seed.branch(name));
         let drawn: Vec<u32> = drawn.into_iter().map(|place| rows[place as usize]).collect();
         let values = self.pool.rows(&drawn)?;

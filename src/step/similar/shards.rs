@@ -2,6 +2,7 @@
 
 use crate::artifact::Stored;
 use crate::artifact::features::{FeatureReader, FeatureTable, Features};
+use crate::kernel::neighbors::NeighborError;
 use crate::math::cosine;
 use crate::stage::StageError;
 use crate::step::retrieve::stage::{same_dim, unit_group};
@@ -106,7 +107,7 @@ impl Shards {
         let zero = cosine::normalize_rows(&mut values, self.dim());
         match zero.first() {
             None => Ok(values),
-            Some(&place) => Err(crate::kernel::neighbors::NeighborError::ZeroRow { row: rows[place] as usize }.into()),
+            Some(&place) => Err(StageError::other(NeighborError::ZeroRow { row: rows[place] as usize })),
         }
     }
 
