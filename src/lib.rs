@@ -117,7 +117,7 @@
 //!
 //! ```
 //! use std::path::Path;
-//! use kinset::pipeline::{registry, spec};
+//! use kinset::{pipeline::spec, registry};
 //!
 //! let text = r#"
 //!     [data.train]
@@ -161,12 +161,12 @@
 //! use kinset::stage::contract::NoSettings;
 //! use kinset::stage::{Context, Stage, StageError};
 //!
-//! kinset::ports! {
+//! kinset::stage::ports! {
 //!     /// What it reads.
 //!     pub struct In { features: Stored<Features> }
 //! }
 //!
-//! kinset::outputs! {
+//! kinset::stage::outputs! {
 //!     /// What it writes.
 //!     pub struct Out { features: Draft<Features> }
 //! }
@@ -236,28 +236,34 @@
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 
-pub mod base;
-pub mod math;
-
-pub mod kernel;
-
-pub mod store;
-
-pub mod artifact;
-
-pub mod augment;
-pub mod dataset;
-pub mod model;
-
-pub mod train;
-
-pub mod stage;
-
-pub mod method;
-pub mod step;
-
-pub mod pipeline;
-
-pub mod report;
+#[doc(inline)]
+pub use kinset_artifact as artifact;
+#[doc(inline)]
+pub use kinset_augment as augment;
+#[doc(inline)]
+pub use kinset_base as base;
+#[doc(inline)]
+pub use kinset_builtin as builtin;
+#[doc(inline)]
+pub use kinset_dataset as dataset;
+#[doc(inline)]
+pub use kinset_kernel as kernel;
+#[doc(inline)]
+pub use kinset_math as math;
+#[doc(inline)]
+pub use kinset_methods as methods;
+#[doc(inline)]
+pub use kinset_model as model;
+#[doc(inline)]
+pub use kinset_pipeline as pipeline;
+#[doc(inline)]
+pub use kinset_report as report;
+#[doc(inline)]
+pub use kinset_stage as stage;
+#[doc(inline)]
+pub use kinset_store as store;
+#[doc(inline)]
+pub use kinset_train as train;
 
 pub mod cli;
+pub mod registry;

@@ -209,7 +209,7 @@ impl AssignmentsWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::testing::stored;
+    use crate::testing::stored;
 
     fn table() -> AssignmentTable {
         AssignmentTable {
@@ -240,7 +240,7 @@ mod tests {
         writer.finish().unwrap();
         let read = TableReader::open(&path, Assignments::KIND).unwrap();
         assert_eq!(read.read(&["path"]).unwrap(), [Column::Text(["1", "2", "3", "4", "5", "6"].map(str::to_owned).to_vec())]);
-        let whole = Stored::new(vec![path], crate::store::digest::Digest::of(b""), "a test");
+        let whole = Stored::new(vec![path], kinset_store::digest::Digest::of(b""), "a test");
         assert_eq!(AssignmentTable::load(&whole).unwrap().cluster, [0, 2, -1, 0, 2, -1]);
     }
 

@@ -17,7 +17,7 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 use super::error::{ArtifactError, Result};
 use super::guard::calmly;
 use super::pixels::Pixels;
-use crate::base::unit::bytes;
+use kinset_base::unit::bytes;
 
 /// Sides longer than this are not pictures for training.
 const LONGEST_SIDE: u32 = 65_535;
@@ -221,7 +221,7 @@ mod tests {
         let flat = Pixels::new(64, 64, 1, vec![7; 4096]);
         let (kind, bytes) = encode_for_page("x", &flat, 80).unwrap();
         assert_eq!((kind, decode("x", &bytes, 1).unwrap()), ("image/png", flat));
-        let mut rng = crate::base::seed::Seed::new(1).rng();
+        let mut rng = kinset_base::seed::Seed::new(1).rng();
         let noise = Pixels::new(64, 64, 3, (0..12_288).map(|_| rng.bits32() as u8).collect());
         let (kind, fine) = encode_for_page("x", &noise, 80).unwrap();
         assert_eq!(kind, "image/jpeg");

@@ -114,7 +114,7 @@ impl Curve {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::testing::stored;
+    use crate::testing::stored;
 
     fn curve() -> Curve {
         let mut curve = Curve::default();

@@ -16,7 +16,7 @@ use super::error::{ArtifactError, Result, shown};
 use super::meta::{read_json, write_json};
 pub use super::tower::{Family, Filter, Resize, Transformer};
 use super::{Artifact, Draft, DraftFile, LabelFree, Stored};
-use crate::base::fs;
+use kinset_base::fs;
 
 /// What a network's first layers look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -534,7 +534,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::artifact::testing::stored;
+    use crate::testing::stored;
 
     fn card() -> EncoderCard {
         EncoderCard {

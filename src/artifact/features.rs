@@ -280,7 +280,7 @@ impl FeaturesWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::testing::{refused, stored};
+    use crate::testing::{refused, stored};
 
     fn table() -> FeatureTable {
         FeatureTable {

@@ -14,9 +14,9 @@ use super::meta::{Meta, hugging_face};
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
 use super::pixels::Pixels;
 use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
-use crate::base::fs;
-use crate::base::id::Ids;
-use crate::store::digest::{Digest, Hasher};
+use kinset_base::fs;
+use kinset_base::id::Ids;
+use kinset_store::digest::{Digest, Hasher};
 
 const FILE: &str = "images.parquet";
 /// Pictures are prepared in parallel in groups of so many …
@@ -574,7 +574,7 @@ fn entries_of(columns: Vec<Column>) -> Vec<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::testing::{refused, stored};
+    use crate::testing::{refused, stored};
 
     fn raw(i: usize) -> Pixels {
         Pixels::new(4, 3, 1, (0..12).map(|j| (i * 7 + j) as u8).collect())
@@ -648,7 +648,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // Noise does not shrink: 600 pictures of 3 kB lie on some fifteen pages.
         let noise = |i: usize| {
-            let mut rng = crate::base::seed::Seed::new(i as u64).rng();
+            let mut rng = kinset_base::seed::Seed::new(i as u64).rng();
             Pixels::new(32, 32, 3, (0..3072).map(|_| rng.bits32() as u8).collect())
         };
         let picture = |i: usize| match i % 3 {

@@ -126,7 +126,7 @@ const SCHEMA: [(&str, ColumnKind); 4] =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::testing::stored;
+    use crate::testing::stored;
 
     fn table() -> KSweep {
         let point = |k, seed, criterion: &str, value| KPoint { k, seed, criterion: criterion.into(), value };

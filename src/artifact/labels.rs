@@ -12,8 +12,8 @@ const FILE: &str = "labels.parquet";
 /// The class of each image, in Parquet: `id`, `row`, `label`. Not label-free, and nothing made from it is:
 ///
 /// ```compile_fail
-/// fn only_label_free<A: kinset::artifact::LabelFree>() {}
-/// only_label_free::<kinset::artifact::labels::Labels>();
+/// fn only_label_free<A: kinset_artifact::LabelFree>() {}
+/// only_label_free::<kinset_artifact::labels::Labels>();
 /// ```
 #[derive(Debug)]
 pub enum Labels {}
@@ -108,7 +108,7 @@ impl LabelTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::testing::stored;
+    use crate::testing::stored;
 
     fn table() -> LabelTable {
         let names = ["cat", "dog"].map(String::from).to_vec();

@@ -6,8 +6,8 @@ use super::error::{ArtifactError, Result, shown};
 use super::meta::Meta;
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
 use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
-use crate::math::curate::choose::Edge;
-use crate::math::curate::repeats::Repeats;
+use kinset_math::curate::choose::Edge;
+use kinset_math::curate::repeats::Repeats;
 
 const EDGES: &str = "edges.parquet";
 const TARGETS: &str = "targets.parquet";
@@ -189,7 +189,7 @@ const TARGET_SCHEMA: [(&str, ColumnKind); 5] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::testing::stored;
+    use crate::testing::stored;
 
     fn table() -> MatchTable {
         let edge = |target, pool, rank, cosine| Edge { target, pool, rank, cosine };

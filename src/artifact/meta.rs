@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::{ArtifactError, Result, shown};
-use crate::base::fs;
+use kinset_base::fs;
 
 /// The number of the format of all artifacts. Raise it when an older kinset could not read, or would misread, what is written.
 pub const FORMAT: u64 = 1;

@@ -156,7 +156,7 @@ impl NeighborTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::testing::stored;
+    use crate::testing::stored;
 
     fn table() -> NeighborTable {
         NeighborTable {

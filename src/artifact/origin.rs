@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::error::{ArtifactError, Result, shown};
-use crate::base::fs;
+use kinset_base::fs;
 
 /// The note. Hidden, so that no listing of outputs shows it.
 const NOTE: &str = ".origin.json";

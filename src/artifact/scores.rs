@@ -13,8 +13,8 @@ const FILE: &str = "scores.json";
 /// What was measured, under which protocol, in JSON. Not label-free:
 ///
 /// ```compile_fail
-/// fn only_label_free<A: kinset::artifact::LabelFree>() {}
-/// only_label_free::<kinset::artifact::scores::Scores>();
+/// fn only_label_free<A: kinset_artifact::LabelFree>() {}
+/// only_label_free::<kinset_artifact::scores::Scores>();
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -172,7 +172,7 @@ impl ScoreRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::testing::stored;
+    use crate::testing::stored;
 
     fn scores() -> Scores {
         Scores {

@@ -9,9 +9,9 @@ use super::error::{ArtifactError, Result, shown};
 use super::meta::{Meta, read_json, write_json};
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
 use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
-use crate::math::curate::alike::Difference;
-use crate::math::curate::choose::{Edge, Reason};
-use crate::math::curate::repeats::Repeats;
+use kinset_math::curate::alike::Difference;
+use kinset_math::curate::choose::{Edge, Reason};
+use kinset_math::curate::repeats::Repeats;
 
 const FILE: &str = "selection.parquet";
 const EDGES: &str = "edges.parquet";
@@ -454,10 +454,10 @@ const TARGET_SCHEMA: [(&str, ColumnKind); 7] = [
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::artifact::testing::stored;
+    use crate::testing::stored;
 
     /// Three target images, one of them a repetition; two pool images taken, one dropped as a duplicate.
-    pub(in crate::artifact) fn table() -> SelectionTable {
+    pub(crate) fn table() -> SelectionTable {
         let edge = |target, pool, rank, cosine| Edge { target, pool, rank, cosine };
         let judged = |edge: Edge, reason, duplicate_of: &str| Judged {
             edge,
@@ -497,7 +497,7 @@ pub(super) mod tests {
         assert_eq!(SelectionTable::load(&stored).unwrap(), table());
         assert_eq!(SelectionTable::rows(&stored).unwrap(), [("p0".to_owned(), 0), ("p4".to_owned(), 4)]);
         let nothing = SelectionTable { chosen: vec![], edges: vec![], selected: vec![0; 3], ..table() };
-        let stored = crate::artifact::testing::stored(&nothing.save(dir.path()).unwrap());
+        let stored = crate::testing::stored(&nothing.save(dir.path()).unwrap());
         assert_eq!(SelectionTable::load(&stored).unwrap(), nothing, "nothing may be near enough");
     }
 

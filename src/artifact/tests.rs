@@ -16,7 +16,7 @@ use super::scores::Scores;
 use super::selection::{Selection, SelectionTable};
 use super::testing::stored;
 use super::{Artifact, codec};
-use crate::base::fs;
+use kinset_base::fs;
 
 const N: usize = 300;
 const D: usize = 8;

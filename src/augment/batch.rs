@@ -19,10 +19,10 @@ use super::randaugment::RandAugment;
 use super::recipe::{Plain, Recipe, Simclr, Strong};
 use super::strong::Op;
 use super::{flip, resize};
-use crate::artifact::encoder::{Filter, Resize};
-use crate::artifact::images::ImageSet;
-use crate::artifact::pixels::Pixels;
-use crate::base::seed::{Rng, Seed};
+use kinset_artifact::encoder::{Filter, Resize};
+use kinset_artifact::images::ImageSet;
+use kinset_artifact::pixels::Pixels;
+use kinset_base::seed::{Rng, Seed};
 
 /// Where pictures come from.
 pub trait Pictures: Sync {

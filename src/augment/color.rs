@@ -8,7 +8,7 @@
 #![expect(clippy::float_cmp, reason = "the floats compared here are whole numbers")]
 
 use super::planes::Planes;
-use crate::kernel::lanes::{Work, widest};
+use kinset_kernel::lanes::{Work, widest};
 
 /// One change of color.
 #[derive(Clone, Copy, Debug, PartialEq)]

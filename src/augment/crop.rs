@@ -3,7 +3,7 @@
 //! All follow torchvision 0.5, which the papers' numbers come from: Python's rounding is half to even, sizes after scaling are
 //! truncated.
 
-use crate::base::seed::Rng;
+use kinset_base::seed::Rng;
 
 /// A rectangle of pixels inside a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ pub fn shorter_side(width: usize, height: usize, size: usize) -> (usize, usize) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     #[test]
     fn the_longer_side_is_truncated() {

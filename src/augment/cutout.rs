@@ -4,7 +4,7 @@
 //! side is drawn anew for every view, uniform over `1..=length`, and halved with truncation, so that sides are even and length
 //! 1 cuts nothing.
 
-use crate::base::seed::Rng;
+use kinset_base::seed::Rng;
 
 /// A rectangle of a view, ends excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Hole {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     #[test]
     fn holes_are_even_squares_cut_off_at_the_border() {

@@ -1,6 +1,6 @@
 //! What can go wrong between a picture and its view.
 
-use crate::base::hint::{Exit, Fault};
+use kinset_base::hint::{Exit, Fault};
 
 /// A view that cannot be made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

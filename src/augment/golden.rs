@@ -7,7 +7,7 @@ use super::crop::{Window, shorter_side};
 use super::planes::Planes;
 use super::strong::Op;
 use super::{resize, tone};
-use crate::artifact::pixels::Pixels;
+use kinset_artifact::pixels::Pixels;
 
 /// CRC-32 as in zlib.
 pub(super) fn crc32(bytes: impl IntoIterator<Item = u8>) -> u32 {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::crop::Window;
 use super::recipe::{Recipe, Simclr};
-use crate::base::seed::Rng;
+use kinset_base::seed::Rng;
 
 /// The training views of AND; the defaults are its `configs/base.yaml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,7 +115,7 @@ mod tests {
     use super::super::planes::Planes;
     use super::super::{Viewer, resize};
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     /// What `tests/golden/and/make.py` wrote.
     #[derive(Deserialize)]
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn every_view_is_jittered_and_none_is_mirrored() {
         let ramp: Vec<u8> = (0..32 * 32).map(|i| (i % 32 * 6 + 20) as u8).collect();
-        let picture = crate::artifact::pixels::Pixels::new(32, 32, 1, ramp);
+        let picture = kinset_artifact::pixels::Pixels::new(32, 32, 1, ramp);
         let viewer = Viewer::new(&Instance::default().into(), 32, &[0.5], &[0.5]).unwrap();
         for seed in 0..200 {
             let view = viewer.look(&picture, Seed::new(seed)).unwrap();

@@ -2,7 +2,7 @@
 //! normalised tensor `[C, H, W]` is read off in order.
 
 use super::crop::Window;
-use crate::artifact::pixels::Pixels;
+use kinset_artifact::pixels::Pixels;
 
 /// A picture as planes, 8 bits each. Reused from sample to sample: [`Planes::reshape`] keeps the memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

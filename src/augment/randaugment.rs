@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::planes::Planes;
 use super::recipe::{Check, Complaint, Simclr};
 use super::strong::Op;
-use crate::base::seed::Rng;
+use kinset_base::seed::Rng;
 
 /// The strong views of RUC: random resized crop, flip, RandAugment, a gray square.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -159,7 +159,7 @@ fn gray_square(picture: &mut Planes, left: usize, top: usize, length: usize) {
 mod tests {
     use super::super::golden::{checksum, texture};
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     /// Texture; width, height, channels; operation; mirrored; checksum.
     type Change = (String, [usize; 3], usize, bool, String);

@@ -12,9 +12,9 @@
 
 use super::crop::Window;
 use super::planes::Planes;
-use crate::artifact::encoder::Filter;
-use crate::artifact::pixels::Pixels;
-use crate::kernel::lanes::{Work, widest};
+use kinset_artifact::encoder::Filter;
+use kinset_artifact::pixels::Pixels;
+use kinset_kernel::lanes::{Work, widest};
 
 /// Fractional bits of a weight: 32 less 8 for the pixel, less 2 so that sums cannot overflow (Pillow).
 const BITS: u32 = 22;

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::artifact::encoder::Normalization;
+use kinset_artifact::encoder::Normalization;
 
 use super::batch::Pictures;
 use super::error::Error;

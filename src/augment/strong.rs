@@ -9,7 +9,7 @@ use super::color::{self, Step};
 use super::planes::Planes;
 use super::recipe::Strong;
 use super::tone;
-use crate::base::seed::Rng;
+use kinset_base::seed::Rng;
 
 /// One operation with its magnitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -103,7 +103,7 @@ fn moved(picture: &mut Planes, spare: &mut Planes, inverse: Inverse) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     #[test]
     fn all_operations_are_drawn_about_equally_often_and_within_range() {

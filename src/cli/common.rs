@@ -11,9 +11,9 @@ use crate::base::hint::{Exit, Fault};
 use crate::base::search_path::DataPaths;
 use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
-use crate::pipeline::registry;
 use crate::pipeline::spec::{self, Request, Spec};
 use crate::pipeline::state::{Outlook, State};
+use crate::registry;
 use crate::store::Store;
 use crate::store::digest::Digest;
 use crate::train::device::{DeviceClass, DeviceName};
@@ -225,5 +225,5 @@ pub(super) fn outlook<T>(
     let store = Store::open_to_read(&args.places.artifacts)?;
     let places = places(&args.places, Some(&args.pipeline));
     let device_class = device_of(&spec)?.1;
-    look(&spec, &Outlook { spec: &spec, store: &store, places: &places, device_class })
+    look(&spec, &Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class })
 }

@@ -75,8 +75,8 @@ fn fill(folder: &str, clusters: usize, images: usize, labelled: bool) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::registry;
     use crate::pipeline::spec::{self, Request};
+    use crate::registry;
 
     #[test]
     fn what_it_writes_is_a_pipeline_without_faults() {

@@ -6,7 +6,7 @@ use super::args::MethodsArgs;
 use super::common::{Answer, Failure};
 use super::terminal;
 use crate::base::hint::{Exit, Fault, nearest};
-use crate::pipeline::registry;
+use crate::registry;
 use crate::stage::{AnyStage, Arity};
 
 /// A name that no stage has.

@@ -19,11 +19,11 @@ use crate::base::fs::{self, At};
 use crate::base::hint::{Exit, Fault};
 use crate::base::id::Ids;
 use crate::base::unit;
+use crate::builtin::predict::assigned;
 use crate::dataset::decode::decode;
 use crate::dataset::incoming::{Arrival, Incoming};
 use crate::pipeline::spec::Spec;
 use crate::report::lines::{Form, Line};
-use crate::step::predict::assigned;
 use crate::train::infer::Predictor;
 
 /// Broken pictures that are named one by one.
@@ -166,12 +166,10 @@ fn last_classifier(spec: &Spec) -> Option<String> {
     if let Some(reference) = wired {
         return Some(spec.reference(reference));
     }
-    let gives = |index: &&usize| {
-        let kind = &spec.nodes[**index].kind;
-        crate::pipeline::registry::find(kind)
-            .is_some_and(|stage| stage.outputs().iter().any(|o| o.artifact == "classifier" && !o.optional))
-    };
-    spec.order.iter().rev().find(gives).map(|&index| spec.nodes[index].name.clone())
+    // A stage that may come out without one does not count.
+    let gives = |&&index: &&usize| spec.nodes[index].outputs.iter().any(|o| o.artifact == "classifier" && !o.optional);
+    let last = spec.order.iter().rev().find(gives);
+    last.map(|&index| spec.nodes[index].name.clone())
 }
 
 /// Where the answers go.

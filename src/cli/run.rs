@@ -22,6 +22,7 @@ use crate::pipeline::run::{self, Options, Outcome, Summary};
 use crate::pipeline::scalars::Scalars;
 use crate::pipeline::spec::Spec;
 use crate::pipeline::state::Outlook;
+use crate::registry;
 use crate::report::gather::Elsewhere;
 use crate::report::{file, scores};
 use crate::stage::Stop;
@@ -40,6 +41,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let scalars = Scalars::new(&journal);
     let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
     let options = Options {
+        registry: registry::catalog(),
         chosen: selected.nodes,
         forced: selected.forced,
         threads,
@@ -51,7 +53,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     };
     let summary = run::run(&spec, &store, &places, &options, Tell(&listeners))?;
     let exit = summary.exit();
-    let outlook = Outlook { spec: &spec, store: &store, places: &places, device_class };
+    let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class };
     let page = file::place(&args.pipeline.places.artifacts, &spec.name);
     let report = (!args.no_report).then(|| report::after_run(&outlook, &summary.records, page, Elsewhere::default())).flatten();
     let tables = scores::collect(&spec, &store, &summary.records)?;

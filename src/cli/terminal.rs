@@ -1,16 +1,16 @@
 //! The screen: lines, colours, bars, tables.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
-use tracing_indicatif::IndicatifLayer;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tracing_subscriber::filter::LevelFilter;
 
 use super::common::Failure;
+use crate::base::clock::Stopwatch;
 use crate::base::hint::Fault;
 use crate::base::unit;
 use crate::pipeline::error::chain;
@@ -118,48 +118,77 @@ pub(super) fn text(table: &Table) -> String {
 
 /// Shows events as lines, and bars where there is a terminal.
 pub(super) struct Screen {
-    out: Mutex<Box<dyn Write + Send>>,
+    bars: Option<Bars>,
     colored: bool,
-    bars: bool,
-    quiet_progress: Mutex<Option<crate::base::clock::Stopwatch>>,
+    /// When a line about progress was written last, where there are no bars.
+    progress: Mutex<Option<Stopwatch>>,
+}
+
+/// The bars at the bottom of the terminal, one for each stage that is at work.
+struct Bars {
+    all: MultiProgress,
+    of: Mutex<BTreeMap<String, ProgressBar>>,
+}
+
+impl Bars {
+    fn show(&self, stage: &str, (done, total): (u64, u64), unit: &str, text: Option<&str>) {
+        let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
+        let bar = of.entry(stage.to_owned()).or_insert_with(|| {
+            let style = ProgressStyle::with_template("{bar:24.cyan/blue} {pos}/{len} {msg} · {eta} left");
+            self.all.add(ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+        });
+        // A stage may count one thing after the other.
+        if bar.length() != Some(total) || done < bar.position() {
+            bar.reset();
+            bar.set_length(total);
+        }
+        bar.set_message(text.map_or_else(|| format!("{stage} · {unit}"), |text| format!("{stage} · {unit} · {text}")));
+        bar.set_position(done);
+    }
+
+    fn remove(&self, stage: &str) {
+        if let Some(bar) = self.of.lock().unwrap_or_else(PoisonError::into_inner).remove(stage) {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 impl Screen {
     /// Takes over standard error: bars at the bottom, lines above them.
     pub(super) fn new() -> Self {
-        let bars = io::stderr().is_terminal();
-        let colored = colored();
-        let out: Box<dyn Write + Send> = if bars {
-            let style = ProgressStyle::with_template("{bar:24.cyan/blue} {pos}/{len} {msg} · {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            let layer = IndicatifLayer::new().with_progress_style(style);
-            let writer = layer.get_stderr_writer();
-            let log = layer.get_stderr_writer();
-            tracing_subscriber::registry()
-                .with(tracing_subscriber::fmt::layer().with_writer(move || log.clone()).without_time().with_target(false))
-                .with(layer)
-                .with(tracing_subscriber::filter::LevelFilter::INFO)
-                .init();
-            Box::new(writer)
-        } else {
-            tracing_subscriber::registry()
-                .with(
-                    tracing_subscriber::fmt::layer().with_writer(io::stderr).without_time().with_target(false).with_ansi(false),
-                )
-                .with(tracing_subscriber::filter::LevelFilter::WARN)
-                .init();
-            Box::new(io::stderr())
-        };
-        Self { out: Mutex::new(out), colored, bars, quiet_progress: Mutex::new(None) }
+        let terminal = io::stderr().is_terminal();
+        let bars = terminal.then(|| Bars { all: MultiProgress::new(), of: Mutex::default() });
+        // What the library itself has to say, between the lines of the run.
+        let log = bars.as_ref().map(|bars| bars.all.clone());
+        let (level, writer) = if terminal { (LevelFilter::INFO, log) } else { (LevelFilter::WARN, None) };
+        tracing_subscriber::fmt()
+            .with_writer(move || Between(writer.clone()))
+            .without_time()
+            .with_target(false)
+            .with_ansi(terminal)
+            .with_max_level(level)
+            .init();
+        Self { bars, colored: colored(), progress: Mutex::new(None) }
     }
 
     fn line(&self, color: &str, word: &str, text: &str) {
-        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = if self.colored {
-            writeln!(out, "\x1b[{color}m{word:>9}\x1b[0m  {text}")
-        } else {
-            writeln!(out, "{word:>9}  {text}")
-        };
+        let line =
+            if self.colored { format!("\x1b[{color}m{word:>9}\x1b[0m  {text}\n") } else { format!("{word:>9}  {text}\n") };
+        let _ = Between(self.bars.as_ref().map(|bars| bars.all.clone())).write_all(line.as_bytes());
+    }
+}
+
+/// Standard error, with the bars out of the way while something is written.
+struct Between(Option<MultiProgress>);
+
+impl Write for Between {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let write = || io::stderr().lock().write(text);
+        self.0.as_ref().map_or_else(write, |bars| bars.suspend(write))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
     }
 }
 
@@ -171,22 +200,31 @@ const DIM: &str = "2";
 
 impl Listener for Screen {
     fn hear(&self, event: &Event) {
+        if let (
+            Some(bars),
+            Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } | Event::StageStopped { stage },
+        ) = (&self.bars, event)
+        {
+            bars.remove(stage);
+        }
         match event {
             Event::RunStarted { .. } | Event::RunFinished { .. } | Event::Metric { .. } => {}
             Event::StageFresh { stage, .. } => self.line(DIM, "fresh", stage),
             Event::StageWaiting { stage, holder } => self.line(YELLOW, "waits", &format!("{stage}: {holder} is computing it")),
             Event::StageStarted { stage, kind, why, .. } => self.line(CYAN, "runs", &format!("{stage} ({kind}): {why}")),
-            Event::Progress { stage, done, total, unit } => {
-                // Plain lines where there are no bars, and not many of them.
-                let mut last = self.quiet_progress.lock().unwrap_or_else(PoisonError::into_inner);
-                let due = last.is_none_or(|last| last.elapsed() >= Duration::from_secs(15));
-                if !self.bars && due && done < total {
-                    let had = last.replace(crate::base::clock::Stopwatch::start());
-                    if had.is_some() {
-                        self.line(DIM, "", &format!("{stage}: {done} of {total} {unit}"));
+            Event::Progress { stage, done, total, unit, text } => match &self.bars {
+                Some(bars) => bars.show(stage, (*done, *total), unit, text.as_deref()),
+                // Plain lines, and not many of them.
+                None => {
+                    let mut last = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+                    if done < total && last.is_none_or(|last| last.elapsed() >= Duration::from_secs(15)) {
+                        let first = last.replace(Stopwatch::start()).is_none();
+                        if !first {
+                            self.line(DIM, "", &format!("{stage}: {done} of {total} {unit}"));
+                        }
                     }
                 }
-            }
+            },
             Event::Note { stage, text } => self.line(DIM, "note", &format!("{stage}: {text}")),
             Event::Warning { stage, text } => self.line(YELLOW, "warning", &format!("{stage}: {text}")),
             Event::StageFinished { stage, seconds, adopted, .. } => {

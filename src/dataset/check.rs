@@ -4,7 +4,7 @@ use super::error::Result;
 use super::record::{DigestOf, Faulty, Ignored, Labels};
 use super::registry;
 use super::source::Source;
-use crate::base::search_path::DataPaths;
+use kinset_base::search_path::DataPaths;
 
 /// What a data set holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

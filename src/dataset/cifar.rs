@@ -11,9 +11,9 @@ use super::planes::{Blocks, Order, color, present};
 use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
 use super::registry::Entry;
 use super::source::Source;
-use crate::base::fs;
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
+use kinset_base::fs;
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
 
 /// Pixels per side.
 pub(super) const SIDE: usize = 32;
@@ -156,9 +156,9 @@ impl Records for Cifar {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::hint::Fault;
-    use crate::dataset::file_digest;
-    use crate::dataset::registry::{self, Kind, Split};
+    use crate::file_digest;
+    use crate::registry::{self, Kind, Split};
+    use kinset_base::hint::Fault;
 
     /// A small data set of the same form.
     fn small(form: Form, classes: &'static [&'static str]) -> Entry {

@@ -9,10 +9,10 @@ use super::cifar::{Form, SIDE};
 use super::error::{DatasetError, Result};
 use super::planes::{Order, color, shown};
 use super::record::{Content, DigestOf, Labels, Opened, Reader, Record, Records};
-use crate::artifact::pixels::Pixels;
-use crate::base::fs;
-use crate::base::pickle::value::{Pickled, Value};
-use crate::base::raw_file::RawFile;
+use kinset_artifact::pixels::Pixels;
+use kinset_base::fs;
+use kinset_base::pickle::value::{Pickled, Value};
+use kinset_base::raw_file::RawFile;
 
 /// A file has 50,000 images at most; twice that is none of CIFAR's.
 const LARGEST: u64 = 1 << 28;
@@ -138,7 +138,7 @@ impl Records for Cifar {}
 mod tests {
     use super::super::cifar::{HUNDRED, TEN};
     use super::*;
-    use crate::dataset::file_digest;
+    use crate::file_digest;
 
     /// What `pickle.dumps(…, protocol=2)` writes of CIFAR's dictionary, in Python 2's way.
     fn pickled(rows: u32, data: &[u8], lists: &[(&str, &[u8])]) -> Vec<u8> {

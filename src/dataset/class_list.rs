@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::error::{DatasetError, Result};
-use crate::base::fs;
-use crate::base::raw_file::RawFile;
+use kinset_base::fs;
+use kinset_base::raw_file::RawFile;
 
 /// Longer lists are refused: ImageNet's 21,841 classes take a twentieth.
 const LONGEST: u64 = 1 << 24;
@@ -60,7 +60,7 @@ impl ClassList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::hint::Fault;
+    use kinset_base::hint::Fault;
 
     fn read(text: &str) -> Result<Option<ClassList>> {
         let dir = tempfile::tempdir().unwrap();

@@ -10,9 +10,9 @@
 //! - Neither side may be longer than [`MAX_SIDE`], a guard against files that unpack to more than the machine holds.
 
 use super::jpeg::{self, Verdict};
-use crate::artifact::codec::{self, Header};
-use crate::artifact::error::ArtifactError;
-use crate::artifact::pixels::Pixels;
+use kinset_artifact::codec::{self, Header};
+use kinset_artifact::error::ArtifactError;
+use kinset_artifact::pixels::Pixels;
 
 /// The longest side of a picture, in pixels.
 pub const MAX_SIDE: usize = 16_384;
@@ -143,10 +143,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::fs;
+    use kinset_base::fs;
 
     fn golden() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dataset")
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dataset")
     }
 
     fn files() -> Vec<(String, Vec<u8>)> {
@@ -278,7 +278,7 @@ mod tests {
             width in 1_usize..9, height in 1_usize..9, color: bool, seed: u64,
         ) {
             let channels = if color { 3 } else { 1 };
-            let mut rng = crate::base::seed::Seed::new(seed).rng();
+            let mut rng = kinset_base::seed::Seed::new(seed).rng();
             let data: Vec<u8> = (0..width * height * channels).map(|_| rng.below(256) as u8).collect();
             let kind = if color { image::ExtendedColorType::Rgb8 } else { image::ExtendedColorType::L8 };
             let mut bytes = Vec::new();

@@ -3,11 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use crate::artifact::error::ArtifactError;
-use crate::base::fs::{self, FileError};
-use crate::base::hint::{Exit, Fault};
-use crate::base::unit::count;
-use crate::stage::StageError;
+use kinset_artifact::error::ArtifactError;
+use kinset_base::fs::{self, FileError};
+use kinset_base::hint::{Exit, Fault};
+use kinset_base::unit::count;
+use kinset_stage::StageError;
 
 /// The result of looking for or reading raw data.
 pub type Result<T> = std::result::Result<T, DatasetError>;

@@ -36,10 +36,10 @@ use super::registry::Entry;
 use super::sieve::{Sieve, Tried};
 use super::source::Source;
 use super::walk::Found;
-use crate::base::fs::{self, At};
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
-use crate::store::digest::Digest;
+use kinset_base::fs::{self, At};
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
+use kinset_store::digest::Digest;
 
 /// Endings that promise an image.
 const ENDINGS: [&str; 7] = ["png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp"];
@@ -311,7 +311,7 @@ impl Waiting {
     fn attempt(&self) -> Result<Tried> {
         let name = self.file.name.clone();
         if self.file.bytes > MAX_FILE {
-            return Ok((name, Err(format!("longer than {}", crate::base::unit::bytes(MAX_FILE)))));
+            return Ok((name, Err(format!("longer than {}", kinset_base::unit::bytes(MAX_FILE)))));
         }
         let bytes = fs::read_at_most(&self.file.path, MAX_FILE)?;
         if Digest::of(&bytes) != self.digest {
@@ -328,10 +328,10 @@ mod tests {
     use image::codecs::png::PngEncoder;
 
     use super::*;
-    use crate::base::hint::Fault;
-    use crate::dataset::file_digest;
-    use crate::dataset::record::Content;
-    use crate::dataset::registry;
+    use crate::file_digest;
+    use crate::record::Content;
+    use crate::registry;
+    use kinset_base::hint::Fault;
 
     /// A gray picture of one value.
     fn png(value: u8) -> Vec<u8> {
@@ -577,7 +577,7 @@ mod tests {
 
     #[test]
     fn damaged_jpegs_are_taken_and_named() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dataset/subsampled.jpg");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dataset/subsampled.jpg");
         let (whole, mut damaged) = (fs::read(&golden).unwrap(), fs::read(&golden).unwrap());
         let end = damaged.len();
         damaged[end - 60..end - 2].fill(0);

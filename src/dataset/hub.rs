@@ -7,8 +7,8 @@
 
 use std::path::PathBuf;
 
-use crate::base::fs;
-use crate::base::search_path::DataPaths;
+use kinset_base::fs;
+use kinset_base::search_path::DataPaths;
 
 /// The files that hold weights, the best first.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];

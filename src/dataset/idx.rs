@@ -17,10 +17,10 @@ use super::error::{DatasetError, Looked, Result};
 use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
 use super::registry::{Entry, Split};
 use super::source::Source;
-use crate::artifact::pixels::Pixels;
-use crate::base::fs;
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
+use kinset_artifact::pixels::Pixels;
+use kinset_base::fs;
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
 
 /// Deflate's best: 258 bytes for 2 bits (zlib's technical details).
 const MOST_SHRUNK: u64 = 1032;
@@ -340,8 +340,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::dataset::file_digest;
-    use crate::dataset::registry;
+    use crate::file_digest;
+    use crate::registry;
 
     fn header(sizes: &[u32]) -> Vec<u8> {
         let mut bytes = vec![0, 0, 8, sizes.len() as u8];

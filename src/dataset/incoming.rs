@@ -11,8 +11,8 @@ use rayon::prelude::*;
 use super::error::{DatasetError, Result};
 use super::folder;
 use super::walk::Found;
-use crate::artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
-use crate::base::fs;
+use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
+use kinset_base::fs;
 
 /// Pictures of a chunk at most …
 const CHUNK: usize = 256;
@@ -163,8 +163,8 @@ fn of_table(path: &Path, row: usize, picture: FoundPicture) -> Arrival {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::images::{ImagesInfo, ImagesWriter, Picture};
-    use crate::artifact::pixels::Pixels;
+    use kinset_artifact::images::{ImagesInfo, ImagesWriter, Picture};
+    use kinset_artifact::pixels::Pixels;
 
     fn all(paths: &[PathBuf]) -> Vec<(String, usize)> {
         let mut incoming = Incoming::look(paths).unwrap();

@@ -8,7 +8,7 @@
 //! Read is what cameras, scrapers and data sets hold: baseline files (ITU-T T.81, process 1) of one component, or of three that are
 //! sampled in one of the usual ways, in one scan, with or without restarts. Of others nothing is said.
 
-use crate::artifact::codec::Header;
+use kinset_artifact::codec::Header;
 
 /// Longest codes, in bits.
 const LONGEST: usize = 16;
@@ -409,8 +409,8 @@ mod tests {
 
     use super::super::decode::decode;
     use super::*;
-    use crate::base::fs;
-    use crate::base::seed::Seed;
+    use kinset_base::fs;
+    use kinset_base::seed::Seed;
 
     /// A picture of noise, and of the gray between, so that codes of all lengths and runs occur.
     fn noise(seed: u64, width: usize, height: usize, channels: usize, quality: u8) -> Vec<u8> {
@@ -426,7 +426,7 @@ mod tests {
     }
 
     fn golden(name: &str) -> Vec<u8> {
-        fs::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dataset").join(name)).unwrap()
+        fs::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dataset").join(name)).unwrap()
     }
 
     /// The first byte of the scan's codes.

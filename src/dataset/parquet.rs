@@ -19,9 +19,9 @@ use super::registry::Entry;
 use super::shards::{Form, Shards};
 use super::sieve::{Sieve, Tried};
 use super::source::Source;
-use crate::artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
+use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
 
 /// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
 const CHUNK: usize = 64;
@@ -162,16 +162,16 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::artifact::codec::encode_png;
-    use crate::artifact::meta::Meta;
-    use crate::artifact::parquet::{Column, ColumnKind, TableWriter};
-    use crate::artifact::pixels::Pixels;
-    use crate::base::fs;
-    use crate::base::hint::Fault;
-    use crate::dataset::file_digest;
-    use crate::dataset::record::Content;
-    use crate::dataset::registry;
-    use crate::store::digest::Digest;
+    use crate::file_digest;
+    use crate::record::Content;
+    use crate::registry;
+    use kinset_artifact::codec::encode_png;
+    use kinset_artifact::meta::Meta;
+    use kinset_artifact::parquet::{Column, ColumnKind, TableWriter};
+    use kinset_artifact::pixels::Pixels;
+    use kinset_base::fs;
+    use kinset_base::hint::Fault;
+    use kinset_store::digest::Digest;
 
     fn png(value: u8) -> Vec<u8> {
         encode_png("x", &Pixels::new(3, 2, 1, vec![value; 6])).unwrap()
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_file_of_another_program_is_read_as_it_is() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dataset");
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dataset");
         let source = Source::named("parquet").root(golden.join("huggingface.parquet"));
         let (names, records) = read(&source).unwrap();
         assert_eq!(names, Labels::Named(vec!["gray".into(), "color".into()]));

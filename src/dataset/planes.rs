@@ -4,9 +4,9 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::{DatasetError, Result};
-use crate::artifact::pixels::Pixels;
-use crate::base::fs;
-use crate::base::raw_file::RawFile;
+use kinset_artifact::pixels::Pixels;
+use kinset_base::fs;
+use kinset_base::raw_file::RawFile;
 
 /// In which order the bytes of a plane come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

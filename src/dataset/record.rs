@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::decode::{self, Checked, Undecodable};
 use super::error::Result;
-use crate::artifact::codec::Header;
-use crate::artifact::pixels::Pixels;
-use crate::base::fs::FileError;
-use crate::base::raw_file::RawFile;
-use crate::store::digest::Digest;
+use kinset_artifact::codec::Header;
+use kinset_artifact::pixels::Pixels;
+use kinset_base::fs::FileError;
+use kinset_base::raw_file::RawFile;
+use kinset_store::digest::Digest;
 
 /// Asks the engine for the digest of a raw file's bytes; the engine's memo spares most readings.
 pub type DigestOf<'a> = dyn FnMut(&RawFile) -> std::result::Result<Digest, FileError> + 'a;

@@ -6,8 +6,8 @@ use super::error::{DatasetError, Result};
 use super::record::{Ignored, Located};
 use super::source::{self, Source};
 use super::{cifar, fetch, folder, idx, parquet, stl, svhn, synthetic, tar};
-use crate::base::hint::nearest;
-use crate::base::search_path::DataPaths;
+use kinset_base::hint::nearest;
+use kinset_base::search_path::DataPaths;
 
 /// A data set, or a format for the user's own.
 #[derive(Debug)]
@@ -488,14 +488,14 @@ pub fn locate(source: &Source, places: &DataPaths) -> Result<Located> {
 mod tests {
 
     use super::*;
-    use crate::base::fs;
-    use crate::base::hint::Fault;
-    use crate::dataset::file_digest;
-    use crate::dataset::{Labels, check};
+    use crate::file_digest;
+    use crate::{Labels, check};
+    use kinset_base::fs;
+    use kinset_base::hint::Fault;
 
     /// The data sets in the repository.
     fn here() -> DataPaths {
-        DataPaths::new("", Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("data")), None)
+        DataPaths::new("", Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../data")), None)
     }
 
     fn say(source: &Source, places: &DataPaths) -> (String, Option<String>) {

@@ -11,9 +11,9 @@ use super::record::Ignored;
 use super::registry::Entry;
 use super::source::Source;
 use super::walk::Found;
-use crate::base::fs;
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
+use kinset_base::fs;
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
 
 /// What the files are.
 pub(super) struct Form {

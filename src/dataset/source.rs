@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::error::{DatasetError, Result};
-use crate::base::search_path::DataPaths;
+use kinset_base::hint::Fault;
+use kinset_base::search_path::DataPaths;
+use kinset_stage::{Complaint, Settings};
 
 /// A data source as written in a pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,4 +145,24 @@ pub(super) fn parts(split: &str) -> Option<Vec<String>> {
         parts.push(part.to_owned());
     }
     Some(parts)
+}
+
+impl Settings for Source {
+    fn check(&self) -> Vec<Complaint> {
+        match self.identity() {
+            Ok(_) => Vec::new(),
+            Err(error) => {
+                vec![Complaint { path: setting_of(&error).to_owned(), message: error.to_string(), hint: error.hint() }]
+            }
+        }
+    }
+}
+
+/// The setting that an error of a source is about.
+fn setting_of(error: &DatasetError) -> &'static str {
+    match error {
+        DatasetError::Setting { setting, .. } => setting,
+        DatasetError::UnknownSplit { .. } => "split",
+        _ => "dataset",
+    }
 }

@@ -11,8 +11,8 @@ use super::planes::{Blocks, Order, color, present};
 use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
 use super::registry::Entry;
 use super::source::Source;
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
 
 /// Pixels per side.
 const SIDE: usize = 96;
@@ -138,10 +138,10 @@ impl Records for Stl {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::fs;
-    use crate::base::hint::Fault;
-    use crate::dataset::file_digest;
-    use crate::dataset::registry::{self, Split};
+    use crate::file_digest;
+    use crate::registry::{self, Split};
+    use kinset_base::fs;
+    use kinset_base::hint::Fault;
 
     /// A small data set of the same form.
     fn small() -> Entry {

@@ -17,9 +17,9 @@ use super::planes::{Order, color, present, shown};
 use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
 use super::registry::Entry;
 use super::source::Source;
-use crate::base::fs::{self, At};
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
+use kinset_base::fs::{self, At};
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
 
 /// Pixels per side.
 const SIDE: usize = 32;
@@ -414,9 +414,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::hint::Fault;
-    use crate::dataset::file_digest;
-    use crate::dataset::registry::{self, Split};
+    use crate::file_digest;
+    use crate::registry::{self, Split};
+    use kinset_base::hint::Fault;
 
     fn part(kind: u32, data: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -6,9 +6,9 @@
 use super::error::Result;
 use super::record::{Content, DigestOf, Labels, Opened, Reader, Record, Records};
 use super::source::Source;
-use crate::artifact::pixels::Pixels;
-use crate::base::raw_file::RawFile;
-use crate::base::seed::{Rng, Seed};
+use kinset_artifact::pixels::Pixels;
+use kinset_base::raw_file::RawFile;
+use kinset_base::seed::{Rng, Seed};
 
 /// The classes, in the order in which `classes = K` takes them.
 pub const SHAPES: [&str; 10] = [
@@ -181,10 +181,10 @@ fn shape(class: usize, x: f64, y: f64, cx: f64, cy: f64, half: f64, period: f64,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::search_path::DataPaths;
-    use crate::dataset::file_digest;
-    use crate::dataset::registry;
-    use crate::store::digest::Hasher;
+    use crate::file_digest;
+    use crate::registry;
+    use kinset_base::search_path::DataPaths;
+    use kinset_store::digest::Hasher;
 
     fn draw_all(source: &Source) -> Vec<Record> {
         let located = registry::locate(source, &DataPaths::new("", None, None)).unwrap();

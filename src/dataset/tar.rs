@@ -21,9 +21,9 @@ use super::registry::Entry;
 use super::shards::{Form, Shards};
 use super::sieve::{Sieve, Tried};
 use super::source::Source;
-use crate::base::fs;
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
+use kinset_base::fs;
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
 
 const FORM: Form = Form { ending: "tar", what: "tar file", alone: "data.tar" };
 /// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
@@ -241,12 +241,12 @@ mod tests {
     use tar::{Builder, Header};
 
     use super::*;
-    use crate::artifact::codec::encode_png;
-    use crate::artifact::pixels::Pixels;
-    use crate::dataset::file_digest;
-    use crate::dataset::record::Content;
-    use crate::dataset::registry;
-    use crate::store::digest::Digest;
+    use crate::file_digest;
+    use crate::record::Content;
+    use crate::registry;
+    use kinset_artifact::codec::encode_png;
+    use kinset_artifact::pixels::Pixels;
+    use kinset_store::digest::Digest;
 
     fn png(value: u8) -> Vec<u8> {
         encode_png("x", &Pixels::new(3, 2, 1, vec![value; 6])).unwrap()

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::error::Result;
-use crate::base::fs;
-use crate::base::raw_file::RawFile;
+use kinset_base::fs;
+use kinset_base::raw_file::RawFile;
 
 /// Folders within folders.
 const MAX_DEPTH: usize = 64;

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
-use crate::base::seed::Seed;
+use kinset_base::seed::Seed;
 
 /// Normal numbers, rounded to f32 so that both precisions see the same ones.
 pub(super) fn normal(name: &str, dims: &[usize]) -> Tensor {

@@ -1,6 +1,6 @@
 //! What a caller can get wrong. Candle's own error type travels through `bwd`, so these are wrapped into it.
 
-use crate::base::hint::{Exit, Fault};
+use kinset_base::hint::{Exit, Fault};
 
 /// A call that makes no sense, or a graph that was torn apart.
 #[derive(Debug, thiserror::Error)]

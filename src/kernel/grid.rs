@@ -318,8 +318,8 @@ fn avx2(rows: &[[i16; 2]], strip: &[[i16; 2]], tile: &mut Tile) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::seed::Seed;
-    use crate::math::cosine::{cosine, norm};
+    use kinset_base::seed::Seed;
+    use kinset_math::cosine::{cosine, norm};
 
     fn random(rows: usize, dim: usize, seed: u64) -> (Vec<f32>, Grid) {
         let mut rng = Seed::new(seed).rng();

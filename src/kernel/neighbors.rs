@@ -19,8 +19,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 
 use super::grid::{Grid, Hit, ONE, Scan, WIDE};
-use crate::base::hint::{Exit, Fault};
-use crate::math::cosine::{FLOOR, dot, norm};
+use kinset_base::hint::{Exit, Fault};
+use kinset_math::cosine::{FLOOR, dot, norm};
 
 /// Why there are no neighbors to be had.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -525,8 +525,8 @@ mod tests {
 
     use super::super::grid::GROUP;
     use super::*;
-    use crate::base::seed::Seed;
-    use crate::math::cosine::normalize_rows;
+    use kinset_base::seed::Seed;
+    use kinset_math::cosine::normalize_rows;
 
     fn unit(mut rows: Vec<f32>, dim: usize) -> Vec<f32> {
         assert!(normalize_rows(&mut rows, dim).is_empty());

@@ -283,7 +283,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     fn random(n: usize, seed: u64) -> Vec<f32> {
         let mut rng = Seed::new(seed).rng();

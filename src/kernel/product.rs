@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::math::kmeans::Products;
+use kinset_math::kmeans::Products;
 
 /// Rows of A per parallel piece; fixed, so that no result depends on the number of threads.
 const ROWS: usize = 256;
@@ -83,9 +83,9 @@ impl Products for Gemm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::seed::Seed;
-    use crate::math::cosine::dot;
-    use crate::math::kmeans::{KMeans, Plain};
+    use kinset_base::seed::Seed;
+    use kinset_math::cosine::dot;
+    use kinset_math::kmeans::{KMeans, Plain};
 
     fn random(rows: usize, dim: usize, seed: u64) -> Vec<f32> {
         let mut rng = Seed::new(seed).rng();

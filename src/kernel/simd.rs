@@ -23,7 +23,7 @@ macro_rules! vectorized {
                 fn middle($($arg: $ty),*) $(-> $ret)? {
                     body($($arg),*)
                 }
-                if $crate::kernel::simd::has_avx512() {
+                if $crate::simd::has_avx512() {
                     // SAFETY: the processor has these features.
                     return unsafe { wide($($arg),*) };
                 }

@@ -11,7 +11,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use crate::base::fs;
+use kinset_base::fs;
 
 /// What candle asks for the number of its threads, once, when it needs the first.
 const THREADS: &str = "CANDLE_NUM_THREADS";

@@ -157,7 +157,7 @@ unsafe fn outer_tile(k: usize, n: usize, out: &mut [f32], left: &[f32], left_at:
 mod tests {
     use super::super::tile::{columns, rows};
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     fn random(n: usize, seed: u64) -> Vec<f32> {
         let mut rng = Seed::new(seed).rng();

@@ -1,6 +1,6 @@
 //! A share drawn from a beta distribution: how much of each of two images MixUp takes.
 
-use crate::base::seed::Rng;
+use kinset_base::seed::Rng;
 
 /// Gamma distributed with this shape and scale 1.
 ///
@@ -37,7 +37,7 @@ pub fn beta(a: f64, b: f64, rng: &mut Rng) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     /// Mean and variance of draws.
     fn moments(draw: impl FnMut() -> f64) -> (f64, f64) {

@@ -17,7 +17,7 @@ use super::cosine::dot;
 use super::kmeans::{KMeans, Products};
 use super::silhouette::{Distances, silhouette, square};
 use super::spectrum;
-use crate::base::seed::Seed;
+use kinset_base::seed::Seed;
 
 /// The smallest and the largest K that may come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -65,7 +65,7 @@ pub fn mean_distribution(probabilities: &[f32], clusters: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::math::softmax::softmax_rows;
+    use crate::softmax::softmax_rows;
 
     #[test]
     fn a_uniform_distribution_has_ln_k_and_a_certain_one_zero() {

@@ -130,7 +130,7 @@ pub fn lift(rows: &[f32], dim: usize) -> Lifted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::math::cosine::{dot, norm};
+    use crate::cosine::{dot, norm};
     use proptest::prelude::*;
 
     #[test]

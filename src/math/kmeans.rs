@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use super::cosine::dot;
-use crate::base::seed::{Rng, Seed};
+use kinset_base::seed::{Rng, Seed};
 
 /// Scalar products of rows, the one hot operation of k-means.
 pub trait Products: Sync {

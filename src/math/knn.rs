@@ -117,7 +117,7 @@ fn check(neighbors: &[u32], width: usize, k: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::math::topk::top_k;
+    use crate::topk::top_k;
 
     #[test]
     fn the_weighted_vote_of_the_reference_comes_out() {

@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use crate::base::seed::Seed;
+use kinset_base::seed::Seed;
 
 /// Vectors beyond those asked for; they make the iteration converge fast.
 const SPARE: usize = 8;

@@ -58,7 +58,7 @@ pub fn prototypes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::math::{softmax::softmax_rows, topk::argmax};
+    use crate::{softmax::softmax_rows, topk::argmax};
 
     #[test]
     fn the_reference_picks_the_same_rows() {

@@ -180,8 +180,8 @@ fn half_even(k: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::math::cosine::normalize_rows;
-    use crate::math::topk::top_k;
+    use crate::cosine::normalize_rows;
+    use crate::topk::top_k;
     use proptest::prelude::*;
 
     /// Everybody's others, best first.

@@ -227,7 +227,7 @@ fn repelled(x: &[f32], y: &[f32], i: usize) -> [f64; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     /// Three groups of points in ten dimensions.
     fn groups(each: usize) -> Vec<f32> {

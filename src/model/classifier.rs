@@ -8,9 +8,9 @@ use super::head::Linear;
 use super::init::Init;
 use super::norm::Mode;
 use super::params::{Builder, Params};
-use crate::artifact::encoder::{ClassifierCard, EncoderCard, HeadKind, Normalization, Tensors, Weights};
-use crate::base::seed::Seed;
-use crate::kernel::{gelu, l2_normalize, linear, relu};
+use kinset_artifact::encoder::{ClassifierCard, EncoderCard, HeadKind, Normalization, Tensors, Weights};
+use kinset_base::seed::Seed;
+use kinset_kernel::{gelu, l2_normalize, linear, relu};
 
 /// The most clusters that are believed.
 const MOST: usize = 1 << 20;
@@ -459,9 +459,9 @@ mod tests {
 
     use super::super::params::values;
     use super::*;
-    use crate::artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
-    use crate::model::architecture;
-    use crate::model::testing::{assert_near, wave};
+    use crate::architecture;
+    use crate::testing::{assert_near, wave};
+    use kinset_artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
 
     fn encoder() -> EncoderNet {
         let projection = Some(Projection { kind: ProjectionKind::Linear, dim: 3 });

@@ -8,9 +8,9 @@ use super::norm::Mode;
 use super::params::{Builder, Params};
 use super::resnet::{Layout, ResNet};
 use super::vit::Vit;
-use crate::artifact::encoder::{Architecture, Backbone, EncoderCard, Normalization, Projection, Stem, Tensors, Transformer};
-use crate::base::seed::Seed;
-use crate::kernel::l2_normalize;
+use kinset_artifact::encoder::{Architecture, Backbone, EncoderCard, Normalization, Projection, Stem, Tensors, Transformer};
+use kinset_base::seed::Seed;
+use kinset_kernel::l2_normalize;
 
 /// The widest first stage that is believed: 16 times the paper's, some 30 GiB of ResNet-50.
 const WIDEST: usize = 1024;
@@ -301,9 +301,9 @@ mod tests {
 
     use super::super::params::values;
     use super::*;
-    use crate::artifact::encoder::ProjectionKind;
-    use crate::model::testing::{assert_near, fill, wave};
-    use crate::model::{Mismatch, Role};
+    use crate::testing::{assert_near, fill, wave};
+    use crate::{Mismatch, Role};
+    use kinset_artifact::encoder::ProjectionKind;
 
     const MLP: Option<Projection> = Some(Projection { kind: ProjectionKind::Mlp, dim: 128 });
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use crate::base::hint::{Exit, Fault};
-use crate::stage::StageError;
+use kinset_base::hint::{Exit, Fault};
+use kinset_stage::StageError;
 
 /// A fault of a network, its weights or its input.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +88,7 @@ pub enum ModelError {
     },
     /// A file of weights that cannot be written.
     #[error(transparent)]
-    File(Box<crate::artifact::error::ArtifactError>),
+    File(Box<kinset_artifact::error::ArtifactError>),
     /// The tensor library refused.
     #[error("the tensor library failed")]
     Tensor(#[from] candle_core::Error),

@@ -12,9 +12,9 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 
 use super::error::{ModelError, Result};
 use super::import::names::{COUNTER, Layout};
-use crate::artifact::encoder::{ClassifierCard, HeadKind, Tensors, Weights};
-use crate::artifact::error::ArtifactError;
-use crate::base::fs;
+use kinset_artifact::encoder::{ClassifierCard, HeadKind, Tensors, Weights};
+use kinset_artifact::error::ArtifactError;
+use kinset_base::fs;
 
 /// The tensors of a classifier with heads that are linear.
 ///
@@ -80,12 +80,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::artifact::encoder::{Backbone, Classifier, Encoder, Normalization, Projection, ProjectionKind, Stem};
-    use crate::base::seed::Seed;
-    use crate::model::import::{self, Wanted};
-    use crate::model::params::values;
-    use crate::model::testing::{fill, wave};
-    use crate::model::{ClassifierNet, EncoderNet, HeadChoice, Mode, architecture};
+    use crate::import::{self, Wanted};
+    use crate::params::values;
+    use crate::testing::{fill, wave};
+    use crate::{ClassifierNet, EncoderNet, HeadChoice, Mode, architecture};
+    use kinset_artifact::encoder::{Backbone, Classifier, Encoder, Normalization, Projection, ProjectionKind, Stem};
+    use kinset_base::seed::Seed;
 
     fn plain() -> Normalization {
         Normalization::new(vec![0.0; 3], vec![1.0; 3])

@@ -6,9 +6,9 @@ use super::error::Result;
 use super::init::Init;
 use super::norm::{BatchNorm, Mode};
 use super::params::{Builder, Params};
-use crate::artifact::encoder::{Projection, ProjectionKind};
-use crate::base::seed::Seed;
-use crate::kernel::{After, Layer, linear, relu};
+use kinset_artifact::encoder::{Projection, ProjectionKind};
+use kinset_base::seed::Seed;
+use kinset_kernel::{After, Layer, linear, relu};
 
 /// Weights times input plus bias.
 #[derive(Clone, Debug)]
@@ -169,7 +169,7 @@ mod tests {
 
     use super::super::params::values;
     use super::*;
-    use crate::model::testing::{assert_near, fill, numbers, wave};
+    use crate::testing::{assert_near, fill, numbers, wave};
 
     #[test]
     fn a_head_with_batch_norm_computes_and_learns_as_in_pytorch() {

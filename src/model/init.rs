@@ -4,7 +4,7 @@
 //! weights, and a network of two heads starts with the head that a network of one starts with. candle's own initialisers
 //! draw from a generator that cannot be seeded on a CPU, hence these.
 
-use crate::base::seed::Seed;
+use kinset_base::seed::Seed;
 
 /// How a tensor starts.
 #[derive(Clone, Copy, Debug, PartialEq)]

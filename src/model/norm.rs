@@ -5,7 +5,7 @@ use candle_core::{Tensor, Var};
 use super::error::{ModelError, Result};
 use super::init::Init;
 use super::params::Builder;
-use crate::kernel::{After, batch_norm, batch_norm_eval};
+use kinset_kernel::{After, batch_norm, batch_norm_eval};
 
 /// Whose statistics batch norm uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,8 +79,8 @@ mod tests {
 
     use super::super::params::{Params, values};
     use super::*;
-    use crate::base::seed::Seed;
-    use crate::model::testing::{assert_near, numbers, wave};
+    use crate::testing::{assert_near, numbers, wave};
+    use kinset_base::seed::Seed;
 
     fn golden() -> Value {
         serde_json::from_str(include_str!("../../tests/golden/model/batch_norm.json")).unwrap()

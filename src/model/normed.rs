@@ -8,9 +8,9 @@ use candle_core::{D, Device, Tensor};
 use super::error::Result;
 use super::init::Init;
 use super::params::{Builder, Params, values};
-use crate::artifact::encoder::Tensors;
-use crate::base::seed::Seed;
-use crate::kernel::linear;
+use kinset_artifact::encoder::Tensors;
+use kinset_base::seed::Seed;
+use kinset_kernel::linear;
 
 /// Directions `[O, I]` and lengths `[O, 1]`.
 #[derive(Clone, Debug)]
@@ -208,14 +208,14 @@ impl DistillHeads {
     /// If the device fails.
     pub fn scores(&self, head: usize, x: &Tensor, still: bool) -> Result<Tensor> {
         let (first, second, last) = &self.heads[head];
-        let narrow = crate::kernel::l2_normalize(&second.forward(&crate::kernel::gelu(&first.forward(x)?)?)?)?;
+        let narrow = kinset_kernel::l2_normalize(&second.forward(&kinset_kernel::gelu(&first.forward(x)?)?)?)?;
         let weight = last.weight()?;
         let weight = if still { weight.detach() } else { weight };
         let none = Tensor::zeros(weight.dim(0)?, weight.dtype(), weight.device())?;
         Ok(linear(&narrow, &weight, &none)?)
     }
 
-    /// The tensors of a classifier's heads of kind [`HeadKind::Bottleneck`](crate::artifact::encoder::HeadKind): scores are
+    /// The tensors of a classifier's heads of kind [`HeadKind::Bottleneck`](kinset_artifact::encoder::HeadKind): scores are
     /// divided by the temperature.
     ///
     /// # Errors
@@ -249,9 +249,9 @@ impl DistillHeads {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::encoder::HeadKind;
-    use crate::model::testing::{assert_near, wave};
-    use crate::model::{ClassifierNet, EncoderNet, HeadsShape, features_alone};
+    use crate::testing::{assert_near, wave};
+    use crate::{ClassifierNet, EncoderNet, HeadsShape, features_alone};
+    use kinset_artifact::encoder::HeadKind;
 
     #[test]
     fn a_task_encoder_starts_as_a_linear_layer_and_moves_lengths_apart_from_directions() {

@@ -12,8 +12,8 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::error::{Mismatch, ModelError, Result};
 use super::init::Init;
-use crate::artifact::encoder::{Tensors, Weights};
-use crate::base::seed::Seed;
+use kinset_artifact::encoder::{Tensors, Weights};
+use kinset_base::seed::Seed;
 
 /// What moves a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

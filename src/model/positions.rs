@@ -80,8 +80,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::model::params::values;
-    use crate::model::testing::{assert_near, numbers, wave};
+    use crate::params::values;
+    use crate::testing::{assert_near, numbers, wave};
 
     /// Written by `tests/golden/encoders/towers.py`.
     #[test]

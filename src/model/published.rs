@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::encoder::{architecture, tower};
 use super::error::Result;
-use crate::artifact::encoder::{Architecture, Backbone, Family, Filter, Normalization, Resize, Stem, Transformer};
+use kinset_artifact::encoder::{Architecture, Backbone, Family, Filter, Normalization, Resize, Stem, Transformer};
 
 /// A published network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -19,8 +19,8 @@ use super::error::Result;
 use super::init::Init;
 use super::norm::{BatchNorm, Mode};
 use super::params::Builder;
-use crate::artifact::encoder::Stem;
-use crate::kernel::{After, conv2d, global_avg_pool, max_pool2d};
+use kinset_artifact::encoder::Stem;
+use kinset_kernel::{After, conv2d, global_avg_pool, max_pool2d};
 
 /// The layers of a residual network.
 #[derive(Clone, Copy, Debug)]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::encoder::architecture;
 use super::error::Result;
-use crate::artifact::encoder::{Architecture, Backbone, Projection, ProjectionKind, Stem};
+use kinset_artifact::encoder::{Architecture, Backbone, Projection, ProjectionKind, Stem};
 
 /// A network to be trained from scratch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,4 +1,5 @@
 //! Formulas and comparisons that the tests share with `tests/golden/model/make.py`.
+#![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 use candle_core::{Device, Tensor};
 use serde_json::Value;
@@ -6,14 +7,14 @@ use serde_json::Value;
 use super::Params;
 
 /// `scale · sin(step · flat index + phase)`.
-pub(crate) fn wave(shape: &[usize], step: f64, phase: f64, scale: f64) -> Tensor {
+pub fn wave(shape: &[usize], step: f64, phase: f64, scale: f64) -> Tensor {
     let count: usize = shape.iter().product();
     let values: Vec<f32> = (0..count).map(|i| (scale * (step * i as f64 + phase).sin()) as f32).collect();
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
 /// Fills a network from each tensor's place and flat index: the formula of methods/scan.md section 10.
-pub(crate) fn fill(params: &Params) {
+pub fn fill(params: &Params) {
     for (k, (name, _, var)) in params.iter().enumerate() {
         let (k, shape) = (k as f64, var.dims());
         let inputs: usize = shape.iter().skip(1).product();
@@ -29,13 +30,13 @@ pub(crate) fn fill(params: &Params) {
 }
 
 /// The numbers of a JSON list.
-pub(crate) fn numbers(list: &Value) -> Vec<f64> {
+pub fn numbers(list: &Value) -> Vec<f64> {
     list.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
 /// Compares lists, each number relative to 1 or its own size.
 #[track_caller]
-pub(crate) fn assert_near(what: &str, found: &[f32], wanted: &[f64], tolerance: f64) {
+pub fn assert_near(what: &str, found: &[f32], wanted: &[f64], tolerance: f64) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (i, (&found, wanted)) in found.iter().zip(wanted).enumerate() {
         let off = (f64::from(found) - wanted).abs() / wanted.abs().max(1.0);

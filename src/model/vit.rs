@@ -20,8 +20,8 @@ use super::head::Linear;
 use super::init::Init;
 use super::params::Builder;
 use super::positions;
-use crate::artifact::encoder::{Architecture, Family, Transformer};
-use crate::kernel::{LayerNorm, Patches, Rectifier, TransformerBlock, linear};
+use kinset_artifact::encoder::{Architecture, Family, Transformer};
+use kinset_kernel::{LayerNorm, Patches, Rectifier, TransformerBlock, linear};
 
 /// Images that pass together where nothing is recorded: weights are rearranged for them at a hundredth of their cost.
 const GROUP: usize = 64;
@@ -253,12 +253,12 @@ mod tests {
     use candle_core::{DType, Device, Var};
 
     use super::*;
-    use crate::artifact::encoder::{Backbone, Stem};
-    use crate::base::seed::Seed;
-    use crate::model::encoder::tower;
-    use crate::model::params::values;
-    use crate::model::testing::{assert_near, fill, wave};
-    use crate::model::{EncoderNet, Mode};
+    use crate::encoder::tower;
+    use crate::params::values;
+    use crate::testing::{assert_near, fill, wave};
+    use crate::{EncoderNet, Mode};
+    use kinset_artifact::encoder::{Backbone, Stem};
+    use kinset_base::seed::Seed;
 
     const SHAPE: Transformer =
         Transformer { family: Family::Dinov2, depth: 2, heads: 2, patch: 4, grid: 3, hidden: 12, registers: 2, output: None };
@@ -311,7 +311,7 @@ mod tests {
     fn a_network_survives_its_tensors() {
         for shape in families() {
             let net = net(shape);
-            let normalization = crate::artifact::encoder::Normalization::new(vec![0.5; 3], vec![0.5; 3]);
+            let normalization = kinset_artifact::encoder::Normalization::new(vec![0.5; 3], vec![0.5; 3]);
             let again = EncoderNet::from_tensors(&net.card(normalization), &net.to_tensors().unwrap(), &Device::Cpu).unwrap();
             assert_eq!(again.to_tensors().unwrap(), net.to_tensors().unwrap());
         }

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use crate::stage::{AnyStage, Complaint, OutputInfo, PortInfo};
+use kinset_stage::{AnyStage, Complaint, OutputInfo, PortInfo};
 
 /// All stages there are.
 pub trait Catalog {
@@ -47,6 +47,13 @@ pub trait StageInfo {
 /// The stages that can run, as a catalog.
 #[derive(Clone, Copy, Debug)]
 pub struct Registry(pub &'static [&'static dyn AnyStage]);
+
+impl Registry {
+    /// The stage of a kind.
+    pub fn find(&self, kind: &str) -> Option<&'static dyn AnyStage> {
+        self.0.iter().copied().find(|stage| AnyStage::kind(*stage) == kind)
+    }
+}
 
 impl Catalog for Registry {
     fn kinds(&self) -> Vec<&str> {

@@ -1,9 +1,9 @@
 //! What can go wrong between a checked pipeline and its results.
 
-use crate::base::fs::FileError;
-use crate::base::hint::{Exit, Fault};
-use crate::stage::StageError;
-use crate::store::error::StoreError;
+use kinset_base::fs::FileError;
+use kinset_base::hint::{Exit, Fault};
+use kinset_stage::StageError;
+use kinset_store::error::StoreError;
 
 /// Why a stage has no result.
 #[derive(Debug, thiserror::Error)]

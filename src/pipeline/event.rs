@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::spec::Spec;
-use crate::stage::{Signal, Sink};
+use kinset_stage::{Signal, Sink};
 
 /// A stage as a run planned it: enough to read its results later, when the pipeline file says something else.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,9 @@ pub enum Event {
         total: u64,
         /// What a unit is.
         unit: Cow<'static, str>,
+        /// A word or number to show beside it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
     },
     /// Something worth knowing.
     Note {
@@ -188,7 +191,7 @@ impl Sink for Tell<'_> {
         let stage = stage.to_owned();
         self.tell(match signal {
             Signal::Metric { step, name, value } => Event::Metric { stage, step, name, value },
-            Signal::Progress { done, total, unit } => Event::Progress { stage, done, total, unit: unit.into() },
+            Signal::Progress { done, total, unit, text } => Event::Progress { stage, done, total, unit: unit.into(), text },
             Signal::Note(text) => Event::Note { stage, text },
             Signal::Warning(text) => Event::Warning { stage, text },
         });

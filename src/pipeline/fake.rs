@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::catalog::{Catalog, StageInfo};
-use crate::stage::{Arity, Complaint, OutputInfo, PortInfo};
+use kinset_stage::{Arity, Complaint, OutputInfo, PortInfo};
 
 trait Config: Default + Serialize + DeserializeOwned {
     fn complaints(&self) -> Vec<Complaint> {

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
-use crate::base::fs::FileError;
-use crate::base::hint::{Exit, Fault, nearest};
+use kinset_base::fs::FileError;
+use kinset_base::hint::{Exit, Fault, nearest};
 
 /// Findings drawn in full; a file with more is broken in a way that more text does not explain.
 const DRAWN: usize = 50;
@@ -72,7 +72,7 @@ pub enum SpecFault {
         source: FileError,
     },
     /// Longer than any pipeline file.
-    #[error("{} is larger than {}; a pipeline file never is", quote(path), crate::base::unit::bytes(*limit))]
+    #[error("{} is larger than {}; a pipeline file never is", quote(path), kinset_base::unit::bytes(*limit))]
     TooLarge {
         /// The path that was asked for.
         path: String,

@@ -1,18 +1,24 @@
 //! The events of a run on disk: one JSON object a line in `runs/<utc>/events.jsonl`, written while it happens and read by whoever
 //! asks later what happened. A kill may leave half a line at the end, and another version other events: readers pass them over.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::event::{Event, Listener};
-use crate::base::{clock, fs};
+use kinset_base::clock::{self, Stopwatch};
+use kinset_base::fs;
 
 /// The file of events in the folder of a run.
 const FILE: &str = "events.jsonl";
+
+/// The progress of a stage is written at most so often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the runs of a pipeline are recorded.
 pub fn runs_folder(artifacts: &Path, pipeline: &str) -> PathBuf {
@@ -57,6 +63,8 @@ struct JournalState {
     held_back: Vec<String>,
     file: Option<File>,
     broken: bool,
+    /// By stage, when its progress was written last.
+    progress: BTreeMap<String, Stopwatch>,
     folder: Option<PathBuf>,
 }
 
@@ -104,6 +112,15 @@ impl Listener for Journal {
         if state.broken {
             return;
         }
+        // A bar moves more often than a reader of the file cares for.
+        if let Event::Progress { stage, done, total, .. } = event
+            && done < total
+        {
+            if state.progress.get(stage).is_some_and(|last| last.elapsed() < PROGRESS_EVERY) {
+                return;
+            }
+            state.progress.insert(stage.clone(), Stopwatch::start());
+        }
         let Ok(line) = serde_json::to_string(&Line { time: clock::unix_seconds(), event }) else { return };
         if state.file.is_none() && matches!(event, Event::StageStarted { .. } | Event::StageFailed { .. }) {
             match self.open() {
@@ -132,7 +149,7 @@ impl Listener for Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::event::Planned;
+    use crate::event::Planned;
 
     #[test]
     fn what_was_heard_is_read_again_whatever_the_end_looks_like() {
@@ -146,7 +163,7 @@ mod tests {
             Event::StageWaiting { stage: stage(), holder: "another".into() },
             Event::StageStarted { stage: stage(), kind: "k".into(), key: "2".into(), why: "never ran".into() },
             Event::Metric { stage: stage(), step: 3, name: "loss".into(), value: 0.1 },
-            Event::Progress { stage: stage(), done: 1, total: 2, unit: "images".into() },
+            Event::Progress { stage: stage(), done: 1, total: 2, unit: "images".into(), text: None },
             Event::Note { stage: stage(), text: "\u{1f98a}\n".into() },
             Event::Warning { stage: stage(), text: "<b>".into() },
             Event::StageFinished { stage: stage(), key: "2".into(), seconds: 1.5, adopted: false },

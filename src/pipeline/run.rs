@@ -13,26 +13,29 @@ use candle_core::Device;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use super::catalog::Registry;
 use super::error::{RunError, chain};
 use super::event::{Event, Planned, Tell};
 use super::graph;
 use super::spec::{Node, Spec};
 use super::state::{Inputs, Known, Outlook, Why};
-use crate::base::clock::Stopwatch;
-use crate::base::hint::{Exit, Fault};
-use crate::base::memory::Watch;
-use crate::base::search_path::DataPaths;
-use crate::stage::{AnyDraft, AnyStage, Context, StageError, Stop};
-use crate::store::Store;
-use crate::store::blob::NewFile;
-use crate::store::key::Manifest;
-use crate::store::lock::{self, Holder};
-use crate::store::memo::Stamp;
-use crate::store::record::{Facts, Lookup, Record};
+use kinset_base::clock::Stopwatch;
+use kinset_base::hint::{Exit, Fault};
+use kinset_base::memory::Watch;
+use kinset_base::search_path::DataPaths;
+use kinset_stage::{AnyDraft, AnyStage, Context, StageError, Stop};
+use kinset_store::Store;
+use kinset_store::blob::NewFile;
+use kinset_store::key::Manifest;
+use kinset_store::lock::{self, Holder};
+use kinset_store::memo::Stamp;
+use kinset_store::record::{Facts, Lookup, Record};
 
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// All stages there are.
+    pub registry: Registry,
     /// Nodes that may run.
     pub chosen: BTreeSet<usize>,
     /// Nodes that run even if fresh.
@@ -127,7 +130,11 @@ pub fn run(spec: &Spec, store: &Store, places: &DataPaths, options: &Options, te
     let (pipeline, plan) = (spec.name.clone(), Planned::of(spec));
     tell.tell(Event::RunStarted { pipeline, version: env!("CARGO_PKG_VERSION").into(), plan });
     let Some(_held) = store.enter(|| !options.stop.requested())? else { return Err(StageError::Stopped.into()) };
-    let engine = Engine { outlook: Outlook { spec, store, places, device_class: options.device_class }, options, tell };
+    let engine = Engine {
+        outlook: Outlook { spec, registry: options.registry, store, places, device_class: options.device_class },
+        options,
+        tell,
+    };
     let (outcomes, records) = engine.execute();
     let summary = Summary { outcomes, records, seconds: clock.seconds() };
     tell.tell(Event::RunFinished { seconds: summary.seconds, ran: summary.ran().count(), exit: summary.exit() as u8 });

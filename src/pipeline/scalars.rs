@@ -14,7 +14,7 @@ use prost::Message;
 
 use super::event::{Event, Listener};
 use super::journal::Journal;
-use crate::base::{clock, fs};
+use kinset_base::{clock, fs};
 
 /// What TensorBoard looks for in the first record.
 const VERSION: &str = "brain.Event:2";
@@ -160,11 +160,11 @@ mod tests {
     fn numbers_take_the_bytes_that_tensorboard_gives_them() {
         // tensorboard.compat.proto.event_pb2.Event(wall_time=1.5, step=300, summary=…(tag="loss", simple_value=0.25))
         let golden = "09000000000000f83f10ac022a0d0a0b0a046c6f7373150000803e";
-        let hex = crate::base::unit::hex(&scalar(1.5, 300, "loss", 0.25));
+        let hex = kinset_base::unit::hex(&scalar(1.5, 300, "loss", 0.25));
         assert_eq!(hex, golden);
         // Event(wall_time=1.5, file_version="brain.Event:2")
         let golden = "09000000000000f83f1a0d627261696e2e4576656e743a32";
-        assert_eq!(crate::base::unit::hex(&first(1.5)), golden);
+        assert_eq!(kinset_base::unit::hex(&first(1.5)), golden);
         // Zeros are said too: a curve has a first step, and may reach 0.
         let zeros = Entry::decode(scalar(1.5, 0, "loss", 0.0).as_slice()).unwrap();
         assert_eq!((zeros.step, zeros.summary.unwrap().value[0].simple_value), (Some(0), Some(0.0)));

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use super::catalog::StageInfo;
 use super::document::{Entry, Item, Value};
 use super::fault::{COLLECTED, Finding, Place, SpecFault, near, quote};
-use crate::stage::Complaint;
+use kinset_stage::Complaint;
 
 /// What the check has found.
 pub struct Checked {

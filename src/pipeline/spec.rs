@@ -14,8 +14,8 @@ use super::document::{self, Entry, Item, Table, Value};
 use super::fault::{COLLECTED, Faults, Finding, Place, Source, SpecFault, near, one_of, quote};
 use super::graph;
 use super::settings;
-use crate::base::fs::{self, FileError};
-use crate::stage::{OutputInfo, PortInfo};
+use kinset_base::fs::{self, FileError};
+use kinset_stage::{OutputInfo, PortInfo};
 
 /// The largest file read, in bytes. The longest pipeline anyone wrote so far has some 200 lines.
 pub const MAX_FILE: u64 = 1 << 20;
@@ -93,8 +93,17 @@ pub struct Node {
     pub seed: u64,
     /// True if it belongs to a repetition.
     pub repeated: bool,
+    /// What it writes, the main output first.
+    pub outputs: Vec<OutputInfo>,
     /// Where the file names it.
     pub place: Place,
+}
+
+impl Node {
+    /// True if it writes an artifact of this kind.
+    pub fn gives(&self, artifact: &str) -> bool {
+        self.outputs.iter().any(|output| output.artifact == artifact)
+    }
 }
 
 /// An output of a node.
@@ -987,6 +996,7 @@ impl Draft<'_> {
                     ports,
                     seed,
                     repeated: seeds.is_some(),
+                    outputs: stage.outputs().to_vec(),
                     place: sketch.place,
                 });
             }
@@ -1011,7 +1021,7 @@ impl Draft<'_> {
 mod tests {
     use super::super::fake::{SAMPLE, catalog};
     use super::*;
-    use crate::base::hint::{Exit, Fault};
+    use kinset_base::hint::{Exit, Fault};
 
     fn request(profile: Option<&str>, set: &[&str]) -> Request {
         Request {

@@ -3,20 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use super::catalog::Registry;
 use super::error::RunError;
 use super::graph;
-use super::registry;
 use super::spec::{Node, Spec};
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
-use crate::base::seed::Seed;
-use crate::stage::{AnyStage, Offer, Offers};
-use crate::store::Store;
-use crate::store::digest::Digest;
-use crate::store::key::{Input, Key, Manifest};
-use crate::store::memo::Stamp;
-use crate::store::reason::Difference;
-use crate::store::record::{Lookup, Record};
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
+use kinset_base::seed::Seed;
+use kinset_stage::{AnyStage, Offer, Offers};
+use kinset_store::Store;
+use kinset_store::digest::Digest;
+use kinset_store::key::{Input, Key, Manifest};
+use kinset_store::memo::Stamp;
+use kinset_store::reason::Difference;
+use kinset_store::record::{Lookup, Record};
 
 /// What is known of a stage before anything runs.
 #[derive(Debug)]
@@ -99,6 +99,8 @@ pub struct Inputs {
 pub struct Outlook<'a> {
     /// The pipeline.
     pub spec: &'a Spec,
+    /// All stages there are.
+    pub registry: Registry,
     /// Where results are.
     pub store: &'a Store,
     /// Where raw data are looked for.
@@ -113,7 +115,7 @@ impl Outlook<'_> {
     /// # Errors
     /// If the registry does not know it; the plan has checked that.
     pub fn stage(&self, node: &Node) -> Result<&'static dyn AnyStage, RunError> {
-        registry::find(&node.kind).ok_or_else(|| RunError::NoKind { kind: node.kind.clone() })
+        self.registry.find(&node.kind).ok_or_else(|| RunError::NoKind { kind: node.kind.clone() })
     }
 
     /// A node's branch of the tree of randomness: the seed and the kind, not the name, so that renaming changes nothing.
@@ -163,7 +165,7 @@ impl Outlook<'_> {
             let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
             let found = self.store.digest_files(&paths)?;
             let named = files.iter().zip(&found).map(|(file, (digest, _))| (file.name.as_str(), *digest));
-            manifest = manifest.input("raw", crate::artifact::content_digest("raw files", named));
+            manifest = manifest.input("raw", kinset_artifact::content_digest("raw files", named));
             raw = files.into_iter().zip(found).map(|(file, (digest, stamp))| (file, digest, stamp)).collect();
         }
         Ok(Inputs { offers, raw, manifest })

@@ -9,17 +9,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::gather::page::{Page, Shot, Sight, Taken};
-use crate::artifact::Stored;
-use crate::artifact::codec;
-use crate::artifact::error::ArtifactError;
-use crate::artifact::images::{ImageSet, Images};
-use crate::artifact::pixels::Pixels;
-use crate::augment::crop::Window;
-use crate::augment::planes::Planes;
-use crate::augment::resize::{Scratch, crop_resize};
-use crate::base::fs;
-use crate::dataset::decode::decode;
-use crate::pipeline::error::chain;
+use kinset_artifact::Stored;
+use kinset_artifact::codec;
+use kinset_artifact::error::ArtifactError;
+use kinset_artifact::images::{ImageSet, Images};
+use kinset_artifact::pixels::Pixels;
+use kinset_augment::crop::Window;
+use kinset_augment::planes::Planes;
+use kinset_augment::resize::{Scratch, crop_resize};
+use kinset_base::fs;
+use kinset_dataset::decode::decode;
+use kinset_pipeline::error::chain;
 
 /// Pictures in memory at a time, before they are made small.
 const AT_ONCE: usize = 128;

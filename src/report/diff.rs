@@ -10,15 +10,15 @@ use serde_json::Value;
 
 use super::journal::Run;
 use super::scores::{self, Scored};
-use crate::artifact::scores::ScoreRow;
-use crate::math::stats;
-use crate::pipeline::error::RunError;
-use crate::pipeline::event::Planned;
-use crate::pipeline::state::{Known, Outlook, State};
-use crate::store::key::Manifest;
-use crate::store::reason::{Difference, differences, differences_of};
-use crate::store::record::Record;
-use crate::store::{Lookup, Store};
+use kinset_artifact::scores::ScoreRow;
+use kinset_math::stats;
+use kinset_pipeline::error::RunError;
+use kinset_pipeline::event::Planned;
+use kinset_pipeline::state::{Known, Outlook, State};
+use kinset_store::key::Manifest;
+use kinset_store::reason::{Difference, differences, differences_of};
+use kinset_store::record::Record;
+use kinset_store::{Lookup, Store};
 
 /// One of the two.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! What can go wrong when something is shown.
 
-use crate::artifact::error::ArtifactError;
-use crate::base::fs::FileError;
-use crate::base::hint::{Exit, Fault};
+use kinset_artifact::error::ArtifactError;
+use kinset_base::fs::FileError;
+use kinset_base::hint::{Exit, Fault};
 
 /// Why something cannot be shown.
 #[derive(Debug, thiserror::Error)]

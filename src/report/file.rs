@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::album::Album;
 use super::gather::Glance;
 use super::page::html;
-use crate::base::fs::{self, FileError};
+use kinset_base::fs::{self, FileError};
 
 /// Where the report of a pipeline lies.
 pub fn place(artifacts: &Path, pipeline: &str) -> PathBuf {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::base::fs::FileError;
-use crate::base::hint::{Exit, Fault};
-use crate::pipeline::event::{Event, Planned};
-use crate::pipeline::journal;
-use crate::store::Key;
+use kinset_base::fs::FileError;
+use kinset_base::hint::{Exit, Fault};
+use kinset_pipeline::event::{Event, Planned};
+use kinset_pipeline::journal;
+use kinset_store::Key;
 
 /// A run that ended, or broke off.
 #[derive(Clone, Debug)]
@@ -97,10 +97,10 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::fs;
-    use crate::pipeline::event::Listener;
-    use crate::pipeline::journal::Journal;
-    use crate::store::Manifest;
+    use kinset_base::fs;
+    use kinset_pipeline::event::Listener;
+    use kinset_pipeline::journal::Journal;
+    use kinset_store::Manifest;
 
     fn planned(stage: &str) -> Planned {
         Planned { stage: stage.into(), family: stage.into(), kind: "pixels".into(), seed: 1, reads: BTreeMap::new() }

@@ -7,7 +7,7 @@ use super::draw::figure::{Figure, num, short};
 use super::draw::{matrix, reliability};
 use super::error::ReportError;
 use super::gather::page::{Clusters, Confusion, Page, Part};
-use crate::artifact::codec;
+use kinset_artifact::codec;
 
 /// What can be drawn alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

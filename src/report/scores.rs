@@ -8,16 +8,16 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use crate::artifact::Stored;
-use crate::artifact::scores::{ScoreRow, Scores};
-use crate::math::stats;
-use crate::pipeline::error::RunError;
-use crate::pipeline::event::Planned;
-use crate::pipeline::spec::Spec;
-use crate::pipeline::state::Known;
-use crate::stage::StageError;
-use crate::store::Store;
-use crate::store::record::Record;
+use kinset_artifact::Stored;
+use kinset_artifact::scores::{ScoreRow, Scores};
+use kinset_math::stats;
+use kinset_pipeline::error::RunError;
+use kinset_pipeline::event::Planned;
+use kinset_pipeline::spec::Spec;
+use kinset_pipeline::state::Known;
+use kinset_stage::StageError;
+use kinset_store::Store;
+use kinset_store::record::Record;
 
 /// A row of scores with the names of its pipeline.
 #[derive(Clone, Debug, Serialize)]
@@ -128,7 +128,7 @@ pub fn render(rows: &[Scored]) -> String {
         let _ = writeln!(
             text,
             "{group}: {} images of {images}, {} classes",
-            crate::base::unit::count(first.images as u64),
+            kinset_base::unit::count(first.images as u64),
             first.classes
         );
         text.push_str(&table(&of_group));

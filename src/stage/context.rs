@@ -9,16 +9,15 @@ use std::time::Duration;
 
 use candle_core::Device;
 use serde_json::Value;
-use tracing_indicatif::span_ext::IndicatifSpanExt;
 
 use super::error::StageError;
-use crate::artifact::origin;
-use crate::base::clock::Stopwatch;
-use crate::base::fs;
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
-use crate::base::seed::Seed;
-use crate::store::digest::Digest;
+use kinset_artifact::origin;
+use kinset_base::clock::Stopwatch;
+use kinset_base::fs;
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
+use kinset_base::seed::Seed;
+use kinset_store::digest::Digest;
 
 /// A request to stop at the next step, keeping the work.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +60,8 @@ pub enum Signal {
         total: u64,
         /// What a unit is.
         unit: &'static str,
+        /// A word or number to show beside it.
+        text: Option<String>,
     },
     /// Something worth knowing.
     Note(String),
@@ -170,14 +171,10 @@ impl<'a> Context<'a> {
         if self.stop.requested() { Err(StageError::Stopped) } else { Ok(()) }
     }
 
-    /// A progress bar of this many units.
+    /// Progress over this many units.
     pub fn bar(&self, total: u64, unit: &'static str) -> Bar<'_> {
-        let span = tracing::info_span!("progress", stage = self.stage, unit);
-        span.pb_set_length(total);
-        span.pb_set_message(&format!("{} · {unit}", self.stage));
-        span.pb_start();
-        let told = Mutex::new((Stopwatch::start(), 0));
-        Bar { span, sink: self.sink, stage: self.stage, total, unit, told }
+        let sent = Sent { clock: Stopwatch::start(), done: 0, text: None };
+        Bar { sink: self.sink, stage: self.stage, total, unit, sent: Mutex::new(sent) }
     }
 
     /// Records a number of the training curve.
@@ -196,14 +193,22 @@ impl<'a> Context<'a> {
     }
 }
 
-/// A progress bar; gone when dropped.
+/// Signals are at least so far apart.
+const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How far a stage is. It sends [`Signal::Progress`]; who listens draws it.
 pub struct Bar<'a> {
-    span: tracing::Span,
     sink: &'a dyn Sink,
     stage: &'a str,
     total: u64,
     unit: &'static str,
-    told: Mutex<(Stopwatch, u64)>,
+    sent: Mutex<Sent>,
+}
+
+struct Sent {
+    clock: Stopwatch,
+    done: u64,
+    text: Option<String>,
 }
 
 impl fmt::Debug for Bar<'_> {
@@ -215,17 +220,17 @@ impl fmt::Debug for Bar<'_> {
 impl Bar<'_> {
     /// Moves on by some units.
     pub fn advance(&self, units: u64) {
-        self.span.pb_inc(units);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.1 += units;
-        if told.0.elapsed() >= Duration::from_secs(1) || told.1 >= self.total {
-            self.sink.signal(self.stage, Signal::Progress { done: told.1, total: self.total, unit: self.unit });
-            told.0 = Stopwatch::start();
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.done += units;
+        if sent.clock.elapsed() >= INTERVAL || sent.done >= self.total {
+            let (done, total, unit, text) = (sent.done, self.total, self.unit, sent.text.clone());
+            self.sink.signal(self.stage, Signal::Progress { done, total, unit, text });
+            sent.clock = Stopwatch::start();
         }
     }
 
-    /// Shows a word or number beside the bar.
+    /// Shows a word or number beside the bar from its next move on.
     pub fn say(&self, text: &str) {
-        self.span.pb_set_message(&format!("{} · {} · {text}", self.stage, self.unit));
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).text = Some(text.to_owned());
     }
 }

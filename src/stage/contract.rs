@@ -8,8 +8,8 @@ use super::context::Context;
 use super::error::StageError;
 use super::outputs::Outputs;
 use super::ports::{LabelFreePorts, Ports};
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
 
 /// Something wrong with a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,11 +146,11 @@ pub struct Sign {
 /// A stage with a paper. Its bounds are the label-free guarantee: ports that carry labels or scores do not compile.
 ///
 /// ```compile_fail,E0277
-/// use kinset::artifact::{Draft, Stored, encoder::Encoder, labels::Labels};
-/// use kinset::stage::{Context, Method, Sign, Stage, StageError, contract::NoSettings};
+/// use kinset_artifact::{Draft, Stored, encoder::Encoder, labels::Labels};
+/// use kinset_stage::{Context, Method, Sign, Stage, StageError, contract::NoSettings};
 ///
-/// kinset::ports! { /** Reads the truth. */ pub struct In { labels: Stored<Labels> } }
-/// kinset::outputs! { /** An encoder. */ pub struct Out { encoder: Draft<Encoder> } }
+/// kinset_stage::ports! { /** Reads the truth. */ pub struct In { labels: Stored<Labels> } }
+/// kinset_stage::outputs! { /** An encoder. */ pub struct Out { encoder: Draft<Encoder> } }
 ///
 /// struct Cheat;
 /// impl Stage for Cheat {
@@ -173,11 +173,11 @@ pub struct Sign {
 /// Nor can a step launder labels into something label-free: a stage that reads them must not write anything a method may read.
 ///
 /// ```compile_fail,E0080
-/// use kinset::artifact::{Draft, Stored, features::Features, labels::Labels};
-/// use kinset::stage::{Context, Erased, Stage, StageError, contract::NoSettings};
+/// use kinset_artifact::{Draft, Stored, features::Features, labels::Labels};
+/// use kinset_stage::{Context, Erased, Stage, StageError, contract::NoSettings};
 ///
-/// kinset::ports! { /** Reads the truth. */ pub struct In { labels: Stored<Labels> } }
-/// kinset::outputs! { /** Writes it as features. */ pub struct Out { features: Draft<Features> } }
+/// kinset_stage::ports! { /** Reads the truth. */ pub struct In { labels: Stored<Labels> } }
+/// kinset_stage::outputs! { /** Writes it as features. */ pub struct Out { features: Draft<Features> } }
 ///
 /// struct Launder;
 /// impl Stage for Launder {

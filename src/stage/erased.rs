@@ -10,8 +10,8 @@ use super::contract::{Complaint, Method, Settings, Sign, Stage};
 use super::error::StageError;
 use super::outputs::{AnyDraft, OutputInfo, Outputs};
 use super::ports::{Offers, PortInfo, Ports};
-use crate::base::raw_file::RawFile;
-use crate::base::search_path::DataPaths;
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
 
 /// A stage of any type, as the engine sees it.
 pub trait AnyStage: Sync {

@@ -1,7 +1,7 @@
 //! What can go wrong while a stage runs.
 
-use crate::base::fs::FileError;
-use crate::base::hint::{AnyFault, Exit, Fault};
+use kinset_base::fs::FileError;
+use kinset_base::hint::{AnyFault, Exit, Fault};
 
 /// Why a stage did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +15,7 @@ pub enum StageError {
     File(#[from] FileError),
     /// An artifact could not be read or written.
     #[error(transparent)]
-    Artifact(#[from] crate::artifact::error::ArtifactError),
+    Artifact(#[from] kinset_artifact::error::ArtifactError),
     /// The error of another room: of raw data, neighbors, networks or training.
     #[error(transparent)]
     Other(AnyFault),

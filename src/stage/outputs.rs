@@ -1,6 +1,6 @@
 //! What a stage writes: a struct with one field per output, the main one first.
 
-use crate::artifact::{Artifact, Draft, DraftFile};
+use kinset_artifact::{Artifact, Draft, DraftFile};
 
 /// An output as the plan sees it.
 #[derive(Clone, Copy, Debug)]
@@ -75,23 +75,23 @@ macro_rules! outputs {
         $vis struct $name {
             $(#[doc = concat!("The output `", stringify!($field), "`.")] $(#[$field_doc])* pub $field: $output,)*
         }
-        impl $crate::stage::Outputs for $name {
-            const OUTPUTS: &'static [$crate::stage::OutputInfo] = &[$($crate::stage::OutputInfo {
+        impl $crate::Outputs for $name {
+            const OUTPUTS: &'static [$crate::OutputInfo] = &[$($crate::OutputInfo {
                 name: stringify!($field),
-                artifact: <<$output as $crate::stage::outputs::Output>::Artifact as $crate::artifact::Artifact>::KIND,
-                optional: <$output as $crate::stage::outputs::Output>::OPTIONAL,
+                artifact: <<$output as $crate::outputs::Output>::Artifact as $crate::artifact::Artifact>::KIND,
+                optional: <$output as $crate::outputs::Output>::OPTIONAL,
             },)*];
             const LABEL_FREE: bool =
-                true $(&& <<$output as $crate::stage::outputs::Output>::Artifact as $crate::artifact::Artifact>::LABEL_FREE)*;
+                true $(&& <<$output as $crate::outputs::Output>::Artifact as $crate::artifact::Artifact>::LABEL_FREE)*;
             const ANY_LABEL_FREE: bool =
-                false $(|| <<$output as $crate::stage::outputs::Output>::Artifact as $crate::artifact::Artifact>::LABEL_FREE)*;
+                false $(|| <<$output as $crate::outputs::Output>::Artifact as $crate::artifact::Artifact>::LABEL_FREE)*;
 
-            fn drafts(self) -> Vec<$crate::stage::AnyDraft> {
+            fn drafts(self) -> Vec<$crate::AnyDraft> {
                 let mut drafts = Vec::new();
-                $(if let Some(files) = $crate::stage::outputs::Output::files(self.$field) {
-                    drafts.push($crate::stage::AnyDraft {
+                $(if let Some(files) = $crate::outputs::Output::files(self.$field) {
+                    drafts.push($crate::AnyDraft {
                         output: stringify!($field),
-                        artifact: <<$output as $crate::stage::outputs::Output>::Artifact as $crate::artifact::Artifact>::KIND,
+                        artifact: <<$output as $crate::outputs::Output>::Artifact as $crate::artifact::Artifact>::KIND,
                         files,
                     });
                 })*

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::error::StageError;
-use crate::artifact::{Artifact, Stored};
-use crate::store::digest::Digest;
+use kinset_artifact::{Artifact, Stored};
+use kinset_store::digest::Digest;
 
 /// How many artifacts a port takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,11 +181,11 @@ pub trait LabelFreePorts: Ports {}
 
 /// Writes a struct of ports: fields are `Stored<A>`, `Option<Stored<A>>` or `Vec<Stored<A>>`.
 ///
-/// With `label_free` every artifact must be [`LabelFree`](crate::artifact::LabelFree), checked by the compiler:
+/// With `label_free` every artifact must be [`LabelFree`](kinset_artifact::LabelFree), checked by the compiler:
 ///
 /// ```compile_fail,E0277
-/// use kinset::artifact::{Stored, images::Images, labels::Labels};
-/// kinset::ports! {
+/// use kinset_artifact::{Stored, images::Images, labels::Labels};
+/// kinset_stage::ports! {
 ///     /// A method that peeks at the truth.
 ///     pub label_free struct Peek { images: Stored<Images>, labels: Stored<Labels> }
 /// }
@@ -194,8 +194,8 @@ pub trait LabelFreePorts: Ports {}
 /// The same without the labels is fine:
 ///
 /// ```
-/// use kinset::artifact::{Stored, images::Images};
-/// kinset::ports! {
+/// use kinset_artifact::{Stored, images::Images};
+/// kinset_stage::ports! {
 ///     /// A method that does not.
 ///     pub label_free struct Honest { images: Stored<Images> }
 /// }
@@ -204,9 +204,9 @@ pub trait LabelFreePorts: Ports {}
 macro_rules! ports {
     ($(#[$doc:meta])* $vis:vis label_free struct $name:ident { $($(#[$field_doc:meta])* $field:ident: $port:ty),* $(,)? }) => {
         $crate::ports! { $(#[$doc])* $vis struct $name { $($(#[$field_doc])* $field: $port),* } }
-        impl $crate::stage::LabelFreePorts for $name {}
+        impl $crate::LabelFreePorts for $name {}
         const _: () = {
-            const fn label_free<P: $crate::stage::Port<Artifact: $crate::artifact::LabelFree>>() {}
+            const fn label_free<P: $crate::Port<Artifact: $crate::artifact::LabelFree>>() {}
             $(label_free::<$port>();)*
         };
     };
@@ -216,18 +216,18 @@ macro_rules! ports {
         $vis struct $name {
             $(#[doc = concat!("What is wired to the port `", stringify!($field), "`.")] $(#[$field_doc])* pub $field: $port,)*
         }
-        impl $crate::stage::Ports for $name {
-            const PORTS: &'static [$crate::stage::PortInfo] = &[$($crate::stage::PortInfo {
+        impl $crate::Ports for $name {
+            const PORTS: &'static [$crate::PortInfo] = &[$($crate::PortInfo {
                 name: stringify!($field),
-                artifact: <<$port as $crate::stage::Port>::Artifact as $crate::artifact::Artifact>::KIND,
-                arity: <$port as $crate::stage::Port>::ARITY,
+                artifact: <<$port as $crate::Port>::Artifact as $crate::artifact::Artifact>::KIND,
+                arity: <$port as $crate::Port>::ARITY,
             },)*];
             const LABEL_FREE: bool =
-                true $(&& <<$port as $crate::stage::Port>::Artifact as $crate::artifact::Artifact>::LABEL_FREE)*;
+                true $(&& <<$port as $crate::Port>::Artifact as $crate::artifact::Artifact>::LABEL_FREE)*;
 
-            fn bind(offers: &$crate::stage::Offers) -> Result<Self, $crate::stage::StageError> {
+            fn bind(offers: &$crate::Offers) -> Result<Self, $crate::StageError> {
                 let _ = offers;
-                Ok(Self { $($field: $crate::stage::Port::bind(
+                Ok(Self { $($field: $crate::Port::bind(
                     stringify!($field),
                     offers.get(stringify!($field)).map_or(&[], Vec::as_slice),
                 )?,)* })

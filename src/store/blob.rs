@@ -11,7 +11,7 @@ use super::disk::{flush, look, make_read_only, rename_new};
 use super::error::Result;
 use super::open::{Store, name};
 use super::record::{StoredFile, StoredOutput, content_digest};
-use crate::base::fs::{self, At};
+use kinset_base::fs::{self, At};
 
 /// A file that was just written in a draft folder ([`Store::draft`]).
 #[derive(Clone, Copy, Debug)]

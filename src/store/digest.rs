@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::base::fs::{self, At};
+use kinset_base::fs::{self, At};
 
 /// Files shorter than this are read in one go.
 const SMALL: usize = 64 << 10;

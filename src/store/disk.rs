@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-use crate::base::fs::{At, FileError, Result, sync_folder};
+use kinset_base::fs::{At, FileError, Result, sync_folder};
 
 /// Renames a file to a name that must be free.
 ///

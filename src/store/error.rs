@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use crate::base::fs::FileError;
-use crate::base::hint::{Exit, Fault};
+use kinset_base::fs::FileError;
+use kinset_base::hint::{Exit, Fault};
 
 /// A fault of the store.
 #[derive(Debug, thiserror::Error)]

@@ -15,8 +15,8 @@ use super::error::{Result, StoreError};
 use super::key::Key;
 use super::open::Store;
 use super::record::Record;
-use crate::base::clock;
-use crate::base::fs;
+use kinset_base::clock;
+use kinset_base::fs;
 
 /// What shall stay, and how much of the rest may.
 #[derive(Clone, Debug)]
@@ -391,8 +391,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::store::record::Lookup;
-    use crate::store::record::tests::{manifest, publish, whole};
+    use crate::record::Lookup;
+    use crate::record::tests::{manifest, publish, whole};
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();

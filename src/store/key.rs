@@ -22,7 +22,7 @@ use super::error::{Result, StoreError};
 use super::open::{Store, name};
 use super::reason::{Difference, differences};
 use super::settings;
-use crate::base::fs;
+use kinset_base::fs;
 
 /// The form of manifests. Raising it is one clean miss of everything.
 pub const FORMAT: u32 = 1;

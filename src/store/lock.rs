@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::error::{Result, StoreError};
 use super::key::Key;
 use super::open::Store;
-use crate::base::clock;
-use crate::base::fs::{self, At};
+use kinset_base::clock;
+use kinset_base::fs::{self, At};
 
 /// How often a waiter looks: often at first, since most waits are short.
 const SHORTEST: Duration = Duration::from_millis(5);
@@ -261,8 +261,8 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::base::hint::{Exit, Fault};
-    use crate::store::record::tests::manifest;
+    use crate::record::tests::manifest;
+    use kinset_base::hint::{Exit, Fault};
 
     const PLACE: &str = "KINSET_TEST_LOCK_PLACE";
 

@@ -18,8 +18,8 @@ use super::digest::Digest;
 use super::disk::changed;
 use super::error::{Result, StoreError};
 use super::open::Store;
-use crate::base::clock;
-use crate::base::fs;
+use kinset_base::clock;
+use kinset_base::fs;
 
 /// Seconds that a file must have been left alone before it was read.
 const QUIET: f64 = 2.0;
@@ -270,7 +270,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::hint::{Exit, Fault};
+    use kinset_base::hint::{Exit, Fault};
 
     /// A store and a raw file that has been left alone for long enough.
     fn quiet(dir: &Path, names: &[&str]) -> Vec<PathBuf> {

@@ -14,7 +14,7 @@ use super::error::{Result, StoreError};
 use super::fail::FailPoints;
 use super::key::Key;
 use super::memo::Memo;
-use crate::base::fs::{self, At, FileError};
+use kinset_base::fs::{self, At, FileError};
 
 /// The folder of the store inside the artifacts folder; no pipeline can have this name.
 pub(super) const FOLDER: &str = "store";
@@ -216,7 +216,7 @@ pub(super) fn name<'a>(what: &'static str, name: &'a str) -> Result<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::hint::{Exit, Fault};
+    use kinset_base::hint::{Exit, Fault};
 
     #[test]
     fn opening_writes_nothing_and_the_first_write_makes_the_layout() {

@@ -91,7 +91,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::digest::Digest;
+    use crate::digest::Digest;
 
     fn manifest(settings: &Value) -> Manifest {
         Manifest::new("scan", 2, settings).unwrap()

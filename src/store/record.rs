@@ -15,8 +15,8 @@ use super::disk::{entries, look};
 use super::error::{Result, StoreError};
 use super::key::{Key, Manifest};
 use super::open::{Store, name};
-use crate::base::clock;
-use crate::base::fs;
+use kinset_base::clock;
+use kinset_base::fs;
 
 /// The form of records.
 pub const FORMAT: u32 = 1;
@@ -355,14 +355,14 @@ pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::store::blob::NewFile;
+    use crate::blob::NewFile;
 
-    pub(in crate::store) fn manifest(epochs: u32) -> Manifest {
+    pub(crate) fn manifest(epochs: u32) -> Manifest {
         Manifest::new("scan", 1, &json!({"epochs": epochs})).unwrap()
     }
 
     /// Publishes two files as the output `features`.
-    pub(in crate::store) fn publish(store: &Store, manifest: &Manifest, content: &str, seconds: f64) -> Result<Published> {
+    pub(crate) fn publish(store: &Store, manifest: &Manifest, content: &str, seconds: f64) -> Result<Published> {
         let draft = store.draft()?;
         let [table, card] = ["table.bin", "card.json"].map(|name| draft.path().join(name));
         files::write(&table, content).unwrap();
@@ -378,7 +378,7 @@ pub(super) mod tests {
         store.publish(manifest, BTreeMap::from([("features".to_owned(), output)]), facts)
     }
 
-    pub(in crate::store) fn whole(store: &Store, manifest: &Manifest) -> Record {
+    pub(crate) fn whole(store: &Store, manifest: &Manifest) -> Record {
         match store.lookup(&manifest.key()).unwrap() {
             Lookup::Hit(record) => record,
             other => panic!("expected a hit, got {other:?}"),

@@ -338,7 +338,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::base::hint::{Exit, Fault};
+    use kinset_base::hint::{Exit, Fault};
 
     #[derive(Serialize)]
     struct Config {

@@ -13,7 +13,7 @@ use super::error::{Result, StoreError};
 use super::key::{Key, read_manifest};
 use super::open::Store;
 use super::record::Damage;
-use crate::base::fs;
+use kinset_base::fs;
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -208,8 +208,8 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::store::record::Lookup;
-    use crate::store::record::tests::{manifest, publish, whole};
+    use crate::record::Lookup;
+    use crate::record::tests::{manifest, publish, whole};
 
     fn flip_a_bit(path: &Path) {
         let mut bytes = files::read(path).unwrap();

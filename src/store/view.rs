@@ -18,7 +18,7 @@ use super::error::{Result, StoreError};
 use super::key::{Key, Manifest};
 use super::open::{FOLDER, Store, name};
 use super::record::{Record, StoredOutput};
-use crate::base::fs::{self, At};
+use kinset_base::fs::{self, At};
 
 /// The form of `stage.json`.
 const FORMAT: u32 = 1;
@@ -359,9 +359,9 @@ fn read_card(view: &Path) -> Option<Shown> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::digest::Digest;
-    use crate::store::record::tests::{manifest, publish};
-    use crate::store::record::{StoredFile, StoredOutput};
+    use crate::digest::Digest;
+    use crate::record::tests::{manifest, publish};
+    use crate::record::{StoredFile, StoredOutput};
 
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use super::disk::{entries, look, make_folder};
 use super::error::Result;
 use super::key::Key;
 use super::open::Store;
-use crate::base::fs::{self, At};
+use kinset_base::fs::{self, At};
 
 impl Store {
     /// A new folder for outputs that are being written, on the file system of the blobs. It is removed with what is left in it
@@ -74,7 +74,7 @@ mod tests {
     use std::fs as files;
 
     use super::*;
-    use crate::store::record::tests::manifest;
+    use crate::record::tests::manifest;
 
     #[test]
     fn checkpoints_stay_until_the_key_is_done_and_belong_to_it_alone() {

@@ -5,7 +5,7 @@
 use std::ops::Range;
 
 use super::error::{Result, TrainError};
-use crate::base::seed::Seed;
+use kinset_base::seed::Seed;
 
 /// What becomes of the last batch of an epoch when the images do not fill it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

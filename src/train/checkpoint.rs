@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::{Result, TrainError};
-use crate::artifact::encoder::{Tensors, Weights};
-use crate::base::fs;
-use crate::store::digest::Digest;
+use kinset_artifact::encoder::{Tensors, Weights};
+use kinset_base::fs;
+use kinset_store::digest::Digest;
 
 /// How many checkpoints are kept.
 const KEPT: usize = 2;

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Result;
 use super::sweep::{Rule, update};
-use crate::artifact::encoder::Tensors;
-use crate::model::{Mismatch, Params, Role};
+use kinset_artifact::encoder::Tensors;
+use kinset_model::{Mismatch, Params, Role};
 
 /// What an average does to the network it follows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ impl Ema {
     /// Takes in the live weights: to be called after each optimizer step.
     ///
     /// # Errors
-    /// [`ModelError::Weights`](crate::model::ModelError::Weights) if `live` is another network.
+    /// [`ModelError::Weights`](kinset_model::ModelError::Weights) if `live` is another network.
     pub fn update(&self, live: &Params) -> Result<()> {
         blend(&self.shadow, live, self.decay)?;
         match self.averaging {
@@ -64,7 +64,7 @@ impl Ema {
     /// Overwrites a network with the averaged weights.
     ///
     /// # Errors
-    /// [`ModelError::Weights`](crate::model::ModelError::Weights) if it is another network.
+    /// [`ModelError::Weights`](kinset_model::ModelError::Weights) if it is another network.
     pub fn copy_into(&self, network: &Params) -> Result<()> {
         copy(network, &self.shadow, |_| true)
     }
@@ -80,7 +80,7 @@ impl Ema {
     /// Takes a saved state.
     ///
     /// # Errors
-    /// [`ModelError::Weights`](crate::model::ModelError::Weights) if it was saved of another network.
+    /// [`ModelError::Weights`](kinset_model::ModelError::Weights) if it was saved of another network.
     pub fn load(&self, state: &Tensors) -> Result<()> {
         Ok(self.shadow.load(state)?)
     }
@@ -89,7 +89,7 @@ impl Ema {
 /// Moves the parameters of one network towards those of another: target ← α·target + (1−α)·source. Buffers stay.
 ///
 /// # Errors
-/// [`ModelError::Weights`](crate::model::ModelError::Weights) if `source` lacks a parameter of `target`, or has it in another shape.
+/// [`ModelError::Weights`](kinset_model::ModelError::Weights) if `source` lacks a parameter of `target`, or has it in another shape.
 ///
 /// # Paper
 /// He et al. 2020, "Momentum contrast", eq. 2.
@@ -129,10 +129,10 @@ mod tests {
     use candle_core::{Device, Tensor};
 
     use super::*;
-    use crate::artifact::encoder::{Backbone, Stem};
-    use crate::base::seed::Seed;
-    use crate::model::params::values;
-    use crate::model::{EncoderNet, Mode, architecture};
+    use kinset_artifact::encoder::{Backbone, Stem};
+    use kinset_base::seed::Seed;
+    use kinset_model::params::values;
+    use kinset_model::{EncoderNet, Mode, architecture};
 
     fn net() -> EncoderNet {
         let shape = architecture(Backbone::ResnetTiny, Stem::Cifar, 4, 1, 8, None).unwrap();

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::artifact::error::ArtifactError;
-use crate::base::fs::FileError;
-use crate::base::hint::{Exit, Fault};
-use crate::model::ModelError;
-use crate::stage::StageError;
+use kinset_artifact::error::ArtifactError;
+use kinset_base::fs::FileError;
+use kinset_base::hint::{Exit, Fault};
+use kinset_model::ModelError;
+use kinset_stage::StageError;
 
 /// A fault of training.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,7 @@ pub enum TrainError {
     },
     /// A view that cannot be made.
     #[error(transparent)]
-    View(#[from] crate::augment::Error),
+    View(#[from] kinset_augment::Error),
     /// A loss that is no number.
     #[error("{what} is `{value}` in epoch {}, step {}", .epoch + 1, .step + 1)]
     NotFinite {

@@ -5,10 +5,10 @@ use std::ops::Range;
 use candle_core::{Device, Tensor};
 
 use super::error::{Result, TrainError};
-use crate::artifact::encoder::Normalization;
-use crate::artifact::images::ImageSet;
-use crate::augment::{Plain, Recipe, Viewer, statistics};
-use crate::base::seed::Seed;
+use kinset_artifact::encoder::Normalization;
+use kinset_artifact::images::ImageSet;
+use kinset_augment::{Plain, Recipe, Viewer, statistics};
+use kinset_base::seed::Seed;
 
 /// Images, the size a network sees them at, and how their channels are normalised.
 #[derive(Clone, Debug)]

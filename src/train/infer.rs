@@ -4,14 +4,14 @@ use candle_core::{Device, Tensor};
 
 use super::error::TrainError;
 use super::feed::{Feed, viewer};
-use crate::artifact::encoder::Classifier;
-use crate::artifact::pixels::Pixels;
-use crate::augment::{Plain, Viewer};
-use crate::base::seed::Seed;
-use crate::model::ClassifierNet;
-use crate::model::Mode;
-use crate::model::encoder::EncoderNet;
-use crate::model::params::values;
+use kinset_artifact::encoder::Classifier;
+use kinset_artifact::pixels::Pixels;
+use kinset_augment::{Plain, Viewer};
+use kinset_base::seed::Seed;
+use kinset_model::ClassifierNet;
+use kinset_model::Mode;
+use kinset_model::encoder::EncoderNet;
+use kinset_model::params::values;
 
 /// Images per chunk: large enough for full-speed products, small enough for the activations of a ResNet-50 at 224 px to fit.
 const CHUNK: usize = 256;

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Result, TrainError};
 use super::sweep::{Rule, update};
-use crate::artifact::encoder::{Tensors, Weights};
-use crate::model::{Mismatch, ModelError, Params, Role};
+use kinset_artifact::encoder::{Tensors, Weights};
+use kinset_model::{Mismatch, ModelError, Params, Role};
 
 /// An optimizer and its settings, but for the rate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -201,7 +201,7 @@ impl Optimization {
     /// Takes a saved state.
     ///
     /// # Errors
-    /// [`crate::model::ModelError::Weights`] if it was saved over other parameters or by another optimizer.
+    /// [`kinset_model::ModelError::Weights`] if it was saved over other parameters or by another optimizer.
     pub fn load(&mut self, state: &Tensors) -> Result<()> {
         let steps = match state.get(STEPS) {
             Some(Weights { values, .. }) if values.len() == 2 => values[0] as u64 * STEPS_BASE + values[1] as u64,
@@ -222,11 +222,11 @@ mod tests {
 
     use super::super::sweep::PIECE;
     use super::*;
-    use crate::artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
-    use crate::base::seed::Seed;
-    use crate::model::params::values;
-    use crate::model::testing::{assert_near, fill, numbers, wave};
-    use crate::model::{EncoderNet, Mode, architecture};
+    use kinset_artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
+    use kinset_base::seed::Seed;
+    use kinset_model::params::values;
+    use kinset_model::testing::{assert_near, fill, numbers, wave};
+    use kinset_model::{EncoderNet, Mode, architecture};
 
     fn one(values: &[f64]) -> (Params, Var) {
         let var = Var::new(values, &Device::Cpu).unwrap();

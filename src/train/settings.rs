@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Result;
 use super::optim::{Optimization, Optimizer};
 use super::schedule::{self, Schedule};
-use crate::model::params::Params;
+use kinset_model::params::Params;
 
 /// Which optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

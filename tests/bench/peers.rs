@@ -25,7 +25,7 @@ use kinset::base::seed::Seed;
 use kinset::kernel::product::Gemm;
 use kinset::kernel::{conv2d, neighbors};
 use kinset::math::kmeans::KMeans;
-use kinset::method::{scan, simclr};
+use kinset::methods::{scan, simclr};
 use kinset::model::published::{Published, TowerSettings};
 use kinset::model::settings::NetworkSettings;
 use kinset::model::{EncoderNet, Mode, architecture};

@@ -98,7 +98,7 @@ fn plan_explain_and_graph_are_as_committed() {
 fn the_list_of_stages_and_each_sign_are_as_committed() {
     let bench = Bench::new();
     assert_snapshot("methods", &bench.kinset(&["methods"]).done().out);
-    for stage in kinset::pipeline::registry::all() {
+    for stage in kinset::registry::all() {
         let said = bench.kinset(&["methods", stage.kind()]).done();
         assert_snapshot(&format!("methods-{}", stage.kind()), &said.out);
     }
@@ -111,7 +111,7 @@ fn no_snapshot_is_an_orphan() {
     let mut known: Vec<String> = all
         .iter()
         .map(|path| ["help".to_owned(), path.join("-")].join("-").trim_end_matches('-').to_owned())
-        .chain(kinset::pipeline::registry::all().map(|stage| format!("methods-{}", stage.kind())))
+        .chain(kinset::registry::all().map(|stage| format!("methods-{}", stage.kind())))
         .chain(
             ["plan-before", "plan-after", "plan-changed", "graph-mermaid", "graph-dot", "explain-changed", "explain-fresh"]
                 .map(str::to_owned),

@@ -1,6 +1,6 @@
 //! Does every stage keep the rules of the house? Loops over the registry: who adds a stage adds no line here.
 
-use kinset::pipeline::registry;
+use kinset::registry;
 
 use super::bench::{Bench, WHOLE, WHOLE_NODES, methods, tiny_ground, tiny_stage};
 

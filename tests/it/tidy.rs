@@ -452,7 +452,7 @@ fn a_method_looks_at_no_other_method_unless_its_paper_does() {
         // A method is a file, or a folder of files.
         let own = source.name.trim_start_matches("src/method/").split(['/', '.']).next().unwrap_or_default();
         for (number, line) in source.shipped.lines().enumerate() {
-            for path in ["crate::method::", "super::"] {
+            for path in ["crate::methods::", "super::"] {
                 let Some(start) = line.find(path) else { continue };
                 let other = word(&line[start + path.len()..]);
                 let below = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/method");

@@ -15,7 +15,7 @@ use kinset::artifact::matches::MatchTable;
 use kinset::artifact::neighbors::NeighborTable;
 use kinset::artifact::selection::SelectionTable;
 use kinset::artifact::{Artifact, Stored};
-use kinset::pipeline::registry;
+use kinset::registry;
 use kinset::store::digest::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

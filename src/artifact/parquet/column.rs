@@ -12,7 +12,7 @@ use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Fields, Float32Type, Float64Type, Int32Type, Int64Type, UInt32Type};
 
-use crate::store::digest::Hasher;
+use kinset_store::digest::Hasher;
 
 /// The type of a column. No value is ever missing, except that an image may lack its bytes or its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

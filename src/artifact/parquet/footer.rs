@@ -18,8 +18,8 @@ use super::guard::guarded;
 use super::source::{Places, Source, within};
 use super::structures::{FILE, PAGES};
 use super::thrift::{Seen, as_read, damaged, walk};
-use crate::artifact::error::{ArtifactError, Result, shown};
-use crate::base::fs::{self, At, File};
+use crate::error::{ArtifactError, Result, shown};
+use kinset_base::fs::{self, At, File};
 
 /// The last bytes of a file: the footer's length in four of them, and a mark.
 const TAIL: usize = 8;

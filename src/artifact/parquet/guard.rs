@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use crate::artifact::error::{ArtifactError, Result, shown};
-use crate::artifact::guard::calmly;
+use crate::error::{ArtifactError, Result, shown};
+use crate::guard::calmly;
 
 /// Runs a piece of decoding; what goes wrong names the file.
 pub(super) fn guarded<T, E: Display>(path: &Path, decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::footer::Footer;
 use super::guard::guarded;
 use super::shape::{Shape, shapes};
-use crate::artifact::error::Result;
+use crate::error::Result;
 
 /// Rows decoded at a time.
 pub(super) const BATCH: usize = 1024;
@@ -429,7 +429,7 @@ fn render(array: &ArrayRef, row: usize) -> String {
         }
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
             let length = cast(&one, &DataType::LargeBinary).ok().and_then(|a| Some(a.as_binary_opt::<i64>()?.value(0).len()));
-            length.map_or("…".into(), |length| format!("<{}>", crate::base::unit::bytes(length as u64)))
+            length.map_or("…".into(), |length| format!("<{}>", kinset_base::unit::bytes(length as u64)))
         }
         DataType::Dictionary(_, values) => cast(&one, values).map_or("…".into(), |plain| render(&plain, 0)),
         DataType::Int64 => one.as_primitive_opt::<Int64Type>().map_or("…".into(), |a| a.value(0).to_string()),

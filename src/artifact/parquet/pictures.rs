@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::column::{blobs, texts};
 use super::footer::Footer;
 use super::guard::guarded;
-use crate::artifact::error::{ArtifactError, Result, shown};
+use crate::error::{ArtifactError, Result, shown};
 
 /// Rows decoded at a time: pictures are large.
 const BATCH: usize = 256;
@@ -234,7 +234,7 @@ mod tests {
     use parquet::file::properties::WriterProperties;
 
     use super::*;
-    use crate::base::fs;
+    use kinset_base::fs;
 
     const HF: &str =
         r#"{"info":{"features":{"image":{"_type":"Image"},"label":{"names":["cat","dog"],"_type":"ClassLabel"}}}}"#;

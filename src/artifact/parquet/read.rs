@@ -14,8 +14,8 @@ use super::footer::Footer;
 use super::guard::guarded;
 use super::source::Source;
 use super::write::CHUNK_ROWS;
-use crate::artifact::error::{ArtifactError, Result, shown};
-use crate::artifact::meta::Meta;
+use crate::error::{ArtifactError, Result, shown};
+use crate::meta::Meta;
 
 /// A table of the house on disk.
 #[derive(Clone, Debug)]

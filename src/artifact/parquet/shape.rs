@@ -14,7 +14,7 @@ use super::footer::Footer;
 use super::guard::guarded;
 use super::inspect::{BATCH, ColumnReport, Values, list_at, numbers};
 
-use crate::artifact::error::Result;
+use crate::error::Result;
 
 /// Bars of a histogram.
 pub const BINS: usize = 32;

@@ -12,7 +12,7 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use super::structures::PAGE;
 use super::thrift::{Seen, as_read, damaged, walk};
-use crate::base::fs::File;
+use kinset_base::fs::File;
 
 /// Bytes of a page, unpacked.
 const LARGEST_PAGE: i64 = 1 << 30;

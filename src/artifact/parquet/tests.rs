@@ -13,10 +13,10 @@ use proptest::prelude::*;
 use std::sync::{Arc, LazyLock};
 
 use super::{Column, ColumnKind, TableReader, TableWriter};
-use crate::artifact::error::ArtifactError;
-use crate::artifact::meta::Meta;
-use crate::base::fs;
-use crate::store::digest::Digest;
+use crate::error::ArtifactError;
+use crate::meta::Meta;
+use kinset_base::fs;
+use kinset_store::digest::Digest;
 
 const SCHEMA: [(&str, ColumnKind); 9] = [
     ("id", ColumnKind::Text),
@@ -303,7 +303,7 @@ fn read_damaged(name: &str, bytes: &[u8]) -> bool {
 
 /// A copy with one to three flipped bits.
 pub(super) fn flipped(seed: u64) -> (tempfile::TempDir, std::path::PathBuf) {
-    let mut rng = crate::base::seed::Seed::new(seed).rng();
+    let mut rng = kinset_base::seed::Seed::new(seed).rng();
     let mut bytes = SMALL.1.clone();
     for _ in 0..=rng.below(3) {
         let place = rng.below(bytes.len());

@@ -16,7 +16,7 @@ use super::column::texts;
 use super::footer::Footer;
 use super::guard::guarded;
 use super::write::CHUNK_ROWS;
-use crate::artifact::error::{ArtifactError, Result, shown};
+use crate::error::{ArtifactError, Result, shown};
 
 /// Names a column of vectors goes by, the likeliest first.
 const VECTORS: [&str; 6] = ["embedding", "embeddings", "feature", "features", "vector", "emb"];
@@ -235,7 +235,7 @@ mod tests {
     use parquet::arrow::ArrowWriter;
 
     use super::*;
-    use crate::base::fs;
+    use kinset_base::fs;
 
     fn write(path: &Path, columns: Vec<(&str, ArrayRef)>) {
         let fields: Vec<Field> =

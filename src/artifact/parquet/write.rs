@@ -25,11 +25,11 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::column::{Column, ColumnKind};
-use crate::artifact::error::{ArtifactError, Result, shown};
-use crate::artifact::meta::Meta;
-use crate::artifact::origin;
-use crate::base::fs::{self, At};
-use crate::store::digest::{Digest, Hasher};
+use crate::error::{ArtifactError, Result, shown};
+use crate::meta::Meta;
+use crate::origin;
+use kinset_base::fs::{self, At};
+use kinset_store::digest::{Digest, Hasher};
 
 /// Rows are handed to the encoder in chunks of so many rows …
 pub(super) const CHUNK_ROWS: usize = 8192;

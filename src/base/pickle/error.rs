@@ -2,7 +2,7 @@
 
 /// Why no values were read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum PickleError {
+pub enum PickleError {
     /// It stops early.
     #[error("it ends at byte {at}, in the middle of {what}")]
     Truncated {

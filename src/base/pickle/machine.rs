@@ -24,7 +24,7 @@ impl Pickled {
     ///
     /// # Errors
     /// A pickle that is damaged, ends early, is too large, or names what is never built.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self> {
+    pub fn read(bytes: &[u8]) -> Result<Self> {
         let mut machine = Machine {
             bytes,
             at: 0,

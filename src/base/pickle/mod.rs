@@ -6,8 +6,8 @@
 //!
 //! Not here: what the values mean.
 
-pub(crate) mod error;
+pub mod error;
 mod machine;
-pub(crate) mod value;
+pub mod value;
 
-pub(crate) use error::PickleError;
+pub use error::PickleError;

@@ -3,11 +3,11 @@
 //! Values lie in one list and name each other by place.
 
 /// The place of a value.
-pub(crate) type Id = u32;
+pub type Id = u32;
 
 /// A kind of number in a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Number {
+pub enum Number {
     F64,
     F32,
     F16,
@@ -22,7 +22,7 @@ pub(crate) enum Number {
 
 impl Number {
     /// Bytes of one.
-    pub(crate) fn size(self) -> usize {
+    pub fn size(self) -> usize {
         match self {
             Self::F64 | Self::I64 => 8,
             Self::F32 | Self::I32 => 4,
@@ -50,43 +50,43 @@ impl Number {
 
 /// A run of numbers that lies outside the pickle.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Storage {
+pub struct Storage {
     /// Its name in the file.
-    pub(crate) key: String,
-    pub(crate) number: Number,
+    pub key: String,
+    pub number: Number,
     /// How many numbers the whole of it has.
-    pub(crate) length: u64,
+    pub length: u64,
     /// The part of the whole that is meant: its beginning and length.
-    pub(crate) part: Option<(u64, u64)>,
+    pub part: Option<(u64, u64)>,
 }
 
 /// Numbers of a storage in a shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tensor {
-    pub(crate) storage: Id,
+pub struct Tensor {
+    pub storage: Id,
     /// The first number.
-    pub(crate) offset: u64,
-    pub(crate) shape: Vec<u64>,
+    pub offset: u64,
+    pub shape: Vec<u64>,
     /// Numbers from one entry of an axis to the next.
-    pub(crate) strides: Vec<u64>,
+    pub strides: Vec<u64>,
 }
 
 /// A NumPy array, its numbers by the place of their bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Array {
+pub struct Array {
     /// Its shape.
-    pub(crate) shape: Vec<u64>,
+    pub shape: Vec<u64>,
     /// Its type: `u1`, `f4`.
-    pub(crate) code: String,
+    pub code: String,
     /// True if the first axis runs fastest.
-    pub(crate) fortran: bool,
+    pub fortran: bool,
     /// The place of its bytes; none before its state came.
-    pub(crate) data: Option<Id>,
+    pub data: Option<Id>,
 }
 
 /// What may be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
+pub enum Known {
     Dict,
     /// `set`, `frozenset`, `list`, `tuple`, `torch.Size`: their argument is as good.
     Same,
@@ -103,7 +103,7 @@ pub(crate) enum Known {
     Unread,
 }
 
-pub(crate) fn known(module: &str, name: &str) -> Option<Known> {
+pub fn known(module: &str, name: &str) -> Option<Known> {
     Some(match (module, name) {
         ("collections", "OrderedDict") => Known::Dict,
         ("builtins" | "__builtin__", "set" | "frozenset" | "list" | "tuple") | ("torch", "Size") => Known::Same,
@@ -121,7 +121,7 @@ pub(crate) fn known(module: &str, name: &str) -> Option<Known> {
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
     None,
     Bool(bool),
     Int(i64),
@@ -144,27 +144,27 @@ pub(crate) enum Value {
 
 /// All values of a pickle.
 #[derive(Debug)]
-pub(crate) struct Pickled {
-    pub(crate) values: Vec<Value>,
+pub struct Pickled {
+    pub values: Vec<Value>,
     /// The value it stands for.
-    pub(crate) root: Id,
+    pub root: Id,
     /// Bytes it took.
-    pub(crate) length: usize,
+    pub length: usize,
 }
 
 impl Pickled {
     /// The value in a place.
-    pub(crate) fn get(&self, id: Id) -> &Value {
+    pub fn get(&self, id: Id) -> &Value {
         self.values.get(id as usize).unwrap_or(&Value::None)
     }
 
     /// The text in a place, if it is one.
-    pub(crate) fn text(&self, id: Id) -> Option<&str> {
+    pub fn text(&self, id: Id) -> Option<&str> {
         if let Value::Text(text) = self.get(id) { Some(text) } else { None }
     }
 
     /// The bytes in a place, if it is bytes, or a string of Python 2 that happens to be a text.
-    pub(crate) fn bytes(&self, id: Id) -> Option<&[u8]> {
+    pub fn bytes(&self, id: Id) -> Option<&[u8]> {
         match self.get(id) {
             Value::Bytes(bytes) => Some(bytes),
             Value::Text(text) => Some(text.as_bytes()),
@@ -173,19 +173,19 @@ impl Pickled {
     }
 
     /// The entries of a dictionary whose keys are texts, if it is one.
-    pub(crate) fn entries(&self, id: Id) -> Option<impl Iterator<Item = (&str, Id)>> {
+    pub fn entries(&self, id: Id) -> Option<impl Iterator<Item = (&str, Id)>> {
         let Value::Dict(entries) = self.get(id) else { return None };
         Some(entries.iter().filter_map(|&(key, value)| Some((self.text(key)?, value))))
     }
 
     /// All storages that are named.
-    pub(crate) fn storages(&self) -> impl Iterator<Item = &Storage> {
+    pub fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.values.iter().filter_map(|value| if let Value::Storage(storage) = value { Some(&**storage) } else { None })
     }
 }
 
 /// A NumPy scalar: its bytes as its type reads them.
-pub(crate) fn scalar(code: &str, large_end: bool, bytes: &[u8]) -> Value {
+pub fn scalar(code: &str, large_end: bool, bytes: &[u8]) -> Value {
     let mut bytes = bytes.to_vec();
     if large_end {
         bytes.reverse();

@@ -6,8 +6,8 @@
 use serde::Serialize;
 
 use crate::artifact::selection::SelectionTable;
+use crate::builtin::similar::stage::stem;
 use crate::dataset::vectors::attributes::Attributes;
-use crate::step::similar::stage::stem;
 
 /// How often values occur: `[columns][values]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use crate::artifact::{Artifact, Stored};
 use crate::base::fs;
 use crate::base::hint::{Exit, Fault};
 use crate::base::search_path::DataPaths;
+use crate::builtin::similar::stage::stem;
 use crate::cli::common::{Answer, Failure, device_of};
 use crate::cli::report;
 use crate::cli::run::{stop_on_signals, use_threads};
@@ -26,12 +27,11 @@ use crate::math::curate::choose::Edge;
 use crate::pipeline::error::RunError;
 use crate::pipeline::event::{Listener, Tell};
 use crate::pipeline::journal::{Journal, runs_folder};
-use crate::pipeline::registry;
 use crate::pipeline::run::{self, Options, Summary};
 use crate::pipeline::spec::{self, Request, Spec};
 use crate::pipeline::state::Outlook;
+use crate::registry;
 use crate::report::gather::{Elsewhere, Finder};
-use crate::step::similar::stage::stem;
 use crate::store::Store;
 
 /// Names that are shown of a long list.
@@ -106,7 +106,7 @@ fn page(
     });
     let finder = |pictures: &'_ Pictures, name: &str| pictures.find(name).ok().and_then(|found| found.image);
     let places = DataPaths::new("", None, None);
-    let outlook = Outlook { spec, store, places: &places, device_class: device_of(spec)?.1 };
+    let outlook = Outlook { spec, registry: registry::catalog(), store, places: &places, device_class: device_of(spec)?.1 };
     let elsewhere = Elsewhere {
         target: target.as_ref().map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
         pool: pool.map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
@@ -144,6 +144,7 @@ fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Res
     let screen = Screen::new();
     let listeners: [&dyn Listener; 2] = [&screen, &journal];
     let options = Options {
+        registry: registry::catalog(),
         chosen: (0..spec.nodes.len()).collect(),
         forced: std::collections::BTreeSet::new(),
         threads,

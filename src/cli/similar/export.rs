@@ -12,12 +12,12 @@ use crate::artifact::meta::Meta;
 use crate::artifact::parquet::{Column, ColumnKind, TableWriter};
 use crate::artifact::selection::SelectionTable;
 use crate::base::fs;
+use crate::builtin::similar::stage::stem;
 use crate::dataset::vectors::npy;
 use crate::kernel::neighbors;
 use crate::math::cosine;
 use crate::math::curate::choose::{Edge, Reason};
 use crate::stage::StageError;
-use crate::step::similar::stage::stem;
 
 /// Rows that are written at a time.
 const STEP: usize = 1 << 16;

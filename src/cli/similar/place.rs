@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::args::Materialize;
 use crate::base::fs;
-use crate::step::similar::stage::stem;
+use crate::builtin::similar::stage::stem;
 
 /// The fork tries them in this order.
 const ENDINGS: [&str; 5] = ["jpg", "png", "jpeg", "webp", "JPG"];

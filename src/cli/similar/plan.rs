@@ -156,8 +156,8 @@ mod tests {
 
     use super::*;
     use crate::cli::args::{Cli, Command};
-    use crate::pipeline::registry;
     use crate::pipeline::spec::{self, Request};
+    use crate::registry;
 
     fn args(words: &[&str]) -> Box<SimilarArgs> {
         match Cli::try_parse_from([&["kinset", "similar"], words].concat()).unwrap().command {

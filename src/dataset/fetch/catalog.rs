@@ -5,7 +5,7 @@
 //! before its checksum.
 
 use super::error::FetchError;
-use crate::dataset::registry::{Entry, Kind};
+use crate::registry::{Entry, Kind};
 
 /// A checksum as published, in hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -149,7 +149,7 @@ pub fn supply(entry: &Entry, all: bool) -> Supply {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::registry::entries;
+    use crate::registry::entries;
 
     #[test]
     fn every_data_set_has_a_supply_and_every_file_a_whole_address_and_checksum() {

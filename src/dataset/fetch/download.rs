@@ -18,8 +18,8 @@ use ureq::Agent;
 
 use super::catalog::{Remote, Sum};
 use super::error::FetchError;
-use crate::base::fs::{self, At};
-use crate::base::unit;
+use kinset_base::fs::{self, At};
+use kinset_base::unit;
 
 type Result<T> = std::result::Result<T, FetchError>;
 

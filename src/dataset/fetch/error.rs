@@ -1,9 +1,9 @@
 //! What can go wrong on the way from a publisher's server to a folder.
 
-use crate::base::fs::FileError;
-use crate::base::hint::{Exit, Fault};
-use crate::base::unit::bytes;
-use crate::dataset::DatasetError;
+use crate::DatasetError;
+use kinset_base::fs::FileError;
+use kinset_base::hint::{Exit, Fault};
+use kinset_base::unit::bytes;
 
 /// Why a data set did not come.
 #[derive(Debug, thiserror::Error)]

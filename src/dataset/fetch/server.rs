@@ -7,14 +7,14 @@ use std::time::Duration;
 
 /// What a client asked.
 #[derive(Clone, Debug, Default)]
-pub(in crate::dataset) struct Asked {
-    pub(in crate::dataset) range: Option<String>,
-    pub(in crate::dataset) if_range: Option<String>,
+pub(crate) struct Asked {
+    pub(crate) range: Option<String>,
+    pub(crate) if_range: Option<String>,
 }
 
 /// One answer.
 #[derive(Clone, Debug)]
-pub(in crate::dataset) struct Reply {
+pub(crate) struct Reply {
     status: u16,
     content: Vec<u8>,
     version: String,
@@ -30,7 +30,7 @@ pub(in crate::dataset) struct Reply {
 }
 
 impl Reply {
-    pub(in crate::dataset) fn file(content: &[u8]) -> Self {
+    pub(crate) fn file(content: &[u8]) -> Self {
         Self {
             status: 200,
             content: content.to_vec(),
@@ -45,42 +45,42 @@ impl Reply {
         }
     }
 
-    pub(in crate::dataset) fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self { status, ..Self::file(b"no") }
     }
 
     /// Hangs up without a word.
-    pub(in crate::dataset) fn drop() -> Self {
+    pub(crate) fn drop() -> Self {
         Self { drop: true, ..Self::file(b"") }
     }
 
-    pub(in crate::dataset) fn redirect(to: &str) -> Self {
+    pub(crate) fn redirect(to: &str) -> Self {
         Self { location: Some(to.to_owned()), ..Self::status(302) }
     }
 
-    pub(in crate::dataset) fn cut(self, after: usize) -> Self {
+    pub(crate) fn cut(self, after: usize) -> Self {
         Self { cut: Some(after), ..self }
     }
 
-    pub(in crate::dataset) fn stalls(self, after: usize) -> Self {
+    pub(crate) fn stalls(self, after: usize) -> Self {
         Self { stall: Some(after), ..self }
     }
 
-    pub(in crate::dataset) fn version(self, version: &str) -> Self {
+    pub(crate) fn version(self, version: &str) -> Self {
         Self { version: version.to_owned(), ..self }
     }
 
-    pub(in crate::dataset) fn claims(self, length: usize) -> Self {
+    pub(crate) fn claims(self, length: usize) -> Self {
         Self { claims: Some(length), ..self }
     }
 
     /// Without a length, chunk after chunk.
-    pub(in crate::dataset) fn endless(self) -> Self {
+    pub(crate) fn endless(self) -> Self {
         Self { endless: true, ..self }
     }
 
     /// Answers a question for a rest with the part that begins here.
-    pub(in crate::dataset) fn begins_at(self, place: usize) -> Self {
+    pub(crate) fn begins_at(self, place: usize) -> Self {
         Self { begins_at: Some(place), ..self }
     }
 
@@ -129,13 +129,13 @@ impl Reply {
 }
 
 /// A server that gives these answers, one after the other, and then hangs up.
-pub(in crate::dataset) struct Server {
+pub(crate) struct Server {
     address: String,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
-    pub(in crate::dataset) fn new(replies: Vec<Reply>) -> Self {
+    pub(crate) fn new(replies: Vec<Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
@@ -173,16 +173,16 @@ impl Server {
         Self { address, asked }
     }
 
-    pub(in crate::dataset) fn url(&self, name: &str) -> String {
+    pub(crate) fn url(&self, name: &str) -> String {
         format!("{}/{name}", self.address)
     }
 
-    pub(in crate::dataset) fn asked(&self) -> Vec<Asked> {
+    pub(crate) fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 
     /// An address where nobody listens.
-    pub(in crate::dataset) fn nobody() -> String {
+    pub(crate) fn nobody() -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         format!("http://{}", listener.local_addr().unwrap())
     }

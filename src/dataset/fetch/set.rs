@@ -11,10 +11,10 @@ use super::catalog::{Remote, Sum, Supply, supply};
 use super::download::{Client, Tell, checked, download};
 use super::error::FetchError;
 use super::unpack::unpack;
-use crate::base::fs;
-use crate::base::search_path::DataPaths;
-use crate::dataset::registry::{self, Entry};
-use crate::dataset::source::Source;
+use crate::registry::{self, Entry};
+use crate::source::Source;
+use kinset_base::fs;
+use kinset_base::search_path::DataPaths;
 
 type Result<T> = std::result::Result<T, FetchError>;
 
@@ -144,7 +144,7 @@ pub fn fetch(plan: &Plan, tell: &mut dyn FnMut(Tell)) -> Result<Outcome> {
     for file in &plan.files {
         bring(&client, plan, file, &hidden, tell).map_err(|error| match error {
             error @ (FetchError::Network { .. } | FetchError::Status { .. } | FetchError::Checksum { .. }) => {
-                let how = match (&error, crate::base::hint::Fault::hint(&error)) {
+                let how = match (&error, kinset_base::hint::Fault::hint(&error)) {
                     (FetchError::Checksum { .. }, Some(hint)) => format!("{hint}\n{}", plan.by_hand()),
                     _ => plan.by_hand(),
                 };
@@ -197,10 +197,10 @@ mod tests {
 
     use super::super::server::{Reply, Server};
     use super::*;
-    use crate::base::hint::Fault;
+    use kinset_base::hint::Fault;
 
     fn remote(name: &str, content: &[u8], server: &Server) -> Remote {
-        let digits = crate::base::unit::hex(&Md5::digest(content));
+        let digits = kinset_base::unit::hex(&Md5::digest(content));
         Remote { name: name.into(), urls: vec![server.url(name)], sum: Sum::Md5(digits), most: 1 << 20, unpacked: None }
     }
 
@@ -363,7 +363,7 @@ mod tests {
         let options = Options { from: Some(from), pause: Duration::from_millis(1), ..Options::default() };
         let plan = plan(registry::find("stl10").unwrap(), &places, options).unwrap();
         let error = fetch(&plan, &mut |_| {}).unwrap_err();
-        assert_eq!((error.code(), error.exit()), ("fetch::network", crate::base::hint::Exit::Data));
+        assert_eq!((error.code(), error.exit()), ("fetch::network", kinset_base::hint::Exit::Data));
         let hint = error.hint().unwrap();
         for words in ["stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb", "same command", "unpacks"] {
             assert!(hint.contains(words), "{hint}");
@@ -389,7 +389,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let places = DataPaths::new("", Some(dir.path().to_owned()), None);
         let archive = cifar();
-        let sum = crate::base::unit::hex(&sha2::Sha256::digest(&archive));
+        let sum = kinset_base::unit::hex(&sha2::Sha256::digest(&archive));
         let server = Server::new(vec![Reply::file(&archive).cut(archive.len() / 2), Reply::file(&archive)]);
         let entry = registry::find("cifar10").unwrap();
         let quick = Options { pause: Duration::from_millis(1), ..Options::default() };

@@ -12,8 +12,8 @@ use flate2::read::MultiGzDecoder;
 use tar::{Archive, EntryType};
 
 use super::error::FetchError;
-use crate::base::fs::{self, At};
-use crate::base::unit;
+use kinset_base::fs::{self, At};
+use kinset_base::unit;
 
 type Result<T> = std::result::Result<T, FetchError>;
 
@@ -125,7 +125,7 @@ mod tests {
     use tar::{Builder, Header};
 
     use super::*;
-    use crate::base::hint::Fault;
+    use kinset_base::hint::Fault;
 
     /// An archive as anybody could write it: name, kind, content, and the size its header claims.
     fn archive(entries: &[(&str, EntryType, &[u8], Option<u64>)]) -> Vec<u8> {

@@ -10,9 +10,9 @@ use super::catalog::{Remote, Sum};
 use super::download::{Client, Tell, checked, download};
 use super::error::FetchError;
 use super::set::Outcome;
-use crate::base::fs;
-use crate::base::search_path::DataPaths;
-use crate::dataset::error::DatasetError;
+use crate::error::DatasetError;
+use kinset_base::fs;
+use kinset_base::search_path::DataPaths;
 
 /// More bytes are not taken; the reader of weights refuses larger files too.
 const MOST: u64 = 4 << 30;
@@ -115,7 +115,7 @@ mod tests {
 
     use super::super::server::{Reply, Server};
     use super::*;
-    use crate::base::hint::{Exit, Fault};
+    use kinset_base::hint::{Exit, Fault};
 
     const DIGITS: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(fs::read(&right.find().unwrap()).unwrap(), b"abc");
         assert_eq!(fetch(&right).unwrap(), Outcome::There(right.path()), "the server is not asked again");
 
-        let other = crate::base::unit::hex(&Sha256::digest(b"abx"));
+        let other = kinset_base::unit::hex(&Sha256::digest(b"abx"));
         let wrong = Weights::new(&server.url("net.pth"), &other, None, &places).unwrap();
         let error = fetch(&wrong).unwrap_err();
         assert!(error.hint().is_some_and(|hint| hint.contains("by hand")), "{error}");

@@ -7,8 +7,8 @@ use std::io::BufRead;
 use std::path::Path;
 
 use super::csv::{Csv, Record};
-use crate::base::fs;
-use crate::dataset::error::Result;
+use crate::error::Result;
+use kinset_base::fs;
 
 /// More different values make no distribution that anybody looks at.
 pub const MOST_VALUES: usize = 1000;

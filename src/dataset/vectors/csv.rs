@@ -8,8 +8,8 @@ use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use super::open::Batch;
-use crate::base::fs::At;
-use crate::dataset::error::{DatasetError, Result};
+use crate::error::{DatasetError, Result};
+use kinset_base::fs::At;
 
 /// Records that are looked at to find the number of numbers.
 const LOOKED_AT: usize = 256;

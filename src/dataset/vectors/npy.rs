@@ -3,8 +3,8 @@
 use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use crate::base::fs::At;
-use crate::dataset::error::{DatasetError, Result};
+use crate::error::{DatasetError, Result};
+use kinset_base::fs::At;
 
 /// Numbers that are read at a time.
 const CHUNK: usize = 1 << 20;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::csv::Csv;
 use super::npy::Npy;
-use crate::artifact::parquet::vectors::{VectorBatches, VectorFile};
-use crate::base::fs;
-use crate::dataset::error::{DatasetError, Result};
+use crate::error::{DatasetError, Result};
+use kinset_artifact::parquet::vectors::{VectorBatches, VectorFile};
+use kinset_base::fs;
 
 /// Lists of names may be so long.
 const LONGEST: u64 = 1 << 32;

@@ -4,8 +4,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::frechet;
-use crate::math::kmeans::Products;
-use crate::math::stats;
+use crate::kmeans::Products;
+use crate::stats;
 
 /// Rows of a parallel piece; fixed, so that no result depends on the number of threads.
 const ROWS: usize = 64;
@@ -150,9 +150,9 @@ fn told_apart(tt: &[f32], ts: &[f32], ss: &[f32], t: usize, s: usize, each: usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::seed::Seed;
-    use crate::math::cosine::normalize_rows;
-    use crate::math::kmeans::Plain;
+    use crate::cosine::normalize_rows;
+    use crate::kmeans::Plain;
+    use kinset_base::seed::Seed;
 
     fn cloud(n: usize, shift: f64, seed: u64) -> Vec<f32> {
         let mut rng = Seed::new(seed).rng();

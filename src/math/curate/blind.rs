@@ -1,7 +1,7 @@
 //! What would somebody take who does not look at the target? Baselines that a selection must beat.
 
-use crate::base::seed::Seed;
-use crate::math::kmeans::Products;
+use crate::kmeans::Products;
+use kinset_base::seed::Seed;
 
 /// `count` of `n` rows, each as likely, ascending; all if there are fewer.
 pub fn random(n: usize, count: usize, seed: Seed) -> Vec<u32> {
@@ -71,7 +71,7 @@ fn random_order(n: usize, count: usize, seed: Seed) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::math::kmeans::Plain;
+    use crate::kmeans::Plain;
 
     #[test]
     fn random_rows_are_distinct_and_each_as_likely() {

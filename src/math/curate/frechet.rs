@@ -1,6 +1,6 @@
 //! How far apart are two clouds of points, if both were Gaussian? The Fréchet distance of Dowson and Landau (1982), known from FID.
 
-use crate::math::spectrum;
+use crate::spectrum;
 
 /// ‖μ₁ − μ₂‖² + tr(C₁ + C₂ − 2 (C₁ C₂)^½), with covariances divided by N − 1. Not below 0.
 ///
@@ -73,7 +73,7 @@ fn sandwich(root: &[f64], matrix: &[f64], dim: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::seed::Seed;
+    use kinset_base::seed::Seed;
 
     fn cloud(n: usize, scale: [f64; 3], shift: f64, seed: u64) -> Vec<f32> {
         let mut rng = Seed::new(seed).rng();

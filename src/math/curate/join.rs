@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use crate::math::cosine::{FLOOR, dot, norm};
-use crate::math::kmeans::Products;
+use crate::cosine::{FLOOR, dot, norm};
+use crate::kmeans::Products;
 
 /// Rows that are compared at a time; fixed, so that no result depends on the number of threads.
 const ROWS: usize = 128;
@@ -123,8 +123,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::math::cosine::normalize_rows;
-    use crate::math::kmeans::Plain;
+    use crate::cosine::normalize_rows;
+    use crate::kmeans::Plain;
 
     #[test]
     fn distance_runs_from_nought_to_two() {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::join::{self, Rows};
-use crate::math::kmeans::Products;
+use crate::kmeans::Products;
 
 /// How repetitions in the target are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,8 +63,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::math::cosine::normalize_rows;
-    use crate::math::kmeans::Plain;
+    use crate::cosine::normalize_rows;
+    use crate::kmeans::Plain;
 
     fn angles(degrees: &[f64]) -> Vec<f32> {
         degrees.iter().map(|d| d.to_radians()).flat_map(|a| [a.cos() as f32, a.sin() as f32]).collect()

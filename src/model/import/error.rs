@@ -1,7 +1,7 @@
 //! What can be wrong with a file of somebody else's weights.
 
-use crate::base::pickle::PickleError;
-use crate::base::unit;
+use kinset_base::pickle::PickleError;
+use kinset_base::unit;
 
 /// Why no network was read from a file.
 #[derive(Debug, thiserror::Error)]
@@ -132,7 +132,7 @@ fn names(list: &[String]) -> String {
 
 impl ImportError {
     /// Stable and searchable.
-    pub(in crate::model) fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Foreign { .. } | Self::Script => "import::foreign",
             Self::Truncated { .. } => "import::truncated",
@@ -150,7 +150,7 @@ impl ImportError {
     }
 
     /// What to do about it.
-    pub(in crate::model) fn hint(&self) -> Option<String> {
+    pub(crate) fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Foreign { .. } => "name a file that `torch.save` or safetensors wrote",
             Self::Script | Self::Refused { .. } => {

@@ -16,8 +16,8 @@ use safetensors::tensor::Dtype;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::error::ImportError;
-use crate::artifact::encoder::Weights;
-use crate::base::pickle::value::{Number, Pickled, Storage, Tensor, Value};
+use kinset_artifact::encoder::Weights;
+use kinset_base::pickle::value::{Number, Pickled, Storage, Tensor, Value};
 
 type Result<T> = std::result::Result<T, ImportError>;
 

@@ -7,9 +7,9 @@ use candle_core::Device;
 use super::error::ImportError;
 use super::state;
 use super::towers::{FAMILIES, Names, Place, Way, brought};
-use crate::artifact::encoder::{Architecture, Encoder, EncoderCard, Normalization, Tensors, Weights};
-use crate::model::EncoderNet;
-use crate::model::error::{ModelError, Result};
+use crate::EncoderNet;
+use crate::error::{ModelError, Result};
+use kinset_artifact::encoder::{Architecture, Encoder, EncoderCard, Normalization, Tensors, Weights};
 
 /// The most that three thirds may amount to, in numbers.
 const MOST: usize = 1 << 30;
@@ -130,14 +130,14 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::base::fs;
-    use crate::model::params::values;
-    use crate::model::published::TowerSettings;
-    use crate::model::testing::{assert_near, numbers, wave};
-    use crate::model::{EncoderNet, Mode};
+    use crate::params::values;
+    use crate::published::TowerSettings;
+    use crate::testing::{assert_near, numbers, wave};
+    use crate::{EncoderNet, Mode};
+    use kinset_base::fs;
 
     fn folder() -> std::path::PathBuf {
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/encoders")
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/encoders")
     }
 
     fn golden() -> Value {

@@ -21,7 +21,7 @@ pub enum Layout {
 }
 
 /// The counters that only PyTorch needs.
-pub(in crate::model) const COUNTER: &str = "num_batches_tracked";
+pub(crate) const COUNTER: &str = "num_batches_tracked";
 
 impl Layout {
     /// The family that names belong to; `module.` is gone already.
@@ -61,7 +61,7 @@ impl Layout {
     }
 
     /// Their name for one of ours; nothing where they have no place for it.
-    pub(in crate::model) fn theirs(self, name: &str) -> Option<String> {
+    pub(crate) fn theirs(self, name: &str) -> Option<String> {
         let parts = [name.strip_prefix("backbone."), name.strip_prefix("contrastive_head.")];
         match (self, parts) {
             (Self::Scan, _) => Some(name.to_owned()),

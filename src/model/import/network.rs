@@ -5,12 +5,12 @@ use candle_core::Device;
 use super::error::ImportError;
 use super::names::Layout;
 use super::state::{self, State};
-use crate::artifact::encoder::{
+use crate::error::{ModelError, Result};
+use crate::{ClassifierNet, EncoderNet, HeadChoice, architecture};
+use kinset_artifact::encoder::{
     Architecture, Backbone, Classifier, ClassifierCard, Encoder, EncoderCard, HeadKind, Normalization, Projection,
     ProjectionKind, Stem, Tensors, Weights,
 };
-use crate::model::error::{ModelError, Result};
-use crate::model::{ClassifierNet, EncoderNet, HeadChoice, architecture};
 
 /// The most stages and blocks that names are believed to have.
 const MOST_BLOCKS: usize = 64;

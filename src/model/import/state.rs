@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::error::ImportError;
 use super::file::{Opened, named};
 use super::names::{Layout, bare};
-use crate::artifact::encoder::{Tensors, Weights};
-use crate::base::pickle::value::{Id, Pickled, Tensor, Value};
+use kinset_artifact::encoder::{Tensors, Weights};
+use kinset_base::pickle::value::{Id, Pickled, Tensor, Value};
 
 type Result<T> = std::result::Result<T, ImportError>;
 

@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::artifact::encoder::{Backbone, Normalization, ProjectionKind, Stem};
-use crate::base::fs;
-use crate::model::params::values;
-use crate::model::testing::{assert_near, numbers, wave};
-use crate::model::{ClassifierNet, EncoderNet, Mode, ModelError};
+use crate::params::values;
+use crate::testing::{assert_near, numbers, wave};
+use crate::{ClassifierNet, EncoderNet, Mode, ModelError};
+use kinset_artifact::encoder::{Backbone, Normalization, ProjectionKind, Stem};
+use kinset_base::fs;
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pretrained")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/pretrained")
 }
 
 fn bytes(name: &str) -> Vec<u8> {

@@ -10,7 +10,7 @@
 //! | torchvision's and timm's ResNet-50 | nothing | `fc`, counters |
 //! | ResNet-50 of transformers | `resnet.` | `classifier`, counters |
 
-use crate::artifact::encoder::Weights;
+use kinset_artifact::encoder::Weights;
 
 /// What a tensor goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

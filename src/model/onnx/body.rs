@@ -3,10 +3,10 @@
 use super::graph::Sketch;
 use super::messages::Attribute;
 use super::transformer;
-use crate::artifact::encoder::EncoderCard;
-use crate::model::encoder::layout;
-use crate::model::error::Result;
-use crate::model::resnet::{Layout, Step};
+use crate::encoder::layout;
+use crate::error::Result;
+use crate::resnet::{Layout, Step};
+use kinset_artifact::encoder::EncoderCard;
 
 /// What the backbone makes of pictures.
 ///

@@ -4,8 +4,8 @@
 //! read once, and none may be left over, so that a network that is drawn in part is an error.
 
 use super::messages::{Attribute, Graph, Node, Tensor};
-use crate::artifact::encoder::{Tensors, Weights};
-use crate::model::error::{Mismatch, Result};
+use crate::error::{Mismatch, Result};
+use kinset_artifact::encoder::{Tensors, Weights};
 
 /// The shortest length that is divided by, as in `kernel::l2_normalize`.
 const SHORTEST: f32 = 1e-12;
@@ -105,7 +105,7 @@ impl Sketch {
     pub(super) fn batch_norm(&mut self, x: &str, name: &str, channels: usize) -> String {
         let parts = ["weight", "bias", "running_mean", "running_var"];
         let [weight, bias, mean, variance] = parts.map(|part| self.weight(&format!("{name}.{part}"), &[channels]));
-        let epsilon = Attribute::float("epsilon", crate::model::norm::EPSILON as f32);
+        let epsilon = Attribute::float("epsilon", crate::norm::EPSILON as f32);
         self.node("BatchNormalization", name, &[x, &weight, &bias, &mean, &variance], vec![epsilon])
     }
 
@@ -137,7 +137,7 @@ impl Sketch {
     /// Whether all that was asked for was there.
     ///
     /// # Errors
-    /// [`ModelError::Weights`](crate::model::ModelError::Weights).
+    /// [`ModelError::Weights`](crate::ModelError::Weights).
     pub(super) fn check(&self) -> Result<()> {
         self.mismatch.clone().check()
     }
@@ -145,7 +145,7 @@ impl Sketch {
     /// The graph, without what goes in and comes out.
     ///
     /// # Errors
-    /// [`ModelError::Weights`](crate::model::ModelError::Weights) with all that is missing, left over or of another shape.
+    /// [`ModelError::Weights`](crate::ModelError::Weights) with all that is missing, left over or of another shape.
     pub(super) fn finish(mut self) -> Result<Graph> {
         self.mismatch.unexpected.extend(self.left.names().map(str::to_owned));
         self.mismatch.check()?;

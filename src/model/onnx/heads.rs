@@ -2,7 +2,7 @@
 
 use super::graph::Sketch;
 use super::messages::{Attribute, Tensor};
-use crate::artifact::encoder::{Architecture, ClassifierCard, HeadKind, Projection, ProjectionKind, Weights};
+use kinset_artifact::encoder::{Architecture, ClassifierCard, HeadKind, Projection, ProjectionKind, Weights};
 
 /// The name of a classifier's answer: probabilities, `[B, K]`.
 pub(super) const PROBABILITIES: &str = "probabilities";

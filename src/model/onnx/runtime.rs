@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use candle_core::{D, DType, Device, Tensor};
 
 use super::messages::{Attribute, Model, Node, Tensor as Numbers};
-use crate::kernel::max_pool2d;
+use kinset_kernel::max_pool2d;
 
 /// All tensors of a model that was fed with `input`, by name.
 pub(super) fn run(model: &Model, input: &Tensor) -> BTreeMap<String, Tensor> {

@@ -9,17 +9,17 @@ use serde_json::json;
 
 use super::messages::Model;
 use super::{File, classifier, encoder, runtime, write};
-use crate::artifact::encoder::{
+use crate::params::values;
+use crate::testing::{assert_near, fill, wave};
+use crate::{ClassifierNet, EncoderNet, HeadChoice, HeadsShape, Mode, ModelError, architecture, features_alone, tower};
+use kinset_artifact::encoder::{
     Architecture, Backbone, Classifier, Encoder, EncoderCard, Family, Filter, HeadKind, Normalization, Projection,
     ProjectionKind, Resize, Stem, Transformer,
 };
-use crate::base::fs;
-use crate::base::hint::{Exit, Fault};
-use crate::base::seed::Seed;
-use crate::kernel::l2_normalize;
-use crate::model::params::values;
-use crate::model::testing::{assert_near, fill, wave};
-use crate::model::{ClassifierNet, EncoderNet, HeadChoice, HeadsShape, Mode, ModelError, architecture, features_alone, tower};
+use kinset_base::fs;
+use kinset_base::hint::{Exit, Fault};
+use kinset_base::seed::Seed;
+use kinset_kernel::l2_normalize;
 
 const DINOV2: Transformer =
     Transformer { family: Family::Dinov2, depth: 2, heads: 2, patch: 4, grid: 3, hidden: 12, registers: 2, output: None };

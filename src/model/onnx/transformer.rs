@@ -7,10 +7,10 @@ use candle_core::{Device, Tensor};
 
 use super::graph::Sketch;
 use super::messages::Attribute;
-use crate::artifact::encoder::{Architecture, Family, Transformer};
-use crate::model::error::Result;
-use crate::model::params::values;
-use crate::model::{positions, vit};
+use crate::error::Result;
+use crate::params::values;
+use crate::{positions, vit};
+use kinset_artifact::encoder::{Architecture, Family, Transformer};
 
 /// Sizes that every layer needs.
 struct Shape<'a> {

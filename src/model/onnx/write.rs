@@ -10,9 +10,9 @@ use super::body;
 use super::graph::Sketch;
 use super::heads::{self, CLUSTER, PROBABILITIES};
 use super::messages::{Dimension, Entry, Graph, IR, Model, OPSET, OperatorSet, Shape, TensorType, Type, ValueInfo};
-use crate::artifact::encoder::{Backbone, Classifier, Encoder, EncoderCard, Filter, Resize};
-use crate::model::encoder::check;
-use crate::model::error::{ModelError, Result};
+use crate::encoder::check;
+use crate::error::{ModelError, Result};
+use kinset_artifact::encoder::{Backbone, Classifier, Encoder, EncoderCard, Filter, Resize};
 
 /// The name of the pictures.
 const IMAGES: &str = "images";

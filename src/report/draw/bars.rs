@@ -4,8 +4,8 @@ use maud::html;
 
 use super::figure::{Figure, num, short};
 use super::scale::{Scale, tidy};
-use crate::base::unit;
-use crate::report::gather::page::Clusters;
+use crate::gather::page::Clusters;
+use kinset_base::unit;
 
 /// Up to so many clusters have a bar with a name each.
 const NAMED: usize = 40;

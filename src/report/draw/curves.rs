@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::figure::{Figure, color, num, short};
 use super::scale::{Scale, tidy};
-use crate::report::gather::page::{Chart, Line};
+use crate::gather::page::{Chart, Line};
 
 const WIDTH: f64 = 300.0;
 const HEIGHT: f64 = 168.0;

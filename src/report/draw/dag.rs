@@ -6,8 +6,8 @@ use maud::html;
 
 use super::figure::{Figure, num, short};
 use super::layers::layout;
-use crate::base::unit;
-use crate::report::gather::page::{StageRow, Wire};
+use crate::gather::page::{StageRow, Wire};
+use kinset_base::unit;
 
 const WIDTH: f64 = 172.0;
 const HEIGHT: f64 = 42.0;

@@ -6,7 +6,7 @@ use maud::html;
 
 use super::figure::{Figure, color, num};
 use super::scale::Scale;
-use crate::report::gather::page::{Colors, Map, Point};
+use crate::gather::page::{Colors, Map, Point};
 
 const SIDE: f64 = 520.0;
 const ROOM: f64 = 10.0;
@@ -80,7 +80,7 @@ fn middles(map: &Map, places: &[(f64, f64)]) -> Vec<(i32, (f64, f64))> {
     if map.colors == Colors::None || groups.len() > NUMBERED {
         return Vec::new();
     }
-    let median = |values: Vec<f64>| crate::math::stats::median(&values);
+    let median = |values: Vec<f64>| kinset_math::stats::median(&values);
     groups
         .into_iter()
         .map(|(number, group)| {
@@ -93,7 +93,7 @@ fn middles(map: &Map, places: &[(f64, f64)]) -> Vec<(i32, (f64, f64))> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::gather::page::Shot;
+    use crate::gather::page::Shot;
 
     #[test]
     fn every_image_is_a_point_and_every_cluster_a_number() {

@@ -3,8 +3,8 @@
 use maud::html;
 
 use super::figure::{Figure, num, short};
-use crate::artifact::pixels::Pixels;
-use crate::report::gather::page::Confusion;
+use crate::gather::page::Confusion;
+use kinset_artifact::pixels::Pixels;
 
 /// Up to so many rows and columns cells are drawn one by one.
 pub const CELLS: usize = 60;
@@ -88,7 +88,7 @@ pub fn picture(confusion: &Confusion) -> Option<Pixels> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::gather::page::Confusion;
+    use crate::gather::page::Confusion;
 
     fn confusion(counts: Vec<Vec<u64>>) -> Confusion {
         let (rows, columns) = (counts.len(), counts[0].len());

@@ -4,8 +4,8 @@ use maud::html;
 
 use super::figure::{Figure, num};
 use super::scale::Scale;
-use crate::base::unit;
-use crate::report::gather::page::Calibration;
+use crate::gather::page::Calibration;
+use kinset_base::unit;
 
 const LEFT: f64 = 44.0;
 const SIDE: f64 = 288.0;
@@ -61,7 +61,7 @@ pub fn reliability(calibration: &Calibration) -> Figure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::gather::page::Bin;
+    use crate::gather::page::Bin;
 
     #[test]
     fn there_are_bars_where_there_are_images_and_the_error_is_written_out() {

@@ -2,9 +2,9 @@
 
 use super::find::{Results, above, wired};
 use super::page::{Board, BoardRow, Measured};
-use crate::artifact::scores::Scores;
-use crate::math::stats;
-use crate::report::scores::Scored;
+use crate::scores::Scored;
+use kinset_artifact::scores::Scores;
+use kinset_math::stats;
 
 /// One board for each measuring stage, in the order of the file.
 pub(super) fn boards(results: &Results<'_>, scored: &[Scored]) -> Vec<Board> {

@@ -3,7 +3,7 @@
 use super::find::{Results, Subject};
 use super::looked::Looked;
 use super::page::{Bin, Calibration, Part};
-use crate::math::calibration::{BINS, reliability};
+use kinset_math::calibration::{BINS, reliability};
 
 /// The reliability table of the report's assignments.
 pub(super) fn calibration(results: &Results<'_>, subject: &Subject, looked: &Looked) -> Part<Calibration> {

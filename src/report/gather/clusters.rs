@@ -4,11 +4,11 @@ use super::confusion::class_name;
 use super::find::{Results, Subject};
 use super::looked::{Assigned, Looked};
 use super::page::{Cluster, Clusters, Part};
-use crate::artifact::features::{FeatureReader, Features};
-use crate::base::seed::Seed;
-use crate::math::prototype::{TOP, prototypes};
-use crate::math::stats;
-use crate::math::topk::rank;
+use kinset_artifact::features::{FeatureReader, Features};
+use kinset_base::seed::Seed;
+use kinset_math::prototype::{TOP, prototypes};
+use kinset_math::stats;
+use kinset_math::topk::rank;
 
 /// Bins of the histogram of confidence.
 const BINS: usize = 20;

@@ -2,8 +2,8 @@
 
 use super::find::{Results, wired};
 use super::page::{Confusion, Mistake};
-use crate::artifact::labels::{LabelTable, Labels};
-use crate::report::scores::Scored;
+use crate::scores::Scored;
+use kinset_artifact::labels::{LabelTable, Labels};
 
 /// Mistakes that are named.
 const TOP: usize = 20;

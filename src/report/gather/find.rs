@@ -3,12 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::artifact::{Artifact, Stored};
-use crate::pipeline::graph;
-use crate::pipeline::registry;
-use crate::pipeline::spec::{Node, Spec};
-use crate::pipeline::state::Known;
-use crate::store::Store;
+use kinset_artifact::{Artifact, Stored};
+use kinset_pipeline::graph;
+use kinset_pipeline::spec::{Node, Spec};
+use kinset_pipeline::state::Known;
+use kinset_store::Store;
 
 /// The results of a pipeline, by type.
 #[derive(Clone, Copy)]
@@ -45,11 +44,6 @@ pub(super) fn wired(node: &Node, port: &str) -> Option<usize> {
     Some(node.ports.get(port)?.first()?.node)
 }
 
-/// True if a node gives, or would give, an artifact of this kind.
-pub(super) fn gives(node: &Node, artifact: &str) -> bool {
-    registry::find(&node.kind).is_some_and(|stage| stage.outputs().iter().any(|output| output.artifact == artifact))
-}
-
 /// All that a node reads, over any number of steps, and itself.
 pub(super) fn above(spec: &Spec, node: usize) -> BTreeSet<usize> {
     let mut found = BTreeSet::from([node]);
@@ -78,7 +72,7 @@ impl Subject {
     pub(super) fn of(results: &Results<'_>, asked: Option<&str>) -> Self {
         let nodes = &results.spec.nodes;
         let is = |index: usize, name: &str| nodes[index].name == name || nodes[index].family == name;
-        let candidates: Vec<usize> = (0..nodes.len()).filter(|&index| gives(&nodes[index], "assignments")).collect();
+        let candidates: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].gives("assignments")).collect();
         let by_name = |&&index: &&usize| {
             asked.is_none_or(|name| is(index, name) || wired(&nodes[index], "classifier").is_some_and(|maker| is(maker, name)))
         };
@@ -91,7 +85,7 @@ impl Subject {
         });
         let classifier = assignments.and_then(|node| wired(&nodes[node], "classifier"));
         // k-means is what others are compared with.
-        let learned = |index: &usize| gives(&nodes[*index], "classifier") && nodes[*index].kind != "kmeans";
+        let learned = |index: &usize| nodes[*index].gives("classifier") && nodes[*index].kind != "kmeans";
         let trained = classifier.or_else(|| (0..nodes.len()).rev().find(learned));
         let chain = trained.map(|node| above(results.spec, node)).unwrap_or_default();
 
@@ -99,7 +93,7 @@ impl Subject {
         let images_of = |node: &Node| wired(node, "images");
         let mut images = assignments.and_then(|node| images_of(&nodes[node]));
         let features = (0..nodes.len())
-            .filter(|&index| gives(&nodes[index], "features") && results.has(index, "features"))
+            .filter(|&index| nodes[index].gives("features") && results.has(index, "features"))
             .filter(|&index| images.is_none() || images_of(&nodes[index]) == images)
             .min_by_key(|&index| {
                 let node = &nodes[index];

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::artifact::curve::Point;
-use crate::base::fs;
-use crate::pipeline::event::Event;
-use crate::pipeline::journal;
+use kinset_artifact::curve::Point;
+use kinset_base::fs;
+use kinset_pipeline::event::Event;
+use kinset_pipeline::journal;
 
 /// Runs that are looked through for the first half of a training that was interrupted.
 const RUNS: usize = 20;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::confusion::class_name;
 use super::find::{Results, Subject};
 use super::page::Shot;
-use crate::artifact::assignments::{AssignmentTable, Assignments};
-use crate::artifact::encoder::{Classifier, HeadKind};
-use crate::artifact::labels::{LabelTable, Labels};
-use crate::math::partition::{Classes, ClusterId, Clusters, Contingency, Matching};
-use crate::pipeline::error::chain;
+use kinset_artifact::assignments::{AssignmentTable, Assignments};
+use kinset_artifact::encoder::{Classifier, HeadKind};
+use kinset_artifact::labels::{LabelTable, Labels};
+use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency, Matching};
+use kinset_pipeline::error::chain;
 
 /// The classes of the images.
 pub(super) struct Truth {

@@ -3,10 +3,10 @@
 use super::find::{Results, Subject};
 use super::looked::{Looked, take};
 use super::page::{Colors, Map, Part, Point, Shot};
-use crate::artifact::features::{FeatureReader, Features};
-use crate::base::seed::Seed;
-use crate::math::pca::principal;
-use crate::math::tsne::Tsne;
+use kinset_artifact::features::{FeatureReader, Features};
+use kinset_base::seed::Seed;
+use kinset_math::pca::principal;
+use kinset_math::tsne::Tsne;
 
 /// Images on paper: every pair of them is looked at, many times, and every run that did something waits for it.
 const SAMPLE: usize = 1200;

@@ -3,9 +3,9 @@
 use super::find::{Results, Subject};
 use super::looked::{Looked, take};
 use super::page::{Neighborhood, Neighborhoods, Part};
-use crate::artifact::neighbors::{NeighborTable, Neighbors};
-use crate::base::seed::Seed;
-use crate::math::knn::purity;
+use kinset_artifact::neighbors::{NeighborTable, Neighbors};
+use kinset_base::seed::Seed;
+use kinset_math::knn::purity;
 
 /// Images that are shown.
 const QUERIES: usize = 12;

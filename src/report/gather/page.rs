@@ -1,6 +1,6 @@
 //! What is on the page? All numbers and words of a report, and which images it shows, as plain data.
 //!
-//! It is gathered once, drawn by [`draw`](crate::report::draw) and [`page`](crate::report::page), and printed by
+//! It is gathered once, drawn by [`draw`](crate::draw) and [`page`](crate::page), and printed by
 //! `kinset report --json`. There is no clock in it: the same results give the same page.
 
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::artifact::selection::Report as SelectionReport;
+use kinset_artifact::selection::Report as SelectionReport;
 
 /// Something to show, or why there is nothing.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use super::journal::{self, Journal};
 use super::page::{LastRun, StageRow, Standing, Wire};
-use crate::base::clock;
-use crate::pipeline::error::chain;
-use crate::pipeline::spec::{Node, Spec};
-use crate::pipeline::state::{Known, Outlook, State};
-use crate::stage::AnyStage;
-use crate::store::digest::Digest;
-use crate::store::record::Record;
+use kinset_base::clock;
+use kinset_pipeline::error::chain;
+use kinset_pipeline::spec::{Node, Spec};
+use kinset_pipeline::state::{Known, Outlook, State};
+use kinset_stage::AnyStage;
+use kinset_store::digest::Digest;
+use kinset_store::record::Record;
 
 /// The form of reports. Raise it when the page changes, so that finished pipelines get a new one.
 const FORMAT: u32 = 1;

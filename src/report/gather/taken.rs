@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use super::find::{Results, wired};
 use super::page::{Glimpse, Sight, Taken};
-use crate::artifact::features::{FeatureReader, Features};
-use crate::artifact::selection::{Selection, SelectionTable};
-use crate::base::seed::Seed;
-use crate::math::curate::choose::Reason;
-use crate::pipeline::spec::Node;
+use kinset_artifact::features::{FeatureReader, Features};
+use kinset_artifact::selection::{Selection, SelectionTable};
+use kinset_base::seed::Seed;
+use kinset_math::curate::choose::Reason;
+use kinset_pipeline::spec::Node;
 
 /// Target images that are shown.
 const TARGETS: usize = 8;

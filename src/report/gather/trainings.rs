@@ -6,8 +6,8 @@ use std::path::Path;
 use super::find::Results;
 use super::journal;
 use super::page::{Best, Chart, CountTable, Line, StageRow, Training};
-use crate::artifact::curve::{Curve, Point};
-use crate::artifact::k_table::{KSweep, KTable};
+use kinset_artifact::curve::{Curve, Point};
+use kinset_artifact::k_table::{KSweep, KTable};
 
 /// Points of a line; a longer one is thinned.
 const POINTS: usize = 400;

@@ -1,7 +1,7 @@
 //! What should a reader not overlook? Plain rules with plain thresholds, none of which needs a label but where it says so.
 
 use super::page::{Board, Calibration, Clusters, Neighborhoods, Standing, Warning};
-use crate::base::unit;
+use kinset_base::unit;
 
 /// A cluster with less than this share of its due is as good as empty.
 const EMPTY: f64 = 0.1;

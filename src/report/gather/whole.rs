@@ -6,13 +6,13 @@ use super::looked::Looked;
 use super::page::{Map, Page, Part, Selected, StageRow, Warning};
 use super::taken::{Elsewhere, taken};
 use super::{boards, calibration, clusters, confusion, map, neighborhoods, stages, trainings, warnings};
-use crate::artifact::Stored;
-use crate::artifact::images::Images;
-use crate::artifact::selection::{Selection, SelectionTable};
-use crate::pipeline::error::chain;
-use crate::pipeline::journal::runs_folder;
-use crate::pipeline::state::{Known, Outlook};
-use crate::report::scores;
+use crate::scores;
+use kinset_artifact::Stored;
+use kinset_artifact::images::Images;
+use kinset_artifact::selection::{Selection, SelectionTable};
+use kinset_pipeline::error::chain;
+use kinset_pipeline::journal::runs_folder;
+use kinset_pipeline::state::{Known, Outlook};
 
 /// A look at a pipeline that has cost next to nothing: how its stages stand.
 pub struct Glance<'a> {
@@ -114,7 +114,7 @@ impl<'a> Glance<'a> {
         warned.extend(faults.map(|fault| Warning { about: "report", text: format!("A result cannot be read: {fault}") }));
 
         let labels = "No stage has measured anything: scores need images with labels and a stage of the kind `evaluate`.";
-        let judges = spec.nodes.iter().any(|node| super::find::gives(node, "scores"));
+        let judges = spec.nodes.iter().any(|node| node.gives("scores"));
         let no_scores = if judges { "The stages that measure have no result yet." } else { labels };
         let list = |trainings: Vec<super::page::Training>| match trainings.as_slice() {
             [] => Part::absent("No stage of this pipeline has trained anything yet."),

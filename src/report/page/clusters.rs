@@ -4,10 +4,10 @@ use maud::{Markup, html};
 
 use super::results::confidence;
 use super::words::{Paper, cell, name, percent, prose, section, sheet, stage};
-use crate::base::unit;
-use crate::report::album;
-use crate::report::draw::bars;
-use crate::report::gather::page::{Cluster, Clusters, Shot};
+use crate::album;
+use crate::draw::bars;
+use crate::gather::page::{Cluster, Clusters, Shot};
+use kinset_base::unit;
 
 /// Up to so many clusters lie open.
 const OPEN: usize = 24;

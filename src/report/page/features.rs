@@ -3,10 +3,10 @@
 use maud::{Markup, html};
 
 use super::words::{Paper, about, cell, data, percent, section, sheet, stage};
-use crate::base::unit;
-use crate::report::album;
-use crate::report::draw::map::{Placed, map};
-use crate::report::gather::page::{Colors, Map, Neighborhoods};
+use crate::album;
+use crate::draw::map::{Placed, map};
+use crate::gather::page::{Colors, Map, Neighborhoods};
+use kinset_base::unit;
 
 /// Cells of the map's sheet side by side.
 const COLUMNS: usize = 50;

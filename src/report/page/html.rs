@@ -4,9 +4,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::words::Paper;
 use super::{clusters, features, results, selection, summary};
-use crate::report::album::Album;
-use crate::report::draw::figure;
-use crate::report::gather::page::Page;
+use crate::album::Album;
+use crate::draw::figure;
+use crate::gather::page::Page;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");

@@ -3,12 +3,12 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::words::{name, sheet};
-use crate::artifact::parquet::inspect::{ColumnReport, FileReport};
-use crate::artifact::parquet::shape::Shape;
-use crate::base::unit;
-use crate::report::album::{Album, CONTACT};
-use crate::report::draw::figure::{self, Figure, num};
-use crate::report::draw::scale::{Scale, tidy};
+use crate::album::{Album, CONTACT};
+use crate::draw::figure::{self, Figure, num};
+use crate::draw::scale::{Scale, tidy};
+use kinset_artifact::parquet::inspect::{ColumnReport, FileReport};
+use kinset_artifact::parquet::shape::Shape;
+use kinset_base::unit;
 
 const STYLE: &str = include_str!("style.css");
 /// As on the page of a pipeline: nothing from elsewhere, and here no script at all.

@@ -3,11 +3,11 @@
 use maud::{Markup, html};
 
 use super::words::{Paper, name, percent, section, stage};
-use crate::base::unit;
-use crate::report::album;
-use crate::report::draw::scale::tidy;
-use crate::report::draw::{bars, curves, matrix, reliability};
-use crate::report::gather::page::{Board, BoardRow, Confusion, CountTable, Measured, Training};
+use crate::album;
+use crate::draw::scale::tidy;
+use crate::draw::{bars, curves, matrix, reliability};
+use crate::gather::page::{Board, BoardRow, Confusion, CountTable, Measured, Training};
+use kinset_base::unit;
 
 /// Columns of a table of scores: name, title, and whether less is better.
 const COLUMNS: [(&str, &str, bool); 7] = [

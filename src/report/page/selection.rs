@@ -3,12 +3,12 @@
 use maud::{Markup, html};
 
 use super::words::{Paper, percent, sheet, stage};
-use crate::artifact::selection::Report;
-use crate::base::unit;
-use crate::math::curate::alike::Difference;
-use crate::report::draw::curves;
-use crate::report::draw::scale::tidy;
-use crate::report::gather::page::{Chart, Glimpse, Line, Selected, Sight, Taken};
+use crate::draw::curves;
+use crate::draw::scale::tidy;
+use crate::gather::page::{Chart, Glimpse, Line, Selected, Sight, Taken};
+use kinset_artifact::selection::Report;
+use kinset_base::unit;
+use kinset_math::curate::alike::Difference;
 
 /// The reports of all curation stages.
 pub(super) fn selections(paper: Paper<'_>) -> Markup {
@@ -133,7 +133,7 @@ fn fact(title: &str, value: &str, below: &str) -> Markup {
 }
 
 fn coverage(report: &Report) -> Chart {
-    let line = |name: &str, of: fn(&crate::artifact::selection::Coverage) -> f64| Line {
+    let line = |name: &str, of: fn(&kinset_artifact::selection::Coverage) -> f64| Line {
         name: name.to_owned(),
         points: report.coverage.iter().map(|at| (at.distance, of(at))).collect(),
     };

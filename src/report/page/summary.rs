@@ -3,9 +3,9 @@
 use maud::{Markup, html};
 
 use super::words::{Paper, moment, name, percent, prose, seconds, stage};
-use crate::base::unit;
-use crate::report::draw::dag::dag;
-use crate::report::gather::page::{Board, BoardRow, Page, StageRow, Standing, Warning};
+use crate::draw::dag::dag;
+use crate::gather::page::{Board, BoardRow, Page, StageRow, Standing, Warning};
+use kinset_base::unit;
 
 /// Name, standing, where it comes from.
 pub(super) fn head(page: &Page) -> Markup {

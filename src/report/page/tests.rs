@@ -1,8 +1,8 @@
 //! Pages of next to nothing.
 
 use super::html::{is_of, limit, render};
-use crate::report::album::Album;
-use crate::report::gather::page::{Page, Part, Standing, Warning};
+use crate::album::Album;
+use crate::gather::page::{Page, Part, Standing, Warning};
 
 /// A page of a pipeline that never ran.
 pub(super) fn empty_page() -> Page {

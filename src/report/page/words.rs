@@ -5,9 +5,9 @@ use std::time::Duration;
 use maud::{Markup, PreEscaped, html};
 use serde::Serialize;
 
-use crate::base::unit;
-use crate::report::album::{Album, Sheet};
-use crate::report::gather::page::{Page, Part, Shot};
+use crate::album::{Album, Sheet};
+use crate::gather::page::{Page, Part, Shot};
+use kinset_base::unit;
 
 /// What all sections write on.
 #[derive(Clone, Copy)]

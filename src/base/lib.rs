@@ -1,0 +1,21 @@
+//! # base: what does everyone need?
+//!
+//! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
+//! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`mod@unit`]), the memory of
+//! the process ([`memory`]), the only clock ([`clock`]), raw files ([`raw_file`]) and where they are looked for
+//! ([`search_path`]); and `pickle`, which reads the plain values in Python's files.
+//!
+//! Not here: formulas (`math`), results on disk (`store`).
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod fs;
+pub mod hint;
+pub mod id;
+pub mod memory;
+pub mod pickle;
+pub mod raw_file;
+pub mod search_path;
+pub mod seed;
+pub mod unit;

@@ -1,0 +1,284 @@
+//! How many clusters? Five estimators vote on a sample of features, without labels.
+//!
+//! The automatic K of AND's forks, as a step of its own: it runs once on finished features, not in every epoch of training.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use kinset_artifact::features::{FeatureTable, Features};
+use kinset_artifact::k_table::{KPoint, KSweep, KTable};
+use kinset_artifact::{Draft, Stored};
+use kinset_kernel::product::Gemm;
+use kinset_math::cosine;
+use kinset_math::count::{self, Range, Rows};
+use kinset_math::kmeans::KMeans;
+use kinset_math::silhouette::Distances;
+use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+
+/// Who may vote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Estimator {
+    /// The best mean silhouette of k-means over all K.
+    Silhouette,
+    /// The largest gap in the spectrum of the neighbor graph.
+    Eigengap,
+    /// Clusters that open where a row is too far from all others.
+    Dpmeans,
+    /// Splits by the Bayesian information criterion.
+    Xmeans,
+    /// Splits of what is no Gaussian.
+    Gmeans,
+}
+
+impl Estimator {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Silhouette => "silhouette",
+            Self::Eigengap => "eigengap",
+            Self::Dpmeans => "dpmeans",
+            Self::Xmeans => "xmeans",
+            Self::Gmeans => "gmeans",
+        }
+    }
+}
+
+/// Settings; the defaults are those of the fork's estimator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The smallest K that may come out.
+    pub min: usize,
+    /// The largest K that may come out.
+    pub max: usize,
+    /// Who votes; the most frequent vote wins, the smaller of equals. One alone decides.
+    pub estimators: Vec<Estimator>,
+    /// At most so many images, drawn at random, are looked at; memory grows with its square.
+    pub sample: usize,
+    /// Bring features to unit length first; λ is a distance between rows of unit length.
+    pub unit: bool,
+    /// Independent starts of k-means for each K.
+    pub restarts: usize,
+    /// Most iterations of k-means.
+    pub iterations: usize,
+    /// Neighbors per image in the graph of `eigengap`.
+    pub neighbors: usize,
+    /// Squared distance from which `dpmeans` opens a cluster, λ.
+    pub lambda: f64,
+    /// Most passes of `dpmeans`.
+    pub passes: usize,
+    /// Gain of the criterion above which `xmeans` splits.
+    pub gain: f64,
+    /// Jarque–Bera statistic above which `gmeans` splits; 5.991 splits one true Gaussian in twenty.
+    pub normality: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            min: 2,
+            max: 50,
+            estimators: vec![
+                Estimator::Silhouette,
+                Estimator::Eigengap,
+                Estimator::Dpmeans,
+                Estimator::Xmeans,
+                Estimator::Gmeans,
+            ],
+            sample: 2048,
+            unit: true,
+            restarts: 10,
+            iterations: 300,
+            neighbors: 10,
+            lambda: 0.5,
+            passes: 50,
+            gain: 0.0,
+            normality: 5.991,
+        }
+    }
+}
+
+/// The largest sample: its tables of pairs take 4 GiB.
+const LARGEST: usize = 16_384;
+
+impl Settings for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut found = Vec::new();
+        for (field, value, least) in [
+            ("min", self.min, 2),
+            ("restarts", self.restarts, 1),
+            ("iterations", self.iterations, 1),
+            ("neighbors", self.neighbors, 1),
+            ("passes", self.passes, 1),
+        ] {
+            found.extend(Complaint::unless_at_least(field, value as u64, least));
+        }
+        if self.max < self.min {
+            found.push(Complaint::new("max", format!("is {}, and must not be below `min`, {}", self.max, self.min)));
+        }
+        if !(3..=LARGEST).contains(&self.sample) {
+            found.push(Complaint::new("sample", format!("is {}, and must lie within 3–{LARGEST}", self.sample)));
+        }
+        let mut voters = self.estimators.clone();
+        voters.sort_unstable();
+        voters.dedup();
+        if voters.is_empty() || voters.len() < self.estimators.len() {
+            found.push(Complaint::new("estimators", "must name at least one, and none twice"));
+        }
+        for (field, value) in [("lambda", self.lambda), ("normality", self.normality)] {
+            found.extend(Complaint::if_negative(field, value));
+        }
+        if !self.gain.is_finite() {
+            found.push(Complaint::new("gain", format!("is {}, and must be a number", self.gain)));
+        }
+        found
+    }
+}
+
+kinset_stage::ports! {
+    /// What it reads.
+    pub struct In {
+        /// `[N, D]`.
+        features: Stored<Features>,
+    }
+}
+
+kinset_stage::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// What each estimator measured and voted, and the K that won.
+        table: Draft<KTable>,
+    }
+}
+
+/// Estimation of the number of clusters.
+#[derive(Debug)]
+pub struct AutoK;
+
+impl Stage for AutoK {
+    const KIND: &'static str = "auto_k";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "estimate the number of clusters from features: five estimators vote";
+    const SEEDED: bool = true;
+
+    type Config = Config;
+    type In = In;
+    type Out = Out;
+
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let mut features = FeatureTable::load(&input.features)?;
+        let n = features.len().min(config.sample);
+        if config.max >= n {
+            return Err(StageError::TooFew {
+                setting: "max",
+                value: config.max,
+                images: n,
+                hint: format!("with {n} images looked at, `max` can be at most {}", n.saturating_sub(1)),
+            });
+        }
+        if config.unit {
+            let zero = cosine::normalize_rows(&mut features.values, features.dim);
+            if let Some(&first) = zero.first() {
+                return Err(StageError::Degenerate {
+                    code: "auto_k::zero-features",
+                    what: format!("{} images have features that are all 0; the first is `{}`", zero.len(), features.ids[first]),
+                    hint: "look at these images, train the encoder longer, or set `unit = false`".into(),
+                });
+            }
+        }
+        let sample = sampled(&features.values, features.dim, config.sample, cx.seed);
+        let rows = Rows { values: &sample, dim: features.dim };
+        let distances = Distances::new(&sample, features.dim);
+        if distances.of(0).iter().all(|&distance| distance <= 0.0) {
+            return Err(StageError::Degenerate {
+                code: "auto_k::equal-features",
+                what: format!("the features of all {n} images are equal, and equal images form one cluster"),
+                hint: "look at the encoder's training curve: it tells no two images apart".into(),
+            });
+        }
+        let range = Range { min: config.min, max: config.max };
+        let method = KMeans { restarts: config.restarts, iterations: config.iterations, ..KMeans::new(config.min) };
+        let bar = cx.bar((range.max - range.min + config.estimators.len()) as u64, "estimates");
+        let (mut points, mut votes) = (Vec::new(), BTreeMap::new());
+        for &estimator in &config.estimators {
+            cx.check()?;
+            let seed = cx.seed.branch(estimator.name());
+            let answer = match estimator {
+                Estimator::Silhouette => count::silhouettes(rows, &distances, range, method, &Gemm, seed, |k| {
+                    bar.advance(u64::from(k < range.max));
+                    cx.check()
+                })?,
+                Estimator::Eigengap => count::eigengaps(&distances, config.neighbors, range),
+                Estimator::Dpmeans => count::dp_means(rows, config.lambda, config.passes, range),
+                Estimator::Xmeans => count::x_means(rows, config.gain, range, method, &Gemm, seed),
+                Estimator::Gmeans => count::g_means(rows, config.normality, range, method, &Gemm, seed),
+            };
+            bar.advance(1);
+            let name = estimator.name();
+            let mut tell = |k: usize, criterion: String, value| {
+                points.push(KPoint { k: k as u32, seed: 0, criterion, value });
+            };
+            for &(k, value) in &answer.seen {
+                tell(k, name.to_owned(), value);
+            }
+            tell(answer.k, format!("vote_{name}"), 1.0);
+            cx.metric(0, &format!("vote_{name}"), answer.k as f64);
+            votes.insert(name.to_owned(), answer.k);
+        }
+        let all: Vec<usize> = votes.values().copied().collect();
+        let Some(chosen) = count::consensus(&all) else { unreachable!("there is at least one estimator") };
+        cx.metric(0, "estimated_k", chosen as f64);
+        let say: Vec<String> = votes.iter().map(|(name, k)| format!("{name} {k}")).collect();
+        cx.note(format!("{chosen} clusters: {}", say.join(", ")));
+        let rule = "the most frequent vote, the smaller K of equals".into();
+        Ok(Out { table: KSweep { points, chosen, rule, votes }.save(&cx.out("table")?)? })
+    }
+}
+
+/// At most `most` rows, drawn without replacement and kept in their order.
+pub(super) fn sampled(values: &[f32], dim: usize, most: usize, seed: kinset_base::seed::Seed) -> Vec<f32> {
+    rows_of(values, dim, &drawn(values.len() / dim, most, seed))
+}
+
+/// The numbers of at most `most` of `n` rows, ascending.
+pub(super) fn drawn(n: usize, most: usize, seed: kinset_base::seed::Seed) -> Vec<usize> {
+    if n <= most {
+        return (0..n).collect();
+    }
+    let mut rows = seed.branch("sample").rng().permutation(n);
+    rows.truncate(most);
+    rows.sort_unstable();
+    rows
+}
+
+/// Some rows of a table.
+pub(super) fn rows_of(values: &[f32], dim: usize, rows: &[usize]) -> Vec<f32> {
+    rows.iter().flat_map(|&row| values[row * dim..(row + 1) * dim].iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinset_base::seed::Seed;
+
+    #[test]
+    fn a_sample_is_drawn_once_in_order_and_small_sets_are_taken_whole() {
+        let rows = drawn(1000, 50, Seed::new(1));
+        assert!(rows.len() == 50 && rows.windows(2).all(|pair| pair[0] < pair[1]) && rows[49] < 1000);
+        assert_eq!(rows, drawn(1000, 50, Seed::new(1)));
+        assert_ne!(rows, drawn(1000, 50, Seed::new(2)));
+        assert_eq!(drawn(5, 50, Seed::new(1)), [0, 1, 2, 3, 4]);
+        assert_eq!(sampled(&[1.0, 2.0, 3.0, 4.0], 2, 9, Seed::new(1)), [1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        let wrong =
+            Config { min: 1, max: 0, estimators: Vec::new(), sample: 1, lambda: -1.0, gain: f64::NAN, ..Config::default() };
+        let fields: Vec<String> = wrong.check().into_iter().map(|complaint| complaint.path).collect();
+        assert_eq!(fields, ["min", "max", "sample", "estimators", "lambda", "gain"]);
+        let twice = Config { estimators: vec![Estimator::Xmeans; 2], ..Config::default() };
+        assert_eq!(twice.check()[0].path, "estimators");
+    }
+}

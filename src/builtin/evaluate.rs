@@ -1,0 +1,303 @@
+//! Classifiers against labels: the only place, with `knn_eval`, where ground truth is read.
+//!
+//! A row of k-means always stands beside the others: a learned result that does not beat it is not worth its electricity. If
+//! none is connected, one is fitted on the features of the first classifier's own encoder.
+
+use kinset_artifact::encoder::{Architecture, Classifier, HeadKind, Normalization, Weights};
+use kinset_artifact::features::{FeatureTable, Features};
+use kinset_artifact::images::{ImageSet, Images};
+use kinset_artifact::labels::{LabelTable, Labels};
+use kinset_artifact::scores::{Protocol, ScoreRow, Scores};
+use kinset_artifact::{Draft, Stored};
+use kinset_base::seed::Seed;
+use kinset_kernel::product::Gemm;
+use kinset_math::calibration::{BINS, reliability};
+use kinset_math::cosine;
+use kinset_math::kmeans::KMeans;
+use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency};
+use kinset_math::topk::argmax_rows;
+use kinset_model::{ClassifierNet, EncoderNet, HeadChoice};
+use kinset_stage::contract::NoSettings;
+use kinset_stage::{Context, Either, Stage, StageError};
+use kinset_train::feed::Feed;
+use kinset_train::infer::{self, Layer};
+use kinset_train::space::{alone, side_by_side};
+
+use super::predict::{of_features, probabilities};
+
+kinset_stage::ports! {
+    /// What it reads.
+    pub struct In {
+        /// What is judged, in the order of the rows.
+        classifiers: Vec<Stored<Classifier>>,
+        /// `[N, H, W, C]`.
+        images: Either<Stored<Images>>,
+        /// `[N, D]` in place of them, as the heads read them; of several encoders in the order of training.
+        features: Either<Vec<Stored<Features>>>,
+        /// The ground truth of these images.
+        labels: Stored<Labels>,
+    }
+}
+
+kinset_stage::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// A row per classifier.
+        scores: Draft<Scores>,
+    }
+}
+
+/// Evaluation.
+#[derive(Debug)]
+pub struct Evaluate;
+
+impl Stage for Evaluate {
+    const KIND: &'static str = "evaluate";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "measure classifiers against labels: ACC, NMI, ARI, top-5, ECE, k-means beside";
+    const ON_DEVICE: bool = true;
+
+    type Config = NoSettings;
+    type In = In;
+    type Out = Out;
+
+    fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let labels = LabelTable::load(&input.labels)?;
+        let classifiers = input.classifiers.iter().map(Classifier::load).collect::<Result<Vec<_>, _>>()?;
+        let seen = Seen::of(&input)?;
+        let truth = truth_of(seen.ids(), &labels)?;
+        let said = seen.said(&classifiers, &input, cx)?;
+        let mut rows = Vec::new();
+        for (place, (classifier, p)) in classifiers.iter().zip(&said).enumerate() {
+            // Names of stages are no part of a key, so they are no part of a result either: the report puts them in.
+            rows.push(row(format!("classifiers[{place}]"), classifier, p, &truth, labels.classes())?);
+        }
+        let kmeans = classifiers.iter().any(|classifier| classifier.card.kind == HeadKind::Centroids);
+        if let (false, Some(first)) = (kmeans, classifiers.first()) {
+            let (baseline, p) = seen.baseline(first, cx)?;
+            let mut row = row("k-means".into(), &baseline, &p, &truth, labels.classes())?;
+            row.notes.push("fitted on these images, on the features of the first classifier's encoder".into());
+            rows.push(row);
+        }
+        let protocol = Protocol {
+            matching: "one to one where there are as many classes as clusters or more (Hungarian), else by majority".into(),
+            ..Protocol::default()
+        };
+        Ok(Out { scores: Scores { protocol, rows }.save(&cx.out("scores")?)? })
+    }
+}
+
+/// What classifiers are shown.
+enum Seen {
+    Images(ImageSet),
+    Features(FeatureTable),
+}
+
+impl Seen {
+    fn of(input: &In) -> Result<Self, StageError> {
+        if let Some(features) = &input.features.0 {
+            return Ok(Self::Features(side_by_side(features)?));
+        }
+        let Some(images) = &input.images.0 else { unreachable!("the plan connects one of both") };
+        Ok(Self::Images(ImageSet::open(images)?))
+    }
+
+    fn ids(&self) -> &[String] {
+        match self {
+            Self::Images(images) => images.ids(),
+            Self::Features(table) => &table.ids,
+        }
+    }
+
+    /// What each says, `[N, K]`.
+    fn said(&self, classifiers: &[Classifier], input: &In, cx: &Context<'_>) -> Result<Vec<Vec<f32>>, StageError> {
+        let images = match self {
+            Self::Images(images) => images,
+            Self::Features(table) => {
+                let of = |(classifier, stored): (&Classifier, &Stored<Classifier>)| {
+                    of_features(classifier, stored.origin(), table, cx)
+                };
+                return classifiers.iter().zip(&input.classifiers).map(of).collect();
+            }
+        };
+        let groups = groups(classifiers);
+        let bar = cx.bar((images.len() * groups.len()) as u64, "images");
+        let mut said = vec![Vec::new(); classifiers.len()];
+        for group in groups {
+            let all: Vec<&Classifier> = group.iter().map(|&place| &classifiers[place]).collect();
+            for (place, p) in group.into_iter().zip(probabilities(&all, images, cx, |done| bar.advance(done as u64))?) {
+                said[place] = p;
+            }
+        }
+        Ok(said)
+    }
+
+    /// k-means for a classifier to stand beside, and what it says.
+    fn baseline(&self, first: &Classifier, cx: &Context<'_>) -> Result<(Classifier, Vec<f32>), StageError> {
+        match self {
+            Self::Images(images) => {
+                let baseline = baseline(first, images, cx)?;
+                let said = probabilities(&[&baseline], images, cx, |_| ())?.swap_remove(0);
+                Ok((baseline, said))
+            }
+            Self::Features(table) => {
+                let (body, normalization) = alone(table.dim, &cx.device)?;
+                let baseline = fitted(&body, normalization, table.values.clone(), first.card.clusters, cx)?;
+                let said = of_features(&baseline, "k-means", table, cx)?;
+                Ok((baseline, said))
+            }
+        }
+    }
+}
+
+/// Classifiers that see images through equal backbones, so that these need to look only once: their places.
+fn groups(classifiers: &[Classifier]) -> Vec<Vec<usize>> {
+    fn alike(one: &Classifier, other: &Classifier) -> bool {
+        fn body(classifier: &Classifier) -> impl Iterator<Item = (&str, &Weights)> {
+            classifier.tensors.iter().filter(|(name, _)| name.starts_with("backbone."))
+        }
+        let shape = |classifier: &Classifier| Architecture { projection: None, ..classifier.card.encoder.architecture.clone() };
+        one.card.encoder.normalization == other.card.encoder.normalization
+            && shape(one) == shape(other)
+            && body(one).eq(body(other))
+    }
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (place, classifier) in classifiers.iter().enumerate() {
+        match groups.iter_mut().find(|group| alike(&classifiers[group[0]], classifier)) {
+            Some(group) => group.push(place),
+            None => groups.push(vec![place]),
+        }
+    }
+    groups
+}
+
+/// The labels in the order of the images.
+///
+/// # Errors
+/// If the labels are not those of these images.
+pub(super) fn truth_of(ids: &[String], labels: &LabelTable) -> Result<Vec<i32>, StageError> {
+    if ids == labels.ids.as_slice() {
+        return Ok(labels.labels.clone());
+    }
+    let by_id: std::collections::BTreeMap<&str, i32> =
+        labels.ids.iter().map(String::as_str).zip(labels.labels.iter().copied()).collect();
+    ids.iter()
+        .map(|id| {
+            by_id.get(id.as_str()).copied().ok_or_else(|| StageError::Mismatch {
+                what: format!("the labels say nothing of the image `{id}`, and perhaps of others"),
+                hint: "connect the labels of the same source as the images".into(),
+            })
+        })
+        .collect()
+}
+
+/// k-means on the features of a classifier's encoder.
+fn baseline(classifier: &Classifier, images: &ImageSet, cx: &Context<'_>) -> Result<Classifier, StageError> {
+    let card = &classifier.card.encoder;
+    let feed = Feed::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
+    let net = ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device)?;
+    let encoder = net.encoder().without_projection()?;
+    let features = infer::features(&encoder, Layer::Backbone, &feed, |_| cx.check())?;
+    fitted(&encoder, card.normalization.clone(), features, classifier.card.clusters, cx)
+}
+
+/// k-means on features of an encoder.
+fn fitted(
+    encoder: &EncoderNet,
+    normalization: Normalization,
+    mut features: Vec<f32>,
+    clusters: usize,
+    cx: &Context<'_>,
+) -> Result<Classifier, StageError> {
+    // Rows that are all 0 stay where they are.
+    let _ = cosine::normalize_rows(&mut features, encoder.dim());
+    let clusters = clusters.min(features.len() / encoder.dim());
+    let fit = KMeans::new(clusters).fit(&features, encoder.dim(), &Gemm, Seed::new(0).branch("evaluate"));
+    let net = ClassifierNet::from_centroids(encoder, &fit.centers, true, &cx.device)?;
+    let choice = HeadChoice { head: 0, chosen_by: "least inertia of 10 starts".into(), losses: vec![fit.inertia] };
+    Ok(Classifier { card: net.card(normalization, choice)?, tensors: net.to_tensors()? })
+}
+
+/// All measures of one classifier.
+fn row(name: String, classifier: &Classifier, p: &[f32], truth: &[i32], classes: usize) -> Result<ScoreRow, StageError> {
+    let clusters = classifier.card.clusters;
+    let assigned: Vec<i32> = argmax_rows(p, clusters).into_iter().map(|cluster| cluster as i32).collect();
+    let table = Contingency::new(Clusters { of_row: &assigned, count: clusters }, Classes { of_row: truth, count: classes });
+    if table.total() == 0 {
+        return Err(StageError::Mismatch {
+            what: "none of the images has a label".into(),
+            hint: "connect images with labels, or leave this stage out".into(),
+        });
+    }
+    let majority = table.match_by_majority();
+    let over = clusters > classes;
+    let matching = if over { majority.clone() } else { table.match_one_to_one() };
+    let mut notes = vec![format!("head chosen by {}", classifier.card.chosen_by)];
+    if over {
+        notes.push(format!("{clusters} clusters for {classes} classes: ACC names each cluster after its most frequent class"));
+    }
+    // Distances to centers are no probabilities.
+    let ece = (classifier.card.kind != HeadKind::Centroids).then(|| {
+        let named = matching.rename(&assigned);
+        let known: Vec<usize> = (0..truth.len()).filter(|&r| truth[r] >= 0).collect();
+        let confidence: Vec<f32> = known.iter().map(|&r| p[r * clusters + assigned[r] as usize]).collect();
+        let correct: Vec<bool> = known.iter().map(|&r| named[r] == truth[r]).collect();
+        reliability(&confidence, &correct, BINS).error
+    });
+    let mut confusion = vec![vec![0; clusters]; classes];
+    for &(ClusterId(cluster), class, count) in table.cells() {
+        confusion[class.0][cluster] = count;
+    }
+    Ok(ScoreRow {
+        name,
+        images: table.total() as usize,
+        clusters,
+        classes,
+        acc: Some(table.accuracy(&matching)),
+        nmi: Some(table.nmi()),
+        ari: Some(table.ari()),
+        top5: Some(matching.top_k_accuracy(p, Classes { of_row: truth, count: classes }, 5.min(clusters))),
+        ece,
+        majority: Some(table.accuracy(&majority)),
+        matching: matching.pairs().map(|(cluster, class)| (cluster.0 as u32, class.0 as u32)).collect(),
+        per_class: table.class_accuracies(&matching),
+        confusion,
+        cluster_sizes: table.cluster_sizes().to_vec(),
+        notes,
+        ..ScoreRow::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use kinset_artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
+    use kinset_model::architecture;
+
+    #[test]
+    fn classifiers_on_equal_backbones_look_together_whatever_their_heads_read() {
+        let shape = |projection| architecture(Backbone::ResnetTiny, Stem::Cifar, 4, 1, 8, projection).unwrap();
+        let projection = Some(Projection { kind: ProjectionKind::Linear, dim: 4 });
+        let encoder = |seed, projection| EncoderNet::init(&shape(projection), Seed::new(seed), &Device::Cpu).unwrap();
+        let classifier = |net: &ClassifierNet, mean: f64| {
+            let choice = HeadChoice { head: 0, chosen_by: "test".into(), losses: vec![] };
+            let card = net.card(Normalization::new(vec![mean as _], vec![1.0]), choice).unwrap();
+            Classifier { card, tensors: net.to_tensors().unwrap() }
+        };
+        let (one, other) = (encoder(1, projection), encoder(2, None));
+        let heads = |encoder: &EncoderNet, clusters| {
+            ClassifierNet::init(encoder, clusters, 2, None, Seed::new(7), &Device::Cpu).unwrap()
+        };
+        let centroids = ClassifierNet::from_centroids(&one, &[0.5; 12], true, &Device::Cpu).unwrap();
+        let all = [
+            classifier(&heads(&one, 3), 0.0),
+            classifier(&heads(&other, 3), 0.0),
+            classifier(&centroids, 0.0),
+            classifier(&heads(&one, 5), 0.0),
+            classifier(&heads(&one, 3), 0.5),
+        ];
+        assert_eq!(groups(&all), [vec![0, 2, 3], vec![1], vec![4]]);
+    }
+}

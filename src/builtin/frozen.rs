@@ -1,0 +1,204 @@
+//! A published encoder that stays as it is: DINOv2, CLIP's image tower, ResNet-50. Its features are where most clusterings of natural
+//! images begin today.
+//!
+//! The encoder it writes is one like any other; with it goes how pictures are prepared, so `embed` and `predict` do as the network's
+//! authors. Own code, without a further dependency: hence no cargo feature.
+//!
+//! Weights are never fetched: they lie in a file, or in the cache of Hugging Face's tools. Where is no part of the key; their bytes are.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::pretrained::{self, LARGEST};
+use kinset_artifact::Draft;
+use kinset_artifact::encoder::{Encoder, Filter};
+use kinset_base::fs;
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
+use kinset_dataset::DatasetError;
+use kinset_dataset::hub::{NotFetched, Repository};
+use kinset_model::import::frozen;
+use kinset_model::published::TowerSettings;
+use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_store::digest::Digest;
+
+/// What stands before the name of a repository.
+const HUB: &str = "hf:";
+
+/// Settings.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Which network: `{ backbone = "dinov2_vits14" }` (`b`, `l`; `_reg`), `clip_vit_b32`, `clip_vit_b16`, `clip_vit_l14`, `resnet50`.
+    pub network: TowerSettings,
+    /// A file (`.safetensors`, `.pth`), relative to the pipeline file; or `hf:OWNER/NAME` in the cache of Hugging Face's tools.
+    pub weights: String,
+    /// The SHA-256 it must have, 64 hexadecimal digits.
+    pub sha256: Option<String>,
+    /// The network's name, where a file has several: `teacher`.
+    pub part: Option<String>,
+    /// Side of the images it is shown, pixels: a multiple of the patch; none: 224.
+    pub size: Option<usize>,
+    /// Pixels of the shorter side before the centre is cut; none: as the authors do.
+    pub resize: Option<usize>,
+}
+
+impl Settings for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut found = Complaint::below("network", self.network.complaints());
+        if self.weights.is_empty() {
+            let hint = format!("`{HUB}{}` is this network's place", self.network.backbone.repository());
+            found.push(Complaint::new("weights", "is needed: a file, or a repository").with_hint(hint));
+        } else if let Some(name) = self.weights.strip_prefix(HUB)
+            && Repository::parse(name).is_none()
+        {
+            let hint = format!("such as `{HUB}{}`, with `@REVISION` behind it if need be", self.network.backbone.repository());
+            found.push(Complaint::new("weights", format!("names no repository: `{name}`")).with_hint(hint));
+        }
+        found.extend(pretrained::sha256_complaint(self.sha256.as_deref()));
+        // The first fault of the shape alone; without one, sizes that do not go together.
+        match self.network.network(self.size, self.resize) {
+            Err(error) => found.push(Complaint::new("network", format!("cannot be: {error}"))),
+            Ok((architecture, normalization)) => {
+                if let Some(resize) = normalization.resize.filter(|resize| resize.shorter < architecture.size) {
+                    let (shorter, size) = (resize.shorter, architecture.size);
+                    found.push(Complaint::new("resize", format!("is {shorter}, and {size} pixels are cut out of it")));
+                }
+            }
+        }
+        found
+    }
+}
+
+kinset_stage::ports! {
+    /// It reads nothing from the store.
+    pub struct In {}
+}
+
+kinset_stage::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// The network, and how pictures are prepared for it.
+        encoder: Draft<Encoder>,
+    }
+}
+
+/// Reading a published encoder.
+#[derive(Debug)]
+pub struct Frozen;
+
+impl Stage for Frozen {
+    const KIND: &'static str = "frozen";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "read a published encoder that stays as it is: DINOv2, CLIP's image tower, ResNet-50";
+
+    type Config = Config;
+    type In = In;
+    type Out = Out;
+
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
+        let path = path_of(config, places)?;
+        match fs::metadata(&path)?.filter(fs::Metadata::is_file) {
+            Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }]),
+            None => Err(StageError::Mismatch {
+                what: format!("cannot find the weights `{}`", path.display()),
+                hint: format!(
+                    "correct `weights`, which is relative to the pipeline file; or `{HUB}{}`, fetched by `hf download`",
+                    config.network.backbone.repository()
+                ),
+            }),
+        }
+    }
+
+    fn key_settings(config: &Config) -> Result<Value, StageError> {
+        let nowhere = Config { weights: String::new(), sha256: None, ..config.clone() };
+        serde_json::to_value(nowhere).map_err(|source| StageError::Settings { kind: Self::KIND, source })
+    }
+
+    fn run(config: &Config, _: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let files = Self::raw_files(config, cx.places)?;
+        let Some(file) = files.first() else { unreachable!("`raw_files` names one file or fails") };
+        let bytes = fs::read_at_most(&file.path, LARGEST)?;
+        // What the key speaks of is what is read.
+        if cx.raw_digest(file).is_some_and(|digest| digest != Digest::of(&bytes)) {
+            return Err(DatasetError::Changed { file: file.path.display().to_string() }.into());
+        }
+        pretrained::checked(config.sha256.as_deref(), &bytes).map_err(|error| pretrained::at(&file.path, error))?;
+        let (architecture, normalization) = config.network.network(config.size, config.resize)?;
+        let found = frozen::tower(&bytes, config.part.as_deref(), &architecture, &normalization)
+            .map_err(|error| pretrained::at(&file.path, error))?;
+        cx.note(told(&found));
+        Ok(Out { encoder: found.encoder.save(&cx.out("encoder")?)? })
+    }
+}
+
+/// Where the weights lie.
+fn path_of(config: &Config, places: &DataPaths) -> Result<PathBuf, StageError> {
+    let Some(name) = config.weights.strip_prefix(HUB) else { return Ok(places.file(Path::new(&config.weights))) };
+    let found = Repository::parse(name).map(|repository| repository.weights(places));
+    match found {
+        Some(Ok(path)) => Ok(path),
+        Some(Err(NotFetched { repository, place, command })) => Err(StageError::Mismatch {
+            what: format!("cannot find the weights `{repository}` in `{}`", place.display()),
+            hint: format!("fetch them once: `{command}` (kinset fetches none), or name a file in `weights`"),
+        }),
+        None => Err(StageError::Mismatch { what: format!("`{name}` names no repository"), hint: "OWNER/NAME".into() }),
+    }
+}
+
+/// What was read, in words.
+fn told(found: &frozen::Tower) -> String {
+    let shape = &found.encoder.card.architecture;
+    let mut text = format!("{}: {} features of images of {} pixels", found.family, shape.features, shape.size);
+    if let Some(resize) = found.encoder.card.normalization.resize {
+        let filter = match resize.filter {
+            Filter::Bilinear => "bilinear",
+            Filter::Bicubic => "bicubic",
+        };
+        text.push_str(&format!(", cut out of {} ({filter})", resize.shorter));
+    }
+    if found.left_out > 0 {
+        text.push_str(&format!("; {} tensors that have no part in them are left out", found.left_out));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinset_model::published::Published;
+
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        let fields = |config: Config| config.check().into_iter().map(|complaint| complaint.path).collect::<Vec<_>>();
+        assert_eq!(fields(Config::default()), ["weights"]);
+        let fine = Config { weights: "hf:facebook/dinov2-small".into(), ..Config::default() };
+        assert_eq!(fine.check(), []);
+        assert_eq!(fields(Config { weights: "hf:dinov2".into(), size: Some(225), ..fine.clone() }), ["weights", "network"]);
+        assert_eq!(fields(Config { resize: Some(200), sha256: Some("0".into()), ..fine.clone() }), ["sha256", "resize"]);
+        let network = TowerSettings { backbone: Published::Resnet50, depth: Some(3), ..TowerSettings::default() };
+        assert_eq!(fields(Config { network, ..fine }), ["network.depth"]);
+    }
+
+    #[test]
+    fn the_key_holds_neither_place_nor_checksum() {
+        let one = Config { weights: "a.safetensors".into(), sha256: Some("0".repeat(64)), ..Config::default() };
+        let other = Config { weights: "hf:a/b".into(), ..Config::default() };
+        assert_eq!(Frozen::key_settings(&one).unwrap(), Frozen::key_settings(&other).unwrap());
+        let another = Config { size: Some(518), ..other };
+        assert_ne!(Frozen::key_settings(&one).unwrap(), Frozen::key_settings(&another).unwrap());
+    }
+
+    #[test]
+    fn missing_weights_come_with_the_command_that_fetches_them() {
+        let places = DataPaths::new(".", None, None).with_hub("/nowhere".into());
+        let config = Config { weights: "hf:facebook/dinov2-small".into(), ..Config::default() };
+        let StageError::Mismatch { what, hint } = Frozen::raw_files(&config, &places).unwrap_err() else {
+            panic!("it was found")
+        };
+        assert!(what.contains("/nowhere/models--facebook--dinov2-small"), "{what}");
+        assert!(hint.contains("`hf download facebook/dinov2-small model.safetensors`"), "{hint}");
+    }
+}

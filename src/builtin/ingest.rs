@@ -1,0 +1,110 @@
+//! Raw data, read once, into images and – apart from them – labels. Every `[data.NAME]` table is one of these.
+
+use serde_json::Value;
+
+use kinset_artifact::Draft;
+use kinset_artifact::codec::Header;
+use kinset_artifact::images::{Images, ImagesInfo, ImagesWriter, KnownFile, Picture};
+use kinset_artifact::labels::{LabelTable, Labels};
+use kinset_base::raw_file::RawFile;
+use kinset_base::search_path::DataPaths;
+use kinset_dataset::{self as dataset, Content, Source};
+use kinset_stage::{Context, Stage, StageError};
+
+kinset_stage::ports! {
+    /// A source reads nothing from the store.
+    pub struct In {}
+}
+
+kinset_stage::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// `[N, H, W, C]`, in an order that labels do not decide.
+        images: Draft<Images>,
+        /// The ground truth, if there is any: `data.NAME.labels`.
+        labels: Option<Draft<Labels>>,
+    }
+}
+
+/// Reading raw data.
+#[derive(Debug)]
+pub struct Ingest;
+
+impl Stage for Ingest {
+    const KIND: &'static str = "ingest";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "read a data set: images, and labels apart from them";
+
+    type Config = Source;
+    type In = In;
+    type Out = Out;
+
+    fn raw_files(config: &Source, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
+        Ok(dataset::locate(config, places)?.files)
+    }
+
+    /// Where the data lie is no part of the key; what they are called inside their root, and what they say, is.
+    fn key_settings(config: &Source) -> Result<Value, StageError> {
+        let identity = config.identity()?;
+        serde_json::to_value(identity).map_err(|source| StageError::Settings { kind: Self::KIND, source })
+    }
+
+    fn run(config: &Source, _: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let located = dataset::locate(config, cx.places)?;
+        if located.ignored.count() > 0 {
+            let endings: Vec<String> = located.ignored.endings.iter().map(|(e, n)| format!("{n} × {e}")).collect();
+            cx.note(format!("{} files that are no images are not read: {}", located.ignored.count(), endings.join(", ")));
+        }
+        let mut digest_of = |file: &RawFile| cx.raw_digest(file).map_or_else(|| dataset::file_digest(file), Ok);
+        let opened = located.open(&mut digest_of)?;
+        let bar = cx.bar(opened.count as u64, "images");
+        let names = match &opened.labels {
+            dataset::Labels::Named(names) => Some(names.clone()),
+            dataset::Labels::Numbered => Some(Vec::new()),
+            dataset::Labels::Absent { why } => {
+                cx.note(format!("no labels: {why}"));
+                None
+            }
+        };
+        let info = ImagesInfo::new(format!("{} {}", config.dataset, config.split));
+        let mut writer = ImagesWriter::create(&cx.out("images")?, &info)?;
+        let mut labels = Vec::new();
+        let mut records = opened.records;
+        for record in records.by_ref() {
+            let record = record?;
+            let picture = match record.content {
+                Content::Raw(pixels) => Picture::Raw(pixels),
+                Content::Encoded { bytes, digest, .. } => {
+                    let header = Header { width: record.width, height: record.height, channels: record.channels };
+                    let path = record.path.unwrap_or_default();
+                    Picture::File { bytes, path, known: Some(KnownFile { header, digest }) }
+                }
+            };
+            writer.push(picture)?;
+            labels.push(record.label.unwrap_or(-1));
+            bar.advance(1);
+            cx.check()?;
+        }
+        let skipped = records.skipped();
+        if skipped.count > 0 {
+            let first: Vec<String> = skipped.first.iter().map(|b| format!("`{}` ({})", b.name, b.reason)).collect();
+            cx.warn(format!("{} images cannot be decoded and are left out: {}", skipped.count, first.join(", ")));
+        }
+        let damaged = records.damaged();
+        if damaged.count > 0 {
+            let first: Vec<String> = damaged.first.iter().map(|b| format!("`{}`", b.name)).collect();
+            let more = match damaged.count - first.len() {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
+            let first = first.join(", ");
+            cx.warn(format!("damaged JPEG files, gray or noise from some place on: {} ({first}{more})", damaged.count));
+        }
+        let (images, ids) = writer.finish()?;
+        let labels = match names {
+            Some(names) => Some(LabelTable { ids, labels, names }.save(&cx.out("labels")?)?),
+            None => None,
+        };
+        Ok(Out { images, labels })
+    }
+}

@@ -1,0 +1,104 @@
+//! k-means on features: the row that stands beside every learned result.
+
+use serde::{Deserialize, Serialize};
+
+use kinset_artifact::encoder::{Classifier, Encoder};
+use kinset_artifact::features::{FeatureTable, Features};
+use kinset_artifact::{Draft, Stored};
+use kinset_kernel::product::Gemm;
+use kinset_math::kmeans;
+use kinset_model::{ClassifierNet, HeadChoice};
+use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_train::space::body_of;
+
+/// Settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Clusters, K.
+    pub clusters: usize,
+    /// Independent starts; the one with the least inertia is kept (scikit-learn's former default).
+    pub restarts: usize,
+    /// Most iterations of a start (scikit-learn's default).
+    pub iterations: usize,
+    /// Stop when centers move less than this share of the mean variance (scikit-learn's default).
+    pub tolerance: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { clusters: 10, restarts: 10, iterations: 300, tolerance: 1e-4 }
+    }
+}
+
+impl Settings for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut found = Vec::new();
+        for (field, value, least) in
+            [("clusters", self.clusters, 2), ("restarts", self.restarts, 1), ("iterations", self.iterations, 1)]
+        {
+            found.extend(Complaint::unless_at_least(field, value as u64, least));
+        }
+        found.extend(Complaint::if_negative("tolerance", self.tolerance));
+        found
+    }
+}
+
+kinset_stage::ports! {
+    /// What it reads.
+    pub struct In {
+        /// `[N, D]`.
+        features: Stored<Features>,
+        /// The encoder the features come from, so that new images can be sorted; without it, new features can.
+        encoder: Option<Stored<Encoder>>,
+    }
+}
+
+kinset_stage::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// The encoder with the centers as its head.
+        classifier: Draft<Classifier>,
+    }
+}
+
+/// k-means.
+#[derive(Debug)]
+pub struct KMeans;
+
+impl Stage for KMeans {
+    const KIND: &'static str = "kmeans";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "k-means on features, as a classifier: the row beside every learned result";
+    const SEEDED: bool = true;
+
+    type Config = Config;
+    type In = In;
+    type Out = Out;
+
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let features = FeatureTable::load(&input.features)?;
+        let (body, normalization) = body_of(&features, &input.features, input.encoder.as_ref(), &cx.device)?;
+        let n = features.ids.len();
+        StageError::enough_for_clusters("clusters", config.clusters, n)?;
+        cx.check()?;
+        let method = kmeans::KMeans {
+            clusters: config.clusters,
+            restarts: config.restarts,
+            iterations: config.iterations,
+            tolerance: config.tolerance,
+        };
+        let fit = method.fit(&features.values, features.dim, &Gemm, cx.seed);
+        if !fit.converged {
+            cx.warn(format!("stopped after {} iterations without coming to rest; raise `iterations`", fit.iterations));
+        }
+        let net = ClassifierNet::from_centroids(&body, &fit.centers, features.normalized, &cx.device)?;
+        let choice = HeadChoice {
+            head: 0,
+            chosen_by: format!("least inertia of {} starts", config.restarts),
+            losses: vec![fit.inertia],
+        };
+        let card = net.card(normalization, choice)?;
+        Ok(Out { classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)? })
+    }
+}

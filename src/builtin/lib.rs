@@ -1,0 +1,49 @@
+//! # step: which stages need no paper?
+//!
+//! Reading raw data, features or other people's weights, embedding, mining neighbors, choosing images like a target, k-means and
+//! the number of its clusters, predicting, evaluating: one file or folder each, and one line here.
+//!
+//! Not here: stages with a paper (`method`).
+
+#![forbid(unsafe_code)]
+
+pub mod auto_k;
+pub mod consensus;
+pub mod embed;
+pub mod evaluate;
+pub mod frozen;
+pub mod import_features;
+pub mod ingest;
+pub mod kmeans;
+pub mod knn_eval;
+pub mod neighbors;
+pub mod pixels;
+pub mod predict;
+pub mod pretrained;
+pub mod retrieve;
+pub mod similar;
+pub mod subset;
+pub mod sweep_k;
+
+use kinset_stage::{AnyStage, Erased};
+
+/// All steps. Adding one is one file and its two lines here.
+pub const BUILTIN: &[&dyn AnyStage] = &[
+    &Erased::<ingest::Ingest>::new(),
+    &Erased::<pixels::Pixels>::new(),
+    &Erased::<pretrained::Pretrained>::new(),
+    &Erased::<frozen::Frozen>::new(),
+    &Erased::<embed::Embed>::new(),
+    &Erased::<neighbors::Mine>::new(),
+    &Erased::<import_features::ImportFeatures>::new(),
+    &Erased::<retrieve::Retrieve>::new(),
+    &Erased::<similar::Similar>::new(),
+    &Erased::<subset::Subset>::new(),
+    &Erased::<kmeans::KMeans>::new(),
+    &Erased::<auto_k::AutoK>::new(),
+    &Erased::<sweep_k::SweepK>::new(),
+    &Erased::<consensus::Consensus>::new(),
+    &Erased::<predict::Predict>::new(),
+    &Erased::<evaluate::Evaluate>::new(),
+    &Erased::<knn_eval::KnnEval>::new(),
+];

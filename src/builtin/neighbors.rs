@@ -1,0 +1,173 @@
+//! Exact nearest neighbors of every image among the others.
+
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+
+use kinset_artifact::features::{FeatureTable, Features};
+use kinset_artifact::neighbors::{NeighborTable, Neighbors};
+use kinset_artifact::{Draft, Stored};
+use kinset_kernel::neighbors::{self, NeighborError};
+use kinset_math::{cosine, rerank};
+use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+
+/// Settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Neighbors per image, M: 20 on small sets, 50 on ImageNet (SCAN).
+    pub k: usize,
+    /// Order neighbors by how alike their neighborhoods are, not by cosine; none: by cosine, as in all methods here.
+    pub rerank: Option<Rerank>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { k: 20, rerank: None }
+    }
+}
+
+/// k-reciprocal re-ranking (Zhong et al., CVPR 2017, without the blend with the original distance): the similarity is then 1 minus
+/// the Jaccard distance of two images' reciprocal neighbors. The defaults are those of the file that comes with NNM's code, which
+/// its runs do not use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rerank {
+    /// Images in a list of neighbors, the image itself among them.
+    pub k1: usize,
+    /// Images whose description is averaged into one's own, the image itself among them.
+    pub k2: usize,
+}
+
+impl Default for Rerank {
+    fn default() -> Self {
+        Self { k1: 20, k2: 6 }
+    }
+}
+
+impl Settings for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut found = Vec::new();
+        if self.k == 0 {
+            found.push(Complaint::new("k", "is 0, and must be at least 1"));
+        }
+        if let Some(Rerank { k1, k2 }) = self.rerank {
+            if k1 < 2 {
+                found.push(Complaint::new("rerank.k1", format!("is {k1}, and must be at least 2: the image and a neighbor")));
+            }
+            if k2 == 0 || k2 > k1 {
+                found.push(Complaint::new("rerank.k2", format!("is {k2}, and must lie between 1 and `k1`, which is {k1}")));
+            }
+        }
+        found
+    }
+}
+
+kinset_stage::ports! {
+    /// What it reads.
+    pub struct In {
+        /// `[N, D]`.
+        features: Stored<Features>,
+    }
+}
+
+kinset_stage::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// `[N, M]`.
+        neighbors: Draft<Neighbors>,
+    }
+}
+
+/// Neighbor mining.
+#[derive(Debug)]
+pub struct Mine;
+
+impl Stage for Mine {
+    const KIND: &'static str = "neighbors";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "find every image's exact nearest neighbors by cosine";
+
+    type Config = Config;
+    type In = In;
+    type Out = Out;
+
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let mut features = FeatureTable::load(&input.features)?;
+        let n = features.ids.len();
+        if config.k >= n {
+            return Err(StageError::TooFew {
+                setting: "k",
+                value: config.k,
+                images: n,
+                hint: format!("an image is no neighbor of itself, so `k` can be at most {}", n.saturating_sub(1)),
+            });
+        }
+        if let Some(Rerank { k1, .. }) = config.rerank
+            && k1 > n
+        {
+            return Err(StageError::TooFew {
+                setting: "rerank.k1",
+                value: k1,
+                images: n,
+                hint: format!("a list holds each image at most once, so `rerank.k1` can be at most {n}"),
+            });
+        }
+        let zero = cosine::normalize_rows(&mut features.values, features.dim);
+        if let Some(&first) = zero.first() {
+            return Err(StageError::Degenerate {
+                code: "neighbors::zero-features",
+                what: format!("{} images have features that are all 0; the first is `{}`", zero.len(), features.ids[first]),
+                hint: "a direction is needed to compare; look at these images, or train the encoder longer".into(),
+            });
+        }
+        let bar = cx.bar(1000, "per mille of pairs");
+        let mut shown = 0;
+        // Re-ranking looks at lists of its own length.
+        let width = config.rerank.map_or(config.k, |rerank| config.k.max(rerank.k1 - 1));
+        let found = neighbors::all_pairs(&features.values, features.dim, width, &mut |done, total| {
+            let now = (done * 1000 / total.max(1)) as u64;
+            bar.advance(now - shown);
+            shown = now;
+            if cx.stop.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let found = match found {
+            Err(NeighborError::Stopped) => return Err(StageError::Stopped),
+            found => found.map_err(StageError::other)?,
+        };
+        let (index, similarity, metric) = match config.rerank {
+            None => (found.index, found.similarity, "cosine"),
+            Some(Rerank { k1, k2 }) => {
+                let reach = rerank::Reach { k1, k2 };
+                let (index, similarity) = rerank::nearest(&features.values, features.dim, &found.index, width, reach, config.k);
+                (index, similarity, "jaccard")
+            }
+        };
+        let table = NeighborTable {
+            ids: features.ids,
+            k: config.k,
+            index,
+            similarity,
+            metric: metric.into(),
+            exact: true,
+            recall: None,
+        };
+        Ok(Out { neighbors: table.save(&cx.out("neighbors")?)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn re_ranking_that_makes_no_sense_is_complained_about_by_path() {
+        let complaints = |k1, k2| Config { k: 5, rerank: Some(Rerank { k1, k2 }) }.check();
+        assert_eq!(complaints(20, 6), []);
+        assert_eq!(complaints(20, 20), []);
+        for (k1, k2, path) in [(1, 1, "rerank.k1"), (20, 0, "rerank.k2"), (4, 5, "rerank.k2")] {
+            assert_eq!(complaints(k1, k2)[0].path, path, "{k1} {k2}");
+        }
+        assert!(Config { k: 0, rerank: None }.check()[0].message.contains("at least 1"));
+    }
+}

@@ -1,0 +1,59 @@
+//! The pixels themselves as an encoder: the floor every learned encoder is measured against.
+
+use serde::{Deserialize, Serialize};
+
+use kinset_artifact::encoder::{Backbone, Encoder, Stem};
+use kinset_artifact::images::{ImageSet, Images};
+use kinset_artifact::{Draft, Stored};
+use kinset_model::encoder::{EncoderNet, architecture};
+use kinset_stage::{Context, Settings, Stage, StageError};
+use kinset_train::feed::Feed;
+
+/// Settings.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Side the images are brought to, pixels; none: their own.
+    pub size: Option<usize>,
+}
+
+impl Settings for Config {}
+
+kinset_stage::ports! {
+    /// What it reads.
+    pub struct In {
+        /// Whose size and channels the encoder takes.
+        images: Stored<Images>,
+    }
+}
+
+kinset_stage::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// Image → its pixels.
+        encoder: Draft<Encoder>,
+    }
+}
+
+/// The identity encoder.
+#[derive(Debug)]
+pub struct Pixels;
+
+impl Stage for Pixels {
+    const KIND: &'static str = "pixels";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "the pixels themselves as an encoder, the floor to compare with";
+
+    type Config = Config;
+    type In = In;
+    type Out = Out;
+
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let images = ImageSet::open(&input.images)?;
+        let feed = Feed::raw(&images, config.size, &cx.device)?;
+        let shape = architecture(Backbone::Pixels, Stem::Cifar, 1, images.channels(), feed.size(), None)?;
+        let net = EncoderNet::init(&shape, cx.seed, &cx.device)?;
+        let encoder = Encoder { card: net.card(feed.normalization().clone()), tensors: net.to_tensors()? };
+        Ok(Out { encoder: encoder.save(&cx.out("encoder")?)? })
+    }
+}

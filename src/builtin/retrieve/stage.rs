@@ -1,0 +1,403 @@
+//! The exact nearest images of a pool for every image of a target, while the pool streams by.
+//!
+//! Memory holds the target, k candidates for each of its images, and one row group of the pool; the cost is pool × target. Each
+//! row group is searched by itself, so what was found is kept after every one, and neither a kill nor the way a pool is cut
+//! changes a bit of the result. One stage per shard of a pool: a new shard costs only itself.
+
+use serde::{Deserialize, Serialize};
+
+use super::progress::{Candidate, Progress, keep};
+use kinset_artifact::features::{FeatureReader, FeatureTable, Features};
+use kinset_artifact::matches::{MatchTable, Matches};
+use kinset_artifact::{Draft, Stored};
+use kinset_base::clock::Stopwatch;
+use kinset_kernel::neighbors::{NeighborError, Search};
+use kinset_kernel::product::Gemm;
+use kinset_math::cosine;
+use kinset_math::curate::choose::Edge;
+use kinset_math::curate::join::Rows;
+use kinset_math::curate::repeats::{self, Rule};
+use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+
+/// Settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Images of the pool per image of the target.
+    pub k: usize,
+    /// How repetitions in the target are left out before the search.
+    pub dedup: Rule,
+    /// Target images whose cosine is this or more repeat each other (the fork's `dist_thr`).
+    pub dedup_sim: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { k: 20, dedup: Rule::Greedy, dedup_sim: 0.98 }
+    }
+}
+
+impl Settings for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut found = Vec::new();
+        found.extend(Complaint::unless_at_least("k", self.k as u64, 1));
+        if !(-1.0..=1.0).contains(&self.dedup_sim) {
+            let message = format!("is {}, and must lie in -1 to 1: it is a cosine similarity", self.dedup_sim);
+            found.push(Complaint::new("dedup_sim", message));
+        }
+        found
+    }
+}
+
+kinset_stage::ports! {
+    /// What it reads.
+    pub label_free struct In {
+        /// `[T, D]`: what shall be looked like.
+        target: Stored<Features>,
+        /// `[N, D]`: what is chosen from, or one shard of it.
+        pool: Stored<Features>,
+    }
+}
+
+kinset_stage::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// `[T, k]`.
+        matches: Draft<Matches>,
+    }
+}
+
+/// The search.
+#[derive(Debug)]
+pub struct Retrieve;
+
+impl Stage for Retrieve {
+    const KIND: &'static str = "retrieve";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "find every target image's exact nearest images in a pool that streams by";
+
+    type Config = Config;
+    type In = In;
+    type Out = Out;
+
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let target = load_target(&input.target)?;
+        let pool = FeatureReader::open(&input.pool)?;
+        same_dim(&target, &pool, input.pool.origin())?;
+        if config.dedup != Rule::None && config.dedup_sim < 0.5 {
+            cx.warn(format!(
+                "dedup_sim is {}: target images with so small a similarity count as repetitions; it is a similarity, not a distance",
+                config.dedup_sim
+            ));
+        }
+        let repeats = repeats::find(&Rows::new(&target.values, target.dim), config.dedup, config.dedup_sim, &Gemm);
+        let kept: Vec<u32> = (0..target.len() as u32).filter(|&row| repeats.kept[row as usize]).collect();
+        if kept.is_empty() {
+            return Err(StageError::Mismatch {
+                what: format!("of {} target images none is without a repetition", target.len()),
+                hint: "use `dedup = \"greedy\"`, which keeps one of each, or raise `dedup_sim`".into(),
+            });
+        }
+        if kept.len() < target.len() {
+            cx.note(format!("{} of {} target images are searched for, the others repeat them", kept.len(), target.len()));
+        }
+        if pool.len() < config.k {
+            cx.warn(format!("the pool has {} images, fewer than `k`, which is {}", pool.len(), config.k));
+        }
+        let queries: Vec<f32> = kept.iter().flat_map(|&row| target.row(row as usize).iter().copied()).collect();
+        let best = search(&queries, &pool, config.k, cx)?;
+        let edges = kept.iter().zip(&best).flat_map(|(&target, list)| {
+            (1..).zip(list).map(move |(rank, &(cosine, pool))| Edge { target, pool, rank, cosine })
+        });
+        let table = MatchTable {
+            repeats,
+            k: config.k,
+            pool: pool.len(),
+            edges: edges.collect(),
+            targets: target.ids,
+            target_digest: input.target.digest().hex(),
+            pool_digest: input.pool.digest().hex(),
+        };
+        Ok(Out { matches: table.save(&cx.out("matches")?, |row| &pool.ids()[row as usize])? })
+    }
+}
+
+/// A target in memory, of unit length.
+///
+/// # Errors
+/// If it cannot be read, or an image has no direction.
+pub fn load_target(stored: &Stored<Features>) -> Result<FeatureTable, StageError> {
+    let mut target = FeatureTable::load(stored)?;
+    if !target.normalized {
+        target.normalized = cosine::normalize_rows(&mut target.values, target.dim).is_empty();
+    }
+    let zero = (0..target.len()).find(|&row| cosine::norm(target.row(row)) < cosine::FLOOR);
+    match zero {
+        None => Ok(target),
+        Some(row) => Err(StageError::Mismatch {
+            what: format!("the features of `{}` are all 0 in row {row}, `{}`", stored.origin(), target.ids[row]),
+            hint: "a direction is needed to compare; leave this image out".into(),
+        }),
+    }
+}
+
+/// Refuses features of another dimension than the target's.
+///
+/// # Errors
+/// [`StageError::Mismatch`].
+pub fn same_dim(target: &FeatureTable, other: &FeatureReader, origin: &str) -> Result<(), StageError> {
+    if target.dim == other.dim() {
+        return Ok(());
+    }
+    Err(StageError::Mismatch {
+        what: format!("the target has features of {} numbers, those of `{origin}` have {}", target.dim, other.dim()),
+        hint: "features are comparable only if one encoder made both: embed target and pool with the same one".into(),
+    })
+}
+
+/// The vectors of a row group, of unit length.
+///
+/// # Errors
+/// If they cannot be read, or one has no direction.
+pub fn unit_group(pool: &FeatureReader, group: usize, first: usize) -> Result<Vec<f32>, StageError> {
+    let mut values = pool.group(group, first)?;
+    if !pool.normalized()
+        && let Some(&row) = cosine::normalize_rows(&mut values, pool.dim()).first()
+    {
+        return Err(StageError::other(NeighborError::ZeroRow { row: first + row }));
+    }
+    Ok(values)
+}
+
+/// The `k` best pool images of each query, all if there are fewer.
+fn search(queries: &[f32], pool: &FeatureReader, k: usize, cx: &Context<'_>) -> Result<Vec<Vec<Candidate>>, StageError> {
+    let rows = Rows::new(queries, pool.dim());
+    let mut progress = Progress::load(cx.work(), rows.len())?.unwrap_or_else(|| Progress::new(rows.len()));
+    if progress.groups > 0 {
+        cx.note(format!("goes on at row {} of {}", progress.rows, pool.len()));
+    }
+    let bar = cx.bar(pool.len() as u64, "pool images");
+    bar.advance(progress.rows as u64);
+    let mut saved = Stopwatch::start();
+    let read = |group: usize, first: usize| {
+        if group < pool.groups() { unit_group(pool, group, first) } else { Ok(Vec::new()) }
+    };
+    let mut values = read(progress.groups, progress.rows)?;
+    while progress.groups < pool.groups() {
+        if cx.stop.requested() {
+            progress.save(cx.work())?;
+            return Err(StageError::Stopped);
+        }
+        let (group, first, count) = (progress.groups, progress.rows, values.len() / pool.dim());
+        let best = &mut progress.best;
+        // The next row group is read while this one is searched.
+        let (found, next) =
+            rayon::join(|| search_group(&rows, queries, &values, first, k, best), || read(group + 1, first + count));
+        found.map_err(StageError::other)?;
+        progress.groups += 1;
+        progress.rows += count;
+        values = next?;
+        bar.advance(count as u64);
+        if progress.groups < pool.groups() && saved.elapsed() >= cx.checkpoint_every {
+            progress.save(cx.work())?;
+            saved = Stopwatch::start();
+        }
+    }
+    Ok(progress.best)
+}
+
+/// Adds the nearest of one row group, whose first row is `first`, to the best so far.
+fn search_group(
+    rows: &Rows,
+    queries: &[f32],
+    values: &[f32],
+    first: usize,
+    k: usize,
+    best: &mut [Vec<Candidate>],
+) -> Result<(), NeighborError> {
+    let dim = queries.len() / rows.len();
+    let each = k.min(values.len() / dim);
+    if each == 0 {
+        return Ok(());
+    }
+    let mut search = Search::new(queries, dim, each)?;
+    search.feed(values, first)?;
+    let found = search.finish()?;
+    // The search rounds its cosines; to compare row groups they are needed as they are.
+    let group = Rows::new(values, dim);
+    for (query, best) in best.iter_mut().enumerate() {
+        let near = found.index[query * each..(query + 1) * each].iter();
+        best.extend(near.map(|&row| (rows.cosine(query, &group, row as usize - first), row)));
+        keep(best, k);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use candle_core::Device;
+
+    use super::*;
+    use kinset_artifact::features::FeaturesWriter;
+    use kinset_base::fs;
+    use kinset_base::search_path::DataPaths;
+    use kinset_base::seed::Seed;
+    use kinset_stage::{Signal, Sink, Stop};
+    use kinset_store::digest::Digest;
+
+    struct Ears<'a> {
+        heard: Mutex<Vec<String>>,
+        stop_at: Option<u64>,
+        stop: &'a Stop,
+    }
+
+    impl Sink for Ears<'_> {
+        fn signal(&self, _: &str, signal: Signal) {
+            match signal {
+                Signal::Note(text) | Signal::Warning(text) => self.heard.lock().unwrap().push(text),
+                Signal::Progress { .. } | Signal::Metric { .. } => {}
+            }
+            if self.stop_at.is_some() {
+                self.stop.request();
+            }
+        }
+    }
+
+    fn random(n: usize, dim: usize, seed: u64) -> Vec<f32> {
+        let mut rng = Seed::new(seed).rng();
+        let mut rows: Vec<f32> = (0..n * dim).map(|_| rng.below(5) as f32 - 2.0).collect();
+        rows.chunks_mut(dim).filter(|row| row.iter().all(|x| *x == 0.0)).for_each(|row| row[0] = 1.0);
+        assert!(cosine::normalize_rows(&mut rows, dim).is_empty());
+        rows
+    }
+
+    fn stored(folder: &Path, values: &[f32], dim: usize) -> Stored<Features> {
+        fs::create_folders(folder).unwrap();
+        let mut writer = FeaturesWriter::create(folder, dim, true, "test", "test").unwrap();
+        for (piece, values) in values.chunks(1000 * dim).enumerate() {
+            let ids: Vec<String> = (0..values.len() / dim).map(|i| format!("{:07}", piece * 1000 + i)).collect();
+            writer.push(&ids, values).unwrap();
+        }
+        let draft = writer.finish().unwrap();
+        Stored::new(vec![draft.files[0].path.clone()], Digest::of(b"test"), "test")
+    }
+
+    /// One run in a folder; `stop` asks to stop when the stage first says something.
+    fn run(
+        dir: &Path,
+        config: &Config,
+        target: &Stored<Features>,
+        pool: &Stored<Features>,
+        stop: bool,
+    ) -> Result<(MatchTable, Vec<String>), StageError> {
+        let flag = Stop::default();
+        let ears = Ears { heard: Mutex::new(Vec::new()), stop_at: stop.then_some(0), stop: &flag };
+        let places = DataPaths::new("", None, None);
+        let (work, out) = (dir.join("work"), dir.join("out"));
+        fs::create_folders(&work).unwrap();
+        let cx = Context::new("matches", Device::Cpu, Seed::new(1), &places, flag.clone(), work, out, &ears)
+            .with_checkpoint_every(Duration::ZERO);
+        let input = In { target: target.clone(), pool: pool.clone() };
+        let found = Retrieve::run(config, input, &cx)?;
+        let stored = Stored::new(found.matches.files.iter().map(|file| file.path.clone()).collect(), Digest::of(b"m"), "m");
+        let heard = ears.heard.lock().unwrap().clone();
+        Ok((MatchTable::load(&stored).unwrap(), heard))
+    }
+
+    #[test]
+    fn matches_equal_brute_force_in_double_precision_with_ties_and_copies() {
+        let dir = tempfile::tempdir().unwrap();
+        let (dim, k) = (3, 7);
+        let (target, pool) = (random(40, dim, 1), random(70_000, dim, 2));
+        let (t, p) = (stored(&dir.path().join("t"), &target, dim), stored(&dir.path().join("p"), &pool, dim));
+        let config = Config { k, dedup: Rule::None, ..Config::default() };
+        let (found, _) = run(dir.path(), &config, &t, &p, false).unwrap();
+        let (a, b) = (Rows::new(&target, dim), Rows::new(&pool, dim));
+        for query in 0..40 {
+            let mut all: Vec<Candidate> = (0..70_000).map(|row| (a.cosine(query, &b, row), row as u32)).collect();
+            keep(&mut all, k);
+            let edges = &found.edges[query * k..(query + 1) * k];
+            assert_eq!(edges.iter().map(|e| (e.cosine, e.pool)).collect::<Vec<_>>(), all, "query {query}");
+            assert_eq!(edges.iter().map(|e| e.rank).collect::<Vec<_>>(), (1..=k as u32).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_pool_that_is_the_target_matches_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rng = Seed::new(5).rng();
+        let mut rows: Vec<f32> = (0..300 * 16).map(|_| rng.normal() as f32).collect();
+        assert!(cosine::normalize_rows(&mut rows, 16).is_empty());
+        let both = stored(&dir.path().join("t"), &rows, 16);
+        let config = Config { k: 1, dedup: Rule::None, ..Config::default() };
+        let (found, _) = run(dir.path(), &config, &both, &both, false).unwrap();
+        for (row, edge) in found.edges.iter().enumerate() {
+            assert_eq!((edge.target, edge.pool), (row as u32, row as u32));
+            assert!(edge.distance() <= 1e-6);
+        }
+    }
+
+    #[test]
+    fn a_stopped_search_goes_on_to_the_same_matches() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, pool) = (random(10, 2, 1), random(140_000, 2, 2));
+        let (t, p) = (stored(&dir.path().join("t"), &target, 2), stored(&dir.path().join("p"), &pool, 2));
+        let config = Config { k: 5, dedup: Rule::None, ..Config::default() };
+        let (expected, _) = run(&dir.path().join("whole"), &config, &t, &p, false).unwrap();
+        let halved = dir.path().join("halved");
+        // It says something with the first bar it moves, after the first of three row groups, and is stopped there.
+        let mut stops = 0;
+        let (found, heard) = loop {
+            // As if killed: what was saved is all there is.
+            let begun = Progress::load(&halved.join("work"), 10).ok().flatten().map_or(0, |progress| progress.groups);
+            if begun < 2 && stops < 2 {
+                stops += 1;
+                let mut progress = Progress::load(&halved.join("work"), 10).ok().flatten().unwrap_or_else(|| Progress::new(10));
+                let reader = FeatureReader::open(&p).unwrap();
+                let values = unit_group(&reader, progress.groups, progress.rows).unwrap();
+                let (rows, group) = (Rows::new(&target, 2), Rows::new(&values, 2));
+                for (query, best) in progress.best.iter_mut().enumerate() {
+                    best.extend((0..group.len()).map(|row| (rows.cosine(query, &group, row), (progress.rows + row) as u32)));
+                    keep(best, 5);
+                }
+                progress.groups += 1;
+                progress.rows += group.len();
+                fs::create_folders(&halved.join("work")).unwrap();
+                progress.save(&halved.join("work")).unwrap();
+                continue;
+            }
+            break run(&halved, &config, &t, &p, false).unwrap();
+        };
+        assert_eq!(found, expected);
+        assert!(heard.iter().any(|text| text.contains("goes on at row 131072 of 140000")), "{heard:?}");
+        // Asked to stop, it keeps what it has.
+        assert!(matches!(run(&dir.path().join("third"), &config, &t, &p, true), Ok(_) | Err(StageError::Stopped)));
+        assert_eq!(run(&dir.path().join("third"), &config, &t, &p, false).unwrap().0, expected);
+    }
+
+    #[test]
+    fn repetitions_are_not_searched_for_and_a_threshold_in_the_wrong_unit_is_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = [1.0, 0.0, 1.0, 0.0, 0.0, 1.0];
+        let (t, p) = (stored(&dir.path().join("t"), &target, 2), stored(&dir.path().join("p"), &random(50, 2, 3), 2));
+        let (found, heard) = run(dir.path(), &Config { k: 2, ..Config::default() }, &t, &p, false).unwrap();
+        assert_eq!(found.edges.iter().map(|edge| edge.target).collect::<Vec<_>>(), [0, 0, 2, 2]);
+        assert_eq!(found.repeats.representative, [0, 0, 2]);
+        assert!(heard.iter().any(|text| text.contains("2 of 3 target images")), "{heard:?}");
+        let (_, heard) = run(dir.path(), &Config { dedup_sim: 0.1, k: 90, ..Config::default() }, &t, &p, false).unwrap();
+        assert!(heard.iter().any(|text| text.contains("not a distance")), "{heard:?}");
+        assert!(heard.iter().any(|text| text.contains("fewer than `k`")), "{heard:?}");
+        let copies = stored(&dir.path().join("c"), &target[..4], 2);
+        let refused = run(dir.path(), &Config { dedup: Rule::Fork, ..Config::default() }, &copies, &p, false).unwrap_err();
+        assert!(refused.to_string().contains("none is without a repetition"), "{refused}");
+        let other = stored(&dir.path().join("o"), &random(5, 3, 3), 3);
+        let refused = run(dir.path(), &Config::default(), &other, &p, false).unwrap_err();
+        assert!(refused.to_string().contains("features of 3 numbers, those of `test` have 2"), "{refused}");
+        let complaints = Config { k: 0, dedup_sim: 98.0, ..Config::default() }.check();
+        assert_eq!(complaints.iter().map(|c| c.path.as_str()).collect::<Vec<_>>(), ["k", "dedup_sim"]);
+    }
+}

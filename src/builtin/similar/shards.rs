@@ -1,0 +1,142 @@
+//! A pool in several shards, as one table: rows are counted over all of them, in the order in which they are wired.
+
+use crate::retrieve::stage::{same_dim, unit_group};
+use kinset_artifact::Stored;
+use kinset_artifact::features::{FeatureReader, FeatureTable, Features};
+use kinset_kernel::neighbors::NeighborError;
+use kinset_math::cosine;
+use kinset_stage::StageError;
+
+/// Rows that are held at a time while many stream by.
+const STEP: usize = 1 << 15;
+
+/// Shards, open.
+#[derive(Debug)]
+pub struct Shards {
+    readers: Vec<FeatureReader>,
+    /// The row each begins with; one more at the end.
+    starts: Vec<usize>,
+}
+
+impl Shards {
+    /// Opens shards.
+    ///
+    /// # Errors
+    /// If one cannot be read, has features of another dimension than the target, or a name stands in two of them.
+    pub fn open(stored: &[Stored<Features>], target: &FeatureTable) -> Result<Self, StageError> {
+        let (mut readers, mut starts) = (Vec::new(), vec![0]);
+        for shard in stored {
+            let reader = FeatureReader::open(shard)?;
+            same_dim(target, &reader, shard.origin())?;
+            starts.push(starts[starts.len() - 1] + reader.len());
+            readers.push(reader);
+        }
+        let shards = Self { readers, starts };
+        shards.distinct(stored)?;
+        Ok(shards)
+    }
+
+    fn distinct(&self, stored: &[Stored<Features>]) -> Result<(), StageError> {
+        if self.readers.len() < 2 {
+            return Ok(());
+        }
+        let named = |shard: usize| self.readers[shard].ids().iter().map(move |id| (id.as_str(), shard));
+        let mut names: Vec<(&str, usize)> = (0..self.readers.len()).flat_map(named).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            None => Ok(()),
+            Some(pair) => Err(StageError::Mismatch {
+                what: format!(
+                    "the image `{}` is in two shards of the pool, `{}` and `{}`",
+                    pair[0].0,
+                    stored[pair[0].1].origin(),
+                    stored[pair[1].1].origin()
+                ),
+                hint: "each image of the pool must be in one shard only, under a name of its own".into(),
+            }),
+        }
+    }
+
+    /// Images in all of them.
+    pub fn len(&self) -> usize {
+        self.starts[self.readers.len()]
+    }
+
+    /// True if there is none; open shards always have some.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Images before a shard.
+    pub fn start(&self, shard: usize) -> usize {
+        self.starts[shard]
+    }
+
+    /// D.
+    pub fn dim(&self) -> usize {
+        self.readers.first().map_or(1, FeatureReader::dim)
+    }
+
+    fn shard(&self, row: usize) -> usize {
+        self.starts.partition_point(|&start| start <= row) - 1
+    }
+
+    /// The name of an image.
+    pub fn id(&self, row: u32) -> &str {
+        let shard = self.shard(row as usize);
+        &self.readers[shard].ids()[row as usize - self.starts[shard]]
+    }
+
+    /// Some vectors, `[rows, D]`, of unit length. `rows` must ascend.
+    ///
+    /// # Errors
+    /// If they cannot be read, or one has no direction.
+    pub fn rows(&self, rows: &[u32]) -> Result<Vec<f32>, StageError> {
+        let mut values = Vec::with_capacity(rows.len() * self.dim());
+        let mut rest = rows;
+        for (shard, reader) in self.readers.iter().enumerate() {
+            let (here, after) = rest.split_at(rest.partition_point(|&row| (row as usize) < self.starts[shard + 1]));
+            rest = after;
+            if here.is_empty() {
+                continue;
+            }
+            let start = self.starts[shard];
+            let inside: Vec<u32> = here.iter().map(|&row| (row as usize - start) as u32).collect();
+            values.extend(reader.rows(&inside)?);
+        }
+        let zero = cosine::normalize_rows(&mut values, self.dim());
+        match zero.first() {
+            None => Ok(values),
+            Some(&place) => Err(StageError::other(NeighborError::ZeroRow { row: rows[place] as usize })),
+        }
+    }
+
+    /// Passes on some vectors, some thousand at a time, with the place of the first in `rows`, which must ascend.
+    ///
+    /// # Errors
+    /// As [`Shards::rows`], and whatever `take` says.
+    pub fn stream(
+        &self,
+        rows: &[u32],
+        mut take: impl FnMut(usize, &[f32]) -> Result<(), StageError>,
+    ) -> Result<(), StageError> {
+        for (piece, rows) in rows.chunks(STEP).enumerate() {
+            take(piece * STEP, &self.rows(rows)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Passes on all vectors of a table, row group by row group, with the row of the first.
+///
+/// # Errors
+/// As [`Shards::rows`], and whatever `take` says.
+pub fn all(reader: &FeatureReader, mut take: impl FnMut(usize, &[f32]) -> Result<(), StageError>) -> Result<(), StageError> {
+    let mut first = 0;
+    for group in 0..reader.groups() {
+        let values = unit_group(reader, group, first)?;
+        take(first, &values)?;
+        first += reader.group_rows(group);
+    }
+    Ok(())
+}

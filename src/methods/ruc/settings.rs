@@ -1,0 +1,253 @@
+//! Which numbers do the authors run RUC with?
+//!
+//! | | CIFAR-10 (the defaults) | CIFAR-20 | STL-10 | ImageNet-50 (by the authors on their issue 13) |
+//! |---|---|---|---|---|
+//! | `batch` | 250 | 250 | 100 | 16–32 |
+//! | `guess_weight`, λ_U | 25 | 100 | 50 | 25 |
+//! | `relabel_threshold`, τ₂ | 0.99 | 0.9 | 0.9 | |
+//! | `relabel_rise` | 0 | 0.02 | 0.02 | |
+//! | `epochs` | 200 | 200 | 200 | 100 |
+//! | `optimizer` | SGD 0.01, Nesterov 0.9, decay 5e-4 | the same | the same | SGD 0.01, decay 5e-4 |
+//! | images | train split | train split | train and test split | |
+//!
+//! The size of the views and the statistics they are normalised with are the classifier's own. (On STL-10 the authors feed SCAN's
+//! ImageNet-normalised networks with CIFAR-10's statistics.)
+
+use serde::{Deserialize, Serialize};
+
+use kinset_augment::{RandAugment, Recipe, Standard};
+use kinset_stage::{Complaint, Settings};
+use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
+
+/// Which images keep the label that the clustering gave them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sampling {
+    /// Those the classifier is sure of.
+    Confidence,
+    /// Those whose neighbors mostly have the same.
+    Metric,
+    /// Both.
+    Hybrid,
+}
+
+/// Whose statistics the peer's batch norm uses while it only teaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Statistics {
+    /// Those of the batch, and its running ones move: the authors' code.
+    Batch,
+    /// Its running ones, which stay.
+    Running,
+}
+
+/// What the two networks' heads are at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Head {
+    /// New ones that differ, as in the authors' code: clusters are learned again from the labels that are kept, which takes
+    /// many steps.
+    New,
+    /// Both the classifier's own: what it knows stays, and the two differ by the order they see images in. For short runs.
+    Kept,
+}
+
+/// Settings; the defaults are those of the authors' `main_ruc_cifar10.py`. See the module for other data sets.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Passes of each network over the images.
+    pub epochs: u64,
+    /// Images per step, B.
+    pub batch: usize,
+    /// What the networks' heads are at the start.
+    pub head: Head,
+    /// Which images keep their label at first.
+    pub sampling: Sampling,
+    /// The classifier is sure from this probability on, 0–1: τ₁.
+    pub confidence_threshold: f64,
+    /// How many of the mined neighbors vote, besides the image itself; none: all. The authors' 100 votes are 99 neighbors of a
+    /// self-supervised projection.
+    pub num_neighbors: Option<usize>,
+    /// An image without a label gets the one that a network is this sure of, 0–1: τ₂.
+    pub relabel_threshold: f64,
+    /// How much τ₂ rises after each fifth of the epochs.
+    pub relabel_rise: f64,
+    /// Weight of the loss on guessed labels once the ramp is over, λ_U.
+    pub guess_weight: f64,
+    /// Epochs over which that weight rises from a tenth to its whole, linearly.
+    pub ramp_epochs: u64,
+    /// Temperature that targets are sharpened with, T.
+    pub temperature: f64,
+    /// Both shapes of the beta distribution of MixUp's share, α.
+    pub mixup: f64,
+    /// The part of a label that is spread over the other clusters on strong views, ε, 0–1.
+    pub smoothing: f64,
+    /// Draw ε uniformly from 0–1 for every step instead: the paper, not its code.
+    pub random_smoothing: bool,
+    /// Whose statistics the peer uses while it teaches.
+    pub peer_statistics: Statistics,
+    /// How weights move.
+    pub optimizer: OptimizerSettings,
+    /// How the learning rate moves.
+    pub schedule: ScheduleSettings,
+    /// What the two views go through that are mixed and that labels are guessed from.
+    pub weak: Recipe,
+    /// What the view goes through that smoothed labels are learned on.
+    pub strong: Recipe,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            epochs: 200,
+            batch: 250,
+            head: Head::New,
+            sampling: Sampling::Hybrid,
+            confidence_threshold: 0.99,
+            num_neighbors: None,
+            relabel_threshold: 0.99,
+            relabel_rise: 0.0,
+            guess_weight: 25.0,
+            ramp_epochs: 200,
+            temperature: 0.5,
+            mixup: 4.0,
+            smoothing: 0.5,
+            random_smoothing: false,
+            peer_statistics: Statistics::Batch,
+            optimizer: OptimizerSettings { nesterov: true, ..OptimizerSettings::sgd(0.01, 0.9, 5e-4) },
+            // Down to nothing: a trillionth of the rate.
+            schedule: ScheduleSettings::cosine(1e-4),
+            weak: Standard { crop_scale: [0.2, 1.0], ..Standard::default() }.into(),
+            strong: RandAugment::default().into(),
+        }
+    }
+}
+
+/// How often τ₂ rises.
+const RISES: u64 = 5;
+/// The weight of guesses never is a smaller share of its whole.
+const FLOOR: f64 = 0.1;
+
+impl Config {
+    /// τ₂ in an epoch, counted from 0.
+    pub fn relabel_from(&self, epoch: u64) -> f64 {
+        let rises = (RISES * epoch / self.epochs.max(1)).min(RISES - 1);
+        self.relabel_threshold + self.relabel_rise * rises as f64
+    }
+
+    /// τ₂ at the end.
+    fn last_relabel_from(&self) -> f64 {
+        self.relabel_threshold + self.relabel_rise * (RISES - 1) as f64
+    }
+
+    /// The share of λ_U that counts at a step, 0.1 to 1; `images` N.
+    pub fn ramp(&self, epoch: u64, step: u64, images: usize) -> f64 {
+        // One step too many where the batch divides the images, as in the authors' code.
+        let steps = images / self.batch + 1;
+        ((epoch as f64 + step as f64 / steps as f64) / self.ramp_epochs as f64).clamp(FLOOR, 1.0)
+    }
+}
+
+impl Settings for Config {
+    fn check(&self) -> Vec<Complaint> {
+        let mut found = Vec::new();
+        for (field, value, least) in [
+            ("epochs", self.epochs, 1),
+            ("batch", self.batch as u64, 2),
+            ("num_neighbors", self.num_neighbors.unwrap_or(1) as u64, 1),
+            ("ramp_epochs", self.ramp_epochs, 1),
+        ] {
+            found.extend(Complaint::unless_at_least(field, value, least));
+        }
+        for (field, value) in [
+            ("confidence_threshold", self.confidence_threshold),
+            ("relabel_threshold", self.relabel_threshold),
+            ("smoothing", self.smoothing),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                found.push(Complaint::new(field, format!("is {value}, and must lie in 0–1")));
+            }
+        }
+        if let Some(negative) = Complaint::if_negative("relabel_rise", self.relabel_rise) {
+            found.push(negative);
+        } else if self.relabel_threshold <= 1.0 && self.last_relabel_from() > 1.0 {
+            let last = self.last_relabel_from();
+            let message = format!("raises the threshold to {last:.3} at last, which no probability reaches");
+            found.push(Complaint::new("relabel_rise", message));
+        }
+        found.extend(Complaint::if_negative("guess_weight", self.guess_weight));
+        for (field, value) in [("temperature", self.temperature), ("mixup", self.mixup)] {
+            found.extend(Complaint::unless_above_zero(field, value));
+        }
+        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
+        found.extend(Complaint::below("schedule", self.schedule.complaints()));
+        found.extend(Complaint::below("weak", self.weak.check()));
+        found.extend(Complaint::below("strong", self.strong.check()));
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(found: f64, wanted: f64, tolerance: f64) {
+        assert!((found - wanted).abs() <= tolerance, "{found} is not {wanted}");
+    }
+
+    // methods/ruc.md section 14.
+
+    #[test]
+    fn the_ramp_is_that_of_the_reference() {
+        let config = Config::default();
+        for (epoch, wanted) in [(0, 0.1), (19, 0.1), (20, 0.1), (40, 0.2), (100, 0.5), (199, 0.995), (400, 1.0)] {
+            near(config.ramp(epoch, 0, 50_000), wanted, 1e-12);
+        }
+        // 200 steps of 250, and the denominator has one more.
+        near(config.ramp(40, 100, 50_000), (40.0 + 100.0 / 201.0) / 200.0, 1e-12);
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_reference() {
+        let config = Config::default();
+        for (epoch, wanted, tolerance) in
+            [(0, 0.01, 1e-12), (20, 0.009_755_28, 5e-9), (40, 0.009_045_08, 5e-9), (100, 0.005, 1e-12), (199, 6.168e-7, 5e-11)]
+        {
+            near(config.schedule.rate(config.optimizer.lr, epoch, config.epochs), wanted, tolerance);
+        }
+    }
+
+    #[test]
+    fn the_threshold_for_new_labels_rises_in_fifths_or_stays() {
+        let rising = Config { relabel_threshold: 0.9, relabel_rise: 0.02, ..Config::default() };
+        for (epoch, wanted) in [(0, 0.9), (39, 0.9), (40, 0.92), (80, 0.94), (159, 0.96), (199, 0.98)] {
+            near(rising.relabel_from(epoch), wanted, 1e-12);
+        }
+        assert!(rising.check().is_empty());
+        near(Config::default().relabel_from(199), 0.99, 1e-12);
+        let longer = Config { epochs: 400, ..rising };
+        near(longer.relabel_from(399), 0.98, 1e-12);
+    }
+
+    #[test]
+    fn settings_out_of_range_are_named() {
+        assert_eq!(Config::default().check(), []);
+        let wrong = Config {
+            epochs: 0,
+            batch: 1,
+            confidence_threshold: 1.5,
+            relabel_threshold: 0.99,
+            relabel_rise: 0.02,
+            guess_weight: -1.0,
+            temperature: 0.0,
+            mixup: f64::NAN,
+            smoothing: -0.1,
+            ..Config::default()
+        };
+        let fields: Vec<String> = wrong.check().into_iter().map(|complaint| complaint.path).collect();
+        let all =
+            ["epochs", "batch", "confidence_threshold", "smoothing", "relabel_rise", "guess_weight", "temperature", "mixup"];
+        assert_eq!(fields, all);
+    }
+}

@@ -1,0 +1,36 @@
+//! # model: what does the network look like?
+//!
+//! Residual networks, published vision transformers, and heads; their initial weights, and the names their tensors go by. [`EncoderNet`] turns images
+//! into features, [`ClassifierNet`] turns features into clusters; both are made of [`Params`], an ordered list of named
+//! tensors that says which of them training moves. [`export`] and [`onnx`] write them for PyTorch and for the runtimes of ONNX.
+//!
+//! Not here: how weights move (`train`), fast operations (`kernel`), what a network looks like on disk (`artifact`).
+
+#![forbid(unsafe_code)]
+
+pub mod classifier;
+pub mod encoder;
+pub mod error;
+pub mod export;
+mod head;
+pub mod import;
+pub mod init;
+mod norm;
+mod normed;
+pub mod onnx;
+pub mod params;
+mod positions;
+pub mod published;
+mod resnet;
+pub mod settings;
+#[doc(hidden)] // tests of other rooms use it
+pub mod testing;
+mod vit;
+
+pub use classifier::{ClassifierNet, HeadChoice, HeadsShape};
+pub use encoder::{EncoderNet, architecture, features_alone, tower};
+pub use error::{Mismatch, ModelError, Result};
+pub use head::PredictionHead;
+pub use norm::Mode;
+pub use normed::{DistillHeads, DistillShape, LinearProbes, TaskEncoder};
+pub use params::{Params, Role};

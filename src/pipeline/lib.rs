@@ -1,0 +1,25 @@
+//! # pipeline: what runs, when, and why?
+//!
+//! From the text of a pipeline file to finished stages: the text with all its places ([`document`]), what stages there are
+//! ([`catalog`]), the checked nodes ([`spec`], with [`settings`]), their shape ([`graph`]), and all that can be wrong
+//! ([`fault`]). [`run`] tells its [`event`]s, which [`journal`] keeps; numbers among them also go
+//! where TensorBoard finds them ([`scalars`]).
+//!
+//! Not here: what a stage does (`step`, `method`), words on the screen (`cli`).
+
+#![forbid(unsafe_code)]
+
+pub mod catalog;
+pub mod document;
+pub mod error;
+pub mod event;
+#[cfg(test)]
+mod fake;
+pub mod fault;
+pub mod graph;
+pub mod journal;
+pub mod run;
+pub mod scalars;
+pub mod settings;
+pub mod spec;
+pub mod state;

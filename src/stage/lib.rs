@@ -1,0 +1,28 @@
+//! # stage: what is a stage?
+//!
+//! The contract between the engine and everything that runs in it: a [`Stage`] has a kind, a version, settings, typed
+//! [`ports`] and typed [`outputs`], and one function. A [`Method`] is a stage with a paper, and its bounds are the label-free
+//! guarantee. A stage gets all it may use from its [`Context`]; nothing is global. [`erased`] is the one place where types are
+//! forgotten, so that the engine can hold a list of stages.
+//!
+//! Not here: the stages themselves (`step`, `method`), when and why they run (`pipeline`).
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod context;
+pub mod contract;
+pub mod erased;
+pub mod error;
+pub mod outputs;
+pub mod ports;
+
+#[doc(hidden)] // for the macros
+pub use kinset_artifact as artifact;
+
+pub use context::{Bar, Context, Signal, Sink, Stop};
+pub use contract::{Complaint, Method, Settings, Sign, Stage};
+pub use erased::{AnyStage, Erased};
+pub use error::StageError;
+pub use outputs::{AnyDraft, OutputInfo, Outputs};
+pub use ports::{Arity, Either, LabelFreePorts, Offer, Offers, Port, PortInfo, Ports};
