@@ -233,6 +233,8 @@
 //! - Locks are the kernel's: on network file systems they hold as well as the file system keeps them.
 //! - Every stage computes in `f32`; the key has room for other precisions.
 
+#![forbid(unsafe_code)]
+
 #[doc = include_str!("guide.md")]
 pub mod guide {}
 

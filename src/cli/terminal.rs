@@ -212,19 +212,18 @@ impl Listener for Screen {
             Event::StageFresh { stage, .. } => self.line(DIM, "fresh", stage),
             Event::StageWaiting { stage, holder } => self.line(YELLOW, "waits", &format!("{stage}: {holder} is computing it")),
             Event::StageStarted { stage, kind, why, .. } => self.line(CYAN, "runs", &format!("{stage} ({kind}): {why}")),
-            Event::Progress { stage, done, total, unit, text } => match &self.bars {
-                Some(bars) => bars.show(stage, (*done, *total), unit, text.as_deref()),
-                // Plain lines, and not many of them.
-                None => {
-                    let mut last = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-                    if done < total && last.is_none_or(|last| last.elapsed() >= Duration::from_secs(15)) {
-                        let first = last.replace(Stopwatch::start()).is_none();
-                        if !first {
-                            self.line(DIM, "", &format!("{stage}: {done} of {total} {unit}"));
-                        }
-                    }
+            Event::Progress { stage, done, total, unit, text } => {
+                if let Some(bars) = &self.bars {
+                    bars.show(stage, (*done, *total), unit, text.as_deref());
+                    return;
                 }
-            },
+                // Plain lines, and not many of them.
+                let mut last = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+                let due = last.is_none_or(|last| last.elapsed() >= Duration::from_secs(15));
+                if done < total && due && last.replace(Stopwatch::start()).is_some() {
+                    self.line(DIM, "", &format!("{stage}: {done} of {total} {unit}"));
+                }
+            }
             Event::Note { stage, text } => self.line(DIM, "note", &format!("{stage}: {text}")),
             Event::Warning { stage, text } => self.line(YELLOW, "warning", &format!("{stage}: {text}")),
             Event::StageFinished { stage, seconds, adopted, .. } => {
