@@ -5,7 +5,7 @@
 //! runs. Kill it and it goes on where it stopped, to the same bytes.
 //!
 //! This page is the architecture document. It is for people who change kinset; the README and the [`guide`] are for people who
-//! use it.
+//! use it. Measurements are in [`benchmarks`].
 //!
 //! # The rooms
 //!
@@ -195,25 +195,6 @@
 //! the device `ON_DEVICE`. A stage that trains implements [`stage::training::Trainee`], which gives it checkpoints, resuming
 //! and stopping. The context lends everything else; nothing is global.
 //!
-//! # Reading artifacts elsewhere
-//!
-//! Tables are plain Parquet. Each begins with `id` (made from the picture's content, stable) and `row`; join by either.
-//!
-//! ```text
-//! # pandas and NumPy
-//! frame = pandas.read_parquet("artifacts/fashion-mini/features/features.parquet")
-//! matrix = numpy.stack(frame["embedding"])                      # [N, D], float32
-//!
-//! # Polars: the embedding is an Array(Float32, D)
-//! matrix = polars.read_parquet("…/features.parquet")["embedding"].to_numpy()
-//!
-//! # DuckDB: the sizes of the clusters
-//! select cluster, count(*) as images, avg(confidence) from 'artifacts/fashion-mini/assignments/assignments.parquet'
-//! group by cluster order by cluster
-//! ```
-//!
-//! Weights are safetensors with a JSON card beside them. Each view folder has a `stage.json` with the key and what went in.
-//!
 //! # House rules
 //!
 //! - Every module begins with the question it answers. `mod.rs` is a door sign: what is here, what is not, re-exports, no logic.
@@ -237,6 +218,9 @@
 
 #[doc = include_str!("guide.md")]
 pub mod guide {}
+
+#[doc = include_str!("benchmarks.md")]
+pub mod benchmarks {}
 
 #[doc(inline)]
 pub use kinset_artifact as artifact;
