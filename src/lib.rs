@@ -7,34 +7,41 @@
 //! This page is the architecture document. It is for people who change kinset; the README and the [`guide`] are for people who
 //! use it. Measurements are in [`benchmarks`].
 //!
-//! # The rooms
+//! # The crates
 //!
-//! | room | its question |
+//! The rooms of the house are crates, `kinset-base` in `src/base` and so on; this root crate re-exports them, and holds the command
+//! line, the list of stages ([`registry`]) and `main`.
+//!
+//! | crate | its question |
 //! |---|---|
-//! | [`base`] | What does everyone need? Seeds, ids, files, hints, units, the clock. |
+//! | [`base`] | What does everyone need? Seeds, ids, files, errors, units, the clock. |
 //! | [`math`] | What is the formula? Numbers in, numbers out: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means, curation. |
 //! | [`kernel`] | Where is the time spent? CPU loops: convolution, batch norm, pooling, exact neighbors. The only `unsafe`. |
-//! | [`store`] | Where is it, and is it whole? Blobs, records, keys, locks, the memo of raw files, garbage, repair. |
+//! | [`store`] | Where is it, and is it whole? Blobs, records, keys, locks, garbage, repair. |
 //! | [`artifact`] | What is this file? Images, labels, encoder, features, neighbors, matches, selection, classifier, assignments, scores. |
+//! | [`stage`] | What is a stage? The contract between the engine and everything it runs. |
 //! | [`dataset`] | What did the camera, or the benchmark, give us? Raw files become pictures, with labels apart from them. |
 //! | [`augment`] | What may happen to a picture? Pixels become views. |
 //! | [`model`] | What does the network look like? Encoders, heads, and the names of their weights. |
-//! | [`train`] | How does one step work? Optimizers, schedules, order of images, checkpoints, devices, health. |
-//! | [`stage`] | What is a stage? The contract between the engine and everything it runs. |
-//! | [`step`] | Which stages need no paper? Ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, how many clusters, consensus, predict, evaluate. |
-//! | [`method`] | What does each paper do? One file or folder each: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
+//! | [`train`] | How does training work? The loop, optimizers, schedules, prefetching, checkpoints, devices. |
+//! | [`builtin`] | Which stages need no paper? Ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, how many clusters, consensus, predict, evaluate. |
+//! | [`methods`] | What does each paper do? SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
 //! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | What would a person rather look at? A page with pictures, drawings, score tables. |
-//! | [`cli`] | What did they type, and what do we answer? The only room that prints. |
+//! | [`cli`] | What did they type, and what do we answer? The only part that prints; a module of the root crate. |
 //!
-//! Each room's own page says what is in it, what is not, and where that lives instead.
+//! Each crate's own page says what is in it, what is not, and where that lives instead.
 //!
-//! Imports point one way. Rooms in braces do not see each other:
+//! Imports point one way, and Cargo sees to it: a crate can name only what its `Cargo.toml` lists. Crates in braces do not see each
+//! other, and whoever changes a method builds `methods` and the root crate, nothing else:
 //!
 //! ```text
-//! base → math → kernel → store → artifact → {dataset, augment, model} → train → stage → {step, method}
-//!      → pipeline → report → cli → main
+//! base → {math → kernel, store} → artifact → stage → {dataset, augment, model} → train → {builtin, methods} ┐
+//!                                                └→ pipeline → report ─────────────────────────────────────┴→ registry, cli, main
 //! ```
+//!
+//! All crates carry one version and are internal to kinset: they make no promise of a stable interface. `cargo install --path .` and
+//! `cargo run` build the program, `cargo test --release` at the root runs the tests of all crates.
 //!
 //! # How a run works
 //!
@@ -46,7 +53,7 @@
 //!    record is *fresh*. For any other, [`store::reason`] finds the nearest earlier manifest and names the fields that differ.
 //! 3. **Run.** [`pipeline::run`] takes the lock of each stale key and starts the stage. Stages that share nothing run side by
 //!    side; one at a time has the device. A failed stage stops what depends on it and nothing else. A training stage saves
-//!    checkpoints in the work folder of its key ([`stage::training`]), so a killed run finds them again.
+//!    checkpoints in the work folder of its key ([`train::training`]), so a killed run finds them again.
 //! 4. **Store.** Outputs are written to a private folder, synced, published as read-only blobs, and then named by one record.
 //!    A record therefore never names what is not there. [`store::view`] shows the latest result of each stage under
 //!    `artifacts/<pipeline>/<stage>/`.
@@ -78,15 +85,15 @@
 //! | invariant | guard |
 //! |---|---|
 //! | Ground truth never reaches a method. | Types: [`stage::Method`] wants [`stage::LabelFreePorts`]; `compile_fail` tests there. |
-//! | Imports point one way. | `tests/it/tidy.rs`, which reads the source as text. |
-//! | Only `artifact/parquet/` names arrow and parquet, only `pipeline/document.rs` TOML. | `tests/it/tidy.rs`. |
-//! | `math` and `augment` know no tensor library. | `tests/it/tidy.rs`. |
+//! | Imports point one way. | Cargo: crates know no circles. |
+//! | Only `artifact` names arrow and parquet, only `pipeline` TOML, only the root crate clap and progress bars. | Each crate's `Cargo.toml`; `tests/it/tidy.rs` reads them. |
+//! | `base`, `math`, `store` and `artifact` know no tensor library. | The same. |
 //! | Only `base/fs.rs` and `store/` touch files. | `tests/it/tidy.rs`. |
 //! | Only `cli` prints. | Clippy: `print_stdout`, `print_stderr`; `tests/it/tidy.rs`. |
 //! | One clock, one source of randomness. | Clippy: `disallowed_methods` names the others. [`base::seed`] pins its streams. |
 //! | Nothing loops in hash order. | Clippy: `HashMap` and `HashSet` are disallowed types. |
 //! | The same bytes for any number of threads. | Fixed chunks, fixed order of sums; tests in each room that computes. |
-//! | `unsafe` only in `kernel`, each block with its reason. | rustc: denied elsewhere. |
+//! | `unsafe` only in `kernel`, each block with its reason. | rustc: forbidden elsewhere. |
 //! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
 //! | A published blob never changes. | Read-only files; `kinset verify` re-hashes. |
 //! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with wicked files. |
@@ -95,7 +102,7 @@
 //! | Every error has a code, a hint and an exit code. | The trait [`base::hint::Fault`], one enum per room. |
 //! | A moved result with an unmoved `VERSION` fails. | `tests/it/version.rs`, a committed table of results on a tiny input. |
 //! | A killed run ends with the same bytes. | `tests/it/resume.rs`; `tests/smoke.py`. |
-//! | No stage contradicts the catalog. | Tests in [`pipeline::registry`] loop over all stages. |
+//! | No stage contradicts the catalog. | Tests in [`registry`] loop over all stages. |
 //!
 //! # Shapes
 //!
@@ -104,10 +111,10 @@
 //!
 //! # Images like a target
 //!
-//! Curation is three stages. [`step::retrieve`] searches a pool, which streams by row group by row group, for the exact nearest
+//! Curation is three stages. [`builtin::retrieve`] searches a pool, which streams by row group by row group, for the exact nearest
 //! images of every target image, and keeps what it found after each; one such stage per shard, so that a new shard costs only
-//! itself. [`step::similar`] takes the edges of all shards through filters, duplicates, caps and a budget, says of every edge why
-//! it counts or not, and measures beside as many random images whether the selection looks like the target. [`step::subset`] takes
+//! itself. [`builtin::similar`] takes the edges of all shards through filters, duplicates, caps and a budget, says of every edge why
+//! it counts or not, and measures beside as many random images whether the selection looks like the target. [`builtin::subset`] takes
 //! the pictures out for whoever trains on them. The rules are plain functions in [`math::curate`]; `kinset similar` is a pipeline
 //! of these stages, written by [`cli::similar::plan`].
 //!
@@ -149,11 +156,11 @@
 //! # Ok::<(), String>(())
 //! ```
 //!
-//! # Adding a step or a method
+//! # Adding a stage
 //!
-//! One new file, two lines. A step goes to `step/`, a method, which has a paper, to `method/`; the two lines are `pub mod NAME;`
-//! and its entry in [`step::STEPS`] or [`method::METHODS`]. The command line, the checks of pipeline files, `kinset methods`
-//! and the tests over the registry find it there. A whole step:
+//! One new file, two lines. A stage without a paper goes to `builtin/`, a method, which has one, to `methods/`; the two lines are
+//! `pub mod NAME;` and its entry in [`builtin::BUILTIN`] or [`methods::METHODS`]. The command line, the checks of pipeline files, `kinset methods`
+//! and the tests over the registry find it there. A whole stage:
 //!
 //! ```
 //! use kinset::artifact::features::{FeatureTable, Features};
@@ -192,12 +199,13 @@
 //!
 //! A method also implements [`stage::Method`]: its ports are declared `label_free`, and it has a [`stage::contract::Sign`] that
 //! names the paper, what is as there, and what is not. A stage that draws random numbers sets `SEEDED`, one that computes on
-//! the device `ON_DEVICE`. A stage that trains implements [`stage::training::Trainee`], which gives it checkpoints, resuming
+//! the device `ON_DEVICE`. A stage that trains implements [`train::training::Trainee`], which gives it checkpoints, resuming
 //! and stopping. The context lends everything else; nothing is global.
 //!
 //! # House rules
 //!
-//! - Every module begins with the question it answers. `mod.rs` is a door sign: what is here, what is not, re-exports, no logic.
+//! - `lib.rs` and `mod.rs` say what is here and what is not, and hold no logic; the first line of any other file is a noun phrase
+//!   that says what is in it.
 //! - Comments say why. Words are those of the field. Messages are lower case, values stand in back-ticks, no full stop.
 //! - Tests stand beside the code; their names are sentences. What needs the whole program is in `tests/it`, reference numbers
 //!   and the scripts that made them in `tests/golden`.

@@ -1,4 +1,4 @@
-//! # augment: what may happen to a picture?
+//! # kinset-augment: what may happen to a picture?
 //!
 //! Pixels become views. A [`Recipe`] says which transforms, in which order, how strong; a [`Viewer`] makes normalised batches by
 //! it ([`batch`]). The transforms work on 8-bit planes ([`planes`]) and give Pillow's bytes: cutting ([`crop`]), scaling
@@ -6,7 +6,7 @@
 //! views ([`strong`]) and of RUC's ([`randaugment`]), the crop of instance discrimination ([`instance`]); [`cutout`] works on the
 //! finished view.
 //!
-//! Not here: which recipe a method uses (`method`), decoding (`artifact`).
+//! Not here: which recipe a method uses (`methods`), decoding (`artifact`).
 
 #![forbid(unsafe_code)]
 

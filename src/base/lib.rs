@@ -1,4 +1,4 @@
-//! # base: what does everyone need?
+//! # kinset-base: what does everyone need?
 //!
 //! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
 //! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`mod@unit`]), the memory of

@@ -1,9 +1,9 @@
-//! # step: which stages need no paper?
+//! # kinset-builtin: which stages need no paper?
 //!
 //! Reading raw data, features or other people's weights, embedding, mining neighbors, choosing images like a target, k-means and
 //! the number of its clusters, predicting, evaluating: one file or folder each, and one line here.
 //!
-//! Not here: stages with a paper (`method`).
+//! Not here: stages with a paper (`methods`).
 
 #![forbid(unsafe_code)]
 

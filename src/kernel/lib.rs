@@ -1,4 +1,4 @@
-//! # kernel: where is the time spent?
+//! # kinset-kernel: where is the time spent?
 //!
 //! The hot loops on a CPU, as candle custom operations or on plain slices; the only room with `unsafe`. Work is cut in fixed chunks and summed in a fixed order, so the bits do not depend on the number of threads.
 //!

@@ -1,4 +1,4 @@
-//! # math: numbers in, numbers out
+//! # kinset-math: numbers in, numbers out
 //!
 //! What is the formula? Plain slices of numbers, no tensors, no files, no failure but a documented panic on a broken
 //! precondition. Tables are row-major; a label or cluster below zero means "not known" and is left out of every count.
@@ -23,7 +23,7 @@
 //! Sums run in double precision and in a fixed order, so results do not depend on the number of threads.
 //!
 //! Not here: fast products and convolutions (`kernel`), losses with gradients (with the method whose paper brought them, in
-//! `method`).
+//! `methods`).
 
 #![forbid(unsafe_code)]
 

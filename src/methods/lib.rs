@@ -1,9 +1,9 @@
-//! # method: what does each paper do?
+//! # kinset-methods: what does each paper do?
 //!
 //! Stages with a paper, one file each (a folder where one would be too long): settings (the defaults are the paper's table),
 //! ports without ground truth, loss, run, tests, and a sign that `kinset methods NAME` prints.
 //!
-//! Not here: stages without a paper (`step`), networks (`model`), optimizers (`train`).
+//! Not here: stages without a paper (`builtin`), networks (`model`), optimizers (`train`).
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,11 @@
-//! # pipeline: what runs, when, and why?
+//! # kinset-pipeline: what runs, when, and why?
 //!
 //! From the text of a pipeline file to finished stages: the text with all its places ([`document`]), what stages there are
 //! ([`catalog`]), the checked nodes ([`spec`], with [`settings`]), their shape ([`graph`]), and all that can be wrong
 //! ([`fault`]). [`run`] tells its [`event`]s, which [`journal`] keeps; numbers among them also go
 //! where TensorBoard finds them ([`scalars`]).
 //!
-//! Not here: what a stage does (`step`, `method`), words on the screen (`cli`).
+//! Not here: what a stage does (`builtin`, `methods`), words on the screen (`cli`).
 
 #![forbid(unsafe_code)]
 

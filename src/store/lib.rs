@@ -1,4 +1,4 @@
-//! # store: where is it, and is it whole?
+//! # kinset-store: where is it, and is it whole?
 //!
 //! Results on disk, named by what they say. Two tables and one rule: **records** (stage key → outputs) and **blobs** (digest →
 //! bytes); a blob is published before the record that names it and removed after it. So a kill at any moment leaves a record

@@ -1,10 +1,10 @@
-//! # train: how does one step work?
+//! # kinset-train: how does one step work?
 //!
 //! What every method needs to move weights: optimizers ([`optim`]) and the learning rates they follow ([`schedule`]), averages
 //! of weights ([`ema`]), the order of the images ([`batches`]) and the batch made early ([`ahead`]), the device ([`device`]), checkpoints a killed run goes on from
 //! ([`checkpoint`]), and the checks that a run is still worth its electricity ([`health`]).
 //!
-//! Not here: losses and loops (`method`): a method owns its rounds.
+//! Not here: losses and loops (`methods`): a method owns its rounds.
 
 #![forbid(unsafe_code)]
 

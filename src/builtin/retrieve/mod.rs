@@ -2,7 +2,7 @@
 //!
 //! [`mod@stage`] is the stage; [`progress`] is what a killed search goes on from.
 //!
-//! Not here: which of them are taken (`step/similar`), the products (`kernel/neighbors`).
+//! Not here: which of them are taken (`builtin/similar`), the products (`kernel/neighbors`).
 
 pub mod progress;
 pub mod stage;

@@ -4,7 +4,7 @@
 //! as one table; [`pick`] are the ways to choose that do not search; [`report`] measures whether the result looks like the
 //! target.
 //!
-//! Not here: the search (`step/retrieve`), the rules themselves (`math/curate`), images for training (`step/subset`).
+//! Not here: the search (`builtin/retrieve`), the rules themselves (`math/curate`), images for training (`builtin/subset`).
 
 pub mod config;
 pub mod pick;

@@ -12,7 +12,7 @@
 //!
 //! Everything is defined on cosines in double precision of the rows as stored; distance is 1 − cosine, from 0 to 2.
 //!
-//! Not here: the search of the pool (`kernel/neighbors`), tables (`artifact/matches`, `artifact/selection`), stages (`step`).
+//! Not here: the search of the pool (`kernel/neighbors`), tables (`artifact/matches`, `artifact/selection`), stages (`builtin`).
 
 pub mod alike;
 pub mod blind;
