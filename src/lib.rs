@@ -50,7 +50,7 @@
 //!    Nothing on disk but the file has been read.
 //! 2. **Plan.** [`pipeline::state`] goes through the nodes in order. For each it collects the settings, the digests of what
 //!    its inputs *say*, and its seed into a [`store::Manifest`]; the digest of that is the [`store::Key`]. A key with a whole
-//!    record is *fresh*. For any other, [`store::reason`] finds the nearest earlier manifest and names the fields that differ.
+//!    record is *fresh*. For any other, [`store::manifest_diff`] finds the nearest earlier manifest and names the fields that differ.
 //! 3. **Run.** [`pipeline::run`] takes the lock of each stale key and starts the stage. Stages that share nothing run side by
 //!    side; one at a time has the device. A failed stage stops what depends on it and nothing else. A training stage saves
 //!    checkpoints in the work folder of its key ([`train::training`]), so a killed run finds them again.
@@ -78,7 +78,7 @@
 //! | name of the pipeline, name of the stage | no | renaming is free; two pipelines share a result |
 //! | paths, current folder, `root` of a source, user | no | a checkout may move |
 //! | `--threads`, index of the device, order of keys in the file | no | results do not depend on them |
-//! | times and inodes of raw files | no | they only save reading: the memo is keyed by them, the result is not |
+//! | times and inodes of raw files | no | they only save reading: the digest cache is keyed by them, the result is not |
 //!
 //! # Invariants, and what guards each
 //!

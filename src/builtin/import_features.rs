@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use kinset_artifact::Draft;
 use kinset_artifact::features::{Features, FeaturesWriter};
@@ -99,9 +98,8 @@ impl Stage for ImportFeatures {
     }
 
     /// Where the files lie is no part of the key; what they say is.
-    fn key_settings(config: &Config) -> Result<Value, StageError> {
-        let Config { id_column, column, dim, normalize, .. } = config;
-        Ok(json!({ "id_column": id_column, "column": column, "dim": dim, "normalize": normalize }))
+    fn key_settings(config: &Config) -> Result<impl Serialize, StageError> {
+        Ok(Config { file: PathBuf::new(), names: None, ..config.clone() })
     }
 
     fn run(config: &Config, _: In, cx: &Context<'_>) -> Result<Out, StageError> {

@@ -1,6 +1,6 @@
 //! Raw data, read once, into images and – apart from them – labels. Every `[data.NAME]` table is one of these.
 
-use serde_json::Value;
+use serde::Serialize;
 
 use kinset_artifact::Draft;
 use kinset_artifact::codec::Header;
@@ -44,9 +44,8 @@ impl Stage for Ingest {
     }
 
     /// Where the data lie is no part of the key; what they are called inside their root, and what they say, is.
-    fn key_settings(config: &Source) -> Result<Value, StageError> {
-        let identity = config.identity()?;
-        serde_json::to_value(identity).map_err(|source| StageError::Settings { kind: Self::KIND, source })
+    fn key_settings(config: &Source) -> Result<impl Serialize, StageError> {
+        Ok(config.identity()?)
     }
 
     fn run(config: &Source, _: In, cx: &Context<'_>) -> Result<Out, StageError> {

@@ -12,7 +12,7 @@ use crate::base::hint::{Exit, Fault};
 use crate::base::unit;
 use crate::pipeline::state::State;
 use crate::store::Store;
-use crate::store::gc::{What, Wish};
+use crate::store::gc::{Item, Policy};
 
 /// A size that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -60,21 +60,21 @@ pub(super) fn run(args: &GcArgs) -> Answer {
         })?;
     }
     let store = if args.delete { Store::open(&args.places.artifacts)? } else { Store::open_existing(&args.places.artifacts)? };
-    let wish = Wish { roots, max_size, ..Wish::default() };
-    let plan = if args.delete { store.gc(&wish)? } else { store.gc_plan(&wish)? };
+    let policy = Policy { roots, max_size, ..Policy::default() };
+    let plan = if args.delete { store.gc(&policy)? } else { store.gc_plan(&policy)? };
 
-    let described = |what: &What| match what {
-        What::Result { key, kind } => ("result", format!("{kind} {}", key.short())),
-        What::Work { key } => ("checkpoints", key.short()),
-        What::Manifest { key, kind } => ("manifest", format!("{kind} {}", key.short())),
-        What::Blob { blob } => ("bytes", blob.short()),
+    let described = |item: &Item| match item {
+        Item::Result { key, kind } => ("result", format!("{kind} {}", key.short())),
+        Item::Work { key } => ("checkpoints", key.short()),
+        Item::Manifest { key, kind } => ("manifest", format!("{kind} {}", key.short())),
+        Item::Blob { blob } => ("bytes", blob.short()),
     };
     if args.json {
         let victims: Vec<_> = plan
             .victims
             .iter()
             .map(|v| {
-                let (word, name) = described(&v.what);
+                let (word, name) = described(&v.item);
                 json!({ "what": word, "name": name, "bytes": v.bytes, "seconds": v.seconds, "why": v.why })
             })
             .collect();
@@ -84,9 +84,9 @@ pub(super) fn run(args: &GcArgs) -> Answer {
         }))?;
         return Ok(Exit::Done);
     }
-    let mut table = terminal::table(&["what", "name", "size", "to have it again", "why it may go"], &[2, 3]);
+    let mut table = terminal::table(&["what", "name", "size", "recompute", "why it may go"], &[2, 3]);
     for victim in &plan.victims {
-        let (word, name) = described(&victim.what);
+        let (word, name) = described(&victim.item);
         let again = victim.seconds.map_or_else(String::new, |s| unit::duration(Duration::from_secs_f64(s.max(0.0))));
         table.add_row([word.to_owned(), name, unit::bytes(victim.bytes), again, victim.why.clone()]);
     }
@@ -102,10 +102,10 @@ pub(super) fn run(args: &GcArgs) -> Answer {
         (false, false) => format!("\n`--delete` would take it from {before} to {after}; nothing was touched"),
     });
     if plan.spared > 0 {
-        terminal::say(&format!("{} nobody names are less than an hour old and spared", unit::bytes(plan.spared)));
+        terminal::say(&format!("{} are unused but less than an hour old, and stay", unit::bytes(plan.spared)));
     }
     if plan.over > 0 {
-        terminal::say(&format!("what is named alone is {} over the wanted size", unit::bytes(plan.over)));
+        terminal::say(&format!("what is in use alone exceeds the wanted size by {}", unit::bytes(plan.over)));
     }
     Ok(Exit::Done)
 }

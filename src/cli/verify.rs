@@ -11,7 +11,7 @@ use crate::store::Store;
 
 pub(super) fn run(args: &VerifyArgs) -> Answer {
     let store = if args.repair { Store::open(&args.places.artifacts)? } else { Store::open_existing(&args.places.artifacts)? };
-    let found = store.verify(args.repair, &|_, _| ())?;
+    let found = store.verify(args.repair)?;
     if args.json {
         let findings: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
         terminal::print_json(&json!({

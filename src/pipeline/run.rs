@@ -26,10 +26,10 @@ use kinset_base::search_path::DataPaths;
 use kinset_stage::{AnyDraft, AnyStage, Context, StageError, Stop};
 use kinset_store::Store;
 use kinset_store::blob::NewFile;
+use kinset_store::digest_cache::Stamp;
 use kinset_store::key::Manifest;
 use kinset_store::lock::{self, Holder};
-use kinset_store::memo::Stamp;
-use kinset_store::record::{Facts, Lookup, Record};
+use kinset_store::record::{Lookup, Provenance, Record};
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ pub fn run(spec: &Spec, store: &Store, places: &DataPaths, options: &Options, te
     let clock = Stopwatch::start();
     let (pipeline, plan) = (spec.name.clone(), Planned::of(spec));
     tell.tell(Event::RunStarted { pipeline, version: env!("CARGO_PKG_VERSION").into(), plan });
-    let Some(_held) = store.enter(|| !options.stop.requested())? else { return Err(StageError::Stopped.into()) };
+    let Some(_held) = store.lock_shared(|| !options.stop.requested())? else { return Err(StageError::Stopped.into()) };
     let engine = Engine {
         outlook: Outlook { spec, registry: options.registry, store, places, device_class: options.device_class },
         options,
@@ -274,7 +274,7 @@ impl Engine<'_> {
 
         let purpose = format!("{}/{}", spec.name, node.name);
         let (mut waited, mut last) = (false, None::<String>);
-        let lock = store.lock_wait(&key, &purpose, |holder| {
+        let lock = store.lock_stage(&key, &purpose, |holder| {
             waited = true;
             let words = holder.map_or_else(|| "an unknown process".to_owned(), in_words);
             if last.as_ref() != Some(&words) && self.options.wait {
@@ -320,7 +320,7 @@ impl Engine<'_> {
         let stage = self.outlook.stage(node)?;
         let clock = Stopwatch::start();
         let memory = Watch::start();
-        let resumed = store.has_work(&key);
+        let resumed = store.has_scratch(&key);
         let out = store.draft()?;
         let raw = inputs.raw.iter().map(|(file, digest, _)| (file.name.clone(), *digest)).collect();
         let cx = Context::new(
@@ -329,7 +329,7 @@ impl Engine<'_> {
             Outlook::seed(node),
             self.outlook.places,
             self.options.stop.clone(),
-            store.work(&key)?,
+            store.scratch(&key)?,
             out.path().to_owned(),
             &self.tell,
         )
@@ -350,18 +350,18 @@ impl Engine<'_> {
                 files.iter().map(|file| NewFile { name: file.name, path: &file.path, logical: file.logical }).collect();
             outputs.insert((*output).to_owned(), store.publish_output(artifact, &files)?);
         }
-        let mut facts = Facts {
+        let mut facts = Provenance {
             seconds: clock.seconds(),
             threads: self.options.threads,
             peak_memory: memory.peak(),
             host: Some(lock::host()),
-            ..Facts::default()
+            ..Provenance::default()
         };
         if resumed {
             facts.notes.insert("resumed".into(), "from a checkpoint; the seconds are those of the last attempt".into());
         }
         let published = store.publish(&inputs.manifest, outputs, facts)?;
-        store.finish_work(&key)?;
+        store.remove_scratch(&key)?;
         if published.differed && forced {
             return Err(RunError::Unsteady);
         }
@@ -370,7 +370,7 @@ impl Engine<'_> {
 
     /// Puts the result under its readable name.
     fn show(&self, node: &Node, inputs: &Inputs, record: &Record) -> Result<(), RunError> {
-        self.outlook.store.show(&self.outlook.spec.name, &node.name, &inputs.manifest, record)?;
+        self.outlook.store.update_view(&self.outlook.spec.name, &node.name, &inputs.manifest, record)?;
         Ok(())
     }
 

@@ -13,9 +13,9 @@ use kinset_base::seed::Seed;
 use kinset_stage::{AnyStage, Offer, Offers};
 use kinset_store::Store;
 use kinset_store::digest::Digest;
+use kinset_store::digest_cache::Stamp;
 use kinset_store::key::{Input, Key, Manifest};
-use kinset_store::memo::Stamp;
-use kinset_store::reason::Difference;
+use kinset_store::manifest_diff::Difference;
 use kinset_store::record::{Lookup, Record};
 
 /// What is known of a stage before anything runs.
@@ -70,7 +70,7 @@ impl fmt::Display for Why {
             Self::Never => f.write_str("never ran"),
             Self::Forced => f.write_str("forced"),
             Self::Gone => f.write_str("its result is gone"),
-            Self::Unfinished => f.write_str("begun and not finished: goes on"),
+            Self::Unfinished => f.write_str("interrupted; will resume"),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
             Self::Changed(differences) => match differences.as_slice() {
                 [] => f.write_str("changed"),
@@ -129,7 +129,7 @@ impl Outlook<'_> {
     /// Raw data that cannot be found or read; an optional output that was not written.
     pub fn inputs(&self, node: &Node, known: &Known) -> Result<Inputs, RunError> {
         let stage = self.stage(node)?;
-        let mut manifest = Manifest::new(stage.kind(), stage.version(), &stage.key_settings(&node.settings)?)?;
+        let mut manifest = stage.manifest(&node.settings)?;
         if stage.on_device() {
             manifest = manifest.numerics(&self.spec.precision, self.device_class);
         }
@@ -177,9 +177,9 @@ impl Outlook<'_> {
     /// If the store cannot be read.
     pub fn why(&self, node: &Node, manifest: &Manifest, lookup: &Lookup) -> Result<Why, RunError> {
         if let Lookup::Damaged(damage) = lookup {
-            return Ok(Why::Damaged(damage.to_string()));
+            return Ok(Why::Damaged(damage.clone()));
         }
-        if self.store.has_work(&manifest.key()) {
+        if self.store.has_scratch(&manifest.key()) {
             return Ok(Why::Unfinished);
         }
         Ok(match self.store.compare(&self.spec.name, &node.name, manifest)? {

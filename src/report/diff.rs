@@ -16,7 +16,7 @@ use kinset_pipeline::error::RunError;
 use kinset_pipeline::event::Planned;
 use kinset_pipeline::state::{Known, Outlook, State};
 use kinset_store::key::Manifest;
-use kinset_store::reason::{Difference, differences, differences_of};
+use kinset_store::manifest_diff::{Difference, differences, differences_of};
 use kinset_store::record::Record;
 use kinset_store::{Lookup, Store};
 
@@ -62,7 +62,7 @@ impl Side {
         let mut stages = Vec::with_capacity(plan.len());
         for (place, (planned, state)) in plan.into_iter().zip(states).enumerate() {
             let node = &outlook.spec.nodes[place];
-            let settings = Some(outlook.stage(node)?.key_settings(&node.settings)?);
+            let settings = Some(outlook.stage(node)?.manifest(&node.settings)?.settings().clone());
             let (manifest, record) = match state {
                 State::Fresh { manifest, record } => (Some(manifest), Some(*record)),
                 State::Stale { .. } => (outlook.inputs(node, &known).ok().map(|inputs| inputs.manifest), None),

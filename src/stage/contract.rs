@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::context::Context;
 use super::error::StageError;
@@ -105,12 +104,12 @@ pub trait Stage: 'static {
         Ok(Vec::new())
     }
 
-    /// The part of the settings that belongs into the key: all of them, but for those that say where and not what.
+    /// The settings that go into the key: all but those that say where something lies and not what it is.
     ///
     /// # Errors
     /// If the settings make no sense (the plan has checked them).
-    fn key_settings(config: &Self::Config) -> Result<Value, StageError> {
-        serde_json::to_value(config).map_err(|source| StageError::Settings { kind: Self::KIND, source })
+    fn key_settings(config: &Self::Config) -> Result<impl Serialize, StageError> {
+        Ok(config)
     }
 
     /// Does the work.

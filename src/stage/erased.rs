@@ -12,6 +12,7 @@ use super::outputs::{AnyDraft, OutputInfo, Outputs};
 use super::ports::{Offers, PortInfo, Ports};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
+use kinset_store::Manifest;
 
 /// A stage of any type, as the engine sees it.
 pub trait AnyStage: Sync {
@@ -40,11 +41,11 @@ pub trait AnyStage: Sync {
     /// # Errors
     /// If they are not of that type: the plan has checked them, so this is our bug.
     fn normalize(&self, settings: &Value) -> Result<Value, StageError>;
-    /// The part of the settings that belongs into the key.
+    /// Kind, version and [`Stage::key_settings`]: what the key holds before inputs and seed are added.
     ///
     /// # Errors
-    /// As [`AnyStage::normalize`].
-    fn key_settings(&self, settings: &Value) -> Result<Value, StageError>;
+    /// As [`AnyStage::normalize`]; a setting that is not a finite number.
+    fn manifest(&self, settings: &Value) -> Result<Manifest, StageError>;
     /// [`Stage::raw_files`].
     ///
     /// # Errors
@@ -149,8 +150,9 @@ impl<S: Stage> AnyStage for Erased<S> {
         written::<S>(&typed::<S>(settings)?)
     }
 
-    fn key_settings(&self, settings: &Value) -> Result<Value, StageError> {
-        S::key_settings(&typed::<S>(settings)?)
+    fn manifest(&self, settings: &Value) -> Result<Manifest, StageError> {
+        let settings = S::key_settings(&typed::<S>(settings)?)?;
+        Manifest::new(S::KIND, S::VERSION, &settings).map_err(StageError::other)
     }
 
     fn raw_files(&self, settings: &Value, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
@@ -161,5 +163,86 @@ impl<S: Stage> AnyStage for Erased<S> {
         let config = typed::<S>(settings)?;
         let input = S::In::bind(offers)?;
         Ok(S::run(&config, input, cx)?.drafts())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+    use serde_json::json;
+
+    use super::*;
+    use kinset_artifact::Draft;
+    use kinset_artifact::labels::Labels;
+    use kinset_base::hint::{Exit, Fault};
+
+    crate::ports! { /** Nothing. */ struct In {} }
+    crate::outputs! { /** Never written. */ struct Out { labels: Draft<Labels> } }
+
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    struct Then {
+        rate: f32,
+        nested: Nested,
+    }
+
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    struct Nested {
+        scale: f64,
+    }
+
+    /// [`Then`] with two settings that were added later.
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    struct Now {
+        rate: f32,
+        nested: NestedNow,
+        warmup: Option<u32>,
+    }
+
+    #[derive(Clone, Default, Serialize, Deserialize)]
+    struct NestedNow {
+        scale: f64,
+        shift: Option<Vec<f64>>,
+    }
+
+    impl Settings for Then {}
+    impl Settings for Now {}
+
+    struct Toy<C>(PhantomData<C>);
+
+    impl<C: Settings + 'static> Stage for Toy<C> {
+        const KIND: &'static str = "toy";
+        const VERSION: u32 = 1;
+        const SUMMARY: &'static str = "a stage with settings";
+        type Config = C;
+        type In = In;
+        type Out = Out;
+
+        fn run(_: &C, _: In, _: &Context<'_>) -> Result<Out, StageError> {
+            Err(StageError::Stopped)
+        }
+    }
+
+    const THEN: &dyn AnyStage = &Erased::<Toy<Then>>::new();
+    const NOW: &dyn AnyStage = &Erased::<Toy<Now>>::new();
+
+    #[test]
+    fn a_new_optional_setting_moves_no_key() {
+        let then = THEN.normalize(&json!({"rate": 0.1, "nested": {"scale": 2}})).unwrap();
+        let now = NOW.normalize(&then).unwrap();
+        assert_eq!((&now["warmup"], &now["nested"]["shift"]), (&Value::Null, &Value::Null));
+        let (then, now) = (THEN.manifest(&then).unwrap(), NOW.manifest(&now).unwrap());
+        assert_eq!(then.settings(), &json!({"rate": 0.1, "nested": {"scale": 2}}));
+        assert_eq!(now, then);
+        assert_eq!(now.key(), then.key());
+        let set = NOW.manifest(&json!({"rate": 0.1, "nested": {"scale": 2}, "warmup": 0})).unwrap();
+        assert_ne!(set.key(), then.key());
+    }
+
+    #[test]
+    fn a_setting_that_is_not_finite_is_refused_by_name() {
+        // JSON has no such number, but 32 bits are too few for this one.
+        let error = NOW.manifest(&json!({"rate": 1e300, "nested": {"scale": 1}})).unwrap_err();
+        assert_eq!(error.to_string(), "`settings.rate` is inf; expected a finite number");
+        assert_eq!((error.code(), error.exit()), ("store::not-finite", Exit::Pipeline));
     }
 }

@@ -1,4 +1,4 @@
-//! How do bytes get into the store? Flushed, read-only, named by their digest, and only then spoken of.
+//! Publishing blobs: files flushed to disk, made read-only, and named by the digest of their bytes.
 //!
 //! A blob that is there already is a success: somebody else had the same bytes. Unless it is not what its name promises (a disk
 //! that lost a part of it): then it is replaced, and so the store heals when a stage runs again.
@@ -7,9 +7,9 @@ use std::io;
 use std::path::Path;
 
 use super::digest::Digest;
-use super::disk::{flush, look, make_read_only, rename_new};
+use super::disk::{flush, make_read_only, rename_new, stat};
 use super::error::Result;
-use super::open::{Store, name};
+use super::layout::{Store, checked_name};
 use super::record::{StoredFile, StoredOutput, content_digest};
 use kinset_base::fs::{self, At};
 
@@ -45,7 +45,7 @@ impl Store {
         match rename_new(draft, &path) {
             Ok(()) => {}
             Err(taken) if taken.kind() == io::ErrorKind::AlreadyExists => {
-                let whole = look(&path)?.is_some_and(|found| found.is_file() && found.len() == size)
+                let whole = stat(&path)?.is_some_and(|found| found.is_file() && found.len() == size)
                     && Digest::of_file(&path).is_ok_and(|there| there == digest);
                 if whole {
                     self.writing(fs::remove(draft))?;
@@ -69,11 +69,11 @@ impl Store {
     pub fn publish_output(&self, kind: &str, files: &[NewFile<'_>]) -> Result<StoredOutput> {
         let mut stored = Vec::with_capacity(files.len());
         for file in files {
-            name("a file", file.name)?;
+            checked_name("a file", file.name)?;
             let (blob, size) = self.publish_blob(file.path)?;
             stored.push(StoredFile { name: file.name.to_owned(), blob, logical: file.logical, size });
         }
-        let content = content_digest(kind, stored.iter().map(|file| (file.name.as_str(), file.says())));
+        let content = content_digest(kind, stored.iter().map(|file| (file.name.as_str(), file.content())));
         Ok(StoredOutput { kind: kind.to_owned(), content, files: stored })
     }
 }
@@ -83,6 +83,7 @@ mod tests {
     use std::fs as files;
 
     use super::*;
+    use crate::record::tests::new_store;
 
     fn draft(store: &Store, content: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
         let folder = store.draft().unwrap();
@@ -93,8 +94,7 @@ mod tests {
 
     #[test]
     fn bytes_are_named_by_their_digest_and_cannot_be_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let (_keep, path) = draft(&store, b"hello");
         let (digest, size) = store.publish_blob(&path).unwrap();
         assert_eq!((digest, size), (Digest::of(b"hello"), 5));
@@ -106,8 +106,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_twice_are_one_blob() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let (_a, first) = draft(&store, b"hello");
         let (_b, second) = draft(&store, b"hello");
         let (digest, _) = store.publish_blob(&first).unwrap();
@@ -119,8 +118,7 @@ mod tests {
 
     #[test]
     fn a_blob_that_lost_or_changed_bytes_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         for damage in [&b"he"[..], b"hellO", b""] {
             let (_a, first) = draft(&store, b"hello");
             let (digest, _) = store.publish_blob(&first).unwrap();
@@ -135,8 +133,7 @@ mod tests {
 
     #[test]
     fn an_empty_file_is_a_blob_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let (_keep, path) = draft(&store, b"");
         assert_eq!(store.publish_blob(&path).unwrap(), (Digest::of(b""), 0));
     }

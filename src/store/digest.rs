@@ -1,4 +1,4 @@
-//! Names made of content.
+//! Content digests: 256 bits of BLAKE3.
 
 use std::fmt;
 use std::io::Read;

@@ -1,4 +1,4 @@
-//! How does a file get its final name? Whole or not at all, never over somebody else's, and lasting.
+//! File-system primitives: renames that never overwrite, flushing, listing.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -93,7 +93,7 @@ pub(super) fn parent(path: &Path) -> &Path {
 }
 
 /// Seconds since 1970 of the last change to a file: of its bytes, its name or its rights, where the system tells.
-pub(super) fn changed(metadata: &Metadata) -> f64 {
+pub(super) fn changed_at(metadata: &Metadata) -> f64 {
     let modified = metadata
         .modified()
         .ok()
@@ -127,25 +127,25 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<(String, std::path::PathBuf)>
     Ok(entries)
 }
 
-/// Bytes of all files in a folder, and when the youngest of them changed.
-pub(super) fn weigh(folder: &Path) -> Result<(u64, f64)> {
-    let (mut bytes, mut youngest) = (0, 0.0_f64);
+/// Bytes of all files in a folder, and when it or the youngest of them changed.
+pub(super) fn folder_size(folder: &Path) -> Result<(u64, f64)> {
+    let (mut bytes, mut youngest) = (0, stat(folder)?.map_or(0.0, |found| changed_at(&found)));
     for (_, path) in entries(folder)? {
-        let Some(metadata) = look(&path)? else { continue };
+        let Some(metadata) = stat(&path)? else { continue };
         if metadata.is_dir() {
-            let (inner, age) = weigh(&path)?;
+            let (inner, age) = folder_size(&path)?;
             bytes += inner;
             youngest = youngest.max(age);
         } else {
             bytes += metadata.len();
+            youngest = youngest.max(changed_at(&metadata));
         }
-        youngest = youngest.max(changed(&metadata));
     }
     Ok((bytes, youngest))
 }
 
-/// What lies at a path, links not followed.
-pub(super) fn look(path: &Path) -> Result<Option<Metadata>> {
+/// Metadata of a path; links are not followed, and a missing file is `None`.
+pub(super) fn stat(path: &Path) -> Result<Option<Metadata>> {
     match fs::symlink_metadata(path) {
         Ok(found) => Ok(Some(found)),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),

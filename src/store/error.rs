@@ -1,4 +1,4 @@
-//! What can go wrong with results on disk, and what to do about it.
+//! Errors of the store, with hints and exit codes.
 
 use std::io;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub enum StoreError {
         #[source]
         source: FileError,
     },
-    /// A reader found no store.
+    /// There is no store to read.
     #[error("there is no store at `{path}`")]
     Missing {
         /// Where it was looked for.
@@ -36,7 +36,7 @@ pub enum StoreError {
         /// The store.
         path: String,
     },
-    /// A file of the store is not what it must be.
+    /// A file of the store is damaged.
     #[error("`{path}` is damaged: {why}")]
     Damaged {
         /// The file.
@@ -44,14 +44,14 @@ pub enum StoreError {
         /// What is wrong with it.
         why: String,
     },
-    /// The store is held by somebody else.
+    /// Another process has locked the store.
     #[error("the store `{path}` is in use")]
     Busy {
         /// The store.
         path: String,
     },
     /// A setting is not a number that can be compared.
-    #[error("`{field}` is {value}, and a key holds only finite numbers")]
+    #[error("`{field}` is {value}; expected a finite number")]
     NotFinite {
         /// The setting: `settings.optimizer.rate`.
         field: String,
@@ -67,7 +67,7 @@ pub enum StoreError {
         why: String,
     },
     /// A raw input changed while it was read.
-    #[error("`{path}` changes while it is read")]
+    #[error("`{path}` changed while it was being read")]
     Unsteady {
         /// The input.
         path: String,
@@ -101,7 +101,7 @@ impl From<FileError> for StoreError {
 }
 
 impl StoreError {
-    /// A write into the store that failed: a store that refuses is told apart from a file that failed.
+    /// A write into the store that failed: a store that is read-only is told apart from a file that failed.
     pub(super) fn writing(store: &Path, error: FileError) -> Self {
         match error.source.kind() {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

@@ -1,39 +1,41 @@
-//! What may go? Nothing that is named: by a pipeline (the caller says which keys), by a view, by a pin. Of the rest everything,
-//! or, under a budget of bytes, what is cheapest to get back first: ascending *seconds to recompute ÷ bytes*, so that a large
+//! Garbage collection: what may be deleted, in which order, and the deleting.
+//!
+//! Whatever is referenced stays: by a pipeline (the caller says which keys), by a view, by a pin. Of the rest everything goes,
+//! or, under a budget of bytes, what is cheapest to recompute first: ascending *seconds to recompute ÷ bytes*, so that a large
 //! quick feature table goes before a small slow encoder.
 //!
-//! A plan only looks. Deleting holds the store alone, removes a record before the blobs that only it named, and spares what is
-//! younger than an hour: on a file system without locks a run may be between publishing its blobs and its record.
+//! A plan deletes nothing. Deleting locks the store, removes a record before the blobs that only it refers to, and spares what
+//! is younger than an hour: on a file system without locks a run may be between publishing its blobs and its record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::digest::Digest;
-use super::disk::{changed, entries, look, parent, weigh};
+use super::disk::{changed_at, entries, folder_size, parent, stat};
 use super::error::{Result, StoreError};
 use super::key::Key;
-use super::open::Store;
+use super::layout::Store;
 use super::record::Record;
 use kinset_base::clock;
 use kinset_base::fs;
 
-/// What shall stay, and how much of the rest may.
+/// What stays, and how much of the rest may.
 #[derive(Clone, Debug)]
-pub struct Wish {
-    /// Keys that stay, each with the reason: what the pipelines name now, what the last runs used. Pins and views are added.
+pub struct Policy {
+    /// Keys that stay, each with the reason: what the pipelines refer to, what the last runs used. Pins and views are added.
     pub roots: BTreeMap<Key, String>,
-    /// Bytes that the store may hold; `None`: only what is named stays.
+    /// Bytes that the store may hold; `None`: only what is referenced stays.
     pub max_size: Option<u64>,
-    /// Younger things are spared.
-    pub spare: Duration,
+    /// Younger files are spared.
+    pub min_age: Duration,
     /// Now: seconds since 1970, UTC.
     pub now: f64,
 }
 
-impl Default for Wish {
+impl Default for Policy {
     fn default() -> Self {
-        Self { roots: BTreeMap::new(), max_size: None, spare: Duration::from_hours(1), now: clock::unix_seconds() }
+        Self { roots: BTreeMap::new(), max_size: None, min_age: Duration::from_hours(1), now: clock::unix_seconds() }
     }
 }
 
@@ -48,9 +50,9 @@ pub struct Plan {
     pub before: u64,
     /// Bytes after.
     pub after: u64,
-    /// Bytes that nothing names, but which are too young to go.
+    /// Bytes that are unreferenced, but too young to go.
     pub spared: u64,
-    /// Bytes by which what is named alone is over the budget.
+    /// Bytes by which what is referenced alone exceeds the budget.
     pub over: u64,
 }
 
@@ -58,10 +60,10 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Victim {
     /// What it is.
-    pub what: What,
-    /// Bytes that it gives back. A blob that other results name too gives back nothing until they go.
+    pub item: Item,
+    /// Bytes that it gives back. A blob that other results refer to gives back nothing until they go.
     pub bytes: u64,
-    /// What it costs to have it again: seconds, if that is known.
+    /// What it costs to recompute: seconds, if that is known.
     pub seconds: Option<f64>,
     /// Why it may go.
     pub why: String,
@@ -69,8 +71,8 @@ pub struct Victim {
 
 /// Something in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// A result: the record of a key, its manifest, and the blobs that nobody else names.
+pub enum Item {
+    /// A result: the record of a key, its manifest, and the blobs that nothing else refers to.
     Result {
         /// The key.
         key: Key,
@@ -89,15 +91,15 @@ pub enum What {
         /// The kind of stage.
         kind: String,
     },
-    /// Bytes that no record names.
+    /// Bytes that no record refers to.
     Blob {
         /// Their digest.
         blob: Digest,
     },
 }
 
-/// What lies in the store.
-struct Survey {
+/// Everything in the store.
+struct Inventory {
     blobs: BTreeMap<Digest, Weight>,
     records: BTreeMap<Key, Option<Record>>,
     work: BTreeMap<Key, Weight>,
@@ -168,33 +170,33 @@ impl Store {
         self.replace(&self.pins_path(), text.as_bytes())
     }
 
-    /// What may go. Looks only.
+    /// What may go; nothing is deleted.
     ///
     /// # Errors
     /// If something cannot be listed, or the pins are damaged.
-    pub fn gc_plan(&self, wish: &Wish) -> Result<Plan> {
-        let survey = self.survey()?;
-        let mut kept = wish.roots.clone();
+    pub fn gc_plan(&self, policy: &Policy) -> Result<Plan> {
+        let inventory = self.inventory()?;
+        let mut kept = policy.roots.clone();
         for (key, why) in self.pins()? {
             kept.insert(key, if why.is_empty() { "pinned".into() } else { format!("pinned: {why}") });
         }
-        for shown in self.all_shown()? {
-            kept.entry(shown.key).or_insert_with(|| format!("shown as {}/{}", shown.pipeline, shown.stage));
+        for shown in self.views()? {
+            kept.entry(shown.key).or_insert_with(|| format!("latest result of {}/{}", shown.pipeline, shown.stage));
         }
-        Ok(plan(wish, &survey, kept))
+        Ok(plan(policy, &inventory, kept))
     }
 
     /// Deletes what may go and says what it was.
     ///
     /// # Errors
     /// [`StoreError::Busy`] while a run holds the store; if something cannot be listed or removed.
-    pub fn gc(&self, wish: &Wish) -> Result<Plan> {
-        let _alone = self.enter_alone()?;
-        let plan = self.gc_plan(wish)?;
+    pub fn gc(&self, policy: &Policy) -> Result<Plan> {
+        let _alone = self.lock_exclusive()?;
+        let plan = self.gc_plan(policy)?;
         let (mut blobs, mut folders) = (BTreeSet::new(), BTreeSet::new());
         for victim in &plan.victims {
-            match &victim.what {
-                What::Result { key, .. } => {
+            match &victim.item {
+                Item::Result { key, .. } => {
                     let path = self.record_path(key);
                     folders.insert(parent(&path).to_path_buf());
                     let record = self.record(key)?.and_then(std::result::Result::ok);
@@ -204,9 +206,9 @@ impl Store {
                         self.writing(fs::remove(&self.manifest_path(&record.kind, key)?))?;
                     }
                 }
-                What::Work { key } => self.finish_work(key)?,
-                What::Manifest { key, kind } => self.writing(fs::remove(&self.manifest_path(kind, key)?))?,
-                What::Blob { blob } => {
+                Item::Work { key } => self.remove_scratch(key)?,
+                Item::Manifest { key, kind } => self.writing(fs::remove(&self.manifest_path(kind, key)?))?,
+                Item::Blob { blob } => {
                     blobs.insert(*blob);
                 }
             }
@@ -215,53 +217,52 @@ impl Store {
         for folder in folders {
             self.writing(fs::sync_folder(&folder))?;
         }
-        let survey = self.survey()?;
-        let named = survey.named();
+        let inventory = self.inventory()?;
+        let referenced = inventory.referenced();
         for blob in blobs {
-            if !named.contains(&blob) && survey.blobs.get(&blob).is_some_and(|weight| weight.is_old(wish)) {
+            if !referenced.contains(&blob) && inventory.blobs.get(&blob).is_some_and(|weight| weight.is_old(policy)) {
                 self.writing(fs::remove(&self.blob_path(&blob)))?;
             }
         }
-        self.sweep()?;
+        self.remove_leftovers()?;
         self.remove_idle_locks()?;
         Ok(plan)
     }
 
-    fn survey(&self) -> Result<Survey> {
-        let mut survey =
-            Survey { blobs: BTreeMap::new(), records: BTreeMap::new(), work: BTreeMap::new(), manifests: Vec::new() };
+    fn inventory(&self) -> Result<Inventory> {
+        let mut inventory =
+            Inventory { blobs: BTreeMap::new(), records: BTreeMap::new(), work: BTreeMap::new(), manifests: Vec::new() };
         for (blob, path) in self.all_blobs()?.0 {
-            if let Some(found) = look(&path)? {
-                survey.blobs.insert(blob, Weight { bytes: found.len(), changed: changed(&found) });
+            if let Some(found) = stat(&path)? {
+                inventory.blobs.insert(blob, Weight { bytes: found.len(), changed: changed_at(&found) });
             }
         }
         for key in self.keys()? {
-            survey.records.insert(key, self.record(&key)?.and_then(std::result::Result::ok));
+            inventory.records.insert(key, self.record(&key)?.and_then(std::result::Result::ok));
         }
-        for (name, path) in entries(&self.work_folders())? {
+        for (name, path) in entries(&self.scratch_folders())? {
             if let Ok(key) = name.parse() {
-                let (bytes, changed) = weigh(&path)?;
-                let own = look(&path)?.map_or(0.0, |found| super::disk::changed(&found));
-                survey.work.insert(key, Weight { bytes, changed: changed.max(own) });
+                let (bytes, changed) = folder_size(&path)?;
+                inventory.work.insert(key, Weight { bytes, changed });
             }
         }
         for (kind, folder) in entries(&self.manifests())? {
             for (name, path) in entries(&folder)? {
                 if let Some(Ok(key)) = name.strip_suffix(".json").map(str::parse)
-                    && let Some(found) = look(&path)?
+                    && let Some(found) = stat(&path)?
                 {
-                    survey.manifests.push((kind.clone(), key, Weight { bytes: found.len(), changed: changed(&found) }));
+                    inventory.manifests.push((kind.clone(), key, Weight { bytes: found.len(), changed: changed_at(&found) }));
                 }
             }
         }
-        Ok(survey)
+        Ok(inventory)
     }
 
     /// All blobs by their digest, and what else lies among them.
     pub(super) fn all_blobs(&self) -> Result<(BTreeMap<Digest, PathBuf>, Vec<PathBuf>)> {
         let (mut blobs, mut strays) = (BTreeMap::new(), Vec::new());
         for (_, shard) in entries(&self.blobs())? {
-            if !look(&shard)?.is_some_and(|found| found.is_dir()) {
+            if !stat(&shard)?.is_some_and(|found| found.is_dir()) {
                 strays.push(shard);
                 continue;
             }
@@ -279,73 +280,73 @@ impl Store {
 }
 
 impl Weight {
-    fn is_old(&self, wish: &Wish) -> bool {
-        wish.now - self.changed >= wish.spare.as_secs_f64()
+    fn is_old(&self, policy: &Policy) -> bool {
+        policy.now - self.changed >= policy.min_age.as_secs_f64()
     }
 }
 
-impl Survey {
-    fn named(&self) -> BTreeSet<Digest> {
+impl Inventory {
+    fn referenced(&self) -> BTreeSet<Digest> {
         self.records.values().flatten().flat_map(|record| record.files().map(|(_, file)| file.blob)).collect()
     }
 }
 
-fn plan(wish: &Wish, survey: &Survey, mut kept: BTreeMap<Key, String>) -> Plan {
-    let size = |blob: &Digest| survey.blobs.get(blob).map_or(0, |weight| weight.bytes);
+fn plan(policy: &Policy, inventory: &Inventory, mut kept: BTreeMap<Key, String>) -> Plan {
+    let size = |blob: &Digest| inventory.blobs.get(blob).map_or(0, |weight| weight.bytes);
     let blobs_of = |record: &Record| -> BTreeSet<Digest> { record.files().map(|(_, file)| file.blob).collect() };
     let mut uses: BTreeMap<Digest, usize> = BTreeMap::new();
-    for blob in survey.records.values().flatten().flat_map(blobs_of) {
+    for blob in inventory.records.values().flatten().flat_map(blobs_of) {
         *uses.entry(blob).or_default() += 1;
     }
-    let before = survey.blobs.values().chain(survey.work.values()).map(|weight| weight.bytes).sum();
+    let before = inventory.blobs.values().chain(inventory.work.values()).map(|weight| weight.bytes).sum();
     let mut plan = Plan { before, after: before, ..Plan::default() };
-    let give_back = |plan: &mut Plan, what, bytes: u64, seconds, why: &str| {
+    let give_back = |plan: &mut Plan, item, bytes: u64, seconds, why: &str| {
         plan.after -= bytes;
-        plan.victims.push(Victim { what, bytes, seconds, why: why.to_owned() });
+        plan.victims.push(Victim { item, bytes, seconds, why: why.to_owned() });
     };
 
     // What nobody can use costs nothing to lose.
-    for (key, record) in &survey.records {
+    for (key, record) in &inventory.records {
         if record.is_none() && !kept.contains_key(key) {
-            give_back(&mut plan, What::Result { key: *key, kind: String::new() }, 0, None, "its record is damaged");
+            give_back(&mut plan, Item::Result { key: *key, kind: String::new() }, 0, None, "its record is damaged");
         }
     }
-    for (blob, weight) in &survey.blobs {
+    for (blob, weight) in &inventory.blobs {
         if !uses.contains_key(blob) {
-            if weight.is_old(wish) {
-                give_back(&mut plan, What::Blob { blob: *blob }, weight.bytes, None, "no record names it");
+            if weight.is_old(policy) {
+                give_back(&mut plan, Item::Blob { blob: *blob }, weight.bytes, None, "unreferenced");
             } else {
                 plan.spared += weight.bytes;
             }
         }
     }
-    for (kind, key, weight) in &survey.manifests {
-        if !survey.records.contains_key(key) && !kept.contains_key(key) && weight.is_old(wish) {
+    for (kind, key, weight) in &inventory.manifests {
+        if !inventory.records.contains_key(key) && !kept.contains_key(key) && weight.is_old(policy) {
             // Too small to count.
-            give_back(&mut plan, What::Manifest { key: *key, kind: kind.clone() }, 0, None, "it has no record");
+            give_back(&mut plan, Item::Manifest { key: *key, kind: kind.clone() }, 0, None, "it has no record");
         }
     }
-    for (key, weight) in &survey.work {
-        let done = survey.records.get(key).is_some_and(Option::is_some);
+    for (key, weight) in &inventory.work {
+        let done = inventory.records.get(key).is_some_and(Option::is_some);
         if done || !kept.contains_key(key) {
-            if weight.is_old(wish) {
-                let why = if done { "its stage is done" } else { "unfinished, and nothing names it" };
-                give_back(&mut plan, What::Work { key: *key }, weight.bytes, None, why);
+            if weight.is_old(policy) {
+                let why = if done { "its stage has finished" } else { "unfinished and unreferenced" };
+                give_back(&mut plan, Item::Work { key: *key }, weight.bytes, None, why);
             } else {
                 plan.spared += weight.bytes;
             }
         }
     }
 
-    // What has its price goes only as far as it must.
-    let held: BTreeSet<Digest> = survey
+    // Results go only as far as the budget asks.
+    let held: BTreeSet<Digest> = inventory
         .records
         .iter()
         .filter(|(key, _)| kept.contains_key(*key))
         .filter_map(|(_, r)| r.as_ref())
         .flat_map(blobs_of)
         .collect();
-    let mut candidates: Vec<(f64, &Record)> = survey
+    let mut candidates: Vec<(f64, &Record)> = inventory
         .records
         .iter()
         .filter(|(key, _)| !kept.contains_key(*key))
@@ -357,7 +358,7 @@ fn plan(wish: &Wish, survey: &Survey, mut kept: BTreeMap<Key, String>) -> Plan {
         .collect();
     candidates.sort_by(|(a, first), (b, second)| a.total_cmp(b).then(first.key.cmp(&second.key)));
     for (_, record) in candidates {
-        if wish.max_size.is_some_and(|most| plan.after <= most) {
+        if policy.max_size.is_some_and(|most| plan.after <= most) {
             kept.insert(record.key, "within the budget".into());
             continue;
         }
@@ -366,21 +367,21 @@ fn plan(wish: &Wish, survey: &Survey, mut kept: BTreeMap<Key, String>) -> Plan {
             let Some(left) = uses.get_mut(&blob) else { continue };
             *left -= 1;
             if *left == 0
-                && let Some(weight) = survey.blobs.get(&blob)
+                && let Some(weight) = inventory.blobs.get(&blob)
             {
-                if weight.is_old(wish) {
+                if weight.is_old(policy) {
                     bytes += weight.bytes;
                 } else {
                     plan.spared += weight.bytes;
                 }
             }
         }
-        let what = What::Result { key: record.key, kind: record.kind.clone() };
-        give_back(&mut plan, what, bytes, Some(record.seconds), "nothing names it");
+        let item = Item::Result { key: record.key, kind: record.kind.clone() };
+        give_back(&mut plan, item, bytes, Some(record.seconds), "unreferenced");
     }
-    kept.retain(|key, _| survey.records.contains_key(key));
+    kept.retain(|key, _| inventory.records.contains_key(key));
     plan.kept = kept;
-    plan.over = wish.max_size.map_or(0, |most| plan.after.saturating_sub(most));
+    plan.over = policy.max_size.map_or(0, |most| plan.after.saturating_sub(most));
     plan
 }
 
@@ -392,18 +393,12 @@ mod tests {
 
     use super::*;
     use crate::record::Lookup;
-    use crate::record::tests::{manifest, publish, whole};
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        (dir, store)
-    }
+    use crate::record::tests::{manifest, new_store, publish, whole};
 
     /// Two hours from now: nothing is young.
-    fn later() -> Wish {
-        let wish = Wish::default();
-        Wish { now: wish.now + 7200.0, ..wish }
+    fn later() -> Policy {
+        let policy = Policy::default();
+        Policy { now: policy.now + 7200.0, ..policy }
     }
 
     fn roots(epochs: &[u32]) -> BTreeMap<Key, String> {
@@ -416,25 +411,25 @@ mod tests {
 
     #[test]
     fn what_is_named_stays_and_the_rest_goes() {
-        let (_dir, store) = store();
+        let (_dir, store) = new_store();
         for i in 1..=5 {
             publish(&store, &manifest(i), &format!("result {i}"), 1.0).unwrap();
         }
         store.pin(&manifest(2).key(), "for the paper").unwrap();
         let record = whole(&store, &manifest(3));
-        store.show("digits", "cluster", &manifest(3), &record).unwrap();
-        let wish = Wish { roots: roots(&[1]), ..later() };
+        store.update_view("digits", "cluster", &manifest(3), &record).unwrap();
+        let policy = Policy { roots: roots(&[1]), ..later() };
 
-        let plan = store.gc_plan(&wish).unwrap();
+        let plan = store.gc_plan(&policy).unwrap();
         assert_eq!(blob_count(&store), 10, "a plan deletes nothing");
         let why: Vec<_> = [1, 2, 3].map(|i| plan.kept[&manifest(i).key()].as_str()).into();
-        assert_eq!(why, ["named by digits/cluster", "pinned: for the paper", "shown as digits/cluster"]);
+        assert_eq!(why, ["named by digits/cluster", "pinned: for the paper", "latest result of digits/cluster"]);
         assert_eq!((plan.kept.len(), plan.victims.len()), (3, 2));
         assert!(plan.victims.iter().all(|victim| victim.bytes > 0 && victim.seconds == Some(1.0)));
         let freed: u64 = plan.victims.iter().map(|victim| victim.bytes).sum();
         assert_eq!(plan.before - plan.after, freed);
 
-        assert_eq!(store.gc(&wish).unwrap(), plan);
+        assert_eq!(store.gc(&policy).unwrap(), plan);
         assert_eq!(blob_count(&store), 6);
         for i in 1..=3 {
             whole(&store, &manifest(i));
@@ -443,20 +438,20 @@ mod tests {
             assert_eq!(store.lookup(&manifest(i).key()).unwrap(), Lookup::Miss);
             assert_eq!(store.manifest("scan", &manifest(i).key()).unwrap(), None);
         }
-        assert!(store.verify(false, &|_, _| {}).unwrap().is_clean());
-        let again = store.gc(&wish).unwrap();
+        assert!(store.verify(false).unwrap().is_clean());
+        let again = store.gc(&policy).unwrap();
         assert_eq!((again.victims, again.before), (vec![], plan.after));
         assert!(store.unpin(&manifest(2).key()).unwrap() && !store.unpin(&manifest(2).key()).unwrap());
-        assert_eq!(store.gc_plan(&wish).unwrap().victims.len(), 1);
+        assert_eq!(store.gc_plan(&policy).unwrap().victims.len(), 1);
     }
 
     #[test]
     fn a_blob_of_two_results_stays_until_both_go() {
-        let (_dir, store) = store();
+        let (_dir, store) = new_store();
         publish(&store, &manifest(1), "same", 1.0).unwrap();
         publish(&store, &manifest(2), "same", 1.0).unwrap();
         assert_eq!(blob_count(&store), 2);
-        let plan = store.gc(&Wish { roots: roots(&[1]), ..later() }).unwrap();
+        let plan = store.gc(&Policy { roots: roots(&[1]), ..later() }).unwrap();
         assert_eq!((plan.victims.len(), plan.victims[0].bytes), (1, 0));
         whole(&store, &manifest(1));
         store.gc(&later()).unwrap();
@@ -465,16 +460,16 @@ mod tests {
 
     #[test]
     fn under_a_budget_the_cheapest_bytes_go_first() {
-        let (_dir, store) = store();
+        let (_dir, store) = new_store();
         let long = "x".repeat(1000);
         publish(&store, &manifest(1), "small and slow", 1000.0).unwrap();
         publish(&store, &manifest(2), &format!("{long}{long}"), 10.0).unwrap();
         publish(&store, &manifest(3), &long, 100.0).unwrap();
-        let order = |wish: &Wish| -> Vec<Key> {
-            let plan = store.gc_plan(wish).unwrap();
-            assert!(plan.after <= wish.max_size.unwrap_or(0));
-            let key = |victim: &Victim| match victim.what {
-                What::Result { key, .. } => key,
+        let order = |policy: &Policy| -> Vec<Key> {
+            let plan = store.gc_plan(policy).unwrap();
+            assert!(plan.after <= policy.max_size.unwrap_or(0));
+            let key = |victim: &Victim| match victim.item {
+                Item::Result { key, .. } => key,
                 _ => panic!("{victim:?}"),
             };
             plan.victims.iter().map(key).collect()
@@ -482,50 +477,50 @@ mod tests {
         let keys = |epochs: &[u32]| epochs.iter().map(|epochs| manifest(*epochs).key()).collect::<Vec<_>>();
         assert_eq!(order(&later()), keys(&[2, 3, 1]));
         let before = store.gc_plan(&later()).unwrap().before;
-        assert_eq!(order(&Wish { max_size: Some(before), ..later() }), []);
-        assert_eq!(order(&Wish { max_size: Some(before - 1), ..later() }), keys(&[2]));
-        assert_eq!(order(&Wish { max_size: Some(500), ..later() }), keys(&[2, 3]));
-        let plan = store.gc_plan(&Wish { max_size: Some(500), roots: roots(&[3]), ..later() }).unwrap();
+        assert_eq!(order(&Policy { max_size: Some(before), ..later() }), []);
+        assert_eq!(order(&Policy { max_size: Some(before - 1), ..later() }), keys(&[2]));
+        assert_eq!(order(&Policy { max_size: Some(500), ..later() }), keys(&[2, 3]));
+        let plan = store.gc_plan(&Policy { max_size: Some(500), roots: roots(&[3]), ..later() }).unwrap();
         assert!(plan.over > 0, "what is named stays even over the budget: {plan:?}");
         assert_eq!(plan.kept.len(), 1);
     }
 
     #[test]
     fn the_young_are_spared() {
-        let (_dir, store) = store();
+        let (_dir, store) = new_store();
         publish(&store, &manifest(1), "one", 1.0).unwrap();
         let orphan = store.draft().unwrap().path().join("orphan");
         files::create_dir_all(orphan.parent().unwrap()).unwrap();
         files::write(&orphan, "orphan").unwrap();
         store.publish_blob(&orphan).unwrap();
-        store.work(&manifest(2).key()).unwrap();
-        let plan = store.gc(&Wish::default()).unwrap();
+        store.scratch(&manifest(2).key()).unwrap();
+        let plan = store.gc(&Policy::default()).unwrap();
         assert_eq!(plan.after, plan.before);
         assert!(plan.spared > 0);
         assert_eq!(blob_count(&store), 3);
-        assert!(store.work_path(&manifest(2).key()).exists());
+        assert!(store.scratch_path(&manifest(2).key()).exists());
         store.gc(&later()).unwrap();
         assert_eq!(blob_count(&store), 0);
-        assert!(!store.work_path(&manifest(2).key()).exists());
+        assert!(!store.scratch_path(&manifest(2).key()).exists());
     }
 
     #[test]
     fn checkpoints_stay_while_their_key_is_named() {
-        let (_dir, store) = store();
+        let (_dir, store) = new_store();
         for i in 1..=2 {
-            files::write(store.work(&manifest(i).key()).unwrap().join("epoch-1"), "12345").unwrap();
+            files::write(store.scratch(&manifest(i).key()).unwrap().join("epoch-1"), "12345").unwrap();
         }
-        let plan = store.gc(&Wish { roots: roots(&[1]), ..later() }).unwrap();
+        let plan = store.gc(&Policy { roots: roots(&[1]), ..later() }).unwrap();
         assert_eq!((plan.before, plan.after), (10, 5));
-        assert_eq!(plan.victims[0].why, "unfinished, and nothing names it");
-        assert!(store.has_work(&manifest(1).key()) && !store.has_work(&manifest(2).key()));
+        assert_eq!(plan.victims[0].why, "unfinished and unreferenced");
+        assert!(store.has_scratch(&manifest(1).key()) && !store.has_scratch(&manifest(2).key()));
     }
 
     #[test]
     fn a_run_keeps_everything_and_damaged_pins_stop_everything() {
-        let (_dir, store) = store();
+        let (_dir, store) = new_store();
         publish(&store, &manifest(1), "one", 1.0).unwrap();
-        let run = store.enter(|| true).unwrap();
+        let run = store.lock_shared(|| true).unwrap();
         assert!(matches!(store.gc(&later()), Err(StoreError::Busy { .. })));
         drop(run);
         files::write(store.pins_path(), "# a comment\n\nnonsense\n").unwrap();
@@ -535,7 +530,7 @@ mod tests {
 
     #[test]
     fn a_damaged_record_goes_and_so_does_what_only_it_named() {
-        let (_dir, store) = store();
+        let (_dir, store) = new_store();
         publish(&store, &manifest(1), "one", 1.0).unwrap();
         files::write(store.record_path(&manifest(1).key()), "{").unwrap();
         let plan = store.gc(&later()).unwrap();
@@ -551,12 +546,12 @@ mod tests {
             rooted in prop::collection::vec(any::<bool>(), 7),
             max_size in prop::option::of(0_u64..200),
         ) {
-            let (_dir, store) = store();
+            let (_dir, store) = new_store();
             for (i, content) in contents.iter().enumerate() {
                 publish(&store, &manifest(i as u32), &format!("content {content}"), i as f64).unwrap();
             }
             let named: Vec<u32> = (0..contents.len() as u32).filter(|i| rooted[*i as usize]).collect();
-            let plan = store.gc(&Wish { roots: roots(&named), max_size, ..later() }).unwrap();
+            let plan = store.gc(&Policy { roots: roots(&named), max_size, ..later() }).unwrap();
             for i in &named {
                 whole(&store, &manifest(*i));
             }
@@ -564,7 +559,7 @@ mod tests {
                 prop_assert!(matches!(store.lookup(key).unwrap(), Lookup::Hit(_)));
             }
             prop_assert_eq!(store.keys().unwrap().len(), plan.kept.len());
-            let left: u64 = store.survey().unwrap().blobs.values().map(|weight| weight.bytes).sum();
+            let left: u64 = store.inventory().unwrap().blobs.values().map(|weight| weight.bytes).sum();
             prop_assert_eq!(left, plan.after);
         }
     }

@@ -1,37 +1,24 @@
-//! What is a result the answer to? A [`Manifest`] holds everything that decides a stage's result, and its [`Key`] is the
-//! digest of that, in a derivation context of its own so that it never equals the digest of a file.
+//! Manifests and keys. A [`Manifest`] holds everything that decides a stage's result, and its [`Key`] is the digest of that, in a
+//! derivation context of its own so that it never equals the digest of a file.
 //!
 //! Not in it, and so free to change: paths, times, host, user, thread count, device index, the stage's name in the pipeline.
 //!
-//! The key is taken over canonical JSON: fields sorted, no spaces, and every number and text as a tagged string (`"n1"`,
-//! `"s1"`). Plain JSON numbers are doubles to most readers, so that the seeds 9007199254740992 and 9007199254740993 would
-//! collide; and without the tags the number 1 would collide with the text "1". Numbers are compared by value: `1` and `1.0`,
-//! `0.0` and `-0.0` are the same setting.
+//! The key is taken over JSON with sorted fields and no spaces. A number has one way to be written ([`Manifest::new`] sees to it):
+//! `1` and `1.0`, `0.0` and `-0.0` are the same setting, and a seed of 64 bits keeps all its digits.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::digest::{Digest, Hasher, NotADigest};
-use super::disk::entries;
-use super::error::{Result, StoreError};
-use super::open::{Store, name};
-use super::reason::{Difference, differences};
+use super::error::Result;
 use super::settings;
-use kinset_base::fs;
 
 /// The form of manifests. Raising it is one clean miss of everything.
-pub const FORMAT: u32 = 1;
-
-/// Of a kind's manifests, the newest so many are compared when a reason is looked for.
-const COMPARED: usize = 256;
-
-/// A manifest larger than this is none.
-const LARGEST: u64 = 16 << 20;
+pub const FORMAT: u32 = 2;
 
 /// The name of a stage's result: the digest of everything that decides it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,7 +88,7 @@ pub struct Manifest {
     pub kind: String,
     /// The stage's VERSION.
     pub version: u32,
-    // Private: it must have passed `settings::value`, or a NaN would hide in it as `null`.
+    // Private: only [`Manifest::new`] makes them.
     settings: Value,
     /// By port, what the inputs *say* (not how they were made).
     pub inputs: BTreeMap<String, Input>,
@@ -115,10 +102,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// A manifest without inputs and seed, for `f32` on the CPU. `settings` hold every default filled in.
+    /// A manifest without inputs and seed, for `f32` on the CPU. `settings` are of the
+    /// stage's own type, with every default filled in.
     ///
     /// # Errors
-    /// If a setting cannot be part of a key (see [`settings::value`]).
+    /// If a setting is not a finite number, or has a form that a key cannot hold.
     pub fn new(kind: impl Into<String>, version: u32, settings: &(impl Serialize + ?Sized)) -> Result<Self> {
         Ok(Self {
             format: FORMAT,
@@ -180,12 +168,12 @@ impl Manifest {
         ]
     }
 
-    /// The canonical JSON that is digested.
+    /// The JSON that is digested.
     pub fn canonical(&self) -> String {
-        let fields = self.fields().into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        let mut text = String::new();
-        canonical(&Value::Object(fields.collect()), &mut text);
-        text
+        let mut fields = Value::from_iter(self.fields().into_iter().filter_map(|(name, value)| Some((name, value?))));
+        // Whether objects are sorted by themselves depends on a feature that any dependency may turn on.
+        fields.sort_all_objects();
+        fields.to_string()
     }
 
     /// The key.
@@ -194,179 +182,10 @@ impl Manifest {
     }
 }
 
-/// Appends the canonical form of a value.
-pub(super) fn canonical(value: &Value, out: &mut String) {
-    match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
-        Value::Number(number) => {
-            out.push_str("\"n");
-            out.push_str(&decimal(number));
-            out.push('"');
-        }
-        Value::String(text) => quote('s', text, out),
-        Value::Array(items) => {
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                canonical(item, out);
-            }
-            out.push(']');
-        }
-        Value::Object(fields) => {
-            // Sorted here: whether `Map` is, depends on a feature that any dependency may turn on.
-            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
-            out.push('{');
-            for (i, (name, field)) in sorted.into_iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                quote('f', name, out);
-                out.push(':');
-                canonical(field, out);
-            }
-            out.push('}');
-        }
-    }
-}
-
-/// A text in quotes behind its tag. All control characters, quotes and backslashes are escaped in one way.
-fn quote(tag: char, text: &str, out: &mut String) {
-    out.push('"');
-    out.push(tag);
-    for c in text.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            c if c.is_control() => {
-                // Writing into a `String` cannot fail.
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
-            }
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
-/// The one decimal of a number: integers in full, other numbers as the shortest text that reads back as the same `f64`.
-fn decimal(number: &serde_json::Number) -> String {
-    /// Up to here every whole `f64` is exactly one integer.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    match number.as_f64() {
-        Some(value) if number.is_f64() => {
-            if value.fract() == 0.0 && value.abs() <= EXACT {
-                (value as i64).to_string()
-            } else {
-                format!("{value:e}")
-            }
-        }
-        _ => number.to_string(),
-    }
-}
-
-impl Store {
-    /// Where the manifests of a kind lie.
-    fn manifests_of(&self, kind: &str) -> Result<PathBuf> {
-        Ok(self.manifests().join(name("a kind", kind)?))
-    }
-
-    pub(super) fn manifest_path(&self, kind: &str, key: &Key) -> Result<PathBuf> {
-        Ok(self.manifests_of(kind)?.join(format!("{key}.json")))
-    }
-
-    /// What went into a key, if it is known here.
-    ///
-    /// # Errors
-    /// If the file is there and cannot be read.
-    pub fn manifest(&self, kind: &str, key: &Key) -> Result<Option<Manifest>> {
-        let path = self.manifest_path(kind, key)?;
-        if fs::metadata(&path)?.is_none() {
-            return Ok(None);
-        }
-        read_manifest(&path, key).map(Some)
-    }
-
-    /// The stored manifest that differs least from this one, of the same kind and none of `except`, and how: the newest first
-    /// among equals, and only among the newest 256, so that a store with thousands of results answers as quickly as a small
-    /// one. Damaged manifests are passed over.
-    ///
-    /// # Errors
-    /// If the folder cannot be listed.
-    fn nearest_manifest(&self, candidate: &Manifest, except: &BTreeSet<Key>) -> Result<Option<Nearest>> {
-        let mut known = Vec::new();
-        for (file, path) in entries(&self.manifests_of(&candidate.kind)?)? {
-            let Some(Ok(key)) = file.strip_suffix(".json").map(str::parse::<Key>) else { continue };
-            if except.contains(&key) {
-                continue;
-            }
-            let Some(written) = fs::metadata(&path)?.and_then(|found| found.modified().ok()) else { continue };
-            known.push((std::cmp::Reverse(written), key, path));
-        }
-        known.sort_unstable();
-        let mut best: Option<Nearest> = None;
-        for (_, key, path) in known.into_iter().take(COMPARED) {
-            let Ok(manifest) = read_manifest(&path, &key) else { continue };
-            let differences = differences(&manifest, candidate);
-            if best.as_ref().is_none_or(|best| differences.len() < best.differences.len()) {
-                best = Some(Nearest { key, manifest, differences });
-            }
-        }
-        Ok(best)
-    }
-
-    /// The stored result to compare with when somebody asks why a stage runs: what `<pipeline>/<stage>` shows now, else the
-    /// nearest of its kind that is not shown for another stage of the pipeline (k-means on pixels says nothing about k-means on
-    /// features). No differences: the result was there once, and its record or a blob has gone.
-    ///
-    /// # Errors
-    /// If a folder cannot be listed.
-    pub fn compare(&self, pipeline: &str, stage: &str, candidate: &Manifest) -> Result<Option<Nearest>> {
-        match self.shown(pipeline, stage)? {
-            Some(shown) if shown.kind == candidate.kind => {
-                let differences = differences(&shown.manifest, candidate);
-                Ok(Some(Nearest { key: shown.key, manifest: shown.manifest, differences }))
-            }
-            _ => {
-                let siblings = self.shown_of(pipeline)?.into_iter().filter(|other| other.stage != stage);
-                self.nearest_manifest(candidate, &siblings.map(|other| other.key).collect())
-            }
-        }
-    }
-
-    /// Saves a manifest beside its record.
-    pub(super) fn save_manifest(&self, manifest: &Manifest, key: &Key) -> Result<()> {
-        let path = self.manifest_path(&manifest.kind, key)?;
-        if read_manifest(&path, key).is_ok() {
-            return Ok(());
-        }
-        let text = serde_json::to_vec_pretty(manifest).map_err(|source| StoreError::Encode { what: "a manifest", source })?;
-        self.replace(&path, &text)
-    }
-}
-
-/// An earlier result of the same kind, and what tells it from the one that is wanted.
-#[derive(Clone, Debug)]
-pub struct Nearest {
-    /// Its key.
-    pub key: Key,
-    /// What went into it.
-    pub manifest: Manifest,
-    /// Old and new, field by field, the likeliest cause first.
-    pub differences: Vec<Difference>,
-}
-
-/// Reads a manifest and checks that it says what its name promises.
-pub(super) fn read_manifest(path: &Path, key: &Key) -> Result<Manifest> {
-    let damaged = |why: String| StoreError::Damaged { path: path.display().to_string(), why };
-    let bytes = fs::read_at_most(path, LARGEST)?;
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-    if manifest.key() == *key { Ok(manifest) } else { Err(damaged("it does not say what its name promises".into())) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -382,20 +201,23 @@ mod tests {
 
     #[test]
     fn the_key_is_pinned() {
-        // Moving this makes every stored result unreachable: raise FORMAT with it and say so in the release notes.
-        let manifest = manifest(json!({"epochs": 100, "rate": 1e-4, "heads": [1, 2.5], "name": "a\"b\n", "none": null}));
+        // Moving this makes every stored result unreachable: raise FORMAT with it and say so in the changelog.
+        let manifest = manifest(json!({
+            "rate": 1e-4, "heads": [1.0, 2.5, -0.0], "name": "a\"b\n", "none": null, "seed": u64::MAX,
+            "decay": [1e-7, 0.100_000_001_490_116_12, 123_456.789],
+        }));
         assert_eq!(
             manifest.canonical(),
             format!(
                 concat!(
-                    r#"{{"fdevice":"scpu","fformat":"n1","finputs":{{"fimages":"s{}"}},"fkind":"sscan","fprecision":"sf32","#,
-                    r#""fseed":"s5eed","fsettings":{{"fepochs":"n100","fheads":["n1","n2.5e0"],"fname":"sa\"b\u000a","#,
-                    r#""fnone":null,"frate":"n1e-4"}},"fversion":"n2"}}"#
+                    r#"{{"device":"cpu","format":2,"inputs":{{"images":"{}"}},"kind":"scan","precision":"f32","seed":"5eed","#,
+                    r#""settings":{{"decay":[1e-7,0.10000000149011612,123456.789],"heads":[1,2.5,0],"name":"a\"b\n","#,
+                    r#""rate":0.0001,"seed":18446744073709551615}},"version":2}}"#
                 ),
                 Digest::of(b"images")
             )
         );
-        assert_eq!(manifest.key().hex(), "9c36d2829d31d3eb10745aff675261ee83bf0d689dc58d6093bc0fd363d1c12d");
+        assert_eq!(manifest.key().hex(), "efe775ce4bc53ee9afe0568edc0ec9f6d6fb05586f4c4550bb682b6703bbbb99");
     }
 
     #[test]
@@ -407,7 +229,7 @@ mod tests {
 
     #[test]
     fn types_do_not_collide() {
-        let values = [json!(1), json!("1"), json!("n1"), json!("s1"), json!([1]), json!({"1": 1}), json!(true), json!(null)];
+        let values = [json!(1), json!("1"), json!("\"1\""), json!([1]), json!({"1": 1}), json!(true), json!(null)];
         let keys: BTreeSet<Key> = values.iter().map(|value| key(json!({"x": value}))).collect();
         assert_eq!(keys.len(), values.len());
         assert_ne!(key(json!({"a": "b\",\"fc\":\"sd"})), key(json!({"a": "b", "c": "d"})));
@@ -484,8 +306,7 @@ mod tests {
 
     /// Values from so few leaves that two of them are often the same.
     fn few_values() -> impl Strategy<Value = Value> {
-        let leaves =
-            [json!(null), json!(true), json!(0), json!(-0.0), json!(1), json!(1.0), json!("1"), json!("n1"), json!("")];
+        let leaves = [json!(null), json!(true), json!(0), json!(-0.0), json!(1), json!(1.0), json!("1"), json!("\"")];
         prop::sample::select(leaves.to_vec()).prop_recursive(2, 4, 2, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
@@ -494,13 +315,14 @@ mod tests {
         })
     }
 
-    /// Equality, with numbers compared by value.
+    /// Equality, with numbers compared by value and `null` as if it were not there.
     fn same(a: &Value, b: &Value) -> bool {
         match (a, b) {
             (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
             (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
             (Value::Object(a), Value::Object(b)) => {
-                a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+                let field = |object: &serde_json::Map<String, Value>, name| object.get(name).unwrap_or(&Value::Null).clone();
+                a.keys().chain(b.keys()).all(|name| same(&field(a, name), &field(b, name)))
             }
             _ => a == b,
         }
@@ -516,7 +338,7 @@ mod tests {
 
         #[test]
         fn values_share_their_text_only_if_they_are_the_same(a in few_values(), b in few_values()) {
-            let [text_a, text_b] = [&a, &b].map(|value| { let mut text = String::new(); canonical(value, &mut text); text });
+            let [text_a, text_b] = [&a, &b].map(|value| manifest(value.clone()).canonical());
             prop_assert_eq!(text_a == text_b, same(&a, &b), "{} and {}", text_a, text_b);
             prop_assert!(serde_json::from_str::<Value>(&text_a).is_ok());
         }

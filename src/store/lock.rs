@@ -1,10 +1,10 @@
-//! Who is at it? Kernel file locks, so that a holder that is killed lets go at once: no PID files, no leases to outlive.
+//! File locks on stages and on the store. The kernel frees them when their holder is killed: no PID files, no leases.
 //!
 //! While a stage runs, its key is locked: a second run that wants the same key waits, says for whom, and adopts the result.
-//! Different keys never block each other, nor do readers. Runs hold the store shared, what deletes holds it alone.
+//! Different keys never block each other, nor do readers. Runs share the lock of the store; what deletes holds it exclusively.
 //!
-//! Correctness does not rest on this. Where a file system has no locks (some network ones), everybody gets theirs, and the worst
-//! is the same work done twice: publishing is idempotent.
+//! Correctness does not rest on this. Where a file system has no locks (some network ones), every attempt succeeds, and the
+//! worst is the same work done twice: publishing is idempotent.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Result, StoreError};
 use super::key::Key;
-use super::open::Store;
+use super::layout::Store;
 use kinset_base::clock;
 use kinset_base::fs::{self, At};
 
@@ -60,7 +60,7 @@ pub struct RunLock {
 
 /// The store, held alone. It ends with the handle, or with the process.
 #[derive(Debug)]
-pub(super) struct SoleLock {
+pub(super) struct ExclusiveLock {
     _file: File,
 }
 
@@ -79,7 +79,7 @@ impl Store {
     ///
     /// # Errors
     /// If the file system fails.
-    pub fn enter(&self, mut keep_waiting: impl FnMut() -> bool) -> Result<Option<RunLock>> {
+    pub fn lock_shared(&self, mut keep_waiting: impl FnMut() -> bool) -> Result<Option<RunLock>> {
         let path = self.store_lock_path();
         let (file, ours) = match self.writable() {
             Ok(()) => (self.writing(open_lock(&path))?, true),
@@ -90,9 +90,9 @@ impl Store {
             },
         };
         if ours && file.try_lock().is_ok() {
-            let swept = self.sweep();
+            let removed = self.remove_leftovers();
             file.unlock().at("unlock", &path)?;
-            swept?;
+            removed?;
         }
         let mut pause = SHORTEST;
         loop {
@@ -110,7 +110,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Busy`] while a run holds it.
-    pub(super) fn enter_alone(&self) -> Result<SoleLock> {
+    pub(super) fn lock_exclusive(&self) -> Result<ExclusiveLock> {
         let busy = || StoreError::Busy { path: self.root().display().to_string() };
         self.writable()?;
         let path = self.store_lock_path();
@@ -118,8 +118,8 @@ impl Store {
         // A run that starts holds it alone for the moment of sweeping `tmp/`.
         for _ in 0..20 {
             match file.try_lock() {
-                Ok(()) => return Ok(SoleLock { _file: file }),
-                Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(SoleLock { _file: file }),
+                Ok(()) => return Ok(ExclusiveLock { _file: file }),
+                Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(ExclusiveLock { _file: file }),
                 Err(TryLockError::Error(error)) => return Err(error).at("lock", &path).map_err(StoreError::File),
                 Err(TryLockError::WouldBlock) => std::thread::sleep(SHORTEST),
             }
@@ -131,7 +131,7 @@ impl Store {
     ///
     /// # Errors
     /// If the store cannot be written.
-    pub fn try_lock(&self, key: &Key, stage: &str) -> Result<Option<StageLock>> {
+    pub fn try_lock_stage(&self, key: &Key, stage: &str) -> Result<Option<StageLock>> {
         self.writable()?;
         let path = self.lock_path(key);
         for _ in 0..ATTEMPTS {
@@ -159,7 +159,7 @@ impl Store {
     ///
     /// # Errors
     /// If the store cannot be written.
-    pub fn lock_wait(
+    pub fn lock_stage(
         &self,
         key: &Key,
         stage: &str,
@@ -167,7 +167,7 @@ impl Store {
     ) -> Result<Option<StageLock>> {
         let mut pause = SHORTEST;
         loop {
-            if let Some(lock) = self.try_lock(key, stage)? {
+            if let Some(lock) = self.try_lock_stage(key, stage)? {
                 return Ok(Some(lock));
             }
             if !keep_waiting(self.holder(key).as_ref()) {
@@ -261,7 +261,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::record::tests::manifest;
+    use crate::record::tests::{manifest, new_store};
     use kinset_base::hint::{Exit, Fault};
 
     const PLACE: &str = "KINSET_TEST_LOCK_PLACE";
@@ -271,8 +271,8 @@ mod tests {
     fn hold_until_killed() {
         let Some(place) = std::env::var_os(PLACE) else { return };
         let store = Store::open(Path::new(&place)).unwrap();
-        let _run = store.enter(|| true).unwrap().unwrap();
-        let _lock = store.try_lock(&manifest(1).key(), "digits/cluster").unwrap().unwrap();
+        let _run = store.lock_shared(|| true).unwrap().unwrap();
+        let _lock = store.try_lock_stage(&manifest(1).key(), "digits/cluster").unwrap().unwrap();
         fs::write_atomic(&Path::new(&place).join("ready"), b"").unwrap();
         std::thread::sleep(Duration::from_mins(1));
     }
@@ -307,14 +307,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (a, b) = (Store::open(dir.path()).unwrap(), Store::open(dir.path()).unwrap());
         let [one, two] = [1, 2].map(|epochs| manifest(epochs).key());
-        let lock = a.try_lock(&one, "p/one").unwrap().unwrap();
-        assert!(b.try_lock(&one, "p/one").unwrap().is_none());
-        assert!(b.try_lock(&two, "p/two").unwrap().is_some());
+        let lock = a.try_lock_stage(&one, "p/one").unwrap().unwrap();
+        assert!(b.try_lock_stage(&one, "p/one").unwrap().is_none());
+        assert!(b.try_lock_stage(&two, "p/two").unwrap().is_some());
         let holder = b.holder(&one).unwrap();
         assert_eq!((holder.pid, holder.stage.as_str(), holder.host), (std::process::id(), "p/one", host()));
         drop(lock);
         assert_eq!(b.holder(&one), None);
-        assert!(b.try_lock(&one, "p/one").unwrap().is_some());
+        assert!(b.try_lock_stage(&one, "p/one").unwrap().is_some());
     }
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
                 scope.spawn(|| {
                     let store = Store::open(dir.path()).unwrap();
                     for _ in 0..10 {
-                        let lock = store.lock_wait(&manifest(1).key(), "p/s", |_| true).unwrap().unwrap();
+                        let lock = store.lock_stage(&manifest(1).key(), "p/s", |_| true).unwrap().unwrap();
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
                         std::thread::yield_now();
                         inside.fetch_sub(1, Ordering::SeqCst);
@@ -339,13 +339,12 @@ mod tests {
 
     #[test]
     fn a_waiter_hears_for_whom_and_may_give_up() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let key = manifest(1).key();
-        let _lock = store.try_lock(&key, "p/s").unwrap().unwrap();
+        let _lock = store.try_lock_stage(&key, "p/s").unwrap().unwrap();
         let mut heard = Vec::new();
         let given_up = store
-            .lock_wait(&key, "q/s", |holder| {
+            .lock_stage(&key, "q/s", |holder| {
                 heard.push(holder.unwrap().stage.clone());
                 heard.len() < 3
             })
@@ -360,45 +359,43 @@ mod tests {
         let mut child = holding_process(dir.path());
         let store = Store::open(dir.path()).unwrap();
         let key = manifest(1).key();
-        assert!(store.try_lock(&key, "p/s").unwrap().is_none());
+        assert!(store.try_lock_stage(&key, "p/s").unwrap().is_none());
         let holder = store.holder(&key).unwrap();
         assert_eq!((holder.pid, holder.stage.as_str()), (child.id(), "digits/cluster"));
-        let busy = store.enter_alone().unwrap_err();
+        let busy = store.lock_exclusive().unwrap_err();
         assert_eq!((busy.code(), busy.exit()), ("store::busy", Exit::Store));
         let draft = store.draft().unwrap();
-        assert!(store.enter(|| true).unwrap().is_some(), "runs hold the store together");
-        assert!(draft.path().exists(), "the drafts of a run are not swept by another");
+        assert!(store.lock_shared(|| true).unwrap().is_some(), "runs hold the store together");
+        assert!(draft.path().exists(), "the drafts of a run are not removed by another");
 
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(store.holder(&key), None);
-        assert!(store.try_lock(&key, "p/s").unwrap().is_some());
-        store.enter_alone().unwrap();
+        assert!(store.try_lock_stage(&key, "p/s").unwrap().is_some());
+        store.lock_exclusive().unwrap();
     }
 
     #[test]
     fn runs_share_the_store_and_the_first_sweeps() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (dir, store) = new_store();
         let left = store.draft().unwrap().keep();
-        let first = store.enter(|| true).unwrap().unwrap();
+        let first = store.lock_shared(|| true).unwrap().unwrap();
         assert!(!left.exists());
         let draft = store.draft().unwrap();
-        let second = Store::open(dir.path()).unwrap().enter(|| true).unwrap().unwrap();
+        let second = Store::open(dir.path()).unwrap().lock_shared(|| true).unwrap().unwrap();
         assert!(draft.path().exists());
-        assert!(store.enter_alone().is_err());
+        assert!(store.lock_exclusive().is_err());
         drop((first, second));
-        let alone = store.enter_alone().unwrap();
-        assert!(store.enter(|| false).unwrap().is_none());
+        let alone = store.lock_exclusive().unwrap();
+        assert!(store.lock_shared(|| false).unwrap().is_none());
         drop(alone);
     }
 
     #[test]
     fn a_lock_file_that_was_removed_guards_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let key = manifest(1).key();
-        let held = store.try_lock(&key, "p/s").unwrap().unwrap();
+        let held = store.try_lock_stage(&key, "p/s").unwrap().unwrap();
         store.remove_idle_locks().unwrap();
         assert!(store.lock_path(&key).exists(), "a held lock keeps its file");
         drop(held);
@@ -406,7 +403,7 @@ mod tests {
         assert!(still_named(&idle, &store.lock_path(&key)).unwrap());
         store.remove_idle_locks().unwrap();
         assert!(!store.lock_path(&key).exists());
-        let lock = store.try_lock(&key, "p/s").unwrap().unwrap();
+        let lock = store.try_lock_stage(&key, "p/s").unwrap().unwrap();
         assert!(!still_named(&idle, &store.lock_path(&key)).unwrap());
         assert!(still_named(&lock.file, &store.lock_path(&key)).unwrap());
     }
@@ -414,18 +411,18 @@ mod tests {
     #[test]
     fn a_store_that_is_only_read_is_entered_all_the_same() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Store::open_to_read(dir.path()).unwrap().enter(|| true).unwrap().is_some());
+        assert!(Store::open_to_read(dir.path()).unwrap().lock_shared(|| true).unwrap().is_some());
         let writer = Store::open(dir.path()).unwrap();
-        drop(writer.enter(|| true).unwrap());
+        drop(writer.lock_shared(|| true).unwrap());
         let reader = Store::open_existing(dir.path()).unwrap();
-        let held = reader.enter(|| true).unwrap().unwrap();
-        assert!(writer.enter_alone().is_err());
+        let held = reader.lock_shared(|| true).unwrap().unwrap();
+        assert!(writer.lock_exclusive().is_err());
         drop(held);
         let refusing = Store::open(dir.path()).unwrap();
         refusing.fail.set(|_| Err(io::ErrorKind::StorageFull.into()));
-        let held = refusing.enter(|| true).unwrap().unwrap();
-        assert!(writer.enter_alone().is_err(), "a full disk does not keep a run from holding the store");
+        let held = refusing.lock_shared(|| true).unwrap().unwrap();
+        assert!(writer.lock_exclusive().is_err(), "a full disk does not keep a run from holding the store");
         drop(held);
-        writer.enter_alone().unwrap();
+        writer.lock_exclusive().unwrap();
     }
 }

@@ -1,20 +1,20 @@
-//! What came out of a key? A record names the blobs of every output, what they say, and what it cost to get them.
+//! Records: the blobs of every output of a key, their content digests, and what it cost to compute them.
 //!
 //! It is written last and in one step, so a record that is there is complete. The first one published wins: who comes later
 //! adopts it, even if the two disagree (sums on a GPU); otherwise two equal runs would feed different data to the stages below.
 //! A lookup that finds a blob missing or cut short is no hit: the stage runs again and its result replaces the record.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::fs::Metadata;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, Hasher};
-use super::disk::{entries, look};
+use super::disk::{entries, stat};
 use super::error::{Result, StoreError};
 use super::key::{Key, Manifest};
-use super::open::{Store, name};
+use super::layout::{Store, checked_name};
 use kinset_base::clock;
 use kinset_base::fs;
 
@@ -40,7 +40,7 @@ pub struct StoredFile {
 
 impl StoredFile {
     /// The digest of what it says.
-    pub fn says(&self) -> Digest {
+    pub fn content(&self) -> Digest {
         self.logical.unwrap_or(self.blob)
     }
 }
@@ -102,7 +102,7 @@ impl Record {
 
 /// How a result came about: provenance, none of it in the key.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Facts {
+pub struct Provenance {
     /// Seconds of wall clock, over all attempts if it was resumed.
     pub seconds: f64,
     /// Threads it had.
@@ -122,52 +122,8 @@ pub enum Lookup {
     Hit(Record),
     /// Never done, or removed since.
     Miss,
-    /// Done once, but not whole any more: run it again and it heals.
-    Damaged(Damage),
-}
-
-/// What is wrong with a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Damage {
-    /// The record cannot be used.
-    Record {
-        /// Why.
-        why: String,
-    },
-    /// A blob is gone.
-    Missing {
-        /// The output it belongs to.
-        output: String,
-        /// The file within it.
-        file: String,
-        /// The blob.
-        blob: Digest,
-    },
-    /// A blob has the wrong size.
-    Size {
-        /// The output it belongs to.
-        output: String,
-        /// The file within it.
-        file: String,
-        /// The blob.
-        blob: Digest,
-        /// Bytes it must have.
-        expected: u64,
-        /// Bytes it has.
-        found: u64,
-    },
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Record { why } => write!(f, "its record is damaged ({why})"),
-            Self::Missing { output, file, .. } => write!(f, "`{file}` of its output `{output}` is missing"),
-            Self::Size { output, file, expected, found, .. } => {
-                write!(f, "`{file}` of its output `{output}` has {found} bytes instead of {expected}")
-            }
-        }
-    }
+    /// Done once, but not whole any more, and why: run it again and it heals.
+    Damaged(String),
 }
 
 /// What became of a result that was to be published.
@@ -197,8 +153,7 @@ impl Store {
     /// # Errors
     /// If the file system fails; a damaged result is no error.
     pub fn lookup(&self, key: &Key) -> Result<Lookup> {
-        let path = self.record_path(key);
-        let record = match read_record(&path, key)? {
+        let record = match self.record(key)? {
             None => return Ok(Lookup::Miss),
             Some(Err(damage)) => return Ok(Lookup::Damaged(damage)),
             Some(Ok(record)) => record,
@@ -209,18 +164,16 @@ impl Store {
         })
     }
 
-    /// The first blob that is not there with its size.
-    pub(super) fn missing_from(&self, outputs: &BTreeMap<String, StoredOutput>) -> Result<Option<Damage>> {
+    /// The first blob that is not there with its size, in words.
+    pub(super) fn missing_from(&self, outputs: &BTreeMap<String, StoredOutput>) -> Result<Option<String>> {
         for (output, stored) in outputs {
-            for file in &stored.files {
-                let (output, name, blob, expected) = (output.clone(), file.name.clone(), file.blob, file.size);
-                match look(&self.blob_path(&blob))? {
-                    Some(found) if found.is_file() && found.len() == expected => {}
-                    Some(found) if found.is_file() => {
-                        let found = found.len();
-                        return Ok(Some(Damage::Size { output, file: name, blob, expected, found }));
+            for StoredFile { name, blob, size, .. } in &stored.files {
+                match stat(&self.blob_path(blob))?.filter(Metadata::is_file).map(|found| found.len()) {
+                    Some(found) if found == *size => {}
+                    Some(found) => {
+                        return Ok(Some(format!("`{name}` of its output `{output}` has {found} bytes instead of {size}")));
                     }
-                    _ => return Ok(Some(Damage::Missing { output, file: name, blob })),
+                    None => return Ok(Some(format!("`{name}` of its output `{output}` is missing"))),
                 }
             }
         }
@@ -232,12 +185,17 @@ impl Store {
     ///
     /// # Errors
     /// If the store cannot be written, or a blob of `outputs` is not there ([`Store::publish_output`] comes first).
-    pub fn publish(&self, manifest: &Manifest, outputs: BTreeMap<String, StoredOutput>, facts: Facts) -> Result<Published> {
+    pub fn publish(
+        &self,
+        manifest: &Manifest,
+        outputs: BTreeMap<String, StoredOutput>,
+        facts: Provenance,
+    ) -> Result<Published> {
         let key = manifest.key();
         let path = self.record_path(&key);
         self.writable()?;
         if let Some(damage) = self.missing_from(&outputs)? {
-            return Err(StoreError::Damaged { path: path.display().to_string(), why: damage.to_string() });
+            return Err(StoreError::Damaged { path: path.display().to_string(), why: damage });
         }
         let ours = Record {
             format: FORMAT,
@@ -265,7 +223,7 @@ impl Store {
             Published { record: ours, adopted: false, differed: false }
         };
         self.writing(fs::At::at(self.fail.pass("record durable"), "publish", &path))?;
-        self.finish_work(&key)?;
+        self.remove_scratch(&key)?;
         Ok(published)
     }
 
@@ -303,8 +261,14 @@ impl Store {
     ///
     /// # Errors
     /// If the file system fails.
-    pub fn record(&self, key: &Key) -> Result<Option<std::result::Result<Record, Damage>>> {
-        read_record(&self.record_path(key), key)
+    pub fn record(&self, key: &Key) -> Result<Option<std::result::Result<Record, String>>> {
+        let found = match fs::read_at_most(&self.record_path(key), LARGEST) {
+            Ok(bytes) => check(&bytes, key),
+            Err(error) if error.is_missing() => return Ok(None),
+            Err(error) if error.source.kind() == std::io::ErrorKind::Other => Err(error.source.to_string()),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some(found.map_err(|why| format!("its record is damaged ({why})"))))
     }
 }
 
@@ -315,19 +279,7 @@ fn same_content(a: &Record, b: &Record) -> bool {
     content(a) == content(b)
 }
 
-/// Reads a record, checks that it is what its name promises, and that its names stay inside their folder.
-fn read_record(path: &Path, key: &Key) -> Result<Option<std::result::Result<Record, Damage>>> {
-    let bytes = match fs::read_at_most(path, LARGEST) {
-        Ok(bytes) => bytes,
-        Err(error) if error.is_missing() => return Ok(None),
-        Err(error) if error.source.kind() == std::io::ErrorKind::Other => {
-            return Ok(Some(Err(Damage::Record { why: error.source.to_string() })));
-        }
-        Err(error) => return Err(error.into()),
-    };
-    Ok(Some(check(&bytes, key).map_err(|why| Damage::Record { why })))
-}
-
+/// Reads a record, checks that it belongs to the key, and that its names stay inside their folder.
 fn check(bytes: &[u8], key: &Key) -> std::result::Result<Record, String> {
     #[derive(Deserialize)]
     struct Form {
@@ -342,7 +294,9 @@ fn check(bytes: &[u8], key: &Key) -> std::result::Result<Record, String> {
         return Err(format!("it belongs to the key {}", record.key.short()));
     }
     for (output, file) in record.files() {
-        name("an output", output).and_then(|_| name("a file", &file.name)).map_err(|error| error.to_string())?;
+        checked_name("an output", output)
+            .and_then(|_| checked_name("a file", &file.name))
+            .map_err(|error| error.to_string())?;
     }
     Ok(record)
 }
@@ -356,6 +310,12 @@ pub(super) mod tests {
 
     use super::*;
     use crate::blob::NewFile;
+
+    pub(crate) fn new_store() -> (tempfile::TempDir, Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        (dir, store)
+    }
 
     pub(crate) fn manifest(epochs: u32) -> Manifest {
         Manifest::new("scan", 1, &json!({"epochs": epochs})).unwrap()
@@ -374,7 +334,7 @@ pub(super) mod tests {
                 NewFile { name: "card.json", path: &card, logical: None },
             ],
         )?;
-        let facts = Facts { seconds, threads: 2, ..Facts::default() };
+        let facts = Provenance { seconds, threads: 2, ..Provenance::default() };
         store.publish(manifest, BTreeMap::from([("features".to_owned(), output)]), facts)
     }
 
@@ -387,10 +347,9 @@ pub(super) mod tests {
 
     #[test]
     fn what_was_published_is_found_again_and_what_was_not_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (dir, store) = new_store();
         assert_eq!(store.lookup(&manifest(1).key()).unwrap(), Lookup::Miss);
-        let work = store.work(&manifest(1).key()).unwrap();
+        let work = store.scratch(&manifest(1).key()).unwrap();
         let published = publish(&store, &manifest(1), "one", 3.5).unwrap();
         assert!(!published.adopted && !published.differed);
         assert!(!work.exists(), "the checkpoints of a finished stage are removed");
@@ -405,8 +364,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_digest_for_the_stages_below_is_of_what_files_say() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let output = |text: &str| {
             let draft = store.draft().unwrap();
             let path = draft.path().join("t");
@@ -422,8 +380,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_first_result_wins_and_a_different_second_one_is_reported() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let first = publish(&store, &manifest(1), "one", 1.0).unwrap();
         let same = publish(&store, &manifest(1), "one", 2.0).unwrap();
         assert_eq!((same.adopted, same.differed, &same.record), (true, false, &first.record));
@@ -451,23 +408,19 @@ pub(super) mod tests {
 
     #[test]
     fn a_missing_or_short_blob_is_damage_and_running_again_heals() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
-        let file = &record.outputs["features"].files[0];
-        let (blob, path) = (file.blob, store.blob_path(&file.blob));
-        let (output, name) = ("features".to_owned(), "table.bin".to_owned());
+        let path = store.blob_path(&record.outputs["features"].files[0].blob);
 
         files::remove_file(&path).unwrap();
-        let missing = Damage::Missing { output: output.clone(), file: name.clone(), blob };
-        assert_eq!(missing.to_string(), "`table.bin` of its output `features` is missing");
+        let missing = "`table.bin` of its output `features` is missing".to_owned();
         assert_eq!(store.lookup(&manifest(1).key()).unwrap(), Lookup::Damaged(missing));
         assert!(!publish(&store, &manifest(1), "one", 1.0).unwrap().differed);
         whole(&store, &manifest(1));
 
         files::remove_file(&path).unwrap();
         files::write(&path, "on").unwrap();
-        let short = Damage::Size { output, file: name, blob, expected: 3, found: 2 };
+        let short = "`table.bin` of its output `features` has 2 bytes instead of 3".to_owned();
         assert_eq!(store.lookup(&manifest(1).key()).unwrap(), Lookup::Damaged(short));
         publish(&store, &manifest(1), "one", 1.0).unwrap();
         whole(&store, &manifest(1));
@@ -475,8 +428,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_damaged_result_is_replaced_by_one_that_says_something_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
         files::remove_file(store.blob_path(&record.outputs["features"].files[0].blob)).unwrap();
         let healed = publish(&store, &manifest(1), "two", 1.0).unwrap();
@@ -486,15 +438,16 @@ pub(super) mod tests {
 
     #[test]
     fn a_record_that_is_not_what_its_name_promises_is_damage() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
         let path = store.record_path(&record.key);
         let good = files::read_to_string(&path).unwrap();
         let why = |text: &str| {
             files::write(&path, text).unwrap();
             match store.lookup(&record.key).unwrap() {
-                Lookup::Damaged(Damage::Record { why }) => why,
+                Lookup::Damaged(why) => {
+                    why.strip_prefix("its record is damaged (").unwrap().strip_suffix(')').unwrap().to_owned()
+                }
                 other => panic!("{text}: {other:?}"),
             }
         };
@@ -520,26 +473,24 @@ pub(super) mod tests {
         );
         let record = check(text.as_bytes(), &key.parse().unwrap()).unwrap();
         let files = &record.outputs["features"].files;
-        assert_eq!((record.bytes(), files[0].says().hex(), files[1].says().hex()), (1239, logical, blob));
+        assert_eq!((record.bytes(), files[0].content().hex(), files[1].content().hex()), (1239, logical, blob));
         let again = check(&serde_json::to_vec_pretty(&record).unwrap(), &record.key).unwrap();
         assert_eq!(again, record);
     }
 
     #[test]
     fn a_record_never_names_a_blob_that_is_not_there() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let file = StoredFile { name: "x".into(), blob: Digest::of(b"x"), logical: None, size: 1 };
         let output = StoredOutput { kind: "features".into(), content: Digest::of(b"x"), files: vec![file] };
         let outputs = BTreeMap::from([("features".to_owned(), output)]);
-        assert!(store.publish(&manifest(1), outputs, Facts::default()).is_err());
+        assert!(store.publish(&manifest(1), outputs, Provenance::default()).is_err());
         assert_eq!(store.lookup(&manifest(1).key()).unwrap(), Lookup::Miss);
     }
 
     #[test]
     fn a_forgotten_result_runs_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         publish(&store, &manifest(1), "one", 1.0).unwrap();
         store.forget(&manifest(1).key()).unwrap();
         store.forget(&manifest(1).key()).unwrap();

@@ -1,18 +1,17 @@
-//! Is everything still what its name promises? Reads every byte again.
+//! Verification of a whole store: every byte is read again and compared with its name.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
 use super::digest::Digest;
-use super::disk::{entries, look};
+use super::disk::{entries, stat};
 use super::error::{Result, StoreError};
-use super::key::{Key, read_manifest};
-use super::open::Store;
-use super::record::Damage;
+use super::key::Key;
+use super::layout::Store;
+use super::manifests::read_manifest;
 use kinset_base::fs;
 
 /// What was found.
@@ -45,157 +44,102 @@ pub struct Finding {
     /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
-    pub trouble: Trouble,
-}
-
-/// What can be wrong with a file of the store.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Trouble {
-    /// The bytes of a blob are not those of its name.
-    Bytes {
-        /// The name.
-        blob: Digest,
-    },
-    /// A blob cannot be read.
-    Unreadable {
-        /// The name.
-        blob: Digest,
-        /// Why.
-        why: String,
-    },
-    /// A result is not whole: its stage will run again.
-    Result {
-        /// Its key.
-        key: Key,
-        /// The kind of stage; empty if the record cannot be read.
-        kind: String,
-        /// What is wrong with it.
-        damage: Damage,
-    },
-    /// A manifest is not the one of its name; only explanations suffer.
-    Manifest {
-        /// Why.
-        why: String,
-    },
-    /// Something that is not ours; it is left alone.
-    Stray,
+    pub problem: String,
+    /// True if `repair` deletes it; a file that is none of the store's is left alone.
+    pub ours: bool,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`: ", self.path.display())?;
-        match &self.trouble {
-            Trouble::Bytes { .. } => f.write_str("its bytes have changed"),
-            Trouble::Unreadable { why, .. } => write!(f, "it cannot be read ({why})"),
-            Trouble::Result { kind, damage, .. } if kind.is_empty() => damage.fmt(f),
-            Trouble::Result { kind, damage, .. } => write!(f, "a result of `{kind}`: {damage}"),
-            Trouble::Manifest { why } => f.write_str(why),
-            Trouble::Stray => f.write_str("it is not a file of the store"),
-        }
+        write!(f, "`{}`: {}", self.path.display(), self.problem)
+    }
+}
+
+impl Verification {
+    fn find(&mut self, path: PathBuf, problem: impl Into<String>) {
+        self.findings.push(Finding { path, problem: problem.into(), ours: true });
+    }
+
+    fn find_stray(&mut self, path: PathBuf) {
+        self.findings.push(Finding { path, problem: "it is not a file of the store".into(), ours: false });
     }
 }
 
 impl Store {
-    /// Reads everything and compares it with its name. With `repair` the store is held alone, and records, blobs and manifests
-    /// that are damaged are dropped, records first: the stages concerned run again. `progress` hears bytes done and bytes in
-    /// all, from several threads.
+    /// Reads everything and compares it with its name. With `repair` the store is locked, and records, blobs and manifests that
+    /// are damaged are dropped, records first: the stages concerned run again.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] if it is to be repaired while a run holds it; if something cannot be listed or removed.
-    pub fn verify(&self, repair: bool, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verification> {
-        let (_alone, _shared) = if repair { (Some(self.enter_alone()?), None) } else { (None, self.enter(|| true)?) };
+    /// [`StoreError::Busy`] if it is to be repaired while a run uses it; if something cannot be listed or removed.
+    pub fn verify(&self, repair: bool) -> Result<Verification> {
+        let (_alone, _shared) = if repair { (Some(self.lock_exclusive()?), None) } else { (None, self.lock_shared(|| true)?) };
         let (blobs, strays) = self.all_blobs()?;
-        let mut sized = Vec::with_capacity(blobs.len());
-        for (blob, path) in blobs {
-            let size = look(&path)?.map_or(0, |found| found.len());
-            sized.push((blob, path, size));
+        let mut report = Verification { blobs: blobs.len(), ..Verification::default() };
+        for path in blobs.values() {
+            report.bytes += stat(path)?.map_or(0, |found| found.len());
         }
-        let total = sized.iter().map(|(_, _, size)| size).sum();
-        let done = AtomicU64::new(0);
-        let troubles: Vec<Option<Finding>> = sized
-            .par_iter()
-            .map(|(blob, path, size)| {
-                let trouble = match Digest::of_file(path) {
-                    Ok(found) if found == *blob => None,
-                    Ok(_) => Some(Trouble::Bytes { blob: *blob }),
-                    Err(error) => Some(Trouble::Unreadable { blob: *blob, why: error.source.to_string() }),
-                };
-                progress(done.fetch_add(*size, Ordering::Relaxed) + size, total);
-                trouble.map(|trouble| Finding { path: path.clone(), trouble })
-            })
-            .collect();
-        let mut report = Verification { blobs: sized.len(), bytes: total, ..Verification::default() };
-        report.findings.extend(troubles.into_iter().flatten());
-        let bad: BTreeSet<Digest> = report
-            .findings
-            .iter()
-            .filter_map(|finding| match finding.trouble {
-                Trouble::Bytes { blob } | Trouble::Unreadable { blob, .. } => Some(blob),
-                _ => None,
-            })
-            .collect();
+        let problem = |(blob, path): (&Digest, &PathBuf)| match Digest::of_file(path) {
+            Ok(found) if found == *blob => None,
+            Ok(_) => Some((*blob, "its bytes have changed".to_owned())),
+            Err(error) => Some((*blob, format!("it cannot be read ({})", error.source))),
+        };
+        let bad: BTreeMap<Digest, String> = blobs.par_iter().filter_map(problem).collect();
+        for (blob, problem) in &bad {
+            report.find(self.blob_path(blob), problem);
+        }
         self.verify_records(&bad, &mut report)?;
         self.verify_manifests(&mut report)?;
-        report.findings.extend(strays.into_iter().map(|path| Finding { path, trouble: Trouble::Stray }));
+        for path in strays {
+            report.find_stray(path);
+        }
         if repair {
-            self.repair(&report)?;
+            let is_record = |finding: &&Finding| finding.path.starts_with(self.records());
+            let (records, others): (Vec<_>, Vec<_>) =
+                report.findings.iter().filter(|finding| finding.ours).partition(is_record);
+            for finding in records.into_iter().chain(others) {
+                self.writing(fs::remove(&finding.path))?;
+            }
             report.repaired = true;
         }
         Ok(report)
     }
 
-    fn verify_records(&self, bad: &BTreeSet<Digest>, report: &mut Verification) -> Result<()> {
+    fn verify_records(&self, bad: &BTreeMap<Digest, String>, report: &mut Verification) -> Result<()> {
         for key in self.keys()? {
             report.records += 1;
-            let (kind, damage) = match self.record(&key)? {
+            let problem = match self.record(&key)? {
                 None => continue,
-                Some(Err(damage)) => (String::new(), Some(damage)),
+                Some(Err(damage)) => Some(damage),
                 Some(Ok(record)) => {
-                    let changed = record.files().find(|(_, file)| bad.contains(&file.blob));
+                    let changed = record.files().find(|(_, file)| bad.contains_key(&file.blob));
                     let damage = match changed {
-                        Some((output, file)) => {
-                            let why = format!("`{}` of its output `{output}` has changed", file.name);
-                            Some(Damage::Record { why })
-                        }
+                        Some((output, file)) => Some(format!("`{}` of its output `{output}` has changed", file.name)),
                         None => self.missing_from(&record.outputs)?,
                     };
-                    (record.kind, damage)
+                    damage.map(|damage| format!("a result of `{}`: {damage}", record.kind))
                 }
             };
-            if let Some(damage) = damage {
-                let trouble = Trouble::Result { key, kind, damage };
-                report.findings.push(Finding { path: self.record_path(&key), trouble });
+            if let Some(problem) = problem {
+                report.find(self.record_path(&key), problem);
             }
         }
         Ok(())
     }
 
+    /// A damaged manifest only makes explanations worse.
     fn verify_manifests(&self, report: &mut Verification) -> Result<()> {
         for (_, folder) in entries(&self.manifests())? {
             for (name, path) in entries(&folder)? {
                 report.manifests += 1;
-                let trouble = match name.strip_suffix(".json").map(str::parse::<Key>) {
+                match name.strip_suffix(".json").map(str::parse::<Key>) {
                     Some(Ok(key)) => match read_manifest(&path, &key) {
-                        Ok(_) => continue,
-                        Err(StoreError::Damaged { why, .. }) => Trouble::Manifest { why },
-                        Err(error) => Trouble::Manifest { why: error.to_string() },
+                        Ok(_) => {}
+                        Err(StoreError::Damaged { why, .. }) => report.find(path, why),
+                        Err(error) => report.find(path, error.to_string()),
                     },
-                    _ => Trouble::Stray,
-                };
-                report.findings.push(Finding { path, trouble });
+                    _ => report.find_stray(path),
+                }
             }
-        }
-        Ok(())
-    }
-
-    fn repair(&self, report: &Verification) -> Result<()> {
-        let is_record = |finding: &&Finding| matches!(finding.trouble, Trouble::Result { .. });
-        let is_stray = |finding: &&Finding| matches!(finding.trouble, Trouble::Stray);
-        for finding in report.findings.iter().filter(is_record) {
-            self.writing(fs::remove(&finding.path))?;
-        }
-        for finding in report.findings.iter().filter(|finding| !is_record(finding) && !is_stray(finding)) {
-            self.writing(fs::remove(&finding.path))?;
         }
         Ok(())
     }
@@ -205,11 +149,10 @@ impl Store {
 mod tests {
     use std::fs as files;
     use std::path::Path;
-    use std::sync::Mutex;
 
     use super::*;
     use crate::record::Lookup;
-    use crate::record::tests::{manifest, publish, whole};
+    use crate::record::tests::{manifest, new_store, publish, whole};
 
     fn flip_a_bit(path: &Path) {
         let mut bytes = files::read(path).unwrap();
@@ -225,35 +168,25 @@ mod tests {
 
     #[test]
     fn a_whole_store_is_clean_and_every_byte_was_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (dir, store) = new_store();
         let mut bytes = 0;
         for i in 1..=3 {
             bytes += publish(&store, &manifest(i), &format!("result {i}"), 1.0).unwrap().record.bytes();
         }
-        let most = Mutex::new((0, 0));
-        let report = Store::open_existing(dir.path())
-            .unwrap()
-            .verify(false, &|done, all| {
-                let mut most = most.lock().unwrap();
-                *most = (most.0.max(done), all);
-            })
-            .unwrap();
+        let report = Store::open_existing(dir.path()).unwrap().verify(false).unwrap();
         assert_eq!((report.records, report.manifests, report.blobs, report.bytes), (3, 3, 6, bytes));
         assert!(report.is_clean());
-        assert_eq!(*most.lock().unwrap(), (bytes, bytes));
     }
 
     #[test]
     fn a_flipped_bit_is_found_and_repair_makes_the_stage_run_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
         publish(&store, &manifest(2), "two", 1.0).unwrap();
         let blob = record.outputs["features"].files[0].blob;
         flip_a_bit(&store.blob_path(&blob));
         whole(&store, &manifest(1)); // a lookup does not read the bytes
-        let report = store.verify(false, &|_, _| {}).unwrap();
+        let report = store.verify(false).unwrap();
         let hex = blob.hex();
         let key = record.key.hex();
         assert_eq!(
@@ -261,26 +194,25 @@ mod tests {
             [
                 format!("`blobs/{}/{hex}`: its bytes have changed", &hex[..2]),
                 format!(
-                    "`records/{}/{key}.json`: a result of `scan`: its record is damaged (`table.bin` of its output `features` has changed)",
+                    "`records/{}/{key}.json`: a result of `scan`: `table.bin` of its output `features` has changed",
                     &key[..2]
                 ),
             ]
         );
-        assert_eq!(store.verify(false, &|_, _| {}).unwrap(), report, "looking changes nothing");
+        assert_eq!(store.verify(false).unwrap(), report, "looking changes nothing");
 
-        let repaired = store.verify(true, &|_, _| {}).unwrap();
+        let repaired = store.verify(true).unwrap();
         assert!(repaired.repaired && repaired.findings == report.findings);
         assert_eq!(store.lookup(&record.key).unwrap(), Lookup::Miss);
         whole(&store, &manifest(2));
-        assert!(store.verify(false, &|_, _| {}).unwrap().is_clean());
+        assert!(store.verify(false).unwrap().is_clean());
         publish(&store, &manifest(1), "one", 1.0).unwrap();
-        assert!(store.verify(false, &|_, _| {}).unwrap().is_clean());
+        assert!(store.verify(false).unwrap().is_clean());
     }
 
     #[test]
     fn missing_blobs_bad_records_bad_manifests_and_strays_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         for i in 1..=3 {
             publish(&store, &manifest(i), &format!("result {i}"), 1.0).unwrap();
         }
@@ -289,28 +221,27 @@ mod tests {
         let path = store.manifest_path("scan", &manifest(3).key()).unwrap();
         files::write(&path, files::read_to_string(&path).unwrap().replace("\"epochs\": 3", "\"epochs\": 4")).unwrap();
         files::write(store.blobs().join("note.txt"), "?").unwrap();
-        let report = store.verify(true, &|_, _| {}).unwrap();
-        let troubles: Vec<_> =
+        let report = store.verify(true).unwrap();
+        let problems: Vec<_> =
             sentences(&report, &store).into_iter().map(|s| s.split_once(": ").unwrap().1.to_owned()).collect();
         for expected in [
             "a result of `scan`: `card.json` of its output `features` is missing",
-            "it does not say what its name promises",
+            "its contents do not match its name",
             "it is not a file of the store",
         ] {
-            assert!(troubles.iter().any(|found| found == expected), "{expected}: {troubles:?}");
+            assert!(problems.iter().any(|found| found == expected), "{expected}: {problems:?}");
         }
-        assert_eq!(troubles.len(), 4);
-        let again = store.verify(false, &|_, _| {}).unwrap();
+        assert_eq!(problems.len(), 4);
+        let again = store.verify(false).unwrap();
         assert_eq!(sentences(&again, &store), ["`blobs/note.txt`: it is not a file of the store"]);
         whole(&store, &manifest(3));
     }
 
     #[test]
     fn repair_waits_for_no_run() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let _run = store.enter(|| true).unwrap();
-        assert!(matches!(store.verify(true, &|_, _| {}), Err(StoreError::Busy { .. })));
-        assert!(store.verify(false, &|_, _| {}).unwrap().is_clean());
+        let (_dir, store) = new_store();
+        let _run = store.lock_shared(|| true).unwrap();
+        assert!(matches!(store.verify(true), Err(StoreError::Busy { .. })));
+        assert!(store.verify(false).unwrap().is_clean());
     }
 }

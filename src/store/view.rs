@@ -1,5 +1,5 @@
-//! How does a person, or another tool, find the latest result? `artifacts/<pipeline>/<stage>/` has it under readable names,
-//! with a `stage.json` that says what it is and what went into it.
+//! Views: the latest result of each stage under readable names in `artifacts/<pipeline>/<stage>/`, with a `stage.json` that says
+//! what it is and what went into it.
 //!
 //! The files share their bytes with the store: a clone where the file system has them, else a hard link, else a copy; all
 //! read-only. A new result is built beside the old one and swapped in, so that nobody sees half of each. What a person has put
@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
-use super::disk::{entries, exchange, look, make_read_only, rename_new};
+use super::disk::{entries, exchange, make_read_only, rename_new, stat};
 use super::error::{Result, StoreError};
 use super::key::{Key, Manifest};
-use super::open::{FOLDER, Store, name};
+use super::layout::{FOLDER, Store, checked_name};
 use super::record::{Record, StoredOutput};
 use kinset_base::fs::{self, At};
 
@@ -37,7 +37,7 @@ const ATTEMPTS: usize = 10;
 
 /// What a view shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct View {
     /// The form of the card.
     pub format: u32,
     /// The pipeline.
@@ -53,7 +53,7 @@ pub struct Shown {
     /// What came out.
     pub outputs: BTreeMap<String, StoredOutput>,
     /// The files of the view.
-    pub files: BTreeMap<String, ShownFile>,
+    pub files: BTreeMap<String, ViewFile>,
     /// What it cost: seconds of wall clock.
     pub seconds: f64,
     /// When it was done: seconds since 1970, UTC.
@@ -69,7 +69,7 @@ pub struct Shown {
 
 /// A file of a view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShownFile {
+pub struct ViewFile {
     /// The blob it shows.
     pub blob: Digest,
     /// Bytes.
@@ -103,14 +103,14 @@ impl Store {
         if stage.eq_ignore_ascii_case("runs") {
             return refused(stage, "a stage");
         }
-        Ok(self.artifacts().join(name("a pipeline", pipeline)?).join(name("a stage", stage)?))
+        Ok(self.artifacts().join(checked_name("a pipeline", pipeline)?).join(checked_name("a stage", stage)?))
     }
 
     /// What the view of a stage shows; `None` if there is none that can be read.
     ///
     /// # Errors
     /// If a name is not a safe file name.
-    pub fn shown(&self, pipeline: &str, stage: &str) -> Result<Option<Shown>> {
+    pub fn view(&self, pipeline: &str, stage: &str) -> Result<Option<View>> {
         Ok(read_card(&self.view_path(pipeline, stage)?))
     }
 
@@ -118,11 +118,11 @@ impl Store {
     ///
     /// # Errors
     /// If a folder cannot be listed.
-    pub fn all_shown(&self) -> Result<Vec<Shown>> {
+    pub fn views(&self) -> Result<Vec<View>> {
         let mut all = Vec::new();
         for (pipeline, folder) in entries(self.artifacts())? {
             if pipeline != FOLDER {
-                all.extend(shown_in(&folder)?);
+                all.extend(views_in(&folder)?);
             }
         }
         Ok(all)
@@ -132,8 +132,8 @@ impl Store {
     ///
     /// # Errors
     /// If its name is not a safe file name, or its folder cannot be listed.
-    pub fn shown_of(&self, pipeline: &str) -> Result<Vec<Shown>> {
-        shown_in(&self.artifacts().join(name("a pipeline", pipeline)?))
+    pub fn views_of(&self, pipeline: &str) -> Result<Vec<View>> {
+        views_in(&self.artifacts().join(checked_name("a pipeline", pipeline)?))
     }
 
     /// Shows a result as the latest of a stage. A view that is right already is only looked at (one small file read, each
@@ -141,7 +141,7 @@ impl Store {
     ///
     /// # Errors
     /// If a name is not a safe file name, or the artifacts folder cannot be written.
-    pub fn show(&self, pipeline: &str, stage: &str, manifest: &Manifest, record: &Record) -> Result<bool> {
+    pub fn update_view(&self, pipeline: &str, stage: &str, manifest: &Manifest, record: &Record) -> Result<bool> {
         let view = self.view_path(pipeline, stage)?;
         let old = read_card(&view);
         if let Some(old) = &old
@@ -164,8 +164,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes views that a kill left half built. Only who holds the store alone may call this.
-    pub(super) fn sweep_views(&self) -> Result<()> {
+    /// Removes views that a kill left half built. Only who has locked the store exclusively may call this.
+    pub(super) fn remove_unfinished_views(&self) -> Result<()> {
         for (pipeline, folder) in entries(self.artifacts())? {
             let Ok(found) = files::read_dir(&folder) else { continue };
             for entry in found.filter(|_| pipeline != FOLDER) {
@@ -179,13 +179,13 @@ impl Store {
     }
 
     /// True if each file is there with its size, and a hard link still leads to the blob (a healed blob is another file).
-    fn is_whole(&self, view: &Path, shown: &Shown) -> Result<bool> {
+    fn is_whole(&self, view: &Path, shown: &View) -> Result<bool> {
         for (name, file) in &shown.files {
-            let Some(found) = look(&view.join(name))? else { return Ok(false) };
+            let Some(found) = stat(&view.join(name))? else { return Ok(false) };
             if !found.is_file() || found.len() != file.size {
                 return Ok(false);
             }
-            if file.form == Form::HardLink && !look(&self.blob_path(&file.blob))?.is_some_and(|blob| same_file(&found, &blob)) {
+            if file.form == Form::HardLink && !stat(&self.blob_path(&file.blob))?.is_some_and(|blob| same_file(&found, &blob)) {
                 return Ok(false);
             }
         }
@@ -213,9 +213,9 @@ impl Store {
         for (name, blob, size) in names(record) {
             let path = fresh.path().join(&name);
             let form = self.writing(share(&self.blob_path(&blob), &path))?;
-            shown.insert(name, ShownFile { blob, size, form });
+            shown.insert(name, ViewFile { blob, size, form });
         }
-        let card = Shown {
+        let card = View {
             format: FORMAT,
             pipeline: pipeline.to_owned(),
             stage: stage.to_owned(),
@@ -237,13 +237,13 @@ impl Store {
     }
 
     /// Gives the new view its place. `fresh` then holds what was there before, without what a person had put there.
-    fn swap_in(&self, fresh: &Path, view: &Path, old: Option<&Shown>) -> Result<()> {
+    fn swap_in(&self, fresh: &Path, view: &Path, old: Option<&View>) -> Result<()> {
         for _ in 0..ATTEMPTS {
             match rename_new(fresh, view) {
                 Ok(()) => return Ok(()),
                 Err(taken) if matches!(taken.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {}
                 // No hard links to folders: the system has no rename that spares what is there.
-                Err(_) if look(view)?.is_none() => return self.writing(files::rename(fresh, view).at("rename", view)),
+                Err(_) if stat(view)?.is_none() => return self.writing(files::rename(fresh, view).at("rename", view)),
                 Err(error) => return self.writing(Err(error).at("rename", view)),
             }
             match exchange(fresh, view) {
@@ -259,16 +259,16 @@ impl Store {
     }
 
     /// Moves what was not ours from the old view into the new one.
-    fn carry_over(&self, old_view: &Path, view: &Path, old: Option<&Shown>) -> Result<()> {
+    fn carry_over(&self, old_view: &Path, view: &Path, old: Option<&View>) -> Result<()> {
         let ours = of_view(old);
-        if look(old_view)?.is_some_and(|found| !found.is_dir()) {
+        if stat(old_view)?.is_some_and(|found| !found.is_dir()) {
             return self.writing(fs::remove(old_view));
         }
         for entry in files::read_dir(old_view).at("list", old_view)? {
             let entry = entry.at("list", old_view)?;
             let name = entry.file_name();
             let to = view.join(&name);
-            if !ours.contains(name.to_string_lossy().as_ref()) && look(&to)?.is_none() {
+            if !ours.contains(name.to_string_lossy().as_ref()) && stat(&to)?.is_none() {
                 self.writing(files::rename(entry.path(), &to).at("keep", &to))?;
             }
         }
@@ -277,12 +277,12 @@ impl Store {
 }
 
 /// The names of files of ours in a view.
-fn of_view(shown: Option<&Shown>) -> BTreeSet<&str> {
+fn of_view(shown: Option<&View>) -> BTreeSet<&str> {
     shown.into_iter().flat_map(|shown| shown.files.keys().map(String::as_str)).chain([CARD]).collect()
 }
 
 /// Without an exchange of folders: the card goes first, so that a view without one is not taken for whole, and comes back last.
-fn replace_each(fresh: &Path, view: &Path, old: Option<&Shown>) -> fs::Result<()> {
+fn replace_each(fresh: &Path, view: &Path, old: Option<&View>) -> fs::Result<()> {
     fs::remove(&view.join(CARD))?;
     for name in of_view(old) {
         if !fs::exists(&fresh.join(name)) {
@@ -344,15 +344,15 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
     }
 }
 
-fn shown_in(folder: &Path) -> Result<Vec<Shown>> {
+fn views_in(folder: &Path) -> Result<Vec<View>> {
     Ok(entries(folder)?.into_iter().filter_map(|(_, view)| read_card(&view)).collect())
 }
 
-fn read_card(view: &Path) -> Option<Shown> {
+fn read_card(view: &Path) -> Option<View> {
     let bytes = fs::read_at_most(&view.join(CARD), LARGEST).ok()?;
-    let shown: Shown = serde_json::from_slice(&bytes).ok()?;
+    let shown: View = serde_json::from_slice(&bytes).ok()?;
     // A name with a path in it would lead out of the folder.
-    let safe = shown.files.keys().all(|file| name("a file", file).is_ok());
+    let safe = shown.files.keys().all(|file| checked_name("a file", file).is_ok());
     (shown.format == FORMAT && safe).then_some(shown)
 }
 
@@ -360,14 +360,8 @@ fn read_card(view: &Path) -> Option<Shown> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::record::tests::{manifest, publish};
+    use crate::record::tests::{manifest, new_store, publish};
     use crate::record::{StoredFile, StoredOutput};
-
-    fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        (dir, store)
-    }
 
     fn listed(path: &Path) -> Vec<String> {
         let mut names: Vec<_> =
@@ -378,43 +372,43 @@ mod tests {
 
     #[test]
     fn the_latest_result_lies_under_readable_names() {
-        let (dir, store) = store();
+        let (dir, store) = new_store();
         let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
-        assert!(store.show("digits", "cluster", &manifest(1), &record).unwrap());
+        assert!(store.update_view("digits", "cluster", &manifest(1), &record).unwrap());
         let view = dir.path().join("digits/cluster");
         assert_eq!(listed(&view), ["card.json", "stage.json", "table.bin"]);
         assert_eq!(files::read_to_string(view.join("table.bin")).unwrap(), "one");
         assert!(files::metadata(view.join("table.bin")).unwrap().permissions().readonly());
         assert_eq!(listed(&dir.path().join("digits")), ["cluster"]);
-        let shown = store.shown("digits", "cluster").unwrap().unwrap();
+        let shown = store.view("digits", "cluster").unwrap().unwrap();
         assert_eq!((shown.key, &shown.manifest, &shown.outputs), (record.key, &manifest(1), &record.outputs));
-        assert_eq!(store.all_shown().unwrap(), [shown]);
+        assert_eq!(store.views().unwrap(), [shown]);
     }
 
     #[test]
     fn a_right_view_is_not_touched() {
-        let (dir, store) = store();
+        let (dir, store) = new_store();
         let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
-        store.show("digits", "cluster", &manifest(1), &record).unwrap();
+        store.update_view("digits", "cluster", &manifest(1), &record).unwrap();
         let card = dir.path().join("digits/cluster/stage.json");
         let written = files::metadata(&card).unwrap().modified().unwrap();
         let reader = Store::open_existing(dir.path()).unwrap();
-        assert!(!reader.show("digits", "cluster", &manifest(1), &record).unwrap());
+        assert!(!reader.update_view("digits", "cluster", &manifest(1), &record).unwrap());
         assert_eq!(files::metadata(&card).unwrap().modified().unwrap(), written);
     }
 
     #[test]
     fn a_new_result_replaces_the_old_one_and_leaves_what_a_person_put_there() {
-        let (dir, store) = store();
+        let (dir, store) = new_store();
         let old = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
-        store.show("digits", "cluster", &manifest(1), &old).unwrap();
+        store.update_view("digits", "cluster", &manifest(1), &old).unwrap();
         let view = dir.path().join("digits/cluster");
         files::write(view.join("notes.txt"), "mine").unwrap();
         files::create_dir(view.join("plots")).unwrap();
 
         let mut new = publish(&store, &manifest(2), "two", 1.0).unwrap().record;
         new.outputs.get_mut("features").unwrap().files.retain(|file| file.name == "table.bin");
-        assert!(store.show("digits", "cluster", &manifest(2), &new).unwrap());
+        assert!(store.update_view("digits", "cluster", &manifest(2), &new).unwrap());
         assert_eq!(listed(&view), ["notes.txt", "plots", "stage.json", "table.bin"], "card.json was of the old result");
         assert_eq!(files::read_to_string(view.join("table.bin")).unwrap(), "two");
         assert_eq!(files::read_to_string(view.join("notes.txt")).unwrap(), "mine");
@@ -423,28 +417,28 @@ mod tests {
 
     #[test]
     fn without_an_exchange_of_folders_the_files_are_replaced_one_by_one() {
-        let (dir, store) = store();
+        let (dir, store) = new_store();
         let old = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
-        store.show("digits", "cluster", &manifest(1), &old).unwrap();
+        store.update_view("digits", "cluster", &manifest(1), &old).unwrap();
         let view = dir.path().join("digits/cluster");
         files::write(view.join("notes.txt"), "mine").unwrap();
         let mut new = publish(&store, &manifest(2), "two", 1.0).unwrap().record;
         new.outputs.get_mut("features").unwrap().files.retain(|file| file.name == "table.bin");
         let fresh = store.build(&dir.path().join("digits"), "digits", "cluster", &manifest(2), &new).unwrap();
-        replace_each(fresh.path(), &view, store.shown("digits", "cluster").unwrap().as_ref()).unwrap();
+        replace_each(fresh.path(), &view, store.view("digits", "cluster").unwrap().as_ref()).unwrap();
         assert_eq!(listed(&view), ["notes.txt", "stage.json", "table.bin"]);
         assert_eq!(files::read_to_string(view.join("table.bin")).unwrap(), "two");
-        assert_eq!(store.shown("digits", "cluster").unwrap().unwrap().key, new.key);
+        assert_eq!(store.view("digits", "cluster").unwrap().unwrap().key, new.key);
         drop(fresh);
         assert_eq!(listed(&dir.path().join("digits")), ["cluster"]);
     }
 
     #[test]
     fn a_view_that_lost_a_file_or_its_card_is_made_again() {
-        let (dir, store) = store();
+        let (dir, store) = new_store();
         let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
         let view = dir.path().join("digits/cluster");
-        let show = || store.show("digits", "cluster", &manifest(1), &record).unwrap();
+        let show = || store.update_view("digits", "cluster", &manifest(1), &record).unwrap();
         show();
         for file in ["table.bin", "stage.json"] {
             files::remove_file(view.join(file)).unwrap();
@@ -464,9 +458,9 @@ mod tests {
 
     #[test]
     fn a_healed_blob_reaches_the_view() {
-        let (dir, store) = store();
+        let (dir, store) = new_store();
         let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
-        store.show("digits", "cluster", &manifest(1), &record).unwrap();
+        store.update_view("digits", "cluster", &manifest(1), &record).unwrap();
         let blob = store.blob_path(&record.outputs["features"].files[0].blob);
         files::remove_file(&blob).unwrap();
         files::write(&blob, "onE").unwrap();
@@ -474,14 +468,14 @@ mod tests {
         let again = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
         assert_eq!(again, record);
         let view = dir.path().join("digits/cluster/table.bin");
-        store.show("digits", "cluster", &manifest(1), &again).unwrap();
+        store.update_view("digits", "cluster", &manifest(1), &again).unwrap();
         assert_eq!(files::read_to_string(view).unwrap(), "one");
         assert_eq!(files::read_to_string(blob).unwrap(), "one");
     }
 
     #[test]
     fn outputs_with_files_of_one_name_are_told_apart() {
-        let (_dir, store) = store();
+        let (_dir, store) = new_store();
         let mut record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
         let file = |name: &str| StoredFile { name: name.into(), blob: Digest::of(b"x"), logical: None, size: 1 };
         let output = |files| StoredOutput { kind: "net".into(), content: Digest::of(b"x"), files };
@@ -496,7 +490,7 @@ mod tests {
 
     #[test]
     fn names_that_are_taken_or_lead_away_are_refused() {
-        let (_dir, store) = store();
+        let (_dir, store) = new_store();
         for (pipeline, stage) in [("store", "x"), ("Store", "x"), ("x", "runs"), ("..", "x"), ("x", "../y"), ("", "x")] {
             assert!(store.view_path(pipeline, stage).is_err(), "{pipeline}/{stage}");
         }
@@ -504,15 +498,15 @@ mod tests {
 
     #[test]
     fn a_reader_never_sees_a_view_of_two_results() {
-        let (dir, store) = store();
+        let (dir, store) = new_store();
         let records = [1, 2].map(|i| publish(&store, &manifest(i), &format!("result {i}"), 1.0).unwrap().record);
-        store.show("digits", "cluster", &manifest(1), &records[0]).unwrap();
+        store.update_view("digits", "cluster", &manifest(1), &records[0]).unwrap();
         let view = dir.path().join("digits/cluster");
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for i in 0..100 {
                     let i = i % 2;
-                    store.show("digits", "cluster", &manifest(i as u32 + 1), &records[i]).unwrap();
+                    store.update_view("digits", "cluster", &manifest(i as u32 + 1), &records[i]).unwrap();
                 }
             });
             while !writer.is_finished() {

@@ -66,6 +66,27 @@ fn default_settings_are_without_complaint_and_come_back_unchanged() {
     }
 }
 
+#[test]
+fn settings_enter_the_key_without_gaps_and_with_the_numbers_a_person_would_write() {
+    for stage in registry::all() {
+        let mut settings = stage.default_settings();
+        if stage.kind() == "ingest" {
+            settings["dataset"] = "stl10".into();
+        }
+        let text = serde_json::to_string(&stage.manifest(&settings).unwrap()).unwrap();
+        assert!(!text.contains("null"), "{}: {text}", stage.kind());
+        for word in text.split([':', ',', '[', ']', '{', '}']) {
+            let widened = word.parse::<f64>().is_ok_and(|number| f64::from(number as f32) == number) && word.len() > 10;
+            assert!(!widened, "{}: {word} in {text}", stage.kind());
+        }
+    }
+    let pretrained = registry::find("pretrained").unwrap();
+    let mut settings = pretrained.default_settings();
+    settings["mean"] = vec![0.4914_f32].into();
+    assert_ne!(settings["mean"][0], 0.4914, "JSON widens 32 bits");
+    assert_eq!(pretrained.manifest(&settings).unwrap().settings()["mean"][0], 0.4914);
+}
+
 /// How long each is trained.
 const EPOCHS: u32 = 12;
 

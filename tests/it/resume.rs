@@ -126,7 +126,7 @@ fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
         bench.assert_sound("after a stop");
         let plan = bench.kinset(&["plan", "p.toml", "--json", "--until", "pretext"]);
         assert_eq!(plan.exit, 10);
-        assert!(plan.out.contains("begun and not finished"), "{}", plan.out);
+        assert!(plan.out.contains("interrupted; will resume"), "{}", plan.out);
         let said = bench.kinset(&args).done();
         assert_eq!(said.ran(), ["pretext"]);
         assert!(said.err.contains("goes on at epoch"), "{}", said.err);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde::Serialize;
 
 use super::config::{Config, Pick};
 use super::pick;
@@ -68,9 +68,8 @@ impl Stage for Similar {
     }
 
     /// Where the list of exclusions lies is no part of the key; what it says is.
-    fn key_settings(config: &Config) -> Result<Value, StageError> {
-        let config = Config { exclude: None, ..config.clone() };
-        serde_json::to_value(config).map_err(|source| StageError::Settings { kind: Self::KIND, source })
+    fn key_settings(config: &Config) -> Result<impl Serialize, StageError> {
+        Ok(Config { exclude: None, ..config.clone() })
     }
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {

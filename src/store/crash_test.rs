@@ -1,12 +1,14 @@
-//! Can a kill leave half a result? Another process publishes and ends at each numbered point in turn, without any cleaning up;
-//! then the store must know the whole result or nothing of it, and running again must make everything right.
+//! Tests that a kill or an error at any point of publishing leaves a whole result or none.
+//!
+//! Another process publishes and exits at each failpoint in turn, without cleaning up; then running again must make everything
+//! right.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::open::Store;
+use super::layout::Store;
 use super::record::Lookup;
-use super::record::tests::{manifest, publish, whole};
+use super::record::tests::{manifest, new_store, publish, whole};
 
 const PLACE: &str = "KINSET_TEST_CRASH_PLACE";
 const POINT: &str = "KINSET_TEST_CRASH_POINT";
@@ -26,11 +28,11 @@ fn publish_until_the_point() {
         left -= 1;
         Ok(())
     });
-    let _run = store.enter(|| true).unwrap().unwrap();
-    let _lock = store.try_lock(&manifest(1).key(), "digits/cluster").unwrap().unwrap();
-    std::fs::write(store.work(&manifest(1).key()).unwrap().join("epoch-1"), "state").unwrap();
+    let _run = store.lock_shared(|| true).unwrap().unwrap();
+    let _lock = store.try_lock_stage(&manifest(1).key(), "digits/cluster").unwrap().unwrap();
+    std::fs::write(store.scratch(&manifest(1).key()).unwrap().join("epoch-1"), "state").unwrap();
     let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
-    store.show("digits", "cluster", &manifest(1), &record).unwrap();
+    store.update_view("digits", "cluster", &manifest(1), &record).unwrap();
 }
 
 fn killed_at(point: usize, place: &Path) -> bool {
@@ -59,8 +61,8 @@ fn a_kill_at_any_point_leaves_a_whole_result_or_none() {
         match store.lookup(&manifest(1).key()).unwrap() {
             Lookup::Miss => {
                 misses += 1;
-                assert_eq!(store.has_work(&manifest(1).key()), point > 0, "checkpoints outlive a kill");
-                assert!(store.shown("digits", "cluster").unwrap().is_none());
+                assert_eq!(store.has_scratch(&manifest(1).key()), point > 0, "checkpoints outlive a kill");
+                assert!(store.view("digits", "cluster").unwrap().is_none());
             }
             Lookup::Hit(record) => {
                 hits += 1;
@@ -68,21 +70,21 @@ fn a_kill_at_any_point_leaves_a_whole_result_or_none() {
             }
             Lookup::Damaged(damage) => panic!("point {point}: {damage}"),
         }
-        let report = store.verify(false, &|_, _| {}).unwrap();
+        let report = store.verify(false).unwrap();
         assert!(report.is_clean(), "point {point}: {:?}", report.findings);
 
         // The next run: it enters, is not locked out, and finishes.
-        let _run = store.enter(|| true).unwrap().unwrap();
-        assert_eq!(std::fs::read_dir(store.tmp()).unwrap().count(), 0, "point {point}: drafts are swept");
-        let lock = store.try_lock(&manifest(1).key(), "digits/cluster").unwrap().expect("a killed holder lets go");
+        let _run = store.lock_shared(|| true).unwrap().unwrap();
+        assert_eq!(std::fs::read_dir(store.tmp()).unwrap().count(), 0, "point {point}: drafts are removed");
+        let lock = store.try_lock_stage(&manifest(1).key(), "digits/cluster").unwrap().expect("a killed holder lets go");
         let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
-        store.show("digits", "cluster", &manifest(1), &record).unwrap();
+        store.update_view("digits", "cluster", &manifest(1), &record).unwrap();
         drop(lock);
         assert_eq!(whole(&store, &manifest(1)), record);
-        assert!(!store.has_work(&manifest(1).key()));
+        assert!(!store.has_scratch(&manifest(1).key()));
         let left: Vec<_> = std::fs::read_dir(dir.path().join("digits")).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["cluster"], "point {point}: no half view is left");
-        assert!(store.verify(false, &|_, _| {}).unwrap().is_clean());
+        assert!(store.verify(false).unwrap().is_clean());
         if !killed {
             assert!(misses > 12 && hits > 4, "{misses} kills before the record, {hits} after it");
             return;
@@ -93,8 +95,7 @@ fn a_kill_at_any_point_leaves_a_whole_result_or_none() {
 #[test]
 fn an_error_at_any_point_leaves_a_whole_result_or_none() {
     for point in 0.. {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let mut left = point;
         store.fail.set(move |_| {
             left -= 1;
@@ -103,7 +104,7 @@ fn an_error_at_any_point_leaves_a_whole_result_or_none() {
         let result = publish(&store, &manifest(1), "one", 1.0);
         store.fail.set(|_| Ok(()));
         assert!(!matches!(store.lookup(&manifest(1).key()).unwrap(), Lookup::Damaged(_)), "point {point}");
-        assert!(store.verify(false, &|_, _| {}).unwrap().is_clean());
+        assert!(store.verify(false).unwrap().is_clean());
         publish(&store, &manifest(1), "one", 1.0).unwrap();
         whole(&store, &manifest(1));
         if let Err(error) = result {

@@ -1,8 +1,8 @@
-//! Where a kill can strike: the numbered points of publishing. Outside tests there is nothing here and a point costs nothing.
+//! Failpoints: the places of publishing where a test can fail or exit. In a release build they are empty.
 
 /// The points that tests can fail at.
 #[derive(Default)]
-pub(super) struct FailPoints {
+pub(super) struct Failpoints {
     #[cfg(test)]
     hook: std::sync::Mutex<Option<Hook>>,
 }
@@ -11,7 +11,7 @@ pub(super) struct FailPoints {
 #[cfg(test)]
 type Hook = Box<dyn FnMut(&'static str) -> std::io::Result<()> + Send>;
 
-impl FailPoints {
+impl Failpoints {
     /// Passes a point.
     #[cfg(not(test))]
     #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the tests' form of it needs both")]

@@ -1,14 +1,14 @@
-//! Where does something lie that is not done yet? Drafts in `tmp/`, which anybody may sweep once no run holds the store;
-//! checkpoints in `work/<key>/`, which outlive the run and are removed when the key has its record. Another key never sees them.
+//! Unfinished work: drafts in `tmp/`, deleted once no run uses the store, and checkpoints in `work/<key>/`, which outlive a run
+//! and are removed when the key has its record.
 
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::disk::{entries, look, make_folder};
+use super::disk::{entries, make_folder, stat};
 use super::error::Result;
 use super::key::Key;
-use super::open::Store;
+use super::layout::Store;
 use kinset_base::fs::{self, At};
 
 impl Store {
@@ -24,48 +24,48 @@ impl Store {
     }
 
     /// Where the checkpoints of a key lie, or would.
-    pub fn work_path(&self, key: &Key) -> PathBuf {
-        self.work_folders().join(key.hex())
+    pub fn scratch_path(&self, key: &Key) -> PathBuf {
+        self.scratch_folders().join(key.hex())
     }
 
-    /// The private folder of a key, made if need be. Hold the key's lock.
+    /// The checkpoint folder of a key, made if need be. Hold the key's lock.
     ///
     /// # Errors
     /// If the store cannot be written.
-    pub fn work(&self, key: &Key) -> Result<PathBuf> {
-        let path = self.work_path(key);
+    pub fn scratch(&self, key: &Key) -> Result<PathBuf> {
+        let path = self.scratch_path(key);
         self.writable()?;
-        self.writing(make_folder(&self.work_folders(), &path))?;
+        self.writing(make_folder(&self.scratch_folders(), &path))?;
         Ok(path)
     }
 
-    /// True if an earlier run left something to go on from.
-    pub fn has_work(&self, key: &Key) -> bool {
-        entries(&self.work_path(key)).is_ok_and(|found| !found.is_empty())
+    /// True if an earlier run left checkpoints to resume from.
+    pub fn has_scratch(&self, key: &Key) -> bool {
+        entries(&self.scratch_path(key)).is_ok_and(|found| !found.is_empty())
     }
 
-    /// Removes the private folder of a key.
+    /// Removes the checkpoint folder of a key.
     ///
     /// # Errors
     /// If the store cannot be written.
-    pub fn finish_work(&self, key: &Key) -> Result<()> {
-        self.writing(fs::remove_folder(&self.work_path(key)))
+    pub fn remove_scratch(&self, key: &Key) -> Result<()> {
+        self.writing(fs::remove_folder(&self.scratch_path(key)))
     }
 
-    /// Empties `tmp/`, and removes views that were never finished. Only who holds the store alone may call this.
-    pub(super) fn sweep(&self) -> Result<()> {
+    /// Empties `tmp/`, and removes views that were never finished. Only who has locked the store exclusively may call this.
+    pub(super) fn remove_leftovers(&self) -> Result<()> {
         let tmp = self.tmp();
         let Ok(found) = std::fs::read_dir(&tmp) else { return Ok(()) };
         // Hidden names too: a probe that was killed.
         for entry in found {
             let path = entry.at("list", &tmp)?.path();
-            if look(&path)?.is_some_and(|found| found.is_dir()) {
+            if stat(&path)?.is_some_and(|found| found.is_dir()) {
                 self.writing(fs::remove_folder(&path))?;
             } else {
                 self.writing(fs::remove(&path))?;
             }
         }
-        self.sweep_views()
+        self.remove_unfinished_views()
     }
 }
 
@@ -74,29 +74,27 @@ mod tests {
     use std::fs as files;
 
     use super::*;
-    use crate::record::tests::manifest;
+    use crate::record::tests::{manifest, new_store};
 
     #[test]
     fn checkpoints_stay_until_the_key_is_done_and_belong_to_it_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (dir, store) = new_store();
         let [a, b] = [1, 2].map(|epochs| manifest(epochs).key());
-        assert!(!store.has_work(&a));
-        let folder = store.work(&a).unwrap();
-        assert!(!store.has_work(&a), "an empty folder is nothing to go on from");
+        assert!(!store.has_scratch(&a));
+        let folder = store.scratch(&a).unwrap();
+        assert!(!store.has_scratch(&a), "an empty folder is nothing to go on from");
         files::write(folder.join("epoch-1"), "x").unwrap();
         let again = Store::open(dir.path()).unwrap();
-        assert_eq!(again.work(&a).unwrap(), folder);
-        assert!(again.has_work(&a) && !again.has_work(&b));
-        again.finish_work(&a).unwrap();
-        again.finish_work(&b).unwrap();
+        assert_eq!(again.scratch(&a).unwrap(), folder);
+        assert!(again.has_scratch(&a) && !again.has_scratch(&b));
+        again.remove_scratch(&a).unwrap();
+        again.remove_scratch(&b).unwrap();
         assert!(!folder.exists());
     }
 
     #[test]
     fn drafts_vanish_with_their_handle_and_what_a_kill_left_is_swept() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         let draft = store.draft().unwrap();
         let kept = store.draft().unwrap().keep();
         files::write(draft.path().join("x"), "x").unwrap();
@@ -104,7 +102,7 @@ mod tests {
         drop(draft);
         assert!(!gone.exists() && kept.exists());
         files::write(store.tmp().join(".probe-x"), "").unwrap();
-        store.sweep().unwrap();
+        store.remove_leftovers().unwrap();
         assert_eq!(files::read_dir(store.tmp()).unwrap().count(), 0);
     }
 }

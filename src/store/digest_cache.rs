@@ -1,9 +1,8 @@
-//! Which digest had this raw file when we last read it? A memo of stats, so that an unchanged data set costs one look per file
-//! and not one read.
+//! A cache of raw files' digests, so that an unchanged data set costs one look per file and not one read.
 //!
 //! An entry is trusted if device, inode, size and both times (to the nanosecond) are the same. A file that was touched less than
 //! two seconds before it was read is not remembered: it could change again within the clock's step and look the same. The
-//! memo is a cache of a cache: lines that make no sense are passed over, and the file may be deleted at any time.
+//! file is a cache of a cache: lines that make no sense are passed over, and the file may be deleted at any time.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata, OpenOptions};
@@ -15,19 +14,19 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
-use super::disk::changed;
+use super::disk::changed_at;
 use super::error::{Result, StoreError};
-use super::open::Store;
+use super::layout::Store;
 use kinset_base::clock;
 use kinset_base::fs;
 
-/// Seconds that a file must have been left alone before it was read.
-const QUIET: f64 = 2.0;
+/// Seconds that a file must have been left alone before it is read, to be remembered.
+pub(super) const QUIET: f64 = 2.0;
 
 /// Entries kept when the file is rewritten.
 const MOST: usize = 1 << 20;
 
-/// More bytes than this are not a memo (about 2 million entries).
+/// A larger file is not read (about 2 million entries).
 const LARGEST: u64 = 256 << 20;
 
 /// Attempts to read a file that changes under our eyes.
@@ -50,7 +49,7 @@ impl Stamp {
     /// # Errors
     /// If the file cannot be looked at.
     pub fn of(path: &Path) -> Result<Option<Self>> {
-        Ok(Self::from(&look(path)?))
+        Ok(Self::from(&stat(path)?))
     }
 
     /// `None` also for times that nanoseconds in 64 bits do not reach (after 2262).
@@ -73,7 +72,7 @@ impl Stamp {
     }
 }
 
-/// One line of the memo: device, inode, size, modified, changed (nanoseconds since 1970), digest.
+/// One line of the file: device, inode, size, modified, changed (nanoseconds since 1970), digest.
 #[derive(Serialize, Deserialize)]
 struct Line(u64, u64, u64, i64, i64, Digest);
 
@@ -88,25 +87,25 @@ impl Line {
     }
 }
 
-/// What was read from the file. A later line about the same inode replaces an earlier one.
+/// Digests by inode. A later line about the same inode replaces an earlier one.
 #[derive(Debug, Default)]
-pub(super) struct Memo {
+pub(super) struct DigestCache {
     known: BTreeMap<(u64, u64), (Stamp, Digest)>,
 }
 
-impl Memo {
+impl DigestCache {
     /// Reads the file; the number of its lines says whether it is time to rewrite it.
     fn load(path: &Path) -> (Self, usize) {
         let bytes = fs::read_at_most(path, LARGEST).unwrap_or_default();
-        let (mut memo, mut lines) = (Self::default(), 0);
+        let (mut cache, mut lines) = (Self::default(), 0);
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             lines += 1;
             if let Ok(line) = serde_json::from_slice::<Line>(line) {
                 let (stamp, digest) = line.split();
-                memo.put(stamp, digest);
+                cache.put(stamp, digest);
             }
         }
-        (memo, lines)
+        (cache, lines)
     }
 
     fn get(&self, stamp: &Stamp) -> Option<Digest> {
@@ -120,22 +119,22 @@ impl Memo {
 }
 
 impl Store {
-    fn memo_path(&self) -> PathBuf {
+    fn digest_cache_path(&self) -> PathBuf {
         self.root().join("digests.jsonl")
     }
 
-    fn memo(&self) -> &Mutex<Memo> {
-        self.memo.get_or_init(|| {
-            let path = self.memo_path();
-            let (memo, lines) = Memo::load(&path);
-            if lines > 1000 + 2 * memo.known.len() || lines > 2 * MOST {
-                self.compact(&path, &memo);
+    fn cache(&self) -> &Mutex<DigestCache> {
+        self.cache.get_or_init(|| {
+            let path = self.digest_cache_path();
+            let (cache, lines) = DigestCache::load(&path);
+            if lines > 1000 + 2 * cache.known.len() || lines > 2 * MOST {
+                self.compact(&path, &cache);
             }
-            Mutex::new(memo)
+            Mutex::new(cache)
         })
     }
 
-    /// The digest of a raw file's bytes, from the memo if the file is as it was.
+    /// The digest of a raw file's bytes, from the cache if the file is as it was.
     ///
     /// # Errors
     /// If it cannot be read, or changes while it is.
@@ -148,51 +147,67 @@ impl Store {
     /// # Errors
     /// The first (in their order) that cannot be read or changes while it is.
     pub fn digest_files(&self, paths: &[impl AsRef<Path> + Sync]) -> Result<Vec<(Digest, Option<Stamp>)>> {
-        let memo = self.memo();
-        let found: Vec<Result<Seen>> = paths
+        let cache = self.cache();
+        let found: Vec<Result<Digested>> = paths
             .par_iter()
             .map(|path| {
                 let path = path.as_ref();
-                let look = look(path)?;
-                let stamp = Stamp::from(&look);
+                let metadata = stat(path)?;
+                let stamp = Stamp::from(&metadata);
                 if let Some(stamp) = stamp
-                    && let Some(digest) = memo.lock().unwrap_or_else(PoisonError::into_inner).get(&stamp)
+                    && let Some(digest) = cache.lock().unwrap_or_else(PoisonError::into_inner).get(&stamp)
                 {
-                    return Ok(Seen { digest, stamp: Some(stamp), remember: false });
+                    return Ok(Digested { digest, stamp: Some(stamp), remember: false });
                 }
-                read_steady(path, look)
+                self.read_steady(path, metadata)
             })
             .collect();
         let mut digests = Vec::with_capacity(paths.len());
         let mut fresh = Vec::new();
         for result in found {
-            let Seen { digest, stamp, remember } = result?;
+            let Digested { digest, stamp, remember } = result?;
             digests.push((digest, stamp));
             fresh.extend(stamp.filter(|_| remember).map(|stamp| (stamp, digest)));
         }
         if !fresh.is_empty() {
-            let mut memo = memo.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
             for (stamp, digest) in &fresh {
-                memo.put(*stamp, *digest);
+                cache.put(*stamp, *digest);
             }
             self.remember(&fresh);
         }
         Ok(digests)
     }
 
-    /// Appends to the file. Failing is fine: it is only a memo, and a store that cannot be written can be read.
+    /// Reads a file until it stays the same from before, when it was looked at, to after.
+    fn read_steady(&self, path: &Path, mut before: Metadata) -> Result<Digested> {
+        for _ in 0..ATTEMPTS {
+            let began = clock::unix_seconds();
+            let digest = Digest::of_file(path).map_err(StoreError::Input)?;
+            let after = stat(path)?;
+            let same = Stamp::from(&before) == Stamp::from(&after) && before.len() == after.len();
+            if same && before.modified().ok() == after.modified().ok() {
+                let quiet = began - changed_at(&after) >= self.quiet;
+                return Ok(Digested { digest, stamp: Stamp::from(&after), remember: quiet });
+            }
+            before = after;
+        }
+        Err(StoreError::Unsteady { path: path.display().to_string() })
+    }
+
+    /// Appends to the file. Failing is fine: it is only a cache, and a store that cannot be written can be read.
     fn remember(&self, fresh: &[(Stamp, Digest)]) {
         if self.writable().is_ok() {
-            let _ = append(&self.memo_path(), &lines(fresh.iter()));
+            let _ = append(&self.digest_cache_path(), &lines(fresh.iter()));
         }
     }
 
     /// Rewrites the file without what was superseded. A line that another process appends meanwhile is lost, and costs it one
     /// more read.
-    fn compact(&self, path: &Path, memo: &Memo) {
-        let superfluous = memo.known.len().saturating_sub(MOST);
+    fn compact(&self, path: &Path, cache: &DigestCache) {
+        let superfluous = cache.known.len().saturating_sub(MOST);
         // What changed longest ago goes first.
-        let mut kept: Vec<&(Stamp, Digest)> = memo.known.values().collect();
+        let mut kept: Vec<&(Stamp, Digest)> = cache.known.values().collect();
         kept.sort_by_key(|(stamp, _)| (stamp.changed, stamp.device, stamp.inode));
         if self.writable().is_ok() {
             let _ = self.replace(path, &lines(kept.into_iter().skip(superfluous)));
@@ -235,75 +250,61 @@ fn ends_torn(file: &mut File) -> std::io::Result<bool> {
     Ok(last != *b"\n")
 }
 
-/// A raw file that was looked at, and read if the memo did not know it.
-struct Seen {
+/// A raw file that was looked at, and read if the cache did not know it.
+struct Digested {
     digest: Digest,
     stamp: Option<Stamp>,
     /// It was read, and may be remembered.
     remember: bool,
 }
 
-fn look(path: &Path) -> Result<Metadata> {
+fn stat(path: &Path) -> Result<Metadata> {
     fs::At::at(std::fs::metadata(path), "look at", path).map_err(StoreError::Input)
-}
-
-/// Reads a file until it stays the same from before, when it was looked at, to after.
-fn read_steady(path: &Path, mut before: Metadata) -> Result<Seen> {
-    for _ in 0..ATTEMPTS {
-        let began = clock::unix_seconds();
-        let digest = Digest::of_file(path).map_err(StoreError::Input)?;
-        let after = look(path)?;
-        let same = Stamp::from(&before) == Stamp::from(&after) && before.len() == after.len();
-        if same && before.modified().ok() == after.modified().ok() {
-            let quiet = began - changed(&after) >= QUIET;
-            return Ok(Seen { digest, stamp: Stamp::from(&after), remember: quiet });
-        }
-        before = after;
-    }
-    Err(StoreError::Unsteady { path: path.display().to_string() })
 }
 
 #[cfg(test)]
 #[cfg(unix)]
 mod tests {
     use std::fs as files;
-    use std::time::Duration;
 
     use super::*;
+    use crate::record::tests::new_store;
     use kinset_base::hint::{Exit, Fault};
 
-    /// A store and a raw file that has been left alone for long enough.
-    fn quiet(dir: &Path, names: &[&str]) -> Vec<PathBuf> {
-        let paths: Vec<_> = names.iter().map(|name| dir.join(name)).collect();
-        for (path, name) in paths.iter().zip(names) {
-            files::write(path, name).unwrap();
-        }
-        std::thread::sleep(Duration::from_millis(2100));
-        paths
+    /// Raw files that hold their names.
+    fn written(dir: &Path, names: &[&str]) -> Vec<PathBuf> {
+        names.iter().inspect(|name| files::write(dir.join(name), name).unwrap()).map(|name| dir.join(name)).collect()
+    }
+
+    /// A store that takes every file for one that has been left alone for long enough.
+    fn trusting(dir: &Path) -> Store {
+        let mut store = Store::open(&dir.join("artifacts")).unwrap();
+        store.quiet = 0.0;
+        store
     }
 
     fn digests(store: &Store, paths: &[PathBuf]) -> Vec<Digest> {
         store.digest_files(paths).unwrap().into_iter().map(|(digest, _)| digest).collect()
     }
 
-    fn memo_lines(store: &Store) -> usize {
-        files::read_to_string(store.memo_path()).map_or(0, |text| text.lines().count())
+    fn cached_lines(store: &Store) -> usize {
+        files::read_to_string(store.digest_cache_path()).map_or(0, |text| text.lines().count())
     }
 
     #[test]
     fn an_unchanged_file_is_not_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        let paths = quiet(dir.path(), &["a", "b"]);
-        let store = Store::open(&dir.path().join("artifacts")).unwrap();
+        let paths = written(dir.path(), &["a", "b"]);
+        let store = trusting(dir.path());
         assert_eq!(digests(&store, &paths), [Digest::of(b"a"), Digest::of(b"b")]);
-        assert_eq!(memo_lines(&store), 2);
-        // A forged entry shows that the memo is what answers.
+        assert_eq!(cached_lines(&store), 2);
+        // A forged entry shows that the cache is what answers.
         let forged =
-            files::read_to_string(store.memo_path()).unwrap().replace(&Digest::of(b"a").hex(), &Digest::of(b"z").hex());
-        files::write(store.memo_path(), forged).unwrap();
-        let again = Store::open(&dir.path().join("artifacts")).unwrap();
+            files::read_to_string(store.digest_cache_path()).unwrap().replace(&Digest::of(b"a").hex(), &Digest::of(b"z").hex());
+        files::write(store.digest_cache_path(), forged).unwrap();
+        let again = trusting(dir.path());
         assert_eq!(digests(&again, &paths), [Digest::of(b"z"), Digest::of(b"b")]);
-        assert_eq!(memo_lines(&again), 2, "a warm run writes nothing");
+        assert_eq!(cached_lines(&again), 2, "a warm run writes nothing");
         // Same size, same mtime: the change time gives it away.
         let mtime = files::metadata(&paths[0]).unwrap().modified().unwrap();
         files::write(&paths[0], "c").unwrap();
@@ -318,7 +319,7 @@ mod tests {
         files::write(&path, "a").unwrap();
         let store = Store::open(&dir.path().join("artifacts")).unwrap();
         assert_eq!(store.digest_file(&path).unwrap(), Digest::of(b"a"));
-        assert_eq!(memo_lines(&store), 0);
+        assert_eq!(cached_lines(&store), 0);
         files::write(&path, "b").unwrap();
         assert_eq!(store.digest_file(&path).unwrap(), Digest::of(b"b"));
     }
@@ -326,24 +327,23 @@ mod tests {
     #[test]
     fn nonsense_and_torn_lines_are_passed_over() {
         let dir = tempfile::tempdir().unwrap();
-        let paths = quiet(dir.path(), &["a", "b"]);
-        let artifacts = dir.path().join("artifacts");
-        let store = Store::open(&artifacts).unwrap();
+        let paths = written(dir.path(), &["a", "b"]);
+        let store = trusting(dir.path());
         store.digest_file(&paths[0]).unwrap();
-        let mut text = files::read(store.memo_path()).unwrap();
+        let mut text = files::read(store.digest_cache_path()).unwrap();
         text.splice(0..0, b"nonsense\n{}\n\xff\xfe\n[1,2]\n".iter().copied());
         text.extend_from_slice(b"[1,2,3");
-        files::write(store.memo_path(), &text).unwrap();
-        let again = Store::open(&artifacts).unwrap();
+        files::write(store.digest_cache_path(), &text).unwrap();
+        let again = trusting(dir.path());
         again.digest_files(&paths).unwrap();
-        let (memo, lines) = Memo::load(&store.memo_path());
-        assert_eq!((memo.known.len(), lines), (2, 7), "the torn line was ended before the new one");
+        let (cache, lines) = DigestCache::load(&store.digest_cache_path());
+        assert_eq!((cache.known.len(), lines), (2, 7), "the torn line was ended before the new one");
     }
 
     #[test]
     fn many_may_append_at_once() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("memo");
+        let path = dir.path().join("cache");
         std::thread::scope(|scope| {
             for thread in 0..4_u64 {
                 let path = &path;
@@ -355,27 +355,26 @@ mod tests {
                 });
             }
         });
-        let (memo, lines) = Memo::load(&path);
-        assert_eq!((memo.known.len(), lines), (200, 200));
+        let (cache, lines) = DigestCache::load(&path);
+        assert_eq!((cache.known.len(), lines), (200, 200));
     }
 
     #[test]
     fn superseded_lines_are_dropped_when_they_are_many() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         store.writable().unwrap();
         let entry = |changed: i64| (Stamp { device: 1, inode: 2, size: 3, modified: 4, changed }, Digest::of(b"x"));
         let many: Vec<_> = (0..1500).map(entry).collect();
-        files::write(store.memo_path(), lines(many.iter())).unwrap();
-        assert_eq!(store.memo().lock().unwrap().get(&entry(1499).0), Some(Digest::of(b"x")));
-        assert_eq!(store.memo().lock().unwrap().get(&entry(7).0), None);
-        assert_eq!(memo_lines(&store), 1);
+        files::write(store.digest_cache_path(), lines(many.iter())).unwrap();
+        assert_eq!(store.cache().lock().unwrap().get(&entry(1499).0), Some(Digest::of(b"x")));
+        assert_eq!(store.cache().lock().unwrap().get(&entry(7).0), None);
+        assert_eq!(cached_lines(&store), 1);
     }
 
     #[test]
     fn a_store_to_be_read_digests_and_remembers_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let paths = quiet(dir.path(), &["a"]);
+        let paths = written(dir.path(), &["a"]);
         let artifacts = dir.path().join("artifacts");
         let store = Store::open_to_read(&artifacts).unwrap();
         assert_eq!(store.digest_file(&paths[0]).unwrap(), Digest::of(b"a"));
@@ -384,8 +383,7 @@ mod tests {
 
     #[test]
     fn the_first_file_that_is_not_there_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (dir, store) = new_store();
         let paths = ["x", "y", "z"].map(|name| dir.path().join(name));
         files::write(&paths[0], "x").unwrap();
         let error = store.digest_files(&paths).unwrap_err();

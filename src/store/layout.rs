@@ -1,7 +1,7 @@
-//! The way in: where everything lies, and may it be written?
+//! The [`Store`]: its folders, and atomic writes of its small files.
 //!
-//! Opening costs nothing and looks at nothing: a complete re-run must cost milliseconds, and reading must work on a store that
-//! cannot be written. The layout is made, and the place probed, by the first thing that writes.
+//! Opening reads nothing: a complete re-run must cost milliseconds, and reading must work on a store that cannot be written. The
+//! first write creates the folders and checks that files can be published.
 
 use std::fs as files;
 use std::io;
@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 use super::digest::Digest;
+use super::digest_cache::{DigestCache, QUIET};
 use super::disk::{make_folder, parent, rename_new, write_tmp};
 use super::error::{Result, StoreError};
-use super::fail::FailPoints;
+use super::failpoint::Failpoints;
 use super::key::Key;
-use super::memo::Memo;
 use kinset_base::fs::{self, At, FileError};
 
 /// The folder of the store inside the artifacts folder; no pipeline can have this name.
@@ -25,8 +25,10 @@ pub struct Store {
     root: PathBuf,
     may_write: bool,
     writable: OnceLock<()>,
-    pub(super) memo: OnceLock<Mutex<Memo>>,
-    pub(super) fail: FailPoints,
+    pub(super) cache: OnceLock<Mutex<DigestCache>>,
+    /// Seconds that a raw file must have been left alone for its digest to be remembered.
+    pub(super) quiet: f64,
+    pub(super) fail: Failpoints,
 }
 
 impl Store {
@@ -71,8 +73,9 @@ impl Store {
             root,
             may_write,
             writable: OnceLock::new(),
-            memo: OnceLock::new(),
-            fail: FailPoints::default(),
+            cache: OnceLock::new(),
+            quiet: QUIET,
+            fail: Failpoints::default(),
         })
     }
 
@@ -103,7 +106,7 @@ impl Store {
         self.root.join("manifests")
     }
 
-    pub(super) fn work_folders(&self) -> PathBuf {
+    pub(super) fn scratch_folders(&self) -> PathBuf {
         self.root.join("work")
     }
 
@@ -132,7 +135,7 @@ impl Store {
             return Ok(());
         }
         if !self.may_write {
-            let error = FileError::new("write", &self.root, io::Error::other("the store was opened to be read"));
+            let error = FileError::new("write", &self.root, io::Error::other("the store was opened read-only"));
             return Err(StoreError::ReadOnly { path: self.root.display().to_string(), source: error });
         }
         self.probe()?;
@@ -144,7 +147,7 @@ impl Store {
     fn probe(&self) -> Result<()> {
         let (tmp, blobs) = (self.tmp(), self.blobs());
         self.writing(fs::create_folders(&self.root))?;
-        for folder in [&tmp, &blobs, &self.records(), &self.manifests(), &self.work_folders(), &self.locks()] {
+        for folder in [&tmp, &blobs, &self.records(), &self.manifests(), &self.scratch_folders(), &self.locks()] {
             self.writing(make_folder(&self.root, folder))?;
         }
         self.writing(self.fail.pass("probe").at("write", &tmp))?;
@@ -204,7 +207,7 @@ impl Store {
 ///
 /// # Errors
 /// If it is not.
-pub(super) fn name<'a>(what: &'static str, name: &'a str) -> Result<&'a str> {
+pub(super) fn checked_name<'a>(what: &'static str, name: &'a str) -> Result<&'a str> {
     let fits = |c: char| c.is_alphanumeric() || "-_.=@".contains(c);
     if name.len() <= 100 && name.starts_with(char::is_alphanumeric) && name.chars().all(fits) {
         Ok(name)
@@ -216,6 +219,7 @@ pub(super) fn name<'a>(what: &'static str, name: &'a str) -> Result<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::tests::new_store;
     use kinset_base::hint::{Exit, Fault};
 
     #[test]
@@ -245,8 +249,7 @@ mod tests {
 
     #[test]
     fn a_file_system_that_refuses_is_told_from_one_that_is_full() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let (_dir, store) = new_store();
         store.fail.set(|_| Err(io::ErrorKind::ReadOnlyFilesystem.into()));
         assert_eq!(store.writable().unwrap_err().code(), "store::read-only");
         store.fail.set(|_| Err(io::ErrorKind::StorageFull.into()));
@@ -266,11 +269,11 @@ mod tests {
     #[test]
     fn names_stay_inside_their_folder() {
         for good in ["scan", "auto_k", "stl10", "cluster@3", "seed=1", "größe", "a.b"] {
-            assert!(name("a stage", good).is_ok(), "{good}");
+            assert!(checked_name("a stage", good).is_ok(), "{good}");
         }
         let long = "x".repeat(101);
         for bad in ["", ".", "..", ".hidden", "a/b", "a\\b", "a b", "-x", "a\0", &long] {
-            assert!(name("a stage", bad).is_err(), "{bad}");
+            assert!(checked_name("a stage", bad).is_err(), "{bad}");
         }
     }
 }
