@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use super::meta::Meta;
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
-use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use super::{Artifact, Draft, Stored, table};
 
 const FILE: &str = "assignments.parquet";
 
@@ -14,13 +14,7 @@ const FILE: &str = "assignments.parquet";
 #[derive(Debug)]
 pub enum Assignments {}
 
-impl Artifact for Assignments {
-    const KIND: &'static str = "assignments";
-    const FILES: &'static [&'static str] = &[FILE];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for Assignments {}
+artifact!(Assignments, "assignments", [FILE], label_free);
 
 /// Assignments in memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,59 +58,35 @@ impl AssignmentTable {
     /// Writes `assignments.parquet` into a folder.
     ///
     /// # Errors
-    /// If the table does not keep its promises, or the file cannot be written.
+    /// If the table is invalid, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Assignments>> {
         let path = dir.join(FILE);
-        rows::check_ids(&path, &self.ids, "images")?;
+        table::check_ids(&path, &self.ids, "images")?;
         self.check(&path)?;
         let meta = Meta::new(Assignments::KIND).with("clusters", self.clusters);
-        let schema = [
-            ("id", ColumnKind::Text),
-            ("row", ColumnKind::U32),
-            ("cluster", ColumnKind::I32),
-            ("confidence", ColumnKind::F32),
-            ("entropy", ColumnKind::F32),
-            ("second_cluster", ColumnKind::I32),
-        ];
-        let mut writer = TableWriter::create(&path, &schema, meta)?;
-        rows::write(&mut writer, &self.ids, |r| {
+        let file = table::save_images(dir, FILE, meta, &self.ids, |r| {
             vec![
-                Column::I32(self.cluster[r.clone()].to_vec()),
-                Column::F32(self.confidence[r.clone()].to_vec()),
-                Column::F32(self.entropy[r.clone()].to_vec()),
-                Column::I32(self.second_cluster[r].to_vec()),
+                ("cluster", table::slice(&self.cluster, &r)),
+                ("confidence", table::slice(&self.confidence, &r)),
+                ("entropy", table::slice(&self.entropy, &r)),
+                ("second_cluster", table::slice(&self.second_cluster, &r)),
             ]
         })?;
-        let digest = writer.finish()?;
-        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
+        Ok(Draft::new(vec![file]))
     }
 
     /// Reads a table of assignments.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is damaged, or does not keep its promises.
     pub fn load(stored: &Stored<Assignments>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Assignments::KIND)?;
-        reader.require(&[
-            ("cluster", ColumnKind::I32),
-            ("confidence", ColumnKind::F32),
-            ("entropy", ColumnKind::F32),
-            ("second_cluster", ColumnKind::I32),
-        ])?;
-        let ids = rows::read_ids(&reader, "images")?;
-        let mut columns = reader.read(&["cluster", "confidence", "entropy", "second_cluster"])?.into_iter();
-        let (
-            Some(Column::I32(cluster)),
-            Some(Column::F32(confidence)),
-            Some(Column::F32(entropy)),
-            Some(Column::I32(second_cluster)),
-        ) = (columns.next(), columns.next(), columns.next(), columns.next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
+        let table = Self {
+            ids: table::read_ids(&reader, "images")?,
+            clusters: reader.meta().get(path, "clusters", "a number of clusters")?,
+            cluster: reader.values("cluster")?,
+            confidence: reader.values("confidence")?,
+            entropy: reader.values("entropy")?,
+            second_cluster: reader.values("second_cluster")?,
         };
-        let clusters = reader.meta().get(path, "clusters", "a number of clusters")?;
-        let table = Self { ids, clusters, cluster, confidence, entropy, second_cluster };
         table.check(path)?;
         Ok(table)
     }
@@ -125,25 +95,25 @@ impl AssignmentTable {
         let n = self.ids.len();
         let limit = i32::try_from(self.clusters).unwrap_or(i32::MAX);
         if limit == 0 {
-            return Err(ArtifactError::Contradiction { path: shown(path), what: "there are 0 clusters".into() });
+            return Err(ArtifactError::Contradiction { path: display(path), what: "there are 0 clusters".into() });
         }
         for (column, values) in [("cluster", &self.cluster), ("second_cluster", &self.second_cluster)] {
-            rows::check_length(path, column, values.len(), n)?;
+            table::check_length(path, column, values.len(), n)?;
             if let Some(row) = values.iter().position(|cluster| *cluster < -1 || *cluster >= limit) {
                 let wanted = format!("a cluster from 0 to {}, or -1 for none", limit - 1);
-                return Err(rows::out_of_range(path, column, row, values[row], wanted));
+                return Err(table::out_of_range(path, column, row, values[row], wanted));
             }
         }
         for (column, values) in [("confidence", &self.confidence), ("entropy", &self.entropy)] {
-            rows::check_length(path, column, values.len(), n)?;
-            rows::check_finite(path, column, 1, values)?;
+            table::check_length(path, column, values.len(), n)?;
+            table::check_finite(path, column, 1, values)?;
         }
         // Rounding may leave the last bits outside.
         if let Some(row) = self.confidence.iter().position(|p| !(-1e-6..=1.0 + 1e-5).contains(p)) {
-            return Err(rows::out_of_range(path, "confidence", row, self.confidence[row], "a probability from 0 to 1"));
+            return Err(table::out_of_range(path, "confidence", row, self.confidence[row], "a probability from 0 to 1"));
         }
         if let Some(row) = self.entropy.iter().position(|h| *h < -1e-5) {
-            return Err(rows::out_of_range(path, "entropy", row, self.entropy[row], "nats from 0"));
+            return Err(table::out_of_range(path, "entropy", row, self.entropy[row], "nats from 0"));
         }
         Ok(())
     }
@@ -162,9 +132,6 @@ impl std::fmt::Debug for AssignmentsWriter {
 
 impl AssignmentsWriter {
     /// Starts a file; one that is there already is replaced.
-    ///
-    /// # Errors
-    /// If it cannot be created.
     pub fn create(path: &Path, clusters: usize) -> Result<Self> {
         let schema = [
             ("id", ColumnKind::Text),
@@ -188,7 +155,7 @@ impl AssignmentsWriter {
         let AssignmentTable { ids, clusters: _, cluster, confidence, entropy, second_cluster } = images;
         self.table.write(vec![
             Column::Text(ids),
-            rows::numbers(first..first + cluster.len()),
+            table::row_numbers(first..first + cluster.len()),
             Column::Text(paths),
             Column::I32(cluster),
             Column::F32(confidence),
@@ -198,9 +165,6 @@ impl AssignmentsWriter {
     }
 
     /// Ends the file.
-    ///
-    /// # Errors
-    /// If it cannot be written.
     pub fn finish(self) -> Result<()> {
         self.table.finish().map(drop)
     }
@@ -240,8 +204,8 @@ mod tests {
         writer.finish().unwrap();
         let read = TableReader::open(&path, Assignments::KIND).unwrap();
         assert_eq!(read.read(&["path"]).unwrap(), [Column::Text(["1", "2", "3", "4", "5", "6"].map(str::to_owned).to_vec())]);
-        let whole = Stored::new(vec![path], kinset_store::digest::Digest::of(b""), "a test");
-        assert_eq!(AssignmentTable::load(&whole).unwrap().cluster, [0, 2, -1, 0, 2, -1]);
+        let stored = Stored::new(vec![path], kinset_store::digest::Digest::of(b""), "a test");
+        assert_eq!(AssignmentTable::load(&stored).unwrap().cluster, [0, 2, -1, 0, 2, -1]);
     }
 
     #[test]

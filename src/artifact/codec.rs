@@ -1,4 +1,4 @@
-//! Picture files to pixels and back.
+//! Decoding and encoding of picture files.
 //!
 //! Decoded as Pillow does it for a data loader: EXIF orientation is not applied, transparency is dropped, color becomes gray by
 //! the weights of ITU-R 601.
@@ -14,8 +14,8 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use super::catch_panic::catch_decoder_panic;
 use super::error::{ArtifactError, Result};
-use super::guard::calmly;
 use super::pixels::Pixels;
 use kinset_base::unit::bytes;
 
@@ -53,16 +53,16 @@ enum Decoder<'a> {
 /// # Errors
 /// If the format is another one, the header is damaged, or a side is longer than 65,535 pixels.
 pub fn open<'a>(name: &'a str, file: &'a [u8]) -> Result<Opened<'a>> {
-    let opened =
-        if file.starts_with(&[0xff, 0xd8, 0xff]) { calmly(|| jpeg(file).map_err(as_jpeg)) } else { calmly(|| other(file)) };
+    let opened = if file.starts_with(&[0xff, 0xd8, 0xff]) {
+        catch_decoder_panic(|| jpeg(file).map_err(as_jpeg))
+    } else {
+        catch_decoder_panic(|| other(file))
+    };
     let (header, decoder) = opened.map_err(|detail| ArtifactError::Picture { name: name.to_owned(), detail })?;
     Ok(Opened { name, header, decoder })
 }
 
 /// What the header of a PNG, JPEG or WebP file says. `name` is for messages.
-///
-/// # Errors
-/// As [`open`].
 pub fn probe(name: &str, file: &[u8]) -> Result<Header> {
     Ok(open(name, file)?.header)
 }
@@ -82,9 +82,6 @@ impl Opened<'_> {
     }
 
     /// Decodes the picture, in its own channels.
-    ///
-    /// # Errors
-    /// If the file is damaged or too large.
     pub fn decode(self) -> Result<Pixels> {
         let Self { name, header: Header { width, height, channels }, decoder } = self;
         let damaged = |detail| ArtifactError::Picture { name: name.to_owned(), detail };
@@ -97,8 +94,8 @@ impl Opened<'_> {
             return Err(damaged(format!("{width} × {height} pixels are more than fit into {}", bytes(LARGEST))));
         }
         let data = match decoder {
-            Decoder::Jpeg(mut decoder) => calmly(|| decoder.decode().map_err(as_jpeg)),
-            Decoder::Other(decoder) => calmly(|| {
+            Decoder::Jpeg(mut decoder) => catch_decoder_panic(|| decoder.decode().map_err(as_jpeg)),
+            Decoder::Other(decoder) => catch_decoder_panic(|| {
                 let picture = DynamicImage::from_decoder(decoder)?;
                 let data = if channels == 1 { picture.into_luma8().into_raw() } else { picture.into_rgb8().into_raw() };
                 Ok::<_, ImageError>(data)
@@ -116,16 +113,16 @@ fn jpeg(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), DecodeErrors>
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(file), options);
     decoder.decode_headers()?;
     let (Some((width, height)), Some(color)) = (decoder.dimensions(), decoder.input_colorspace()) else {
-        return Err("the header says nothing of size or color".into());
+        return Err("the header lacks size or color".into());
     };
     let (wanted, channels) = if color == ColorSpace::Luma { (ColorSpace::Luma, 1) } else { (ColorSpace::RGB, 3) };
     decoder.set_options(options.jpeg_set_out_colorspace(wanted));
     Ok((Header { width, height, channels }, Decoder::Jpeg(Box::new(decoder))))
 }
 
-/// The decoder's words do not say what it was at.
+/// The decoder's messages do not name the format.
 fn as_jpeg(error: DecodeErrors) -> String {
-    format!("not a sound JPEG: {error}")
+    format!("invalid JPEG: {error}")
 }
 
 fn other(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), ImageError> {
@@ -177,7 +174,7 @@ fn png(name: &str, picture: &Pixels, compression: CompressionType) -> Result<Vec
 fn shape(name: &str, picture: &Pixels) -> Result<(u32, u32, ExtendedColorType)> {
     let side = |side: usize| u32::try_from(side).ok().filter(|side| (1..=LONGEST_SIDE).contains(side));
     let (Some(width), Some(height)) = (side(picture.width), side(picture.height)) else {
-        let detail = format!("{} × {} pixels are no picture", picture.width, picture.height);
+        let detail = format!("{} × {} pixels cannot be encoded", picture.width, picture.height);
         return Err(ArtifactError::Picture { name: name.to_owned(), detail });
     };
     Ok((width, height, if picture.channels == 1 { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 }))

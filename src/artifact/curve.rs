@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use super::meta::Meta;
-use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
-use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use super::parquet::TableReader;
+use super::table::{self, column};
+use super::{Artifact, Draft, Stored};
 
 const FILE: &str = "curve.parquet";
 
@@ -28,13 +29,7 @@ pub struct Point {
     pub value: f64,
 }
 
-impl Artifact for Curve {
-    const KIND: &'static str = "curve";
-    const FILES: &'static [&'static str] = &[FILE];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for Curve {}
+artifact!(Curve, "curve", [FILE], label_free);
 
 impl Curve {
     /// Adds a number.
@@ -43,7 +38,7 @@ impl Curve {
     }
 
     /// The steps and values of one curve.
-    pub fn of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u32, f64)> + 'a {
+    pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u32, f64)> + 'a {
         self.points.iter().filter(move |point| point.name == name).map(|point| (point.step, point.value))
     }
 
@@ -63,19 +58,16 @@ impl Curve {
     /// # Errors
     /// If a value is not finite, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
-        let path = dir.join(FILE);
-        self.check(&path)?;
-        let schema = [("step", ColumnKind::U32), ("name", ColumnKind::Text), ("value", ColumnKind::F64)];
-        let mut writer = TableWriter::create(&path, &schema, Meta::new(Self::KIND))?;
-        for points in self.points.chunks(1 << 14) {
-            writer.write(vec![
-                Column::U32(points.iter().map(|point| point.step).collect()),
-                Column::Text(points.iter().map(|point| point.name.clone()).collect()),
-                Column::F64(points.iter().map(|point| point.value).collect()),
-            ])?;
-        }
-        let digest = writer.finish()?;
-        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
+        self.check(&dir.join(FILE))?;
+        let file = table::save(dir, FILE, Meta::new(Self::KIND), self.points.len(), |r| {
+            let points = &self.points[r];
+            vec![
+                ("step", column(points, |point| point.step)),
+                ("name", column(points, |point| point.name.clone())),
+                ("value", column(points, |point| point.value)),
+            ]
+        })?;
+        Ok(Draft::new(vec![file]))
     }
 
     /// Reads curves.
@@ -85,13 +77,8 @@ impl Curve {
     pub fn load(stored: &Stored<Self>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Self::KIND)?;
-        reader.require(&[("step", ColumnKind::U32), ("name", ColumnKind::Text), ("value", ColumnKind::F64)])?;
-        let mut columns = reader.read(&["step", "name", "value"])?.into_iter();
-        let (Some(Column::U32(steps)), Some(Column::Text(names)), Some(Column::F64(values))) =
-            (columns.next(), columns.next(), columns.next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
+        let (steps, names, values): (Vec<u32>, _, _) =
+            (reader.values("step")?, reader.values("name")?, reader.values("value")?);
         let points = steps.into_iter().zip(names).zip(values).map(|((step, name), value)| Point { step, name, value });
         let curve = Self { points: points.collect() };
         curve.check(path)?;
@@ -101,12 +88,12 @@ impl Curve {
     fn check(&self, path: &Path) -> Result<()> {
         match self.points.iter().position(|point| !point.value.is_finite()) {
             Some(row) => Err(ArtifactError::NotFinite {
-                path: shown(path),
+                path: display(path),
                 column: "value".into(),
                 row,
                 value: format!("{} ({} at step {})", self.points[row].value, self.points[row].name, self.points[row].step),
             }),
-            None => rows::check_count(path, self.points.len()),
+            None => table::check_count(path, self.points.len()),
         }
     }
 }
@@ -132,7 +119,7 @@ mod tests {
             assert_eq!(Curve::load(&stored(&curve.save(dir.path()).unwrap())).unwrap(), curve);
         }
         assert_eq!(curve().names(), ["loss", "entropy"]);
-        assert_eq!(curve().of("loss").collect::<Vec<_>>(), [(0, 1.5), (1, 0.5), (2, -0.5)]);
+        assert_eq!(curve().values("loss").collect::<Vec<_>>(), [(0, 1.5), (1, 0.5), (2, -0.5)]);
     }
 
     #[test]

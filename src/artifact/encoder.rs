@@ -1,4 +1,4 @@
-//! Networks at rest: an encoder (image → features) and a classifier (encoder + heads), as tensors and a card.
+//! Stored networks: an encoder (image → features) and a classifier (encoder + heads), as tensors and a card.
 //!
 //! Tensors are safetensors, written canonically: names sorted, no free metadata, so equal weights are equal bytes and any tool
 //! that knows the format opens them. The card is JSON that a person can read; it says how the tensors fit together. Parameters
@@ -12,10 +12,10 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use super::meta::{read_json, write_json};
-pub use super::tower::{Family, Filter, Resize, Transformer};
-use super::{Artifact, Draft, DraftFile, LabelFree, Stored};
+pub use super::vit_config::{Family, Filter, Resize, Transformer};
+use super::{Artifact, Draft, DraftFile, Stored};
 use kinset_base::fs;
 
 /// What a network's first layers look like.
@@ -346,7 +346,7 @@ impl Tensors {
     /// # Errors
     /// If the file cannot be written, or the names alone exceed the format's 100 MB.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let failed = |e: safetensors::SafeTensorError| ArtifactError::Encode { path: shown(path), detail: e.to_string() };
+        let failed = |e: safetensors::SafeTensorError| ArtifactError::Encode { path: display(path), detail: e.to_string() };
         let bytes: Vec<Vec<u8>> = self.0.values().map(|w| w.values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
         let mut views = Vec::with_capacity(bytes.len());
         for ((name, weights), bytes) in self.0.iter().zip(&bytes) {
@@ -366,19 +366,19 @@ impl Tensors {
 
     /// Reads the bytes of a file; the path is for messages.
     fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let file =
-            SafeTensors::deserialize(bytes).map_err(|e| ArtifactError::Damaged { path: shown(path), detail: e.to_string() })?;
+        let file = SafeTensors::deserialize(bytes)
+            .map_err(|e| ArtifactError::Damaged { path: display(path), detail: e.to_string() })?;
         let mut tensors = Self::default();
         for (name, view) in file.iter() {
             if view.dtype() != Dtype::F32 {
                 let found = format!("{:?}", view.dtype());
-                return Err(ArtifactError::TensorType { path: shown(path), name: name.to_owned(), found });
+                return Err(ArtifactError::TensorType { path: display(path), name: name.to_owned(), found });
             }
             let (values, _) = view.data().as_chunks::<4>();
             let values: Vec<f32> = values.iter().map(|v| f32::from_le_bytes(*v)).collect();
             if let Some(row) = values.iter().position(|v| !v.is_finite()) {
                 let value = values[row].to_string();
-                return Err(ArtifactError::NotFinite { path: shown(path), column: name.to_owned(), row, value });
+                return Err(ArtifactError::NotFinite { path: display(path), column: name.to_owned(), row, value });
             }
             tensors.0.insert(name.to_owned(), Weights { shape: view.shape().to_vec(), values });
         }
@@ -398,7 +398,7 @@ impl Tensors {
         if missing.is_empty() && unexpected.is_empty() {
             return Ok(());
         }
-        Err(ArtifactError::TensorNames { path: shown(path), missing, unexpected })
+        Err(ArtifactError::TensorNames { path: display(path), missing, unexpected })
     }
 }
 
@@ -411,13 +411,7 @@ pub struct Encoder {
     pub tensors: Tensors,
 }
 
-impl Artifact for Encoder {
-    const KIND: &'static str = "encoder";
-    const FILES: &'static [&'static str] = &["encoder.json", "encoder.safetensors"];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for Encoder {}
+artifact!(Encoder, "encoder", ["encoder.json", "encoder.safetensors"], label_free);
 
 impl Encoder {
     /// Writes `encoder.json` and `encoder.safetensors` into a folder.
@@ -445,7 +439,7 @@ impl Encoder {
 
     fn check(&self, json: &Path, tensors: &Path) -> Result<()> {
         if let Some(what) = self.card.contradiction() {
-            return Err(ArtifactError::Contradiction { path: shown(json), what });
+            return Err(ArtifactError::Contradiction { path: display(json), what });
         }
         self.tensors.check_names(tensors, self.card.parameters.iter().chain(&self.card.buffers).map(String::as_str))
     }
@@ -460,13 +454,7 @@ pub struct Classifier {
     pub tensors: Tensors,
 }
 
-impl Artifact for Classifier {
-    const KIND: &'static str = "classifier";
-    const FILES: &'static [&'static str] = &["classifier.json", "classifier.safetensors"];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for Classifier {}
+artifact!(Classifier, "classifier", ["classifier.json", "classifier.safetensors"], label_free);
 
 impl Classifier {
     /// Writes `classifier.json` and `classifier.safetensors` into a folder.
@@ -482,9 +470,6 @@ impl Classifier {
     }
 
     /// Reads the card alone: what kind of head it is, without its weights.
-    ///
-    /// # Errors
-    /// If the file cannot be read or is damaged.
     pub fn card(stored: &Stored<Self>) -> Result<ClassifierCard> {
         read_json(stored.file("classifier.json"), Self::KIND)
     }
@@ -502,12 +487,12 @@ impl Classifier {
 
     fn check(&self, json: &Path, tensors: &Path) -> Result<()> {
         if let Some(what) = self.card.contradiction() {
-            return Err(ArtifactError::Contradiction { path: shown(json), what });
+            return Err(ArtifactError::Contradiction { path: display(json), what });
         }
         // More heads than tensors: say so without building a list as long as a damaged card claims.
         if self.card.kind != HeadKind::Centroids && self.card.heads > self.tensors.len() {
             let what = format!("the card names {} heads, the file holds {} tensors", self.card.heads, self.tensors.len());
-            return Err(ArtifactError::Contradiction { path: shown(json), what });
+            return Err(ArtifactError::Contradiction { path: display(json), what });
         }
         let heads = self.card.head_parameters();
         let encoder = self.card.encoder.parameters.iter().chain(&self.card.encoder.buffers);
@@ -515,7 +500,7 @@ impl Classifier {
         for (name, shape) in &heads {
             if let Some(found) = self.tensors.get(name).filter(|weights| weights.shape != *shape) {
                 let what = format!("`{name}` has the shape {:?}; {shape:?} was expected", found.shape);
-                return Err(ArtifactError::Contradiction { path: shown(tensors), what });
+                return Err(ArtifactError::Contradiction { path: display(tensors), what });
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! What can be wrong with an artifact's files.
+//! Errors of artifact files: unreadable, damaged, or with content that cannot be.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use kinset_base::hint::{Exit, Fault};
 /// The result of reading or writing an artifact.
 pub type Result<T> = std::result::Result<T, ArtifactError>;
 
-/// An artifact's file that cannot be read, written or believed.
+/// An artifact's file that cannot be read, written or trusted. Rows count from 0.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArtifactError {
@@ -18,216 +18,71 @@ pub enum ArtifactError {
     File(#[from] FileError),
     /// The file is truncated, or its bytes were changed.
     #[error("`{path}` is damaged: {detail}")]
-    Damaged {
-        /// The file.
-        path: String,
-        /// What the decoder said.
-        detail: String,
-    },
+    Damaged { path: String, detail: String },
     /// A table could not be encoded.
     #[error("cannot write `{path}`: {detail}")]
-    Encode {
-        /// The file.
-        path: String,
-        /// What the encoder said.
-        detail: String,
-    },
+    Encode { path: String, detail: String },
     /// A Parquet file that kinset did not write.
     #[error("`{path}` has no `kinset` metadata, so it is not a table of `{wanted}`")]
-    NotOurs {
-        /// The file.
-        path: String,
-        /// The kind of artifact that was expected.
-        wanted: &'static str,
-    },
+    NotOurs { path: String, wanted: &'static str },
     /// The file holds another kind of artifact.
     #[error("`{path}` holds `{found}`, not `{wanted}`")]
-    WrongKind {
-        /// The file.
-        path: String,
-        /// The kind it names.
-        found: String,
-        /// The kind that was expected.
-        wanted: &'static str,
-    },
+    WrongKind { path: String, found: String, wanted: &'static str },
     /// The file was written by a newer kinset, or by one too old.
     #[error("`{path}` has format {found}; this kinset reads format {known}")]
-    WrongFormat {
-        /// The file.
-        path: String,
-        /// Its format number.
-        found: u64,
-        /// Ours.
-        known: u64,
-    },
+    WrongFormat { path: String, found: u64, known: u64 },
     /// Metadata that lack a field, or whose field is of another type.
     #[error("`{path}` has no usable metadata field `{field}`: {wanted} was expected, found {found}")]
-    MetaField {
-        /// The file.
-        path: String,
-        /// The field in the JSON under the key `kinset`.
-        field: String,
-        /// What fits.
-        wanted: &'static str,
-        /// What is there.
-        found: String,
-    },
+    MetaField { path: String, field: String, wanted: &'static str, found: String },
     /// A column is missing.
     #[error("`{path}` has no column `{column}`; its columns are {}", Listed(found))]
-    NoColumn {
-        /// The file.
-        path: String,
-        /// The column that was looked for.
-        column: String,
-        /// The columns there are.
-        found: Vec<String>,
-    },
+    NoColumn { path: String, column: String, found: Vec<String> },
     /// A column has another type.
     #[error("column `{column}` of `{path}` is {found}; {wanted} was expected")]
-    WrongType {
-        /// The file.
-        path: String,
-        /// The column.
-        column: String,
-        /// Its type.
-        found: String,
-        /// The type that fits.
-        wanted: String,
-    },
+    WrongType { path: String, column: String, found: String, wanted: String },
     /// A cell is empty where a value must be.
     #[error("column `{column}` of `{path}` has no value in row {row}")]
-    Null {
-        /// The file.
-        path: String,
-        /// The column.
-        column: String,
-        /// The row, from 0.
-        row: usize,
-    },
+    Null { path: String, column: String, row: usize },
     /// Columns of one table differ in length, or a table does not have the rows it should have.
     #[error("`{what}` of `{path}` has {found} values where {wanted} were expected")]
-    Length {
-        /// The file.
-        path: String,
-        /// The column or file part.
-        what: String,
-        /// How many there are.
-        found: usize,
-        /// How many fit.
-        wanted: usize,
-    },
+    Length { path: String, what: String, found: usize, wanted: usize },
     /// A table without rows.
     #[error("`{path}` holds no {what}")]
-    Empty {
-        /// The file.
-        path: String,
-        /// What should be there: `images`.
-        what: &'static str,
-    },
+    Empty { path: String, what: &'static str },
     /// More rows than row numbers (32 bits).
     #[error("`{path}` would have more than {limit} rows")]
-    TooManyRows {
-        /// The file.
-        path: String,
-        /// The most a table may have.
-        limit: u64,
-    },
+    TooManyRows { path: String, limit: u64 },
     /// A number that is infinite or not a number.
     #[error("column `{column}` of `{path}` holds `{value}` in row {row}; finite numbers were expected")]
-    NotFinite {
-        /// The file.
-        path: String,
-        /// The column.
-        column: String,
-        /// The row, from 0.
-        row: usize,
-        /// The value, as text.
-        value: String,
-    },
+    NotFinite { path: String, column: String, row: usize, value: String },
     /// A value that nothing fits to: a neighbor that is no row, a probability above 1.
     #[error("column `{column}` of `{path}` holds `{value}` in row {row}; {wanted} was expected")]
-    OutOfRange {
-        /// The file.
-        path: String,
-        /// The column.
-        column: String,
-        /// The row, from 0.
-        row: usize,
-        /// The value, as text.
-        value: String,
-        /// What fits.
-        wanted: String,
-    },
+    OutOfRange { path: String, column: String, row: usize, value: String, wanted: String },
     /// One name for two images.
     #[error("`{path}` has the id `{id}` twice, in rows {first} and {second}")]
-    DuplicateId {
-        /// The file.
-        path: String,
-        /// The id.
-        id: String,
-        /// The row it is first in.
-        first: usize,
-        /// The row it is in again.
-        second: usize,
-    },
+    DuplicateId { path: String, id: String, first: usize, second: usize },
     /// A picture that cannot be decoded.
     #[error("image `{name}` cannot be decoded: {detail}")]
-    Picture {
-        /// Its path or id.
-        name: String,
-        /// What the decoder said.
-        detail: String,
-    },
+    Picture { name: String, detail: String },
     /// A picture that was left outside the table and is not the same any more.
     #[error("image `{path}` was changed since it was taken in as `{id}`")]
-    ChangedPicture {
-        /// The file.
-        path: String,
-        /// The id its old content had.
-        id: String,
-    },
+    ChangedPicture { path: String, id: String },
     /// A JSON file that does not say what it should.
     #[error("`{path}` is not the JSON of a `{wanted}`: {detail}")]
-    Json {
-        /// The file.
-        path: String,
-        /// The kind of artifact that was expected.
-        wanted: &'static str,
-        /// What the parser said, with line and column.
-        detail: String,
-    },
-    /// Tensors whose names are not those the card lists.
+    Json { path: String, wanted: &'static str, detail: String },
+    /// Tensors that the card lists and the file lacks, and the other way round.
     #[error(
         "`{path}` does not hold the tensors its card lists: missing {}, unexpected {}",
         Listed(missing),
         Listed(unexpected)
     )]
-    TensorNames {
-        /// The file of tensors.
-        path: String,
-        /// Listed, not there.
-        missing: Vec<String>,
-        /// There, not listed.
-        unexpected: Vec<String>,
-    },
+    TensorNames { path: String, missing: Vec<String>, unexpected: Vec<String> },
     /// A tensor of another number type.
     #[error("tensor `{name}` of `{path}` holds {found}; F32 was expected")]
-    TensorType {
-        /// The file.
-        path: String,
-        /// The tensor.
-        name: String,
-        /// Its number type.
-        found: String,
-    },
+    TensorType { path: String, name: String, found: String },
     /// Settings that contradict each other.
     #[error("`{path}`: {what}")]
-    Contradiction {
-        /// The file.
-        path: String,
-        /// Which ones, with their values.
-        what: String,
-    },
+    Contradiction { path: String, what: String },
 }
 
 /// Names, at most eight of them.
@@ -249,7 +104,7 @@ impl fmt::Display for Listed<'_> {
 }
 
 /// The path of a file, for messages.
-pub(super) fn shown(path: &Path) -> String {
+pub(super) fn display(path: &Path) -> String {
     path.display().to_string()
 }
 

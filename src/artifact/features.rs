@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use super::meta::Meta;
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
-use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use super::{Artifact, Draft, DraftFile, Stored, table};
 
 const FILE: &str = "features.parquet";
 /// Unit vectors may be so far from unit length, squared: well above what f32 sums over thousands of dimensions miss.
@@ -15,13 +15,7 @@ const UNIT_TOLERANCE: f64 = 1e-3;
 #[derive(Debug)]
 pub enum Features {}
 
-impl Artifact for Features {
-    const KIND: &'static str = "features";
-    const FILES: &'static [&'static str] = &[FILE];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for Features {}
+artifact!(Features, "features", [FILE], label_free);
 
 /// Features in memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,37 +53,29 @@ impl FeatureTable {
     /// Writes `features.parquet` into a folder.
     ///
     /// # Errors
-    /// If the table does not keep its promises, or the file cannot be written.
+    /// If the table is invalid, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Features>> {
         let path = dir.join(FILE);
-        rows::check_ids(&path, &self.ids, "features")?;
+        table::check_ids(&path, &self.ids, "features")?;
         self.check(&path)?;
-        let mut writer = FeaturesWriter::create(dir, self.dim, self.normalized, &self.encoder, &self.layer)?;
-        rows::write(&mut writer.table, &self.ids, |r| {
-            vec![Column::Vectors { width: self.dim, values: self.values[r.start * self.dim..r.end * self.dim].to_vec() }]
+        let dim = self.dim;
+        let meta = meta(dim, self.normalized, &self.encoder, &self.layer);
+        let file = table::save_images(dir, FILE, meta, &self.ids, |r| {
+            vec![("embedding", Column::Vectors { width: dim, values: self.values[r.start * dim..r.end * dim].to_vec() })]
         })?;
-        writer.finish()
+        Ok(Draft::new(vec![file]))
     }
 
     /// Reads a table of features.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is damaged, or does not keep its promises.
     pub fn load(stored: &Stored<Features>) -> Result<Self> {
         Self::open(stored.file(FILE))
     }
 
     /// Reads a table of features from a path.
-    ///
-    /// # Errors
-    /// As [`FeatureTable::load`].
     pub fn open(path: &Path) -> Result<Self> {
         let reader = TableReader::open(path, Features::KIND)?;
-        let dim = reader.vector_width("embedding")?;
-        let ids = rows::read_ids(&reader, "features")?;
-        let Some(Column::Vectors { values, .. }) = reader.read(&["embedding"])?.pop() else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
+        let ids = table::read_ids(&reader, "features")?;
+        let (dim, values) = reader.vectors("embedding")?;
         let normalized = reader.meta().get(path, "normalized", "true or false")?;
         let encoder = reader.meta().get(path, "encoder", "a digest or a name")?;
         let layer = reader.meta().get(path, "layer", "`backbone` or `projection`")?;
@@ -101,16 +87,20 @@ impl FeatureTable {
     fn check(&self, path: &Path) -> Result<()> {
         if self.dim == 0 {
             let what = "vectors of dimension 0 say nothing".into();
-            return Err(ArtifactError::Contradiction { path: shown(path), what });
+            return Err(ArtifactError::Contradiction { path: display(path), what });
         }
-        rows::check_length(path, "embedding", self.values.len(), self.ids.len().saturating_mul(self.dim))?;
+        table::check_length(path, "embedding", self.values.len(), self.ids.len().saturating_mul(self.dim))?;
         check_vectors(path, 0, self.dim, &self.values, self.normalized)
     }
 }
 
-/// Checks that vectors are finite and, if they say so, of unit length.
+fn meta(dim: usize, normalized: bool, encoder: &str, layer: &str) -> Meta {
+    Meta::new(Features::KIND).with("dim", dim).with("normalized", normalized).with("encoder", encoder).with("layer", layer)
+}
+
+/// Checks that vectors are finite and, if they are meant to be, of unit length.
 fn check_vectors(path: &Path, first: usize, dim: usize, values: &[f32], normalized: bool) -> Result<()> {
-    rows::check_finite(path, "embedding", dim, values).map_err(|e| match e {
+    table::check_finite(path, "embedding", dim, values).map_err(|e| match e {
         ArtifactError::NotFinite { path, column, row, value } => {
             ArtifactError::NotFinite { path, column, row: first + row, value }
         }
@@ -121,7 +111,7 @@ fn check_vectors(path: &Path, first: usize, dim: usize, values: &[f32], normaliz
             let square: f64 = vector.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
             if (square - 1.0).abs() > UNIT_TOLERANCE && square > 0.0 {
                 let found = format!("a vector of length {:.4}", square.sqrt());
-                return Err(rows::out_of_range(path, "embedding", first + row, found, "length 1"));
+                return Err(table::out_of_range(path, "embedding", first + row, found, "length 1"));
             }
         }
     }
@@ -141,12 +131,12 @@ impl FeatureReader {
     /// Opens features and reads their names.
     ///
     /// # Errors
-    /// If the file cannot be read, is damaged, or its names do not keep their promises.
+    /// If the file cannot be read, is damaged, or its names are invalid.
     pub fn open(stored: &Stored<Features>) -> Result<Self> {
         let path = stored.file(FILE);
         let table = TableReader::open(path, Features::KIND)?;
         let dim = table.vector_width("embedding")?;
-        let ids = rows::read_ids(&table, "features")?;
+        let ids = table::read_ids(&table, "features")?;
         let normalized = table.meta().get(path, "normalized", "true or false")?;
         Ok(Self { table, ids, dim, normalized })
     }
@@ -189,7 +179,7 @@ impl FeatureReader {
     /// The vectors of a group, `[rows, D]`. `first` is the row it begins with, for messages.
     ///
     /// # Errors
-    /// If the file is damaged or a vector does not keep its promises.
+    /// If the file is damaged or a vector is invalid.
     pub fn group(&self, group: usize, first: usize) -> Result<Vec<f32>> {
         let Some(Column::Vectors { values, .. }) = self.table.read_group(group, &["embedding"])?.pop() else {
             unreachable!("a reader yields the kinds it was asked for")
@@ -199,9 +189,6 @@ impl FeatureReader {
     }
 
     /// Some vectors, `[rows, D]`, in the order asked for. Only the groups they lie in are read, one at a time.
-    ///
-    /// # Errors
-    /// As [`FeatureReader::group`].
     ///
     /// # Panics
     /// If there is no such row.
@@ -238,16 +225,9 @@ pub struct FeaturesWriter {
 
 impl FeaturesWriter {
     /// Starts `features.parquet` in a folder.
-    ///
-    /// # Errors
-    /// If the file cannot be created.
     pub fn create(dir: &Path, dim: usize, normalized: bool, encoder: &str, layer: &str) -> Result<Self> {
         let path = dir.join(FILE);
-        let meta = Meta::new(Features::KIND)
-            .with("dim", dim)
-            .with("normalized", normalized)
-            .with("encoder", encoder)
-            .with("layer", layer);
+        let meta = meta(dim, normalized, encoder, layer);
         let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("embedding", ColumnKind::Vectors { width: dim })];
         Ok(Self { table: TableWriter::create(&path, &schema, meta)?, path, dim, normalized })
     }
@@ -255,22 +235,19 @@ impl FeaturesWriter {
     /// Takes the features of the next images: `values` is `[B, D]`.
     ///
     /// # Errors
-    /// If a value is not finite or a vector is not of the promised length, or the file cannot be written.
+    /// If a value is not finite or a vector is not of the declared length, or the file cannot be written.
     pub fn push(&mut self, ids: &[String], values: &[f32]) -> Result<()> {
         let first = self.table.rows() as usize;
-        rows::check_length(&self.path, "embedding", values.len(), ids.len().saturating_mul(self.dim))?;
+        table::check_length(&self.path, "embedding", values.len(), ids.len().saturating_mul(self.dim))?;
         check_vectors(&self.path, first, self.dim, values, self.normalized)?;
         self.table.write(vec![
             Column::Text(ids.to_vec()),
-            rows::numbers(first..first + ids.len()),
+            table::row_numbers(first..first + ids.len()),
             Column::Vectors { width: self.dim, values: values.to_vec() },
         ])
     }
 
     /// Ends the table.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn finish(self) -> Result<Draft<Features>> {
         let digest = self.table.finish()?;
         Ok(Draft::new(vec![DraftFile { name: FILE, path: self.path, logical: Some(digest) }]))
@@ -280,7 +257,8 @@ impl FeaturesWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{refused, stored};
+    use crate::testing::stored;
+    use crate::tests::refused;
 
     fn table() -> FeatureTable {
         FeatureTable {

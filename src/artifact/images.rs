@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::codec::{self, Header};
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use super::meta::{Meta, hugging_face};
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
 use super::pixels::Pixels;
-use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use super::{Artifact, Draft, DraftFile, Stored, table};
 use kinset_base::fs;
 use kinset_base::id::Ids;
 use kinset_store::digest::{Digest, Hasher};
@@ -32,13 +32,7 @@ const LARGEST_FILE: u64 = 1 << 30;
 #[derive(Debug)]
 pub enum Images {}
 
-impl Artifact for Images {
-    const KIND: &'static str = "images";
-    const FILES: &'static [&'static str] = &[FILE];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for Images {}
+artifact!(Images, "images", [FILE], label_free);
 
 /// What is known before the first picture comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +71,7 @@ pub enum Picture {
 /// What is known of a file that was read before.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownFile {
-    /// What it says.
+    /// What its header says.
     pub header: Header,
     /// The digest of its bytes.
     pub digest: Digest,
@@ -116,9 +110,6 @@ pub struct ImagesWriter {
 
 impl ImagesWriter {
     /// Starts `images.parquet` in a folder.
-    ///
-    /// # Errors
-    /// If the file cannot be created.
     pub fn create(dir: &Path, info: &ImagesInfo) -> Result<Self> {
         let path = dir.join(FILE);
         let schema = [
@@ -144,7 +135,7 @@ impl ImagesWriter {
         })
     }
 
-    /// Takes the next picture. What is wrong with it may be said only by a later call.
+    /// Takes the next picture. What is wrong with it may be reported only by a later call.
     ///
     /// # Errors
     /// If a picture is not readable, or the file cannot be written.
@@ -154,9 +145,6 @@ impl ImagesWriter {
 
     /// Takes the next picture under the name it has in the set it is taken from. Names must not be given to some and not to
     /// others: those that are made of content know nothing of those that are given.
-    ///
-    /// # Errors
-    /// As [`ImagesWriter::push`].
     pub fn push_as(&mut self, picture: Picture, name: String) -> Result<()> {
         self.wait(picture, Some(name))
     }
@@ -197,9 +185,10 @@ impl ImagesWriter {
             paths.push(path);
         }
         self.names.extend_from_slice(&ids);
-        let numbers = rows::numbers(first..first + ids.len());
+        let numbers = table::row_numbers(first..first + ids.len());
         let images = Column::Images { bytes: blobs, paths };
-        self.table.write_said(vec![Column::Text(ids), numbers, images, Column::U32(widths), Column::U32(heights)], &contents)
+        self.table
+            .write_pictures(vec![Column::Text(ids), numbers, images, Column::U32(widths), Column::U32(heights)], &contents)
     }
 
     /// Ends the table. Also returns the ids, in the order the pictures came, for the labels beside them.
@@ -209,7 +198,7 @@ impl ImagesWriter {
     pub fn finish(mut self) -> Result<(Draft<Images>, Vec<String>)> {
         self.flush()?;
         if self.names.is_empty() {
-            return Err(ArtifactError::Empty { path: shown(&self.path), what: "images" });
+            return Err(ArtifactError::Empty { path: display(&self.path), what: "images" });
         }
         let channels = self.info.channels.unwrap_or(if self.color { 3 } else { 1 });
         let meta = self.table.meta_mut();
@@ -224,12 +213,13 @@ impl ImagesWriter {
 ///
 /// # Errors
 /// If the file cannot be read or is damaged; whatever `take` says.
-pub fn each<E: From<ArtifactError>>(
+pub fn for_each<E: From<ArtifactError>>(
     stored: &Stored<Images>,
     mut take: impl FnMut(usize, &str, &[u8], &str) -> std::result::Result<(), E>,
 ) -> std::result::Result<(), E> {
     let reader = TableReader::open(stored.file(FILE), Images::KIND)?;
-    reader.require(&[("id", ColumnKind::Text), ("image", ColumnKind::Images)])?;
+    reader.require("id", ColumnKind::Text)?;
+    reader.require("image", ColumnKind::Images)?;
     let mut row = 0;
     for batch in reader.batches(&["id", "image"])? {
         let mut columns = batch?.into_iter();
@@ -306,28 +296,22 @@ impl ImageSet {
     }
 
     /// Opens the pictures of a table; at most `budget` bytes are kept in memory.
-    ///
-    /// # Errors
-    /// As [`ImageSet::open`].
     pub fn open_within(stored: &Stored<Images>, budget: u64) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Images::KIND)?;
-        reader.require(&[("image", ColumnKind::Images), ("width", ColumnKind::U32), ("height", ColumnKind::U32)])?;
+        reader.require("image", ColumnKind::Images)?;
         let channels: usize = reader.meta().get(path, "channels", "1 or 3")?;
         if !matches!(channels, 1 | 3) {
             let what = format!("`channels` is {channels}; 1 or 3 was expected");
-            return Err(ArtifactError::Contradiction { path: shown(path), what });
+            return Err(ArtifactError::Contradiction { path: display(path), what });
         }
-        let ids = rows::read_ids(&reader, "images")?;
-        let mut columns = reader.read(&["width", "height"])?.into_iter();
-        let (Some(Column::U32(widths)), Some(Column::U32(heights))) = (columns.next(), columns.next()) else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
+        let ids = table::read_ids(&reader, "images")?;
+        let (widths, heights): (Vec<u32>, Vec<u32>) = (reader.values("width")?, reader.values("height")?);
         let sizes: Vec<(u32, u32)> = widths.into_iter().zip(heights).collect();
         for (row, (width, height)) in sizes.iter().enumerate() {
             for (column, side) in [("width", *width), ("height", *height)] {
                 if !(1..=65_535).contains(&side) {
-                    return Err(rows::out_of_range(path, column, row, side, "1 to 65535 pixels"));
+                    return Err(table::out_of_range(path, column, row, side, "1 to 65535 pixels"));
                 }
             }
         }
@@ -368,7 +352,7 @@ impl ImageSet {
             // A damaged file may hold more than its footer says.
             if row + count > self.len() {
                 return Err(ArtifactError::Length {
-                    path: shown(&self.path),
+                    path: display(&self.path),
                     what: "image".into(),
                     found: row + count,
                     wanted: self.len(),
@@ -377,7 +361,7 @@ impl ImageSet {
             take(row, entries)?;
             row += count;
         }
-        rows::check_length(&self.path, "image", row, self.len())
+        table::check_length(&self.path, "image", row, self.len())
     }
 
     /// Images, N.
@@ -443,9 +427,6 @@ impl ImageSet {
 
     /// Some pictures, decoded in parallel where that is to be done, in the order asked for.
     ///
-    /// # Errors
-    /// If one of them cannot be decoded.
-    ///
     /// # Panics
     /// If there is no such row.
     pub fn get_many(&self, rows: &[usize]) -> Result<Vec<Cow<'_, Pixels>>> {
@@ -457,9 +438,6 @@ impl ImageSet {
     }
 
     /// A few pictures with their paths (empty for arrays), decoded in parallel: only what is asked for is read, and nothing is kept.
-    ///
-    /// # Errors
-    /// If one of them cannot be read or decoded.
     ///
     /// # Panics
     /// If the rows do not ascend, or there is no such row.
@@ -479,34 +457,18 @@ impl ImageSet {
 
     /// The picture's own file: PNG for arrays.
     ///
-    /// # Errors
-    /// If it cannot be read.
-    ///
     /// # Panics
     /// If there is no such row.
     pub fn file(&self, row: usize) -> Result<Vec<u8>> {
-        assert!(row < self.len(), "row {row} of {} images", self.len());
-        match &self.backing {
-            Backing::Files(files) => Ok(self.bytes(row, &files[row])?.into_owned()),
-            Backing::Table(reader) => self.file_from(reader, row),
-            Backing::Decoded(_) => self.file_from(&TableReader::open(&self.path, Images::KIND)?, row),
-        }
+        Ok(self.bytes(row, &self.entry(row)?)?.into_owned())
     }
 
     /// The picture as it came: the pixels of an array, or a file with its path.
     ///
-    /// # Errors
-    /// If it cannot be read.
-    ///
     /// # Panics
     /// If there is no such row.
     pub fn picture(&self, row: usize) -> Result<Picture> {
-        assert!(row < self.len(), "row {row} of {} images", self.len());
-        let entry = match &self.backing {
-            Backing::Files(files) => Entry { bytes: files[row].bytes.clone(), path: files[row].path.clone() },
-            Backing::Table(reader) => Self::entry_from(reader, row)?,
-            Backing::Decoded(_) => Self::entry_from(&TableReader::open(&self.path, Images::KIND)?, row)?,
-        };
+        let entry = self.entry(row)?;
         let bytes = self.bytes(row, &entry)?.into_owned();
         if entry.path.is_empty() {
             // In its own channels, whatever the set shows it in.
@@ -515,15 +477,15 @@ impl ImageSet {
         Ok(Picture::file(bytes, entry.path))
     }
 
-    fn entry_from(reader: &TableReader, row: usize) -> Result<Entry> {
-        let (bytes, path) = reader.picture_and_path("image", row)?;
+    fn entry(&self, row: usize) -> Result<Entry> {
+        assert!(row < self.len(), "row {row} of {} images", self.len());
+        let mut found = match &self.backing {
+            Backing::Files(files) => return Ok(Entry { bytes: files[row].bytes.clone(), path: files[row].path.clone() }),
+            Backing::Table(reader) => reader.pictures("image", &[row])?,
+            Backing::Decoded(_) => TableReader::open(&self.path, Images::KIND)?.pictures("image", &[row])?,
+        };
+        let (bytes, path) = found.pop().unwrap_or_default();
         Ok(Entry { bytes, path })
-    }
-
-    fn file_from(&self, reader: &TableReader, row: usize) -> Result<Vec<u8>> {
-        let (bytes, path) = reader.picture("image", row)?;
-        let entry = Entry { bytes, path };
-        Ok(self.bytes(row, &entry)?.into_owned())
     }
 
     fn bytes<'a>(&self, row: usize, entry: &'a Entry) -> Result<Cow<'a, [u8]>> {
@@ -531,7 +493,7 @@ impl ImageSet {
             return Ok(Cow::Borrowed(&entry.bytes));
         }
         if entry.path.is_empty() {
-            return Err(ArtifactError::Null { path: shown(&self.path), column: "image".into(), row });
+            return Err(ArtifactError::Null { path: display(&self.path), column: "image".into(), row });
         }
         let bytes = fs::read_at_most(Path::new(&entry.path), LARGEST_FILE)?;
         let id = &self.ids[row];
@@ -574,7 +536,8 @@ fn entries_of(columns: Vec<Column>) -> Vec<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{refused, stored};
+    use crate::testing::stored;
+    use crate::tests::refused;
 
     fn raw(i: usize) -> Pixels {
         Pixels::new(4, 3, 1, (0..12).map(|j| (i * 7 + j) as u8).collect())
@@ -717,7 +680,7 @@ mod tests {
         let path = dir.path().join("outside.png");
         fs::write_atomic(&path, &file(1).1).unwrap();
         let info = ImagesInfo { pack: false, ..ImagesInfo::new("test") };
-        let picture = Picture::file(file(1).1, shown(&path));
+        let picture = Picture::file(file(1).1, display(&path));
         let (draft, _) = save(dir.path(), &info, vec![picture]);
         for budget in [0, BUDGET] {
             let set = ImageSet::open_within(&stored(&draft), budget).unwrap();

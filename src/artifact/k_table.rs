@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use super::meta::Meta;
-use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
-use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use super::parquet::TableReader;
+use super::table::{self, column};
+use super::{Artifact, Draft, Stored};
 
 const FILE: &str = "k_table.parquet";
 
@@ -15,13 +16,7 @@ const FILE: &str = "k_table.parquet";
 #[derive(Debug)]
 pub enum KTable {}
 
-impl Artifact for KTable {
-    const KIND: &'static str = "k_table";
-    const FILES: &'static [&'static str] = &[FILE];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for KTable {}
+artifact!(KTable, "k_table", [FILE], label_free);
 
 /// A K table in memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +27,7 @@ pub struct KSweep {
     pub chosen: usize,
     /// How it was chosen, in words.
     pub rule: String,
-    /// What each estimator said, if there are several.
+    /// The choice of each estimator, if there are several.
     pub votes: BTreeMap<String, usize>,
 }
 
@@ -51,7 +46,7 @@ pub struct KPoint {
 
 impl KSweep {
     /// K and value of one criterion, in the order they were measured.
-    pub fn of<'a>(&'a self, criterion: &'a str) -> impl Iterator<Item = (u32, f64)> + 'a {
+    pub fn values<'a>(&'a self, criterion: &'a str) -> impl Iterator<Item = (u32, f64)> + 'a {
         self.points.iter().filter(move |point| point.criterion == criterion).map(|point| (point.k, point.value))
     }
 
@@ -63,35 +58,26 @@ impl KSweep {
         let path = dir.join(FILE);
         self.check(&path)?;
         let votes = serde_json::to_value(&self.votes)
-            .map_err(|e| ArtifactError::Encode { path: shown(&path), detail: e.to_string() })?;
+            .map_err(|e| ArtifactError::Encode { path: display(&path), detail: e.to_string() })?;
         let meta = Meta::new(KTable::KIND).with("chosen", self.chosen).with("rule", self.rule.as_str()).with("votes", votes);
-        let mut writer = TableWriter::create(&path, &SCHEMA, meta)?;
-        for points in self.points.chunks(1 << 14) {
-            writer.write(vec![
-                Column::U32(points.iter().map(|point| point.k).collect()),
-                Column::U32(points.iter().map(|point| point.seed).collect()),
-                Column::Text(points.iter().map(|point| point.criterion.clone()).collect()),
-                Column::F64(points.iter().map(|point| point.value).collect()),
-            ])?;
-        }
-        let digest = writer.finish()?;
-        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
+        let file = table::save(dir, FILE, meta, self.points.len(), |r| {
+            let points = &self.points[r];
+            vec![
+                ("k", column(points, |point| point.k)),
+                ("seed", column(points, |point| point.seed)),
+                ("criterion", column(points, |point| point.criterion.clone())),
+                ("value", column(points, |point| point.value)),
+            ]
+        })?;
+        Ok(Draft::new(vec![file]))
     }
 
     /// Reads a K table.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is damaged, or does not keep its promises.
     pub fn load(stored: &Stored<KTable>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, KTable::KIND)?;
-        reader.require(&SCHEMA)?;
-        let mut columns = reader.read(&["k", "seed", "criterion", "value"])?.into_iter();
-        let (Some(Column::U32(k)), Some(Column::U32(seed)), Some(Column::Text(criterion)), Some(Column::F64(value))) =
-            (columns.next(), columns.next(), columns.next(), columns.next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
+        let (k, seed): (Vec<u32>, Vec<u32>) = (reader.values("k")?, reader.values("seed")?);
+        let (criterion, value): (Vec<String>, Vec<f64>) = (reader.values("criterion")?, reader.values("value")?);
         let points = k.into_iter().zip(seed).zip(criterion).zip(value);
         let points = points.map(|(((k, seed), criterion), value)| KPoint { k, seed, criterion, value }).collect();
         let chosen = reader.meta().get(path, "chosen", "a number of clusters")?;
@@ -104,24 +90,24 @@ impl KSweep {
 
     fn check(&self, path: &Path) -> Result<()> {
         if self.points.is_empty() {
-            return Err(ArtifactError::Empty { path: shown(path), what: "measurements" });
+            return Err(ArtifactError::Empty { path: display(path), what: "measurements" });
         }
         if self.chosen == 0 {
-            return Err(ArtifactError::Contradiction { path: shown(path), what: "the chosen number of clusters is 0".into() });
+            return Err(ArtifactError::Contradiction {
+                path: display(path),
+                what: "the chosen number of clusters is 0".into(),
+            });
         }
         match self.points.iter().position(|point| !point.value.is_finite()) {
             Some(row) => {
                 let KPoint { k, criterion, value, .. } = &self.points[row];
                 let (column, value) = ("value".into(), format!("{value} ({criterion} at K {k})"));
-                Err(ArtifactError::NotFinite { path: shown(path), column, row, value })
+                Err(ArtifactError::NotFinite { path: display(path), column, row, value })
             }
-            None => rows::check_count(path, self.points.len()),
+            None => table::check_count(path, self.points.len()),
         }
     }
 }
-
-const SCHEMA: [(&str, ColumnKind); 4] =
-    [("k", ColumnKind::U32), ("seed", ColumnKind::U32), ("criterion", ColumnKind::Text), ("value", ColumnKind::F64)];
 
 #[cfg(test)]
 mod tests {
@@ -142,7 +128,7 @@ mod tests {
     fn tables_come_back_as_they_were() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(KSweep::load(&stored(&table().save(dir.path()).unwrap())).unwrap(), table());
-        assert_eq!(table().of("silhouette").collect::<Vec<_>>(), [(2, 0.25), (2, 0.75)]);
+        assert_eq!(table().values("silhouette").collect::<Vec<_>>(), [(2, 0.25), (2, 0.75)]);
     }
 
     #[test]

@@ -4,25 +4,21 @@ use std::path::Path;
 
 use super::error::Result;
 use super::meta::{Meta, hugging_face};
-use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
-use super::{Artifact, Draft, DraftFile, Stored, rows};
+use super::parquet::{ColumnKind, TableReader, TableWriter};
+use super::{Artifact, Draft, DraftFile, Stored, table};
 
 const FILE: &str = "labels.parquet";
 
 /// The class of each image, in Parquet: `id`, `row`, `label`. Not label-free, and nothing made from it is:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn only_label_free<A: kinset_artifact::LabelFree>() {}
 /// only_label_free::<kinset_artifact::labels::Labels>();
 /// ```
 #[derive(Debug)]
 pub enum Labels {}
 
-impl Artifact for Labels {
-    const KIND: &'static str = "labels";
-    const FILES: &'static [&'static str] = &[FILE];
-    const LABEL_FREE: bool = false;
-}
+artifact!(Labels, "labels", [FILE], ground_truth);
 
 /// Labels in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,37 +51,31 @@ impl LabelTable {
     /// Writes `labels.parquet` into a folder.
     ///
     /// # Errors
-    /// If the table does not keep its promises, or the file cannot be written.
+    /// If the table is invalid, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Labels>> {
         let path = dir.join(FILE);
-        rows::check_ids(&path, &self.ids, "labels")?;
+        table::check_ids(&path, &self.ids, "labels")?;
         self.check(&path)?;
         let meta = Meta::new(Labels::KIND).with("names", self.names.clone());
-        let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("label", ColumnKind::I32)];
-        let mut writer = TableWriter::create(&path, &schema, meta)?;
         let class = if self.names.is_empty() {
             serde_json::json!({ "dtype": "int32", "_type": "Value" })
         } else {
             serde_json::json!({ "names": self.names, "_type": "ClassLabel" })
         };
+        let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("label", ColumnKind::I32)];
+        let mut writer = TableWriter::create(&path, &schema, meta)?;
         writer.add_metadata("huggingface", hugging_face(&[("label", class)]));
-        rows::write(&mut writer, &self.ids, |r| vec![Column::I32(self.labels[r].to_vec())])?;
+        writer.write(vec![self.ids.clone().into(), table::row_numbers(0..self.len()), self.labels.clone().into()])?;
         let digest = writer.finish()?;
         Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
     }
 
     /// Reads a table of labels.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is damaged, or does not keep its promises.
     pub fn load(stored: &Stored<Labels>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Labels::KIND)?;
-        reader.require(&[("label", ColumnKind::I32)])?;
-        let ids = rows::read_ids(&reader, "labels")?;
-        let Some(Column::I32(labels)) = reader.read(&["label"])?.pop() else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
+        let ids = table::read_ids(&reader, "labels")?;
+        let labels = reader.values("label")?;
         let names = reader.meta().get(path, "names", "a list of names")?;
         let table = Self { ids, labels, names };
         table.check(path)?;
@@ -93,12 +83,12 @@ impl LabelTable {
     }
 
     fn check(&self, path: &Path) -> Result<()> {
-        rows::check_length(path, "label", self.labels.len(), self.ids.len())?;
+        table::check_length(path, "label", self.labels.len(), self.ids.len())?;
         let limit = if self.names.is_empty() { i32::MAX } else { i32::try_from(self.names.len()).unwrap_or(i32::MAX) };
         match self.labels.iter().position(|label| *label < -1 || *label >= limit) {
             Some(row) => {
                 let wanted = format!("a class from 0 to {}, or -1 for none", limit - 1);
-                Err(rows::out_of_range(path, "label", row, self.labels[row], wanted))
+                Err(table::out_of_range(path, "label", row, self.labels[row], wanted))
             }
             None => Ok(()),
         }

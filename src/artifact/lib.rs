@@ -4,20 +4,37 @@
 //! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`matches`](mod@matches) and [`selection`] say which images
 //! of a pool look like a target, [`curve`] tells how a training went, [`k_table`] how numbers of clusters compare, and [`scores`] how well it ended. Labels and scores carry ground truth; nothing else does ([`LabelFree`]).
 //!
-//! Each kind checks its promises when it is written and again when it is read. Tables are Parquet ([`mod@parquet`], the only
-//! place that knows the format) and say what they are under the key `kinset` ([`meta`]) and where they come from ([`origin`]); pictures are decoded by [`codec`].
+//! Each kind is checked when it is written and again when it is read. Tables are Parquet ([`mod@parquet`], the only place that
+//! knows the format) and say what they are under the key `kinset` ([`meta`]) and where they come from ([`origin`]); pictures are
+//! decoded by [`codec`].
 //!
 //! Not here: where files lie (`store`), raw data in the formats of the field (`dataset`).
 
 #![forbid(unsafe_code)]
 
+/// Makes a type an artifact: the word for it, its files (the main one first), and whether it is free of ground truth.
+macro_rules! artifact {
+    ($type:ident, $kind:literal, $files:expr, label_free) => {
+        artifact!(@ $type, $kind, $files, true);
+        impl $crate::LabelFree for $type {}
+    };
+    ($type:ident, $kind:literal, $files:expr, ground_truth) => { artifact!(@ $type, $kind, $files, false); };
+    (@ $type:ident, $kind:literal, $files:expr, $label_free:literal) => {
+        impl $crate::Artifact for $type {
+            const KIND: &'static str = $kind;
+            const FILES: &'static [&'static str] = &$files;
+            const LABEL_FREE: bool = $label_free;
+        }
+    };
+}
+
 pub mod assignments;
+mod catch_panic;
 pub mod codec;
 pub mod curve;
 pub mod encoder;
 pub mod error;
 pub mod features;
-mod guard;
 pub mod images;
 pub mod k_table;
 pub mod labels;
@@ -27,13 +44,13 @@ pub mod neighbors;
 pub mod origin;
 pub mod parquet;
 pub mod pixels;
-mod rows;
 pub mod scores;
 pub mod selection;
-mod tower;
-
-#[doc(hidden)] // tests of other rooms use it
+mod table;
+#[doc(hidden)]
 pub mod testing;
+mod vit_config;
+
 #[cfg(test)]
 mod tests;
 
@@ -96,7 +113,7 @@ impl<A: Artifact> Stored<A> {
         &self.files[index.unwrap_or_else(|| panic!("{} has no file `{name}`", A::KIND))]
     }
 
-    /// What it says: equal digests, equal content.
+    /// The digest of its content: equal digests, equal content.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -114,7 +131,7 @@ pub struct DraftFile {
     pub name: &'static str,
     /// Where it lies now.
     pub path: PathBuf,
-    /// The digest of what it says, where that is not the digest of its bytes (Parquet).
+    /// The digest of its content, where that is not the digest of its bytes (Parquet).
     pub logical: Option<Digest>,
 }
 

@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use super::meta::Meta;
-use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
-use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use super::parquet::TableReader;
+use super::table::{self, column, slice};
+use super::{Artifact, Draft, Stored};
 use kinset_math::curate::choose::Edge;
 use kinset_math::curate::repeats::Repeats;
 
 const EDGES: &str = "edges.parquet";
 const TARGETS: &str = "targets.parquet";
-/// Edges that are written at a time.
-const STEP: usize = 1 << 16;
 
 /// For every image of a target its nearest images of a pool, in two Parquet tables: `edges.parquet` (`target_id`, `target`,
 /// `pool_id`, `pool`, `rank`, `similarity`) and `targets.parquet` (`id`, `row`, `kept`, `representative`, `similarity`), which
@@ -20,13 +19,7 @@ const STEP: usize = 1 << 16;
 #[derive(Debug)]
 pub enum Matches {}
 
-impl Artifact for Matches {
-    const KIND: &'static str = "matches";
-    const FILES: &'static [&'static str] = &[EDGES, TARGETS];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for Matches {}
+artifact!(Matches, "matches", [EDGES, TARGETS], label_free);
 
 /// Matches in memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,10 +44,10 @@ impl MatchTable {
     /// Writes both tables into a folder. `name` is the name of a pool row.
     ///
     /// # Errors
-    /// If the table does not keep its promises, or a file cannot be written.
+    /// If the table is invalid, or a file cannot be written.
     pub fn save<'a>(&self, dir: &Path, name: impl Fn(u32) -> &'a str) -> Result<Draft<Matches>> {
         let path = dir.join(EDGES);
-        rows::check_ids(&path, &self.targets, "images")?;
+        table::check_ids(&path, &self.targets, "images")?;
         self.check(&path)?;
         let meta = Meta::new(Matches::KIND)
             .with("k", self.k)
@@ -63,58 +56,36 @@ impl MatchTable {
             .with("exact", true)
             .with("target", self.target_digest.as_str())
             .with("pool", self.pool_digest.as_str());
-        let mut writer = TableWriter::create(&path, &SCHEMA, meta)?;
-        for edges in self.edges.chunks(STEP) {
-            writer.write(vec![
-                Column::Text(edges.iter().map(|edge| self.targets[edge.target as usize].clone()).collect()),
-                Column::U32(edges.iter().map(|edge| edge.target).collect()),
-                Column::Text(edges.iter().map(|edge| name(edge.pool).to_owned()).collect()),
-                Column::U32(edges.iter().map(|edge| edge.pool).collect()),
-                Column::U32(edges.iter().map(|edge| edge.rank).collect()),
-                Column::F64(edges.iter().map(|edge| edge.cosine).collect()),
-            ])?;
-        }
-        let edges = DraftFile { name: EDGES, path, logical: Some(writer.finish()?) };
-        let path = dir.join(TARGETS);
-        let mut writer = TableWriter::create(&path, &TARGET_SCHEMA, Meta::new(Matches::KIND))?;
-        let repeats = &self.repeats;
-        rows::write(&mut writer, &self.targets, |r| {
+        let edges = table::save(dir, EDGES, meta, self.edges.len(), |r| {
+            let edges = &self.edges[r];
             vec![
-                Column::Bool(repeats.kept[r.clone()].to_vec()),
-                Column::U32(repeats.representative[r.clone()].to_vec()),
-                Column::F64(repeats.similarity[r].to_vec()),
+                ("target_id", column(edges, |edge| self.targets[edge.target as usize].clone())),
+                ("target", column(edges, |edge| edge.target)),
+                ("pool_id", column(edges, |edge| name(edge.pool).to_owned())),
+                ("pool", column(edges, |edge| edge.pool)),
+                ("rank", column(edges, |edge| edge.rank)),
+                ("similarity", column(edges, |edge| edge.cosine)),
             ]
         })?;
-        let targets = DraftFile { name: TARGETS, path, logical: Some(writer.finish()?) };
+        let Repeats { kept, representative, similarity } = &self.repeats;
+        let targets = table::save_images(dir, TARGETS, Meta::new(Matches::KIND), &self.targets, |r| {
+            vec![
+                ("kept", slice(kept, &r)),
+                ("representative", slice(representative, &r)),
+                ("similarity", slice(similarity, &r)),
+            ]
+        })?;
         Ok(Draft::new(vec![edges, targets]))
     }
 
     /// Reads matches.
-    ///
-    /// # Errors
-    /// If a file cannot be read, is damaged, or does not keep its promises.
     pub fn load(stored: &Stored<Matches>) -> Result<Self> {
         let reader = TableReader::open(stored.file(TARGETS), Matches::KIND)?;
-        let targets = rows::read_ids(&reader, "images")?;
-        reader.require(&TARGET_SCHEMA)?;
-        let mut columns = reader.read(&["kept", "representative", "similarity"])?.into_iter();
-        let (Some(Column::Bool(kept)), Some(Column::U32(representative)), Some(Column::F64(similarity))) =
-            (columns.next(), columns.next(), columns.next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
-        let repeats = Repeats { kept, representative, similarity };
+        let targets = table::read_ids(&reader, "images")?;
+        let repeats = read_repeats(&reader)?;
         let path = stored.file(EDGES);
         let reader = TableReader::open(path, Matches::KIND)?;
-        reader.require(&SCHEMA)?;
-        let mut columns = reader.read(&["target", "pool", "rank", "similarity"])?.into_iter();
-        let (Some(Column::U32(target)), Some(Column::U32(pool)), Some(Column::U32(rank)), Some(Column::F64(cosine))) =
-            (columns.next(), columns.next(), columns.next(), columns.next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
-        let edges = target.into_iter().zip(pool).zip(rank).zip(cosine);
-        let edges = edges.map(|(((target, pool), rank), cosine)| Edge { target, pool, rank, cosine }).collect();
+        let edges = read_edges(&reader)?;
         let meta = reader.meta();
         let table = Self {
             targets,
@@ -131,10 +102,10 @@ impl MatchTable {
 
     fn check(&self, path: &Path) -> Result<()> {
         let targets = self.targets.len();
-        rows::check_count(path, self.edges.len())?;
+        table::check_count(path, self.edges.len())?;
         for (row, &representative) in self.repeats.representative.iter().enumerate() {
             if representative as usize >= targets {
-                return Err(rows::out_of_range(path, "representative", row, representative, format!("a row below {targets}")));
+                return Err(table::out_of_range(path, "representative", row, representative, format!("a row below {targets}")));
             }
         }
         let wanted = self.k.min(self.pool);
@@ -144,47 +115,44 @@ impl MatchTable {
             for rank in 1..=wanted as u32 {
                 let Some((row, edge)) = edges.next() else {
                     let what = format!("target {target} has {} matches where {wanted} were expected", rank - 1);
-                    return Err(ArtifactError::Contradiction { path: shown(path), what });
+                    return Err(ArtifactError::Contradiction { path: display(path), what });
                 };
                 if (edge.target, edge.rank) != (target, rank) {
                     let found = format!("rank {} of target {}", edge.rank, edge.target);
-                    return Err(rows::out_of_range(path, "rank", row, found, format!("rank {rank} of target {target}")));
+                    return Err(table::out_of_range(path, "rank", row, found, format!("rank {rank} of target {target}")));
                 }
                 if edge.pool as usize >= self.pool {
-                    return Err(rows::out_of_range(path, "pool", row, edge.pool, format!("a row below {}", self.pool)));
+                    return Err(table::out_of_range(path, "pool", row, edge.pool, format!("a row below {}", self.pool)));
                 }
                 if !(-1.0..=1.0).contains(&edge.cosine) {
-                    return Err(rows::out_of_range(path, "similarity", row, edge.cosine, "a cosine from -1 to 1"));
+                    return Err(table::out_of_range(path, "similarity", row, edge.cosine, "a cosine from -1 to 1"));
                 }
                 if last.is_some_and(|last| last.cosine < edge.cosine || last.cosine <= edge.cosine && last.pool >= edge.pool) {
-                    return Err(rows::out_of_range(path, "similarity", row, edge.cosine, "falling similarities, ties by row"));
+                    return Err(table::out_of_range(path, "similarity", row, edge.cosine, "falling similarities, ties by row"));
                 }
                 last = Some(edge);
             }
         }
         match edges.next() {
             None => Ok(()),
-            Some((row, edge)) => Err(rows::out_of_range(path, "target", row, edge.target, "no further match")),
+            Some((row, edge)) => Err(table::out_of_range(path, "target", row, edge.target, "no further match")),
         }
     }
 }
 
-const SCHEMA: [(&str, ColumnKind); 6] = [
-    ("target_id", ColumnKind::Text),
-    ("target", ColumnKind::U32),
-    ("pool_id", ColumnKind::Text),
-    ("pool", ColumnKind::U32),
-    ("rank", ColumnKind::U32),
-    ("similarity", ColumnKind::F64),
-];
+/// The columns of a table of targets that say which of them repeat others.
+pub(super) fn read_repeats(reader: &TableReader) -> Result<Repeats> {
+    let (kept, representative) = (reader.values("kept")?, reader.values("representative")?);
+    Ok(Repeats { kept, representative, similarity: reader.values("similarity")? })
+}
 
-const TARGET_SCHEMA: [(&str, ColumnKind); 5] = [
-    ("id", ColumnKind::Text),
-    ("row", ColumnKind::U32),
-    ("kept", ColumnKind::Bool),
-    ("representative", ColumnKind::U32),
-    ("similarity", ColumnKind::F64),
-];
+/// The columns of a table that make edges.
+pub(super) fn read_edges(reader: &TableReader) -> Result<Vec<Edge>> {
+    let (target, pool, rank): (Vec<u32>, Vec<u32>, Vec<u32>) =
+        (reader.values("target")?, reader.values("pool")?, reader.values("rank")?);
+    let edges = target.into_iter().zip(pool).zip(rank).zip(reader.values("similarity")?);
+    Ok(edges.map(|(((target, pool), rank), cosine)| Edge { target, pool, rank, cosine }).collect())
+}
 
 #[cfg(test)]
 mod tests {

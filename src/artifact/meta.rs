@@ -1,4 +1,4 @@
-//! What a file says about itself: one JSON object, the same in Parquet metadata and in the house's JSON files.
+//! Metadata of an artifact's file: one JSON object, the same in Parquet metadata and in JSON files.
 //!
 //! In Parquet it stands under the key `kinset`. It has two halves. `fields` is content: dimension, metric, class names; it is
 //! part of the logical digest. `about` is provenance: source, stage, seed; it is for readers and is *not* part of the digest, or
@@ -11,7 +11,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use kinset_base::fs;
 
 /// The number of the format of all artifacts. Raise it when an older kinset could not read, or would misread, what is written.
@@ -62,7 +62,7 @@ impl Meta {
     pub fn get<T: DeserializeOwned>(&self, path: &Path, field: &str, wanted: &'static str) -> Result<T> {
         let value = self.fields.get(field);
         value.and_then(|value| T::deserialize(value).ok()).ok_or_else(|| ArtifactError::MetaField {
-            path: shown(path),
+            path: display(path),
             field: field.into(),
             wanted,
             found: value.map_or("nothing".into(), |value| format!("`{value}`")),
@@ -77,66 +77,41 @@ impl Meta {
 
 fn check_head(path: &Path, artifact: &str, format: u64, wanted: &'static str) -> Result<()> {
     if artifact != wanted {
-        return Err(ArtifactError::WrongKind { path: shown(path), found: artifact.into(), wanted });
+        return Err(ArtifactError::WrongKind { path: display(path), found: artifact.into(), wanted });
     }
     if format != FORMAT {
-        return Err(ArtifactError::WrongFormat { path: shown(path), found: format, known: FORMAT });
+        return Err(ArtifactError::WrongFormat { path: display(path), found: format, known: FORMAT });
     }
     Ok(())
 }
 
-/// A JSON file of the house: what it is, and its content.
-#[derive(Serialize)]
-struct Sheet<'a, T> {
-    artifact: &'a str,
-    format: u64,
-    content: &'a T,
-}
-
-/// Only its head, which is judged before the content, so that a newer file is called new and not malformed.
-#[derive(Deserialize)]
+/// A JSON file: what it is, and its content.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Head {
+struct JsonFile<T> {
     artifact: String,
     format: u64,
-    #[serde(rename = "content")]
-    _content: IgnoredAny,
-}
-
-/// All of it, read.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Whole<T> {
-    #[serde(rename = "artifact")]
-    _artifact: IgnoredAny,
-    #[serde(rename = "format")]
-    _format: IgnoredAny,
     content: T,
 }
 
 /// Writes a JSON artifact: fields in the order of the type, two spaces, a final newline. Equal content gives equal bytes.
-///
-/// # Errors
-/// If the file cannot be written.
 pub(super) fn write_json<T: Serialize>(path: &Path, artifact: &'static str, content: &T) -> Result<()> {
-    let sheet = Sheet { artifact, format: FORMAT, content };
+    let file = JsonFile { artifact: artifact.to_owned(), format: FORMAT, content };
     let mut text =
-        serde_json::to_vec_pretty(&sheet).map_err(|e| ArtifactError::Encode { path: shown(path), detail: e.to_string() })?;
+        serde_json::to_vec_pretty(&file).map_err(|e| ArtifactError::Encode { path: display(path), detail: e.to_string() })?;
     text.push(b'\n');
     Ok(fs::write_atomic(path, &text)?)
 }
 
 /// Reads a JSON artifact.
-///
-/// # Errors
-/// If the file cannot be read, is of another kind or format, or has fields too few or too many.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path, artifact: &'static str) -> Result<T> {
-    let failed = |e: serde_json::Error| ArtifactError::Json { path: shown(path), wanted: artifact, detail: e.to_string() };
+    let failed = |e: serde_json::Error| ArtifactError::Json { path: display(path), wanted: artifact, detail: e.to_string() };
     let bytes = fs::read_at_most(path, LARGEST_JSON)?;
-    let head: Head = serde_json::from_slice(&bytes).map_err(failed)?;
+    // The head is judged before the content, so that a newer file is called new and not malformed.
+    let head: JsonFile<IgnoredAny> = serde_json::from_slice(&bytes).map_err(failed)?;
     check_head(path, &head.artifact, head.format, artifact)?;
-    let whole: Whole<T> = serde_json::from_slice(&bytes).map_err(failed)?;
-    Ok(whole.content)
+    let file: JsonFile<T> = serde_json::from_slice(&bytes).map_err(failed)?;
+    Ok(file.content)
 }
 
 /// What Hugging Face's `datasets` reads from the file metadata: the features, of which `id` and `row` are always the first.

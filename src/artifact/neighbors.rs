@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use super::meta::Meta;
-use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
-use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use super::parquet::{Column, TableReader};
+use super::{Artifact, Draft, Stored, table};
 
 const FILE: &str = "neighbors.parquet";
 
@@ -13,13 +13,7 @@ const FILE: &str = "neighbors.parquet";
 #[derive(Debug)]
 pub enum Neighbors {}
 
-impl Artifact for Neighbors {
-    const KIND: &'static str = "neighbors";
-    const FILES: &'static [&'static str] = &[FILE];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for Neighbors {}
+artifact!(Neighbors, "neighbors", [FILE], label_free);
 
 /// Neighbors in memory.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,22 +46,22 @@ impl NeighborTable {
     }
 
     /// The neighbors of an image, the most similar one first.
-    pub fn of(&self, row: usize) -> &[u32] {
+    pub fn neighbors(&self, row: usize) -> &[u32] {
         &self.index[row * self.k..(row + 1) * self.k]
     }
 
     /// The similarities of an image's neighbors.
-    pub fn similarities_of(&self, row: usize) -> &[f32] {
+    pub fn similarities(&self, row: usize) -> &[f32] {
         &self.similarity[row * self.k..(row + 1) * self.k]
     }
 
     /// Writes `neighbors.parquet` into a folder.
     ///
     /// # Errors
-    /// If the table does not keep its promises, or the file cannot be written.
+    /// If the table is invalid, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Neighbors>> {
         let path = dir.join(FILE);
-        rows::check_ids(&path, &self.ids, "images")?;
+        table::check_ids(&path, &self.ids, "images")?;
         self.check(&path)?;
         let mut meta = Meta::new(Neighbors::KIND)
             .with("k", self.k)
@@ -78,40 +72,23 @@ impl NeighborTable {
             meta = meta.with("recall", recall);
         }
         let k = self.k;
-        let schema = [
-            ("id", ColumnKind::Text),
-            ("row", ColumnKind::U32),
-            ("neighbor", ColumnKind::IndexLists { width: k }),
-            ("similarity", ColumnKind::Vectors { width: k }),
-        ];
-        let mut writer = TableWriter::create(&path, &schema, meta)?;
-        rows::write(&mut writer, &self.ids, |r| {
+        let file = table::save_images(dir, FILE, meta, &self.ids, |r| {
             let range = r.start * k..r.end * k;
             vec![
-                Column::IndexLists { width: k, values: self.index[range.clone()].to_vec() },
-                Column::Vectors { width: k, values: self.similarity[range].to_vec() },
+                ("neighbor", Column::IndexLists { width: k, values: self.index[range.clone()].to_vec() }),
+                ("similarity", Column::Vectors { width: k, values: self.similarity[range].to_vec() }),
             ]
         })?;
-        let digest = writer.finish()?;
-        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
+        Ok(Draft::new(vec![file]))
     }
 
     /// Reads a table of neighbors.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is damaged, or does not keep its promises.
     pub fn load(stored: &Stored<Neighbors>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Neighbors::KIND)?;
-        let k = reader.list_width("neighbor")?;
-        reader.require(&[("similarity", ColumnKind::Vectors { width: k })])?;
-        let ids = rows::read_ids(&reader, "images")?;
-        let mut columns = reader.read(&["neighbor", "similarity"])?.into_iter();
-        let (Some(Column::IndexLists { values: index, .. }), Some(Column::Vectors { values: similarity, .. })) =
-            (columns.next(), columns.next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
+        let ids = table::read_ids(&reader, "images")?;
+        let (k, index) = reader.index_lists("neighbor")?;
+        let (_, similarity) = reader.vectors("similarity")?;
         let meta = reader.meta();
         let metric = meta.get(path, "metric", "a word like `cosine`")?;
         let exact = meta.get(path, "exact", "true or false")?;
@@ -126,27 +103,27 @@ impl NeighborTable {
         let (n, k) = (self.ids.len(), self.k);
         if k == 0 || k >= n {
             let what = format!("{n} images cannot have {k} neighbors each: at least 1 and fewer than there are images");
-            return Err(ArtifactError::Contradiction { path: shown(path), what });
+            return Err(ArtifactError::Contradiction { path: display(path), what });
         }
-        rows::check_length(path, "neighbor", self.index.len(), n.saturating_mul(k))?;
-        rows::check_length(path, "similarity", self.similarity.len(), n.saturating_mul(k))?;
-        rows::check_finite(path, "similarity", k, &self.similarity)?;
+        table::check_length(path, "neighbor", self.index.len(), n.saturating_mul(k))?;
+        table::check_length(path, "similarity", self.similarity.len(), n.saturating_mul(k))?;
+        table::check_finite(path, "similarity", k, &self.similarity)?;
         let mut seen = Vec::with_capacity(k);
         for (row, (index, similarity)) in self.index.chunks_exact(k).zip(self.similarity.chunks_exact(k)).enumerate() {
             if let Some(stray) = index.iter().find(|i| **i as usize >= n) {
-                return Err(rows::out_of_range(path, "neighbor", row, stray, format!("a row below {n}")));
+                return Err(table::out_of_range(path, "neighbor", row, stray, format!("a row below {n}")));
             }
             if index.contains(&(row as u32)) {
-                return Err(rows::out_of_range(path, "neighbor", row, row, "another image than itself"));
+                return Err(table::out_of_range(path, "neighbor", row, row, "another image than itself"));
             }
             seen.clear();
             seen.extend_from_slice(index);
             seen.sort_unstable();
             if let Some(twice) = seen.windows(2).find(|pair| pair[0] == pair[1]) {
-                return Err(rows::out_of_range(path, "neighbor", row, twice[0], "each neighbor at most once"));
+                return Err(table::out_of_range(path, "neighbor", row, twice[0], "each neighbor at most once"));
             }
             if let Some(pair) = similarity.windows(2).find(|pair| pair[1] > pair[0]) {
-                return Err(rows::out_of_range(path, "similarity", row, pair[1], format!("at most `{}`", pair[0])));
+                return Err(table::out_of_range(path, "similarity", row, pair[1], format!("at most `{}`", pair[0])));
             }
         }
         Ok(())
@@ -177,7 +154,7 @@ mod tests {
         for table in [table(), approximate] {
             assert_eq!(NeighborTable::load(&stored(&table.save(dir.path()).unwrap())).unwrap(), table);
         }
-        assert_eq!((table().of(1), table().similarities_of(0)), (&[2, 0][..], &[0.9, 0.5][..]));
+        assert_eq!((table().neighbors(1), table().similarities(0)), (&[2, 0][..], &[0.9, 0.5][..]));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Where does a table come from? The engine leaves a note in the folder a stage writes to, and every table written there takes
-//! it into the half of its metadata that is for readers: kind of stage, key, inputs, seed.
+//! The origin of a table: kind of stage, key, inputs, seed. The engine leaves a note in the folder a stage writes to, and every
+//! table written there takes it into the half of its metadata that is for readers.
 //!
 //! A note in the folder, not an argument of every writer: no stage can forget it, and none can make it up. It is never
 //! published.
@@ -9,32 +9,26 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use kinset_base::fs;
 
 /// The note. Hidden, so that no listing of outputs shows it.
 const NOTE: &str = ".origin.json";
 
 /// Leaves a note for the tables that will be written to this folder.
-///
-/// # Errors
-/// If it cannot be written.
 pub fn leave(folder: &Path, origin: &BTreeMap<String, Value>) -> Result<()> {
     let path = folder.join(NOTE);
-    let encode = |e: serde_json::Error| ArtifactError::Encode { path: shown(&path), detail: e.to_string() };
+    let encode = |e: serde_json::Error| ArtifactError::Encode { path: display(&path), detail: e.to_string() };
     Ok(fs::write_atomic(&path, &serde_json::to_vec(origin).map_err(encode)?)?)
 }
 
 /// What the note beside this file says; nothing if there is none.
-///
-/// # Errors
-/// If there is one and it cannot be read.
 pub(super) fn beside(file: &Path) -> Result<BTreeMap<String, Value>> {
     let Some(note) = file.parent().map(|folder| folder.join(NOTE)).filter(|note| fs::exists(note)) else {
         return Ok(BTreeMap::new());
     };
     serde_json::from_slice(&fs::read(&note)?).map_err(|e| ArtifactError::Json {
-        path: shown(&note),
+        path: display(&note),
         wanted: "a note of origin",
         detail: e.to_string(),
     })

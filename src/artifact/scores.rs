@@ -4,15 +4,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
 use super::meta::{read_json, write_json};
-use super::{Artifact, Draft, DraftFile, Stored};
+use super::{Artifact, Draft, DraftFile, Stored, table};
 
 const FILE: &str = "scores.json";
 
 /// What was measured, under which protocol, in JSON. Not label-free:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn only_label_free<A: kinset_artifact::LabelFree>() {}
 /// only_label_free::<kinset_artifact::scores::Scores>();
 /// ```
@@ -81,11 +81,7 @@ pub struct ScoreRow {
     pub notes: Vec<String>,
 }
 
-impl Artifact for Scores {
-    const KIND: &'static str = "scores";
-    const FILES: &'static [&'static str] = &[FILE];
-    const LABEL_FREE: bool = false;
-}
+artifact!(Scores, "scores", [FILE], ground_truth);
 
 impl Scores {
     /// Writes `scores.json` into a folder.
@@ -112,7 +108,7 @@ impl Scores {
 
     fn check(&self, path: &Path) -> Result<()> {
         if self.rows.is_empty() {
-            return Err(ArtifactError::Empty { path: shown(path), what: "scores" });
+            return Err(ArtifactError::Empty { path: display(path), what: "scores" });
         }
         for (place, row) in self.rows.iter().enumerate() {
             row.check(path, place)?;
@@ -140,18 +136,18 @@ impl ScoreRow {
         for (column, value) in numbers {
             let Some(value) = value else { continue };
             if !value.is_finite() {
-                let (path, column) = (shown(path), column.to_owned());
+                let (path, column) = (display(path), column.to_owned());
                 return Err(ArtifactError::NotFinite { path, column, row: place, value: value.to_string() });
             }
             // The Rand index may fall below 0, but not far; all may miss 1 by rounding.
             let low = if column == "ari" { -1.0 } else { 0.0 };
             if !(low - 1e-9..=1.0 + 1e-9).contains(&value) {
-                return Err(super::rows::out_of_range(path, column, place, value, format!("a share from {low} to 1")));
+                return Err(table::out_of_range(path, column, place, value, format!("a share from {low} to 1")));
             }
         }
         let Self { clusters, classes, confusion, cluster_sizes, per_class, matching, .. } = self;
         let contradiction = |what: String| {
-            Err(ArtifactError::Contradiction { path: shown(path), what: format!("result {place} (`{}`): {what}", self.name) })
+            Err(ArtifactError::Contradiction { path: display(path), what: format!("result {place} (`{}`): {what}", self.name) })
         };
         if !confusion.is_empty() && (confusion.len() != *classes || confusion.iter().any(|row| row.len() != *clusters)) {
             return contradiction(format!("the confusion matrix is not {classes} classes × {clusters} clusters"));

@@ -5,10 +5,12 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::error::{ArtifactError, Result, shown};
+use super::error::{ArtifactError, Result, display};
+use super::matches::{read_edges, read_repeats};
 use super::meta::{Meta, read_json, write_json};
-use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
-use super::{Artifact, Draft, DraftFile, LabelFree, Stored, rows};
+use super::parquet::TableReader;
+use super::table::{self, column, slice};
+use super::{Artifact, Draft, DraftFile, Stored};
 use kinset_math::curate::alike::Difference;
 use kinset_math::curate::choose::{Edge, Reason};
 use kinset_math::curate::repeats::Repeats;
@@ -17,8 +19,6 @@ const FILE: &str = "selection.parquet";
 const EDGES: &str = "edges.parquet";
 const TARGETS: &str = "targets.parquet";
 const REPORT: &str = "report.json";
-/// Edges that are written at a time.
-const STEP: usize = 1 << 16;
 
 /// Which images of a pool were taken, in three Parquet tables and a report.
 ///
@@ -34,13 +34,7 @@ const STEP: usize = 1 << 16;
 #[derive(Debug)]
 pub enum Selection {}
 
-impl Artifact for Selection {
-    const KIND: &'static str = "selection";
-    const FILES: &'static [&'static str] = &[FILE, EDGES, TARGETS, REPORT];
-    const LABEL_FREE: bool = true;
-}
-
-impl LabelFree for Selection {}
+artifact!(Selection, "selection", [FILE, EDGES, TARGETS, REPORT], label_free);
 
 /// An image that was taken.
 #[derive(Clone, Debug, PartialEq)]
@@ -207,87 +201,64 @@ impl SelectionTable {
     /// Writes a selection into a folder.
     ///
     /// # Errors
-    /// If the table does not keep its promises, or a file cannot be written.
+    /// If the table is invalid, or a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Selection>> {
         let path = dir.join(FILE);
         self.check(&path)?;
         let ids: Vec<String> = self.chosen.iter().map(|chosen| chosen.id.clone()).collect();
         let meta = Meta::new(Selection::KIND).with("pick", self.pick.as_str()).with("k", self.k);
-        let mut writer = TableWriter::create(&path, &SCHEMA, meta)?;
         let target = |edge: &Edge| self.targets[edge.target as usize].clone();
-        rows::write(&mut writer, &ids, |range| {
-            let all = &self.chosen[range];
+        let chosen = table::save_images(dir, FILE, meta, &ids, |r| {
+            let all = &self.chosen[r];
             vec![
-                Column::U32(all.iter().map(|c| c.best.pool).collect()),
-                Column::U32(all.iter().map(|c| c.order).collect()),
-                Column::Text(all.iter().map(|c| target(&c.best)).collect()),
-                Column::U32(all.iter().map(|c| c.best.target).collect()),
-                Column::U32(all.iter().map(|c| c.best.rank).collect()),
-                Column::F64(all.iter().map(|c| c.best.cosine).collect()),
-                Column::F64(all.iter().map(|c| c.best.distance()).collect()),
-                Column::U32(all.iter().map(|c| c.targets).collect()),
-                Column::U32(all.iter().map(|c| c.copies).collect()),
-                Column::I32(all.iter().map(|c| c.cluster).collect()),
-                Column::Text(vec![self.pick.clone(); all.len()]),
+                ("pool", column(all, |c| c.best.pool)),
+                ("order", column(all, |c| c.order)),
+                ("target_id", column(all, |c| target(&c.best))),
+                ("target", column(all, |c| c.best.target)),
+                ("rank", column(all, |c| c.best.rank)),
+                ("similarity", column(all, |c| c.best.cosine)),
+                ("distance", column(all, |c| c.best.distance())),
+                ("targets", column(all, |c| c.targets)),
+                ("copies", column(all, |c| c.copies)),
+                ("cluster", column(all, |c| c.cluster)),
+                ("reason", column(all, |_| self.pick.clone())),
             ]
         })?;
-        let chosen = DraftFile { name: FILE, path, logical: Some(writer.finish()?) };
-
-        let path = dir.join(EDGES);
-        let mut writer = TableWriter::create(&path, &EDGE_SCHEMA, Meta::new(Selection::KIND))?;
-        for all in self.edges.chunks(STEP) {
-            writer.write(vec![
-                Column::Text(all.iter().map(|e| target(&e.edge)).collect()),
-                Column::U32(all.iter().map(|e| e.edge.target).collect()),
-                Column::Text(all.iter().map(|e| e.pool_id.clone()).collect()),
-                Column::U32(all.iter().map(|e| e.edge.pool).collect()),
-                Column::U32(all.iter().map(|e| e.edge.rank).collect()),
-                Column::F64(all.iter().map(|e| e.edge.cosine).collect()),
-                Column::F64(all.iter().map(|e| e.edge.distance()).collect()),
-                Column::Bool(all.iter().map(|e| e.reason == Reason::Ok).collect()),
-                Column::Text(all.iter().map(|e| e.reason.word().to_owned()).collect()),
-                Column::Text(all.iter().map(|e| e.duplicate_of.clone()).collect()),
-            ])?;
-        }
-        let edges = DraftFile { name: EDGES, path, logical: Some(writer.finish()?) };
-
-        let path = dir.join(TARGETS);
-        let mut writer = TableWriter::create(&path, &TARGET_SCHEMA, Meta::new(Selection::KIND))?;
-        rows::write(&mut writer, &self.targets, |r| {
+        let edges = table::save(dir, EDGES, Meta::new(Selection::KIND), self.edges.len(), |r| {
+            let all = &self.edges[r];
             vec![
-                Column::Bool(self.repeats.kept[r.clone()].to_vec()),
-                Column::U32(self.repeats.representative[r.clone()].to_vec()),
-                Column::F64(self.repeats.similarity[r.clone()].to_vec()),
-                Column::U32(self.selected[r.clone()].to_vec()),
-                Column::Bool(self.selected[r].iter().map(|count| *count > 0).collect()),
+                ("target_id", column(all, |e| target(&e.edge))),
+                ("target", column(all, |e| e.edge.target)),
+                ("pool_id", column(all, |e| e.pool_id.clone())),
+                ("pool", column(all, |e| e.edge.pool)),
+                ("rank", column(all, |e| e.edge.rank)),
+                ("similarity", column(all, |e| e.edge.cosine)),
+                ("distance", column(all, |e| e.edge.distance())),
+                ("kept", column(all, |e| e.reason == Reason::Ok)),
+                ("reason", column(all, |e| e.reason.word().to_owned())),
+                ("duplicate_of", column(all, |e| e.duplicate_of.clone())),
             ]
         })?;
-        let targets = DraftFile { name: TARGETS, path, logical: Some(writer.finish()?) };
-
+        let Repeats { kept, representative, similarity } = &self.repeats;
+        let targets = table::save_images(dir, TARGETS, Meta::new(Selection::KIND), &self.targets, |r| {
+            vec![
+                ("kept", slice(kept, &r)),
+                ("representative", slice(representative, &r)),
+                ("similarity", slice(similarity, &r)),
+                ("selected", slice(&self.selected, &r)),
+                ("covered", column(&self.selected[r], |count| *count > 0)),
+            ]
+        })?;
         let path = dir.join(REPORT);
         write_json(&path, Selection::KIND, &self.report)?;
         Ok(Draft::new(vec![chosen, edges, targets, DraftFile { name: REPORT, path, logical: None }]))
     }
 
     /// Reads a selection.
-    ///
-    /// # Errors
-    /// If a file cannot be read, is damaged, or does not keep its promises.
     pub fn load(stored: &Stored<Selection>) -> Result<Self> {
         let reader = TableReader::open(stored.file(TARGETS), Selection::KIND)?;
-        reader.require(&TARGET_SCHEMA)?;
-        let targets = rows::read_ids(&reader, "images")?;
-        let mut columns = reader.read(&["kept", "representative", "similarity", "selected"])?.into_iter();
-        let (
-            Some(Column::Bool(kept)),
-            Some(Column::U32(representative)),
-            Some(Column::F64(similarity)),
-            Some(Column::U32(selected)),
-        ) = (columns.next(), columns.next(), columns.next(), columns.next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
-        let repeats = Repeats { kept, representative, similarity };
+        let targets = table::read_ids(&reader, "images")?;
+        let (repeats, selected) = (read_repeats(&reader)?, reader.values("selected")?);
         let edges = Self::load_edges(stored)?;
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Selection::KIND)?;
@@ -300,49 +271,28 @@ impl SelectionTable {
     }
 
     /// Names and pool rows of the images that were taken, in pool order: all that a step needs which works on them.
-    ///
-    /// # Errors
-    /// As [`SelectionTable::load`].
     pub fn rows(stored: &Stored<Selection>) -> Result<Vec<(String, u32)>> {
         let reader = TableReader::open(stored.file(FILE), Selection::KIND)?;
         Ok(Self::load_chosen(&reader)?.into_iter().map(|chosen| (chosen.id, chosen.best.pool)).collect())
     }
 
     /// The report alone.
-    ///
-    /// # Errors
-    /// If it cannot be read or is damaged.
     pub fn report(stored: &Stored<Selection>) -> Result<Report> {
         read_json(stored.file(REPORT), Selection::KIND)
     }
 
     fn load_chosen(reader: &TableReader) -> Result<Vec<Chosen>> {
-        reader.require(&SCHEMA)?;
-        let names = ["id", "pool", "order", "target", "rank", "similarity", "targets", "copies", "cluster"];
-        let mut columns = reader.read(&names)?.into_iter();
-        let mut next = || columns.next();
-        let (Some(Column::Text(ids)), Some(Column::U32(pool)), Some(Column::U32(order)), Some(Column::U32(target))) =
-            (next(), next(), next(), next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
-        let (
-            Some(Column::U32(rank)),
-            Some(Column::F64(cosine)),
-            Some(Column::U32(targets)),
-            Some(Column::U32(copies)),
-            Some(Column::I32(cluster)),
-        ) = (next(), next(), next(), next(), next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
-        let chosen = ids.into_iter().enumerate().map(|(i, id)| Chosen {
+        let (ids, order): (Vec<String>, Vec<u32>) = (reader.values("id")?, reader.values("order")?);
+        let (targets, copies): (Vec<u32>, Vec<u32>) = (reader.values("targets")?, reader.values("copies")?);
+        let cluster: Vec<i32> = reader.values("cluster")?;
+        let rows = ids.into_iter().zip(read_edges(reader)?).enumerate();
+        let chosen = rows.map(|(row, (id, best))| Chosen {
             id,
-            order: order[i],
-            best: Edge { target: target[i], pool: pool[i], rank: rank[i], cosine: cosine[i] },
-            targets: targets[i],
-            copies: copies[i],
-            cluster: cluster[i],
+            order: order[row],
+            best,
+            targets: targets[row],
+            copies: copies[row],
+            cluster: cluster[row],
         });
         Ok(chosen.collect())
     }
@@ -350,33 +300,21 @@ impl SelectionTable {
     fn load_edges(stored: &Stored<Selection>) -> Result<Vec<Judged>> {
         let path = stored.file(EDGES);
         let reader = TableReader::open(path, Selection::KIND)?;
-        reader.require(&EDGE_SCHEMA)?;
-        let names = ["target", "pool_id", "pool", "rank", "similarity", "reason", "duplicate_of"];
-        let mut columns = reader.read(&names)?.into_iter();
-        let mut next = || columns.next();
-        let (Some(Column::U32(target)), Some(Column::Text(ids)), Some(Column::U32(pool)), Some(Column::U32(rank))) =
-            (next(), next(), next(), next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
-        let (Some(Column::F64(cosine)), Some(Column::Text(reason)), Some(Column::Text(duplicates))) = (next(), next(), next())
-        else {
-            unreachable!("a reader yields the kinds it was asked for")
-        };
-        let rows = ids.into_iter().zip(reason).zip(duplicates).enumerate();
-        rows.map(|(i, ((pool_id, word), duplicate_of))| {
-            let reason = Reason::ALL.into_iter().find(|reason| reason.word() == word);
-            let reason = reason.ok_or_else(|| rows::out_of_range(path, "reason", i, word, "a reason"))?;
-            let edge = Edge { target: target[i], pool: pool[i], rank: rank[i], cosine: cosine[i] };
-            Ok(Judged { edge, pool_id, reason, duplicate_of })
-        })
-        .collect()
+        let edges = read_edges(&reader)?.into_iter().zip(reader.values::<String>("pool_id")?);
+        let edges = edges.zip(reader.values::<String>("reason")?).zip(reader.values("duplicate_of")?).enumerate();
+        edges
+            .map(|(row, (((edge, pool_id), word), duplicate_of))| {
+                let reason = Reason::ALL.into_iter().find(|reason| reason.word() == word);
+                let reason = reason.ok_or_else(|| table::out_of_range(path, "reason", row, word, "a reason"))?;
+                Ok(Judged { edge, pool_id, reason, duplicate_of })
+            })
+            .collect()
     }
 
     fn check(&self, path: &Path) -> Result<()> {
-        rows::check_ids(path, &self.targets, "images")?;
+        table::check_ids(path, &self.targets, "images")?;
         let t = self.targets.len();
-        rows::check_count(path, self.edges.len())?;
+        table::check_count(path, self.edges.len())?;
         let lengths = [
             ("kept", self.repeats.kept.len()),
             ("representative", self.repeats.representative.len()),
@@ -384,72 +322,33 @@ impl SelectionTable {
             ("selected", self.selected.len()),
         ];
         for (column, found) in lengths {
-            rows::check_length(path, column, found, t)?;
+            table::check_length(path, column, found, t)?;
         }
         if !self.chosen.is_empty() {
             let ids: Vec<String> = self.chosen.iter().map(|chosen| chosen.id.clone()).collect();
-            rows::check_ids(path, &ids, "images")?;
+            table::check_ids(path, &ids, "images")?;
         }
         if let Some(row) = self.chosen.windows(2).position(|pair| pair[0].best.pool >= pair[1].best.pool) {
-            return Err(rows::out_of_range(path, "pool", row + 1, self.chosen[row + 1].best.pool, "a later row of the pool"));
+            return Err(table::out_of_range(path, "pool", row + 1, self.chosen[row + 1].best.pool, "a later row of the pool"));
         }
         let edges = self.chosen.iter().map(|chosen| &chosen.best).chain(self.edges.iter().map(|judged| &judged.edge));
         for (row, edge) in edges.enumerate() {
             if edge.target as usize >= t {
-                return Err(rows::out_of_range(path, "target", row, edge.target, format!("a row below {t}")));
+                return Err(table::out_of_range(path, "target", row, edge.target, format!("a row below {t}")));
             }
             if !(-1.0..=1.0).contains(&edge.cosine) {
-                return Err(rows::out_of_range(path, "similarity", row, edge.cosine, "a cosine from -1 to 1"));
+                return Err(table::out_of_range(path, "similarity", row, edge.cosine, "a cosine from -1 to 1"));
             }
         }
         let kept = self.edges.iter().filter(|judged| judged.reason == Reason::Ok).count();
         let counted: usize = self.chosen.iter().map(|chosen| chosen.targets as usize).sum();
         if kept != counted {
             let what = format!("{kept} edges count, but the images taken speak of {counted}");
-            return Err(ArtifactError::Contradiction { path: shown(path), what });
+            return Err(ArtifactError::Contradiction { path: display(path), what });
         }
         Ok(())
     }
 }
-
-const SCHEMA: [(&str, ColumnKind); 13] = [
-    ("id", ColumnKind::Text),
-    ("row", ColumnKind::U32),
-    ("pool", ColumnKind::U32),
-    ("order", ColumnKind::U32),
-    ("target_id", ColumnKind::Text),
-    ("target", ColumnKind::U32),
-    ("rank", ColumnKind::U32),
-    ("similarity", ColumnKind::F64),
-    ("distance", ColumnKind::F64),
-    ("targets", ColumnKind::U32),
-    ("copies", ColumnKind::U32),
-    ("cluster", ColumnKind::I32),
-    ("reason", ColumnKind::Text),
-];
-
-const EDGE_SCHEMA: [(&str, ColumnKind); 10] = [
-    ("target_id", ColumnKind::Text),
-    ("target", ColumnKind::U32),
-    ("pool_id", ColumnKind::Text),
-    ("pool", ColumnKind::U32),
-    ("rank", ColumnKind::U32),
-    ("similarity", ColumnKind::F64),
-    ("distance", ColumnKind::F64),
-    ("kept", ColumnKind::Bool),
-    ("reason", ColumnKind::Text),
-    ("duplicate_of", ColumnKind::Text),
-];
-
-const TARGET_SCHEMA: [(&str, ColumnKind); 7] = [
-    ("id", ColumnKind::Text),
-    ("row", ColumnKind::U32),
-    ("kept", ColumnKind::Bool),
-    ("representative", ColumnKind::U32),
-    ("similarity", ColumnKind::F64),
-    ("selected", ColumnKind::U32),
-    ("covered", ColumnKind::Bool),
-];
 
 #[cfg(test)]
 pub(super) mod tests {

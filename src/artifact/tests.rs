@@ -5,18 +5,40 @@ use std::path::PathBuf;
 use super::assignments::{AssignmentTable, Assignments};
 use super::curve::Curve;
 use super::encoder::{Classifier, Encoder};
+use super::error::Result;
 use super::features::{FeatureTable, Features};
 use super::images::{ImageSet, Images, ImagesInfo, ImagesWriter, Picture};
 use super::k_table::KTable;
 use super::labels::{LabelTable, Labels};
 use super::matches::Matches;
+use super::meta::Meta;
 use super::neighbors::{NeighborTable, Neighbors};
+use super::parquet::{Column, TableWriter};
 use super::pixels::Pixels;
 use super::scores::Scores;
 use super::selection::{Selection, SelectionTable};
 use super::testing::stored;
-use super::{Artifact, codec};
+use super::{Artifact, Stored, codec};
 use kinset_base::fs;
+use kinset_store::digest::Digest;
+
+/// The message with which a table of any content is refused.
+pub(super) fn refused<A: Artifact, T>(
+    load: impl Fn(&Stored<A>) -> Result<T>,
+    meta: Meta,
+    columns: Vec<(&str, Column)>,
+) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(A::FILES[0]);
+    let schema: Vec<_> = columns.iter().map(|(name, column)| (*name, column.kind())).collect();
+    let mut writer = TableWriter::create(&path, &schema, meta).unwrap();
+    writer.write(columns.into_iter().map(|(_, column)| column).collect()).unwrap();
+    writer.finish().unwrap();
+    match load(&Stored::new(vec![path], Digest::of(b"test"), "test")) {
+        Ok(_) => panic!("the table was accepted"),
+        Err(e) => e.to_string(),
+    }
+}
 
 const N: usize = 300;
 const D: usize = 8;

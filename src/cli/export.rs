@@ -185,7 +185,7 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
             let form = if ending.as_deref() == Some("csv") { Form::Csv } else { Form::JsonLines };
             let mut paths = vec![String::new(); table.len()];
             if let Some((_, pictures)) = &pictures {
-                images::each(&pictures.typed(), |row, _, _, path| {
+                images::for_each(&pictures.typed(), |row, _, _, path| {
                     if let Some(place) = paths.get_mut(row) {
                         path.clone_into(place);
                     }
@@ -240,7 +240,7 @@ fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table
     let mut made = BTreeSet::new();
     let mut names: BTreeSet<PathBuf> = BTreeSet::new();
     let bar = terminal::bar(table.len() as u64, "pictures");
-    images::each(&pictures.typed(), |row, id, bytes, path| {
+    images::for_each(&pictures.typed(), |row, id, bytes, path| {
         let Some(&cluster) = table.cluster.get(row) else { return Ok(()) };
         let word = if cluster < 0 { "none".to_owned() } else { format!("{cluster:0digits$}") };
         let folder = args.output.join(word);

@@ -1,4 +1,4 @@
-//! `kinset inspect`: a look into what a stage wrote, or into any Parquet file.
+//! `kinset inspect`: a description of what a stage wrote, or of any Parquet file.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use super::common::{Answer, Failure, outlook};
 use super::shown::Shown;
 use super::terminal;
 use crate::artifact::images::Images;
-use crate::artifact::parquet::inspect::{FileReport, Values, inspect, inspect_metadata};
-use crate::artifact::parquet::shape::Shape;
+use crate::artifact::parquet::inspect::{inspect, inspect_metadata};
+use crate::artifact::parquet::summary::{FileReport, Shape, Values};
 use crate::artifact::{Artifact, Stored};
 use crate::base::hint::{Exit, Fault};
 use crate::base::{fs, unit};
@@ -27,7 +27,7 @@ const SHOWN: u64 = 1 << 20;
 /// There is nothing to look into.
 #[derive(Debug, thiserror::Error)]
 enum Nothing {
-    #[error("`{stage}` has no result that holds")]
+    #[error("`{stage}` has no valid cached result")]
     Stale { stage: String },
     #[error("which stage of `{pipeline}`? It has {stages}")]
     Which { pipeline: String, stages: String },
@@ -72,7 +72,7 @@ struct Target {
 
 pub(super) fn run(args: &InspectArgs) -> Answer {
     let is_pipeline = args.target.extension().is_some_and(|ending| ending == "toml");
-    let target = if is_pipeline { of_stage(args)? } else { of_file(args)? };
+    let target = if is_pipeline { find_stage(args)? } else { find_file(args)? };
     let (mut text, mut answers) = (String::new(), Vec::new());
     let mut look = Look { title: title(args), groups: target.shown.groups, ..Look::default() };
     for file in &target.files {
@@ -112,7 +112,7 @@ fn title(args: &InspectArgs) -> String {
 }
 
 /// A file by itself; pictures are shown if it is a table of images.
-fn of_file(args: &InspectArgs) -> Result<Target, Failure> {
+fn find_file(args: &InspectArgs) -> Result<Target, Failure> {
     let name = args.target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let files = vec![Found { output: String::new(), name, path: args.target.clone() }];
     let is_images = || {
@@ -131,7 +131,7 @@ fn ends_with(name: &str, ending: &str) -> bool {
 }
 
 /// The files of a stage's result.
-fn of_stage(args: &InspectArgs) -> Result<Target, Failure> {
+fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
     let pipeline = PipelineArgs {
         pipeline: args.target.clone(),
         set: args.set.clone(),

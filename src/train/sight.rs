@@ -97,7 +97,7 @@ pub fn partner(table: &NeighborTable, k: usize, include_self: bool, row: usize, 
     let own = usize::from(include_self);
     match seed.branch("partners").at(epoch).at(row as u64).rng().below(k.min(table.k) + own) {
         0 if own == 1 => row,
-        drawn => table.of(row)[drawn - own] as usize,
+        drawn => table.neighbors(row)[drawn - own] as usize,
     }
 }
 

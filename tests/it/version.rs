@@ -99,7 +99,7 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let neighbors = NeighborTable::load(&stored(&view("neighbors/neighbors.parquet"))).unwrap();
     all.insert(
         "neighbors",
-        one("index", digest_of((0..neighbors.len()).flat_map(|row| neighbors.of(row).to_vec()).map(i64::from))),
+        one("index", digest_of((0..neighbors.len()).flat_map(|row| neighbors.neighbors(row).to_vec()).map(i64::from))),
     );
     let assignments = AssignmentTable::load(&stored(&view("assignments/assignments.parquet"))).unwrap();
     let clusters = digest_of(assignments.cluster.iter().map(|&cluster| i64::from(cluster)));
@@ -124,7 +124,7 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let sweep = table("sweep/k_table.parquet");
     all.insert("sweep_k", {
         let mut result = one("chosen", json!(sweep.chosen));
-        result.extend(one("scores", rounded(sweep.of("score").map(|(_, score)| score).sum())));
+        result.extend(one("scores", rounded(sweep.values("score").map(|(_, score)| score).sum())));
         result
     });
 

@@ -1,12 +1,12 @@
-//! Columns of the house: the few types its tables need, and their form in Arrow.
+//! The column types of kinset's tables, and their form in Arrow.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, FixedSizeListArray, Float32Array, Float64Array, Int32Array,
-    Int64Array, StringArray, StructArray, UInt32Array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, FixedSizeListArray, Float32Array, Float64Array,
+    Int32Array, Int64Array, StringArray, StructArray, UInt32Array,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
@@ -64,7 +64,7 @@ impl fmt::Display for ColumnKind {
 
 impl ColumnKind {
     /// Bytes that a row takes at least.
-    pub(super) fn row_bytes(self) -> usize {
+    pub(super) fn least_row_bytes(self) -> usize {
         match self {
             Self::Bool => 1,
             Self::U32 | Self::I32 | Self::F32 | Self::Text => 4,
@@ -112,7 +112,7 @@ impl ColumnKind {
     }
 
     /// The kind of an Arrow field, if it is one of ours.
-    pub(super) fn of(field: &Field) -> Option<Self> {
+    pub(super) fn from_field(field: &Field) -> Option<Self> {
         Some(match field.data_type() {
             DataType::Boolean => Self::Bool,
             DataType::UInt32 => Self::U32,
@@ -148,6 +148,49 @@ impl ColumnKind {
 fn image_fields() -> Fields {
     Fields::from(vec![Field::new("bytes", DataType::Binary, true), Field::new("path", DataType::Utf8, true)])
 }
+
+/// The same expression for the values of any column, with their number per row; another one for pictures.
+macro_rules! each {
+    ($column:expr, $values:ident, $width:ident => $do:expr, $bytes:ident, $paths:ident => $pictures:expr) => {
+        each!(@ $column, $values, $width => $do, $bytes, $paths => $pictures, Bool U32 I32 I64 F32 F64 Text)
+    };
+    (@ $column:expr, $values:ident, $width:ident => $do:expr, $bytes:ident, $paths:ident => $pictures:expr, $($kind:ident)*) => {
+        match $column {
+            $(Self::$kind($values) => { let $width = 1_usize; $do })*
+            Self::Vectors { width, values: $values } => { let $width = *width; $do }
+            Self::IndexLists { width, values: $values } => { let $width = *width; $do }
+            Self::Images { bytes: $bytes, paths: $paths } => $pictures,
+        }
+    };
+}
+
+/// A Rust type of which a column holds one value per row.
+pub trait Value: Sized {
+    /// The kind of that column.
+    const KIND: ColumnKind;
+
+    /// The values, if the column is of that kind.
+    fn from_column(column: Column) -> Option<Vec<Self>>;
+}
+
+macro_rules! values {
+    ($($kind:ident $type:ty),*) => {
+        $(impl Value for $type {
+            const KIND: ColumnKind = ColumnKind::$kind;
+
+            fn from_column(column: Column) -> Option<Vec<Self>> {
+                if let Column::$kind(values) = column { Some(values) } else { None }
+            }
+        }
+
+        impl From<Vec<$type>> for Column {
+            fn from(values: Vec<$type>) -> Self {
+                Self::$kind(values)
+            }
+        })*
+    };
+}
+values!(Bool bool, U32 u32, I32 i32, I64 i64, F32 f32, F64 f64, Text String);
 
 /// The values of a column.
 #[derive(Clone, Debug, PartialEq)]
@@ -193,7 +236,7 @@ pub enum Column {
 pub(super) enum Unfit {
     /// A value is missing in this row.
     Null(usize),
-    /// The type is another one than the schema promised.
+    /// The type is another one than the schema declares.
     Kind,
 }
 
@@ -216,18 +259,7 @@ impl Column {
 
     /// Its rows; a last row that is not complete counts as one.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Bool(v) => v.len(),
-            Self::U32(v) => v.len(),
-            Self::I32(v) => v.len(),
-            Self::I64(v) => v.len(),
-            Self::F32(v) => v.len(),
-            Self::F64(v) => v.len(),
-            Self::Text(v) => v.len(),
-            Self::Vectors { width, values } => values.len().div_ceil((*width).max(1)),
-            Self::IndexLists { width, values } => values.len().div_ceil((*width).max(1)),
-            Self::Images { bytes, paths } => bytes.len().max(paths.len()),
-        }
+        each!(self, values, width => values.len().div_ceil(width.max(1)), bytes, paths => bytes.len().max(paths.len()))
     }
 
     /// True if it has no rows.
@@ -236,83 +268,49 @@ impl Column {
     }
 
     /// True if every row is complete.
-    pub(super) fn is_even(&self) -> bool {
-        match self {
-            Self::Vectors { width, values } => *width > 0 && values.len().is_multiple_of(*width),
-            Self::IndexLists { width, values } => *width > 0 && values.len().is_multiple_of(*width),
-            Self::Images { bytes, paths } => bytes.len() == paths.len(),
-            _ => true,
-        }
+    pub(super) fn is_complete(&self) -> bool {
+        each!(self, values, width => width > 0 && values.len().is_multiple_of(width), bytes, paths => bytes.len() == paths.len())
     }
 
     /// Bytes of one row.
-    pub(super) fn bytes_of(&self, row: usize) -> usize {
+    pub(super) fn row_bytes(&self, row: usize) -> usize {
         let extra = match self {
             Self::Text(v) => v[row].len(),
             Self::Images { bytes, paths } => bytes[row].len() + paths[row].len(),
             _ => 0,
         };
-        self.kind().row_bytes() + extra
+        self.kind().least_row_bytes() + extra
     }
 
-    /// Moves the rows of another column of the same kind to the end of this one.
-    pub(super) fn append(&mut self, more: Self) {
-        match (self, more) {
-            (Self::Bool(a), Self::Bool(mut b)) => a.append(&mut b),
-            (Self::I32(a), Self::I32(mut b)) => a.append(&mut b),
-            (Self::I64(a), Self::I64(mut b)) => a.append(&mut b),
-            (Self::F64(a), Self::F64(mut b)) => a.append(&mut b),
-            (Self::Text(a), Self::Text(mut b)) => a.append(&mut b),
-            (Self::F32(a), Self::F32(mut b)) | (Self::Vectors { values: a, .. }, Self::Vectors { values: mut b, .. }) => {
-                a.append(&mut b);
+    /// Moves some rows to the end of another column of the same kind. Texts and pictures are empty here afterwards.
+    pub(super) fn move_rows(&mut self, rows: Range<usize>, to: &mut Self) {
+        match (self, to) {
+            (Self::Bool(from), Self::Bool(to)) => to.extend_from_slice(&from[rows]),
+            (Self::U32(from), Self::U32(to)) => to.extend_from_slice(&from[rows]),
+            (Self::I32(from), Self::I32(to)) => to.extend_from_slice(&from[rows]),
+            (Self::I64(from), Self::I64(to)) => to.extend_from_slice(&from[rows]),
+            (Self::F32(from), Self::F32(to)) => to.extend_from_slice(&from[rows]),
+            (Self::F64(from), Self::F64(to)) => to.extend_from_slice(&from[rows]),
+            (Self::Text(from), Self::Text(to)) => to.extend(from[rows].iter_mut().map(std::mem::take)),
+            (Self::Vectors { width, values: from }, Self::Vectors { values: to, .. }) => {
+                to.extend_from_slice(&from[rows.start * *width..rows.end * *width]);
             }
-            (Self::U32(a), Self::U32(mut b)) | (Self::IndexLists { values: a, .. }, Self::IndexLists { values: mut b, .. }) => {
-                a.append(&mut b);
+            (Self::IndexLists { width, values: from }, Self::IndexLists { values: to, .. }) => {
+                to.extend_from_slice(&from[rows.start * *width..rows.end * *width]);
             }
-            (Self::Images { bytes: a, paths: p }, Self::Images { bytes: mut b, paths: mut q }) => {
-                a.append(&mut b);
-                p.append(&mut q);
+            (Self::Images { bytes, paths }, Self::Images { bytes: to_bytes, paths: to_paths }) => {
+                to_bytes.extend(bytes[rows.clone()].iter_mut().map(std::mem::take));
+                to_paths.extend(paths[rows].iter_mut().map(std::mem::take));
             }
-            _ => unreachable!("kinds are compared before columns are joined"),
+            _ => unreachable!("kinds are compared before rows are moved"),
         }
     }
 
-    /// Takes some rows out for good: texts and pictures are moved, not copied, and are empty here afterwards.
-    pub(super) fn take(&mut self, rows: Range<usize>) -> Self {
-        match self {
-            Self::Bool(v) => Self::Bool(v[rows].to_vec()),
-            Self::U32(v) => Self::U32(v[rows].to_vec()),
-            Self::I32(v) => Self::I32(v[rows].to_vec()),
-            Self::I64(v) => Self::I64(v[rows].to_vec()),
-            Self::F32(v) => Self::F32(v[rows].to_vec()),
-            Self::F64(v) => Self::F64(v[rows].to_vec()),
-            Self::Text(v) => Self::Text(v[rows].iter_mut().map(std::mem::take).collect()),
-            Self::Vectors { width, values } => {
-                Self::Vectors { width: *width, values: values[rows.start * *width..rows.end * *width].to_vec() }
-            }
-            Self::IndexLists { width, values } => {
-                Self::IndexLists { width: *width, values: values[rows.start * *width..rows.end * *width].to_vec() }
-            }
-            Self::Images { bytes, paths } => Self::Images {
-                bytes: bytes[rows.clone()].iter_mut().map(std::mem::take).collect(),
-                paths: paths[rows].iter_mut().map(std::mem::take).collect(),
-            },
-        }
-    }
-
-    /// Makes room for more rows, `bytes` at most.
+    /// Makes room for more rows of numbers, `bytes` at most.
     pub(super) fn reserve(&mut self, rows: usize, bytes: usize) {
-        let rows = rows.min(bytes / self.kind().row_bytes().max(1));
-        match self {
-            Self::Bool(v) => v.reserve(rows),
-            Self::U32(v) => v.reserve(rows),
-            Self::I32(v) => v.reserve(rows),
-            Self::I64(v) => v.reserve(rows),
-            Self::F32(v) => v.reserve(rows),
-            Self::F64(v) => v.reserve(rows),
-            Self::Vectors { width, values } => values.reserve(rows * *width),
-            Self::IndexLists { width, values } => values.reserve(rows * *width),
-            Self::Text(_) | Self::Images { .. } => {}
+        if !matches!(self, Self::Text(_) | Self::Images { .. }) {
+            let rows = rows.min(bytes / self.kind().least_row_bytes().max(1));
+            each!(self, values, width => values.reserve(rows * width), _bytes, _paths => {});
         }
     }
 
@@ -374,7 +372,7 @@ impl Column {
         })
     }
 
-    /// Its values from Arrow, with the type the schema promised.
+    /// Its values from Arrow, with the type the schema declares.
     pub(super) fn from_arrow(array: &ArrayRef, kind: ColumnKind) -> Result<Self, Unfit> {
         if array.null_count() > 0 {
             return Err(Unfit::Null((0..array.len()).find(|row| array.is_null(*row)).unwrap_or(0)));
@@ -392,23 +390,14 @@ impl Column {
         };
         Ok(match kind {
             ColumnKind::Bool => Self::Bool(array.as_boolean_opt().ok_or(Unfit::Kind)?.values().iter().collect()),
-            ColumnKind::U32 => Self::U32(array.as_primitive_opt::<UInt32Type>().ok_or(Unfit::Kind)?.values().to_vec()),
-            ColumnKind::I32 => Self::I32(array.as_primitive_opt::<Int32Type>().ok_or(Unfit::Kind)?.values().to_vec()),
-            ColumnKind::I64 => Self::I64(array.as_primitive_opt::<Int64Type>().ok_or(Unfit::Kind)?.values().to_vec()),
-            ColumnKind::F32 => Self::F32(array.as_primitive_opt::<Float32Type>().ok_or(Unfit::Kind)?.values().to_vec()),
-            ColumnKind::F64 => Self::F64(array.as_primitive_opt::<Float64Type>().ok_or(Unfit::Kind)?.values().to_vec()),
+            ColumnKind::U32 => Self::U32(numbers::<UInt32Type>(array)?),
+            ColumnKind::I32 => Self::I32(numbers::<Int32Type>(array)?),
+            ColumnKind::I64 => Self::I64(numbers::<Int64Type>(array)?),
+            ColumnKind::F32 => Self::F32(numbers::<Float32Type>(array)?),
+            ColumnKind::F64 => Self::F64(numbers::<Float64Type>(array)?),
             ColumnKind::Text => Self::Text(texts(array).ok_or(Unfit::Kind)?),
-            ColumnKind::Vectors { width } => {
-                let values = child(width)?;
-                Self::Vectors { width, values: values.as_primitive_opt::<Float32Type>().ok_or(Unfit::Kind)?.values().to_vec() }
-            }
-            ColumnKind::IndexLists { width } => {
-                let values = child(width)?;
-                Self::IndexLists {
-                    width,
-                    values: values.as_primitive_opt::<UInt32Type>().ok_or(Unfit::Kind)?.values().to_vec(),
-                }
-            }
+            ColumnKind::Vectors { width } => Self::Vectors { width, values: numbers::<Float32Type>(&child(width)?)? },
+            ColumnKind::IndexLists { width } => Self::IndexLists { width, values: numbers::<UInt32Type>(&child(width)?)? },
             ColumnKind::Images => {
                 let parts = array.as_struct_opt().ok_or(Unfit::Kind)?;
                 let bytes = parts.column_by_name("bytes").and_then(blobs).ok_or(Unfit::Kind)?;
@@ -417,6 +406,10 @@ impl Column {
             }
         })
     }
+}
+
+fn numbers<T: ArrowPrimitiveType>(array: &ArrayRef) -> Result<Vec<T::Native>, Unfit> {
+    Ok(array.as_primitive_opt::<T>().ok_or(Unfit::Kind)?.values().to_vec())
 }
 
 /// Texts of any of Arrow's forms; missing ones are empty.

@@ -1,24 +1,26 @@
-//! What a Parquet file says of itself, and the only way to its rows.
+//! The footer of a Parquet file, checked before the decoder sees it, and the only way to the file's rows.
 //!
-//! The decoder believes much of what it reads: how many elements a list has, how deep columns are nested, how many values a
-//! dictionary holds. Whatever it would read as Thrift is therefore walked over first, and what a file of its length cannot hold is
-//! refused (see [`super::thrift`]): the footer and the index of pages here, the header of every page in [`super::source`].
+//! The decoder trusts what it reads: how many elements a list has, how deep columns are nested, how many values a dictionary
+//! holds. Whatever it would read as Thrift is therefore walked over first, and what a file of its length cannot hold is refused
+//! (see [`super::thrift`]): the footer and the index of pages here, the header of every page in [`super::source`].
 
 use std::io;
 use std::ops::{Deref, Range};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::datatypes::Field;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::errors::Result as Decoded;
-use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaDataReader, RowGroupMetaData};
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::ChunkReader;
 
-use super::guard::guarded;
+use super::batches::{BatchReader, guarded};
 use super::source::{Places, Source, within};
 use super::structures::{FILE, PAGES};
 use super::thrift::{Seen, as_read, damaged, walk};
-use crate::error::{ArtifactError, Result, shown};
+use crate::error::{ArtifactError, Result, display};
 use kinset_base::fs::{self, At, File};
 
 /// The last bytes of a file: the footer's length in four of them, and a mark.
@@ -29,10 +31,13 @@ const DEEPEST: usize = 128;
 /// The footer of any Parquet file.
 #[derive(Clone, Debug)]
 pub(super) struct Footer {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// Its size.
+    pub(super) bytes: u64,
+    pub(super) rows: usize,
     arrow: ArrowReaderMetadata,
     places: Arc<Places>,
-    /// The size of the file.
-    pub(super) bytes: u64,
 }
 
 impl Deref for Footer {
@@ -45,14 +50,11 @@ impl Deref for Footer {
 
 impl Footer {
     /// Reads the footer of a file, and its index of pages if it has one.
-    ///
-    /// # Errors
-    /// If the file cannot be read or is damaged.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let file = fs::open(path)?;
         let bytes = file.metadata().at("look at", path)?.len();
         let arrow = guarded(path, || {
-            if let Some(range) = described(&file, bytes)? {
+            if let Some(range) = metadata_range(&file, bytes)? {
                 let mut tree = Tree::default();
                 walk(file.get_read(range.start)?, range.end - range.start, &FILE, &mut |seen| tree.see(&seen))?;
                 tree.end()?;
@@ -76,40 +78,67 @@ impl Footer {
             reader.read_page_indexes(&file)?;
             ArrowReaderMetadata::try_new(Arc::new(reader.finish()?), ArrowReaderOptions::new())
         })?;
-        let places = Arc::new(guarded(path, || Places::of(arrow.metadata(), bytes))?);
-        Ok(Self { arrow, places, bytes })
+        let places = Arc::new(guarded(path, || Places::from_metadata(arrow.metadata(), bytes))?);
+        let rows = rows(path, arrow.metadata())?;
+        Ok(Self { path: path.to_owned(), bytes, rows, arrow, places })
     }
 
-    /// The number of rows, if the parts of the footer agree on it.
-    ///
-    /// # Errors
-    /// If they do not, or there are more than row numbers (32 bits).
-    pub(super) fn rows(&self, path: &Path) -> Result<usize> {
-        let claimed = self.metadata().file_metadata().num_rows();
-        let groups = self
-            .metadata()
-            .row_groups()
-            .iter()
-            .try_fold(0_i64, |sum, group| (group.num_rows() >= 0).then(|| sum.checked_add(group.num_rows())).flatten());
-        if groups != Some(claimed) || claimed > i64::from(u32::MAX) {
-            let detail = format!("the footer claims {claimed} rows, its row groups {}", groups.unwrap_or(-1));
-            return Err(ArtifactError::Damaged { path: shown(path), detail });
-        }
-        Ok(usize::try_from(claimed).unwrap_or(0))
+    /// The entry of the file's metadata under a key.
+    pub(super) fn entry(&self, key: &str) -> Option<&str> {
+        let pairs = self.metadata().file_metadata().key_value_metadata().into_iter().flatten();
+        pairs.filter(|pair| pair.key == key).find_map(|pair| pair.value.as_deref())
     }
 
-    /// Begins to read the file that this is the footer of.
-    ///
-    /// # Errors
-    /// If it cannot be opened again.
-    pub(super) fn decoder(&self, path: &Path) -> Result<ParquetRecordBatchReaderBuilder<Source>> {
-        let source = Source::new(fs::open(path)?, self.places.clone());
-        Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(source, self.arrow.clone()))
+    /// The place and type of a column.
+    pub(super) fn column(&self, name: &str) -> Result<(usize, &Field)> {
+        let (place, field) = self.schema().fields().find(name).ok_or_else(|| ArtifactError::NoColumn {
+            path: display(&self.path),
+            column: name.into(),
+            found: self.schema().fields().iter().map(|field| field.name().clone()).collect(),
+        })?;
+        Ok((place, field.as_ref()))
+    }
+
+    /// Says that a column has another type than was expected.
+    pub(super) fn wrong_type(&self, column: &str, found: impl ToString, wanted: impl ToString) -> ArtifactError {
+        let (path, column) = (display(&self.path), column.to_owned());
+        ArtifactError::WrongType { path, column, found: found.to_string(), wanted: wanted.to_string() }
+    }
+
+    /// Begins to read rows: `narrow` says which, and how many at a time.
+    pub(super) fn batches(
+        &self,
+        narrow: impl FnOnce(ParquetRecordBatchReaderBuilder<Source>) -> ParquetRecordBatchReaderBuilder<Source>,
+    ) -> Result<BatchReader> {
+        let source = Source::new(fs::open(&self.path)?, self.places.clone());
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(source, self.arrow.clone());
+        let reader = guarded(&self.path, || narrow(builder).build())?;
+        Ok(BatchReader::new(&self.path, reader))
+    }
+
+    /// Begins to read some columns, by their places, so many rows at a time.
+    pub(super) fn columns(&self, places: impl IntoIterator<Item = usize>, rows: usize) -> Result<BatchReader> {
+        let mask = ProjectionMask::roots(self.parquet_schema(), places);
+        self.batches(|builder| builder.with_projection(mask).with_batch_size(rows))
     }
 }
 
-/// Where the footer stands in a file, if its last bytes say so. What is wrong with them is for the decoder to tell.
-fn described(file: &File, bytes: u64) -> Decoded<Option<Range<u64>>> {
+/// The number of rows, if the parts of the footer agree on it.
+fn rows(path: &Path, metadata: &ParquetMetaData) -> Result<usize> {
+    let claimed = metadata.file_metadata().num_rows();
+    let groups = metadata
+        .row_groups()
+        .iter()
+        .try_fold(0_i64, |sum, group| (group.num_rows() >= 0).then(|| sum.checked_add(group.num_rows())).flatten());
+    if groups != Some(claimed) || claimed > i64::from(u32::MAX) {
+        let detail = format!("the footer claims {claimed} rows, its row groups {}", groups.unwrap_or(-1));
+        return Err(ArtifactError::Damaged { path: display(path), detail });
+    }
+    Ok(usize::try_from(claimed).unwrap_or(0))
+}
+
+/// Where the metadata stand in a file, if its last bytes say so. What is wrong with them is for the decoder to tell.
+fn metadata_range(file: &File, bytes: u64) -> Decoded<Option<Range<u64>>> {
     let Some(end) = bytes.checked_sub(TAIL as u64) else { return Ok(None) };
     let [a, b, c, d, b'P', b'A', b'R', b'1'] = file.get_bytes(end, TAIL)?[..] else { return Ok(None) };
     let start = end.checked_sub(u64::from(u32::from_le_bytes([a, b, c, d])));
@@ -174,12 +203,11 @@ mod tests {
         let path = dir.path().join("x.parquet");
         fs::write_atomic(&path, bytes).unwrap();
         let read = || {
-            let footer = Footer::read(&path)?;
-            footer.rows(&path)?;
-            let decoder = footer.decoder(&path)?;
-            guarded(&path, || decoder.build()?.collect::<std::result::Result<Vec<_>, _>>())
+            let mut batches = Footer::read(&path)?.batches(|builder| builder)?;
+            while batches.next(|_| Ok(()))?.is_some() {}
+            Ok(())
         };
-        read().map(|batches| batches.len()).unwrap_err().to_string()
+        Result::unwrap_err(read()).to_string()
     }
 
     fn small() -> Vec<u8> {

@@ -1,160 +1,37 @@
-//! What is in this Parquet file? An answer for any file, whoever wrote it.
+//! A description of any Parquet file, whoever wrote it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
-use serde::Serialize;
+use arrow::datatypes::{DataType, FieldRef, Float32Type};
 
 use super::footer::Footer;
-use super::guard::guarded;
-use super::shape::{Shape, shapes};
+use super::shape::add_shapes;
+use super::summary::{BATCH, ColumnReport, FileReport, GroupReport, Values, list_at, numbers};
 use crate::error::Result;
 
-/// Rows decoded at a time.
-pub(super) const BATCH: usize = 1024;
 /// Different texts are counted up to this many.
 const DISTINCT: usize = 1000;
 /// Characters of a value that are shown.
 const SHOWN: usize = 60;
 
-/// What a Parquet file holds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FileReport {
-    /// Its size, bytes.
-    pub bytes: u64,
-    /// Rows.
-    pub rows: usize,
-    /// Its row groups.
-    pub groups: Vec<GroupReport>,
-    /// The program that wrote it, as it says.
-    pub created_by: Option<String>,
-    /// What it says about itself, by key; Arrow's own schema is left out.
-    pub metadata: BTreeMap<String, String>,
-    /// Its columns.
-    pub columns: Vec<ColumnReport>,
-    /// The first rows, as text, one cell per column.
-    pub first_rows: Vec<Vec<String>>,
-}
-
-/// A row group.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct GroupReport {
-    /// Rows.
-    pub rows: i64,
-    /// Bytes on disk.
-    pub bytes: i64,
-}
-
-/// A column and what was found in it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct ColumnReport {
-    /// Its name.
-    pub name: String,
-    /// Its type, in Arrow's words.
-    pub kind: String,
-    /// True if the schema allows missing values.
-    pub nullable: bool,
-    /// Bytes on disk, all row groups.
-    pub bytes: i64,
-    /// How it is compressed.
-    pub codec: String,
-    /// Values that are there.
-    pub count: u64,
-    /// Values that are missing.
-    pub nulls: u64,
-    /// What the values are like, if the type is one we can describe.
-    pub values: Option<Values>,
-    /// How they are spread, if they are numbers.
-    pub shape: Option<Shape>,
-}
-
-/// What the values of a column are like.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Values {
-    /// Numbers.
-    Numbers {
-        /// The smallest, if any is finite.
-        min: Option<f64>,
-        /// The largest, if any is finite.
-        max: Option<f64>,
-        /// The mean of the finite ones.
-        mean: Option<f64>,
-        /// Infinities and values that are not a number.
-        not_finite: u64,
-    },
-    /// Texts.
-    Texts {
-        /// Different ones; a lower bound if `more`.
-        distinct: usize,
-        /// True if there are more than could be counted.
-        more: bool,
-        /// The first in the alphabet, cut.
-        min: Option<String>,
-        /// The last in the alphabet, cut.
-        max: Option<String>,
-    },
-    /// True and false.
-    Flags {
-        /// How many are true.
-        yes: u64,
-    },
-    /// Byte strings.
-    Bytes {
-        /// The shortest, bytes.
-        min: Option<u64>,
-        /// The longest, bytes.
-        max: Option<u64>,
-        /// All together, bytes.
-        total: u64,
-    },
-    /// Lists of numbers.
-    Lists {
-        /// The shortest.
-        min_length: Option<u64>,
-        /// The longest.
-        max_length: Option<u64>,
-        /// The mean length.
-        mean_length: Option<f64>,
-        /// True if the type fixes the length.
-        fixed: bool,
-        /// The smallest number in any list.
-        min: Option<f64>,
-        /// The largest number in any list.
-        max: Option<f64>,
-        /// Infinities and values that are not a number.
-        not_finite: u64,
-        /// Euclidean lengths: smallest, mean, largest; only for lists of floats.
-        norm: Option<[f64; 3]>,
-    },
-    /// Structs, by the names of their parts.
-    Parts(BTreeMap<String, Values>),
-}
-
-/// Reads a whole file twice, the second time for the shapes, and describes it column by column; `first` rows are shown as text.
-///
-/// # Errors
-/// If the file cannot be read or is damaged.
+/// Reads a whole file twice, the second time for the shapes, and describes it column by column, with its `first` rows as text.
 pub fn inspect(path: &Path, first: usize) -> Result<FileReport> {
     let footer = Footer::read(path)?;
-    let rows = footer.rows(path)?;
     let file = footer.metadata().file_metadata();
     let pairs = file.key_value_metadata().into_iter().flatten().filter(|pair| pair.key != "ARROW:schema");
     let metadata = pairs.map(|pair| (pair.key.clone(), pair.value.clone().unwrap_or_default())).collect();
-    let groups = footer.metadata().row_groups();
-    let groups = groups.iter().map(|g| GroupReport { rows: g.num_rows(), bytes: g.compressed_size() }).collect();
+    let groups = footer.metadata().row_groups().iter();
+    let groups = groups.map(|g| GroupReport { rows: g.num_rows(), bytes: g.compressed_size() }).collect();
     let fields = footer.schema().fields();
-    let mut columns: Vec<ColumnReport> = Vec::with_capacity(fields.len());
-    for (place, field) in fields.iter().enumerate() {
+    let column = |(place, field): (usize, &FieldRef)| {
         let (bytes, codec) = storage(&footer, place);
-        let (name, kind) = (field.name().clone(), plain_type(field.data_type()));
-        columns.push(ColumnReport {
-            name,
-            kind,
+        ColumnReport {
+            name: field.name().clone(),
+            kind: plain_type(field.data_type()),
             nullable: field.is_nullable(),
             bytes,
             codec,
@@ -162,46 +39,38 @@ pub fn inspect(path: &Path, first: usize) -> Result<FileReport> {
             nulls: 0,
             values: None,
             shape: None,
-        });
-    }
-    let mut tallies: Vec<Option<Tally>> = fields.iter().map(|field| Tally::of(field.data_type())).collect();
+        }
+    };
+    let mut columns: Vec<ColumnReport> = fields.iter().enumerate().map(column).collect();
+    let mut tallies: Vec<Option<Tally>> = fields.iter().map(|field| Tally::new(field.data_type())).collect();
     let mut first_rows: Vec<Vec<String>> = Vec::new();
-    let decoder = footer.decoder(path)?;
-    let mut reader = guarded(path, || decoder.with_batch_size(BATCH).build())?;
-    while let Some(batch) = guarded(path, || reader.next().transpose())? {
-        guarded(path, || {
-            for row in 0..batch.num_rows().min(first.saturating_sub(first_rows.len())) {
-                first_rows.push(batch.columns().iter().map(|column| render(column, row)).collect());
+    let mut batches = footer.columns(0..fields.len(), BATCH)?;
+    let mut add = |batch: &RecordBatch| {
+        for row in 0..batch.num_rows().min(first.saturating_sub(first_rows.len())) {
+            first_rows.push(batch.columns().iter().map(|column| render(column, row)).collect());
+        }
+        for ((array, column), tally) in batch.columns().iter().zip(&mut columns).zip(&mut tallies) {
+            column.nulls += array.null_count() as u64;
+            column.count += (array.len() - array.null_count()) as u64;
+            if let Some(tally) = tally {
+                tally.add(array);
             }
-            for ((array, column), tally) in batch.columns().iter().zip(&mut columns).zip(&mut tallies) {
-                column.nulls += array.null_count() as u64;
-                column.count += (array.len() - array.null_count()) as u64;
-                if let Some(tally) = tally {
-                    tally.add(array);
-                }
-            }
-            Ok::<_, parquet::errors::ParquetError>(())
-        })?;
-    }
+        }
+        Ok(())
+    };
+    while batches.next(&mut add)?.is_some() {}
     for (column, tally) in columns.iter_mut().zip(tallies) {
         column.values = tally.map(Tally::finish);
     }
-    for (column, shape) in shapes(path, &columns)?.into_iter().enumerate() {
-        columns[column].shape = shape;
-    }
-    let created_by = footer.metadata().file_metadata().created_by().map(str::to_owned);
-    Ok(FileReport { bytes: footer.bytes, rows, groups, created_by, metadata, columns, first_rows })
+    add_shapes(&footer, &mut columns)?;
+    let created_by = file.created_by().map(str::to_owned);
+    Ok(FileReport { bytes: footer.bytes, rows: footer.rows, groups, created_by, metadata, columns, first_rows })
 }
 
 /// What a file of ours says about itself, without a look at its rows; null if it says nothing.
-///
-/// # Errors
-/// If the file cannot be read or is no Parquet.
 pub fn inspect_metadata(path: &Path) -> Result<serde_json::Value> {
     let footer = Footer::read(path)?;
-    let pairs = footer.metadata().file_metadata().key_value_metadata().into_iter().flatten();
-    let text = pairs.filter(|pair| pair.key == "kinset").find_map(|pair| pair.value.as_deref());
-    Ok(text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
+    Ok(footer.entry("kinset").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default())
 }
 
 /// Bytes and codecs of the leaves below a column.
@@ -275,7 +144,7 @@ enum Tally {
 }
 
 impl Tally {
-    fn of(kind: &DataType) -> Option<Self> {
+    fn new(kind: &DataType) -> Option<Self> {
         Some(match kind {
             kind if kind.is_numeric() => Self::Numbers(Span::default()),
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {
@@ -297,10 +166,10 @@ impl Tally {
                 }
             }
             DataType::Struct(parts) => {
-                let known = parts.iter().filter_map(|part| Some((part.name().clone(), Self::of(part.data_type())?)));
+                let known = parts.iter().filter_map(|part| Some((part.name().clone(), Self::new(part.data_type())?)));
                 Self::Parts(known.collect())
             }
-            DataType::Dictionary(_, values) => return Self::of(values),
+            DataType::Dictionary(_, values) => return Self::new(values),
             _ => return None,
         })
     }
@@ -369,8 +238,8 @@ impl Tally {
             }
             Self::Flags(yes) => Values::Flags { yes },
             Self::Bytes { lengths, total } => {
-                let whole = |value: f64| lengths.any(value).map(|value| value as u64);
-                Values::Bytes { min: whole(lengths.min), max: whole(lengths.max), total }
+                let [min, max] = [lengths.min, lengths.max].map(|value| lengths.any(value).map(|value| value as u64));
+                Values::Bytes { min, max, total }
             }
             Self::Lists { fixed, floats, lengths, values, norms } => Values::Lists {
                 min_length: lengths.any(lengths.min).map(|value| value as u64),
@@ -385,22 +254,6 @@ impl Tally {
             Self::Parts(parts) => Values::Parts(parts.into_iter().map(|(name, tally)| (name, tally.finish())).collect()),
         }
     }
-}
-
-/// The numbers of an array as f64; missing ones are left out.
-pub(super) fn numbers(array: &ArrayRef) -> Option<Vec<f64>> {
-    let array = cast(array, &DataType::Float64).ok()?;
-    Some(array.as_primitive_opt::<Float64Type>()?.iter().flatten().collect())
-}
-
-pub(super) fn list_at(array: &ArrayRef, row: usize) -> Option<ArrayRef> {
-    if let Some(lists) = array.as_fixed_size_list_opt() {
-        return Some(lists.value(row));
-    }
-    if let Some(lists) = array.as_list_opt::<i32>() {
-        return Some(lists.value(row));
-    }
-    array.as_list_opt::<i64>().map(|lists| lists.value(row))
 }
 
 /// One value as a short text.
@@ -432,12 +285,8 @@ fn render(array: &ArrayRef, row: usize) -> String {
             length.map_or("…".into(), |length| format!("<{}>", kinset_base::unit::bytes(length as u64)))
         }
         DataType::Dictionary(_, values) => cast(&one, values).map_or("…".into(), |plain| render(&plain, 0)),
-        DataType::Int64 => one.as_primitive_opt::<Int64Type>().map_or("…".into(), |a| a.value(0).to_string()),
-        DataType::UInt64 => one.as_primitive_opt::<UInt64Type>().map_or("…".into(), |a| a.value(0).to_string()),
         // f32 as f64 would show digits that are not there.
-        DataType::Float32 => {
-            one.as_primitive_opt::<arrow::datatypes::Float32Type>().map_or("…".into(), |a| short(a.value(0)))
-        }
+        DataType::Float32 => one.as_primitive_opt::<Float32Type>().map_or("…".into(), |a| short(a.value(0))),
         _ => {
             let text = cast(&one, &DataType::LargeUtf8).ok();
             let text = text.as_ref().and_then(|a| a.as_string_opt::<i64>()).filter(|a| !a.is_null(0)).map(|a| cut(a.value(0)));

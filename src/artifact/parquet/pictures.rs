@@ -4,20 +4,17 @@
 //! `path`, or bare bytes; labels are integers called `label` or `fine_label`, their names stand in the file's metadata. All of
 //! Arrow's forms of text and bytes, dictionaries and the usual codecs are read.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Int64Type};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
-use parquet::errors::ParquetError;
 use serde_json::Value;
 
+use super::batches::BatchReader;
 use super::column::{blobs, texts};
 use super::footer::Footer;
-use super::guard::guarded;
-use crate::error::{ArtifactError, Result, shown};
+use crate::error::{ArtifactError, Result, display};
 
 /// Rows decoded at a time: pictures are large.
 const BATCH: usize = 256;
@@ -36,9 +33,7 @@ pub struct FoundPicture {
 /// A Parquet file of pictures that was not written by kinset.
 #[derive(Debug)]
 pub struct PictureFile {
-    path: PathBuf,
     footer: Footer,
-    rows: usize,
     image: usize,
     label: Option<usize>,
     names: Vec<String>,
@@ -52,46 +47,36 @@ impl PictureFile {
     /// If the file cannot be read or is damaged, or a column is missing or of a type that fits neither.
     pub fn open(path: &Path, image: Option<&str>, label: Option<&str>) -> Result<Self> {
         let footer = Footer::read(path)?;
-        let rows = footer.rows(path)?;
         let fields = footer.schema().fields();
-        let find = |name: &str| fields.iter().position(|field| field.name() == name);
-        let missing = |name: &str| ArtifactError::NoColumn {
-            path: shown(path),
-            column: name.into(),
-            found: fields.iter().map(|field| field.name().clone()).collect(),
+        let likely = || {
+            let usual = ["image", "img"].into_iter().filter_map(|name| fields.find(name)).map(|(place, _)| place);
+            usual.chain(0..fields.len()).find(|place| holds_pictures(&fields[*place]))
         };
-        let wrong = |place: usize, wanted: &str| ArtifactError::WrongType {
-            path: shown(path),
-            column: fields[place].name().clone(),
-            found: fields[place].data_type().to_string(),
-            wanted: wanted.into(),
+        let image = match (image, likely()) {
+            (None, Some(place)) => place,
+            (name, _) => footer.column(name.unwrap_or("image"))?.0,
         };
-        let image = match image {
-            Some(name) => find(name).ok_or_else(|| missing(name))?,
-            None => ["image", "img"]
-                .into_iter()
-                .filter_map(find)
-                .chain(0..fields.len())
-                .find(|place| holds_pictures(&fields[*place]))
-                .ok_or_else(|| missing("image"))?,
+        let wrong = |place: usize, wanted: &str| {
+            let field = &fields[place];
+            footer.wrong_type(field.name(), field.data_type(), wanted)
         };
         if !holds_pictures(&fields[image]) {
             return Err(wrong(image, "a struct of `bytes` and `path`, or binary"));
         }
         let label = match label {
-            Some(name) => Some(find(name).ok_or_else(|| missing(name))?),
-            None => find("label"),
+            Some(name) => Some(footer.column(name)?.0),
+            None => fields.find("label").map(|(place, _)| place),
         };
         if let Some(place) = label.filter(|place| !fields[*place].data_type().is_integer()) {
             return Err(wrong(place, "integers"));
         }
         let names = label.map(|place| class_names(&footer, fields[place].name())).unwrap_or_default();
-        Ok(Self { path: path.to_owned(), rows, image, label, names, footer })
+        Ok(Self { image, label, names, footer })
     }
 
     /// Pictures in the file.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.footer.rows
     }
 
     /// True if it has labels.
@@ -105,28 +90,16 @@ impl PictureFile {
     }
 
     /// The pictures, in order. Memory: a few hundred of them.
-    ///
-    /// # Errors
-    /// If the file cannot be opened again.
     pub fn pictures(&self) -> Result<Pictures> {
-        let decoder = self.footer.decoder(&self.path)?;
-        let mask = ProjectionMask::roots(self.footer.parquet_schema(), std::iter::once(self.image).chain(self.label));
-        let reader = guarded(&self.path, || decoder.with_projection(mask).with_batch_size(BATCH).build())?;
+        let batches = self.footer.columns(std::iter::once(self.image).chain(self.label), BATCH)?;
         let name = |place: usize| self.footer.schema().field(place).name().clone();
-        Ok(Pictures {
-            path: self.path.clone(),
-            reader: Some(reader),
-            image: name(self.image),
-            label: self.label.map(name),
-            ready: Vec::new().into_iter(),
-        })
+        Ok(Pictures { batches, image: name(self.image), label: self.label.map(name), ready: Vec::new().into_iter() })
     }
 }
 
 /// Streams the pictures of a file.
 pub struct Pictures {
-    path: PathBuf,
-    reader: Option<ParquetRecordBatchReader>,
+    batches: BatchReader,
     image: String,
     label: Option<String>,
     ready: std::vec::IntoIter<FoundPicture>,
@@ -140,23 +113,16 @@ impl Iterator for Pictures {
             if let Some(picture) = self.ready.next() {
                 return Some(Ok(picture));
             }
-            // Taken out, so that nothing is asked of a decoder that has failed once.
-            let mut reader = self.reader.take()?;
-            let batch = guarded(&self.path, || {
-                let batch = reader.next().transpose().map_err(ParquetError::from)?;
-                Ok::<_, ParquetError>(batch.map(|batch| convert(&batch, &self.image, self.label.as_deref())))
+            let path = display(self.batches.path());
+            let pictures = self.batches.next(|batch| {
+                convert(batch, &self.image, self.label.as_deref()).ok_or_else(|| {
+                    let detail = format!("column `{}` does not hold what its declared type says", self.image);
+                    ArtifactError::Damaged { path, detail }
+                })
             });
-            match batch {
-                Ok(None) => return None,
+            match pictures.transpose()? {
+                Ok(pictures) => self.ready = pictures.into_iter(),
                 Err(e) => return Some(Err(e)),
-                Ok(Some(None)) => {
-                    let detail = format!("column `{}` does not hold what its type promises", self.image);
-                    return Some(Err(ArtifactError::Damaged { path: shown(&self.path), detail }));
-                }
-                Ok(Some(Some(pictures))) => {
-                    self.ready = pictures.into_iter();
-                    self.reader = Some(reader);
-                }
             }
         }
     }
@@ -204,9 +170,9 @@ fn holds_pictures(field: &Field) -> bool {
 /// The names of a label's classes: `info.features.<column>.names` under the key `huggingface`, as a list or as an object with
 /// numbers for keys.
 fn class_names(footer: &Footer, column: &str) -> Vec<String> {
-    let pairs = footer.metadata().file_metadata().key_value_metadata().into_iter().flatten();
-    let text = pairs.filter(|pair| pair.key == "huggingface").find_map(|pair| pair.value.as_deref());
-    let Some(json) = text.and_then(|text| serde_json::from_str::<Value>(text).ok()) else { return Vec::new() };
+    let Some(json) = footer.entry("huggingface").and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
+        return Vec::new();
+    };
     let names = &json["info"]["features"][column]["names"];
     let text = |name: &Value| name.as_str().map(str::to_owned);
     match names {

@@ -1,92 +1,54 @@
-//! How are the values of a column spread? Histograms, and counts where there are few different whole numbers.
+//! Distributions of column values: histograms, and counts where there are few different whole numbers.
 //!
 //! A second pass over the file: the edges of a histogram are the extremes that [`super::inspect`] found in the first, and a
 //! histogram that grows while it reads would have other edges for other orders of rows.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::DataType;
-use parquet::arrow::ProjectionMask;
-use serde::Serialize;
 
 use super::footer::Footer;
-use super::guard::guarded;
-use super::inspect::{BATCH, ColumnReport, Values, list_at, numbers};
-
+use super::summary::{BATCH, BINS, ColumnReport, FEW, Shape, Values, list_at, numbers};
 use crate::error::Result;
 
-/// Bars of a histogram.
-pub const BINS: usize = 32;
-/// Whole numbers are counted one by one up to so many different ones.
-pub const FEW: usize = 64;
-
-/// How values are spread.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Shape {
-    /// Values in equal intervals from `low` to `high`, the last one closed on both sides. Of lists, the values in them.
-    Histogram {
-        /// The smallest value.
-        low: f64,
-        /// The largest value.
-        high: f64,
-        /// [`BINS`] counts.
-        counts: Vec<u64>,
-    },
-    /// How often each whole number occurs, the smallest first.
-    Counts(Vec<(i64, u64)>),
-}
-
-/// The shapes of columns that have one: numbers, and lists of floats. Row numbers have none worth looking at.
-///
-/// # Errors
-/// If the file cannot be read or is damaged.
-pub(super) fn shapes(path: &Path, columns: &[ColumnReport]) -> Result<Vec<Option<Shape>>> {
-    let footer = Footer::read(path)?;
-    let mut shapes: Vec<Option<Shape>> =
-        footer.schema().fields().iter().zip(columns).map(|(field, column)| empty(field.data_type(), column)).collect();
-    let wanted: Vec<usize> = (0..shapes.len()).filter(|&place| shapes[place].is_some()).collect();
+/// Adds their shapes to columns that have one: numbers, and lists of floats. Row numbers have none worth looking at.
+pub(super) fn add_shapes(footer: &Footer, columns: &mut [ColumnReport]) -> Result<()> {
+    let fields = footer.schema().fields();
+    let empty = |place: usize| Some((place, empty(fields[place].data_type(), &columns[place])?, BTreeMap::new()));
+    let mut wanted: Vec<(usize, Shape, BTreeMap<i64, u64>)> = (0..columns.len()).filter_map(empty).collect();
     if wanted.is_empty() {
-        return Ok(shapes);
+        return Ok(());
     }
-    let mut tallies: Vec<BTreeMap<i64, u64>> = vec![BTreeMap::new(); wanted.len()];
-    let decoder = footer.decoder(path)?;
-    let mut reader = guarded(path, || {
-        let mask = ProjectionMask::roots(footer.parquet_schema(), wanted.iter().copied());
-        decoder.with_batch_size(BATCH).with_projection(mask).build()
-    })?;
-    while let Some(batch) = guarded(path, || reader.next().transpose())? {
-        guarded(path, || {
-            for ((array, &place), tally) in batch.columns().iter().zip(&wanted).zip(&mut tallies) {
-                let Some(shape) = &mut shapes[place] else { continue };
-                let mut take = |value: f64| match shape {
-                    Shape::Histogram { low, high, counts } => {
-                        if let Some(bin) = bin(value, *low, *high) {
-                            counts[bin] += 1;
-                        }
+    let mut batches = footer.columns(wanted.iter().map(|(place, ..)| *place), BATCH)?;
+    let mut add = |batch: &RecordBatch| {
+        for (array, (_, shape, tally)) in batch.columns().iter().zip(&mut wanted) {
+            let mut add = |value: f64| match shape {
+                Shape::Histogram { low, high, counts } => {
+                    if let Some(bin) = bin(value, *low, *high) {
+                        counts[bin] += 1;
                     }
-                    Shape::Counts(_) => *tally.entry(value as i64).or_default() += 1,
-                };
-                if array.data_type().is_numeric() {
-                    numbers(array).into_iter().flatten().for_each(&mut take);
-                } else {
-                    for row in 0..array.len() {
-                        if let Some(list) = list_at(array, row).filter(|_| !array.is_null(row)) {
-                            numbers(&list).into_iter().flatten().for_each(&mut take);
-                        }
+                }
+                Shape::Counts(_) => *tally.entry(value as i64).or_default() += 1,
+            };
+            if array.data_type().is_numeric() {
+                numbers(array).into_iter().flatten().for_each(&mut add);
+            } else {
+                for row in 0..array.len() {
+                    if let Some(list) = list_at(array, row).filter(|_| !array.is_null(row)) {
+                        numbers(&list).into_iter().flatten().for_each(&mut add);
                     }
                 }
             }
-            Ok::<_, parquet::errors::ParquetError>(())
-        })?;
-    }
-    for (place, tally) in wanted.into_iter().zip(tallies) {
-        if let Some(Shape::Counts(counts)) = &mut shapes[place] {
-            *counts = tally.into_iter().collect();
         }
+        Ok(())
+    };
+    while batches.next(&mut add)?.is_some() {}
+    for (place, shape, tally) in wanted {
+        columns[place].shape =
+            Some(if let Shape::Counts(_) = shape { Shape::Counts(tally.into_iter().collect()) } else { shape });
     }
-    Ok(shapes)
+    Ok(())
 }
 
 /// The bar a value falls into; none if it is outside or not a number.

@@ -1,4 +1,4 @@
-//! The bytes of a Parquet file, for the decoder: where it would read the header of a page, that header is walked over first.
+//! The bytes of a Parquet file, for the decoder. Where it would read the header of a page, that header is checked first.
 
 use std::io::{self, BufReader, Read};
 use std::ops::Range;
@@ -39,7 +39,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    pub(super) fn of(metadata: &ParquetMetaData, bytes: u64) -> Decoded<Self> {
+    pub(super) fn from_metadata(metadata: &ParquetMetaData, bytes: u64) -> Decoded<Self> {
         let mut places = Self::default();
         let mut sizes = Vec::new();
         for (place, group) in metadata.row_groups().iter().enumerate() {

@@ -1,8 +1,10 @@
-//! Can this structure be read in a time, and with memory, that its length bounds?
+//! A check of Thrift structures: they can be read in a time, and with memory, that their length bounds.
 //!
 //! A Parquet file describes itself in Thrift's compact protocol. In it a list names its length and may hold elements that take no
-//! bytes, so that ten bytes can keep a decoder counting for seconds, and a footer has room for hundreds of them. Nothing that is
-//! read here has such lists: whatever holds one is damaged, and is refused before the decoder sees it.
+//! bytes: nine bytes keep the decoder (parquet 60.1) counting for seconds, and a footer has room for hundreds of them. No limit on
+//! sizes and no caught panic helps against that, nor against a list of 2³¹ pages, for which it asks for 51 GB and aborts. Nothing
+//! that is read here has such lists: whatever holds one is damaged, and is refused before the decoder sees it. The test
+//! `the_decoder_still_needs_this_check` says when this file can go.
 //!
 //! The decoder reads a field that it knows as what it should be, whatever type the file gives it. So a walk must know them too (see
 //! [`super::structures`]), or the two would soon look at different places.
@@ -13,6 +15,7 @@ use std::io::{self, ErrorKind, Read};
 const DEEPEST: usize = 64;
 
 /// What a field or an element holds.
+#[derive(Clone, Copy)]
 pub(super) enum Kind {
     /// Yes or no.
     Flag,
@@ -22,8 +25,11 @@ pub(super) enum Kind {
     Double,
     /// Bytes or text.
     Bytes,
-    List(&'static Kind),
+    /// A list of whole numbers.
+    Numbers,
     Struct(&'static Structure),
+    /// A list of structures.
+    Structs(&'static Structure),
 }
 
 /// A structure that the decoder knows: its fields by their numbers. Others are skipped by it.
@@ -41,10 +47,8 @@ pub(super) enum Seen {
 }
 
 /// Walks over the structure that `input` begins with; `length` bytes are left there. Returns how many of them it takes. `seen` is
-/// told of numbers on the way, and may refuse them.
-///
-/// # Errors
-/// If the structure is damaged or longer than that, holds a field of another type than it should be, or more elements than bytes.
+/// told of numbers on the way, and may refuse them. What is refused here: a structure that is damaged or longer than that, a field
+/// of another type than it should be, more elements than bytes.
 pub(super) fn walk(
     input: impl Read,
     length: u64,
@@ -76,26 +80,25 @@ impl<R: Read> Walk<'_, R> {
                 0 => self.number()? as i16,
                 _ => field.checked_add(i16::from(distance)).ok_or_else(|| damaged("numbers its fields beyond 32767"))?,
             };
-            let kind = known.and_then(|known| known.fields.iter().find(|(number, _)| *number == field));
-            match (known, kind) {
-                (Some(Structure { name, .. }), Some((_, kind))) => {
-                    if !kind.is(wire) {
-                        return Err(damaged(&format!("gives field {field} of {name} the type {wire}")));
-                    }
-                    if let Kind::Number = kind {
-                        let value = self.number()?;
-                        (self.seen)(Seen::Number { of: name, field, value })?;
-                        continue;
-                    }
-                    self.value(wire, Some(kind), depth)?;
+            let Some(known) = known else {
+                self.value(wire, None, depth)?;
+                continue;
+            };
+            match known.fields.iter().find(|(number, _)| *number == field) {
+                Some((_, kind)) if !kind.is(wire) => {
+                    return Err(damaged(&format!("gives field {field} of {} the type {wire}", known.name)));
                 }
-                _ => self.value(wire, None, depth)?,
+                Some((_, Kind::Number)) => {
+                    let value = self.number()?;
+                    (self.seen)(Seen::Number { of: known.name, field, value })?;
+                }
+                kind => self.value(wire, kind.map(|(_, kind)| *kind), depth)?,
             }
         }
     }
 
     /// A value of a type; `kind` if the decoder knows what it should hold.
-    fn value(&mut self, wire: u8, kind: Option<&Kind>, depth: usize) -> io::Result<()> {
+    fn value(&mut self, wire: u8, kind: Option<Kind>, depth: usize) -> io::Result<()> {
         if depth == DEEPEST {
             return Err(damaged("is nested too deeply"));
         }
@@ -108,8 +111,12 @@ impl<R: Read> Walk<'_, R> {
             9 | 10 => {
                 let header = self.byte()?;
                 let count = if header >> 4 == 15 { self.varint()? } else { u64::from(header >> 4) };
-                let kind = if let Some(Kind::List(kind)) = kind { Some(*kind) } else { None };
-                self.elements(count, &[header & 0x0f], kind, depth)
+                let element = match kind {
+                    Some(Kind::Numbers) => Some(Kind::Number),
+                    Some(Kind::Structs(known)) => Some(Kind::Struct(known)),
+                    _ => None,
+                };
+                self.elements(count, &[header & 0x0f], element, depth)
             }
             11 => match self.varint()? {
                 0 => Ok(()),
@@ -125,7 +132,7 @@ impl<R: Read> Walk<'_, R> {
     }
 
     /// So many elements, each of values of these types.
-    fn elements(&mut self, count: u64, wires: &[u8], kind: Option<&Kind>, depth: usize) -> io::Result<()> {
+    fn elements(&mut self, count: u64, wires: &[u8], kind: Option<Kind>, depth: usize) -> io::Result<()> {
         if count == 0 {
             return Ok(());
         }
@@ -151,7 +158,7 @@ impl<R: Read> Walk<'_, R> {
     }
 
     fn byte(&mut self) -> io::Result<u8> {
-        self.take(1)?;
+        self.consume(1)?;
         let mut byte = [0];
         self.input.read_exact(&mut byte)?;
         Ok(byte[0])
@@ -177,12 +184,12 @@ impl<R: Read> Walk<'_, R> {
     }
 
     fn skip(&mut self, count: u64) -> io::Result<()> {
-        self.take(count)?;
+        self.consume(count)?;
         let skipped = io::copy(&mut self.input.by_ref().take(count), &mut io::sink())?;
         if skipped == count { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
     }
 
-    fn take(&mut self, count: u64) -> io::Result<()> {
+    fn consume(&mut self, count: u64) -> io::Result<()> {
         self.left = self.left.checked_sub(count).ok_or_else(|| damaged("ends too early"))?;
         Ok(())
     }
@@ -197,7 +204,7 @@ impl Kind {
             Self::Number => matches!(wire, 4..=6),
             Self::Double => wire == 7,
             Self::Bytes => wire == 8,
-            Self::List(_) => matches!(wire, 9 | 10),
+            Self::Numbers | Self::Structs(_) => matches!(wire, 9 | 10),
             Self::Struct(_) => wire == 12,
         }
     }
@@ -221,7 +228,7 @@ mod tests {
     const INNER: Structure = Structure { name: "Inner", fields: &[(1, Kind::Number), (2, Kind::Flag)] };
     const OUTER: Structure = Structure {
         name: "Outer",
-        fields: &[(1, Kind::Bytes), (3, Kind::Number), (4, Kind::List(&Kind::Struct(&INNER))), (9, Kind::Double)],
+        fields: &[(1, Kind::Bytes), (3, Kind::Number), (4, Kind::Structs(&INNER)), (9, Kind::Double)],
     };
 
     fn passed(bytes: &[u8], length: u64) -> io::Result<u64> {
@@ -257,6 +264,24 @@ mod tests {
             assert!(passed(&bytes, cut).is_err(), "{cut} bytes");
             assert!(passed(&bytes[..cut as usize], length).is_err(), "an input of {cut} bytes");
         }
+    }
+
+    /// If this fails, parquet bounds what it skips: see whether it also checks field types, the lengths of page lists and the
+    /// depth of columns, and drop this file.
+    #[test]
+    fn the_decoder_still_needs_this_check() {
+        use parquet::file::metadata::ParquetMetaDataReader;
+        // One column, no rows; field 100 is a list of a million truth values without a byte for any of them.
+        let mut footer = vec![0x15, 2, 0x19, 0x2c, 0x48, 1, b'r', 0x15, 2, 0, 0x15, 2, 0x25, 0, 0x18, 1, b'x', 0];
+        footer.extend([0x16, 0, 0x19, 0x0c, 0x09, 0xc8, 0x01, 0xf2, 0xc0, 0x84, 0x3d, 0]);
+        assert!(ParquetMetaDataReader::decode_metadata(&footer).is_ok());
+        let walked = walk(&footer[..], footer.len() as u64, &super::super::structures::FILE, &mut |_| Ok(()));
+        assert!(walked.unwrap_err().to_string().contains("truth values"));
+        // Field 1 is a number; here it is given as a structure, and read as a number all the same.
+        footer.truncate(footer.len() - 8);
+        footer[0] = 0x1c;
+        footer.push(0);
+        assert!(ParquetMetaDataReader::decode_metadata(&footer).is_ok());
     }
 
     #[test]

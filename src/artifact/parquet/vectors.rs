@@ -8,15 +8,12 @@ use std::path::{Path, PathBuf};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Float32Type};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
-use parquet::errors::ParquetError;
 
+use super::batches::BatchReader;
 use super::column::texts;
 use super::footer::Footer;
-use super::guard::guarded;
 use super::write::CHUNK_ROWS;
-use crate::error::{ArtifactError, Result, shown};
+use crate::error::{ArtifactError, Result, display};
 
 /// Names a column of vectors goes by, the likeliest first.
 const VECTORS: [&str; 6] = ["embedding", "embeddings", "feature", "features", "vector", "emb"];
@@ -37,11 +34,9 @@ pub struct NamedVectors {
 /// A Parquet file of vectors, whoever wrote it.
 #[derive(Debug)]
 pub struct VectorFile {
-    path: PathBuf,
     footer: Footer,
-    rows: usize,
-    id: Option<String>,
-    vector: String,
+    id: Option<usize>,
+    vector: usize,
 }
 
 impl VectorFile {
@@ -52,115 +47,89 @@ impl VectorFile {
     /// If the file cannot be read or is damaged, or a column is missing or of a type that does not fit.
     pub fn open(path: &Path, id: Option<&str>, vector: Option<&str>) -> Result<Self> {
         let footer = Footer::read(path)?;
-        let rows = footer.rows(path)?;
         let fields = footer.schema().fields();
-        let find = |name: &str| fields.iter().find(|field| field.name() == name);
-        let missing = |name: &str| ArtifactError::NoColumn {
-            path: shown(path),
-            column: name.into(),
-            found: fields.iter().map(|field| field.name().clone()).collect(),
+        let usual = |names: &'static [&str]| names.iter().filter_map(|name| fields.find(name)).map(|(place, _)| place);
+        let likely = || usual(&VECTORS).chain(0..fields.len()).find(|place| holds_vectors(&fields[*place]));
+        let vector = match (vector, likely()) {
+            (None, Some(place)) => place,
+            (name, _) => footer.column(name.unwrap_or(VECTORS[0]))?.0,
         };
-        let wrong = |field: &Field, wanted: &str| ArtifactError::WrongType {
-            path: shown(path),
-            column: field.name().clone(),
-            found: field.data_type().to_string(),
-            wanted: wanted.into(),
+        let wrong = |place: usize, wanted: &str| {
+            let field = &fields[place];
+            footer.wrong_type(field.name(), field.data_type(), wanted)
         };
-        let field = if let Some(name) = vector {
-            find(name).ok_or_else(|| missing(name))?
-        } else {
-            let mut usual = VECTORS.into_iter().filter_map(find).chain(fields.iter());
-            usual.find(|field| holds_vectors(field)).ok_or_else(|| missing(VECTORS[0]))?
-        };
-        if !holds_vectors(field) {
-            return Err(wrong(field, "lists of floats"));
+        if !holds_vectors(&fields[vector]) {
+            return Err(wrong(vector, "lists of floats"));
         }
-        let vector = field.name().clone();
         let id = match id {
-            Some(name) => {
-                let field = find(name).ok_or_else(|| missing(name))?;
-                if !holds_names(field) {
-                    return Err(wrong(field, "text or whole numbers"));
-                }
-                Some(field.name().clone())
-            }
-            None => IDS.into_iter().filter_map(find).find(|field| holds_names(field)).map(|field| field.name().clone()),
+            Some(name) => Some(footer.column(name)?.0),
+            None => usual(&IDS).find(|place| holds_names(&fields[*place])),
         };
-        Ok(Self { path: path.to_owned(), footer, rows, id, vector })
+        if let Some(place) = id.filter(|place| !holds_names(&fields[*place])) {
+            return Err(wrong(place, "text or whole numbers"));
+        }
+        Ok(Self { id, vector, footer })
     }
 
     /// How many vectors.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.footer.rows
     }
 
     /// The vectors, in order, some thousand at a time.
-    ///
-    /// # Errors
-    /// If the file cannot be opened again.
     pub fn batches(&self) -> Result<VectorBatches> {
-        let decoder = self.footer.decoder(&self.path)?;
-        let roots = self.footer.schema().fields().iter().enumerate();
-        let roots = roots.filter(|(_, field)| *field.name() == self.vector || Some(field.name()) == self.id.as_ref());
-        let mask = ProjectionMask::roots(self.footer.parquet_schema(), roots.map(|(place, _)| place));
-        let reader = guarded(&self.path, || decoder.with_projection(mask).with_batch_size(CHUNK_ROWS).build())?;
-        Ok(VectorBatches {
-            path: self.path.clone(),
-            reader: Some(reader),
-            id: self.id.clone(),
-            vector: self.vector.clone(),
-            row: 0,
-            dim: None,
-        })
+        let batches = self.footer.columns(self.id.into_iter().chain([self.vector]), CHUNK_ROWS)?;
+        let name = |place: usize| self.footer.schema().field(place).name().clone();
+        let converter =
+            Converter { path: self.footer.path.clone(), id: self.id.map(name), vector: name(self.vector), row: 0, dim: None };
+        Ok(VectorBatches { batches, converter })
     }
 }
 
 /// Streams the vectors of a file.
 pub struct VectorBatches {
+    batches: BatchReader,
+    converter: Converter,
+}
+
+struct Converter {
     path: PathBuf,
-    reader: Option<ParquetRecordBatchReader>,
     id: Option<String>,
     vector: String,
     row: usize,
     dim: Option<usize>,
 }
 
-impl VectorBatches {
+impl Converter {
     fn convert(&mut self, batch: &RecordBatch) -> Result<NamedVectors> {
-        let damaged = |detail: &str| ArtifactError::Damaged { path: shown(&self.path), detail: detail.to_owned() };
-        let column = batch.column_by_name(&self.vector).ok_or_else(|| damaged("a batch lacks its vectors"))?;
-        let null =
-            |row: usize| ArtifactError::Null { path: shown(&self.path), column: self.vector.clone(), row: self.row + row };
-        if let Some(row) = (0..column.len()).find(|row| column.is_null(*row)) {
-            return Err(null(row));
-        }
-        let (values, ends) = lists(column).ok_or_else(|| damaged("the vectors are not what their type promises"))?;
-        let dim = match self.dim {
-            Some(dim) => dim,
-            None => ends.first().copied().unwrap_or(0),
+        let damaged = |detail: &str| ArtifactError::Damaged { path: display(&self.path), detail: detail.to_owned() };
+        let null = |column: &str, row: usize| ArtifactError::Null {
+            path: display(&self.path),
+            column: column.to_owned(),
+            row: self.row + row,
         };
+        let column = |name: &str| {
+            let column = batch.column_by_name(name).ok_or_else(|| damaged("a batch lacks a column"))?;
+            (0..column.len()).find(|row| column.is_null(*row)).map_or(Ok(column), |row| Err(null(name, row)))
+        };
+        let (values, ends) =
+            lists(column(&self.vector)?).ok_or_else(|| damaged("the vectors are not of their declared type"))?;
+        let dim = self.dim.unwrap_or_else(|| ends.first().copied().unwrap_or(0));
         if let Some(row) = (0..ends.len()).find(|&row| ends[row] != (row + 1) * dim) {
             let found = ends[row] - if row > 0 { ends[row - 1] } else { 0 };
-            let (path, column, row) = (shown(&self.path), self.vector.clone(), self.row + row);
+            let (path, column, row) = (display(&self.path), self.vector.clone(), self.row + row);
             let (value, wanted) = (format!("{found} numbers"), format!("a vector of {dim}, as in the first row"));
             return Err(ArtifactError::OutOfRange { path, column, row, value, wanted });
         }
         if values.null_count() > 0 {
             let place = (0..values.len()).find(|place| values.is_null(*place)).unwrap_or(0);
-            return Err(null(place / dim.max(1)));
+            return Err(null(&self.vector, place / dim.max(1)));
         }
         let values = cast(&values, &DataType::Float32).map_err(|e| damaged(&e.to_string()))?;
         let values = values.as_primitive_opt::<Float32Type>().ok_or_else(|| damaged("no floats"))?.values().to_vec();
         let ids = match &self.id {
             None => None,
-            Some(name) => {
-                let column = batch.column_by_name(name).ok_or_else(|| damaged("a batch lacks its names"))?;
-                if let Some(row) = (0..column.len()).find(|row| column.is_null(*row)) {
-                    let (path, column) = (shown(&self.path), name.clone());
-                    return Err(ArtifactError::Null { path, column, row: self.row + row });
-                }
-                Some(texts(column).ok_or_else(|| damaged("the names are no texts"))?)
-            }
+            Some(name) => Some(texts(column(name)?).ok_or_else(|| damaged("the names are no texts"))?),
         };
         self.row += batch.num_rows();
         self.dim = Some(dim);
@@ -172,17 +141,7 @@ impl Iterator for VectorBatches {
     type Item = Result<NamedVectors>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        // Taken out, so that nothing is asked of a decoder that has failed once.
-        let mut reader = self.reader.take()?;
-        let batch = match guarded(&self.path, || reader.next().transpose().map_err(ParquetError::from)) {
-            Ok(batch) => batch?,
-            Err(e) => return Some(Err(e)),
-        };
-        let found = self.convert(&batch);
-        if found.is_ok() {
-            self.reader = Some(reader);
-        }
-        Some(found)
+        self.batches.next(|batch| self.converter.convert(batch)).transpose()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tables to disk, row group by row group, and the digest of what they say.
+//! Writing of tables, row group by row group, and the digest of their content.
 //!
 //! A file's bytes depend on how its writer cuts it; what a table says does not. So there are two digests. The one of the bytes is
 //! the store's business; the *logical* one is made here while the data pass: names and types of the columns, the declared
@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::column::{Column, ColumnKind};
-use crate::error::{ArtifactError, Result, shown};
+use crate::error::{ArtifactError, Result, display};
 use crate::meta::Meta;
 use crate::origin;
 use kinset_base::fs::{self, At};
@@ -35,6 +36,8 @@ use kinset_store::digest::{Digest, Hasher};
 pub(super) const CHUNK_ROWS: usize = 8192;
 /// … or so many bytes, whichever comes first.
 const CHUNK_BYTES: usize = 8 << 20;
+/// Rows of a table in memory that are handed over at a time.
+const SAVED_ROWS: usize = 16_384;
 /// A row group ends after so many rows …
 const GROUP_ROWS: usize = 65_536;
 /// … or so many bytes, whichever comes first …
@@ -71,9 +74,6 @@ struct Filled {
 
 impl TableWriter {
     /// Starts a table at a path; a file that is there already is replaced.
-    ///
-    /// # Errors
-    /// If the file cannot be created.
     pub fn create(path: &Path, schema: &[(&str, ColumnKind)], meta: Meta) -> Result<Self> {
         let arrow: SchemaRef = Arc::new(Schema::new(schema.iter().map(|(name, kind)| kind.field(name)).collect::<Vec<_>>()));
         fs::remove(path)?;
@@ -112,25 +112,38 @@ impl TableWriter {
         self.rows
     }
 
-    /// Takes some rows: one column per column of the schema, in its order.
+    /// Writes a table that lies in memory: `columns` gives those of a range of rows, by name, always the same ones.
+    pub fn save(
+        path: &Path,
+        meta: Meta,
+        rows: usize,
+        columns: impl Fn(Range<usize>) -> Vec<(&'static str, Column)>,
+    ) -> Result<Digest> {
+        let schema: Vec<_> = columns(0..0).iter().map(|(name, column)| (*name, column.kind())).collect();
+        let mut writer = Self::create(path, &schema, meta)?;
+        for start in (0..rows).step_by(SAVED_ROWS) {
+            let columns = columns(start..rows.min(start + SAVED_ROWS));
+            writer.write(columns.into_iter().map(|(_, column)| column).collect())?;
+        }
+        writer.finish()
+    }
+
+    /// Writes some rows: one column per column of the schema, in its order.
     ///
     /// # Errors
     /// If columns differ in kind from the schema or in length from each other, if the table grows beyond 2³² rows, or if the
     /// file cannot be written.
     pub fn write(&mut self, columns: Vec<Column>) -> Result<()> {
-        self.take(columns, None)
+        self.write_rows(columns, None)
     }
 
-    /// As [`TableWriter::write`], for pictures whose bytes are one of several ways to say the same: `said` is, row by row, what
-    /// stands for them in the digest.
-    ///
-    /// # Errors
-    /// As [`TableWriter::write`].
-    pub fn write_said(&mut self, columns: Vec<Column>, said: &[Digest]) -> Result<()> {
-        self.take(columns, Some(said))
+    /// As [`TableWriter::write`], for pictures that can be encoded in several ways: `contents` are, row by row, what stands for
+    /// them in the digest.
+    pub fn write_pictures(&mut self, columns: Vec<Column>, contents: &[Digest]) -> Result<()> {
+        self.write_rows(columns, Some(contents))
     }
 
-    fn take(&mut self, columns: Vec<Column>, said: Option<&[Digest]>) -> Result<()> {
+    fn write_rows(&mut self, columns: Vec<Column>, contents: Option<&[Digest]>) -> Result<()> {
         self.check(&columns)?;
         let rows = columns.first().map_or(0, Column::len);
         if rows == 0 {
@@ -138,18 +151,18 @@ impl TableWriter {
         }
         self.rows += rows as u64;
         if self.rows > u64::from(u32::MAX) {
-            return Err(ArtifactError::TooManyRows { path: shown(&self.path), limit: u64::from(u32::MAX) });
+            return Err(ArtifactError::TooManyRows { path: display(&self.path), limit: u64::from(u32::MAX) });
         }
         for (column, digest) in columns.iter().zip(&mut self.digests) {
-            match (column, said) {
-                (Column::Images { .. }, Some(said)) => said.iter().for_each(|said| {
-                    digest.field(&said.hex());
+            match (column, contents) {
+                (Column::Images { .. }, Some(contents)) => contents.iter().for_each(|content| {
+                    digest.field(&content.hex());
                 }),
                 _ => column.digest(digest),
             }
         }
         // The widths of all rows, so that the cut below does not depend on how rows arrive.
-        let bytes: Vec<usize> = (0..rows).map(|row| columns.iter().map(|c| c.bytes_of(row)).sum()).collect();
+        let bytes: Vec<usize> = (0..rows).map(|row| columns.iter().map(|c| c.row_bytes(row)).sum()).collect();
         self.pending.push_back(columns);
         for bytes in bytes {
             self.chunk.rows += 1;
@@ -162,7 +175,7 @@ impl TableWriter {
     }
 
     fn check(&self, columns: &[Column]) -> Result<()> {
-        let path = || shown(&self.path);
+        let path = || display(&self.path);
         if columns.len() != self.schema.len() {
             let (found, wanted) = (columns.len(), self.schema.len());
             return Err(ArtifactError::Length { path: path(), what: "columns".into(), found, wanted });
@@ -173,7 +186,7 @@ impl TableWriter {
                 let (found, wanted) = (column.kind().to_string(), kind.to_string());
                 return Err(ArtifactError::WrongType { path: path(), column: name.clone(), found, wanted });
             }
-            if column.len() != rows || !column.is_even() {
+            if column.len() != rows || !column.is_complete() {
                 return Err(ArtifactError::Length { path: path(), what: name.clone(), found: column.len(), wanted: rows });
             }
         }
@@ -189,7 +202,7 @@ impl TableWriter {
             let rows = first.first().map_or(0, Column::len);
             let taken = (rows - self.skip).min(missing);
             for (column, part) in chunk.iter_mut().zip(first) {
-                column.append(part.take(self.skip..self.skip + taken));
+                part.move_rows(self.skip..self.skip + taken, column);
             }
             missing -= taken;
             self.skip += taken;
@@ -217,10 +230,7 @@ impl TableWriter {
         Ok(())
     }
 
-    /// Ends the file and says what it says.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
+    /// Ends the file; returns the digest of its content.
     pub fn finish(mut self) -> Result<Digest> {
         if self.chunk.rows > 0 {
             self.write_chunk()?;
@@ -229,7 +239,7 @@ impl TableWriter {
             self.meta.about.entry(field).or_insert(value);
         }
         let json = |value: &dyn Fn() -> serde_json::Result<String>| {
-            value().map_err(|e| ArtifactError::Encode { path: shown(&self.path), detail: e.to_string() })
+            value().map_err(|e| ArtifactError::Encode { path: display(&self.path), detail: e.to_string() })
         };
         let whole = json(&|| serde_json::to_string(&self.meta))?;
         let fields = json(&|| serde_json::to_string(&self.meta.fields))?;
@@ -261,7 +271,7 @@ fn encode(path: &Path, error: &ParquetError) -> ArtifactError {
             io.raw_os_error().map_or_else(|| std::io::Error::new(io.kind(), io.to_string()), std::io::Error::from_raw_os_error);
         return fs::FileError::new("write", path, io).into();
     }
-    ArtifactError::Encode { path: shown(path), detail: error.to_string() }
+    ArtifactError::Encode { path: display(path), detail: error.to_string() }
 }
 
 fn properties(schema: &[(&str, ColumnKind)]) -> WriterProperties {

@@ -503,9 +503,9 @@ mod tests {
         for (warm_up, global, from) in [(1, Global::Aligned, 2), (3, Global::Permuted, 4), (1, Global::Off, 6)] {
             let config = Config { global, warm_up, ..heads_only(5) };
             let (_, curve) = ground.run(&format!("{warm_up}{global:?}"), &config, ground.input()).unwrap();
-            let epochs: Vec<u32> = curve.of("global").map(|(epoch, _)| epoch).collect();
+            let epochs: Vec<u32> = curve.values("global").map(|(epoch, _)| epoch).collect();
             assert_eq!(epochs, (from..=5).collect::<Vec<_>>());
-            assert_eq!(curve.of("loss").count(), 5);
+            assert_eq!(curve.values("loss").count(), 5);
         }
     }
 
@@ -514,7 +514,7 @@ mod tests {
         // The toy problem of methods/nnm.md, section 5: ten clear groups. There: aligned, a global part of 1.66 and a mean largest
         // probability of 0.98; mixed up, a total of −3.92, a global part of 5.49, and 0.81.
         let ground = Ground::of_ten(100);
-        let last = |curve: &Curve, name: &str| curve.of(name).last().unwrap().1;
+        let last = |curve: &Curve, name: &str| curve.values(name).last().unwrap().1;
         let run = |name: &str, global| {
             let config = Config { clusters: 10, batch: 50, global, ..heads_only(80) };
             ground.run(name, &config, In { encoder: ground.pixels.clone(), ..ground.input() }).unwrap().1
@@ -650,7 +650,7 @@ mod tests {
         let config = Config { clusters: 7, ..heads_only(30) };
         let (classifier, curve) = ground.run("many", &config, ground.input()).unwrap();
         assert_eq!(classifier.card.clusters, 7);
-        assert!(curve.of("val_entropy").last().unwrap().1 > 1.0);
+        assert!(curve.values("val_entropy").last().unwrap().1 > 1.0);
     }
 
     #[test]

@@ -29,16 +29,15 @@ pub(super) fn neighborhoods(results: &Results<'_>, subject: &Subject, looked: &L
         let of = |k| purity(&table.index, table.k, k, &truth.of_row);
         (of(table.k), of(1))
     });
-    let mean = |place: usize| {
-        (0..table.len()).map(|row| f64::from(table.similarities_of(row)[place])).sum::<f64>() / table.len() as f64
-    };
+    let mean =
+        |place: usize| (0..table.len()).map(|row| f64::from(table.similarities(row)[place])).sum::<f64>() / table.len() as f64;
     let shown = queries(&table, looked)
         .into_iter()
         .map(|row| {
             let mut query = looked.shot(row, &table.ids[row]);
             // Here an image is judged by the one it is shown for.
             query.right = None;
-            let neighbors = table.of(row).iter().zip(table.similarities_of(row)).take(SHOWN);
+            let neighbors = table.neighbors(row).iter().zip(table.similarities(row)).take(SHOWN);
             let neighbors = neighbors.map(|(&neighbor, &similarity)| {
                 let mut shot = looked.shot(neighbor as usize, &table.ids[neighbor as usize]);
                 shot.similarity = Some(similarity);

@@ -115,7 +115,7 @@ pub(super) fn counts(results: &Results<'_>) -> Vec<CountTable> {
         let chart = |criterion: &&str| {
             // The mean over seeds at each K.
             let mut points: Vec<(f64, f64, f64)> = Vec::new();
-            for (k, value) in sweep.of(criterion) {
+            for (k, value) in sweep.values(criterion) {
                 match points.iter_mut().find(|point| point.0.total_cmp(&f64::from(k)).is_eq()) {
                     Some(point) => (point.1, point.2) = (point.1 + value, point.2 + 1.0),
                     None => points.push((f64::from(k), value, 1.0)),

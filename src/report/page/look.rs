@@ -1,4 +1,4 @@
-//! A page about one result: its columns, how their values are spread, and pictures where it has any.
+//! The HTML page of `kinset inspect`: the columns of a result, how their values are spread, and pictures where it has any.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -6,8 +6,7 @@ use super::words::{name, sheet};
 use crate::album::{Album, CONTACT};
 use crate::draw::figure::{self, Figure, num};
 use crate::draw::scale::{Scale, tidy};
-use kinset_artifact::parquet::inspect::{ColumnReport, FileReport};
-use kinset_artifact::parquet::shape::Shape;
+use kinset_artifact::parquet::summary::{ColumnReport, FileReport, Shape};
 use kinset_base::unit;
 
 const STYLE: &str = include_str!("style.css");

@@ -1,4 +1,4 @@
-//! What a published vision transformer looks like, and what pictures go through before it.
+//! The shape of a published vision transformer, and the preprocessing of its input.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Family {
     /// DINOv2: layer scale, GELU, ε 1e-6; the features are the class token after the last norm.
     Dinov2,
-    /// CLIP's image tower: a norm before the blocks, "quick" GELU, ε 1e-5; the features are the projected class token.
+    /// CLIP's image encoder: a norm before the blocks, "quick" GELU, ε 1e-5; the features are the projected class token.
     Clip,
 }
 
