@@ -58,6 +58,23 @@ bench-peers *args:
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --release --no-deps
 
+# the kernels' tests with each instruction set that this processor has (none named is the best)
+[group('check')]
+isa:
+    for isa in portable avx2 ""; do KINSET_ISA=$isa cargo test --release -p kinset-kernel || exit 1; done
+
+# the kernels' unsafe code as far as Miri runs it: no foreign functions, no vector instructions
+[group('check')]
+miri:
+    MIRIFLAGS="-Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-ignore-leaks" \
+        cargo +nightly miri test -p kinset-kernel -- allocator buffers isa
+
+# the kernels' tests under Valgrind: reads of memory that was never written, and out of bounds (it has AVX2, not AVX-512)
+[group('check')]
+memcheck:
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind -q --error-exitcode=9" \
+        cargo test --release -p kinset-kernel -- --test-threads 1
+
 # what CI does, from the cheapest check to the dearest
 [group('check')]
 ci:

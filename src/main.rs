@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Steps of training ask for the same large blocks again and again; the kernel hands them back without asking the system.
 #[global_allocator]
-static MEMORY: kinset::kernel::Recycler = kinset::kernel::Recycler;
+static ALLOCATOR: kinset::kernel::CachingAllocator = kinset::kernel::CachingAllocator::new();
 
 fn main() -> ExitCode {
     kinset::kernel::keep_candle_on_one_thread();

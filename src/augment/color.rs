@@ -4,11 +4,11 @@
 //! the nearest cache from step to step; where Pillow computes in f64 (hue) a shorter f32 formula is used that gives the same
 //! byte for every input – the tests go through all of them.
 
-#![expect(clippy::inline_always, reason = "what is not inlined into `kernel::lanes` is compiled for narrow vectors")]
+#![expect(clippy::inline_always, reason = "what is not inlined into `kernel::dispatch` is compiled for narrow vectors")]
 #![expect(clippy::float_cmp, reason = "the floats compared here are whole numbers")]
 
 use super::planes::Planes;
-use kinset_kernel::lanes::{Work, widest};
+use kinset_kernel::dispatch::{Work, widest};
 
 /// One change of color.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -8,13 +8,13 @@
 //! Both passes run here over whole rows of bytes: the pass across works on the transposed picture, whose "rows" are columns of
 //! all channels, and a second transposition leaves the planes [`Planes`] wants. Mirroring is free on the way.
 
-#![expect(clippy::inline_always, reason = "what is not inlined into `kernel::lanes` is compiled for narrow vectors")]
+#![expect(clippy::inline_always, reason = "what is not inlined into `kernel::dispatch` is compiled for narrow vectors")]
 
 use super::crop::Window;
 use super::planes::Planes;
 use kinset_artifact::encoder::Filter;
 use kinset_artifact::pixels::Pixels;
-use kinset_kernel::lanes::{Work, widest};
+use kinset_kernel::dispatch::{Work, widest};
 
 /// Fractional bits of a weight: 32 less 8 for the pixel, less 2 so that sums cannot overflow (Pillow).
 const BITS: u32 = 22;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::k_table::{KPoint, KSweep, KTable};
 use kinset_artifact::{Draft, Stored};
-use kinset_kernel::product::Gemm;
+use kinset_kernel::gemm::Gemm;
 use kinset_math::cosine;
 use kinset_math::count::{self, Range, Rows};
 use kinset_math::kmeans::KMeans;

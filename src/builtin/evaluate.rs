@@ -10,7 +10,7 @@ use kinset_artifact::labels::{LabelTable, Labels};
 use kinset_artifact::scores::{Protocol, ScoreRow, Scores};
 use kinset_artifact::{Draft, Stored};
 use kinset_base::seed::Seed;
-use kinset_kernel::product::Gemm;
+use kinset_kernel::gemm::Gemm;
 use kinset_math::calibration::{BINS, reliability};
 use kinset_math::cosine;
 use kinset_math::kmeans::KMeans;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use kinset_artifact::encoder::{Classifier, Encoder};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::{Draft, Stored};
-use kinset_kernel::product::Gemm;
+use kinset_kernel::gemm::Gemm;
 use kinset_math::kmeans;
 use kinset_model::{ClassifierNet, HeadChoice};
 use kinset_stage::{Complaint, Context, Settings, Stage, StageError};

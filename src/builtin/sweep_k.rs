@@ -22,7 +22,7 @@ use kinset_artifact::assignments::{AssignmentTable, Assignments};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::k_table::{KPoint, KSweep, KTable};
 use kinset_artifact::{Draft, Stored};
-use kinset_kernel::product::Gemm;
+use kinset_kernel::gemm::Gemm;
 use kinset_math::entropy::entropy_of_counts;
 use kinset_math::kmeans::KMeans;
 use kinset_math::silhouette::{Distances, silhouette};

@@ -22,6 +22,10 @@ Start here:
   kinset run photos.toml                run it; run it again: nothing to do
   kinset inspect photos.toml features   look at what a stage wrote
 
+Environment:
+  KINSET_ISA   cap on the instructions that kernels use: portable, avx2 or avx512
+               (`kinset --version --verbose` prints which are used)
+
 Exit codes:
   0 done · 2 command line · 3 pipeline file · 4 data · 5 a stage failed · 6 store · 7 machine (device, disk, memory)
   10 `plan` found work to do · 75 stopped, run again to go on · 70 a bug of kinset"

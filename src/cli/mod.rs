@@ -26,16 +26,29 @@ pub mod similar;
 mod status;
 mod terminal;
 mod verify;
+mod version;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 
 use crate::base::hint::Exit;
+use crate::kernel::isa::Isa;
 use args::{Cli, Command};
 use common::Failure;
 
 /// Does what was typed; returns how the process should end.
 pub fn main() -> Exit {
-    let result = match Cli::parse().command {
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.command,
+        Err(error) if error.kind() == ErrorKind::DisplayVersion && std::env::args_os().any(|arg| arg == "--verbose") => {
+            return version::run().unwrap_or_else(|failure| failure.report());
+        }
+        Err(error) => error.exit(),
+    };
+    if let Err(fault) = Isa::chosen() {
+        return Failure::own(fault).report();
+    }
+    let result = match command {
         Command::Run(args) => run::run(&args),
         Command::Similar(args) => similar::command::run(&args),
         Command::Plan(args) => plan::run(&args),

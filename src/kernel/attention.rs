@@ -1,14 +1,14 @@
-//! What does a token take from the others? Self-attention of all heads, over queries, keys and values as one layer makes them.
+//! Self-attention of all heads, over queries, keys and values as one layer makes them.
 //!
-//! [`of_head`] does it where they lie: scores of a strip of queries stay in the first-level cache from their product to the one that
-//! uses them, and no axis is moved about in memory. [`composed`] is the same of candle's operations, with gradients.
+//! [`of_head`] computes one head in place: scores of a strip of queries stay in the first-level cache from their product to the
+//! one that uses them, and no axis is moved about in memory. [`composed`] is the same of candle's operations, with gradients.
 
 use candle_core::{D, Result, Tensor};
 
+use super::buffers::with_scratch;
+use super::dispatch::vectorized;
 use super::exponential::power;
-use super::panels::{Panels, Start};
-use super::simd::vectorized;
-use super::tile::with_scratch;
+use super::packed_gemm::{PackedMatrix, Start};
 
 /// Queries whose scores are held at once: 30 KiB for 257 tokens.
 const STRIP: usize = 24;
@@ -76,8 +76,8 @@ vectorized! {
 pub(super) fn of_head(s: Shape, qkv: &[f32], head: usize, out: &mut [f32]) {
     let (width, at) = (s.heads * s.dim, head * s.dim);
     let line = 3 * width;
-    let keys = Panels::of_columns(&qkv[width + at..], line, s.tokens, s.dim);
-    let values = Panels::of_rows(&qkv[2 * width + at..], line, s.dim, s.tokens);
+    let keys = PackedMatrix::of_columns(&qkv[width + at..], line, s.tokens, s.dim);
+    let values = PackedMatrix::of_rows(&qkv[2 * width + at..], line, s.dim, s.tokens);
     let pitch = s.tokens.next_multiple_of(LANES);
     for (strip, out) in out.chunks_mut(STRIP * s.dim).enumerate() {
         let count = out.len() / s.dim;
@@ -85,7 +85,7 @@ pub(super) fn of_head(s: Shape, qkv: &[f32], head: usize, out: &mut [f32]) {
         with_scratch([count * pitch, count, 0], |scores, shares, _| {
             keys.multiply(count, queries, line, scores, pitch, Start::Zero);
             for row in scores.chunks_exact_mut(pitch) {
-                // Nobody there: nothing is taken.
+                // Padding gets no weight.
                 row[s.tokens..].fill(f32::NEG_INFINITY);
             }
             soften(scores, pitch, 1.0 / (s.dim as f32).sqrt(), shares);

@@ -1,4 +1,4 @@
-//! For the tests of this room: random tensors, gradients against finite differences in f64, equal bits from any number of threads.
+//! Test helpers: random tensors, gradients against finite differences in f64, equal bits from any number of threads.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
@@ -40,7 +40,8 @@ pub(super) fn run(f: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) ->
     (y.detach(), gradients)
 }
 
-/// The f32 operation gives the output of the f64 one (candle's own), and the gradient of central differences of it. At most 60 coordinates per input are tried.
+/// The f32 operation gives the output of the f64 one (candle's own), and the gradient of central differences of it. At most 60
+/// coordinates per input are tried.
 pub(super) fn agrees_with_differences(name: &str, f: &dyn Fn(&[Tensor]) -> Result<Tensor>, inputs: &[Tensor]) {
     let (y, gradients) = run(f, inputs);
     let wide: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(DType::F64).unwrap()).collect();

@@ -1,48 +1,31 @@
-//! Sums and rectified sums of whole activations, on all cores.
+//! Element-wise operations on activations: sums, ReLU, and both in one pass.
+
+use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use super::accumulate::CHUNK;
+use super::autograd::{Backward, GradSlot, Input, Saved, read, record, supported};
+use super::buffers::{Place, in_pieces, write};
+use super::dispatch::vectorized;
 use super::error::KernelError;
-use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
-use super::simd::vectorized;
-use super::tile::blank;
-use std::sync::Arc;
-
-/// Numbers per task: fixed, so the cut does not depend on the machine. 128 KiB.
-pub(super) const CHUNK: usize = 32 * 1024;
 
 vectorized! {
-    /// `sum += other`, on the calling thread.
-    pub(super) fn add_to(sum: &mut [f32], other: &[f32]) {
-        for (a, b) in sum.iter_mut().zip(other) {
-            *a += b;
-        }
+    fn relu_of<'a>(y: &'a mut [Place], x: &[f32]) -> &'a mut [f32] {
+        write(y, x.iter().map(|&x| if x < 0.0 { 0.0 } else { x }))
     }
 }
 
 vectorized! {
-    fn relu_of(y: &mut [f32], x: &[f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y = if x < 0.0 { 0.0 } else { x };
-        }
+    fn sum_of<'a>(y: &'a mut [Place], a: &[f32], b: &[f32]) -> &'a mut [f32] {
+        write(y, a.iter().zip(b).map(|(a, b)| a + b))
     }
 }
 
 vectorized! {
-    fn sum_of(y: &mut [f32], a: &[f32], b: &[f32]) {
-        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-            *y = a + b;
-        }
-    }
-}
-
-vectorized! {
-    fn relu_of_sum(y: &mut [f32], a: &[f32], b: &[f32]) {
-        for ((y, a), b) in y.iter_mut().zip(a).zip(b) {
-            let s = a + b;
-            *y = if s < 0.0 { 0.0 } else { s };
-        }
+    fn relu_of_sum<'a>(y: &'a mut [Place], a: &[f32], b: &[f32]) -> &'a mut [f32] {
+        write(y, a.iter().zip(b).map(|(a, b)| a + b).map(|sum| if sum < 0.0 { 0.0 } else { sum }))
     }
 }
 
@@ -54,11 +37,6 @@ vectorized! {
     }
 }
 
-/// `sum += other`.
-pub(super) fn accumulate(sum: &mut [f32], other: &[f32]) {
-    sum.par_chunks_mut(CHUNK).zip(other.par_chunks(CHUNK)).for_each(|(a, b)| add_to(a, b));
-}
-
 /// Sets the gradient to zero where the output is.
 pub(super) fn mask(gradient: &mut [f32], y: &[f32]) {
     gradient.par_chunks_mut(CHUNK).zip(y.par_chunks(CHUNK)).for_each(|(g, y)| keep_where_positive(g, y));
@@ -66,17 +44,13 @@ pub(super) fn mask(gradient: &mut [f32], y: &[f32]) {
 
 /// `max(x, 0)`; the gradient at zero is zero, as PyTorch's. NaN passes.
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    if !is_ours(&[x]) {
+    if !supported(&[x]) {
         return x.relu();
     }
     let input = Input::of(x)?;
-    let y = read(&input.data, |x| {
-        let mut y = blank(x.len());
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| relu_of(y, x));
-        y
-    })?;
+    let y = read(&input.data, |x| in_pieces(x.len(), CHUNK, |i, y| relu_of(y, &x[i * CHUNK..])))?;
     let slots = [input.slot(), None];
-    link(y, x.shape(), &[&input], [None, None], || ReluRule { slots })
+    record(y, x.shape(), &[&input], [None, None], || ReluBackward { slots })
 }
 
 /// `a + b` of equal shapes.
@@ -93,35 +67,34 @@ fn sum(a: &Tensor, b: &Tensor, rectify: bool) -> Result<Tensor> {
     if a.dims() != b.dims() {
         return Err(KernelError::Shape { op: "add", shapes: vec![a.dims().to_vec(), b.dims().to_vec()] }.wrap());
     }
-    if !is_ours(&[a, b]) {
+    if !supported(&[a, b]) {
         let sum = (a + b)?;
         return if rectify { sum.relu() } else { Ok(sum) };
     }
     let (left, right) = (Input::of(a)?, Input::of(b)?);
     let y = read(&left.data, |a| {
         read(&right.data, |b| {
-            let mut y = blank(a.len());
             let work = if rectify { relu_of_sum } else { sum_of };
-            y.par_chunks_mut(CHUNK).zip(a.par_chunks(CHUNK)).zip(b.par_chunks(CHUNK)).for_each(|((y, a), b)| work(y, a, b));
-            y
+            in_pieces(a.len(), CHUNK, |i, y| work(y, &a[i * CHUNK..], &b[i * CHUNK..]))
         })
     })??;
     let slots = [left.slot(), right.slot()];
     if !rectify {
-        return link(y, a.shape(), &[&left, &right], [None, None], || SumRule { slots });
+        return record(y, a.shape(), &[&left, &right], [None, None], || SumBackward { slots });
     }
-    link(y, a.shape(), &[&left, &right], [None, None], || ReluRule { slots })
+    record(y, a.shape(), &[&left, &right], [None, None], || ReluBackward { slots })
 }
 
 /// A copy, made by all cores.
 pub(super) fn copy(gradient: &[f32]) -> Vec<f32> {
-    let mut copy = blank(gradient.len());
-    copy.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
-    copy
+    in_pieces(gradient.len(), CHUNK, |i, to| {
+        let from = &gradient[i * CHUNK..][..to.len()];
+        to.write_copy_of_slice(from)
+    })
 }
 
-/// Gives the same gradient to all that want it; the last one gets the memory.
-pub(super) fn share(gradient: Vec<f32>, slots: &[Option<Arc<Slot>>]) {
+/// Adds a gradient to every slot; the last one gets the memory.
+pub(super) fn share(gradient: Vec<f32>, slots: &[Option<Arc<GradSlot>>]) {
     let mut wanting = slots.iter().flatten().peekable();
     let mut gradient = Some(gradient);
     while let Some(slot) = wanting.next() {
@@ -132,34 +105,34 @@ pub(super) fn share(gradient: Vec<f32>, slots: &[Option<Arc<Slot>>]) {
     }
 }
 
-struct ReluRule {
-    slots: [Option<Arc<Slot>>; 2],
+struct ReluBackward {
+    slots: [Option<Arc<GradSlot>>; 2],
 }
 
-impl Rule for ReluRule {
+impl Backward for ReluBackward {
     fn name(&self) -> &'static str {
         "relu"
     }
     fn keeps_output(&self) -> bool {
         true
     }
-    fn backward(&self, mut gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
-        let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "relu" }.wrap())?;
+    fn backward(&self, mut gradient: Vec<f32>, saved: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
+        let output = saved.output.ok_or_else(|| KernelError::NoGradient { op: "relu" }.wrap())?;
         read(output, |y| mask(&mut gradient, y))?;
         share(gradient, &self.slots);
         Ok([None, None])
     }
 }
 
-struct SumRule {
-    slots: [Option<Arc<Slot>>; 2],
+struct SumBackward {
+    slots: [Option<Arc<GradSlot>>; 2],
 }
 
-impl Rule for SumRule {
+impl Backward for SumBackward {
     fn name(&self) -> &'static str {
         "add"
     }
-    fn backward(&self, gradient: Vec<f32>, _: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+    fn backward(&self, gradient: Vec<f32>, _: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
         share(gradient, &self.slots);
         Ok([None, None])
     }

@@ -1,11 +1,11 @@
-//! What a caller can get wrong. Candle's own error type travels through `bwd`, so these are wrapped into it.
+//! Errors of kernels. Candle's own error type travels through `bwd`, so these are wrapped into it.
 
 use kinset_base::hint::{Exit, Fault};
 
-/// A call that makes no sense, or a graph that was torn apart.
+/// An error of a kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// Shapes that do not belong together.
+    /// Shapes that do not match.
     #[error("`{op}` cannot work on shapes {shapes:?}")]
     Shape {
         /// Which operation.
@@ -41,6 +41,20 @@ pub enum KernelError {
         /// Which operation.
         op: &'static str,
     },
+    /// `KINSET_ISA` names no instruction set.
+    #[error("`KINSET_ISA` is `{value}`, which is no instruction set that kinset knows")]
+    UnknownIsa {
+        /// Its value.
+        value: String,
+    },
+    /// `KINSET_ISA` asks for more than the processor has.
+    #[error("`KINSET_ISA` asks for `{asked}`, but this processor has no more than `{detected}`")]
+    MissingIsa {
+        /// Its value.
+        asked: String,
+        /// What the processor has.
+        detected: String,
+    },
 }
 
 impl KernelError {
@@ -57,12 +71,16 @@ impl Fault for KernelError {
             Self::Window { .. } => "kernel::window",
             Self::NoGradient { .. } => "kernel::no-gradient",
             Self::NotFloats { .. } => "kernel::not-floats",
+            Self::UnknownIsa { .. } => "kernel::unknown-isa",
+            Self::MissingIsa { .. } => "kernel::missing-isa",
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
             Self::Window { .. } => Some("use a smaller window, more padding or larger images".into()),
+            Self::UnknownIsa { .. } => Some("one of `portable`, `avx2`, `avx512`; unset is the best there is".into()),
+            Self::MissingIsa { detected, .. } => Some(format!("set it to `{detected}` or less, or unset it")),
             _ => None,
         }
     }
@@ -70,6 +88,7 @@ impl Fault for KernelError {
     fn exit(&self) -> Exit {
         match self {
             Self::Window { .. } => Exit::Run,
+            Self::UnknownIsa { .. } | Self::MissingIsa { .. } => Exit::Usage,
             _ => Exit::Bug,
         }
     }

@@ -1,6 +1,6 @@
-//! e to the power of many numbers at once: the C library's takes them one by one.
+//! Vectorized exponential function: the C library's takes numbers one by one.
 
-use super::simd::vectorized;
+use super::dispatch::vectorized;
 
 /// Below this the result is 0 (e^x would be subnormal); above its negative, infinite.
 const LOWEST: f32 = -87.0;
@@ -9,7 +9,7 @@ const HIGHEST: f32 = 88.0;
 /// 1.5 · 2²³: adding it leaves the nearest whole number in the last bits.
 const SHIFT: f32 = 12_582_912.0;
 
-/// eˣ, with a relative error of at most 2⁻²³ from −87 to 88; 0 below, infinite above; a number that is none stays none.
+/// eˣ, with a relative error of at most 2⁻²³ from −87 to 88; 0 below, infinite above; NaN in, NaN out.
 ///
 /// For loops that compute more at once; they are compiled for wide registers, and so is this.
 ///

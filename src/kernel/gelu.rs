@@ -1,4 +1,4 @@
-//! The smooth rectifiers of transformers: x times the probability of a normal number below it, and the sigmoid that stands in for it.
+//! GELU, the activation of transformers, exact and as CLIP's quick approximation by a sigmoid.
 
 use std::f32::consts::{FRAC_1_SQRT_2, PI};
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::elementwise::CHUNK;
+use super::accumulate::CHUNK;
+use super::autograd::{Backward, GradSlot, Input, Saved, read, record, supported};
+use super::buffers::{in_pieces, with_scratch};
+use super::dispatch::vectorized;
 use super::exponential::{exponential, power};
-use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
-use super::simd::vectorized;
-use super::tile::{blank, with_scratch};
 
-/// How steep the sigmoid is that stands in for Φ.
+/// Slope of the sigmoid that approximates Φ.
 const STEEP: f64 = 1.702;
 
 vectorized! {
@@ -49,7 +49,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// x ← x · Φ(x), in one sweep what [`half_square`] and [`below`] do in several.
+    /// x ← x · Φ(x), in one pass what [`half_square`] and [`below`] do in several.
     fn gelu_in_place(x: &mut [f32]) {
         for x in x {
             *x *= phi(*x, power(-0.5 * *x * *x));
@@ -75,18 +75,18 @@ vectorized! {
     }
 }
 
-/// A rectifier of transformers.
+/// An activation function of transformers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rectifier {
+pub enum Activation {
     /// As [`gelu`] has it.
     Gelu,
     /// As [`quick_gelu`] has it.
     QuickGelu,
 }
 
-impl Rectifier {
+impl Activation {
     /// In place, on the calling thread.
-    pub(super) fn rectify(self, x: &mut [f32]) {
+    pub(super) fn apply(self, x: &mut [f32]) {
         match self {
             Self::Gelu => gelu_in_place(x),
             Self::QuickGelu => quick_gelu_in_place(x),
@@ -105,14 +105,14 @@ impl Rectifier {
     }
 }
 
-/// What it makes of `x`, a chunk at a time, on all cores.
-fn rectified(x: &[f32], rectifier: Rectifier) -> Vec<f32> {
-    let mut y = blank(x.len());
-    y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-        y.copy_from_slice(x);
-        rectifier.rectify(y);
-    });
-    y
+/// The activation of `x`, a chunk at a time, on all cores.
+fn activated(x: &[f32], activation: Activation) -> Vec<f32> {
+    in_pieces(x.len(), CHUNK, |i, y| {
+        let x = &x[i * CHUNK..][..y.len()];
+        let y = y.write_copy_of_slice(x);
+        activation.apply(y);
+        y
+    })
 }
 
 /// x · Φ(x), exact but for rounding.
@@ -123,25 +123,25 @@ fn rectified(x: &[f32], rectifier: Rectifier) -> Vec<f32> {
 /// # Errors
 /// If the device fails.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    if !is_ours(&[x]) {
+    if !supported(&[x]) {
         return x.gelu_erf();
     }
     let input = Input::of(x)?;
-    let y = read(&input.data, |x| rectified(x, Rectifier::Gelu))?;
-    link(y, x.shape(), &[&input], [None, None], || GeluRule { x: input.data.clone(), slot: input.slot() })
+    let y = read(&input.data, |x| activated(x, Activation::Gelu))?;
+    record(y, x.shape(), &[&input], [None, None], || GeluBackward { x: input.data.clone(), slot: input.slot() })
 }
 
-struct GeluRule {
+struct GeluBackward {
     x: Tensor,
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<GradSlot>>,
 }
 
-impl Rule for GeluRule {
+impl Backward for GeluBackward {
     fn name(&self) -> &'static str {
         "gelu"
     }
 
-    fn backward(&self, mut gradient: Vec<f32>, _: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+    fn backward(&self, mut gradient: Vec<f32>, _: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
         let density = 1.0 / (2.0 * PI).sqrt();
         read(&self.x, |x| {
             gradient.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(g, x)| {
@@ -165,12 +165,12 @@ impl Rule for GeluRule {
 /// # Errors
 /// If the device fails.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    if !is_ours(&[x]) || x.track_op() {
+    if !supported(&[x]) || x.track_op() {
         // 1 + tanh(z / 2) is 2 σ(z), and has a gradient everywhere.
         return ((x * (STEEP / 2.0))?.tanh()? + 1.0)?.mul(&(x * 0.5)?);
     }
     let x = x.contiguous()?;
-    let y = read(&x, |x| rectified(x, Rectifier::QuickGelu))?;
+    let y = read(&x, |x| activated(x, Activation::QuickGelu))?;
     Tensor::from_vec(y, x.shape(), x.device())
 }
 

@@ -1,4 +1,4 @@
-//! PyTorch's numbers for the same operations (`tests/golden/kernel/make.py`).
+//! Golden tests: PyTorch's numbers for the same operations (`tests/golden/kernel/make.py`).
 
 use candle_core::{Device, Result, Tensor, Var};
 use serde_json::Value;

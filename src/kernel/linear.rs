@@ -1,24 +1,24 @@
-//! A layer that connects everything: `y = x · wᵀ + b`.
+//! Fully connected layer, `y = x · wᵀ + b`.
 //!
-//! Candle composes it of a product, a transpose and a broadcast, and in the backward pass always works out the gradient of the
-//! input too, which nobody wants when features stand still and heads learn on them.
+//! Candle composes it of a product, a transpose and a broadcast, and always computes the gradient of the input too, which
+//! nobody needs when heads are trained on fixed features.
 
 use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
 
+use super::autograd::{Backward, GradSlot, Input, Saved, read, record, supported};
+use super::buffers::{Place, in_pieces, in_pieces_here};
+use super::dispatch::vectorized;
 use super::error::KernelError;
-use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
-use super::simd::vectorized;
-use super::tile::{Strides, blank, columns, product, rows};
+use super::gemm::{Strides, columns, multiply_whole, rows};
 #[cfg(target_arch = "x86_64")]
-use super::unpacked;
+use super::small_gemm;
 
 /// Rows of the result per task; fixed, so that the cut does not depend on the machine.
 const PIECE: usize = 32;
 
-/// The same where there are very many rows and weights that fill caches: they are rearranged once per task, which has to pay.
+/// The same where there are very many rows and weights that fill caches: they are packed once per task, which has to pay.
 const LARGE_PIECE: usize = 256;
 /// Rows from which on.
 const MANY: usize = 2048;
@@ -42,15 +42,13 @@ vectorized! {
     }
 }
 
-/// Runs `work` on pieces of so many rows of a result `[m, n]` whose sums have `k` terms: (number of the piece, its rows).
-fn tall([m, n, k]: [usize; 3], piece: usize, work: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let mut out = blank(m * n);
-    if m * n * k < WORTH {
-        out.chunks_mut(piece * n).enumerate().for_each(|(i, out)| work(i, out));
-    } else {
-        out.par_chunks_mut(piece * n).enumerate().for_each(|(i, out)| work(i, out));
-    }
-    out
+/// A result `[m, n]` whose sums have `k` terms, in pieces of so many rows: `work` gets the number of a piece and its room, and
+/// returns the rows.
+fn tall<F>([m, n, k]: [usize; 3], piece: usize, work: F) -> Vec<f32>
+where
+    F: for<'a> Fn(usize, &'a mut [Place]) -> &'a mut [f32] + Sync,
+{
+    if m * n * k < WORTH { in_pieces_here(m * n, piece * n, work) } else { in_pieces(m * n, piece * n, work) }
 }
 
 /// y `[B, O]` = x `[B, I]` · w `[O, I]`ᵀ + b.
@@ -59,18 +57,19 @@ fn forward([batch, outputs, inputs]: [usize; 3], x: &[f32], w: &[f32], b: &[f32]
     tall([batch, outputs, inputs], piece, |i, y| {
         let sizes @ [size, ..] = [y.len() / outputs, outputs, inputs];
         let x = &x[i * piece * inputs..][..size * inputs];
-        #[cfg(target_arch = "x86_64")]
-        let done = unpacked::suits(w.len()) && {
-            unpacked::inner(sizes, y, x, w);
-            true
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        let done = false;
-        if !done {
-            product(sizes, y, rows(outputs), false, x, rows(inputs), w, columns(inputs));
-        }
+        let y = against_rows(sizes, y, x, w);
         y.chunks_exact_mut(outputs).for_each(|row| add_row(row, b));
+        y
     })
+}
+
+/// `out` `[m, n]` = `left` `[m, k]` · `right` `[n, k]`ᵀ, row-major.
+fn against_rows<'a>(sizes @ [.., k]: [usize; 3], out: &'a mut [Place], left: &[f32], right: &[f32]) -> &'a mut [f32] {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(isa) = small_gemm::suits(right.len()) {
+        return small_gemm::inner(isa, sizes, out, left, right);
+    }
+    multiply_whole(sizes, out, left, rows(k), right, columns(k))
 }
 
 /// `[m, n]` = `left` `[m, k]`, as its strides say, · `right` `[k, n]`, row-major.
@@ -80,10 +79,10 @@ fn back([m, n, k]: [usize; 3], left: &[f32], left_at: Strides, right: &[f32]) ->
         let sizes = [out.len() / n, n, k];
         let left = &left[i * piece * left_at.row..];
         #[cfg(target_arch = "x86_64")]
-        if unpacked::suits(right.len()) {
-            return unpacked::outer(sizes, out, left, left_at, right);
+        if let Some(isa) = small_gemm::suits(right.len()) {
+            return small_gemm::outer(isa, sizes, out, left, left_at, right);
         }
-        product(sizes, out, rows(n), false, left, left_at, right, rows(n));
+        multiply_whole(sizes, out, left, left_at, right, rows(n))
     })
 }
 
@@ -93,7 +92,7 @@ fn back([m, n, k]: [usize; 3], left: &[f32], left_at: Strides, right: &[f32]) ->
 /// `x`: `[B, I]`; `weight`: `[O, I]`; `bias`: `[O]`. Returns `[B, O]`.
 ///
 /// # Errors
-/// Shapes that do not belong together; nothing to work on.
+/// Shapes that do not match, or an empty input.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let shapes = || vec![x.dims().to_vec(), weight.dims().to_vec(), bias.dims().to_vec()];
     let wrong = || KernelError::Shape { op: "linear", shapes: shapes() }.wrap();
@@ -101,29 +100,29 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     if width != inputs || bias.dims() != [outputs] || batch * inputs * outputs == 0 {
         return Err(wrong());
     }
-    if !is_ours(&[x, weight, bias]) {
+    if !supported(&[x, weight, bias]) {
         return x.matmul(&weight.t()?)?.broadcast_add(bias);
     }
     let input = Input::of(x)?;
     let (weight, bias) = (weight.contiguous()?, bias.contiguous()?);
     let y = read(&input.data, |x| read(&weight, |w| read(&bias, |b| forward([batch, outputs, inputs], x, w, b))))???;
     let parameters = [Some(&weight), Some(&bias)];
-    link(y, (batch, outputs), &[&input], parameters, || LinearRule { x: input.data.clone(), slot: input.slot() })
+    record(y, (batch, outputs), &[&input], parameters, || LinearBackward { x: input.data.clone(), slot: input.slot() })
 }
 
-struct LinearRule {
+struct LinearBackward {
     x: Tensor,
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<GradSlot>>,
 }
 
-impl Rule for LinearRule {
+impl Backward for LinearBackward {
     fn name(&self) -> &'static str {
         "linear"
     }
 
-    fn backward(&self, gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+    fn backward(&self, gradient: Vec<f32>, saved: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
         let lost = || KernelError::NoGradient { op: "linear" }.wrap();
-        let [Some(weight), Some(bias)] = seen.parameters else { return Err(lost()) };
+        let [Some(weight), Some(bias)] = saved.parameters else { return Err(lost()) };
         let (batch, inputs) = self.x.dims2()?;
         let outputs = weight.dim(0)?;
         if let Some(slot) = &self.slot {
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_still_gets_no_gradient() {
+    fn what_is_fixed_gets_no_gradient() {
         let [x, w, b] = inputs(4, 3, 2);
         let (w, b) = (Var::from_tensor(&w).unwrap(), Var::from_tensor(&b).unwrap());
         let gradients = linear(&x, &w, &b).unwrap().sum_all().unwrap().backward().unwrap();
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_must_belong_together() {
+    fn shapes_must_match() {
         let [x, w, b] = inputs(4, 3, 2);
         assert!(linear(&x, &normal("w", &[2, 4]), &b).is_err());
         assert!(linear(&x, &w, &normal("b", &[3])).is_err());

@@ -1,14 +1,14 @@
-//! Who looks most like whom, exactly? The k rows of highest cosine for every row of a table ([`all_pairs`]), or for queries
-//! against a pool that streams by ([`Search`]).
+//! Exact nearest neighbors by cosine: of every row of a table ([`all_pairs`]), or of queries in a pool that is read in chunks
+//! ([`Search`]).
 //!
 //! The answer is *defined* in double precision: cosine of the rows as stored, descending, ties by row number ascending. So it
 //! cannot depend on the number of threads, on the tile size, or on how a pool was cut into chunks.
 //!
-//! It is *found* in whole numbers (`grid.rs` beside this file). Tiles of products are compared with their rows' current bars as they come,
-//! and only the few above are kept as candidates. A product differs from the true cosine by no more than a known margin, so with a
-//! bar two margins below the k-th best candidate no true neighbor can be missed. The candidates that survive are scored again in
-//! double precision. Rows with more near-ties than the candidate list has room for (dozens of copies of one image) are thinned by
-//! exact scores on the way, so memory stays bounded.
+//! It is *found* in integers (`int16_scan.rs` beside this file). Tiles of products are compared with their rows' current
+//! thresholds as they come, and only the few above are kept as candidates. A product differs from the true cosine by no more
+//! than a known margin, so with a threshold two margins below the k-th best candidate no true neighbor can be missed. The
+//! candidates that survive are scored again in double precision. Rows with more near-ties than the candidate list has room for
+//! (dozens of copies of one image) are thinned by exact scores on the way, so memory stays bounded.
 //!
 //! Each pair of rows is multiplied once and serves both of its ends.
 
@@ -18,11 +18,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
-use super::grid::{Grid, Hit, ONE, Scan, WIDE};
+use super::int16_scan::{Hit, Int16Rows, ONE, Scan, WIDE};
 use kinset_base::hint::{Exit, Fault};
 use kinset_math::cosine::{FLOOR, dot, norm};
 
-/// Why there are no neighbors to be had.
+/// Errors of a neighbor search.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NeighborError {
     /// A row without direction has no cosine with anything.
@@ -162,7 +162,7 @@ fn all_pairs_tiled(
 ) -> Result<Neighbors> {
     let table = Table::new(rows, dim, 0)?;
     enough(k, table.len().saturating_sub(1))?;
-    let grid = Grid::new(rows, dim, &table.inverse);
+    let grid = Int16Rows::new(rows, dim, &table.inverse);
     let margin = grid.margin(&grid);
     let blocks: Vec<Mutex<Shortlist>> = rows
         .chunks(tiling.block * dim)
@@ -197,17 +197,25 @@ fn all_pairs_tiled(
 }
 
 /// One tile: the rows of one block with those of another (or with themselves), strip by strip.
-fn cross(table: &Table, grid: &Grid, blocks: &[Mutex<Shortlist>], (one, two): (usize, usize), tiling: Tiling, scan: &mut Scan) {
+fn cross(
+    table: &Table,
+    grid: &Int16Rows,
+    blocks: &[Mutex<Shortlist>],
+    (one, two): (usize, usize),
+    tiling: Tiling,
+    scan: &mut Scan,
+) {
     let (first, second) = (one * tiling.block, two * tiling.block);
     let upto = (second + tiling.block).min(table.len());
     for from in (second..upto).step_by(WIDE) {
-        scan.bars.clone_from(&lock(&blocks[one]).bars);
-        scan.other_bars = [i32::MAX; WIDE];
+        scan.thresholds.clone_from(&lock(&blocks[one]).thresholds);
+        scan.other_thresholds = [i32::MAX; WIDE];
         let columns = from..(from + WIDE).min(upto);
         // Both ends of a pair within one block meet in both halves of the tile.
         if one != two {
             let list = lock(&blocks[two]);
-            scan.other_bars[..columns.len()].copy_from_slice(&list.bars[columns.start - second..columns.end - second]);
+            scan.other_thresholds[..columns.len()]
+                .copy_from_slice(&list.thresholds[columns.start - second..columns.end - second]);
         }
         grid.cross(first, grid, from, scan);
         let mut list = lock(&blocks[one]);
@@ -238,7 +246,7 @@ fn lock(block: &Mutex<Shortlist>) -> MutexGuard<'_, Shortlist> {
 #[derive(Debug)]
 pub struct Search<'q> {
     queries: Table<'q>,
-    grid: Grid,
+    grid: Int16Rows,
     k: usize,
     tiling: Tiling,
     /// The best so far of each query, at most k, in order.
@@ -261,7 +269,7 @@ impl<'q> Search<'q> {
         let queries = Table::new(queries, dim, 0)?;
         enough(k, usize::MAX)?;
         let best = vec![Vec::new(); queries.len()];
-        let grid = Grid::new(queries.rows, dim, &queries.inverse);
+        let grid = Int16Rows::new(queries.rows, dim, &queries.inverse);
         Ok(Self { queries, grid, k, tiling: TILING, best, seen: 0 })
     }
 
@@ -272,14 +280,15 @@ impl<'q> Search<'q> {
     /// `pool` [P, D], of unit length.
     ///
     /// # Errors
-    /// Rows that are zero, not finite or not of unit length, or whose number does not fit 32 bits. The search is unchanged then.
+    /// Rows that are zero, not finite or not of unit length, or whose number does not fit 32 bits. The search is unchanged
+    /// then.
     ///
     /// # Panics
     /// If D does not divide the length.
     pub fn feed(&mut self, pool: &[f32], first_row: usize) -> Result<()> {
         let pool = Table::new(pool, self.queries.dim, first_row)?;
         let (queries, k, tiling) = (&self.queries, self.k, self.tiling);
-        let (grid, other) = (&self.grid, Grid::new(pool.rows, pool.dim, &pool.inverse));
+        let (grid, other) = (&self.grid, Int16Rows::new(pool.rows, pool.dim, &pool.inverse));
         let margin = grid.margin(&other);
         let blocks = queries.len().div_ceil(tiling.block);
         // Few queries must keep many cores busy, many queries must not need many lists.
@@ -295,12 +304,12 @@ impl<'q> Search<'q> {
                 .map_init(Scan::default, |scan, &(block, segment)| {
                     let first = block * tiling.block;
                     let last = (first + tiling.block).min(queries.len());
-                    let bars = best[first..last].iter().map(|best| bar_below(best, k, margin)).collect();
-                    let mut list = Shortlist::new(bars, k, margin);
+                    let thresholds = best[first..last].iter().map(|best| threshold_below(best, k, margin)).collect();
+                    let mut list = Shortlist::new(thresholds, k, margin);
                     let exact = |row: usize, other: u32| queries.cosine_with(first + row, &pool, other as usize);
                     let end = (segment + SEGMENT).min(upto);
                     for from in (segment..end).step_by(WIDE) {
-                        scan.bars.clone_from(&list.bars);
+                        scan.thresholds.clone_from(&list.thresholds);
                         grid.cross(first, &other, from, scan);
                         for &Hit { row, column, value } in &scan.hits {
                             let column = column as usize + from;
@@ -431,7 +440,7 @@ fn keep_best(scored: &mut Vec<Scored>, k: usize) {
 }
 
 /// What a product must reach to stand for a cosine that could enter a full list of exact scores.
-fn bar_below(best: &[Scored], k: usize, margin: i32) -> i32 {
+fn threshold_below(best: &[Scored], k: usize, margin: i32) -> i32 {
     best.get(k - 1).map_or(i32::MIN, |last| below(last.cosine, margin))
 }
 
@@ -447,23 +456,30 @@ struct Shortlist {
     room: usize,
     margin: i32,
     /// What a product must reach to be a candidate of each row.
-    bars: Vec<i32>,
+    thresholds: Vec<i32>,
     counts: Vec<u32>,
     /// [rows, room] product and row number.
     candidates: Vec<(i32, u32)>,
 }
 
 impl Shortlist {
-    fn new(bars: Vec<i32>, k: usize, margin: i32) -> Self {
+    fn new(thresholds: Vec<i32>, k: usize, margin: i32) -> Self {
         // Room beyond k is what makes thinning out rare.
         let room = k + (k / 2).max(32);
-        Self { k, room, margin, counts: vec![0; bars.len()], candidates: vec![(0, 0); bars.len() * room], bars }
+        Self {
+            k,
+            room,
+            margin,
+            counts: vec![0; thresholds.len()],
+            candidates: vec![(0, 0); thresholds.len() * room],
+            thresholds,
+        }
     }
 
-    /// Takes a candidate if it reaches the bar; thins the row out when it is full.
+    /// Takes a candidate if it reaches the threshold; thins the row out when it is full.
     #[inline]
     fn offer(&mut self, row: usize, value: i32, other: u32, exact: impl Fn(usize, u32) -> f64) {
-        if value < self.bars[row] {
+        if value < self.thresholds[row] {
             return;
         }
         let count = self.counts[row] as usize;
@@ -488,26 +504,26 @@ impl Shortlist {
                 kept += 1;
             }
         }
-        let mut bar = cut;
+        let mut threshold = cut;
         if kept > k.midpoint(self.room) {
             // A crowd of near-ties: let exact scores decide now, so that the list cannot overflow.
             let mut scored: Vec<(Scored, i32)> =
                 list[..kept].iter().map(|&(value, row_)| (Scored { cosine: exact(row, row_), row: row_ }, value)).collect();
             scored.sort_unstable_by(|a, b| a.0.rank(&b.0));
             scored.truncate(k);
-            bar = bar.max(below(scored[k - 1].0.cosine, margin));
+            threshold = threshold.max(below(scored[k - 1].0.cosine, margin));
             for (slot, (scored, value)) in list.iter_mut().zip(scored) {
                 *slot = (value, scored.row);
             }
             kept = k;
         }
         self.counts[row] = kept as u32;
-        self.bars[row] = self.bars[row].max(bar);
+        self.thresholds[row] = self.thresholds[row].max(threshold);
     }
 
     /// The k best of each row by exact cosine, fewer where fewer were offered.
     fn settle(mut self, exact: impl Fn(usize, u32) -> f64 + Copy) -> impl Iterator<Item = Vec<Scored>> {
-        (0..self.bars.len()).map(move |row| {
+        (0..self.thresholds.len()).map(move |row| {
             if self.counts[row] as usize > self.k {
                 self.thin(row, exact);
             }
@@ -523,7 +539,7 @@ impl Shortlist {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::grid::GROUP;
+    use super::super::int16_scan::GROUP;
     use super::*;
     use kinset_base::seed::Seed;
     use kinset_math::cosine::normalize_rows;

@@ -1,17 +1,21 @@
-//! Normalization over the batch, or over a row.
+//! Batch normalization, with ReLU and residual sum fused, and L2 normalization of rows.
 //!
-//! Batch norm of a training step is bound by memory, not arithmetic, so the rectification and the residual sum that follow it ride along, the mask of the
-//! rectification is worked out again from what is read anyway, and the input's gradient is written over the output's.
+//! Batch norm of a training step is bound by memory, not arithmetic, so the rectification and the residual sum that follow it
+//! ride along, the mask of the rectification is worked out again from what is read anyway, and the input's gradient is written
+//! over the output's.
+
+#![expect(unsafe_code, reason = "outputs are written without being zeroed first")]
+
+use std::sync::Arc;
 
 use candle_core::{D, Device, Result, Tensor};
 use rayon::prelude::*;
-use std::sync::Arc;
 
+use super::autograd::{Backward, GradSlot, Input, Saved, read, record, supported};
+use super::buffers::{Place, in_pieces, room, written};
+use super::dispatch::vectorized;
 use super::elementwise::{copy, mask};
 use super::error::KernelError;
-use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
-use super::simd::vectorized;
-use super::tile::blank;
 
 /// What follows the normalization.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +86,8 @@ fn fold(lanes: [f64; LANES]) -> f64 {
 }
 
 vectorized! {
-    /// Per channel Σ (x − c) and Σ (x − c)², with `c` the channel's first value of the batch so that a large mean costs no digits.
+    /// Per channel Σ (x − c) and Σ (x − c)², with `c` the channel's first value of the batch so that a large mean costs no
+    /// digits.
     fn moments(x: &[f32], map: usize, centers: &[f32], sums: &mut [[f64; 2]]) {
         for image in x.chunks_exact(map * sums.len()) {
             for ((line, sum), &center) in image.chunks_exact(map).zip(sums.iter_mut()).zip(centers) {
@@ -165,7 +170,8 @@ vectorized! {
     fn masked_gradient_moments(g: &[f32], x: &[f32], map: usize, centers: &[f32], lines: &[[f32; 2]], sums: &mut [[f64; 2]]) {
         let size = map * sums.len();
         for (g, x) in g.chunks_exact(size).zip(x.chunks_exact(size)) {
-            for ((((g, x), sum), &center), &[scale, shift]) in g.chunks_exact(map).zip(x.chunks_exact(map)).zip(sums.iter_mut()).zip(centers).zip(lines) {
+            let channels = g.chunks_exact(map).zip(x.chunks_exact(map)).zip(sums.iter_mut()).zip(centers).zip(lines);
+            for ((((g, x), sum), &center), &[scale, shift]) in channels {
                 let (mut first, mut second) = ([0.0f64; LANES], [0.0f64; LANES]);
                 let (gs, xs) = (g.chunks_exact(LANES), x.chunks_exact(LANES));
                 for (i, (g, x)) in gs.remainder().iter().zip(xs.remainder()).enumerate() {
@@ -189,32 +195,39 @@ vectorized! {
 
 vectorized! {
     /// y = x · scale + shift, rectified if asked.
-    fn affine(y: &mut [f32], x: &[f32], map: usize, lines: &[[f32; 2]], rectify: bool) {
+    fn affine<'a>(y: &'a mut [Place], x: &[f32], map: usize, lines: &[[f32; 2]], rectify: bool) -> &'a mut [f32] {
         let size = map * lines.len();
+        assert!(y.len() == x.len() && y.len().is_multiple_of(size), "whole images");
         let floor = if rectify { 0.0 } else { f32::NEG_INFINITY };
         for (y, x) in y.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
             for ((y, x), &[scale, shift]) in y.chunks_exact_mut(map).zip(x.chunks_exact(map)).zip(lines) {
                 for (y, x) in y.iter_mut().zip(x) {
                     let v = x * scale + shift;
-                    *y = if v < floor { floor } else { v };
+                    y.write(if v < floor { floor } else { v });
                 }
             }
         }
+        // SAFETY: each line of each image was just written.
+        unsafe { y.assume_init_mut() }
     }
 }
 
 vectorized! {
     /// y = max(x · scale + shift + r, 0).
-    fn affine_add_relu(y: &mut [f32], x: &[f32], r: &[f32], map: usize, lines: &[[f32; 2]]) {
+    fn affine_add_relu<'a>(y: &'a mut [Place], x: &[f32], r: &[f32], map: usize, lines: &[[f32; 2]]) -> &'a mut [f32] {
         let size = map * lines.len();
+        assert!(y.len() == x.len() && y.len() == r.len() && y.len().is_multiple_of(size), "whole images");
         for ((y, x), r) in y.chunks_exact_mut(size).zip(x.chunks_exact(size)).zip(r.chunks_exact(size)) {
-            for (((y, x), r), &[scale, shift]) in y.chunks_exact_mut(map).zip(x.chunks_exact(map)).zip(r.chunks_exact(map)).zip(lines) {
+            let channels = y.chunks_exact_mut(map).zip(x.chunks_exact(map)).zip(r.chunks_exact(map)).zip(lines);
+            for (((y, x), r), &[scale, shift]) in channels {
                 for ((y, x), r) in y.iter_mut().zip(x).zip(r) {
                     let v = x * scale + shift + r;
-                    *y = if v < 0.0 { 0.0 } else { v };
+                    y.write(if v < 0.0 { 0.0 } else { v });
                 }
             }
         }
+        // SAFETY: each line of each image was just written.
+        unsafe { y.assume_init_mut() }
     }
 }
 
@@ -223,7 +236,8 @@ vectorized! {
     fn input_gradient(g: &mut [f32], x: &[f32], map: usize, centers: &[f32], coefficients: &[[f32; 3]]) {
         let size = map * centers.len();
         for (g, x) in g.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
-            for (((g, x), &center), &[a, b, d]) in g.chunks_exact_mut(map).zip(x.chunks_exact(map)).zip(centers).zip(coefficients) {
+            let channels = g.chunks_exact_mut(map).zip(x.chunks_exact(map)).zip(centers).zip(coefficients);
+            for (((g, x), &center), &[a, b, d]) in channels {
                 for (g, x) in g.iter_mut().zip(x) {
                     *g = a * *g + (b * (x - center) + d);
                 }
@@ -234,22 +248,40 @@ vectorized! {
 
 vectorized! {
     /// As [`input_gradient`], to another place.
-    fn input_gradient_of(out: &mut [f32], g: &[f32], x: &[f32], map: usize, centers: &[f32], coefficients: &[[f32; 3]]) {
+    fn input_gradient_of<'a>(
+        out: &'a mut [Place],
+        g: &[f32],
+        x: &[f32],
+        map: usize,
+        centers: &[f32],
+        coefficients: &[[f32; 3]],
+    ) -> &'a mut [f32] {
         let size = map * centers.len();
+        assert!(out.len() == g.len() && out.len() == x.len() && out.len().is_multiple_of(size), "whole images");
+        assert_eq!(centers.len(), coefficients.len(), "coefficients of each channel");
         for ((out, g), x) in out.chunks_exact_mut(size).zip(g.chunks_exact(size)).zip(x.chunks_exact(size)) {
             let lines = out.chunks_exact_mut(map).zip(g.chunks_exact(map)).zip(x.chunks_exact(map));
             for ((((out, g), x), &center), &[a, b, d]) in lines.zip(centers).zip(coefficients) {
                 for ((out, g), x) in out.iter_mut().zip(g).zip(x) {
-                    *out = a * *g + (b * (x - center) + d);
+                    out.write(a * *g + (b * (x - center) + d));
                 }
             }
         }
+        // SAFETY: each line of each image was just written.
+        unsafe { out.assume_init_mut() }
     }
 }
 
 vectorized! {
     /// As [`input_gradient`], with `g` first set to zero where `x · scale + shift` is not positive.
-    fn masked_input_gradient(g: &mut [f32], x: &[f32], map: usize, centers: &[f32], lines: &[[f32; 2]], coefficients: &[[f32; 3]]) {
+    fn masked_input_gradient(
+        g: &mut [f32],
+        x: &[f32],
+        map: usize,
+        centers: &[f32],
+        lines: &[[f32; 2]],
+        coefficients: &[[f32; 3]],
+    ) {
         let size = map * centers.len();
         for (g, x) in g.chunks_exact_mut(size).zip(x.chunks_exact(size)) {
             for ((((g, x), &center), &[a, b, d]), &[scale, shift]) in
@@ -329,9 +361,11 @@ fn mask_and_reduce(s: &Shape, g: &mut [f32], y: &[f32], x: &[f32], centers: &[f3
 }
 
 /// a g + b (x − c) + d.
-fn write(s: &Shape, out: &mut [f32], g: &[f32], x: &[f32], centers: &[f32], coefficients: &[[f32; 3]]) {
-    let tasks = out.par_chunks_mut(s.chunk()).zip(g.par_chunks(s.chunk())).zip(x.par_chunks(s.chunk()));
-    tasks.for_each(|((out, g), x)| input_gradient_of(out, g, x, s.map, centers, coefficients));
+fn write(s: &Shape, g: &[f32], x: &[f32], centers: &[f32], coefficients: &[[f32; 3]]) -> Vec<f32> {
+    in_pieces(g.len(), s.chunk(), |i, out| {
+        let range = i * s.chunk()..i * s.chunk() + out.len();
+        input_gradient_of(out, &g[range.clone()], &x[range], s.map, centers, coefficients)
+    })
 }
 
 /// g ← a g + b (x − c) + d, masked if `lines` are given.
@@ -344,13 +378,13 @@ fn rewrite(s: &Shape, g: &mut [f32], x: &[f32], centers: &[f32], lines: Option<&
 
 /// y = x · scale + shift per channel, and what follows.
 fn apply(s: &Shape, x: &[f32], residual: Option<&[f32]>, lines: &[[f32; 2]], rectify: bool) -> Vec<f32> {
-    let mut y = blank(x.len());
-    let tasks = y.par_chunks_mut(s.chunk()).zip(x.par_chunks(s.chunk()));
-    match residual {
-        Some(r) => tasks.zip(r.par_chunks(s.chunk())).for_each(|((y, x), r)| affine_add_relu(y, x, r, s.map, lines)),
-        None => tasks.for_each(|(y, x)| affine(y, x, s.map, lines, rectify)),
-    }
-    y
+    in_pieces(x.len(), s.chunk(), |i, y| {
+        let range = i * s.chunk()..i * s.chunk() + y.len();
+        match residual {
+            Some(r) => affine_add_relu(y, &x[range.clone()], &r[range], s.map, lines),
+            None => affine(y, &x[range], s.map, lines, rectify),
+        }
+    })
 }
 
 /// The tensors of one call, looked up.
@@ -397,7 +431,8 @@ fn per_channel(v: &Tensor) -> Result<Tensor> {
     v.reshape((1, v.elem_count(), 1, 1))
 }
 
-/// Batch normalization of a training step: (x − mean) / √(variance + eps) · gamma + beta with the statistics of this batch, then what `after` says.
+/// Batch normalization of a training step: (x − mean) / √(variance + eps) · gamma + beta with the statistics of this batch,
+/// then what `after` says.
 ///
 /// # Shapes
 /// `x` `[B, C, H, W]`, `gamma` and `beta` `[C]`, a residual as `x`.
@@ -411,7 +446,7 @@ pub fn batch_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, after: Af
     let shape = Shape::of("batch_norm", x, &[gamma, beta])?;
     let count = shape.batch * shape.map;
     let others = if let After::AddRelu(r) = after { r } else { x };
-    if !is_ours(&[x, gamma, beta, others]) {
+    if !supported(&[x, gamma, beta, others]) {
         let mean = x.mean_keepdim((0, 2, 3))?;
         let centered = x.broadcast_sub(&mean)?;
         let variance = centered.sqr()?.mean_keepdim((0, 2, 3))?;
@@ -438,7 +473,7 @@ pub fn batch_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, after: Af
     let y = call.output(&shape, &lines)?;
     let column = |i: usize| Tensor::from_vec(moments.iter().map(|m| m[i] as f32).collect(), shape.channels, &Device::Cpu);
     let (mean, variance) = (column(0)?, column(1)?);
-    let output = link(y, x.shape(), &call.inputs(), [Some(&gamma), Some(&beta)], || BatchRule {
+    let output = record(y, x.shape(), &call.inputs(), [Some(&gamma), Some(&beta)], || BatchBackward {
         shape,
         x: call.input.data.clone(),
         slot: call.input.slot(),
@@ -451,33 +486,33 @@ pub fn batch_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, after: Af
     Ok(BatchNorm { output, mean, variance, count })
 }
 
-struct BatchRule {
+struct BatchBackward {
     shape: Shape,
     x: Tensor,
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<GradSlot>>,
     /// Is the residual sum fused?
     has_residual: bool,
     /// There if the residual's gradient is wanted.
-    residual: Option<Arc<Slot>>,
+    residual: Option<Arc<GradSlot>>,
     /// There if rectified without residual: scale and shift, to see again which outputs were positive.
     mask_from: Option<Vec<[f32; 2]>>,
     means: Vec<f64>,
     inverse: Vec<f64>,
 }
 
-impl Rule for BatchRule {
+impl Backward for BatchBackward {
     fn name(&self) -> &'static str {
         "batch_norm"
     }
     fn keeps_output(&self) -> bool {
         self.has_residual
     }
-    fn backward(&self, mut gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
-        let [Some(gamma), Some(_)] = seen.parameters else { return Err(KernelError::NoGradient { op: "batch_norm" }.wrap()) };
+    fn backward(&self, mut gradient: Vec<f32>, saved: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
+        let [Some(gamma), Some(_)] = saved.parameters else { return Err(KernelError::NoGradient { op: "batch_norm" }.wrap()) };
         let s = &self.shape;
         let centers: Vec<f32> = self.means.iter().map(|&m| m as f32).collect();
         let lines = self.mask_from.as_deref();
-        let output = seen.output.filter(|_| self.has_residual);
+        let output = saved.output.filter(|_| self.has_residual);
         let mut sums = read(&self.x, |x| match output {
             Some(y) => read(y, |y| mask_and_reduce(s, &mut gradient, y, x, &centers)),
             None if self.has_residual => Err(KernelError::NoGradient { op: "batch_norm" }.wrap()),
@@ -500,11 +535,9 @@ impl Rule for BatchRule {
                     .collect()
             })?;
             // The residual gets the gradient as it is, the input a new one.
-            let given = self.residual.as_ref().map(|_| blank(gradient.len()));
             let of_input = read(&self.x, |x| {
-                if let Some(mut of_input) = given {
-                    write(s, &mut of_input, &gradient, x, &centers, &coefficients);
-                    of_input
+                if self.residual.is_some() {
+                    write(s, &gradient, x, &centers, &coefficients)
                 } else {
                     rewrite(s, &mut gradient, x, &centers, lines, &coefficients);
                     std::mem::take(&mut gradient)
@@ -524,8 +557,8 @@ impl Rule for BatchRule {
     }
 }
 
-/// y = x · scale + shift per channel, then what `after` says: batch norm with running statistics, with scale = gamma / √(variance + eps) and
-/// shift = beta − mean · scale (see [`batch_norm_eval`]).
+/// y = x · scale + shift per channel, then what `after` says: batch norm with running statistics, with scale = gamma /
+/// √(variance + eps) and shift = beta − mean · scale (see [`batch_norm_eval`]).
 ///
 /// # Shapes
 /// `x` `[B, C, H, W]`, `scale` and `shift` `[C]`, a residual as `x`.
@@ -535,7 +568,7 @@ impl Rule for BatchRule {
 pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, after: After<'_>) -> Result<Tensor> {
     let shape = Shape::of("scale_shift", x, &[scale, shift])?;
     let others = if let After::AddRelu(r) = after { r } else { x };
-    if !is_ours(&[x, scale, shift, others]) {
+    if !supported(&[x, scale, shift, others]) {
         return finish(x.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?)?, after);
     }
     let call = Call::of("scale_shift", x, after)?;
@@ -544,7 +577,7 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, after: After<'_>)
         read(&scale, |scale| read(&shift, |shift| scale.iter().zip(shift).map(|(a, b)| [*a, *b]).collect()))??;
     let y = call.output(&shape, &lines)?;
     let train = scale.track_op() || shift.track_op();
-    link(y, x.shape(), &call.inputs(), [Some(&scale), Some(&shift)], || ScaleRule {
+    record(y, x.shape(), &call.inputs(), [Some(&scale), Some(&shift)], || ScaleBackward {
         shape,
         x: call.input.data.clone(),
         slot: call.input.slot(),
@@ -576,28 +609,28 @@ pub fn batch_norm_eval(
     scale_shift(x, &scale, &shift, after)
 }
 
-struct ScaleRule {
+struct ScaleBackward {
     shape: Shape,
     x: Tensor,
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<GradSlot>>,
     /// There if a residual is fused and its gradient is wanted.
-    residual: Option<Arc<Slot>>,
+    residual: Option<Arc<GradSlot>>,
     rectify: bool,
     lines: Vec<[f32; 2]>,
     train: bool,
 }
 
-impl Rule for ScaleRule {
+impl Backward for ScaleBackward {
     fn name(&self) -> &'static str {
         "scale_shift"
     }
     fn keeps_output(&self) -> bool {
         self.rectify
     }
-    fn backward(&self, mut gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+    fn backward(&self, mut gradient: Vec<f32>, saved: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
         let s = &self.shape;
         if self.rectify {
-            let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "scale_shift" }.wrap())?;
+            let output = saved.output.ok_or_else(|| KernelError::NoGradient { op: "scale_shift" }.wrap())?;
             read(output, |y| mask(&mut gradient, y))?;
         }
         if let Some(slot) = &self.residual {
@@ -643,7 +676,7 @@ pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
     let &[_, width] = x.dims() else {
         return Err(KernelError::Shape { op: "l2_normalize", shapes: vec![x.dims().to_vec()] }.wrap());
     };
-    if !is_ours(&[x]) || width == 0 {
+    if !supported(&[x]) || width == 0 {
         let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
         // The gradient of the root at zero is infinite; below the floor the norm is a constant.
         let small = norm.le(FLOOR)?;
@@ -652,21 +685,22 @@ pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
     }
     let input = Input::of(x)?;
     let (y, norms) = read(&input.data, |x| {
-        let mut y = blank(x.len());
+        let mut y = room(None, x.len());
         let norms: Vec<f64> = y
             .par_chunks_mut(width)
             .zip(x.par_chunks(width))
             .map(|(y, x)| {
                 let norm = x.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>().sqrt().max(FLOOR);
                 for (y, x) in y.iter_mut().zip(x) {
-                    *y = (f64::from(*x) / norm) as f32;
+                    y.write((f64::from(*x) / norm) as f32);
                 }
                 norm
             })
             .collect();
-        (y, norms)
+        // SAFETY: each row was just written.
+        (unsafe { written(y) }, norms)
     })?;
-    link(y, x.shape(), &[&input], [None, None], || UnitRule { width, norms, slot: input.slot() })
+    record(y, x.shape(), &[&input], [None, None], || UnitBackward { width, norms, slot: input.slot() })
 }
 
 /// Shortest length that is divided by.
@@ -687,13 +721,13 @@ impl WhereSmall for Tensor {
     }
 }
 
-struct UnitRule {
+struct UnitBackward {
     width: usize,
     norms: Vec<f64>,
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<GradSlot>>,
 }
 
-impl Rule for UnitRule {
+impl Backward for UnitBackward {
     fn name(&self) -> &'static str {
         "l2_normalize"
     }
@@ -701,8 +735,8 @@ impl Rule for UnitRule {
         true
     }
     /// dx = (dy − y ⟨y, dy⟩) / ‖x‖; below the floor the length is a constant and dx = dy / floor.
-    fn backward(&self, mut gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
-        let output = seen.output.ok_or_else(|| KernelError::NoGradient { op: "l2_normalize" }.wrap())?;
+    fn backward(&self, mut gradient: Vec<f32>, saved: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
+        let output = saved.output.ok_or_else(|| KernelError::NoGradient { op: "l2_normalize" }.wrap())?;
         if let Some(slot) = &self.slot {
             read(output, |y| {
                 gradient.par_chunks_mut(self.width).zip(y.par_chunks(self.width)).zip(&self.norms).for_each(

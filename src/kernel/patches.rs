@@ -1,14 +1,16 @@
-//! How does an image become tokens? Cut into squares that touch and do not overlap, each of them projected; others stand before them.
+//! Patch embedding of a vision transformer: an image becomes tokens, one per patch, after class and register tokens.
+
+#![expect(unsafe_code, reason = "tokens are written without being zeroed first")]
 
 use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
-use super::elementwise::add_to;
+use super::accumulate::add_to;
+use super::autograd::{read, supported};
+use super::buffers::{room, with_scratch, written};
 use super::error::KernelError;
-use super::graph::{is_ours, read};
 use super::linear::linear;
-use super::panels::{Panels, Start};
-use super::tile::{blank, with_scratch};
+use super::packed_gemm::{PackedMatrix, Start};
 
 /// Patches that are projected at once.
 const PIECE: usize = 96;
@@ -33,7 +35,7 @@ impl Patches<'_> {
     /// `images`: `[B, C, G·P, G·P]`. Returns `[B·(R + G²), D]`.
     ///
     /// # Errors
-    /// Shapes that do not belong together.
+    /// Shapes that do not match.
     ///
     /// # Paper
     /// Dosovitskiy et al. 2021, "An image is worth 16×16 words", eq. 1.
@@ -41,7 +43,7 @@ impl Patches<'_> {
         let shape = self.shape(images)?;
         let all = [Some(images), Some(self.weight), self.bias, Some(self.before), Some(self.positions)];
         let all: Vec<&Tensor> = all.into_iter().flatten().collect();
-        if !is_ours(&all) || all.iter().any(|t| t.track_op()) {
+        if !supported(&all) || all.iter().any(|t| t.track_op()) {
             return self.composed(images, shape);
         }
         let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
@@ -49,8 +51,8 @@ impl Patches<'_> {
         let (before, positions) = (values(self.before)?, values(self.positions)?);
         let (images, weight) = (images.contiguous()?, self.weight.contiguous()?);
         let inputs = shape.inputs();
-        let panels = read(&weight, |w| Panels::of_columns(w, inputs, shape.width, inputs))?;
-        let out = read(&images, |images| shape.tokens(images, &panels, &bias, &before, &positions))?;
+        let packed = read(&weight, |w| PackedMatrix::of_columns(w, inputs, shape.width, inputs))?;
+        let out = read(&images, |images| shape.tokens(images, &packed, &bias, &before, &positions))?;
         Tensor::from_vec(out, ((), shape.width), &Device::Cpu)
     }
 
@@ -103,25 +105,31 @@ impl Shape {
         self.channels * self.patch * self.patch
     }
 
-    fn tokens(&self, images: &[f32], panels: &Panels, bias: &[f32], before: &[f32], positions: &[f32]) -> Vec<f32> {
+    fn tokens(&self, images: &[f32], packed: &PackedMatrix, bias: &[f32], before: &[f32], positions: &[f32]) -> Vec<f32> {
         let (side, width, inputs) = (self.grid * self.patch, self.width, self.inputs());
-        let mut out = blank(self.batch * (self.before + self.grid * self.grid) * width);
+        let mut out = room(None, self.batch * (self.before + self.grid * self.grid) * width);
         let one = out.len() / self.batch;
         out.par_chunks_mut(one).zip(images.par_chunks(self.channels * side * side)).for_each(|(out, image)| {
             let (first, out) = out.split_at_mut(before.len());
-            first.copy_from_slice(before);
+            first.write_copy_of_slice(before);
             out.par_chunks_mut(PIECE * width).enumerate().for_each(|(piece, out)| {
+                for row in out.chunks_exact_mut(width) {
+                    row.write_copy_of_slice(bias);
+                }
+                // SAFETY: all rows were just written.
+                let out = unsafe { out.assume_init_mut() };
                 let count = out.len() / width;
                 with_scratch([count * inputs, 0, 0], |rows, _, _| {
                     for (row, number) in rows.chunks_exact_mut(inputs).zip(piece * PIECE..) {
                         self.cut(image, number, row);
                     }
-                    panels.multiply(count, rows, inputs, out, width, Start::Row(bias));
+                    packed.multiply(count, rows, inputs, out, width, Start::There);
                 });
                 add_to(out, &positions[piece * PIECE * width..]);
             });
         });
-        out
+        // SAFETY: of each image the tokens before the patches and all pieces of patches were written.
+        unsafe { written(out) }
     }
 
     /// The numbers of a patch: channel, row, column.
@@ -207,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_must_belong_together() {
+    fn shapes_must_match() {
         let good = parts(1, 2, 3, 4, 1);
         assert!(tokens(&good, true).is_ok());
         let bad = [[1, 3, 6, 7].as_slice(), &[4, 2, 3, 3], &[5], &[1, 5], &[3, 4]];

@@ -1,11 +1,12 @@
-//! Pooling. Candle's max-pool gives a wrong gradient (it divides by the window, and counts ties twice) and knows neither padding nor overlapping windows.
+//! Max and average pooling. Candle's max-pool gives a wrong gradient (it divides by the window, and counts ties twice) and
+//! knows neither padding nor overlapping windows.
 
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
 
+use super::autograd::{Backward, GradSlot, Input, Saved, read, record, supported};
 use super::error::KernelError;
-use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
 
 /// The sizes of one pooling; `planes` = B · C maps.
 #[derive(Clone, Copy)]
@@ -66,7 +67,8 @@ impl Shape {
     }
 }
 
-/// The largest value of each window. The gradient goes to the first (in reading order) of equal maxima; padding never wins; NaN does. As PyTorch.
+/// The largest value of each window. The gradient goes to the first (in reading order) of equal maxima; padding never wins; NaN
+/// does. As PyTorch.
 ///
 /// # Shapes
 /// [B, C, H, W] → [B, C, H', W'] with H' = ⌊(H + 2·padding − kernel) / stride⌋ + 1.
@@ -75,7 +77,7 @@ impl Shape {
 /// Not four dimensions; a window that does not fit, or more padding than half of it.
 pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> Result<Tensor> {
     let s = Shape::of("max_pool2d", x, kernel, stride, padding)?;
-    if !is_ours(&[x]) {
+    if !supported(&[x]) {
         return max_of_slices(x, &s);
     }
     let (batch, channels) = (x.dim(0)?, x.dim(1)?);
@@ -91,7 +93,7 @@ pub fn max_pool2d(x: &Tensor, kernel: usize, stride: usize, padding: usize) -> R
             }
         });
     })?;
-    link(y, (batch, channels, s.out_height, s.out_width), &[&input], [None, None], || MaxRule {
+    record(y, (batch, channels, s.out_height, s.out_width), &[&input], [None, None], || MaxBackward {
         shape: s,
         winners,
         slot: input.slot(),
@@ -118,7 +120,8 @@ fn max_plane(s: &Shape, x: &[f32], y: &mut [f32], winners: &mut [u32]) {
     }
 }
 
-/// The same through candle's operations: the running maximum over the window's shifted views. `where_cond` keeps the earlier of equal values, gradient and all.
+/// The same through candle's operations: the running maximum over the window's shifted views. `where_cond` keeps the earlier of
+/// equal values, gradient and all.
 fn max_of_slices(x: &Tensor, s: &Shape) -> Result<Tensor> {
     let mut best: Option<Tensor> = None;
     for view in shifted(x, s, f64::NEG_INFINITY)? {
@@ -157,17 +160,17 @@ fn shifted(x: &Tensor, s: &Shape, border: f64) -> Result<Vec<Tensor>> {
     Ok(views)
 }
 
-struct MaxRule {
+struct MaxBackward {
     shape: Shape,
     winners: Vec<u32>,
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<GradSlot>>,
 }
 
-impl Rule for MaxRule {
+impl Backward for MaxBackward {
     fn name(&self) -> &'static str {
         "max_pool2d"
     }
-    fn backward(&self, gradient: Vec<f32>, _: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+    fn backward(&self, gradient: Vec<f32>, _: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
         let Some(slot) = &self.slot else { return Ok([None, None]) };
         let s = &self.shape;
         let mut dx = vec![0.0; s.planes * s.plane()];
@@ -196,7 +199,7 @@ impl Rule for MaxRule {
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let s = Shape::of("avg_pool2d", x, kernel, stride, 0)?;
     let (batch, channels) = (x.dim(0)?, x.dim(1)?);
-    if !is_ours(&[x]) {
+    if !supported(&[x]) {
         let mut sum: Option<Tensor> = None;
         for view in shifted(x, &s, 0.0)? {
             sum = Some(if let Some(sum) = sum { (sum + view)? } else { view });
@@ -222,7 +225,10 @@ pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
             }
         });
     })?;
-    link(y, (batch, channels, s.out_height, s.out_width), &[&input], [None, None], || MeanRule { shape: s, slot: input.slot() })
+    record(y, (batch, channels, s.out_height, s.out_width), &[&input], [None, None], || MeanBackward {
+        shape: s,
+        slot: input.slot(),
+    })
 }
 
 /// The mean of each map.
@@ -236,7 +242,7 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     let &[batch, channels, height, width] = x.dims() else {
         return Err(KernelError::Shape { op: "global_avg_pool", shapes: vec![x.dims().to_vec()] }.wrap());
     };
-    if !is_ours(&[x]) || height * width == 0 {
+    if !supported(&[x]) || height * width == 0 {
         return x.flatten_from(2)?.mean(D::Minus1);
     }
     let input = Input::of(x)?;
@@ -256,20 +262,20 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     })?;
     let shape =
         Shape { planes: batch * channels, height, width, kernel: 0, stride: 0, padding: 0, out_height: 1, out_width: 1 };
-    link(y, (batch, channels), &[&input], [None, None], || MeanRule { shape, slot: input.slot() })
+    record(y, (batch, channels), &[&input], [None, None], || MeanBackward { shape, slot: input.slot() })
 }
 
-struct MeanRule {
+struct MeanBackward {
     /// `kernel` 0 is the whole map.
     shape: Shape,
-    slot: Option<Arc<Slot>>,
+    slot: Option<Arc<GradSlot>>,
 }
 
-impl Rule for MeanRule {
+impl Backward for MeanBackward {
     fn name(&self) -> &'static str {
         "avg_pool2d"
     }
-    fn backward(&self, gradient: Vec<f32>, _: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+    fn backward(&self, gradient: Vec<f32>, _: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
         let Some(slot) = &self.slot else { return Ok([None, None]) };
         let s = &self.shape;
         let mut dx = vec![0.0; s.planes * s.plane()];

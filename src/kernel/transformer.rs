@@ -1,22 +1,22 @@
-//! What does a block of a vision transformer cost beyond its products? Next to nothing, if what it makes of an image never leaves
-//! the cache.
+//! Transformer block of a vision transformer: attention, MLP and layer norms in one pass over the tokens of some images.
 //!
-//! Where nothing is recorded, on a CPU, some images are one task from the block's input to its output: only tokens go in and out of
-//! memory; queries, keys and values, scores and the hidden layer live in a core's caches. Weights are rearranged once per call, which
-//! pays from a few images on. Else candle's operations and ours do the same, with gradients.
+//! Where no gradient is recorded, on a CPU, some images are one task from the block's input to its output: only tokens go in
+//! and out of memory; queries, keys and values, scores and the hidden layer stay in a core's caches. Weights are packed once
+//! per call, which pays from a few images on. Else candle's operations and ours compute the same, with gradients.
 
 use candle_core::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
+use super::accumulate::add_to;
 use super::attention::{self, Shape};
-use super::elementwise::{add, add_to};
+use super::autograd::{read, supported};
+use super::buffers::{in_pieces, with_scratch};
+use super::dispatch::vectorized;
+use super::elementwise::add;
 use super::error::KernelError;
-use super::gelu::Rectifier;
-use super::graph::{is_ours, read};
+use super::gelu::Activation;
 use super::linear::linear;
-use super::panels::{Panels, Start};
-use super::simd::vectorized;
-use super::tile::{blank, with_scratch};
+use super::packed_gemm::{PackedMatrix, Start};
 
 /// Tokens at a time through layers.
 const PIECE: usize = 96;
@@ -43,7 +43,7 @@ impl LayerNorm<'_> {
     /// Of every row.
     ///
     /// # Errors
-    /// Shapes that do not belong together.
+    /// Shapes that do not match.
     pub fn of(&self, x: &Tensor) -> Result<Tensor> {
         // The fused one has no gradient, and no double precision.
         let recorded = [x, self.weight, self.bias].iter().any(|t| t.track_op());
@@ -93,20 +93,20 @@ pub struct TransformerBlock<'a> {
     /// A divisor of D.
     pub heads: usize,
     /// Between the last two.
-    pub rectifier: Rectifier,
+    pub activation: Activation,
 }
 
 impl TransformerBlock<'_> {
-    /// What becomes of tokens.
+    /// The block applied to tokens.
     ///
     /// # Shapes
     /// `x`: `[B·T, D]`. Returns the same.
     ///
     /// # Errors
-    /// Shapes that do not belong together; nothing to work on.
+    /// Shapes that do not match, or an empty input.
     pub fn of(&self, x: &Tensor, batch: usize) -> Result<Tensor> {
         let shape = self.shape(x, batch)?;
-        if !self.stands_still(x) {
+        if !self.is_fixed(x) {
             return self.composed(x, shape);
         }
         let x = x.contiguous()?;
@@ -115,7 +115,7 @@ impl TransformerBlock<'_> {
         Tensor::from_vec(out, x.shape(), &Device::Cpu)
     }
 
-    /// What becomes of the first token of each image, where nobody asks for the others: a last block costs a quarter.
+    /// The block applied to tokens, of which only the first of each image is returned: a last block costs a quarter.
     ///
     /// # Shapes
     /// `x`: `[B·T, D]`. Returns `[B, D]`.
@@ -125,7 +125,7 @@ impl TransformerBlock<'_> {
     pub fn of_first(&self, x: &Tensor, batch: usize) -> Result<Tensor> {
         let shape = self.shape(x, batch)?;
         let width = shape.heads * shape.dim;
-        if !self.stands_still(x) {
+        if !self.is_fixed(x) {
             let all = self.composed(x, shape)?.reshape((batch, shape.tokens, width))?;
             return all.narrow(1, 0, 1)?.squeeze(1)?.contiguous();
         }
@@ -135,10 +135,10 @@ impl TransformerBlock<'_> {
         Tensor::from_vec(out, (batch, width), &Device::Cpu)
     }
 
-    /// Nothing is recorded, and all is where our kernels can read it.
-    fn stands_still(&self, x: &Tensor) -> bool {
+    /// No gradient is recorded, and all is where our kernels can read it.
+    fn is_fixed(&self, x: &Tensor) -> bool {
         let all: Vec<&Tensor> = std::iter::once(x).chain(self.tensors()).collect();
-        is_ours(&all) && !all.iter().any(|t| t.track_op())
+        supported(&all) && !all.iter().any(|t| t.track_op())
     }
 
     fn layers(&self) -> [&Layer<'_>; 4] {
@@ -174,7 +174,7 @@ impl TransformerBlock<'_> {
     fn composed(&self, x: &Tensor, shape: Shape) -> Result<Tensor> {
         let taken = attention::composed(&self.qkv.of(&self.norms[0].of(x)?)?, shape)?;
         let x = add(x, &self.out.of(&taken)?)?;
-        let hidden = self.rectifier.of(&self.hidden[0].of(&self.norms[1].of(&x)?)?)?;
+        let hidden = self.activation.of(&self.hidden[0].of(&self.norms[1].of(&x)?)?)?;
         add(&x, &self.hidden[1].of(&hidden)?)
     }
 }
@@ -232,7 +232,7 @@ impl PackedNorm {
 
 /// A layer, ready for products: its inputs or its outputs in parts.
 struct PackedLayer {
-    parts: Vec<Panels>,
+    parts: Vec<PackedMatrix>,
     bias: Vec<f32>,
 }
 
@@ -249,7 +249,7 @@ impl PackedLayer {
         let pack = |w: &[f32], first: usize| {
             let (at, columns, terms) =
                 if inputs { (first, o, part.min(i - first)) } else { (first * i, part.min(o - first), i) };
-            let mut panels = Panels::of_columns(&w[at..], i, columns, terms);
+            let mut panels = PackedMatrix::of_columns(&w[at..], i, columns, terms);
             if let Some(scale) = &scale {
                 panels.scale(if inputs { scale } else { &scale[first..first + columns] });
             }
@@ -278,7 +278,7 @@ struct Packed {
     qkv: PackedLayer,
     out: PackedLayer,
     hidden: [PackedLayer; 2],
-    rectifier: Rectifier,
+    activation: Activation,
 }
 
 impl Packed {
@@ -290,25 +290,24 @@ impl Packed {
             qkv: PackedLayer::of(&block.qkv, HIDDEN, false)?,
             out: PackedLayer::of(&block.out, HIDDEN, false)?,
             hidden: [PackedLayer::of(one, HIDDEN, false)?, PackedLayer::of(other, HIDDEN, true)?],
-            rectifier: block.rectifier,
+            activation: block.activation,
         })
     }
 
     fn run(&self, s: Shape, x: &[f32]) -> Vec<f32> {
         let image = s.tokens * s.heads * s.dim;
         let task = TOKENS.div_ceil(s.tokens) * image;
-        let mut out = blank(x.len());
-        out.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(out, x)| {
-            out.copy_from_slice(x);
+        in_pieces(x.len(), task, |i, out| {
+            let x = &x[i * task..][..out.len()];
+            let out = out.write_copy_of_slice(x);
             self.images(s, out);
-        });
-        out
+            out
+        })
     }
 
     fn run_first(&self, s: Shape, x: &[f32]) -> Vec<f32> {
         let (width, group) = (s.heads * s.dim, TOKENS.div_ceil(s.tokens));
-        let mut taken = blank(s.batch * width);
-        let mut first = blank(s.batch * width);
+        let [mut taken, mut first] = [(); 2].map(|()| vec![0.0; s.batch * width]);
         let images = taken.par_chunks_mut(group * width).zip(first.par_chunks_mut(group * width));
         images.zip(x.par_chunks(group * s.tokens * width)).for_each(|((taken, first), x)| {
             self.attended(s, x, taken);
@@ -322,18 +321,18 @@ impl Packed {
 
     /// Some images. Threads that have nothing else to do help with their parts.
     fn images(&self, s: Shape, x: &mut [f32]) {
-        let mut taken = blank(x.len());
+        let mut taken = vec![0.0; x.len()];
         self.attended(s, x, &mut taken);
         self.all_layers(s, &taken, x);
     }
 
-    /// What the first tokens of each image take from all, as many as there is room for: image by image, head by head, `[tokens, d]`
-    /// each.
+    /// What the first tokens of each image take from all, as many as there is room for: image by image, head by head, `[tokens,
+    /// d]` each.
     fn attended(&self, s: Shape, x: &[f32], taken: &mut [f32]) {
         let width = s.heads * s.dim;
         let image = s.tokens * width;
         let asking = taken.len() / (x.len() / image) / width;
-        let mut qkv = blank(3 * x.len());
+        let mut qkv = vec![0.0; 3 * x.len()];
         qkv.par_chunks_mut(PIECE * 3 * width).zip(x.par_chunks(PIECE * width)).for_each(|(qkv, x)| {
             with_scratch([x.len(), 0, 0], |rows, _, _| {
                 self.norms[0].rows(rows, x);
@@ -354,7 +353,7 @@ impl Packed {
     fn layers(&self, s: Shape, taken: &[f32], first: usize, x: &mut [f32]) {
         let width = s.heads * s.dim;
         let count = x.len() / width;
-        let most = self.hidden[0].parts.iter().map(Panels::columns).max().unwrap_or(0);
+        let most = self.hidden[0].parts.iter().map(PackedMatrix::columns).max().unwrap_or(0);
         with_scratch([x.len(), x.len(), count * most], |rows, sums, hidden| {
             for (row, token) in rows.chunks_exact_mut(width).zip(first..) {
                 for (head, to) in row.chunks_exact_mut(s.dim).enumerate() {
@@ -371,7 +370,7 @@ impl Packed {
                 let units = into.columns();
                 let hidden = &mut hidden[..count * units];
                 into.multiply(count, rows, width, hidden, units, Start::Row(&one.bias[at..at + units]));
-                self.rectifier.rectify(hidden);
+                self.activation.apply(hidden);
                 out_of.multiply(count, hidden, units, sums, width, start);
                 (at, start) = (at + units, Start::There);
             }
@@ -386,6 +385,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::check::{distance, doubles, floats, normal};
+    use super::super::isa::Isa;
     use super::*;
 
     /// Tokens, then the parameters of a block.
@@ -410,14 +410,14 @@ mod tests {
         shapes.iter().enumerate().map(|(i, shape)| (normal(&format!("block {i}"), shape) * 0.5).unwrap()).collect()
     }
 
-    fn run(t: &[Tensor], batch: usize, heads: usize, rectifier: Rectifier, scaled: bool) -> Result<Tensor> {
-        with(t, heads, rectifier, scaled, |block| block.of(&t[0], batch))
+    fn run(t: &[Tensor], batch: usize, heads: usize, activation: Activation, scaled: bool) -> Result<Tensor> {
+        with(t, heads, activation, scaled, |block| block.of(&t[0], batch))
     }
 
     fn with<T>(
         t: &[Tensor],
         heads: usize,
-        rectifier: Rectifier,
+        activation: Activation,
         scaled: bool,
         f: impl FnOnce(&TransformerBlock<'_>) -> T,
     ) -> T {
@@ -433,17 +433,17 @@ mod tests {
             out: layer(7, Some(9)),
             hidden: [layer(10, None), layer(12, Some(14))],
             heads,
-            rectifier,
+            activation,
         };
         f(&block)
     }
 
     /// Largest difference between the fast one and the composition in double precision.
-    fn off([batch, tokens, heads, dim, hidden]: [usize; 5], rectifier: Rectifier, scaled: bool) -> f64 {
+    fn off([batch, tokens, heads, dim, hidden]: [usize; 5], activation: Activation, scaled: bool) -> f64 {
         let t = numbers(batch * tokens, heads * dim, hidden);
         let wide: Vec<Tensor> = t.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
-        let found = run(&t, batch, heads, rectifier, scaled).unwrap();
-        let wanted = run(&wide, batch, heads, rectifier, scaled).unwrap();
+        let found = run(&t, batch, heads, activation, scaled).unwrap();
+        let wanted = run(&wide, batch, heads, activation, scaled).unwrap();
         assert_eq!(found.dims(), t[0].dims());
         distance(&doubles(&found), &doubles(&wanted))
     }
@@ -451,9 +451,9 @@ mod tests {
     #[test]
     fn a_block_is_the_composition_in_double_precision() {
         for shape in [[1, 1, 1, 1, 1], [3, 5, 2, 4, 24], [2, 97, 3, 8, 600], [5, 50, 2, 16, 130], [1, 257, 1, 64, 256]] {
-            for (rectifier, scaled) in [(Rectifier::Gelu, true), (Rectifier::QuickGelu, false)] {
-                let off = off(shape, rectifier, scaled);
-                assert!(off < 1e-5, "{shape:?} {rectifier:?}: off by {off:e}");
+            for (activation, scaled) in [(Activation::Gelu, true), (Activation::QuickGelu, false)] {
+                let off = off(shape, activation, scaled);
+                assert!(off < 1e-5, "{shape:?} {activation:?}: off by {off:e}");
             }
         }
     }
@@ -463,24 +463,24 @@ mod tests {
         for [batch, tokens, heads, dim, hidden] in [[1, 1, 1, 1, 1], [7, 5, 2, 4, 24], [3, 100, 2, 8, 600]] {
             let t = numbers(batch * tokens, heads * dim, hidden);
             let wide: Vec<Tensor> = t.iter().map(|t| t.to_dtype(DType::F64).unwrap()).collect();
-            let first = |t: &[Tensor]| with(t, heads, Rectifier::Gelu, true, |block| block.of_first(&t[0], batch)).unwrap();
+            let first = |t: &[Tensor]| with(t, heads, Activation::Gelu, true, |block| block.of_first(&t[0], batch)).unwrap();
             let (found, composed) = (first(&t), first(&wide));
             assert_eq!((found.dims(), composed.dims()), ([batch, heads * dim].as_slice(), [batch, heads * dim].as_slice()));
             assert!(distance(&doubles(&found), &doubles(&composed)) < 1e-5);
-            let all = run(&t, batch, heads, Rectifier::Gelu, true).unwrap().reshape((batch, tokens, ())).unwrap();
+            let all = run(&t, batch, heads, Activation::Gelu, true).unwrap().reshape((batch, tokens, ())).unwrap();
             let among = doubles(&all.narrow(1, 0, 1).unwrap());
             let same = doubles(&found) == among;
-            assert!(same || !super::super::simd::has_avx512());
+            assert!(same || !matches!(Isa::used(), Isa::Avx512(_)));
         }
     }
 
     #[test]
-    fn layers_that_say_nothing_let_tokens_pass() {
+    fn layers_of_zeros_let_tokens_pass() {
         let mut t = numbers(6, 8, 12);
         for at in [7, 8, 12, 13] {
             t[at] = t[at].zeros_like().unwrap();
         }
-        assert_eq!(floats(&run(&t, 2, 2, Rectifier::Gelu, false).unwrap()), floats(&t[0]));
+        assert_eq!(floats(&run(&t, 2, 2, Activation::Gelu, false).unwrap()), floats(&t[0]));
     }
 
     #[test]
@@ -497,12 +497,12 @@ mod tests {
     #[test]
     fn what_is_recorded_gets_its_gradient_and_says_the_same() {
         let t = numbers(6, 8, 12);
-        let wanted = doubles(&run(&t, 2, 2, Rectifier::Gelu, true).unwrap());
+        let wanted = doubles(&run(&t, 2, 2, Activation::Gelu, true).unwrap());
         for recorded in 0..t.len() {
             let mut t = t.clone();
             let variable = Var::from_tensor(&t[recorded]).unwrap();
             t[recorded] = variable.as_tensor().clone();
-            let found = run(&t, 2, 2, Rectifier::Gelu, true).unwrap();
+            let found = run(&t, 2, 2, Activation::Gelu, true).unwrap();
             assert!(distance(&doubles(&found.detach()), &wanted) < 1e-5);
             let gradients = found.sqr().unwrap().sum_all().unwrap().backward().unwrap();
             assert!(gradients.get(variable.as_tensor()).is_some(), "number {recorded} stands still");
@@ -515,12 +515,12 @@ mod tests {
         let t = numbers(7 * tokens, width, 50);
         let bits = |t: &[Tensor], batch: usize, threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let out = pool.install(|| floats(&run(t, batch, 3, Rectifier::Gelu, true).unwrap()));
+            let out = pool.install(|| floats(&run(t, batch, 3, Activation::Gelu, true).unwrap()));
             out.into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
         let all = bits(&t, 7, 1);
         assert_eq!(all, bits(&t, 7, 3));
-        if super::super::simd::has_avx512() {
+        if matches!(Isa::used(), Isa::Avx512(_)) {
             let mut alone = t.clone();
             alone[0] = t[0].narrow(0, 6 * tokens, tokens).unwrap();
             assert_eq!(all[6 * tokens * width..], bits(&alone, 1, 2));
@@ -528,16 +528,16 @@ mod tests {
     }
 
     #[test]
-    fn shapes_must_belong_together() {
+    fn shapes_must_match() {
         let good = numbers(6, 8, 12);
-        assert!(run(&good, 2, 2, Rectifier::Gelu, true).is_ok());
+        assert!(run(&good, 2, 2, Activation::Gelu, true).is_ok());
         for (batch, heads) in [(4, 2), (2, 3), (0, 2), (2, 0)] {
-            assert!(run(&good, batch, heads, Rectifier::Gelu, true).is_err(), "{batch} {heads}");
+            assert!(run(&good, batch, heads, Activation::Gelu, true).is_err(), "{batch} {heads}");
         }
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] = normal("other", &[9, 9]);
-            assert!(run(&bad, 2, 2, Rectifier::Gelu, true).is_err(), "number {at}");
+            assert!(run(&bad, 2, 2, Activation::Gelu, true).is_err(), "number {at}");
         }
     }
 
@@ -548,8 +548,8 @@ mod tests {
             batch in 1_usize..5, tokens in 1_usize..60, heads in 1_usize..4, dim in 1_usize..20, hidden in 1_usize..80,
             quick: bool, scaled: bool,
         ) {
-            let rectifier = if quick { Rectifier::QuickGelu } else { Rectifier::Gelu };
-            let off = off([batch, tokens, heads, dim, hidden], rectifier, scaled);
+            let activation = if quick { Activation::QuickGelu } else { Activation::Gelu };
+            let off = off([batch, tokens, heads, dim, hidden], activation, scaled);
             prop_assert!(off < 3e-5, "off by {off:e}");
         }
     }

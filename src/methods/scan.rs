@@ -12,7 +12,7 @@ use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
 use kinset_augment::{Recipe, Strong};
 use kinset_base::seed::Seed;
-use kinset_kernel::agreement;
+use kinset_kernel::scan_terms;
 use kinset_math::entropy;
 use kinset_model::ClassifierNet;
 use kinset_model::Mode;
@@ -381,7 +381,7 @@ pub struct ScanLoss {
 /// SCAN, eq. 2. As in the authors' code the logarithm of an agreement is not taken below −100, and a mean probability below
 /// 1e-8 counts as 1e-8.
 pub fn scan_loss(anchors: &Tensor, neighbors: &Tensor, heads: usize, entropy_weight: f64) -> candle_core::Result<ScanLoss> {
-    let terms = agreement(anchors, neighbors, heads)?.sum(0)?;
+    let terms = scan_terms(anchors, neighbors, heads)?.sum(0)?;
     let (consistency, entropy) = (terms.get(0)?, terms.get(1)?);
     let total = (&consistency - (&entropy * entropy_weight)?)?;
     Ok(ScanLoss { total, consistency, entropy })

@@ -21,7 +21,7 @@ use super::init::Init;
 use super::params::Builder;
 use super::positions;
 use kinset_artifact::encoder::{Architecture, Family, Transformer};
-use kinset_kernel::{LayerNorm, Patches, Rectifier, TransformerBlock, linear};
+use kinset_kernel::{Activation, LayerNorm, Patches, TransformerBlock, linear};
 
 /// Images that pass together where nothing is recorded: weights are rearranged for them at a hundredth of their cost.
 const GROUP: usize = 64;
@@ -100,9 +100,9 @@ impl Block {
             out: self.out.lent(scale(0)),
             hidden: [self.hidden[0].lent(None), self.hidden[1].lent(scale(1))],
             heads: self.heads,
-            rectifier: match self.family {
-                Family::Dinov2 => Rectifier::Gelu,
-                Family::Clip => Rectifier::QuickGelu,
+            activation: match self.family {
+                Family::Dinov2 => Activation::Gelu,
+                Family::Clip => Activation::QuickGelu,
             },
         }
     }

@@ -9,7 +9,7 @@ use candle_core::backend::BackendStorage as _;
 use candle_core::{CpuStorage, Device, InplaceOp3, Layout, Tensor, Var};
 use rayon::prelude::*;
 
-use kinset_kernel::lanes::{Work, widest};
+use kinset_kernel::dispatch::{Work, widest};
 
 /// What one pass over a tensor does to each element `x`, given the elements `a` and `b` of two others.
 #[derive(Clone, Copy, Debug)]

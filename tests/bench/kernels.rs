@@ -11,7 +11,7 @@ use divan::{Bencher, black_box};
 use kinset::artifact::encoder::{Backbone, Stem};
 use kinset::augment::{Recipe, Simclr, Viewer};
 use kinset::base::seed::Seed;
-use kinset::kernel::product::Gemm;
+use kinset::kernel::gemm::Gemm;
 use kinset::kernel::{After, avg_pool2d, batch_norm, conv2d, global_avg_pool, l2_normalize, max_pool2d, neighbors};
 use kinset::math::kmeans::KMeans;
 use kinset::methods::scan::scan_loss;
@@ -22,7 +22,7 @@ mod ground;
 
 /// As in the program: memory of steps comes back without a call to the system.
 #[global_allocator]
-static MEMORY: kinset::kernel::Recycler = kinset::kernel::Recycler;
+static ALLOCATOR: kinset::kernel::CachingAllocator = kinset::kernel::CachingAllocator::new();
 
 fn main() {
     kinset::kernel::keep_candle_on_one_thread();

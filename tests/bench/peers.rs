@@ -22,7 +22,7 @@ use kinset::augment::{Plain, Recipe, Simclr, Viewer};
 use kinset::base::clock::Stopwatch;
 use kinset::base::search_path::DataPaths;
 use kinset::base::seed::Seed;
-use kinset::kernel::product::Gemm;
+use kinset::kernel::gemm::Gemm;
 use kinset::kernel::{conv2d, neighbors};
 use kinset::math::kmeans::KMeans;
 use kinset::methods::{scan, simclr};
@@ -38,7 +38,7 @@ mod ground;
 
 /// As in the program: memory of steps comes back without a call to the system.
 #[global_allocator]
-static MEMORY: kinset::kernel::Recycler = kinset::kernel::Recycler;
+static ALLOCATOR: kinset::kernel::CachingAllocator = kinset::kernel::CachingAllocator::new();
 
 type Answer<T> = Result<T, Box<dyn Error>>;
 

@@ -3,12 +3,12 @@
 //! `KINSET_BLESS=1 cargo test --release cli::` writes the snapshots anew; look at the difference before you commit it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use kinset::cli::args::Cli;
 
-use super::bench::{Bench, CHEAP, CHEAP_NODES, ROOT, files_below, sorted};
+use super::bench::{Bench, CHEAP, CHEAP_NODES, ROOT, Said, command, files_below, sorted};
 
 fn snapshots() -> PathBuf {
     PathBuf::from(ROOT).join("tests/it/snapshots")
@@ -285,4 +285,24 @@ fn a_pipeline_that_init_writes_runs() {
     assert_eq!(said.ran(), ["data.images", "pretext", "features"]);
     // A file that is there is not written over.
     assert_ne!(bench.kinset(&["init", "photos", "--output", "p.toml"]).exit, 0);
+}
+
+#[test]
+fn the_instruction_set_is_printed_and_can_be_capped() {
+    let kinset = |value: &str, args: &[&str]| {
+        let said = Said::of(&command(Path::new(ROOT), args).env("KINSET_ISA", value).output().unwrap());
+        (said.exit, said.out, said.err)
+    };
+    let (exit, out, _) = kinset("portable", &["--version", "--verbose"]);
+    assert_eq!(exit, 0);
+    assert!(out.starts_with(&format!("kinset {}\n", env!("CARGO_PKG_VERSION"))), "{out}");
+    assert!(out.contains("instruction set: portable (detected: ") && out.contains("\nthreads: "), "{out}");
+    let (exit, out, _) = kinset("", &["--version"]);
+    assert_eq!((exit, out.as_str()), (0, concat!("kinset ", env!("CARGO_PKG_VERSION"), "\n")));
+    for args in [["--version", "--verbose"], ["methods", "--json"]] {
+        let (exit, out, err) = kinset("avx9", &args);
+        assert_eq!((exit, out.as_str()), (2, ""), "{err}");
+        assert!(err.contains("`avx9`") && err.contains("`portable`, `avx2`, `avx512`"), "{err}");
+    }
+    assert_eq!(kinset("avx9", &["--help"]).0, 0, "help is there for those who look for the right value");
 }

@@ -17,7 +17,7 @@ use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_dataset::vectors::open::names;
-use kinset_kernel::product::Gemm;
+use kinset_kernel::gemm::Gemm;
 use kinset_math::curate::choose::{Edge, Edges, Limits, Reason};
 use kinset_math::curate::groups;
 use kinset_math::curate::join::{self, Rows};

@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use kinset_kernel::gemm::product;
 use kinset_kernel::neighbors::{self, NeighborError};
-use kinset_kernel::product::product;
 use kinset_stage::StageError;
 
 /// What a round found in the bank; the bank moves on, this stays until the next round.

@@ -1,17 +1,20 @@
-//! How are candidates for neighbors found faster than `f32` can multiply? On a grid of 16-bit whole numbers.
+//! Scan for candidates of neighbors in products of rows rounded to 16-bit integers.
 //!
 //! A row of unit length is rounded to multiples of 1 / [`SCALE`]. The product of two such rows is an `i32`, exact whatever the
-//! order of its terms, and processors multiply 16-bit numbers in pairs, at least twice as many in a cycle as `f32`. It is off the
-//! cosine by no more than the lengths of the two rounding errors allow (Cauchy and Schwarz), and these are measured when a row is
-//! rounded. With that margin a bar on products cannot miss a neighbor.
+//! order of its terms, and processors multiply 16-bit numbers in pairs, at least twice as many in a cycle as `f32`. It is off
+//! the cosine by no more than the lengths of the two rounding errors allow (Cauchy and Schwarz), and these are measured when a
+//! row is rounded. With that margin a threshold on products cannot miss a neighbor.
 //!
-//! Nothing is written but what reaches a bar: products stay in registers, or in the nearest cache.
+//! Nothing is written but what reaches a threshold: products stay in registers, or in the nearest cache.
 
 #![expect(unsafe_code, reason = "vector instructions, chosen at run time")]
 
 use rayon::prelude::*;
 
-/// Grid steps from 0 to 1. By Cauchy and Schwarz sums of products stay below 2³¹, also those of a part of the terms.
+#[cfg(target_arch = "x86_64")]
+use super::isa::{Avx2, Isa, Vnni};
+
+/// Steps from 0 to 1. By Cauchy and Schwarz sums of products stay below 2³¹, also those of a part of the terms.
 const SCALE: f64 = 32_767.0;
 /// One in units of a product of two rows.
 pub(super) const ONE: f64 = SCALE * SCALE;
@@ -25,11 +28,11 @@ const HIGH: usize = 8;
 /// The products of a tile.
 type Tile = [[i32; WIDE]; HIGH];
 
-/// Unit rows on the grid.
+/// Unit rows, rounded to 16-bit integers.
 #[derive(Debug)]
-pub(super) struct Grid {
-    /// [groups, pairs, rows of a group, 2]; rows and numbers that do not exist are 0, and two groups more than needed, so that every
-    /// group begins a strip.
+pub(super) struct Int16Rows {
+    /// [groups, pairs, rows of a group, 2]; rows and numbers that do not exist are 0, and two groups more than needed, so that
+    /// every group begins a strip.
     packed: Vec<[i16; 2]>,
     /// Pairs of numbers in a row.
     pairs: usize,
@@ -38,7 +41,7 @@ pub(super) struct Grid {
     error: f64,
 }
 
-impl Grid {
+impl Int16Rows {
     /// Rounds rows [N, D], given 1 / length of each.
     pub(super) fn new(rows: &[f32], dim: usize, inverse: &[f64]) -> Self {
         let (len, pairs) = (inverse.len(), dim.div_ceil(2));
@@ -75,14 +78,14 @@ impl Grid {
         &self.packed[group * self.pairs * GROUP..][..3 * self.pairs * GROUP]
     }
 
-    /// Multiplies rows from `first` on, one for each of the bars, with the strip of `columns` from `from` on, and writes down the
-    /// products that reach the bar of their row, and those that reach the bar of their column.
+    /// Multiplies rows from `first` on, one for each of the thresholds, with the strip of `columns` from `from` on, and writes
+    /// down the products that reach the threshold of their row, and those that reach the threshold of their column.
     ///
     /// # Panics
     /// If the places are no multiples of [`GROUP`], or out of range.
     pub(super) fn cross(&self, first: usize, columns: &Self, from: usize, scan: &mut Scan) {
         assert!(first.is_multiple_of(GROUP) && from.is_multiple_of(GROUP), "groups cannot be split");
-        assert!(first + scan.bars.len() <= self.len && self.pairs == columns.pairs, "rows and columns must exist");
+        assert!(first + scan.thresholds.len() <= self.len && self.pairs == columns.pairs, "rows and columns must exist");
         scan.hits.clear();
         scan.other_hits.clear();
         let rows = &self.packed[first / GROUP * self.pairs * GROUP..];
@@ -90,7 +93,7 @@ impl Grid {
     }
 }
 
-/// A product that reached the bar of one of its ends; row and column counted from where [`Grid::cross`] began.
+/// A product that reached the threshold of one of its ends; row and column counted from where [`Int16Rows::cross`] began.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Hit {
     pub(super) row: u32,
@@ -101,56 +104,61 @@ pub(super) struct Hit {
 /// What products are compared with, and which ones reached it.
 #[derive(Debug)]
 pub(super) struct Scan {
-    /// The bar of each row.
-    pub(super) bars: Vec<i32>,
-    /// The bar of each column; `i32::MAX` is never reached.
-    pub(super) other_bars: [i32; WIDE],
+    /// The threshold of each row.
+    pub(super) thresholds: Vec<i32>,
+    /// The threshold of each column; `i32::MAX` is never reached.
+    pub(super) other_thresholds: [i32; WIDE],
     pub(super) hits: Vec<Hit>,
     pub(super) other_hits: Vec<Hit>,
 }
 
 impl Default for Scan {
     fn default() -> Self {
-        Self { bars: Vec::new(), other_bars: [i32::MAX; WIDE], hits: Vec::new(), other_hits: Vec::new() }
+        Self { thresholds: Vec::new(), other_thresholds: [i32::MAX; WIDE], hits: Vec::new(), other_hits: Vec::new() }
     }
 }
 
 impl Scan {
     fn run(&mut self, rows: &[[i16; 2]], strip: &[[i16; 2]], pairs: usize) {
         #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::is_x86_feature_detected as has;
-            if has!("avx512f") && has!("avx512bw") && has!("avx512vnni") {
-                // SAFETY: the processor has just been asked.
-                return unsafe { self.run_vnni(rows, strip, pairs) };
-            }
-            if has!("avx2") {
-                // SAFETY: the processor has just been asked.
-                return unsafe { self.run_avx2(rows, strip, pairs) };
-            }
+        match Isa::used() {
+            Isa::Avx512(isa) => match isa.vnni() {
+                Some(isa) => return self.run_vnni(isa, rows, strip, pairs),
+                None => return self.run_avx2(isa.avx2(), rows, strip, pairs),
+            },
+            Isa::Avx2(isa) => return self.run_avx2(isa, rows, strip, pairs),
+            Isa::Portable => {}
         }
         self.run_here(rows, strip, pairs, plain, masks);
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn run_vnni(&mut self, rows: &[[i16; 2]], strip: &[[i16; 2]], pairs: usize) {
-        self.run_here(
-            rows,
-            strip,
-            pairs,
-            |rows, strip, tile| vnni(rows, strip, tile),
-            |v, bar, bars| masks_avx512(v, bar, bars),
-        );
+    fn run_vnni(&mut self, _: Vnni, rows: &[[i16; 2]], strip: &[[i16; 2]], pairs: usize) {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        fn run(scan: &mut Scan, rows: &[[i16; 2]], strip: &[[i16; 2]], pairs: usize) {
+            scan.run_here(
+                rows,
+                strip,
+                pairs,
+                |rows, strip, tile| vnni(rows, strip, tile),
+                |v, threshold, thresholds| masks_avx512(v, threshold, thresholds),
+            );
+        }
+        // SAFETY: AVX-512 with VNNI is proven.
+        unsafe { run(self, rows, strip, pairs) };
     }
 
     #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn run_avx2(&mut self, rows: &[[i16; 2]], strip: &[[i16; 2]], pairs: usize) {
-        self.run_here(rows, strip, pairs, |rows, strip, tile| avx2(rows, strip, tile), masks);
+    fn run_avx2(&mut self, _: Avx2, rows: &[[i16; 2]], strip: &[[i16; 2]], pairs: usize) {
+        #[target_feature(enable = "avx2")]
+        fn run(scan: &mut Scan, rows: &[[i16; 2]], strip: &[[i16; 2]], pairs: usize) {
+            scan.run_here(rows, strip, pairs, |rows, strip, tile| avx2(rows, strip, tile), masks);
+        }
+        // SAFETY: AVX2 is proven.
+        unsafe { run(self, rows, strip, pairs) };
     }
 
-    /// Whole numbers and comparisons only, so every instruction set finds the same.
+    /// Integers and comparisons only, so every instruction set finds the same.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "it must be compiled anew inside each function above")]
     fn run_here(
@@ -161,14 +169,14 @@ impl Scan {
         multiply: impl Fn(&[[i16; 2]], &[[i16; 2]], &mut Tile),
         masks: impl Fn(&[i32; WIDE], i32, &[i32; WIDE]) -> (u64, u64),
     ) {
-        let Self { bars, other_bars, hits, other_hits } = self;
+        let Self { thresholds, other_thresholds, hits, other_hits } = self;
         let mut tile = [[0; WIDE]; HIGH];
-        let groups = bars.chunks(GROUP).zip(rows.chunks_exact(pairs * GROUP)).enumerate();
-        for (group, (bars, rows)) in groups {
-            for (half, bars) in bars.chunks(HIGH).enumerate() {
+        let groups = thresholds.chunks(GROUP).zip(rows.chunks_exact(pairs * GROUP)).enumerate();
+        for (group, (thresholds, rows)) in groups {
+            for (half, thresholds) in thresholds.chunks(HIGH).enumerate() {
                 multiply(&rows[half * HIGH..], strip, &mut tile);
-                for (at, (values, &bar)) in tile.iter().zip(bars).enumerate() {
-                    let (own, others) = masks(values, bar, other_bars);
+                for (at, (values, &threshold)) in tile.iter().zip(thresholds).enumerate() {
+                    let (own, others) = masks(values, threshold, other_thresholds);
                     if own | others != 0 {
                         let row = group * GROUP + half * HIGH + at;
                         note(hits, own, values, row);
@@ -191,21 +199,21 @@ fn note(hits: &mut Vec<Hit>, mut mask: u64, values: &[i32; WIDE], row: usize) {
     }
 }
 
-/// Which values reach the bar, and which reach their own.
+/// Which values reach the threshold, and which reach their own.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "it must be compiled anew inside each function that uses it")]
-fn masks(values: &[i32; WIDE], bar: i32, other_bars: &[i32; WIDE]) -> (u64, u64) {
-    // Two plain sweeps first: they become a few wide comparisons, and hits are rare.
+fn masks(values: &[i32; WIDE], threshold: i32, other_thresholds: &[i32; WIDE]) -> (u64, u64) {
+    // Two plain passes first: they become a few wide comparisons, and hits are rare.
     let (mut any, mut any_other) = (false, false);
     for at in 0..WIDE {
-        any |= values[at] >= bar;
-        any_other |= values[at] >= other_bars[at];
+        any |= values[at] >= threshold;
+        any_other |= values[at] >= other_thresholds[at];
     }
     let (mut own, mut others) = (0, 0);
     if any || any_other {
         for at in 0..WIDE {
-            own |= u64::from(values[at] >= bar) << at;
-            others |= u64::from(values[at] >= other_bars[at]) << at;
+            own |= u64::from(values[at] >= threshold) << at;
+            others |= u64::from(values[at] >= other_thresholds[at]) << at;
         }
     }
     (own, others)
@@ -213,19 +221,19 @@ fn masks(values: &[i32; WIDE], bar: i32, other_bars: &[i32; WIDE]) -> (u64, u64)
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn masks_avx512(values: &[i32; WIDE], bar: i32, other_bars: &[i32; WIDE]) -> (u64, u64) {
+fn masks_avx512(values: &[i32; WIDE], threshold: i32, other_thresholds: &[i32; WIDE]) -> (u64, u64) {
     use std::arch::x86_64::{_mm512_cmpge_epi32_mask, _mm512_loadu_si512, _mm512_set1_epi32};
-    let (mut own, mut others, bar) = (0, 0, _mm512_set1_epi32(bar));
+    let (mut own, mut others, threshold) = (0, 0, _mm512_set1_epi32(threshold));
     for part in 0..3 {
         // SAFETY: both arrays hold 3 · 16 numbers; the load asks for no alignment.
-        let (value, other_bar) = unsafe {
+        let (value, other_threshold) = unsafe {
             (
                 _mm512_loadu_si512(values.as_ptr().add(GROUP * part).cast()),
-                _mm512_loadu_si512(other_bars.as_ptr().add(GROUP * part).cast()),
+                _mm512_loadu_si512(other_thresholds.as_ptr().add(GROUP * part).cast()),
             )
         };
-        own |= u64::from(_mm512_cmpge_epi32_mask(value, bar)) << (GROUP * part);
-        others |= u64::from(_mm512_cmpge_epi32_mask(value, other_bar)) << (GROUP * part);
+        own |= u64::from(_mm512_cmpge_epi32_mask(value, threshold)) << (GROUP * part);
+        others |= u64::from(_mm512_cmpge_epi32_mask(value, other_threshold)) << (GROUP * part);
     }
     (own, others)
 }
@@ -294,7 +302,8 @@ fn avx2(rows: &[[i16; 2]], strip: &[[i16; 2]], tile: &mut Tile) {
     for (few, part) in [(0, 0), (0, 1), (0, 2), (FEW, 0), (FEW, 1), (FEW, 2)] {
         let mut sums = [[_mm256_setzero_si256(); 2]; FEW];
         for pair in 0..pairs {
-            // SAFETY: (part · third + pair · 16) + 8 · half + 8 ≤ 3 · third, the length of the strip; no alignment is asked for.
+            // SAFETY: (part · third + pair · 16) + 8 · half + 8 ≤ 3 · third, the length of the strip; no alignment is asked
+            // for.
             let columns: [_; 2] = std::array::from_fn(|half| unsafe {
                 _mm256_loadu_si256(strip.add(part * third + pair * GROUP + 8 * half).cast())
             });
@@ -321,19 +330,19 @@ mod tests {
     use kinset_base::seed::Seed;
     use kinset_math::cosine::{cosine, norm};
 
-    fn random(rows: usize, dim: usize, seed: u64) -> (Vec<f32>, Grid) {
+    fn random(rows: usize, dim: usize, seed: u64) -> (Vec<f32>, Int16Rows) {
         let mut rng = Seed::new(seed).rng();
         let rows: Vec<f32> = (0..rows * dim).map(|_| rng.normal() as f32).collect();
         let inverse: Vec<f64> = rows.chunks(dim).map(|row| 1.0 / norm(row)).collect();
-        let grid = Grid::new(&rows, dim, &inverse);
+        let grid = Int16Rows::new(&rows, dim, &inverse);
         (rows, grid)
     }
 
     /// All products of a table with a strip of another.
-    fn products(rows: &Grid, columns: &Grid, from: usize) -> Vec<Hit> {
-        let mut scan = Scan { bars: vec![i32::MIN; rows.len], ..Scan::default() };
+    fn products(rows: &Int16Rows, columns: &Int16Rows, from: usize) -> Vec<Hit> {
+        let mut scan = Scan { thresholds: vec![i32::MIN; rows.len], ..Scan::default() };
         rows.cross(0, columns, from, &mut scan);
-        assert!(scan.other_hits.is_empty(), "the highest bar is never reached");
+        assert!(scan.other_hits.is_empty(), "the highest threshold is never reached");
         scan.hits
     }
 
@@ -363,15 +372,15 @@ mod tests {
     }
 
     #[test]
-    fn the_extremes_of_the_grid_do_not_overflow() {
+    fn the_extremes_of_the_range_do_not_overflow() {
         let rows = [1.0, 0.0, -1.0, 0.0, 0.0, 1.0];
-        let grid = Grid::new(&rows, 2, &[1.0; 3]);
+        let grid = Int16Rows::new(&rows, 2, &[1.0; 3]);
         let found: Vec<i32> = products(&grid, &grid, 0).iter().filter(|hit| hit.column < 3).map(|hit| hit.value).collect();
         let one = ONE as i32;
         assert_eq!(found, [one, -one, 0, -one, one, 0, 0, 0, one]);
         // Every number of a row as large as it can be: the sums are those of rows that point the same way.
         let long = vec![1.0_f32; 4096];
-        let grid = Grid::new(&long, 4096, &[1.0 / 64.0]);
+        let grid = Int16Rows::new(&long, 4096, &[1.0 / 64.0]);
         assert!((f64::from(products(&grid, &grid, 0)[0].value) - ONE).abs() <= f64::from(grid.margin(&grid)));
     }
 
@@ -380,21 +389,25 @@ mod tests {
         for dim in [2, 5, 130] {
             let ((_, rows), (_, columns)) = (random(43, dim, 3), random(48, dim, 4));
             let mut scan =
-                Scan { bars: (0..43).map(|r| if r % 9 == 0 { i32::MIN } else { 1 << 28 }).collect(), ..Scan::default() };
-            scan.other_bars = std::array::from_fn(|column| (column as i32 - 24) << 25);
+                Scan { thresholds: (0..43).map(|r| if r % 9 == 0 { i32::MIN } else { 1 << 28 }).collect(), ..Scan::default() };
+            scan.other_thresholds = std::array::from_fn(|column| (column as i32 - 24) << 25);
             rows.cross(0, &columns, 0, &mut scan);
             let fast = (scan.hits.clone(), scan.other_hits.clone());
-            assert_eq!(fast.0.iter().filter(|hit| hit.row == 9).count(), 48, "below the lowest bar there is nothing");
+            assert_eq!(fast.0.iter().filter(|hit| hit.row == 9).count(), 48, "below the lowest threshold there is nothing");
             scan.hits.clear();
             scan.other_hits.clear();
             scan.run_here(&rows.packed, columns.strip(0), rows.pairs, plain, masks);
             assert_eq!((&scan.hits, &scan.other_hits), (&fast.0, &fast.1), "dim {dim}, plain");
             #[cfg(target_arch = "x86_64")]
-            if std::arch::is_x86_feature_detected!("avx2") {
+            if let Isa::Avx512(_) | Isa::Avx2(_) = Isa::used() {
+                let isa = match Isa::used() {
+                    Isa::Avx512(isa) => isa.avx2(),
+                    Isa::Avx2(isa) => isa,
+                    Isa::Portable => unreachable!(),
+                };
                 scan.hits.clear();
                 scan.other_hits.clear();
-                // SAFETY: the processor has just been asked.
-                unsafe { scan.run_avx2(&rows.packed, columns.strip(0), rows.pairs) };
+                scan.run_avx2(isa, &rows.packed, columns.strip(0), rows.pairs);
                 assert_eq!((&scan.hits, &scan.other_hits), (&fast.0, &fast.1), "dim {dim}, AVX2");
             }
         }

@@ -1,19 +1,24 @@
-//! How do gradients travel between our operations without candle adding each of them to a tensor of zeros?
+//! Autograd of this crate's operations inside candle's graph, without candle adding each gradient to a tensor of zeros.
 //!
-//! Candle's backward pass does, for every edge of the graph, "make zeros of the input's size, add the gradient, keep the sum": three full sweeps over memory that no
-//! gradient needs when it is the only one. For small networks that costs as much as the arithmetic. So the candle graph of our operations is built over *tokens*
-//! of one number each, which keeps candle's order of evaluation, while the gradients themselves lie in *slots*: the consumer moves (or adds in place) its
-//! gradient into the slot of its input, the producer takes it out and may reuse the memory.
+//! Candle's backward pass does, for every edge of the graph, "make zeros of the input's size, add the gradient, keep the sum":
+//! three full passes over memory that no gradient needs when it is the only one. For small networks that costs as much as the
+//! arithmetic. So the candle graph of our operations is built over *tokens* of one number each, which keeps candle's order of
+//! evaluation, while the gradients themselves lie in *slots*: the consumer moves (or adds in place) its gradient into the slot
+//! of its input, the producer takes it out and may reuse the memory.
 //!
 //! ```text
-//! tensors:   x ───────────── y = conv(x, w) ─────────── z = relu(y)
-//! candle:    hide(x) → [t_x] → node(t_x, w) → [t_y] → node(t_y) → [t_z] → show(t_z) = z
-//! gradients:         slot x                 slot y              slot z
+//! tensors:   x ─────────────── y = conv(x, w) ──────── z = relu(y)
+//! candle:    enter(x) → [t_x] → op(t_x, w) → [t_y] → op(t_y) → [t_z] → exit(t_z) = z
+//! gradients:         slot x                 slot y            slot z
 //! ```
 //!
-//! `hide` is the door from candle's world (it hands the slot's content to candle), `show` the door back (it puts candle's gradient into the slot). A tensor made by one
-//! of our operations is known by its id in a side table, so that the next operation links to its token and never passes a door. Any other candle operation
-//! may use the tensor too; both gradients meet in the slot.
+//! `enter` leads from candle's graph into ours (backwards it hands the slot's content to candle), `exit` leads back (backwards
+//! it puts candle's gradient into the slot). Any candle operation may use a result too; both gradients meet in the slot.
+//!
+//! The next operation finds the token of a result by the tensor's id in a table, the only global state of this crate besides
+//! the allocator and the choice of the instruction set. It is one for the process, behind a lock, because tensors move between
+//! threads; an entry lives as long as its tensor, so the table is empty when no recorded result is alive. Ids are never used
+//! twice, so graphs of different threads do not meet in it.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -21,14 +26,14 @@ use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, TensorId,
 };
 
-use super::elementwise::accumulate;
+use super::accumulate::accumulate;
 use super::error::KernelError;
 
 /// Where the gradient of one tensor is gathered.
 #[derive(Default)]
-pub(super) struct Slot(Mutex<Option<Vec<f32>>>);
+pub(super) struct GradSlot(Mutex<Option<Vec<f32>>>);
 
-impl Slot {
+impl GradSlot {
     /// Adds a gradient, by moving it in if it is the first.
     pub(super) fn add(&self, gradient: Vec<f32>) {
         let mut content = lock(&self.0);
@@ -48,47 +53,47 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The end of a wire: the token candle orders, the slot the gradient goes to.
+/// A result in the graph: the token that candle orders, the slot the gradient goes to.
 #[derive(Clone)]
-struct Port {
+struct Node {
     token: Tensor,
-    slot: Arc<Slot>,
+    slot: Arc<GradSlot>,
 }
 
 /// Tensors made by our operations that are still alive. Short: one entry per activation of the running step.
-static PORTS: Mutex<Vec<(TensorId, Port)>> = Mutex::new(Vec::new());
+static NODES: Mutex<Vec<(TensorId, Node)>> = Mutex::new(Vec::new());
 
 /// An activation as an operation sees it: its numbers, and where its gradient is wanted, if it is.
 pub(super) struct Input {
     /// Contiguous f32 on the CPU, outside of any graph.
     pub(super) data: Tensor,
-    port: Option<Port>,
+    node: Option<Node>,
 }
 
 impl Input {
-    /// Looks a tensor up, or builds the door if candle made it.
+    /// Looks a tensor up, or lets it enter if candle made it.
     pub(super) fn of(x: &Tensor) -> Result<Self> {
-        let port = if x.track_op() { Some(port_of(x)?) } else { None };
-        Ok(Self { data: x.detach().contiguous()?, port })
+        let node = if x.track_op() { Some(node_of(x)?) } else { None };
+        Ok(Self { data: x.detach().contiguous()?, node })
     }
 
     /// Where the gradient goes; `None` if nobody asks for it (the images themselves, frozen layers).
-    pub(super) fn slot(&self) -> Option<Arc<Slot>> {
-        self.port.as_ref().map(|port| port.slot.clone())
+    pub(super) fn slot(&self) -> Option<Arc<GradSlot>> {
+        self.node.as_ref().map(|node| node.slot.clone())
     }
 }
 
-fn port_of(x: &Tensor) -> Result<Port> {
-    if let Some((_, port)) = lock(&PORTS).iter().find(|(id, _)| *id == x.id()) {
-        return Ok(port.clone());
+fn node_of(x: &Tensor) -> Result<Node> {
+    if let Some((_, node)) = lock(&NODES).iter().find(|(id, _)| *id == x.id()) {
+        return Ok(node.clone());
     }
-    let slot = Arc::new(Slot::default());
-    let token = x.apply_op1(Hide(slot.clone()))?;
-    Ok(Port { token, slot })
+    let slot = Arc::new(GradSlot::default());
+    let token = x.apply_op1(Enter(slot.clone()))?;
+    Ok(Node { token, slot })
 }
 
 /// The gradient of an operation.
-pub(super) trait Rule: Send + Sync + 'static {
+pub(super) trait Backward: Send + Sync + 'static {
     /// For messages.
     fn name(&self) -> &'static str;
 
@@ -97,28 +102,30 @@ pub(super) trait Rule: Send + Sync + 'static {
         false
     }
 
-    /// Takes the gradient of the output, puts those of the activations into their slots and returns those of the parameters, one entry per parameter.
-    fn backward(&self, gradient: Vec<f32>, seen: Seen<'_>) -> Result<[Option<Tensor>; 2]>;
+    /// Takes the gradient of the output, puts those of the activations into their slots and returns those of the parameters,
+    /// one entry per parameter.
+    fn backward(&self, gradient: Vec<f32>, saved: Saved<'_>) -> Result<[Option<Tensor>; 2]>;
 }
 
-/// What a rule may look at.
+/// What a backward pass may look at.
 #[derive(Clone, Copy)]
-pub(super) struct Seen<'a> {
+pub(super) struct Saved<'a> {
     pub(super) parameters: [Option<&'a Tensor>; 2],
-    /// There if [`Rule::keeps_output`].
+    /// There if [`Backward::keeps_output`].
     pub(super) output: Option<&'a Tensor>,
 }
 
-/// Makes the tensor of a result: `data` of `shape`, computed from `inputs` and `parameters`. `rule` is asked for only if a gradient can be wanted.
-pub(super) fn link<R: Rule>(
+/// Makes the tensor of a result: `data` of `shape`, computed from `inputs` and `parameters`. `backward` is asked for only if a
+/// gradient can be wanted.
+pub(super) fn record<R: Backward>(
     data: Vec<f32>,
     shape: impl Into<Shape>,
     inputs: &[&Input],
     parameters: [Option<&Tensor>; 2],
-    rule: impl FnOnce() -> R,
+    backward: impl FnOnce() -> R,
 ) -> Result<Tensor> {
     let shape = shape.into();
-    let mut tokens = inputs.iter().filter_map(|input| input.port.as_ref().map(|port| port.token.clone()));
+    let mut tokens = inputs.iter().filter_map(|input| input.node.as_ref().map(|node| node.token.clone()));
     let wanted = parameters.iter().flatten().any(|p| p.track_op());
     let token = match (tokens.next(), tokens.next()) {
         (None, _) if !wanted => return Tensor::from_vec(data, shape, &Device::Cpu),
@@ -126,21 +133,21 @@ pub(super) fn link<R: Rule>(
         (Some(one), None) => one,
         (Some(one), Some(other)) => one.apply_op2(&other, Join)?,
     };
-    let slot = Arc::new(Slot::default());
-    let rule = rule();
-    let kept = rule.keeps_output().then(|| Arc::new(OnceLock::new()));
-    let node = Node { rule, slot: slot.clone(), output: kept.clone() };
+    let slot = Arc::new(GradSlot::default());
+    let backward = backward();
+    let kept = backward.keeps_output().then(|| Arc::new(OnceLock::new()));
+    let op = Op { backward, slot: slot.clone(), output: kept.clone() };
     let token = match parameters {
-        [Some(p), Some(q)] => token.apply_op3(p, q, node)?,
-        [Some(p), None] | [None, Some(p)] => token.apply_op2(p, node)?,
-        [None, None] => token.apply_op1(node)?,
+        [Some(p), Some(q)] => token.apply_op3(p, q, op)?,
+        [Some(p), None] | [None, Some(p)] => token.apply_op2(p, op)?,
+        [None, None] => token.apply_op1(op)?,
     };
-    let output = token.apply_op1(Show { data: Mutex::new(Some(data)), shape, slot: slot.clone() })?;
+    let output = token.apply_op1(Exit { data: Mutex::new(Some(data)), shape, slot: slot.clone() })?;
     if let Some(kept) = kept {
-        // Detached, so the node does not own its own successor.
+        // Detached, so the op does not own its own successor.
         let _first = kept.set(output.detach());
     }
-    lock(&PORTS).push((output.id(), Port { token, slot }));
+    lock(&NODES).push((output.id(), Node { token, slot }));
     Ok(output)
 }
 
@@ -153,22 +160,22 @@ fn token_gradient() -> Result<Tensor> {
 }
 
 /// One of our operations in candle's graph.
-struct Node<R> {
-    rule: R,
-    slot: Arc<Slot>,
+struct Op<R> {
+    backward: R,
+    slot: Arc<GradSlot>,
     output: Option<Arc<OnceLock<Tensor>>>,
 }
 
-impl<R: Rule> Node<R> {
+impl<R: Backward> Op<R> {
     fn run(&self, parameters: [Option<&Tensor>; 2]) -> Result<[Option<Tensor>; 2]> {
-        let gradient = self.slot.take().ok_or_else(|| KernelError::NoGradient { op: self.rule.name() }.wrap())?;
-        self.rule.backward(gradient, Seen { parameters, output: self.output.as_ref().and_then(|cell| cell.get()) })
+        let gradient = self.slot.take().ok_or_else(|| KernelError::NoGradient { op: self.backward.name() }.wrap())?;
+        self.backward.backward(gradient, Saved { parameters, output: self.output.as_ref().and_then(|cell| cell.get()) })
     }
 }
 
-impl<R: Rule> CustomOp1 for Node<R> {
+impl<R: Backward> CustomOp1 for Op<R> {
     fn name(&self) -> &'static str {
-        self.rule.name()
+        self.backward.name()
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         Ok(token_storage())
@@ -179,9 +186,9 @@ impl<R: Rule> CustomOp1 for Node<R> {
     }
 }
 
-impl<R: Rule> CustomOp2 for Node<R> {
+impl<R: Backward> CustomOp2 for Op<R> {
     fn name(&self) -> &'static str {
-        self.rule.name()
+        self.backward.name()
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         Ok(token_storage())
@@ -192,9 +199,9 @@ impl<R: Rule> CustomOp2 for Node<R> {
     }
 }
 
-impl<R: Rule> CustomOp3 for Node<R> {
+impl<R: Backward> CustomOp3 for Op<R> {
     fn name(&self) -> &'static str {
-        self.rule.name()
+        self.backward.name()
     }
     fn cpu_fwd(
         &self,
@@ -235,35 +242,35 @@ impl CustomOp2 for Join {
     }
 }
 
-/// The door from candle's world.
-struct Hide(Arc<Slot>);
+/// The way from candle's graph into ours.
+struct Enter(Arc<GradSlot>);
 
-impl CustomOp1 for Hide {
+impl CustomOp1 for Enter {
     fn name(&self) -> &'static str {
-        "hide"
+        "enter"
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         Ok(token_storage())
     }
     fn bwd(&self, arg: &Tensor, _: &Tensor, _: &Tensor) -> Result<Option<Tensor>> {
-        let gradient = self.0.take().ok_or_else(|| KernelError::NoGradient { op: "hide" }.wrap())?;
+        let gradient = self.0.take().ok_or_else(|| KernelError::NoGradient { op: "enter" }.wrap())?;
         Ok(Some(Tensor::from_vec(gradient, arg.shape(), &Device::Cpu)?))
     }
 }
 
-/// The door back to candle's world.
-struct Show {
+/// The way back to candle's graph.
+struct Exit {
     data: Mutex<Option<Vec<f32>>>,
     shape: Shape,
-    slot: Arc<Slot>,
+    slot: Arc<GradSlot>,
 }
 
-impl CustomOp1 for Show {
+impl CustomOp1 for Exit {
     fn name(&self) -> &'static str {
-        "show"
+        "exit"
     }
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let data = lock(&self.data).take().ok_or_else(|| KernelError::NotFloats { op: "show" }.wrap())?;
+        let data = lock(&self.data).take().ok_or_else(|| KernelError::NotFloats { op: "exit" }.wrap())?;
         Ok((CpuStorage::F32(data), self.shape.clone()))
     }
     fn bwd(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
@@ -272,19 +279,19 @@ impl CustomOp1 for Show {
     }
 }
 
-impl Drop for Show {
+impl Drop for Exit {
     /// The tensor is gone: forget its id.
     fn drop(&mut self) {
-        let mut ports = lock(&PORTS);
-        let entry = ports.iter().position(|(_, port)| Arc::ptr_eq(&port.slot, &self.slot)).map(|at| ports.swap_remove(at));
-        drop(ports);
+        let mut nodes = lock(&NODES);
+        let entry = nodes.iter().position(|(_, node)| Arc::ptr_eq(&node.slot, &self.slot)).map(|at| nodes.swap_remove(at));
+        drop(nodes);
         // Only now: what hangs on the token may be large, and must not be freed under the lock.
         drop(entry);
     }
 }
 
 /// Can the CPU kernels take these tensors?
-pub(super) fn is_ours(tensors: &[&Tensor]) -> bool {
+pub(super) fn supported(tensors: &[&Tensor]) -> bool {
     tensors.iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32)
 }
 
@@ -354,7 +361,7 @@ mod tests {
         let x = Var::from_tensor(&normal("x", &[2, 3])).unwrap();
         let y = relu(x.as_tensor()).unwrap();
         let z = relu(&y).unwrap();
-        let known = |id: TensorId| lock(&PORTS).iter().any(|(other, _)| *other == id);
+        let known = |id: TensorId| lock(&NODES).iter().any(|(other, _)| *other == id);
         let (y_id, z_id) = (y.id(), z.id());
         assert!(known(y_id) && known(z_id));
         drop(y);

@@ -1,10 +1,9 @@
-//! How do partial sums of a weight gradient become the gradient? Those with lanes over output channels, `[taps, outputs]`, of slices
-//! of the input's channels.
+//! Weight gradients from partial sums with lanes over output channels, `[taps, outputs]`, of slices of the input's channels.
 
 use rayon::prelude::*;
 
-use super::conv::Shape;
-use super::elementwise::{CHUNK, accumulate};
+use super::super::accumulate::add_to;
+use super::shape::Shape;
 
 /// Registers of outputs in a block of sums.
 const VECTORS: usize = 3;
@@ -17,9 +16,9 @@ pub(super) fn best_vectors(left: usize) -> usize {
     }
 }
 
-/// dw `[O, K]` of partial sums, each `[taps of a slice, pitch]`: those of all slices, then of all slices again. They are added in
-/// this order, whatever the number of threads.
-pub(super) fn whole(s: &Shape, partials: &[Vec<f32>], (slices, slice_taps, pitch): (usize, usize, usize)) -> Vec<f32> {
+/// dw `[O, K]` of partial sums, each `[taps of a slice, pitch]`: those of all slices, then of all slices again. They are added
+/// in this order, whatever the number of threads.
+pub(super) fn sum_of_parts(s: &Shape, partials: &[Vec<f32>], (slices, slice_taps, pitch): (usize, usize, usize)) -> Vec<f32> {
     let mut dw = vec![0.0; s.outputs * s.taps()];
     let (head, rest) = partials.split_at(slices);
     let sums: Vec<Vec<f32>> = head
@@ -28,9 +27,7 @@ pub(super) fn whole(s: &Shape, partials: &[Vec<f32>], (slices, slice_taps, pitch
         .map(|(slice, head)| {
             let mut sum = head.clone();
             for part in rest.iter().skip(slice).step_by(slices) {
-                for (sum, part) in sum.chunks_mut(CHUNK).zip(part.chunks(CHUNK)) {
-                    accumulate(sum, part);
-                }
+                add_to(&mut sum, part);
             }
             sum
         })

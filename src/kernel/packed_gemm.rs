@@ -1,17 +1,21 @@
-//! How are many rows multiplied by a matrix that stands still? The matrix is rearranged once, and read from end to end ever after.
+//! Products with a matrix that is packed once and used for many rows.
 //!
 //! ```text
 //! right [k, n] → panels of 64 columns, each [k, 64]
 //! ```
 //!
-//! A general product cannot know that a matrix comes again, and rearranges it for every few hundred rows. Here the left side stays
-//! as it lies; 6 rows meet 64 columns in 24 registers, and [`TERMS`] rows of a panel stay in the first-level cache while all rows of
-//! the left pass by. What a row becomes does not depend on the rows beside it, not in one bit.
+//! A general product cannot know that a matrix comes again, and packs it for every few hundred rows. Here the left side stays
+//! as it lies; 6 rows meet 64 columns in 24 registers, and [`TERMS`] rows of a panel stay in the first-level cache while all
+//! rows of the left pass by. What a row becomes does not depend on the rows beside it, not in one bit.
 //!
 //! AVX-512; elsewhere `gemm` multiplies the same panels.
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
 
-use super::tile::{Strides, product, rows};
+use super::gemm::{Strides, multiply, rows};
+#[cfg(target_arch = "x86_64")]
+use super::isa::{Avx512, Isa};
+#[cfg(target_arch = "x86_64")]
+use super::transpose::transpose_padded;
 
 /// Numbers in a register.
 const LANES: usize = 16;
@@ -37,7 +41,7 @@ pub(super) enum Start<'a> {
 }
 
 /// The right side of a product.
-pub(super) struct Panels {
+pub(super) struct PackedMatrix {
     columns: usize,
     terms: usize,
     /// Panel by panel, `[terms, columns]` each; the last one is as wide as it must be, in whole registers, zeros beyond.
@@ -52,7 +56,7 @@ fn panels(columns: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     })
 }
 
-impl Panels {
+impl PackedMatrix {
     /// Of the matrix whose *columns* lie as rows `line` apart: `right[k][n] = w[n · line + k]`, as weights of a layer do.
     ///
     /// # Panics
@@ -63,8 +67,8 @@ impl Panels {
         for (first, here, wide) in panels(columns) {
             let (w, to) = (&w[first * line..], &mut numbers[first * terms..][..wide * terms]);
             #[cfg(target_arch = "x86_64")]
-            if super::simd::has_avx512() {
-                super::turn::turn_in(w, line, here, terms, to, wide);
+            if let Isa::Avx512(isa) = Isa::used() {
+                transpose_padded(isa, w, line, here, terms, to, wide);
                 continue;
             }
             for (column, w) in w.chunks(line).take(here).enumerate() {
@@ -119,8 +123,8 @@ impl Panels {
             assert_eq!(row.len(), self.columns, "a number for each column");
         }
         #[cfg(target_arch = "x86_64")]
-        if super::simd::has_avx512() {
-            return self.tiles(count, left, line, out, pitch, start);
+        if let Isa::Avx512(isa) = Isa::used() {
+            return self.tiles(isa, count, left, line, out, pitch, start);
         }
         self.plain(count, left, line, out, pitch, start);
     }
@@ -134,13 +138,14 @@ impl Panels {
         for (first, here, wide) in panels(self.columns) {
             let (out, right) = (&mut out[first..], &self.numbers[first * self.terms..]);
             let right_at = Strides { row: wide, column: 1 };
-            product([count, here, self.terms], out, rows(pitch), add, left, rows(line), right, right_at);
+            multiply([count, here, self.terms], out, rows(pitch), add, left, rows(line), right, right_at);
         }
     }
 
     /// By tiles in registers.
     #[cfg(target_arch = "x86_64")]
-    fn tiles(&self, count: usize, left: &[f32], line: usize, out: &mut [f32], pitch: usize, start: Start<'_>) {
+    #[expect(clippy::too_many_arguments, reason = "two matrices with the distances of their rows")]
+    fn tiles(&self, isa: Avx512, count: usize, left: &[f32], line: usize, out: &mut [f32], pitch: usize, start: Start<'_>) {
         for (first, here, wide) in panels(self.columns) {
             let panel = &self.numbers[first * self.terms..][..wide * self.terms];
             for (term, right) in (0..self.terms).step_by(TERMS).zip(panel.chunks(TERMS * wide)) {
@@ -153,7 +158,7 @@ impl Panels {
                     let size = tiles::Size { rows: ROWS.min(count - row), columns: here, terms: right.len() / wide };
                     let (left, out) = (&left[row * line + term..], &mut out[row * pitch + first..]);
                     let ahead = right.len() + number * size.terms / 2 * LANES % right.len();
-                    tiles::tile(size, left, line, (right, ahead), out, pitch, start);
+                    tiles::tile(isa, size, left, line, (right, ahead), out, pitch, start);
                 }
             }
         }
@@ -167,7 +172,7 @@ mod tiles {
         _mm512_set1_ps, _mm512_setzero_ps,
     };
 
-    use super::{LANES, ROWS, Start, VECTORS};
+    use super::{Avx512, LANES, ROWS, Start, VECTORS};
 
     #[derive(Clone, Copy)]
     pub(super) struct Size {
@@ -178,11 +183,13 @@ mod tiles {
         pub(super) terms: usize,
     }
 
-    /// A tile of a product. The processor must have AVX-512.
+    /// A tile of a product.
     ///
-    /// With `right` goes how far from its beginning lies what will be wanted after it: while this tile is multiplied, the tiles of
-    /// some rows together call the next rows of the panel from main memory. Without it a third of the time is spent waiting.
+    /// With `right` goes how far from its beginning lies what will be wanted after it: while this tile is multiplied, the tiles
+    /// of some rows together call the next rows of the panel from main memory. Without it a third of the time is spent waiting.
+    #[expect(clippy::too_many_arguments, reason = "three matrices with the distances of their rows")]
     pub(super) fn tile(
+        _: Avx512,
         size: Size,
         left: &[f32],
         line: usize,
@@ -202,7 +209,7 @@ mod tiles {
                 && !matches!(start, Start::Row(row) if row.len() < size.columns),
             "tile out of bounds"
         );
-        // SAFETY: the caller vouches for AVX-512; the bounds were just checked for as many registers as the columns need.
+        // SAFETY: AVX-512 is proven; the bounds were just checked for as many registers as the columns need.
         unsafe {
             match vectors {
                 1 => sums::<1>(size, left, line, (right, ahead), out, pitch, start),
@@ -214,8 +221,8 @@ mod tiles {
     }
 
     /// # Safety
-    /// AVX-512F; `left` has `rows` rows of `terms` numbers, `right` V registers a term, `out` `rows` rows of `columns` numbers, of
-    /// which all but the last register are full.
+    /// AVX-512F; `left` has `rows` rows of `terms` numbers, `right` V registers a term, `out` `rows` rows of `columns` numbers,
+    /// of which all but the last register are full.
     #[target_feature(enable = "avx512f")]
     unsafe fn sums<const V: usize>(
         size: Size,
@@ -282,6 +289,7 @@ mod tiles {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::isa::Isa;
     use super::*;
     use kinset_base::seed::Seed;
 
@@ -293,11 +301,11 @@ mod tests {
     /// What stands in an element of the result that nobody may touch.
     const UNTOUCHED: f32 = -77.0;
 
-    /// Both ways to multiply, both ways to rearrange, all starts, against sums in double precision.
+    /// Both ways to multiply, both ways to pack, all starts, against sums in double precision.
     fn try_all([m, n, k]: [usize; 3], [line, pitch, w_line]: [usize; 3]) {
         let (left, right, row) = (random(m * line, 1), random(n.max(k) * w_line, 2), random(n, 3));
-        let of_columns = Panels::of_columns(&right, w_line, n, k);
-        let of_rows = Panels::of_rows(&right, w_line, n, k);
+        let of_columns = PackedMatrix::of_columns(&right, w_line, n, k);
+        let of_rows = PackedMatrix::of_rows(&right, w_line, n, k);
         for (panels, at) in [(of_columns, Strides { row: 1, column: w_line }), (of_rows, rows(w_line))] {
             for start in [Start::Zero, Start::Row(&row), Start::There] {
                 for plain in [false, true] {
@@ -341,11 +349,11 @@ mod tests {
     #[test]
     fn hand_values() {
         // [1 2] · [[3 5] [4 6]] + [10 20]
-        let panels = Panels::of_columns(&[3.0, 4.0, 5.0, 6.0], 2, 2, 2);
+        let panels = PackedMatrix::of_columns(&[3.0, 4.0, 5.0, 6.0], 2, 2, 2);
         let mut out = [0.0; 2];
         panels.multiply(1, &[1.0, 2.0], 2, &mut out, 2, Start::Row(&[10.0, 20.0]));
         assert_eq!(out[..], [21.0, 37.0]);
-        let mut panels = Panels::of_rows(&[3.0, 5.0, 4.0, 6.0], 2, 2, 2);
+        let mut panels = PackedMatrix::of_rows(&[3.0, 5.0, 4.0, 6.0], 2, 2, 2);
         panels.scale(&[2.0, -1.0]);
         panels.multiply(1, &[1.0, 2.0], 2, &mut out, 2, Start::Zero);
         assert_eq!(out[..], [22.0, -17.0]);
@@ -355,14 +363,14 @@ mod tests {
     fn a_row_is_the_same_alone_and_in_company() {
         let (n, k) = (100, 200);
         let (left, right) = (random(17 * k, 4), random(n * k, 5));
-        let panels = Panels::of_columns(&right, k, n, k);
+        let panels = PackedMatrix::of_columns(&right, k, n, k);
         let mut all = vec![0.0; 17 * n];
         panels.multiply(17, &left, k, &mut all, n, Start::Zero);
         for row in 0..17 {
             let mut alone = vec![0.0; n];
             panels.multiply(1, &left[row * k..], k, &mut alone, n, Start::Zero);
             let same = alone.iter().zip(&all[row * n..]).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same || !super::super::simd::has_avx512(), "row {row}");
+            assert!(same || !matches!(Isa::used(), Isa::Avx512(_)), "row {row}");
         }
     }
 

@@ -1,20 +1,19 @@
-//! How does a 3 x 3 convolution do with 9 multiplications what takes 36?
+//! Winograd's fast 3 x 3 convolution, F(4 x 4, 3 x 3): 9 multiplications in place of 36 (AVX-512).
 //!
-//! Winograd's F(4 x 4, 3 x 3): a tile of 6 x 6 pixels gives 4 x 4 outputs. Tile and kernel are carried into 36 numbers each – values of polynomials at six points –, multiplied
-//! number by number and summed over the channels, and carried back:
+//! A tile of 6 x 6 pixels gives 4 x 4 outputs. Tile and kernel are transformed to 36 numbers each – values of polynomials at
+//! six points –, multiplied number by number and summed over the channels, and transformed back:
 //!
 //! ```text
-//! Y = Aᵀ [ Σ over channels of (G g Gᵀ) ⊙ (Bᵀ d B) ] A          output, and the input's gradient with the kernel turned
+//! Y = Aᵀ [ Σ over channels of (G g Gᵀ) ⊙ (Bᵀ d B) ] A          output, and the input's gradient with the kernel rotated by 180°
 //! g' = Gᵀ [ Σ over tiles of (Bᵀ d B) ⊙ (A Y' Aᵀ) ] G           the weights' gradient, the same read backwards
 //! ```
 //!
-//! The sums are 36 matrix products with a quarter of the multiplications. All lanes of a register hold channels, so every map size is alike and only channels are
-//! padded (to 16): pictures are turned to [pixel, channel] on the way in and back on the way out, tile by tile in the cache.
+//! The sums are 36 matrix products with a quarter of the multiplications. All lanes of a register hold channels, so every map
+//! size is alike and only channels are padded (to 16): images are transposed to [pixel, channel] on the way in and back on the
+//! way out, tile by tile in the cache.
 //!
-//! The points are 0, ±√2, ±1/√2 and ∞. With the usual 0, ±1, ±2, ∞ the result is ten times less exact than a direct sum; with these, two to three times (measured for 16 to
-//! 512 channels), because no number is carried by large factors.
-//!
-//! AVX-512 only.
+//! The points are 0, ±√2, ±1/√2 and ∞. With the usual 0, ±1, ±2, ∞ the result is ten times less exact than a direct sum; with
+//! these, two to three times (measured for 16 to 512 channels), because no number is transformed by large factors.
 //!
 //! # Paper
 //! Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, section 4.1.
@@ -32,9 +31,11 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::conv::Shape;
-use super::tile::{blank, with_scratch};
-use super::turn::{LANES, turn_in, turn_out};
+use super::super::buffers::{Place, room, with_scratch, written};
+use super::super::isa::Avx512;
+use super::super::transpose::{LANES, transpose_exact, transpose_padded};
+use super::Algorithm;
+use super::shape::Shape;
 
 /// Outputs along a tile's side.
 const STEP: usize = 4;
@@ -46,39 +47,57 @@ const NUMBERS: usize = SIDE * SIDE;
 const VECTORS: usize = 4;
 /// Terms of a product at once: 128 rows of 4 registers are 32 KiB, two thirds of the first-level cache.
 const TERMS: usize = 128;
-/// Bytes of a task's carried tiles and products: they stay in the second-level cache.
+/// Bytes of a task's transformed tiles and products: they stay in the second-level cache.
 const CACHE: usize = 1792 * 1024;
 /// Channels and outputs of a task of the weights' gradient.
 const SLICE: [usize; 2] = [64, 128];
-/// Channels and outputs at least: carrying a tile costs the same for a product with few terms (measured: 16 channels take 1.5 times as long as a direct sum, 32 as long,
-/// 64 six tenths, 256 half).
+/// Channels and outputs at least: transforming a tile costs the same for a product with few terms (measured: 16 channels take
+/// 1.5 times as long as a direct sum, 32 as long, 64 six tenths, 256 half).
 const LEAST: usize = 48;
-/// Kernels of a layer at most: 144 MiB when carried.
+/// Kernels of a layer at most: 144 MiB when transformed.
 const LARGEST: usize = 1024 * 1024;
 /// Tiles of a task: at least so many, that the kernels are not read from far away for a few tiles, and at most.
 const TILES: [usize; 2] = [64, 256];
 
-/// Is it a convolution of this kind, and worth it?
-pub(super) fn suits(s: &Shape) -> bool {
-    let grid = Grid::of(s);
-    super::simd::has_avx512()
-        && (s.kernel, s.stride) == (3, 1)
-        && s.padding <= 2
-        && s.channels.min(s.outputs) >= LEAST
-        // The carried kernels take four times the room of the kernels.
-        && s.channels * s.outputs <= LARGEST
-        // Tiles that hang over the edge of a small map may multiply more than a direct sum.
-        && 2 * grid.tiles() * NUMBERS <= s.map() * 9
+/// Products of transformed tiles and kernels.
+#[derive(Debug)]
+pub(super) struct Winograd(pub(super) Avx512);
+
+impl Algorithm for Winograd {
+    fn computes(&self, s: &Shape) -> bool {
+        (s.kernel, s.stride) == (3, 1) && s.padding <= 2
+    }
+
+    fn pays(&self, s: &Shape) -> bool {
+        s.channels.min(s.outputs) >= LEAST
+            // The transformed kernels take four times the room of the kernels.
+            && s.channels * s.outputs <= LARGEST
+            // Tiles that hang over the edge of a small map may multiply more than a direct sum.
+            && 2 * Grid::of(s).tiles() * NUMBERS <= s.map() * 9
+    }
+
+    fn forward(&self, s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
+        multiply(self.0, s, x, w, Way::Forward, None)
+    }
+
+    fn input_gradient(&self, s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
+        let Some(back) = s.backwards() else { unreachable!("`computes` wants no stride and little padding") };
+        multiply(self.0, &back, dy, w, Way::Back, sum)
+    }
+
+    fn weight_gradient(&self, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        weight_gradient(self.0, s, x, dy)
+    }
 }
 
 /// A buffer that begins on a cache line: a register that lies across two costs two reads.
-fn aligned(buffer: &mut [f32]) -> &mut [f32] {
+fn aligned<T>(buffer: &mut [T]) -> &mut [T] {
     let skip = from_line(buffer);
     &mut buffer[skip..]
 }
 
 /// Where the first cache line begins.
-fn from_line(buffer: &[f32]) -> usize {
+fn from_line<T>(buffer: &[T]) -> usize {
     buffer.as_ptr().align_offset(64).min(LINE)
 }
 
@@ -131,7 +150,7 @@ impl Grid {
     }
 
     /// Copies channels of an image, `pitch` per pixel, with its border of zeros, as far as the tiles of `rows` see.
-    fn picture(&self, image: &[f32], rows: &Range<usize>, out: &mut [f32], pitch: usize) {
+    fn pad(&self, isa: Avx512, image: &[f32], rows: &Range<usize>, out: &mut [f32], pitch: usize) {
         let s = &self.shape;
         let (map, width) = (s.height * s.width, self.width());
         let mut inside = s.height..0;
@@ -147,7 +166,7 @@ impl Grid {
         }
         for y in inside {
             let from = (y + s.padding - STEP * rows.start) * width + s.padding;
-            turn_in(&image[y * s.width..], map, image.len() / map, s.width, &mut out[from * pitch..], pitch);
+            transpose_padded(isa, &image[y * s.width..], map, image.len() / map, s.width, &mut out[from * pitch..], pitch);
         }
     }
 }
@@ -191,7 +210,7 @@ fn gather_outputs(m: [__m512; 6]) -> [__m512; 4] {
 /// A of four numbers.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn spread_slopes(g: [__m512; 4]) -> [__m512; 6] {
+fn spread_gradients(g: [__m512; 4]) -> [__m512; 6] {
     let (half, two) = (_mm512_set1_ps(0.5), _mm512_set1_ps(2.0));
     let (long, short) = (_mm512_set1_ps(SQRT_2), _mm512_set1_ps(FRAC_1_SQRT_2));
     let (even, odd) = (_mm512_fmadd_ps(two, g[2], g[0]), _mm512_fmadd_ps(two, g[3], g[1]));
@@ -246,7 +265,7 @@ fn gather_taps(s: [__m512; 6]) -> [__m512; 3] {
 /// AVX-512F; six rows of six registers may be read, 36 registers written.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn carry_tile(from: *const f32, row: usize, pixel: usize, to: *mut f32, apart: usize) {
+unsafe fn transform_tile(from: *const f32, row: usize, pixel: usize, to: *mut f32, apart: usize) {
     // SAFETY: as the caller promises.
     unsafe {
         let mut t = [[_mm512_setzero_ps(); SIDE]; SIDE];
@@ -267,7 +286,7 @@ unsafe fn carry_tile(from: *const f32, row: usize, pixel: usize, to: *mut f32, a
 /// AVX-512F; 36 registers may be read.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn carry_back(from: *const f32, apart: usize) -> [[__m512; STEP]; STEP] {
+unsafe fn transform_output(from: *const f32, apart: usize) -> [[__m512; STEP]; STEP] {
     // SAFETY: as the caller promises.
     unsafe {
         let mut t = [[_mm512_setzero_ps(); STEP]; SIDE];
@@ -285,12 +304,12 @@ unsafe fn carry_back(from: *const f32, apart: usize) -> [[__m512; STEP]; STEP] {
 /// AVX-512F; 36 registers may be written.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn carry_gradient(g: [[__m512; STEP]; STEP], to: *mut f32, apart: usize) {
+unsafe fn transform_gradient(g: [[__m512; STEP]; STEP], to: *mut f32, apart: usize) {
     // SAFETY: as the caller promises.
     unsafe {
-        let t = g.map(|g| spread_slopes(g));
+        let t = g.map(|g| spread_gradients(g));
         for j in 0..SIDE {
-            for (i, v) in spread_slopes(std::array::from_fn(|i| t[i][j])).into_iter().enumerate() {
+            for (i, v) in spread_gradients(std::array::from_fn(|i| t[i][j])).into_iter().enumerate() {
                 _mm512_storeu_ps(to.add((i * SIDE + j) * apart), v);
             }
         }
@@ -384,11 +403,11 @@ fn panels(outputs: usize) -> Vec<(usize, usize)> {
 /// # Safety
 /// AVX-512F; 36 registers may be written.
 #[target_feature(enable = "avx512f")]
-unsafe fn carry_kernel(kernel: &[f32; 9 * LANES], turned: bool, to: *mut f32, apart: usize) {
+unsafe fn transform_kernel(kernel: &[f32; 9 * LANES], rotated: bool, to: *mut f32, apart: usize) {
     // SAFETY: as the caller promises; the nine rows are registers.
     unsafe {
         let g: [__m512; 9] =
-            std::array::from_fn(|t| _mm512_loadu_ps(kernel.as_ptr().add(if turned { 8 - t } else { t } * LANES)));
+            std::array::from_fn(|t| _mm512_loadu_ps(kernel.as_ptr().add(if rotated { 8 - t } else { t } * LANES)));
         let t: [[__m512; SIDE]; 3] = std::array::from_fn(|i| spread_kernel([g[3 * i], g[3 * i + 1], g[3 * i + 2]]));
         for j in 0..SIDE {
             for (i, v) in spread_kernel([t[0][j], t[1][j], t[2][j]]).into_iter().enumerate() {
@@ -403,15 +422,16 @@ unsafe fn carry_kernel(kernel: &[f32; 9 * LANES], turned: bool, to: *mut f32, ap
 enum Way {
     /// Weights [O, C, 9] from C to O.
     Forward,
-    /// Weights [C, O, 9] from C to O, turned by half a circle.
+    /// Weights [C, O, 9] from C to O, rotated by 180°.
     Back,
 }
 
-/// All kernels, carried: [panel, number, channel, output of the panel]; numbers of a panel are [`number_apart`].
-fn carry_kernels(channels: usize, outputs: usize, w: &[f32], way: Way) -> Vec<f32> {
+/// All kernels, transformed: [panel, number, channel, output of the panel]; numbers of a panel are [`number_apart`]. What lies
+/// between them, and before the first [`aligned`] one, is not written.
+fn transform_kernels(isa: Avx512, channels: usize, outputs: usize, w: &[f32], way: Way) -> Vec<Place> {
     let all_panels = panels(outputs);
     let sizes: usize = all_panels.iter().map(|&(_, vectors)| NUMBERS * number_apart(channels, vectors)).sum();
-    let mut all = blank(sizes + LINE);
+    let mut all = room(None, sizes + LINE);
     let full = NUMBERS * number_apart(channels, VECTORS);
     aligned(&mut all)[..sizes].par_chunks_mut(full).zip(all_panels).for_each(|(panel, (first, vectors))| {
         let apart = number_apart(channels, vectors);
@@ -420,35 +440,36 @@ fn carry_kernels(channels: usize, outputs: usize, w: &[f32], way: Way) -> Vec<f3
             let first = first + v * LANES;
             let count = LANES.min(outputs - first);
             for c in 0..channels {
-                let turned = match way {
+                let rotated = match way {
                     Way::Forward => {
-                        turn_in(&w[(first * channels + c) * 9..], channels * 9, count, 9, &mut kernel, LANES);
+                        transpose_padded(isa, &w[(first * channels + c) * 9..], channels * 9, count, 9, &mut kernel, LANES);
                         false
                     }
                     Way::Back => {
-                        turn_in(&w[(c * outputs + first) * 9..], 9, count, 9, &mut kernel, LANES);
+                        transpose_padded(isa, &w[(c * outputs + first) * 9..], 9, count, 9, &mut kernel, LANES);
                         true
                     }
                 };
                 let to = &mut panel[c * vectors * LANES + v * LANES..];
                 assert!(to.len() >= (NUMBERS - 1) * apart + LANES, "kernels out of bounds");
-                // SAFETY: `suits` asked for AVX-512; the numbers lie in the panel, as checked.
-                unsafe { carry_kernel(&kernel, turned, to.as_mut_ptr(), apart) };
+                // SAFETY: AVX-512 is proven; the numbers lie in the panel, as checked.
+                unsafe { transform_kernel(&kernel, rotated, to.as_mut_ptr().cast(), apart) };
             }
         }
     });
     all
 }
 
-/// Floats from one number's kernels to the next in a panel; a line more than needed, or powers of two would compete for the same place in the cache.
+/// Floats from one number's kernels to the next in a panel; a line more than needed, or powers of two would compete for the
+/// same place in the cache.
 fn number_apart(channels: usize, vectors: usize) -> usize {
     channels * vectors * LANES + LINE
 }
 
 /// y [B,O,P] of x [B,C,H,W], added to `sum` if there is one.
-fn multiply(s: &Shape, x: &[f32], w: &[f32], way: Way, sum: Option<Vec<f32>>) -> Vec<f32> {
+fn multiply(isa: Avx512, s: &Shape, x: &[f32], w: &[f32], way: Way, sum: Option<Vec<f32>>) -> Vec<f32> {
     let grid = Grid::of(s);
-    let mut kernels = carry_kernels(s.channels, s.outputs, w, way);
+    let mut kernels = transform_kernels(isa, s.channels, s.outputs, w, way);
     let kernels = &*aligned(&mut kernels);
     let panels = panels(s.outputs);
     let pitch = s.channels.next_multiple_of(LANES);
@@ -464,17 +485,17 @@ fn multiply(s: &Shape, x: &[f32], w: &[f32], way: Way, sum: Option<Vec<f32>>) ->
     ];
     let (map, image) = (s.map(), s.image());
     let add = sum.is_some();
-    let mut y = sum.unwrap_or_else(|| blank(s.batch * s.outputs * map));
+    let mut y = room(sum, s.batch * s.outputs * map);
     y.par_chunks_mut(group * s.outputs * map).zip(x.par_chunks(group * image)).for_each(|(y, x)| {
-        with_scratch(sizes, |picture, tiles, products| {
-            let (picture, tiles) = (aligned(picture), aligned(tiles));
+        with_scratch(sizes, |padded, tiles, products| {
+            let (padded, tiles) = (aligned(padded), aligned(tiles));
             let (products, pixels) = aligned(products).split_at_mut(NUMBERS * product_apart);
             for rows in grid.pieces(height) {
                 let per_image = rows.len() * grid.columns;
                 let mut count = 0;
                 for image in x.chunks_exact(image) {
-                    grid.picture(image, &rows, picture, pitch);
-                    carry_tiles(&grid, rows.len(), picture, pitch, pitch, &mut tiles[count * pitch..], tile_apart);
+                    grid.pad(isa, image, &rows, padded, pitch);
+                    transform_tiles(isa, &grid, rows.len(), padded, pitch, pitch, &mut tiles[count * pitch..], tile_apart);
                     count += per_image;
                 }
                 for (panel, &(first, vectors)) in panels.iter().enumerate() {
@@ -485,13 +506,14 @@ fn multiply(s: &Shape, x: &[f32], w: &[f32], way: Way, sum: Option<Vec<f32>>) ->
                         let (tiles, products) = (&tiles[number * tile_apart..], &mut products[number * product_apart..]);
                         for (part, kernels) in kernels.chunks(TERMS * width).enumerate() {
                             let terms = kernels.len() / width;
-                            // SAFETY: `suits` asked for AVX-512; there is room for `most` tiles, a multiple of a block's rows, of `pitch` channels and `width` outputs.
+                            // SAFETY: AVX-512 is proven; there is room for `most` tiles, a multiple of a block's rows, of
+                            // `pitch` channels and `width` outputs.
                             unsafe {
                                 product(
                                     count,
                                     terms,
                                     (tiles[part * TERMS..].as_ptr(), pitch, 1),
-                                    (kernels.as_ptr(), width),
+                                    (kernels.as_ptr().cast(), width),
                                     (products.as_mut_ptr(), width),
                                     part > 0,
                                     vectors,
@@ -501,22 +523,35 @@ fn multiply(s: &Shape, x: &[f32], w: &[f32], way: Way, sum: Option<Vec<f32>>) ->
                     }
                     let outputs = width.min(s.outputs - first);
                     for (i, y) in y.chunks_exact_mut(s.outputs * map).enumerate() {
-                        let count = pixels_of(&grid, &rows, &products[i * per_image * width..], product_apart, width, pixels);
+                        let count =
+                            pixels_of(isa, &grid, &rows, &products[i * per_image * width..], product_apart, width, pixels);
                         let to = &mut y[first * map + STEP * rows.start * s.out_width..];
-                        turn_out(pixels, (width, count, outputs), to, map, add);
+                        // SAFETY: if there is a sum, all of `y` holds its numbers.
+                        unsafe { transpose_exact(isa, pixels, (width, count, outputs), to, map, add) };
                     }
                 }
             }
         });
     });
-    y
+    // SAFETY: the pixels of all tiles were written, for all outputs of all images.
+    unsafe { written(y) }
 }
 
-/// Carries all tiles of a [`Grid::picture`]; `channels` is a multiple of 16.
-fn carry_tiles(grid: &Grid, rows: usize, picture: &[f32], pitch: usize, channels: usize, tiles: &mut [f32], apart: usize) {
+/// Transforms all tiles of a [`Grid::pad`]; `channels` is a multiple of 16.
+#[expect(clippy::too_many_arguments, reason = "two buffers with the distances in them")]
+fn transform_tiles(
+    _: Avx512,
+    grid: &Grid,
+    rows: usize,
+    padded: &[f32],
+    pitch: usize,
+    channels: usize,
+    tiles: &mut [f32],
+    apart: usize,
+) {
     let row = grid.width() * pitch;
     assert!(
-        picture.len() >= grid.pixels(rows) * pitch
+        padded.len() >= grid.pixels(rows) * pitch
             && tiles.len() >= (NUMBERS - 1) * apart + rows * grid.columns * channels
             && channels <= pitch,
         "tiles out of bounds"
@@ -524,10 +559,11 @@ fn carry_tiles(grid: &Grid, rows: usize, picture: &[f32], pitch: usize, channels
     let mut to = tiles.as_mut_ptr();
     for ty in 0..rows {
         for tx in 0..grid.columns {
-            let from = picture[STEP * ty * row + STEP * tx * pitch..].as_ptr();
+            let from = padded[STEP * ty * row + STEP * tx * pitch..].as_ptr();
             for c in (0..channels).step_by(LANES) {
-                // SAFETY: `suits` asked for AVX-512; six rows and columns from here lie in the picture, 36 numbers `apart` in `tiles`, as checked.
-                unsafe { carry_tile(from.add(c), row, pitch, to.add(c), apart) };
+                // SAFETY: AVX-512 is proven; six rows and columns from here lie in the padded, 36 numbers `apart` in `tiles`,
+                // as checked.
+                unsafe { transform_tile(from.add(c), row, pitch, to.add(c), apart) };
             }
             // SAFETY: one row of channels per tile, as checked.
             to = unsafe { to.add(channels) };
@@ -535,8 +571,16 @@ fn carry_tiles(grid: &Grid, rows: usize, picture: &[f32], pitch: usize, channels
     }
 }
 
-/// Carries products back to pixels [pixel, width]; how many pixels.
-fn pixels_of(grid: &Grid, rows: &Range<usize>, products: &[f32], apart: usize, width: usize, pixels: &mut [f32]) -> usize {
+/// Transforms products back to pixels [pixel, width]; how many pixels.
+fn pixels_of(
+    _: Avx512,
+    grid: &Grid,
+    rows: &Range<usize>,
+    products: &[f32],
+    apart: usize,
+    width: usize,
+    pixels: &mut [f32],
+) -> usize {
     let s = &grid.shape;
     let lines = (STEP * rows.end).min(s.out_height) - STEP * rows.start;
     assert!(
@@ -548,9 +592,9 @@ fn pixels_of(grid: &Grid, rows: &Range<usize>, products: &[f32], apart: usize, w
         for tx in 0..grid.columns {
             let tile = (ty * grid.columns + tx) * width;
             for c in (0..width).step_by(LANES) {
-                // SAFETY: `suits` asked for AVX-512; 36 numbers per tile, `apart`, and only pixels of the map are written, as checked.
+                // SAFETY: AVX-512 is proven; 36 numbers per tile, `apart`, and only pixels of the map are written, as checked.
                 unsafe {
-                    let square = carry_back(products.as_ptr().add(tile + c), apart);
+                    let square = transform_output(products.as_ptr().add(tile + c), apart);
                     for (i, line) in square.into_iter().enumerate().take(lines - STEP * ty) {
                         for (j, v) in line.into_iter().enumerate().take(s.out_width - STEP * tx) {
                             let at = (STEP * ty + i) * s.out_width + STEP * tx + j;
@@ -564,19 +608,8 @@ fn pixels_of(grid: &Grid, rows: &Range<usize>, products: &[f32], apart: usize, w
     lines * s.out_width
 }
 
-/// y [B,O,P] = w [O,C,3,3] * x.
-pub(super) fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
-    multiply(s, x, w, Way::Forward, None)
-}
-
-/// dx [B,C,H,W], added to `sum` if there is one.
-pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
-    let Some(back) = s.backwards() else { unreachable!("`suits` wants no stride and little padding") };
-    multiply(&back, dy, w, Way::Back, sum)
-}
-
 /// dw [O,C,3,3]. Tasks are (part of the batch) x (slice of channels) x (slice of outputs); parts are added in order.
-pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+fn weight_gradient(isa: Avx512, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let grid = Grid::of(s);
     let [c_slice, o_slice] =
         [s.channels.next_multiple_of(LANES).min(SLICE[0]), s.outputs.next_multiple_of(LANES).min(SLICE[1])];
@@ -587,12 +620,12 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let part = s.batch.div_ceil(parts).next_multiple_of(group);
     let parts = s.batch.div_ceil(part);
     let most = group * height * grid.columns;
-    let (tile_apart, slope_apart) = (most * c_slice + LANES, most * o_slice + LANES);
+    let (tile_apart, gradient_apart) = (most * c_slice + LANES, most * o_slice + LANES);
     let (map, image) = (s.map(), s.image());
     let sizes = [
         grid.pixels(height) * c_slice + STEP * height * s.out_width * o_slice + LINE,
         NUMBERS * tile_apart + LINE,
-        NUMBERS * slope_apart + LINE,
+        NUMBERS * gradient_apart + LINE,
     ];
     let sum_apart = c_slice * o_slice + LINE;
     let sums: Vec<Vec<f32>> = (0..parts * slices)
@@ -605,41 +638,51 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
             let panels = panels(outputs);
             let mut sums = vec![0.0; NUMBERS * sum_apart + LINE];
             let all = aligned(&mut sums);
-            with_scratch(sizes, |picture, tiles, slopes| {
-                let (picture, pixels) = aligned(picture).split_at_mut(grid.pixels(height) * c_slice);
-                let (tiles, slopes) = (aligned(tiles), aligned(slopes));
+            with_scratch(sizes, |padded, tiles, gradients| {
+                let (padded, pixels) = aligned(padded).split_at_mut(grid.pixels(height) * c_slice);
+                let (tiles, gradients) = (aligned(tiles), aligned(gradients));
                 for start in images.clone().step_by(group) {
                     let images = start..(start + group).min(images.end);
                     for rows in grid.pieces(height) {
                         let mut count = 0;
                         for i in images.clone() {
                             let x = &x[i * image + c_first * s.height * s.width..][..channels * s.height * s.width];
-                            grid.picture(x, &rows, picture, c_pitch);
-                            carry_tiles(
+                            grid.pad(isa, x, &rows, padded, c_pitch);
+                            transform_tiles(
+                                isa,
                                 &grid,
                                 rows.len(),
-                                picture,
+                                padded,
                                 c_pitch,
                                 c_pitch,
                                 &mut tiles[count * c_pitch..],
                                 tile_apart,
                             );
                             let dy = &dy[(i * s.outputs + o_first) * map..][..outputs * map];
-                            carry_slopes(&grid, &rows, dy, outputs, pixels, &mut slopes[count * o_pitch..], slope_apart);
+                            transform_gradients(
+                                isa,
+                                &grid,
+                                &rows,
+                                dy,
+                                outputs,
+                                pixels,
+                                &mut gradients[count * o_pitch..],
+                                gradient_apart,
+                            );
                             count += rows.len() * grid.columns;
                         }
                         for number in 0..NUMBERS {
-                            let (tiles, slopes) = (&tiles[number * tile_apart..], &slopes[number * slope_apart..]);
+                            let (tiles, gradients) = (&tiles[number * tile_apart..], &gradients[number * gradient_apart..]);
                             let all = &mut all[number * sum_apart..];
                             for &(first, vectors) in &panels {
-                                // SAFETY: `suits` asked for AVX-512; `count` tiles of `c_pitch` channels, a multiple of a block's rows, and of `o_pitch` outputs;
-                                // a sum for each.
+                                // SAFETY: AVX-512 is proven; `count` tiles of `c_pitch` channels, a multiple of a block's rows,
+                                // and of `o_pitch` outputs; a sum for each.
                                 unsafe {
                                     product(
                                         c_pitch,
                                         count,
                                         (tiles.as_ptr(), 1, c_pitch),
-                                        (slopes[first..].as_ptr(), o_pitch),
+                                        (gradients[first..].as_ptr(), o_pitch),
                                         (all[first..].as_mut_ptr(), o_slice),
                                         true,
                                         vectors,
@@ -653,7 +696,7 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
             sums
         })
         .collect();
-    let mut dw = blank(s.outputs * s.channels * 9);
+    let mut dw = room(None, s.outputs * s.channels * 9);
     dw.par_chunks_mut(LANES * s.channels * 9).enumerate().for_each(|(i, dw)| {
         let o = i * LANES;
         let mut taps = vec![0.0; c_slice * 9 * LANES];
@@ -664,40 +707,46 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
             for (c, taps) in taps.chunks_exact_mut(9 * LANES).enumerate().take(channels) {
                 let at = c * o_slice + o % o_slice;
                 assert!(parts.iter().all(|part| part.len() >= at + (NUMBERS - 1) * sum_apart + LANES), "sums out of bounds");
-                // SAFETY: `suits` asked for AVX-512; 36 sums lie in each part, as checked, and nine taps in the chunk.
+                // SAFETY: AVX-512 is proven; 36 sums lie in each part, as checked, and nine taps in the chunk.
                 unsafe { taps_of(&parts, at, sum_apart, taps.as_mut_ptr()) };
             }
             let outputs = dw.len() / (s.channels * 9);
-            turn_out(&taps, (LANES, channels * 9, outputs), &mut dw[c_first * 9..], s.channels * 9, false);
+            // SAFETY: nothing is added.
+            unsafe {
+                transpose_exact(isa, &taps, (LANES, channels * 9, outputs), &mut dw[c_first * 9..], s.channels * 9, false);
+            };
         }
     });
-    dw
+    // SAFETY: the taps of all outputs and channels were written.
+    unsafe { written(dw) }
 }
 
-/// Carries the output's gradient under some rows of tiles; [tile, outputs] per number.
-fn carry_slopes(
+/// Transforms the output's gradient under some rows of tiles; [tile, outputs] per number.
+#[expect(clippy::too_many_arguments, reason = "three buffers with the distances in them")]
+fn transform_gradients(
+    isa: Avx512,
     grid: &Grid,
     rows: &Range<usize>,
     dy: &[f32],
     outputs: usize,
     pixels: &mut [f32],
-    slopes: &mut [f32],
+    gradients: &mut [f32],
     apart: usize,
 ) {
     let (s, pitch) = (&grid.shape, outputs.next_multiple_of(LANES));
     let lines = (STEP * rows.end).min(s.out_height) - STEP * rows.start;
     let map = s.map();
-    turn_in(&dy[STEP * rows.start * s.out_width..], map, outputs, lines * s.out_width, pixels, pitch);
+    transpose_padded(isa, &dy[STEP * rows.start * s.out_width..], map, outputs, lines * s.out_width, pixels, pitch);
     assert!(
-        slopes.len() >= (NUMBERS - 1) * apart + rows.len() * grid.columns * pitch
+        gradients.len() >= (NUMBERS - 1) * apart + rows.len() * grid.columns * pitch
             && pixels.len() >= lines * s.out_width * pitch,
-        "slopes out of bounds"
+        "gradients out of bounds"
     );
     for ty in 0..rows.len() {
         for tx in 0..grid.columns {
             let tile = (ty * grid.columns + tx) * pitch;
             for v in (0..pitch).step_by(LANES) {
-                // SAFETY: `suits` asked for AVX-512; only pixels of the map are read, 36 numbers `apart` written, as checked.
+                // SAFETY: AVX-512 is proven; only pixels of the map are read, 36 numbers `apart` written, as checked.
                 unsafe {
                     let mut g = [[_mm512_setzero_ps(); STEP]; STEP];
                     for (i, g) in g.iter_mut().enumerate().take(lines - STEP * ty) {
@@ -706,7 +755,7 @@ fn carry_slopes(
                             *g = _mm512_loadu_ps(pixels.as_ptr().add(at * pitch + v));
                         }
                     }
-                    carry_gradient(g, slopes.as_mut_ptr().add(tile + v), apart);
+                    transform_gradient(g, gradients.as_mut_ptr().add(tile + v), apart);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! How does a convolution with a stride stay at the speed of its multiplications?
+//! Convolution with stride 1 or 2, one input number broadcast to sixteen output channels (AVX-512).
 //!
 //! All lanes of a register hold output channels, and a pixel of the input is read as one number for all of them:
 //!
@@ -6,36 +6,63 @@
 //! y[n, o] += flat[base(n) + offset(k)] · w[k, o]        for T neighboring positions n and V registers of outputs o
 //! ```
 //!
-//! A read of one number never lies across two cache lines and does not care how far the next position is: a stride costs nothing, and a map of 28 or 14 or 7 pixels is cut into
-//! blocks without waste. `flat` is the image with its border of zeros; the sums are turned to [channel, pixel] while they are in the first-level cache. Without stride,
-//! lanes over positions (`direct`) are a little faster (measured for 16 and 32 channels): there is nothing to turn.
+//! A read of one number never lies across two cache lines and does not care how far the next position is: a stride costs
+//! nothing, and a map of 28 or 14 or 7 pixels is cut into blocks without waste. `flat` is the image with its border of zeros;
+//! the sums are transposed to [channel, pixel] while they are in the first-level cache. Without stride, lanes over positions
+//! (`direct`) are a little faster (measured for 16 and 32 channels): there is nothing to transpose.
 //!
-//! The input's gradient is done once per phase of the input's pixels, each with the taps that meet it. The weights' gradient has positions for terms:
-//! `dw[k, o] += flat[base(n) + offset(k)] · dyᵀ[n, o]`.
-//!
-//! AVX-512 only; elsewhere `conv` unfolds tiles and multiplies with `gemm`.
+//! The input's gradient is done once per phase of the input's pixels, each with the taps that meet it. The weights' gradient
+//! has positions for terms: `dw[k, o] += flat[base(n) + offset(k)] · dyᵀ[n, o]`.
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
 
 use std::arch::x86_64::{_mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
 
 use rayon::prelude::*;
 
-use super::conv::Shape;
+use super::super::buffers::{room, with_scratch, written};
+use super::super::isa::Avx512;
+use super::super::transpose::{LANES, transpose_exact, transpose_padded};
+use super::Algorithm;
 use super::direct::copy_rows;
-use super::partials::{best_vectors, whole};
-use super::tile::{blank, with_scratch};
-use super::turn::{LANES, turn_in, turn_out};
+use super::reduce::{best_vectors, sum_of_parts};
+use super::shape::Shape;
 
 /// Images per task of a product.
 const IMAGES: usize = 4;
-/// Positions that are turned at once: with two registers of outputs they fill a third of the first-level cache.
+/// Positions that are transposed at once: with two registers of outputs they fill a third of the first-level cache.
 const STRIP: usize = 128;
-/// Floats of flat input and turned gradients that a task prepares at once: 1 MiB, half of the second-level cache.
+/// Floats of flat input and transposed gradients that a task prepares at once: 1 MiB, half of the second-level cache.
 const PREPARED: usize = 256 * 1024;
 
-/// Can this processor do it, and does this file know the stride?
-pub(super) fn suits(s: &Shape) -> bool {
-    super::simd::has_avx512() && s.stride <= 2
+/// Products with lanes over outputs.
+#[derive(Debug)]
+pub(super) struct Strided(pub(super) Avx512);
+
+impl Algorithm for Strided {
+    fn computes(&self, s: &Shape) -> bool {
+        s.stride <= 2
+    }
+
+    fn pays(&self, s: &Shape) -> bool {
+        !s.is_pointwise()
+    }
+
+    fn forward(&self, s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
+        let taps = s.taps();
+        multiply(self.0, s, x, |o, k| w[o * taps + k], None)
+    }
+
+    fn input_gradient(&self, s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
+        let area = s.kernel * s.kernel;
+        if let Some(back) = s.backwards() {
+            return multiply(self.0, &back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area], sum);
+        }
+        phased_gradient(self.0, s, dy, w, sum)
+    }
+
+    fn weight_gradient(&self, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        weight_gradient(self.0, s, x, dy)
+    }
 }
 
 /// T positions `S` apart and V registers of outputs; position t goes to `out + t · step`.
@@ -78,7 +105,8 @@ unsafe fn block<const T: usize, const V: usize, const S: usize>(
 
 type Block = unsafe fn(&[u32], *const f32, *const f32, *mut f32, usize);
 
-/// The block for so many positions in a row: its width, at most `positions`, so that the last block may begin earlier and overlap.
+/// The block for so many positions in a row: its width, at most `positions`, so that the last block may begin earlier and
+/// overlap.
 fn best_block(positions: usize, vectors: usize, stride: usize) -> (usize, Block) {
     macro_rules! pick {
         ($(($t:literal, $v:literal))*) => {{
@@ -133,7 +161,7 @@ impl Flat {
     }
 
     /// Copies an image over another of the same geometry, or over zeros.
-    fn fill(&self, image: &[f32], out: &mut [f32]) {
+    fn fill(&self, _: Avx512, image: &[f32], out: &mut [f32]) {
         assert!(
             (self.before + self.height - 1) * self.row + self.before + self.width <= self.plane
                 && self.before + self.width <= self.row,
@@ -141,7 +169,7 @@ impl Flat {
         );
         for (input, plane) in image.chunks_exact(self.height * self.width).zip(out.chunks_exact_mut(self.plane)) {
             let plane = &mut plane[self.before * self.row + self.before..];
-            // SAFETY: `suits` asked for AVX-512; `height` rows of `width` are there on both sides, as just checked.
+            // SAFETY: AVX-512 is proven; `height` rows of `width` are there on both sides, as just checked.
             unsafe { copy_rows(input.as_ptr(), self.height, self.width, plane.as_mut_ptr(), self.row) };
         }
     }
@@ -229,7 +257,7 @@ impl Product {
         }
     }
 
-    fn run(&self, batch: usize, x: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
+    fn run(&self, isa: Avx512, batch: usize, x: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
         self.check();
         let (map, image) = (self.height * self.width, self.flat.channels * self.flat.height * self.flat.width);
         let groups = groups(self.outputs, self.width);
@@ -237,7 +265,7 @@ impl Product {
         let lines = (STRIP / self.width).max(1).next_multiple_of(self.spread);
         let copy = if self.flat.is_plain() { 0 } else { self.flat.image() };
         let add = sum.is_some();
-        let mut y = sum.unwrap_or_else(|| blank(batch * self.outputs * map));
+        let mut y = room(sum, batch * self.outputs * map);
         y.par_chunks_mut(IMAGES * self.outputs * map).zip(x.par_chunks(IMAGES * image)).for_each(|(y, x)| {
             with_scratch([copy, lines * self.width * widest + LANES, 0], |flat, strip, _| {
                 let skip = strip.as_ptr().align_offset(64).min(LANES);
@@ -247,26 +275,30 @@ impl Product {
                     let flat = if copy == 0 {
                         x
                     } else {
-                        self.flat.fill(x, flat);
+                        self.flat.fill(isa, x, flat);
                         &*flat
                     };
                     for &(first, vectors) in &groups {
                         for line in (0..self.height).step_by(lines) {
                             let lines = lines.min(self.height - line);
-                            self.strip(flat, (first, vectors), line..line + lines, strip);
+                            self.strip(isa, flat, (first, vectors), line..line + lines, strip);
                             let outputs = (self.outputs - first * LANES).min(vectors * LANES);
                             let to = &mut y[first * LANES * map + line * self.width..];
-                            turn_out(strip, (vectors * LANES, lines * self.width, outputs), to, map, add);
+                            // SAFETY: if there is a sum, all of `y` holds its numbers.
+                            unsafe {
+                                transpose_exact(isa, strip, (vectors * LANES, lines * self.width, outputs), to, map, add);
+                            };
                         }
                     }
                 }
             });
         });
-        y
+        // SAFETY: all lines of all outputs of all images were written.
+        unsafe { written(y) }
     }
 
     /// Some lines of a group of outputs of one image.
-    fn strip(&self, flat: &[f32], (first, vectors): (usize, usize), lines: std::ops::Range<usize>, out: &mut [f32]) {
+    fn strip(&self, _: Avx512, flat: &[f32], (first, vectors): (usize, usize), lines: std::ops::Range<usize>, out: &mut [f32]) {
         let pitch = vectors * LANES;
         assert!(out.len() >= lines.len() * self.width * pitch && flat.len() >= self.flat.image(), "strip out of bounds");
         for b in 0..self.spread {
@@ -282,8 +314,8 @@ impl Product {
                 let out = &mut out[(i * self.width + b) * pitch..];
                 for column in (0..columns).step_by(width) {
                     let column = column.min(columns - width);
-                    // SAFETY: `suits` asked for AVX-512; positions and taps lie inside the flat image by `check`, the weights hold `vectors` registers per tap, the line of
-                    // outputs lies in `out`, as checked.
+                    // SAFETY: AVX-512 is proven; positions and taps lie inside the flat image by `check`, the weights hold
+                    // `vectors` registers per tap, the line of outputs lies in `out`, as checked.
                     unsafe {
                         block(
                             &phase.offsets,
@@ -300,7 +332,7 @@ impl Product {
 }
 
 /// y [B,O,P] of x [B,C,H,W] with weights given as a function of (o, tap), added to `sum` if there is one.
-fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: Option<Vec<f32>>) -> Vec<f32> {
+fn multiply(isa: Avx512, s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: Option<Vec<f32>>) -> Vec<f32> {
     let flat = Flat::of(s);
     let area = s.kernel * s.kernel;
     let offsets =
@@ -316,26 +348,12 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: O
         spread: 1,
         stride: s.stride,
     };
-    product.run(s.batch, x, sum)
+    product.run(isa, s.batch, x, sum)
 }
 
-/// y [B,O,P] = w [O,C,k,k] * x.
-pub(super) fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
-    let taps = s.taps();
-    multiply(s, x, |o, k| w[o * taps + k], None)
-}
-
-/// dx [B,C,H,W], added to `sum` if there is one.
-pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
-    let area = s.kernel * s.kernel;
-    if let Some(back) = s.backwards() {
-        return multiply(&back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area], sum);
-    }
-    phased_gradient(s, dy, w, sum)
-}
-
-/// dx of a convolution with stride: pixel s·i + a − padding meets only the taps a, a + s, a + 2s …, of the outputs i, i − 1, i − 2 …
-fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
+/// dx of a convolution with stride: pixel s·i + a − padding meets only the taps a, a + s, a + 2s …, of the outputs i, i − 1, i
+/// − 2 …
+fn phased_gradient(isa: Avx512, s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
     let stride = s.stride;
     let before = (s.kernel - 1) / stride;
     // As far as the last pixel sees.
@@ -364,7 +382,7 @@ fn phased_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> V
         })
         .collect();
     let product = Product { flat, outputs: s.channels, height: s.height, width: s.width, phases, spread: stride, stride: 1 };
-    product.run(s.batch, dy, sum)
+    product.run(isa, s.batch, dy, sum)
 }
 
 /// The positions of a weight gradient: images, rows, columns, and how far apart they lie in the flat copy.
@@ -378,7 +396,8 @@ struct Walk {
     stride: usize,
 }
 
-/// out[r · K + k, o] += Σ over positions n of flat[n + lines[r] + k] · right[n, o] for R lines of K taps and V registers of outputs; `right` and `out` have rows `pitch` apart.
+/// out[r · K + k, o] += Σ over positions n of flat[n + lines[r] + k] · right[n, o] for R lines of K taps and V registers of
+/// outputs; `right` and `out` have rows `pitch` apart.
 ///
 /// # Safety
 /// AVX-512F; flat positions plus taps may be read, `right` has a row per position, `out` a row per tap, each V registers wide.
@@ -452,8 +471,9 @@ fn best_outer(lines: usize, taps: usize, vectors: usize) -> (usize, Outer) {
     )
 }
 
-/// dw [O,C,k,k] = Σ over images and positions of dy ⊗ the pixels under each tap. Tasks are (part of the batch) x (slice of the channels); parts are added in order.
-pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+/// dw [O,C,k,k] = Σ over images and positions of dy ⊗ the pixels under each tap. Tasks are (part of the batch) x (slice of the
+/// channels); parts are added in order.
+fn weight_gradient(isa: Avx512, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let (map, area) = (s.map(), s.kernel * s.kernel);
     let pitch = s.outputs.next_multiple_of(LANES);
     let slice = (576 / area).clamp(1, s.channels);
@@ -488,9 +508,9 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                     let count = group.min(images.end - start);
                     for i in 0..count {
                         let image = &x[(start + i) * s.image() + first * s.height * s.width..][..channels * s.height * s.width];
-                        flat.fill(image, &mut buffer[i * flat.image()..][..flat.image()]);
+                        flat.fill(isa, image, &mut buffer[i * flat.image()..][..flat.image()]);
                         let dy = &dy[(start + i) * s.outputs * map..][..s.outputs * map];
-                        turn_in(dy, map, s.outputs, map, &mut right[i * map * pitch..], pitch);
+                        transpose_padded(isa, dy, map, s.outputs, map, &mut right[i * map * pitch..], pitch);
                     }
                     let walk = Walk {
                         images: count,
@@ -512,7 +532,8 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                             let (block, outer) = best_outer(most.min(lines.len() - done), width, vectors);
                             taken = block;
                             let out = sums[done * width * pitch + column..].as_mut_ptr();
-                            // SAFETY: `suits` asked for AVX-512; positions and taps lie in the flat images, as checked, `right` has a row per position, `sums` a row per tap.
+                            // SAFETY: AVX-512 is proven; positions and taps lie in the flat images, as checked, `right` has a
+                            // row per position, `sums` a row per tap.
                             unsafe {
                                 outer(walk, buffer.as_ptr(), &lines[done..], right[column..].as_ptr(), pitch, out);
                             }
@@ -525,5 +546,5 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
             sums
         })
         .collect();
-    whole(s, &partials, (slices, slice * area, pitch))
+    sum_of_parts(s, &partials, (slices, slice * area, pitch))
 }

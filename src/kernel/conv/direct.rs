@@ -1,20 +1,22 @@
-//! How does a convolution avoid writing down the unfolded input?
+//! Convolution without stride as a product with a table of offsets, so that the unfolded input is never written down (AVX-512).
 //!
-//! In a copy of the image with its border of zeros ("flat"), the pixels that one tap of the kernel meets lie one after the other, for a whole map: output position `n`
-//! meets `flat[n + offset(tap)]`. So the unfolded matrix is a table of offsets, and the product
+//! In a copy of the image with its border of zeros ("flat"), the pixels that one tap of the kernel meets lie one after the
+//! other, for a whole map: output position `n` meets `flat[n + offset(tap)]`. So the unfolded matrix is a table of offsets, and
+//! the product
 //!
 //! ```text
 //! y[o, n] = Σ over taps k of w[o, k] · flat[n + offset(k)]
 //! ```
 //!
-//! needs no second copy. A row of the flat map is one pixel longer than the image's row; the results in between are computed and dropped, 3 % at a width of 32. On maps of
-//! less than [`NARROW`] pixels width the waste would be larger than the price of a copy: there, 48 positions at a time (of several images) are gathered into a panel
-//! first, and the same product runs over the panel.
+//! needs no second copy. A row of the flat map is one pixel longer than the image's row; the results in between are computed
+//! and dropped, 3 % at a width of 32. On maps of less than [`NARROW`] pixels width the waste would be larger than the price of
+//! a copy: there, 48 positions at a time (of several images) are gathered into a panel first, and the same product runs over
+//! the panel.
 //!
-//! The input's gradient is the same with the kernel turned. The weights' gradient has its own product: lanes over output channels,
-//! `dw[k, o] += flat[n + offset(k)] · dyᵀ[n, o]`.
+//! The input's gradient is the same with the kernel rotated by 180°. The weights' gradient has its own product: lanes over
+//! output channels, `dw[k, o] += flat[n + offset(k)] · dyᵀ[n, o]`.
 //!
-//! Without stride and with AVX-512 only; `broadcast` does strides, and elsewhere `conv` unfolds tiles and multiplies with `gemm`.
+//! Without stride only; `strided` does the others.
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
 
 use std::arch::x86_64::{
@@ -24,10 +26,12 @@ use std::arch::x86_64::{
 
 use rayon::prelude::*;
 
-use super::conv::Shape;
-use super::partials::{best_vectors, whole};
-use super::tile::{blank, with_scratch};
-use super::turn::{LANES, turn_in};
+use super::super::buffers::{room, with_scratch, written};
+use super::super::isa::Avx512;
+use super::super::transpose::{LANES, transpose_padded};
+use super::Algorithm;
+use super::reduce::{best_vectors, sum_of_parts};
+use super::shape::Shape;
 
 /// Registers of positions per block.
 const VECTORS: usize = 3;
@@ -44,9 +48,34 @@ const FLAT: usize = 256 * 1024;
 /// A read past the last position stays inside this.
 const SLACK: usize = 2 * BLOCK;
 
-/// Can this processor do it, and does neither the convolution nor its input's gradient jump?
-pub(super) fn suits(s: &Shape) -> bool {
-    super::simd::has_avx512() && s.backwards().is_some()
+/// Products with tables of offsets.
+#[derive(Debug)]
+pub(super) struct Direct(pub(super) Avx512);
+
+impl Algorithm for Direct {
+    /// Neither the convolution nor its input's gradient may have a stride.
+    fn computes(&self, s: &Shape) -> bool {
+        s.backwards().is_some()
+    }
+
+    fn pays(&self, s: &Shape) -> bool {
+        !s.is_pointwise()
+    }
+
+    fn forward(&self, s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
+        let taps = s.taps();
+        multiply(self.0, s, x, |o, k| w[o * taps + k], None)
+    }
+
+    fn input_gradient(&self, s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
+        let area = s.kernel * s.kernel;
+        let Some(back) = s.backwards() else { unreachable!("`computes` wants no stride and little padding") };
+        multiply(self.0, &back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area], sum)
+    }
+
+    fn weight_gradient(&self, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        weight_gradient(self.0, s, x, dy)
+    }
 }
 
 /// Lanes of a register and where they go to or come from: lane `l` of `mask` ↔ `at + l`.
@@ -56,7 +85,8 @@ struct Piece {
     at: isize,
 }
 
-/// Cuts positions into registers, and each register into runs of neighbors in memory. `place` says where a position lies; `None` is nowhere.
+/// Cuts positions into registers, and each register into runs of neighbors in memory. `place` says where a position lies;
+/// `None` is nowhere.
 fn pieces(positions: usize, place: impl Fn(usize) -> Option<usize>) -> Vec<Vec<Piece>> {
     (0..positions.div_ceil(LANES))
         .map(|vector| {
@@ -77,7 +107,8 @@ fn pieces(positions: usize, place: impl Fn(usize) -> Option<usize>) -> Vec<Vec<P
 /// out[row, piece(n)] = Σ_k left[k, row] · right[n + offsets[k]] for 8 rows and V registers of positions, or += if `add`.
 ///
 /// # Safety
-/// AVX-512F; `left` holds 8 numbers per offset; `right` may be read from each offset on for V registers; each piece's lanes may be written, in `rows` rows `pitch` apart.
+/// AVX-512F; `left` holds 8 numbers per offset; `right` may be read from each offset on for V registers; each piece's lanes may
+/// be written, in `rows` rows `pitch` apart.
 #[target_feature(enable = "avx512f")]
 unsafe fn block<const V: usize>(
     offsets: &[u32],
@@ -212,14 +243,14 @@ impl Flat {
     }
 
     /// Copies channels of an image into their planes, over another image or over zeros.
-    fn fill(&self, image: &[f32], out: &mut [f32]) {
+    fn fill(&self, _: Avx512, image: &[f32], out: &mut [f32]) {
         assert!(
             self.before * self.row + self.before + (self.height - 1) * self.row + self.width <= self.plane,
             "the image is larger than its plane"
         );
         for (input, plane) in image.chunks_exact(self.height * self.width).zip(out.chunks_exact_mut(self.plane)) {
             let plane = &mut plane[self.before * self.row + self.before..];
-            // SAFETY: `suits` was asked; `height` rows of `width` are there on both sides, as just checked.
+            // SAFETY: AVX-512 is proven; `height` rows of `width` are there on both sides, as just checked.
             unsafe { copy_rows(input.as_ptr(), self.height, self.width, plane.as_mut_ptr(), self.row) };
         }
     }
@@ -259,12 +290,12 @@ fn pack(rows: usize, taps: usize, at: impl Fn(usize, usize) -> f32 + Sync) -> Ve
 }
 
 /// y [B,O,P] of x [B,C,H,W] with weights given as a function of (o, tap), added to `sum` if there is one.
-fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: Option<Vec<f32>>) -> Vec<f32> {
+fn multiply(isa: Avx512, s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: Option<Vec<f32>>) -> Vec<f32> {
     let (flat, map, taps) = (Flat::of(s), s.map(), s.taps());
     let packed = pack(s.outputs, taps, w);
     let offsets = flat.taps(s.channels, s.kernel);
     let add = sum.is_some();
-    let mut y = sum.unwrap_or_else(|| blank(s.batch * s.outputs * map));
+    let mut y = room(sum, s.batch * s.outputs * map);
     let narrow = s.out_width < NARROW;
     // Images per task: as many as fit, for narrow maps enough to fill a few panels.
     let group = (FLAT / flat.image()).clamp(1, if narrow { (4 * BLOCK).div_ceil(map) } else { 4 });
@@ -280,24 +311,26 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: O
             buffer.fill(0.0);
             if narrow {
                 for (x, to) in x.chunks_exact(s.image()).zip(buffer.chunks_exact_mut(flat.image())) {
-                    flat.fill(x, to);
+                    flat.fill(isa, x, to);
                 }
                 let n = images * map;
                 let from = pieces(n, |n| Some(position(n)));
                 let to = pieces(n, |n| Some((n / map) * s.outputs * map + n % map));
                 let ordinal: Vec<u32> = (0..taps).map(|k| (k * BLOCK) as u32).collect();
                 for (from, to) in from.chunks(VECTORS).zip(to.chunks(VECTORS)) {
-                    // SAFETY: `suits` was asked; `position` of a position of these images plus a tap lies in `buffer`; the panel was sized above.
+                    // SAFETY: AVX-512 is proven; `position` of a position of these images plus a tap lies in `buffer`; the
+                    // panel was sized above.
                     unsafe { gather_panel(&offsets, buffer.as_ptr(), from, panel.as_mut_ptr()) };
                     for (block, left) in packed.chunks_exact(taps * ROWS).enumerate() {
                         let rows = ROWS.min(s.outputs - block * ROWS);
-                        // SAFETY: the panel has 48 columns; `to` maps positions of these images into `y`, rows `map` apart.
+                        // SAFETY: AVX-512 is proven; the panel has 48 columns; `to` maps positions of these images into `y`,
+                        // rows `map` apart.
                         unsafe {
                             blocks(
                                 &ordinal,
                                 left.as_ptr(),
                                 panel.as_ptr(),
-                                y.as_mut_ptr().add(block * ROWS * map),
+                                y.as_mut_ptr().cast::<f32>().add(block * ROWS * map),
                                 map,
                                 rows,
                                 (to, add),
@@ -308,18 +341,19 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: O
                 return;
             }
             for (x, y) in x.chunks_exact(s.image()).zip(y.chunks_exact_mut(s.outputs * map)) {
-                flat.fill(x, &mut buffer[..flat.image()]);
+                flat.fill(isa, x, &mut buffer[..flat.image()]);
                 for (first, to) in wide.chunks(VECTORS).enumerate() {
                     let right = &buffer[first * BLOCK..];
                     for (block, left) in packed.chunks_exact(taps * ROWS).enumerate() {
                         let rows = ROWS.min(s.outputs - block * ROWS);
-                        // SAFETY: positions and taps lie inside the flat image, a register's overhang in the slack; `to` maps into `y`.
+                        // SAFETY: AVX-512 is proven; positions and taps lie inside the flat image, a register's overhang in the
+                        // slack; `to` maps into `y`.
                         unsafe {
                             blocks(
                                 &offsets,
                                 left.as_ptr(),
                                 right.as_ptr(),
-                                y.as_mut_ptr().add(block * ROWS * map),
+                                y.as_mut_ptr().cast::<f32>().add(block * ROWS * map),
                                 map,
                                 rows,
                                 (to, add),
@@ -330,20 +364,8 @@ fn multiply(s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: O
             }
         });
     });
-    y
-}
-
-/// y [B,O,P] = w [O,C,k,k] * x.
-pub(super) fn forward(s: &Shape, x: &[f32], w: &[f32]) -> Vec<f32> {
-    let taps = s.taps();
-    multiply(s, x, |o, k| w[o * taps + k], None)
-}
-
-/// dx [B,C,H,W], added to `sum` if there is one.
-pub(super) fn input_gradient(s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
-    let area = s.kernel * s.kernel;
-    let Some(back) = s.backwards() else { unreachable!("`suits` wants no stride and little padding") };
-    multiply(&back, dy, |c, k| w[(k / area * s.channels + c) * area + area - 1 - k % area], sum)
+    // SAFETY: the pieces of all positions were written, for all outputs of all images.
+    unsafe { written(y) }
 }
 
 /// The positions of a weight gradient: images, rows, columns, and how far apart they lie in the flat copy.
@@ -356,7 +378,8 @@ struct Walk {
     columns: usize,
 }
 
-/// out[t, o] += Σ over positions n of flat[n + taps[t]] · right[n, o] for T taps and V registers of outputs; `right` and `out` have rows `pitch` apart.
+/// out[t, o] += Σ over positions n of flat[n + taps[t]] · right[n, o] for T taps and V registers of outputs; `right` and `out`
+/// have rows `pitch` apart.
 ///
 /// # Safety
 /// AVX-512F; flat positions plus taps may be read, `right` has a row per position, `out` a row per tap, each V registers wide.
@@ -423,8 +446,9 @@ unsafe fn outers(walk: Walk, flat: *const f32, taps: &[u32], right: *const f32, 
     unsafe { pick!(1 2 3 4 5 6 7 8 9) }
 }
 
-/// dw [O,C,k,k] = Σ over images and positions of dy ⊗ the pixels under each tap. Tasks are (part of the batch) x (slice of the channels); parts are added in order.
-pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+/// dw [O,C,k,k] = Σ over images and positions of dy ⊗ the pixels under each tap. Tasks are (part of the batch) x (slice of the
+/// channels); parts are added in order.
+fn weight_gradient(isa: Avx512, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let (map, area) = (s.map(), s.kernel * s.kernel);
     let pitch = s.outputs.next_multiple_of(LANES);
     let slice = (576 / area).clamp(1, s.channels);
@@ -448,8 +472,9 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                     let count = group.min(images.end - start);
                     for i in 0..count {
                         let image = &x[(start + i) * s.image() + first * s.height * s.width..][..channels * s.height * s.width];
-                        flat.fill(image, &mut buffer[i * flat.image()..][..flat.image()]);
-                        turn_in(
+                        flat.fill(isa, image, &mut buffer[i * flat.image()..][..flat.image()]);
+                        transpose_padded(
+                            isa,
                             &dy[(start + i) * s.outputs * map..],
                             map,
                             s.outputs,
@@ -465,7 +490,8 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                         while column < pitch {
                             let vectors = best_vectors((pitch - column) / LANES);
                             let out = sums[k * TAPS * pitch + column..].as_mut_ptr();
-                            // SAFETY: `suits` was asked; positions and taps lie in the flat images, `right` has a row per position, `sums` a row per tap.
+                            // SAFETY: AVX-512 is proven; positions and taps lie in the flat images, `right` has a row per
+                            // position, `sums` a row per tap.
                             unsafe { outers(walk, buffer.as_ptr(), taps, right[column..].as_ptr(), pitch, out, vectors) };
                             column += vectors * LANES;
                         }
@@ -475,5 +501,5 @@ pub(super) fn weight_gradient(s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
             sums
         })
         .collect();
-    whole(s, &partials, (slices, slice * area, pitch))
+    sum_of_parts(s, &partials, (slices, slice * area, pitch))
 }

@@ -1,4 +1,4 @@
-//! How much do the cluster heads of a pair agree, and how evenly do they spread? One pass over the logits of all heads.
+//! SCAN's loss: consistency of pairs and entropy of clusters, in one pass over the logits of all heads.
 //!
 //! On cached features a training step of a clustering head is a small product and a dozen element-wise operations on a few
 //! thousand numbers; built of tensor operations, the operations' overhead is most of the step.
@@ -8,10 +8,9 @@ use std::sync::Arc;
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
+use super::autograd::{Backward, GradSlot, Input, Saved, read, record, supported};
 use super::error::KernelError;
 use super::exponential::exponential;
-use super::graph::{Input, Rule, Seen, Slot, is_ours, link, read};
-use super::tile::blank;
 
 /// An agreement below e^−100 counts as that.
 const FARTHEST: f64 = 100.0;
@@ -28,27 +27,27 @@ const LEAST: f64 = 1e-8;
 /// `anchors`, `neighbors`: logits `[B, H·K]`, head by head. Returns `[H, 2]`: consistency, entropy.
 ///
 /// # Errors
-/// Shapes that do not belong together; nothing to work on.
+/// Shapes that do not match, or an empty input.
 ///
 /// # Paper
 /// The two terms of SCAN (arXiv 2005.12320), eq. 2, with the bounds of the authors' code.
-pub fn agreement(anchors: &Tensor, neighbors: &Tensor, heads: usize) -> Result<Tensor> {
+pub fn scan_terms(anchors: &Tensor, neighbors: &Tensor, heads: usize) -> Result<Tensor> {
     let wrong = || {
         let shapes = vec![anchors.dims().to_vec(), neighbors.dims().to_vec(), vec![heads]];
-        KernelError::Shape { op: "agreement", shapes }.wrap()
+        KernelError::Shape { op: "scan_terms", shapes }.wrap()
     };
     let &[batch, width] = anchors.dims() else { return Err(wrong()) };
     if anchors.dims() != neighbors.dims() || batch * width * heads == 0 || !width.is_multiple_of(heads) {
         return Err(wrong());
     }
     let shape = Shape { batch, heads, clusters: width / heads };
-    if !is_ours(&[anchors, neighbors]) {
+    if !supported(&[anchors, neighbors]) {
         return composed(anchors, neighbors, shape);
     }
     let (a, n) = (Input::of(anchors)?, Input::of(neighbors)?);
     let passes = read(&a.data, |a| read(&n.data, |n| Passes::of(shape, a, n)))??;
     let slots = [a.slot(), n.slot()];
-    link(passes.terms(), (heads, 2), &[&a, &n], [None, None], || AgreementRule { passes, slots })
+    record(passes.terms(), (heads, 2), &[&a, &n], [None, None], || ScanBackward { passes, slots })
 }
 
 /// The same of candle's operations.
@@ -74,7 +73,7 @@ struct Shape {
 /// Pairs per task; fixed, so that the order of the sums does not depend on the machine.
 const PIECE: usize = 256;
 
-/// What the heads say of all pairs.
+/// Probabilities that the heads give all pairs.
 struct Passes {
     shape: Shape,
     /// Probabilities of anchors and neighbors, and p q / Σ p q, `[B, H·K]`.
@@ -90,7 +89,7 @@ struct Passes {
 /// Rows of `p`, `q` and `r`, and of `apart`, as they come from zipping.
 type Rows<'a> = (((&'a mut [f32], &'a mut [f32]), &'a mut [f32]), &'a mut [f64]);
 
-/// Takes the largest off each row of K numbers, and says what it was.
+/// Subtracts the largest number from each row of K, and returns it.
 fn lower(rows: &mut [f32], clusters: usize, tops: &mut [f32]) {
     for (row, top) in rows.chunks_exact_mut(clusters).zip(tops) {
         *top = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -100,7 +99,7 @@ fn lower(rows: &mut [f32], clusters: usize, tops: &mut [f32]) {
     }
 }
 
-/// Makes each row of K numbers one of sum 1, and says what the sum was.
+/// Divides each row of K numbers by its sum, and returns the sum.
 fn normalize(rows: &mut [f32], clusters: usize, sums: &mut [f32]) {
     for (row, sum) in rows.chunks_exact_mut(clusters).zip(sums) {
         *sum = row.iter().sum();
@@ -115,7 +114,7 @@ impl Passes {
     fn of(shape: Shape, anchors: &[f32], neighbors: &[f32]) -> Self {
         let Shape { batch, heads, clusters } = shape;
         let width = heads * clusters;
-        let (mut p, mut q, mut r) = (anchors.to_vec(), neighbors.to_vec(), blank(batch * width));
+        let (mut p, mut q, mut r) = (anchors.to_vec(), neighbors.to_vec(), vec![0.0; batch * width]);
         let mut apart = vec![0.0; batch * heads];
         let piece = |(((p, q), r), apart): Rows<'_>| {
             let [mut top, mut of_p, mut of_q, mut of_r] = [(); 4].map(|()| vec![0.0_f32; apart.len()]);
@@ -181,7 +180,7 @@ impl Passes {
                 if m > LEAST { (-(m.ln() + 1.0) * weight) as f32 } else { 0.0 }
             })
             .collect();
-        let (mut of_anchor, mut of_neighbor) = (blank(self.p.len()), blank(self.p.len()));
+        let [mut of_anchor, mut of_neighbor] = [(); 2].map(|()| vec![0.0; self.p.len()]);
         let rows = self.p.chunks_exact(clusters).zip(self.q.chunks_exact(clusters)).zip(self.r.chunks_exact(clusters));
         let out = of_anchor.chunks_exact_mut(clusters).zip(of_neighbor.chunks_exact_mut(clusters));
         for (at, (((p, q), r), (anchor, neighbor))) in rows.zip(out).enumerate() {
@@ -198,17 +197,17 @@ impl Passes {
     }
 }
 
-struct AgreementRule {
+struct ScanBackward {
     passes: Passes,
-    slots: [Option<Arc<Slot>>; 2],
+    slots: [Option<Arc<GradSlot>>; 2],
 }
 
-impl Rule for AgreementRule {
+impl Backward for ScanBackward {
     fn name(&self) -> &'static str {
-        "agreement"
+        "scan_terms"
     }
 
-    fn backward(&self, gradient: Vec<f32>, _: Seen<'_>) -> Result<[Option<Tensor>; 2]> {
+    fn backward(&self, gradient: Vec<f32>, _: Saved<'_>) -> Result<[Option<Tensor>; 2]> {
         for (slot, gradient) in self.slots.iter().zip(self.passes.gradients(&gradient)) {
             if let Some(slot) = slot {
                 slot.add(gradient);
@@ -231,18 +230,18 @@ mod tests {
     #[test]
     fn terms_and_gradients_agree_with_differences() {
         for (heads, batch, k) in [(1, 6, 5), (5, 16, 10), (2, 1, 3), (3, 9, 2)] {
-            let f = |t: &[Tensor]| agreement(&t[0], &t[1], heads);
-            agrees_with_differences(&format!("agreement {heads}x{batch}x{k}"), &f, &logits(heads, batch, k, 2.0));
+            let f = |t: &[Tensor]| scan_terms(&t[0], &t[1], heads);
+            agrees_with_differences(&format!("scan terms {heads}x{batch}x{k}"), &f, &logits(heads, batch, k, 2.0));
         }
     }
 
     #[test]
     fn heads_do_not_see_each_other() {
         let [a, n] = logits(3, 7, 4, 1.0);
-        let all = doubles(&agreement(&a, &n, 3).unwrap());
+        let all = doubles(&scan_terms(&a, &n, 3).unwrap());
         for head in 0..3 {
             let own = |t: &Tensor| t.narrow(1, head * 4, 4).unwrap();
-            assert_eq!(doubles(&agreement(&own(&a), &own(&n), 1).unwrap()), all[2 * head..2 * head + 2]);
+            assert_eq!(doubles(&scan_terms(&own(&a), &own(&n), 1).unwrap()), all[2 * head..2 * head + 2]);
         }
     }
 
@@ -250,7 +249,7 @@ mod tests {
     fn complete_disagreement_is_bounded_and_without_gradient_beyond() {
         let eye = (Tensor::eye(5, candle_core::DType::F32, &Device::Cpu).unwrap() * 500.0).unwrap();
         let other = eye.index_select(&Tensor::new(&[1_u32, 2, 3, 4, 0], &Device::Cpu).unwrap(), 0).unwrap();
-        let (terms, gradients) = run(&|t| agreement(&t[0], &t[1], 1), &[eye, other]);
+        let (terms, gradients) = run(&|t| scan_terms(&t[0], &t[1], 1), &[eye, other]);
         assert!((doubles(&terms)[0] - 100.0).abs() < 1e-12);
         assert!(doubles(&gradients[1]).iter().all(|g| *g == 0.0), "{:?}", doubles(&gradients[1]));
         assert!(gradients.iter().flat_map(doubles).all(f64::is_finite));
@@ -258,14 +257,14 @@ mod tests {
 
     #[test]
     fn any_number_of_threads_gives_the_same_bits() {
-        same_bits("agreement", &|t| agreement(&t[0], &t[1], 3), &logits(3, 2000, 10, 3.0));
+        same_bits("scan_terms", &|t| scan_terms(&t[0], &t[1], 3), &logits(3, 2000, 10, 3.0));
     }
 
     #[test]
-    fn shapes_must_belong_together() {
+    fn shapes_must_match() {
         let [a, n] = logits(2, 3, 4, 1.0);
-        assert!(agreement(&a, &n, 3).is_err());
-        assert!(agreement(&a, &n.narrow(0, 0, 2).unwrap(), 2).is_err());
-        assert!(agreement(&a, &n, 0).is_err());
+        assert!(scan_terms(&a, &n, 3).is_err());
+        assert!(scan_terms(&a, &n.narrow(0, 0, 2).unwrap(), 2).is_err());
+        assert!(scan_terms(&a, &n, 0).is_err());
     }
 }

@@ -1,8 +1,8 @@
-//! How are small matrices multiplied? Where they lie.
+//! Products of small matrices without packing: both sides are read where they lie.
 //!
-//! A general product first rearranges both sides; for a cluster head on a batch of features that takes as long as the product
-//! itself. Here rows are read as they are: both sides along the common axis ([`inner`]), or one number of the left with a whole row
-//! of the right ([`outer`]).
+//! A general product first packs both sides; for a cluster head on a batch of features that takes as long as the product
+//! itself. Here rows are read as they are: both sides along the common axis ([`inner`]), or one number of the left with a whole
+//! row of the right ([`outer`]).
 //!
 //! AVX-512 only; elsewhere `gemm` does it.
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
@@ -12,7 +12,9 @@ use std::arch::x86_64::{
     _mm512_set1_ps, _mm512_setzero_ps,
 };
 
-use super::tile::Strides;
+use super::buffers::Place;
+use super::gemm::Strides;
+use super::isa::{Avx512, Isa};
 
 /// Numbers in a register.
 const LANES: usize = 16;
@@ -25,9 +27,12 @@ const NEAR: usize = 6 * 1024;
 /// Numbers of the right side up to which this wins: they stay in a core's second-level cache beside the rest.
 const SMALL: usize = 1 << 17;
 
-/// Can this processor do it, and is the right side small enough for it to pay?
-pub(super) fn suits(right: usize) -> bool {
-    right <= SMALL && super::simd::has_avx512()
+/// The proof that this processor can do it, if the right side is small enough for it to pay.
+pub(super) fn suits(right: usize) -> Option<Avx512> {
+    match Isa::used() {
+        Isa::Avx512(isa) if right <= SMALL => Some(isa),
+        _ => None,
+    }
 }
 
 /// The lanes of the `vector`-th register of `n` numbers that exist.
@@ -41,9 +46,8 @@ fn lanes(n: usize, vector: usize) -> u16 {
 /// `out [m, n] = left [m, k] · right [n, k]ᵀ`, all row-major.
 ///
 /// # Panics
-/// If a length does not fit, or the processor lacks AVX-512.
-pub(super) fn inner([m, n, k]: [usize; 3], out: &mut [f32], left: &[f32], right: &[f32]) {
-    assert!(super::simd::has_avx512(), "`suits` was not asked");
+/// If a length does not fit.
+pub(super) fn inner<'a>(_: Avx512, [m, n, k]: [usize; 3], out: &'a mut [Place], left: &[f32], right: &[f32]) -> &'a mut [f32] {
     assert!(out.len() == m * n && left.len() == m * k && right.len() == n * k, "matrix out of bounds");
     // Some rows of the right stay in the first-level cache while all rows of the left pass by.
     let group = (NEAR / k / INNER.1).max(1) * INNER.1;
@@ -51,12 +55,14 @@ pub(super) fn inner([m, n, k]: [usize; 3], out: &mut [f32], left: &[f32], right:
         for (rows, left) in left.chunks(INNER.0 * k).enumerate() {
             for (columns, right) in right.chunks(INNER.1 * k).enumerate() {
                 let out = &mut out[rows * INNER.0 * n + first + columns * INNER.1..];
-                // SAFETY: the processor has AVX-512; both chunks are whole rows of `k`; `out` has as many rows, `n` apart, and
+                // SAFETY: AVX-512 is proven; both chunks are whole rows of `k`; `out` has as many rows, `n` apart, and
                 // columns from here on.
                 unsafe { inner_tile(k, out, n, left, right) };
             }
         }
     }
+    // SAFETY: the tiles cover it.
+    unsafe { out.assume_init_mut() }
 }
 
 /// Up to 4 rows with up to 6 rows.
@@ -64,7 +70,7 @@ pub(super) fn inner([m, n, k]: [usize; 3], out: &mut [f32], left: &[f32], right:
 /// # Safety
 /// AVX-512F.
 #[target_feature(enable = "avx512f")]
-unsafe fn inner_tile(k: usize, out: &mut [f32], pitch: usize, left: &[f32], right: &[f32]) {
+unsafe fn inner_tile(k: usize, out: &mut [Place], pitch: usize, left: &[f32], right: &[f32]) {
     let (rows, columns) = (left.len() / k, right.len() / k);
     // Rows that do not exist repeat the last one: their sums are dropped.
     let a: [*const f32; INNER.0] = std::array::from_fn(|i| left[i.min(rows - 1) * k..].as_ptr());
@@ -95,7 +101,7 @@ unsafe fn inner_tile(k: usize, out: &mut [f32], pitch: usize, left: &[f32], righ
     }
     for (i, sums) in sums.iter().enumerate().take(rows) {
         for (out, &sum) in out[i * pitch..][..columns].iter_mut().zip(sums) {
-            *out = _mm512_reduce_add_ps(sum);
+            out.write(_mm512_reduce_add_ps(sum));
         }
     }
 }
@@ -103,19 +109,27 @@ unsafe fn inner_tile(k: usize, out: &mut [f32], pitch: usize, left: &[f32], righ
 /// `out [m, n] = left [m, k] · right [k, n]`; `right` and `out` row-major, `left` as its strides say.
 ///
 /// # Panics
-/// If a length does not fit, or the processor lacks AVX-512.
-pub(super) fn outer([m, n, k]: [usize; 3], out: &mut [f32], left: &[f32], left_at: Strides, right: &[f32]) {
-    assert!(super::simd::has_avx512(), "`suits` was not asked");
+/// If a length does not fit.
+pub(super) fn outer<'a>(
+    _: Avx512,
+    [m, n, k]: [usize; 3],
+    out: &'a mut [Place],
+    left: &[f32],
+    left_at: Strides,
+    right: &[f32],
+) -> &'a mut [f32] {
     assert!(out.len() == m * n && left_at.fits(m, k, left.len()) && right.len() == k * n, "matrix out of bounds");
     // A strip of the right stays in the first-level cache while all rows of the left pass by.
     for first in (0..n.div_ceil(LANES)).step_by(OUTER.1) {
         for (tile, out) in out.chunks_mut(OUTER.0 * n).enumerate() {
             let left = &left[tile * OUTER.0 * left_at.row..];
-            // SAFETY: the processor has AVX-512; `left` reaches as many rows as `out` has from here on, as checked; `right` has
+            // SAFETY: AVX-512 is proven; `left` reaches as many rows as `out` has from here on, as checked; `right` has
             // `k` rows of `n`.
             unsafe { outer_tile(k, n, out, left, left_at, right, first) };
         }
     }
+    // SAFETY: the tiles cover it.
+    unsafe { out.assume_init_mut() }
 }
 
 /// Up to 6 rows and up to 4 registers of columns from the `first`-th on.
@@ -123,7 +137,7 @@ pub(super) fn outer([m, n, k]: [usize; 3], out: &mut [f32], left: &[f32], left_a
 /// # Safety
 /// AVX-512F; `left` may be read at `i · row + p · column` for all rows i of `out` and p below k.
 #[target_feature(enable = "avx512f")]
-unsafe fn outer_tile(k: usize, n: usize, out: &mut [f32], left: &[f32], left_at: Strides, right: &[f32], first: usize) {
+unsafe fn outer_tile(k: usize, n: usize, out: &mut [Place], left: &[f32], left_at: Strides, right: &[f32], first: usize) {
     let rows = out.len() / n;
     let masks: [u16; OUTER.1] = std::array::from_fn(|v| lanes(n, first + v));
     let a: [*const f32; OUTER.0] = std::array::from_fn(|i| left[i.min(rows - 1) * left_at.row..].as_ptr());
@@ -148,14 +162,14 @@ unsafe fn outer_tile(k: usize, n: usize, out: &mut [f32], left: &[f32], left_at:
     for (sums, row) in sums.iter().zip(out.chunks_exact_mut(n)) {
         for (v, (&sum, mask)) in sums.iter().zip(masks).enumerate() {
             // SAFETY: the row has `n` numbers; lanes beyond are masked and not touched.
-            unsafe { _mm512_mask_storeu_ps(row.as_mut_ptr().wrapping_add((first + v) * LANES), mask, sum) };
+            unsafe { _mm512_mask_storeu_ps(row.as_mut_ptr().cast::<f32>().wrapping_add((first + v) * LANES), mask, sum) };
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tile::{columns, rows};
+    use super::super::gemm::{columns, rows};
     use super::*;
     use kinset_base::seed::Seed;
 
@@ -169,9 +183,7 @@ mod tests {
 
     #[test]
     fn both_products_equal_their_double_precision_values_in_all_shapes() {
-        if !suits(1) {
-            return;
-        }
+        let Some(isa) = suits(1) else { return };
         for [m, n, k] in SHAPES {
             let (left, right) = (random(m * k, 1), random(n * k, 2));
             let exact = |i: usize, j: usize, left_of: &dyn Fn(usize, usize) -> f32, right_of: &dyn Fn(usize, usize) -> f32| {
@@ -185,15 +197,13 @@ mod tests {
                     }
                 }
             };
-            let mut out = vec![f32::NAN; m * n];
-            inner([m, n, k], &mut out, &left, &right);
-            near(&out, &|i, p| left[i * k + p], &|p, j| right[j * k + p]);
-            out.fill(f32::NAN);
-            outer([m, n, k], &mut out, &left, rows(k), &right);
-            near(&out, &|i, p| left[i * k + p], &|p, j| right[p * n + j]);
-            out.fill(f32::NAN);
-            outer([m, n, k], &mut out, &left, columns(m), &right);
-            near(&out, &|i, p| left[p * m + i], &|p, j| right[p * n + j]);
+            let room = || vec![Place::new(f32::NAN); m * n];
+            let out = &mut room();
+            near(inner(isa, [m, n, k], out, &left, &right), &|i, p| left[i * k + p], &|p, j| right[j * k + p]);
+            let out = &mut room();
+            near(outer(isa, [m, n, k], out, &left, rows(k), &right), &|i, p| left[i * k + p], &|p, j| right[p * n + j]);
+            let out = &mut room();
+            near(outer(isa, [m, n, k], out, &left, columns(m), &right), &|i, p| left[p * m + i], &|p, j| right[p * n + j]);
         }
     }
 

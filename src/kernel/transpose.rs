@@ -1,4 +1,4 @@
-//! How do [channel, pixel] and [pixel, channel] become each other? Sixteen by sixteen, in registers.
+//! Transposes of matrices, sixteen by sixteen in registers: [channel, pixel] and [pixel, channel].
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
 
 use std::arch::x86_64::{
@@ -6,12 +6,26 @@ use std::arch::x86_64::{
     _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
+use super::buffers::Place;
+use super::isa::Avx512;
+
 /// Numbers in a register.
 pub(super) const LANES: usize = 16;
 
-/// Turns `rows` lines of `columns` numbers, lines `line` apart, into `columns` lines of `rows` numbers, `pitch` apart; numbers beyond `rows` up to a multiple of 16 become
-/// zero. The processor must have AVX-512.
-pub(super) fn turn_in(from: &[f32], line: usize, rows: usize, columns: usize, to: &mut [f32], pitch: usize) {
+/// Transposes `rows` lines of `columns` numbers, lines `line` apart, into `columns` lines of `rows` numbers, `pitch` apart;
+/// numbers beyond `rows` up to a multiple of 16 become zero.
+///
+/// # Panics
+/// If a matrix does not lie inside its slice.
+pub(super) fn transpose_padded(
+    _: Avx512,
+    from: &[f32],
+    line: usize,
+    rows: usize,
+    columns: usize,
+    to: &mut [f32],
+    pitch: usize,
+) {
     if rows == 0 || columns == 0 {
         return;
     }
@@ -21,31 +35,45 @@ pub(super) fn turn_in(from: &[f32], line: usize, rows: usize, columns: usize, to
             && to.len() >= (columns - 1) * pitch + rows.next_multiple_of(LANES),
         "matrix out of bounds"
     );
-    // SAFETY: the caller vouches for AVX-512; both sides are large enough, as just checked.
-    unsafe { all_in(from.as_ptr(), line, rows, columns, to.as_mut_ptr(), pitch) };
+    // SAFETY: AVX-512 is proven; both sides are large enough, as just checked.
+    unsafe { all_padded(from.as_ptr(), line, rows, columns, to.as_mut_ptr(), pitch) };
 }
 
-/// Turns `rows` lines of `columns` numbers, lines `pitch` apart, into `columns` lines of `rows` numbers, `line` apart, and touches nothing else; `add` them to what is
-/// there, or put them in its place. The processor must have AVX-512.
-pub(super) fn turn_out(from: &[f32], (pitch, rows, columns): (usize, usize, usize), to: &mut [f32], line: usize, add: bool) {
+/// Transposes `rows` lines of `columns` numbers, lines `pitch` apart, into `columns` lines of `rows` numbers, `line` apart,
+/// writes all of these and touches nothing else; `add` them to what is there, or put them in its place.
+///
+/// # Panics
+/// If a matrix does not lie inside its slice.
+///
+/// # Safety
+/// If `add`, the numbers that are added to were written.
+pub(super) unsafe fn transpose_exact(
+    _: Avx512,
+    from: &[f32],
+    (pitch, rows, columns): (usize, usize, usize),
+    to: &mut [Place],
+    line: usize,
+    add: bool,
+) {
     if rows == 0 || columns == 0 {
         return;
     }
     assert!(from.len() >= (rows - 1) * pitch + columns && to.len() >= (columns - 1) * line + rows, "matrix out of bounds");
-    // SAFETY: the caller vouches for AVX-512; both sides are large enough, as just checked.
-    unsafe { all_out(from.as_ptr(), (pitch, rows, columns), to.as_mut_ptr(), line, add) };
+    // SAFETY: AVX-512 is proven; both sides are large enough, as just checked; what is added to was written, as the caller
+    // promises.
+    unsafe { all_exact(from.as_ptr(), (pitch, rows, columns), to.as_mut_ptr().cast(), line, add) };
 }
 
 /// # Safety
 /// AVX-512F; `rows` lines of `columns` numbers may be read, `columns` lines of `rows`, rounded up to 16, written.
 #[target_feature(enable = "avx512f")]
-unsafe fn all_in(from: *const f32, line: usize, rows: usize, columns: usize, to: *mut f32, pitch: usize) {
+unsafe fn all_padded(from: *const f32, line: usize, rows: usize, columns: usize, to: *mut f32, pitch: usize) {
     for row in (0..rows).step_by(LANES) {
         for column in (0..columns).step_by(LANES) {
             let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
             // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of 16 written, as the caller promises.
             unsafe {
-                let block = turned(from.add(row * line + column), line, high, wide);
+                let block = transposed(from.add(row * line + column), line, high, wide);
                 let to = to.add(column * pitch + row);
                 if wide == LANES {
                     for (i, block) in block.iter().enumerate() {
@@ -62,15 +90,16 @@ unsafe fn all_in(from: *const f32, line: usize, rows: usize, columns: usize, to:
 }
 
 /// # Safety
-/// AVX-512F; `rows` lines of `columns` numbers may be read, `columns` lines of `rows` numbers written.
+/// AVX-512F; `rows` lines of `columns` numbers may be read, `columns` lines of `rows` numbers written and, if `add`, read.
 #[target_feature(enable = "avx512f")]
-unsafe fn all_out(from: *const f32, (pitch, rows, columns): (usize, usize, usize), to: *mut f32, line: usize, add: bool) {
+unsafe fn all_exact(from: *const f32, (pitch, rows, columns): (usize, usize, usize), to: *mut f32, line: usize, add: bool) {
     for column in (0..columns).step_by(LANES) {
         for row in (0..rows).step_by(LANES) {
             let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
-            // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of `high` written, as the caller promises; masked lanes are not touched.
+            // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of `high` written, as the caller promises; masked
+            // lanes are not touched.
             unsafe {
-                let mut block = turned(from.add(row * pitch + column), pitch, high, wide);
+                let mut block = transposed(from.add(row * pitch + column), pitch, high, wide);
                 let to = to.add(column * line + row);
                 if add {
                     for (i, block) in block.iter_mut().enumerate().take(wide) {
@@ -100,7 +129,7 @@ fn mask(count: usize) -> u16 {
 /// AVX-512F; `high` lines of `wide` numbers may be read.
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn turned(from: *const f32, line: usize, high: usize, wide: usize) -> [__m512; LANES] {
+unsafe fn transposed(from: *const f32, line: usize, high: usize, wide: usize) -> [__m512; LANES] {
     // SAFETY: as the caller promises; masked lanes are not touched.
     unsafe {
         let mask = mask(wide);
@@ -144,18 +173,18 @@ unsafe fn turned(from: *const f32, line: usize, high: usize, wide: usize) -> [__
 
 #[cfg(test)]
 mod tests {
+    use super::super::buffers::{room, written};
+    use super::super::isa::Isa;
     use super::*;
 
     #[test]
-    fn matrices_of_any_size_are_turned_and_turned_back() {
-        if !super::super::simd::has_avx512() {
-            return;
-        }
+    fn matrices_of_any_size_are_transposed_and_back() {
+        let Isa::Avx512(isa) = Isa::used() else { return };
         for (rows, columns) in [(1usize, 1usize), (3, 20), (16, 16), (17, 33), (40, 5), (64, 49)] {
             let (line, pitch) = (columns + 3, rows.next_multiple_of(LANES) + 16);
             let from: Vec<f32> = (0..rows * line).map(|i| i as f32 + 1.0).collect();
-            let mut turned = vec![-1.0; columns * pitch];
-            turn_in(&from, line, rows, columns, &mut turned, pitch);
+            let mut transposed = vec![-1.0; columns * pitch];
+            transpose_padded(isa, &from, line, rows, columns, &mut transposed, pitch);
             for c in 0..columns {
                 for r in 0..pitch {
                     let expected = match r {
@@ -163,19 +192,21 @@ mod tests {
                         r if r < rows.next_multiple_of(LANES) => 0.0,
                         _ => -1.0,
                     };
-                    assert!((turned[c * pitch + r] - expected).abs() < 0.5, "{rows}x{columns} at {r}, {c}");
+                    assert!((transposed[c * pitch + r] - expected).abs() < 0.5, "{rows}x{columns} at {r}, {c}");
                 }
             }
             let mut back = vec![-2.0; rows * line];
-            turn_out(&turned, (pitch, columns, rows), &mut back, line, false);
-            for (i, (back, from)) in back.iter().zip(&from).enumerate() {
-                let expected = if i % line < columns { *from } else { -2.0 };
-                assert!((back - expected).abs() < 0.5, "{rows}x{columns} at {i}");
-            }
-            turn_out(&turned, (pitch, columns, rows), &mut back, line, true);
-            for (i, (back, from)) in back.iter().zip(&from).enumerate() {
-                let expected = if i % line < columns { 2.0 * from } else { -2.0 };
-                assert!((back - expected).abs() < 0.5, "{rows}x{columns} twice at {i}");
+            for (add, times) in [(false, 1.0), (true, 2.0)] {
+                let mut places = room(Some(back), rows * line);
+                // SAFETY: they hold numbers already.
+                back = unsafe {
+                    transpose_exact(isa, &transposed, (pitch, columns, rows), &mut places, line, add);
+                    written(places)
+                };
+                for (i, (back, from)) in back.iter().zip(&from).enumerate() {
+                    let expected = if i % line < columns { times * from } else { -2.0 };
+                    assert!((back - expected).abs() < 0.5, "{rows}x{columns} at {i}, {times} times");
+                }
             }
         }
     }
