@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::fs::{self, FileError};
+
 /// A raw file: its name and its bytes belong to the key of what is made from it, its place does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawFile {
@@ -11,4 +13,15 @@ pub struct RawFile {
     pub path: PathBuf,
     /// Its length.
     pub bytes: u64,
+}
+
+impl RawFile {
+    /// The file at a path, if there is one.
+    ///
+    /// # Errors
+    /// If that cannot be found out.
+    pub fn find(name: impl Into<String>, path: PathBuf) -> Result<Option<Self>, FileError> {
+        let found = fs::metadata(&path)?.filter(fs::Metadata::is_file);
+        Ok(found.map(|found| Self { name: name.into(), path, bytes: found.len() }))
+    }
 }

@@ -45,14 +45,14 @@ impl Stage for Ingest {
 
     /// Where the data lie is no part of the key; what they are called inside their root, and what they say, is.
     fn key_settings(config: &Source) -> Result<impl Serialize, StageError> {
-        Ok(config.identity()?)
+        Ok(dataset::identity(config)?)
     }
 
     fn run(config: &Source, _: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let located = dataset::locate(config, cx.places)?;
         if located.ignored.count() > 0 {
             let endings: Vec<String> = located.ignored.endings.iter().map(|(e, n)| format!("{n} × {e}")).collect();
-            cx.note(format!("{} files that are no images are not read: {}", located.ignored.count(), endings.join(", ")));
+            cx.note(format!("{} files are not images and are not read: {}", located.ignored.count(), endings.join(", ")));
         }
         let mut digest_of = |file: &RawFile| cx.raw_digest(file).map_or_else(|| dataset::file_digest(file), Ok);
         let opened = located.open(&mut digest_of)?;
@@ -97,7 +97,7 @@ impl Stage for Ingest {
                 more => format!(", and {more} more"),
             };
             let first = first.join(", ");
-            cx.warn(format!("damaged JPEG files, gray or noise from some place on: {} ({first}{more})", damaged.count));
+            cx.warn(format!("{} JPEGs are corrupt and decode only partly: {first}{more}", damaged.count));
         }
         let (images, ids) = writer.finish()?;
         let labels = match names {

@@ -7,9 +7,8 @@ use super::common::{Answer, Failure, places};
 use super::terminal;
 use crate::base::hint::{Exit, Fault};
 use crate::base::unit;
-use crate::dataset::fetch::{self, Options, Outcome, Tell, Weights};
-use crate::dataset::record::{Faulty, Labels};
-use crate::dataset::{self, Source, registry};
+use crate::dataset::fetch::{self, FetchEvent, Options, Outcome, Weights};
+use crate::dataset::{self, FaultyImages, Labels, Source, registry};
 
 pub(super) fn run(command: &DataCommand) -> Answer {
     match command {
@@ -19,7 +18,7 @@ pub(super) fn run(command: &DataCommand) -> Answer {
             for entry in registry::entries() {
                 let here = !entry.needs_root() && registry::locate(&Source::named(entry.name), &places).is_ok();
                 let splits: Vec<&str> = entry.splits.iter().map(|split| split.name).collect();
-                let offered = matches!(fetch::catalog::supply(entry, false), fetch::Supply::Files(_));
+                let offered = !entry.downloads.is_empty();
                 let word = match (entry.needs_root(), here) {
                     (true, _) => "yours",
                     (false, true) => "yes",
@@ -38,7 +37,7 @@ pub(super) fn run(command: &DataCommand) -> Answer {
                 terminal::print(&terminal::text(&table))?;
                 let place = places.data().display();
                 terminal::say(&format!(
-                    "\nlooked for below `{place}`; `fetch`: `kinset data fetch NAME` gets it; `yours`: say where with `root`"
+                    "\nlooked for below `{place}`; `fetch`: `kinset data fetch NAME` downloads it; `yours`: say where with `root`"
                 ));
             }
             Ok(Exit::Done)
@@ -58,7 +57,7 @@ pub(super) fn run(command: &DataCommand) -> Answer {
                 Labels::Numbered => (Vec::new(), format!("{} classes without names", report.per_class.len())),
                 Labels::Absent { why } => (Vec::new(), format!("none: {why}")),
             };
-            let first = |faulty: &Faulty| faulty.first.iter().map(|broken| broken.name.clone()).collect::<Vec<_>>();
+            let first = |faulty: &FaultyImages| faulty.first.iter().map(|broken| broken.name.clone()).collect::<Vec<_>>();
             if *json {
                 terminal::print_json(&json!({
                     "dataset": dataset, "images": report.images, "gray": report.gray, "smallest": report.smallest,
@@ -112,22 +111,22 @@ pub(super) fn run(command: &DataCommand) -> Answer {
 }
 
 /// Shows a fetch: a bar, and a line for each thing that happens.
-fn shown(bar: &mut indicatif::ProgressBar, tell: Tell) {
-    match tell {
-        Tell::Begins { name, url, have, total } => {
+fn show_event(bar: &mut indicatif::ProgressBar, event: FetchEvent) {
+    match event {
+        FetchEvent::Started { name, url, have, total } => {
             bar.finish_and_clear();
             *bar = terminal::bytes_bar(total, &name);
             bar.set_position(have);
             let size = total.map(|total| format!(" ({})", unit::bytes(total))).unwrap_or_default();
             let from = if have > 0 { format!(", from byte {} on", unit::count(have)) } else { String::new() };
-            bar.suspend(|| terminal::say(&format!("gets {url}{size}{from}")));
+            bar.suspend(|| terminal::say(&format!("downloading {url}{size}{from}")));
         }
-        Tell::Moved(bytes) => bar.set_position(bytes),
-        Tell::Again { why, pause } => {
-            bar.suspend(|| terminal::say(&format!("again in {}: {why}", unit::duration(pause))));
+        FetchEvent::Received(bytes) => bar.set_position(bytes),
+        FetchEvent::Retrying { why, pause } => {
+            bar.suspend(|| terminal::say(&format!("retrying in {}: {why}", unit::duration(pause))));
         }
-        Tell::Checks(name) => bar.suspend(|| terminal::say(&format!("checks {name}"))),
-        Tell::Unpacks(name) => bar.suspend(|| terminal::say(&format!("unpacks {name}"))),
+        FetchEvent::Verifying(name) => bar.suspend(|| terminal::say(&format!("verifying {name}"))),
+        FetchEvent::Unpacking(name) => bar.suspend(|| terminal::say(&format!("unpacking {name}"))),
     }
 }
 
@@ -138,7 +137,7 @@ fn get_weights(args: &FetchArgs) -> Answer {
     let place = weights.path();
     let answer = |fetched: bool| json!({ "url": weights.url, "sha256": weights.sha256, "file": place, "fetched": fetched });
     if args.dry_run {
-        terminal::say(&format!("would get {} into {}", weights.url, weights.folder.display()));
+        terminal::say(&format!("would download {} into {}", weights.url, weights.folder.display()));
         terminal::say(&format!("  and compare its SHA-256 {}", weights.sha256));
         if args.json {
             terminal::print_json(&answer(false))?;
@@ -147,7 +146,7 @@ fn get_weights(args: &FetchArgs) -> Answer {
     }
     let mut bar = terminal::bytes_bar(None, "");
     let Options { pause, patience, .. } = Options::default();
-    let outcome = weights.fetch(pause, patience, &mut |tell| shown(&mut bar, tell));
+    let outcome = weights.fetch(pause, patience, &mut |event| show_event(&mut bar, event));
     bar.finish_and_clear();
     let fetched = match outcome? {
         Outcome::There(path) => {
@@ -211,7 +210,7 @@ fn get(args: &FetchArgs) -> Answer {
         } else {
             for file in &plan.files {
                 let then = if file.unpacked.is_some() { ", then unpack it" } else { "" };
-                terminal::say(&format!("would get {} into {}{then}", file.urls.join(" or "), plan.folder.display()));
+                terminal::say(&format!("would download {} into {}{then}", file.urls.join(" or "), plan.folder.display()));
                 terminal::say(&format!("  and compare its {}", file.sum));
             }
             terminal::say(&format!("terms of use: {}", entry.license));
@@ -222,7 +221,7 @@ fn get(args: &FetchArgs) -> Answer {
         return Ok(Exit::Done);
     }
     let mut bar = terminal::bytes_bar(None, "");
-    let outcome = fetch::fetch(&plan, &mut |tell| shown(&mut bar, tell));
+    let outcome = fetch::fetch(&plan, &mut |event| show_event(&mut bar, event));
     bar.finish_and_clear();
     let (root, fetched) = match outcome? {
         Outcome::There(root) => {

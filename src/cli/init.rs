@@ -6,8 +6,7 @@ use super::terminal;
 use crate::base::fs;
 use crate::base::hint::{Exit, Fault};
 use crate::base::search_path::DataPaths;
-use crate::dataset::record::Labels;
-use crate::dataset::{self, Source};
+use crate::dataset::{self, Labels, Source};
 
 /// The template; what stands in `<<…>>` is filled in.
 const TEMPLATE: &str = include_str!("init.toml");

@@ -20,8 +20,8 @@ use crate::base::hint::{Exit, Fault};
 use crate::base::id::Ids;
 use crate::base::unit;
 use crate::builtin::predict::assigned;
+use crate::dataset::adhoc_images::{AdhocImage, AdhocImages};
 use crate::dataset::decode::decode;
-use crate::dataset::incoming::{Arrival, Incoming};
 use crate::pipeline::spec::Spec;
 use crate::report::lines::{Form, Line};
 use crate::train::infer::Predictor;
@@ -78,18 +78,18 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
         Ok((stage, Classifier::load(&found.typed())?, device_of(spec)?.0))
     })?;
     let predictor = Predictor::new(&classifier, &device)?;
-    let mut incoming = Incoming::look(&args.images)?;
+    let mut images = AdhocImages::open(&args.images)?;
     let mut out = Out::open(args, predictor.clusters())?;
-    let total = incoming.count();
+    let total = images.count();
     let (bar, clock) = (terminal::bar(total as u64, "pictures"), Stopwatch::start());
     let (mut ids, mut rows, mut broken, mut first) = (Ids::default(), 0_u64, 0, None);
     loop {
-        let chunk = incoming.next_chunk()?;
+        let chunk = images.next_chunk()?;
         if chunk.is_empty() {
             break;
         }
         let seen = chunk.len() as u64;
-        let views: Vec<(Arrival, Result<Vec<f32>, String>)> = chunk
+        let views: Vec<(AdhocImage, Result<Vec<f32>, String>)> = chunk
             .into_par_iter()
             .map(|arrival| {
                 let view = view(&predictor, &arrival);
@@ -153,7 +153,7 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
 }
 
 /// What the network sees of a picture, or why it sees nothing.
-fn view(predictor: &Predictor, arrival: &Arrival) -> Result<Vec<f32>, String> {
+fn view(predictor: &Predictor, arrival: &AdhocImage) -> Result<Vec<f32>, String> {
     let bytes = arrival.bytes.as_ref().map_err(Clone::clone)?;
     let picture = decode(bytes).map_err(|error| error.to_string())?;
     predictor.view(with_channels(picture, predictor.channels())).map_err(|error| error.to_string())

@@ -1,7 +1,7 @@
-//! Reads a source through and says what it holds, one record in memory at a time.
+//! A report on a source that is read through, one record in memory at a time.
 
-use super::error::Result;
-use super::record::{DigestOf, Faulty, Ignored, Labels};
+use super::error::{FaultyImages, Result};
+use super::reader::{DigestOf, Ignored, Labels};
 use super::registry;
 use super::source::Source;
 use kinset_base::search_path::DataPaths;
@@ -28,17 +28,17 @@ pub struct Report {
     /// Images that the data set leaves without a label although others have one.
     pub unlabeled: usize,
     /// Broken images that were left out.
-    pub skipped: Faulty,
-    /// Baseline JPEGs whose codes make no sense from some place on: decoders show gray or noise from there.
-    pub damaged: Faulty,
+    pub skipped: FaultyImages,
+    /// Baseline JPEGs with corrupt entropy-coded data: they decode only partly.
+    pub damaged: FaultyImages,
 }
 
 /// Reads a source through: every header, length, checksum, picture and label.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn check(source: &Source, places: &DataPaths, digest_of: &mut DigestOf) -> Result<Report> {
-    let located = registry::locate(source, places)?;
+pub fn check(source: &Source, paths: &DataPaths, digest_of: &mut DigestOf) -> Result<Report> {
+    let located = registry::locate(source, paths)?;
     let mut opened = located.open(digest_of)?;
     let mut report = Report {
         files: located.files.iter().map(|file| (file.name.clone(), file.bytes)).collect(),
@@ -53,8 +53,8 @@ pub fn check(source: &Source, places: &DataPaths, digest_of: &mut DigestOf) -> R
         },
         labels: opened.labels.clone(),
         unlabeled: 0,
-        skipped: Faulty::default(),
-        damaged: Faulty::default(),
+        skipped: FaultyImages::default(),
+        damaged: FaultyImages::default(),
     };
     for record in &mut opened.records {
         let record = record?;

@@ -1,4 +1,5 @@
-//! CIFAR: where its files are, and its binary version (`cifar_python` reads the other): per image one or two bytes of labels, then its red, green and blue plane, row by row.
+//! CIFAR: where its files are, and its binary version (`cifar_python` reads the other): per image one or two bytes of labels,
+//! then its red, green and blue plane, row by row.
 //!
 //! CIFAR-10 has one label, CIFAR-100 the coarse and the fine one; the 20 coarse ones are CIFAR-20. There is no header: the
 //! published number of images is the only length a file may have. The published order is random, so it is kept.
@@ -6,164 +7,188 @@
 //! Source: A. Krizhevsky, "The CIFAR-10 and CIFAR-100 data sets", section "Binary version".
 
 use super::cifar_python;
-use super::error::{DatasetError, Looked, Result};
-use super::planes::{Blocks, Order, color, present};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
-use super::registry::Entry;
-use super::source::Source;
-use kinset_base::fs;
+use super::entry::{Entry, Format, Request, Split};
+use super::error::Result;
+use super::fetch::remote::{Download, MIB};
+use super::fixed_layout::locate_fixed;
+use super::fixed_size_records::{Order, color, read_blocks};
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record, checked_label};
 use kinset_base::raw_file::RawFile;
-use kinset_base::search_path::DataPaths;
 
 /// Pixels per side.
 pub(super) const SIDE: usize = 32;
 
-/// Which of CIFAR's data sets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
+/// One of CIFAR's data sets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cifar {
     /// The folder of the unpacked archive.
-    pub folder: &'static str,
+    folder: &'static str,
     /// The same of the Python version.
-    pub python: &'static str,
+    python: &'static str,
     /// Bytes of labels before each image.
-    pub labels: usize,
+    labels: usize,
     /// Which of them counts.
-    pub label: usize,
+    label: usize,
+    /// What the Python version calls it.
+    pub(super) key: &'static str,
 }
 
 /// CIFAR-10.
-pub(super) const TEN: Form = Form { folder: "cifar-10-batches-bin", python: "cifar-10-batches-py", labels: 1, label: 0 };
+pub(super) const TEN: Cifar =
+    Cifar { folder: "cifar-10-batches-bin", python: "cifar-10-batches-py", labels: 1, label: 0, key: "labels" };
 /// CIFAR-100 with its coarse labels.
-pub(super) const TWENTY: Form = Form { folder: "cifar-100-binary", python: "cifar-100-python", labels: 2, label: 0 };
+pub(super) const TWENTY: Cifar =
+    Cifar { folder: "cifar-100-binary", python: "cifar-100-python", labels: 2, label: 0, key: "coarse_labels" };
 /// CIFAR-100 with its fine labels.
-pub(super) const HUNDRED: Form = Form { folder: "cifar-100-binary", python: "cifar-100-python", labels: 2, label: 1 };
+pub(super) const HUNDRED: Cifar = Cifar { label: 1, key: "fine_labels", ..TWENTY };
 
-struct Plan {
-    form: Form,
-    names: Labels,
-    /// How many classes there are.
-    classes: usize,
-    /// Images per file.
-    counts: Vec<u64>,
+/// The classes of CIFAR-10.
+const THINGS: &[&str] = &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+
+/// CIFAR-100's coarse classes.
+const SUPERCLASSES: &[&str] = &[
+    "aquatic_mammals",
+    "fish",
+    "flowers",
+    "food_containers",
+    "fruit_and_vegetables",
+    "household_electrical_devices",
+    "household_furniture",
+    "insects",
+    "large_carnivores",
+    "large_man-made_outdoor_things",
+    "large_natural_outdoor_scenes",
+    "large_omnivores_and_herbivores",
+    "medium_mammals",
+    "non-insect_invertebrates",
+    "people",
+    "reptiles",
+    "small_mammals",
+    "trees",
+    "vehicles_1",
+    "vehicles_2",
+];
+
+/// The splits of CIFAR-100.
+const CIFAR100: &[Split] = &[
+    Split { name: "train", images: "train.bin", labels: "", count: Some(50_000) },
+    Split { name: "test", images: "test.bin", labels: "", count: Some(10_000) },
+];
+
+const ADVICE: &str = "unpack the binary or the Python version from https://www.cs.toronto.edu/~kriz/cifar.html there";
+
+const KRIZ: &[&str] = &["https://www.cs.toronto.edu/~kriz/"];
+
+const ARCHIVE100: &[Download] =
+    &[Download::archive("cifar-100-binary.tar.gz", KRIZ, "03b5dce01913d631647c71ecec9e9cb8", 256 * MIB, 256 * MIB)];
+
+pub(super) static DATASETS: &[Entry] = &[
+    Entry {
+        license: "none stated",
+        splits: &[
+            Split {
+                name: "train",
+                images: "data_batch_1.bin data_batch_2.bin data_batch_3.bin data_batch_4.bin data_batch_5.bin",
+                labels: "",
+                count: Some(50_000),
+            },
+            Split { name: "test", images: "test_batch.bin", labels: "", count: Some(10_000) },
+        ],
+        shape: Some((32, 32)),
+        classes: THINGS,
+        downloads: &[Download::archive(
+            "cifar-10-binary.tar.gz",
+            KRIZ,
+            "c32a1d4ab5d03f1284b67883e8d87530",
+            256 * MIB,
+            256 * MIB,
+        )],
+        ..Entry::new("cifar10", "50,000 + 10,000 color images of things and animals, 32×32", ADVICE, &TEN)
+    },
+    Entry {
+        classes: SUPERCLASSES,
+        ..cifar100("cifar20", "CIFAR-100 by its 20 coarse classes: 50,000 + 10,000 color images, 32×32", &TWENTY)
+    },
+    cifar100("cifar100", "CIFAR-100 by its 100 fine classes: 50,000 + 10,000 color images, 32×32", &HUNDRED),
+];
+
+const fn cifar100(name: &'static str, title: &'static str, labels: &'static Cifar) -> Entry {
+    Entry {
+        license: "none stated",
+        splits: CIFAR100,
+        shape: Some((32, 32)),
+        folder: Some("cifar100"),
+        downloads: ARCHIVE100,
+        ..Entry::new(name, title, ADVICE, labels)
+    }
 }
 
-/// Looks for a data set's files: the unpacked archive of the binary version or of the Python version, or its folder itself.
-pub(super) fn locate(entry: &Entry, form: Form, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
-    let mut looked = Vec::new();
-    for place in places.candidates(entry.home(), source.root.as_deref(), entry.system) {
-        for (folder, python) in
-            [(place.join(form.folder), false), (place.clone(), false), (place.join(form.python), true), (place.clone(), true)]
-        {
-            let (mut files, mut counts, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-            for split in parts.iter().filter_map(|part| entry.split(part)) {
+impl Format for Cifar {
+    fn name(&self) -> &'static str {
+        "cifar"
+    }
+
+    /// Looks for the unpacked archive of the binary version or of the Python version, or for its folder itself.
+    fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
+        let (form, names) = (*self, request.entry.classes);
+        let classes = if names.is_empty() { 100 } else { names.len() };
+        let layouts = [(self.folder, false), ("", false), (self.python, true), ("", true)];
+        locate_fixed(request, &layouts, |lookup, python| {
+            let mut counts = Vec::new();
+            for split in request.splits() {
                 let names: Vec<&str> = split.images.split(' ').collect();
                 for name in &names {
-                    let name = if python { name.trim_end_matches(".bin") } else { name };
-                    match present(&folder, name)? {
-                        Some(file) => files.push(file),
-                        None => missing.push(format!("`{name}`")),
-                    }
+                    lookup.require(&[if python { name.trim_end_matches(".bin") } else { name }])?;
                     counts.push(split.count.unwrap_or(0) / names.len() as u64);
                 }
             }
-            if missing.is_empty() {
-                let classes = if form.labels == 2 && form.label == 1 { 100 } else { entry.classes.len() };
-                let names = match entry.classes {
-                    [] => Labels::Numbered,
-                    names => Labels::Named(names.iter().map(|&name| name.to_owned()).collect()),
-                };
-                let reader: Box<dyn Reader> = if python {
-                    Box::new(cifar_python::Plan { form, names, classes, counts })
-                } else {
-                    Box::new(Plan { form, names, classes, counts })
-                };
-                return Ok(Located { files, root: Some(folder), ignored: Ignored::default(), reader, limit: None });
-            }
-            // Of the Python version only what was begun is worth a word.
-            if !python || folder != place && fs::exists(&folder) {
-                looked.push(Looked::new(&folder, &missing));
-            }
-        }
-    }
-    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
-}
-
-impl Reader for Plan {
-    fn open(&self, files: &[RawFile], _: &mut DigestOf) -> Result<Opened> {
-        let block = self.form.labels + 3 * SIDE * SIDE;
-        let mut blocks = Vec::new();
-        for (file, &count) in files.iter().zip(&self.counts) {
-            blocks.push(Blocks::open(file, block, count)?);
-        }
-        blocks.reverse();
-        let count = self.counts.iter().sum::<u64>() as usize;
-        let records = Cifar { blocks, form: self.form, classes: self.classes, row: 0 };
-        Ok(Opened { labels: self.names.clone(), count, records: Box::new(records) })
+            Ok(move |files: &[RawFile], _: &mut DigestOf| {
+                let labels = Labels::of_classes(names);
+                let total = counts.iter().sum::<u64>() as usize;
+                let parts = files.iter().zip(&counts);
+                if python {
+                    let parts = parts.map(|(file, &count)| cifar_python::records(form, file.clone(), count, classes)).collect();
+                    return Ok(DatasetReader::chain(labels, total, parts));
+                }
+                let parts = parts.map(|(file, &count)| records(form, file, count, classes)).collect::<Result<_>>()?;
+                Ok(DatasetReader::chain(labels, total, parts))
+            })
+        })
     }
 }
 
-/// The records of several files, the first one last in the list.
-struct Cifar {
-    blocks: Vec<Blocks>,
-    form: Form,
+/// The images of a file.
+fn records(
+    form: Cifar,
+    file: &RawFile,
+    count: u64,
     classes: usize,
-    /// Within the file.
-    row: u64,
+) -> Result<impl Iterator<Item = Result<Record>> + Send + use<>> {
+    let name = file.path.display().to_string();
+    let blocks = read_blocks(file, form.labels + 3 * SIDE * SIDE, count)?;
+    Ok((0..).zip(blocks).map(move |(row, block)| {
+        let block = block?;
+        let (labels, planes) = block.split_at(form.labels);
+        let label = checked_label(&name, row, i64::from(labels[form.label]), classes)?;
+        Ok(Record::raw(color(planes, SIDE, Order::Rows), Some(label)))
+    }))
 }
-
-impl Cifar {
-    fn step(&mut self) -> Result<Option<Record>> {
-        while let Some(blocks) = self.blocks.last_mut() {
-            let Some(bytes) = blocks.next()? else {
-                self.blocks.pop();
-                self.row = 0;
-                continue;
-            };
-            let (labels, planes) = bytes.split_at(self.form.labels);
-            let label = labels[self.form.label];
-            if usize::from(label) >= self.classes {
-                let (file, row, classes) = (blocks.name().to_owned(), self.row, self.classes);
-                return Err(DatasetError::Label { file, row, found: i64::from(label), classes });
-            }
-            self.row += 1;
-            return Ok(Some(Record {
-                content: Content::Raw(color(planes, SIDE, Order::Rows)),
-                width: SIDE,
-                height: SIDE,
-                channels: 3,
-                path: None,
-                label: Some(i32::from(label)),
-            }));
-        }
-        Ok(None)
-    }
-}
-
-impl Iterator for Cifar {
-    type Item = Result<Record>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let result = self.step();
-        if result.is_err() {
-            self.blocks.clear();
-        }
-        result.transpose()
-    }
-}
-
-impl Records for Cifar {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::DatasetError;
     use crate::file_digest;
-    use crate::registry::{self, Kind, Split};
+    use crate::reader::Content;
+    use crate::{Source, registry};
+    use kinset_base::fs;
     use kinset_base::hint::Fault;
+    use kinset_base::search_path::DataPaths;
 
     /// A small data set of the same form.
-    fn small(form: Form, classes: &'static [&'static str]) -> Entry {
+    fn small(form: Cifar, classes: &'static [&'static str]) -> Entry {
         Entry {
-            kind: Kind::Cifar(form),
+            format: Box::leak(Box::new(form)),
             classes,
             splits: Box::leak(Box::new([
                 Split { name: "train", images: "a.bin b.bin", labels: "", count: Some(4) },
@@ -184,7 +209,7 @@ mod tests {
         bytes
     }
 
-    fn read(entry: &Entry, form: Form, files: &[(&str, Vec<u8>)], split: &str) -> Result<(Labels, Vec<Record>)> {
+    fn read(entry: &Entry, form: Cifar, files: &[(&str, Vec<u8>)], split: &str) -> Result<(Labels, Vec<Record>)> {
         let dir = tempfile::tempdir().unwrap();
         for (name, bytes) in files {
             let path = dir.path().join(form.folder).join(name);
@@ -192,7 +217,9 @@ mod tests {
             fs::write_atomic(&path, bytes).unwrap();
         }
         let source = Source::named("cifar10").split(split).root(dir.path());
-        let located = locate(entry, form, &source, &entry.parts(split).unwrap(), &DataPaths::new("", None, None))?;
+        let parts = entry.parts(split).unwrap();
+        let request = Request { entry, source: &source, parts: &parts, paths: &DataPaths::new("", None, None) };
+        let located = entry.format.locate(&request)?;
         let opened = located.open(&mut file_digest)?;
         Ok((opened.labels, opened.records.collect::<Result<_>>()?))
     }

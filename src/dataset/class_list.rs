@@ -1,4 +1,4 @@
-//! Which classes of a data set, and in which order: a text file of one folder name per line.
+//! Lists of classes: a text file of one folder name per line says which of them, and in which order.
 //!
 //! A line is the name of a class's folder, then perhaps a blank and what people call it: `n01440764 tench`. Labels are numbered by
 //! line, from 0. This is the form of SCAN's lists of ImageNet's subsets.
@@ -15,11 +15,11 @@ const LONGEST: u64 = 1 << 24;
 
 /// A list of classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClassList {
+pub(super) struct ClassList {
     /// The file it came from.
-    pub file: RawFile,
+    pub(super) file: RawFile,
     /// Folder and name by label.
-    pub classes: Vec<(String, String)>,
+    pub(super) classes: Vec<(String, String)>,
 }
 
 impl ClassList {
@@ -27,8 +27,9 @@ impl ClassList {
     ///
     /// # Errors
     /// A line that names no folder, or one a second time; no line at all.
-    pub fn read(path: &Path) -> Result<Option<Self>> {
-        let Some(found) = fs::metadata(path)?.filter(fs::Metadata::is_file) else { return Ok(None) };
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let Some(file) = RawFile::find(name, path.to_owned())? else { return Ok(None) };
         let text = fs::read_at_most(path, LONGEST)?;
         let text = String::from_utf8_lossy(&text);
         let wrong = |line: usize, problem: String| {
@@ -52,8 +53,7 @@ impl ClassList {
         if classes.is_empty() {
             return wrong(0, "the list names no class".to_owned());
         }
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        Ok(Some(Self { file: RawFile { name, path: path.to_owned(), bytes: found.len() }, classes }))
+        Ok(Some(Self { file, classes }))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Is this file a picture, whole and of a size we can hold?
+//! Decoding of image files, and the check that one is whole and of a size we can hold.
 //!
 //! Decoding itself is `artifact::codec`'s: the pixels that are checked here are the pixels that training will see (as Pillow's
 //! `convert("RGB")` gives them to torchvision: transparency dropped, EXIF orientation and color profiles not applied; 16 bits
@@ -24,7 +24,7 @@ const JPEG_PIXELS_PER_BYTE: usize = 8 * 64 * 4;
 
 /// A format of image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum ImageFormat {
     /// Portable Network Graphics.
     Png,
     /// JPEG, with or without JFIF.
@@ -33,7 +33,7 @@ pub enum Format {
     Webp,
 }
 
-impl Format {
+impl ImageFormat {
     /// The format that a file's first 12 bytes announce.
     pub fn sniff(bytes: &[u8]) -> Option<Self> {
         match bytes {
@@ -83,7 +83,7 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
 pub struct Checked {
     /// What it says.
     pub header: Header,
-    /// A baseline JPEG whose codes make no sense from some place on: decoders show gray or noise from there, and so does [`decode`].
+    /// A baseline JPEG with corrupt entropy-coded data: decoders show gray or noise from there on, and so does [`decode`].
     /// Of progressive and other unusual files this is not known.
     pub damaged: bool,
 }
@@ -107,13 +107,13 @@ pub fn check(bytes: &[u8]) -> Result<Checked, Undecodable> {
 
 /// Opens a file that may be a whole picture of a size we can hold.
 fn open(bytes: &[u8]) -> Result<codec::Opened<'_>, Undecodable> {
-    match Format::sniff(bytes) {
+    match ImageFormat::sniff(bytes) {
         None if bytes.is_empty() => return Err(Undecodable::Nothing),
         None => {
             let begin: Vec<_> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             return Err(Undecodable::Foreign(format!("`{}`", begin.join(" "))));
         }
-        Some(Format::Jpeg) if !jpeg::is_whole(bytes) => return Err(Undecodable::Truncated),
+        Some(ImageFormat::Jpeg) if !jpeg::is_whole(bytes) => return Err(Undecodable::Truncated),
         Some(_) => {}
     }
     let opened = codec::open("", bytes).map_err(damaged)?;
@@ -121,7 +121,8 @@ fn open(bytes: &[u8]) -> Result<codec::Opened<'_>, Undecodable> {
     if width > MAX_SIDE || height > MAX_SIDE {
         return Err(Undecodable::TooLarge { width, height });
     }
-    if Format::sniff(bytes) == Some(Format::Jpeg) && width * height > bytes.len().saturating_mul(JPEG_PIXELS_PER_BYTE) {
+    if ImageFormat::sniff(bytes) == Some(ImageFormat::Jpeg) && width * height > bytes.len().saturating_mul(JPEG_PIXELS_PER_BYTE)
+    {
         return Err(Undecodable::Truncated);
     }
     Ok(opened)
@@ -154,7 +155,7 @@ mod tests {
         for path in fs::list(&golden()).unwrap() {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             let bytes = fs::read(&path).unwrap();
-            if Format::sniff(&bytes).is_some() {
+            if ImageFormat::sniff(&bytes).is_some() {
                 files.push((name, bytes));
             }
         }
@@ -217,7 +218,7 @@ mod tests {
                 match decode(&bytes[..length]) {
                     Err(_) => refused += 1,
                     // A PNG without its end chunk, a WebP without its metadata or later frames.
-                    Ok(pixels) if Format::sniff(&bytes) == Some(Format::Jpeg) => {
+                    Ok(pixels) if ImageFormat::sniff(&bytes) == Some(ImageFormat::Jpeg) => {
                         panic!("{name} cut at {length} gives {}×{}", pixels.width, pixels.height)
                     }
                     Ok(pixels) => assert_eq!(pixels, whole, "{name} cut at {length}"),

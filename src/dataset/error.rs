@@ -1,4 +1,4 @@
-//! What can be wrong with raw data, said so that the reader can find the byte.
+//! Errors of raw data, which name the file and the byte.
 
 use std::io;
 use std::path::Path;
@@ -14,24 +14,55 @@ pub type Result<T> = std::result::Result<T, DatasetError>;
 
 /// A place where a data set was looked for, and what was not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Looked {
+pub struct Searched {
     /// The folder.
     pub place: String,
     /// `no such folder`, or the files it lacks.
-    pub lack: String,
+    pub problem: String,
 }
 
-impl Looked {
+impl Searched {
     /// A place that is no folder, or lacks these files.
     pub(super) fn new(place: &Path, missing: &[String]) -> Self {
-        let lack = match fs::metadata(place) {
+        let problem = match fs::metadata(place) {
             Ok(Some(found)) if found.is_dir() => format!("lacks {}", missing.join(", ")),
             Ok(Some(_)) => "not a folder".to_owned(),
             Ok(None) => "no such folder".to_owned(),
             Err(error) => error.to_string(),
         };
-        Self { place: place.display().to_string(), lack }
+        Self { place: place.display().to_string(), problem }
     }
+}
+
+/// Pictures that something is wrong with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FaultyImages {
+    /// How many.
+    pub count: usize,
+    /// The first few.
+    pub first: Vec<FaultyImage>,
+}
+
+impl FaultyImages {
+    /// How many are named.
+    pub const NAMED: usize = 5;
+
+    /// Counts one, and names it if few were named before.
+    pub(super) fn push(&mut self, name: &str, reason: String) {
+        self.count += 1;
+        if self.first.len() < Self::NAMED {
+            self.first.push(FaultyImage { name: name.to_owned(), reason });
+        }
+    }
+}
+
+/// A picture that something is wrong with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultyImage {
+    /// The file, below the source's root.
+    pub name: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// What can be wrong with raw data.
@@ -69,12 +100,12 @@ pub enum DatasetError {
     },
 
     /// The files are nowhere.
-    #[error("cannot find the data set `{dataset}`: {}", places(looked))]
+    #[error("cannot find the data set `{dataset}`: {}", places(searched))]
     Missing {
         /// The data set.
         dataset: String,
         /// Every place looked at, and what was not there.
-        looked: Vec<Looked>,
+        searched: Vec<Searched>,
         /// How to get it.
         advice: String,
     },
@@ -126,7 +157,7 @@ pub enum DatasetError {
     },
 
     /// A file that does not stop where its header says.
-    #[error("`{file}` goes on after byte {}, where its header says it ends", count(*expected))]
+    #[error("`{file}` has data after byte {}, where its header says it ends", count(*expected))]
     TooLong {
         /// The file.
         file: String,
@@ -223,7 +254,7 @@ pub enum DatasetError {
         /// How many were tried.
         images: usize,
         /// The first few.
-        first: Vec<super::Broken>,
+        first: Vec<FaultyImage>,
     },
 
     /// Files of one data set with different classes.
@@ -262,12 +293,12 @@ pub enum DatasetError {
     File(#[from] FileError),
 }
 
-fn places(looked: &[Looked]) -> String {
-    let places: Vec<_> = looked.iter().map(|l| format!("`{}` ({})", l.place, l.lack)).collect();
+fn places(searched: &[Searched]) -> String {
+    let places: Vec<_> = searched.iter().map(|l| format!("`{}` ({})", l.place, l.problem)).collect();
     places.join(", ")
 }
 
-fn few(first: &[super::Broken], broken: usize) -> String {
+fn few(first: &[FaultyImage], broken: usize) -> String {
     let mut text: Vec<_> = first.iter().map(|b| format!("`{}` ({})", b.name, b.reason)).collect();
     if broken > first.len() {
         text.push(format!("and {} more", count((broken - first.len()) as u64)));
@@ -319,7 +350,7 @@ impl Fault for DatasetError {
             ),
             Self::UnknownSplit { known, .. } => Some(format!("it has {}; join several with `+`", known.join(", "))),
             Self::Missing { advice, .. } => Some(advice.clone()),
-            Self::NotFetched { command, .. } => Some(format!("`{command}` brings them")),
+            Self::NotFetched { command, .. } => Some(format!("`{command}` downloads them")),
             Self::Empty { .. } => Some("name the folder that holds the images with `root = \"DIR\"`".to_owned()),
             Self::Malformed { .. }
             | Self::Truncated { .. }
@@ -329,14 +360,14 @@ impl Fault for DatasetError {
             | Self::Archive { .. }
             | Self::Unpack { .. }
             | Self::Mismatch { .. }
-            | Self::Label { .. } => Some("the file is damaged or another one than its name says: get it again".to_owned()),
+            | Self::Label { .. } => Some("the file is damaged or not what its name says: download it again".to_owned()),
             Self::ClassList { .. } => {
                 Some("a line names a class's folder, then perhaps a blank and the class's name; each folder once".to_owned())
             }
             Self::Broken { .. } => {
                 Some("remove or repair them, or leave them out with `skip_broken = true` in the data source".to_owned())
             }
-            Self::Changed { .. } => Some("wait until nobody writes there, then run again".to_owned()),
+            Self::Changed { .. } => Some("wait until no other program writes there, then run again".to_owned()),
             Self::Shards { .. } => {
                 Some("read them one by one, or split by split: `root = \"FILE\"`, `split = \"NAME\"`".to_owned())
             }
@@ -350,7 +381,7 @@ impl Fault for DatasetError {
             Self::Table(ArtifactError::NoColumn { .. }) => {
                 Some("name the columns with `image_column` and `label_column`".to_owned())
             }
-            Self::Table(_) => Some("the file is damaged or holds no pictures: get it again".to_owned()),
+            Self::Table(_) => Some("the file is damaged or holds no pictures: download it again".to_owned()),
             Self::File(error) => error.hint(),
         }
     }

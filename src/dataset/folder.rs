@@ -29,16 +29,14 @@ use std::sync::mpsc::Receiver;
 use rayon::prelude::*;
 
 use super::class_list::ClassList;
-use super::decode::Format;
-use super::error::{DatasetError, Looked, Result};
-use super::record::{DigestOf, Ignored, Labels, Located, Opened, Reader, Record};
-use super::registry::Entry;
-use super::sieve::{Sieve, Tried};
-use super::source::Source;
-use super::walk::Found;
+use super::decode::ImageFormat;
+use super::entry::{Entry, Format, Request, Split};
+use super::error::{DatasetError, Result, Searched};
+use super::list_files::FileList;
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Record};
+use super::skip_broken::{SkipBroken, Tried};
 use kinset_base::fs::{self, At};
 use kinset_base::raw_file::RawFile;
-use kinset_base::search_path::DataPaths;
 use kinset_store::digest::Digest;
 
 /// Endings that promise an image.
@@ -64,43 +62,70 @@ const LIMITS: Limits = Limits { first: 64, most: 1024, bytes: 64 << 20, least: 1
 /// Missing folders that an error names.
 const MOST_NAMED: usize = 5;
 
-struct Plan {
-    root: PathBuf,
-    /// For each file its class, or why there are no labels.
-    classes: std::result::Result<(Vec<i32>, Vec<String>), String>,
-    /// How many of the located files are images; a list may follow them.
-    images: usize,
-    skip_broken: bool,
+const IMAGENET: &[Split] = &[Split::named("train"), Split::named("val")];
+
+/// ImageNet, or a subset by the list that goes with it.
+const fn imagenet(name: &'static str, title: &'static str, format: &'static Folder) -> Entry {
+    let advice = "put ILSVRC 2012's images there as `train/n01440764/…` and `val/n01440764/…`; for a subset also its list, one \
+                  folder name per line: SCAN's repository has `imagenet_50.txt`, `imagenet_100.txt` and `imagenet_200.txt`";
+    Entry {
+        license: "for research, see https://www.image-net.org/download",
+        splits: IMAGENET,
+        folder: Some("imagenet"),
+        ..Entry::new(name, title, advice, format)
+    }
 }
 
-/// Lists a folder's images. `list` is the list of classes that goes with the data set.
-pub(super) fn locate(
-    entry: &Entry,
-    list: Option<&str>,
-    source: &Source,
-    parts: &[String],
-    places: &DataPaths,
-) -> Result<Located> {
-    let root = if entry.needs_root() {
-        source.required_root(places)?
-    } else {
-        // One place as things are: where it is told to be, or below the data.
-        places.candidates(entry.home(), source.root.as_deref(), entry.system).remove(0)
-    };
-    let mut found = Found::default();
-    let mut looked = Vec::new();
-    let list = match source.class_list.clone().or(list.map(PathBuf::from)) {
+pub(super) static DATASETS: &[Entry] = &[
+    imagenet("imagenet", "ILSVRC 2012: 1,281,167 + 50,000 color images of 1,000 classes", &Folder { list: None }),
+    imagenet("imagenet-50", "50 classes of ImageNet, as SCAN's list has them", &Folder { list: Some("imagenet_50.txt") }),
+    imagenet("imagenet-100", "100 classes of ImageNet, as SCAN's list has them", &Folder { list: Some("imagenet_100.txt") }),
+    imagenet("imagenet-200", "200 classes of ImageNet, as SCAN's list has them", &Folder { list: Some("imagenet_200.txt") }),
+    Entry::new(
+        "folder",
+        "your own PNG, JPEG and WebP files; subfolders, if every image is in one, are classes",
+        "name the folder with `root = \"DIR\"`",
+        &Folder { list: None },
+    ),
+];
+
+#[derive(Debug)]
+struct Folder {
+    /// The list of classes that goes with the data set, beside the splits.
+    list: Option<&'static str>,
+}
+
+impl Format for Folder {
+    fn name(&self) -> &'static str {
+        "folder"
+    }
+
+    fn settings(&self) -> &'static [&'static str] {
+        &["class_list", "skip_broken"]
+    }
+
+    fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
+        locate(self, request)
+    }
+}
+
+fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
+    // One place as things are: where it is told to be, or below the data.
+    let root = request.candidates().remove(0);
+    let mut found = FileList::default();
+    let mut searched = Vec::new();
+    let list = match request.source.class_list.clone().or(format.list.map(PathBuf::from)) {
         None => None,
         Some(path) => {
             let list = ClassList::read(&root.join(&path))?;
             if list.is_none() {
-                looked.push(Looked::new(&root, &[format!("`{}`", path.display())]));
+                searched.push(Searched::new(&root, &[format!("`{}`", path.display())]));
             }
             list
         }
     };
-    let whole = entry.needs_root() && parts == ["all"];
-    for part in parts {
+    let whole = request.entry.needs_root() && request.parts == ["all"];
+    for part in request.parts {
         let (folder, prefix) = if whole { (root.clone(), String::new()) } else { (root.join(part), format!("{part}/")) };
         let inside: Vec<(PathBuf, String)> = match &list {
             None => vec![(folder, prefix)],
@@ -109,17 +134,17 @@ pub(super) fn locate(
         for (folder, prefix) in inside {
             if fs::metadata(&folder)?.is_some_and(|found| found.is_dir()) {
                 found.add(&folder, &prefix)?;
-            } else if looked.len() < MOST_NAMED {
-                looked.push(Looked::new(&folder, &[]));
+            } else if searched.len() < MOST_NAMED {
+                searched.push(Searched::new(&folder, &[]));
             }
         }
     }
-    if !looked.is_empty() {
-        return Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) });
+    if !searched.is_empty() {
+        return Err(request.missing(searched));
     }
     let mut ignored = Ignored::default();
     ignored.count_as("broken link", found.broken_links);
-    ignored.count_as("device or pipe", found.strange);
+    ignored.count_as("device or pipe", found.special);
     let mut files = Vec::with_capacity(found.files.len());
     for file in found.files {
         if is_image(&file.path)? {
@@ -129,21 +154,30 @@ pub(super) fn locate(
         }
     }
     if files.is_empty() {
-        return Err(DatasetError::Empty { folder: root.display().to_string(), others: say(&ignored) });
+        return Err(DatasetError::Empty { folder: root.display().to_string(), others: summary(&ignored) });
     }
     let skip = usize::from(!whole);
     let classes = match &list {
-        None => number(&files, skip),
-        Some(list) => Ok(number_by(list, &files, skip)),
+        None => number_classes(&files, skip),
+        Some(list) => Ok(number_by_list(list, &files, skip)),
     };
-    let plan = Plan { root: root.clone(), classes, images: files.len(), skip_broken: source.skip_broken };
+    let (images, skip_broken, place) = (files.len(), request.source.skip_broken, root.display().to_string());
     // What the list says decides labels and rows, so it is one of the raw files.
     files.extend(list.map(|list| list.file));
-    Ok(Located { files, root: Some(root), ignored, reader: Box::new(plan), limit: None })
+    let open = move |files: &[RawFile], digest_of: &mut DigestOf| {
+        let waiting = in_order_of_digests(&files[..images], classes.as_ref().ok().map(|(numbers, _)| &numbers[..]), digest_of)?;
+        let labels = match &classes {
+            Ok((_, names)) => Labels::Named(names.clone()),
+            Err(why) => Labels::Absent { why: why.clone() },
+        };
+        let records = SkipBroken::new(Pictures::new(waiting, LIMITS), place.clone(), skip_broken);
+        Ok(DatasetReader { labels, count: images, records: Box::new(records) })
+    };
+    Ok(DatasetFiles { ignored, ..DatasetFiles::new(files, Some(root), open) })
 }
 
 /// Numbers the classes as a list does. All files lie in its folders.
-fn number_by(list: &ClassList, files: &[RawFile], skip: usize) -> (Vec<i32>, Vec<String>) {
+fn number_by_list(list: &ClassList, files: &[RawFile], skip: usize) -> (Vec<i32>, Vec<String>) {
     let places: BTreeMap<&str, i32> = list.classes.iter().map(|(folder, _)| folder.as_str()).zip(0..).collect();
     let class = |file: &RawFile| file.name.split('/').nth(skip).and_then(|folder| places.get(folder)).copied();
     let numbers = files.iter().map(|file| class(file).unwrap_or(-1)).collect();
@@ -151,7 +185,7 @@ fn number_by(list: &ClassList, files: &[RawFile], skip: usize) -> (Vec<i32>, Vec
 }
 
 /// `12 other files: 11 .gif, 1 .txt`.
-fn say(ignored: &Ignored) -> String {
+fn summary(ignored: &Ignored) -> String {
     match ignored.count() {
         0 => "it is empty".to_owned(),
         count => {
@@ -164,7 +198,7 @@ fn say(ignored: &Ignored) -> String {
 }
 
 /// Numbers the classes in the order of their names. A file's class is the first folder of its name after `skip` others.
-fn number(files: &[RawFile], skip: usize) -> std::result::Result<(Vec<i32>, Vec<String>), String> {
+fn number_classes(files: &[RawFile], skip: usize) -> std::result::Result<(Vec<i32>, Vec<String>), String> {
     let class = |file: &'_ RawFile| -> Option<String> {
         let mut names = file.name.split('/').skip(skip);
         let first = names.next();
@@ -194,35 +228,22 @@ pub(super) fn is_image(path: &Path) -> Result<bool> {
     }
     let mut begin = Vec::new();
     fs::open(path)?.take(12).read_to_end(&mut begin).at("read", path)?;
-    Ok(Format::sniff(&begin).is_some())
+    Ok(ImageFormat::sniff(&begin).is_some())
 }
 
-impl Reader for Plan {
-    fn open(&self, files: &[RawFile], digest_of: &mut DigestOf) -> Result<Opened> {
-        let files = &files[..self.images];
-        let mut order = Vec::with_capacity(files.len());
-        for (index, file) in files.iter().enumerate() {
-            order.push((digest_of(file)?, index));
-        }
-        // Files stand in the order of their names, so the index settles ties.
-        order.sort_unstable();
-        let labels = match &self.classes {
-            Ok((_, names)) => Labels::Named(names.clone()),
-            Err(why) => Labels::Absent { why: why.clone() },
-        };
-        let files = order
-            .into_iter()
-            .map(|(digest, index)| Waiting {
-                file: files[index].clone(),
-                digest,
-                label: self.classes.as_ref().ok().map(|(numbers, _)| numbers[index]),
-            })
-            .collect::<Vec<_>>();
-        let count = files.len();
-        let tried = Folder::new(files, LIMITS);
-        let records = Sieve::new(tried, self.root.display().to_string(), self.skip_broken);
-        Ok(Opened { labels, count, records: Box::new(records) })
+fn in_order_of_digests(files: &[RawFile], numbers: Option<&[i32]>, digest_of: &mut DigestOf) -> Result<Vec<Waiting>> {
+    let mut order = Vec::with_capacity(files.len());
+    for (index, file) in files.iter().enumerate() {
+        order.push((digest_of(file)?, index));
     }
+    // Files stand in the order of their names, so the index settles ties.
+    order.sort_unstable();
+    let waiting = |(digest, index): (Digest, usize)| Waiting {
+        file: files[index].clone(),
+        digest,
+        label: numbers.map(|numbers| numbers[index]),
+    };
+    Ok(order.into_iter().map(waiting).collect())
 }
 
 struct Waiting {
@@ -232,7 +253,7 @@ struct Waiting {
 }
 
 /// The pictures of a folder, in the order of digests.
-struct Folder {
+struct Pictures {
     files: Arc<[Waiting]>,
     limits: Limits,
     /// The first file that nobody has begun with.
@@ -246,7 +267,7 @@ struct Folder {
 /// A chunk of pictures that were tried, or the panic that it ended in.
 type Attempts = std::thread::Result<Vec<Result<Tried>>>;
 
-impl Folder {
+impl Pictures {
     fn new(files: Vec<Waiting>, limits: Limits) -> Self {
         Self { files: files.into(), limits, next: 0, ready: Vec::new(), ahead: None }
     }
@@ -286,7 +307,7 @@ fn attempt(files: &[Waiting]) -> Vec<Result<Tried>> {
     files.par_iter().map(Waiting::attempt).collect()
 }
 
-impl Iterator for Folder {
+impl Iterator for Pictures {
     type Item = Result<Tried>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -317,7 +338,7 @@ impl Waiting {
         if Digest::of(&bytes) != self.digest {
             return Err(DatasetError::Changed { file: self.file.path.display().to_string() });
         }
-        let record = Record::of_file(bytes, Some(self.digest), Some(name.clone()), self.label);
+        let record = Record::encoded(bytes, Some(self.digest), Some(name.clone()), self.label);
         Ok((name, record.map_err(|why| why.to_string())))
     }
 }
@@ -329,9 +350,10 @@ mod tests {
 
     use super::*;
     use crate::file_digest;
-    use crate::record::Content;
-    use crate::registry;
+    use crate::reader::Content;
+    use crate::{Source, registry};
     use kinset_base::hint::Fault;
+    use kinset_base::search_path::DataPaths;
 
     /// A gray picture of one value.
     fn png(value: u8) -> Vec<u8> {
@@ -354,7 +376,7 @@ mod tests {
         Source::named("folder").root(dir.path())
     }
 
-    fn open(source: &Source) -> Result<Opened> {
+    fn open(source: &Source) -> Result<DatasetReader> {
         registry::locate(source, &DataPaths::new("", None, None))?.open(&mut file_digest)
     }
 
@@ -524,7 +546,7 @@ mod tests {
     }
 
     /// Folder and files of a reading in chunks of 4, then 8 and 16.
-    fn in_chunks(dir: &tempfile::TempDir) -> Folder {
+    fn in_chunks(dir: &tempfile::TempDir) -> Pictures {
         let mut names: Vec<String> =
             fs::list(dir.path()).unwrap().iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
         names.sort_unstable();
@@ -534,7 +556,7 @@ mod tests {
             let file = RawFile { name, path, bytes: bytes.len() as u64 };
             Waiting { file, digest: Digest::of(&bytes), label: None }
         });
-        Folder::new(waiting.collect(), Limits { first: 4, most: 16, bytes: 1 << 20, least: 2 })
+        Pictures::new(waiting.collect(), Limits { first: 4, most: 16, bytes: 1 << 20, least: 2 })
     }
 
     #[test]
@@ -543,7 +565,7 @@ mod tests {
         let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
         let dir = folder(&files);
         fs::write_atomic(&dir.path().join("050.png"), b"none").unwrap();
-        let names = |folder: Folder| {
+        let names = |folder: Pictures| {
             folder
                 .map(|tried| match tried {
                     Ok((name, Ok(_))) => name,

@@ -1,4 +1,4 @@
-//! What has been fetched from Hugging Face's hub? Files in the cache that its tools keep, found as these find them; never fetched.
+//! Hugging Face's cache: files that its tools have fetched, found as these find them; never fetched.
 //!
 //! ```text
 //! HUB/models--OWNER--NAME/refs/main                       the revision, as text

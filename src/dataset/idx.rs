@@ -7,327 +7,312 @@
 //!
 //! Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", file formats.
 
-use std::io::{self, BufRead, Read};
-use std::path::Path;
+use std::io::{BufRead, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
+use super::byte_stream::{ByteStream, hex, malformed};
 use super::decode::MAX_SIDE;
-use super::error::{DatasetError, Looked, Result};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
-use super::registry::{Entry, Split};
-use super::source::Source;
+use super::entry::{Entry, Format, Request, Split};
+use super::error::{DatasetError, Result};
+use super::fetch::remote::{Download, MIB};
+use super::fixed_layout::locate_fixed;
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record, checked_label};
 use kinset_artifact::pixels::Pixels;
 use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
-use kinset_base::search_path::DataPaths;
 
 /// Deflate's best: 258 bytes for 2 bits (zlib's technical details).
 const MOST_SHRUNK: u64 = 1032;
 
-/// What a data set's definition says about its files.
-#[derive(Clone, Debug)]
-struct Claim {
-    shape: Option<(usize, usize)>,
-    counts: Vec<Option<u64>>,
-    classes: &'static [&'static str],
+pub(super) const NUMERALS: &[&str] = &["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+
+const CLOTHES: &[&str] =
+    &["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"];
+
+const fn splits(train: u64, test: u64) -> [Split; 2] {
+    [
+        Split { name: "train", images: "train-images-idx3-ubyte", labels: "train-labels-idx1-ubyte", count: Some(train) },
+        Split { name: "test", images: "t10k-images-idx3-ubyte", labels: "t10k-labels-idx1-ubyte", count: Some(test) },
+    ]
 }
 
-/// The files of the parts: for each one images and perhaps labels, as indices into the located files.
-struct Plan {
-    parts: Vec<(usize, Option<usize>)>,
-    claim: Claim,
-    /// What to say to whoever asks for labels.
-    absent: Option<String>,
+/// The four published files.
+const fn downloads(bases: &'static [&'static str], md5: [&'static str; 4]) -> [Download; 4] {
+    [
+        Download::file("train-images-idx3-ubyte.gz", bases, md5[0], 64 * MIB),
+        Download::file("train-labels-idx1-ubyte.gz", bases, md5[1], 64 * MIB),
+        Download::file("t10k-images-idx3-ubyte.gz", bases, md5[2], 64 * MIB),
+        Download::file("t10k-labels-idx1-ubyte.gz", bases, md5[3], 64 * MIB),
+    ]
 }
 
-/// Looks for a data set's files.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
-    let mut looked = Vec::new();
-    for place in places.candidates(entry.name, source.root.as_deref(), entry.system) {
-        let (mut files, mut plan, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-        let mut absent = None;
-        for part in parts {
-            let (images, labels) = names(entry.split(part), part);
-            match present(&place, &images)? {
-                Some(file) => files.push(file),
-                None => missing.push(format!("`{images}.gz`")),
-            }
-            let image_file = files.len().saturating_sub(1);
-            let label_file = present(&place, &labels)?;
-            if label_file.is_none() {
-                absent.get_or_insert_with(|| format!("`{}` lacks `{labels}.gz`", place.display()));
-            }
-            plan.push((image_file, label_file.as_ref().map(|_| files.len())));
-            files.extend(label_file);
-        }
-        if missing.is_empty() {
-            let counts = parts.iter().map(|part| entry.split(part).and_then(|split| split.count)).collect();
-            let claim = Claim { shape: entry.shape, counts, classes: entry.classes };
-            return Ok(Located {
-                files,
-                root: Some(place),
-                ignored: Ignored::default(),
-                reader: Box::new(Plan { parts: plan, claim, absent }),
-                limit: None,
-            });
-        }
-        looked.push(Looked::new(&place, &missing));
-    }
-    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
-}
+pub(super) static DATASETS: &[Entry] = &[
+    Entry {
+        license: "CC BY 4.0",
+        splits: &[Split { name: "all", images: "images-idx3-ubyte", labels: "labels-idx1-ubyte", count: Some(1797) }],
+        shape: Some((8, 8)),
+        classes: NUMERALS,
+        ..Entry::new(
+            "digits",
+            "UCI optical digits, test part: 1,797 gray images, 8×8",
+            "it is part of kinset's repository: copy `data/digits` from there",
+            &Idx,
+        )
+    },
+    Entry {
+        license: "MIT",
+        splits: &splits(5_000, 1_000),
+        shape: Some((28, 28)),
+        classes: CLOTHES,
+        ..Entry::new(
+            "fashion-mini",
+            "the first 5,000 + 1,000 images of Fashion-MNIST: gray, 28×28",
+            "it is part of kinset's repository: copy `data/fashion-mini` from there",
+            &Idx,
+        )
+    },
+    Entry {
+        license: "MIT",
+        splits: &splits(60_000, 10_000),
+        shape: Some((28, 28)),
+        classes: CLOTHES,
+        system: &["/usr/share/datasets/fashion-mnist"],
+        downloads: &downloads(
+            &[
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+                "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+            ],
+            [
+                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "25c81989df183df01b3e8a0aad5dffbe",
+                "bef4ecab320f06d8554ea6380940ec79",
+                "bb300cfdad3c16e7a12a480ee83cd310",
+            ],
+        ),
+        ..Entry::new(
+            "fashion-mnist",
+            "Zalando's clothes: 60,000 + 10,000 gray images, 28×28",
+            "on Debian and Ubuntu `apt install dataset-fashion-mnist`; else put the four files of \
+             https://github.com/zalandoresearch/fashion-mnist there",
+            &Idx,
+        )
+    },
+    Entry {
+        license: "CC BY-SA 3.0",
+        splits: &splits(60_000, 10_000),
+        shape: Some((28, 28)),
+        classes: NUMERALS,
+        downloads: &downloads(
+            &["https://ossci-datasets.s3.amazonaws.com/mnist/"],
+            [
+                "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                "d53e105ee54ea40749a09fcbcd1e9432",
+                "9fb629c4189551a2d022fa330f9573f3",
+                "ec29112dd5afa0611ce80d1b7f02629c",
+            ],
+        ),
+        ..Entry::new(
+            "mnist",
+            "handwritten digits: 60,000 + 10,000 gray images, 28×28",
+            "put its four published files (`train-images-idx3-ubyte.gz` …) there",
+            &Idx,
+        )
+    },
+    Entry::new(
+        "idx",
+        "your own arrays in MNIST's format: `images-idx3-ubyte`, or `SPLIT-images-idx3-ubyte`; labels likewise",
+        "name their folder with `root = \"DIR\"`",
+        &Idx,
+    ),
+];
 
-/// The names of a part's files, without `.gz`.
-fn names(split: Option<&Split>, part: &str) -> (String, String) {
-    match split {
-        Some(split) => (split.images.to_owned(), split.labels.to_owned()),
-        None if part == "all" => ("images-idx3-ubyte".to_owned(), "labels-idx1-ubyte".to_owned()),
-        None => (format!("{part}-images-idx3-ubyte"), format!("{part}-labels-idx1-ubyte")),
-    }
-}
+#[derive(Debug)]
+struct Idx;
 
-/// The file under one of the names in use: packed or not, and with the dot that some copies of MNIST have.
-fn present(place: &Path, name: &str) -> Result<Option<RawFile>> {
-    let dotted = name.replace("-idx", ".idx");
-    for name in [format!("{name}.gz"), name.to_owned(), format!("{dotted}.gz"), dotted] {
-        let path = place.join(&name);
-        if let Some(found) = fs::metadata(&path)?.filter(std::fs::Metadata::is_file) {
-            return Ok(Some(RawFile { name, path, bytes: found.len() }));
-        }
-    }
-    Ok(None)
-}
-
-impl Reader for Plan {
-    fn open(&self, files: &[RawFile], _: &mut DigestOf) -> Result<Opened> {
-        let labeled = self.absent.is_none();
-        let mut parts = Vec::new();
-        for (&(images, labels), count) in self.parts.iter().zip(&self.claim.counts) {
-            let images = Images::read(Stream::open(&files[images])?, self.claim.shape, *count)?;
-            let labels = match labels {
-                Some(labels) if labeled => Some(read_labels(Stream::open(&files[labels])?, &images, self.claim.classes.len())?),
-                _ => None,
-            };
-            parts.push(Part { images, labels });
-        }
-        let count = parts.iter().map(|part| part.images.count).fold(0_u64, u64::saturating_add);
-        let labels = match &self.absent {
-            Some(why) => Labels::Absent { why: why.clone() },
-            None if self.claim.classes.is_empty() => Labels::Numbered,
-            None => Labels::Named(self.claim.classes.iter().map(|&name| name.to_owned()).collect()),
-        };
-        parts.reverse();
-        Ok(Opened { labels, count: usize::try_from(count).unwrap_or(usize::MAX), records: Box::new(Idx { parts }) })
-    }
-}
-
-/// The records of several parts, the first one last in the list.
-struct Idx {
-    parts: Vec<Part>,
-}
-
+/// A part: images and perhaps labels, as places among the located files, and how many were published.
 struct Part {
-    images: Images,
-    labels: Option<Vec<u8>>,
+    images: usize,
+    labels: Option<usize>,
+    count: Option<u64>,
 }
 
-impl Iterator for Idx {
-    type Item = Result<Record>;
+impl Format for Idx {
+    fn name(&self) -> &'static str {
+        "idx"
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let part = self.parts.last_mut()?;
-            let row = part.images.next;
-            match part.images.next() {
-                Ok(Some(pixels)) => {
-                    let label = part.labels.as_ref().and_then(|labels| labels.get(row as usize)).map(|&l| i32::from(l));
-                    return Some(Ok(Record {
-                        width: pixels.width,
-                        height: pixels.height,
-                        channels: 1,
-                        content: Content::Raw(pixels),
-                        path: None,
-                        label,
-                    }));
+    fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
+        let (shape, classes) = (request.entry.shape, request.entry.classes);
+        locate_fixed(request, &[("", ())], |lookup, ()| {
+            // Why there are no labels.
+            let (mut parts, mut absent) = (Vec::new(), None);
+            for part in request.parts {
+                let split = request.entry.split(part);
+                let (images, labels) = match split {
+                    Some(split) => (split.images.to_owned(), split.labels.to_owned()),
+                    None if part == "all" => ("images-idx3-ubyte".to_owned(), "labels-idx1-ubyte".to_owned()),
+                    None => (format!("{part}-images-idx3-ubyte"), format!("{part}-labels-idx1-ubyte")),
+                };
+                let images = lookup.require(&names(&images))?;
+                let labels = names(&labels);
+                let found = lookup.find(&labels)?;
+                if found.is_none() {
+                    absent.get_or_insert_with(|| format!("`{}` lacks `{}`", lookup.folder.display(), labels[0]));
                 }
-                Ok(None) => {
-                    self.parts.pop();
-                }
-                Err(error) => {
-                    self.parts.clear();
-                    return Some(Err(error));
-                }
+                parts.push(Part { images, labels: found, count: split.and_then(|split| split.count) });
             }
-        }
+            let kind = absent.map_or_else(|| Labels::of_classes(classes), |why| Labels::Absent { why });
+            Ok(move |files: &[RawFile], _: &mut DigestOf| open(files, &parts, shape, &kind, classes.len()))
+        })
     }
 }
 
-impl Records for Idx {}
+/// The names in use for a file: packed or not, and with the dot that some copies of MNIST have.
+fn names(name: &str) -> [String; 4] {
+    let dotted = name.replace("-idx", ".idx");
+    [format!("{name}.gz"), name.to_owned(), format!("{dotted}.gz"), dotted]
+}
+
+fn open(
+    files: &[RawFile],
+    parts: &[Part],
+    shape: Option<(usize, usize)>,
+    kind: &Labels,
+    classes: usize,
+) -> Result<DatasetReader> {
+    let (mut opened, mut total) = (Vec::new(), 0_u64);
+    for &Part { images, labels, count } in parts {
+        let images = Images::open(&files[images], shape, count)?;
+        let labels = match labels {
+            Some(labels) if !matches!(kind, Labels::Absent { .. }) => Some(read_labels(&files[labels], &images, classes)?),
+            _ => None,
+        };
+        total = total.saturating_add(images.count);
+        opened.push(images.records(labels));
+    }
+    Ok(DatasetReader::chain(kind.clone(), usize::try_from(total).unwrap_or(usize::MAX), opened))
+}
 
 /// A file of images behind its checked header.
 struct Images {
-    stream: Stream,
+    stream: ByteStream,
     count: u64,
     height: usize,
     width: usize,
-    next: u64,
 }
 
 impl Images {
     /// Reads and checks the header.
-    fn read(mut stream: Stream, shape: Option<(usize, usize)>, count: Option<u64>) -> Result<Self> {
-        let [images, height, width] = stream.header::<3>()?;
+    fn open(file: &RawFile, shape: Option<(usize, usize)>, count: Option<u64>) -> Result<Self> {
+        let mut array = Array::open(file)?;
+        let [images, height, width] = array.header::<3>()?;
         for (offset, field, found, known) in
             [(8, "height", height, shape.map(|(height, _)| height)), (12, "width", width, shape.map(|(_, width)| width))]
         {
             let fits = known.map_or((1..=MAX_SIDE as u64).contains(&found), |known| found == known as u64);
             if !fits {
                 let expected = known.map_or(format!("1 to {MAX_SIDE}"), |known| known.to_string());
-                return Err(stream.malformed(offset, field, expected, found.to_string()));
+                return Err(malformed(&array.stream.file, offset, field, expected, found));
             }
         }
         if images == 0 || count.is_some_and(|count| count != images) {
             let expected = count.map_or("1 or more".to_owned(), |count| count.to_string());
-            return Err(stream.malformed(4, "the number of images", expected, images.to_string()));
+            return Err(malformed(&array.stream.file, 4, "the number of images", expected, images));
         }
-        stream.promise(16 + u128::from(images) * u128::from(height) * u128::from(width))?;
+        array.promise(16 + u128::from(images) * u128::from(height) * u128::from(width))?;
         // Both sides are at most MAX_SIDE.
-        Ok(Self { stream, count: images, height: height as usize, width: width as usize, next: 0 })
+        Ok(Self { stream: array.stream, count: images, height: height as usize, width: width as usize })
     }
 
-    /// The next image, or nothing after the last one.
-    fn next(&mut self) -> Result<Option<Pixels>> {
-        if self.next == self.count {
-            self.stream.finish()?;
-            return Ok(None);
-        }
-        let data = self.stream.take(self.height * self.width)?;
-        self.next += 1;
-        if self.next == self.count {
-            // The end belongs to the last image: a reader that takes as many as it was promised must hear of damage too.
-            self.stream.finish()?;
-        }
-        Ok(Some(Pixels::new(self.width, self.height, 1, data)))
+    fn records(self, labels: Option<Vec<i32>>) -> impl Iterator<Item = Result<Record>> + Send {
+        let Self { mut stream, count, height, width } = self;
+        (0..count).map(move |row| {
+            let data = stream.take((height * width) as u64)?;
+            if row + 1 == count {
+                // The end belongs to the last image: a reader that takes as many as it was promised must hear of damage too.
+                stream.finish()?;
+            }
+            let label = labels.as_ref().and_then(|labels| labels.get(row as usize)).copied();
+            Ok(Record::raw(Pixels::new(width, height, 1, data), label))
+        })
     }
 }
 
 /// All labels of a part, one byte each.
-fn read_labels(mut stream: Stream, images: &Images, classes: usize) -> Result<Vec<u8>> {
-    let [count] = stream.header::<1>()?;
+fn read_labels(file: &RawFile, images: &Images, classes: usize) -> Result<Vec<i32>> {
+    let mut array = Array::open(file)?;
+    let [count] = array.header::<1>()?;
     if count != images.count {
         return Err(DatasetError::Mismatch {
             images: images.stream.file.clone(),
             image_count: images.count,
-            labels: stream.file,
+            labels: array.stream.file,
             label_count: count,
         });
     }
-    stream.promise(8 + u128::from(count))?;
-    // The header's u32 fits, and memory grows only with the bytes that arrive.
-    let labels = stream.take(count as usize)?;
-    stream.finish()?;
-    if classes > 0
-        && let Some(row) = labels.iter().position(|&label| usize::from(label) >= classes)
-    {
-        return Err(DatasetError::Label { file: stream.file, row: row as u64, found: i64::from(labels[row]), classes });
-    }
-    Ok(labels)
+    array.promise(8 + u128::from(count))?;
+    // Memory grows only with the bytes that arrive.
+    let labels = array.stream.take(count)?;
+    array.stream.finish()?;
+    // Without names any byte is a label.
+    let classes = if classes == 0 { 256 } else { classes };
+    (0..).zip(labels).map(|(row, label)| checked_label(&array.stream.file, row, i64::from(label), classes)).collect()
 }
 
-/// A file that is unpacked while it is read.
-struct Stream {
-    inner: Box<dyn Read + Send>,
-    file: String,
+/// A file of an array.
+struct Array {
+    stream: ByteStream,
     /// Bytes on disk.
     bytes: u64,
     packed: bool,
-    /// Unpacked bytes taken so far.
-    at: u64,
-    /// Unpacked bytes that the header promises.
-    promised: u64,
 }
 
-impl Stream {
-    fn open(file: &RawFile) -> Result<Self> {
-        Self::new(fs::reader(&file.path)?, &file.path, file.bytes)
-    }
-
+impl Array {
     /// Tells packed from plain by the first bytes, not by the name: browsers unpack what they download.
-    fn new(mut reader: impl BufRead + Send + 'static, path: &Path, bytes: u64) -> Result<Self> {
-        let packed = fs::At::at(reader.fill_buf(), "read", path)?.starts_with(&[0x1f, 0x8b]);
+    fn open(file: &RawFile) -> Result<Self> {
+        let mut reader = fs::reader(&file.path)?;
+        let packed = fs::At::at(reader.fill_buf(), "read", &file.path)?.starts_with(&[0x1f, 0x8b]);
         let inner: Box<dyn Read + Send> = if packed { Box::new(MultiGzDecoder::new(reader)) } else { Box::new(reader) };
-        Ok(Self { inner, file: path.display().to_string(), bytes, packed, at: 0, promised: 0 })
-    }
-
-    fn malformed(&self, offset: u64, field: &'static str, expected: String, found: String) -> DatasetError {
-        DatasetError::Malformed { file: self.file.clone(), offset, field, expected, found }
+        Ok(Self { stream: ByteStream::new(inner, file.path.display().to_string()), bytes: file.bytes, packed })
     }
 
     /// Checks magic and rank, and reads the sizes.
     fn header<const RANK: usize>(&mut self) -> Result<[u64; RANK]> {
-        self.promised = 4 + 4 * RANK as u64;
-        let magic = self.take(4)?;
+        self.stream.promised = 4 + 4 * RANK as u64;
+        let magic = self.stream.array::<4>()?;
         let expected = [0, 0, 8, RANK as u8];
         if magic != expected {
-            let show = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-            return Err(self.malformed(0, "the magic number", show(&expected), show(&magic)));
+            return Err(malformed(&self.stream.file, 0, "the magic number", hex(&expected), hex(&magic)));
         }
-        let sizes = self.take(4 * RANK)?;
-        let mut header = [0; RANK];
-        for (size, bytes) in header.iter_mut().zip(sizes.chunks_exact(4)) {
-            *size = bytes.iter().fold(0, |number, &byte| number << 8 | u64::from(byte));
+        let mut sizes = [0; RANK];
+        for size in &mut sizes {
+            *size = u64::from(u32::from_be_bytes(self.stream.array()?));
         }
-        Ok(header)
+        Ok(sizes)
     }
 
     /// Holds the promised length against what is on disk.
     fn promise(&mut self, promised: u128) -> Result<()> {
         let possible = if self.packed { u128::from(self.bytes) * u128::from(MOST_SHRUNK) } else { u128::from(self.bytes) };
-        self.promised = u64::try_from(promised).unwrap_or(u64::MAX);
+        let (file, expected) = (self.stream.file.clone(), u64::try_from(promised).unwrap_or(u64::MAX));
+        self.stream.promised = expected;
+        if promised > possible && self.packed {
+            return Err(malformed(
+                &file,
+                4,
+                "the content",
+                format!("{promised} unpacked bytes"),
+                format!("at most {possible}"),
+            ));
+        }
         if promised > possible {
-            let found = u64::try_from(possible).unwrap_or(u64::MAX);
-            return Err(if self.packed {
-                let (expected, found) = (format!("{promised} unpacked bytes"), format!("at most {found}"));
-                self.malformed(4, "the content", expected, found)
-            } else {
-                DatasetError::Truncated { file: self.file.clone(), expected: self.promised, found }
-            });
+            return Err(DatasetError::Truncated { file, expected, found: self.bytes });
         }
         if !self.packed && promised < possible {
-            return Err(DatasetError::TooLong { file: self.file.clone(), expected: self.promised });
+            return Err(DatasetError::TooLong { file, expected });
         }
         Ok(())
-    }
-
-    /// The next bytes, all of them.
-    fn take(&mut self, count: usize) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(count.min(1 << 16));
-        let result = (&mut self.inner).take(count as u64).read_to_end(&mut bytes);
-        self.at += bytes.len() as u64;
-        match result {
-            Err(source) => Err(self.broke(source)),
-            Ok(_) if bytes.len() < count => {
-                Err(DatasetError::Truncated { file: self.file.clone(), expected: self.promised, found: self.at })
-            }
-            Ok(_) => Ok(bytes),
-        }
-    }
-
-    /// Makes sure that nothing follows; with gzip that also checks the checksum.
-    fn finish(&mut self) -> Result<()> {
-        let mut byte = [0];
-        loop {
-            match self.inner.read(&mut byte) {
-                Ok(0) => return Ok(()),
-                Ok(_) => return Err(DatasetError::TooLong { file: self.file.clone(), expected: self.promised }),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.broke(error)),
-            }
-        }
-    }
-
-    fn broke(&self, source: io::Error) -> DatasetError {
-        DatasetError::Unpack { file: self.file.clone(), offset: self.at, source }
     }
 }
 
@@ -340,8 +325,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Source;
     use crate::file_digest;
+    use crate::reader::Content;
     use crate::registry;
+    use kinset_base::search_path::DataPaths;
 
     fn header(sizes: &[u32]) -> Vec<u8> {
         let mut bytes = vec![0, 0, 8, sizes.len() as u8];
@@ -454,7 +442,7 @@ mod tests {
             ),
             (header(&[1, 1, 1])[..10].to_vec(), "`images-idx3-ubyte` ends after 10 bytes, its header promises 16"),
             (with(&[2, 2, 3], 0..11), "`images-idx3-ubyte` ends after 27 bytes, its header promises 28"),
-            (with(&[2, 2, 3], 0..13), "`images-idx3-ubyte` goes on after byte 28, where its header says it ends"),
+            (with(&[2, 2, 3], 0..13), "`images-idx3-ubyte` has data after byte 28, where its header says it ends"),
             (with(&[1, 0, 3], 0..3), "`images-idx3-ubyte`, byte 8: height should be 1 to 16384, found 0"),
             (with(&[1, 1, 16_385], 0..3), "`images-idx3-ubyte`, byte 12: width should be 1 to 16384, found 16385"),
             (
@@ -510,7 +498,7 @@ mod tests {
         long.push(0);
         assert_eq!(
             text(read_as(".gz", "all", &gzip(&long), None)),
-            "`images-idx3-ubyte.gz` goes on after byte 1,216, where its header says it ends"
+            "`images-idx3-ubyte.gz` has data after byte 1,216, where its header says it ends"
         );
         assert_eq!(
             text(read_as(".gz", "all", &gzip(&whole[..1000]), None)),

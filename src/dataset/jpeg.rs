@@ -1,6 +1,6 @@
-//! Is every code of a JPEG file sound?
+//! A check of the entropy-coded data of JPEG files.
 //!
-//! Decoders are kind to JPEGs: where the codes make no sense, they warn at most, and the rest of the picture is gray (the decoder that
+//! Decoders are kind to JPEGs: where the entropy-coded data are corrupt, they warn at most, and the rest of the picture is gray (the decoder that
 //! is used here) or noise (libjpeg, which takes up again at the next restart). To tell that a picture is whole, its codes have to be
 //! read, and that is most of a decoder's work. Here they are read and nothing is made of them: no coefficients, no transform, no
 //! colors; that takes a third of the time.
@@ -30,7 +30,7 @@ const BLOCK: usize = 64;
 pub(super) enum Verdict {
     /// It is of the usual form, and the codes of its whole picture are sound. It can be decoded.
     Sound(Header),
-    /// It is of the usual form, and its codes make no sense from some place on. Decoders show gray or noise from there.
+    /// It is of the usual form, and its entropy-coded data are corrupt. Decoders show gray or noise from there on.
     Damaged,
     /// It is no such file, or holds more than the picture.
     Unusual,

@@ -1,57 +1,77 @@
-//! # kinset-dataset: what did the camera, or the benchmark, give us?
+//! # kinset-dataset: which formats of raw data are read, and how?
 //!
 //! Raw data in the formats of the field become a stream of pictures, with labels beside them where there are any. Reading has
 //! two steps, so that a run that has nothing to do costs only stats: [`locate`] names the raw files a source depends on, for
-//! the engine to hash through its memo; [`Located::open`] then reads them.
+//! the engine to hash through its memo; [`DatasetFiles::open`] then reads them.
 //!
-//! | file | what it reads |
+//! | format | what it reads |
 //! |---|---|
-//! | [`idx`] | MNIST's format, gzipped or not: `digits`, `fashion-mini`, `fashion-mnist`, `mnist`, or any with `dataset = "idx"` |
-//! | [`cifar`], and `cifar_python` beside it | CIFAR's binary version, and the Python version that torchvision keeps: `cifar10`, `cifar20`, `cifar100` |
-//! | [`stl`] | STL-10's binary files: `stl10` |
-//! | [`svhn`] | SVHN's cropped digits in MATLAB files: `svhn` |
-//! | [`folder`] | PNG, JPEG, WebP files; class folders become labels: `folder`, `imagenet` and its subsets by [`class_list`] |
-//! | [`parquet`] | published tables in Hugging Face's layout, one file or many |
+//! | `idx` | MNIST's format, gzipped or not: `digits`, `fashion-mini`, `fashion-mnist`, `mnist`, or any with `dataset = "idx"` |
+//! | `cifar`, and `cifar_python` beside it | CIFAR's binary version, and the Python version that torchvision keeps: `cifar10`, `cifar20`, `cifar100` |
+//! | `stl` | STL-10's binary files: `stl10` |
+//! | `svhn`, with `mat5` | SVHN's cropped digits in MATLAB files: `svhn` |
+//! | `folder`, with `class_list` | PNG, JPEG, WebP files; class folders become labels: `folder`, `imagenet` and its subsets |
+//! | `parquet` | published tables in Hugging Face's layout, one file or many |
 //! | `tar` | tar shards in WebDataset's layout |
-//! | [`vectors`] | not pictures: features that somebody else made, from Parquet, `.npy` or CSV |
-//! | [`synthetic`] | nothing: it draws shapes, for tests and smoke runs |
+//! | `synthetic` | nothing: it draws shapes, for tests and smoke runs |
 //!
-//! [`registry`] is the one list of data sets; a new one is a file here and a line there. [`check()`] reads a source through and
-//! says what it holds; [`fetch`] brings published ones here; [`incoming`] is for
-//! pictures that are looked at once. Not here: how pictures and labels are stored (`artifact`), where a run keeps them (`store`).
+//! A new format is one file here and one line in the list of formats; the file holds its `Format` and its data sets. A
+//! new data set of a known format is one more [`Entry`] in that format's file.
+//!
+//! [`registry`] finds them by name; [`check()`] reads a source through and says what it holds; [`fetch`] brings published ones
+//! here; [`adhoc_images`] is for pictures that are looked at once; [`vectors`] reads features that somebody else made, from
+//! Parquet, `.npy` or CSV. Not here: how pictures and labels are stored (`artifact`), where a run keeps them (`store`).
 //!
 //! Labels never decide the order of records: where the raw data are sorted by class (folders), rows follow content digests.
 
 #![forbid(unsafe_code)]
 
+/// Declares the formats, a module each, and the list of their data sets.
+macro_rules! formats {
+    ($($format:ident)+) => {
+        $(mod $format;)+
+
+        /// The data sets of each format, in the order in which they are listed to people.
+        static FORMATS: &[&[entry::Entry]] = &[$($format::DATASETS),+];
+    };
+}
+
+formats! {
+    idx
+    cifar
+    stl
+    svhn
+    folder
+    parquet
+    tar
+    synthetic
+}
+
+pub mod adhoc_images;
+mod byte_stream;
 pub mod check;
-pub mod cifar;
 mod cifar_python;
-pub mod class_list;
+mod class_list;
 pub mod decode;
+pub mod entry;
 pub mod error;
 pub mod fetch;
-pub mod folder;
+mod fixed_layout;
+mod fixed_size_records;
 pub mod hub;
-pub mod idx;
-pub mod incoming;
 mod jpeg;
-pub mod parquet;
-mod planes;
-pub mod record;
+mod list_files;
+mod mat5;
+pub mod reader;
 pub mod registry;
 mod shards;
-mod sieve;
+mod skip_broken;
 pub mod source;
-pub mod stl;
-pub mod svhn;
-pub mod synthetic;
-mod tar;
 pub mod vectors;
-mod walk;
 
 pub use check::{Report, check};
-pub use error::{DatasetError, Result};
-pub use record::{Broken, Content, Faulty, Labels, Located, Opened, Record, Records, file_digest};
-pub use registry::{Entry, locate};
+pub use entry::Entry;
+pub use error::{DatasetError, FaultyImage, FaultyImages, Result};
+pub use reader::{Content, DatasetFiles, DatasetReader, Labels, Record, Records, file_digest};
+pub use registry::{identity, locate};
 pub use source::Source;

@@ -9,19 +9,15 @@
 //!
 //! What is inside Parquet is `artifact::parquet`'s business.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use rayon::prelude::*;
-
+use super::entry::{Entry, Format, Request};
 use super::error::{DatasetError, Result};
-use super::record::{DigestOf, Labels, Located, Opened, Reader, Record};
-use super::registry::Entry;
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record, open_lazily};
 use super::shards::{Form, Shards};
-use super::sieve::{Sieve, Tried};
-use super::source::Source;
-use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
+use super::skip_broken::{SkipBroken, Tried, try_chunks};
+use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile};
 use kinset_base::raw_file::RawFile;
-use kinset_base::search_path::DataPaths;
 
 /// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
 const CHUNK: usize = 64;
@@ -31,110 +27,82 @@ const MAX_CLASSES: i64 = 1 << 20;
 
 const FORM: Form = Form { ending: "parquet", what: "Parquet file", alone: "data.parquet" };
 
-struct Plan {
-    root: PathBuf,
-    image_column: Option<String>,
-    label_column: Option<String>,
-    skip_broken: bool,
+pub(super) static DATASETS: &[Entry] = &[Entry::new(
+    "parquet",
+    "your own Parquet file or folder of shards: a column of images in Hugging Face's layout, perhaps `label`",
+    "name the file or its folder with `root = \"PATH\"`",
+    &Parquet,
+)];
+
+#[derive(Debug)]
+struct Parquet;
+
+impl Format for Parquet {
+    fn name(&self) -> &'static str {
+        "parquet"
+    }
+
+    fn settings(&self) -> &'static [&'static str] {
+        &["skip_broken", "image_column", "label_column"]
+    }
+
+    fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
+        let Shards { root, files, ignored } = Shards::find(request, &FORM)?;
+        let (source, place) = (request.source.clone(), root.display().to_string());
+        let open = move |files: &[RawFile], _: &mut DigestOf| {
+            let (labels, count, tried) = open(files, source.image_column.as_deref(), source.label_column.as_deref())?;
+            let records = Box::new(SkipBroken::new(tried, place.clone(), source.skip_broken));
+            Ok(DatasetReader { labels, count, records })
+        };
+        Ok(DatasetFiles { ignored, ..DatasetFiles::new(files, Some(root), open) })
+    }
 }
 
-/// Lists a data set's files.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
-    let Shards { root, files, ignored } = Shards::find(entry, source, parts, places, &FORM)?;
-    let plan = Plan {
-        root: root.clone(),
-        image_column: source.image_column.clone(),
-        label_column: source.label_column.clone(),
-        skip_broken: source.skip_broken,
+fn open(
+    files: &[RawFile],
+    image_column: Option<&str>,
+    label_column: Option<&str>,
+) -> Result<(Labels, usize, impl Iterator<Item = Result<Tried>> + Send + use<>)> {
+    let mut shards = Vec::with_capacity(files.len());
+    for file in files {
+        let name: Arc<str> = file.name.as_str().into();
+        shards.push((name, PictureFile::open(&file.path, image_column, label_column)?));
+    }
+    let Some((first, shard)) = shards.first() else { unreachable!("a data set is located with its files") };
+    let labels = match (shard.has_labels(), shard.class_names()) {
+        (true, []) => Labels::Numbered,
+        (true, names) => Labels::Named(names.to_vec()),
+        (false, _) => Labels::Absent { why: format!("`{first}` has no column `label`; name another with `label_column`") },
     };
-    Ok(Located { files, root: Some(root), ignored, reader: Box::new(plan), limit: None })
-}
-
-impl Reader for Plan {
-    fn open(&self, files: &[RawFile], _: &mut DigestOf) -> Result<Opened> {
-        let mut shards = Vec::with_capacity(files.len());
-        for file in files {
-            let opened = PictureFile::open(&file.path, self.image_column.as_deref(), self.label_column.as_deref())?;
-            shards.push((file.name.clone(), opened));
-        }
-        let Some((first, shard)) = shards.first() else { unreachable!("a data set is located with its files") };
-        let labels = match (shard.has_labels(), shard.class_names()) {
-            (true, []) => Labels::Numbered,
-            (true, names) => Labels::Named(names.to_vec()),
-            (false, _) => Labels::Absent { why: format!("`{first}` has no column `label`; name another with `label_column`") },
-        };
-        for (name, other) in &shards {
-            if (other.has_labels(), other.class_names()) != (shard.has_labels(), shard.class_names()) {
-                return Err(DatasetError::Shards { one: first.clone(), other: name.clone() });
-            }
-        }
-        let classes = match &labels {
-            Labels::Named(names) => names.len() as i64,
-            _ => MAX_CLASSES,
-        };
-        let count = shards.iter().map(|(_, shard)| shard.rows()).fold(0, usize::saturating_add);
-        let labeled = shard.has_labels();
-        shards.reverse();
-        let tried = Tables { shards, open: None, ready: Vec::new(), row: 0, labeled, classes };
-        let records = Sieve::new(tried, self.root.display().to_string(), self.skip_broken);
-        Ok(Opened { labels, count, records: Box::new(records) })
-    }
-}
-
-/// The pictures of several files, the first one last in the list.
-struct Tables {
-    shards: Vec<(String, PictureFile)>,
-    open: Option<(String, Pictures)>,
-    /// Pictures that were tried, the next one last.
-    ready: Vec<Result<Tried>>,
-    /// Row within the open file.
-    row: u64,
-    labeled: bool,
-    classes: i64,
-}
-
-impl Tables {
-    /// Tries the next chunk of pictures. False after the last one.
-    fn fill(&mut self) -> Result<bool> {
-        loop {
-            if let Some((name, pictures)) = &mut self.open {
-                let mut chunk = Vec::with_capacity(CHUNK);
-                for picture in pictures.by_ref().take(CHUNK) {
-                    chunk.push(picture?);
-                }
-                if !chunk.is_empty() {
-                    let first = self.row;
-                    self.row += chunk.len() as u64;
-                    let tried = chunk.into_par_iter().enumerate().map(|(i, picture)| {
-                        let row = first + i as u64;
-                        let label = if self.labeled { Some(label(name, row, picture.label, self.classes)?) } else { None };
-                        Ok(attempt(name, row, picture, label))
-                    });
-                    self.ready = tried.collect();
-                    self.ready.reverse();
-                    return Ok(true);
-                }
-            }
-            let Some((name, shard)) = self.shards.pop() else { return Ok(false) };
-            self.open = Some((name, shard.pictures()?));
-            self.row = 0;
+    for (name, other) in &shards {
+        if (other.has_labels(), other.class_names()) != (shard.has_labels(), shard.class_names()) {
+            return Err(DatasetError::Shards { one: first.to_string(), other: name.to_string() });
         }
     }
+    let classes = match &labels {
+        Labels::Named(names) => names.len() as i64,
+        _ => MAX_CLASSES,
+    };
+    let count = shards.iter().map(|(_, shard)| shard.rows()).fold(0, usize::saturating_add);
+    let labeled = shard.has_labels();
+    let chunks = shards.into_iter().flat_map(|(name, shard)| open_lazily(move || chunks(name, &shard)));
+    let tried = try_chunks(chunks, move |(file, row, picture): Row| {
+        let label = if labeled { Some(label(&file, row, picture.label, classes)?) } else { None };
+        Ok(attempt(&file, row, picture, label))
+    });
+    Ok((labels, count, tried))
 }
 
-impl Iterator for Tables {
-    type Item = Result<Tried>;
+/// A picture with its file and the row in it.
+type Row = (Arc<str>, u64, FoundPicture);
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ready.is_empty() {
-            match self.fill() {
-                Ok(true) => {}
-                Ok(false) => return None,
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        self.ready.pop()
-    }
+/// The pictures of a file, chunk by chunk.
+fn chunks(name: Arc<str>, shard: &PictureFile) -> Result<impl Iterator<Item = Result<Vec<Row>>> + Send + use<>> {
+    let mut rows = (0..).zip(shard.pictures()?).map(move |(row, picture)| Ok((Arc::clone(&name), row, picture?)));
+    Ok(std::iter::from_fn(move || {
+        let chunk = rows.by_ref().take(CHUNK).collect::<Result<Vec<_>>>();
+        (!matches!(&chunk, Ok(rows) if rows.is_empty())).then_some(chunk)
+    }))
 }
 
 /// Hugging Face marks images without a label by −1.
@@ -152,7 +120,7 @@ fn attempt(file: &str, row: u64, picture: FoundPicture, label: Option<i32>) -> T
     let result = if bytes.is_empty() {
         Err("the table holds only its path, not its bytes".to_owned())
     } else {
-        Record::of_file(bytes, None, (!path.is_empty()).then_some(path), label).map_err(|why| why.to_string())
+        Record::encoded(bytes, None, (!path.is_empty()).then_some(path), label).map_err(|why| why.to_string())
     };
     (name, result)
 }
@@ -163,14 +131,15 @@ mod tests {
 
     use super::*;
     use crate::file_digest;
-    use crate::record::Content;
-    use crate::registry;
+    use crate::reader::Content;
+    use crate::{Source, registry};
     use kinset_artifact::codec::encode_png;
     use kinset_artifact::meta::Meta;
     use kinset_artifact::parquet::{Column, ColumnKind, TableWriter};
     use kinset_artifact::pixels::Pixels;
     use kinset_base::fs;
     use kinset_base::hint::Fault;
+    use kinset_base::search_path::DataPaths;
     use kinset_store::digest::Digest;
 
     fn png(value: u8) -> Vec<u8> {

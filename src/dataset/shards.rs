@@ -1,4 +1,4 @@
-//! Data sets in several files of one form: which of them belong to a split?
+//! Data sets in several files of one form, and which of them belong to a split.
 //!
 //! `root` is one file, or a folder; of a folder all files with the form's ending are read, in the order of their names. The split
 //! `all` is every file. Another name takes the files that say so: `test-00000-of-00001.parquet`, `test.parquet`, or any file in a
@@ -6,14 +6,12 @@
 
 use std::path::PathBuf;
 
-use super::error::{DatasetError, Looked, Result};
-use super::record::Ignored;
-use super::registry::Entry;
-use super::source::Source;
-use super::walk::Found;
+use super::entry::Request;
+use super::error::{Result, Searched};
+use super::list_files::FileList;
+use super::reader::Ignored;
 use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
-use kinset_base::search_path::DataPaths;
 
 /// What the files are.
 pub(super) struct Form {
@@ -37,22 +35,13 @@ pub(super) struct Shards {
 
 impl Shards {
     /// Looks for the files.
-    pub(super) fn find(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths, form: &Form) -> Result<Self> {
-        let root = source.required_root(places)?;
-        let missing = |lack: String| DatasetError::Missing {
-            dataset: entry.name.to_owned(),
-            looked: vec![Looked { place: root.display().to_string(), lack }],
-            advice: entry.advice.to_owned(),
-        };
+    pub(super) fn find(request: &Request<'_>, form: &Form) -> Result<Self> {
+        let Request { source, parts, paths, .. } = *request;
+        let root = source.required_root(paths)?;
+        let missing = |problem: String| request.missing(vec![Searched { place: root.display().to_string(), problem }]);
         let whole = parts == ["all"];
         let mut files = match fs::metadata(&root)? {
-            None => {
-                return Err(DatasetError::Missing {
-                    dataset: entry.name.to_owned(),
-                    looked: vec![Looked::new(&root, &[])],
-                    advice: entry.advice.to_owned(),
-                });
-            }
+            None => return Err(request.missing(vec![Searched::new(&root, &[])])),
             Some(found) if found.is_file() => {
                 if !whole {
                     return Err(source.fault("split", "must be `all` where `root` is one file"));
@@ -60,7 +49,7 @@ impl Shards {
                 vec![RawFile { name: form.alone.to_owned(), path: root.clone(), bytes: found.len() }]
             }
             Some(_) => {
-                let mut found = Found::default();
+                let mut found = FileList::default();
                 found.add(&root, "")?;
                 found.files
             }

@@ -1,13 +1,11 @@
-//! What a pipeline file says of a data source: the table `[data.NAME]`.
+//! A data source as a pipeline file describes it: the table `[data.NAME]`.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{DatasetError, Result};
-use kinset_base::hint::Fault;
 use kinset_base::search_path::DataPaths;
-use kinset_stage::{Complaint, Settings};
 
 /// A data source as written in a pipeline file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,28 +95,20 @@ impl Source {
         self
     }
 
-    /// What of it belongs into a key, beside the digests and names of the raw files: everything but the place, with
-    /// defaults filled in and `all` written out.
-    ///
-    /// # Errors
-    /// An unknown data set or split, or a setting it does not have.
-    pub fn identity(&self) -> Result<Self> {
-        let entry = super::registry::find(&self.dataset)?;
-        let mut whole = self.clone();
-        entry.check(self)?;
-        whole.root = None;
-        // The list is one of the raw files: what it says counts, not where it lies.
-        whole.class_list = None;
-        whole.split = entry.parts(&self.split)?.join("+");
-        if entry.kind == super::registry::Kind::Synthetic {
-            let settings = super::synthetic::Settings::of(self)?;
-            whole.images = Some(settings.images);
-            whole.classes = Some(settings.classes);
-            whole.size = Some(settings.size);
-            whole.channels = Some(settings.channels);
-            whole.seed = Some(settings.seed);
-        }
-        Ok(whole)
+    /// The settings that only some formats have, if they are given.
+    pub(super) fn special(&self) -> impl Iterator<Item = &'static str> {
+        let given = [
+            ("class_list", self.class_list.is_some()),
+            ("skip_broken", self.skip_broken),
+            ("image_column", self.image_column.is_some()),
+            ("label_column", self.label_column.is_some()),
+            ("images", self.images.is_some()),
+            ("classes", self.classes.is_some()),
+            ("size", self.size.is_some()),
+            ("channels", self.channels.is_some()),
+            ("seed", self.seed.is_some()),
+        ];
+        given.into_iter().filter_map(|(name, given)| given.then_some(name))
     }
 
     /// The root of a source that must have one.
@@ -132,37 +122,5 @@ impl Source {
     /// An error about one of its settings.
     pub(super) fn fault(&self, setting: &'static str, problem: impl Into<String>) -> DatasetError {
         DatasetError::Setting { dataset: self.dataset.clone(), setting, problem: problem.into() }
-    }
-}
-
-/// The names joined by `+`, each once.
-pub(super) fn parts(split: &str) -> Option<Vec<String>> {
-    let mut parts: Vec<String> = Vec::new();
-    for part in split.split('+').map(str::trim) {
-        if part.is_empty() || parts.iter().any(|seen| seen == part) {
-            return None;
-        }
-        parts.push(part.to_owned());
-    }
-    Some(parts)
-}
-
-impl Settings for Source {
-    fn check(&self) -> Vec<Complaint> {
-        match self.identity() {
-            Ok(_) => Vec::new(),
-            Err(error) => {
-                vec![Complaint { path: setting_of(&error).to_owned(), message: error.to_string(), hint: error.hint() }]
-            }
-        }
-    }
-}
-
-/// The setting that an error of a source is about.
-fn setting_of(error: &DatasetError) -> &'static str {
-    match error {
-        DatasetError::Setting { setting, .. } => setting,
-        DatasetError::UnknownSplit { .. } => "split",
-        _ => "dataset",
     }
 }

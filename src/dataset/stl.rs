@@ -6,13 +6,13 @@
 //! Source: A. Coates, H. Lee, A. Ng, "An analysis of single-layer networks in unsupervised feature learning", AISTATS 2011, and
 //! the data set's page.
 
-use super::error::{DatasetError, Looked, Result};
-use super::planes::{Blocks, Order, color, present};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
-use super::registry::Entry;
-use super::source::Source;
+use super::entry::{Entry, Format, Request, Split};
+use super::error::Result;
+use super::fetch::remote::{Download, GIB};
+use super::fixed_layout::locate_fixed;
+use super::fixed_size_records::{Order, color, read_blocks};
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record, checked_label};
 use kinset_base::raw_file::RawFile;
-use kinset_base::search_path::DataPaths;
 
 /// Pixels per side.
 const SIDE: usize = 96;
@@ -20,128 +20,95 @@ const SIDE: usize = 96;
 /// The folder of the unpacked archive.
 const FOLDER: &str = "stl10_binary";
 
-struct Plan {
-    classes: &'static [&'static str],
-    /// Per part: images, labels or none, as indices into the located files, and how many.
-    parts: Vec<(usize, Option<usize>, u64)>,
-}
+pub(super) static DATASETS: &[Entry] = &[Entry {
+    license: "that of ImageNet, where the images are from",
+    splits: &[
+        Split { name: "train", images: "train_X.bin", labels: "train_y.bin", count: Some(5_000) },
+        Split { name: "test", images: "test_X.bin", labels: "test_y.bin", count: Some(8_000) },
+        Split { name: "unlabeled", images: "unlabeled_X.bin", labels: "", count: Some(100_000) },
+    ],
+    shape: Some((SIDE, SIDE)),
+    classes: &["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"],
+    downloads: &[Download::archive(
+        "stl10_binary.tar.gz",
+        &["http://ai.stanford.edu/~acoates/stl10/", "https://cs.stanford.edu/~acoates/stl10/"],
+        "91f7769df0f17e558f3565bffb0c7dfb",
+        3 * GIB,
+        4 * GIB,
+    )],
+    ..Entry::new(
+        "stl10",
+        "5,000 + 8,000 color images and 100,000 without labels, 96×96",
+        "unpack `stl10_binary.tar.gz` from https://cs.stanford.edu/~acoates/stl10 there",
+        &Stl,
+    )
+}];
 
-/// Looks for the files: the unpacked archive, or its folder itself.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
-    let mut looked = Vec::new();
-    for place in places.candidates(entry.home(), source.root.as_deref(), entry.system) {
-        for folder in [place.join(FOLDER), place.clone()] {
-            let (mut files, mut plan, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-            for split in parts.iter().filter_map(|part| entry.split(part)) {
-                let mut add = |name: &str| -> Result<usize> {
-                    match present(&folder, name)? {
-                        Some(file) => files.push(file),
-                        None => missing.push(format!("`{name}`")),
-                    }
-                    Ok(files.len().saturating_sub(1))
-                };
-                let images = add(split.images)?;
-                let labels = if split.labels.is_empty() { None } else { Some(add(split.labels)?) };
-                plan.push((images, labels, split.count.unwrap_or(0)));
-            }
-            if missing.is_empty() {
-                let plan = Plan { classes: entry.classes, parts: plan };
-                let ignored = Ignored::default();
-                return Ok(Located { files, root: Some(folder), ignored, reader: Box::new(plan), limit: None });
-            }
-            looked.push(Looked::new(&folder, &missing));
-        }
+#[derive(Debug)]
+struct Stl;
+
+impl Format for Stl {
+    fn name(&self) -> &'static str {
+        "stl"
     }
-    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
+
+    /// Looks for the unpacked archive, or its folder itself.
+    fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
+        let classes = request.entry.classes;
+        locate_fixed(request, &[(FOLDER, ()), ("", ())], |lookup, ()| {
+            // Images, labels or none, as places among the located files, and how many.
+            let mut parts = Vec::new();
+            for split in request.splits() {
+                let images = lookup.require(&[split.images])?;
+                let labels = if split.labels.is_empty() { None } else { Some(lookup.require(&[split.labels])?) };
+                parts.push((images, labels, split.count.unwrap_or(0)));
+            }
+            Ok(move |files: &[RawFile], _: &mut DigestOf| open(files, &parts, classes))
+        })
+    }
 }
 
-impl Reader for Plan {
-    fn open(&self, files: &[RawFile], _: &mut DigestOf) -> Result<Opened> {
-        let labeled = self.parts.iter().any(|(_, labels, _)| labels.is_some());
-        let (mut parts, mut total) = (Vec::new(), 0);
-        for &(images, labels, count) in &self.parts {
-            let labels = match labels {
-                Some(labels) => read_labels(&files[labels], count, self.classes.len())?,
-                None => vec![-1; count as usize],
-            };
-            total += count as usize;
-            parts.push((Blocks::open(&files[images], 3 * SIDE * SIDE, count)?, labels.into_iter()));
-        }
-        parts.reverse();
-        let labels = if labeled {
-            Labels::Named(self.classes.iter().map(|&name| name.to_owned()).collect())
-        } else {
-            Labels::Absent { why: "the images of `unlabeled` have none".to_owned() }
+fn open(files: &[RawFile], parts: &[(usize, Option<usize>, u64)], classes: &[&str]) -> Result<DatasetReader> {
+    let labeled = parts.iter().any(|(_, labels, _)| labels.is_some());
+    let (mut opened, mut total) = (Vec::new(), 0);
+    for &(images, labels, count) in parts {
+        let labels = match labels {
+            Some(labels) => read_labels(&files[labels], count, classes.len())?,
+            None => vec![-1; count as usize],
         };
-        Ok(Opened { labels, count: total, records: Box::new(Stl { parts, labeled }) })
+        total += count as usize;
+        let images = read_blocks(&files[images], 3 * SIDE * SIDE, count)?;
+        opened.push(
+            images
+                .zip(labels)
+                .map(move |(planes, label)| Ok(Record::raw(color(&planes?, SIDE, Order::Columns), labeled.then_some(label)))),
+        );
     }
+    let labels = if labeled {
+        Labels::of_classes(classes)
+    } else {
+        Labels::Absent { why: "the images of `unlabeled` have none".to_owned() }
+    };
+    Ok(DatasetReader::chain(labels, total, opened))
 }
 
 /// Labels from 0, of bytes from 1.
 fn read_labels(file: &RawFile, count: u64, classes: usize) -> Result<Vec<i32>> {
-    let mut blocks = Blocks::open(file, 1, count)?;
-    let mut labels = Vec::with_capacity(count as usize);
-    while let Some(byte) = blocks.next()? {
-        let label = i64::from(byte[0]) - 1;
-        if !(0..classes as i64).contains(&label) {
-            return Err(DatasetError::Label {
-                file: blocks.name().to_owned(),
-                row: labels.len() as u64,
-                found: label,
-                classes,
-            });
-        }
-        labels.push(label as i32);
-    }
-    Ok(labels)
+    let name = file.path.display().to_string();
+    let bytes = (0..).zip(read_blocks(file, 1, count)?);
+    bytes.map(|(row, byte)| checked_label(&name, row, i64::from(byte?[0]) - 1, classes)).collect()
 }
-
-/// The records of several parts, the first one last in the list.
-struct Stl {
-    parts: Vec<(Blocks, std::vec::IntoIter<i32>)>,
-    labeled: bool,
-}
-
-impl Stl {
-    fn step(&mut self) -> Result<Option<Record>> {
-        while let Some((images, labels)) = self.parts.last_mut() {
-            if let Some(planes) = images.next()? {
-                return Ok(Some(Record {
-                    content: Content::Raw(color(&planes, SIDE, Order::Columns)),
-                    width: SIDE,
-                    height: SIDE,
-                    channels: 3,
-                    path: None,
-                    label: labels.next().filter(|_| self.labeled),
-                }));
-            }
-            self.parts.pop();
-        }
-        Ok(None)
-    }
-}
-
-impl Iterator for Stl {
-    type Item = Result<Record>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let result = self.step();
-        if result.is_err() {
-            self.parts.clear();
-        }
-        result.transpose()
-    }
-}
-
-impl Records for Stl {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::DatasetError;
     use crate::file_digest;
-    use crate::registry::{self, Split};
+    use crate::reader::Content;
+    use crate::{Source, registry};
     use kinset_base::fs;
     use kinset_base::hint::Fault;
+    use kinset_base::search_path::DataPaths;
 
     /// A small data set of the same form.
     fn small() -> Entry {
@@ -168,7 +135,9 @@ mod tests {
             fs::write_atomic(&path, bytes).unwrap();
         }
         let (entry, source) = (small(), Source::named("stl10").split(split).root(dir.path()));
-        let located = locate(&entry, &source, &entry.parts(split).unwrap(), &DataPaths::new("", None, None))?;
+        let parts = entry.parts(split).unwrap();
+        let request = Request { entry: &entry, source: &source, parts: &parts, paths: &DataPaths::new("", None, None) };
+        let located = entry.format.locate(&request)?;
         let opened = located.open(&mut file_digest)?;
         let (count, records) = (opened.count, opened.records.collect::<Result<Vec<_>>>()?);
         assert_eq!(records.len(), count);

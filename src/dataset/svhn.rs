@@ -1,408 +1,151 @@
-//! SVHN's cropped digits: MATLAB files of level 5 that hold an array `X` `[32, 32, 3, N]` of bytes and `y` `[N, 1]` of labels.
+//! SVHN's cropped digits: MATLAB files (`mat5`) that hold an array `X` `[32, 32, 3, N]` of bytes and `y` `[N, 1]` of labels.
 //!
-//! A file is a header and a list of elements, each packed by zlib or not. MATLAB stores the first axis first, so an image is 3,072
-//! bytes in a row: planes of columns. Labels run from 1 to 10, and 10 means the digit 0. Only what these files need is read of the
-//! format. Nothing in it is believed: elements end with the file, arrays have the sizes that belong together, and memory grows
-//! with the data that arrive. The published order is that of street scenes, which labels do not decide, so it is kept.
+//! MATLAB stores the first axis first, so an image is 3,072 bytes in a row: planes of columns. Labels run from 1 to 10, and 10
+//! means the digit 0. The published order is that of street scenes, which labels do not decide, so it is kept.
 //!
-//! Source: Y. Netzer et al., "Reading digits in natural images with unsupervised feature learning", 2011; The MathWorks, "MAT-File
-//! Format", chapter 1.
+//! Source: Y. Netzer et al., "Reading digits in natural images with unsupervised feature learning", 2011.
 
-use std::io::{self, Read, Seek, SeekFrom};
-
-use flate2::read::ZlibDecoder;
-
-use super::error::{DatasetError, Looked, Result};
-use super::planes::{Order, color, present, shown};
-use super::record::{Content, DigestOf, Ignored, Labels, Located, Opened, Reader, Record, Records};
-use super::registry::Entry;
-use super::source::Source;
-use kinset_base::fs::{self, At};
+use super::byte_stream::malformed;
+use super::entry::{Entry, Format, Request, Split};
+use super::error::{DatasetError, Result};
+use super::fetch::remote::{Download, GIB, MIB};
+use super::fixed_layout::locate_fixed;
+use super::fixed_size_records::{Order, color};
+use super::idx::NUMERALS;
+use super::mat5::{BYTES, DOUBLES, HEADER, MatArray, MatFile};
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record};
 use kinset_base::raw_file::RawFile;
-use kinset_base::search_path::DataPaths;
 
 /// Pixels per side.
 const SIDE: usize = 32;
-const IMAGE: usize = 3 * SIDE * SIDE;
+const IMAGE: u64 = 3 * (SIDE * SIDE) as u64;
 const CLASSES: usize = 10;
 
-/// The header before the first element.
-const HEADER: u64 = 128;
-/// Kinds of data: the numbers are those of the format.
-const BYTES: u32 = 2;
-const INTEGERS: u32 = 5;
-const FLAGS: u32 = 6;
-const DOUBLES: u32 = 9;
-const MATRIX: u32 = 14;
-const PACKED: u32 = 15;
-/// Longer names are none of ours.
-const LONGEST_NAME: u32 = 63;
+const BASE: &[&str] = &["http://ufldl.stanford.edu/housenumbers/"];
 
-struct Plan {
-    classes: &'static [&'static str],
-    /// Images per file.
-    counts: Vec<Option<u64>>,
-}
+pub(super) static DATASETS: &[Entry] = &[Entry {
+    license: "for non-commercial use",
+    splits: &[
+        Split { name: "train", images: "train_32x32.mat", labels: "", count: Some(73_257) },
+        Split { name: "test", images: "test_32x32.mat", labels: "", count: Some(26_032) },
+        Split { name: "extra", images: "extra_32x32.mat", labels: "", count: Some(531_131) },
+    ],
+    shape: Some((SIDE, SIDE)),
+    classes: NUMERALS,
+    downloads: &[
+        Download::file("train_32x32.mat", BASE, "e26dedcc434d2e4c54c9b2d4a06d8373", 256 * MIB),
+        Download::file("test_32x32.mat", BASE, "eb5a983be6a315427106f1b164d9cef3", 256 * MIB),
+        Download::file("extra_32x32.mat", BASE, "a93ce644f1a588dc4d68dda5feec44a7", 2 * GIB).extra(),
+    ],
+    ..Entry::new(
+        "svhn",
+        "house numbers, cropped digits: 73,257 + 26,032 color images and 531,131 extra, 32×32",
+        "put `train_32x32.mat` and `test_32x32.mat` from http://ufldl.stanford.edu/housenumbers there",
+        &Svhn,
+    )
+}];
 
-/// Looks for the files of the parts.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
-    let mut looked = Vec::new();
-    for place in places.candidates(entry.home(), source.root.as_deref(), entry.system) {
-        let (mut files, mut counts, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-        for split in parts.iter().filter_map(|part| entry.split(part)) {
-            match present(&place, split.images)? {
-                Some(file) => files.push(file),
-                None => missing.push(format!("`{}`", split.images)),
+#[derive(Debug)]
+struct Svhn;
+
+impl Format for Svhn {
+    fn name(&self) -> &'static str {
+        "svhn"
+    }
+
+    fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
+        let classes = request.entry.classes;
+        locate_fixed(request, &[("", ())], |lookup, ()| {
+            let mut counts = Vec::new();
+            for split in request.splits() {
+                lookup.require(&[split.images])?;
+                counts.push(split.count);
             }
-            counts.push(split.count);
-        }
-        if missing.is_empty() {
-            let plan = Plan { classes: entry.classes, counts };
-            let ignored = Ignored::default();
-            return Ok(Located { files, root: Some(place), ignored, reader: Box::new(plan), limit: None });
-        }
-        looked.push(Looked::new(&place, &missing));
-    }
-    Err(DatasetError::Missing { dataset: entry.name.to_owned(), looked, advice: entry.way(source, places) })
-}
-
-impl Reader for Plan {
-    fn open(&self, files: &[RawFile], _: &mut DigestOf) -> Result<Opened> {
-        let mut parts = Vec::new();
-        for (file, &count) in files.iter().zip(&self.counts) {
-            parts.push(Part::open(file, count)?);
-        }
-        let count = parts.iter().map(|part| part.labels.len()).sum();
-        parts.reverse();
-        let labels = Labels::Named(self.classes.iter().map(|&name| name.to_owned()).collect());
-        Ok(Opened { labels, count, records: Box::new(Svhn { parts }) })
-    }
-}
-
-/// The records of several files, the first one last in the list.
-struct Svhn {
-    parts: Vec<Part>,
-}
-
-impl Iterator for Svhn {
-    type Item = Result<Record>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            match self.parts.last_mut()?.next() {
-                Ok(Some(record)) => return Some(Ok(record)),
-                Ok(None) => {
-                    self.parts.pop();
+            Ok(move |files: &[RawFile], _: &mut DigestOf| {
+                let (mut parts, mut total) = (Vec::new(), 0);
+                for (file, &count) in files.iter().zip(&counts) {
+                    let (images, labels) = open(file, count)?;
+                    total += labels.len();
+                    parts.push(records(images, labels));
                 }
-                Err(error) => {
-                    self.parts.clear();
-                    return Some(Err(error));
-                }
-            }
-        }
+                Ok(DatasetReader::chain(Labels::of_classes(classes), total, parts))
+            })
+        })
     }
 }
 
-impl Records for Svhn {}
-
-/// A file's labels, and its images as they are unpacked.
-struct Part {
-    images: Body,
-    labels: Vec<u8>,
-    next: usize,
+/// A file's images, which are unpacked while they are read, and its labels.
+fn open(file: &RawFile, count: Option<u64>) -> Result<(MatArray, Vec<u8>)> {
+    let mut mat = MatFile::open(file)?;
+    let (mut images, mut labels) = (None, None);
+    while let Some(mut array) = mat.next_array()? {
+        match array.name.as_str() {
+            "X" if images.is_none() => images = Some(array),
+            "y" if labels.is_none() => labels = Some(digits(&mut array)?),
+            _ => {}
+        }
+    }
+    let lack = if labels.is_none() { "y" } else { "X" };
+    let (Some(images), Some(labels)) = (images, labels) else {
+        return Err(malformed(&mat.name, HEADER, "the arrays", "`X` and `y`", format!("no `{lack}`")));
+    };
+    let side = SIDE as u64;
+    let fits = matches!(images.sizes[..], [height, width, 3, _] if height == side && width == side);
+    let found = images.sizes.get(3).copied().unwrap_or(0);
+    if !fits || images.kind != BYTES || images.bytes != found.saturating_mul(IMAGE) {
+        let found = format!("{:?} in {} bytes of kind {}", images.sizes, images.bytes, images.kind);
+        return Err(images.malformed("`X`", "bytes [32, 32, 3, N]", found));
+    }
+    if found == 0 || count.is_some_and(|count| count != found) {
+        let expected = count.map_or("1 or more".to_owned(), |count| count.to_string());
+        return Err(images.malformed("the number of images", expected, found));
+    }
+    if found != labels.len() as u64 {
+        let name = mat.name;
+        let (images, labels, label_count) = (format!("{name}: X"), format!("{name}: y"), labels.len() as u64);
+        return Err(DatasetError::Mismatch { images, image_count: found, labels, label_count });
+    }
+    Ok((images, labels))
 }
 
-impl Part {
-    fn open(file: &RawFile, count: Option<u64>) -> Result<Self> {
-        let mat = Mat::open(file)?;
-        let (mut images, mut labels) = (None, None);
-        let mut at = HEADER;
-        while let Some(element) = mat.element(at)? {
-            at = element.end;
-            let Some(mut body) = mat.body(&element)? else { continue };
-            let array = body.array()?;
-            match array.name.as_str() {
-                "X" if images.is_none() => images = Some((body, array)),
-                "y" if labels.is_none() => labels = Some(body.labels(&array)?),
-                _ => {}
-            }
-        }
-        let lack = if labels.is_none() { "y" } else { "X" };
-        let (Some((images, array)), Some(labels)) = (images, labels) else {
-            return Err(mat.malformed(HEADER, "the arrays", "`X` and `y`".into(), format!("no `{lack}`")));
-        };
-        let side = SIDE as u64;
-        let fits = matches!(array.sizes[..], [height, width, 3, _] if height == side && width == side);
-        let found = array.sizes.get(3).copied().unwrap_or(0);
-        if !fits || array.kind != BYTES || array.bytes != found.saturating_mul(IMAGE as u64) {
-            let found = format!("{:?} in {} bytes of kind {}", array.sizes, array.bytes, array.kind);
-            return Err(mat.malformed(images.start, "`X`", "bytes [32, 32, 3, N]".into(), found));
-        }
-        if found == 0 || count.is_some_and(|count| count != found) {
-            let expected = count.map_or("1 or more".to_owned(), |count| count.to_string());
-            return Err(mat.malformed(images.start, "the number of images", expected, found.to_string()));
-        }
-        if found != labels.len() as u64 {
-            let name = mat.name;
-            let (images, labels, label_count) = (format!("{name}: X"), format!("{name}: y"), labels.len() as u64);
-            return Err(DatasetError::Mismatch { images, image_count: found, labels, label_count });
-        }
-        Ok(Self { images, labels, next: 0 })
-    }
-
-    fn next(&mut self) -> Result<Option<Record>> {
-        let Some(&label) = self.labels.get(self.next) else { return Ok(None) };
-        let planes = self.images.take(IMAGE as u64)?;
-        self.next += 1;
-        if self.next == self.labels.len() {
+fn records(mut images: MatArray, labels: Vec<u8>) -> impl Iterator<Item = Result<Record>> + Send {
+    (0..labels.len()).map(move |row| {
+        let planes = images.data.take(IMAGE)?;
+        if row + 1 == labels.len() {
             // The end belongs to the last image: a reader that takes as many as it was promised must hear of damage too.
-            self.images.finish()?;
+            images.data.finish()?;
         }
-        Ok(Some(Record {
-            content: Content::Raw(color(&planes, SIDE, Order::Columns)),
-            width: SIDE,
-            height: SIDE,
-            channels: 3,
-            path: None,
-            label: Some(i32::from(label)),
-        }))
-    }
+        Ok(Record::raw(color(&planes, SIDE, Order::Columns), Some(i32::from(labels[row]))))
+    })
 }
 
-/// A MATLAB file of level 5.
-struct Mat<'a> {
-    file: &'a RawFile,
-    name: String,
-}
-
-/// One entry of its list.
-struct Element {
-    kind: u32,
-    start: u64,
-    end: u64,
-}
-
-impl<'a> Mat<'a> {
-    /// Checks the header.
-    fn open(file: &'a RawFile) -> Result<Self> {
-        let mat = Self { file, name: shown(&file.path) };
-        if file.bytes < HEADER {
-            return Err(mat.truncated(HEADER));
-        }
-        let tail: [u8; 4] = mat.at(HEADER - 4)?;
-        // Version 1, and the order of bytes that turns `MI` into `IM`: small ends first.
-        if tail != [0, 1, b'I', b'M'] {
-            let show = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-            return Err(mat.malformed(HEADER - 4, "version and byte order", show(&[0, 1, b'I', b'M']), show(&tail)));
-        }
-        Ok(mat)
+/// Digits 0 to 9 of the array `y`.
+fn digits(array: &mut MatArray) -> Result<Vec<u8>> {
+    let width = match array.kind {
+        BYTES => 1,
+        DOUBLES => 8,
+        kind => return Err(array.malformed("the numbers of `y`", "bytes or doubles", format!("kind {kind}"))),
+    };
+    let count = array.sizes.iter().fold(1_u64, |all, &size| all.saturating_mul(size));
+    if count.saturating_mul(width) != array.bytes {
+        return Err(array.malformed("`y`", format!("{count} labels"), format!("{} bytes", array.bytes)));
     }
-
-    /// Some bytes of the file.
-    fn at<const N: usize>(&self, offset: u64) -> Result<[u8; N]> {
-        let mut bytes = [0; N];
-        let mut file = self.seek(offset)?;
-        match file.read_exact(&mut bytes) {
-            Ok(()) => Ok(bytes),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(DatasetError::Changed { file: self.name.clone() })
-            }
-            Err(error) => Err(fs::FileError::new("read", &self.file.path, error).into()),
-        }
-    }
-
-    fn seek(&self, offset: u64) -> Result<Box<dyn Read + Send>> {
-        let mut file = fs::open(&self.file.path)?;
-        file.seek(SeekFrom::Start(offset)).at("read", &self.file.path)?;
-        Ok(Box::new(file))
-    }
-
-    /// The element that begins here; none at the end of the file.
-    fn element(&self, at: u64) -> Result<Option<Element>> {
-        if at == self.file.bytes {
-            return Ok(None);
-        }
-        if self.file.bytes - at < 8 {
-            return Err(self.truncated(at + 8));
-        }
-        let [kind, bytes] = words(self.at(at)?);
-        let (start, end) = (at + 8, at + 8 + u64::from(bytes));
-        if end > self.file.bytes {
-            return Err(self.truncated(end));
-        }
-        Ok(Some(Element { kind, start, end }))
-    }
-
-    /// What a matrix holds, unpacked; other elements are left alone.
-    fn body(&self, element: &Element) -> Result<Option<Body>> {
-        let raw = self.seek(element.start)?.take(element.end - element.start);
-        let raw = io::BufReader::with_capacity(1 << 18, raw);
-        let inner: Box<dyn Read + Send> = match element.kind {
-            MATRIX => Box::new(raw),
-            PACKED => Box::new(ZlibDecoder::new(raw)),
-            _ => return Ok(None),
+    let data = array.data.take(array.bytes)?;
+    let mut labels = Vec::with_capacity(data.len() / width as usize);
+    for (row, bytes) in data.chunks_exact(width as usize).enumerate() {
+        let label = match *bytes {
+            [label] => f64::from(label),
+            [a, b, c, d, e, f, g, h] => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            _ => f64::NAN,
         };
-        let mut body = Body { inner, name: self.name.clone(), start: element.start, at: 0 };
-        if element.kind == PACKED {
-            let [kind, _] = words(body.bytes()?);
-            if kind != MATRIX {
-                return Ok(None);
-            }
-        }
-        Ok(Some(body))
-    }
-
-    fn truncated(&self, expected: u64) -> DatasetError {
-        DatasetError::Truncated { file: self.name.clone(), expected, found: self.file.bytes }
-    }
-
-    fn malformed(&self, offset: u64, field: &'static str, expected: String, found: String) -> DatasetError {
-        DatasetError::Malformed { file: self.name.clone(), offset, field, expected, found }
-    }
-}
-
-/// Two little-endian numbers.
-fn words(bytes: [u8; 8]) -> [u32; 2] {
-    let [a, b, c, d, e, f, g, h] = bytes;
-    [u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])]
-}
-
-/// What an array says of itself before its data come.
-struct Array {
-    name: String,
-    sizes: Vec<u64>,
-    kind: u32,
-    bytes: u64,
-}
-
-/// A matrix element while it is unpacked.
-struct Body {
-    inner: Box<dyn Read + Send>,
-    name: String,
-    /// Where it begins in the file.
-    start: u64,
-    /// Unpacked bytes taken so far.
-    at: u64,
-}
-
-impl Body {
-    fn malformed(&self, field: &'static str, expected: impl Into<String>, found: impl ToString) -> DatasetError {
-        let (expected, found) = (expected.into(), found.to_string());
-        DatasetError::Malformed { file: self.name.clone(), offset: self.start, field, expected, found }
-    }
-
-    fn broke(&self, source: io::Error) -> DatasetError {
-        DatasetError::Unpack { file: self.name.clone(), offset: self.at, source }
-    }
-
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let mut bytes = [0; N];
-        self.inner.read_exact(&mut bytes).map_err(|error| self.broke(error))?;
-        self.at += N as u64;
-        Ok(bytes)
-    }
-
-    /// The next bytes, all of them.
-    fn take(&mut self, count: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(count.min(1 << 16) as usize);
-        let result = (&mut self.inner).take(count).read_to_end(&mut bytes);
-        self.at += bytes.len() as u64;
-        match result {
-            Err(error) => Err(self.broke(error)),
-            Ok(_) if (bytes.len() as u64) < count => Err(self.broke(io::ErrorKind::UnexpectedEof.into())),
-            Ok(_) => Ok(bytes),
-        }
-    }
-
-    /// Makes sure that nothing follows, and with it that the checksum is right.
-    fn finish(&mut self) -> Result<()> {
-        let mut rest = Vec::new();
-        match (&mut self.inner).take(1).read_to_end(&mut rest) {
-            Ok(0) => Ok(()),
-            Ok(_) => Err(DatasetError::TooLong { file: self.name.clone(), expected: self.at }),
-            Err(error) => Err(self.broke(error)),
-        }
-    }
-
-    /// A short part: its kind and its bytes, at most `most`. Up to four bytes stand in the tag itself; longer ones are filled up
-    /// to eights.
-    fn part(&mut self, most: u32) -> Result<(u32, Vec<u8>)> {
-        let tag: [u8; 8] = self.bytes()?;
-        let [kind, bytes] = words(tag);
-        if kind >> 16 != 0 {
-            let bytes = (kind >> 16).min(4) as usize;
-            return Ok((kind & 0xffff, tag[4..4 + bytes].to_vec()));
-        }
-        if bytes > most {
-            return Err(self.malformed("the length of a part of an array", format!("at most {most}"), bytes));
-        }
-        let mut part = self.take(u64::from(bytes.next_multiple_of(8)))?;
-        part.truncate(bytes as usize);
-        Ok((kind, part))
-    }
-
-    /// Flags, sizes and name; what follows are the data.
-    fn array(&mut self) -> Result<Array> {
-        let (kind, flags) = self.part(8)?;
-        // Bit 3 of the second byte: imaginary parts follow the real ones.
-        if kind != FLAGS || flags.len() != 8 || flags[1] & 8 != 0 {
-            return Err(self.malformed(
-                "the flags of an array",
-                "those of real numbers",
-                format!("{flags:02x?} of kind {kind}"),
-            ));
-        }
-        let (kind, sizes) = self.part(4 * 8)?;
-        if kind != INTEGERS || sizes.len() < 8 || sizes.len() % 4 != 0 {
-            return Err(self.malformed(
-                "the sizes of an array",
-                "2 to 8 numbers",
-                format!("{} bytes of kind {kind}", sizes.len()),
-            ));
-        }
-        let sizes = sizes.chunks_exact(4).map(|b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]]))).collect();
-        let (_, name) = self.part(LONGEST_NAME)?;
-        let name = String::from_utf8_lossy(&name).into_owned();
-        let tag: [u8; 8] = self.bytes()?;
-        let [kind, bytes] = words(tag);
-        if kind >> 16 == 0 {
-            return Ok(Array { name, sizes, kind, bytes: u64::from(bytes) });
-        }
-        // Data so short that they stand in the tag: put them back.
-        let short = (kind >> 16).min(4);
-        let data = tag[4..4 + short as usize].to_vec();
-        self.inner = Box::new(io::Cursor::new(data));
-        Ok(Array { name, sizes, kind: kind & 0xffff, bytes: u64::from(short) })
-    }
-
-    /// Digits 0 to 9 of the array `y`.
-    fn labels(&mut self, array: &Array) -> Result<Vec<u8>> {
-        let width = match array.kind {
-            BYTES => 1,
-            DOUBLES => 8,
-            kind => return Err(self.malformed("the numbers of `y`", "bytes or doubles", format!("kind {kind}"))),
+        let digit = (1..=CLASSES as u8).find(|&digit| (f64::from(digit) - label).abs() < 1e-9);
+        let Some(digit) = digit else {
+            let found = if label.is_finite() { label as i64 } else { -1 };
+            return Err(DatasetError::Label { file: array.data.file.clone(), row: row as u64, found, classes: CLASSES });
         };
-        let count = array.sizes.iter().fold(1_u64, |all, &size| all.saturating_mul(size));
-        if count.saturating_mul(width) != array.bytes {
-            return Err(self.malformed("`y`", format!("{count} labels"), format!("{} bytes", array.bytes)));
-        }
-        let data = self.take(array.bytes)?;
-        let mut labels = Vec::with_capacity(data.len() / width as usize);
-        for (row, bytes) in data.chunks_exact(width as usize).enumerate() {
-            let label = match *bytes {
-                [label] => f64::from(label),
-                [a, b, c, d, e, f, g, h] => f64::from_le_bytes([a, b, c, d, e, f, g, h]),
-                _ => f64::NAN,
-            };
-            let digit = (1..=CLASSES as u8).find(|&digit| (f64::from(digit) - label).abs() < 1e-9);
-            let Some(digit) = digit else {
-                let found = if label.is_finite() { label as i64 } else { -1 };
-                return Err(DatasetError::Label { file: self.name.clone(), row: row as u64, found, classes: CLASSES });
-            };
-            labels.push(digit % CLASSES as u8);
-        }
-        Ok(labels)
+        labels.push(digit % CLASSES as u8);
     }
+    Ok(labels)
 }
 
 #[cfg(test)]
@@ -415,8 +158,12 @@ mod tests {
 
     use super::*;
     use crate::file_digest;
-    use crate::registry::{self, Split};
+    use crate::mat5::{FLAGS, INTEGERS, MATRIX, PACKED};
+    use crate::reader::Content;
+    use crate::{Source, registry};
+    use kinset_base::fs;
     use kinset_base::hint::Fault;
+    use kinset_base::search_path::DataPaths;
 
     fn part(kind: u32, data: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -481,7 +228,9 @@ mod tests {
         let splits = &*Box::leak(Box::new([Split { name: "train", images: "train_32x32.mat", labels: "", count: None }]));
         let entry = Entry { splits, ..*registry::find("svhn").unwrap() };
         let source = Source::named("svhn").split("train").root(dir.path());
-        let located = locate(&entry, &source, &["train".to_owned()], &DataPaths::new("", None, None))?;
+        let parts = ["train".to_owned()];
+        let request = Request { entry: &entry, source: &source, parts: &parts, paths: &DataPaths::new("", None, None) };
+        let located = entry.format.locate(&request)?;
         let opened = located.open(&mut file_digest)?;
         let (count, records) = (opened.count, opened.records.collect::<Result<Vec<_>>>()?);
         assert_eq!(records.len(), count);

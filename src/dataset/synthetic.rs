@@ -3,15 +3,21 @@
 //! Every picture depends only on the seed, its split and its number. Only additions, multiplications, divisions and square roots
 //! are used, which IEEE 754 rounds the same everywhere, so the bytes are equal on every machine.
 
+use super::entry::{Entry, Format, Request, Split};
 use super::error::Result;
-use super::record::{Content, DigestOf, Labels, Opened, Reader, Record, Records};
+use super::reader::{DatasetFiles, DatasetReader, Labels, Record};
 use super::source::Source;
 use kinset_artifact::pixels::Pixels;
-use kinset_base::raw_file::RawFile;
 use kinset_base::seed::{Rng, Seed};
 
+pub(super) static DATASETS: &[Entry] = &[Entry {
+    license: "none needed",
+    splits: &[Split::named("train"), Split::named("test")],
+    ..Entry::new("synthetic", "drawn shapes and textures, for tests: nothing is read", "", &Synthetic)
+}];
+
 /// The classes, in the order in which `classes = K` takes them.
-pub const SHAPES: [&str; 10] = [
+const SHAPES: [&str; 10] = [
     "disc",
     "horizontal stripes",
     "cross",
@@ -25,26 +31,23 @@ pub const SHAPES: [&str; 10] = [
 ];
 
 /// What to draw.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+#[derive(Clone, Copy)]
+struct Settings {
     /// Images per split; 256 unless set.
-    pub images: usize,
+    images: usize,
     /// The first so many of [`SHAPES`]; 4 unless set.
-    pub classes: usize,
+    classes: usize,
     /// Pixels per side; 16 unless set.
-    pub size: usize,
+    size: usize,
     /// 1 (gray) unless set to 3 (color: each picture has a random one, so color says nothing of the class).
-    pub channels: usize,
+    channels: usize,
     /// 0 unless set.
-    pub seed: u64,
+    seed: u64,
 }
 
 impl Settings {
     /// What a source asks for, defaults filled in.
-    ///
-    /// # Errors
-    /// A number out of its range.
-    pub fn of(source: &Source) -> Result<Self> {
+    fn new(source: &Source) -> Result<Self> {
         let settings = Self {
             images: source.images.unwrap_or(256),
             classes: source.classes.unwrap_or(4),
@@ -67,65 +70,56 @@ impl Settings {
         }
         Ok(settings)
     }
+}
 
-    /// Draws these parts, one after the other.
-    pub(super) fn parts(self, parts: Vec<String>) -> Drawings {
-        Drawings { settings: self, parts }
+#[derive(Debug)]
+struct Synthetic;
+
+impl Format for Synthetic {
+    fn name(&self) -> &'static str {
+        "synthetic"
     }
-}
 
-pub(super) struct Drawings {
-    settings: Settings,
-    parts: Vec<String>,
-}
+    fn settings(&self) -> &'static [&'static str] {
+        &["images", "classes", "size", "channels", "seed"]
+    }
 
-impl Reader for Drawings {
-    fn open(&self, _: &[RawFile], _: &mut DigestOf) -> Result<Opened> {
-        let Settings { images, classes, seed, .. } = self.settings;
-        let splits = self.parts.iter().map(|part| {
-            let seed = Seed::new(seed).branch("synthetic").branch(part);
-            // As even as it gets, in random order: the row says nothing of the class.
-            let mut labels: Vec<usize> = (0..images).map(|row| row % classes).collect();
-            seed.branch("labels").rng().shuffle(&mut labels);
-            (seed, labels)
-        });
-        let drawer = Drawer { settings: self.settings.clone(), splits: splits.collect(), next: 0 };
-        Ok(Opened {
-            labels: Labels::Named(SHAPES[..classes].iter().map(|&name| name.to_owned()).collect()),
-            count: images * self.parts.len(),
-            records: Box::new(drawer),
+    fn complete(&self, source: &Source) -> Result<Source> {
+        if source.root.is_some() {
+            return Err(source.fault("root", "does not apply: nothing is read"));
+        }
+        let Settings { images, classes, size, channels, seed } = Settings::new(source)?;
+        Ok(Source {
+            images: Some(images),
+            classes: Some(classes),
+            size: Some(size),
+            channels: Some(channels),
+            seed: Some(seed),
+            ..source.clone()
         })
     }
-}
 
-struct Drawer {
-    settings: Settings,
-    splits: Vec<(Seed, Vec<usize>)>,
-    next: usize,
-}
-
-impl Iterator for Drawer {
-    type Item = Result<Record>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Settings { images, size, channels, .. } = self.settings;
-        let (split, row) = (self.next / images, self.next % images);
-        let (seed, labels) = self.splits.get(split)?;
-        self.next += 1;
-        let class = labels[row];
-        let pixels = draw(class, size, channels, &mut seed.at(row as u64).rng());
-        Some(Ok(Record {
-            content: Content::Raw(pixels),
-            width: size,
-            height: size,
-            channels,
-            path: None,
-            label: Some(class as i32),
-        }))
+    fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
+        let (settings, parts) = (Settings::new(request.source)?, request.parts.to_vec());
+        Ok(DatasetFiles::new(Vec::new(), None, move |_, _| Ok(open(settings, &parts))))
     }
 }
 
-impl Records for Drawer {}
+fn open(settings: Settings, parts: &[String]) -> DatasetReader {
+    let Settings { images, classes, size, channels, seed } = settings;
+    let draw_part = |part: &String| {
+        let seed = Seed::new(seed).branch("synthetic").branch(part);
+        // As even as it gets, in random order: the row says nothing of the class.
+        let mut labels: Vec<usize> = (0..images).map(|row| row % classes).collect();
+        seed.branch("labels").rng().shuffle(&mut labels);
+        (0..).zip(labels).map(move |(row, class)| {
+            let pixels = draw(class, size, channels, &mut seed.at(row).rng());
+            Ok(Record::raw(pixels, Some(class as i32)))
+        })
+    };
+    let labels = Labels::of_classes(&SHAPES[..classes]);
+    DatasetReader::chain(labels, images * parts.len(), parts.iter().map(draw_part).collect())
+}
 
 /// One picture of a class.
 fn draw(class: usize, size: usize, channels: usize, rng: &mut Rng) -> Pixels {
@@ -182,6 +176,7 @@ fn shape(class: usize, x: f64, y: f64, cx: f64, cy: f64, half: f64, period: f64,
 mod tests {
     use super::*;
     use crate::file_digest;
+    use crate::reader::Content;
     use crate::registry;
     use kinset_base::search_path::DataPaths;
     use kinset_store::digest::Hasher;
@@ -261,7 +256,7 @@ mod tests {
             (Source { channels: Some(2), ..small("all") }, "`channels` of `synthetic` must be 1 or 3, found 2"),
             (Source { size: Some(0), ..small("all") }, "`size` of `synthetic` must be 4 to 512, found 0"),
         ] {
-            assert_eq!(registry::find("synthetic").unwrap().check(&source).unwrap_err().to_string(), expected);
+            assert_eq!(registry::identity(&source).unwrap_err().to_string(), expected);
         }
     }
 }

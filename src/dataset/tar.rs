@@ -9,21 +9,16 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::PathBuf;
 
-use rayon::prelude::*;
 use tar::{Archive, EntryType};
 
+use super::entry::{Entry, Format, Request};
 use super::error::{DatasetError, Result};
-use super::planes::shown;
-use super::record::{DigestOf, Labels, Located, Opened, Reader, Record};
-use super::registry::Entry;
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record};
 use super::shards::{Form, Shards};
-use super::sieve::{Sieve, Tried};
-use super::source::Source;
+use super::skip_broken::{SkipBroken, Tried, try_chunks};
 use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
-use kinset_base::search_path::DataPaths;
 
 const FORM: Form = Form { ending: "tar", what: "tar file", alone: "data.tar" };
 /// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
@@ -35,16 +30,52 @@ const LONGEST_LABEL: u64 = 32;
 /// More classes than this are no classes.
 const MAX_CLASSES: i64 = 1 << 20;
 
-struct Plan {
-    root: PathBuf,
-    skip_broken: bool,
+pub(super) static DATASETS: &[Entry] = &[Entry::new(
+    "tar",
+    "your own tar shards in WebDataset's layout: `0042.jpg`, perhaps `0042.cls`",
+    "name the file or the folder of shards with `root = \"PATH\"`",
+    &Tar,
+)];
+
+#[derive(Debug)]
+struct Tar;
+
+impl Format for Tar {
+    fn name(&self) -> &'static str {
+        "tar"
+    }
+
+    fn settings(&self) -> &'static [&'static str] {
+        &["skip_broken"]
+    }
+
+    fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
+        let Shards { root, files, ignored } = Shards::find(request, &FORM)?;
+        let (place, skip_broken) = (root.display().to_string(), request.source.skip_broken);
+        let open = move |files: &[RawFile], _: &mut DigestOf| {
+            let (labels, count) = look_through(files)?;
+            let labelled = labels == Labels::Numbered;
+            let shards = files.to_vec().into_iter().map(|file| Shard { file, at: 0 });
+            let tried = try_chunks(shards.flat_map(move |shard| shard.chunks(labelled)), |raw| Ok(attempt(raw)));
+            Ok(DatasetReader { labels, count, records: Box::new(SkipBroken::new(tried, place.clone(), skip_broken)) })
+        };
+        Ok(DatasetFiles { ignored, ..DatasetFiles::new(files, Some(root), open) })
+    }
 }
 
-/// Lists a data set's files.
-pub(super) fn locate(entry: &Entry, source: &Source, parts: &[String], places: &DataPaths) -> Result<Located> {
-    let Shards { root, files, ignored } = Shards::find(entry, source, parts, places, &FORM)?;
-    let plan = Plan { root: root.clone(), skip_broken: source.skip_broken };
-    Ok(Located { files, root: Some(root), ignored, reader: Box::new(plan), limit: None })
+/// What is known of the labels, and how many pictures there are.
+fn look_through(files: &[RawFile]) -> Result<(Labels, usize)> {
+    let (mut pictures, mut labelled) = (0_usize, 0_usize);
+    for file in files {
+        let (some, with) = count(file)?;
+        (pictures, labelled) = (pictures + some, labelled + with);
+    }
+    let labels = match labelled {
+        0 => Labels::Absent { why: "no sample has a file `.cls`".into() },
+        all if all == pictures => Labels::Numbered,
+        some => Labels::Absent { why: format!("only {some} of {pictures} samples have a file `.cls`") },
+    };
+    Ok((labels, pictures))
 }
 
 /// What a file of a sample is for.
@@ -67,7 +98,7 @@ fn part_of(path: &str) -> Option<(&str, Part)> {
 }
 
 fn damaged(file: &RawFile, source: std::io::Error) -> DatasetError {
-    DatasetError::Archive { file: shown(&file.path), source }
+    DatasetError::Archive { file: file.path.display().to_string(), source }
 }
 
 /// Pictures of a shard, and those of them whose sample has a label.
@@ -96,41 +127,12 @@ fn is_file(kind: EntryType) -> bool {
     matches!(kind, EntryType::Regular | EntryType::Continuous)
 }
 
-impl Reader for Plan {
-    fn open(&self, files: &[RawFile], _: &mut DigestOf) -> Result<Opened> {
-        let (mut pictures, mut labelled) = (0_usize, 0_usize);
-        for file in files {
-            let (some, with) = count(file)?;
-            (pictures, labelled) = (pictures + some, labelled + with);
-        }
-        let labels = match labelled {
-            0 => Labels::Absent { why: "no sample has a file `.cls`".into() },
-            all if all == pictures => Labels::Numbered,
-            some => Labels::Absent { why: format!("only {some} of {pictures} samples have a file `.cls`") },
-        };
-        let ahead = files.iter().rev().cloned().collect();
-        let tried = Samples { ahead, labelled: labels == Labels::Numbered, ready: Vec::new(), chunks: None };
-        let records = Sieve::new(tried, self.root.display().to_string(), self.skip_broken);
-        Ok(Opened { labels, count: pictures, records: Box::new(records) })
-    }
-}
-
 /// A picture as it lies in a shard.
 struct Raw {
     name: String,
     path: String,
     bytes: std::result::Result<Vec<u8>, String>,
     label: Option<i32>,
-}
-
-/// The samples of several shards, the first one last in the list.
-struct Samples {
-    ahead: Vec<RawFile>,
-    labelled: bool,
-    /// Pictures that were tried, the next one last.
-    ready: Vec<Result<Tried>>,
-    /// The open shard, from where it was left.
-    chunks: Option<Shard>,
 }
 
 /// A shard that is read from front to back. `tar` lends its entries, so the place is kept and the archive opened there again.
@@ -140,6 +142,14 @@ struct Shard {
 }
 
 impl Shard {
+    /// Its pictures, chunk by chunk.
+    fn chunks(mut self, labelled: bool) -> impl Iterator<Item = Result<Vec<Raw>>> {
+        std::iter::from_fn(move || {
+            let chunk = self.chunk(labelled);
+            (!matches!(&chunk, Ok(pictures) if pictures.is_empty())).then_some(chunk)
+        })
+    }
+
     /// The next pictures with their labels; none at the end.
     fn chunk(&mut self, labelled: bool) -> Result<Vec<Raw>> {
         let wrong = |error| damaged(&self.file, error);
@@ -189,48 +199,15 @@ impl Shard {
         let text = String::from_utf8_lossy(bytes);
         let found = text.trim().parse::<i64>().ok().filter(|label| !long && (0..MAX_CLASSES).contains(label));
         found.map(|label| label as i32).ok_or_else(|| DatasetError::Content {
-            file: shown(&self.file.path),
+            file: self.file.path.display().to_string(),
             problem: format!("`{path}` should hold a whole number from 0, found `{}`", text.trim()),
         })
     }
 }
 
-impl Samples {
-    /// Tries the next chunk of pictures. False after the last one.
-    fn fill(&mut self) -> Result<bool> {
-        loop {
-            if let Some(shard) = &mut self.chunks {
-                let chunk = shard.chunk(self.labelled)?;
-                if !chunk.is_empty() {
-                    self.ready = chunk.into_par_iter().map(|raw| Ok(attempt(raw))).collect();
-                    self.ready.reverse();
-                    return Ok(true);
-                }
-            }
-            let Some(file) = self.ahead.pop() else { return Ok(false) };
-            self.chunks = Some(Shard { file, at: 0 });
-        }
-    }
-}
-
-impl Iterator for Samples {
-    type Item = Result<Tried>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ready.is_empty() {
-            match self.fill() {
-                Ok(true) => {}
-                Ok(false) => return None,
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        self.ready.pop()
-    }
-}
-
 fn attempt(raw: Raw) -> Tried {
     let Raw { name, path, bytes, label } = raw;
-    let result = bytes.and_then(|bytes| Record::of_file(bytes, None, Some(path), label).map_err(|why| why.to_string()));
+    let result = bytes.and_then(|bytes| Record::encoded(bytes, None, Some(path), label).map_err(|why| why.to_string()));
     (name, result)
 }
 
@@ -242,10 +219,11 @@ mod tests {
 
     use super::*;
     use crate::file_digest;
-    use crate::record::Content;
-    use crate::registry;
+    use crate::reader::Content;
+    use crate::{Source, registry};
     use kinset_artifact::codec::encode_png;
     use kinset_artifact::pixels::Pixels;
+    use kinset_base::search_path::DataPaths;
     use kinset_store::digest::Digest;
 
     fn png(value: u8) -> Vec<u8> {

@@ -357,10 +357,14 @@ fn a_data_set_is_fetched_resumed_checked_unpacked_and_then_left_alone() {
     let address = serve(archive);
     let fetch = |more: &[&str]| bench.kinset(&[&["data", "fetch", "cifar10", "--from", &address], more].concat());
     let said = fetch(&["--dry-run"]).done();
-    assert!(said.err.contains("would get") && said.err.contains("c32a1d4ab5d03f1284b67883e8d87530"), "{}", said.err);
+    assert!(said.err.contains("would download") && said.err.contains("c32a1d4ab5d03f1284b67883e8d87530"), "{}", said.err);
     assert!(!bench.path("data").exists(), "dry");
     let said = fetch(&["--sha256", &digits]).done();
-    assert!(said.err.contains("again in") && said.err.contains("from byte") && said.err.contains("unpacks"), "{}", said.err);
+    assert!(
+        said.err.contains("retrying in") && said.err.contains("from byte") && said.err.contains("unpacking"),
+        "{}",
+        said.err
+    );
     let said = bench.kinset(&["data", "check", "cifar10"]).done();
     assert!(said.out.contains("60,000"), "{}", said.out);
     let said = fetch(&["--json"]).done();

@@ -1,4 +1,4 @@
-//! One file from the network, whatever the network does.
+//! The download of one file, resumed and retried whatever the network does.
 //!
 //! What came lies in a file that ends in `.part`, beside it a note of the address, the server's name for this version of the file
 //! (a strong `ETag`, else `Last-Modified`) and its length. After a cut, the rest is asked for with `Range` and `If-Range`: a server
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use ureq::Agent;
 
-use super::catalog::{Remote, Sum};
 use super::error::FetchError;
+use super::remote::{Remote, Sum};
 use kinset_base::fs::{self, At};
 use kinset_base::unit;
 
@@ -32,9 +32,9 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// What happens, for whoever shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Tell {
+pub enum FetchEvent {
     /// A file begins or goes on.
-    Begins {
+    Started {
         /// The file.
         name: String,
         /// Where it comes from.
@@ -45,18 +45,18 @@ pub enum Tell {
         total: Option<u64>,
     },
     /// So many bytes are here.
-    Moved(u64),
+    Received(u64),
     /// It will be asked again.
-    Again {
+    Retrying {
         /// What happened.
         why: String,
         /// After this.
         pause: Duration,
     },
     /// A file is here, and its checksum is computed.
-    Checks(String),
+    Verifying(String),
     /// An archive is unpacked.
-    Unpacks(String),
+    Unpacking(String),
 }
 
 /// The client, and how long it waits.
@@ -123,7 +123,7 @@ impl From<fs::FileError> for End {
 /// # Errors
 /// [`FetchError::Network`], [`FetchError::Status`] of the last address, [`FetchError::TooLarge`], [`FetchError::Checksum`]; a
 /// folder that cannot be written.
-pub fn download(client: &Client, remote: &Remote, folder: &Path, tell: &mut dyn FnMut(Tell)) -> Result<PathBuf> {
+pub fn download(client: &Client, remote: &Remote, folder: &Path, tell: &mut dyn FnMut(FetchEvent)) -> Result<PathBuf> {
     let (whole, part) = (folder.join(&remote.name), folder.join(format!("{}.part", remote.name)));
     fs::create_folders(folder)?;
     let mut last = None;
@@ -138,7 +138,7 @@ pub fn download(client: &Client, remote: &Remote, folder: &Path, tell: &mut dyn 
                     break;
                 }
             };
-            tell(Tell::Checks(remote.name.clone()));
+            tell(FetchEvent::Verifying(remote.name.clone()));
             match checked(&remote.sum, &part, &whole) {
                 Ok(()) => {
                     fs::rename(&part, &whole)?;
@@ -206,7 +206,7 @@ fn known(url: &str, part: &Path) -> Option<Note> {
 }
 
 /// Asks an address until the file is there. True if some of it came earlier.
-fn bring(client: &Client, remote: &Remote, url: &str, part: &Path, tell: &mut dyn FnMut(Tell)) -> Result<bool> {
+fn bring(client: &Client, remote: &Remote, url: &str, part: &Path, tell: &mut dyn FnMut(FetchEvent)) -> Result<bool> {
     let (mut vain, mut resumed) = (0, false);
     for cuts in 1.. {
         let before = length(part)?;
@@ -220,7 +220,7 @@ fn bring(client: &Client, remote: &Remote, url: &str, part: &Path, tell: &mut dy
                     return Err(FetchError::Network { url: url.to_owned(), why, tries: cuts });
                 }
                 let pause = client.pause.saturating_mul(1 << (vain - 1)).max(after.unwrap_or_default()).min(LONGEST_PAUSE);
-                tell(Tell::Again { why, pause });
+                tell(FetchEvent::Retrying { why, pause });
                 std::thread::sleep(pause);
             }
         }
@@ -234,7 +234,7 @@ fn attempt(
     remote: &Remote,
     url: &str,
     part: &Path,
-    tell: &mut dyn FnMut(Tell),
+    tell: &mut dyn FnMut(FetchEvent),
 ) -> std::result::Result<(), End> {
     let cut = |why: String| End::Cut { why, after: None };
     let mut have = length(part)?;
@@ -285,7 +285,7 @@ fn attempt(
         let text = serde_json::to_vec(&note).unwrap_or_default();
         fs::write_atomic(&note_of(part), &text)?;
     }
-    tell(Tell::Begins { name: remote.name.clone(), url: url.to_owned(), have, total });
+    tell(FetchEvent::Started { name: remote.name.clone(), url: url.to_owned(), have, total });
     let mut file = fs::append(part)?;
     let mut body = response.body_mut().as_reader();
     let mut buffer = vec![0; 1 << 17];
@@ -300,7 +300,7 @@ fn attempt(
             return Err(too_large().into());
         }
         file.write_all(&buffer[..count]).at("write", part)?;
-        tell(Tell::Moved(have));
+        tell(FetchEvent::Received(have));
     }
     if total.is_some_and(|total| have < total) {
         return Err(cut(format!("the connection ends after {have} of {} bytes", total.unwrap_or(0))));

@@ -1,4 +1,4 @@
-//! What can go wrong on the way from a publisher's server to a folder.
+//! Errors on the way from a publisher's server to a folder.
 
 use crate::DatasetError;
 use kinset_base::fs::FileError;
@@ -36,7 +36,7 @@ pub enum FetchError {
         status: u16,
     },
     /// More than the published file has.
-    #[error("`{url}` sends more than {}, which the published file has not", bytes(*most))]
+    #[error("`{url}` sends more than {}, and the published file is smaller", bytes(*most))]
     TooLarge {
         /// The address.
         url: String,
@@ -44,7 +44,7 @@ pub enum FetchError {
         most: u64,
     },
     /// Another file than was published.
-    #[error("`{file}` is not the published file: its {kind} is {found}, and {wanted} was expected")]
+    #[error("`{file}` is not the published file: its {kind} is {found}, expected {wanted}")]
     Checksum {
         /// The file.
         file: String,

@@ -1,4 +1,4 @@
-//! A published data set: what of it is here, what has to come, and bringing it.
+//! The download of a published data set: what of it is here, and what has to come.
 //!
 //! A set that is whole is left alone. A file that somebody put into the set's folder by hand is taken if its checksum is right, and
 //! an archive of that kind is left there. Everything else comes into a hidden folder first, which readers do not see, and moves to
@@ -7,11 +7,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::catalog::{Remote, Sum, Supply, supply};
-use super::download::{Client, Tell, checked, download};
+use super::download::{Client, FetchEvent, checked, download};
 use super::error::FetchError;
+use super::remote::{Remote, Sum};
 use super::unpack::unpack;
-use crate::registry::{self, Entry};
+use crate::entry::Entry;
+use crate::registry;
 use crate::source::Source;
 use kinset_base::fs;
 use kinset_base::search_path::DataPaths;
@@ -73,12 +74,11 @@ pub enum Outcome {
 /// # Errors
 /// A set that nobody offers; a checksum that is none or belongs to no file.
 pub fn plan(entry: &Entry, places: &DataPaths, options: Options) -> Result<Plan> {
-    let mut files = match supply(entry, options.all) {
-        Supply::Files(files) => files,
-        Supply::ByHand | Supply::None => {
-            return Err(FetchError::NotOffered { name: entry.name.to_owned(), advice: entry.advice.to_owned() });
-        }
-    };
+    let wanted = entry.downloads.iter().filter(|file| options.all || !file.extra);
+    let mut files: Vec<Remote> = wanted.map(Remote::from).collect();
+    if files.is_empty() {
+        return Err(FetchError::NotOffered { name: entry.name.to_owned(), advice: entry.advice.to_owned() });
+    }
     if let Some(base) = &options.from {
         for file in &mut files {
             file.urls = vec![format!("{}/{}", base.trim_end_matches('/'), file.name)];
@@ -87,13 +87,12 @@ pub fn plan(entry: &Entry, places: &DataPaths, options: Options) -> Result<Plan>
     for (name, digits) in &options.sums {
         replace(&mut files, name.as_deref(), digits)?;
     }
-    let parts =
-        files.iter().any(|file| file.name.starts_with("extra")) || entry.splits.iter().all(|split| split.name != "extra");
-    let mut source = Source::named(entry.name).split(if parts { "all" } else { "train+test" });
+    let whole = files.len() == entry.downloads.len();
+    let mut source = Source::named(entry.name).split(if whole { "all" } else { "train+test" });
     if let Some(root) = &options.root {
         source = source.root(fs::absolute(root).unwrap_or_else(|_| root.clone()));
     }
-    let folder = options.root.clone().unwrap_or_else(|| places.data().join(entry.home()));
+    let folder = options.root.clone().unwrap_or_else(|| places.data().join(entry.folder()));
     let there = registry::locate(&source, places).ok().and_then(|located| located.root);
     Ok(Plan { folder, there, files, source, places: places.clone(), options })
 }
@@ -135,7 +134,7 @@ impl Plan {
 ///
 /// # Errors
 /// [`FetchError::ByHand`] with what went wrong and what to do without a network; [`FetchError::Incomplete`].
-pub fn fetch(plan: &Plan, tell: &mut dyn FnMut(Tell)) -> Result<Outcome> {
+pub fn fetch(plan: &Plan, tell: &mut dyn FnMut(FetchEvent)) -> Result<Outcome> {
     if let Some(there) = &plan.there {
         return Ok(Outcome::There(there.clone()));
     }
@@ -159,11 +158,11 @@ pub fn fetch(plan: &Plan, tell: &mut dyn FnMut(Tell)) -> Result<Outcome> {
 }
 
 /// Brings one file to its place.
-fn bring(client: &Client, plan: &Plan, file: &Remote, hidden: &Path, tell: &mut dyn FnMut(Tell)) -> Result<()> {
+fn bring(client: &Client, plan: &Plan, file: &Remote, hidden: &Path, tell: &mut dyn FnMut(FetchEvent)) -> Result<()> {
     let own = plan.folder.join(&file.name);
     let mut whole = None;
     if fs::metadata(&own)?.is_some_and(|found| found.is_file()) {
-        tell(Tell::Checks(file.name.clone()));
+        tell(FetchEvent::Verifying(file.name.clone()));
         match (checked(&file.sum, &own, &own), file.unpacked) {
             (Ok(()), None) => return Ok(()),
             (Ok(()), Some(_)) => whole = Some(own.clone()),
@@ -182,7 +181,7 @@ fn bring(client: &Client, plan: &Plan, file: &Remote, hidden: &Path, tell: &mut 
     match file.unpacked {
         None => fs::rename(&arrived, &own)?,
         Some(most) => {
-            tell(Tell::Unpacks(file.name.clone()));
+            tell(FetchEvent::Unpacking(file.name.clone()));
             unpack(&arrived, &plan.folder, &hidden.join("unpacked"), most)?;
         }
     }
@@ -208,11 +207,11 @@ mod tests {
         (0..60_000_u32).flat_map(|i| (i.wrapping_mul(2_654_435_761)).to_le_bytes()).collect()
     }
 
-    fn get(remote: &Remote, folder: &Path) -> (Result<PathBuf>, Vec<Tell>) {
+    fn get(remote: &Remote, folder: &Path) -> (Result<PathBuf>, Vec<FetchEvent>) {
         let mut told = Vec::new();
         let client = Client::new(Duration::from_millis(1), Duration::from_millis(500));
         let result = download(&client, remote, folder, &mut |tell| {
-            if !matches!(tell, Tell::Moved(_)) {
+            if !matches!(tell, FetchEvent::Received(_)) {
                 told.push(tell);
             }
         });
@@ -265,7 +264,7 @@ mod tests {
         let (result, told) = get(&remote("a.bin", &new, &server), dir.path());
         assert_eq!(fs::read(&result.unwrap()).unwrap(), new);
         assert_eq!(server.asked().len(), 3);
-        assert_eq!(told.iter().filter(|tell| matches!(tell, Tell::Checks(_))).count(), 2);
+        assert_eq!(told.iter().filter(|tell| matches!(tell, FetchEvent::Verifying(_))).count(), 2);
     }
 
     #[test]
@@ -306,7 +305,7 @@ mod tests {
         result.unwrap();
         let pauses: Vec<u128> = told
             .iter()
-            .filter_map(|tell| if let Tell::Again { pause, .. } = tell { Some(pause.as_millis()) } else { None })
+            .filter_map(|tell| if let FetchEvent::Retrying { pause, .. } = tell { Some(pause.as_millis()) } else { None })
             .collect();
         assert_eq!(pauses, [1, 2, 4], "each twice as long");
         let server = Server::new(vec![Reply::status(404)]);
@@ -339,7 +338,7 @@ mod tests {
         assert!(get(&remote_, dir.path()).0.is_err(), "as if killed");
         let (result, told) = get(&remote_, dir.path());
         result.unwrap();
-        assert!(matches!(&told[0], Tell::Begins { have: 100_000, total: Some(240_000), .. }), "{told:?}");
+        assert!(matches!(&told[0], FetchEvent::Started { have: 100_000, total: Some(240_000), .. }), "{told:?}");
         // A server that answers a question for the rest with another part.
         let server =
             Server::new(vec![Reply::file(&content).cut(9000), Reply::file(&content).begins_at(5), Reply::file(&content)]);

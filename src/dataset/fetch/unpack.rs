@@ -1,4 +1,4 @@
-//! A published archive, unpacked so that nothing leaves its folder.
+//! The unpacking of a published archive, of which nothing leaves its folder.
 //!
 //! Only regular files and folders are taken, only under plain names below the folder, each name once, and no more bytes than the
 //! published archive has. Anything else – a link, a device, a name with `..`, an absolute one – is an error that names it, before
@@ -58,7 +58,10 @@ fn out(archive: &Path, beside: &Path, most: u64) -> Result<Vec<PathBuf>> {
         }
         let size = entry.size();
         let Some(rest) = left.checked_sub(size) else {
-            return Err(unsafe_(format!("would bring more than {}, which the published archive has not", unit::bytes(most))));
+            return Err(unsafe_(format!(
+                "would unpack to more than {}, and the published archive does not",
+                unit::bytes(most)
+            )));
         };
         left = rest;
         match entry.header().entry_type() {
@@ -200,7 +203,7 @@ mod tests {
     fn sizes_are_bounded_before_anything_is_written() {
         let large = archive(&[("a", EntryType::Regular, &[0; 600], None), ("b", EntryType::Regular, &[0; 600], None)]);
         assert!(try_(&large, 1200).1.is_ok());
-        assert!(try_(&large, 1199).1.unwrap_err().to_string().contains("`b` would bring more than"));
+        assert!(try_(&large, 1199).1.unwrap_err().to_string().contains("`b` would unpack to more than"));
         let claims = archive(&[("a", EntryType::Regular, b"abc", Some(1 << 40))]);
         assert!(matches!(try_(&claims, 1 << 30).1.unwrap_err(), FetchError::Unsafe { .. }));
         // A header that promises more than there is.

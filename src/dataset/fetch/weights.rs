@@ -1,4 +1,4 @@
-//! One file of weights by its address and checksum: where it lies once it is here, and bringing it.
+//! The download of one file of weights by its address and checksum, and where it lies once it is here.
 //!
 //! Nothing is fetched while a pipeline runs: a run on a machine without a network must not begin and then stop. The stage says
 //! which command brings the file. The folder carries the beginning of the checksum, so that two files of one name stay apart.
@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::catalog::{Remote, Sum};
-use super::download::{Client, Tell, checked, download};
+use super::download::{Client, FetchEvent, checked, download};
 use super::error::FetchError;
+use super::remote::{Remote, Sum};
 use super::set::Outcome;
 use crate::error::DatasetError;
 use kinset_base::fs;
@@ -83,11 +83,11 @@ impl Weights {
     ///
     /// # Errors
     /// As [`download`], with what to do by hand.
-    pub fn fetch(&self, pause: Duration, patience: Duration, tell: &mut dyn FnMut(Tell)) -> Result<Outcome, FetchError> {
+    pub fn fetch(&self, pause: Duration, patience: Duration, tell: &mut dyn FnMut(FetchEvent)) -> Result<Outcome, FetchError> {
         let path = self.path();
         let sum = Sum::Sha256(self.sha256.clone());
         if fs::exists(&path) {
-            tell(Tell::Checks(self.name()));
+            tell(FetchEvent::Verifying(self.name()));
             match checked(&sum, &path, &path) {
                 Ok(()) => return Ok(Outcome::There(path)),
                 Err(FetchError::Checksum { .. }) => {}

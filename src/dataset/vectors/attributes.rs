@@ -1,4 +1,4 @@
-//! What is known of images besides their pixels: a CSV with a header, a name first and then a column per attribute.
+//! Attributes of images: a CSV with a header, a name first and then a column per attribute.
 //!
 //! For reports only: `class`, `weather`, `time of day`. Values are texts; numbers that are all different are no attribute.
 

@@ -1,7 +1,7 @@
 //! Picture files: PNG, JPEG, WebP.
 #![no_main]
 
-use kinset::dataset::decode::{Format, check, decode};
+use kinset::dataset::decode::{ImageFormat, check, decode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -12,7 +12,7 @@ fuzz_target!(|bytes: &[u8]| {
         (picture.width, picture.height, picture.channels)
     });
     // Others are checked by decoding them: a WebP of 40 bytes may hold 80 million pixels, and need not do so twice.
-    if Format::sniff(bytes) == Some(Format::Jpeg) {
+    if ImageFormat::sniff(bytes) == Some(ImageFormat::Jpeg) {
         let checked = check(bytes).ok().map(|checked| checked.header);
         assert_eq!(checked.map(|header| (header.width, header.height, header.channels)), decoded);
     }

@@ -1,4 +1,4 @@
-//! Pictures as they come: files, folders and Parquet tables that are looked at once, from front to back, and not kept.
+//! Ad-hoc images: files, folders and Parquet tables that are looked at once, from front to back, and not kept.
 //!
 //! Unlike a [`Source`](super::Source) these are no data set: nothing is hashed first, the order is that of the names, and a picture
 //! that cannot be read is an answer like any other. In memory is one chunk of encoded pictures.
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::error::{DatasetError, Result};
 use super::folder;
-use super::walk::Found;
+use super::list_files::FileList;
 use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
 use kinset_base::fs;
 
@@ -21,9 +21,9 @@ const CHUNK_BYTES: u64 = 64 << 20;
 /// Longer files are no pictures.
 const MAX_FILE: u64 = 1 << 28;
 
-/// A picture that came.
+/// A picture of somebody's.
 #[derive(Clone, Debug)]
-pub struct Arrival {
+pub struct AdhocImage {
     /// The file as it was named or found; of a table the picture's path there, or the table and the row.
     pub name: String,
     /// Its bytes, or why there are none.
@@ -36,26 +36,26 @@ enum Place {
     Table(PathBuf, Box<PictureFile>),
 }
 
-/// Pictures on their way.
-pub struct Incoming {
+/// Pictures that are read chunk by chunk.
+pub struct AdhocImages {
     places: VecDeque<Place>,
     open: Option<(PathBuf, usize, Pictures)>,
     count: usize,
 }
 
-impl std::fmt::Debug for Incoming {
+impl std::fmt::Debug for AdhocImages {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Incoming").field("count", &self.count).finish_non_exhaustive()
+        f.debug_struct("AdhocImages").field("count", &self.count).finish_non_exhaustive()
     }
 }
 
-impl Incoming {
+impl AdhocImages {
     /// Looks for pictures: a folder is searched for image files and Parquet tables, a file that ends in `.parquet` is a table, any
     /// other is a picture.
     ///
     /// # Errors
     /// A path where nothing is; a folder without pictures; a table without a column of pictures.
-    pub fn look(paths: &[PathBuf]) -> Result<Self> {
+    pub fn open(paths: &[PathBuf]) -> Result<Self> {
         let mut places = VecDeque::new();
         let mut count = 0;
         let mut add = |path: PathBuf, bytes: u64| -> Result<()> {
@@ -76,7 +76,7 @@ impl Incoming {
                     return Err(fs::FileError::new("look for pictures at", path, gone).into());
                 }
                 Some(found) if found.is_dir() => {
-                    let mut inside = Found::default();
+                    let mut inside = FileList::default();
                     inside.add(path, "")?;
                     let before = inside.files.len();
                     let mut taken = 0;
@@ -106,17 +106,17 @@ impl Incoming {
     ///
     /// # Errors
     /// A table that breaks.
-    pub fn next_chunk(&mut self) -> Result<Vec<Arrival>> {
+    pub fn next_chunk(&mut self) -> Result<Vec<AdhocImage>> {
         loop {
             if let Some((path, row, pictures)) = &mut self.open {
                 let mut chunk = Vec::new();
                 let mut bytes = 0;
                 while chunk.len() < CHUNK && bytes < CHUNK_BYTES {
                     let Some(picture) = pictures.next() else { break };
-                    let arrival = of_table(path, *row, picture?);
+                    let image = from_table(path, *row, picture?);
                     *row += 1;
-                    bytes += arrival.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-                    chunk.push(arrival);
+                    bytes += image.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                    chunk.push(image);
                 }
                 if !chunk.is_empty() {
                     return Ok(chunk);
@@ -135,7 +135,7 @@ impl Incoming {
                 }
             }
             if !files.is_empty() {
-                return Ok(files.par_iter().map(|path| of_file(path)).collect());
+                return Ok(files.par_iter().map(|path| read_file(path)).collect());
             }
             match self.places.pop_front() {
                 Some(Place::Table(path, table)) => self.open = Some((path, 0, table.pictures()?)),
@@ -149,15 +149,15 @@ fn is_table(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet"))
 }
 
-fn of_file(path: &Path) -> Arrival {
+fn read_file(path: &Path) -> AdhocImage {
     let bytes = fs::read_at_most(path, MAX_FILE).map_err(|error| error.source.to_string());
-    Arrival { name: path.display().to_string(), bytes }
+    AdhocImage { name: path.display().to_string(), bytes }
 }
 
-fn of_table(path: &Path, row: usize, picture: FoundPicture) -> Arrival {
+fn from_table(path: &Path, row: usize, picture: FoundPicture) -> AdhocImage {
     let name = if picture.path.is_empty() { format!("{}#{row}", path.display()) } else { picture.path };
     let bytes = if picture.bytes.is_empty() { Err("the table has no bytes of it".to_owned()) } else { Ok(picture.bytes) };
-    Arrival { name, bytes }
+    AdhocImage { name, bytes }
 }
 
 #[cfg(test)]
@@ -167,15 +167,15 @@ mod tests {
     use kinset_artifact::pixels::Pixels;
 
     fn all(paths: &[PathBuf]) -> Vec<(String, usize)> {
-        let mut incoming = Incoming::look(paths).unwrap();
-        let (count, mut found) = (incoming.count(), Vec::new());
+        let mut images = AdhocImages::open(paths).unwrap();
+        let (count, mut found) = (images.count(), Vec::new());
         loop {
-            let chunk = incoming.next_chunk().unwrap();
+            let chunk = images.next_chunk().unwrap();
             assert!(chunk.len() <= CHUNK);
             if chunk.is_empty() {
                 break;
             }
-            found.extend(chunk.into_iter().map(|arrival| (arrival.name, arrival.bytes.map_or(0, |bytes| bytes.len()))));
+            found.extend(chunk.into_iter().map(|image| (image.name, image.bytes.map_or(0, |bytes| bytes.len()))));
         }
         assert_eq!(found.len(), count);
         found
@@ -207,13 +207,13 @@ mod tests {
     #[test]
     fn nothing_there_and_no_pictures_are_errors_and_a_lost_file_is_an_answer() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Incoming::look(&[dir.path().join("x")]).unwrap_err().to_string().contains("look for pictures"));
+        assert!(AdhocImages::open(&[dir.path().join("x")]).unwrap_err().to_string().contains("look for pictures"));
         fs::write_atomic(&dir.path().join("a.txt"), b"x").unwrap();
-        assert!(matches!(Incoming::look(&[dir.path().to_owned()]), Err(DatasetError::Empty { .. })));
+        assert!(matches!(AdhocImages::open(&[dir.path().to_owned()]), Err(DatasetError::Empty { .. })));
         let lost = dir.path().join("b.png");
         fs::write_atomic(&lost, b"x").unwrap();
-        let mut incoming = Incoming::look(std::slice::from_ref(&lost)).unwrap();
+        let mut images = AdhocImages::open(std::slice::from_ref(&lost)).unwrap();
         fs::remove(&lost).unwrap();
-        assert!(incoming.next_chunk().unwrap()[0].bytes.is_err());
+        assert!(images.next_chunk().unwrap()[0].bytes.is_err());
     }
 }

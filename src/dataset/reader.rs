@@ -1,9 +1,9 @@
-//! What all readers have in common: raw files first, then records one by one.
+//! Located raw files, and the records that are read from them one by one.
 
 use std::path::{Path, PathBuf};
 
 use super::decode::{self, Checked, Undecodable};
-use super::error::Result;
+use super::error::{DatasetError, FaultyImages, Result};
 use kinset_artifact::codec::Header;
 use kinset_artifact::pixels::Pixels;
 use kinset_base::fs::FileError;
@@ -21,37 +21,51 @@ pub fn file_digest(file: &RawFile) -> std::result::Result<Digest, FileError> {
     Digest::of_file(&file.path)
 }
 
-/// A data set that was found and not opened yet. Together with [`Source::identity`](super::Source::identity), the digests and
-/// names of its [`files`](Self::files) decide what it will say.
-pub struct Located {
+/// A data set that was found and not opened yet. Together with its source's [`identity`](super::identity()), the digests
+/// and names of its [`files`](Self::files) decide what it will say.
+pub struct DatasetFiles {
     /// All raw files the records depend on, in the reader's order.
     pub files: Vec<RawFile>,
     /// Where they lie; nowhere for what is drawn.
     pub root: Option<PathBuf>,
     /// What lies there beside them and is not read.
     pub ignored: Ignored,
-    pub(super) reader: Box<dyn Reader>,
+    pub(super) open: Box<Open>,
     pub(super) limit: Option<usize>,
 }
 
-impl std::fmt::Debug for Located {
+impl std::fmt::Debug for DatasetFiles {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut f = f.debug_struct("Located");
+        let mut f = f.debug_struct("DatasetFiles");
         f.field("root", &self.root).field("files", &self.files).field("ignored", &self.ignored).finish_non_exhaustive()
     }
 }
 
-impl Located {
+/// A format's second half of the work: from located files to records.
+pub(super) type Open = dyn Fn(&[RawFile], &mut DigestOf) -> Result<DatasetReader> + Send;
+
+impl DatasetFiles {
+    /// Files that were found, and what opens them for one reading.
+    pub(super) fn new(
+        files: Vec<RawFile>,
+        root: Option<PathBuf>,
+        open: impl Fn(&[RawFile], &mut DigestOf) -> Result<DatasetReader> + Send + 'static,
+    ) -> Self {
+        Self { files, root, ignored: Ignored::default(), open: Box::new(open), limit: None }
+    }
+
     /// Opens the data set for one reading from front to back. `digest_of` is asked for each file of a folder; where no memo
     /// is at hand, `&mut file_digest` reads them.
     ///
     /// # Errors
     /// Headers that cannot be, files that disagree with each other; what comes later in the files is found while reading.
-    pub fn open(&self, digest_of: &mut DigestOf) -> Result<Opened> {
-        let Opened { labels, count, records } = self.reader.open(&self.files, digest_of)?;
+    pub fn open(&self, digest_of: &mut DigestOf) -> Result<DatasetReader> {
+        let DatasetReader { labels, count, records } = (self.open)(&self.files, digest_of)?;
         Ok(match self.limit {
-            None => Opened { labels, count, records },
-            Some(limit) => Opened { labels, count: count.min(limit), records: Box::new(Limited { left: limit, records }) },
+            None => DatasetReader { labels, count, records },
+            Some(limit) => {
+                DatasetReader { labels, count: count.min(limit), records: Box::new(Limited { left: limit, records }) }
+            }
         })
     }
 }
@@ -88,14 +102,8 @@ impl Ignored {
     }
 }
 
-/// A format's half of the work: from located files to records.
-pub(super) trait Reader: Send {
-    /// Opens the files for one reading.
-    fn open(&self, files: &[RawFile], digest_of: &mut DigestOf) -> Result<Opened>;
-}
-
 /// A data set that is being read.
-pub struct Opened {
+pub struct DatasetReader {
     /// Whether there are labels, and their names.
     pub labels: Labels,
     /// How many records will come; fewer only where broken images are skipped.
@@ -104,9 +112,19 @@ pub struct Opened {
     pub records: Box<dyn Records>,
 }
 
-impl std::fmt::Debug for Opened {
+impl std::fmt::Debug for DatasetReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").field("labels", &self.labels).field("count", &self.count).finish_non_exhaustive()
+        f.debug_struct("DatasetReader").field("labels", &self.labels).field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl DatasetReader {
+    /// Reads parts that follow each other.
+    pub(super) fn chain<P>(labels: Labels, count: usize, parts: Vec<P>) -> Self
+    where
+        P: Iterator<Item = Result<Record>> + Send + 'static,
+    {
+        Self { labels, count, records: Box::new(Chain(Some(parts.into_iter().flatten()))) }
     }
 }
 
@@ -122,6 +140,16 @@ pub enum Labels {
         /// Why, for whoever asks for them.
         why: String,
     },
+}
+
+impl Labels {
+    /// Labels with these names; without any they are numbers.
+    pub(super) fn of_classes(names: &[&str]) -> Self {
+        match names {
+            [] => Self::Numbered,
+            names => Self::Named(names.iter().map(|&name| name.to_owned()).collect()),
+        }
+    }
 }
 
 /// One picture and, apart from it, its label.
@@ -152,14 +180,20 @@ pub enum Content {
         bytes: Vec<u8>,
         /// Their digest.
         digest: Digest,
-        /// It is damaged, and decoders show gray or noise for a part of it.
+        /// It is a JPEG with corrupt entropy-coded data, of which decoders show gray or noise for a part.
         damaged: bool,
     },
 }
 
 impl Record {
+    /// A picture from an array.
+    pub(super) fn raw(pixels: Pixels, label: Option<i32>) -> Self {
+        let Pixels { width, height, channels, .. } = pixels;
+        Self { content: Content::Raw(pixels), width, height, channels, path: None, label }
+    }
+
     /// A picture file, read through. `digest` is that of its bytes, where it is known already.
-    pub(super) fn of_file(
+    pub(super) fn encoded(
         bytes: Vec<u8>,
         digest: Option<Digest>,
         path: Option<String>,
@@ -174,45 +208,14 @@ impl Record {
 /// The records of a data set, in an order that does not depend on labels. After an error nothing more comes.
 pub trait Records: Iterator<Item = Result<Record>> + Send {
     /// The broken pictures left out so far.
-    fn skipped(&self) -> Faulty {
-        Faulty::default()
+    fn skipped(&self) -> FaultyImages {
+        FaultyImages::default()
     }
 
-    /// The damaged pictures among those that came: JPEGs of which decoders show gray or noise for a part.
-    fn damaged(&self) -> Faulty {
-        Faulty::default()
+    /// The damaged pictures among those that came: JPEGs that decode only partly.
+    fn damaged(&self) -> FaultyImages {
+        FaultyImages::default()
     }
-}
-
-/// Pictures that something is wrong with.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Faulty {
-    /// How many.
-    pub count: usize,
-    /// The first few.
-    pub first: Vec<Broken>,
-}
-
-impl Faulty {
-    /// How many are named.
-    pub const NAMED: usize = 5;
-
-    /// Counts one, and names it if few were named before.
-    pub(super) fn push(&mut self, name: &str, reason: String) {
-        self.count += 1;
-        if self.first.len() < Self::NAMED {
-            self.first.push(Broken { name: name.to_owned(), reason });
-        }
-    }
-}
-
-/// A picture that something is wrong with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken {
-    /// The file, below the source's root.
-    pub name: String,
-    /// Why.
-    pub reason: String,
 }
 
 /// The first records only.
@@ -231,11 +234,49 @@ impl Iterator for Limited {
 }
 
 impl Records for Limited {
-    fn skipped(&self) -> Faulty {
+    fn skipped(&self) -> FaultyImages {
         self.records.skipped()
     }
 
-    fn damaged(&self) -> Faulty {
+    fn damaged(&self) -> FaultyImages {
         self.records.damaged()
+    }
+}
+
+/// The records of parts that follow each other. After an error or the end nothing more comes.
+struct Chain<P: IntoIterator>(Option<std::iter::Flatten<std::vec::IntoIter<P>>>);
+
+impl<P: Iterator<Item = Result<Record>>> Iterator for Chain<P> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.0.as_mut()?.next();
+        if !matches!(next, Some(Ok(_))) {
+            self.0 = None;
+        }
+        next
+    }
+}
+
+impl<P: Iterator<Item = Result<Record>> + Send> Records for Chain<P> {}
+
+/// What comes from a file that is opened when its turn has come.
+pub(super) fn open_lazily<T, I: Iterator<Item = Result<T>>>(
+    open: impl FnOnce() -> Result<I>,
+) -> impl Iterator<Item = Result<T>> {
+    std::iter::once_with(open).flat_map(|opened| {
+        let (items, error) = match opened {
+            Ok(items) => (Some(items), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        items.into_iter().flatten().chain(error)
+    })
+}
+
+/// A label that must name one of the classes.
+pub(super) fn checked_label(file: &str, row: u64, found: i64, classes: usize) -> Result<i32> {
+    match i32::try_from(found) {
+        Ok(label) if usize::try_from(label).is_ok_and(|label| label < classes) => Ok(label),
+        _ => Err(DatasetError::Label { file: file.to_owned(), row, found, classes }),
     }
 }

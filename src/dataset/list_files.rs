@@ -1,4 +1,4 @@
-//! Which files lie below a folder.
+//! The files below a folder.
 //!
 //! Hidden names (leading dot) are left out. Links are followed, but not back to a folder they lie in; a link to nothing is counted,
 //! not an error. (`base::fs::walk` knows no circles but by their depth, which two of them turn into an endless walk.)
@@ -16,16 +16,16 @@ const MAX_DEPTH: usize = 64;
 
 /// What lies below a folder.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct FileList {
     /// The files, sorted by name.
     pub files: Vec<RawFile>,
     /// Links to nothing.
     pub broken_links: usize,
     /// Devices, pipes, sockets.
-    pub strange: usize,
+    pub special: usize,
 }
 
-impl Found {
+impl FileList {
     /// Adds all that lies below a folder; `prefix` comes before each name.
     pub(super) fn add(&mut self, folder: &Path, prefix: &str) -> Result<()> {
         self.descend(folder, prefix, &mut Vec::new())?;
@@ -58,7 +58,7 @@ impl Found {
             match look? {
                 Some(found) if found.is_dir() => self.descend(&path, &format!("{name}/"), above)?,
                 Some(found) if found.is_file() => self.files.push(RawFile { name, path, bytes: found.len() }),
-                Some(_) => self.strange += 1,
+                Some(_) => self.special += 1,
                 None => self.broken_links += 1,
             }
         }
@@ -101,10 +101,10 @@ mod tests {
             symlink(target, dir.path().join(name)).unwrap();
         }
         symlink("nowhere", dir.path().join("a/lost.png")).unwrap();
-        let mut found = Found::default();
+        let mut found = FileList::default();
         found.add(dir.path(), "p/").unwrap();
         let files: Vec<_> = found.files.iter().map(|file| (file.name.as_str(), file.bytes)).collect();
         assert_eq!(files, [("p/a/1.png", 1), ("p/b/2.png", 1), ("p/b/out/5.png", 3)]);
-        assert_eq!((found.broken_links, found.strange), (1, 0));
+        assert_eq!((found.broken_links, found.special), (1, 0));
     }
 }

@@ -1,26 +1,46 @@
-//! What to do with pictures that cannot be decoded: say all of them at once, or leave them out and say so.
+//! Pictures that cannot be decoded: all of them are named in one error, or they are left out and counted.
 
-use super::error::{DatasetError, Result};
-use super::record::{Content, Faulty, Record, Records};
+use rayon::prelude::*;
+
+use super::error::{DatasetError, FaultyImages, Result};
+use super::reader::{Content, Record, Records};
 
 /// A picture that was tried: its name, and the record or why there is none.
 pub(super) type Tried = (String, std::result::Result<Record, String>);
 
+/// Tries pictures chunk by chunk, those of a chunk together.
+pub(super) fn try_chunks<T: Send>(
+    chunks: impl Iterator<Item = Result<Vec<T>>>,
+    attempt: impl Fn(T) -> Result<Tried> + Sync,
+) -> impl Iterator<Item = Result<Tried>> {
+    chunks.flat_map(move |chunk| match chunk {
+        Ok(chunk) => chunk.into_par_iter().map(&attempt).collect(),
+        Err(error) => vec![Err(error)],
+    })
+}
+
 /// Passes records on. Once a picture is broken and must not be, the others are only tried, so that one error names them all.
-pub(super) struct Sieve<I> {
+pub(super) struct SkipBroken<I> {
     /// Nothing after an error.
     tried: Option<I>,
     place: String,
     skip_broken: bool,
     seen: usize,
-    broken: Faulty,
-    damaged: Faulty,
+    broken: FaultyImages,
+    damaged: FaultyImages,
 }
 
-impl<I: Iterator<Item = Result<Tried>>> Sieve<I> {
+impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
     /// `place` is for the error: the folder or file they come from.
     pub(super) fn new(tried: I, place: String, skip_broken: bool) -> Self {
-        Self { tried: Some(tried), place, skip_broken, seen: 0, broken: Faulty::default(), damaged: Faulty::default() }
+        Self {
+            tried: Some(tried),
+            place,
+            skip_broken,
+            seen: 0,
+            broken: FaultyImages::default(),
+            damaged: FaultyImages::default(),
+        }
     }
 
     fn step(&mut self) -> Result<Option<Record>> {
@@ -30,7 +50,7 @@ impl<I: Iterator<Item = Result<Tried>>> Sieve<I> {
             match result {
                 Ok(record) if self.skip_broken || self.broken.count == 0 => {
                     if matches!(record.content, Content::Encoded { damaged: true, .. }) {
-                        self.damaged.push(&name, "its codes make no sense from some place on".to_owned());
+                        self.damaged.push(&name, "corrupt entropy-coded data".to_owned());
                     }
                     return Ok(Some(record));
                 }
@@ -51,7 +71,7 @@ impl<I: Iterator<Item = Result<Tried>>> Sieve<I> {
     }
 }
 
-impl<I: Iterator<Item = Result<Tried>>> Iterator for Sieve<I> {
+impl<I: Iterator<Item = Result<Tried>>> Iterator for SkipBroken<I> {
     type Item = Result<Record>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -63,12 +83,12 @@ impl<I: Iterator<Item = Result<Tried>>> Iterator for Sieve<I> {
     }
 }
 
-impl<I: Iterator<Item = Result<Tried>> + Send> Records for Sieve<I> {
-    fn skipped(&self) -> Faulty {
-        if self.skip_broken { self.broken.clone() } else { Faulty::default() }
+impl<I: Iterator<Item = Result<Tried>> + Send> Records for SkipBroken<I> {
+    fn skipped(&self) -> FaultyImages {
+        if self.skip_broken { self.broken.clone() } else { FaultyImages::default() }
     }
 
-    fn damaged(&self) -> Faulty {
+    fn damaged(&self) -> FaultyImages {
         self.damaged.clone()
     }
 }
