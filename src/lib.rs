@@ -165,7 +165,6 @@
 //! ```
 //! use kinset::artifact::features::{FeatureTable, Features};
 //! use kinset::artifact::{Draft, Stored};
-//! use kinset::stage::contract::NoSettings;
 //! use kinset::stage::{Context, Stage, StageError};
 //!
 //! kinset::stage::ports! {
@@ -178,6 +177,14 @@
 //!     pub struct Out { features: Draft<Features> }
 //! }
 //!
+//! kinset::stage::settings! {
+//!     /// Settings, each with default and limit; a stage without any has `stage::NoSettings`.
+//!     pub struct Config {
+//!         /// What smaller features become.
+//!         least: f32 = 0.0, not_negative;
+//!     }
+//! }
+//!
 //! /// Makes every feature positive.
 //! pub struct Absolute;
 //!
@@ -185,13 +192,13 @@
 //!     const KIND: &'static str = "absolute";
 //!     const VERSION: u32 = 1; // raise it when equal inputs give another result
 //!     const SUMMARY: &'static str = "make every feature positive";
-//!     type Config = NoSettings; // else a serde struct: `deny_unknown_fields, default`, and a check of ranges
+//!     type Config = Config;
 //!     type In = In;
 //!     type Out = Out;
 //!
-//!     fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+//!     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
 //!         let mut table = FeatureTable::load(&input.features)?;
-//!         table.values.iter_mut().for_each(|value| *value = value.abs());
+//!         table.values.iter_mut().for_each(|value| *value = value.abs().max(config.least));
 //!         Ok(Out { features: table.save(&cx.out("features")?)? })
 //!     }
 //! }

@@ -23,6 +23,7 @@ use kinset_artifact::encoder::{Filter, Resize};
 use kinset_artifact::images::ImageSet;
 use kinset_artifact::pixels::Pixels;
 use kinset_base::seed::{Rng, Seed};
+use kinset_stage::{Complaint, Settings};
 
 /// Where pictures come from.
 pub trait Pictures: Sync {
@@ -115,7 +116,7 @@ impl Viewer {
     /// # Errors
     /// If the recipe, the size or the statistics are out of range.
     pub fn new(recipe: &Recipe, size: usize, mean: &[f32], std: &[f32]) -> Result<Self, Error> {
-        if let Some((field, message)) = recipe.check().into_iter().next() {
+        if let Some(Complaint { path: field, message, .. }) = recipe.check().into_iter().next() {
             return Err(Error::Recipe { field, message });
         }
         if !(1..=LARGEST).contains(&size) {
@@ -515,7 +516,7 @@ mod tests {
         let small = Plain { resize: Some(7) };
         assert_eq!(new(small.into(), 8, &[0.5], &[0.5]), Err(Error::Resize { resize: 7, size: 8 }));
         let wild = Simclr { hue: 2.0, ..Simclr::default() };
-        assert!(matches!(new(wild.into(), 8, &[0.5], &[0.5]), Err(Error::Recipe { field: "hue", .. })));
+        assert!(matches!(new(wild.into(), 8, &[0.5], &[0.5]), Err(Error::Recipe { field, .. }) if field == "hue"));
     }
 
     proptest! {

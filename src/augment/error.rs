@@ -75,7 +75,7 @@ pub enum Error {
     #[error("`{field}` of the recipe {message}")]
     Recipe {
         /// The field.
-        field: &'static str,
+        field: String,
         /// What is wrong with it.
         message: String,
     },

@@ -4,52 +4,34 @@
 //! The law: area uniform, width over height *uniform* (later versions: log-uniform), then a coin that swaps the two sides if the
 //! turned window keeps the ratio; after ten misfits the centred square of the shorter side.
 
-use serde::{Deserialize, Serialize};
-
 use super::crop::Window;
 use super::recipe::{Recipe, Simclr};
 use kinset_base::seed::Rng;
 
-/// The training views of AND; the defaults are its `configs/base.yaml`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Instance {
-    /// Pixels of the shorter side before all else. Absent: pictures are taken as they are.
-    pub resize: Option<usize>,
-    /// Share of the picture that is cut out, uniform. AND: 0.2–1.
-    pub crop_scale: [f64; 2],
-    /// Width over height of what is cut out, uniform. AND: 3/4–4/3.
-    pub crop_ratio: [f64; 2],
-    /// Chance of a horizontal flip. AND: 0, switched off "for reproduction" (on digits a flip is another class).
-    pub flip: f64,
-    /// Chance of color jitter: the four changes below in random order. AND: 1.
-    pub jitter: f64,
-    /// Brightness is multiplied by 1 ± this, uniform. AND: 0.4.
-    pub brightness: f64,
-    /// Contrast is multiplied by 1 ± this, uniform. AND: 0.4.
-    pub contrast: f64,
-    /// Saturation is multiplied by 1 ± this, uniform. AND: 0.4.
-    pub saturation: f64,
-    /// Hue turns by ± this share of the circle, uniform. AND: 0.4.
-    pub hue: f64,
-    /// Chance that all color goes. AND: 0.2.
-    pub gray: f64,
-}
-
-impl Default for Instance {
-    fn default() -> Self {
-        Self {
-            resize: None,
-            crop_scale: [0.2, 1.0],
-            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
-            flip: 0.0,
-            jitter: 1.0,
-            brightness: 0.4,
-            contrast: 0.4,
-            saturation: 0.4,
-            hue: 0.4,
-            gray: 0.2,
-        }
+kinset_stage::settings! {
+    /// The training views of AND; the defaults are its `configs/base.yaml`.
+    #[derive(PartialEq)]
+    pub struct Instance {
+        /// Pixels of the shorter side before all else. Absent: pictures are taken as they are.
+        resize: Option<usize> = None, within 1..=16_384;
+        /// Share of the picture that is cut out, uniform. AND: 0.2–1.
+        crop_scale: [f64; 2] = [0.2, 1.0], rising 1e-4..=1.0;
+        /// Width over height of what is cut out, uniform. AND: 3/4–4/3.
+        crop_ratio: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0], rising 0.01..=100.0;
+        /// Chance of a horizontal flip. AND: 0, switched off "for reproduction" (on digits a flip is another class).
+        flip: f64 = 0.0, within 0..=1;
+        /// Chance of color jitter: the four changes below in random order. AND: 1.
+        jitter: f64 = 1.0, within 0..=1;
+        /// Brightness is multiplied by 1 ± this, uniform. AND: 0.4.
+        brightness: f64 = 0.4, within 0..=10;
+        /// Contrast is multiplied by 1 ± this, uniform. AND: 0.4.
+        contrast: f64 = 0.4, within 0..=10;
+        /// Saturation is multiplied by 1 ± this, uniform. AND: 0.4.
+        saturation: f64 = 0.4, within 0..=10;
+        /// Hue turns by ± this share of the circle, uniform. AND: 0.4.
+        hue: f64 = 0.4, within 0.0..=0.5;
+        /// Chance that all color goes. AND: 0.2.
+        gray: f64 = 0.2, within 0..=1;
     }
 }
 
@@ -110,12 +92,15 @@ pub fn window(width: usize, height: usize, scale: [f64; 2], ratio: [f64; 2], rng
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::super::color::{self, Step};
     use super::super::golden::{crc32, texture};
     use super::super::planes::Planes;
     use super::super::{Viewer, resize};
     use super::*;
     use kinset_base::seed::Seed;
+    use kinset_stage::Settings;
 
     /// What `tests/golden/and/make.py` wrote.
     #[derive(Deserialize)]
@@ -213,6 +198,6 @@ mod tests {
         assert_eq!(recipe, Instance { hue: 0.1, ..Instance::default() }.into());
         assert!(recipe.check().is_empty() && recipe.is_random());
         assert!(read(r#"{"kind": "instance", "blur": 0.5}"#).is_err());
-        assert_eq!(Recipe::from(Instance { hue: 0.7, ..Instance::default() }).check()[0].0, "hue");
+        assert_eq!(Recipe::from(Instance { hue: 0.7, ..Instance::default() }).check()[0].path, "hue");
     }
 }

@@ -5,48 +5,32 @@
 //! and fall for others, so that the authors' level 1 of 10 is near the strongest end of most: a factor of 0.109, 41 degrees, a
 //! shear of 0.27.
 
-use serde::{Deserialize, Serialize};
-
 use super::planes::Planes;
-use super::recipe::{Check, Complaint, Simclr};
+use super::recipe::Simclr;
 use super::strong::Op;
 use kinset_base::seed::Rng;
 
-/// The strong views of RUC: random resized crop, flip, RandAugment, a gray square.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RandAugment {
-    /// Pixels of the shorter side before all else. Absent: pictures are taken as they are.
-    pub resize: Option<usize>,
-    /// Share of the picture that is cut out, uniform. RUC: 0.2–1.
-    pub crop_scale: [f64; 2],
-    /// Width over height of what is cut out, log-uniform. torchvision's default: 3/4–4/3.
-    pub crop_ratio: [f64; 2],
-    /// Chance of a horizontal flip. RUC: 0.5.
-    pub flip: f64,
-    /// Different operations drawn per view, of fourteen. RUC: 2.
-    pub operations: usize,
-    /// Chance that a drawn operation is carried out. RUC: 0.5.
-    pub chance: f64,
-    /// Level of all operations, 1–10. RUC: 1, which its draw from 1 up to but without 2 always gives.
-    pub level: u32,
-    /// Side of the gray square, pixels; 0: none. RUC: 16 whatever the size of the view. Both ends are filled, so that one side
-    /// more is gray.
-    pub cutout: usize,
-}
-
-impl Default for RandAugment {
-    fn default() -> Self {
-        Self {
-            resize: None,
-            crop_scale: [0.2, 1.0],
-            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
-            flip: 0.5,
-            operations: 2,
-            chance: 0.5,
-            level: 1,
-            cutout: 16,
-        }
+kinset_stage::settings! {
+    /// The strong views of RUC: random resized crop, flip, RandAugment, a gray square.
+    #[derive(PartialEq)]
+    pub struct RandAugment {
+        /// Pixels of the shorter side before all else. Absent: pictures are taken as they are.
+        resize: Option<usize> = None, within 1..=16_384;
+        /// Share of the picture that is cut out, uniform. RUC: 0.2–1.
+        crop_scale: [f64; 2] = [0.2, 1.0], rising 1e-4..=1.0;
+        /// Width over height of what is cut out, log-uniform. torchvision's default: 3/4–4/3.
+        crop_ratio: [f64; 2] = [3.0 / 4.0, 4.0 / 3.0], rising 0.01..=100.0;
+        /// Chance of a horizontal flip. RUC: 0.5.
+        flip: f64 = 0.5, within 0..=1;
+        /// Different operations drawn per view, of fourteen. RUC: 2.
+        operations: usize = 2, within 0..=OPS;
+        /// Chance that a drawn operation is carried out. RUC: 0.5.
+        chance: f64 = 0.5, within 0..=1;
+        /// Level of all operations, 1–10. RUC: 1, which its draw from 1 up to but without 2 always gives.
+        level: u32 = 1, within 1..=HIGHEST;
+        /// Side of the gray square, pixels; 0: none. RUC: 16 whatever the size of the view. Both ends are filled, so that one
+        /// side more is gray.
+        cutout: usize = 16, within 0..=16_384;
     }
 }
 
@@ -66,19 +50,6 @@ const GRAY: u8 = 127;
 const HIGHEST: u32 = 10;
 
 impl RandAugment {
-    /// All settings out of range.
-    pub fn check(&self) -> Vec<Complaint> {
-        let mut check = Check::default();
-        check
-            .resize(self.resize)
-            .crop(self.crop_scale, self.crop_ratio, self.flip)
-            .count("operations", self.operations, 0, OPS)
-            .chance("chance", self.chance)
-            .count("level", self.level as usize, 1, HIGHEST as usize)
-            .count("cutout", self.cutout, 0, 16384);
-        check.into_complaints()
-    }
-
     /// v·max/10 + bias.
     fn strength(&self, most: f64, bias: f64) -> f64 {
         f64::from(self.level) * most / f64::from(HIGHEST) + bias

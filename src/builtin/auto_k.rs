@@ -14,7 +14,7 @@ use kinset_math::cosine;
 use kinset_math::count::{self, Range, Rows};
 use kinset_math::kmeans::KMeans;
 use kinset_math::silhouette::Distances;
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Complaint, Context, Stage, StageError};
 
 /// Who may vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -44,95 +44,57 @@ impl Estimator {
     }
 }
 
-/// Settings; the defaults are those of the fork's estimator.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The smallest K that may come out.
-    pub min: usize,
-    /// The largest K that may come out.
-    pub max: usize,
-    /// Who votes; the most frequent vote wins, the smaller of equals. One alone decides.
-    pub estimators: Vec<Estimator>,
-    /// At most so many images, drawn at random, are looked at; memory grows with its square.
-    pub sample: usize,
-    /// Bring features to unit length first; λ is a distance between rows of unit length.
-    pub unit: bool,
-    /// Independent starts of k-means for each K.
-    pub restarts: usize,
-    /// Most iterations of k-means.
-    pub iterations: usize,
-    /// Neighbors per image in the graph of `eigengap`.
-    pub neighbors: usize,
-    /// Squared distance from which `dpmeans` opens a cluster, λ.
-    pub lambda: f64,
-    /// Most passes of `dpmeans`.
-    pub passes: usize,
-    /// Gain of the criterion above which `xmeans` splits.
-    pub gain: f64,
-    /// Jarque–Bera statistic above which `gmeans` splits; 5.991 splits one true Gaussian in twenty.
-    pub normality: f64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            min: 2,
-            max: 50,
-            estimators: vec![
-                Estimator::Silhouette,
-                Estimator::Eigengap,
-                Estimator::Dpmeans,
-                Estimator::Xmeans,
-                Estimator::Gmeans,
-            ],
-            sample: 2048,
-            unit: true,
-            restarts: 10,
-            iterations: 300,
-            neighbors: 10,
-            lambda: 0.5,
-            passes: 50,
-            gain: 0.0,
-            normality: 5.991,
-        }
+kinset_stage::settings! {
+    /// Settings; the defaults are those of the fork's estimator.
+    pub struct Config {
+        /// The smallest K that may come out.
+        min: usize = 2, min 2;
+        /// The largest K that may come out.
+        max: usize = 50;
+        /// Who votes; the most frequent vote wins, the smaller of equals. One alone decides.
+        estimators: Vec<Estimator> = vec![Estimator::Silhouette, Estimator::Eigengap, Estimator::Dpmeans, Estimator::Xmeans, Estimator::Gmeans];
+        /// At most so many images, drawn at random, are looked at; memory grows with its square.
+        sample: usize = 2048, within 3..=LARGEST;
+        /// Bring features to unit length first; λ is a distance between rows of unit length.
+        unit: bool = true;
+        /// Independent starts of k-means for each K.
+        restarts: usize = 10, min 1;
+        /// Most iterations of k-means.
+        iterations: usize = 300, min 1;
+        /// Neighbors per image in the graph of `eigengap`.
+        neighbors: usize = 10, min 1;
+        /// Squared distance from which `dpmeans` opens a cluster, λ.
+        lambda: f64 = 0.5, not_negative;
+        /// Most passes of `dpmeans`.
+        passes: usize = 50, min 1;
+        /// Gain of the criterion above which `xmeans` splits.
+        gain: f64 = 0.0;
+        /// Jarque–Bera statistic above which `gmeans` splits; 5.991 splits one true Gaussian in twenty.
+        normality: f64 = 5.991, not_negative;
     }
+    and combinations
 }
 
 /// The largest sample: its tables of pairs take 4 GiB.
 const LARGEST: usize = 16_384;
 
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        for (field, value, least) in [
-            ("min", self.min, 2),
-            ("restarts", self.restarts, 1),
-            ("iterations", self.iterations, 1),
-            ("neighbors", self.neighbors, 1),
-            ("passes", self.passes, 1),
-        ] {
-            found.extend(Complaint::unless_at_least(field, value as u64, least));
-        }
-        if self.max < self.min {
-            found.push(Complaint::new("max", format!("is {}, and must not be below `min`, {}", self.max, self.min)));
-        }
-        if !(3..=LARGEST).contains(&self.sample) {
-            found.push(Complaint::new("sample", format!("is {}, and must lie within 3–{LARGEST}", self.sample)));
-        }
+/// What is wrong with a smallest and a largest K.
+pub(super) fn smallest_and_largest(min: usize, max: usize) -> Option<Complaint> {
+    (max < min).then(|| Complaint::new("max", format!("is {max}, and must not be below `min`, {min}")))
+}
+
+impl Config {
+    fn combinations(&self) -> Vec<Complaint> {
         let mut voters = self.estimators.clone();
         voters.sort_unstable();
         voters.dedup();
-        if voters.is_empty() || voters.len() < self.estimators.len() {
-            found.push(Complaint::new("estimators", "must name at least one, and none twice"));
-        }
-        for (field, value) in [("lambda", self.lambda), ("normality", self.normality)] {
-            found.extend(Complaint::if_negative(field, value));
-        }
-        if !self.gain.is_finite() {
-            found.push(Complaint::new("gain", format!("is {}, and must be a number", self.gain)));
-        }
-        found
+        let named = !voters.is_empty() && voters.len() == self.estimators.len();
+        let found = [
+            smallest_and_largest(self.min, self.max),
+            (!named).then(|| Complaint::new("estimators", "must name at least one, and none twice")),
+            (!self.gain.is_finite()).then(|| Complaint::new("gain", format!("is {}, and must be a number", self.gain))),
+        ];
+        found.into_iter().flatten().collect()
     }
 }
 
@@ -261,6 +223,7 @@ pub(super) fn rows_of(values: &[f32], dim: usize, rows: &[usize]) -> Vec<f32> {
 mod tests {
     use super::*;
     use kinset_base::seed::Seed;
+    use kinset_stage::Settings;
 
     #[test]
     fn a_sample_is_drawn_once_in_order_and_small_sets_are_taken_whole() {

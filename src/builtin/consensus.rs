@@ -7,29 +7,21 @@
 //! Source: voting with matched memberships, Dimitriadou, Weingessel & Hornik 2002, "A combination scheme for fuzzy clustering"; the
 //! matching to one reference as in BagClust1, Dudoit & Fridlyand 2003, "Bagging to improve the accuracy of a clustering procedure".
 
-use serde::{Deserialize, Serialize};
-
 use kinset_artifact::encoder::{Classifier, ClassifierCard, HeadKind, Tensors, Weights};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::{Draft, Stored};
 use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency};
 use kinset_math::topk::argmax_rows;
 use kinset_model::ClassifierNet;
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError};
 use kinset_train::infer;
 use kinset_train::space::{heads_for, side_by_side};
 
-/// Settings.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// How many heads of each classifier vote, those of the lowest loss; none: all.
-    pub heads: Option<usize>,
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        Complaint::unless_at_least("heads", self.heads.unwrap_or(1) as u64, 1).into_iter().collect()
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// How many heads of each classifier vote, those of the lowest loss; none: all.
+        heads: Option<usize> = None, min 1;
     }
 }
 

@@ -8,7 +8,7 @@ use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::{Draft, Stored};
 use kinset_math::cosine;
 use kinset_model::encoder::EncoderNet;
-use kinset_stage::{Context, Settings, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError};
 use kinset_train::feed::Feed;
 use kinset_train::infer::{self, Layer};
 
@@ -25,23 +25,15 @@ pub enum LayerChoice {
     Projection,
 }
 
-/// Settings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Which layer becomes the features.
-    pub layer: LayerChoice,
-    /// Whether features are brought to unit length.
-    pub normalize: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { layer: LayerChoice::Auto, normalize: true }
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// Which layer becomes the features.
+        layer: LayerChoice = LayerChoice::Auto;
+        /// Whether features are brought to unit length.
+        normalize: bool = true;
     }
 }
-
-impl Settings for Config {}
 
 kinset_stage::ports! {
     /// What it reads.

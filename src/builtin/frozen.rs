@@ -8,7 +8,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::pretrained::{self, LARGEST};
 use kinset_artifact::Draft;
@@ -20,33 +20,36 @@ use kinset_dataset::DatasetError;
 use kinset_dataset::hub::{NotFetched, Repository};
 use kinset_model::import::frozen;
 use kinset_model::published::TowerSettings;
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Complaint, Context, Stage, StageError};
 use kinset_store::digest::Digest;
 
 /// What stands before the name of a repository.
 const HUB: &str = "hf:";
 
-/// Settings.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Which network: `{ backbone = "dinov2_vits14" }` (`b`, `l`; `_reg`), `clip_vit_b32`, `clip_vit_b16`, `clip_vit_l14`, `resnet50`.
-    pub network: TowerSettings,
-    /// A file (`.safetensors`, `.pth`), relative to the pipeline file; or `hf:OWNER/NAME` in the cache of Hugging Face's tools.
-    pub weights: String,
-    /// The SHA-256 it must have, 64 hexadecimal digits.
-    pub sha256: Option<String>,
-    /// The network's name, where a file has several: `teacher`.
-    pub part: Option<String>,
-    /// Side of the images it is shown, pixels: a multiple of the patch; none: 224.
-    pub size: Option<usize>,
-    /// Pixels of the shorter side before the centre is cut; none: as the authors do.
-    pub resize: Option<usize>,
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// Which network: `{ backbone = "dinov2_vits14" }` (`b`, `l`; `_reg`), `clip_vit_b32`, `clip_vit_b16`, `clip_vit_l14`,
+        /// `resnet50`.
+        network: TowerSettings = TowerSettings::default(), nested;
+        /// A file (`.safetensors`, `.pth`), relative to the pipeline file; or `hf:OWNER/NAME` in the cache of Hugging Face's
+        /// tools.
+        weights: String = String::new();
+        /// The SHA-256 it must have, 64 hexadecimal digits.
+        sha256: Option<String> = None;
+        /// The network's name, where a file has several: `teacher`.
+        part: Option<String> = None;
+        /// Side of the images it is shown, pixels: a multiple of the patch; none: 224.
+        size: Option<usize> = None;
+        /// Pixels of the shorter side before the centre is cut; none: as the authors do.
+        resize: Option<usize> = None;
+    }
+    and places_and_sizes
 }
 
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Complaint::below("network", self.network.complaints());
+impl Config {
+    fn places_and_sizes(&self) -> Vec<Complaint> {
+        let mut found = Vec::new();
         if self.weights.is_empty() {
             let hint = format!("`{HUB}{}` is this network's place", self.network.backbone.repository());
             found.push(Complaint::new("weights", "is needed: a file, or a repository").with_hint(hint));
@@ -167,6 +170,7 @@ fn told(found: &frozen::Tower) -> String {
 mod tests {
     use super::*;
     use kinset_model::published::Published;
+    use kinset_stage::Settings;
     use kinset_store::Manifest;
 
     fn in_key(config: &Config) -> Manifest {

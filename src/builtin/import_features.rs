@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use kinset_artifact::Draft;
 use kinset_artifact::features::{Features, FeaturesWriter};
@@ -12,52 +12,39 @@ use kinset_base::search_path::DataPaths;
 use kinset_dataset::DatasetError;
 use kinset_dataset::vectors::{Batch, Options, Vectors};
 use kinset_math::cosine;
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Complaint, Context, Stage, StageError};
 
 /// A length this near to 1 counts as 1.
 const UNIT: f64 = 1e-3;
 
-/// Settings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The file, relative to the pipeline's: `.parquet`, `.npy` or `.csv`.
-    pub file: PathBuf,
-    /// The column of names (Parquet); none: `id`, `name` or another usual one, else row numbers.
-    pub id_column: Option<String>,
-    /// The column of vectors (Parquet); none: `embedding` or another usual one, else the first list of floats.
-    pub column: Option<String>,
-    /// A list of names, one a line (`.npy`); none: row numbers.
-    pub names: Option<PathBuf>,
-    /// Numbers per vector (CSV); none: as many as the first records agree on.
-    pub dim: Option<usize>,
-    /// Whether features are brought to unit length.
-    pub normalize: bool,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { file: "features.parquet".into(), id_column: None, column: None, names: None, dim: None, normalize: true }
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// The file, relative to the pipeline's: `.parquet`, `.npy` or `.csv`.
+        file: PathBuf = "features.parquet".into();
+        /// The column of names (Parquet); none: `id`, `name` or another usual one, else row numbers.
+        id_column: Option<String> = None;
+        /// The column of vectors (Parquet); none: `embedding` or another usual one, else the first list of floats.
+        column: Option<String> = None;
+        /// A list of names, one a line (`.npy`); none: row numbers.
+        names: Option<PathBuf> = None;
+        /// Numbers per vector (CSV); none: as many as the first records agree on.
+        dim: Option<usize> = None, min 1;
+        /// Whether features are brought to unit length.
+        normalize: bool = true;
     }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        if self.dim == Some(0) {
-            found.push(Complaint::new("dim", "is 0, and must be at least 1"));
-        }
-        if !["parquet", "pq", "npy", "csv", "txt"].contains(&self.ending().as_str()) {
-            found.push(
-                Complaint::new("file", format!("is `{}`, whose ending names no form", self.file.display()))
-                    .with_hint("features come as .parquet, .npy or .csv"),
-            );
-        }
-        found
-    }
+    and form
 }
 
 impl Config {
+    fn form(&self) -> Option<Complaint> {
+        let known = ["parquet", "pq", "npy", "csv", "txt"].contains(&self.ending().as_str());
+        (!known).then(|| {
+            Complaint::new("file", format!("is `{}`, whose ending names no form", self.file.display()))
+                .with_hint("features come as .parquet, .npy or .csv")
+        })
+    }
+
     fn ending(&self) -> String {
         self.file.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
     }
@@ -193,6 +180,7 @@ fn distinct(path: &Path, ids: &[String]) -> Result<(), DatasetError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_stage::Settings;
 
     #[test]
     fn vectors_without_direction_and_names_that_come_twice_are_refused_with_their_row() {

@@ -1,46 +1,25 @@
 //! k-means on features: the row that stands beside every learned result.
 
-use serde::{Deserialize, Serialize};
-
 use kinset_artifact::encoder::{Classifier, Encoder};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::{Draft, Stored};
 use kinset_kernel::gemm::Gemm;
 use kinset_math::kmeans;
 use kinset_model::{ClassifierNet, HeadChoice};
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError};
 use kinset_train::space::body_of;
 
-/// Settings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Clusters, K.
-    pub clusters: usize,
-    /// Independent starts; the one with the least inertia is kept (scikit-learn's former default).
-    pub restarts: usize,
-    /// Most iterations of a start (scikit-learn's default).
-    pub iterations: usize,
-    /// Stop when centers move less than this share of the mean variance (scikit-learn's default).
-    pub tolerance: f64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { clusters: 10, restarts: 10, iterations: 300, tolerance: 1e-4 }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        for (field, value, least) in
-            [("clusters", self.clusters, 2), ("restarts", self.restarts, 1), ("iterations", self.iterations, 1)]
-        {
-            found.extend(Complaint::unless_at_least(field, value as u64, least));
-        }
-        found.extend(Complaint::if_negative("tolerance", self.tolerance));
-        found
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// Clusters, K.
+        clusters: usize = 10, min 2;
+        /// Independent starts; the one with the least inertia is kept (scikit-learn's former default).
+        restarts: usize = 10, min 1;
+        /// Most iterations of a start (scikit-learn's default).
+        iterations: usize = 300, min 1;
+        /// Stop when centers move less than this share of the mean variance (scikit-learn's default).
+        tolerance: f64 = 1e-4, not_negative;
     }
 }
 

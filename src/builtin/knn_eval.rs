@@ -1,7 +1,5 @@
 //! How good are features alone? Labelled neighbors vote about images that took no part in training.
 
-use serde::{Deserialize, Serialize};
-
 use super::evaluate::truth_of;
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::labels::{LabelTable, Labels};
@@ -10,33 +8,18 @@ use kinset_artifact::{Draft, Stored};
 use kinset_kernel::neighbors::Search;
 use kinset_math::cosine;
 use kinset_math::knn;
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError};
 
 /// Rows of the bank per piece.
 const PIECE: usize = 8192;
 
-/// Settings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Neighbors that vote; SCAN's code has 100 of them weighed at CIFAR's size, AND's 200.
-    pub k: usize,
-    /// A vote weighs e^(similarity / temperature); SCAN's code: that of the loss. None: every vote weighs the same.
-    pub temperature: Option<f64>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { k: 20, temperature: Some(0.1) }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        found.extend(Complaint::unless_at_least("k", self.k as u64, 1));
-        found.extend(self.temperature.and_then(|t| Complaint::unless_above_zero("temperature", t)));
-        found
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// Neighbors that vote; SCAN's code has 100 of them weighed at CIFAR's size, AND's 200.
+        k: usize = 20, min 1;
+        /// A vote weighs e^(similarity / temperature); SCAN's code: that of the loss. None: every vote weighs the same.
+        temperature: Option<f64> = Some(0.1), above_zero;
     }
 }
 
@@ -137,8 +120,11 @@ fn unit(mut table: FeatureTable) -> FeatureTable {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
+
     use super::*;
     use kinset_kernel::neighbors;
+    use kinset_stage::Settings;
 
     /// What `tests/golden/and/make.py` has of the votes.
     #[derive(Deserialize)]

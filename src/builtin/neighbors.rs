@@ -2,64 +2,42 @@
 
 use std::ops::ControlFlow;
 
-use serde::{Deserialize, Serialize};
-
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
 use kinset_kernel::neighbors::{self, NeighborError};
 use kinset_math::{cosine, rerank};
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Complaint, Context, Stage, StageError};
 
-/// Settings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Neighbors per image, M: 20 on small sets, 50 on ImageNet (SCAN).
-    pub k: usize,
-    /// Order neighbors by how alike their neighborhoods are, not by cosine; none: by cosine, as in all methods here.
-    pub rerank: Option<Rerank>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { k: 20, rerank: None }
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// Neighbors per image, M: 20 on small sets, 50 on ImageNet (SCAN).
+        k: usize = 20, min 1;
+        /// Order neighbors by how alike their neighborhoods are, not by cosine; none: by cosine, as in all methods here.
+        rerank: Option<Rerank> = None, nested;
     }
 }
 
-/// k-reciprocal re-ranking (Zhong et al., CVPR 2017, without the blend with the original distance): the similarity is then 1 minus
-/// the Jaccard distance of two images' reciprocal neighbors. The defaults are those of the file that comes with NNM's code, which
-/// its runs do not use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rerank {
-    /// Images in a list of neighbors, the image itself among them.
-    pub k1: usize,
-    /// Images whose description is averaged into one's own, the image itself among them.
-    pub k2: usize,
-}
-
-impl Default for Rerank {
-    fn default() -> Self {
-        Self { k1: 20, k2: 6 }
+kinset_stage::settings! {
+    /// k-reciprocal re-ranking (Zhong et al., CVPR 2017, without the blend with the original distance): the similarity is then
+    /// 1 minus the Jaccard distance of two images' reciprocal neighbors. The defaults are those of the file that comes with
+    /// NNM's code, which its runs do not use.
+    #[derive(Copy, PartialEq, Eq)]
+    pub struct Rerank {
+        /// Images in a list of neighbors, the image itself among them.
+        k1: usize = 20, min 2, because "the image and a neighbor";
+        /// Images whose description is averaged into one's own, the image itself among them.
+        k2: usize = 6;
     }
+    and lists
 }
 
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        if self.k == 0 {
-            found.push(Complaint::new("k", "is 0, and must be at least 1"));
-        }
-        if let Some(Rerank { k1, k2 }) = self.rerank {
-            if k1 < 2 {
-                found.push(Complaint::new("rerank.k1", format!("is {k1}, and must be at least 2: the image and a neighbor")));
-            }
-            if k2 == 0 || k2 > k1 {
-                found.push(Complaint::new("rerank.k2", format!("is {k2}, and must lie between 1 and `k1`, which is {k1}")));
-            }
-        }
-        found
+impl Rerank {
+    fn lists(&self) -> Option<Complaint> {
+        let Self { k1, k2 } = *self;
+        let fits = (1..=k1).contains(&k2);
+        (!fits).then(|| Complaint::new("k2", format!("is {k2}, and must lie between 1 and `k1`, which is {k1}")))
     }
 }
 
@@ -159,6 +137,7 @@ impl Stage for Mine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_stage::Settings;
 
     #[test]
     fn re_ranking_that_makes_no_sense_is_complained_about_by_path() {

@@ -1,23 +1,19 @@
 //! The pixels themselves as an encoder: the floor every learned encoder is measured against.
 
-use serde::{Deserialize, Serialize};
-
 use kinset_artifact::encoder::{Backbone, Encoder, Stem};
 use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::{Draft, Stored};
 use kinset_model::encoder::{EncoderNet, architecture};
-use kinset_stage::{Context, Settings, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError};
 use kinset_train::feed::Feed;
 
-/// Settings.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Side the images are brought to, pixels; none: their own.
-    pub size: Option<usize>,
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// Side the images are brought to, pixels; none: their own.
+        size: Option<usize> = None;
+    }
 }
-
-impl Settings for Config {}
 
 kinset_stage::ports! {
     /// What it reads.

@@ -9,7 +9,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use kinset_artifact::encoder::{Backbone, Classifier, Encoder, Normalization, Stem};
@@ -23,36 +23,37 @@ use kinset_dataset::DatasetError;
 use kinset_dataset::fetch::Weights;
 use kinset_model::ModelError;
 use kinset_model::import::{self, ImportError, Layout, Wanted};
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Complaint, Context, Stage, StageError};
 use kinset_store::digest::Digest;
 use kinset_train::feed::Feed;
 
 /// Larger files are refused: a checkpoint of ResNet-50 with all its optimizer's memory has a third of a GiB.
 pub(super) const LARGEST: u64 = 4 << 30;
 
-/// Settings. All but `file`, and `stem` for networks of small images, are read off the file.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The file of weights (`.pth`, `.pth.tar`, `.t7`, `.ckpt`, `.safetensors`), relative to the pipeline file; or its address,
-    /// from which `kinset data fetch` brings it.
-    pub file: PathBuf,
-    /// The SHA-256 it must have, 64 hexadecimal digits; an address needs one.
-    pub sha256: Option<String>,
-    /// The network's name, where a file has several: `net1` or `net2` of RUC.
-    pub part: Option<String>,
-    /// `resnet18`, `resnet34`, `resnet50`, `resnet_tiny`; none: the one whose blocks the file has.
-    pub backbone: Option<Backbone>,
-    /// The first layers. `cifar`, `stl` and `strided` have equal tensors, so one of them must be named; `imagenet` shows.
-    pub stem: Option<Stem>,
-    /// Side the images are brought to, pixels; none: their own.
-    pub size: Option<usize>,
-    /// Channel means the network was trained with, of values 0–1; none: those of the images.
-    pub mean: Option<Vec<f32>>,
-    /// Channel deviations, likewise.
-    pub std: Option<Vec<f32>>,
-    /// The best head, from 0; none: the file's word, or the only one.
-    pub head: Option<usize>,
+kinset_stage::settings! {
+    /// Settings. All but `file`, and `stem` for networks of small images, are read off the file.
+    pub struct Config {
+        /// The file of weights (`.pth`, `.pth.tar`, `.t7`, `.ckpt`, `.safetensors`), relative to the pipeline file; or its
+        /// address, from which `kinset data fetch` brings it.
+        file: PathBuf = PathBuf::new();
+        /// The SHA-256 it must have, 64 hexadecimal digits; an address needs one.
+        sha256: Option<String> = None;
+        /// The network's name, where a file has several: `net1` or `net2` of RUC.
+        part: Option<String> = None;
+        /// `resnet18`, `resnet34`, `resnet50`, `resnet_tiny`; none: the one whose blocks the file has.
+        backbone: Option<Backbone> = None;
+        /// The first layers. `cifar`, `stl` and `strided` have equal tensors, so one of them must be named; `imagenet` shows.
+        stem: Option<Stem> = None;
+        /// Side the images are brought to, pixels; none: their own.
+        size: Option<usize> = None, min 1;
+        /// Channel means the network was trained with, of values 0–1; none: those of the images.
+        mean: Option<Vec<f32>> = None;
+        /// Channel deviations, likewise.
+        std: Option<Vec<f32>> = None;
+        /// The best head, from 0; none: the file's word, or the only one.
+        head: Option<usize> = None;
+    }
+    and combinations
 }
 
 impl Config {
@@ -68,10 +69,8 @@ impl Config {
             .map_err(|error| StageError::Mismatch { what: error.to_string(), hint: "correct `sha256`".into() })?;
         Ok(weights.find()?)
     }
-}
 
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
+    fn combinations(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
         if self.file.as_os_str().is_empty() {
             found.push(Complaint::new("file", "is needed: the file of weights"));
@@ -79,9 +78,6 @@ impl Settings for Config {
         found.extend(sha256_complaint(self.sha256.as_deref()));
         if self.address().is_some() && self.sha256.is_none() {
             found.push(Complaint::new("sha256", "is needed where `file` is an address: what comes from there may change"));
-        }
-        if self.size == Some(0) {
-            found.push(Complaint::new("size", "is 0, and must be at least 1"));
         }
         match self.backbone {
             Some(Backbone::Pixels | Backbone::Features) => {
@@ -233,6 +229,7 @@ fn told(found: &import::Found, encoder: &Encoder, classifier: Option<&Classifier
 mod tests {
     use super::*;
     use kinset_base::hint::{Exit, Fault};
+    use kinset_stage::Settings;
     use kinset_store::Manifest;
 
     fn in_key(config: &Config) -> Manifest {

@@ -3,8 +3,7 @@
 use kinset_artifact::images::{ImageSet, Images, ImagesInfo, ImagesWriter};
 use kinset_artifact::selection::{Selection, SelectionTable};
 use kinset_artifact::{Draft, Stored};
-use kinset_stage::contract::NoSettings;
-use kinset_stage::{Context, Stage, StageError};
+use kinset_stage::{Context, NoSettings, Stage, StageError};
 
 kinset_stage::ports! {
     /// What it reads.

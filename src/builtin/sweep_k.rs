@@ -15,9 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
-use super::auto_k::{drawn, rows_of};
+use super::auto_k::{drawn, rows_of, smallest_and_largest};
 use kinset_artifact::assignments::{AssignmentTable, Assignments};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::k_table::{KPoint, KSweep, KTable};
@@ -27,59 +25,37 @@ use kinset_math::entropy::entropy_of_counts;
 use kinset_math::kmeans::KMeans;
 use kinset_math::silhouette::{Distances, silhouette};
 use kinset_math::stability::agreements;
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Complaint, Context, Stage, StageError};
 
-/// Settings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The smallest K.
-    pub min: usize,
-    /// The largest K.
-    pub max: usize,
-    /// From one K to the next.
-    pub step: usize,
-    /// Clusterings per K; stability needs two.
-    pub seeds: usize,
-    /// Independent starts of each clustering; the one with the least inertia is kept (as `kmeans` has it).
-    pub restarts: usize,
-    /// Most iterations of a start.
-    pub iterations: usize,
-    /// Stop when centers move less than this share of the mean variance.
-    pub tolerance: f64,
-    /// Silhouettes are measured on at most so many images, drawn at random; memory grows with its square.
-    pub sample: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { min: 2, max: 20, step: 1, seeds: 5, restarts: 10, iterations: 300, tolerance: 1e-4, sample: 2048 }
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// The smallest K.
+        min: usize = 2, min 2;
+        /// The largest K.
+        max: usize = 20;
+        /// From one K to the next.
+        step: usize = 1, min 1;
+        /// Clusterings per K; stability needs two.
+        seeds: usize = 5, min 1;
+        /// Independent starts of each clustering; the one with the least inertia is kept (as `kmeans` has it).
+        restarts: usize = 10, min 1;
+        /// Most iterations of a start.
+        iterations: usize = 300, min 1;
+        /// Stop when centers move less than this share of the mean variance.
+        tolerance: f64 = 1e-4, not_negative;
+        /// Silhouettes are measured on at most so many images, drawn at random; memory grows with its square.
+        sample: usize = 2048, within 3..=LARGEST;
     }
+    and order
 }
 
 /// The largest sample: its table of pairs takes 2 GiB.
 const LARGEST: usize = 16_384;
 
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        for (field, value, least) in [
-            ("min", self.min, 2),
-            ("step", self.step, 1),
-            ("seeds", self.seeds, 1),
-            ("restarts", self.restarts, 1),
-            ("iterations", self.iterations, 1),
-        ] {
-            found.extend(Complaint::unless_at_least(field, value as u64, least));
-        }
-        if self.max < self.min {
-            found.push(Complaint::new("max", format!("is {}, and must not be below `min`, {}", self.max, self.min)));
-        }
-        found.extend(Complaint::if_negative("tolerance", self.tolerance));
-        if !(3..=LARGEST).contains(&self.sample) {
-            found.push(Complaint::new("sample", format!("is {}, and must lie within 3–{LARGEST}", self.sample)));
-        }
-        found
+impl Config {
+    fn order(&self) -> Option<Complaint> {
+        smallest_and_largest(self.min, self.max)
     }
 }
 

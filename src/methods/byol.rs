@@ -3,7 +3,6 @@
 //! A pretext task without anything to differ from; k-means on its features rivals SCAN's whole chain: see [`Byol::SIGN`].
 
 use candle_core::{D, Tensor};
-use serde::{Deserialize, Serialize};
 
 use kinset_artifact::curve::Curve;
 use kinset_artifact::encoder::{Encoder, ProjectionKind};
@@ -15,7 +14,7 @@ use kinset_kernel::l2_normalize;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::settings::NetworkSettings;
 use kinset_model::{Mode, Params, PredictionHead};
-use kinset_stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
+use kinset_stage::{Context, Method, Sign, Stage, StageError};
 use kinset_train::ahead::{Ahead, Place};
 use kinset_train::ema::blend;
 use kinset_train::feed::Feed;
@@ -24,67 +23,29 @@ use kinset_train::pretext;
 use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
 use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
 
-/// Settings; the defaults are those of the paper's 300-epoch runs, brought to the size of CIFAR.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The network that learns. Without batch norm in the projection (`mlp`, `linear`) it may collapse.
-    pub network: NetworkSettings,
-    /// Hidden width of the predictor; none: that of the projection head, D. The paper has 4096 for both.
-    pub predictor_hidden: Option<usize>,
-    /// Side of the views, pixels; none: that of the images.
-    pub size: Option<usize>,
-    /// Passes over the images.
-    pub epochs: u64,
-    /// Images per step, B.
-    pub batch: usize,
-    /// What stays of the target in the first step, τ; rises to 1 along half a cosine. The paper: 0.99 for 300 epochs, 0.996 for
-    /// 1000.
-    pub target_decay: f64,
-    /// How weights move.
-    pub optimizer: OptimizerSettings,
-    /// How the learning rate moves.
-    pub schedule: ScheduleSettings,
-    /// What makes two views of an image.
-    pub augment: Recipe,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            network: NetworkSettings { projection: ProjectionKind::MlpNorm, projection_dim: 256, ..NetworkSettings::default() },
-            predictor_hidden: None,
-            size: None,
-            epochs: 300,
-            batch: 256,
-            target_decay: 0.99,
-            optimizer: OptimizerSettings::sgd(0.05, 0.9, 5e-4),
-            schedule: ScheduleSettings { warm_up: 10, ..ScheduleSettings::cosine(0.1) },
-            augment: Simclr::default().into(),
-        }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        if self.epochs == 0 {
-            found.push(Complaint::new("epochs", "is 0, and nothing would be learned"));
-        }
-        if self.batch < 2 {
-            found.push(Complaint::new("batch", format!("is {}, and batch norm needs at least 2 images", self.batch)));
-        }
-        if let Some(hidden) = self.predictor_hidden
-            && !(1..=65_536).contains(&hidden)
-        {
-            found.push(Complaint::new("predictor_hidden", format!("is {hidden}, and must lie between 1 and 65536")));
-        }
-        found.extend(Complaint::unless_below_one("target_decay", self.target_decay));
-        found.extend(Complaint::below("network", self.network.complaints()));
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.check()));
-        found
+kinset_stage::settings! {
+    /// Settings; the defaults are those of the paper's 300-epoch runs, brought to the size of CIFAR.
+    pub struct Config {
+        /// The network that learns. Without batch norm in the projection (`mlp`, `linear`) it may collapse.
+        network: NetworkSettings =
+            NetworkSettings { projection: ProjectionKind::MlpNorm, projection_dim: 256, ..NetworkSettings::default() }, nested;
+        /// Hidden width of the predictor; none: that of the projection head, D. The paper has 4096 for both.
+        predictor_hidden: Option<usize> = None, within 1..=65_536;
+        /// Side of the views, pixels; none: that of the images.
+        size: Option<usize> = None;
+        /// Passes over the images.
+        epochs: u64 = 300, min 1;
+        /// Images per step, B.
+        batch: usize = 256, min 2, because "batch norm needs them";
+        /// What stays of the target in the first step, τ; rises to 1 along half a cosine. The paper: 0.99 for 300 epochs, 0.996
+        /// for 1000.
+        target_decay: f64 = 0.99, below_one;
+        /// How weights move.
+        optimizer: OptimizerSettings = OptimizerSettings::sgd(0.05, 0.9, 5e-4), nested;
+        /// How the learning rate moves.
+        schedule: ScheduleSettings = ScheduleSettings { warm_up: 10, ..ScheduleSettings::cosine(0.1) }, nested;
+        /// What makes two views of an image.
+        augment: Recipe = Simclr::default().into(), nested;
     }
 }
 
@@ -316,6 +277,7 @@ mod tests {
     use kinset_base::hint::Fault;
     use kinset_model::params::values;
     use kinset_model::testing::{assert_near, numbers, wave};
+    use kinset_stage::Settings;
 
     fn golden() -> Value {
         serde_json::from_str(include_str!("../../tests/golden/pretext/byol.json")).unwrap()

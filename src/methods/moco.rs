@@ -4,7 +4,6 @@
 //! hang on the batch: see [`MoCo::SIGN`].
 
 use candle_core::{D, Device, Tensor, Var};
-use serde::{Deserialize, Serialize};
 
 use kinset_artifact::curve::Curve;
 use kinset_artifact::encoder::Encoder;
@@ -16,7 +15,7 @@ use kinset_math::cosine;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::settings::NetworkSettings;
 use kinset_model::{Mode, Params, Role};
-use kinset_stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
+use kinset_stage::{Complaint, Context, Method, Sign, Stage, StageError};
 use kinset_train::ahead::{Ahead, Place};
 use kinset_train::ema::blend;
 use kinset_train::feed::Feed;
@@ -25,63 +24,43 @@ use kinset_train::pretext;
 use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
 use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
 
-/// Settings; the defaults are MoCo v2's, but for network and queue, which are those of small sets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The network that learns.
-    pub network: NetworkSettings,
-    /// Side of the views, pixels; none: that of the images.
-    pub size: Option<usize>,
-    /// Passes over the images.
-    pub epochs: u64,
-    /// Images per step, B.
-    pub batch: usize,
-    /// Temperature of the loss, τ.
-    pub temperature: f64,
-    /// Earlier keys to differ from, K; a multiple of the batch. The paper's 65,536 is for a million images: with more keys than
-    /// images, an image meets its own earlier keys as something to differ from.
-    pub queue: usize,
-    /// What stays of the key encoder in a step, m. The paper's 0.999 is for runs of many thousand steps; 0.99 suits short ones.
-    pub key_momentum: f64,
-    /// Parts of a batch that batch norm sees one by one, the keys' images in another order than the queries'. The paper's 8 GPUs.
-    pub norm_groups: usize,
-    /// How weights move.
-    pub optimizer: OptimizerSettings,
-    /// How the learning rate moves.
-    pub schedule: ScheduleSettings,
-    /// What makes two views of an image.
-    pub augment: Recipe,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            network: NetworkSettings::default(),
-            size: None,
-            epochs: 200,
-            batch: 256,
-            temperature: 0.2,
-            queue: 4096,
-            key_momentum: 0.999,
-            norm_groups: 8,
-            optimizer: OptimizerSettings::sgd(0.03, 0.9, 1e-4),
-            schedule: ScheduleSettings::cosine(0.1),
-            augment: Simclr { blur: 0.5, ..Simclr::default() }.into(),
-        }
+kinset_stage::settings! {
+    /// Settings; the defaults are MoCo v2's, but for network and queue, which are those of small sets.
+    pub struct Config {
+        /// The network that learns.
+        network: NetworkSettings = NetworkSettings::default(), nested;
+        /// Side of the views, pixels; none: that of the images.
+        size: Option<usize> = None;
+        /// Passes over the images.
+        epochs: u64 = 200, min 1;
+        /// Images per step, B.
+        batch: usize = 256, min 2, because "batch norm needs them";
+        /// Temperature of the loss, τ.
+        temperature: f64 = 0.2, above_zero;
+        /// Earlier keys to differ from, K; a multiple of the batch. The paper's 65,536 is for a million images: with more keys
+        /// than images, an image meets its own earlier keys as something to differ from.
+        queue: usize = 4096;
+        /// What stays of the key encoder in a step, m. The paper's 0.999 is for runs of many thousand steps; 0.99 suits short
+        /// ones.
+        key_momentum: f64 = 0.999, below_one;
+        /// Parts of a batch that batch norm sees one by one, the keys' images in another order than the queries'. The paper's 8
+        /// GPUs.
+        norm_groups: usize = 8;
+        /// How weights move.
+        optimizer: OptimizerSettings = OptimizerSettings::sgd(0.03, 0.9, 1e-4), nested;
+        /// How the learning rate moves.
+        schedule: ScheduleSettings = ScheduleSettings::cosine(0.1), nested;
+        /// What makes two views of an image.
+        augment: Recipe = Simclr { blur: 0.5, ..Simclr::default() }.into(), nested;
     }
+    and combinations
 }
 
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
+impl Config {
+    fn combinations(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
         let Self { batch, queue, norm_groups, .. } = *self;
-        if self.epochs == 0 {
-            found.push(Complaint::new("epochs", "is 0, and nothing would be learned"));
-        }
-        if batch < 2 {
-            found.push(Complaint::new("batch", format!("is {batch}, and batch norm needs at least 2 images")));
-        } else if queue < batch || !queue.is_multiple_of(batch) {
+        if batch >= 2 && (queue < batch || !queue.is_multiple_of(batch)) {
             let nearest = (queue / batch).max(1) * batch;
             found.push(Complaint::new(
                 "queue",
@@ -97,12 +76,6 @@ impl Settings for Config {
                 ),
             ));
         }
-        found.extend(Complaint::unless_above_zero("temperature", self.temperature));
-        found.extend(Complaint::unless_below_one("key_momentum", self.key_momentum));
-        found.extend(Complaint::below("network", self.network.complaints()));
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.check()));
         found
     }
 }
@@ -379,6 +352,7 @@ mod tests {
     use kinset_artifact::encoder::{Backbone, ProjectionKind, Stem};
     use kinset_model::params::values;
     use kinset_model::testing::{assert_near, numbers};
+    use kinset_stage::Settings;
 
     fn rows(shape: (usize, usize), step: f64, phase: f64) -> Vec<f64> {
         let wave: Vec<f64> = (0..shape.0 * shape.1).map(|i| (step * i as f64 + phase).sin()).collect();

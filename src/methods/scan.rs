@@ -17,7 +17,7 @@ use kinset_math::entropy;
 use kinset_model::ClassifierNet;
 use kinset_model::Mode;
 use kinset_model::encoder::EncoderNet;
-use kinset_stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
+use kinset_stage::{Context, Method, Sign, Stage, StageError};
 use kinset_train::ahead::{Ahead, Place};
 use kinset_train::feed::Feed;
 use kinset_train::infer;
@@ -37,78 +37,37 @@ pub enum Update {
     Heads,
 }
 
-/// Settings; the defaults are those of SCAN's `configs/scan/scan_cifar10.yml`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Clusters, K.
-    pub clusters: usize,
-    /// Heads trained side by side, H; the best by validation loss is chosen. 1 on small sets, 10 on ImageNet.
-    pub heads: usize,
-    /// Hidden units of a head; none: linear, as in the paper.
-    pub hidden: Option<usize>,
-    /// What training moves.
-    pub update: Update,
-    /// Passes over the images.
-    pub epochs: u64,
-    /// Anchors per step, B.
-    pub batch: usize,
-    /// Weight of the entropy term, λ.
-    pub entropy_weight: f64,
-    /// How many of the mined neighbors are candidates; none: all.
-    pub num_neighbors: Option<usize>,
-    /// Whether an image is a candidate for its own neighbor, as in the authors' code.
-    pub include_self: bool,
-    /// How many neighbors the validation loss looks at.
-    pub validation_neighbors: usize,
-    /// Validate after every so many epochs, and after the last.
-    pub validate_every: u64,
-    /// How weights move.
-    pub optimizer: OptimizerSettings,
-    /// How the learning rate moves.
-    pub schedule: ScheduleSettings,
-    /// What anchors and neighbors go through.
-    pub augment: Recipe,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            clusters: 10,
-            heads: 1,
-            hidden: None,
-            update: Update::All,
-            epochs: 50,
-            batch: 128,
-            entropy_weight: 5.0,
-            num_neighbors: None,
-            include_self: true,
-            validation_neighbors: 5,
-            validate_every: 1,
-            optimizer: OptimizerSettings::adam(1e-4, 1e-4),
-            schedule: ScheduleSettings::constant(),
-            augment: Strong::default().into(),
-        }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        let mut at_least = |field, value, least| found.extend(Complaint::unless_at_least(field, value, least));
-        at_least("clusters", self.clusters as u64, 2);
-        at_least("heads", self.heads as u64, 1);
-        at_least("epochs", self.epochs, 1);
-        at_least("batch", self.batch as u64, 2);
-        at_least("num_neighbors", self.num_neighbors.unwrap_or(1) as u64, 1);
-        at_least("hidden", self.hidden.unwrap_or(1) as u64, 1);
-        at_least("validation_neighbors", self.validation_neighbors as u64, 1);
-        at_least("validate_every", self.validate_every, 1);
-        found.extend(Complaint::if_negative("entropy_weight", self.entropy_weight));
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.check()));
-        found
+kinset_stage::settings! {
+    /// Settings; the defaults are those of SCAN's `configs/scan/scan_cifar10.yml`.
+    pub struct Config {
+        /// Clusters, K.
+        clusters: usize = 10, min 2;
+        /// Heads trained side by side, H; the best by validation loss is chosen. 1 on small sets, 10 on ImageNet.
+        heads: usize = 1, min 1;
+        /// Hidden units of a head; none: linear, as in the paper.
+        hidden: Option<usize> = None, min 1;
+        /// What training moves.
+        update: Update = Update::All;
+        /// Passes over the images.
+        epochs: u64 = 50, min 1;
+        /// Anchors per step, B.
+        batch: usize = 128, min 2;
+        /// Weight of the entropy term, λ.
+        entropy_weight: f64 = 5.0, not_negative;
+        /// How many of the mined neighbors are candidates; none: all.
+        num_neighbors: Option<usize> = None, min 1;
+        /// Whether an image is a candidate for its own neighbor, as in the authors' code.
+        include_self: bool = true;
+        /// How many neighbors the validation loss looks at.
+        validation_neighbors: usize = 5, min 1;
+        /// Validate after every so many epochs, and after the last.
+        validate_every: u64 = 1, min 1;
+        /// How weights move.
+        optimizer: OptimizerSettings = OptimizerSettings::adam(1e-4, 1e-4), nested;
+        /// How the learning rate moves.
+        schedule: ScheduleSettings = ScheduleSettings::constant(), nested;
+        /// What anchors and neighbors go through.
+        augment: Recipe = Strong::default().into(), nested;
     }
 }
 

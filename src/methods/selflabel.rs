@@ -14,7 +14,7 @@ use kinset_base::seed::Seed;
 use kinset_math::topk::argmax;
 use kinset_model::Mode;
 use kinset_model::{ClassifierNet, HeadChoice};
-use kinset_stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
+use kinset_stage::{Context, Method, Sign, Stage, StageError};
 use kinset_train::ahead::{Ahead, Place};
 use kinset_train::ema::{Averaging, Ema};
 use kinset_train::feed::Feed;
@@ -33,63 +33,29 @@ pub enum Threshold {
     PerCluster,
 }
 
-/// Settings; the defaults are those of SCAN's `configs/selflabel/selflabel_cifar10.yml`, but for the threshold.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Passes over the images.
-    pub epochs: u64,
-    /// Images per step, B.
-    pub batch: usize,
-    /// An answer is confident above this probability, 0–1.
-    pub confidence_threshold: f64,
-    /// Whether clusters that hardly reach the threshold get a lower one.
-    pub threshold: Threshold,
-    /// The share of a cluster's images that pass at least, 0–1, if thresholds are per cluster.
-    pub keep_share: f64,
-    /// Weigh clusters so that each counts the same in the loss of a batch.
-    pub class_balancing: bool,
-    /// Follow an exponential moving average of the weights with this α; none on small sets, 0.999 on ImageNet.
-    pub ema_alpha: Option<f64>,
-    /// How weights move.
-    pub optimizer: OptimizerSettings,
-    /// How the learning rate moves.
-    pub schedule: ScheduleSettings,
-    /// What the learning view goes through; the answers come from the plain image.
-    pub augment: Recipe,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            epochs: 200,
-            batch: 1000,
-            confidence_threshold: 0.99,
-            threshold: Threshold::PerCluster,
-            keep_share: 0.2,
-            class_balancing: true,
-            ema_alpha: None,
-            optimizer: OptimizerSettings::adam(1e-4, 1e-4),
-            schedule: ScheduleSettings::constant(),
-            augment: Strong::default().into(),
-        }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        if self.epochs == 0 {
-            found.push(Complaint::new("epochs", "is 0, and nothing would be learned"));
-        }
-        found.extend(Complaint::unless_at_least("batch", self.batch as u64, 2));
-        found.extend(Complaint::unless_below_one("confidence_threshold", self.confidence_threshold));
-        found.extend(Complaint::unless_below_one("keep_share", self.keep_share));
-        found.extend(self.ema_alpha.and_then(|alpha| Complaint::unless_below_one("ema_alpha", alpha)));
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.check()));
-        found
+kinset_stage::settings! {
+    /// Settings; the defaults are those of SCAN's `configs/selflabel/selflabel_cifar10.yml`, but for the threshold.
+    pub struct Config {
+        /// Passes over the images.
+        epochs: u64 = 200, min 1;
+        /// Images per step, B.
+        batch: usize = 1000, min 2;
+        /// An answer is confident above this probability, 0–1.
+        confidence_threshold: f64 = 0.99, below_one;
+        /// Whether clusters that hardly reach the threshold get a lower one.
+        threshold: Threshold = Threshold::PerCluster;
+        /// The share of a cluster's images that pass at least, 0–1, if thresholds are per cluster.
+        keep_share: f64 = 0.2, below_one;
+        /// Weigh clusters so that each counts the same in the loss of a batch.
+        class_balancing: bool = true;
+        /// Follow an exponential moving average of the weights with this α; none on small sets, 0.999 on ImageNet.
+        ema_alpha: Option<f64> = None, below_one;
+        /// How weights move.
+        optimizer: OptimizerSettings = OptimizerSettings::adam(1e-4, 1e-4), nested;
+        /// How the learning rate moves.
+        schedule: ScheduleSettings = ScheduleSettings::constant(), nested;
+        /// What the learning view goes through; the answers come from the plain image.
+        augment: Recipe = Strong::default().into(), nested;
     }
 }
 

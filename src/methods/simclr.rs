@@ -3,7 +3,6 @@
 //! The pretext task of SCAN on small images, as SCAN's authors run it: see [`SimClr::SIGN`].
 
 use candle_core::{D, Tensor};
-use serde::{Deserialize, Serialize};
 
 use kinset_artifact::curve::Curve;
 use kinset_artifact::encoder::Encoder;
@@ -14,7 +13,7 @@ use kinset_base::seed::Seed;
 use kinset_model::Mode;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::settings::NetworkSettings;
-use kinset_stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
+use kinset_stage::{Context, Method, Sign, Stage, StageError};
 use kinset_train::ahead::{Ahead, Place};
 use kinset_train::feed::Feed;
 use kinset_train::learner::{Learner, Order};
@@ -22,61 +21,25 @@ use kinset_train::pretext;
 use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
 use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
 
-/// Settings; the defaults are those of SCAN's `configs/pretext/simclr_cifar10.yml`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The network that learns.
-    pub network: NetworkSettings,
-    /// Side of the views, pixels; none: that of the images.
-    pub size: Option<usize>,
-    /// Passes over the images.
-    pub epochs: u64,
-    /// Images per step, B; the network sees 2B views.
-    pub batch: usize,
-    /// Temperature of the loss, τ.
-    pub temperature: f64,
-    /// How weights move.
-    pub optimizer: OptimizerSettings,
-    /// How the learning rate moves.
-    pub schedule: ScheduleSettings,
-    /// What makes two views of an image.
-    pub augment: Recipe,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            network: NetworkSettings::default(),
-            size: None,
-            epochs: 500,
-            batch: 512,
-            temperature: 0.1,
-            optimizer: OptimizerSettings::sgd(0.4, 0.9, 1e-4),
-            schedule: ScheduleSettings::cosine(0.1),
-            augment: Simclr::default().into(),
-        }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        if self.epochs == 0 {
-            found.push(Complaint::new("epochs", "is 0, and nothing would be learned"));
-        }
-        if self.batch < 2 {
-            found.push(Complaint::new(
-                "batch",
-                format!("is {}, and an image needs at least one other to differ from", self.batch),
-            ));
-        }
-        found.extend(Complaint::unless_above_zero("temperature", self.temperature));
-        found.extend(Complaint::below("network", self.network.complaints()));
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.check()));
-        found
+kinset_stage::settings! {
+    /// Settings; the defaults are those of SCAN's `configs/pretext/simclr_cifar10.yml`.
+    pub struct Config {
+        /// The network that learns.
+        network: NetworkSettings = NetworkSettings::default(), nested;
+        /// Side of the views, pixels; none: that of the images.
+        size: Option<usize> = None;
+        /// Passes over the images.
+        epochs: u64 = 500, min 1;
+        /// Images per step, B; the network sees 2B views.
+        batch: usize = 512, min 2, because "an image needs another to differ from";
+        /// Temperature of the loss, τ.
+        temperature: f64 = 0.1, above_zero;
+        /// How weights move.
+        optimizer: OptimizerSettings = OptimizerSettings::sgd(0.4, 0.9, 1e-4), nested;
+        /// How the learning rate moves.
+        schedule: ScheduleSettings = ScheduleSettings::cosine(0.1), nested;
+        /// What makes two views of an image.
+        augment: Recipe = Simclr::default().into(), nested;
     }
 }
 

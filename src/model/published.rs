@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::encoder::{architecture, tower};
 use super::error::Result;
 use kinset_artifact::encoder::{Architecture, Backbone, Family, Filter, Normalization, Resize, Stem, Transformer};
+use kinset_stage::Complaint;
 
 /// A published network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,28 +43,30 @@ pub enum Published {
     Resnet50,
 }
 
-/// A published network, and where it differs from the one of its name.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TowerSettings {
-    /// Its name.
-    pub backbone: Published,
-    /// Width of the tokens (of the first stage, for a residual network); none: the named network's.
-    pub width: Option<usize>,
-    /// Blocks; none: the named network's.
-    pub depth: Option<usize>,
-    /// Attention heads; none: the named network's.
-    pub heads: Option<usize>,
-    /// Units of a block's hidden layer; none: four times the width.
-    pub hidden: Option<usize>,
-    /// Side of a patch, pixels; none: the named network's.
-    pub patch: Option<usize>,
-    /// Patches a side that positions were learned for; none: the named network's.
-    pub grid: Option<usize>,
-    /// Register tokens; none: the named network's.
-    pub registers: Option<usize>,
-    /// Outputs of CLIP's projection; none: the named network's.
-    pub output: Option<usize>,
+kinset_stage::settings! {
+    /// A published network, and where it differs from the one of its name.
+    #[derive(PartialEq)]
+    pub struct TowerSettings {
+        /// Its name.
+        backbone: Published = Published::default();
+        /// Width of the tokens (of the first stage, for a residual network); none: the named network's.
+        width: Option<usize> = None;
+        /// Blocks; none: the named network's.
+        depth: Option<usize> = None;
+        /// Attention heads; none: the named network's.
+        heads: Option<usize> = None;
+        /// Units of a block's hidden layer; none: four times the width.
+        hidden: Option<usize> = None;
+        /// Side of a patch, pixels; none: the named network's.
+        patch: Option<usize> = None;
+        /// Patches a side that positions were learned for; none: the named network's.
+        grid: Option<usize> = None;
+        /// Register tokens; none: the named network's.
+        registers: Option<usize> = None;
+        /// Outputs of CLIP's projection; none: the named network's.
+        output: Option<usize> = None;
+    }
+    and idle
 }
 
 /// ImageNet's channels, of values 0–1.
@@ -161,7 +164,7 @@ impl TowerSettings {
     }
 
     /// Settings that the named network has no use for.
-    pub fn complaints(&self) -> Vec<(&'static str, String)> {
+    fn idle(&self) -> Vec<Complaint> {
         let clip = self.backbone.transformer().is_some_and(|(_, shape)| shape.output.is_some());
         let residual = self.backbone == Published::Resnet50;
         let idle = [
@@ -174,13 +177,14 @@ impl TowerSettings {
             ("output", self.output, !clip),
         ];
         let idle = idle.into_iter().filter(|(_, value, idle)| *idle && value.is_some());
-        idle.map(|(field, ..)| (field, "is nothing that this network has".to_owned())).collect()
+        idle.map(|(field, ..)| Complaint::new(field, "is nothing that this network has")).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_stage::Settings;
 
     fn of(backbone: Published) -> (Architecture, Normalization) {
         TowerSettings { backbone, ..TowerSettings::default() }.network(None, None).unwrap()
@@ -217,7 +221,7 @@ mod tests {
     #[test]
     fn what_a_network_does_not_have_is_not_set() {
         let settings = |backbone| TowerSettings { backbone, registers: Some(2), output: Some(3), ..TowerSettings::default() };
-        let fields = |backbone| settings(backbone).complaints().into_iter().map(|(field, _)| field).collect::<Vec<_>>();
+        let fields = |backbone| settings(backbone).check().into_iter().map(|complaint| complaint.path).collect::<Vec<_>>();
         assert_eq!(fields(Published::Dinov2Base), ["output"]);
         assert_eq!(fields(Published::ClipBase32), ["registers"]);
         assert_eq!(fields(Published::Resnet50), ["registers", "output"]);

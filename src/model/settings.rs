@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::encoder::architecture;
 use super::error::Result;
 use kinset_artifact::encoder::{Architecture, Backbone, Projection, ProjectionKind, Stem};
+use kinset_stage::{Complaint, Limit, Settings};
 
 /// A network to be trained from scratch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,23 +44,20 @@ impl NetworkSettings {
         let projection = Projection { kind: self.projection, dim: self.projection_dim };
         architecture(self.backbone, self.stem, self.width, channels, size, Some(projection))
     }
+}
 
-    /// What is wrong with it, field by field, as far as that can be said without images.
-    pub fn complaints(&self) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
-        if !(1..=1024).contains(&self.width) {
-            found.push(("width", format!("is {}, and must lie between 1 and 1024", self.width)));
-        }
-        if !(1..=65_536).contains(&self.projection_dim) {
-            found.push(("projection_dim", format!("is {}, and must lie between 1 and 65536", self.projection_dim)));
-        }
-        match self.backbone {
-            Backbone::Pixels | Backbone::Features => {
-                found.push(("backbone", "is one that has nothing to train".to_owned()));
-            }
-            Backbone::Vit => found.push(("backbone", "is `vit`: read a published one with the stage `frozen`".to_owned())),
-            Backbone::Resnet18 | Backbone::Resnet34 | Backbone::Resnet50 | Backbone::ResnetTiny => {}
-        }
-        found
+impl Settings for NetworkSettings {
+    fn check(&self) -> Vec<Complaint> {
+        let untrained = match self.backbone {
+            Backbone::Pixels | Backbone::Features => Some("is one that has nothing to train"),
+            Backbone::Vit => Some("is `vit`: read a published one with the stage `frozen`"),
+            Backbone::Resnet18 | Backbone::Resnet34 | Backbone::Resnet50 | Backbone::ResnetTiny => None,
+        };
+        let found = [
+            Limit::within(1..=1024).complaint("width", &self.width),
+            Limit::within(1..=65_536).complaint("projection_dim", &self.projection_dim),
+            untrained.map(|message| Complaint::new("backbone", message)),
+        ];
+        found.into_iter().flatten().collect()
     }
 }

@@ -1,81 +1,14 @@
 //! The stage contract.
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::context::Context;
 use super::error::StageError;
 use super::outputs::Outputs;
 use super::ports::{LabelFreePorts, Ports};
+use super::settings::Settings;
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
-
-/// Something wrong with a setting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
-    /// Which setting, dotted from the stage's table: `augment.crop_scale`.
-    pub path: String,
-    /// What is wrong, with the value.
-    pub message: String,
-    /// What would be right.
-    pub hint: Option<String>,
-}
-
-impl Complaint {
-    /// A complaint about one setting.
-    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into(), hint: None }
-    }
-
-    /// Complaints about the fields of a nested table.
-    pub fn below(table: &str, fields: impl IntoIterator<Item = (&'static str, String)>) -> Vec<Self> {
-        fields.into_iter().map(|(field, message)| Self::new(format!("{table}.{field}"), message)).collect()
-    }
-
-    /// What is wrong with a number that must be at least so large.
-    pub fn unless_at_least(path: &str, value: u64, least: u64) -> Option<Self> {
-        (value < least).then(|| Self::new(path, format!("is {value}, and must be at least {least}")))
-    }
-
-    /// What is wrong with a number that must be finite and above 0.
-    pub fn unless_above_zero(path: &str, value: f64) -> Option<Self> {
-        let fits = value > 0.0 && value.is_finite();
-        (!fits).then(|| Self::new(path, format!("is {value}, and must be above 0")))
-    }
-
-    /// What is wrong with a number that must be finite and not below 0.
-    pub fn if_negative(path: &str, value: f64) -> Option<Self> {
-        let fits = value >= 0.0 && value.is_finite();
-        (!fits).then(|| Self::new(path, format!("is {value}, and must not be negative")))
-    }
-
-    /// What is wrong with a number that must be a share below the whole.
-    pub fn unless_below_one(path: &str, value: f64) -> Option<Self> {
-        (!(0.0..1.0).contains(&value)).then(|| Self::new(path, format!("is {value}, and must lie in 0–1, below 1")))
-    }
-
-    /// Adds what would be right.
-    #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
-
-/// The settings of a stage. `Default` is the paper's table where there is a paper; serde refuses unknown keys.
-pub trait Settings: Serialize + DeserializeOwned + Default + Clone + Send + Sync {
-    /// Everything that is wrong beyond types: ranges, combinations. A stage never checks its own settings again.
-    fn check(&self) -> Vec<Complaint> {
-        Vec::new()
-    }
-}
-
-/// No settings at all.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NoSettings {}
-
-impl Settings for NoSettings {}
 
 /// One step of a pipeline: what it asks for, what it yields, how it runs.
 pub trait Stage: 'static {
@@ -89,8 +22,8 @@ pub trait Stage: 'static {
     const SEEDED: bool = false;
     /// True if it computes on the device: its key then holds the class of the device and the precision.
     const ON_DEVICE: bool = false;
-    /// Its settings.
-    type Config: Settings;
+    /// Its settings. `Default` is the paper's table where there is a paper.
+    type Config: Settings + Default;
     /// What it reads.
     type In: Ports;
     /// What it writes.
@@ -146,7 +79,7 @@ pub struct Sign {
 ///
 /// ```compile_fail,E0277
 /// use kinset_artifact::{Draft, Stored, encoder::Encoder, labels::Labels};
-/// use kinset_stage::{Context, Method, Sign, Stage, StageError, contract::NoSettings};
+/// use kinset_stage::{Context, Method, NoSettings, Sign, Stage, StageError};
 ///
 /// kinset_stage::ports! { /** Reads the truth. */ pub struct In { labels: Stored<Labels> } }
 /// kinset_stage::outputs! { /** An encoder. */ pub struct Out { encoder: Draft<Encoder> } }
@@ -173,7 +106,7 @@ pub struct Sign {
 ///
 /// ```compile_fail,E0080
 /// use kinset_artifact::{Draft, Stored, features::Features, labels::Labels};
-/// use kinset_stage::{Context, Erased, Stage, StageError, contract::NoSettings};
+/// use kinset_stage::{Context, Erased, NoSettings, Stage, StageError};
 ///
 /// kinset_stage::ports! { /** Reads the truth. */ pub struct In { labels: Stored<Labels> } }
 /// kinset_stage::outputs! { /** Writes it as features. */ pub struct Out { features: Draft<Features> } }

@@ -6,10 +6,11 @@ use std::marker::PhantomData;
 use serde_json::Value;
 
 use super::context::Context;
-use super::contract::{Complaint, Method, Settings, Sign, Stage};
+use super::contract::{Method, Sign, Stage};
 use super::error::StageError;
 use super::outputs::{AnyDraft, OutputInfo, Outputs};
 use super::ports::{Offers, PortInfo, Ports};
+use super::settings::{Complaint, Settings};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_store::Manifest;
@@ -151,7 +152,8 @@ impl<S: Stage> AnyStage for Erased<S> {
     }
 
     fn manifest(&self, settings: &Value) -> Result<Manifest, StageError> {
-        let settings = S::key_settings(&typed::<S>(settings)?)?;
+        let config = typed::<S>(settings)?;
+        let settings = S::key_settings(&config)?;
         Manifest::new(S::KIND, S::VERSION, &settings).map_err(StageError::other)
     }
 
@@ -209,7 +211,7 @@ mod tests {
 
     struct Toy<C>(PhantomData<C>);
 
-    impl<C: Settings + 'static> Stage for Toy<C> {
+    impl<C: Settings + Default + 'static> Stage for Toy<C> {
         const KIND: &'static str = "toy";
         const VERSION: u32 = 1;
         const SUMMARY: &'static str = "a stage with settings";

@@ -16,13 +16,15 @@ pub mod erased;
 pub mod error;
 pub mod outputs;
 pub mod ports;
+pub mod settings;
 
 #[doc(hidden)] // for the macros
 pub use kinset_artifact as artifact;
 
 pub use context::{Bar, Context, Signal, Sink, Stop};
-pub use contract::{Complaint, Method, Settings, Sign, Stage};
+pub use contract::{Method, Sign, Stage};
 pub use erased::{AnyStage, Erased};
 pub use error::StageError;
 pub use outputs::{AnyDraft, OutputInfo, Outputs};
 pub use ports::{Arity, Either, LabelFreePorts, Offer, Offers, Port, PortInfo, Ports};
+pub use settings::{Complaint, Limit, NoSettings, Settings};

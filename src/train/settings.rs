@@ -6,6 +6,7 @@ use super::error::Result;
 use super::optim::{Optimization, Optimizer};
 use super::schedule::{self, Schedule};
 use kinset_model::params::Params;
+use kinset_stage::{Complaint, Limit, Settings};
 
 /// Which optimizer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,23 +68,18 @@ impl OptimizerSettings {
         }
         .over(params)
     }
+}
 
-    /// What is wrong, field by field.
-    pub fn complaints(&self) -> Vec<(&'static str, String)> {
-        let mut found = Vec::new();
-        if !(self.lr > 0.0 && self.lr.is_finite()) {
-            found.push(("lr", format!("is {}, and must be above 0", self.lr)));
-        }
-        if !(0.0..1.0).contains(&self.momentum) {
-            found.push(("momentum", format!("is {}, and must lie in 0–1, below 1", self.momentum)));
-        }
-        if self.nesterov && (self.kind != OptimizerKind::Sgd || self.momentum <= 0.0) {
-            found.push(("nesterov", "is for `sgd` with a momentum above 0".to_owned()));
-        }
-        if !(self.weight_decay >= 0.0 && self.weight_decay.is_finite()) {
-            found.push(("weight_decay", format!("is {}, and must not be negative", self.weight_decay)));
-        }
-        found
+impl Settings for OptimizerSettings {
+    fn check(&self) -> Vec<Complaint> {
+        let idle = self.nesterov && (self.kind != OptimizerKind::Sgd || self.momentum <= 0.0);
+        let found = [
+            Limit::AboveZero.complaint("lr", &self.lr),
+            Limit::BelowOne.complaint("momentum", &self.momentum),
+            idle.then(|| Complaint::new("nesterov", "is for `sgd` with a momentum above 0")),
+            Limit::NotNegative.complaint("weight_decay", &self.weight_decay),
+        ];
+        found.into_iter().flatten().collect()
     }
 }
 
@@ -138,13 +134,13 @@ impl ScheduleSettings {
         .rate(base, epoch, epochs);
         schedule::warm_up(rate, epoch, self.warm_up)
     }
+}
 
-    /// What is wrong, field by field.
-    pub fn complaints(&self) -> Vec<(&'static str, String)> {
+impl Settings for ScheduleSettings {
+    fn check(&self) -> Vec<Complaint> {
         if self.decay_rate > 0.0 && self.decay_rate <= 1.0 {
-            Vec::new()
-        } else {
-            vec![("decay_rate", format!("is {}, and must lie above 0 and at most at 1", self.decay_rate))]
+            return Vec::new();
         }
+        vec![Complaint::new("decay_rate", format!("is {}, and must lie above 0 and at most at 1", self.decay_rate))]
     }
 }

@@ -4,8 +4,6 @@
 //! row group is searched by itself, so what was found is kept after every one, and neither a kill nor the way a pool is cut
 //! changes a bit of the result. One stage per shard of a pool: a new shard costs only itself.
 
-use serde::{Deserialize, Serialize};
-
 use super::progress::{Candidate, Progress, keep};
 use kinset_artifact::features::{FeatureReader, FeatureTable, Features};
 use kinset_artifact::matches::{MatchTable, Matches};
@@ -17,35 +15,17 @@ use kinset_math::cosine;
 use kinset_math::curate::choose::Edge;
 use kinset_math::curate::join::Rows;
 use kinset_math::curate::repeats::{self, Rule};
-use kinset_stage::{Complaint, Context, Settings, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError};
 
-/// Settings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Images of the pool per image of the target.
-    pub k: usize,
-    /// How repetitions in the target are left out before the search.
-    pub dedup: Rule,
-    /// Target images whose cosine is this or more repeat each other (the fork's `dist_thr`).
-    pub dedup_sim: f64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { k: 20, dedup: Rule::Greedy, dedup_sim: 0.98 }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        found.extend(Complaint::unless_at_least("k", self.k as u64, 1));
-        if !(-1.0..=1.0).contains(&self.dedup_sim) {
-            let message = format!("is {}, and must lie in -1 to 1: it is a cosine similarity", self.dedup_sim);
-            found.push(Complaint::new("dedup_sim", message));
-        }
-        found
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// Images of the pool per image of the target.
+        k: usize = 20, min 1;
+        /// How repetitions in the target are left out before the search.
+        dedup: Rule = Rule::Greedy;
+        /// Target images whose cosine is this or more repeat each other (the fork's `dist_thr`).
+        dedup_sim: f64 = 0.98, within -1..=1, because "it is a cosine similarity";
     }
 }
 
@@ -246,7 +226,7 @@ mod tests {
     use kinset_base::fs;
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
-    use kinset_stage::{Signal, Sink, Stop};
+    use kinset_stage::{Settings, Signal, Sink, Stop};
     use kinset_store::digest::Digest;
 
     struct Ears<'a> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use kinset_math::curate::choose::Order;
 use kinset_math::curate::groups::Link;
-use kinset_stage::{Complaint, Settings};
+use kinset_stage::Complaint;
 
 /// How images are picked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,126 +35,70 @@ impl Pick {
     }
 }
 
-/// Numbers of images for parts of the target, so that rare ones are served.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Quotas {
-    /// Parts of the target, by k-means on its features.
-    pub clusters: usize,
-    /// A part's number is in proportion to its size to this power: 0 the same for all, 1 as the target has them.
-    pub power: f64,
-}
-
-impl Default for Quotas {
-    fn default() -> Self {
-        Self { clusters: 10, power: 0.0 }
+kinset_stage::settings! {
+    /// Numbers of images for parts of the target, so that rare ones are served.
+    #[derive(Copy, PartialEq)]
+    pub struct Quotas {
+        /// Parts of the target, by k-means on its features.
+        clusters: usize = 10, min 1;
+        /// A part's number is in proportion to its size to this power: 0 the same for all, 1 as the target has them.
+        power: f64 = 0.0, within 0..=4;
     }
 }
 
-/// Settings.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Images of the pool per image of the target; at most what `retrieve` looked for.
-    pub k: usize,
-    /// How images are picked.
-    pub pick: Pick,
-    /// Keep a pair only if its distance, 1 − cosine, is below this.
-    pub max_dist: Option<f64>,
-    /// Drop a pair if its distance is below this: a guard against copies of target images in the pool.
-    pub min_dist: Option<f64>,
-    /// A list of names never to take, one a line, relative to the pipeline file; endings like .jpg do not count.
-    pub exclude: Option<PathBuf>,
-    /// Most images to take.
-    pub budget: Option<usize>,
-    /// Which come first: those of best rank, then best distance (`rank`), or those that most target images chose (`votes`).
-    pub order: Order,
-    /// Shares of the budget for parts of the target.
-    pub quotas: Option<Quotas>,
-    /// Most target images that one pool image may serve, so that hubs do not stand for all.
-    pub per_image: Option<usize>,
-    /// Most pool images taken for one target image.
-    pub per_target: Option<usize>,
-    /// Candidates whose cosine is this or more are one image: the best ranked stands for the others.
-    pub pool_sim: Option<f64>,
-    /// What joins candidates: near the first of a group (`star`), or near any of it (`chain`).
-    pub link: Link,
-    /// Drop candidates whose cosine with any target image is this or more.
-    pub target_sim: Option<f64>,
-    /// Drop candidates whose cosine with any held-out image is this or more.
-    pub held_out_sim: f64,
-    /// For `pick = "dissimilar"`: the cosine that an image must be below (the fork's number).
-    pub dissimilar_below: f64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            k: 20,
-            pick: Pick::Nearest,
-            max_dist: None,
-            min_dist: None,
-            exclude: None,
-            budget: None,
-            order: Order::Rank,
-            quotas: None,
-            per_image: None,
-            per_target: None,
-            pool_sim: None,
-            link: Link::Star,
-            target_sim: None,
-            held_out_sim: 0.98,
-            dissimilar_below: 0.3,
-        }
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// Images of the pool per image of the target; at most what `retrieve` looked for.
+        k: usize = 20, min 1;
+        /// How images are picked.
+        pick: Pick = Pick::Nearest;
+        /// Keep a pair only if its distance, 1 − cosine, is below this.
+        // A little above 2, so that "everything" can be said.
+        max_dist: Option<f64> = None, within 0.0..=2.1, because "it is a distance, 1 − cosine";
+        /// Drop a pair if its distance is below this: a guard against copies of target images in the pool.
+        min_dist: Option<f64> = None, within 0.0..=2.1, because "it is a distance, 1 − cosine";
+        /// Candidates whose cosine is this or more are one image: the best ranked stands for the others.
+        pool_sim: Option<f64> = None, within -1..=1, because "it is a cosine similarity";
+        /// What joins candidates: near the first of a group (`star`), or near any of it (`chain`).
+        link: Link = Link::Star;
+        /// Drop candidates whose cosine with any target image is this or more.
+        target_sim: Option<f64> = None, within -1..=1, because "it is a cosine similarity";
+        /// Drop candidates whose cosine with any held-out image is this or more.
+        held_out_sim: f64 = 0.98, within -1..=1, because "it is a cosine similarity";
+        /// For `pick = "dissimilar"`: the cosine that an image must be below (the fork's number).
+        dissimilar_below: f64 = 0.3, within -1..=1, because "it is a cosine similarity";
+        /// A list of names never to take, one a line, relative to the pipeline file; endings like .jpg do not count.
+        exclude: Option<PathBuf> = None;
+        /// Most images to take.
+        budget: Option<usize> = None, min 1;
+        /// Which come first: those of best rank, then best distance (`rank`), or those that most target images chose (`votes`).
+        order: Order = Order::Rank;
+        /// Most target images that one pool image may serve, so that hubs do not stand for all.
+        per_image: Option<usize> = None, min 1;
+        /// Most pool images taken for one target image.
+        per_target: Option<usize> = None, min 1;
+        /// Shares of the budget for parts of the target.
+        quotas: Option<Quotas> = None, nested;
     }
+    and combinations
 }
 
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
+impl Config {
+    fn combinations(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
-        found.extend(Complaint::unless_at_least("k", self.k as u64, 1));
-        for (field, value) in [("max_dist", self.max_dist), ("min_dist", self.min_dist)] {
-            // A little above 2, so that "everything" can be said.
-            if let Some(value) = value.filter(|value| !(0.0..=2.1).contains(value)) {
-                let message = format!("is {value}, and must lie in 0 to 2: it is a distance, 1 − cosine");
-                found.push(Complaint::new(field, message));
-            }
-        }
         if let (Some(min), Some(max)) = (self.min_dist, self.max_dist)
             && min >= max
             && max > 0.0
         {
             found.push(Complaint::new("min_dist", format!("is {min}, and `max_dist` {max} leaves nothing above it")));
         }
-        let similarities = [
-            ("pool_sim", self.pool_sim),
-            ("target_sim", self.target_sim),
-            ("held_out_sim", Some(self.held_out_sim)),
-            ("dissimilar_below", Some(self.dissimilar_below)),
-        ];
-        for (field, value) in similarities {
-            if let Some(value) = value.filter(|value| !(-1.0..=1.0).contains(value)) {
-                let message = format!("is {value}, and must lie in -1 to 1: it is a cosine similarity");
-                found.push(Complaint::new(field, message));
-            }
-        }
-        for (field, value) in [("budget", self.budget), ("per_image", self.per_image), ("per_target", self.per_target)] {
-            found.extend(value.and_then(|value| Complaint::unless_at_least(field, value as u64, 1)));
-        }
-        if let Some(Quotas { clusters, power }) = self.quotas {
-            found.extend(Complaint::unless_at_least("quotas.clusters", clusters as u64, 1));
-            if !(0.0..=4.0).contains(&power) {
-                found.push(Complaint::new("quotas.power", format!("is {power}, and must lie in 0 to 4")));
-            }
-            if self.budget.is_none() {
-                found.push(Complaint::new("quotas", "share a budget, and there is none").with_hint("set `budget`"));
-            }
+        if self.quotas.is_some() && self.budget.is_none() {
+            found.push(Complaint::new("quotas", "share a budget, and there is none").with_hint("set `budget`"));
         }
         found
     }
-}
 
-impl Config {
     /// What may be meant in another unit than it is said in.
     pub fn doubts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
@@ -177,6 +121,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_stage::Settings;
 
     #[test]
     fn settings_out_of_range_are_complained_about_by_name() {

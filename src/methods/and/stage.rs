@@ -2,7 +2,6 @@
 //! [`And::SIGN`].
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
 use super::bank::{Bank, Positives};
 use super::discovery::{Found, anchor_count, discover};
@@ -17,7 +16,7 @@ use kinset_model::Mode;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::init::Init;
 use kinset_model::settings::NetworkSettings;
-use kinset_stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
+use kinset_stage::{Complaint, Context, Method, Sign, Stage, StageError};
 use kinset_store::digest::Digest;
 use kinset_train::ahead::{Ahead, Place};
 use kinset_train::feed::Feed;
@@ -27,58 +26,40 @@ use kinset_train::pretext;
 use kinset_train::settings::{OptimizerSettings, ScheduleKind, ScheduleSettings};
 use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
 
-/// Settings; the defaults are AND's `configs/base.yaml` with `cifar10.yaml`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// The network that learns, unless an encoder is connected.
-    pub network: NetworkSettings,
-    /// Side of the views, pixels; none: that of the images, or of the connected encoder.
-    pub size: Option<usize>,
-    /// Passes over the images in all rounds together, cut evenly among them.
-    pub epochs: u64,
-    /// Rounds with neighborhoods, R, after the first one without: `max_round` − 1 of the authors' code. 0 is plain instance
-    /// discrimination.
-    pub rounds: u64,
-    /// The round to begin with, for an encoder that is connected and has learned already.
-    pub start_round: u64,
-    /// Images per step, B; the last of an epoch may be fewer.
-    pub batch: usize,
-    /// Temperature of the soft-max over the bank, T.
-    pub temperature: f64,
-    /// How much of its memory an image keeps per visit, m, 0–1.
-    pub momentum: f64,
-    /// Neighbors of an anchor that count as its class, itself not counted, k.
-    pub neighbors: usize,
-    /// The share of images that each round adds to the anchors; none: 1 / R, so that the last round takes all.
-    pub select_rate: Option<f64>,
-    /// How weights move.
-    pub optimizer: OptimizerSettings,
-    /// How the learning rate moves, within each round anew.
-    pub schedule: ScheduleSettings,
-    /// What makes the view of an image.
-    pub augment: Recipe,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            network: NetworkSettings { projection: ProjectionKind::Linear, ..NetworkSettings::default() },
-            size: None,
-            epochs: 1000,
-            rounds: 4,
-            start_round: 0,
-            batch: 128,
-            temperature: 0.1,
-            momentum: 0.5,
-            neighbors: 1,
-            select_rate: None,
-            optimizer: OptimizerSettings { nesterov: true, ..OptimizerSettings::sgd(0.03, 0.9, 5e-4) },
-            // A milestone is the last epoch before the fall: 0.03 up to and with epoch 119.
-            schedule: ScheduleSettings { kind: ScheduleKind::Step, milestones: vec![119, 159], ..ScheduleSettings::constant() },
-            augment: Instance::default().into(),
-        }
+kinset_stage::settings! {
+    /// Settings; the defaults are AND's `configs/base.yaml` with `cifar10.yaml`.
+    pub struct Config {
+        /// The network that learns, unless an encoder is connected.
+        network: NetworkSettings = NetworkSettings { projection: ProjectionKind::Linear, ..NetworkSettings::default() }, nested;
+        /// Side of the views, pixels; none: that of the images, or of the connected encoder.
+        size: Option<usize> = None;
+        /// Passes over the images in all rounds together, cut evenly among them.
+        epochs: u64 = 1000;
+        /// Rounds with neighborhoods, R, after the first one without: `max_round` − 1 of the authors' code. 0 is plain instance
+        /// discrimination.
+        rounds: u64 = 4;
+        /// The round to begin with, for an encoder that is connected and has learned already.
+        start_round: u64 = 0;
+        /// Images per step, B; the last of an epoch may be fewer.
+        batch: usize = 128, min 2;
+        /// Temperature of the soft-max over the bank, T.
+        temperature: f64 = 0.1, above_zero;
+        /// How much of its memory an image keeps per visit, m, 0–1.
+        momentum: f64 = 0.5, below_one;
+        /// Neighbors of an anchor that count as its class, itself not counted, k.
+        neighbors: usize = 1, min 1;
+        /// The share of images that each round adds to the anchors; none: 1 / R, so that the last round takes all.
+        select_rate: Option<f64> = None;
+        /// How weights move.
+        optimizer: OptimizerSettings = OptimizerSettings { nesterov: true, ..OptimizerSettings::sgd(0.03, 0.9, 5e-4) }, nested;
+        /// How the learning rate moves, within each round anew.
+        // A milestone is the last epoch before the fall: 0.03 up to and with epoch 119.
+        schedule: ScheduleSettings =
+            ScheduleSettings { kind: ScheduleKind::Step, milestones: vec![119, 159], ..ScheduleSettings::constant() }, nested;
+        /// What makes the view of an image.
+        augment: Recipe = Instance::default().into(), nested;
     }
+    and combinations
 }
 
 impl Config {
@@ -99,8 +80,8 @@ impl Config {
     }
 }
 
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
+impl Config {
+    fn combinations(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
         let mut wrong = |field: &str, what: String| found.push(Complaint::new(field, what));
         if self.start_round > self.rounds {
@@ -109,22 +90,11 @@ impl Settings for Config {
             let least = (self.rounds - self.start_round).saturating_add(1);
             wrong("epochs", format!("is {}, and each of {least} rounds needs one", self.epochs));
         }
-        found.extend(Complaint::unless_at_least("batch", self.batch as u64, 2));
-        found.extend(Complaint::unless_at_least("neighbors", self.neighbors as u64, 1));
-        found.extend(Complaint::unless_above_zero("temperature", self.temperature));
-        found.extend(Complaint::unless_below_one("momentum", self.momentum));
         if let Some(rate) = self.select_rate
             && !(rate > 0.0 && rate * self.rounds as f64 <= 1.0 + 1e-9)
         {
-            found.push(Complaint::new(
-                "select_rate",
-                format!("is {rate}; times {} `rounds` it must lie above 0 and at most at 1", self.rounds),
-            ));
+            wrong("select_rate", format!("is {rate}; times {} `rounds` it must lie above 0 and at most at 1", self.rounds));
         }
-        found.extend(Complaint::below("network", self.network.complaints()));
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.check()));
         found
     }
 }
@@ -422,6 +392,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use kinset_stage::Settings;
     use kinset_train::schedule::step;
 
     #[test]

@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::scan::Update;
 use kinset_augment::{Recipe, Strong};
-use kinset_stage::{Complaint, Settings};
 use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// Whose neighbor in the whole set an image is matched with.
@@ -49,103 +48,56 @@ pub enum GlobalViews {
     Augmented,
 }
 
-/// Settings; the defaults are those of NNM's `configs/scan/scan_cifar10.yml`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Clusters, K; more than there are classes is fine.
-    pub clusters: usize,
-    /// Heads trained side by side, H; the best by validation loss is chosen.
-    pub heads: usize,
-    /// Hidden units of a head; none: linear, as in the paper.
-    pub hidden: Option<usize>,
-    /// What training moves: `all`, or `heads` on an encoder in evaluation mode (ImageNet).
-    pub update: Update,
-    /// Passes over the images.
-    pub epochs: u64,
-    /// Anchors per step, B.
-    pub batch: usize,
-    /// How many neighbors are candidates: of those connected the first so many, or so many are mined here. 20 on small sets, 50 on
-    /// ImageNet.
-    pub num_neighbors: usize,
-    /// Whether an image is a candidate for its own neighbor, as in the authors' code.
-    pub include_self: bool,
-    /// Whether the neighbor in the batch is matched with a second view of the anchor (the authors' code since July 2021), or with
-    /// the anchor itself (the paper's figure).
-    pub second_view: bool,
-    /// Weight of the entropy term, λ.
-    pub entropy_weight: f64,
-    /// Weight of the class terms; 1 in the paper.
-    pub class_weight: f64,
-    /// Whose neighbor in the whole set an image is matched with.
-    pub global: Global,
-    /// Which views that neighbor is found on.
-    pub global_views: GlobalViews,
-    /// Epochs before the match with the whole set joins; 1 in the authors' code.
-    pub warm_up: u64,
-    /// How many neighbors the validation loss looks at.
-    pub validation_neighbors: usize,
-    /// Validate after every so many epochs, and after the last.
-    pub validate_every: u64,
-    /// How weights move.
-    pub optimizer: OptimizerSettings,
-    /// How the learning rate moves.
-    pub schedule: ScheduleSettings,
-    /// What anchors, their second views and neighbors go through.
-    pub augment: Recipe,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            clusters: 10,
-            heads: 3,
-            hidden: None,
-            update: Update::All,
-            epochs: 100,
-            batch: 200,
-            num_neighbors: 20,
-            include_self: true,
-            second_view: true,
-            entropy_weight: 5.0,
-            class_weight: 1.0,
-            global: Global::Aligned,
-            global_views: GlobalViews::Plain,
-            warm_up: 1,
-            validation_neighbors: 5,
-            validate_every: 1,
-            optimizer: OptimizerSettings::adam(1e-4, 1e-4),
-            schedule: ScheduleSettings::constant(),
-            augment: Strong::default().into(),
-        }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        let mut at_least = |field, value, least| found.extend(Complaint::unless_at_least(field, value, least));
-        at_least("clusters", self.clusters as u64, 2);
-        at_least("heads", self.heads as u64, 1);
-        at_least("hidden", self.hidden.unwrap_or(1) as u64, 1);
-        at_least("epochs", self.epochs, 1);
-        at_least("batch", self.batch as u64, 2);
-        at_least("num_neighbors", self.num_neighbors as u64, 1);
-        at_least("warm_up", self.warm_up, 1);
-        at_least("validation_neighbors", self.validation_neighbors as u64, 1);
-        at_least("validate_every", self.validate_every, 1);
-        found.extend(Complaint::if_negative("entropy_weight", self.entropy_weight));
-        found.extend(Complaint::if_negative("class_weight", self.class_weight));
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("augment", self.augment.check()));
-        found
+kinset_stage::settings! {
+    /// Settings; the defaults are those of NNM's `configs/scan/scan_cifar10.yml`.
+    pub struct Config {
+        /// Clusters, K; more than there are classes is fine.
+        clusters: usize = 10, min 2;
+        /// Heads trained side by side, H; the best by validation loss is chosen.
+        heads: usize = 3, min 1;
+        /// Hidden units of a head; none: linear, as in the paper.
+        hidden: Option<usize> = None, min 1;
+        /// What training moves: `all`, or `heads` on an encoder in evaluation mode (ImageNet).
+        update: Update = Update::All;
+        /// Passes over the images.
+        epochs: u64 = 100, min 1;
+        /// Anchors per step, B.
+        batch: usize = 200, min 2;
+        /// How many neighbors are candidates: of those connected the first so many, or so many are mined here. 20 on small
+        /// sets, 50 on ImageNet.
+        num_neighbors: usize = 20, min 1;
+        /// Whether an image is a candidate for its own neighbor, as in the authors' code.
+        include_self: bool = true;
+        /// Whether the neighbor in the batch is matched with a second view of the anchor (the authors' code since July 2021),
+        /// or with the anchor itself (the paper's figure).
+        second_view: bool = true;
+        /// Weight of the entropy term, λ.
+        entropy_weight: f64 = 5.0, not_negative;
+        /// Weight of the class terms; 1 in the paper.
+        class_weight: f64 = 1.0, not_negative;
+        /// Whose neighbor in the whole set an image is matched with.
+        global: Global = Global::Aligned;
+        /// Which views that neighbor is found on.
+        global_views: GlobalViews = GlobalViews::Plain;
+        /// Epochs before the match with the whole set joins; 1 in the authors' code.
+        warm_up: u64 = 1, min 1;
+        /// How many neighbors the validation loss looks at.
+        validation_neighbors: usize = 5, min 1;
+        /// Validate after every so many epochs, and after the last.
+        validate_every: u64 = 1, min 1;
+        /// How weights move.
+        optimizer: OptimizerSettings = OptimizerSettings::adam(1e-4, 1e-4), nested;
+        /// How the learning rate moves.
+        schedule: ScheduleSettings = ScheduleSettings::constant(), nested;
+        /// What anchors, their second views and neighbors go through.
+        augment: Recipe = Strong::default().into(), nested;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_stage::Settings;
 
     #[test]
     fn impossible_settings_are_complained_about() {

@@ -16,7 +16,7 @@
 use serde::{Deserialize, Serialize};
 
 use kinset_augment::{RandAugment, Recipe, Standard};
-use kinset_stage::{Complaint, Settings};
+use kinset_stage::Complaint;
 use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// Which images keep the label that the clustering gave them.
@@ -52,76 +52,51 @@ pub enum Head {
     Kept,
 }
 
-/// Settings; the defaults are those of the authors' `main_ruc_cifar10.py`. See the module for other data sets.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Passes of each network over the images.
-    pub epochs: u64,
-    /// Images per step, B.
-    pub batch: usize,
-    /// What the networks' heads are at the start.
-    pub head: Head,
-    /// Which images keep their label at first.
-    pub sampling: Sampling,
-    /// The classifier is sure from this probability on, 0–1: τ₁.
-    pub confidence_threshold: f64,
-    /// How many of the mined neighbors vote, besides the image itself; none: all. The authors' 100 votes are 99 neighbors of a
-    /// self-supervised projection.
-    pub num_neighbors: Option<usize>,
-    /// An image without a label gets the one that a network is this sure of, 0–1: τ₂.
-    pub relabel_threshold: f64,
-    /// How much τ₂ rises after each fifth of the epochs.
-    pub relabel_rise: f64,
-    /// Weight of the loss on guessed labels once the ramp is over, λ_U.
-    pub guess_weight: f64,
-    /// Epochs over which that weight rises from a tenth to its whole, linearly.
-    pub ramp_epochs: u64,
-    /// Temperature that targets are sharpened with, T.
-    pub temperature: f64,
-    /// Both shapes of the beta distribution of MixUp's share, α.
-    pub mixup: f64,
-    /// The part of a label that is spread over the other clusters on strong views, ε, 0–1.
-    pub smoothing: f64,
-    /// Draw ε uniformly from 0–1 for every step instead: the paper, not its code.
-    pub random_smoothing: bool,
-    /// Whose statistics the peer uses while it teaches.
-    pub peer_statistics: Statistics,
-    /// How weights move.
-    pub optimizer: OptimizerSettings,
-    /// How the learning rate moves.
-    pub schedule: ScheduleSettings,
-    /// What the two views go through that are mixed and that labels are guessed from.
-    pub weak: Recipe,
-    /// What the view goes through that smoothed labels are learned on.
-    pub strong: Recipe,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            epochs: 200,
-            batch: 250,
-            head: Head::New,
-            sampling: Sampling::Hybrid,
-            confidence_threshold: 0.99,
-            num_neighbors: None,
-            relabel_threshold: 0.99,
-            relabel_rise: 0.0,
-            guess_weight: 25.0,
-            ramp_epochs: 200,
-            temperature: 0.5,
-            mixup: 4.0,
-            smoothing: 0.5,
-            random_smoothing: false,
-            peer_statistics: Statistics::Batch,
-            optimizer: OptimizerSettings { nesterov: true, ..OptimizerSettings::sgd(0.01, 0.9, 5e-4) },
-            // Down to nothing: a trillionth of the rate.
-            schedule: ScheduleSettings::cosine(1e-4),
-            weak: Standard { crop_scale: [0.2, 1.0], ..Standard::default() }.into(),
-            strong: RandAugment::default().into(),
-        }
+kinset_stage::settings! {
+    /// Settings; the defaults are those of the authors' `main_ruc_cifar10.py`. See the module for other data sets.
+    pub struct Config {
+        /// Passes of each network over the images.
+        epochs: u64 = 200, min 1;
+        /// Images per step, B.
+        batch: usize = 250, min 2;
+        /// What the networks' heads are at the start.
+        head: Head = Head::New;
+        /// Which images keep their label at first.
+        sampling: Sampling = Sampling::Hybrid;
+        /// The classifier is sure from this probability on, 0–1: τ₁.
+        confidence_threshold: f64 = 0.99, within 0..=1;
+        /// How many of the mined neighbors vote, besides the image itself; none: all. The authors' 100 votes are 99 neighbors
+        /// of a self-supervised projection.
+        num_neighbors: Option<usize> = None, min 1;
+        /// An image without a label gets the one that a network is this sure of, 0–1: τ₂.
+        relabel_threshold: f64 = 0.99, within 0..=1;
+        /// How much τ₂ rises after each fifth of the epochs.
+        relabel_rise: f64 = 0.0, not_negative;
+        /// Weight of the loss on guessed labels once the ramp is over, λ_U.
+        guess_weight: f64 = 25.0, not_negative;
+        /// Epochs over which that weight rises from a tenth to its whole, linearly.
+        ramp_epochs: u64 = 200, min 1;
+        /// Temperature that targets are sharpened with, T.
+        temperature: f64 = 0.5, above_zero;
+        /// Both shapes of the beta distribution of MixUp's share, α.
+        mixup: f64 = 4.0, above_zero;
+        /// The part of a label that is spread over the other clusters on strong views, ε, 0–1.
+        smoothing: f64 = 0.5, within 0..=1;
+        /// Draw ε uniformly from 0–1 for every step instead: the paper, not its code.
+        random_smoothing: bool = false;
+        /// Whose statistics the peer uses while it teaches.
+        peer_statistics: Statistics = Statistics::Batch;
+        /// How weights move.
+        optimizer: OptimizerSettings = OptimizerSettings { nesterov: true, ..OptimizerSettings::sgd(0.01, 0.9, 5e-4) }, nested;
+        /// How the learning rate moves.
+        // Down to nothing: a trillionth of the rate.
+        schedule: ScheduleSettings = ScheduleSettings::cosine(1e-4), nested;
+        /// What the two views go through that are mixed and that labels are guessed from.
+        weak: Recipe = Standard { crop_scale: [0.2, 1.0], ..Standard::default() }.into(), nested;
+        /// What the view goes through that smoothed labels are learned on.
+        strong: Recipe = RandAugment::default().into(), nested;
     }
+    and combinations
 }
 
 /// How often τ₂ rises.
@@ -141,6 +116,12 @@ impl Config {
         self.relabel_threshold + self.relabel_rise * (RISES - 1) as f64
     }
 
+    fn combinations(&self) -> Option<Complaint> {
+        let last = self.last_relabel_from();
+        let message = format!("raises the threshold to {last:.3} at last, which no probability reaches");
+        (self.relabel_threshold <= 1.0 && last > 1.0).then(|| Complaint::new("relabel_rise", message))
+    }
+
     /// The share of λ_U that counts at a step, 0.1 to 1; `images` N.
     pub fn ramp(&self, epoch: u64, step: u64, images: usize) -> f64 {
         // One step too many where the batch divides the images, as in the authors' code.
@@ -149,48 +130,10 @@ impl Config {
     }
 }
 
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        for (field, value, least) in [
-            ("epochs", self.epochs, 1),
-            ("batch", self.batch as u64, 2),
-            ("num_neighbors", self.num_neighbors.unwrap_or(1) as u64, 1),
-            ("ramp_epochs", self.ramp_epochs, 1),
-        ] {
-            found.extend(Complaint::unless_at_least(field, value, least));
-        }
-        for (field, value) in [
-            ("confidence_threshold", self.confidence_threshold),
-            ("relabel_threshold", self.relabel_threshold),
-            ("smoothing", self.smoothing),
-        ] {
-            if !(0.0..=1.0).contains(&value) {
-                found.push(Complaint::new(field, format!("is {value}, and must lie in 0–1")));
-            }
-        }
-        if let Some(negative) = Complaint::if_negative("relabel_rise", self.relabel_rise) {
-            found.push(negative);
-        } else if self.relabel_threshold <= 1.0 && self.last_relabel_from() > 1.0 {
-            let last = self.last_relabel_from();
-            let message = format!("raises the threshold to {last:.3} at last, which no probability reaches");
-            found.push(Complaint::new("relabel_rise", message));
-        }
-        found.extend(Complaint::if_negative("guess_weight", self.guess_weight));
-        for (field, value) in [("temperature", self.temperature), ("mixup", self.mixup)] {
-            found.extend(Complaint::unless_above_zero(field, value));
-        }
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found.extend(Complaint::below("weak", self.weak.check()));
-        found.extend(Complaint::below("strong", self.strong.check()));
-        found
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_stage::Settings;
 
     fn near(found: f64, wanted: f64, tolerance: f64) {
         assert!((found - wanted).abs() <= tolerance, "{found} is not {wanted}");
@@ -247,7 +190,7 @@ mod tests {
         };
         let fields: Vec<String> = wrong.check().into_iter().map(|complaint| complaint.path).collect();
         let all =
-            ["epochs", "batch", "confidence_threshold", "smoothing", "relabel_rise", "guess_weight", "temperature", "mixup"];
+            ["epochs", "batch", "confidence_threshold", "guess_weight", "temperature", "mixup", "smoothing", "relabel_rise"];
         assert_eq!(fields, all);
     }
 }

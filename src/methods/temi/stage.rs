@@ -1,7 +1,6 @@
 //! Settings, ports, sign and training of TEMI.
 
 use candle_core::{D, Tensor};
-use serde::{Deserialize, Serialize};
 
 use super::loss::{log_probabilities, temi_loss, together};
 use kinset_artifact::curve::Curve;
@@ -11,7 +10,7 @@ use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
 use kinset_model::params::values;
 use kinset_model::{DistillHeads, DistillShape, HeadChoice, HeadsShape};
-use kinset_stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
+use kinset_stage::{Context, Method, Sign, Stage, StageError};
 use kinset_train::ema::blend;
 use kinset_train::health::Occupancy;
 use kinset_train::learner::{Learner, Order};
@@ -20,91 +19,41 @@ use kinset_train::sight::partner;
 use kinset_train::space::Space;
 use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
 
-/// Settings; the defaults are those of the paper and of the command in its authors' README.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Clusters, K.
-    pub clusters: usize,
-    /// Heads, H; the one of the lowest loss is chosen. Paper: 50; README: 16. On 50,000 × 768 features each costs some eight minutes of a CPU.
-    pub heads: usize,
-    /// Hidden units of a head, U.
-    pub hidden: usize,
-    /// Width of what is brought to unit length before the last layer, V.
-    pub bottleneck: usize,
-    /// Passes over the images. README: 100 (paper: 200 on small sets).
-    pub epochs: u64,
-    /// Images per step, each with a neighbor, B.
-    pub batch: usize,
-    /// How many of the mined neighbors are candidates; none: all. Paper: 50, and 25 on ImageNet.
-    pub num_neighbors: Option<usize>,
-    /// β, which keeps rare clusters from being emptied: 0.5–1.
-    pub beta: f64,
-    /// Temperature of the student.
-    pub student_temperature: f64,
-    /// Temperature of the teacher.
-    pub teacher_temperature: f64,
-    /// How slowly the teacher follows, 0–1.
-    pub teacher_momentum: f64,
-    /// How slowly the mean of the teacher's answers is forgotten, 0–1.
-    pub marginal_momentum: f64,
-    /// Epochs in which the last layer stands still.
-    pub freeze_last: u64,
-    /// How weights move.
-    pub optimizer: OptimizerSettings,
-    /// How the learning rate moves.
-    pub schedule: ScheduleSettings,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            clusters: 10,
-            heads: 50,
-            hidden: 512,
-            bottleneck: 256,
-            epochs: 100,
-            batch: 1024,
-            num_neighbors: None,
-            beta: 0.6,
-            student_temperature: 0.1,
-            teacher_temperature: 0.1,
-            teacher_momentum: 0.996,
-            marginal_momentum: 0.9,
-            freeze_last: 1,
-            // 1e-4 per 256 images.
-            optimizer: OptimizerSettings::adam(4e-4, 0.0),
-            schedule: ScheduleSettings { warm_up: 20, ..ScheduleSettings::constant() },
-        }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        for (field, value, least) in [
-            ("clusters", self.clusters as u64, 2),
-            ("heads", self.heads as u64, 1),
-            ("hidden", self.hidden as u64, 1),
-            ("bottleneck", self.bottleneck as u64, 1),
-            ("epochs", self.epochs, 1),
-            ("batch", self.batch as u64, 2),
-            ("num_neighbors", self.num_neighbors.unwrap_or(1) as u64, 1),
-        ] {
-            found.extend(Complaint::unless_at_least(field, value, least));
-        }
-        for (field, value) in [
-            ("beta", self.beta),
-            ("student_temperature", self.student_temperature),
-            ("teacher_temperature", self.teacher_temperature),
-        ] {
-            found.extend(Complaint::unless_above_zero(field, value));
-        }
-        found.extend(Complaint::unless_below_one("teacher_momentum", self.teacher_momentum));
-        found.extend(Complaint::unless_below_one("marginal_momentum", self.marginal_momentum));
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("schedule", self.schedule.complaints()));
-        found
+kinset_stage::settings! {
+    /// Settings; the defaults are those of the paper and of the command in its authors' README.
+    pub struct Config {
+        /// Clusters, K.
+        clusters: usize = 10, min 2;
+        /// Heads, H; the one of the lowest loss is chosen. Paper: 50; README: 16. On 50,000 × 768 features each costs some
+        /// eight minutes of a CPU.
+        heads: usize = 50, min 1;
+        /// Hidden units of a head, U.
+        hidden: usize = 512, min 1;
+        /// Width of what is brought to unit length before the last layer, V.
+        bottleneck: usize = 256, min 1;
+        /// Passes over the images. README: 100 (paper: 200 on small sets).
+        epochs: u64 = 100, min 1;
+        /// Images per step, each with a neighbor, B.
+        batch: usize = 1024, min 2;
+        /// How many of the mined neighbors are candidates; none: all. Paper: 50, and 25 on ImageNet.
+        num_neighbors: Option<usize> = None, min 1;
+        /// β, which keeps rare clusters from being emptied: 0.5–1.
+        beta: f64 = 0.6, above_zero;
+        /// Temperature of the student.
+        student_temperature: f64 = 0.1, above_zero;
+        /// Temperature of the teacher.
+        teacher_temperature: f64 = 0.1, above_zero;
+        /// How slowly the teacher follows, 0–1.
+        teacher_momentum: f64 = 0.996, below_one;
+        /// How slowly the mean of the teacher's answers is forgotten, 0–1.
+        marginal_momentum: f64 = 0.9, below_one;
+        /// Epochs in which the last layer stands still.
+        freeze_last: u64 = 1;
+        /// How weights move.
+        // 1e-4 per 256 images.
+        optimizer: OptimizerSettings = OptimizerSettings::adam(4e-4, 0.0), nested;
+        /// How the learning rate moves.
+        schedule: ScheduleSettings = ScheduleSettings { warm_up: 20, ..ScheduleSettings::constant() }, nested;
     }
 }
 
@@ -354,6 +303,7 @@ impl Trainee for Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_stage::Settings;
 
     #[test]
     fn settings_that_cannot_be_are_named() {

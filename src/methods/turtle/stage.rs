@@ -1,7 +1,6 @@
 //! Settings, ports, sign and the search of TURTLE.
 
 use candle_core::{D, Tensor};
-use serde::{Deserialize, Serialize};
 
 use super::loss::{cross_entropy, labels, outer};
 use kinset_artifact::curve::Curve;
@@ -11,72 +10,36 @@ use kinset_artifact::{Draft, Stored};
 use kinset_base::seed::Seed;
 use kinset_model::params::values;
 use kinset_model::{ClassifierNet, HeadChoice, HeadsShape, LinearProbes, TaskEncoder};
-use kinset_stage::{Complaint, Context, Method, Settings, Sign, Stage, StageError};
+use kinset_stage::{Context, Method, Sign, Stage, StageError};
 use kinset_train::health::Occupancy;
 use kinset_train::learner::Learner;
 use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
 use kinset_train::space::{Space, alone};
 use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
 
-/// Settings; the defaults are those of the paper.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// Clusters, K.
-    pub clusters: usize,
-    /// Rounds of the search; each is `steps` steps of the task encoder. 60 of 100 are the paper's 6000.
-    pub epochs: u64,
-    /// Steps of the task encoder per round.
-    pub steps: u64,
-    /// Images per step, drawn without replacement, B; all, if there are fewer.
-    pub batch: usize,
-    /// Steps of the inner classifiers per step of the task encoder, M.
-    pub inner_steps: usize,
-    /// Whether inner classifiers go on from where they were, or start anew each time.
-    pub warm_start: bool,
-    /// Weight of the entropy of the mean label, γ.
-    pub gamma: f64,
-    /// Tells searches with equal settings apart: another number, other draws.
-    pub trial: u64,
-    /// How the task encoder moves.
-    pub optimizer: OptimizerSettings,
-    /// How inner classifiers move.
-    pub inner_optimizer: OptimizerSettings,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            clusters: 10,
-            epochs: 60,
-            steps: 100,
-            batch: 10_000,
-            inner_steps: 10,
-            warm_start: false,
-            gamma: 10.0,
-            trial: 0,
-            optimizer: OptimizerSettings::adam(1e-3, 0.0),
-            inner_optimizer: OptimizerSettings::adam(1e-3, 0.0),
-        }
-    }
-}
-
-impl Settings for Config {
-    fn check(&self) -> Vec<Complaint> {
-        let mut found = Vec::new();
-        for (field, value, least) in [
-            ("clusters", self.clusters as u64, 2),
-            ("epochs", self.epochs, 1),
-            ("steps", self.steps, 1),
-            ("batch", self.batch as u64, 2),
-            ("inner_steps", self.inner_steps as u64, 1),
-        ] {
-            found.extend(Complaint::unless_at_least(field, value, least));
-        }
-        found.extend(Complaint::if_negative("gamma", self.gamma));
-        found.extend(Complaint::below("optimizer", self.optimizer.complaints()));
-        found.extend(Complaint::below("inner_optimizer", self.inner_optimizer.complaints()));
-        found
+kinset_stage::settings! {
+    /// Settings; the defaults are those of the paper.
+    pub struct Config {
+        /// Clusters, K.
+        clusters: usize = 10, min 2;
+        /// Rounds of the search; each is `steps` steps of the task encoder. 60 of 100 are the paper's 6000.
+        epochs: u64 = 60, min 1;
+        /// Steps of the task encoder per round.
+        steps: u64 = 100, min 1;
+        /// Images per step, drawn without replacement, B; all, if there are fewer.
+        batch: usize = 10_000, min 2;
+        /// Steps of the inner classifiers per step of the task encoder, M.
+        inner_steps: usize = 10, min 1;
+        /// Whether inner classifiers go on from where they were, or start anew each time.
+        warm_start: bool = false;
+        /// Weight of the entropy of the mean label, γ.
+        gamma: f64 = 10.0, not_negative;
+        /// Tells searches with equal settings apart: another number, other draws.
+        trial: u64 = 0;
+        /// How the task encoder moves.
+        optimizer: OptimizerSettings = OptimizerSettings::adam(1e-3, 0.0), nested;
+        /// How inner classifiers move.
+        inner_optimizer: OptimizerSettings = OptimizerSettings::adam(1e-3, 0.0), nested;
     }
 }
 
@@ -327,6 +290,7 @@ impl Trainee for Run<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_stage::Settings;
 
     #[test]
     fn settings_that_cannot_be_are_named() {
