@@ -204,10 +204,10 @@
 //! }
 //! ```
 //!
-//! A method also implements [`stage::Method`]: its ports are declared `label_free`, and it has a [`stage::contract::Sign`] that
+//! A method also implements [`stage::Method`]: its ports are declared `label_free`, and it has a [`stage::contract::PaperCard`] that
 //! names the paper, what is as there, and what is not. A stage that draws random numbers sets `SEEDED`, one that computes on
-//! the device `ON_DEVICE`. A stage that trains implements [`train::training::Trainee`], which gives it checkpoints, resuming
-//! and stopping. The context lends everything else; nothing is global.
+//! the device `ON_DEVICE`. A stage that trains states its loss as a [`train::Objective`], and [`train::Trainer`] gives it the order
+//! of images, prefetching, checkpoints, resuming and stopping. The context lends everything else; nothing is global.
 //!
 //! # House rules
 //!

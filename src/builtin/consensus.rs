@@ -14,8 +14,8 @@ use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency};
 use kinset_math::topk::argmax_rows;
 use kinset_model::ClassifierNet;
 use kinset_stage::{Context, Stage, StageError};
+use kinset_train::feature_space::{heads_for, side_by_side};
 use kinset_train::infer;
-use kinset_train::space::{heads_for, side_by_side};
 
 kinset_stage::settings! {
     /// Settings.

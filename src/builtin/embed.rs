@@ -9,7 +9,7 @@ use kinset_artifact::{Draft, Stored};
 use kinset_math::cosine;
 use kinset_model::encoder::EncoderNet;
 use kinset_stage::{Context, Stage, StageError};
-use kinset_train::feed::Feed;
+use kinset_train::image_loader::ImageLoader;
 use kinset_train::infer::{self, Layer};
 
 /// Which layer becomes the features.
@@ -71,7 +71,8 @@ impl Stage for Embed {
         let images = ImageSet::open(&input.images)?;
         let encoder = Encoder::load(&input.encoder)?;
         let architecture = &encoder.card.architecture;
-        let feed = Feed::like(&images, architecture.channels, architecture.size, &encoder.card.normalization, &cx.device)?;
+        let loader =
+            ImageLoader::like(&images, architecture.channels, architecture.size, &encoder.card.normalization, &cx.device)?;
         let net = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
         let (layer, dim) = match (config.layer, &architecture.projection) {
             (LayerChoice::Auto | LayerChoice::Projection, Some(projection)) => (Layer::Projection, projection.dim),
@@ -84,7 +85,7 @@ impl Stage for Embed {
             }
         };
         let bar = cx.bar(images.len() as u64, "images");
-        let mut values = infer::features(&net, layer, &feed, |done| {
+        let mut values = infer::features(&net, layer, &loader, |done| {
             bar.advance(done as u64);
             cx.check()
         })?;

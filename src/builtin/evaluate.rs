@@ -18,9 +18,9 @@ use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency};
 use kinset_math::topk::argmax_rows;
 use kinset_model::{ClassifierNet, EncoderNet, HeadChoice};
 use kinset_stage::{Context, Either, NoSettings, Stage, StageError};
-use kinset_train::feed::Feed;
+use kinset_train::feature_space::{alone, side_by_side};
+use kinset_train::image_loader::ImageLoader;
 use kinset_train::infer::{self, Layer};
-use kinset_train::space::{alone, side_by_side};
 
 use super::predict::{of_features, probabilities};
 
@@ -193,10 +193,11 @@ pub(super) fn truth_of(ids: &[String], labels: &LabelTable) -> Result<Vec<i32>, 
 /// k-means on the features of a classifier's encoder.
 fn baseline(classifier: &Classifier, images: &ImageSet, cx: &Context<'_>) -> Result<Classifier, StageError> {
     let card = &classifier.card.encoder;
-    let feed = Feed::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
+    let loader =
+        ImageLoader::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
     let net = ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device)?;
     let encoder = net.encoder().without_projection()?;
-    let features = infer::features(&encoder, Layer::Backbone, &feed, |_| cx.check())?;
+    let features = infer::features(&encoder, Layer::Backbone, &loader, |_| cx.check())?;
     fitted(&encoder, card.normalization.clone(), features, classifier.card.clusters, cx)
 }
 

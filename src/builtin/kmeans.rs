@@ -7,7 +7,7 @@ use kinset_kernel::gemm::Gemm;
 use kinset_math::kmeans;
 use kinset_model::{ClassifierNet, HeadChoice};
 use kinset_stage::{Context, Stage, StageError};
-use kinset_train::space::body_of;
+use kinset_train::feature_space::body_of;
 
 kinset_stage::settings! {
     /// Settings.

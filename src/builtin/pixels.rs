@@ -5,7 +5,7 @@ use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::{Draft, Stored};
 use kinset_model::encoder::{EncoderNet, architecture};
 use kinset_stage::{Context, Stage, StageError};
-use kinset_train::feed::Feed;
+use kinset_train::image_loader::ImageLoader;
 
 kinset_stage::settings! {
     /// Settings.
@@ -46,10 +46,10 @@ impl Stage for Pixels {
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let feed = Feed::raw(&images, config.size, &cx.device)?;
-        let shape = architecture(Backbone::Pixels, Stem::Cifar, 1, images.channels(), feed.size(), None)?;
+        let loader = ImageLoader::raw(&images, config.size, &cx.device)?;
+        let shape = architecture(Backbone::Pixels, Stem::Cifar, 1, images.channels(), loader.size(), None)?;
         let net = EncoderNet::init(&shape, cx.seed, &cx.device)?;
-        let encoder = Encoder { card: net.card(feed.normalization().clone()), tensors: net.to_tensors()? };
+        let encoder = Encoder { card: net.card(loader.normalization().clone()), tensors: net.to_tensors()? };
         Ok(Out { encoder: encoder.save(&cx.out("encoder")?)? })
     }
 }

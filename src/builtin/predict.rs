@@ -9,9 +9,9 @@ use kinset_math::entropy;
 use kinset_math::topk::top_k;
 use kinset_model::ClassifierNet;
 use kinset_stage::{Context, Either, NoSettings, Stage, StageError};
-use kinset_train::feed::Feed;
+use kinset_train::feature_space::{heads_for, side_by_side};
+use kinset_train::image_loader::ImageLoader;
 use kinset_train::infer;
-use kinset_train::space::{heads_for, side_by_side};
 
 kinset_stage::ports! {
     /// What it reads.
@@ -120,11 +120,12 @@ pub(super) fn probabilities(
 ) -> Result<Vec<Vec<f32>>, StageError> {
     let Some(first) = classifiers.first() else { return Ok(Vec::new()) };
     let card = &first.card.encoder;
-    let feed = Feed::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
+    let loader =
+        ImageLoader::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
     let net = |classifier: &&Classifier| ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device);
     let nets = classifiers.iter().map(net).collect::<Result<Vec<_>, _>>()?;
     let heads: Vec<_> = nets.iter().zip(classifiers).map(|(net, classifier)| (net, classifier.card.head)).collect();
-    infer::together(&heads, &feed, |images| {
+    infer::predict_ensemble(&heads, &loader, |images| {
         done(images);
         cx.check()
     })

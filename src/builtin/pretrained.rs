@@ -25,7 +25,7 @@ use kinset_model::ModelError;
 use kinset_model::import::{self, ImportError, Layout, Wanted};
 use kinset_stage::{Complaint, Context, Stage, StageError};
 use kinset_store::digest::Digest;
-use kinset_train::feed::Feed;
+use kinset_train::image_loader::ImageLoader;
 
 /// Larger files are refused: a checkpoint of ResNet-50 with all its optimizer's memory has a third of a GiB.
 pub(super) const LARGEST: u64 = 4 << 30;
@@ -165,16 +165,16 @@ impl Stage for Pretrained {
         cx.check()?;
 
         let images = ImageSet::open(&input.images)?;
-        let feed = if let (Some(mean), Some(std)) = (&config.mean, &config.std) {
-            let size = Feed::raw(&images, config.size, &cx.device)?.size();
+        let loader = if let (Some(mean), Some(std)) = (&config.mean, &config.std) {
+            let size = ImageLoader::raw(&images, config.size, &cx.device)?.size();
             let normalization = Normalization::new(mean.clone(), std.clone());
-            Feed::like(&images, found.channels, size, &normalization, &cx.device)?
+            ImageLoader::like(&images, found.channels, size, &normalization, &cx.device)?
         } else {
-            let own = Feed::of(&images, config.size, &cx.device)?;
-            Feed::like(&images, found.channels, own.size(), own.normalization(), &cx.device)?
+            let own = ImageLoader::of(&images, config.size, &cx.device)?;
+            ImageLoader::like(&images, found.channels, own.size(), own.normalization(), &cx.device)?
         };
-        let encoder = found.encoder(feed.size(), feed.normalization())?;
-        let classifier = found.classifier(feed.size(), feed.normalization())?;
+        let encoder = found.encoder(loader.size(), loader.normalization())?;
+        let classifier = found.classifier(loader.size(), loader.normalization())?;
         cx.note(told(&found, &encoder, classifier.as_ref()));
         let classifier = match classifier {
             Some(classifier) => Some(classifier.save(&cx.out("classifier")?)?),

@@ -1,27 +1,23 @@
 //! # BYOL: guess what a slower copy of yourself sees in another view
 //!
-//! A pretext task without anything to differ from; k-means on its features rivals SCAN's whole chain: see [`Byol::SIGN`].
+//! A pretext task without anything to differ from; k-means on its features rivals SCAN's whole chain: see [`Byol::CARD`].
 
 use candle_core::{D, Tensor};
 
-use kinset_artifact::curve::Curve;
-use kinset_artifact::encoder::{Encoder, ProjectionKind};
-use kinset_artifact::images::{ImageSet, Images};
-use kinset_artifact::{Draft, Stored};
+use kinset_artifact::encoder::ProjectionKind;
+use kinset_artifact::images::ImageSet;
 use kinset_augment::{Recipe, Simclr};
-use kinset_base::seed::Seed;
 use kinset_kernel::l2_normalize;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::settings::NetworkSettings;
 use kinset_model::{Mode, Params, PredictionHead};
-use kinset_stage::{Context, Method, Sign, Stage, StageError};
-use kinset_train::ahead::{Ahead, Place};
+use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
 use kinset_train::ema::blend;
-use kinset_train::feed::Feed;
-use kinset_train::learner::{Learner, Order};
-use kinset_train::pretext;
-use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
-use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
+use kinset_train::ports::{EncoderOut, ImagesIn};
+use kinset_train::{
+    At, BatchOrder, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Snapshot, Trainable, Trainer,
+    measured, pretext, scalar, train,
+};
 
 kinset_stage::settings! {
     /// Settings; the defaults are those of the paper's 300-epoch runs, brought to the size of CIFAR.
@@ -49,24 +45,6 @@ kinset_stage::settings! {
     }
 }
 
-kinset_stage::ports! {
-    /// What BYOL reads.
-    pub label_free struct In {
-        /// `[N, H, W, C]`.
-        images: Stored<Images>,
-    }
-}
-
-kinset_stage::outputs! {
-    /// What BYOL writes.
-    pub struct Out {
-        /// The online network with its projection head, without the predictor.
-        encoder: Draft<Encoder>,
-        /// Loss, spread of the projections, learning rate and decay of the target per epoch.
-        curve: Draft<Curve>,
-    }
-}
-
 /// The pretext stage.
 #[derive(Debug)]
 pub struct Byol;
@@ -79,12 +57,12 @@ impl Stage for Byol {
     const ON_DEVICE: bool = true;
 
     type Config = Config;
-    type In = In;
-    type Out = Out;
+    type In = ImagesIn;
+    type Out = EncoderOut;
 
-    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+    fn run(config: &Config, input: ImagesIn, cx: &Context<'_>) -> Result<EncoderOut, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let (feed, net) = pretext::begin(&images, config.size, &config.network, cx)?;
+        let (loader, net) = pretext::begin(&images, config.size, &config.network, cx)?;
         let architecture = net.architecture();
         let hidden = config.predictor_hidden.unwrap_or(architecture.features);
         let predictor = PredictionHead::init(architecture.output(), hidden, cx.seed.branch("weights"), &cx.device)?;
@@ -92,26 +70,30 @@ impl Stage for Byol {
         for (name, role, var) in net.params().iter().chain(predictor.params().iter()) {
             online.push(name, role, var.clone())?;
         }
-        let mut run = Run {
-            config,
-            learner: Learner::new(&online, &online, &config.optimizer, &config.schedule, config.epochs)?,
-            order: Order::new(images.len(), config.batch, cx.seed)?,
-            ahead: Ahead::default(),
-            // It starts as an equal network, and no gradient ever reaches it.
-            target: net.duplicate()?.frozen()?,
-            predictor,
-            feed,
-            net,
-            seed: cx.seed,
+        let batch = |at: At<'_>| {
+            let seed = cx.seed.branch("views").at(at.epoch);
+            let view = |number| loader.views(at.rows, &config.augment, seed.at(number));
+            Ok([view(0)?, view(1)?])
         };
-        let curve = train(&mut run, cx)?;
-        let (encoder, curve) = pretext::finish(&run.net, &run.feed, curve, cx)?;
-        Ok(Out { encoder, curve })
+        let order = BatchOrder::new(images.len(), config.batch, cx.seed)?;
+        // The target starts as an equal network, and no gradient ever reaches it.
+        let target = net.duplicate()?.frozen()?;
+        let objective = Bootstrap { config, net: &net, predictor, target, steps: order.steps() };
+        let mut trainer = Trainer {
+            epochs: config.epochs,
+            order,
+            learner: Trainable::new(&online, &online, &config.optimizer, &config.schedule, config.epochs)?,
+            prefetcher: Prefetcher::default(),
+            batch,
+            objective,
+        };
+        let curve = train(&mut trainer, cx)?;
+        pretext::finish(&net, &loader, curve, cx)
     }
 }
 
 impl Method for Byol {
-    const SIGN: Sign = Sign {
+    const CARD: PaperCard = PaperCard {
         paper: "J.-B. Grill et al.: Bootstrap Your Own Latent: A New Approach to Self-Supervised Learning, NeurIPS 2020, arXiv \
                 2006.07733, eq. 1 and 2, section 3",
         reads: "images",
@@ -136,84 +118,53 @@ impl Method for Byol {
 /// Below this spread of an epoch the projections count as one point. Ours; see [`spread`].
 const COLLAPSE: f64 = 0.02;
 
-struct Run<'a> {
+struct Bootstrap<'a> {
     config: &'a Config,
-    feed: Feed<'a>,
-    net: EncoderNet,
+    net: &'a EncoderNet,
     predictor: PredictionHead,
     target: EncoderNet,
-    /// Over network and predictor.
-    learner: Learner,
-    order: Order,
-    ahead: Ahead<[Tensor; 2], StageError>,
-    seed: Seed,
+    /// Steps in an epoch.
+    steps: u64,
 }
 
-impl Run<'_> {
-    /// What stays of the target in a step. Never remembered: a run may go on at the very end of an epoch.
+impl Bootstrap<'_> {
+    /// What stays of the target in a step. Never remembered: a run may resume at the very end of an epoch.
     fn decay(&self, epoch: u64, step: u64) -> f64 {
-        let steps = self.order.steps();
-        decay_at(self.config.target_decay, epoch * steps + step, self.config.epochs * steps)
+        decay_at(self.config.target_decay, epoch * self.steps + step, self.config.epochs * self.steps)
     }
 }
 
-impl Trainee for Run<'_> {
-    fn epochs(&self) -> u64 {
-        self.config.epochs
+impl Objective for Bootstrap<'_> {
+    type Batch = [Tensor; 2];
+
+    fn loss(&mut self, [first, second]: [Tensor; 2], _at: At<'_>) -> Result<(Option<Tensor>, Measured), StageError> {
+        let Self { net, predictor, target, .. } = self;
+        // View by view: batch norm sees B images at a time, as in the paper.
+        let project = |net: &EncoderNet, view: &Tensor| net.projection(&net.features(view, Mode::Train)?, Mode::Train);
+        let goals = [project(target, &second)?, project(target, &first)?];
+        let projections = [project(net, &first)?, project(net, &second)?];
+        let spread = f64::midpoint(spread(&projections[0])?, spread(&projections[1])?);
+        let guesses = [predictor.forward(&projections[0], Mode::Train)?, predictor.forward(&projections[1], Mode::Train)?];
+        let loss = (distance(&guesses[0], &goals[0])? + distance(&guesses[1], &goals[1])?)?;
+        let shown = measured([("loss", scalar(&loss)?), ("spread", spread)]);
+        Ok((Some(loss), shown))
     }
 
-    fn steps(&self) -> u64 {
-        self.order.steps()
+    fn after(&mut self, at: At<'_>) -> Result<(), StageError> {
+        Ok(blend(self.target.params(), self.net.params(), self.decay(at.epoch, at.step))?)
     }
 
-    fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.order.begin(epoch);
-        self.learner.begin(epoch);
-        Ok(())
-    }
-
-    fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let decay = self.decay(epoch, step);
-        let Self { config, feed, net, predictor, target, learner, order, ahead, seed } = self;
-        let seed = seed.branch("views").at(epoch);
-        let steps = order.steps();
-        let views = |step| {
-            let rows = order.rows(step);
-            Ok([feed.views(rows, &config.augment, seed.at(0))?, feed.views(rows, &config.augment, seed.at(1))?])
-        };
-        ahead.step(Place { epoch, step, steps }, views, |[first, second]| {
-            // View by view: batch norm sees B images at a time, as in the paper.
-            let project = |net: &EncoderNet, view: &Tensor| net.projection(&net.features(view, Mode::Train)?, Mode::Train);
-            let goals = [project(target, &second)?, project(target, &first)?];
-            let projections = [project(net, &first)?, project(net, &second)?];
-            let spread = f64::midpoint(spread(&projections[0])?, spread(&projections[1])?);
-            let guesses = [predictor.forward(&projections[0], Mode::Train)?, predictor.forward(&projections[1], Mode::Train)?];
-            let loss = (distance(&guesses[0], &goals[0])? + distance(&guesses[1], &goals[1])?)?;
-            learner.descend(&loss)?;
-            blend(target.params(), learner.params(), decay)?;
-            Ok(measured([("loss", f64::from(loss.to_scalar::<f32>()?)), ("spread", spread)]))
-        })
-    }
-
-    fn end(&mut self, epoch: u64, means: &Measured) -> Result<Measured, StageError> {
+    fn end(&mut self, epoch: u64, means: &Measured, rate: f64) -> Result<Measured, StageError> {
         if let Some((_, spread)) = means.iter().find(|(name, _)| name == "spread")
             && *spread < COLLAPSE
         {
             return Err(collapsed(epoch, *spread, self.config.network.projection));
         }
-        Ok(measured([("lr", self.learner.rate()), ("decay", self.decay(epoch, self.steps() - 1))]))
+        Ok(measured([("lr", rate), ("decay", self.decay(epoch, self.steps - 1))]))
     }
 
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        self.learner.save("online", snapshot)?;
-        snapshot.put("target", self.target.params().to_tensors()?);
-        Ok(())
-    }
-
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.learner.load("online", snapshot)?;
-        self.target.params().load(&snapshot.take("target"))?;
-        Ok(())
+    fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError> {
+        snapshot.params("target", self.target.params())
     }
 }
 
@@ -244,9 +195,6 @@ fn decay_at(base: f64, step: u64, steps: u64) -> f64 {
 /// # Shapes
 /// `guess`, `goal`: `[B, P]`, rows of any length. Returns a scalar.
 ///
-/// # Errors
-/// If the tensor operations fail.
-///
 /// # Paper
 /// Grill et al. 2020, eq. 2, one of its two directions.
 pub fn distance(guess: &Tensor, goal: &Tensor) -> candle_core::Result<Tensor> {
@@ -259,9 +207,6 @@ pub fn distance(guess: &Tensor, goal: &Tensor) -> candle_core::Result<Tensor> {
 ///
 /// # Shapes
 /// `rows`: `[B, P]`, of any length.
-///
-/// # Errors
-/// If the tensor operations fail.
 pub fn spread(rows: &Tensor) -> candle_core::Result<f64> {
     let rows = l2_normalize(&rows.detach())?.to_dtype(candle_core::DType::F64)?;
     let apart = rows.broadcast_sub(&rows.mean_keepdim(0)?)?;

@@ -13,7 +13,6 @@ pub mod moco;
 pub mod nnm;
 pub mod ruc;
 pub mod scan;
-pub mod scan_heads;
 pub mod selflabel;
 pub mod simclr;
 pub mod temi;
@@ -31,7 +30,7 @@ pub const METHODS: &[&dyn AnyStage] = &[
     &Erased::<selflabel::SelfLabel>::method(),
     &Erased::<nnm::Nnm>::method(),
     &Erased::<ruc::Ruc>::method(),
-    &Erased::<scan_heads::ScanHeads>::method(),
+    &Erased::<scan::ScanHeads>::method(),
     &Erased::<temi::Temi>::method(),
     &Erased::<turtle::Turtle>::method(),
 ];

@@ -1,28 +1,24 @@
 //! # MoCo v2: a view finds its twin among a queue of earlier images
 //!
 //! The pretext task of SCAN on ImageNet; what makes it different from SimCLR is that the number of images to differ from does not
-//! hang on the batch: see [`MoCo::SIGN`].
+//! hang on the batch: see [`MoCo::CARD`].
 
 use candle_core::{D, Device, Tensor, Var};
 
-use kinset_artifact::curve::Curve;
-use kinset_artifact::encoder::Encoder;
-use kinset_artifact::images::{ImageSet, Images};
-use kinset_artifact::{Draft, Stored};
+use kinset_artifact::images::ImageSet;
 use kinset_augment::{Recipe, Simclr};
 use kinset_base::seed::Seed;
 use kinset_math::cosine;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::settings::NetworkSettings;
 use kinset_model::{Mode, Params, Role};
-use kinset_stage::{Complaint, Context, Method, Sign, Stage, StageError};
-use kinset_train::ahead::{Ahead, Place};
+use kinset_stage::{Complaint, Context, Method, PaperCard, Stage, StageError};
 use kinset_train::ema::blend;
-use kinset_train::feed::Feed;
-use kinset_train::learner::{Learner, Order};
-use kinset_train::pretext;
-use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
-use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
+use kinset_train::ports::{EncoderOut, ImagesIn};
+use kinset_train::{
+    At, BatchOrder, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Snapshot, Trainable, Trainer,
+    measured, pretext, scalar, train,
+};
 
 kinset_stage::settings! {
     /// Settings; the defaults are MoCo v2's, but for network and queue, which are those of small sets.
@@ -80,24 +76,6 @@ impl Config {
     }
 }
 
-kinset_stage::ports! {
-    /// What MoCo reads.
-    pub label_free struct In {
-        /// `[N, H, W, C]`.
-        images: Stored<Images>,
-    }
-}
-
-kinset_stage::outputs! {
-    /// What MoCo writes.
-    pub struct Out {
-        /// The query network with its projection head.
-        encoder: Draft<Encoder>,
-        /// Loss, share of queries that find their key, and learning rate per epoch.
-        curve: Draft<Curve>,
-    }
-}
-
 /// The pretext stage.
 #[derive(Debug)]
 pub struct MoCo;
@@ -110,29 +88,46 @@ impl Stage for MoCo {
     const ON_DEVICE: bool = true;
 
     type Config = Config;
-    type In = In;
-    type Out = Out;
+    type In = ImagesIn;
+    type Out = EncoderOut;
 
-    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+    fn run(config: &Config, input: ImagesIn, cx: &Context<'_>) -> Result<EncoderOut, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let (feed, net) = pretext::begin(&images, config.size, &config.network, cx)?;
-        let order = Order::new(images.len(), config.batch, cx.seed)?;
+        let (loader, net) = pretext::begin(&images, config.size, &config.network, cx)?;
+        let order = BatchOrder::new(images.len(), config.batch, cx.seed)?;
         advise(config, images.len(), order.steps(), cx);
-        let mut run = Run {
+        let batch = |at: At<'_>| {
+            let (views, shuffle) = (cx.seed.branch("views").at(at.epoch), cx.seed.branch("shuffle").at(at.epoch));
+            let shuffled = shuffle.at(at.step).rng().permutation(at.rows.len());
+            let mut places = vec![0; at.rows.len()];
+            for (place, &from) in shuffled.iter().enumerate() {
+                places[from] = place as u32;
+            }
+            let shuffled: Vec<usize> = shuffled.into_iter().map(|from| at.rows[from]).collect();
+            Ok(Views {
+                queries: loader.views(at.rows, &config.augment, views.at(0))?,
+                keys: loader.views(&shuffled, &config.augment, views.at(1))?,
+                places,
+            })
+        };
+        let objective = Momentum {
             config,
-            learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
-            order,
-            ahead: Ahead::default(),
-            queue: Queue::new(config.queue, net.architecture().output(), cx.seed.branch("queue"), &cx.device)?,
+            net: &net,
             // It starts as an equal network, and no gradient ever reaches it.
             key: net.duplicate()?.frozen()?,
-            feed,
-            net,
-            seed: cx.seed,
+            queue: Queue::new(config.queue, net.architecture().output(), cx.seed.branch("queue"), &cx.device)?,
+            new_keys: None,
         };
-        let curve = train(&mut run, cx)?;
-        let (encoder, curve) = pretext::finish(&run.net, &run.feed, curve, cx)?;
-        Ok(Out { encoder, curve })
+        let mut trainer = Trainer {
+            epochs: config.epochs,
+            order,
+            learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
+            prefetcher: Prefetcher::default(),
+            batch,
+            objective,
+        };
+        let curve = train(&mut trainer, cx)?;
+        pretext::finish(&net, &loader, curve, cx)
     }
 }
 
@@ -155,7 +150,7 @@ fn advise(config: &Config, images: usize, steps_of_an_epoch: u64, cx: &Context<'
 }
 
 impl Method for MoCo {
-    const SIGN: Sign = Sign {
+    const CARD: PaperCard = PaperCard {
         paper: "K. He, H. Fan, Y. Wu, S. Xie, R. Girshick: Momentum Contrast for Unsupervised Visual Representation Learning, \
                 CVPR 2020, arXiv 1911.05722, eq. 1 and 2, algorithm 1; with the head, views and schedule of X. Chen et al.: \
                 Improved Baselines with Momentum Contrastive Learning, arXiv 2003.04297",
@@ -181,18 +176,15 @@ impl Method for MoCo {
     };
 }
 
-struct Run<'a> {
+struct Momentum<'a> {
     config: &'a Config,
-    feed: Feed<'a>,
     /// Makes queries, and learns.
-    net: EncoderNet,
+    net: &'a EncoderNet,
     /// Makes keys, and follows.
     key: EncoderNet,
     queue: Queue,
-    learner: Learner,
-    order: Order,
-    ahead: Ahead<Views, StageError>,
-    seed: Seed,
+    /// Of this step, for the queue.
+    new_keys: Option<Tensor>,
 }
 
 /// Two views of each image of a batch.
@@ -204,67 +196,31 @@ struct Views {
     places: Vec<u32>,
 }
 
-impl Trainee for Run<'_> {
-    fn epochs(&self) -> u64 {
-        self.config.epochs
+impl Objective for Momentum<'_> {
+    type Batch = Views;
+
+    fn loss(&mut self, views: Views, _at: At<'_>) -> Result<(Option<Tensor>, Measured), StageError> {
+        let Self { config, net, key, queue, .. } = self;
+        let places = Tensor::new(views.places, views.keys.device())?;
+        let keys = in_groups(key, &views.keys, config.norm_groups)?.index_select(&places, 0)?;
+        let queries = in_groups(net, &views.queries, config.norm_groups)?;
+        let Contrast { loss, found } = contrast(&queries, &keys, &queue.keys(), config.temperature)?;
+        self.new_keys = Some(keys);
+        let shown = measured([("loss", scalar(&loss)?), ("found", found)]);
+        Ok((Some(loss), shown))
     }
 
-    fn steps(&self) -> u64 {
-        self.order.steps()
-    }
-
-    fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.order.begin(epoch);
-        self.learner.begin(epoch);
+    fn after(&mut self, at: At<'_>) -> Result<(), StageError> {
+        blend(self.key.params(), self.net.params(), self.config.key_momentum)?;
+        if let Some(keys) = self.new_keys.take() {
+            self.queue.push((at.epoch * at.steps + at.step) * self.config.batch as u64, &keys)?;
+        }
         Ok(())
     }
 
-    fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let Self { config, feed, net, key, queue, learner, order, ahead, seed } = self;
-        let (views_seed, shuffle) = (seed.branch("views").at(epoch), seed.branch("shuffle").at(epoch));
-        let steps = order.steps();
-        let views = |step| {
-            let rows = order.rows(step);
-            let shuffled = shuffle.at(step).rng().permutation(rows.len());
-            let mut places = vec![0; rows.len()];
-            for (place, &from) in shuffled.iter().enumerate() {
-                places[from] = place as u32;
-            }
-            let shuffled: Vec<usize> = shuffled.into_iter().map(|from| rows[from]).collect();
-            Ok(Views {
-                queries: feed.views(rows, &config.augment, views_seed.at(0))?,
-                keys: feed.views(&shuffled, &config.augment, views_seed.at(1))?,
-                places,
-            })
-        };
-        ahead.step(Place { epoch, step, steps }, views, |Views { queries, keys, places }| {
-            let places = Tensor::new(places, keys.device())?;
-            let keys = in_groups(key, &keys, config.norm_groups)?.index_select(&places, 0)?;
-            let queries = in_groups(net, &queries, config.norm_groups)?;
-            let contrast = contrast(&queries, &keys, &queue.keys(), config.temperature)?;
-            learner.descend(&contrast.loss)?;
-            blend(key.params(), learner.params(), config.key_momentum)?;
-            queue.push((epoch * steps + step) * config.batch as u64, &keys)?;
-            Ok(measured([("loss", f64::from(contrast.loss.to_scalar::<f32>()?)), ("found", contrast.found)]))
-        })
-    }
-
-    fn end(&mut self, _epoch: u64, _means: &Measured) -> Result<Measured, StageError> {
-        Ok(measured([("lr", self.learner.rate())]))
-    }
-
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        self.learner.save("net", snapshot)?;
-        snapshot.put("key", self.key.params().to_tensors()?);
-        snapshot.put("queue", self.queue.params.to_tensors()?);
-        Ok(())
-    }
-
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.learner.load("net", snapshot)?;
-        self.key.params().load(&snapshot.take("key"))?;
-        self.queue.params.load(&snapshot.take("queue"))?;
-        Ok(())
+    fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError> {
+        snapshot.params("key", self.key.params())?;
+        snapshot.params("queue", &self.queue.params)
     }
 }
 
@@ -328,9 +284,6 @@ pub struct Contrast {
 ///
 /// # Shapes
 /// `queries`, `keys`: `[B, P]`; `queue`: `[K, P]`; unit rows all. Row i of the keys belongs to row i of the queries.
-///
-/// # Errors
-/// If the tensor operations fail.
 ///
 /// # Paper
 /// He et al. 2020, eq. 1 (InfoNCE).

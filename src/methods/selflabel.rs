@@ -1,27 +1,25 @@
 //! # Self-label: learn from your own confident answers
 //!
-//! The third stage of SCAN, with its known failures mended: see [`SelfLabel::SIGN`].
+//! The third stage of SCAN, with its known failures mended: see [`SelfLabel::CARD`].
 
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};
 
+use kinset_artifact::Stored;
 use kinset_artifact::curve::Curve;
 use kinset_artifact::encoder::Classifier;
 use kinset_artifact::images::{ImageSet, Images};
-use kinset_artifact::{Draft, Stored};
 use kinset_augment::{Recipe, Strong};
-use kinset_base::seed::Seed;
 use kinset_math::topk::argmax;
 use kinset_model::Mode;
 use kinset_model::{ClassifierNet, HeadChoice};
-use kinset_stage::{Context, Method, Sign, Stage, StageError};
-use kinset_train::ahead::{Ahead, Place};
-use kinset_train::ema::{Averaging, Ema};
-use kinset_train::feed::Feed;
-use kinset_train::infer;
-use kinset_train::learner::{Learner, Order};
-use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
-use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
+use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_train::ema::Ema;
+use kinset_train::ports::ClassifierOut;
+use kinset_train::{
+    At, BatchOrder, ImageLoader, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Snapshot, Trainable,
+    Trainer, infer, measured, scalar, train,
+};
 
 /// Which answers are confident enough to learn from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,16 +67,6 @@ kinset_stage::ports! {
     }
 }
 
-kinset_stage::outputs! {
-    /// What self-labelling writes.
-    pub struct Out {
-        /// One head.
-        classifier: Draft<Classifier>,
-        /// Loss, share of confident images, thresholds and cluster sizes per epoch.
-        curve: Draft<Curve>,
-    }
-}
-
 /// The self-labelling stage.
 #[derive(Debug)]
 pub struct SelfLabel;
@@ -92,14 +80,14 @@ impl Stage for SelfLabel {
 
     type Config = Config;
     type In = In;
-    type Out = Out;
+    type Out = ClassifierOut;
 
-    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<ClassifierOut, StageError> {
         let images = ImageSet::open(&input.images)?;
         let classifier = Classifier::load(&input.classifier)?;
         let architecture = &classifier.card.encoder.architecture;
         let normalization = &classifier.card.encoder.normalization;
-        let feed = Feed::like(&images, architecture.channels, architecture.size, normalization, &cx.device)?;
+        let loader = ImageLoader::like(&images, architecture.channels, architecture.size, normalization, &cx.device)?;
         // Numbers of its own and one head, whatever the classifier had.
         let net = ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device)?
             .keep_head(classifier.card.head)?
@@ -110,25 +98,32 @@ impl Stage for SelfLabel {
                 hint: "connect a classifier whose encoder and head were learned, such as one of `scan`".into(),
             });
         }
-        let mut run = Run {
+        let batch = |at: At<'_>| {
+            let seed = cx.seed.branch("views").at(at.epoch);
+            Ok((loader.plain(at.rows)?, loader.views(at.rows, &config.augment, seed)?))
+        };
+        let objective = Confident {
             config,
-            order: Order::new(images.len(), config.batch, cx.seed)?,
-            learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
-            ahead: Ahead::default(),
-            ema: config.ema_alpha.map(|alpha| Ema::new(net.params(), alpha, Averaging::Parity)).transpose()?,
+            loader: &loader,
+            net: &net,
             teacher: net.frozen()?,
-            net,
-            feed,
-            seed: cx.seed,
+            ema: config.ema_alpha.map(|alpha| Ema::new(net.params(), alpha)).transpose()?,
             thresholds: Vec::new(),
             start: None,
             cx,
         };
-        let curve = train(&mut run, cx)?;
-        let Run { net, .. } = run;
+        let mut trainer = Trainer {
+            epochs: config.epochs,
+            order: BatchOrder::new(images.len(), config.batch, cx.seed)?,
+            learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
+            prefetcher: Prefetcher::default(),
+            batch,
+            objective,
+        };
+        let curve = train(&mut trainer, cx)?;
         let choice = HeadChoice { head: 0, chosen_by: "the only head; last epoch".into(), losses: Vec::new() };
         let card = net.card(normalization.clone(), choice)?;
-        Ok(Out {
+        Ok(ClassifierOut {
             classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)?,
             curve: Curve { points: curve }.save(&cx.out("curve")?)?,
         })
@@ -136,7 +131,7 @@ impl Stage for SelfLabel {
 }
 
 impl Method for SelfLabel {
-    const SIGN: Sign = Sign {
+    const CARD: PaperCard = PaperCard {
         paper: "W. Van Gansbeke et al.: SCAN: Learning to Classify Images without Labels, ECCV 2020, arXiv 2005.12320, \
                 section 2.3",
         reads: "images, classifier (its chosen head)",
@@ -160,18 +155,13 @@ impl Method for SelfLabel {
 /// Fewer clusters in use than this share of what the stage began with is a collapse.
 const COLLAPSE: f64 = 0.5;
 
-struct Run<'a> {
+struct Confident<'a> {
     config: &'a Config,
-    feed: Feed<'a>,
-    net: ClassifierNet,
+    loader: &'a ImageLoader<'a>,
+    net: &'a ClassifierNet,
     /// The same numbers, seen without recording.
     teacher: ClassifierNet,
-    order: Order,
-    learner: Learner,
-    /// Plain and changed images.
-    ahead: Ahead<(Tensor, Tensor), StageError>,
     ema: Option<Ema>,
-    seed: Seed,
     /// Of this epoch, per cluster.
     thresholds: Vec<f64>,
     /// Clusters in use before the first step.
@@ -227,9 +217,9 @@ impl Answers {
     }
 }
 
-impl Run<'_> {
+impl Confident<'_> {
     fn answers(&self) -> Result<Answers, StageError> {
-        let probabilities = infer::probabilities(&self.net, &[0], &self.feed, |_| Ok::<_, StageError>(()))?;
+        let probabilities = infer::probabilities(self.net, &[0], self.loader, |_| Ok::<_, StageError>(()))?;
         Ok(Answers::of(&probabilities[0], self.net.clusters()))
     }
 
@@ -255,19 +245,12 @@ impl Run<'_> {
     }
 }
 
-impl Trainee for Run<'_> {
-    fn epochs(&self) -> u64 {
-        self.config.epochs
-    }
+impl Objective for Confident<'_> {
+    /// Plain and changed images.
+    type Batch = (Tensor, Tensor);
 
-    fn steps(&self) -> u64 {
-        self.order.steps()
-    }
-
-    fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.order.begin(epoch);
-        self.learner.begin(epoch);
-        // A run that goes on in the middle of an epoch has the thresholds of its beginning from the checkpoint.
+    fn begin(&mut self, _epoch: u64) -> Result<(), StageError> {
+        // A run that resumes in the middle of an epoch has the thresholds of its beginning from the checkpoint.
         if self.thresholds.is_empty() {
             let answers = self.answers()?;
             self.start.get_or_insert(answers.in_use());
@@ -279,35 +262,29 @@ impl Trainee for Run<'_> {
         Ok(())
     }
 
-    fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let Self { config, feed, net, teacher, order, learner, ahead, ema, thresholds, seed, .. } = self;
-        let seed = seed.branch("views").at(epoch);
-        let views = |step| {
-            let rows = order.rows(step);
-            Ok((feed.plain(rows)?, feed.views(rows, &config.augment, seed)?))
-        };
-        ahead.step(Place { epoch, step, steps: order.steps() }, views, |(plain, strong)| {
-            // The authors' answers come under batch statistics, which also moves the running ones. Thresholds per cluster are
-            // measured under running statistics, so their answers must be too, or nothing need pass them. No graph either way.
-            let mode = if config.threshold == Threshold::Fixed { Mode::Train } else { Mode::Eval };
-            let answer = teacher.logits(0, &teacher.features(&plain, mode)?)?;
-            let answer = candle_nn::ops::softmax(&answer, D::Minus1)?.to_vec2::<f32>()?;
-            let kept = confident(&answer, thresholds);
-            let share = kept.len() as f64 / answer.len() as f64;
-            if kept.is_empty() {
-                return Ok(measured([("loss", 0.0), ("confident", 0.0), ("skipped", 1.0)]));
-            }
-            let logits = net.logits(0, &net.features(&strong, Mode::Train)?)?;
-            let loss = confident_loss(&logits, &kept, config.class_balancing)?;
-            learner.descend(&loss)?;
-            if let Some(ema) = ema {
-                ema.update(net.params())?;
-            }
-            Ok(measured([("loss", f64::from(loss.to_scalar::<f32>()?)), ("confident", share), ("skipped", 0.0)]))
-        })
+    fn loss(&mut self, (plain, strong): (Tensor, Tensor), _at: At<'_>) -> Result<(Option<Tensor>, Measured), StageError> {
+        let Self { config, net, teacher, thresholds, .. } = self;
+        // The authors' answers come under batch statistics, which also moves the running ones. Thresholds per cluster are
+        // measured under running statistics, so their answers must be too, or nothing need pass them. No graph either way.
+        let mode = if config.threshold == Threshold::Fixed { Mode::Train } else { Mode::Eval };
+        let answer = teacher.logits(0, &teacher.features(&plain, mode)?)?;
+        let answer = candle_nn::ops::softmax(&answer, D::Minus1)?.to_vec2::<f32>()?;
+        let kept = confident(&answer, thresholds);
+        let share = kept.len() as f64 / answer.len() as f64;
+        if kept.is_empty() {
+            return Ok((None, measured([("loss", 0.0), ("confident", 0.0), ("skipped", 1.0)])));
+        }
+        let logits = net.logits(0, &net.features(&strong, Mode::Train)?)?;
+        let loss = confident_loss(&logits, &kept, config.class_balancing)?;
+        let shown = measured([("loss", scalar(&loss)?), ("confident", share), ("skipped", 0.0)]);
+        Ok((Some(loss), shown))
     }
 
-    fn end(&mut self, epoch: u64, means: &Measured) -> Result<Measured, StageError> {
+    fn after(&mut self, _at: At<'_>) -> Result<(), StageError> {
+        self.ema.as_ref().map_or(Ok(()), |ema| Ok(ema.update(self.net.params())?))
+    }
+
+    fn end(&mut self, epoch: u64, means: &Measured, _rate: f64) -> Result<Measured, StageError> {
         let answers = self.answers()?;
         let skipped = means.iter().find(|(name, _)| name == "skipped").map_or(0.0, |(_, share)| *share);
         if skipped >= 1.0 {
@@ -331,7 +308,8 @@ impl Trainee for Run<'_> {
         }
         self.thresholds = answers.thresholds(self.config);
         if self.config.threshold == Threshold::PerCluster && answers.sizes.contains(&0) {
-            self.cx.warn("a cluster has no image any more");
+            let empty = (0..answers.sizes.len()).filter(|&cluster| answers.sizes[cluster] == 0).map(|k| k.to_string());
+            self.cx.warn(format!("cluster {} became empty", empty.collect::<Vec<_>>().join(", ")));
         }
         let smallest = answers.sizes.iter().copied().min().unwrap_or(0);
         Ok(measured([
@@ -342,24 +320,12 @@ impl Trainee for Run<'_> {
         ]))
     }
 
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        self.learner.save("net", snapshot)?;
+    fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError> {
         if let Some(ema) = &self.ema {
-            snapshot.put("ema", ema.state()?);
+            snapshot.params("ema", ema.shadow())?;
         }
-        snapshot.set("thresholds", &self.thresholds)?;
-        snapshot.set("start", &self.start)?;
-        Ok(())
-    }
-
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.learner.load("net", snapshot)?;
-        if let Some(ema) = &mut self.ema {
-            ema.load(&snapshot.take("ema"))?;
-        }
-        self.thresholds = snapshot.get("thresholds")?;
-        self.start = snapshot.get("start")?;
-        Ok(())
+        snapshot.value("thresholds", &mut self.thresholds)?;
+        snapshot.value("start", &mut self.start)
     }
 }
 

@@ -1,25 +1,20 @@
 //! # SimCLR: two views of an image agree, and differ from all others
 //!
-//! The pretext task of SCAN on small images, as SCAN's authors run it: see [`SimClr::SIGN`].
+//! The pretext task of SCAN on small images, as SCAN's authors run it: see [`SimClr::CARD`].
 
 use candle_core::{D, Tensor};
 
-use kinset_artifact::curve::Curve;
-use kinset_artifact::encoder::Encoder;
-use kinset_artifact::images::{ImageSet, Images};
-use kinset_artifact::{Draft, Stored};
+use kinset_artifact::images::ImageSet;
 use kinset_augment::{Recipe, Simclr};
-use kinset_base::seed::Seed;
 use kinset_model::Mode;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::settings::NetworkSettings;
-use kinset_stage::{Context, Method, Sign, Stage, StageError};
-use kinset_train::ahead::{Ahead, Place};
-use kinset_train::feed::Feed;
-use kinset_train::learner::{Learner, Order};
-use kinset_train::pretext;
-use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
-use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
+use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_train::ports::{EncoderOut, ImagesIn};
+use kinset_train::{
+    At, BatchOrder, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Trainable, Trainer, measured,
+    pretext, scalar, train,
+};
 
 kinset_stage::settings! {
     /// Settings; the defaults are those of SCAN's `configs/pretext/simclr_cifar10.yml`.
@@ -43,24 +38,6 @@ kinset_stage::settings! {
     }
 }
 
-kinset_stage::ports! {
-    /// What SimCLR reads.
-    pub label_free struct In {
-        /// `[N, H, W, C]`.
-        images: Stored<Images>,
-    }
-}
-
-kinset_stage::outputs! {
-    /// What SimCLR writes.
-    pub struct Out {
-        /// The network with its projection head.
-        encoder: Draft<Encoder>,
-        /// Loss and learning rate per epoch.
-        curve: Draft<Curve>,
-    }
-}
-
 /// The pretext stage.
 #[derive(Debug)]
 pub struct SimClr;
@@ -73,29 +50,33 @@ impl Stage for SimClr {
     const ON_DEVICE: bool = true;
 
     type Config = Config;
-    type In = In;
-    type Out = Out;
+    type In = ImagesIn;
+    type Out = EncoderOut;
 
-    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+    fn run(config: &Config, input: ImagesIn, cx: &Context<'_>) -> Result<EncoderOut, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let (feed, net) = pretext::begin(&images, config.size, &config.network, cx)?;
-        let mut run = Run {
-            config,
-            learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
-            order: Order::new(images.len(), config.batch, cx.seed)?,
-            ahead: Ahead::default(),
-            feed,
-            net,
-            seed: cx.seed,
+        let (loader, net) = pretext::begin(&images, config.size, &config.network, cx)?;
+        // Both views pass through the network together: batch norm sees 2B images.
+        let batch = |at: At<'_>| {
+            let seed = cx.seed.branch("views").at(at.epoch);
+            let view = |number| loader.views(at.rows, &config.augment, seed.at(number));
+            Ok(Tensor::cat(&[view(0)?, view(1)?], 0)?)
         };
-        let curve = train(&mut run, cx)?;
-        let (encoder, curve) = pretext::finish(&run.net, &run.feed, curve, cx)?;
-        Ok(Out { encoder, curve })
+        let mut trainer = Trainer {
+            epochs: config.epochs,
+            order: BatchOrder::new(images.len(), config.batch, cx.seed)?,
+            learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
+            prefetcher: Prefetcher::default(),
+            batch,
+            objective: Contrast { net: &net, temperature: config.temperature },
+        };
+        let curve = train(&mut trainer, cx)?;
+        pretext::finish(&net, &loader, curve, cx)
     }
 }
 
 impl Method for SimClr {
-    const SIGN: Sign = Sign {
+    const CARD: PaperCard = PaperCard {
         paper: "T. Chen, S. Kornblith, M. Norouzi, G. Hinton: A Simple Framework for Contrastive Learning of Visual \
                 Representations, ICML 2020, arXiv 2002.05709, eq. 1; as run by SCAN (ECCV 2020, arXiv 2005.12320)",
         reads: "images",
@@ -115,59 +96,19 @@ impl Method for SimClr {
     };
 }
 
-struct Run<'a> {
-    config: &'a Config,
-    feed: Feed<'a>,
-    net: EncoderNet,
-    learner: Learner,
-    order: Order,
-    ahead: Ahead<Tensor, StageError>,
-    seed: Seed,
+struct Contrast<'a> {
+    net: &'a EncoderNet,
+    temperature: f64,
 }
 
-impl Trainee for Run<'_> {
-    fn epochs(&self) -> u64 {
-        self.config.epochs
-    }
+impl Objective for Contrast<'_> {
+    type Batch = Tensor;
 
-    fn steps(&self) -> u64 {
-        self.order.steps()
-    }
-
-    fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.order.begin(epoch);
-        self.learner.begin(epoch);
-        Ok(())
-    }
-
-    fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let Self { config, feed, net, learner, order, ahead, seed } = self;
-        let seed = seed.branch("views").at(epoch);
-        // Both views pass through the network together: batch norm sees 2B images.
-        let views = |step| {
-            let rows = order.rows(step);
-            let first = feed.views(rows, &config.augment, seed.at(0))?;
-            let second = feed.views(rows, &config.augment, seed.at(1))?;
-            Ok(Tensor::cat(&[first, second], 0)?)
-        };
-        ahead.step(Place { epoch, step, steps: order.steps() }, views, |views| {
-            let z = net.project(&net.features(&views, Mode::Train)?, Mode::Train)?;
-            let loss = contrastive_loss(&z, config.temperature)?;
-            learner.descend(&loss)?;
-            Ok(measured([("loss", f64::from(loss.to_scalar::<f32>()?))]))
-        })
-    }
-
-    fn end(&mut self, _epoch: u64, _means: &Measured) -> Result<Measured, StageError> {
-        Ok(measured([("lr", self.learner.rate())]))
-    }
-
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        self.learner.save("net", snapshot)
-    }
-
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.learner.load("net", snapshot)
+    fn loss(&mut self, views: Tensor, _at: At<'_>) -> Result<(Option<Tensor>, Measured), StageError> {
+        let z = self.net.project(&self.net.features(&views, Mode::Train)?, Mode::Train)?;
+        let loss = contrastive_loss(&z, self.temperature)?;
+        let shown = measured([("loss", scalar(&loss)?)]);
+        Ok((Some(loss), shown))
     }
 }
 
@@ -175,9 +116,6 @@ impl Trainee for Run<'_> {
 ///
 /// # Shapes
 /// `z`: `[2B, P]`, unit rows, all first views, then all second views. Returns a scalar in nats; chance level is `ln(2B − 1)`.
-///
-/// # Errors
-/// If the tensor operations fail.
 ///
 /// # Paper
 /// SimCLR, eq. 1, summed over the first views only.

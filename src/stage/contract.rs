@@ -54,7 +54,7 @@ pub trait Stage: 'static {
 
 /// What the door of a method says; `kinset methods NAME` prints it.
 #[derive(Clone, Copy, Debug)]
-pub struct Sign {
+pub struct PaperCard {
     /// Authors, title, venue, identifier.
     pub paper: &'static str,
     /// What it reads, in words.
@@ -79,7 +79,7 @@ pub struct Sign {
 ///
 /// ```compile_fail,E0277
 /// use kinset_artifact::{Draft, Stored, encoder::Encoder, labels::Labels};
-/// use kinset_stage::{Context, Method, NoSettings, Sign, Stage, StageError};
+/// use kinset_stage::{Context, Method, NoSettings, PaperCard, Stage, StageError};
 ///
 /// kinset_stage::ports! { /** Reads the truth. */ pub struct In { labels: Stored<Labels> } }
 /// kinset_stage::outputs! { /** An encoder. */ pub struct Out { encoder: Draft<Encoder> } }
@@ -97,7 +97,7 @@ pub struct Sign {
 ///     }
 /// }
 /// impl Method for Cheat {
-///     const SIGN: Sign = Sign { paper: "", reads: "", writes: "", idea: "", loss: "", selection: "", as_in_paper: "",
+///     const CARD: PaperCard = PaperCard { paper: "", reads: "", writes: "", idea: "", loss: "", selection: "", as_in_paper: "",
 ///         unlike_paper: "", expect: "" };
 /// }
 /// ```
@@ -127,5 +127,5 @@ pub struct Sign {
 /// ```
 pub trait Method: Stage<In: LabelFreePorts, Out: Outputs> {
     /// What its door says.
-    const SIGN: Sign;
+    const CARD: PaperCard;
 }

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde_json::Value;
 
 use super::context::Context;
-use super::contract::{Method, Sign, Stage};
+use super::contract::{Method, PaperCard, Stage};
 use super::error::StageError;
 use super::outputs::{AnyDraft, OutputInfo, Outputs};
 use super::ports::{Offers, PortInfo, Ports};
@@ -28,7 +28,7 @@ pub trait AnyStage: Sync {
     /// [`Stage::ON_DEVICE`].
     fn on_device(&self) -> bool;
     /// The sign of a method; none for a step.
-    fn sign(&self) -> Option<&'static Sign>;
+    fn sign(&self) -> Option<&'static PaperCard>;
     /// Its ports.
     fn ports(&self) -> &'static [PortInfo];
     /// Its outputs.
@@ -67,7 +67,7 @@ impl fmt::Debug for dyn AnyStage {
 
 /// The erasure of a stage.
 pub struct Erased<S> {
-    sign: Option<&'static Sign>,
+    sign: Option<&'static PaperCard>,
     stage: PhantomData<fn() -> S>,
 }
 
@@ -91,7 +91,7 @@ impl<M: Method> Erased<M> {
     /// A method: a stage with a paper.
     pub const fn method() -> Self {
         let () = Self::OUT_LABEL_FREE;
-        Self { sign: Some(&M::SIGN), stage: PhantomData }
+        Self { sign: Some(&M::CARD), stage: PhantomData }
     }
 }
 
@@ -124,7 +124,7 @@ impl<S: Stage> AnyStage for Erased<S> {
         S::ON_DEVICE
     }
 
-    fn sign(&self) -> Option<&'static Sign> {
+    fn sign(&self) -> Option<&'static PaperCard> {
         self.sign
     }
 

@@ -22,7 +22,7 @@ pub mod settings;
 pub use kinset_artifact as artifact;
 
 pub use context::{Bar, Context, Signal, Sink, Stop};
-pub use contract::{Method, Sign, Stage};
+pub use contract::{Method, PaperCard, Stage};
 pub use erased::{AnyStage, Erased};
 pub use error::StageError;
 pub use outputs::{AnyDraft, OutputInfo, Outputs};

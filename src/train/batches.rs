@@ -1,4 +1,4 @@
-//! Which images, in which order?
+//! Batches of images, in the order of the set or shuffled.
 //!
 //! The order of an epoch is a function of seed and epoch number, so a resumed run needs nothing but its place in the epoch.
 

@@ -1,4 +1,4 @@
-//! Where does a killed run go on?
+//! Checkpoint files: how they are written, verified and found again.
 //!
 //! A checkpoint is a folder `checkpoint-<number>` of two files: `tensors.safetensors`, and `state.json`, which holds the caller's
 //! state and the digests of both. Each file is written beside its place, flushed and renamed, `state.json` last: a folder without
@@ -77,9 +77,6 @@ struct File {
 
 impl Checkpoints {
     /// The checkpoints in `folder`, which is made if it is not there.
-    ///
-    /// # Errors
-    /// If it cannot be made.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
         let folder = folder.into();
         fs::create_folders(&folder)?;
@@ -132,9 +129,6 @@ impl Checkpoints {
     }
 
     /// Removes all checkpoints: the run is over.
-    ///
-    /// # Errors
-    /// If one cannot be removed.
     pub fn clear(&self) -> Result<()> {
         for (_, path) in self.all()? {
             fs::remove_folder(&path)?;

@@ -1,4 +1,4 @@
-//! Where is it computed?
+//! The device that a run computes on.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,88 +1,40 @@
-//! What are the weights on average?
-//!
-//! An exponential moving average follows training and ends up better than the last weights. It exists twice in the field:
-//! as intended, and as SCAN's code runs it (see [`Averaging`]).
-
-use candle_core::Var;
-use serde::{Deserialize, Serialize};
+//! Exponential moving averages of weights.
 
 use super::error::Result;
-use super::sweep::{Rule, update};
-use kinset_artifact::encoder::Tensors;
+use super::fused_update::{UpdateRule, update};
+use candle_core::Var;
 use kinset_model::{Mismatch, Params, Role};
 
-/// What an average does to the network it follows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Averaging {
-    /// Nothing: the average is kept beside the live network, its buffers those of the live network.
-    #[default]
-    Shadow,
-    /// What SCAN's code does: after each step the whole average overwrites the live network. So the live weights *are* the
-    /// average (the rate is in effect 1 − α times as large), and the running statistics of batch norm never leave the values
-    /// they started from. For comparison with published runs.
-    Parity,
-}
-
-/// A moving average of weights: shadow ← α·shadow + (1−α)·live.
-///
-/// # Paper
-/// Tarvainen & Valpola 2017, "Mean teachers", section 2, for [`Averaging::Shadow`].
+/// The moving average that SCAN's code trains with: after each step the whole average overwrites the live network. So the live
+/// weights *are* the average (the rate is in effect 1 − α times as large), and the running statistics of batch norm never leave the
+/// values they started from.
 #[derive(Debug)]
 pub struct Ema {
     decay: f64,
-    averaging: Averaging,
     shadow: Params,
 }
 
 impl Ema {
     /// Starts at the live weights. `decay` is α, 0 to 1.
-    ///
-    /// # Errors
-    /// If the device has no room.
-    pub fn new(live: &Params, decay: f64, averaging: Averaging) -> Result<Self> {
-        Ok(Self { decay, averaging, shadow: live.duplicate()? })
+    pub fn new(live: &Params, decay: f64) -> Result<Self> {
+        Ok(Self { decay, shadow: live.duplicate()? })
     }
 
-    /// Takes in the live weights: to be called after each optimizer step.
+    /// shadow ← α·shadow + (1−α)·live, and live ← shadow: to be called after each optimizer step.
     ///
     /// # Errors
     /// [`ModelError::Weights`](kinset_model::ModelError::Weights) if `live` is another network.
     pub fn update(&self, live: &Params) -> Result<()> {
         blend(&self.shadow, live, self.decay)?;
-        match self.averaging {
-            Averaging::Shadow => copy(&self.shadow, live, |role| role == Role::Buffer),
-            Averaging::Parity => copy(live, &self.shadow, |_| true),
+        for (to, from) in pairs(live, &self.shadow, |_| true)? {
+            to.set(&from.as_detached_tensor())?;
         }
+        Ok(())
     }
 
     /// The averaged weights.
     pub fn shadow(&self) -> &Params {
         &self.shadow
-    }
-
-    /// Overwrites a network with the averaged weights.
-    ///
-    /// # Errors
-    /// [`ModelError::Weights`](kinset_model::ModelError::Weights) if it is another network.
-    pub fn copy_into(&self, network: &Params) -> Result<()> {
-        copy(network, &self.shadow, |_| true)
-    }
-
-    /// What must be saved to go on bit for bit.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn state(&self) -> Result<Tensors> {
-        Ok(self.shadow.to_tensors()?)
-    }
-
-    /// Takes a saved state.
-    ///
-    /// # Errors
-    /// [`ModelError::Weights`](kinset_model::ModelError::Weights) if it was saved of another network.
-    pub fn load(&self, state: &Tensors) -> Result<()> {
-        Ok(self.shadow.load(state)?)
     }
 }
 
@@ -96,14 +48,7 @@ impl Ema {
 pub fn blend(target: &Params, source: &Params, decay: f64) -> Result<()> {
     for (to, from) in pairs(target, source, |role| role == Role::Parameter)? {
         let from = from.as_detached_tensor();
-        update(to, &from, &from, Rule::Blend { decay })?;
-    }
-    Ok(())
-}
-
-fn copy(target: &Params, source: &Params, which: impl Fn(Role) -> bool) -> Result<()> {
-    for (to, from) in pairs(target, source, which)? {
-        to.set(&from.as_detached_tensor())?;
+        update(to, &from, &from, UpdateRule::Blend { decay })?;
     }
     Ok(())
 }
@@ -163,7 +108,7 @@ mod tests {
         // methods/scan.md section 10: weights +1 after one train-mode forward end at +0.001, buffers where they began.
         let net = net();
         let start = net.params().duplicate().unwrap();
-        let ema = Ema::new(net.params(), 0.999, Averaging::Parity).unwrap();
+        let ema = Ema::new(net.params(), 0.999).unwrap();
         disturb(&net);
         assert!(rise(net.params(), &start, Role::Buffer).iter().any(|r| r.abs() > 1e-4), "the forward moved no buffer");
         ema.update(net.params()).unwrap();
@@ -172,28 +117,9 @@ mod tests {
     }
 
     #[test]
-    fn a_shadow_leaves_the_live_network_alone_and_takes_its_buffers() {
+    fn another_network_is_refused() {
         let net = net();
-        let ema = Ema::new(net.params(), 0.9, Averaging::Shadow).unwrap();
-        let start = net.params().duplicate().unwrap();
-        disturb(&net);
-        let disturbed = net.params().duplicate().unwrap();
-        ema.update(net.params()).unwrap();
-        assert_eq!(net.to_tensors().unwrap(), disturbed.to_tensors().unwrap());
-        assert!(rise(ema.shadow(), &start, Role::Parameter).iter().all(|r| (r - 0.1).abs() < 1e-6));
-        assert!(rise(ema.shadow(), &disturbed, Role::Buffer).iter().all(|r| *r == 0.0));
-    }
-
-    #[test]
-    fn a_saved_average_goes_on_and_another_network_is_refused() {
-        let net = net();
-        let (ema, again) =
-            (Ema::new(net.params(), 0.9, Averaging::Shadow).unwrap(), Ema::new(net.params(), 0.9, Averaging::Shadow).unwrap());
-        disturb(&net);
-        ema.update(net.params()).unwrap();
-        again.load(&ema.state().unwrap()).unwrap();
-        assert_eq!(again.state().unwrap(), ema.state().unwrap());
         let half = net.params().subset(|name| name.contains("layer1"));
-        assert!(ema.update(&half).unwrap_err().to_string().contains("missing"));
+        assert!(Ema::new(net.params(), 0.9).unwrap().update(&half).unwrap_err().to_string().contains("missing"));
     }
 }

@@ -1,9 +1,9 @@
-//! A whole set through a network in evaluation mode, in chunks.
+//! Inference: a whole set through a network in evaluation mode, in chunks.
 
 use candle_core::{Device, Tensor};
 
 use super::error::TrainError;
-use super::feed::{Feed, viewer};
+use super::image_loader::{ImageLoader, viewer};
 use kinset_artifact::encoder::Classifier;
 use kinset_artifact::pixels::Pixels;
 use kinset_augment::{Plain, Viewer};
@@ -30,19 +30,19 @@ pub enum Layer {
 
 /// Runs a set through `network` chunk by chunk; `tick` hears how many images are done and may stop.
 fn collect<E: From<TrainError>>(
-    feed: &Feed<'_>,
+    loader: &ImageLoader<'_>,
     network: impl Fn(&Tensor) -> Result<Tensor, TrainError>,
     mut tick: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Vec<f32>, E> {
     let mut all = Vec::new();
     let mut done = 0;
-    while done < feed.len() {
-        let end = (done + CHUNK).min(feed.len());
-        let images = feed.plain_range(done..end).map_err(E::from)?;
+    while done < loader.len() {
+        let end = (done + CHUNK).min(loader.len());
+        let images = loader.plain_range(done..end).map_err(E::from)?;
         let out = network(&images).map_err(E::from)?;
         let out = values(&out).map_err(|error| E::from(error.into()))?;
         if all.is_empty() {
-            all.reserve_exact(out.len() / (end - done) * feed.len());
+            all.reserve_exact(out.len() / (end - done) * loader.len());
         }
         all.extend_from_slice(&out);
         tick(end - done)?;
@@ -62,9 +62,6 @@ pub struct Predictor {
 
 impl Predictor {
     /// Makes ready.
-    ///
-    /// # Errors
-    /// If card and numbers do not fit.
     pub fn new(classifier: &Classifier, device: &Device) -> Result<Self, TrainError> {
         let card = &classifier.card;
         let viewer = viewer(&Plain::default().into(), card.encoder.architecture.size, &card.encoder.normalization)?;
@@ -108,13 +105,10 @@ impl Predictor {
 ///
 /// # Shapes
 /// Returns `[N, D]`, or `[N, P]` for the projection, row-major.
-///
-/// # Errors
-/// Whatever the network or `tick` says.
 pub fn features<E: From<TrainError>>(
     net: &EncoderNet,
     layer: Layer,
-    feed: &Feed<'_>,
+    loader: &ImageLoader<'_>,
     tick: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Vec<f32>, E> {
     let net = net.frozen().map_err(|error| E::from(error.into()))?;
@@ -125,16 +119,13 @@ pub fn features<E: From<TrainError>>(
             Layer::Projection => net.project(&features, Mode::Eval)?,
         })
     };
-    collect(feed, network, tick)
+    collect(loader, network, tick)
 }
 
 /// Cluster probabilities of features by the head that counts, a chunk at a time.
 ///
 /// # Shapes
 /// `features`: `[N, D]`, row-major, as the heads read them. Returns `[N, K]`, row-major.
-///
-/// # Errors
-/// Whatever the network or `tick` says.
 pub fn of_features<E: From<TrainError>>(
     net: &ClassifierNet,
     head: usize,
@@ -159,29 +150,23 @@ pub fn of_features<E: From<TrainError>>(
 ///
 /// # Shapes
 /// Returns one `[N, K]` per head, row-major.
-///
-/// # Errors
-/// Whatever the network or `tick` says.
 pub fn probabilities<E: From<TrainError>>(
     net: &ClassifierNet,
     heads: &[usize],
-    feed: &Feed<'_>,
+    loader: &ImageLoader<'_>,
     tick: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Vec<Vec<f32>>, E> {
     let heads: Vec<(&ClassifierNet, usize)> = heads.iter().map(|&head| (net, head)).collect();
-    together(&heads, feed, tick)
+    predict_ensemble(&heads, loader, tick)
 }
 
 /// The same by heads of several classifiers that stand on equal backbones: the images go through that of the first, once.
 ///
 /// # Shapes
 /// Returns one `[N, K]` per head, row-major.
-///
-/// # Errors
-/// Whatever the networks or `tick` say.
-pub fn together<E: From<TrainError>>(
+pub fn predict_ensemble<E: From<TrainError>>(
     heads: &[(&ClassifierNet, usize)],
-    feed: &Feed<'_>,
+    loader: &ImageLoader<'_>,
     tick: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Vec<Vec<f32>>, E> {
     let frozen = |&(net, head): &(&ClassifierNet, usize)| Ok((net.frozen()?, head));
@@ -192,7 +177,7 @@ pub fn together<E: From<TrainError>>(
         let said = |(net, head): &(ClassifierNet, usize)| Ok(net.decide(*head, &net.read(backbone.clone(), Mode::Eval)?)?);
         Ok(Tensor::cat(&heads.iter().map(said).collect::<Result<Vec<_>, TrainError>>()?, 1)?)
     };
-    let all = collect(feed, network, tick)?;
+    let all = collect(loader, network, tick)?;
     let width: usize = heads.iter().map(|(net, _)| net.clusters()).sum();
     let mut at = 0;
     let columns = heads.iter().map(|(net, _)| {

@@ -1,31 +1,44 @@
 //! # kinset-train: how does one step work?
 //!
-//! What every method needs to move weights: optimizers ([`optim`]) and the learning rates they follow ([`schedule`]), averages
-//! of weights ([`ema`]), the order of the images ([`batches`]) and the batch made early ([`ahead`]), the device ([`device`]), checkpoints a killed run goes on from
-//! ([`checkpoint`]), and the checks that a run is still worth its electricity ([`health`]).
+//! What every method needs to move weights. [`training`] is the loop: it resumes, steps, measures and saves; [`objective`] is what a
+//! method of the usual kind states of itself, a loss and little more. Below them: the network and the order of the images
+//! ([`trainable`], [`batches`]), what it reads ([`image_loader`], [`input_cache`], [`feature_space`], [`neighbor_pairs`]) and the
+//! batch that is made early ([`prefetch`]); optimizers ([`optim`]) and learning rates ([`schedule`]), averages of weights ([`ema`]),
+//! checkpoints ([`checkpoint`], [`snapshot`]), the choice of an epoch ([`best_epoch`]) and the check for collapse ([`collapse`]).
 //!
-//! Not here: losses and loops (`methods`): a method owns its rounds.
+//! Not here: losses (`methods`).
 
 #![forbid(unsafe_code)]
 
-pub mod ahead;
 pub mod batches;
+pub mod best_epoch;
 pub mod checkpoint;
+pub mod collapse;
 pub mod device;
 pub mod ema;
 pub mod error;
-pub mod feed;
-pub mod health;
+pub mod feature_space;
+mod fused_update;
+pub mod image_loader;
 pub mod infer;
-pub mod learner;
+pub mod input_cache;
+pub mod neighbor_pairs;
+pub mod objective;
 pub mod optim;
+pub mod ports;
+pub mod prefetch;
 pub mod pretext;
 pub mod schedule;
-pub mod selection;
 pub mod settings;
-pub mod sight;
-pub mod space;
-mod sweep;
+pub mod snapshot;
+pub mod trainable;
 pub mod training;
 
 pub use error::{Result, TrainError};
+pub use image_loader::ImageLoader;
+pub use objective::{At, Objective, Trainer};
+pub use prefetch::Prefetcher;
+pub use settings::{OptimizerSettings, ScheduleSettings};
+pub use snapshot::Snapshot;
+pub use trainable::{BatchOrder, Trainable};
+pub use training::{Measured, TrainingLoop, finite, measured, scalar, train};

@@ -1,4 +1,4 @@
-//! How does a gradient move a weight?
+//! Optimizers: SGD and Adam.
 //!
 //! candle's SGD has no momentum and its Adam keeps its moments to itself and decays weights apart from the gradient, so these
 //! are ours. Both follow PyTorch to the letter: decay is *coupled* (added to the gradient) and applies to every parameter, batch
@@ -9,7 +9,7 @@ use candle_core::{Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Result, TrainError};
-use super::sweep::{Rule, update};
+use super::fused_update::{UpdateRule, update};
 use kinset_artifact::encoder::{Tensors, Weights};
 use kinset_model::{Mismatch, ModelError, Params, Role};
 
@@ -145,17 +145,11 @@ impl Optimization {
     ///
     /// # Shapes
     /// `loss`: a scalar.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn descend(&mut self, loss: &Tensor, rate: f64) -> Result<()> {
         self.step(&loss.backward()?, rate)
     }
 
     /// Moves the parameters against their gradients.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn step(&mut self, gradients: &GradStore, rate: f64) -> Result<()> {
         self.steps += 1;
         for slot in &self.slots {
@@ -163,23 +157,23 @@ impl Optimization {
             let (weights, gradient) = (&slot.var, &gradient.contiguous()?);
             match (&self.settings, slot.moments.as_slice()) {
                 (&Optimizer::Sgd { momentum, nesterov, weight_decay }, [velocity]) => {
-                    update(velocity, weights, gradient, Rule::Velocity { momentum, weight_decay })?;
+                    update(velocity, weights, gradient, UpdateRule::Velocity { momentum, weight_decay })?;
                     if nesterov {
-                        update(weights, velocity, gradient, Rule::LookAhead { momentum, weight_decay, rate })?;
+                        update(weights, velocity, gradient, UpdateRule::LookAhead { momentum, weight_decay, rate })?;
                     } else {
-                        update(weights, velocity, velocity, Rule::Descent { rate, weight_decay: 0.0 })?;
+                        update(weights, velocity, velocity, UpdateRule::Descent { rate, weight_decay: 0.0 })?;
                     }
                 }
                 (&Optimizer::Sgd { weight_decay, .. }, _) => {
-                    update(weights, gradient, gradient, Rule::Descent { rate, weight_decay })?;
+                    update(weights, gradient, gradient, UpdateRule::Descent { rate, weight_decay })?;
                 }
                 (&Optimizer::Adam { betas, epsilon, weight_decay }, [mean, square]) => {
                     let steps = self.steps as f64;
                     let rate = rate / (1.0 - betas.0.powf(steps));
                     let root = (1.0 - betas.1.powf(steps)).sqrt();
-                    update(mean, weights, gradient, Rule::Mean { beta: betas.0, weight_decay })?;
-                    update(square, weights, gradient, Rule::Square { beta: betas.1, weight_decay })?;
-                    update(weights, mean, square, Rule::Scaled { rate, root, epsilon })?;
+                    update(mean, weights, gradient, UpdateRule::Mean { beta: betas.0, weight_decay })?;
+                    update(square, weights, gradient, UpdateRule::Square { beta: betas.1, weight_decay })?;
+                    update(weights, mean, square, UpdateRule::Scaled { rate, root, epsilon })?;
                 }
                 (Optimizer::Adam { .. }, _) => unreachable!("`over` gives Adam two moments"),
             }
@@ -188,9 +182,6 @@ impl Optimization {
     }
 
     /// What must be saved to go on bit for bit: the moments and the step counter.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn state(&self) -> Result<Tensors> {
         let mut state = self.moments.to_tensors()?;
         let steps = [self.steps / STEPS_BASE, self.steps % STEPS_BASE].map(|part| part as f32);
@@ -220,7 +211,7 @@ mod tests {
     use candle_core::{DType, Device};
     use serde_json::Value;
 
-    use super::super::sweep::PIECE;
+    use super::super::fused_update::PIECE;
     use super::*;
     use kinset_artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
     use kinset_base::seed::Seed;

@@ -1,14 +1,13 @@
-//! How does a pretext begin and end? With a new network for images it has never seen, and with an encoder and a curve.
+//! Beginning and end of a pretext task: a new network for images it has never seen; an encoder and a curve.
 
-use crate::feed::Feed;
-use kinset_artifact::Draft;
+use super::image_loader::ImageLoader;
 use kinset_artifact::curve::{Curve, Point};
 use kinset_artifact::encoder::Encoder;
 use kinset_artifact::images::ImageSet;
 use kinset_model::EncoderNet;
 use kinset_model::settings::NetworkSettings;
-use kinset_stage::context::Context;
-use kinset_stage::error::StageError;
+use kinset_stage::ports::EncoderOut;
+use kinset_stage::{Context, StageError};
 
 /// The images as they will be fed (their own size unless one is given, their own channel statistics), and a network of these
 /// settings with random weights.
@@ -20,23 +19,20 @@ pub fn begin<'a>(
     size: Option<usize>,
     network: &NetworkSettings,
     cx: &Context<'_>,
-) -> Result<(Feed<'a>, EncoderNet), StageError> {
-    let feed = Feed::of(images, size, &cx.device)?;
-    let architecture = network.architecture(images.channels(), feed.size())?;
+) -> Result<(ImageLoader<'a>, EncoderNet), StageError> {
+    let loader = ImageLoader::of(images, size, &cx.device)?;
+    let architecture = network.architecture(images.channels(), loader.size())?;
     let net = EncoderNet::init(&architecture, cx.seed.branch("weights"), &cx.device)?;
-    Ok((feed, net))
+    Ok((loader, net))
 }
 
 /// Writes the outputs `encoder` and `curve`.
-///
-/// # Errors
-/// If they cannot be written.
 pub fn finish(
     net: &EncoderNet,
-    feed: &Feed<'_>,
+    loader: &ImageLoader<'_>,
     points: Vec<Point>,
     cx: &Context<'_>,
-) -> Result<(Draft<Encoder>, Draft<Curve>), StageError> {
-    let encoder = Encoder { card: net.card(feed.normalization().clone()), tensors: net.to_tensors()? };
-    Ok((encoder.save(&cx.out("encoder")?)?, Curve { points }.save(&cx.out("curve")?)?))
+) -> Result<EncoderOut, StageError> {
+    let encoder = Encoder { card: net.card(loader.normalization().clone()), tensors: net.to_tensors()? };
+    Ok(EncoderOut { encoder: encoder.save(&cx.out("encoder")?)?, curve: Curve { points }.save(&cx.out("curve")?)? })
 }

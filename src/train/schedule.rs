@@ -1,4 +1,4 @@
-//! How large is a step, and when?
+//! Learning rate schedules.
 //!
 //! A learning rate is a plain function of the epoch, so nothing of it needs saving. As in the reference code it is set once per
 //! epoch, from the epoch counted from 0; a warm-up, which the reference lacks, may move every step.

@@ -1,4 +1,4 @@
-//! What a pipeline file says of optimizer and learning rate: flat tables, so that one setting can be changed alone.
+//! Settings of optimizer and learning rate: flat tables, so that one setting can be changed alone.
 
 use serde::{Deserialize, Serialize};
 
@@ -57,9 +57,6 @@ impl OptimizerSettings {
     }
 
     /// Starts optimizing these parameters.
-    ///
-    /// # Errors
-    /// A setting out of range; a device without room.
     pub fn build(&self, params: &Params) -> Result<Optimization> {
         let Self { kind, momentum, nesterov, weight_decay, .. } = *self;
         match kind {

@@ -1,23 +1,20 @@
-//! The loop that trained stages share: go on from the last checkpoint, step, measure, save, stop when asked.
+//! The training loop that all trained stages share: resume, step, measure, save checkpoints, stop when asked.
 //!
-//! It owns the clockwork and nothing else. What a step does, when neighbors are mined anew, how many networks there are and
-//! which result is kept is the method's business, behind [`Trainee`]. A run that was killed and resumed takes exactly the steps
-//! of one that was not: the position in the epoch and the sums of its measurements are part of the checkpoint, and randomness
-//! is counted, not remembered.
+//! [`train`] runs any [`TrainingLoop`]. A method of the usual kind (shuffled batches, one loss, one optimizer) states an
+//! [`Objective`](super::objective::Objective) and lets [`Trainer`](super::objective::Trainer) be the loop; one that is not (two
+//! networks in turns, a search with inner steps) is a loop itself. A run that was killed and resumed takes exactly the steps of one
+//! that was not: the position in the epoch and the sums of its measurements are part of the checkpoint, and randomness is counted,
+//! not remembered.
 
-use std::collections::BTreeMap;
-
-use serde::de::DeserializeOwned;
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::checkpoint::{Checkpoint, Checkpoints};
-use crate::health;
+use super::checkpoint::Checkpoints;
+use super::snapshot::Snapshot;
 use kinset_artifact::curve::Point;
-use kinset_artifact::encoder::Tensors;
 use kinset_base::clock::Stopwatch;
-use kinset_stage::context::Context;
-use kinset_stage::error::StageError;
+use kinset_stage::error::TrainError;
+use kinset_stage::{Context, StageError};
 
 /// What a step or an epoch measured: name and value.
 pub type Measured = Vec<(String, f64)>;
@@ -27,94 +24,41 @@ pub fn measured<const N: usize>(values: [(&str, f64); N]) -> Measured {
     values.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
 
+/// The value of a scalar.
+pub fn scalar(tensor: &Tensor) -> candle_core::Result<f64> {
+    Ok(f64::from(tensor.to_scalar::<f32>()?))
+}
+
+/// Passes a finite number through.
+///
+/// # Errors
+/// [`TrainError::NotFinite`] with its place.
+pub fn finite(what: &'static str, value: f64, epoch: u64, step: u64) -> Result<f64, TrainError> {
+    let (epoch, step) = (epoch as usize, step as usize);
+    if value.is_finite() { Ok(value) } else { Err(TrainError::NotFinite { what, value, epoch, step }) }
+}
+
 /// Something that is trained in epochs of steps.
-pub trait Trainee {
+pub trait TrainingLoop {
     /// Epochs in all.
     fn epochs(&self) -> u64;
 
     /// Steps in an epoch.
     fn steps(&self) -> u64;
 
-    /// Prepares an epoch. Called again when a run goes on in the middle of one, so it may depend on nothing but `epoch` and
-    /// what [`Trainee::save`] keeps.
-    ///
-    /// # Errors
-    /// Whatever went wrong.
+    /// Prepares an epoch. Called again when a run resumes in the middle of one, so it may depend on nothing but `epoch` and
+    /// [`TrainingLoop::state`].
     fn begin(&mut self, epoch: u64) -> Result<(), StageError>;
 
     /// One step; the first measurement is the loss.
-    ///
-    /// # Errors
-    /// Whatever went wrong.
     fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError>;
 
     /// Closes an epoch: validation without labels, selection. `means` are the epoch's mean measurements; what is returned joins
     /// them in the curve.
-    ///
-    /// # Errors
-    /// Whatever went wrong.
     fn end(&mut self, epoch: u64, means: &Measured) -> Result<Measured, StageError>;
 
-    /// Puts everything that training moves into the snapshot.
-    ///
-    /// # Errors
-    /// If the device fails.
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError>;
-
-    /// Takes it out again.
-    ///
-    /// # Errors
-    /// If it does not fit.
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError>;
-}
-
-/// All that training moves: groups of tensors and small values, by name.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    tensors: BTreeMap<String, Tensors>,
-    values: BTreeMap<String, Value>,
-}
-
-impl Snapshot {
-    /// Puts a group of tensors.
-    pub fn put(&mut self, name: &str, tensors: Tensors) {
-        self.tensors.insert(name.to_owned(), tensors);
-    }
-
-    /// A group of tensors; empty if it was not put.
-    pub fn take(&self, name: &str) -> Tensors {
-        self.tensors.get(name).cloned().unwrap_or_default()
-    }
-
-    /// Sets a value.
-    ///
-    /// # Errors
-    /// If it is nothing JSON can say.
-    pub fn set(&mut self, name: &str, value: &impl Serialize) -> Result<(), StageError> {
-        let value = serde_json::to_value(value).map_err(|source| StageError::Progress { what: name.to_owned(), source })?;
-        self.values.insert(name.to_owned(), value);
-        Ok(())
-    }
-
-    /// A value that was set.
-    ///
-    /// # Errors
-    /// If it was not set, or is of another type.
-    pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T, StageError> {
-        let value = self.values.get(name).cloned().unwrap_or(Value::Null);
-        serde_json::from_value(value).map_err(|source| StageError::Progress { what: name.to_owned(), source })
-    }
-
-    fn save(&self, to: &Checkpoints, number: u64) -> Result<(), StageError> {
-        let names: Vec<&String> = self.tensors.keys().collect();
-        let sections: Vec<(&str, &Tensors)> = self.tensors.iter().map(|(name, tensors)| (name.as_str(), tensors)).collect();
-        Ok(to.save(number, &(names, &self.values), &sections)?)
-    }
-
-    fn of(checkpoint: Checkpoint<(Vec<String>, BTreeMap<String, Value>)>) -> Self {
-        let tensors = checkpoint.state.0.iter().map(|name| (name.clone(), checkpoint.section(name))).collect();
-        Self { tensors, values: checkpoint.state.1 }
-    }
+    /// Hands everything that training changes to the snapshot, which saves or restores it.
+    fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError>;
 }
 
 /// Where the loop is; part of every checkpoint.
@@ -129,40 +73,39 @@ struct Position {
 /// Trains to the end and returns the curve.
 ///
 /// # Errors
-/// [`StageError::Stopped`] if it was asked to stop, with the progress saved; a loss that is not finite; whatever the trainee
+/// [`StageError::Stopped`] if it was asked to stop, with the progress saved; a loss that is not finite; whatever the loop
 /// says.
-pub fn train(trainee: &mut dyn Trainee, cx: &Context<'_>) -> Result<Vec<Point>, StageError> {
-    const POSITION: &str = "position";
+pub fn train(trained: &mut dyn TrainingLoop, cx: &Context<'_>) -> Result<Vec<Point>, StageError> {
     let checkpoints = Checkpoints::open(cx.work())?;
+    let (epochs, steps) = (trained.epochs(), trained.steps());
     let mut at = Position::default();
+    let visit = |trained: &mut dyn TrainingLoop, at: &mut Position, snapshot: &mut Snapshot| -> Result<(), StageError> {
+        snapshot.value("position", at)?;
+        trained.state(snapshot)
+    };
     let found = checkpoints.load()?;
     for damage in &found.damaged {
-        cx.warn(format!("{damage}; an older one serves"));
+        cx.warn(format!("{damage}; using an older one"));
     }
     if let Some(checkpoint) = found.checkpoint {
-        let snapshot = Snapshot::of(checkpoint);
-        at = snapshot.get(POSITION)?;
-        trainee.load(&snapshot)?;
-        cx.note(format!("goes on at epoch {} of {}, step {}", at.epoch + 1, trainee.epochs(), at.step));
+        visit(trained, &mut at, &mut Snapshot::of(checkpoint))?;
+        cx.note(format!("resuming at epoch {}/{epochs}, step {}", at.epoch + 1, at.step));
     }
-    let steps_of_an_epoch = trainee.steps();
-    let save = |trainee: &dyn Trainee, at: &Position| -> Result<(), StageError> {
+    let save = |trained: &mut dyn TrainingLoop, at: &mut Position| -> Result<(), StageError> {
         let mut snapshot = Snapshot::default();
-        snapshot.set(POSITION, at)?;
-        trainee.save(&mut snapshot)?;
-        snapshot.save(&checkpoints, at.epoch * steps_of_an_epoch + at.step)
+        visit(trained, at, &mut snapshot)?;
+        snapshot.save(&checkpoints, at.epoch * steps + at.step)
     };
 
-    let (epochs, steps) = (trainee.epochs(), trainee.steps());
     let bar = cx.bar(epochs * steps, "steps");
     bar.advance(at.epoch * steps + at.step);
     let mut saved = Stopwatch::start();
     while at.epoch < epochs {
-        trainee.begin(at.epoch)?;
+        trained.begin(at.epoch)?;
         while at.step < steps {
-            let measured = trainee.step(at.epoch, at.step)?;
+            let measured = trained.step(at.epoch, at.step)?;
             if let Some((_, loss)) = measured.first() {
-                health::finite("the loss", *loss, at.epoch as usize, at.step as usize)?;
+                finite("the loss", *loss, at.epoch, at.step)?;
             }
             if at.step == 0 {
                 at.sums = measured.iter().map(|(name, _)| (name.clone(), 0.0)).collect();
@@ -173,13 +116,13 @@ pub fn train(trainee: &mut dyn Trainee, cx: &Context<'_>) -> Result<Vec<Point>, 
             at.step += 1;
             bar.advance(1);
             if cx.stop.requested() || saved.elapsed() >= cx.checkpoint_every {
-                save(trainee, &at)?;
+                save(trained, &mut at)?;
                 saved = Stopwatch::start();
                 cx.check()?;
             }
         }
         let means: Measured = at.sums.drain(..).map(|(name, sum)| (name, sum / steps as f64)).collect();
-        let closing = trainee.end(at.epoch, &means)?;
+        let closing = trained.end(at.epoch, &means)?;
         for (name, value) in means.iter().chain(&closing) {
             cx.metric(at.epoch + 1, name, *value);
             at.curve.push((at.epoch + 1, name.clone(), *value));
@@ -190,7 +133,7 @@ pub fn train(trainee: &mut dyn Trainee, cx: &Context<'_>) -> Result<Vec<Point>, 
         at.epoch += 1;
         at.step = 0;
         if at.epoch < epochs && cx.stop.requested() {
-            save(trainee, &at)?;
+            save(trained, &mut at)?;
             cx.check()?;
         }
     }
@@ -202,24 +145,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_comes_back_without_what_lies_in_a_group_below_it() {
-        let group = |names: &[&str]| {
-            let mut tensors = Tensors::default();
-            for (at, name) in names.iter().enumerate() {
-                tensors.insert(*name, vec![1], vec![at as f32]);
-            }
-            tensors
-        };
-        let mut snapshot = Snapshot::default();
-        for (name, tensors) in
-            [("net", &["weight", "bias"][..]), ("net/optimizer", &["steps", "velocity/weight"]), ("network", &["weight"])]
-        {
-            snapshot.put(name, group(tensors));
+    fn a_number_passes_and_what_is_none_names_its_place() {
+        assert!(finite("the loss", -11.0, 0, 0).is_ok());
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert!(finite("the loss", value, 3, 7).is_err());
         }
-        let dir = tempfile::tempdir().unwrap();
-        let checkpoints = Checkpoints::open(dir.path()).unwrap();
-        snapshot.save(&checkpoints, 7).unwrap();
-        let again = Snapshot::of(checkpoints.load().unwrap().checkpoint.unwrap());
-        assert_eq!(again.tensors, snapshot.tensors);
+        let error = finite("the loss", f64::NAN, 3, 7).unwrap_err();
+        assert_eq!(error.to_string(), "the loss is `NaN` in epoch 4, step 8");
     }
 }

@@ -31,7 +31,7 @@ use kinset::model::settings::NetworkSettings;
 use kinset::model::{EncoderNet, Mode, architecture};
 use kinset::stage::{Context, Signal, Sink, Stage, Stop};
 use kinset::store::digest::Digest;
-use kinset::train::feed::Feed;
+use kinset::train::image_loader::ImageLoader;
 use serde_json::{Value, json};
 
 mod ground;
@@ -209,7 +209,7 @@ fn heads(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let (images, ids) = images(folder.path(), ground::pictures(count, side, 1))?;
     let shape = architecture(Backbone::Pixels, Stem::Cifar, 1, 1, side, None)?;
     let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu)?;
-    let normalization = Feed::of(&ImageSet::open(&images)?, None, &Device::Cpu)?.normalization().clone();
+    let normalization = ImageLoader::of(&ImageSet::open(&images)?, None, &Device::Cpu)?.normalization().clone();
     let encoder = Encoder { card: net.card(normalization), tensors: net.to_tensors()? };
     let config = scan::Config {
         clusters,

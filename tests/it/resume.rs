@@ -41,7 +41,7 @@ impl Bench {
     fn resumed(&self, pipeline: &str) -> usize {
         let runs = self.path("artifacts").join(pipeline).join("runs");
         let events = event_files(&runs).into_iter().map(|path| fs::read_to_string(path).unwrap());
-        events.map(|text| text.lines().filter(|line| line.contains("goes on at epoch")).count()).sum()
+        events.map(|text| text.lines().filter(|line| line.contains("resuming at epoch")).count()).sum()
     }
 }
 
@@ -129,7 +129,7 @@ fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
         assert!(plan.out.contains("interrupted; will resume"), "{}", plan.out);
         let said = bench.kinset(&args).done();
         assert_eq!(said.ran(), ["pretext"]);
-        assert!(said.err.contains("goes on at epoch"), "{}", said.err);
+        assert!(said.err.contains("resuming at epoch"), "{}", said.err);
         assert_eq!(said.digests(), expected, "{signal}");
         // The curve of both halves is one curve: no epoch twice, none lost.
         assert_eq!(bench.metrics("whole", "pretext").iter().filter(|(name, _)| name == "loss").count(), 60);
@@ -152,7 +152,7 @@ fn a_damaged_checkpoint_costs_a_few_steps_and_changes_nothing() {
     fs::remove_file(&newest).unwrap();
     fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
     let said = bench.kinset(&args).done();
-    assert!(said.err.contains("an older one serves") && said.err.contains("goes on at epoch"), "{}", said.err);
+    assert!(said.err.contains("using an older one") && said.err.contains("resuming at epoch"), "{}", said.err);
     assert_eq!(said.digests(), expected);
 }
 

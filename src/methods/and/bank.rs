@@ -3,11 +3,11 @@
 
 use candle_core::{D, DType, Device, Tensor};
 
-use kinset_artifact::encoder::Tensors;
 use kinset_base::seed::Seed;
 use kinset_math::cosine::FLOOR;
 use kinset_model::params::values;
 use kinset_stage::StageError;
+use kinset_train::snapshot::Snapshot;
 
 /// A logit that takes no part.
 const NEVER: f64 = -1e9;
@@ -48,9 +48,6 @@ impl Positives {
 
 impl Bank {
     /// Random directions: every number uniform in ±√(3 / P), so that rows are about of unit length.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn random(images: usize, dim: usize, seed: Seed, device: &Device) -> Result<Self, StageError> {
         let (mut rng, most) = (seed.rng(), (3.0 / dim as f64).sqrt());
         let values = (0..images * dim).map(|_| rng.between(-most, most) as f32).collect();
@@ -58,26 +55,17 @@ impl Bank {
     }
 
     /// Given rows, `[N, P]`.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn of(values: Vec<f32>, dim: usize, device: &Device) -> Result<Self, StageError> {
         let images = values.len() / dim;
         Ok(Self { rows: Tensor::from_vec(values, (images, dim), device)? })
     }
 
     /// The rows, `[N, P]`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn values(&self) -> Result<Vec<f32>, StageError> {
         Ok(values(&self.rows)?)
     }
 
     /// The loss of a batch under this bank.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn loss(&self, x: &Tensor, positives: &Positives, temperature: f64) -> Result<Tensor, StageError> {
         Ok(neighborhood_loss(x, &self.rows, positives, temperature)?)
     }
@@ -108,35 +96,9 @@ impl Bank {
         Ok(())
     }
 
-    /// As a group of tensors for a snapshot.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn save(&self) -> Result<Tensors, StageError> {
-        let mut tensors = Tensors::default();
-        tensors.insert("rows", self.rows.dims().to_vec(), self.values()?);
-        Ok(tensors)
-    }
-
-    /// Takes it out again.
-    ///
-    /// # Errors
-    /// If it is the bank of other images.
-    pub fn load(&mut self, tensors: &Tensors) -> Result<(), StageError> {
-        match tensors.get("rows") {
-            Some(saved) if saved.shape == self.rows.dims() => {
-                self.rows = Tensor::from_vec(saved.values.clone(), saved.shape.as_slice(), self.rows.device())?;
-                Ok(())
-            }
-            saved => Err(StageError::Mismatch {
-                what: format!(
-                    "the checkpoint holds a memory bank of {:?}, not of {:?}",
-                    saved.map(|saved| &saved.shape),
-                    self.rows.dims()
-                ),
-                hint: "run with `--force` to begin this stage again".into(),
-            }),
-        }
+    /// See [`kinset_train::training::TrainingLoop::state`].
+    pub fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError> {
+        snapshot.tensor("bank", &mut self.rows)
     }
 }
 
@@ -145,9 +107,6 @@ impl Bank {
 ///
 /// # Shapes
 /// `x`: `[B, P]`, unit rows; `bank`: `[N, P]`, detached. Returns a scalar in nats.
-///
-/// # Errors
-/// If the tensor operations fail.
 ///
 /// # Paper
 /// AND, eq. 2 and 5; its authors' `lib/criterion.py` divides by B, anchors and instances alike.
@@ -339,13 +298,15 @@ pub(super) mod tests {
     #[test]
     fn a_saved_bank_comes_back_and_another_is_refused() {
         let mut bank = Bank::of(TOY.to_vec(), 2, &Device::Cpu).unwrap();
-        let saved = bank.save().unwrap();
+        let mut saved = Snapshot::default();
+        bank.state(&mut saved).unwrap();
+        let mut saved = saved.restoring();
         let x = Tensor::from_slice(&[0.0_f32, 1.0], (1, 2), &Device::Cpu).unwrap();
         bank.follow(&[0], &x, 0.5).unwrap();
         assert_ne!(bank.values().unwrap(), TOY);
-        bank.load(&saved).unwrap();
+        bank.state(&mut saved).unwrap();
         assert_eq!(bank.values().unwrap(), TOY);
         let mut other = Bank::of(TOY[..4].to_vec(), 2, &Device::Cpu).unwrap();
-        assert!(other.load(&saved).is_err());
+        assert!(other.state(&mut saved).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Which images may count with their neighbors as one class in this round? Those whose similarity to all others is the most decided:
+//! The anchors of a round, images that count with their neighbors as one class: those whose similarity to all others is the most decided:
 //! the entropy of its soft-max is low. Each round lets in more of them; the last one all.
 
 use std::ops::ControlFlow;
@@ -100,8 +100,8 @@ pub fn discover(
                 (n as f64).ln()
             ),
             hint:
-                "the network tells the images not apart: lower the learning rate, train more epochs per round, or bring images \
-                   that differ"
+                "the network does not distinguish the images: lower the learning rate, train more epochs per round, or bring \
+                   images that differ"
                     .into(),
         });
     }

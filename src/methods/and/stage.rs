@@ -1,5 +1,6 @@
-//! How does AND run? A round of instance discrimination, then rounds in which more and more images count with their neighbors: see
-//! [`And::SIGN`].
+//! AND's settings, ports and training: a round of instance discrimination, then rounds in which more and more images count with their
+//! neighbors: see
+//! [`And::CARD`].
 
 use candle_core::Tensor;
 
@@ -11,20 +12,19 @@ use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::{Artifact, Draft, Stored, content_digest};
 use kinset_augment::{Instance, Recipe};
-use kinset_base::seed::Seed;
 use kinset_model::Mode;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::init::Init;
 use kinset_model::settings::NetworkSettings;
-use kinset_stage::{Complaint, Context, Method, Sign, Stage, StageError};
+use kinset_stage::{Complaint, Context, Method, PaperCard, Stage, StageError};
 use kinset_store::digest::Digest;
-use kinset_train::ahead::{Ahead, Place};
-use kinset_train::feed::Feed;
 use kinset_train::infer::{self, Layer};
-use kinset_train::learner::{Learner, Order};
-use kinset_train::pretext;
-use kinset_train::settings::{OptimizerSettings, ScheduleKind, ScheduleSettings};
-use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
+use kinset_train::ports::EncoderOut;
+use kinset_train::settings::ScheduleKind;
+use kinset_train::{
+    At, BatchOrder, ImageLoader, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Snapshot, Trainable,
+    Trainer, measured, pretext, scalar, train,
+};
 
 kinset_stage::settings! {
     /// Settings; the defaults are AND's `configs/base.yaml` with `cifar10.yaml`.
@@ -146,27 +146,25 @@ impl Stage for And {
                 hint: "an image is no neighbor of itself: ask for fewer `neighbors`, or bring more images".into(),
             });
         }
-        let order = Order::whole(images.len(), config.batch, cx.seed)?;
-        let (feed, net, bank) = match &input.encoder {
+        let order = BatchOrder::whole(images.len(), config.batch, cx.seed)?;
+        let (loader, net, bank) = match &input.encoder {
             None => fresh(config, &images, cx)?,
             Some(stored) => begun(config, stored, &images, cx)?,
         };
         let per_round = config.epochs.div_ceil(config.rounds_run());
-        let mut run = Run {
-            config,
-            learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, per_round)?,
+        let batch = |at: At<'_>| Ok(loader.views(at.rows, &config.augment, cx.seed.branch("views").at(at.epoch))?);
+        let objective = Discovery { config, net: &net, bank, seen: None, found: None, ranks: vec![None; images.len()], cx };
+        let mut trainer = Trainer {
+            epochs: config.epochs,
             order,
-            ahead: Ahead::default(),
-            feed,
-            net,
-            bank,
-            found: None,
-            ranks: Vec::new(),
-            cx,
+            learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, per_round)?,
+            prefetcher: Prefetcher::default(),
+            batch,
+            objective,
         };
-        let curve = train(&mut run, cx)?;
-        let (encoder, curve) = pretext::finish(&run.net, &run.feed, curve, cx)?;
-        let values = run.bank.values()?;
+        let curve = train(&mut trainer, cx)?;
+        let values = trainer.objective.bank.values()?;
+        let EncoderOut { encoder, curve } = pretext::finish(&net, &loader, curve, cx)?;
         let bank = FeatureTable {
             ids: images.ids().to_vec(),
             dim: values.len() / images.len(),
@@ -180,7 +178,7 @@ impl Stage for And {
 }
 
 impl Method for And {
-    const SIGN: Sign = Sign {
+    const CARD: PaperCard = PaperCard {
         paper: "J. Huang, Q. Dong, S. Gong, X. Zhu: Unsupervised Deep Learning by Neighbourhood Discovery, ICML 2019, arXiv \
                 1904.11567, eq. 2–5; instance discrimination after Z. Wu et al., CVPR 2018",
         reads: "images; optionally an encoder to begin with",
@@ -205,14 +203,18 @@ impl Method for And {
 }
 
 /// A new network as PyTorch starts one, and a bank of random directions.
-fn fresh<'a>(config: &Config, images: &'a ImageSet, cx: &Context<'_>) -> Result<(Feed<'a>, EncoderNet, Bank), StageError> {
+fn fresh<'a>(
+    config: &Config,
+    images: &'a ImageSet,
+    cx: &Context<'_>,
+) -> Result<(ImageLoader<'a>, EncoderNet, Bank), StageError> {
     if config.start_round > 0 {
         return Err(StageError::Mismatch {
             what: format!("`start_round` is {}, but no encoder is connected that has learned already", config.start_round),
             hint: "connect `encoder`, or begin with round 0".into(),
         });
     }
-    let (feed, net) = pretext::begin(images, config.size, &config.network, cx)?;
+    let (loader, net) = pretext::begin(images, config.size, &config.network, cx)?;
     let seed = cx.seed.branch("weights");
     for (name, var) in net.params().parameters() {
         if let [_, rest @ ..] = var.dims()
@@ -223,7 +225,7 @@ fn fresh<'a>(config: &Config, images: &'a ImageSet, cx: &Context<'_>) -> Result<
         }
     }
     let bank = Bank::random(images.len(), config.network.projection_dim, cx.seed.branch("bank"), &cx.device)?;
-    Ok((feed, net, bank))
+    Ok((loader, net, bank))
 }
 
 /// A network that has learned before, and its projections as the bank.
@@ -232,7 +234,7 @@ fn begun<'a>(
     stored: &Stored<Encoder>,
     images: &'a ImageSet,
     cx: &Context<'_>,
-) -> Result<(Feed<'a>, EncoderNet, Bank), StageError> {
+) -> Result<(ImageLoader<'a>, EncoderNet, Bank), StageError> {
     let encoder = Encoder::load(stored)?;
     let architecture = &encoder.card.architecture;
     let Some(projection) = &architecture.projection else {
@@ -242,7 +244,7 @@ fn begun<'a>(
         });
     };
     let size = config.size.unwrap_or(architecture.size);
-    let feed = Feed::like(images, architecture.channels, size, &encoder.card.normalization, &cx.device)?;
+    let loader = ImageLoader::like(images, architecture.channels, size, &encoder.card.normalization, &cx.device)?;
     // Numbers of its own: the stored ones stay as they are.
     let net = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
     if net.params().parameters().next().is_none() {
@@ -251,9 +253,9 @@ fn begun<'a>(
             hint: "connect an encoder that was learned".into(),
         });
     }
-    let values = infer::features(&net, Layer::Projection, &feed, |_| cx.check())?;
+    let values = infer::features(&net, Layer::Projection, &loader, |_| cx.check())?;
     let bank = Bank::of(values, projection.dim, &cx.device)?;
-    Ok((feed, net, bank))
+    Ok((loader, net, bank))
 }
 
 /// The digest that the store will give an encoder, so that the bank can name it.
@@ -269,14 +271,12 @@ fn digest_of(encoder: &Draft<Encoder>) -> Result<Digest, StageError> {
     Ok(content_digest(Encoder::KIND, files))
 }
 
-struct Run<'a> {
+struct Discovery<'a> {
     config: &'a Config,
-    feed: Feed<'a>,
-    net: EncoderNet,
-    learner: Learner,
-    order: Order,
-    ahead: Ahead<Tensor, StageError>,
+    net: &'a EncoderNet,
     bank: Bank,
+    /// What the network made of this batch, for the bank.
+    seen: Option<Tensor>,
     /// The neighborhoods of this round; none in the first.
     found: Option<Found>,
     /// Of each image its rank among the anchors; follows from `found`.
@@ -284,21 +284,17 @@ struct Run<'a> {
     cx: &'a Context<'a>,
 }
 
-impl Run<'_> {
-    fn seed(&self) -> Seed {
-        self.cx.seed
-    }
-
+impl Discovery<'_> {
     fn discover(&mut self, round: u64) -> Result<(), StageError> {
         let Config { rounds, select_rate, neighbors, temperature, .. } = *self.config;
         let values = self.bank.values()?;
-        let dim = values.len() / self.feed.len();
-        let count = anchor_count(self.feed.len(), rounds, select_rate, round);
+        let dim = values.len() / self.ranks.len();
+        let count = anchor_count(self.ranks.len(), rounds, select_rate, round);
         let stop = || self.cx.stop.requested();
         let found = discover(&values, dim, temperature, (round, count, neighbors), self.found.as_ref(), &stop)?;
         self.cx.note(format!(
             "round {round} of {rounds}: {count} of {} images are anchors, mean entropy {:.3} of {:.3} nats",
-            self.feed.len(),
+            self.ranks.len(),
             found.anchor_entropy,
             found.entropy
         ));
@@ -308,62 +304,54 @@ impl Run<'_> {
     }
 
     fn rank(&mut self) {
-        self.ranks = vec![None; self.feed.len()];
+        self.ranks.fill(None);
         for (rank, &anchor) in self.found.iter().flat_map(|found| &found.anchors).enumerate() {
             self.ranks[anchor as usize] = Some(rank as u32);
         }
     }
 }
 
-impl Trainee for Run<'_> {
-    fn epochs(&self) -> u64 {
-        self.config.epochs
-    }
-
-    fn steps(&self) -> u64 {
-        self.order.steps()
-    }
+impl Objective for Discovery<'_> {
+    type Batch = Tensor;
 
     fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        let (round, within) = self.config.place(epoch);
-        self.order.begin(epoch);
-        self.learner.begin(within);
-        // A run that goes on in the middle of a round has its neighborhoods from the checkpoint: the bank has moved since.
+        let (round, _) = self.config.place(epoch);
+        // A run that resumes in the middle of a round has its neighborhoods from the checkpoint: the bank has moved since.
         if round > 0 && self.found.as_ref().is_none_or(|found| found.round != round) {
             self.discover(round)?;
         }
         Ok(())
     }
 
-    fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let seed = self.seed().branch("views").at(epoch);
-        let Self { config, feed, net, learner, order, ahead, bank, found, ranks, .. } = self;
+    fn schedule_epoch(&self, epoch: u64) -> u64 {
+        self.config.place(epoch).1
+    }
+
+    fn loss(&mut self, views: Tensor, at: At<'_>) -> Result<(Option<Tensor>, Measured), StageError> {
+        let Self { config, net, bank, found, ranks, .. } = self;
         let k = if found.is_some() { config.neighbors } else { 0 };
         let neighbors = |row: usize| {
             let (found, rank) = (found.as_ref()?, ranks[row]? as usize);
             Some(&found.neighbors[rank * k..(rank + 1) * k])
         };
-        let views = |step| Ok(feed.views(order.rows(step), &config.augment, seed)?);
-        ahead.step(Place { epoch, step, steps: order.steps() }, views, |views| {
-            let rows = order.rows(step);
-            let x = net.project(&net.features(&views, Mode::Train)?, Mode::Train)?;
-            let loss = bank.loss(&x, &Positives::new(rows, k, neighbors), config.temperature)?;
-            learner.descend(&loss)?;
-            let loss = f64::from(loss.to_scalar::<f32>()?);
-            // A loss that is no number is the loop's to report; the bank must not be asked to remember what made it.
-            if loss.is_finite() {
-                bank.follow(rows, &x, config.momentum)?;
-            }
-            Ok(measured([("loss", loss)]))
-        })
+        let x = net.project(&net.features(&views, Mode::Train)?, Mode::Train)?;
+        let loss = bank.loss(&x, &Positives::new(at.rows, k, neighbors), config.temperature)?;
+        let value = scalar(&loss)?;
+        // A loss that is no number is the loop's to report; the bank must not be asked to remember what made it.
+        self.seen = value.is_finite().then_some(x);
+        Ok((Some(loss), measured([("loss", value)])))
     }
 
-    fn end(&mut self, epoch: u64, _means: &Measured) -> Result<Measured, StageError> {
+    fn after(&mut self, at: At<'_>) -> Result<(), StageError> {
+        self.seen.take().map_or(Ok(()), |x| self.bank.follow(at.rows, &x, self.config.momentum))
+    }
+
+    fn end(&mut self, epoch: u64, _means: &Measured, rate: f64) -> Result<Measured, StageError> {
         let (round, _) = self.config.place(epoch);
-        let mut said = measured([("lr", self.learner.rate()), ("round", round as f64)]);
+        let mut said = measured([("lr", rate), ("round", round as f64)]);
         if let Some(found) = &self.found {
             said.extend(measured([
-                ("anchors", found.anchors.len() as f64 / self.feed.len() as f64),
+                ("anchors", found.anchors.len() as f64 / self.ranks.len() as f64),
                 ("entropy", found.entropy),
                 ("anchor_entropy", found.anchor_entropy),
                 ("kept", found.kept),
@@ -372,16 +360,9 @@ impl Trainee for Run<'_> {
         Ok(said)
     }
 
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        self.learner.save("net", snapshot)?;
-        snapshot.put("bank", self.bank.save()?);
-        snapshot.set("found", &self.found)
-    }
-
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.learner.load("net", snapshot)?;
-        self.bank.load(&snapshot.take("bank"))?;
-        self.found = snapshot.get("found")?;
+    fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError> {
+        self.bank.state(snapshot)?;
+        snapshot.value("found", &mut self.found)?;
         self.rank();
         Ok(())
     }
@@ -392,6 +373,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use kinset_base::seed::Seed;
     use kinset_stage::Settings;
     use kinset_train::schedule::step;
 

@@ -1,4 +1,4 @@
-//! How is NNM's match measured? Agreement row by row, and cluster by cluster.
+//! NNM's loss: agreement row by row, and cluster by cluster.
 
 use candle_core::{D, Tensor};
 use rayon::prelude::*;
@@ -40,9 +40,6 @@ pub struct NnmLoss {
 
 impl NnmLoss {
     /// What is minimised.
-    ///
-    /// # Errors
-    /// If the tensor operations fail.
     pub fn total(&self) -> candle_core::Result<Tensor> {
         match &self.global {
             Some(global) => &self.local + global,
@@ -56,9 +53,6 @@ impl NnmLoss {
 /// # Shapes
 /// `nearest`: `[B]`, u32, each anchor's nearest anchor in the batch. `targets`: `[B, K]`, logarithms of the probabilities each
 /// image is matched with; they get no gradient if they were made without one.
-///
-/// # Errors
-/// If the tensor operations fail.
 ///
 /// # Paper
 /// NNM, as its authors' code has it since July 2021; without a second view, as the paper's figure has it. The logarithm of an

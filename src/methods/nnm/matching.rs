@@ -1,4 +1,4 @@
-//! Who is whose neighbor, on features of a whole set?
+//! Nearest neighbors on features of a whole set.
 
 use kinset_artifact::neighbors::NeighborTable;
 use kinset_kernel::neighbors::{self, NeighborError, all_pairs};

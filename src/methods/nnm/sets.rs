@@ -1,6 +1,4 @@
-//! What does the network see of the images, and who is near whom?
-
-use std::ops::Range;
+//! What NNM reads of the images: training and validation sets with their neighbors, and passes over a whole set.
 
 use candle_core::{D, Tensor};
 
@@ -15,88 +13,44 @@ use kinset_base::seed::Seed;
 use kinset_model::params::values;
 use kinset_model::{ClassifierNet, Mode};
 use kinset_stage::{Context, StageError};
-use kinset_train::feed::Feed;
-use kinset_train::sight::{Sight, belongs, encoded, partner};
+use kinset_train::ImageLoader;
+use kinset_train::input_cache::{CachedInputs, encode};
+use kinset_train::neighbor_pairs::{NeighborPairs, check_same_images};
 
 /// Images per chunk of a pass over a set.
 const CHUNK: usize = 256;
 
-/// Images as the network sees them, and who is near whom.
-pub(super) struct Set<'a> {
-    pub(super) sight: Sight<'a>,
-    pub(super) table: NeighborTable,
-}
-
-impl<'a> Set<'a> {
-    /// Reads the neighbors, or mines them on the backbone's features of plain images.
-    #[expect(clippy::too_many_arguments, reason = "called once for training and once for validation, from one place")]
-    pub(super) fn new(
-        config: &Config,
-        net: &ClassifierNet,
-        feed: Feed<'a>,
-        images: &ImageSet,
-        table: Option<&Stored<Neighbors>>,
-        port: &str,
-        (setting, k): (&'static str, usize),
-        cx: &Context<'_>,
-    ) -> Result<Self, StageError> {
-        let table = table
-            .map(|stored| {
-                let table = NeighborTable::load(stored)?;
-                belongs(&table, images, port)?;
-                Ok::<_, StageError>(table)
-            })
-            .transpose()?;
-        if table.is_none() && k >= images.len() {
-            return Err(StageError::TooFew {
-                setting,
-                value: k,
-                images: images.len(),
-                hint: format!("an image is no neighbor of itself, so it can be at most {}", images.len().saturating_sub(1)),
-            });
-        }
-        let still = config.update == Update::Heads && !config.augment.is_random();
-        if let (Some(table), false) = (&table, still) {
-            return Ok(Self { sight: Sight { feed, cached: None }, table: table.clone() });
-        }
-        let features = encoded(net.encoder(), &feed, cx)?;
-        let dim = net.encoder().dim();
-        let cached = if still { Some(Tensor::from_slice(&features, (feed.len(), dim), &cx.device)?) } else { None };
-        let table = table.map_or_else(|| mine(features, dim, k, images.ids()), Ok)?;
-        Ok(Self { sight: Sight { feed, cached }, table })
+/// Images and their neighbors, which are connected at `port` or mined here on the backbone's features of plain images.
+pub(super) fn pairs<'a>(
+    config: &'a Config,
+    net: &ClassifierNet,
+    (loader, images): (ImageLoader<'a>, &ImageSet),
+    (port, connected): (&str, Option<&Stored<Neighbors>>),
+    (setting, k): (&'static str, usize),
+    cx: &Context<'_>,
+) -> Result<NeighborPairs<'a>, StageError> {
+    let connected = connected.map(NeighborTable::load).transpose()?;
+    if let Some(table) = &connected {
+        check_same_images(table, images.ids(), port)?;
+    } else if k >= images.len() {
+        return Err(StageError::TooFew {
+            setting,
+            value: k,
+            images: images.len(),
+            hint: format!("an image is no neighbor of itself, so it can be at most {}", images.len().saturating_sub(1)),
+        });
     }
-
-    /// Runs the set through `net`, without recording; each image in one view, or plain.
-    pub(super) fn pass(&self, net: &ClassifierNet, views: Option<(&Recipe, Seed)>, features: bool) -> Result<Pass, StageError> {
-        let net = net.frozen()?;
-        let mut pass = Pass { features: Vec::new(), log: vec![Vec::new(); net.heads()] };
-        for start in (0..self.sight.feed.len()).step_by(CHUNK) {
-            let seen = self.features(&net, start..(start + CHUNK).min(self.sight.feed.len()), views)?;
-            if features {
-                pass.features.extend(values(&seen)?);
-            }
-            for (head, log) in pass.log.iter_mut().enumerate() {
-                log.extend(values(&candle_nn::ops::log_softmax(&net.logits(head, &seen)?, D::Minus1)?)?);
-            }
-        }
-        Ok(pass)
-    }
-
-    pub(super) fn features(
-        &self,
-        net: &ClassifierNet,
-        rows: Range<usize>,
-        views: Option<(&Recipe, Seed)>,
-    ) -> Result<Tensor, StageError> {
-        if let Some(cached) = &self.sight.cached {
-            return Ok(cached.narrow(0, rows.start, rows.len())?);
-        }
-        let images = match views {
-            Some((recipe, seed)) => self.sight.feed.views(&rows.collect::<Vec<_>>(), recipe, seed)?,
-            None => self.sight.feed.plain_range(rows)?,
-        };
-        Ok(net.features(&images, Mode::Eval)?)
-    }
+    let fixed = config.update == Update::Heads && !config.augment.is_random();
+    let dim = net.encoder().dim();
+    let features = if fixed || connected.is_none() { encode(net.encoder(), &loader, cx)? } else { Vec::new() };
+    let inputs = if fixed {
+        CachedInputs::Features(Tensor::from_slice(&features, (loader.len(), dim), &cx.device)?)
+    } else {
+        CachedInputs::Views(loader)
+    };
+    let table = connected.map_or_else(|| mine(features, dim, k, images.ids()), Ok)?;
+    let Config { num_neighbors, include_self, ref augment, .. } = *config;
+    Ok(NeighborPairs { inputs, table, candidates: num_neighbors, include_self, augment, seed: cx.seed })
 }
 
 /// What the network says of a whole set.
@@ -107,7 +61,33 @@ pub(super) struct Pass {
     pub(super) log: Vec<Vec<f32>>,
 }
 
-/// What the network gets to see in a step: features `[B, D]` if they are computed already, else views `[B, C, S, S]`.
+/// Runs a set through `net`, without recording; each image in one view, or plain.
+pub(super) fn pass(
+    inputs: &CachedInputs<'_>,
+    net: &ClassifierNet,
+    views: Option<(&Recipe, Seed)>,
+    features: bool,
+) -> Result<Pass, StageError> {
+    let net = net.frozen()?;
+    let mut pass = Pass { features: Vec::new(), log: vec![Vec::new(); net.heads()] };
+    for start in (0..inputs.len()).step_by(CHUNK) {
+        let rows = start..(start + CHUNK).min(inputs.len());
+        let read = match views {
+            Some((recipe, seed)) => inputs.read(&rows.collect::<Vec<_>>(), recipe, seed)?,
+            None => inputs.plain(rows)?,
+        };
+        let read = inputs.features(&net, read, Mode::Eval)?;
+        if features {
+            pass.features.extend(values(&read)?);
+        }
+        for (head, log) in pass.log.iter_mut().enumerate() {
+            log.extend(values(&candle_nn::ops::log_softmax(&net.logits(head, &read)?, D::Minus1)?)?);
+        }
+    }
+    Ok(pass)
+}
+
+/// What the network reads of a batch, and then the features of it: anchors, a neighbor of each, a second view of the anchors.
 pub(super) struct Seen {
     pub(super) anchors: Tensor,
     pub(super) neighbors: Tensor,
@@ -115,30 +95,15 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    pub(super) fn draw(pairs: &NeighborPairs<'_>, second: bool, rows: &[usize], epoch: u64) -> Result<Self, StageError> {
+        let [anchors, neighbors] = pairs.anchors_and_neighbors(rows, epoch)?;
+        Ok(Self { anchors, neighbors, second: second.then(|| pairs.view(rows, epoch, "second")).transpose()? })
+    }
+
     /// Features of all, each through the network on its own, so that each has its own batch statistics, as in the authors' code.
-    pub(super) fn features(self, net: &ClassifierNet, mode: Mode, sight: &Sight<'_>) -> Result<Self, StageError> {
-        let features = |seen| sight.features(net, seen, mode);
+    pub(super) fn features(self, net: &ClassifierNet, mode: Mode, inputs: &CachedInputs<'_>) -> Result<Self, StageError> {
+        let features = |read| inputs.features(net, read, mode);
         let (anchors, neighbors) = (features(self.anchors)?, features(self.neighbors)?);
         Ok(Self { anchors, neighbors, second: self.second.map(features).transpose()? })
-    }
-}
-
-/// Images and their neighbors, drawn for a step.
-pub(super) struct Draws<'a> {
-    pub(super) config: &'a Config,
-    pub(super) set: Set<'a>,
-    pub(super) seed: Seed,
-}
-
-impl Draws<'_> {
-    pub(super) fn seen(&self, rows: &[usize], epoch: u64) -> Result<Seen, StageError> {
-        let Config { num_neighbors, include_self, second_view, augment, .. } = self.config;
-        let Set { sight, table } = &self.set;
-        let partners: Vec<usize> =
-            rows.iter().map(|&row| partner(table, *num_neighbors, *include_self, row, epoch, self.seed)).collect();
-        let views = self.seed.branch("views").at(epoch);
-        let see = |rows: &[usize], view: &str| sight.see(rows, augment, views.branch(view));
-        let second = if *second_view { Some(see(rows, "second")?) } else { None };
-        Ok(Seen { anchors: see(rows, "anchor")?, neighbors: see(&partners, "neighbor")?, second })
     }
 }

@@ -1,4 +1,4 @@
-//! Which numbers do the authors run NNM with?
+//! NNM's settings, as its authors run it.
 //!
 //! From `configs/scan/*.yml` of the authors' code. [`Config::default`] is the column CIFAR-10. For all of them: λ 5, all other
 //! terms with weight 1, one epoch of warm-up, 100 epochs at a constant rate.

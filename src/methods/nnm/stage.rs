@@ -1,30 +1,30 @@
-//! Ports, sign, and the training of NNM: see [`Nnm::SIGN`].
+//! NNM's ports, card and training: see [`Nnm::CARD`].
 
 use candle_core::Tensor;
 
 use super::loss::{Logits, TermWeights, class_contrast_of, nnm_loss};
 use super::matching::{matched_rows, nearest_in_set};
-use super::sets::{Draws, Seen, Set};
+use super::sets::{Seen, pairs, pass};
 use super::settings::{Config, Global, GlobalViews};
-use crate::scan::{Update, validation_loss};
-use kinset_artifact::curve::Curve;
-use kinset_artifact::encoder::{Classifier, Encoder, Tensors, Weights};
+use crate::scan::Update;
+use crate::scan::loss::validation_loss;
+use kinset_artifact::Stored;
+use kinset_artifact::encoder::Encoder;
 use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::neighbors::Neighbors;
-use kinset_artifact::{Draft, Stored};
 use kinset_math::euclid;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::params::values;
 use kinset_model::{ClassifierNet, Mode};
-use kinset_stage::{Context, Method, Sign, Stage, StageError};
-use kinset_train::ahead::{Ahead, Place};
+use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
 use kinset_train::batches::{Batches, Last};
-use kinset_train::feed::Feed;
-use kinset_train::health;
-use kinset_train::learner::{Learner, Order};
-use kinset_train::selection::{Concluded, Selection};
-use kinset_train::sight::numbers;
-use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
+use kinset_train::best_epoch::BestEpoch;
+use kinset_train::input_cache::row_tensor;
+use kinset_train::neighbor_pairs::NeighborPairs;
+use kinset_train::ports::ChosenOut;
+use kinset_train::{
+    At, BatchOrder, ImageLoader, Measured, Objective, Prefetcher, Snapshot, Trainable, Trainer, finite, measured, train,
+};
 
 kinset_stage::ports! {
     /// What NNM reads.
@@ -42,19 +42,6 @@ kinset_stage::ports! {
     }
 }
 
-kinset_stage::outputs! {
-    /// What NNM writes.
-    pub struct Out {
-        /// All heads of the best epoch, the best of them chosen.
-        classifier: Draft<Classifier>,
-        /// Loss and its parts per epoch, for training and validation. `loss` is what all epochs share, the match within the
-        /// batch; `global`, from the second epoch on, is added to what is minimised.
-        curve: Draft<Curve>,
-        /// All heads after the last epoch, the best of them chosen: what the choice of an epoch was worth.
-        last: Draft<Classifier>,
-    }
-}
-
 /// The clustering stage.
 #[derive(Debug)]
 pub struct Nnm;
@@ -68,9 +55,9 @@ impl Stage for Nnm {
 
     type Config = Config;
     type In = In;
-    type Out = Out;
+    type Out = ChosenOut;
 
-    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<ChosenOut, StageError> {
         let images = ImageSet::open(&input.images)?;
         let encoder = Encoder::load(&input.encoder)?;
         StageError::enough_for_clusters("clusters", config.clusters, images.len())?;
@@ -84,35 +71,31 @@ impl Stage for Nnm {
         let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
         let net =
             ClassifierNet::init(&body, config.clusters, config.heads, config.hidden, cx.seed.branch("heads"), &cx.device)?;
-        let set = |images, table: Option<&Stored<Neighbors>>, ports, wanted: (&'static str, usize)| {
-            let architecture = &encoder.card.architecture;
-            let feed = Feed::like(images, architecture.channels, architecture.size, &encoder.card.normalization, &cx.device)?;
-            Set::new(config, &net, feed, images, table, ports, wanted, cx)
+        let set = |images, ports, wanted| {
+            let (architecture, normalization) = (&encoder.card.architecture, &encoder.card.normalization);
+            let loader = ImageLoader::like(images, architecture.channels, architecture.size, normalization, &cx.device)?;
+            pairs(config, &net, (loader, images), ports, wanted, cx)
         };
-        let training = set(&images, input.neighbors.as_ref(), "neighbors", ("num_neighbors", config.num_neighbors))?;
+        let training = set(&images, ("neighbors", input.neighbors.as_ref()), ("num_neighbors", config.num_neighbors))?;
         let validation = val_images
             .as_ref()
             .map(|images| {
                 let wanted = ("validation_neighbors", config.validation_neighbors);
-                set(images, input.val_neighbors.as_ref(), "val_neighbors", wanted)
+                set(images, ("val_neighbors", input.val_neighbors.as_ref()), wanted)
             })
             .transpose()?;
 
-        let mut run = Run::new(config, net, training, validation, cx)?;
-        let curve = train(&mut run, cx)?;
-        let steps = config.epochs * run.steps();
-        let Run { net, selection, .. } = run;
-        let Concluded { best, last } = selection.conclude(&net, steps, "consistency + class − entropy", cx)?;
-        Ok(Out {
-            classifier: best.classifier(&net, &encoder.card.normalization)?.save(&cx.out("classifier")?)?,
-            curve: Curve { points: curve }.save(&cx.out("curve")?)?,
-            last: last.classifier(&net, &encoder.card.normalization)?.save(&cx.out("last")?)?,
+        let mut trainer = trainer(config, &net, &training, validation.as_ref(), cx)?;
+        let points = train(&mut trainer, cx)?;
+        let steps = config.epochs * trainer.order.steps();
+        trainer.objective.best.finish(&net, (steps, "consistency + class − entropy"), points, cx, |kept| {
+            kept.classifier(&net, &encoder.card.normalization)
         })
     }
 }
 
 impl Method for Nnm {
-    const SIGN: Sign = Sign {
+    const CARD: PaperCard = PaperCard {
         paper: "Z. Dang, C. Deng, X. Yang, K. Wei, H. Huang: Nearest Neighbor Matching for Deep Clustering, CVPR 2021; as run by \
                 its authors' code since July 2021",
         reads: "images, encoder; optionally neighbors (20 on small sets, 50 on ImageNet; else mined here on the backbone's \
@@ -140,82 +123,83 @@ impl Method for Nnm {
     };
 }
 
-struct Run<'a> {
+fn trainer<'a>(
     config: &'a Config,
-    draws: Draws<'a>,
-    /// None: the training images serve.
-    validation: Option<Set<'a>>,
-    net: ClassifierNet,
-    /// The same numbers, seen so that gradients reach what is updated.
-    recorded: ClassifierNet,
-    order: Order,
-    learner: Learner,
-    ahead: Ahead<Seen, StageError>,
-    /// Per head, what each image is matched with in this epoch: logarithms of probabilities `[N, K]`. Empty during warm-up.
-    targets: Vec<Tensor>,
-    /// The nearest image of each where features stand still.
-    still: Option<Vec<u32>>,
-    selection: Selection,
-    device: candle_core::Device,
-}
-
-impl<'a> Run<'a> {
-    fn new(
-        config: &'a Config,
-        net: ClassifierNet,
-        training: Set<'a>,
-        validation: Option<Set<'a>>,
-        cx: &Context<'_>,
-    ) -> Result<Self, StageError> {
-        let (moved, recorded) = match config.update {
-            Update::All => (net.params().clone(), net.clone()),
-            Update::Heads => (net.head_params(), net.with_frozen_encoder()?),
-        };
-        Ok(Self {
+    net: &'a ClassifierNet,
+    training: &'a NeighborPairs<'a>,
+    validation: Option<&'a NeighborPairs<'a>>,
+    cx: &Context<'_>,
+) -> Result<Trainer<Matching<'a>, impl Fn(At<'_>) -> Result<Seen, StageError> + Sync>, StageError> {
+    let (moved, recorded) = match config.update {
+        Update::All => (net.params().clone(), net.clone()),
+        Update::Heads => (net.head_params(), net.with_frozen_encoder()?),
+    };
+    Ok(Trainer {
+        epochs: config.epochs,
+        order: BatchOrder::of(Batches::new(training.inputs.len(), config.batch, Last::Join)?, cx.seed),
+        learner: Trainable::new(net.params(), &moved, &config.optimizer, &config.schedule, config.epochs)?,
+        prefetcher: Prefetcher::new(!training.inputs.are_features()),
+        batch: |at: At<'_>| Seen::draw(training, config.second_view, at.rows, at.epoch),
+        objective: Matching {
             config,
-            order: Order::of(Batches::new(training.sight.feed.len(), config.batch, Last::Join)?, cx.seed),
-            ahead: Ahead::new(training.sight.cached.is_none()),
-            draws: Draws { config, set: training, seed: cx.seed },
+            training,
             validation,
-            learner: Learner::new(net.params(), &moved, &config.optimizer, &config.schedule, config.epochs)?,
             net,
             recorded,
             targets: Vec::new(),
-            still: None,
-            selection: Selection::default(),
+            fixed_nearest: None,
+            best: BestEpoch::default(),
             device: cx.device.clone(),
-        })
-    }
+        },
+    })
+}
 
+struct Matching<'a> {
+    config: &'a Config,
+    training: &'a NeighborPairs<'a>,
+    /// None: the training images serve.
+    validation: Option<&'a NeighborPairs<'a>>,
+    net: &'a ClassifierNet,
+    /// The same numbers, seen so that gradients reach what is updated.
+    recorded: ClassifierNet,
+    /// Per head, what each image is matched with in this epoch: logarithms of probabilities `[N, K]`. Empty during warm-up.
+    targets: Vec<Tensor>,
+    /// The nearest image of each where features do not change.
+    fixed_nearest: Option<Vec<u32>>,
+    best: BestEpoch,
+    device: candle_core::Device,
+}
+
+impl Matching<'_> {
     /// Finds every image's nearest in the whole set and keeps that one's answers for the next epoch. Returns the answers of all
     /// images if they were given on plain ones.
     fn refresh(&mut self, epoch: u64) -> Result<Option<Vec<Vec<f32>>>, StageError> {
-        let Self { config, draws, net, .. } = self;
-        let plain = config.global_views == GlobalViews::Plain || draws.set.sight.cached.is_some();
-        let views = (!plain).then(|| (&config.augment, draws.seed.branch("refresh").at(epoch)));
-        let pass = draws.set.pass(net, views, self.still.is_none())?;
-        let nearest = match self.still.take() {
+        let Self { config, training: NeighborPairs { inputs, seed, .. }, net, .. } = self;
+        let plain = config.global_views == GlobalViews::Plain || inputs.are_features();
+        let views = (!plain).then(|| (&config.augment, seed.branch("refresh").at(epoch)));
+        let pass = pass(inputs, net, views, self.fixed_nearest.is_none())?;
+        let nearest = match self.fixed_nearest.take() {
             Some(nearest) => nearest,
             None => nearest_in_set(&pass.features, net.encoder().dim())?,
         };
         let n = nearest.len();
-        let visited = draws.seed.branch("visited").at(epoch);
+        let visited = seed.branch("visited").at(epoch);
         let visited = (config.global == Global::Permuted).then(|| visited.rng().permutation(n));
         let rows = Tensor::new(matched_rows(&nearest, visited.as_deref()), &self.device)?;
         let answers = |log: &Vec<f32>| Tensor::from_slice(log, (n, config.clusters), &self.device)?.index_select(&rows, 0);
         self.targets = pass.log.iter().map(answers).collect::<candle_core::Result<_>>()?;
         if config.update == Update::Heads && plain {
-            self.still = Some(nearest);
+            self.fixed_nearest = Some(nearest);
         }
         Ok(plain.then_some(pass.log))
     }
 
     /// Measures all heads without labels, and keeps the state if it is the best so far.
     fn validate(&mut self, epoch: u64, known: Option<Vec<Vec<f32>>>) -> Result<Measured, StageError> {
-        let set = self.validation.as_ref().unwrap_or(&self.draws.set);
+        let set = self.validation.unwrap_or(self.training);
         let log = match known {
             Some(log) if self.validation.is_none() => log,
-            _ => set.pass(&self.net, None, false)?.log,
+            _ => pass(&set.inputs, self.net, None, false)?.log,
         };
         let (clusters, table) = (self.config.clusters, &set.table);
         let k = self.config.validation_neighbors.min(table.k);
@@ -228,7 +212,7 @@ impl<'a> Run<'a> {
             })
             .collect();
         let losses: Vec<f64> = parts.iter().map(|(consistency, class, entropy)| consistency + class - entropy).collect();
-        let head = self.selection.offer(epoch, &losses, &probabilities, &self.net)?;
+        let head = self.best.offer(epoch, &losses, &probabilities, self.net)?;
         let chosen = &probabilities[head];
         let confidence: f64 = chosen.chunks_exact(clusters).map(|row| f64::from(row.iter().copied().fold(0.0, f32::max))).sum();
         let (consistency, class, entropy) = parts[head];
@@ -243,65 +227,48 @@ impl<'a> Run<'a> {
     }
 }
 
-impl Trainee for Run<'_> {
-    fn epochs(&self) -> u64 {
-        self.config.epochs
-    }
+impl Objective for Matching<'_> {
+    type Batch = Seen;
 
-    fn steps(&self) -> u64 {
-        self.order.steps()
-    }
-
-    fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.order.begin(epoch);
-        self.learner.begin(epoch);
-        Ok(())
-    }
-
-    fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let Self { config, draws, recorded, order, learner, ahead, targets, device, .. } = self;
-        let seen = |step: u64| draws.seen(order.rows(step), epoch);
-        let rows = order.rows(step);
-        ahead.step(Place { epoch, step, steps: order.steps() }, seen, |seen| {
-            let mode = if config.update == Update::Heads { Mode::Eval } else { Mode::Train };
-            let features = seen.features(recorded, mode, &draws.set.sight)?;
-            // Found on raw features of this very pass, and one for all heads.
-            let nearest = euclid::nearest_other(&values(&features.anchors)?, features.anchors.dim(1)?);
-            let nearest = Tensor::new(nearest, device)?;
-            let rows = numbers(rows, device)?;
-            let weights = TermWeights { class: config.class_weight, entropy: config.entropy_weight };
-            let (mut sum, mut parts) = (None::<Tensor>, [0.0; 5]);
-            for head in 0..config.heads {
-                let logits = |features: &Tensor| recorded.logits(head, features);
-                let (anchors, neighbors) = (logits(&features.anchors)?, logits(&features.neighbors)?);
-                let second = features.second.as_ref().map(logits).transpose()?;
-                let logits = Logits { anchors: &anchors, neighbors: &neighbors, second: second.as_ref() };
-                let matched = targets.get(head).map(|targets| targets.index_select(&rows, 0)).transpose()?;
-                let loss = nnm_loss(&logits, &nearest, matched.as_ref(), weights)?;
-                let terms = [Some(&loss.local), Some(&loss.consistency), Some(&loss.class), Some(&loss.entropy)];
-                for (part, term) in parts.iter_mut().zip(terms.into_iter().chain([loss.global.as_ref()])) {
-                    *part += term.map_or(Ok(0.0), Tensor::to_scalar::<f32>).map(f64::from)?;
-                }
-                let total = loss.total()?;
-                sum = Some(match sum {
-                    None => total,
-                    Some(sum) => (sum + total)?,
-                });
+    fn loss(&mut self, seen: Seen, at: At<'_>) -> Result<(Option<Tensor>, Measured), StageError> {
+        let Self { config, training, recorded, targets, device, .. } = self;
+        let mode = if config.update == Update::Heads { Mode::Eval } else { Mode::Train };
+        let features = seen.features(recorded, mode, &training.inputs)?;
+        // Found on raw features of this very pass, and one for all heads.
+        let nearest = euclid::nearest_other(&values(&features.anchors)?, features.anchors.dim(1)?);
+        let nearest = Tensor::new(nearest, device)?;
+        let rows = row_tensor(at.rows, device)?;
+        let weights = TermWeights { class: config.class_weight, entropy: config.entropy_weight };
+        let (mut sum, mut parts) = (None::<Tensor>, [0.0; 5]);
+        for head in 0..config.heads {
+            let logits = |features: &Tensor| recorded.logits(head, features);
+            let (anchors, neighbors) = (logits(&features.anchors)?, logits(&features.neighbors)?);
+            let second = features.second.as_ref().map(logits).transpose()?;
+            let logits = Logits { anchors: &anchors, neighbors: &neighbors, second: second.as_ref() };
+            let matched = targets.get(head).map(|targets| targets.index_select(&rows, 0)).transpose()?;
+            let loss = nnm_loss(&logits, &nearest, matched.as_ref(), weights)?;
+            let terms = [Some(&loss.local), Some(&loss.consistency), Some(&loss.class), Some(&loss.entropy)];
+            for (part, term) in parts.iter_mut().zip(terms.into_iter().chain([loss.global.as_ref()])) {
+                *part += term.map_or(Ok(0.0), Tensor::to_scalar::<f32>).map(f64::from)?;
             }
-            let Some(sum) = sum else { unreachable!("there is at least one head") };
-            // Heads are optimised by their sum, so that each sees its full gradient, and shown by their mean.
-            let [local, consistency, class, entropy, global] = parts.map(|part| part / config.heads as f64);
-            health::finite("the match with the whole set", global, epoch as usize, step as usize)?;
-            learner.descend(&sum)?;
-            let mut shown = measured([("loss", local), ("consistency", consistency), ("class", class), ("entropy", entropy)]);
-            if !targets.is_empty() {
-                shown.extend(measured([("global", global)]));
-            }
-            Ok(shown)
-        })
+            let total = loss.total()?;
+            sum = Some(match sum {
+                None => total,
+                Some(sum) => (sum + total)?,
+            });
+        }
+        let Some(sum) = sum else { unreachable!("there is at least one head") };
+        // Heads are optimised by their sum, so that each sees its full gradient, and shown by their mean.
+        let [local, consistency, class, entropy, global] = parts.map(|part| part / config.heads as f64);
+        finite("the match with the whole set", global, at.epoch, at.step)?;
+        let mut shown = measured([("loss", local), ("consistency", consistency), ("class", class), ("entropy", entropy)]);
+        if !targets.is_empty() {
+            shown.extend(measured([("global", global)]));
+        }
+        Ok((Some(sum), shown))
     }
 
-    fn end(&mut self, epoch: u64, _means: &Measured) -> Result<Measured, StageError> {
+    fn end(&mut self, epoch: u64, _means: &Measured, _rate: f64) -> Result<Measured, StageError> {
         let next = epoch + 1;
         let refreshes = self.config.global != Global::Off && next >= self.config.warm_up && next < self.config.epochs;
         let known = if refreshes { self.refresh(epoch)? } else { None };
@@ -311,24 +278,9 @@ impl Trainee for Run<'_> {
         self.validate(epoch, known)
     }
 
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        self.learner.save("net", snapshot)?;
-        let mut targets = Tensors::default();
-        for (head, target) in self.targets.iter().enumerate() {
-            targets.insert(format!("{head}"), target.dims().to_vec(), values(target)?);
-        }
-        snapshot.put("targets", targets);
-        self.selection.save(snapshot)
-    }
-
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.learner.load("net", snapshot)?;
-        let targets = snapshot.take("targets");
-        self.targets = (0..targets.len())
-            .filter_map(|head| targets.get(&format!("{head}")))
-            .map(|Weights { shape, values }| Tensor::from_slice(values, shape.as_slice(), &self.device))
-            .collect::<candle_core::Result<_>>()?;
-        self.selection.load(snapshot)
+    fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError> {
+        snapshot.tensors("targets", &mut self.targets, &self.device)?;
+        self.best.state(snapshot)
     }
 }
 
@@ -341,10 +293,11 @@ mod tests {
 
     use super::*;
     use crate::nnm::matching::mine;
-    use kinset_artifact::Artifact;
-    use kinset_artifact::encoder::{Backbone, Stem};
+    use kinset_artifact::curve::Curve;
+    use kinset_artifact::encoder::{Backbone, Classifier, Stem, Tensors};
     use kinset_artifact::images::{ImagesInfo, ImagesWriter, Picture};
     use kinset_artifact::pixels::Pixels;
+    use kinset_artifact::{Artifact, Draft};
     use kinset_augment::Plain;
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
@@ -352,7 +305,7 @@ mod tests {
     use kinset_stage::context::{Signal, Sink, Stop};
     use kinset_store::digest::Digest;
     use kinset_train::infer::{self, Layer};
-    use kinset_train::settings::OptimizerSettings;
+    use kinset_train::{OptimizerSettings, TrainingLoop as _};
 
     #[track_caller]
     fn assert_near(found: f64, wanted: f64, tolerance: f64, what: &str) {
@@ -362,7 +315,7 @@ mod tests {
     #[test]
     fn an_epoch_visits_every_image_and_nobody_alone() {
         for (images, sizes) in [(10, vec![4, 4, 2]), (9, vec![4, 5]), (3, vec![3]), (8, vec![4, 4])] {
-            let mut order = Order::of(Batches::new(images, 4, Last::Join).unwrap(), Seed::new(1));
+            let mut order = BatchOrder::of(Batches::new(images, 4, Last::Join).unwrap(), Seed::new(1));
             let mut visits = |epoch| -> Vec<Vec<usize>> {
                 order.begin(epoch);
                 (0..order.steps()).map(|step| order.rows(step).to_vec()).collect()
@@ -460,15 +413,15 @@ mod tests {
                 let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &Device::Cpu).unwrap();
                 let net = ClassifierNet::init(&body, config.clusters, config.heads, None, Seed::new(1), &Device::Cpu).unwrap();
                 let set = |images, table: &Option<Stored<Neighbors>>, k| {
-                    let feed = Feed::like(images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
-                    Set::new(config, &net, feed, images, table.as_ref(), "neighbors", ("num_neighbors", k), cx).unwrap()
+                    let loader = ImageLoader::like(images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
+                    let ports = ("neighbors", table.as_ref());
+                    pairs(config, &net, (loader, images), ports, ("num_neighbors", k), cx).unwrap()
                 };
                 let training = set(&images, &input.neighbors, config.num_neighbors);
                 let validation =
                     val_images.as_ref().map(|images| set(images, &input.val_neighbors, config.validation_neighbors));
-                let mut run = Run::new(config, net.clone(), training, validation, cx).unwrap();
-                let points = train(&mut run, cx).unwrap();
-                (run.net.to_tensors().unwrap(), points)
+                let points = train(&mut trainer(config, &net, &training, validation.as_ref(), cx).unwrap(), cx).unwrap();
+                (net.to_tensors().unwrap(), points)
             })
         }
 
@@ -554,18 +507,17 @@ mod tests {
             ClassifierNet::init(&body, 3, 1, None, Seed::new(seed), &Device::Cpu).unwrap()
         };
         let images = ImageSet::open(&ground.images).unwrap();
-        let feed = Feed::like(&images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
+        let loader = ImageLoader::like(&images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
         for second_view in [true, false] {
             let config = Config { second_view, ..small(1) };
             ground.with_context("passes", |cx| {
-                let set =
-                    Set::new(&config, &net(1), feed.clone(), &images, None, "neighbors", ("num_neighbors", 4), cx).unwrap();
-                let draws = Draws { config: &config, set, seed: cx.seed };
+                let wanted = ("num_neighbors", 4);
+                let pairs = pairs(&config, &net(1), (loader.clone(), &images), ("neighbors", None), wanted, cx).unwrap();
+                let draw = || Seen::draw(&pairs, second_view, &[3, 1, 4, 7, 9], 0).unwrap();
                 let (here, there) = (net(1), net(1));
-                let rows = [3, 1, 4, 7, 9];
-                let seen = draws.seen(&rows, 0).unwrap().features(&here, Mode::Train, &draws.set.sight).unwrap();
+                let seen = draw().features(&here, Mode::Train, &pairs.inputs).unwrap();
                 assert_eq!(seen.second.is_some(), second_view);
-                let Seen { anchors, neighbors, second } = draws.seen(&rows, 0).unwrap();
+                let Seen { anchors, neighbors, second } = draw();
                 let views: Vec<Tensor> = [anchors, neighbors].into_iter().chain(second).collect();
                 assert_eq!(views.len(), if second_view { 3 } else { 2 });
                 let first = there.features(&views[0], Mode::Train).unwrap();
@@ -584,16 +536,16 @@ mod tests {
         let ground = Ground::new(24);
         let images = ImageSet::open(&ground.images).unwrap();
         let encoder = Encoder::load(&ground.encoder).unwrap();
-        let feed = Feed::like(&images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
+        let loader = ImageLoader::like(&images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
         for config in [small(3), Config { global: Global::Permuted, global_views: GlobalViews::Augmented, ..small(3) }] {
             ground.with_context("resume", |cx| {
-                let make = || {
+                let nets = [1, 1].map(|seed| {
                     let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &Device::Cpu).unwrap();
-                    let net = ClassifierNet::init(&body, 3, 2, None, Seed::new(1), &Device::Cpu).unwrap();
-                    let set = Set::new(&config, &net, feed.clone(), &images, None, "neighbors", ("num_neighbors", 4), cx);
-                    Run::new(&config, net, set.unwrap(), None, cx).unwrap()
-                };
-                let mut run = make();
+                    ClassifierNet::init(&body, 3, 2, None, Seed::new(seed), &Device::Cpu).unwrap()
+                });
+                let wanted = ("num_neighbors", 4);
+                let set = pairs(&config, &nets[0], (loader.clone(), &images), ("neighbors", None), wanted, cx).unwrap();
+                let [mut run, mut again] = [0, 1].map(|which| trainer(&config, &nets[which], &set, None, cx).unwrap());
                 for step in 0..run.steps() {
                     run.begin(0).unwrap();
                     let shown = run.step(0, step).unwrap();
@@ -603,15 +555,14 @@ mod tests {
                 run.begin(1).unwrap();
                 run.step(1, 0).unwrap();
                 let mut snapshot = Snapshot::default();
-                run.save(&mut snapshot).unwrap();
-                let mut again = make();
-                again.load(&snapshot).unwrap();
+                run.state(&mut snapshot).unwrap();
+                again.state(&mut snapshot.restoring()).unwrap();
                 again.begin(1).unwrap();
                 let (one, other) = (run.step(1, 1).unwrap(), again.step(1, 1).unwrap());
                 assert_eq!(one, other);
                 assert!(other.iter().any(|(name, value)| name == "global" && *value > 0.0));
                 assert_eq!(run.end(1, &Measured::new()).unwrap(), again.end(1, &Measured::new()).unwrap());
-                assert_eq!(run.net.to_tensors().unwrap(), again.net.to_tensors().unwrap());
+                assert_eq!(nets[0].to_tensors().unwrap(), nets[1].to_tensors().unwrap());
             });
         }
     }
@@ -621,8 +572,8 @@ mod tests {
         let images = ImageSet::open(&ground.images).unwrap();
         let encoder = Encoder::load(&ground.encoder).unwrap();
         let net = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &Device::Cpu).unwrap();
-        let feed = Feed::like(&images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
-        let features = infer::features(&net, Layer::Backbone, &feed, |_| Ok::<_, StageError>(())).unwrap();
+        let loader = ImageLoader::like(&images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
+        let features = infer::features(&net, Layer::Backbone, &loader, |_| Ok::<_, StageError>(())).unwrap();
         let table = mine(features, net.dim(), k, images.ids()).unwrap();
         let folder = ground.dir.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
@@ -669,7 +620,7 @@ mod tests {
         fails(Config { clusters: 25, ..small(1) }, input(), &["clusters is 25", "only 24 images", "fewer clusters"]);
         fails(Config { num_neighbors: 24, ..small(1) }, input(), &["num_neighbors is 24", "at most 23"]);
         let strange = In { neighbors: Some(mined(&other, 4, "strange")), ..input() };
-        fails(small(1), strange, &["`neighbors` were mined on 27 other images than the 24"]);
+        fails(small(1), strange, &["`neighbors` was computed on a different image set (27 images, expected 24)"]);
         let lonely = In { val_neighbors: Some(mined(&ground, 4, "lonely")), ..input() };
         fails(small(1), lonely, &["`val_neighbors` is connected, and `val_images` is not"]);
         let wide = In { val_images: Some(ground.images.clone()), ..input() };

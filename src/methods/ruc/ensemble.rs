@@ -1,4 +1,4 @@
-//! How do two networks become one?
+//! Two networks side by side as one.
 //!
 //! RUC's result is the sum of two networks' logits. Side by side they are one network twice as wide, whose halves do not see each
 //! other: convolutions are block-diagonal, batch norms stand in a row, and the head adds up what both halves say. So the result is

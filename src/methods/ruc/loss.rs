@@ -1,4 +1,4 @@
-//! What is minimised, and how are images and targets mixed?
+//! RUC's losses, and the mixing of images and targets.
 
 use candle_core::{D, Tensor};
 
@@ -10,9 +10,6 @@ use kinset_math::beta::beta;
 /// # Shapes
 /// `logits` and `targets` `[B, K]`. Returns a scalar in nats.
 ///
-/// # Errors
-/// If the tensor operations fail; there must be a row.
-///
 /// # Paper
 /// MixMatch, eq. 3; with smoothed targets RUC, eq. 6.
 pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> candle_core::Result<Tensor> {
@@ -23,9 +20,6 @@ pub fn cross_entropy(logits: &Tensor, targets: &Tensor) -> candle_core::Result<T
 ///
 /// # Shapes
 /// `logits` and `targets` `[B, K]`. Returns a scalar.
-///
-/// # Errors
-/// If the tensor operations fail; there must be a row.
 ///
 /// # Paper
 /// MixMatch, eq. 4.
@@ -64,9 +58,6 @@ impl Mixing {
     ///
     /// # Shapes
     /// `views` `[V, C, S, S]`; returns as many images as `order` has rows.
-    ///
-    /// # Errors
-    /// If the tensor operations fail.
     pub fn of_images(&self, views: &Tensor, order: &[usize]) -> candle_core::Result<Tensor> {
         let pick = |rows: Vec<u32>| views.index_select(&Tensor::new(rows, views.device())?, 0);
         let own = pick(order.iter().map(|&row| row as u32).collect())?;
@@ -76,9 +67,6 @@ impl Mixing {
 }
 
 /// Rows of distributions as a tensor like another.
-///
-/// # Errors
-/// If the device fails.
 pub fn tensor_of(rows: &[Vec<f64>], like: &Tensor) -> candle_core::Result<Tensor> {
     let columns = rows.first().map_or(0, Vec::len);
     Tensor::from_vec(rows.concat(), (rows.len(), columns), like.device())?.to_dtype(like.dtype())

@@ -1,7 +1,7 @@
 //! # RUC: unlearn what the clustering got wrong
 //!
 //! How can a finished clustering be improved? Its assignments are taken as noisy labels: [`sampling`] tells the images whose
-//! label is believed from the others, two networks learn from both, and each moves images over once it is sure of them
+//! label is kept from the others, two networks learn from both, and each moves images over once it is sure of them
 //! ([`pair`]), by the losses of [`loss`]; their sum is one network ([`ensemble`]). [`stage`] has ports and sign, [`settings`] the
 //! tables of the data sets.
 //!

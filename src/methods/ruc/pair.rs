@@ -1,30 +1,26 @@
-//! How do two networks teach each other?
+//! The training of two networks that teach each other.
 //!
-//! In each epoch the first learns with the second as its peer, then the second with the first. What is believed of the images is
-//! shared and changes during both passes: a network that is sure of an image without a label gives it one, for good, and the next
+//! In each epoch the first learns with the second as its peer, then the second with the first. The labels are
+//! shared and change during both passes: a network that is sure of an image without a label gives it one, for good, and the next
 //! batch sees it.
 
 use candle_core::{D, Tensor};
 
 use super::loss::{Mixing, cross_entropy, square_error, tensor_of};
 use super::settings::{Config, Head, Statistics};
-use kinset_artifact::encoder::{Tensors, Weights};
 use kinset_base::seed::Seed;
 use kinset_math::entropy::entropy_of_counts;
 use kinset_math::targets::{guess, min_max, refine, sharpen, smooth};
 use kinset_math::topk::{argmax, argmax_rows};
 use kinset_model::{ClassifierNet, Mode};
 use kinset_stage::StageError;
-use kinset_train::ahead::{Ahead, Place};
-use kinset_train::feed::Feed;
-use kinset_train::health::{Occupancy, PATIENCE};
-use kinset_train::infer;
-use kinset_train::learner::{Learner, Order};
-use kinset_train::training::{Measured, Snapshot, Trainee, measured};
+use kinset_train::collapse::{ClusterSizes, PATIENCE};
+use kinset_train::prefetch::Place;
+use kinset_train::{BatchOrder, ImageLoader, Measured, Prefetcher, Snapshot, Trainable, TrainingLoop, infer, measured};
 
-/// What is believed of each image, by both networks.
+/// The label of each image, shared by both networks.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Beliefs {
+pub struct PseudoLabels {
     /// `[N]`: its cluster; of images without a label, the one the clustering gave them, which nobody looks at.
     pub label: Vec<u32>,
     /// `[N]`: whether that is its label.
@@ -36,7 +32,7 @@ struct Network {
     net: ClassifierNet,
     /// The same numbers, seen without recording.
     teacher: ClassifierNet,
-    learner: Learner,
+    learner: Trainable,
     /// `[N]`: how sure it was of each plain image when it last trained on it; −1 before that.
     sure: Vec<f32>,
     /// `[N]`: the same after its last pass, scaled to 0–1: what its peer goes by. All 0 before the first.
@@ -53,19 +49,19 @@ struct Views {
 /// Two networks in training.
 pub(super) struct Pair<'a> {
     config: &'a Config,
-    feed: Feed<'a>,
+    loader: ImageLoader<'a>,
     networks: [Network; 2],
     /// Of either network: each pass has an order of its own.
-    orders: [Order; 2],
-    beliefs: Beliefs,
-    ahead: Ahead<Views, StageError>,
+    orders: [BatchOrder; 2],
+    labels: PseudoLabels,
+    prefetcher: Prefetcher<Views, StageError>,
     seed: Seed,
     /// Images that got a label in this epoch.
     relabeled: usize,
     /// Clusters in use by the labels that came in: e to the entropy of their sizes.
     start: f64,
     /// Of the last epoch that ended.
-    pub(super) occupancy: Occupancy,
+    pub(super) sizes: ClusterSizes,
 }
 
 /// At most this share of the clusters that were in use at the start is a collapse.
@@ -81,9 +77,9 @@ impl<'a> Pair<'a> {
     /// Settings out of range, fewer images than a batch, a device without room.
     pub(super) fn new(
         config: &'a Config,
-        feed: Feed<'a>,
+        loader: ImageLoader<'a>,
         base: &ClassifierNet,
-        beliefs: Beliefs,
+        labels: PseudoLabels,
         seed: Seed,
         device: &candle_core::Device,
     ) -> Result<Self, StageError> {
@@ -98,26 +94,26 @@ impl<'a> Pair<'a> {
             };
             Ok(Network {
                 teacher: net.frozen()?,
-                learner: Learner::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
+                learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
                 net,
-                sure: vec![-1.0; feed.len()],
-                trust: vec![0.0; feed.len()],
+                sure: vec![-1.0; loader.len()],
+                trust: vec![0.0; loader.len()],
             })
         };
         let mut sizes = vec![0_u64; clusters];
-        beliefs.label.iter().for_each(|&label| sizes[label as usize] += 1);
-        let order = |name: &str| Order::whole(feed.len(), config.batch, seed.branch(name));
+        labels.label.iter().for_each(|&label| sizes[label as usize] += 1);
+        let order = |name: &str| BatchOrder::whole(loader.len(), config.batch, seed.branch(name));
         Ok(Self {
             config,
             networks: [network(NAMES[0])?, network(NAMES[1])?],
             orders: [order(NAMES[0])?, order(NAMES[1])?],
-            beliefs,
-            ahead: Ahead::default(),
+            labels,
+            prefetcher: Prefetcher::default(),
             seed,
             relabeled: 0,
             start: entropy_of_counts(&sizes).exp(),
-            occupancy: Occupancy::new(clusters),
-            feed,
+            sizes: ClusterSizes::new(clusters),
+            loader,
         })
     }
 
@@ -128,11 +124,11 @@ impl<'a> Pair<'a> {
 
     /// `[N, K]`: what both say together of the plain images, and the share of images on whose cluster they agree.
     fn together(&self) -> Result<(Vec<f32>, f64), StageError> {
-        let of = |net| infer::probabilities(net, &[0], &self.feed, |_| Ok::<_, StageError>(())).map(|mut p| p.swap_remove(0));
+        let of = |net| infer::probabilities(net, &[0], &self.loader, |_| Ok::<_, StageError>(())).map(|mut p| p.swap_remove(0));
         let [first, second] = self.nets();
         let (first, second, k) = (of(first)?, of(second)?, first.clusters());
         let agree = argmax_rows(&first, k).into_iter().zip(argmax_rows(&second, k)).filter(|(a, b)| a == b).count();
-        Ok((product(&first, &second, k), agree as f64 / self.feed.len() as f64))
+        Ok((product(&first, &second, k), agree as f64 / self.loader.len() as f64))
     }
 }
 
@@ -167,7 +163,7 @@ struct Step {
 }
 
 /// What the step of one network needs to know.
-struct Lesson<'a> {
+struct StepInput<'a> {
     config: &'a Config,
     rows: &'a [usize],
     /// Share of λ_U.
@@ -185,14 +181,14 @@ struct Lesson<'a> {
 fn learn(
     own: &mut Network,
     peer: &Network,
-    beliefs: &mut Beliefs,
+    labels: &mut PseudoLabels,
     views: &Views,
-    lesson: &Lesson<'_>,
+    input: &StepInput<'_>,
 ) -> Result<Step, StageError> {
-    let Lesson { config, rows, ramp, relabel_from, seed } = *lesson;
+    let StepInput { config, rows, ramp, relabel_from, seed } = *input;
     let clusters = own.net.clusters();
     // The split at the beginning of the batch holds for all of it.
-    let (inside, outside): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(|&at| beliefs.clean[rows[at]]);
+    let (inside, outside): (Vec<usize>, Vec<usize>) = (0..rows.len()).partition(|&at| labels.clean[rows[at]]);
     let mut step = Step { all_labeled: outside.is_empty(), none_labeled: inside.is_empty(), ..Step::default() };
     let mut parts = Vec::new();
 
@@ -208,7 +204,7 @@ fn learn(
         let logits = own.net.logits(0, &own.net.features(&views.strong, Mode::Train)?)?;
         let epsilon = if config.random_smoothing { seed.branch("smoothing").rng().unit() } else { config.smoothing };
         let targets: Vec<Vec<f64>> =
-            inside.iter().map(|&at| smooth(beliefs.label[rows[at]] as usize, clusters, epsilon)).collect();
+            inside.iter().map(|&at| smooth(labels.label[rows[at]] as usize, clusters, epsilon)).collect();
         let chosen = Tensor::new(inside.iter().map(|&at| at as u32).collect::<Vec<_>>(), logits.device())?;
         let loss = cross_entropy(&logits.index_select(&chosen, 0)?, &tensor_of(&targets, &logits)?)?;
         step.smoothed = f64::from(loss.to_scalar::<f32>()?);
@@ -229,7 +225,7 @@ fn learn(
         .iter()
         .map(|&at| {
             let row = rows[at];
-            sharp(refine(beliefs.label[row] as usize, &peer_said[0][at], f64::from(peer.trust[row])))
+            sharp(refine(labels.label[row] as usize, &peer_said[0][at], f64::from(peer.trust[row])))
         })
         .collect();
     let guessed: Vec<Vec<f64>> = outside
@@ -267,21 +263,21 @@ fn learn(
     for (p, &row) in own_said[0].iter().zip(rows) {
         let Some(best) = argmax(p) else { continue };
         own.sure[row] = p[best];
-        if !beliefs.clean[row] && f64::from(p[best]) >= relabel_from {
-            (beliefs.clean[row], beliefs.label[row]) = (true, best as u32);
+        if !labels.clean[row] && f64::from(p[best]) >= relabel_from {
+            (labels.clean[row], labels.label[row]) = (true, best as u32);
             step.relabeled += 1;
         }
     }
     Ok(step)
 }
 
-impl Trainee for Pair<'_> {
+impl TrainingLoop for Pair<'_> {
     fn epochs(&self) -> u64 {
         self.config.epochs
     }
 
     fn steps(&self) -> u64 {
-        self.orders.iter().map(Order::steps).sum()
+        self.orders.iter().map(BatchOrder::steps).sum()
     }
 
     fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
@@ -291,7 +287,7 @@ impl Trainee for Pair<'_> {
     }
 
     fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let Self { config, feed, networks: [first, second], orders, beliefs, ahead, seed, relabeled, .. } = self;
+        let Self { config, loader, networks: [first, second], orders, labels, prefetcher, seed, relabeled, .. } = self;
         let half = orders[0].steps();
         let (turn, step) = (step / half, step % half);
         let (own, peer, order) = if turn == 0 { (first, second, &orders[0]) } else { (second, first, &orders[1]) };
@@ -299,19 +295,19 @@ impl Trainee for Pair<'_> {
         let at = seed.branch("views").at(pass);
         let make = |step| {
             let rows = order.rows(step);
-            let weak = |number| feed.views(rows, &config.weak, at.branch("weak").at(number));
-            let strong = feed.views(rows, &config.strong, at.branch("strong"))?;
-            Ok(Views { plain: feed.plain(rows)?, weak: [weak(0)?, weak(1)?], strong })
+            let weak = |number| loader.views(rows, &config.weak, at.branch("weak").at(number));
+            let strong = loader.views(rows, &config.strong, at.branch("strong"))?;
+            Ok(Views { plain: loader.plain(rows)?, weak: [weak(0)?, weak(1)?], strong })
         };
-        let lesson = Lesson {
+        let input = StepInput {
             config,
             rows: order.rows(step),
-            ramp: config.ramp(epoch, step, feed.len()),
+            ramp: config.ramp(epoch, step, loader.len()),
             relabel_from: config.relabel_from(epoch),
             seed: seed.branch("step").at(pass).at(step),
         };
         let place = Place { epoch: pass, step, steps: half };
-        let found = ahead.step(place, make, |views| learn(own, peer, beliefs, &views, &lesson))?;
+        let found = prefetcher.step(place, make, |views| learn(own, peer, labels, &views, &input))?;
         if step + 1 == half {
             own.trust = min_max(&own.sure);
         }
@@ -328,11 +324,11 @@ impl Trainee for Pair<'_> {
 
     fn end(&mut self, epoch: u64, _means: &Measured) -> Result<Measured, StageError> {
         let (probabilities, agreement) = self.together()?;
-        self.occupancy = Occupancy::new(self.networks[0].net.clusters());
-        self.occupancy.observe(&probabilities);
+        self.sizes = ClusterSizes::new(self.networks[0].net.clusters());
+        self.sizes.observe(&probabilities);
         // A new head begins with a few clusters; in the second half it has had its time, unless that is a handful of steps.
         let late = 2 * (epoch + 1) > self.config.epochs && (epoch + 1) * self.orders[0].steps() >= PATIENCE;
-        let in_use = self.occupancy.entropy().exp();
+        let in_use = self.sizes.entropy().exp();
         if late && in_use <= COLLAPSE * self.start {
             return Err(StageError::Degenerate {
                 code: "ruc::collapsed",
@@ -340,7 +336,7 @@ impl Trainee for Pair<'_> {
                     "the clusters collapsed in epoch {}: {in_use:.1} are in use, {:.1} were before; sizes {:?}",
                     epoch + 1,
                     self.start,
-                    self.occupancy.counts()
+                    self.sizes.counts()
                 ),
                 hint: "keep the classifier this stage started from, or lower `optimizer.lr` or `guess_weight`, train for more \
                        `epochs`, or let more images keep their label (`sampling`, `confidence_threshold`)"
@@ -350,44 +346,30 @@ impl Trainee for Pair<'_> {
         let clusters = self.networks[0].net.clusters();
         let confidence: f64 =
             probabilities.chunks_exact(clusters).map(|p| f64::from(p.iter().copied().fold(0.0, f32::max))).sum();
-        let smallest = self.occupancy.counts().iter().min().copied().unwrap_or(0);
-        let clean = self.beliefs.clean.iter().filter(|clean| **clean).count();
+        let smallest = self.sizes.counts().iter().min().copied().unwrap_or(0);
+        let clean = self.labels.clean.iter().filter(|clean| **clean).count();
         let relabeled = std::mem::take(&mut self.relabeled);
         Ok(measured([
             ("clean", clean as f64),
             ("relabeled", relabeled as f64),
             ("relabel_threshold", self.config.relabel_from(epoch)),
             ("agreement", agreement),
-            ("confidence", confidence / self.feed.len() as f64),
+            ("confidence", confidence / self.loader.len() as f64),
             ("clusters_in_use", in_use),
             ("smallest_cluster", smallest as f64),
             ("lr", self.networks[0].learner.rate()),
         ]))
     }
 
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        for (network, name) in self.networks.iter().zip(NAMES) {
-            network.learner.save(name, snapshot)?;
-            let mut state = Tensors::default();
-            state.insert("sure", vec![network.sure.len()], network.sure.clone());
-            state.insert("trust", vec![network.trust.len()], network.trust.clone());
-            snapshot.put(&format!("{name}/state"), state);
-        }
-        snapshot.set("label", &self.beliefs.label)?;
-        snapshot.set("clean", &self.beliefs.clean)?;
-        snapshot.set("relabeled", &self.relabeled)
-    }
-
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
+    fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError> {
         for (network, name) in self.networks.iter_mut().zip(NAMES) {
-            network.learner.load(name, snapshot)?;
-            let mut state = snapshot.take(&format!("{name}/state"));
-            let mut take = |name: &str| state.remove(name).map_or_else(Vec::new, |Weights { values, .. }| values);
-            (network.sure, network.trust) = (take("sure"), take("trust"));
+            network.learner.state(name, snapshot)?;
+            snapshot.floats(&format!("{name}/sure"), &mut network.sure)?;
+            snapshot.floats(&format!("{name}/trust"), &mut network.trust)?;
         }
-        self.beliefs = Beliefs { label: snapshot.get("label")?, clean: snapshot.get("clean")? };
-        self.relabeled = snapshot.get("relabeled")?;
-        Ok(())
+        snapshot.value("label", &mut self.labels.label)?;
+        snapshot.value("clean", &mut self.labels.clean)?;
+        snapshot.value("relabeled", &mut self.relabeled)
     }
 }
 
@@ -429,13 +411,13 @@ mod tests {
         let projection = Some(Projection { kind: ProjectionKind::Linear, dim: 4 });
         let shape = architecture(Backbone::ResnetTiny, Stem::Cifar, 4, 1, 8, projection).unwrap();
         let encoder = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap();
-        let feed = Feed::of(set, None, &Device::Cpu).unwrap();
-        let beliefs = Beliefs {
+        let loader = ImageLoader::of(set, None, &Device::Cpu).unwrap();
+        let labels = PseudoLabels {
             label: (0..IMAGES).map(|row| (row % CLUSTERS) as u32).collect(),
             clean: (0..IMAGES).map(clean).collect(),
         };
         let base = ClassifierNet::init(&encoder, CLUSTERS, 1, None, Seed::new(3), &Device::Cpu).unwrap();
-        Pair::new(config, feed, &base, beliefs, Seed::new(2), &Device::Cpu).unwrap()
+        Pair::new(config, loader, &base, labels, Seed::new(2), &Device::Cpu).unwrap()
     }
 
     fn numbers(pair: &Pair<'_>, which: usize, role: Role) -> Vec<f32> {
@@ -534,9 +516,9 @@ mod tests {
         let half = measured.len() / 2;
         assert!(of(&measured[0], "guessed") > 0.0, "the batch goes on with the split it began with");
         assert!(measured[half..].iter().all(|step| of(step, "all_labeled") > 0.5), "the second finds all labeled");
-        assert!(pair.beliefs.clean.iter().all(|clean| *clean));
+        assert!(pair.labels.clean.iter().all(|clean| *clean));
         for row in (0..IMAGES).step_by(4) {
-            assert_eq!(pair.beliefs.label[row] as usize, row % CLUSTERS, "a label that was there stays");
+            assert_eq!(pair.labels.label[row] as usize, row % CLUSTERS, "a label that was there stays");
         }
         let end = pair.end(0, &Vec::new()).unwrap();
         assert_eq!((of(&end, "relabeled"), of(&end, "clean")), (18.0, 24.0));
@@ -605,13 +587,13 @@ mod tests {
         stopped.begin(1).unwrap();
         (0..4).for_each(|step| drop(stopped.step(1, step).unwrap()));
         let mut snapshot = Snapshot::default();
-        stopped.save(&mut snapshot).unwrap();
+        stopped.state(&mut snapshot).unwrap();
         let mut resumed = pair(&config, &set, |_| false);
-        resumed.load(&snapshot).unwrap();
+        resumed.state(&mut snapshot.restoring()).unwrap();
         resumed.begin(1).unwrap();
         let found: Vec<Measured> = (4..resumed.steps()).map(|step| resumed.step(1, step).unwrap()).collect();
         assert_eq!(found, wanted[4..]);
-        assert_eq!(resumed.beliefs, straight.beliefs);
+        assert_eq!(resumed.labels, straight.labels);
         for which in [0, 1] {
             assert_eq!(numbers(&resumed, which, Role::Parameter), numbers(&straight, which, Role::Parameter));
             assert_eq!(numbers(&resumed, which, Role::Buffer), numbers(&straight, which, Role::Buffer));

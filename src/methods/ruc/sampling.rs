@@ -1,4 +1,4 @@
-//! Which images keep the label that the clustering gave them?
+//! The choice of images that keep the label the clustering gave them.
 //!
 //! Those the classifier is sure of, those whose neighbors mostly have the same label, or those of both kinds. Computed once,
 //! before training, on plain images.
@@ -9,12 +9,12 @@ use kinset_math::knn::majority_with_self;
 use kinset_math::topk::argmax_rows;
 use kinset_stage::StageError;
 
-/// What the clustering says of each image, and whether it is believed.
+/// What the clustering says of each image, and whether that is taken as its label.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
     /// `[N]`: the cluster of each image.
     pub label: Vec<u32>,
-    /// `[N]`: whether that is believed.
+    /// `[N]`: whether that is taken as its label.
     pub clean: Vec<bool>,
     /// Images the classifier is sure of.
     pub confident: usize,
@@ -22,8 +22,8 @@ pub struct Split {
     pub agreeing: usize,
     /// Images of both kinds.
     pub both: usize,
-    /// Clusters none of whose images is believed.
-    pub unheard: usize,
+    /// Clusters of which no image keeps its label.
+    pub lost_clusters: usize,
 }
 
 /// Splits the images.
@@ -32,7 +32,7 @@ pub struct Split {
 /// `probabilities` `[N, K]`, row-major; neighbors of the same N images, the image itself left out.
 ///
 /// # Errors
-/// If more neighbors are asked for than were mined; if nothing, or only one cluster, is believed.
+/// If more neighbors are asked for than were mined; if nothing, or only one cluster, is left.
 ///
 /// # Paper
 /// RUC, section 3.1. The threshold itself passes, as in the authors' code. Of a tied vote the lower cluster wins (the authors'
@@ -64,20 +64,20 @@ pub fn split(probabilities: &[f32], clusters: usize, neighbors: &NeighborTable, 
             }
         })
         .collect();
-    let mut heard = vec![false; clusters];
+    let mut kept = vec![false; clusters];
     for (row, _) in clean.iter().enumerate().filter(|(_, clean)| **clean) {
-        heard[best[row]] = true;
+        kept[best[row]] = true;
     }
-    let unheard = heard.iter().filter(|heard| !**heard).count();
+    let lost_clusters = kept.iter().filter(|kept| !**kept).count();
     let largest = (0..label.len()).map(confidence).fold(0.0, f32::max);
-    let split = Split { label, clean, confident, agreeing, both, unheard };
+    let split = Split { label, clean, confident, agreeing, both, lost_clusters };
     split.check(clusters, largest, config)?;
     Ok(split)
 }
 
 impl Split {
-    /// Images that are believed.
-    pub fn believed(&self) -> usize {
+    /// Images that keep their label.
+    pub fn clean_images(&self) -> usize {
         self.clean.iter().filter(|clean| **clean).count()
     }
 
@@ -89,7 +89,7 @@ impl Split {
             label.len(),
             config.confidence_threshold
         );
-        if self.believed() == 0 {
+        if self.clean_images() == 0 {
             return Err(StageError::Degenerate {
                 code: "ruc::nothing-clean",
                 what: format!("no image keeps its label: {found}"),
@@ -99,10 +99,10 @@ impl Split {
                         .into(),
             });
         }
-        if clusters - self.unheard < 2 {
+        if clusters - self.lost_clusters < 2 {
             return Err(StageError::Degenerate {
                 code: "ruc::one-cluster",
-                what: format!("all {} images that keep their label are of one cluster: {found}", self.believed()),
+                what: format!("all {} images that keep their label are of one cluster: {found}", self.clean_images()),
                 hint: "look at the classifier, whose clusters may have collapsed; else set `sampling = \"metric\"` or lower \
                        `confidence_threshold`"
                     .into(),

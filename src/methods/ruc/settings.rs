@@ -1,4 +1,4 @@
-//! Which numbers do the authors run RUC with?
+//! RUC's settings, as its authors run it.
 //!
 //! | | CIFAR-10 (the defaults) | CIFAR-20 | STL-10 | ImageNet-50 (by the authors on their issue 13) |
 //! |---|---|---|---|---|

@@ -1,9 +1,7 @@
-//! # RUC: unlearn what the clustering got wrong
-//!
-//! Ports, sign and the way from a classifier to a better one: see [`Ruc::SIGN`].
+//! RUC's ports and card, and the way from a classifier to a better one: see [`Ruc::CARD`].
 
 use super::ensemble::side_by_side;
-use super::pair::{Beliefs, Pair};
+use super::pair::{Pair, PseudoLabels};
 use super::sampling::split;
 use super::settings::{Config, Head};
 use kinset_artifact::curve::{Curve, Point};
@@ -12,11 +10,9 @@ use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
 use kinset_model::{ClassifierNet, HeadChoice};
-use kinset_stage::{Context, Method, Sign, Stage, StageError};
-use kinset_train::feed::Feed;
-use kinset_train::infer;
-use kinset_train::sight::belongs;
-use kinset_train::training::train;
+use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_train::neighbor_pairs::check_same_images;
+use kinset_train::{ImageLoader, infer, train};
 
 kinset_stage::ports! {
     /// What RUC reads.
@@ -69,11 +65,12 @@ impl Stage for Ruc {
         }
         let (card, clusters) = (&classifier.card, classifier.card.clusters);
         let architecture = &card.encoder.architecture;
-        let feed = Feed::like(&images, architecture.channels, architecture.size, &card.encoder.normalization, &cx.device)?;
+        let loader =
+            ImageLoader::like(&images, architecture.channels, architecture.size, &card.encoder.normalization, &cx.device)?;
         let base = ClassifierNet::from_tensors(card, &classifier.tensors, &cx.device)?;
 
         let bar = cx.bar(images.len() as u64, "images split");
-        let mut said = infer::probabilities(&base, &[card.head], &feed, |done| {
+        let mut said = infer::probabilities(&base, &[card.head], &loader, |done| {
             bar.advance(done as u64);
             cx.check()
         })?;
@@ -81,24 +78,24 @@ impl Stage for Ruc {
         let split = split(&said.swap_remove(0), clusters, &neighbors, config)?;
         cx.note(format!(
             "{} of {} images keep their label: {} are confident, {} agree with their neighbors, {} do both",
-            split.believed(),
+            split.clean_images(),
             images.len(),
             split.confident,
             split.agreeing,
             split.both
         ));
-        if split.unheard > 0 && config.head == Head::New {
+        if split.lost_clusters > 0 && config.head == Head::New {
             cx.warn(format!(
                 "{} of {clusters} clusters have no image that keeps its label, and new heads cannot learn them; \
                  `sampling = \"metric\"` or a lower `confidence_threshold` may help",
-                split.unheard
+                split.lost_clusters
             ));
         }
-        if split.believed() == images.len() {
+        if split.clean_images() == images.len() {
             cx.warn("every image keeps its label: there is nothing to unlearn; a higher `confidence_threshold` may help");
         }
         let mut points: Vec<Point> = [
-            ("clean", split.believed()),
+            ("clean", split.clean_images()),
             ("confident", split.confident),
             ("agreeing", split.agreeing),
             ("confident_and_agreeing", split.both),
@@ -106,10 +103,10 @@ impl Stage for Ruc {
         .map(|(name, count)| Point { step: 0, name: name.into(), value: count as f64 })
         .into();
 
-        let beliefs = Beliefs { label: split.label, clean: split.clean };
-        let mut pair = Pair::new(config, feed, &base.keep_head(card.head)?, beliefs, cx.seed, &cx.device)?;
+        let labels = PseudoLabels { label: split.label, clean: split.clean };
+        let mut pair = Pair::new(config, loader, &base.keep_head(card.head)?, labels, cx.seed, &cx.device)?;
         points.extend(train(&mut pair, cx)?);
-        let empty = pair.occupancy.empty().len();
+        let empty = pair.sizes.empty().len();
         if empty > 0 {
             cx.warn(format!("{empty} of {clusters} clusters are empty"));
         }
@@ -131,7 +128,7 @@ impl Stage for Ruc {
 
 /// What can be said against the inputs before any work.
 fn fits(images: &ImageSet, classifier: &Classifier, neighbors: &NeighborTable, input: &In) -> Result<(), StageError> {
-    belongs(neighbors, images, "neighbors")?;
+    check_same_images(neighbors, images.ids(), "neighbors")?;
     if classifier.card.clusters > images.len() {
         return Err(StageError::TooFew {
             setting: "the number of clusters",
@@ -167,7 +164,7 @@ fn keeps(classifier: &Classifier, input: &In) -> Result<(), StageError> {
 }
 
 impl Method for Ruc {
-    const SIGN: Sign = Sign {
+    const CARD: PaperCard = PaperCard {
         paper: "S. Park, S. Han, S. Kim, D. Kim, S. Park, S. Hong, M. Cha: Improving Unsupervised Image Clustering With Robust \
                 Learning, CVPR 2021, arXiv 2012.11150; settings as in the authors' code",
         reads: "images, classifier (its chosen head and its backbone), neighbors (on self-supervised features; 99 in the \

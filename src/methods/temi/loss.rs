@@ -1,4 +1,4 @@
-//! How much more often do two images share a cluster than chance would have it? Weighted pointwise mutual information.
+//! TEMI's loss, weighted pointwise mutual information: how much more often two images share a cluster than chance would have it.
 
 use candle_core::{D, Result, Tensor};
 
@@ -6,9 +6,6 @@ use candle_core::{D, Result, Tensor};
 const LEAST: f64 = 1e-8;
 
 /// Soft-max of scores over a temperature, in logarithms.
-///
-/// # Errors
-/// If the device fails.
 pub fn log_probabilities(scores: &Tensor, temperature: f64) -> Result<Tensor> {
     candle_nn::ops::log_softmax(&(scores / temperature)?, D::Minus1)
 }
@@ -17,10 +14,7 @@ pub fn log_probabilities(scores: &Tensor, temperature: f64) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `one`, `other`: logarithms of probabilities, `[B, K]`. Returns `[B]`.
-///
-/// # Errors
-/// If the device fails.
-pub fn together(one: &Tensor, other: &Tensor) -> Result<Tensor> {
+pub fn same_cluster(one: &Tensor, other: &Tensor) -> Result<Tensor> {
     (one + other)?.exp()?.sum(D::Minus1)
 }
 
@@ -28,9 +22,6 @@ pub fn together(one: &Tensor, other: &Tensor) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `student`, `teacher`: logarithms of probabilities, `[B, K]`; `marginal`: logarithms, `[K]`. Returns `[B]`.
-///
-/// # Errors
-/// If the device fails.
 pub fn information(student: &Tensor, teacher: &Tensor, marginal: &Tensor, beta: f64) -> Result<Tensor> {
     ((student + teacher)? * beta)?.broadcast_sub(marginal)?.log_sum_exp(D::Minus1)
 }
@@ -41,11 +32,8 @@ pub fn information(student: &Tensor, teacher: &Tensor, marginal: &Tensor, beta: 
 /// `students`, `teachers`: logarithms of probabilities of image and neighbor, `[B, K]` each; `marginal` `[K]` and `weights` `[B]`
 /// plain numbers.
 ///
-/// # Errors
-/// If the device fails.
-///
 /// # Paper
-/// TEMI (arXiv 2303.17896), eqs. 6, 8 and 9; the weights are the mean of [`together`] over all heads.
+/// TEMI (arXiv 2303.17896), eqs. 6, 8 and 9; the weights are the mean of [`same_cluster`] over all heads.
 pub fn temi_loss(
     students: [&Tensor; 2],
     teachers: [&Tensor; 2],
@@ -95,7 +83,7 @@ mod tests {
                 let students = [log(scores.as_tensor(), student), log(&wave(0.7, 0.5), student)];
                 let teachers = [log(&wave(0.8, 0.3), teacher), log(&wave(0.6, 0.9), teacher)];
                 let marginal = Tensor::from_vec(numbers(&case["marginal"]), 5, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
-                let weights = together(&teachers[0], &teachers[1]).unwrap();
+                let weights = same_cluster(&teachers[0], &teachers[1]).unwrap();
                 let found = weights.to_dtype(DType::F64).unwrap().to_vec1::<f64>().unwrap();
                 for (found, wanted) in found.iter().zip(numbers(&case["weights"])) {
                     assert!((found - wanted).abs() < 1e-6, "{found} is not {wanted}");

@@ -1,23 +1,23 @@
-//! Settings, ports, sign and training of TEMI.
+//! TEMI's settings, ports, card and training.
 
 use candle_core::{D, Tensor};
 
-use super::loss::{log_probabilities, temi_loss, together};
+use super::loss::{log_probabilities, same_cluster, temi_loss};
 use kinset_artifact::curve::Curve;
-use kinset_artifact::encoder::{Classifier, Encoder, HeadKind, Tensors};
-use kinset_artifact::features::Features;
-use kinset_artifact::neighbors::{NeighborTable, Neighbors};
-use kinset_artifact::{Draft, Stored};
+use kinset_artifact::encoder::HeadKind;
 use kinset_model::params::values;
 use kinset_model::{DistillHeads, DistillShape, HeadChoice, HeadsShape};
-use kinset_stage::{Context, Method, Sign, Stage, StageError};
+use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_train::best_epoch::lowest;
+use kinset_train::collapse::check_clusters;
 use kinset_train::ema::blend;
-use kinset_train::health::Occupancy;
-use kinset_train::learner::{Learner, Order};
-use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
-use kinset_train::sight::partner;
-use kinset_train::space::Space;
-use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
+use kinset_train::feature_space::CenteredFeatures;
+use kinset_train::neighbor_pairs::draw_neighbors;
+use kinset_train::ports::{ClassifierOut, FeaturesIn};
+use kinset_train::{
+    At, BatchOrder, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Snapshot, Trainable, Trainer,
+    measured, scalar, train,
+};
 
 kinset_stage::settings! {
     /// Settings; the defaults are those of the paper and of the command in its authors' README.
@@ -57,28 +57,6 @@ kinset_stage::settings! {
     }
 }
 
-kinset_stage::ports! {
-    /// What it reads.
-    pub label_free struct In {
-        /// `[N, D]`.
-        features: Stored<Features>,
-        /// `[N, M]`, of the same images.
-        neighbors: Stored<Neighbors>,
-        /// The encoder the features come from, so that new images can be sorted; without it, new features can.
-        encoder: Option<Stored<Encoder>>,
-    }
-}
-
-kinset_stage::outputs! {
-    /// What it writes.
-    pub struct Out {
-        /// All heads of the teacher, the best of them chosen.
-        classifier: Draft<Classifier>,
-        /// Loss, and how evenly the teacher's answers spread, per epoch.
-        curve: Draft<Curve>,
-    }
-}
-
 /// The clustering stage.
 #[derive(Debug)]
 pub struct Temi;
@@ -91,13 +69,12 @@ impl Stage for Temi {
     const ON_DEVICE: bool = true;
 
     type Config = Config;
-    type In = In;
-    type Out = Out;
+    type In = FeaturesIn;
+    type Out = ClassifierOut;
 
-    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        let space = Space::of(&input.features, input.encoder.as_ref(), &cx.device)?;
-        let table = NeighborTable::load(&input.neighbors)?;
-        space.belongs(&table)?;
+    fn run(config: &Config, input: FeaturesIn, cx: &Context<'_>) -> Result<ClassifierOut, StageError> {
+        let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
+        let table = space.neighbors(&input.neighbors)?;
         StageError::enough_for_clusters("clusters", config.clusters, space.len())?;
         let shape = DistillShape {
             dim: space.dim(),
@@ -109,23 +86,32 @@ impl Stage for Temi {
         let student = DistillHeads::init(shape, cx.seed.branch("heads"), &cx.device)?;
         let teacher = DistillHeads::over(shape, &student.params().duplicate()?)?;
         let even = Tensor::full(1.0 / config.clusters as f32, (config.heads, config.clusters), &cx.device)?;
-        let mut run = Run {
+        let k = config.num_neighbors.unwrap_or(table.k);
+        // Images and neighbors pass together.
+        let batch = |at: At<'_>| {
+            let neighbors = draw_neighbors(&table, k, false, at.rows, at.epoch, cx.seed);
+            space.rows(&[at.rows, neighbors.as_slice()].concat())
+        };
+        let learner = Trainable::new(student.params(), student.params(), &config.optimizer, &config.schedule, config.epochs)?;
+        let order = BatchOrder::new(space.len(), config.batch, cx.seed)?;
+        let objective = Distillation {
             config,
-            cx,
-            order: Order::new(space.len(), config.batch, cx.seed)?,
-            learner: Learner::new(student.params(), student.params(), &config.optimizer, &config.schedule, config.epochs)?,
             student,
             teacher,
             marginal: even,
             sums: vec![0.0; config.heads],
             losses: Vec::new(),
-            space: &space,
-            table: &table,
+            steps: order.steps(),
         };
-        let curve = train(&mut run, cx)?;
-        let Run { teacher, losses, .. } = run;
-        let head = (0..losses.len()).fold(0, |best, head| if losses[head] < losses[best] { head } else { best });
-        occupied(&teacher, head, &space, config, cx)?;
+        let mut trainer =
+            Trainer { epochs: config.epochs, order, learner, prefetcher: Prefetcher::new(false), batch, objective };
+        let curve = train(&mut trainer, cx)?;
+        let Distillation { teacher, losses, .. } = trainer.objective;
+        let head = lowest(&losses);
+        check_clusters((space.len(), config.clusters, config.epochs), cx, |rows| {
+            let scores = teacher.scores(head, &space.rows(rows)?, true)?;
+            Ok(values(&log_probabilities(&scores, config.teacher_temperature)?.exp()?)?)
+        })?;
         let chosen_by = format!("lowest loss of the last epoch ({}), without labels", config.epochs);
         let choice = HeadChoice { head, chosen_by, losses };
         let made = HeadsShape {
@@ -134,31 +120,15 @@ impl Stage for Temi {
             ..HeadsShape::linear(config.clusters, config.heads, Some(config.hidden))
         };
         let heads = space.plain_heads(&teacher.to_heads(config.teacher_temperature)?);
-        Ok(Out {
+        Ok(ClassifierOut {
             classifier: space.classifier(made, &heads, choice)?.save(&cx.out("classifier")?)?,
             curve: Curve { points: curve }.save(&cx.out("curve")?)?,
         })
     }
 }
 
-/// Clusters of the chosen head that hold images.
-fn occupied(teacher: &DistillHeads, head: usize, space: &Space, config: &Config, cx: &Context<'_>) -> Result<(), StageError> {
-    let mut occupancy = Occupancy::new(config.clusters);
-    let all: Vec<usize> = (0..space.len()).collect();
-    for rows in all.chunks(4096) {
-        let scores = teacher.scores(head, &space.rows(rows)?, true)?;
-        occupancy.observe(&values(&log_probabilities(&scores, config.teacher_temperature)?.exp()?)?);
-    }
-    occupancy.check(config.epochs.saturating_sub(1) as usize)?;
-    let empty = occupancy.empty().len();
-    if empty > 0 {
-        cx.warn(format!("{empty} of {} clusters are empty; fewer `clusters` may fit these images better", config.clusters));
-    }
-    Ok(())
-}
-
 impl Method for Temi {
-    const SIGN: Sign = Sign {
+    const CARD: PaperCard = PaperCard {
         paper: "N. Adaloglou, F. Michels, H. Kalisch, M. Kollmann: Exploring the Limits of Deep Image Clustering using Pretrained \
                 Models, BMVC 2023, arXiv 2303.17896; settings as in the authors' README",
         reads: "features, neighbors mined on them (50; 25 on ImageNet); optionally their encoder",
@@ -180,11 +150,8 @@ impl Method for Temi {
     };
 }
 
-struct Run<'a> {
+struct Distillation<'a> {
     config: &'a Config,
-    cx: &'a Context<'a>,
-    order: Order,
-    learner: Learner,
     student: DistillHeads,
     /// Numbers of its own, unrecorded.
     teacher: DistillHeads,
@@ -194,40 +161,22 @@ struct Run<'a> {
     sums: Vec<f64>,
     /// Mean loss of each head over the epoch before.
     losses: Vec<f64>,
-    space: &'a Space,
-    table: &'a NeighborTable,
+    /// Steps in an epoch.
+    steps: u64,
 }
 
-impl Trainee for Run<'_> {
-    fn epochs(&self) -> u64 {
-        self.config.epochs
-    }
+impl Objective for Distillation<'_> {
+    type Batch = Tensor;
 
-    fn steps(&self) -> u64 {
-        self.order.steps()
-    }
-
-    fn begin(&mut self, epoch: u64) -> Result<(), StageError> {
-        self.order.begin(epoch);
-        self.learner.begin(epoch);
-        Ok(())
-    }
-
-    fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let config = self.config;
-        let rows = self.order.rows(step);
-        let k = config.num_neighbors.unwrap_or(self.table.k);
-        let partners: Vec<usize> = rows.iter().map(|&row| partner(self.table, k, false, row, epoch, self.cx.seed)).collect();
-        let batch = rows.len();
-        // Images and neighbors pass together.
-        let seen = self.space.rows(&[rows, partners.as_slice()].concat())?;
+    fn loss(&mut self, seen: Tensor, at: At<'_>) -> Result<(Option<Tensor>, Measured), StageError> {
+        let (config, batch) = (self.config, at.rows.len());
         let halves = |log: &Tensor| Ok::<_, StageError>([log.narrow(0, 0, batch)?, log.narrow(0, batch, batch)?]);
 
         let (mut teachers, mut weights, mut means) = (Vec::with_capacity(config.heads), None, Vec::with_capacity(config.heads));
         for head in 0..config.heads {
             let log = log_probabilities(&self.teacher.scores(head, &seen, true)?, config.teacher_temperature)?;
             let [one, other] = halves(&log)?;
-            let chance = together(&one, &other)?;
+            let chance = same_cluster(&one, &other)?;
             weights = Some(match weights {
                 None => chance,
                 Some(sum) => (sum + chance)?,
@@ -243,7 +192,7 @@ impl Trainee for Run<'_> {
         let mut total: Option<Tensor> = None;
         let mut each = Vec::with_capacity(config.heads);
         for (head, teachers) in teachers.iter().enumerate() {
-            let still = epoch < config.freeze_last;
+            let still = at.epoch < config.freeze_last;
             let log = log_probabilities(&self.student.scores(head, &seen, still)?, config.student_temperature)?;
             let [one, other] = halves(&log)?;
             let loss =
@@ -255,48 +204,32 @@ impl Trainee for Run<'_> {
             });
         }
         let Some(total) = total else { unreachable!("there is at least one head") };
-        self.learner.descend(&total)?;
-        blend(self.teacher.params(), self.student.params(), config.teacher_momentum)?;
         let each = Tensor::stack(&each, 0)?.to_vec1::<f32>()?;
         for (sum, loss) in self.sums.iter_mut().zip(&each) {
             *sum += f64::from(*loss);
         }
-        let weight = f64::from(weights.mean_all()?.to_scalar::<f32>()?);
-        Ok(measured([
-            ("loss", each.iter().map(|&loss| f64::from(loss)).sum::<f64>() / config.heads as f64),
-            ("weight", weight),
-        ]))
+        let loss = each.iter().map(|&loss| f64::from(loss)).sum::<f64>() / config.heads as f64;
+        Ok((Some(total), measured([("loss", loss), ("weight", scalar(&weights.mean_all()?)?)])))
     }
 
-    fn end(&mut self, _epoch: u64, _means: &Measured) -> Result<Measured, StageError> {
-        let steps = self.steps() as f64;
-        self.losses = self.sums.iter().map(|sum| sum / steps).collect();
+    fn after(&mut self, _at: At<'_>) -> Result<(), StageError> {
+        Ok(blend(self.teacher.params(), self.student.params(), self.config.teacher_momentum)?)
+    }
+
+    fn end(&mut self, _epoch: u64, _means: &Measured, _rate: f64) -> Result<Measured, StageError> {
+        self.losses = self.sums.iter().map(|sum| sum / self.steps as f64).collect();
         self.sums.fill(0.0);
-        let best = (0..self.losses.len()).fold(0, |best, head| if self.losses[head] < self.losses[best] { head } else { best });
+        let best = lowest(&self.losses);
         let mean = self.marginal.get(best)?;
-        let entropy = (&mean * mean.maximum(1e-12)?.log()?)?.sum(D::Minus1)?.neg()?.to_scalar::<f32>()?;
-        Ok(measured([("best_loss", self.losses[best]), ("best_head", best as f64), ("entropy", f64::from(entropy))]))
+        let entropy = scalar(&(&mean * mean.maximum(1e-12)?.log()?)?.sum(D::Minus1)?.neg()?)?;
+        Ok(measured([("best_loss", self.losses[best]), ("best_head", best as f64), ("entropy", entropy)]))
     }
 
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        self.learner.save("student", snapshot)?;
-        snapshot.put("teacher", self.teacher.params().to_tensors()?);
-        let mut marginal = Tensors::default();
-        marginal.insert("marginal", self.marginal.dims().to_vec(), values(&self.marginal)?);
-        snapshot.put("marginal", marginal);
-        snapshot.set("sums", &self.sums)?;
-        snapshot.set("losses", &self.losses)
-    }
-
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.learner.load("student", snapshot)?;
-        self.teacher.params().load(&snapshot.take("teacher"))?;
-        if let Some(found) = snapshot.take("marginal").get("marginal") {
-            self.marginal = Tensor::from_slice(&found.values, found.shape.as_slice(), &self.cx.device)?;
-        }
-        self.sums = snapshot.get("sums")?;
-        self.losses = snapshot.get("losses")?;
-        Ok(())
+    fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError> {
+        snapshot.params("teacher", self.teacher.params())?;
+        snapshot.tensor("marginal", &mut self.marginal)?;
+        snapshot.value("sums", &mut self.sums)?;
+        snapshot.value("losses", &mut self.losses)
     }
 }
 

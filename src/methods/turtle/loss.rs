@@ -1,4 +1,4 @@
-//! How well does a linear classifier agree with labels that are themselves sought? The losses of both levels.
+//! TURTLE's losses, of both levels: how well linear classifiers agree with labels that are themselves sought.
 
 use candle_core::{D, Result, Tensor};
 
@@ -6,9 +6,6 @@ use candle_core::{D, Result, Tensor};
 ///
 /// # Shapes
 /// `logits`, `labels`: `[B, K]`; rows of `labels` sum to 1. Returns a scalar, in nats.
-///
-/// # Errors
-/// If the device fails.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     (candle_nn::ops::log_softmax(logits, D::Minus1)? * labels)?.sum(D::Minus1)?.mean_all()?.neg()
 }
@@ -17,9 +14,6 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 ///
 /// # Shapes
 /// `labels`: `[B, K]`. Returns a scalar.
-///
-/// # Errors
-/// If the device fails.
 pub fn spread(labels: &Tensor) -> Result<Tensor> {
     let mean = labels.mean(0)?;
     // x ln x is 0 at 0.
@@ -30,9 +24,6 @@ pub fn spread(labels: &Tensor) -> Result<Tensor> {
 ///
 /// # Shapes
 /// Each of `logits`: `[B, K]`. Returns the soft-max of each, and their mean, `[B, K]`.
-///
-/// # Errors
-/// If the device fails.
 ///
 /// # Paper
 /// TURTLE (arXiv 2406.07236), eq. 9.
@@ -57,9 +48,6 @@ pub struct Outer {
 ///
 /// # Shapes
 /// `inner`: what the classifiers say, `[B, K]` each; `each`, `mean`: what [`labels`] gives.
-///
-/// # Errors
-/// If the device fails.
 ///
 /// # Paper
 /// TURTLE, eq. 12, with the first-order gradient of its section 3.3.

@@ -1,21 +1,20 @@
-//! Settings, ports, sign and the search of TURTLE.
+//! TURTLE's settings, ports, card and search.
 
 use candle_core::{D, Tensor};
 
 use super::loss::{cross_entropy, labels, outer};
+use kinset_artifact::Stored;
 use kinset_artifact::curve::Curve;
 use kinset_artifact::encoder::{Classifier, Encoder, Tensors};
 use kinset_artifact::features::Features;
-use kinset_artifact::{Draft, Stored};
 use kinset_base::seed::Seed;
 use kinset_model::params::values;
 use kinset_model::{ClassifierNet, HeadChoice, HeadsShape, LinearProbes, TaskEncoder};
-use kinset_stage::{Context, Method, Sign, Stage, StageError};
-use kinset_train::health::Occupancy;
-use kinset_train::learner::Learner;
-use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
-use kinset_train::space::{Space, alone};
-use kinset_train::training::{Measured, Snapshot, Trainee, measured, train};
+use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_train::collapse::check_clusters;
+use kinset_train::feature_space::{CenteredFeatures, alone};
+use kinset_train::ports::ClassifierOut;
+use kinset_train::{Measured, OptimizerSettings, ScheduleSettings, Snapshot, Trainable, TrainingLoop, measured, scalar, train};
 
 kinset_stage::settings! {
     /// Settings; the defaults are those of the paper.
@@ -53,16 +52,6 @@ kinset_stage::ports! {
     }
 }
 
-kinset_stage::outputs! {
-    /// What it writes.
-    pub struct Out {
-        /// One linear head; of several spaces, one per space, which decide together.
-        classifier: Draft<Classifier>,
-        /// Loss and its parts per round.
-        curve: Draft<Curve>,
-    }
-}
-
 /// The search for labels.
 #[derive(Debug)]
 pub struct Turtle;
@@ -76,9 +65,9 @@ impl Stage for Turtle {
 
     type Config = Config;
     type In = In;
-    type Out = Out;
+    type Out = ClassifierOut;
 
-    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<ClassifierOut, StageError> {
         if input.features.len() > 1 && input.encoder.is_some() {
             return Err(StageError::Mismatch {
                 what: format!("`encoder` is one, and `features` are of {} spaces", input.features.len()),
@@ -88,7 +77,7 @@ impl Stage for Turtle {
         let spaces = input
             .features
             .iter()
-            .map(|features| Space::of(features, input.encoder.as_ref(), &cx.device))
+            .map(|features| CenteredFeatures::of(features, input.encoder.as_ref(), &cx.device))
             .collect::<Result<Vec<_>, _>>()?;
         let Some(first) = spaces.first() else { unreachable!("the port takes one or more") };
         for (space, features) in spaces.iter().zip(&input.features) {
@@ -100,7 +89,7 @@ impl Stage for Turtle {
             }
         }
         StageError::enough_for_clusters("clusters", config.clusters, first.len())?;
-        let dims: Vec<usize> = spaces.iter().map(Space::dim).collect();
+        let dims: Vec<usize> = spaces.iter().map(CenteredFeatures::dim).collect();
         let seed = cx.seed.branch("trial").at(config.trial);
         let task = TaskEncoder::init(&dims, config.clusters, seed.branch("task"), &cx.device)?;
         let probes = LinearProbes::init(&dims, config.clusters, seed.branch("inner"), &cx.device)?;
@@ -110,42 +99,28 @@ impl Stage for Turtle {
             cx,
             seed,
             dims,
-            learner: Learner::new(task.params(), task.params(), &config.optimizer, &constant, config.epochs)?,
-            inner: Learner::new(probes.params(), probes.params(), &config.inner_optimizer, &constant, config.epochs)?,
+            learner: Trainable::new(task.params(), task.params(), &config.optimizer, &constant, config.epochs)?,
+            inner: Trainable::new(probes.params(), probes.params(), &config.inner_optimizer, &constant, config.epochs)?,
             task,
             probes,
             spaces: &spaces,
         };
         let points = train(&mut run, cx)?;
         let task = run.task;
-        occupied(&task, &spaces, config, cx)?;
-        Ok(Out {
+        check_clusters((first.len(), config.clusters, config.epochs), cx, |rows| {
+            let logits = spaces.iter().enumerate().map(|(at, space)| Ok(task.logits(at, &space.rows(rows)?)?.detach()));
+            Ok(values(&labels(&logits.collect::<Result<Vec<_>, StageError>>()?)?.1)?)
+        })?;
+        Ok(ClassifierOut {
             classifier: classifier(&task, &spaces, config)?.save(&cx.out("classifier")?)?,
             curve: Curve { points }.save(&cx.out("curve")?)?,
         })
     }
 }
 
-/// Clusters that hold images.
-fn occupied(task: &TaskEncoder, spaces: &[Space], config: &Config, cx: &Context<'_>) -> Result<(), StageError> {
-    let mut occupancy = Occupancy::new(config.clusters);
-    let all: Vec<usize> = (0..spaces[0].len()).collect();
-    for rows in all.chunks(4096) {
-        let logits = spaces.iter().enumerate().map(|(at, space)| Ok(task.logits(at, &space.rows(rows)?)?.detach()));
-        let (_, mean) = labels(&logits.collect::<Result<Vec<_>, StageError>>()?)?;
-        occupancy.observe(&values(&mean)?);
-    }
-    occupancy.check(config.epochs.saturating_sub(1) as usize)?;
-    let empty = occupancy.empty().len();
-    if empty > 0 {
-        cx.warn(format!("{empty} of {} clusters are empty; fewer `clusters` may fit these images better", config.clusters));
-    }
-    Ok(())
-}
-
 /// One head per space. Those of several read the spaces side by side, each with zeros for the others.
-fn classifier(task: &TaskEncoder, spaces: &[Space], config: &Config) -> Result<Classifier, StageError> {
-    let (clusters, all) = (config.clusters, spaces.iter().map(Space::dim).sum::<usize>());
+fn classifier(task: &TaskEncoder, spaces: &[CenteredFeatures], config: &Config) -> Result<Classifier, StageError> {
+    let (clusters, all) = (config.clusters, spaces.iter().map(CenteredFeatures::dim).sum::<usize>());
     let mut heads = Tensors::default();
     let mut before = 0;
     for (at, space) in spaces.iter().enumerate() {
@@ -172,7 +147,7 @@ fn classifier(task: &TaskEncoder, spaces: &[Space], config: &Config) -> Result<C
 }
 
 impl Method for Turtle {
-    const SIGN: Sign = Sign {
+    const CARD: PaperCard = PaperCard {
         paper: "A. Gadetsky, Y. Jiang, M. Brbić: Let Go of Your Labels with Unsupervised Transfer, ICML 2024, arXiv 2406.07236",
         reads: "features of one or several encoders (the paper's best: CLIP ViT-L/14 and DINOv2 ViT-g); of one, optionally its \
                 encoder",
@@ -197,10 +172,10 @@ struct Run<'a> {
     seed: Seed,
     dims: Vec<usize>,
     task: TaskEncoder,
-    learner: Learner,
+    learner: Trainable,
     probes: LinearProbes,
-    inner: Learner,
-    spaces: &'a [Space],
+    inner: Trainable,
+    spaces: &'a [CenteredFeatures],
 }
 
 impl Run<'_> {
@@ -219,7 +194,7 @@ impl Run<'_> {
     }
 }
 
-impl Trainee for Run<'_> {
+impl TrainingLoop for Run<'_> {
     fn epochs(&self) -> u64 {
         self.config.epochs
     }
@@ -247,7 +222,7 @@ impl Trainee for Run<'_> {
             self.probes = LinearProbes::init(&self.dims, config.clusters, seed, &self.cx.device)?;
             let constant = ScheduleSettings::constant();
             let params = self.probes.params();
-            self.inner = Learner::new(params, params, &config.inner_optimizer, &constant, config.epochs)?;
+            self.inner = Trainable::new(params, params, &config.inner_optimizer, &constant, config.epochs)?;
             self.inner.begin(epoch);
         }
         for _ in 0..config.inner_steps {
@@ -261,13 +236,11 @@ impl Trainee for Run<'_> {
         let inner = seen.iter().enumerate().map(|(at, x)| self.probes.logits(at, x)).collect::<Result<Vec<_>, _>>()?;
         let loss = outer(&inner, &each, &mean, config.gamma)?;
         self.learner.descend(&loss.total)?;
-        let number = |part: &Tensor| Ok::<_, StageError>(f64::from(part.to_scalar::<f32>()?));
-        let sure = f64::from(still.max(D::Minus1)?.mean_all()?.to_scalar::<f32>()?);
         Ok(measured([
-            ("loss", number(&loss.total)?),
-            ("error", number(&loss.error)?),
-            ("entropy", number(&loss.spread)?),
-            ("confidence", sure),
+            ("loss", scalar(&loss.total)?),
+            ("error", scalar(&loss.error)?),
+            ("entropy", scalar(&loss.spread)?),
+            ("confidence", scalar(&still.max(D::Minus1)?.mean_all()?)?),
         ]))
     }
 
@@ -275,15 +248,10 @@ impl Trainee for Run<'_> {
         Ok(Measured::new())
     }
 
-    fn save(&self, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        self.learner.save("task", snapshot)?;
+    fn state(&mut self, snapshot: &mut Snapshot) -> Result<(), StageError> {
+        self.learner.state("task", snapshot)?;
         // Those that start anew at each step need no memory.
-        if self.config.warm_start { self.inner.save("inner", snapshot) } else { Ok(()) }
-    }
-
-    fn load(&mut self, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.learner.load("task", snapshot)?;
-        if self.config.warm_start { self.inner.load("inner", snapshot) } else { Ok(()) }
+        if self.config.warm_start { self.inner.state("inner", snapshot) } else { Ok(()) }
     }
 }
 

@@ -1,22 +1,21 @@
-//! What moves a network, as every trained stage has it: its parameters, an optimizer over some of them, and the learning rate of
-//! this epoch; and the images in this epoch's order.
+//! A network with its optimizer and learning rate, and the order of the images in an epoch.
 //!
-//! A method with two networks has two learners. What is saved is what is needed to go on bit for bit; the order of the images
+//! A method with two networks has two of the first. What is saved is what is needed to resume bit for bit; the order of the images
 //! and the rate are functions of the epoch and are not.
 
 use candle_core::Tensor;
 
-use super::training::Snapshot;
-use crate::batches::{Batches, Last};
-use crate::optim::Optimization;
-use crate::settings::{OptimizerSettings, ScheduleSettings};
+use super::batches::{Batches, Last};
+use super::optim::Optimization;
+use super::settings::{OptimizerSettings, ScheduleSettings};
+use super::snapshot::Snapshot;
 use kinset_base::seed::Seed;
 use kinset_model::Params;
-use kinset_stage::error::StageError;
+use kinset_stage::StageError;
 
 /// A network's numbers and what moves them.
 #[derive(Debug)]
-pub struct Learner {
+pub struct Trainable {
     params: Params,
     optimizer: Optimization,
     base: f64,
@@ -25,11 +24,8 @@ pub struct Learner {
     rate: f64,
 }
 
-impl Learner {
+impl Trainable {
     /// Moves `moved`, which are some or all of `params`; all of `params`, buffers too, are saved.
-    ///
-    /// # Errors
-    /// A setting out of range; a device without room.
     pub fn new(
         params: &Params,
         moved: &Params,
@@ -57,43 +53,26 @@ impl Learner {
     }
 
     /// Back-propagates a scalar loss and makes a step.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn descend(&mut self, loss: &Tensor) -> Result<(), StageError> {
         Ok(self.optimizer.descend(loss, self.rate)?)
     }
 
-    /// Puts numbers and moments into the snapshot, under this name.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn save(&self, name: &str, snapshot: &mut Snapshot) -> Result<(), StageError> {
-        snapshot.put(name, self.params.to_tensors()?);
-        snapshot.put(&format!("{name}/optimizer"), self.optimizer.state()?);
-        Ok(())
-    }
-
-    /// Takes them out again.
-    ///
-    /// # Errors
-    /// If they do not fit.
-    pub fn load(&mut self, name: &str, snapshot: &Snapshot) -> Result<(), StageError> {
-        self.params.load(&snapshot.take(name))?;
-        self.optimizer.load(&snapshot.take(&format!("{name}/optimizer")))?;
-        Ok(())
+    /// Weights, buffers and moments, under this name.
+    pub fn state(&mut self, name: &str, snapshot: &mut Snapshot) -> Result<(), StageError> {
+        snapshot.params(name, &self.params)?;
+        snapshot.group(&format!("{name}/optimizer"), &mut self.optimizer, Optimization::state, Optimization::load)
     }
 }
 
 /// The images in the order of this epoch, batch by batch.
 #[derive(Clone, Debug)]
-pub struct Order {
+pub struct BatchOrder {
     batches: Batches,
     seed: Seed,
     rows: Vec<Vec<usize>>,
 }
 
-impl Order {
+impl BatchOrder {
     /// Cuts `images` images into full batches; what does not fill one is dropped, and others are next epoch.
     ///
     /// # Errors
@@ -109,9 +88,6 @@ impl Order {
 
     /// Cuts `images` images into batches so that each comes once per epoch: the last batch may be smaller. It is at least two
     /// images, for batch statistics: one that is left over joins the batch before.
-    ///
-    /// # Errors
-    /// As [`Order::new`].
     pub fn whole(images: usize, batch: usize, seed: Seed) -> Result<Self, StageError> {
         let full = Self::new(images, batch, seed)?;
         Ok(Self { batches: Batches::new(images, batch, Last::Join)?, ..full })
@@ -141,18 +117,18 @@ mod tests {
     use kinset_model::Role;
     use kinset_model::params::values;
 
-    fn learner() -> (Learner, Var) {
+    fn learner() -> (Trainable, Var) {
         let var = Var::zeros(2, DType::F32, &Device::Cpu).unwrap();
         let mut params = Params::new();
         params.push("w", Role::Parameter, var.clone()).unwrap();
         let settings = OptimizerSettings::sgd(0.5, 0.9, 0.0);
-        (Learner::new(&params, &params, &settings, &ScheduleSettings::cosine(0.1), 10).unwrap(), var)
+        (Trainable::new(&params, &params, &settings, &ScheduleSettings::cosine(0.1), 10).unwrap(), var)
     }
 
     #[test]
     fn a_whole_order_visits_every_image_and_leaves_none_alone() {
         for (images, batch, lengths) in [(10, 4, vec![4, 4, 2]), (9, 4, vec![4, 5]), (8, 4, vec![4, 4]), (4, 4, vec![4])] {
-            let mut order = Order::whole(images, batch, Seed::new(1)).unwrap();
+            let mut order = BatchOrder::whole(images, batch, Seed::new(1)).unwrap();
             order.begin(0);
             let rows: Vec<Vec<usize>> = (0..order.steps()).map(|step| order.rows(step).to_vec()).collect();
             assert_eq!(rows.iter().map(Vec::len).collect::<Vec<_>>(), lengths);
@@ -160,12 +136,12 @@ mod tests {
             all.sort_unstable();
             assert_eq!(all, (0..images).collect::<Vec<_>>());
         }
-        assert!(Order::whole(3, 4, Seed::new(1)).is_err(), "a batch larger than the set");
+        assert!(BatchOrder::whole(3, 4, Seed::new(1)).is_err(), "a batch larger than the set");
     }
 
     #[test]
     fn a_learner_that_was_saved_goes_on_as_if_nothing_had_happened() {
-        let pull = |learner: &mut Learner, var: &Var, epoch| {
+        let pull = |learner: &mut Trainable, var: &Var, epoch| {
             learner.begin(epoch);
             let loss = (var.as_tensor() - 1.0).unwrap().sqr().unwrap().sum_all().unwrap();
             learner.descend(&loss).unwrap();
@@ -173,10 +149,10 @@ mod tests {
         let (mut one, var) = learner();
         pull(&mut one, &var, 0);
         let mut snapshot = Snapshot::default();
-        one.save("net", &mut snapshot).unwrap();
+        one.state("net", &mut snapshot).unwrap();
         pull(&mut one, &var, 1);
         let (mut other, again) = learner();
-        other.load("net", &snapshot).unwrap();
+        other.state("net", &mut snapshot.restoring()).unwrap();
         pull(&mut other, &again, 1);
         assert_eq!(values(&var).unwrap(), values(&again).unwrap());
         assert!(values(&var).unwrap()[0] > 0.5);

@@ -1,5 +1,4 @@
-//! What do heads on features read, and what do they become? A space: features that stand still, and the encoder, if it is known,
-//! that made them.
+//! Features as heads are trained on them, centred and scaled, and the encoder that made them if it is known.
 //!
 //! Heads are trained on features less their mean, times one number, so that a feature is 1 on average, squared: encoders differ in
 //! length by orders, and many point all images the same way; a learning rate should not have to know. Mean and number go into the
@@ -7,18 +6,19 @@
 
 use candle_core::{Device, Tensor};
 
-use super::sight::numbers;
+use super::input_cache::row_tensor;
+use super::neighbor_pairs::check_same_images;
 use kinset_artifact::Stored;
 use kinset_artifact::encoder::{Classifier, Encoder, Normalization, Tensors};
 use kinset_artifact::features::{FeatureTable, Features};
-use kinset_artifact::neighbors::NeighborTable;
+use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_base::seed::Seed;
 use kinset_model::{ClassifierNet, EncoderNet, HeadChoice, HeadsShape, features_alone};
-use kinset_stage::error::StageError;
+use kinset_stage::StageError;
 
-/// Features that stand still.
+/// Features, centred and scaled.
 #[derive(Clone, Debug)]
-pub struct Space {
+pub struct CenteredFeatures {
     /// Names of the images, N.
     pub ids: Vec<String>,
     /// `[N, D]`, centred and scaled.
@@ -33,7 +33,7 @@ pub struct Space {
     normalized: bool,
 }
 
-impl Space {
+impl CenteredFeatures {
     /// Features, and the encoder they come from; without one, what is trained on them sorts features and no images.
     ///
     /// # Errors
@@ -56,8 +56,8 @@ impl Space {
         let scale = (table.values.len() as f64 / squares).sqrt();
         if !scale.is_finite() {
             return Err(StageError::Mismatch {
-                what: format!("the features of `{}` are the same for all images", features.origin()),
-                hint: "connect features that say something".into(),
+                what: format!("all feature vectors of `{}` are identical", features.origin()),
+                hint: "check the encoder".into(),
             });
         }
         let FeatureTable { ids, dim, mut values, normalized, .. } = table;
@@ -86,25 +86,18 @@ impl Space {
     }
 
     /// Features of some images, `[B, D]`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn rows(&self, rows: &[usize]) -> Result<Tensor, StageError> {
-        Ok(self.values.index_select(&numbers(rows, self.values.device())?, 0)?)
+        Ok(self.values.index_select(&row_tensor(rows, self.values.device())?, 0)?)
     }
 
-    /// The neighbors were mined on features of these images.
+    /// Neighbors of these very images.
     ///
     /// # Errors
-    /// [`StageError::Mismatch`] if not.
-    pub fn belongs(&self, table: &NeighborTable) -> Result<(), StageError> {
-        if table.ids == self.ids {
-            return Ok(());
-        }
-        Err(StageError::Mismatch {
-            what: format!("`neighbors` were mined on {} other images than the {} of `features`", table.ids.len(), self.len()),
-            hint: "wire the neighbors of these features".into(),
-        })
+    /// [`StageError::Mismatch`] if they are of others; whatever cannot be read.
+    pub fn neighbors(&self, stored: &Stored<Neighbors>) -> Result<NeighborTable, StageError> {
+        let table = NeighborTable::load(stored)?;
+        check_same_images(&table, &self.ids, "neighbors")?;
+        Ok(table)
     }
 
     /// New heads that are trained on these features.
@@ -147,7 +140,7 @@ impl Space {
         all
     }
 
-    /// A classifier of heads that read features as they came: see [`Space::plain_heads`]. `shape` need not say whether features are of unit length.
+    /// A classifier of heads that read features as they came: see [`CenteredFeatures::plain_heads`]. `shape` need not say whether features are of unit length.
     ///
     /// # Errors
     /// Heads that do not fit the features; [`kinset_model::ModelError::NotFinite`].
@@ -254,7 +247,7 @@ mod tests {
     fn features_of_any_length_are_trained_on_as_ones_of_mean_0_and_mean_square_1() {
         for length in [0.01, 1.0, 50.0] {
             let dir = tempfile::tempdir().unwrap();
-            let space = Space::of(&stored(&table(length).save(dir.path()).unwrap()), None, &Device::Cpu).unwrap();
+            let space = CenteredFeatures::of(&stored(&table(length).save(dir.path()).unwrap()), None, &Device::Cpu).unwrap();
             let found = values(&space.values).unwrap();
             let mean = found.iter().map(|v| v * v).sum::<f32>() / 4.0;
             assert!((mean - 1.0).abs() < 1e-6 && (found[0] + found[2]).abs() < 1e-5, "{found:?}");
@@ -273,6 +266,6 @@ mod tests {
             }
         }
         let dir = tempfile::tempdir().unwrap();
-        assert!(Space::of(&stored(&table(0.0).save(dir.path()).unwrap()), None, &Device::Cpu).is_err());
+        assert!(CenteredFeatures::of(&stored(&table(0.0).save(dir.path()).unwrap()), None, &Device::Cpu).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! How is a large tensor changed in place, element by element?
+//! In-place updates of large tensors, fused into one pass.
 //!
 //! On a CPU in one parallel pass over fixed pieces, without a temporary: every element sees the same operations in the same order,
 //! so the bits do not depend on the number of threads. Elsewhere the same rule is composed of candle's operations.
@@ -13,7 +13,7 @@ use kinset_kernel::dispatch::{Work, widest};
 
 /// What one pass over a tensor does to each element `x`, given the elements `a` and `b` of two others.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Rule {
+pub(super) enum UpdateRule {
     /// x ← μx + (b + λa).
     Velocity { momentum: f64, weight_decay: f64 },
     /// x ← x − η(a + λx).
@@ -31,7 +31,7 @@ pub(super) enum Rule {
 }
 
 /// One pass over `x`, which is one of neither `a` nor `b`.
-pub(super) fn update(x: &Var, a: &Tensor, b: &Tensor, rule: Rule) -> candle_core::Result<()> {
+pub(super) fn update(x: &Var, a: &Tensor, b: &Tensor, rule: UpdateRule) -> candle_core::Result<()> {
     if matches!(x.device(), Device::Cpu) {
         x.inplace_op3(a, b, &rule)
     } else {
@@ -96,7 +96,7 @@ impl<T: Real, R: Fn(T, T, T) -> T> Work for Piece<'_, T, R> {
     }
 }
 
-impl Rule {
+impl UpdateRule {
     fn run<T: Real>(self, x: &mut [T], a: &[T], b: &[T]) {
         let t = T::of;
         match self {
@@ -148,7 +148,7 @@ impl Rule {
     }
 }
 
-impl InplaceOp3 for Rule {
+impl InplaceOp3 for UpdateRule {
     fn name(&self) -> &'static str {
         "optimizer-step"
     }
@@ -191,13 +191,13 @@ mod tests {
         let (a, b) = (tensor(&[0.3, 2.0]), tensor(&[1.5, 0.7]));
         let (momentum, weight_decay, rate, beta) = (0.9, 0.01, 0.3, 0.8);
         for rule in [
-            Rule::Velocity { momentum, weight_decay },
-            Rule::Descent { rate, weight_decay },
-            Rule::LookAhead { momentum, weight_decay, rate },
-            Rule::Mean { beta, weight_decay },
-            Rule::Square { beta, weight_decay },
-            Rule::Scaled { rate, root: 0.7, epsilon: 1e-3 },
-            Rule::Blend { decay: beta },
+            UpdateRule::Velocity { momentum, weight_decay },
+            UpdateRule::Descent { rate, weight_decay },
+            UpdateRule::LookAhead { momentum, weight_decay, rate },
+            UpdateRule::Mean { beta, weight_decay },
+            UpdateRule::Square { beta, weight_decay },
+            UpdateRule::Scaled { rate, root: 0.7, epsilon: 1e-3 },
+            UpdateRule::Blend { decay: beta },
         ] {
             let x = Var::new(&[1.0_f64, -2.0], &Device::Cpu).unwrap();
             let wanted = rule.composed(&x.as_detached_tensor(), &a, &b).unwrap().to_vec1::<f64>().unwrap();
@@ -213,7 +213,7 @@ mod tests {
         let n = 2 * PIECE + 5;
         let x = Var::from_vec(vec![1_f32; n], n, &Device::Cpu).unwrap();
         let a = Tensor::from_vec((0..n).map(|i| i as f32).collect(), n, &Device::Cpu).unwrap();
-        update(&x, &a, &a, Rule::Blend { decay: 0.5 }).unwrap();
+        update(&x, &a, &a, UpdateRule::Blend { decay: 0.5 }).unwrap();
         let found = x.to_vec1::<f32>().unwrap();
         assert!(found.iter().enumerate().all(|(i, &v)| (v - 0.5 - 0.5 * i as f32).abs() < 1e-2));
     }

@@ -1,4 +1,4 @@
-//! From stored images to batches on a device: views by a recipe, or the plain picture.
+//! The image loader: batches on a device of stored images, in views by a recipe or plain.
 
 use std::ops::Range;
 
@@ -12,14 +12,14 @@ use kinset_base::seed::Seed;
 
 /// Images, the size a network sees them at, and how their channels are normalised.
 #[derive(Clone, Debug)]
-pub struct Feed<'a> {
+pub struct ImageLoader<'a> {
     images: &'a ImageSet,
     size: usize,
     normalization: Normalization,
     device: Device,
 }
 
-impl<'a> Feed<'a> {
+impl<'a> ImageLoader<'a> {
     /// Images for a network that is new to them: their own size unless one is given, their own channel statistics.
     ///
     /// # Errors
@@ -83,9 +83,6 @@ impl<'a> Feed<'a> {
     ///
     /// # Shapes
     /// Returns `[B, C, S, S]`, normalised.
-    ///
-    /// # Errors
-    /// An image that cannot be decoded; a device without room.
     pub fn views(&self, rows: &[usize], recipe: &Recipe, seed: Seed) -> Result<Tensor> {
         let viewer = viewer(recipe, self.size, &self.normalization)?;
         let values = viewer.views(self.images, rows, |row| seed.at(row as u64))?;
@@ -96,17 +93,11 @@ impl<'a> Feed<'a> {
     ///
     /// # Shapes
     /// Returns `[B, C, S, S]`, normalised.
-    ///
-    /// # Errors
-    /// As [`Feed::views`].
     pub fn plain(&self, rows: &[usize]) -> Result<Tensor> {
         self.views(rows, &Plain::default().into(), Seed::new(0))
     }
 
-    /// [`Feed::plain`] of a range.
-    ///
-    /// # Errors
-    /// As [`Feed::views`].
+    /// [`ImageLoader::plain`] of a range.
     pub fn plain_range(&self, rows: Range<usize>) -> Result<Tensor> {
         self.plain(&rows.collect::<Vec<_>>())
     }

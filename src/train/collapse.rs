@@ -1,19 +1,10 @@
-//! Is this run still worth its electricity?
-//!
-//! A loss that is no number never becomes one again, and clusters that fell into one rarely come apart: both are errors with
-//! the numbers, not results.
+//! Cluster sizes, and the check that clusters have not collapsed into one: rarely do they come apart again, so that is an error with
+//! the numbers, not a result.
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Result, TrainError};
-
-/// Passes a finite number through.
-///
-/// # Errors
-/// [`TrainError::NotFinite`] with its place.
-pub fn finite(what: &'static str, value: f64, epoch: usize, step: usize) -> Result<f64> {
-    if value.is_finite() { Ok(value) } else { Err(TrainError::NotFinite { what, value, epoch, step }) }
-}
+use kinset_stage::{Context, StageError};
 
 /// The share of the largest possible entropy, ln K, below which clusters count as collapsed. Ours. With ten clusters, 94 % of the
 /// images in one and the rest in another are just above it.
@@ -25,16 +16,15 @@ pub const PATIENCE: u64 = 100;
 
 /// How the images of an epoch spread over the clusters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Occupancy {
+pub struct ClusterSizes {
     images: usize,
     counts: Vec<usize>,
-    mass: Vec<f64>,
 }
 
-impl Occupancy {
+impl ClusterSizes {
     /// No images yet, `clusters` clusters.
     pub fn new(clusters: usize) -> Self {
-        Self { images: 0, counts: vec![0; clusters], mass: vec![0.0; clusters] }
+        Self { images: 0, counts: vec![0; clusters] }
     }
 
     /// Takes in a batch.
@@ -51,9 +41,6 @@ impl Occupancy {
             let best = (1..clusters).fold(0, |best, k| if row[k] > row[best] { k } else { best });
             self.counts[best] += 1;
             self.images += 1;
-            for (mass, &p) in self.mass.iter_mut().zip(row) {
-                *mass += f64::from(p);
-            }
         }
     }
 
@@ -74,12 +61,16 @@ impl Occupancy {
 
     /// Entropy of the shares of images, nats: ln K if all clusters are equally large, 0 if one holds all.
     pub fn entropy(&self) -> f64 {
-        entropy(self.counts.iter().map(|&count| count as f64 / self.images.max(1) as f64))
+        let shares = self.counts.iter().map(|&count| count as f64 / self.images.max(1) as f64);
+        shares.filter(|&p| p > 0.0).map(|p| -p * p.ln()).sum()
     }
 
-    /// Entropy of the mean probabilities, nats.
-    pub fn mean_entropy(&self) -> f64 {
-        entropy(self.mass.iter().map(|mass| mass / self.images.max(1) as f64))
+    /// Warns of clusters without an image.
+    pub fn warn_if_empty(&self, cx: &Context<'_>) {
+        let (empty, clusters) = (self.empty().len(), self.counts.len());
+        if empty > 0 {
+            cx.warn(format!("{empty} of {clusters} clusters are empty; fewer `clusters` may fit these images better"));
+        }
     }
 
     /// Refuses clusters that fell into one.
@@ -96,34 +87,42 @@ impl Occupancy {
     }
 }
 
-fn entropy(shares: impl Iterator<Item = f64>) -> f64 {
-    shares.filter(|&p| p > 0.0).map(|p| -p * p.ln()).sum()
+/// Checks the clusters that a finished training of so many epochs gives: a collapse is an error, an empty cluster a warning.
+///
+/// # Shapes
+/// `probabilities`: of these rows of `images` images, `[B, K]`, row-major.
+///
+/// # Errors
+/// [`TrainError::Collapsed`]; whatever `probabilities` says.
+pub fn check_clusters(
+    (images, clusters, epochs): (usize, usize, u64),
+    cx: &Context<'_>,
+    probabilities: impl Fn(&[usize]) -> std::result::Result<Vec<f32>, StageError>,
+) -> std::result::Result<(), StageError> {
+    let mut sizes = ClusterSizes::new(clusters);
+    let all: Vec<usize> = (0..images).collect();
+    for rows in all.chunks(4096) {
+        sizes.observe(&probabilities(rows)?);
+    }
+    sizes.check(epochs.saturating_sub(1) as usize)?;
+    sizes.warn_if_empty(cx);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn spread(counts: &[usize]) -> Occupancy {
-        let mut occupancy = Occupancy::new(counts.len());
+    fn spread(counts: &[usize]) -> ClusterSizes {
+        let mut sizes = ClusterSizes::new(counts.len());
         for (k, &count) in counts.iter().enumerate() {
             let mut row = vec![0.0; counts.len()];
             row[k] = 1.0;
             for _ in 0..count {
-                occupancy.observe(&row);
+                sizes.observe(&row);
             }
         }
-        occupancy
-    }
-
-    #[test]
-    fn a_number_passes_and_what_is_none_names_its_place() {
-        assert!(finite("the loss", -11.0, 0, 0).is_ok());
-        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            assert!(finite("the loss", value, 3, 7).is_err());
-        }
-        let error = finite("the loss", f64::NAN, 3, 7).unwrap_err();
-        assert_eq!(error.to_string(), "the loss is `NaN` in epoch 4, step 8");
+        sizes
     }
 
     #[test]
@@ -144,15 +143,13 @@ mod tests {
         );
         assert!(spread(&[90, 10, 0, 0, 0, 0, 0, 0, 0, 0]).check(4).is_ok());
         assert!(spread(&[95, 5]).check(0).is_ok());
-        assert!(Occupancy::new(10).check(0).is_ok());
+        assert!(ClusterSizes::new(10).check(0).is_ok());
     }
 
     #[test]
-    fn soft_and_hard_assignments_are_told_apart() {
-        let mut occupancy = Occupancy::new(2);
-        occupancy.observe(&[0.6, 0.4, 0.6, 0.4]);
-        assert_eq!(occupancy.counts(), [2, 0]);
-        let wanted = -(0.6_f64 * 0.6_f64.ln() + 0.4 * 0.4_f64.ln());
-        assert!((occupancy.mean_entropy() - wanted).abs() < 1e-6);
+    fn an_image_counts_for_its_most_probable_cluster() {
+        let mut sizes = ClusterSizes::new(2);
+        sizes.observe(&[0.6, 0.4, 0.6, 0.4]);
+        assert_eq!(sizes.counts(), [2, 0]);
     }
 }

@@ -1,4 +1,4 @@
-//! The next batch, made while this one is learned from.
+//! Prefetching: the next batch is made while this one is learned from.
 //!
 //! Views are made on the processor; while a network computes (elsewhere, or in a stretch that keeps one core busy), the other
 //! cores would wait. What is made depends on epoch and step alone, so making it early changes no bit.
@@ -7,7 +7,7 @@ use rayon::join;
 
 /// Holds the batch that was made early.
 #[derive(Debug)]
-pub struct Ahead<T, E> {
+pub struct Prefetcher<T, E> {
     ready: Option<(Place, Result<T, E>)>,
     early: bool,
 }
@@ -23,20 +23,20 @@ pub struct Place {
     pub steps: u64,
 }
 
-impl<T, E> Default for Ahead<T, E> {
+impl<T, E> Default for Prefetcher<T, E> {
     fn default() -> Self {
         Self::new(true)
     }
 }
 
-impl<T, E> Ahead<T, E> {
+impl<T, E> Prefetcher<T, E> {
     /// Makes batches early, or, where making one is less work than waking another thread, when they are wanted.
     pub fn new(early: bool) -> Self {
         Self { ready: None, early }
     }
 }
 
-impl<T: Send, E: Send> Ahead<T, E> {
+impl<T: Send, E: Send> Prefetcher<T, E> {
     /// Does `work` on the batch of this place, and makes the next one of the same epoch meanwhile.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn every_step_gets_its_own_batch_made_once() {
         let made = Mutex::new(Vec::new());
-        let mut ahead: Ahead<u64, String> = Ahead::default();
+        let mut ahead: Prefetcher<u64, String> = Prefetcher::default();
         let mut seen = Vec::new();
         for epoch in 0..2 {
             for step in 0..3 {
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_cannot_be_made_fails_its_own_step() {
-        let mut ahead: Ahead<u64, String> = Ahead::default();
+        let mut ahead: Prefetcher<u64, String> = Prefetcher::default();
         let make = |step| if step == 1 { Err("torn".to_owned()) } else { Ok(step) };
         assert_eq!(ahead.step(Place { epoch: 0, step: 0, steps: 2 }, make, Ok), Ok(0));
         assert_eq!(ahead.step(Place { epoch: 0, step: 1, steps: 2 }, make, Ok), Err("torn".to_owned()));
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn what_is_little_work_is_made_when_it_is_wanted() {
         let made = Mutex::new(Vec::new());
-        let mut ahead: Ahead<u64, String> = Ahead::new(false);
+        let mut ahead: Prefetcher<u64, String> = Prefetcher::new(false);
         for step in 0..2 {
             let make = |step| {
                 made.lock().unwrap().push(step);
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_batch_of_another_place_is_not_used() {
-        let mut ahead: Ahead<u64, String> = Ahead::default();
+        let mut ahead: Prefetcher<u64, String> = Prefetcher::default();
         let at = |epoch, step| Place { epoch, step, steps: 9 };
         ahead.step(at(0, 0), Ok, Ok).unwrap();
         assert_eq!(ahead.step(at(0, 5), |step| Ok(100 + step), Ok), Ok(105), "a resumed run jumps");
