@@ -6,7 +6,7 @@ use kinset_artifact::encoder::Encoder;
 use kinset_artifact::images::ImageSet;
 use kinset_model::EncoderNet;
 use kinset_model::settings::NetworkSettings;
-use kinset_stage::ports::EncoderOut;
+use crate::ports::EncoderOut;
 use kinset_stage::{Context, StageError};
 
 /// The images as they will be fed (their own size unless one is given, their own channel statistics), and a network of these

@@ -13,7 +13,7 @@ use super::checkpoint::Checkpoints;
 use super::snapshot::Snapshot;
 use kinset_artifact::curve::Point;
 use kinset_base::clock::Stopwatch;
-use kinset_stage::error::TrainError;
+use crate::error::TrainError;
 use kinset_stage::{Context, StageError};
 
 /// What a step or an epoch measured: name and value.

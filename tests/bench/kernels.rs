@@ -14,7 +14,7 @@ use kinset::base::seed::Seed;
 use kinset::kernel::gemm::Gemm;
 use kinset::kernel::{After, avg_pool2d, batch_norm, conv2d, global_avg_pool, l2_normalize, max_pool2d, neighbors};
 use kinset::math::kmeans::KMeans;
-use kinset::methods::scan::scan_loss;
+use kinset::methods::scan::loss::scan_loss;
 use kinset::model::{ClassifierNet, EncoderNet, architecture};
 use kinset::train::optim::Optimizer;
 

@@ -32,6 +32,7 @@ use kinset::model::{EncoderNet, Mode, architecture};
 use kinset::stage::{Context, Signal, Sink, Stage, Stop};
 use kinset::store::digest::Digest;
 use kinset::train::image_loader::ImageLoader;
+use kinset::train::ports::ImagesIn;
 use serde_json::{Value, json};
 
 mod ground;
@@ -156,7 +157,7 @@ fn simclr_steps(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let (images, _) = images(folder.path(), ground::pictures(batch, size, 3))?;
     let network = NetworkSettings { width, ..NetworkSettings::default() };
     let config = simclr::Config { network, batch, epochs: steps as u64 + 1, ..simclr::Config::default() };
-    let seconds = epochs::<simclr::SimClr>(&config, simclr::In { images }, "lr", folder.path())?;
+    let seconds = epochs::<simclr::SimClr>(&config, ImagesIn { images }, "lr", folder.path())?;
     Ok((seconds, json!({ "images": batch })))
 }
 
@@ -211,16 +212,16 @@ fn heads(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu)?;
     let normalization = ImageLoader::of(&ImageSet::open(&images)?, None, &Device::Cpu)?.normalization().clone();
     let encoder = Encoder { card: net.card(normalization), tensors: net.to_tensors()? };
-    let config = scan::Config {
+    let config = scan::stage::Config {
         clusters,
         heads,
         update: scan::Update::Heads,
         epochs: times as u64 + 1,
         batch,
         augment: Plain::default().into(),
-        ..scan::Config::default()
+        ..scan::stage::Config::default()
     };
-    let input = scan::In {
+    let input = scan::stage::In {
         images,
         encoder: stored(encoder.save(folder.path())?),
         neighbors: stored(table(ids).save(folder.path())?),
