@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 
 /// The result of reading or writing an artifact.
 pub type Result<T> = std::result::Result<T, ArtifactError>;
@@ -65,7 +65,7 @@ pub enum ArtifactError {
     #[error("image `{name}` cannot be decoded: {detail}")]
     Picture { name: String, detail: String },
     /// A picture that was left outside the table and is not the same any more.
-    #[error("image `{path}` was changed since it was taken in as `{id}`")]
+    #[error("image `{path}` changed since it was ingested as `{id}`")]
     ChangedPicture { path: String, id: String },
     /// A JSON file that does not say what it should.
     #[error("`{path}` is not the JSON of a `{wanted}`: {detail}")]
@@ -108,77 +108,57 @@ pub(super) fn display(path: &Path) -> String {
     path.display().to_string()
 }
 
+const EDITED: &str = "was the table edited by another tool? run the stage again, or keep all columns, types and metadata";
+const PAIR: &str = "the two files of a network belong together: copy both, unchanged";
+const AGAIN: &str = "run the stage that wrote it again; if this repeats, please report it";
+
 impl Fault for ArtifactError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::File(e) => e.code(),
-            Self::Damaged { .. } => "artifact::damaged",
-            Self::Encode { .. } => "artifact::not-encodable",
-            Self::NotOurs { .. } => "artifact::not-ours",
-            Self::WrongKind { .. } => "artifact::wrong-kind",
-            Self::WrongFormat { .. } => "artifact::wrong-format",
-            Self::MetaField { .. } => "artifact::metadata",
-            Self::NoColumn { .. } => "artifact::no-column",
-            Self::WrongType { .. } => "artifact::wrong-type",
-            Self::Null { .. } => "artifact::null",
-            Self::Length { .. } => "artifact::length",
-            Self::Empty { .. } => "artifact::empty",
-            Self::TooManyRows { .. } => "artifact::too-many-rows",
-            Self::NotFinite { .. } => "artifact::not-finite",
-            Self::OutOfRange { .. } => "artifact::out-of-range",
-            Self::DuplicateId { .. } => "artifact::duplicate-id",
-            Self::Picture { .. } => "artifact::picture",
-            Self::ChangedPicture { .. } => "artifact::picture-changed",
-            Self::Json { .. } => "artifact::json",
-            Self::TensorNames { .. } => "artifact::tensor-names",
-            Self::TensorType { .. } => "artifact::tensor-type",
-            Self::Contradiction { .. } => "artifact::contradiction",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        let text = match self {
-            Self::File(e) => return e.hint(),
-            Self::Damaged { .. } => {
-                "`kinset verify --repair` drops damaged results from the store, and the next run makes them again; a file of your \
-                 own must be fetched or exported again"
+            Self::File(e) => e.diagnosis(),
+            Self::Damaged { .. } => Exit::Data.code("artifact::damaged").hint(
+                "`kinset verify --repair` drops damaged results from the store, and the next run makes them again; a file of \
+                 your own must be fetched or exported again",
+            ),
+            Self::Encode { .. } => {
+                Exit::Bug.code("artifact::not-encodable").hint("please report this: kinset built a table it cannot write")
             }
-            Self::Encode { .. } => "please report this: kinset built a table it cannot write",
-            Self::NotOurs { .. } => "`kinset inspect FILE` shows what a Parquet file holds",
-            Self::WrongKind { .. } => "name the stage or file that yields the expected kind",
-            Self::WrongFormat { found, known, .. } if found > known => "update kinset, or run the stage again with this one",
-            Self::WrongFormat { .. } => "run the stage again: its format is no longer read",
-            Self::MetaField { .. }
-            | Self::NoColumn { .. }
-            | Self::WrongType { .. }
-            | Self::Null { .. }
-            | Self::Length { .. }
-            | Self::DuplicateId { .. } => {
-                "was the table edited by another tool? run the stage again, or keep all columns, types and metadata"
+            Self::NotOurs { .. } => {
+                Exit::Data.code("artifact::not-ours").hint("`kinset inspect FILE` shows what a Parquet file holds")
             }
-            Self::Empty { .. } => "check the source's `root`, `split` and `limit`: nothing was selected",
-            Self::TooManyRows { .. } => "split the source, or set `limit`",
-            Self::NotFinite { .. } => {
-                "training diverged or the encoder is broken: lower `learning_rate`, then run the stage again"
+            Self::WrongKind { .. } => {
+                Exit::Data.code("artifact::wrong-kind").hint("name the stage or file that yields the expected kind")
             }
-            Self::OutOfRange { .. } | Self::Contradiction { .. } => {
-                "run the stage that wrote it again; if it comes back, please report it"
+            Self::WrongFormat { found, known, .. } if found > known => {
+                Exit::Data.code("artifact::wrong-format").hint("update kinset, or run the stage again with this one")
             }
-            Self::Picture { .. } => "remove the file or fetch it again; PNG, JPEG and WebP are read",
-            Self::ChangedPicture { .. } => "run again so that it is taken in anew, or set `pack = true` to keep copies",
-            Self::Json { .. } | Self::TensorNames { .. } | Self::TensorType { .. } => {
-                "the two files of a network belong together: copy both, unchanged"
+            Self::WrongFormat { .. } => {
+                Exit::Data.code("artifact::wrong-format").hint("run the stage again: its format is no longer read")
             }
-        };
-        Some(text.to_owned())
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::File(e) => e.exit(),
-            Self::Encode { .. } => Exit::Bug,
-            Self::NotFinite { .. } => Exit::Run,
-            _ => Exit::Data,
+            Self::MetaField { .. } => Exit::Data.code("artifact::metadata").hint(EDITED),
+            Self::NoColumn { .. } => Exit::Data.code("artifact::no-column").hint(EDITED),
+            Self::WrongType { .. } => Exit::Data.code("artifact::wrong-type").hint(EDITED),
+            Self::Null { .. } => Exit::Data.code("artifact::null").hint(EDITED),
+            Self::Length { .. } => Exit::Data.code("artifact::length").hint(EDITED),
+            Self::Empty { .. } => {
+                Exit::Data.code("artifact::empty").hint("check the source's `root`, `split` and `limit`: nothing was selected")
+            }
+            Self::TooManyRows { .. } => Exit::Data.code("artifact::too-many-rows").hint("split the source, or set `limit`"),
+            Self::NotFinite { .. } => Exit::Run
+                .code("artifact::not-finite")
+                .hint("training diverged or the encoder is broken: lower `learning_rate`, then run the stage again"),
+            Self::OutOfRange { .. } => Exit::Data.code("artifact::out-of-range").hint(AGAIN),
+            Self::DuplicateId { .. } => Exit::Data.code("artifact::duplicate-id").hint(EDITED),
+            Self::Picture { .. } => {
+                Exit::Data.code("artifact::picture").hint("remove the file or fetch it again; PNG, JPEG and WebP are read")
+            }
+            Self::ChangedPicture { .. } => Exit::Data
+                .code("artifact::picture-changed")
+                .hint("run again to ingest it anew, or set `pack = true` to keep copies"),
+            Self::Json { .. } => Exit::Data.code("artifact::json").hint(PAIR),
+            Self::TensorNames { .. } => Exit::Data.code("artifact::tensor-names").hint(PAIR),
+            Self::TensorType { .. } => Exit::Data.code("artifact::tensor-type").hint(PAIR),
+            Self::Contradiction { .. } => Exit::Data.code("artifact::contradiction").hint(AGAIN),
         }
     }
 }

@@ -1,22 +1,22 @@
-//! What can go wrong between a picture and its view.
+//! Errors of augmentation.
 
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 
 /// A view that cannot be made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A picture has other channels than the views.
-    #[error("the picture in row `{row}` has `{found}` channels, the views have `{expected}`")]
+    #[error("the image in row `{row}` has `{found}` channels, the views have `{expected}`")]
     Channels {
         /// Its row.
         row: usize,
         /// Channels it has.
         found: usize,
-        /// Channels of the normalisation.
+        /// Channels of the normalization.
         expected: usize,
     },
     /// A picture that cannot be decoded.
-    #[error("the picture in row `{row}` cannot be read: {why}")]
+    #[error("the image in row `{row}` cannot be read: {why}")]
     Undecodable {
         /// Its row.
         row: usize,
@@ -24,7 +24,7 @@ pub enum Error {
         why: String,
     },
     /// A row beyond the last.
-    #[error("row `{row}` was asked for, but there are `{count}` pictures")]
+    #[error("row `{row}` is out of range: there are `{count}` images")]
     Row {
         /// The row.
         row: usize,
@@ -32,13 +32,13 @@ pub enum Error {
         count: usize,
     },
     /// A picture without pixels.
-    #[error("the picture in row `{row}` has no pixels")]
+    #[error("the image in row `{row}` has no pixels")]
     Empty {
         /// Its row.
         row: usize,
     },
     /// The statistics do not describe gray or RGB pictures.
-    #[error("normalisation with `{mean}` means and `{std}` deviations: 1 (gray) or 3 (RGB) of both are needed")]
+    #[error("normalization with `{mean}` means and `{std}` deviations: 1 (gray) or 3 (RGB) of both are needed")]
     Statistics {
         /// Means given.
         mean: usize,
@@ -47,7 +47,7 @@ pub enum Error {
     },
     /// A mean or deviation that cannot be used.
     #[error(
-        "normalisation of channel `{channel}` with mean `{mean}` and deviation `{std}`: both must be finite, the second positive"
+        "normalization of channel `{channel}` with mean `{mean}` and deviation `{std}`: both must be finite, the second positive"
     )]
     Deviation {
         /// The channel, from 0.
@@ -64,7 +64,7 @@ pub enum Error {
         size: usize,
     },
     /// The first resize leaves less than a view.
-    #[error("pictures are resized to `{resize}` pixels, but views need `{size}`")]
+    #[error("images are resized to `{resize}` pixels, but views need `{size}`")]
     Resize {
         /// The recipe's resize.
         resize: usize,
@@ -80,7 +80,7 @@ pub enum Error {
         message: String,
     },
     /// The buffer does not hold the batch.
-    #[error("a batch of `{rows}` views needs room for `{expected}` numbers, not `{found}`")]
+    #[error("a batch of `{rows}` views needs a buffer of `{expected}` numbers, not `{found}`")]
     Room {
         /// Views asked for.
         rows: usize,
@@ -92,38 +92,22 @@ pub enum Error {
 }
 
 impl Fault for Error {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Channels { .. } => "augment::channels",
-            Self::Undecodable { .. } => "augment::undecodable",
-            Self::Row { .. } => "augment::row",
-            Self::Empty { .. } => "augment::empty",
-            Self::Statistics { .. } => "augment::statistics",
-            Self::Deviation { .. } => "augment::deviation",
-            Self::Size { .. } => "augment::size",
-            Self::Resize { .. } => "augment::resize",
-            Self::Recipe { .. } => "augment::recipe",
-            Self::Room { .. } => "augment::room",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Channels { .. } => Some("use an encoder that was trained on pictures with these channels".to_owned()),
-            Self::Resize { size, .. } => Some(format!("set `resize` to {size} or more, or leave it out")),
-            _ => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Channels { .. }
-            | Self::Undecodable { .. }
-            | Self::Empty { .. }
-            | Self::Statistics { .. }
-            | Self::Deviation { .. } => Exit::Data,
-            Self::Resize { .. } | Self::Recipe { .. } | Self::Size { .. } => Exit::Pipeline,
-            Self::Row { .. } | Self::Room { .. } => Exit::Bug,
+            Self::Channels { .. } => {
+                Exit::Data.code("augment::channels").hint("use an encoder that was trained on images with these channels")
+            }
+            Self::Undecodable { .. } => Exit::Data.code("augment::undecodable"),
+            Self::Row { .. } => Exit::Bug.code("augment::row"),
+            Self::Empty { .. } => Exit::Data.code("augment::empty"),
+            Self::Statistics { .. } => Exit::Data.code("augment::statistics"),
+            Self::Deviation { .. } => Exit::Data.code("augment::deviation"),
+            Self::Size { .. } => Exit::Pipeline.code("augment::size"),
+            Self::Resize { size, .. } => {
+                Exit::Pipeline.code("augment::resize").hint(format!("set `resize` to {size} or more, or leave it out"))
+            }
+            Self::Recipe { .. } => Exit::Pipeline.code("augment::recipe"),
+            Self::Room { .. } => Exit::Bug.code("augment::room"),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// An open file and what is known of one, named here so that nobody else needs to know where they come from.
 pub use std::fs::{File, Metadata};
 
-use super::hint::{Exit, Fault};
+use super::hint::{Diagnosis, Exit, Fault};
 
 /// An operation on a file or folder that failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,37 +40,20 @@ impl FileError {
 }
 
 impl Fault for FileError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
+        use io::ErrorKind as Kind;
+        const PERMISSIONS: &str = "check the permissions, or name another place with `--artifacts DIR`";
         match self.source.kind() {
-            io::ErrorKind::NotFound => "file::not-found",
-            io::ErrorKind::PermissionDenied => "file::not-permitted",
-            io::ErrorKind::ReadOnlyFilesystem => "file::read-only",
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "file::disk-full",
-            _ => "file::failed",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self.code() {
-            "file::disk-full" => Some(
-                "free some space (`kinset gc` lists what the store can give back), then run again: finished stages are kept"
-                    .into(),
+            Kind::NotFound => Exit::Data.code("file::not-found"),
+            Kind::PermissionDenied => Exit::Store.code("file::not-permitted").hint(PERMISSIONS),
+            Kind::ReadOnlyFilesystem => Exit::Store.code("file::read-only").hint(PERMISSIONS),
+            Kind::StorageFull | Kind::QuotaExceeded => Exit::Machine.code("file::disk-full").hint(
+                "free some space (`kinset gc` lists what the store can give back), then run again: finished stages are kept",
             ),
-            "file::read-only" | "file::not-permitted" => {
-                Some("check the permissions, or name another place with `--artifacts DIR`".into())
-            }
-            _ if self.source.kind() == io::ErrorKind::NotADirectory => {
-                Some("there is a file where a folder is wanted: name another place, or move the file away".into())
-            }
-            _ => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self.source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Exit::Machine,
-            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Exit::Store,
-            _ => Exit::Data,
+            Kind::NotADirectory => Exit::Data
+                .code("file::failed")
+                .hint("there is a file where a folder is wanted: name another place, or move the file away"),
+            _ => Exit::Data.code("file::failed"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What every error owes its reader: a code to search for, a hint what to do, and whose fault it is.
+//! Error codes, hints and exit codes: what every error owes its reader.
 
 /// How the process ends. The numbers are part of the interface (`kinset --help` lists them).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,18 +26,55 @@ pub enum Exit {
     Stopped = 75,
 }
 
+impl Exit {
+    /// The diagnosis of an error that ends the process this way. `code` is stable and searchable, `room::what-is-wrong`.
+    pub fn code(self, code: &'static str) -> Diagnosis {
+        Diagnosis { code, exit: self, hint: None }
+    }
+}
+
+/// What an error tells its reader beside the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Stable and searchable.
+    pub code: &'static str,
+    /// Whose fault it is.
+    pub exit: Exit,
+    /// What to do about it, if we know.
+    pub hint: Option<String>,
+}
+
+impl Diagnosis {
+    /// With something to do about it.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+
+    /// With something to do about it, if there is something.
+    pub fn hint_if(self, hint: Option<String>) -> Self {
+        Self { hint, ..self }
+    }
+}
+
 /// An error that answers the three questions.
 pub trait Fault: std::error::Error {
+    /// All three.
+    fn diagnosis(&self) -> Diagnosis;
+
     /// Stable and searchable, `room::what-is-wrong`.
-    fn code(&self) -> &'static str;
+    fn code(&self) -> &'static str {
+        self.diagnosis().code
+    }
 
     /// What to do about it, if we know.
     fn hint(&self) -> Option<String> {
-        None
+        self.diagnosis().hint
     }
 
     /// Whose fault it is.
-    fn exit(&self) -> Exit;
+    fn exit(&self) -> Exit {
+        self.diagnosis().exit
+    }
 }
 
 /// An error of any room.
@@ -47,6 +84,21 @@ impl std::error::Error for AnyFault {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         (**self).source()
     }
+}
+
+/// An error with all its causes, on one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The candidate that looks most like what was written, if one is close enough to be meant.
@@ -71,5 +123,16 @@ mod tests {
         assert_eq!(nearest("temprature", names), Some("temperature"));
         assert_eq!(nearest("Learning-Rate", names), Some("learning_rate"));
         assert_eq!(nearest("colour", names), None);
+    }
+
+    #[test]
+    fn a_boxed_error_says_what_it_says_bare() {
+        let file =
+            || crate::fs::FileError::new("open", std::path::Path::new("photos"), std::io::ErrorKind::NotADirectory.into());
+        let boxed: AnyFault = Box::new(file());
+        assert_eq!(boxed.to_string(), file().to_string());
+        assert_eq!(chain(&boxed), chain(&file()));
+        assert!(chain(&boxed).len() > boxed.to_string().len(), "the cause is told, too");
+        assert_eq!(boxed.diagnosis(), file().diagnosis());
     }
 }

@@ -7,7 +7,7 @@ use candle_core::Device;
 use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
 use super::terminal;
 use crate::artifact::{Artifact, Stored};
-use crate::base::hint::{Exit, Fault};
+use crate::base::hint::{Diagnosis, Exit, Fault};
 use crate::base::search_path::DataPaths;
 use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
@@ -148,35 +148,24 @@ impl Held {
 /// There is no such result.
 #[derive(Debug, thiserror::Error)]
 enum NoResult {
-    #[error("no stage is called `{name}`")]
+    #[error("there is no stage `{name}`")]
     Unknown { name: String, nearest: Option<String> },
-    #[error("`{name}` gives nothing of this kind: {wanted} is wanted, and it gives {found}")]
+    #[error("`{name}` has no such output: expected {wanted}, it gives {found}")]
     Other { name: String, wanted: String, found: String },
-    #[error("`{name}` has no result that holds")]
+    #[error("`{name}` has no valid cached result")]
     Stale { name: String },
 }
 
 impl Fault for NoResult {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Unknown { .. } => "result::no-such-stage",
-            Self::Other { .. } => "result::other-kind",
-            Self::Stale { .. } => "result::stale",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Unknown { nearest, .. } => nearest.as_ref().map(|name| format!("did you mean `{name}`?")),
-            Self::Other { .. } => None,
-            Self::Stale { .. } => Some("run the pipeline first; `kinset explain PIPELINE STAGE` says why it would run".into()),
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Unknown { .. } | Self::Other { .. } => Exit::Usage,
-            Self::Stale { .. } => Exit::Run,
+            Self::Unknown { nearest, .. } => Exit::Usage
+                .code("result::no-such-stage")
+                .hint_if(nearest.as_ref().map(|name| format!("did you mean `{name}`?"))),
+            Self::Other { .. } => Exit::Usage.code("result::other-kind"),
+            Self::Stale { .. } => Exit::Run
+                .code("result::stale")
+                .hint("run the pipeline first; `kinset explain PIPELINE STAGE` says why it would run"),
         }
     }
 }

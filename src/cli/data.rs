@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::{DataCommand, FetchArgs};
 use super::common::{Answer, Failure, places};
 use super::terminal;
-use crate::base::hint::{Exit, Fault};
+use crate::base::hint::{Diagnosis, Exit, Fault};
 use crate::base::unit;
 use crate::dataset::fetch::{self, FetchEvent, Options, Outcome, Weights};
 use crate::dataset::{self, FaultyImages, Labels, Source, registry};
@@ -172,16 +172,10 @@ struct NoSum {
 }
 
 impl Fault for NoSum {
-    fn code(&self) -> &'static str {
-        "fetch::no-sum"
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("add `--sha256 DIGITS`; whoever publishes weights names it, or `sha256sum` of a file you trust".into())
-    }
-
-    fn exit(&self) -> Exit {
+    fn diagnosis(&self) -> Diagnosis {
         Exit::Usage
+            .code("fetch::no-sum")
+            .hint("add `--sha256 DIGITS`; the publisher of the weights states it, or take `sha256sum` of a file you trust")
     }
 }
 

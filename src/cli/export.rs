@@ -15,7 +15,7 @@ use crate::artifact::assignments::AssignmentTable;
 use crate::artifact::encoder::{Classifier, Encoder, HeadKind};
 use crate::artifact::images;
 use crate::base::fs;
-use crate::base::hint::{Exit, Fault};
+use crate::base::hint::{Diagnosis, Exit, Fault};
 use crate::base::unit;
 use crate::dataset::{self, Source};
 use crate::model::import::Layout;
@@ -32,47 +32,33 @@ const LONGEST_NAME: usize = 180;
 /// Why nothing was exported.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
-    #[error("`{path}` is there already")]
+    #[error("`{path}` already exists")]
     There { path: String },
-    #[error("assignments go to CSV, JSON lines, Parquet or a folder, not to `{path}`")]
+    #[error("cannot write assignments to `{path}`: expected a CSV, JSON lines or Parquet file, or a folder")]
     Ending { path: String },
-    #[error("networks go to safetensors or ONNX, not to `{path}`")]
+    #[error("cannot write a network to `{path}`: expected a safetensors or ONNX file")]
     Weights { path: String },
-    #[error("`--names` is for safetensors: in ONNX the tensors keep the names they have here")]
+    #[error("`--names` works only with safetensors: in ONNX the tensors keep their names")]
     Names,
-    #[error("the pictures of `{stage}` are not files of their own that could be linked")]
+    #[error("the images of `{stage}` are not separate files, so they cannot be linked")]
     NoFiles { stage: String },
-    #[error("`{path}`, which `{stage}` was made of, is gone")]
+    #[error("`{path}`, an input of `{stage}`, no longer exists")]
     Gone { path: String, stage: String },
 }
 
 impl Fault for Trouble {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::There { .. } => "export::there",
-            Self::Ending { .. } | Self::Weights { .. } => "export::ending",
-            Self::Names => "export::names",
-            Self::NoFiles { .. } => "export::no-files",
-            Self::Gone { .. } => "export::gone",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::There { .. } => "name a folder that is empty or not there yet".into(),
-            Self::Ending { .. } => "end the name in `.csv`, `.jsonl` or `.parquet`, or name a folder".into(),
-            Self::Weights { .. } => {
-                "end the name in `.safetensors`, which PyTorch loads, or in `.onnx`, which onnxruntime runs".into()
+            Self::There { .. } => Exit::Usage.code("export::there").hint("name an empty folder or one that does not exist yet"),
+            Self::Ending { .. } => {
+                Exit::Usage.code("export::ending").hint("end the name in `.csv`, `.jsonl` or `.parquet`, or name a folder")
             }
-            Self::Names => "leave `--names` out, or end the name in `.safetensors`".into(),
-            Self::NoFiles { .. } | Self::Gone { .. } => "write them from the store instead: `--copy`".into(),
-        })
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::There { .. } | Self::Ending { .. } | Self::Weights { .. } | Self::Names | Self::NoFiles { .. } => Exit::Usage,
-            Self::Gone { .. } => Exit::Data,
+            Self::Weights { .. } => Exit::Usage
+                .code("export::ending")
+                .hint("end the name in `.safetensors`, which PyTorch loads, or in `.onnx`, which onnxruntime runs"),
+            Self::Names => Exit::Usage.code("export::names").hint("leave `--names` out, or end the name in `.safetensors`"),
+            Self::NoFiles { .. } => Exit::Usage.code("export::no-files").hint("write them from the store instead: `--copy`"),
+            Self::Gone { .. } => Exit::Data.code("export::gone").hint("write them from the store instead: `--copy`"),
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::{GcArgs, PipelineArgs};
 use super::common::{Answer, Failure, outlook};
 use super::terminal;
-use crate::base::hint::{Exit, Fault};
+use crate::base::hint::{Diagnosis, Exit, Fault};
 use crate::base::unit;
 use crate::pipeline::state::State;
 use crate::store::Store;
@@ -16,22 +16,14 @@ use crate::store::gc::{Item, Policy};
 
 /// A size that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("`{text}` is no size")]
+#[error("`{text}` is not a size")]
 struct NoSize {
     text: String,
 }
 
 impl Fault for NoSize {
-    fn code(&self) -> &'static str {
-        "gc::size"
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("write a number and a unit, for example `500MiB` or `10GiB`".into())
-    }
-
-    fn exit(&self) -> Exit {
-        Exit::Usage
+    fn diagnosis(&self) -> Diagnosis {
+        Exit::Usage.code("gc::size").hint("write a number and a unit, for example `500MiB` or `10GiB`")
     }
 }
 

@@ -4,7 +4,7 @@ use super::args::InitArgs;
 use super::common::{Answer, Failure};
 use super::terminal;
 use crate::base::fs;
-use crate::base::hint::{Exit, Fault};
+use crate::base::hint::{Diagnosis, Exit, Fault};
 use crate::base::search_path::DataPaths;
 use crate::dataset::{self, Labels, Source};
 
@@ -13,22 +13,14 @@ const TEMPLATE: &str = include_str!("init.toml");
 
 /// The output file is there already.
 #[derive(Debug, thiserror::Error)]
-#[error("`{path}` is there already")]
+#[error("`{path}` already exists")]
 struct Taken {
     path: String,
 }
 
 impl Fault for Taken {
-    fn code(&self) -> &'static str {
-        "init::taken"
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some("name another file with `--output`, or remove this one".into())
-    }
-
-    fn exit(&self) -> Exit {
-        Exit::Usage
+    fn diagnosis(&self) -> Diagnosis {
+        Exit::Usage.code("init::taken").hint("name another file with `--output`, or remove this one")
     }
 }
 

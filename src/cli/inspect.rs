@@ -13,7 +13,7 @@ use crate::artifact::images::Images;
 use crate::artifact::parquet::inspect::{inspect, inspect_metadata};
 use crate::artifact::parquet::summary::{FileReport, Shape, Values};
 use crate::artifact::{Artifact, Stored};
-use crate::base::hint::{Exit, Fault};
+use crate::base::hint::{Diagnosis, Exit, Fault};
 use crate::base::{fs, unit};
 use crate::pipeline::graph::{self, Selection};
 use crate::pipeline::state::State;
@@ -34,24 +34,12 @@ enum Nothing {
 }
 
 impl Fault for Nothing {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Stale { .. } => "inspect::no-result",
-            Self::Which { .. } => "inspect::which-stage",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Stale { .. } => "run the pipeline first; `kinset explain PIPELINE STAGE` says why it would run".into(),
-            Self::Which { .. } => "name one: kinset inspect PIPELINE STAGE".into(),
-        })
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Stale { .. } => Exit::Run,
-            Self::Which { .. } => Exit::Usage,
+            Self::Stale { .. } => Exit::Run
+                .code("inspect::no-result")
+                .hint("run the pipeline first; `kinset explain PIPELINE STAGE` says why it would run"),
+            Self::Which { .. } => Exit::Usage.code("inspect::which-stage").hint("name one: kinset inspect PIPELINE STAGE"),
         }
     }
 }

@@ -5,29 +5,23 @@ use serde_json::json;
 use super::args::MethodsArgs;
 use super::common::{Answer, Failure};
 use super::terminal;
-use crate::base::hint::{Exit, Fault, nearest};
+use crate::base::hint::{Diagnosis, Exit, Fault, nearest};
 use crate::registry;
 use crate::stage::{AnyStage, Arity};
 
 /// A name that no stage has.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no stage of the kind `{name}`")]
+#[error("unknown stage kind `{name}`")]
 struct Unknown {
     name: String,
 }
 
 impl Fault for Unknown {
-    fn code(&self) -> &'static str {
-        "methods::unknown"
-    }
-
-    fn hint(&self) -> Option<String> {
+    fn diagnosis(&self) -> Diagnosis {
         let near = nearest(&self.name, registry::all().map(AnyStage::kind));
-        Some(near.map_or_else(|| "`kinset methods` lists them".into(), |near| format!("did you mean `{near}`?")))
-    }
-
-    fn exit(&self) -> Exit {
         Exit::Usage
+            .code("methods::unknown")
+            .hint(near.map_or_else(|| "`kinset methods` lists them".into(), |near| format!("did you mean `{near}`?")))
     }
 }
 

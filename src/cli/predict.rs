@@ -16,7 +16,7 @@ use crate::artifact::codec::with_channels;
 use crate::artifact::encoder::Classifier;
 use crate::base::clock::Stopwatch;
 use crate::base::fs::{self, At};
-use crate::base::hint::{Exit, Fault};
+use crate::base::hint::{Diagnosis, Exit, Fault};
 use crate::base::id::Ids;
 use crate::base::unit;
 use crate::builtin::predict::assigned;
@@ -32,38 +32,27 @@ const NAMED: usize = 5;
 /// Why nothing was sorted.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
-    #[error("`{pipeline}` has no stage that gives a classifier")]
+    #[error("`{pipeline}` has no stage that produces a classifier")]
     NoClassifier { pipeline: String },
     #[error("`{name}` cannot be read: {why}")]
     Broken { name: String, why: String },
-    #[error("none of the {count} pictures can be read; the first is `{name}`: {why}")]
+    #[error("none of the {count} images can be read; the first is `{name}`: {why}")]
     AllBroken { count: usize, name: String, why: String },
-    #[error("Parquet needs a file")]
+    #[error("Parquet output needs a file name")]
     NoFile,
 }
 
 impl Fault for Trouble {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::NoClassifier { .. } => "predict::no-classifier",
-            Self::Broken { .. } | Self::AllBroken { .. } => "predict::broken-picture",
-            Self::NoFile => "predict::no-file",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::NoClassifier { .. } => Some("name a pipeline with a stage like `scan`, `kmeans` or `pretrained`".into()),
-            Self::Broken { .. } => Some("repair or remove it, or leave such pictures out with `--skip-broken`".into()),
-            Self::AllBroken { .. } => None,
-            Self::NoFile => Some("name one: `--output assignments.parquet`".into()),
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::NoClassifier { .. } | Self::NoFile => Exit::Usage,
-            Self::Broken { .. } | Self::AllBroken { .. } => Exit::Data,
+            Self::NoClassifier { .. } => Exit::Usage
+                .code("predict::no-classifier")
+                .hint("name a pipeline with a stage like `scan`, `kmeans` or `pretrained`"),
+            Self::Broken { .. } => {
+                Exit::Data.code("predict::broken-picture").hint("repair or remove it, or skip such images with `--skip-broken`")
+            }
+            Self::AllBroken { .. } => Exit::Data.code("predict::broken-picture"),
+            Self::NoFile => Exit::Usage.code("predict::no-file").hint("name one: `--output assignments.parquet`"),
         }
     }
 }

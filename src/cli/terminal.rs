@@ -11,9 +11,8 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::common::Failure;
 use crate::base::clock::Stopwatch;
-use crate::base::hint::Fault;
+use crate::base::hint::{Fault, chain};
 use crate::base::unit;
-use crate::pipeline::error::chain;
 use crate::pipeline::event::{Event, Listener};
 
 /// True if standard error takes colours.
@@ -44,11 +43,8 @@ pub(super) fn error(fault: &dyn Fault) {
 
 fn chain_of(fault: &dyn Fault) -> String {
     let mut text = fault.to_string();
-    let mut cause = fault.source();
-    while let Some(error) = cause {
-        text.push_str("\n  because: ");
-        text.push_str(&chain(error));
-        cause = None;
+    if let Some(cause) = fault.source() {
+        text.push_str(&format!("\n  because: {}", chain(cause)));
     }
     text
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kinset_artifact::error::ArtifactError;
 use kinset_base::fs::{self, FileError};
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_base::unit::count;
 use kinset_stage::StageError;
 
@@ -69,7 +69,7 @@ pub struct FaultyImage {
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
     /// No data set of this name.
-    #[error("no data set is called `{name}`")]
+    #[error("unknown data set `{name}`")]
     Unknown {
         /// What was written.
         name: String,
@@ -312,85 +312,62 @@ impl From<DatasetError> for StageError {
     }
 }
 
+/// What to do about most damaged files.
+const DAMAGED: &str = "the file is damaged or not what its name says: download it again";
+
 impl Fault for DatasetError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Unknown { .. } => "dataset::unknown",
-            Self::UnknownSplit { .. } => "dataset::unknown-split",
-            Self::Setting { .. } => "dataset::setting",
-            Self::Missing { .. } => "dataset::missing",
-            Self::NotFetched { .. } => "dataset::not-fetched",
-            Self::Empty { .. } => "dataset::empty",
-            Self::Malformed { .. } => "dataset::malformed",
-            Self::Truncated { .. } => "dataset::truncated",
-            Self::TooLong { .. } => "dataset::too-long",
-            Self::Length { .. } => "dataset::length",
-            Self::Content { .. } => "dataset::content",
-            Self::Archive { .. } => "dataset::archive",
-            Self::ClassList { .. } => "dataset::class-list",
-            Self::Unpack { .. } => "dataset::unpack",
-            Self::Mismatch { .. } => "dataset::mismatch",
-            Self::Label { .. } => "dataset::label",
-            Self::Broken { .. } => "dataset::broken-images",
-            Self::Shards { .. } => "dataset::shards",
-            Self::Vectors { .. } => "dataset::vectors",
-            Self::Table(error) => error.code(),
-            Self::Changed { .. } => "dataset::changed",
-            Self::File(error) => error.code(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Unknown { nearest: Some(name), .. } => {
-                Some(format!("did you mean `{name}`? `kinset data list` names them all"))
+            Self::Unknown { nearest: Some(name), .. } => Exit::Pipeline
+                .code("dataset::unknown")
+                .hint(format!("did you mean `{name}`? `kinset data list` lists them all")),
+            Self::Unknown { nearest: None, .. } => Exit::Pipeline
+                .code("dataset::unknown")
+                .hint("`kinset data list` lists them all; your own images: `dataset = \"folder\"` with `root = \"DIR\"`"),
+            Self::UnknownSplit { known, .. } => Exit::Pipeline
+                .code("dataset::unknown-split")
+                .hint(format!("it has {}; join several with `+`", known.join(", "))),
+            Self::Setting { .. } => Exit::Pipeline.code("dataset::setting"),
+            Self::Missing { advice, .. } => Exit::Data.code("dataset::missing").hint(advice.clone()),
+            Self::NotFetched { command, .. } => {
+                Exit::Data.code("dataset::not-fetched").hint(format!("`{command}` downloads them"))
             }
-            Self::Unknown { nearest: None, .. } => Some(
-                "`kinset data list` names them all; your own images: `dataset = \"folder\"` with `root = \"DIR\"`".to_owned(),
-            ),
-            Self::UnknownSplit { known, .. } => Some(format!("it has {}; join several with `+`", known.join(", "))),
-            Self::Missing { advice, .. } => Some(advice.clone()),
-            Self::NotFetched { command, .. } => Some(format!("`{command}` downloads them")),
-            Self::Empty { .. } => Some("name the folder that holds the images with `root = \"DIR\"`".to_owned()),
-            Self::Malformed { .. }
-            | Self::Truncated { .. }
-            | Self::TooLong { .. }
-            | Self::Length { .. }
-            | Self::Content { .. }
-            | Self::Archive { .. }
-            | Self::Unpack { .. }
-            | Self::Mismatch { .. }
-            | Self::Label { .. } => Some("the file is damaged or not what its name says: download it again".to_owned()),
-            Self::ClassList { .. } => {
-                Some("a line names a class's folder, then perhaps a blank and the class's name; each folder once".to_owned())
+            Self::Empty { .. } => {
+                Exit::Data.code("dataset::empty").hint("name the folder that holds the images with `root = \"DIR\"`")
             }
-            Self::Broken { .. } => {
-                Some("remove or repair them, or leave them out with `skip_broken = true` in the data source".to_owned())
-            }
-            Self::Changed { .. } => Some("wait until no other program writes there, then run again".to_owned()),
-            Self::Shards { .. } => {
-                Some("read them one by one, or split by split: `root = \"FILE\"`, `split = \"NAME\"`".to_owned())
-            }
-            Self::Vectors { .. } => Some(
+            Self::Malformed { .. } => Exit::Data.code("dataset::malformed").hint(DAMAGED),
+            Self::Truncated { .. } => Exit::Data.code("dataset::truncated").hint(DAMAGED),
+            Self::TooLong { .. } => Exit::Data.code("dataset::too-long").hint(DAMAGED),
+            Self::Length { .. } => Exit::Data.code("dataset::length").hint(DAMAGED),
+            Self::Content { .. } => Exit::Data.code("dataset::content").hint(DAMAGED),
+            Self::Archive { .. } => Exit::Data.code("dataset::archive").hint(DAMAGED),
+            Self::ClassList { .. } => Exit::Data
+                .code("dataset::class-list")
+                .hint("each line: a folder, then optionally a space and the class name; list each folder once"),
+            Self::Unpack { .. } => Exit::Data.code("dataset::unpack").hint(DAMAGED),
+            Self::Mismatch { .. } => Exit::Data.code("dataset::mismatch").hint(DAMAGED),
+            Self::Label { .. } => Exit::Data.code("dataset::label").hint(DAMAGED),
+            Self::Broken { .. } => Exit::Data
+                .code("dataset::broken-images")
+                .hint("remove or repair them, or skip them with `skip_broken = true` in the data source"),
+            Self::Shards { .. } => Exit::Data
+                .code("dataset::shards")
+                .hint("read them one by one, or split by split: `root = \"FILE\"`, `split = \"NAME\"`"),
+            Self::Vectors { .. } => Exit::Data.code("dataset::vectors").hint(
                 "features are one vector for each image: .parquet with a name and a list of floats, .npy with a list of names, \
-                 or .csv with a name and then numbers (`dim` says how many, if names hold commas)"
-                    .to_owned(),
+                 or .csv with a name and then numbers (`dim` says how many, if names hold commas)",
             ),
-            Self::Setting { .. } => None,
             // The store's tables heal by running again; these files are the user's.
-            Self::Table(ArtifactError::NoColumn { .. }) => {
-                Some("name the columns with `image_column` and `label_column`".to_owned())
+            Self::Table(error @ ArtifactError::NoColumn { .. }) => {
+                Exit::Data.code(error.code()).hint("name the columns with `image_column` and `label_column`")
             }
-            Self::Table(_) => Some("the file is damaged or holds no pictures: download it again".to_owned()),
-            Self::File(error) => error.hint(),
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Unknown { .. } | Self::UnknownSplit { .. } | Self::Setting { .. } => Exit::Pipeline,
-            Self::File(error) => error.exit(),
-            _ => Exit::Data,
+            Self::Table(error) => {
+                Exit::Data.code(error.code()).hint("the file is damaged or holds no pictures: download it again")
+            }
+            Self::Changed { .. } => {
+                Exit::Data.code("dataset::changed").hint("wait until no other program writes there, then run again")
+            }
+            Self::File(error) => error.diagnosis(),
         }
     }
 }

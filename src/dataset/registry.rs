@@ -117,8 +117,8 @@ mod tests {
             assert!(entry.classes.is_empty() || entry.shape.is_some());
         }
         let error = find("fashion_minst").unwrap_err();
-        assert_eq!(error.to_string(), "no data set is called `fashion_minst`");
-        assert_eq!(error.hint().unwrap(), "did you mean `fashion-mnist`? `kinset data list` names them all");
+        assert_eq!(error.to_string(), "unknown data set `fashion_minst`");
+        assert_eq!(error.hint().unwrap(), "did you mean `fashion-mnist`? `kinset data list` lists them all");
     }
 
     #[test]

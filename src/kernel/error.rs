@@ -1,12 +1,12 @@
 //! Errors of kernels. Candle's own error type travels through `bwd`, so these are wrapped into it.
 
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 
 /// An error of a kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// Shapes that do not match.
-    #[error("`{op}` cannot work on shapes {shapes:?}")]
+    #[error("`{op}` does not accept shapes {shapes:?}")]
     Shape {
         /// Which operation.
         op: &'static str,
@@ -65,31 +65,18 @@ impl KernelError {
 }
 
 impl Fault for KernelError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Shape { .. } => "kernel::shape",
-            Self::Window { .. } => "kernel::window",
-            Self::NoGradient { .. } => "kernel::no-gradient",
-            Self::NotFloats { .. } => "kernel::not-floats",
-            Self::UnknownIsa { .. } => "kernel::unknown-isa",
-            Self::MissingIsa { .. } => "kernel::missing-isa",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Window { .. } => Some("use a smaller window, more padding or larger images".into()),
-            Self::UnknownIsa { .. } => Some("one of `portable`, `avx2`, `avx512`; unset is the best there is".into()),
-            Self::MissingIsa { detected, .. } => Some(format!("set it to `{detected}` or less, or unset it")),
-            _ => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Window { .. } => Exit::Run,
-            Self::UnknownIsa { .. } | Self::MissingIsa { .. } => Exit::Usage,
-            _ => Exit::Bug,
+            Self::Shape { .. } => Exit::Bug.code("kernel::shape"),
+            Self::Window { .. } => Exit::Run.code("kernel::window").hint("use a smaller window, more padding or larger images"),
+            Self::NoGradient { .. } => Exit::Bug.code("kernel::no-gradient"),
+            Self::NotFloats { .. } => Exit::Bug.code("kernel::not-floats"),
+            Self::UnknownIsa { .. } => {
+                Exit::Usage.code("kernel::unknown-isa").hint("one of `portable`, `avx2`, `avx512`; unset is the best there is")
+            }
+            Self::MissingIsa { detected, .. } => {
+                Exit::Usage.code("kernel::missing-isa").hint(format!("set it to `{detected}` or less, or unset it"))
+            }
         }
     }
 }

@@ -19,26 +19,26 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 
 use super::int16_scan::{Hit, Int16Rows, ONE, Scan, WIDE};
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_math::cosine::{FLOOR, dot, norm};
 
 /// Errors of a neighbor search.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NeighborError {
     /// A row without direction has no cosine with anything.
-    #[error("row `{row}` is zero and has no direction")]
+    #[error("row `{row}` is all zeros, so it has no direction")]
     ZeroRow {
         /// Which, counted over the whole table.
         row: usize,
     },
     /// A row holds NaN or an infinity.
-    #[error("row `{row}` holds a number that is not finite")]
+    #[error("row `{row}` contains NaN or infinity")]
     NotFinite {
         /// Which, counted over the whole table.
         row: usize,
     },
     /// Rows must have been normalized.
-    #[error("row `{row}` has length `{length}` where `1` is expected")]
+    #[error("row `{row}` has length `{length}`, expected `1`")]
     NotUnit {
         /// Which, counted over the whole table.
         row: usize,
@@ -57,7 +57,7 @@ pub enum NeighborError {
     #[error("`0` neighbors were asked for")]
     NoneAsked,
     /// Row numbers are stored in 32 bits.
-    #[error("`{rows}` rows are more than row numbers can count")]
+    #[error("`{rows}` rows exceed the limit of 32-bit row numbers")]
     TooMany {
         /// How many there would be.
         rows: usize,
@@ -68,35 +68,21 @@ pub enum NeighborError {
 }
 
 impl Fault for NeighborError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::ZeroRow { .. } => "neighbors::zero-row",
-            Self::NotFinite { .. } => "neighbors::not-finite",
-            Self::NotUnit { .. } => "neighbors::not-unit",
-            Self::TooFew { .. } => "neighbors::too-few-rows",
-            Self::NoneAsked => "neighbors::none-asked",
-            Self::TooMany { .. } => "neighbors::too-many-rows",
-            Self::Stopped => "neighbors::stopped",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::ZeroRow { .. } => Some("leave the image out, or look at why the encoder gives nothing for it".into()),
-            Self::NotFinite { .. } => Some("the encoder has diverged: look at its training curve".into()),
-            Self::NotUnit { .. } => Some("write the features with unit length".into()),
-            Self::TooFew { others, .. } => Some(format!("set k to {others} or less, or use more images")),
-            Self::NoneAsked => Some("set k to 1 or more".into()),
-            Self::TooMany { .. } => Some("split the table".into()),
-            Self::Stopped => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::ZeroRow { .. } | Self::NotFinite { .. } | Self::NotUnit { .. } | Self::TooMany { .. } => Exit::Data,
-            Self::TooFew { .. } | Self::NoneAsked => Exit::Pipeline,
-            Self::Stopped => Exit::Stopped,
+            Self::ZeroRow { .. } => Exit::Data
+                .code("neighbors::zero-row")
+                .hint("leave the image out, or find out why the encoder gives all zeros for it"),
+            Self::NotFinite { .. } => {
+                Exit::Data.code("neighbors::not-finite").hint("the encoder has diverged: look at its training curve")
+            }
+            Self::NotUnit { .. } => Exit::Data.code("neighbors::not-unit").hint("write the features with unit length"),
+            Self::TooFew { others, .. } => {
+                Exit::Pipeline.code("neighbors::too-few-rows").hint(format!("set k to {others} or less, or use more images"))
+            }
+            Self::NoneAsked => Exit::Pipeline.code("neighbors::none-asked").hint("set k to 1 or more"),
+            Self::TooMany { .. } => Exit::Data.code("neighbors::too-many-rows").hint("split the table"),
+            Self::Stopped => Exit::Stopped.code("neighbors::stopped"),
         }
     }
 }

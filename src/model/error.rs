@@ -1,8 +1,8 @@
-//! What can be wrong with a network.
+//! Errors of networks.
 
 use std::fmt;
 
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_stage::StageError;
 
 /// A fault of a network, its weights or its input.
@@ -10,7 +10,7 @@ use kinset_stage::StageError;
 #[non_exhaustive]
 pub enum ModelError {
     /// A setting of the architecture that no network has.
-    #[error("no network has {field} = `{found}`: {wanted}")]
+    #[error("invalid `{field}` {found}: expected {wanted}")]
     Architecture {
         /// The setting.
         field: &'static str,
@@ -23,19 +23,19 @@ pub enum ModelError {
     #[error("the weights do not fit the network: {0}")]
     Weights(Mismatch),
     /// A weight that is no number.
-    #[error("the weights of `{name}` hold a value that is not finite")]
+    #[error("the weights of `{name}` contain NaN or infinity")]
     NotFinite {
         /// The tensor.
         name: String,
     },
     /// Two tensors by one name.
-    #[error("two tensors are called `{name}`")]
+    #[error("two tensors have the name `{name}`")]
     Twice {
         /// The name.
         name: String,
     },
     /// An input the network cannot take.
-    #[error("the network takes {wanted}, the input has shape `{found:?}`")]
+    #[error("invalid input of shape {found:?}: the network expects {wanted}")]
     Input {
         /// What it takes.
         wanted: String,
@@ -43,13 +43,13 @@ pub enum ModelError {
         found: Vec<usize>,
     },
     /// Images for a classifier that never knew an encoder.
-    #[error("its heads were trained on features without their encoder, so it sorts features and no images")]
+    #[error("the classifier was trained on features without an encoder, so it cannot classify images")]
     NoImages,
     /// One head of several that decide together.
-    #[error("its heads decide together: none of them stands for all")]
+    #[error("the classifier is an ensemble: no single head represents it")]
     Committee,
     /// A head the classifier does not have.
-    #[error("there is no head `{head}`: the classifier has {heads}, counted from 0")]
+    #[error("invalid head {head}: the classifier has {heads}, counted from 0")]
     Head {
         /// The head asked for.
         head: usize,
@@ -75,13 +75,13 @@ pub enum ModelError {
         source: Box<ModelError>,
     },
     /// Something that other people's networks have no place for.
-    #[error("the authors' networks have no place for {what}")]
+    #[error("the authors' format has no place for {what}")]
     NoPlace {
         /// What it is.
         what: String,
     },
     /// A network that one file of protobuf has no room for.
-    #[error("the network takes {bytes} bytes, and an ONNX file ends at 2 GiB")]
+    #[error("the network takes {bytes} bytes, an ONNX file holds at most 2 GiB")]
     TooLarge {
         /// What it would take.
         bytes: u64,
@@ -104,60 +104,37 @@ impl From<ModelError> for StageError {
 }
 
 impl Fault for ModelError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Architecture { .. } => "model::no-such-network",
-            Self::Weights(_) => "model::wrong-weights",
-            Self::NotFinite { .. } => "model::weights-not-finite",
-            Self::Twice { .. } => "model::name-taken",
-            Self::Input { .. } => "model::wrong-input",
-            Self::NoImages => "model::features-only",
-            Self::Committee => "model::committee",
-            Self::Head { .. } => "model::no-such-head",
-            Self::Absent { .. } => "model::no-such-part",
-            Self::Import(error) => error.code(),
-            Self::Unreadable { source, .. } => source.code(),
-            Self::NoPlace { .. } => "model::no-place",
-            Self::TooLarge { .. } => "model::too-large",
-            Self::File(error) => error.code(),
-            Self::Tensor(_) => "model::tensor",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Weights(_) => Some(
+            Self::Architecture { .. } => Exit::Pipeline.code("model::no-such-network"),
+            Self::Weights(_) => Exit::Data.code("model::wrong-weights").hint(
                 "the file was made for another backbone, stem, width or number of clusters; nothing was loaded, because a \
-                 partly random network trains without complaint and scores badly"
-                    .into(),
+                 partly random network trains without complaint and scores badly",
             ),
-            Self::NoImages => {
-                Some("connect `features` in place of `images`, or train the heads with their `encoder` connected".into())
+            Self::NotFinite { .. } => Exit::Run
+                .code("model::weights-not-finite")
+                .hint("the run that made these weights diverged: lower its learning rate"),
+            Self::Twice { .. } => Exit::Bug.code("model::name-taken"),
+            Self::Input { .. } => Exit::Data.code("model::wrong-input"),
+            Self::NoImages => Exit::Data
+                .code("model::features-only")
+                .hint("connect `features` in place of `images`, or train the heads with their `encoder` connected"),
+            Self::Committee => Exit::Data.code("model::committee").hint("connect one of the classifiers it combines"),
+            Self::Head { .. } => Exit::Bug.code("model::no-such-head"),
+            Self::Absent { .. } => Exit::Bug.code("model::no-such-part"),
+            Self::Import(error) => error.diagnosis(),
+            Self::Unreadable { source, .. } => source.diagnosis(),
+            Self::NoPlace { .. } => Exit::Usage
+                .code("model::no-place")
+                .hint("choose other `--names`, or end the name in `.onnx`, which has a place for everything"),
+            Self::TooLarge { .. } => {
+                Exit::Usage.code("model::too-large").hint("end the name in `.safetensors`, which has no such limit")
             }
-            Self::Committee => Some("connect one of the classifiers it was made of".into()),
-            Self::Import(error) => error.hint(),
-            Self::Unreadable { source, .. } => source.hint(),
-            Self::NoPlace { .. } => {
-                Some("choose other `--names`, or end the name in `.onnx`, which has a place for everything".into())
+            Self::File(error) => error.diagnosis(),
+            Self::Tensor(error) if is_machine(error) => {
+                Exit::Machine.code("model::tensor").hint("try a smaller batch, or `device = \"cpu\"`")
             }
-            Self::TooLarge { .. } => Some("end the name in `.safetensors`, which has no such limit".into()),
-            Self::File(error) => error.hint(),
-            Self::NotFinite { .. } => Some("the run that made these weights diverged: lower its learning rate".into()),
-            Self::Tensor(error) if is_machine(error) => Some("try a smaller batch, or `device = \"cpu\"`".into()),
-            _ => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Architecture { .. } => Exit::Pipeline,
-            Self::Weights(_) | Self::Import(_) | Self::Input { .. } | Self::NoImages | Self::Committee => Exit::Data,
-            Self::NoPlace { .. } | Self::TooLarge { .. } => Exit::Usage,
-            Self::Unreadable { source, .. } => source.exit(),
-            Self::File(error) => error.exit(),
-            Self::NotFinite { .. } => Exit::Run,
-            Self::Tensor(error) if is_machine(error) => Exit::Machine,
-            Self::Twice { .. } | Self::Head { .. } | Self::Absent { .. } | Self::Tensor(_) => Exit::Bug,
+            Self::Tensor(_) => Exit::Bug.code("model::tensor"),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What can go wrong between a checked pipeline and its results.
+//! Errors of running a pipeline.
 
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_stage::StageError;
 use kinset_store::error::StoreError;
 
@@ -19,7 +19,7 @@ pub enum RunError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A stage reads an optional output that its maker did not write.
-    #[error("`{output}` is not there: `{maker}` came out without it")]
+    #[error("`{maker}` did not produce output `{output}`")]
     NoOutput {
         /// The output, as the pipeline file names it.
         output: String,
@@ -27,7 +27,7 @@ pub enum RunError {
         maker: String,
     },
     /// A chosen stage reads one that is not chosen and has no result.
-    #[error("`{needs}` reads `{stage}`, which is not chosen and has no result that holds")]
+    #[error("`{needs}` needs `{stage}`, which is not selected and has no valid cached result")]
     NotChosen {
         /// The stage without a result.
         stage: String,
@@ -35,30 +35,31 @@ pub enum RunError {
         needs: String,
     },
     /// Raw data changed while a stage read them.
-    #[error("`{path}` changed while it was read, so the result is not kept")]
+    #[error("`{path}` changed while it was being read; the result was discarded")]
     Moved {
         /// The file.
         path: String,
     },
     /// Somebody else computes this stage, and we were told not to wait.
-    #[error("another run is computing it: {holder}")]
+    #[error("another run is computing this stage: {holder}")]
     Held {
         /// Who.
         holder: String,
     },
     /// A stage panicked.
-    #[error("it panicked: {what}")]
+    #[error("the stage panicked: {what}")]
     Panicked {
         /// The panic's message.
         what: String,
     },
     /// A second computation of the same key came out different.
-    #[error(
-        "it came out different from the stored result of the same key, so it does not repeat itself; the stored result stays"
-    )]
-    Unsteady,
+    #[error("the stage is not deterministic: computing key {key} again gave a different result; the stored result was kept")]
+    Unsteady {
+        /// The key.
+        key: String,
+    },
     /// A kind that the registry does not know; the plan has checked it.
-    #[error("there is no stage of the kind `{kind}`")]
+    #[error("unknown stage kind `{kind}`")]
     NoKind {
         /// The kind.
         kind: String,
@@ -66,65 +67,30 @@ pub enum RunError {
 }
 
 impl Fault for RunError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Stage(e) => e.code(),
-            Self::Store(e) => e.code(),
-            Self::File(e) => e.code(),
-            Self::NoOutput { .. } => "run::no-output",
-            Self::NotChosen { .. } => "run::not-chosen",
-            Self::Moved { .. } => "run::input-moved",
-            Self::Held { .. } => "run::held",
-            Self::Panicked { .. } => "run::panicked",
-            Self::Unsteady => "run::unsteady",
-            Self::NoKind { .. } => "run::no-kind",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Stage(e) => e.hint(),
-            Self::Store(e) => e.hint(),
-            Self::File(e) => e.hint(),
-            Self::NoOutput { output, .. } if output.ends_with(".labels") => Some(
+            Self::Stage(e) => e.diagnosis(),
+            Self::Store(e) => e.diagnosis(),
+            Self::File(e) => e.diagnosis(),
+            Self::NoOutput { output, .. } if output.ends_with(".labels") => Exit::Data.code("run::no-output").hint(
                 "the source has no labels: for a folder, put the images of each class into a sub-folder, or leave out the \
-                 stages that measure against labels"
-                    .into(),
+                 stages that measure against labels",
             ),
-            Self::NoOutput { .. } => None,
-            Self::NotChosen { .. } => Some("leave out `--only` or `--from`, so that it runs too".into()),
-            Self::Moved { .. } => Some("run again when nobody writes to it".into()),
-            Self::Held { .. } => Some("leave out `--no-wait` to wait for its result".into()),
-            Self::Panicked { .. } | Self::NoKind { .. } => {
-                Some("this is a bug of kinset; please report it with the pipeline file and the event file of the run".into())
+            Self::NoOutput { .. } => Exit::Data.code("run::no-output"),
+            Self::NotChosen { .. } => {
+                Exit::Run.code("run::not-chosen").hint("leave out `--only` or `--from`, so that it runs too")
             }
-            Self::Unsteady => Some("please report it: on one machine, equal inputs and seed must give equal bytes".into()),
+            Self::Moved { .. } => Exit::Data.code("run::input-moved").hint("run again once nothing writes to it"),
+            Self::Held { .. } => Exit::Run.code("run::held").hint("leave out `--no-wait` to wait for its result"),
+            Self::Panicked { .. } => Exit::Bug
+                .code("run::panicked")
+                .hint("this is a bug of kinset; please report it with the pipeline file and the event file of the run"),
+            Self::Unsteady { .. } => Exit::Bug
+                .code("run::unsteady")
+                .hint("please report it: on one machine, equal inputs and seed must give equal bytes"),
+            Self::NoKind { .. } => Exit::Bug
+                .code("run::no-kind")
+                .hint("this is a bug of kinset; please report it with the pipeline file and the event file of the run"),
         }
     }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Stage(e) => e.exit(),
-            Self::Store(e) => e.exit(),
-            Self::File(e) => e.exit(),
-            Self::NoOutput { .. } | Self::Moved { .. } => Exit::Data,
-            Self::NotChosen { .. } | Self::Held { .. } => Exit::Run,
-            Self::Panicked { .. } | Self::NoKind { .. } | Self::Unsteady => Exit::Bug,
-        }
-    }
-}
-
-/// An error with all its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }

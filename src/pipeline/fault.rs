@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Exit, Fault, nearest};
+use kinset_base::hint::{Diagnosis, Exit, Fault, nearest};
 
 /// Findings drawn in full; a file with more is broken in a way that more text does not explain.
 const DRAWN: usize = 50;
@@ -323,78 +323,58 @@ impl SpecFault {
 }
 
 impl Fault for SpecFault {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
+        let code = |code| Exit::Pipeline.code(code);
+        let makers = |artifact: &str, fits: &[String]| match fits {
+            [] => format!("nothing here gives {artifact} yet; a stage that does is missing"),
+            fits => format!("these give {artifact}: {}", list(fits)),
+        };
         match self {
-            Self::NoFile { .. } => "pipeline::no-file",
-            Self::Folder { .. } => "pipeline::folder",
-            Self::Unreadable { .. } => "pipeline::unreadable",
-            Self::TooLarge { .. } => "pipeline::too-large",
-            Self::NotText { .. } => "pipeline::not-text",
-            Self::Nothing => "pipeline::nothing",
-            Self::Syntax { .. } => "pipeline::syntax",
-            Self::UnknownKey { .. } => "pipeline::unknown-key",
-            Self::Value { .. } => "pipeline::value",
-            Self::Setting { .. } => "pipeline::setting",
-            Self::MissingSetting { .. } => "pipeline::missing-setting",
-            Self::Name { .. } => "pipeline::name",
-            Self::NoKind { .. } => "pipeline::no-kind",
-            Self::UnknownKind { .. } => "pipeline::unknown-kind",
-            Self::SourceAsStage { .. } => "pipeline::source-as-stage",
-            Self::NothingBelow { .. } => "pipeline::nothing-below",
-            Self::UnknownName { .. } => "pipeline::unknown-name",
-            Self::MissingPort { .. } => "pipeline::missing-port",
-            Self::OneOf { .. } => "pipeline::one-of",
-            Self::UnknownReference { .. } => "pipeline::unknown-reference",
-            Self::UnknownOutput { .. } => "pipeline::unknown-output",
-            Self::WrongArtifact { .. } => "pipeline::wrong-artifact",
-            Self::Twice { .. } => "pipeline::twice",
-            Self::Itself { .. } => "pipeline::itself",
-            Self::Cycle { .. } => "pipeline::cycle",
-            Self::TooMany { .. } => "pipeline::too-many",
-            Self::NothingSelected { .. } => "pipeline::nothing-selected",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::NoFile { near: Some(near), .. } => Some(format!("did you mean {}?", quote(near))),
-            Self::NoFile { near: None, .. } => Some("`kinset init DIR > FILE` writes one for a folder of images".into()),
+            Self::NoFile { near: Some(near), .. } => code("pipeline::no-file").hint(format!("did you mean {}?", quote(near))),
+            Self::NoFile { near: None, .. } => {
+                code("pipeline::no-file").hint("`kinset init DIR > FILE` writes one for a folder of images")
+            }
+            Self::Folder { files, .. } if files.is_empty() => code("pipeline::folder"),
             Self::Folder { files, .. } => {
-                (!files.is_empty()).then(|| format!("it holds these pipeline files: {}", list(files)))
+                code("pipeline::folder").hint(format!("it holds these pipeline files: {}", list(files)))
             }
-            Self::Unreadable { source } => source.hint(),
-            Self::NotText { utf16, .. } => {
-                Some(if *utf16 { "it looks like UTF-16; save it as UTF-8" } else { "save it as UTF-8" }.into())
+            Self::Unreadable { source } => code("pipeline::unreadable").hint_if(source.hint()),
+            Self::TooLarge { .. } => code("pipeline::too-large"),
+            Self::NotText { utf16: true, .. } => code("pipeline::not-text").hint("it looks like UTF-16; save it as UTF-8"),
+            Self::NotText { utf16: false, .. } => code("pipeline::not-text").hint("save it as UTF-8"),
+            Self::Nothing => code("pipeline::nothing"),
+            Self::Syntax { hint, .. } => code("pipeline::syntax").hint_if(hint.clone()),
+            Self::UnknownKey { known, .. } if known.is_empty() => code("pipeline::unknown-key").hint("it takes no keys"),
+            Self::UnknownKey { known, .. } => code("pipeline::unknown-key").hint(format!("known keys: {}", list(known))),
+            Self::Value { hint, .. } => code("pipeline::value").hint_if(hint.clone()),
+            Self::Setting { hint, .. } => code("pipeline::setting").hint_if(hint.clone()),
+            Self::MissingSetting { .. } => code("pipeline::missing-setting"),
+            Self::Name { rule, .. } => code("pipeline::name").hint(*rule),
+            Self::NoKind { known, .. } => code("pipeline::no-kind").hint(format!("kinds: {}", list(known))),
+            Self::UnknownKind { known, .. } => code("pipeline::unknown-kind").hint(format!("kinds: {}", list(known))),
+            Self::SourceAsStage { .. } => code("pipeline::source-as-stage"),
+            Self::NothingBelow { what, known, .. } if known.is_empty() => {
+                code("pipeline::nothing-below").hint(format!("it has no {what} at all"))
             }
-            Self::UnknownKey { known, .. } if known.is_empty() => Some("it takes no keys".into()),
-            Self::UnknownKey { known, .. } => Some(format!("known keys: {}", list(known))),
-            Self::Value { hint, .. } | Self::Setting { hint, .. } | Self::Syntax { hint, .. } => hint.clone(),
-            Self::Name { rule, .. } => Some((*rule).into()),
-            Self::NoKind { known, .. } | Self::UnknownKind { known, .. } => Some(format!("kinds: {}", list(known))),
-            Self::NothingBelow { what, known, .. } if known.is_empty() => Some(format!("it has no {what} at all")),
-            Self::NothingBelow { known, .. } => Some(format!("it has {}", list(known))),
-            Self::UnknownName { what, known, .. } if known.is_empty() => Some(format!("there is no {what} at all")),
-            Self::UnknownName { known, .. } => Some(format!("there is {}", list(known))),
-            Self::MissingPort { port, artifact, fits, .. } => Some(match fits.first() {
-                Some(first) if fits.len() == 1 => format!("write `{port} = \"{first}\"`, the only {artifact} here"),
-                Some(_) => format!("these give {artifact}: {}", list(fits)),
-                None => format!("nothing here gives {artifact} yet; a stage that does is missing"),
+            Self::NothingBelow { known, .. } => code("pipeline::nothing-below").hint(format!("it has {}", list(known))),
+            Self::UnknownName { what, known, .. } if known.is_empty() => {
+                code("pipeline::unknown-name").hint(format!("there is no {what} at all"))
+            }
+            Self::UnknownName { known, .. } => code("pipeline::unknown-name").hint(format!("there is {}", list(known))),
+            Self::MissingPort { port, artifact, fits, .. } => code("pipeline::missing-port").hint(match fits.as_slice() {
+                [only] => format!("write `{port} = \"{only}\"`, the only {artifact} here"),
+                fits => makers(artifact, fits),
             }),
-            Self::OneOf { .. } => Some("connect exactly one of them".into()),
-            Self::UnknownReference { artifact, fits, .. } | Self::WrongArtifact { wants: artifact, fits, .. } => {
-                Some(if fits.is_empty() {
-                    format!("nothing here gives {artifact} yet; a stage that does is missing")
-                } else {
-                    format!("these give {artifact}: {}", list(fits))
-                })
-            }
-            Self::UnknownOutput { outputs, .. } => Some(format!("it gives {}", list(outputs))),
-            _ => None,
+            Self::OneOf { .. } => code("pipeline::one-of").hint("connect exactly one of them"),
+            Self::UnknownReference { artifact, fits, .. } => code("pipeline::unknown-reference").hint(makers(artifact, fits)),
+            Self::UnknownOutput { outputs, .. } => code("pipeline::unknown-output").hint(format!("it gives {}", list(outputs))),
+            Self::WrongArtifact { wants, fits, .. } => code("pipeline::wrong-artifact").hint(makers(wants, fits)),
+            Self::Twice { .. } => code("pipeline::twice"),
+            Self::Itself { .. } => code("pipeline::itself"),
+            Self::Cycle { .. } => code("pipeline::cycle"),
+            Self::TooMany { .. } => code("pipeline::too-many"),
+            Self::NothingSelected { .. } => code("pipeline::nothing-selected"),
         }
-    }
-
-    fn exit(&self) -> Exit {
-        Exit::Pipeline
     }
 }
 
@@ -554,22 +534,11 @@ impl std::fmt::Display for Faults {
 impl std::error::Error for Faults {}
 
 impl Fault for Faults {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self.findings.as_slice() {
-            [one] => one.fault.code(),
-            _ => "pipeline::faults",
+            [one] => one.fault.diagnosis(),
+            _ => Exit::Pipeline.code("pipeline::faults"),
         }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self.findings.as_slice() {
-            [one] => one.fault.hint(),
-            _ => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        Exit::Pipeline
     }
 }
 

@@ -14,13 +14,13 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::catalog::Registry;
-use super::error::{RunError, chain};
+use super::error::RunError;
 use super::event::{Event, Planned, Tell};
 use super::graph;
 use super::spec::{Node, Spec};
 use super::state::{Inputs, Known, Outlook, Why};
 use kinset_base::clock::Stopwatch;
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Exit, Fault, chain};
 use kinset_base::memory::Watch;
 use kinset_base::search_path::DataPaths;
 use kinset_stage::{AnyDraft, AnyStage, Context, StageError, Stop};
@@ -363,7 +363,7 @@ impl Engine<'_> {
         let published = store.publish(&inputs.manifest, outputs, facts)?;
         store.remove_scratch(&key)?;
         if published.differed && forced {
-            return Err(RunError::Unsteady);
+            return Err(RunError::Unsteady { key: key.to_string() });
         }
         Ok(published.record)
     }

@@ -18,8 +18,8 @@ use kinset_augment::crop::Window;
 use kinset_augment::planes::Planes;
 use kinset_augment::resize::{Scratch, crop_resize};
 use kinset_base::fs;
+use kinset_base::hint::chain;
 use kinset_dataset::decode::decode;
-use kinset_pipeline::error::chain;
 
 /// Pictures in memory at a time, before they are made small.
 const AT_ONCE: usize = 128;

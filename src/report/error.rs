@@ -1,14 +1,14 @@
-//! What can go wrong when something is shown.
+//! Errors of plots and reports.
 
 use kinset_artifact::error::ArtifactError;
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 
 /// Why something cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// There is nothing to draw.
-    #[error("there is nothing to plot as `{plot}`: {why}")]
+    #[error("nothing to plot as `{plot}`: {why}")]
     Nothing {
         /// What was asked for.
         plot: &'static str,
@@ -32,31 +32,19 @@ pub enum ReportError {
 }
 
 impl Fault for ReportError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Nothing { .. } => "report::nothing",
-            Self::Form { .. } => "report::form",
-            Self::Picture(error) => error.code(),
-            Self::File(error) => error.code(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Nothing { .. } => Some("run the pipeline first; `--stage NAME` names what to show".into()),
-            Self::Form { plot, .. } if *plot == "prototypes" => Some("write it as .svg or .png".into()),
-            Self::Form { .. } => Some("write it as .svg, which browsers, Inkscape and LaTeX turn into anything else".into()),
-            Self::Picture(error) => error.hint(),
-            Self::File(error) => error.hint(),
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Nothing { .. } => Exit::Run,
-            Self::Form { .. } => Exit::Usage,
-            Self::Picture(error) => error.exit(),
-            Self::File(error) => error.exit(),
+            Self::Nothing { .. } => {
+                Exit::Run.code("report::nothing").hint("run the pipeline first; `--stage NAME` names what to show")
+            }
+            Self::Form { plot, .. } if *plot == "prototypes" => {
+                Exit::Usage.code("report::form").hint("write it as .svg or .png")
+            }
+            Self::Form { .. } => Exit::Usage
+                .code("report::form")
+                .hint("write it as .svg, which browsers, Inkscape and LaTeX convert to other formats"),
+            Self::Picture(error) => error.diagnosis(),
+            Self::File(error) => error.diagnosis(),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_pipeline::event::{Event, Planned};
 use kinset_pipeline::journal;
 use kinset_store::Key;
@@ -33,7 +33,7 @@ pub enum RunUnread {
     #[error(transparent)]
     File(#[from] FileError),
     /// It is no journal.
-    #[error("`{path}` is no journal of a run: {why}")]
+    #[error("`{path}` is not the journal of a run: {why}")]
     Other {
         /// The file.
         path: String,
@@ -43,25 +43,15 @@ pub enum RunUnread {
 }
 
 impl Fault for RunUnread {
-    fn code(&self) -> &'static str {
-        match self {
+    fn diagnosis(&self) -> Diagnosis {
+        let code = match self {
+            Self::File(error) if !error.is_missing() => return error.diagnosis(),
             Self::File(error) => error.code(),
             Self::Other { .. } => "run::no-journal",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::File(error) if !error.is_missing() => error.hint(),
-            _ => Some("runs are the folders artifacts/<pipeline>/runs/<time>; one that had nothing to do left none".into()),
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::File(error) if !error.is_missing() => error.exit(),
-            _ => Exit::Usage,
-        }
+        };
+        Exit::Usage
+            .code(code)
+            .hint("runs are the folders artifacts/<pipeline>/runs/<time>; a run with nothing to do leaves none")
     }
 }
 

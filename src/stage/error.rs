@@ -1,14 +1,14 @@
-//! What can go wrong while a stage runs.
+//! Errors of a running stage.
 
 use kinset_base::fs::FileError;
-use kinset_base::hint::{AnyFault, Exit, Fault};
+use kinset_base::hint::{AnyFault, Diagnosis, Exit, Fault};
 
 /// Why a stage did not finish.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StageError {
     /// It was asked to stop; its progress is kept.
-    #[error("stopped on request; running again goes on from here")]
+    #[error("stopped on request; run again to resume")]
     Stopped,
     /// A file outside the store.
     #[error(transparent)]
@@ -53,7 +53,7 @@ pub enum StageError {
         hint: String,
     },
     /// The progress of a run cannot be written or read.
-    #[error("`{what}` of the checkpoint cannot be used")]
+    #[error("cannot use `{what}` of the checkpoint")]
     Progress {
         /// Which part.
         what: String,
@@ -62,7 +62,7 @@ pub enum StageError {
         source: serde_json::Error,
     },
     /// A wired artifact does not fit its port, although the plan checked it.
-    #[error("port `{port}` wants {want} and got {got}")]
+    #[error("port `{port}` expects {want}, got {got}")]
     Bound {
         /// The port.
         port: &'static str,
@@ -102,45 +102,23 @@ impl StageError {
 }
 
 impl Fault for StageError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Stopped => "stage::stopped",
-            Self::File(e) => e.code(),
-            Self::Artifact(e) => e.code(),
-            Self::Other(e) => e.code(),
-            Self::Tensor(_) => "stage::tensor",
-            Self::Mismatch { .. } => "stage::mismatch",
-            Self::TooFew { .. } => "stage::too-few-images",
-            Self::Degenerate { code, .. } => code,
-            Self::Progress { .. } => "stage::progress",
-            Self::Bound { .. } => "stage::bound",
-            Self::Settings { .. } => "stage::settings",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::File(e) => e.hint(),
-            Self::Artifact(e) => e.hint(),
-            Self::Other(e) => e.hint(),
-            Self::Mismatch { hint, .. } | Self::TooFew { hint, .. } | Self::Degenerate { hint, .. } => Some(hint.clone()),
-            Self::Bound { .. } | Self::Settings { .. } => {
-                Some("this is a bug of kinset; please report it with the pipeline file".into())
+            Self::Stopped => Exit::Stopped.code("stage::stopped"),
+            Self::File(e) => e.diagnosis(),
+            Self::Artifact(e) => e.diagnosis(),
+            Self::Other(e) => e.diagnosis(),
+            Self::Tensor(_) => Exit::Run.code("stage::tensor"),
+            Self::Mismatch { hint, .. } => Exit::Data.code("stage::mismatch").hint(hint.clone()),
+            Self::TooFew { hint, .. } => Exit::Data.code("stage::too-few-images").hint(hint.clone()),
+            Self::Degenerate { code, hint, .. } => Exit::Run.code(code).hint(hint.clone()),
+            Self::Progress { .. } => Exit::Run.code("stage::progress").hint("run with `--force` to start this stage over"),
+            Self::Bound { .. } => {
+                Exit::Bug.code("stage::bound").hint("this is a bug of kinset; please report it with the pipeline file")
             }
-            Self::Progress { .. } => Some("run with `--force` to begin this stage again".into()),
-            Self::Stopped | Self::Tensor(_) => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Stopped => Exit::Stopped,
-            Self::File(e) => e.exit(),
-            Self::Artifact(e) => e.exit(),
-            Self::Other(e) => e.exit(),
-            Self::Mismatch { .. } | Self::TooFew { .. } => Exit::Data,
-            Self::Tensor(_) | Self::Degenerate { .. } | Self::Progress { .. } => Exit::Run,
-            Self::Bound { .. } | Self::Settings { .. } => Exit::Bug,
+            Self::Settings { .. } => {
+                Exit::Bug.code("stage::settings").hint("this is a bug of kinset; please report it with the pipeline file")
+            }
         }
     }
 }

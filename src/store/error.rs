@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 
 /// A fault of the store.
 #[derive(Debug, thiserror::Error)]
@@ -113,59 +113,38 @@ impl StoreError {
 }
 
 impl Fault for StoreError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::File(file) if file.is_full() => "store::disk-full",
-            Self::File(_) => "store::file",
-            Self::Input(file) => file.code(),
-            Self::ReadOnly { .. } => "store::read-only",
-            Self::Missing { .. } => "store::missing",
-            Self::Split { .. } => "store::split",
-            Self::Damaged { .. } => "store::damaged",
-            Self::Busy { .. } => "store::busy",
-            Self::NotFinite { .. } => "store::not-finite",
-            Self::Unkeyable { .. } => "store::unkeyable",
-            Self::Unsteady { .. } => "store::unsteady-input",
-            Self::Name { .. } => "store::name",
-            Self::Encode { .. } => "store::encode",
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::File(file) | Self::Input(file) => file.hint(),
-            Self::ReadOnly { .. } => Some(
-                "`plan`, `status` and `inspect` work on a read-only store; to run, check its permissions or name another place with `--artifacts DIR`"
-                    .into(),
+            Self::File(file) if file.is_full() => Exit::Machine.code("store::disk-full").hint_if(file.hint()),
+            Self::File(file) => Exit::Store.code("store::file").hint_if(file.hint()),
+            Self::Input(file) => file.diagnosis(),
+            Self::ReadOnly { .. } => Exit::Store.code("store::read-only").hint(
+                "`plan`, `status` and `inspect` work on a read-only store; to run, check its \
+                 permissions or name another place with `--artifacts DIR`",
             ),
-            Self::Missing { .. } => Some("run a pipeline first, or name the right place with `--artifacts DIR`".into()),
-            Self::Split { .. } => Some("no folder inside the store may be a mount or a link: move the whole store instead".into()),
-            Self::Damaged { .. } => {
-                Some("`kinset verify --repair` drops what is damaged; the stages concerned run again".into())
+            Self::Missing { .. } => {
+                Exit::Store.code("store::missing").hint("run a pipeline first, or name the right place with `--artifacts DIR`")
             }
-            Self::Busy { .. } => Some("wait until the runs that use it are done; results are safe meanwhile".into()),
-            Self::NotFinite { field, .. } => Some(format!("write a number for `{field}`")),
-            Self::Unsteady { .. } => Some("wait until it is completely written, then run again".into()),
-            Self::Name { .. } => {
-                Some("use letters, digits, `-`, `_`, `.`, `=` or `@`, with a letter or digit first".into())
+            Self::Split { .. } => Exit::Store
+                .code("store::split")
+                .hint("no folder inside the store may be a mount or a link: move the whole store instead"),
+            Self::Damaged { .. } => Exit::Store
+                .code("store::damaged")
+                .hint("`kinset verify --repair` removes damaged results; their stages will run again"),
+            Self::Busy { .. } => {
+                Exit::Store.code("store::busy").hint("wait until the runs that use it are done; results are safe meanwhile")
             }
-            Self::Unkeyable { .. } | Self::Encode { .. } => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Input(file) => file.exit(),
-            Self::File(file) if file.is_full() => Exit::Machine,
-            Self::File(_)
-            | Self::ReadOnly { .. }
-            | Self::Missing { .. }
-            | Self::Split { .. }
-            | Self::Damaged { .. }
-            | Self::Busy { .. } => Exit::Store,
-            Self::NotFinite { .. } | Self::Name { .. } => Exit::Pipeline,
-            Self::Unsteady { .. } => Exit::Data,
-            Self::Unkeyable { .. } | Self::Encode { .. } => Exit::Bug,
+            Self::NotFinite { field, .. } => {
+                Exit::Pipeline.code("store::not-finite").hint(format!("write a number for `{field}`"))
+            }
+            Self::Unkeyable { .. } => Exit::Bug.code("store::unkeyable"),
+            Self::Unsteady { .. } => {
+                Exit::Data.code("store::unsteady-input").hint("wait until it is completely written, then run again")
+            }
+            Self::Name { .. } => Exit::Pipeline
+                .code("store::name")
+                .hint("use letters, digits, `-`, `_`, `.`, `=` or `@`, with a letter or digit first"),
+            Self::Encode { .. } => Exit::Bug.code("store::encode"),
         }
     }
 }

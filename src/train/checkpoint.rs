@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::error::{Result, TrainError};
 use kinset_artifact::encoder::{Tensors, Weights};
 use kinset_base::fs;
+use kinset_base::hint::chain;
 use kinset_store::digest::Digest;
 
 /// How many checkpoints are kept.
@@ -175,34 +176,23 @@ impl<S> Checkpoint<S> {
 fn read<S: DeserializeOwned>(folder: &Path) -> std::result::Result<(S, Tensors), String> {
     let path = folder.join(STATE);
     let bytes = fs::read_at_most(&path, LARGEST_STATE)
-        .map_err(|e| if e.is_missing() { "it was never finished".into() } else { full(&e) })?;
+        .map_err(|e| if e.is_missing() { "it was never finished".into() } else { chain(&e) })?;
     let file: File = serde_json::from_slice(&bytes).map_err(|e| format!("`{STATE}` is damaged ({e})"))?;
     if file.format != FORMAT {
         return Err(format!("it has format {}, this program writes {FORMAT}", file.format));
     }
-    let written = serde_json::to_vec(&file.state).map_err(|e| full(&e))?;
+    let written = serde_json::to_vec(&file.state).map_err(|e| chain(&e))?;
     if Digest::of(&written) != file.digest {
         return Err(format!("`{STATE}` is not what was written"));
     }
     let path = folder.join(TENSORS);
-    if Digest::of_file(&path).map_err(|e| full(&e))? != file.tensors {
+    if Digest::of_file(&path).map_err(|e| chain(&e))? != file.tensors {
         return Err(format!("`{TENSORS}` is not what was written"));
     }
-    let tensors = Tensors::load(&path).map_err(|e| full(&e))?;
+    let tensors = Tensors::load(&path).map_err(|e| chain(&e))?;
     let state =
         serde_json::from_value(file.state).map_err(|e| format!("its state is that of another stage or version ({e})"))?;
     Ok((state, tensors))
-}
-
-/// An error with its causes, in one line.
-fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

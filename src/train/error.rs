@@ -1,10 +1,10 @@
-//! What can go wrong while weights move.
+//! Errors of training.
 
 use std::path::PathBuf;
 
 use kinset_artifact::error::ArtifactError;
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_model::ModelError;
 use kinset_stage::StageError;
 
@@ -13,7 +13,7 @@ use kinset_stage::StageError;
 #[non_exhaustive]
 pub enum TrainError {
     /// A setting outside its range.
-    #[error("{setting} is `{found}`, it must be {wanted}")]
+    #[error("invalid {setting} `{found}`: it must be {wanted}")]
     Setting {
         /// The setting.
         setting: &'static str,
@@ -77,7 +77,7 @@ pub enum TrainError {
         entropy: f64,
     },
     /// A device by a name nobody knows.
-    #[error("there is no device `{0}`: `auto`, `cpu`, `cuda`, `cuda:N` or `metal` were expected")]
+    #[error("unknown device `{0}`: expected `auto`, `cpu`, `cuda`, `cuda:N` or `metal`")]
     UnknownDevice(String),
     /// A device this program was built without.
     #[error("the device `{device}` was asked for, but this program was built without `{feature}`")]
@@ -132,63 +132,36 @@ impl From<TrainError> for StageError {
 }
 
 impl Fault for TrainError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Setting { .. } => "train::setting",
-            Self::BatchTooLarge { .. } => "train::batch-too-large",
-            Self::NoImages => "train::no-images",
-            Self::NoSize => "train::no-size",
-            Self::Channels { .. } => "train::channels",
-            Self::View(error) => error.code(),
-            Self::NotFinite { .. } => "train::not-finite",
-            Self::Collapsed { .. } => "train::collapsed",
-            Self::UnknownDevice(_) => "train::unknown-device",
-            Self::BackEndMissing { .. } => "train::back-end-missing",
-            Self::Device { .. } => "train::device",
-            Self::Unwritable { .. } => "train::checkpoint",
-            Self::File(error) => error.code(),
-            Self::Artifact(error) => error.code(),
-            Self::Model(error) => error.code(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::BatchTooLarge { images, .. } => {
-                Some(format!("the last, partial batch of an epoch is dropped, so at most `batch = {images}` trains at all"))
+            Self::Setting { .. } => Exit::Pipeline.code("train::setting"),
+            Self::BatchTooLarge { images, .. } => Exit::Data
+                .code("train::batch-too-large")
+                .hint(format!("the last, partial batch of an epoch is dropped, so at most `batch = {images}` trains at all")),
+            Self::NoImages => Exit::Data.code("train::no-images"),
+            Self::NoSize => {
+                Exit::Data.code("train::no-size").hint("set `size`, the side in pixels that images are cropped and resized to")
             }
-            Self::NotFinite { .. } => {
-                Some("lower the learning rate, or start it lower with `schedule.warm_up`; the last checkpoint is kept".into())
-            }
-            Self::Collapsed { .. } => Some(
-                "raise `entropy_weight`, lower the learning rate, or look at the neighbors: if few of them agree, no loss helps"
-                    .into(),
+            Self::Channels { .. } => Exit::Data
+                .code("train::channels")
+                .hint("use images like those the network was trained on, all gray or all in color"),
+            Self::View(error) => error.diagnosis(),
+            Self::NotFinite { .. } => Exit::Run
+                .code("train::not-finite")
+                .hint("lower the learning rate, or start it lower with `schedule.warm_up`; the last checkpoint is kept"),
+            Self::Collapsed { .. } => Exit::Run.code("train::collapsed").hint(
+                "raise `entropy_weight`, lower the learning rate, or look at the neighbors: if few of them agree, \
+                 no loss helps",
             ),
-            Self::BackEndMissing { feature, .. } => {
-                Some(format!("build with `cargo build --release --features {feature}`, or set `device = \"cpu\"`"))
-            }
-            Self::NoSize => Some("set `size`, the side in pixels that images are cropped and resized to".into()),
-            Self::Channels { .. } => Some("use images like those the network was trained on, all gray or all in color".into()),
-            Self::View(error) => error.hint(),
-            Self::Device { .. } => Some("set `device = \"cpu\"`, or check the driver".into()),
-            Self::File(error) => error.hint(),
-            Self::Artifact(error) => error.hint(),
-            Self::Model(error) => error.hint(),
-            _ => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Setting { .. } | Self::UnknownDevice(_) => Exit::Pipeline,
-            Self::BatchTooLarge { .. } | Self::NoImages | Self::NoSize | Self::Channels { .. } => Exit::Data,
-            Self::NotFinite { .. } | Self::Collapsed { .. } => Exit::Run,
-            Self::BackEndMissing { .. } | Self::Device { .. } => Exit::Machine,
-            Self::Unwritable { .. } => Exit::Bug,
-            Self::View(error) => error.exit(),
-            Self::File(error) => error.exit(),
-            Self::Artifact(error) => error.exit(),
-            Self::Model(error) => error.exit(),
+            Self::UnknownDevice(_) => Exit::Pipeline.code("train::unknown-device"),
+            Self::BackEndMissing { feature, .. } => Exit::Machine
+                .code("train::back-end-missing")
+                .hint(format!("build with `cargo build --release --features {feature}`, or set `device = \"cpu\"`")),
+            Self::Device { .. } => Exit::Machine.code("train::device").hint("set `device = \"cpu\"`, or check the driver"),
+            Self::Unwritable { .. } => Exit::Bug.code("train::checkpoint"),
+            Self::File(error) => error.diagnosis(),
+            Self::Artifact(error) => error.diagnosis(),
+            Self::Model(error) => error.diagnosis(),
         }
     }
 }

@@ -357,7 +357,7 @@ fn bad_data_are_refused_with_file_and_fix() {
                     idx_images(30, 8, 8, &(0..1920).map(|i| (i % 199) as u8).collect::<Vec<_>>()),
                 ));
             },
-            &["`data.train.labels` is not there", "hint"],
+            &["did not produce output `data.train.labels`", "hint"],
         ),
     ];
     for (what, source, make, words) in rows {

@@ -235,7 +235,7 @@ fn only_from_until_and_force_choose_what_they_say() {
     let said = bench.run(&["--only", "scores"]);
     assert_eq!(said.exit, 5);
     assert_eq!(said.ran(), NOTHING);
-    assert!(said.err.contains("`scores` reads `kmeans`, which is not chosen"), "{}", said.err);
+    assert!(said.err.contains("`scores` needs `kmeans`, which is not selected"), "{}", said.err);
     assert_eq!(bench.run(&["--from", "kmeans"]).done().ran(), ["kmeans", "scores"]);
     assert_eq!(bench.run(&["--only", "neighbors"]).done().ran(), ["neighbors"]);
     assert_eq!(bench.run(&[]).done().ran(), NOTHING);

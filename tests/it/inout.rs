@@ -392,7 +392,7 @@ fn what_cannot_be_fetched_says_how_it_is_to_be_had() {
     let digits = "0".repeat(64);
     let said = bench.kinset(&["data", "fetch", "cifar10", "--from", &nobody, "--sha256", &digits]);
     assert_eq!(said.exit, 4);
-    for words in ["cannot get", "tried 6 times", "by hand", "put the file into `data/cifar10`"] {
+    for words in ["cannot download", "tried 6 times", "by hand", "put the file into `data/cifar10`"] {
         assert!(said.err.contains(words), "{words}: {}", said.err);
     }
 }

@@ -97,7 +97,7 @@ fn a_run_told_not_to_wait_says_who_is_at_it() {
     let second = bench.run(&["--no-wait", "--until", "pretext"]);
     assert_eq!(second.exit, 5, "{}", second.err);
     assert_eq!(second.those("failed"), ["pretext"]);
-    for words in ["another run is computing it", &format!("process {}", first.id()), "hint", "--no-wait"] {
+    for words in ["another run is computing this stage", &format!("process {}", first.id()), "hint", "--no-wait"] {
         assert!(second.err.contains(words), "`{words}` is not in: {}", second.err);
     }
     assert_eq!(first.end().exit, 0, "the other is not disturbed");

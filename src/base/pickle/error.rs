@@ -1,4 +1,7 @@
-//! What can be wrong with a pickle.
+//! Errors of pickles.
+
+use crate::hint::{Diagnosis, Exit, Fault};
+use crate::unit::count;
 
 /// Why no values were read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,13 +23,13 @@ pub enum PickleError {
         what: String,
     },
     /// It wants more than plain values.
-    #[error("its pickle wants `{name}`, and nothing but tensors and plain containers is ever built")]
+    #[error("refusing to load `{name}` from its pickle: only tensors and plain containers are allowed")]
     Refused {
         /// The module and name, or the operation.
         name: String,
     },
     /// More than is believed.
-    #[error("{what} is more than the {} that are believed", super::super::unit::count(*most))]
+    #[error("{what} exceeds the limit of {}", count(*most))]
     TooLarge {
         /// What.
         what: String,
@@ -34,3 +37,20 @@ pub enum PickleError {
         most: u64,
     },
 }
+
+impl Fault for PickleError {
+    fn diagnosis(&self) -> Diagnosis {
+        match self {
+            Self::Truncated { .. } => Exit::Data.code("import::truncated").hint(DAMAGED),
+            Self::Damaged { .. } => Exit::Data.code("import::damaged").hint(DAMAGED),
+            Self::Refused { .. } => Exit::Data.code("import::refused").hint(TENSORS_ALONE),
+            Self::TooLarge { .. } => Exit::Data.code("import::too-large"),
+        }
+    }
+}
+
+/// What to do about a file that is not whole.
+pub const DAMAGED: &str = "the file is damaged, or a download that stopped early: get it again";
+/// What to do about a file that holds code.
+pub const TENSORS_ALONE: &str = "save only the tensors, on a machine that trusts the file: \
+                                 `torch.save(network.state_dict(), \"weights.pth\")`";

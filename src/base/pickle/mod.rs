@@ -10,4 +10,4 @@ pub mod error;
 mod machine;
 pub mod value;
 
-pub use error::PickleError;
+pub use error::{DAMAGED, PickleError, TENSORS_ALONE};

@@ -15,7 +15,7 @@ use crate::artifact::matches::{MatchTable, Matches};
 use crate::artifact::selection::{Selection, SelectionTable};
 use crate::artifact::{Artifact, Stored};
 use crate::base::fs;
-use crate::base::hint::{Exit, Fault};
+use crate::base::hint::{Diagnosis, Exit, Fault};
 use crate::base::search_path::DataPaths;
 use crate::builtin::similar::stage::stem;
 use crate::cli::common::{Answer, Failure, device_of};
@@ -46,16 +46,8 @@ struct Unfit {
 }
 
 impl Fault for Unfit {
-    fn code(&self) -> &'static str {
-        "similar::flags"
-    }
-
-    fn hint(&self) -> Option<String> {
-        Some(self.hint.clone())
-    }
-
-    fn exit(&self) -> Exit {
-        Exit::Usage
+    fn diagnosis(&self) -> Diagnosis {
+        Exit::Usage.code("similar::flags").hint(self.hint.clone())
     }
 }
 

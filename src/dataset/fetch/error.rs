@@ -2,7 +2,7 @@
 
 use crate::DatasetError;
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Exit, Fault};
+use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_base::unit::bytes;
 
 /// Why a data set did not come.
@@ -18,7 +18,7 @@ pub enum FetchError {
         advice: String,
     },
     /// The server cannot be reached, or the way to it breaks again and again.
-    #[error("cannot get `{url}`: {why}{}", tried(*tries))]
+    #[error("cannot download `{url}`: {why}{}", tried(*tries))]
     Network {
         /// The address.
         url: String,
@@ -28,7 +28,7 @@ pub enum FetchError {
         tries: u32,
     },
     /// The server says no.
-    #[error("cannot get `{url}`: the server answers {status}")]
+    #[error("cannot download `{url}`: the server answers {status}")]
     Status {
         /// The address.
         url: String,
@@ -62,7 +62,7 @@ pub enum FetchError {
         what: String,
     },
     /// An archive with something in it that no published archive has.
-    #[error("`{archive}` is not unpacked: `{entry}` {why}")]
+    #[error("refusing to unpack `{archive}`: `{entry}` {why}")]
     Unsafe {
         /// The archive.
         archive: String,
@@ -81,7 +81,7 @@ pub enum FetchError {
         source: std::io::Error,
     },
     /// All files came, and the reader does not find what it needs in them.
-    #[error("what was fetched is not a whole data set: {0}")]
+    #[error("the downloaded data set is incomplete: {0}")]
     Incomplete(Box<DatasetError>),
     /// Not to be had from here, with what to do by hand.
     #[error("{source}")]
@@ -105,46 +105,23 @@ fn tried(tries: u32) -> String {
 }
 
 impl Fault for FetchError {
-    fn code(&self) -> &'static str {
+    fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::NotOffered { .. } => "fetch::not-offered",
-            Self::Network { .. } => "fetch::network",
-            Self::Status { .. } => "fetch::status",
-            Self::TooLarge { .. } => "fetch::too-large",
-            Self::Checksum { .. } => "fetch::checksum",
-            Self::WrongSum { .. } => "fetch::sum",
-            Self::Unsafe { .. } => "fetch::unsafe-archive",
-            Self::Archive { .. } => "fetch::archive",
-            Self::Incomplete(_) => "fetch::incomplete",
-            Self::ByHand { source, .. } => source.code(),
-            Self::Dataset(error) => error.code(),
-            Self::File(error) => error.code(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::NotOffered { advice, .. } => Some(advice.clone()),
-            Self::ByHand { how, .. } => Some(how.clone()),
-            Self::Checksum { .. } => Some(
-                "the publisher has changed it, or somebody else has: compare with the data set's page; `--sha256 DIGITS` takes \
-                 another file on your word"
-                    .into(),
+            Self::NotOffered { advice, .. } => Exit::Data.code("fetch::not-offered").hint(advice.clone()),
+            Self::Network { .. } => Exit::Data.code("fetch::network"),
+            Self::Status { .. } => Exit::Data.code("fetch::status"),
+            Self::TooLarge { .. } => Exit::Data.code("fetch::too-large"),
+            Self::Checksum { .. } => Exit::Data.code("fetch::checksum").hint(
+                "the publisher or somebody else changed it: compare with the data set's page; `--sha256 DIGITS` accepts \
+                 another file",
             ),
-            Self::Incomplete(error) => error.hint(),
-            Self::Dataset(error) => error.hint(),
-            Self::File(error) => error.hint(),
-            _ => None,
-        }
-    }
-
-    fn exit(&self) -> Exit {
-        match self {
-            Self::WrongSum { .. } => Exit::Usage,
-            Self::ByHand { source, .. } => source.exit(),
-            Self::Dataset(error) => error.exit(),
-            Self::File(error) => error.exit(),
-            _ => Exit::Data,
+            Self::WrongSum { .. } => Exit::Usage.code("fetch::sum"),
+            Self::Unsafe { .. } => Exit::Data.code("fetch::unsafe-archive"),
+            Self::Archive { .. } => Exit::Data.code("fetch::archive"),
+            Self::Incomplete(error) => Exit::Data.code("fetch::incomplete").hint_if(error.hint()),
+            Self::ByHand { source, how, .. } => source.diagnosis().hint(how.clone()),
+            Self::Dataset(error) => error.diagnosis(),
+            Self::File(error) => error.diagnosis(),
         }
     }
 }

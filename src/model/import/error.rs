@@ -1,14 +1,14 @@
-//! What can be wrong with a file of somebody else's weights.
+//! Errors of importing weights.
 
-use kinset_base::pickle::PickleError;
-use kinset_base::unit;
+use kinset_base::hint::{Diagnosis, Exit, Fault};
+use kinset_base::pickle::{self, PickleError};
 
 /// Why no network was read from a file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ImportError {
     /// A format we do not read.
-    #[error("it begins with {found}, which is neither PyTorch's zip, nor its legacy stream, nor safetensors")]
+    #[error("unknown format: it begins with {found}; expected a PyTorch zip, a PyTorch legacy stream or safetensors")]
     Foreign {
         /// The first bytes.
         found: String,
@@ -16,36 +16,9 @@ pub enum ImportError {
     /// A file that holds code beside weights.
     #[error("it is a TorchScript archive: a program, not a state dict")]
     Script,
-    /// A file that stops early.
-    #[error("it ends at byte {at}, in the middle of {what}")]
-    Truncated {
-        /// Where.
-        at: usize,
-        /// What was to come.
-        what: &'static str,
-    },
-    /// A pickle that no pickler writes.
-    #[error("its pickle is damaged at byte {at}: {what}")]
-    Damaged {
-        /// Where, within the pickle.
-        at: usize,
-        /// What is wrong.
-        what: String,
-    },
-    /// A pickle that wants more than tensors and plain containers.
-    #[error("its pickle wants `{name}`, and nothing but tensors and plain containers is ever built")]
-    Refused {
-        /// The module and name, or the operation.
-        name: String,
-    },
-    /// More than is believed.
-    #[error("{what} is more than the {} that are believed", unit::count(*most))]
-    TooLarge {
-        /// What, with its number.
-        what: String,
-        /// The limit.
-        most: u64,
-    },
+    /// A pickle, or a file around one, that is not whole, or wants more than tensors and plain containers.
+    #[error(transparent)]
+    Pickle(#[from] PickleError),
     /// An archive that cannot be read.
     #[error("its zip archive is damaged: {0}")]
     Archive(String),
@@ -69,7 +42,7 @@ pub enum ImportError {
     #[error("its safetensors header is damaged: {0}")]
     Header(String),
     /// Another file than was meant.
-    #[error("its SHA-256 is {found}, and {wanted} was asked for")]
+    #[error("its SHA-256 is {found}, expected {wanted}")]
     Checksum {
         /// What was asked for.
         wanted: String,
@@ -83,7 +56,7 @@ pub enum ImportError {
         found: String,
     },
     /// No published image encoder.
-    #[error("it holds none of the image encoders known here (DINOv2, CLIP, ResNet-50): {found}")]
+    #[error("it holds none of the supported image encoders (DINOv2, CLIP, ResNet-50): {found}")]
     NoTower {
         /// What there is.
         found: String,
@@ -100,7 +73,7 @@ pub enum ImportError {
         found: Vec<String>,
     },
     /// A first layer that two networks share.
-    #[error("its first convolution is 3 × 3, and the `cifar`, `stl` and `strided` stems all have that one")]
+    #[error("its first convolution is 3 × 3, which the `cifar`, `stl` and `strided` stems all have")]
     WhichStem,
     /// A first layer that contradicts the settings.
     #[error("its first convolution is {found}, which is not that of the stem `{stem}`")]
@@ -111,7 +84,7 @@ pub enum ImportError {
         stem: &'static str,
     },
     /// Several heads, and nobody says which.
-    #[error("it holds {heads} heads and does not say which is the best")]
+    #[error("it holds {heads} heads and does not say which is best")]
     WhichHead {
         /// How many.
         heads: usize,
@@ -130,60 +103,30 @@ fn names(list: &[String]) -> String {
     list.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
-impl ImportError {
-    /// Stable and searchable.
-    pub(crate) fn code(&self) -> &'static str {
+impl Fault for ImportError {
+    fn diagnosis(&self) -> Diagnosis {
+        let data = |code| Exit::Data.code(code);
         match self {
-            Self::Foreign { .. } | Self::Script => "import::foreign",
-            Self::Truncated { .. } => "import::truncated",
-            Self::Damaged { .. } | Self::Archive(_) | Self::Storage { .. } | Self::Tensor { .. } | Self::Header(_) => {
-                "import::damaged"
+            Self::Foreign { .. } => data("import::foreign").hint("name a file that `torch.save` or safetensors wrote"),
+            Self::Script => data("import::foreign").hint(pickle::TENSORS_ALONE),
+            Self::Pickle(error) => error.diagnosis(),
+            Self::Archive(_) | Self::Storage { .. } | Self::Header(_) => data("import::damaged").hint(pickle::DAMAGED),
+            Self::Tensor { .. } => data("import::damaged"),
+            Self::Checksum { .. } => data("import::checksum").hint("get the file again, or correct `sha256`"),
+            Self::NoNetwork { .. } => data("import::no-network"),
+            Self::NoTower { .. } => data("import::no-network")
+                .hint("tensors must have the names of the authors or of transformers; `network.backbone` selects the network"),
+            Self::Several(_) | Self::NoPart { .. } => {
+                data("import::which-network").hint("name one of them with `part = \"NAME\"`")
             }
-            Self::Refused { .. } => "import::refused",
-            Self::TooLarge { .. } => "import::too-large",
-            Self::Checksum { .. } => "import::checksum",
-            Self::NoNetwork { .. } | Self::NoTower { .. } => "import::no-network",
-            Self::Several(_) | Self::NoPart { .. } => "import::which-network",
-            Self::WhichStem | Self::Stem { .. } => "import::which-stem",
-            Self::WhichHead { .. } | Self::NoHead { .. } => "import::which-head",
-        }
-    }
-
-    /// What to do about it.
-    pub(crate) fn hint(&self) -> Option<String> {
-        let text = match self {
-            Self::Foreign { .. } => "name a file that `torch.save` or safetensors wrote",
-            Self::Script | Self::Refused { .. } => {
-                "save the tensors alone, where the file comes from and is trusted: \
-                 `torch.save(network.state_dict(), \"weights.pth\")`"
+            Self::WhichStem => data("import::which-stem").hint(
+                "set `stem = \"cifar\"` (32 px; SCAN, NNM, RUC on CIFAR and AND) or `stem = \"stl\"` (96 px): the wrong \
+                 one would load and give worthless features",
+            ),
+            Self::Stem { .. } => data("import::which-stem").hint("leave `stem` out, or correct it"),
+            Self::WhichHead { .. } | Self::NoHead { .. } => {
+                data("import::which-head").hint("name one with `head = NUMBER`, counted from 0")
             }
-            Self::Truncated { .. } | Self::Damaged { .. } | Self::Archive(_) | Self::Storage { .. } | Self::Header(_) => {
-                "the file is damaged, or a download that stopped early: get it again"
-            }
-            Self::Checksum { .. } => "get the file again, or correct `sha256`",
-            Self::Several(_) | Self::NoPart { .. } => "name one of them with `part = \"NAME\"`",
-            Self::WhichStem => {
-                "say `stem = \"cifar\"` (32 px; SCAN, NNM, RUC on CIFAR and AND) or `stem = \"stl\"` (96 px): a wrong one would \
-                 load and give worthless features"
-            }
-            Self::Stem { .. } => "leave `stem` out, or correct it",
-            Self::WhichHead { .. } | Self::NoHead { .. } => "name one with `head = NUMBER`, counted from 0",
-            Self::NoTower { .. } => {
-                "weights come as their authors or transformers name them; `network.backbone` says which network is looked for"
-            }
-            Self::NoNetwork { .. } | Self::TooLarge { .. } | Self::Tensor { .. } => return None,
-        };
-        Some(text.to_owned())
-    }
-}
-
-impl From<PickleError> for ImportError {
-    fn from(error: PickleError) -> Self {
-        match error {
-            PickleError::Truncated { at, what } => Self::Truncated { at, what },
-            PickleError::Damaged { at, what } => Self::Damaged { at, what },
-            PickleError::Refused { name } => Self::Refused { name },
-            PickleError::TooLarge { what, most } => Self::TooLarge { what, most },
         }
     }
 }

@@ -17,6 +17,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::error::ImportError;
 use kinset_artifact::encoder::Weights;
+use kinset_base::pickle::PickleError;
 use kinset_base::pickle::value::{Number, Pickled, Storage, Tensor, Value};
 
 type Result<T> = std::result::Result<T, ImportError>;
@@ -111,7 +112,7 @@ impl<'a> Checkpoint<'a> {
             at += pickled.length;
             Ok(pickled)
         };
-        let wrong = |what: &str| ImportError::Damaged { at: MAGIC.len(), what: what.to_owned() };
+        let wrong = |what: &str| ImportError::Pickle(PickleError::Damaged { at: MAGIC.len(), what: what.to_owned() });
         let (version, machine, pickled, keys) = (next()?, next()?, next()?, next()?);
         if *version.get(version.root) != Value::Int(1001) {
             return Err(wrong("the stream's version is not 1001"));
@@ -132,7 +133,7 @@ impl<'a> Checkpoint<'a> {
             let Some(key) = keys.text(key) else { return Err(wrong("the name of a storage is no text")) };
             let bad = |what: String| ImportError::Storage { key: key.to_owned(), what };
             let Some(storage) = known.get(key) else { return Err(bad("is there, and nothing names it".into())) };
-            let cut = ImportError::Truncated { at: bytes.len(), what: "a storage" };
+            let cut = ImportError::Pickle(PickleError::Truncated { at: bytes.len(), what: "a storage" });
             let Some(count) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else { return Err(cut) };
             let count = u64::from_le_bytes(*count);
             if count != storage.length {
@@ -169,7 +170,7 @@ impl<'a> Checkpoint<'a> {
         }
         let size = storage.length.saturating_mul(storage.number.size() as u64);
         let Some(left) = self.left.checked_sub(size) else {
-            return Err(ImportError::TooLarge { what: "what its tensors share of each other".into(), most: self.left });
+            return Err(PickleError::TooLarge { what: "what its tensors share of each other".into(), most: self.left }.into());
         };
         self.left = left;
         let (number, key) = (storage.number, storage.key.clone());

@@ -10,6 +10,7 @@ use super::error::ImportError;
 use super::file::{Opened, named};
 use super::names::{Layout, bare};
 use kinset_artifact::encoder::{Tensors, Weights};
+use kinset_base::pickle::PickleError;
 use kinset_base::pickle::value::{Id, Pickled, Tensor, Value};
 
 type Result<T> = std::result::Result<T, ImportError>;
@@ -102,7 +103,7 @@ fn found<T>(
 /// Brings tensors under our names.
 fn translate(names: Vec<String>, head: Option<i64>, weights: &mut dyn FnMut(&str) -> Result<Weights>) -> Result<State> {
     if names.len() > MOST {
-        return Err(ImportError::TooLarge { what: format!("a network of {} tensors", names.len()), most: MOST as u64 });
+        return Err(PickleError::TooLarge { what: format!("a network of {} tensors", names.len()), most: MOST as u64 }.into());
     }
     let layout = Layout::of(names.iter().map(|name| bare(name)));
     let (mut tensors, mut theirs, mut left_out) = (Tensors::default(), BTreeMap::new(), 0);
