@@ -99,7 +99,7 @@
 //! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with wicked files. |
 //! | Nothing that is fetched is believed before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
 //! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; decoders run guarded. |
-//! | Every error has a code, a hint and an exit code. | The trait [`base::hint::Fault`], one enum per room. |
+//! | Every error has a code, a hint and an exit code. | The trait [`base::fault::Fault`], one enum per room. |
 //! | A moved result with an unmoved `VERSION` fails. | `tests/it/version.rs`, a committed table of results on a tiny input. |
 //! | A killed run ends with the same bytes. | `tests/it/resume.rs`; `tests/smoke.py`. |
 //! | No stage contradicts the catalog. | Tests in [`registry`] loop over all stages. |

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Diagnosis, Exit, Fault};
 
 /// The result of reading or writing an artifact.
 pub type Result<T> = std::result::Result<T, ArtifactError>;

@@ -1,6 +1,6 @@
 //! Errors of augmentation.
 
-use kinset_base::hint::{Diagnosis, Exit, Fault};
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 
 /// A view that cannot be made.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

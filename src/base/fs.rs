@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// An open file and what is known of one, named here so that nobody else needs to know where they come from.
 pub use std::fs::{File, Metadata};
 
-use super::hint::{Diagnosis, Exit, Fault};
+use super::fault::{Diagnosis, Exit, Fault};
 
 /// An operation on a file or folder that failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! # kinset-base: what does everyone need?
 //!
 //! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
-//! errors carry the path ([`fs`]), what an error owes its reader ([`hint`]), units for people ([`mod@unit`]), the memory of
+//! errors carry the path ([`fs`]), what an error owes its reader ([`fault`]), units for people ([`mod@unit`]), the memory of
 //! the process ([`memory`]), the only clock ([`clock`]), raw files ([`raw_file`]) and where they are looked for
 //! ([`search_path`]); and `pickle`, which reads the plain values in Python's files.
 //!
@@ -10,8 +10,8 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod fault;
 pub mod fs;
-pub mod hint;
 pub mod id;
 pub mod memory;
 pub mod pickle;

@@ -228,7 +228,7 @@ fn told(found: &import::Found, encoder: &Encoder, classifier: Option<&Classifier
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kinset_base::hint::{Exit, Fault};
+    use kinset_base::fault::{Exit, Fault};
     use kinset_stage::Settings;
     use kinset_store::Manifest;
 

@@ -7,7 +7,7 @@ use candle_core::Device;
 use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
 use super::terminal;
 use crate::artifact::{Artifact, Stored};
-use crate::base::hint::{Diagnosis, Exit, Fault};
+use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::search_path::DataPaths;
 use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
@@ -177,7 +177,7 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
         (Some(index), _) => (index, None),
         (None, Some((name, output))) if find(name).is_some() => (find(name).unwrap_or(0), Some(output)),
         (None, _) => {
-            let nearest = crate::base::hint::nearest(written, spec.nodes.iter().map(|node| node.name.as_str()));
+            let nearest = crate::base::fault::nearest(written, spec.nodes.iter().map(|node| node.name.as_str()));
             return Err(Failure::own(NoResult::Unknown { name: written.to_owned(), nearest: nearest.map(str::to_owned) }));
         }
     };

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::{DataCommand, FetchArgs};
 use super::common::{Answer, Failure, places};
 use super::terminal;
-use crate::base::hint::{Diagnosis, Exit, Fault};
+use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::unit;
 use crate::dataset::fetch::{self, FetchEvent, Options, Outcome, Weights};
 use crate::dataset::{self, FaultyImages, Labels, Source, registry};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::args::{DiffArgs, PipelineArgs};
 use super::common::{Answer, Failure, outlook};
 use super::terminal;
-use crate::base::hint::Exit;
+use crate::base::fault::Exit;
 use crate::base::unit;
 use crate::report::diff::{Diff, Presence, ScoreDiff, Side, Spread, compare};
 use crate::report::journal::Run;

@@ -6,7 +6,7 @@ use super::args::ExplainArgs;
 use super::common::{Answer, outlook};
 use super::plan::words;
 use super::terminal;
-use crate::base::hint::Exit;
+use crate::base::fault::Exit;
 use crate::pipeline::graph::{self, Selection};
 use crate::pipeline::state::{State, Why};
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::args::{GcArgs, PipelineArgs};
 use super::common::{Answer, Failure, outlook};
 use super::terminal;
-use crate::base::hint::{Diagnosis, Exit, Fault};
+use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::unit;
 use crate::pipeline::state::State;
 use crate::store::Store;

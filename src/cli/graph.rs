@@ -3,7 +3,7 @@
 use super::args::{GraphArgs, GraphFormat};
 use super::common::{Answer, outlook};
 use super::terminal;
-use crate::base::hint::Exit;
+use crate::base::fault::Exit;
 use crate::pipeline::graph::{self, State as Drawn};
 use crate::pipeline::state::State;
 

@@ -3,8 +3,8 @@
 use super::args::InitArgs;
 use super::common::{Answer, Failure};
 use super::terminal;
+use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
-use crate::base::hint::{Diagnosis, Exit, Fault};
 use crate::base::search_path::DataPaths;
 use crate::dataset::{self, Labels, Source};
 

@@ -13,7 +13,7 @@ use crate::artifact::images::Images;
 use crate::artifact::parquet::inspect::{inspect, inspect_metadata};
 use crate::artifact::parquet::summary::{FileReport, Shape, Values};
 use crate::artifact::{Artifact, Stored};
-use crate::base::hint::{Diagnosis, Exit, Fault};
+use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::{fs, unit};
 use crate::pipeline::graph::{self, Selection};
 use crate::pipeline::state::State;

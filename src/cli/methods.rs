@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::MethodsArgs;
 use super::common::{Answer, Failure};
 use super::terminal;
-use crate::base::hint::{Diagnosis, Exit, Fault, nearest};
+use crate::base::fault::{Diagnosis, Exit, Fault, nearest};
 use crate::registry;
 use crate::stage::{AnyStage, Arity};
 

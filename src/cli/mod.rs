@@ -31,7 +31,7 @@ mod version;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::base::hint::Exit;
+use crate::base::fault::Exit;
 use crate::kernel::isa::Isa;
 use args::{Cli, Command};
 use common::Failure;

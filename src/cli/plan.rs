@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::PlanArgs;
 use super::common::{Answer, outlook, selection};
 use super::terminal;
-use crate::base::hint::{Exit, Fault, chain};
+use crate::base::fault::{Exit, Fault, chain};
 use crate::pipeline::state::State;
 
 pub(super) fn run(args: &PlanArgs) -> Answer {

@@ -3,8 +3,8 @@
 use super::args::{PlotArgs, PlotWhat};
 use super::common::{Answer, Failure, outlook};
 use super::terminal;
+use crate::base::fault::Exit;
 use crate::base::fs;
-use crate::base::hint::Exit;
 use crate::report::album::Album;
 use crate::report::error::ReportError;
 use crate::report::gather::Glance;

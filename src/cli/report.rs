@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::args::ReportArgs;
 use super::common::{Answer, outlook};
 use super::terminal;
-use crate::base::hint::{Exit, chain};
+use crate::base::fault::{Exit, chain};
 use crate::base::unit;
 use crate::pipeline::state::{Known, Outlook};
 use crate::report::file;

@@ -8,7 +8,7 @@ use super::args::PlanArgs;
 use super::common::{Answer, outlook, selection};
 use super::plan::words;
 use super::terminal;
-use crate::base::hint::Exit;
+use crate::base::fault::Exit;
 use crate::base::{clock, unit};
 use crate::pipeline::state::State;
 

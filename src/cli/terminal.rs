@@ -11,7 +11,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::common::Failure;
 use crate::base::clock::Stopwatch;
-use crate::base::hint::{Fault, chain};
+use crate::base::fault::{Fault, chain};
 use crate::base::unit;
 use crate::pipeline::event::{Event, Listener};
 

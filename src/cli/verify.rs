@@ -5,7 +5,7 @@ use serde_json::json;
 use super::args::VerifyArgs;
 use super::common::Answer;
 use super::terminal;
-use crate::base::hint::Exit;
+use crate::base::fault::Exit;
 use crate::base::unit;
 use crate::store::Store;
 

@@ -2,7 +2,7 @@
 
 use super::common::{Answer, Failure};
 use super::terminal;
-use crate::base::hint::Exit;
+use crate::base::fault::Exit;
 use crate::kernel::isa::Isa;
 
 pub(super) fn run() -> Answer {

@@ -181,8 +181,8 @@ mod tests {
     use crate::file_digest;
     use crate::reader::Content;
     use crate::{Source, registry};
+    use kinset_base::fault::Fault;
     use kinset_base::fs;
-    use kinset_base::hint::Fault;
     use kinset_base::search_path::DataPaths;
 
     /// A small data set of the same form.

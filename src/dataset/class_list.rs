@@ -60,7 +60,7 @@ impl ClassList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kinset_base::hint::Fault;
+    use kinset_base::fault::Fault;
 
     fn read(text: &str) -> Result<Option<ClassList>> {
         let dir = tempfile::tempdir().unwrap();

@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 
 use kinset_artifact::error::ArtifactError;
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::{self, FileError};
-use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_base::unit::count;
 use kinset_stage::StageError;
 

@@ -352,7 +352,7 @@ mod tests {
     use crate::file_digest;
     use crate::reader::Content;
     use crate::{Source, registry};
-    use kinset_base::hint::Fault;
+    use kinset_base::fault::Fault;
     use kinset_base::search_path::DataPaths;
 
     /// A gray picture of one value.

@@ -137,8 +137,8 @@ mod tests {
     use kinset_artifact::meta::Meta;
     use kinset_artifact::parquet::{Column, ColumnKind, TableWriter};
     use kinset_artifact::pixels::Pixels;
+    use kinset_base::fault::Fault;
     use kinset_base::fs;
-    use kinset_base::hint::Fault;
     use kinset_base::search_path::DataPaths;
     use kinset_store::digest::Digest;
 

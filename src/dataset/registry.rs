@@ -5,7 +5,7 @@ use super::entry::{Entry, Request};
 use super::error::{DatasetError, Result};
 use super::reader::DatasetFiles;
 use super::source::Source;
-use kinset_base::hint::{Fault, nearest};
+use kinset_base::fault::{Fault, nearest};
 use kinset_base::search_path::DataPaths;
 use kinset_stage::{Complaint, Settings};
 
@@ -96,8 +96,8 @@ mod tests {
     use super::*;
     use crate::fetch::Remote;
     use crate::{Labels, check, file_digest};
+    use kinset_base::fault::Fault;
     use kinset_base::fs;
-    use kinset_base::hint::Fault;
 
     /// The data sets in the repository.
     fn here() -> DataPaths {

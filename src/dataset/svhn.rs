@@ -161,8 +161,8 @@ mod tests {
     use crate::mat5::{FLAGS, INTEGERS, MATRIX, PACKED};
     use crate::reader::Content;
     use crate::{Source, registry};
+    use kinset_base::fault::Fault;
     use kinset_base::fs;
-    use kinset_base::hint::Fault;
     use kinset_base::search_path::DataPaths;
 
     fn part(kind: u32, data: &[u8]) -> Vec<u8> {

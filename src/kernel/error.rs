@@ -1,6 +1,6 @@
 //! Errors of kernels. Candle's own error type travels through `bwd`, so these are wrapped into it.
 
-use kinset_base::hint::{Diagnosis, Exit, Fault};
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 
 /// An error of a kernel.
 #[derive(Debug, thiserror::Error)]

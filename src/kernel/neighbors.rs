@@ -19,7 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rayon::prelude::*;
 
 use super::int16_scan::{Hit, Int16Rows, ONE, Scan, WIDE};
-use kinset_base::hint::{Diagnosis, Exit, Fault};
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_math::cosine::{FLOOR, dot, norm};
 
 /// Errors of a neighbor search.

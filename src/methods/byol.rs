@@ -219,7 +219,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use kinset_base::hint::Fault;
+    use kinset_base::fault::Fault;
     use kinset_model::params::values;
     use kinset_model::testing::{assert_near, numbers, wave};
     use kinset_stage::Settings;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kinset_base::hint::{Diagnosis, Exit, Fault};
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_stage::StageError;
 
 /// A fault of a network, its weights or its input.

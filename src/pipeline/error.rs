@@ -1,7 +1,7 @@
 //! Errors of running a pipeline.
 
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_stage::StageError;
 use kinset_store::error::StoreError;
 

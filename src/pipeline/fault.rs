@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
+use kinset_base::fault::{Diagnosis, Exit, Fault, nearest};
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Diagnosis, Exit, Fault, nearest};
 
 /// Findings drawn in full; a file with more is broken in a way that more text does not explain.
 const DRAWN: usize = 50;

@@ -20,7 +20,7 @@ use super::graph;
 use super::spec::{Node, Spec};
 use super::state::{Inputs, Known, Outlook, Why};
 use kinset_base::clock::Stopwatch;
-use kinset_base::hint::{Exit, Fault, chain};
+use kinset_base::fault::{Exit, Fault, chain};
 use kinset_base::memory::Watch;
 use kinset_base::search_path::DataPaths;
 use kinset_stage::{AnyDraft, AnyStage, Context, StageError, Stop};

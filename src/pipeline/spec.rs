@@ -1021,7 +1021,7 @@ impl Draft<'_> {
 mod tests {
     use super::super::fake::{SAMPLE, catalog};
     use super::*;
-    use kinset_base::hint::{Exit, Fault};
+    use kinset_base::fault::{Exit, Fault};
 
     fn request(profile: Option<&str>, set: &[&str]) -> Request {
         Request {

@@ -17,8 +17,8 @@ use kinset_artifact::pixels::Pixels;
 use kinset_augment::crop::Window;
 use kinset_augment::planes::Planes;
 use kinset_augment::resize::{Scratch, crop_resize};
+use kinset_base::fault::chain;
 use kinset_base::fs;
-use kinset_base::hint::chain;
 use kinset_dataset::decode::decode;
 
 /// Pictures in memory at a time, before they are made small.

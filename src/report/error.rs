@@ -1,8 +1,8 @@
 //! Errors of plots and reports.
 
 use kinset_artifact::error::ArtifactError;
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Diagnosis, Exit, Fault};
 
 /// Why something cannot be shown.
 #[derive(Debug, thiserror::Error)]

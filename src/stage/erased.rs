@@ -176,7 +176,7 @@ mod tests {
     use super::*;
     use kinset_artifact::Draft;
     use kinset_artifact::labels::Labels;
-    use kinset_base::hint::{Exit, Fault};
+    use kinset_base::fault::{Exit, Fault};
 
     crate::ports! { /** Nothing. */ struct In {} }
     crate::outputs! { /** Never written. */ struct Out { labels: Draft<Labels> } }

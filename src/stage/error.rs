@@ -1,7 +1,7 @@
 //! Errors of a running stage.
 
+use kinset_base::fault::{AnyFault, Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
-use kinset_base::hint::{AnyFault, Diagnosis, Exit, Fault};
 
 /// Why a stage did not finish.
 #[derive(Debug, thiserror::Error)]

@@ -108,7 +108,7 @@ fn an_error_at_any_point_leaves_a_whole_result_or_none() {
         publish(&store, &manifest(1), "one", 1.0).unwrap();
         whole(&store, &manifest(1));
         if let Err(error) = result {
-            assert_eq!(kinset_base::hint::Fault::exit(&error), kinset_base::hint::Exit::Machine);
+            assert_eq!(kinset_base::fault::Fault::exit(&error), kinset_base::fault::Exit::Machine);
         } else {
             assert!(point > 12);
             return;

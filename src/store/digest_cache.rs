@@ -269,7 +269,7 @@ mod tests {
 
     use super::*;
     use crate::record::tests::new_store;
-    use kinset_base::hint::{Exit, Fault};
+    use kinset_base::fault::{Exit, Fault};
 
     /// Raw files that hold their names.
     fn written(dir: &Path, names: &[&str]) -> Vec<PathBuf> {

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Diagnosis, Exit, Fault};
 
 /// A fault of the store.
 #[derive(Debug, thiserror::Error)]

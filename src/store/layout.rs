@@ -220,7 +220,7 @@ pub(super) fn checked_name<'a>(what: &'static str, name: &'a str) -> Result<&'a 
 mod tests {
     use super::*;
     use crate::record::tests::new_store;
-    use kinset_base::hint::{Exit, Fault};
+    use kinset_base::fault::{Exit, Fault};
 
     #[test]
     fn opening_writes_nothing_and_the_first_write_makes_the_layout() {

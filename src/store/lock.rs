@@ -262,7 +262,7 @@ mod tests {
 
     use super::*;
     use crate::record::tests::{manifest, new_store};
-    use kinset_base::hint::{Exit, Fault};
+    use kinset_base::fault::{Exit, Fault};
 
     const PLACE: &str = "KINSET_TEST_LOCK_PLACE";
 

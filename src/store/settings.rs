@@ -222,7 +222,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use kinset_base::hint::{Exit, Fault};
+    use kinset_base::fault::{Exit, Fault};
 
     #[derive(Serialize)]
     struct Config {

@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::error::{Result, TrainError};
 use kinset_artifact::encoder::{Tensors, Weights};
+use kinset_base::fault::chain;
 use kinset_base::fs;
-use kinset_base::hint::chain;
 use kinset_store::digest::Digest;
 
 /// How many checkpoints are kept.

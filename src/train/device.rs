@@ -150,7 +150,7 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn a_missing_back_end_names_the_feature_to_build_with() {
-        use kinset_base::hint::{Exit, Fault};
+        use kinset_base::fault::{Exit, Fault};
         let error = DeviceName::Cuda(0).open().unwrap_err();
         assert_eq!((error.code(), error.exit()), ("train::back-end-missing", Exit::Machine));
         assert!(error.hint().is_some_and(|hint| hint.contains("--features cuda")));

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use kinset_artifact::error::ArtifactError;
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_model::ModelError;
 use kinset_stage::StageError;
 

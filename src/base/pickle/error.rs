@@ -1,6 +1,6 @@
 //! Errors of pickles.
 
-use crate::hint::{Diagnosis, Exit, Fault};
+use crate::fault::{Diagnosis, Exit, Fault};
 use crate::unit::count;
 
 /// Why no values were read.

@@ -1,8 +1,8 @@
 //! Errors on the way from a publisher's server to a folder.
 
 use crate::DatasetError;
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
-use kinset_base::hint::{Diagnosis, Exit, Fault};
 use kinset_base::unit::bytes;
 
 /// Why a data set did not come.

@@ -143,7 +143,7 @@ pub fn fetch(plan: &Plan, tell: &mut dyn FnMut(FetchEvent)) -> Result<Outcome> {
     for file in &plan.files {
         bring(&client, plan, file, &hidden, tell).map_err(|error| match error {
             error @ (FetchError::Network { .. } | FetchError::Status { .. } | FetchError::Checksum { .. }) => {
-                let how = match (&error, kinset_base::hint::Fault::hint(&error)) {
+                let how = match (&error, kinset_base::fault::Fault::hint(&error)) {
                     (FetchError::Checksum { .. }, Some(hint)) => format!("{hint}\n{}", plan.by_hand()),
                     _ => plan.by_hand(),
                 };
@@ -196,7 +196,7 @@ mod tests {
 
     use super::super::server::{Reply, Server};
     use super::*;
-    use kinset_base::hint::Fault;
+    use kinset_base::fault::Fault;
 
     fn remote(name: &str, content: &[u8], server: &Server) -> Remote {
         let digits = kinset_base::unit::hex(&Md5::digest(content));
@@ -362,7 +362,7 @@ mod tests {
         let options = Options { from: Some(from), pause: Duration::from_millis(1), ..Options::default() };
         let plan = plan(registry::find("stl10").unwrap(), &places, options).unwrap();
         let error = fetch(&plan, &mut |_| {}).unwrap_err();
-        assert_eq!((error.code(), error.exit()), ("fetch::network", kinset_base::hint::Exit::Data));
+        assert_eq!((error.code(), error.exit()), ("fetch::network", kinset_base::fault::Exit::Data));
         let hint = error.hint().unwrap();
         for words in ["stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb", "same command", "unpacks"] {
             assert!(hint.contains(words), "{hint}");

@@ -128,7 +128,7 @@ mod tests {
     use tar::{Builder, Header};
 
     use super::*;
-    use kinset_base::hint::Fault;
+    use kinset_base::fault::Fault;
 
     /// An archive as anybody could write it: name, kind, content, and the size its header claims.
     fn archive(entries: &[(&str, EntryType, &[u8], Option<u64>)]) -> Vec<u8> {

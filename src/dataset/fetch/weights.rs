@@ -115,7 +115,7 @@ mod tests {
 
     use super::super::server::{Reply, Server};
     use super::*;
-    use kinset_base::hint::{Exit, Fault};
+    use kinset_base::fault::{Exit, Fault};
 
     const DIGITS: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 

@@ -611,7 +611,7 @@ mod tests {
         let mut fails = |config: Config, input: In, words: &[&str]| {
             count += 1;
             let error = ground.run(&format!("bad{count}"), &config, input).unwrap_err();
-            let text = format!("{error} {}", kinset_base::hint::Fault::hint(&error).unwrap_or_default());
+            let text = format!("{error} {}", kinset_base::fault::Fault::hint(&error).unwrap_or_default());
             for word in words {
                 assert!(text.contains(word), "`{word}` is not in: {text}");
             }

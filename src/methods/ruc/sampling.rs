@@ -115,7 +115,7 @@ impl Split {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kinset_base::hint::Fault;
+    use kinset_base::fault::Fault;
 
     /// Five images: 0 and 1 sure and alike, 2 sure among strangers, 3 unsure among its like, 4 unsure.
     fn given() -> (Vec<f32>, NeighborTable) {

@@ -1,6 +1,6 @@
 //! Errors of importing weights.
 
-use kinset_base::hint::{Diagnosis, Exit, Fault};
+use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::pickle::{self, PickleError};
 
 /// Why no network was read from a file.

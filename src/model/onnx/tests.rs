@@ -16,8 +16,8 @@ use kinset_artifact::encoder::{
     Architecture, Backbone, Classifier, Encoder, EncoderCard, Family, Filter, HeadKind, Normalization, Projection,
     ProjectionKind, Resize, Stem, Transformer,
 };
+use kinset_base::fault::{Exit, Fault};
 use kinset_base::fs;
-use kinset_base::hint::{Exit, Fault};
 use kinset_base::seed::Seed;
 use kinset_kernel::l2_normalize;
 

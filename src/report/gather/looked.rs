@@ -8,7 +8,7 @@ use super::page::Shot;
 use kinset_artifact::assignments::{AssignmentTable, Assignments};
 use kinset_artifact::encoder::{Classifier, HeadKind};
 use kinset_artifact::labels::{LabelTable, Labels};
-use kinset_base::hint::chain;
+use kinset_base::fault::chain;
 use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency, Matching};
 
 /// The classes of the images.

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::journal::{self, Journal};
 use super::page::{LastRun, StageRow, Standing, Wire};
 use kinset_base::clock;
-use kinset_base::hint::chain;
+use kinset_base::fault::chain;
 use kinset_pipeline::spec::{Node, Spec};
 use kinset_pipeline::state::{Known, Outlook, State};
 use kinset_stage::AnyStage;

@@ -10,7 +10,7 @@ use crate::scores;
 use kinset_artifact::Stored;
 use kinset_artifact::images::Images;
 use kinset_artifact::selection::{Selection, SelectionTable};
-use kinset_base::hint::chain;
+use kinset_base::fault::chain;
 use kinset_pipeline::journal::runs_folder;
 use kinset_pipeline::state::{Known, Outlook};
 
