@@ -1,4 +1,4 @@
-//! What do people see? Help, plans, graphs and signs as committed text; every `--json` answer parses.
+//! What people see: help, plans, graphs and signs as committed text; every `--json` answer parses.
 //!
 //! `KINSET_BLESS=1 cargo test --release cli::` writes the snapshots anew; look at the difference before you commit it.
 
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::CommandFactory;
 use kinset::cli::args::Cli;
 
-use super::bench::{Bench, CHEAP, CHEAP_NODES, ROOT, Said, command, files_below, sorted};
+use super::harness::{Bench, CHEAP, CHEAP_NODES, ROOT, Said, command, files_below, sorted};
 
 fn snapshots() -> PathBuf {
     PathBuf::from(ROOT).join("tests/it/snapshots")

@@ -1,8 +1,8 @@
-//! Does every stage keep the rules of the house? Loops over the registry: who adds a stage adds no line here.
+//! The rules that every stage keeps. Loops over the registry: who adds a stage adds no line here.
 
 use kinset::registry;
 
-use super::bench::{Bench, WHOLE, WHOLE_NODES, methods, tiny_ground, tiny_stage};
+use super::harness::{Bench, WHOLE, WHOLE_NODES, ground, methods, tiny_stage};
 
 #[test]
 fn every_stage_says_what_it_does_in_the_same_form() {
@@ -92,9 +92,9 @@ const EPOCHS: u32 = 12;
 
 #[test]
 fn every_method_learns_something_easy() {
-    for card in methods() {
-        let kind = card["kind"].as_str().unwrap();
-        let bench = Bench::with(&format!("{}{}", tiny_ground(96, 8), tiny_stage("it", &card, EPOCHS)));
+    for method in methods() {
+        let kind = method.kind();
+        let bench = Bench::with(&format!("{}{}", ground("tiny", 96, 8), tiny_stage("it", method, EPOCHS)));
         bench.run(&["--until", "it"]).done();
         let losses: Vec<f64> =
             bench.metrics("tiny", "it").into_iter().filter(|(name, _)| name == "loss").map(|(_, value)| value).collect();
@@ -109,19 +109,17 @@ fn every_method_learns_something_easy() {
 
 #[test]
 fn every_stage_repeats_itself_byte_for_byte() {
-    let mut kinds: Vec<String> = Vec::new();
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     let first = bench.run(&[]).done();
-    for stage in first.json["stages"].as_array().unwrap() {
-        kinds.push(stage["kind"].as_str().unwrap().to_owned());
-    }
+    let kinds: Vec<&str> =
+        first.json["stages"].as_array().unwrap().iter().map(|stage| stage["kind"].as_str().unwrap()).collect();
     for stage in registry::all() {
-        assert!(kinds.iter().any(|kind| kind == stage.kind()), "`bench::WHOLE` has no `{}`: add one", stage.kind());
+        assert!(kinds.contains(&stage.kind()), "{kinds:?}: no `{}`", stage.kind());
     }
     // The engine itself compares a forced result with the stored one, and calls a difference our bug.
     let second = bench.run(&["--force"]).done();
-    assert_eq!(second.ran(), WHOLE_NODES);
+    assert_eq!(second.ran(), *WHOLE_NODES);
     assert_eq!(second.digests(), first.digests());
-    let elsewhere = Bench::with(WHOLE).run(&[]).done();
+    let elsewhere = Bench::with(&WHOLE).run(&[]).done();
     assert_eq!(elsewhere.digests(), first.digests(), "in another place");
 }

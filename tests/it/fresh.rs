@@ -1,25 +1,25 @@
-//! What runs, and what does not? Every test asserts the exact list.
+//! Caching: what runs and what does not. Every test asserts the exact list.
 
 use std::fs;
 
 use kinset::base::clock::Stopwatch;
 
-use super::bench::{Bench, CHEAP, CHEAP_NODES, ROOT, WHOLE, WHOLE_NODES};
+use super::harness::{Bench, CHEAP, CHEAP_NODES, ROOT, WHOLE, WHOLE_NODES, whole_below};
 
 const NOTHING: [&str; 0] = [];
 
 #[test]
 fn a_second_run_starts_no_stage_and_is_quick() {
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     let first = bench.run(&[]).done();
-    assert_eq!(first.ran(), WHOLE_NODES);
+    assert_eq!(first.ran(), *WHOLE_NODES);
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let clock = Stopwatch::start();
         let second = bench.run(&[]).done();
         best = best.min(clock.seconds());
         assert_eq!(second.ran(), NOTHING);
-        assert_eq!(second.those("fresh"), WHOLE_NODES);
+        assert_eq!(second.those("fresh"), *WHOLE_NODES);
         assert_eq!(second.digests(), first.digests());
     }
     println!("a second run of {} stages took {best:.3} s", WHOLE_NODES.len());
@@ -30,7 +30,7 @@ fn a_second_run_starts_no_stage_and_is_quick() {
 
 #[test]
 fn a_first_run_says_of_every_stage_that_it_never_ran() {
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     let first = bench.run(&[]).done();
     let why: Vec<&str> = first.json["stages"].as_array().unwrap().iter().filter_map(|stage| stage["why"].as_str()).collect();
     assert_eq!(why, vec!["never ran"; WHOLE_NODES.len()], "siblings of the same kind are no explanation");
@@ -147,61 +147,32 @@ fn the_number_of_threads_is_nobodys_business() {
 
 #[test]
 fn changing_one_setting_runs_exactly_its_cone() {
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     bench.run(&[]).done();
-    let below_pretext = [
-        "pretext",
-        "features",
-        "neighbors",
-        "cluster",
-        "selflabel",
-        "ruc",
-        "nnm",
-        "kmeans",
-        "assignments",
-        "scores",
-        "test_features",
-        "knn",
-        "matches",
-        "selection",
-        "chosen",
-        "scan_heads",
-        "temi",
-        "turtle",
-        "together",
-        "sorted",
-        "feature_scores",
-    ];
-    let below_neighbors = [
-        "neighbors",
-        "cluster",
-        "selflabel",
-        "ruc",
-        "nnm",
-        "assignments",
-        "scores",
-        "scan_heads",
-        "temi",
-        "together",
-        "feature_scores",
-    ];
-    let cones: [(&str, &[&str]); 10] = [
-        ("stage.turtle.trial=1", &["turtle", "sorted"]),
-        ("stage.knn.k=3", &["knn"]),
-        ("stage.selflabel.epochs=1", &["selflabel", "assignments", "scores"]),
-        ("stage.ruc.epochs=1", &["ruc", "scores"]),
-        ("stage.cluster.optimizer.lr=0.001", &["cluster", "selflabel", "ruc", "assignments", "scores"]),
-        ("stage.neighbors.k=4", &below_neighbors),
-        ("stage.kmeans.clusters=4", &["kmeans", "scores"]),
-        ("stage.pretext.temperature=0.5", &below_pretext),
-        ("data.test.seed=7", &["data.test", "scores", "test_features", "knn", "matches", "selection", "chosen"]),
-        ("stage.selection.budget=10", &["selection", "chosen"]),
-    ];
-    for (change, cone) in cones {
-        assert_eq!(bench.run(&["--set", change]).done().ran(), cone, "{change}");
+    assert_eq!(whole_below("ruc"), ["ruc", "scores"]);
+    assert_eq!(
+        whole_below("data.test"),
+        ["data.test", "scores", "test_features", "knn", "matches", "selection", "chosen"],
+        "labels, and over several stages"
+    );
+    for change in [
+        "stage.turtle.trial=1",
+        "stage.knn.k=3",
+        "stage.selflabel.epochs=1",
+        "stage.ruc.epochs=1",
+        "stage.cluster.optimizer.lr=0.001",
+        "stage.neighbors.k=4",
+        "stage.kmeans.clusters=4",
+        "stage.pretext.temperature=0.5",
+        "data.test.seed=7",
+        "stage.selection.budget=10",
+    ] {
+        let node = change.strip_prefix("stage.").unwrap_or(change);
+        let node = if node == change { "data.test" } else { node.split('.').next().unwrap() };
+        assert_eq!(bench.run(&["--set", change]).done().ran(), whole_below(node), "{change}");
     }
     assert_eq!(bench.run(&[]).done().ran(), NOTHING, "what was there before is still there");
-    bench.assert_sound("after nine changes");
+    bench.assert_sound("after ten changes");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Does the engine keep its promises? The one integration binary: it drives the built program as a user would, on tiny pipelines
+//! The one integration binary: it drives the built program as a user would, on tiny pipelines
 //! and a data set that is drawn, and asserts what ran, what came out and what was said.
 
 #![allow(
@@ -8,17 +8,17 @@
     reason = "tests: helpers may fail, and say what they measured"
 )]
 
-mod bad;
-mod bench;
+mod bad_input;
 mod cli;
+mod concurrent_runs;
 mod conformance;
 mod fresh;
-mod inout;
+mod harness;
+mod import_export;
 mod pipelines;
 mod published;
 mod report;
 mod resume;
 mod similar;
 mod tidy;
-mod together;
 mod version;

@@ -1,8 +1,8 @@
-//! Are the committed pipelines whole? Each plans without faults, and its smoke profile too.
+//! The committed pipelines: each plans without faults, and its smoke profile too.
 
 use std::path::PathBuf;
 
-use super::bench::{Bench, ROOT, sorted};
+use super::harness::{Bench, ROOT, sorted};
 use super::published::{write_cifar, write_imagenet, write_stl10, write_svhn};
 
 fn all() -> Vec<PathBuf> {

@@ -1,4 +1,4 @@
-//! Does the page say what the results say? Whole, broken off, failed, without labels, with names that would like to be markup.
+//! The report page, which says what the results say: whole, broken off, failed, without labels, with names that would like to be markup.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use kinset::report::page::render;
 use kinset::store::digest::Digest;
 use serde_json::Value;
 
-use super::bench::{Bench, CHEAP, WHOLE, event_files};
+use super::harness::{Bench, CHEAP, WHOLE, WHOLE_KINDS, methods};
 
 /// The page of a pipeline.
 fn page_of(bench: &Bench, pipeline: &str) -> String {
@@ -93,7 +93,7 @@ fn a_page_that_cannot_be_written_costs_no_result() {
 
 #[test]
 fn the_numbers_of_the_page_are_those_of_the_scores() {
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     bench.run(&[]).done();
     let html = page_of(&bench, "whole");
     assert_alone(&html);
@@ -134,10 +134,9 @@ fn the_numbers_of_the_page_are_those_of_the_scores() {
         assert!(!cfg!(target_os = "linux") || stage["peak_memory"].as_u64() > Some(1 << 20), "{stage}");
     }
     let trained: Vec<&str> = page["curves"].as_array().unwrap().iter().map(|one| one["stage"].as_str().unwrap()).collect();
-    assert_eq!(
-        trained,
-        ["pretext", "moco", "byol", "cluster", "selflabel", "ruc", "nnm", "instances", "scan_heads", "temi", "turtle",]
-    );
+    let is_method = |kind: &str| methods().any(|method| method.kind() == kind);
+    let wanted: Vec<&str> = WHOLE_KINDS.iter().filter(|(_, kind)| is_method(kind)).map(|(name, _)| *name).collect();
+    assert_eq!(trained, wanted, "every method has a curve");
     for section in
         ["scores", "clusters", "confusion", "calibration", "map", "neighbors", "training", "counts", "selection", "stages"]
     {
@@ -182,12 +181,12 @@ fn repetitions_share_a_row_with_mean_and_deviation() {
 
 #[test]
 fn what_never_ran_says_so() {
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     let said = bench.kinset(&["report", "p.toml"]).done();
     assert_eq!(said.out.trim(), "artifacts/whole/report.html");
     let html = page_of(&bench, "whole");
     assert!(html.contains("data-standing=\"has not run\"") && html.contains("This pipeline has not run yet."));
-    assert_eq!(html.matches("data-stage=").count(), super::bench::WHOLE_NODES.len());
+    assert_eq!(html.matches("data-stage=").count(), WHOLE_KINDS.len());
     assert!(!bench.path("artifacts/store").exists(), "to look is not to write");
 }
 
@@ -216,14 +215,7 @@ fn what_was_interrupted_says_so_and_shows_the_epochs_it_got_to() {
     let text = WHOLE.replacen("epochs = 2", "epochs = 400", 1);
     let bench = Bench::with(&text);
     let running = bench.start("run", &["run", "p.toml", "--json", "--until", "pretext"]);
-    let begun = || {
-        event_files(&bench.path("artifacts/whole/runs"))
-            .iter()
-            .any(|path| fs::read_to_string(path).unwrap().contains("\"event\":\"metric\""))
-    };
-    while !begun() {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    bench.wait_for_an_epoch("whole");
     running.signal("TERM");
     assert_eq!(running.end().exit, 75);
     let html = page_of(&bench, "whole");
@@ -341,7 +333,7 @@ fn names_that_would_like_to_be_markup_stay_text() {
 
 #[test]
 fn single_figures_are_written_under_the_names_of_the_field() {
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     assert_eq!(bench.kinset(&["plot", "p.toml", "confusion"]).exit, 5, "nothing ran yet");
     bench.run(&[]).done();
     for (plot, file) in

@@ -1,4 +1,4 @@
-//! Does a killed run end where an uninterrupted one does?
+//! Killed and stopped runs, which end where an uninterrupted one does.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kinset::base::seed::{Rng, Seed};
 
-use super::bench::{Bench, TINY_GROUND, WHOLE, WHOLE_NODES, event_files, files_below, methods, tiny_ground, tiny_stage};
+use super::harness::{Bench, GROUND, WHOLE, WHOLE_NODES, event_files, files_below, ground, methods, tiny_stage};
 
 /// Kills after a random while, longer and longer, until a run gets through; returns what that one gave, and how many were killed.
 fn kill_until_done(bench: &Bench, args: &[&str], rng: &mut Rng, first: f64) -> (BTreeMap<String, String>, usize) {
@@ -48,9 +48,9 @@ impl Bench {
 #[test]
 fn every_method_killed_at_random_ends_as_if_nothing_had_happened() {
     let (images, epochs) = (48, 8);
-    for (number, card) in methods().iter().enumerate() {
-        let kind = card["kind"].as_str().unwrap();
-        let text = format!("{}{}", tiny_ground(images, 2), tiny_stage("it", card, epochs));
+    for (number, method) in methods().enumerate() {
+        let kind = method.kind();
+        let text = format!("{}{}", ground("tiny", images, 2), tiny_stage("it", method, epochs));
         let quiet = Bench::with(&text);
         let expected = quiet.run(&["--until", "it"]).done().digests();
 
@@ -58,7 +58,7 @@ fn every_method_killed_at_random_ends_as_if_nothing_had_happened() {
         let mut enough = false;
         for attempt in 0..6 {
             let bench = Bench::with(&text);
-            bench.run(&["--until", TINY_GROUND]).done();
+            bench.run(&["--until", GROUND]).done();
             let mut rng = Seed::new(17).branch("kill").at(number as u64).at(attempt).rng();
             let args = ["run", "p.toml", "--no-report", "--json", "--until", "it", "--checkpoint-every", "0"];
             let (digests, killed) = kill_until_done(&bench, &args, &mut rng, 60.0 * 0.7_f64.powi(attempt as i32));
@@ -77,8 +77,8 @@ fn every_method_killed_at_random_ends_as_if_nothing_had_happened() {
 
 #[test]
 fn a_pipeline_killed_at_random_ends_as_if_nothing_had_happened() {
-    let expected = Bench::with(WHOLE).run(&[]).done().digests();
-    let bench = Bench::with(WHOLE);
+    let expected = Bench::with(&WHOLE).run(&[]).done().digests();
+    let bench = Bench::with(&WHOLE);
     let mut rng = Seed::new(18).branch("kill").rng();
     let (digests, killed) =
         kill_until_done(&bench, &["run", "p.toml", "--no-report", "--json", "--checkpoint-every", "0"], &mut rng, 60.0);
@@ -91,22 +91,8 @@ fn a_pipeline_killed_at_random_ends_as_if_nothing_had_happened() {
 /// [`WHOLE`] with a long first training, and what it gives.
 fn long(epochs: u32) -> String {
     let changed = WHOLE.replacen("epochs = 2", &format!("epochs = {epochs}"), 1);
-    assert_ne!(changed, WHOLE);
+    assert_ne!(changed, *WHOLE);
     changed
-}
-
-/// Waits until a training has measured its first epoch.
-fn wait_for_an_epoch(bench: &Bench) {
-    for _ in 0..3000 {
-        let begun = event_files(&bench.path("artifacts/whole/runs"))
-            .iter()
-            .any(|path| fs::read_to_string(path).unwrap().contains("\"event\":\"metric\""));
-        if begun {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("no epoch in half a minute");
 }
 
 #[test]
@@ -117,7 +103,7 @@ fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
     for signal in ["INT", "TERM", "USR1"] {
         let bench = Bench::with(&text);
         let running = bench.start("run", &args);
-        wait_for_an_epoch(&bench);
+        bench.wait_for_an_epoch("whole");
         running.signal(signal);
         let said = running.end();
         assert_eq!(said.exit, 75, "{signal}: {}", said.err);
@@ -143,7 +129,7 @@ fn a_damaged_checkpoint_costs_a_few_steps_and_changes_nothing() {
     let args = ["run", "p.toml", "--no-report", "--json", "--until", "pretext", "--checkpoint-every", "0"];
     let bench = Bench::with(&text);
     let running = bench.start("run", &args);
-    wait_for_an_epoch(&bench);
+    bench.wait_for_an_epoch("whole");
     running.signal("TERM");
     assert_eq!(running.end().exit, 75);
     let files: Vec<_> = files_below(&bench.path("artifacts/store/work"));
@@ -158,14 +144,14 @@ fn a_damaged_checkpoint_costs_a_few_steps_and_changes_nothing() {
 
 #[test]
 fn one_thread_and_two_give_the_same_digests() {
-    let expected = Bench::with(WHOLE).run(&["--threads", "1"]).done();
-    assert_eq!(expected.ran(), WHOLE_NODES);
-    assert_eq!(Bench::with(WHOLE).run(&["--threads", "2"]).done().digests(), expected.digests(), "--threads 2");
+    let expected = Bench::with(&WHOLE).run(&["--threads", "1"]).done();
+    assert_eq!(expected.ran(), *WHOLE_NODES);
+    assert_eq!(Bench::with(&WHOLE).run(&["--threads", "2"]).done().digests(), expected.digests(), "--threads 2");
     for threads in ["1", "2", "5"] {
-        let bench = Bench::with(WHOLE);
+        let bench = Bench::with(&WHOLE);
         let output =
             bench.command(&["run", "p.toml", "--no-report", "--json"]).env("RAYON_NUM_THREADS", threads).output().unwrap();
-        let said = super::bench::Said::of(&output).done();
+        let said = super::harness::Said::of(&output).done();
         assert_eq!(said.digests(), expected.digests(), "RAYON_NUM_THREADS={threads}");
     }
 }

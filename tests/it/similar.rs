@@ -1,4 +1,4 @@
-//! Does `kinset similar` choose what the specification says, from every form of features, and say why?
+//! `kinset similar`, which chooses what the specification says, from every form of features, and says why.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use kinset::math::curate::choose::Reason;
 use kinset::store::digest::Digest;
 use serde_json::Value;
 
-use super::bench::{Bench, ROOT, Said, event_files, files_below, sorted};
+use super::harness::{Bench, ROOT, Said, event_files, files_below, sorted};
 
 /// A point on the circle.
 fn angle(degrees: f64) -> Vec<f64> {

@@ -1,4 +1,4 @@
-//! Did a result move without its VERSION? A committed table pins what each kind of stage gives on a tiny input: a digest where the
+//! Results that may not move without their VERSION: a committed table pins what each kind of stage gives on a tiny input: a digest where the
 //! arithmetic is exact, rounded numbers where the last bits depend on the processor.
 //!
 //! `KINSET_BLESS=1 cargo test --release version::` writes the table anew.
@@ -20,7 +20,7 @@ use kinset::store::digest::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::bench::{Bench, CHEAP, ROOT, Said, WHOLE};
+use super::harness::{Bench, CHEAP, ROOT, Said, WHOLE, WHOLE_KINDS};
 
 /// What is pinned of a kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,18 +56,6 @@ fn digest_of(bytes: impl IntoIterator<Item = i64>) -> Value {
     json!(Digest::of(&bytes.into_iter().flat_map(i64::to_le_bytes).collect::<Vec<u8>>()).short())
 }
 
-/// The first epoch's measurements.
-fn first_epoch(bench: &Bench, stage: &str) -> BTreeMap<String, Value> {
-    let mut found = BTreeMap::new();
-    for (name, value) in bench.metrics("whole", stage) {
-        if name == "loss" {
-            found.entry(format!("first {name}")).or_insert_with(|| rounded(value));
-        }
-    }
-    assert!(!found.is_empty(), "{stage} measured no loss");
-    found
-}
-
 fn score(said: &Said, measured_by: &str, name: &str) -> Value {
     let row = said.json["scores"].as_array().unwrap().iter().find(|row| row["measured_by"] == measured_by).unwrap();
     row["row"][name].as_f64().map_or(Value::Null, rounded)
@@ -78,7 +66,7 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
     let cheap = Bench::with(CHEAP);
     // The pixels are learned features too, as far as the steps are concerned; and they are the same on every machine.
-    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.imported]\nkind = \"import_features\"\nfile = \"features.csv\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n";
+    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n";
     cheap.write("p.toml", format!("{CHEAP}{more}"));
     let said = cheap.run(&[]).done();
     let view = |file: &str| cheap.path("artifacts/cheap").join(file);
@@ -128,7 +116,6 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
         result
     });
 
-    all.insert("import_features", one("features", json!(digests["imported.features"][..12])));
     let stored_at = |files: &[&str]| files.iter().map(|file| view(file)).collect::<Vec<_>>();
     let matches = stored_at(&["matches/edges.parquet", "matches/targets.parquet"]);
     let matches = MatchTable::load(&Stored::new(matches, Digest::of(b""), "a test")).unwrap();
@@ -145,11 +132,13 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     });
     all.insert("subset", one("images", json!(digests["chosen.images"][..12])));
 
-    let whole = Bench::with(WHOLE);
-    let said = whole.run(&["--until", "moco,byol,instances,selflabel,ruc,nnm,weights,tower,scan_heads,turtle,together"]).done();
+    // Of what is not pinned yet: the first loss where something is trained, else what comes out, by digest.
+    let rest: Vec<(&str, &str)> = WHOLE_KINDS.iter().copied().filter(|(_, kind)| !all.contains_key(kind)).collect();
+    let names: Vec<&str> = rest.iter().map(|(name, _)| *name).collect();
+    let whole = Bench::with(&WHOLE);
+    let digests = whole.run(&["--until", &names.join(",")]).done().digests();
     // Copied numbers; the statistics of drawn images are whole numbers divided once.
-    all.insert("pretrained", one("encoder", json!(said.digests()["weights.encoder"][..12])));
-    all.insert("frozen", one("encoder", json!(said.digests()["tower.encoder"][..12])));
+    all.insert("pretrained", one("encoder", json!(digests["weights.encoder"][..12])));
     let files = ["classifier.json", "classifier.safetensors"].map(|file| whole.path("artifacts/whole/together").join(file));
     let together = Classifier::load(&Stored::new(files.to_vec(), Digest::of(b""), "a test")).unwrap();
     all.insert("consensus", {
@@ -158,21 +147,14 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
         result.extend(one("committee", json!(together.card.committee)));
         result
     });
-    let stages = [
-        ("scan_heads", "scan_heads"),
-        ("temi", "temi"),
-        ("turtle", "turtle"),
-        ("simclr", "pretext"),
-        ("moco", "moco"),
-        ("byol", "byol"),
-        ("and", "instances"),
-        ("scan", "cluster"),
-        ("selflabel", "selflabel"),
-        ("ruc", "ruc"),
-        ("nnm", "nnm"),
-    ];
-    for (kind, stage) in stages {
-        all.insert(kind, first_epoch(&whole, stage));
+    for (name, kind) in rest {
+        let outputs =
+            digests.iter().filter_map(|(output, digest)| Some((output.strip_prefix(name)?.strip_prefix('.')?, digest)));
+        let loss = whole.metrics("whole", name).into_iter().find(|(measure, _)| measure == "loss");
+        all.entry(kind).or_insert_with(|| match loss {
+            Some((_, loss)) => one("first loss", rounded(loss)),
+            None => outputs.map(|(output, digest)| (output.to_owned(), json!(digest[..12]))).collect(),
+        });
     }
     all.into_iter().map(|(kind, result)| (kind.to_owned(), result)).collect()
 }

@@ -1,10 +1,14 @@
-//! Where do tests work? In a folder of their own, with kinset at hand.
+//! Folders for tests to work in, pipelines that need next to no time, and kinset started in them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::time::Duration;
 
+use kinset::registry;
+use kinset::stage::AnyStage;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -53,106 +57,58 @@ labels = "data.train.labels"
 /// The nodes of [`CHEAP`].
 pub(crate) const CHEAP_NODES: [&str; 6] = ["data.train", "pixels", "features", "neighbors", "kmeans", "scores"];
 
-/// Every kind of stage, each with next to nothing to do.
-pub(crate) const WHOLE: &str = concat!(
-    r#"
-name = "whole"
-seed = 1
-device = "cpu"
+/// Every kind of stage, each with next to nothing to do: those of [`ground`], those that [`WIRED`] wires by hand, and all others of
+/// the registry, wired by what their ports want. A new method is in it without a line here.
+pub(crate) static WHOLE: LazyLock<String> = LazyLock::new(|| {
+    let mut text = ground("whole", 48, 2);
+    for stage in registry::all() {
+        // Sources, which are all of the kind `ingest`, stand under `data`.
+        if stage.kind() != "ingest"
+            && ![&text, WIRED].iter().any(|known| known.contains(&format!("kind = \"{}\"\n", stage.kind())))
+        {
+            text.push_str(&stage_table(stage.kind(), stage, SMALL));
+        }
+    }
+    text + &WIRED.replace("GOLDEN", &format!("{ROOT}/tests/golden"))
+});
 
-[data.train]
-dataset = "synthetic"
-split = "train"
-images = 48
-classes = 3
-size = 12
+/// How much the stages of [`WHOLE`] have to do, and which optional ports are connected. `versions.json` pins what they give with it.
+const SMALL: &[(&str, &str)] = &[
+    ("epochs", "2"),
+    ("nnm.epochs", "3"),
+    ("nnm.neighbors", "\"neighbors\""),
+    ("and.epochs", "3"),
+    ("and.rounds", "2"),
+    ("batch", "16"),
+    ("clusters", "3"),
+    ("heads", "2"),
+    ("confidence_threshold", "0.34"),
+    ("network", NETWORK),
+    ("moco.queue", "32"),
+    ("ruc.optimizer", "{ lr = 0.05 }"),
+    ("kmeans.encoder", "\"pretext\""),
+    ("scan_heads.encoder", "\"pretext\""),
+    ("temi.encoder", "\"pretext\""),
+    ("temi.hidden", "8"),
+    ("temi.bottleneck", "4"),
+    ("auto_k.max", "6"),
+    ("auto_k.restarts", "2"),
+    ("sweep_k.max", "4"),
+    ("sweep_k.seeds", "2"),
+    ("sweep_k.restarts", "2"),
+    ("sweep_k.sample", "40"),
+];
 
+const NETWORK: &str = r#"{ backbone = "resnet_tiny", width = 8 }"#;
+
+/// Stages that read what only a person can choose, and second ones of a kind.
+const WIRED: &str = r#"
 [data.test]
 dataset = "synthetic"
 split = "test"
 images = 24
 classes = 3
 size = 12
-
-[stage.pretext]
-kind = "simclr"
-images = "data.train"
-epochs = 2
-batch = 16
-network = { backbone = "resnet_tiny", width = 8 }
-
-[stage.moco]
-kind = "moco"
-images = "data.train"
-epochs = 2
-batch = 16
-queue = 32
-network = { backbone = "resnet_tiny", width = 8 }
-
-[stage.byol]
-kind = "byol"
-images = "data.train"
-epochs = 2
-batch = 16
-network = { backbone = "resnet_tiny", width = 8 }
-
-[stage.features]
-kind = "embed"
-images = "data.train"
-encoder = "pretext"
-
-[stage.neighbors]
-kind = "neighbors"
-features = "features"
-k = 5
-
-[stage.cluster]
-kind = "scan"
-images = "data.train"
-encoder = "pretext"
-neighbors = "neighbors"
-clusters = 3
-heads = 2
-epochs = 2
-batch = 16
-
-[stage.selflabel]
-kind = "selflabel"
-images = "data.train"
-classifier = "cluster"
-epochs = 2
-batch = 16
-confidence_threshold = 0.34
-
-[stage.ruc]
-kind = "ruc"
-images = "data.train"
-classifier = "cluster"
-neighbors = "neighbors"
-epochs = 2
-batch = 16
-confidence_threshold = 0.34
-optimizer = { lr = 0.05 }
-
-[stage.nnm]
-kind = "nnm"
-images = "data.train"
-encoder = "pretext"
-neighbors = "neighbors"
-clusters = 3
-heads = 2
-epochs = 3
-batch = 16
-
-[stage.pixels]
-kind = "pixels"
-images = "data.train"
-
-[stage.kmeans]
-kind = "kmeans"
-features = "features"
-encoder = "pretext"
-clusters = 3
 
 [stage.assignments]
 kind = "predict"
@@ -177,36 +133,14 @@ bank_labels = "data.train.labels"
 queries = "test_features"
 query_labels = "data.test.labels"
 
-[stage.instances]
-kind = "and"
-images = "data.train"
-epochs = 3
-rounds = 2
-batch = 16
-network = { backbone = "resnet_tiny", width = 8 }
-
-[stage.estimate]
-kind = "auto_k"
-features = "instances.bank"
-max = 6
-restarts = 2
-
-[stage.sweep]
-kind = "sweep_k"
-features = "instances.bank"
-max = 4
-seeds = 2
-restarts = 2
-sample = 40
-
 [stage.instance_features]
 kind = "embed"
 images = "data.train"
-encoder = "instances"
+encoder = "and"
 
 [stage.instance_knn]
 kind = "knn_eval"
-bank = "instances.bank"
+bank = "and.bank"
 bank_labels = "data.train.labels"
 queries = "instance_features"
 query_labels = "data.train.labels"
@@ -240,44 +174,18 @@ selection = "selection"
 kind = "pretrained"
 images = "data.train"
 stem = "cifar"
-file = ""#,
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/golden/pretrained/gray.pth.tar\"\n",
-    r#"
+file = "GOLDEN/pretrained/gray.pth.tar"
+
 [stage.tower]
 kind = "frozen"
 network = { backbone = "dinov2_vits14", width = 16, depth = 2, heads = 2, patch = 4, grid = 5 }
 size = 20
-weights = ""#,
-    env!("CARGO_MANIFEST_DIR"),
-    "/tests/golden/encoders/dinov2_hub.safetensors\"\n",
-    r#"
+weights = "GOLDEN/encoders/dinov2_hub.safetensors"
+
 [stage.tower_features]
 kind = "embed"
 images = "data.train"
 encoder = "tower"
-
-[stage.scan_heads]
-kind = "scan_heads"
-features = "features"
-neighbors = "neighbors"
-encoder = "pretext"
-clusters = 3
-heads = 2
-epochs = 2
-batch = 16
-
-[stage.temi]
-kind = "temi"
-features = "features"
-neighbors = "neighbors"
-encoder = "pretext"
-clusters = 3
-heads = 2
-hidden = 8
-bottleneck = 4
-epochs = 2
-batch = 16
 
 [stage.turtle]
 kind = "turtle"
@@ -302,50 +210,49 @@ kind = "evaluate"
 classifiers = ["together", "temi", "scan_heads"]
 features = "features"
 labels = "data.train.labels"
-"#,
-);
+"#;
+
+/// The nodes of [`WHOLE`], in the order of the file: name and kind.
+pub(crate) static WHOLE_KINDS: LazyLock<Vec<(&'static str, &'static str)>> = LazyLock::new(|| {
+    WHOLE
+        .split("\n[")
+        .skip(1)
+        .map(|table| {
+            let name = table.split(']').next().unwrap();
+            let kind = table.split_once("\nkind = \"").map_or("ingest", |(_, rest)| rest.split('"').next().unwrap());
+            (name.strip_prefix("stage.").unwrap_or(name), kind)
+        })
+        .collect()
+});
+
+/// Their names.
+pub(crate) static WHOLE_NODES: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| WHOLE_KINDS.iter().map(|(name, _)| *name).collect());
+
+/// A node of [`WHOLE`] and all that read what it gives, straight or through others, in the order of the file.
+pub(crate) fn whole_below(name: &str) -> Vec<&'static str> {
+    let mut below = vec![name];
+    // Until nothing is added: a stage may stand before what it reads.
+    loop {
+        let known = below.len();
+        for table in WHOLE.split("\n[stage.").skip(1) {
+            let (stage, wires) = table.split_once(']').unwrap();
+            let mut words = wires.split('"').skip(1).step_by(2);
+            let reads = words.any(|word| {
+                below.iter().any(|node| word.strip_prefix(node).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+            });
+            if reads && !below.contains(&stage) {
+                below.push(stage);
+            }
+        }
+        if below.len() == known {
+            return WHOLE_NODES.iter().copied().filter(|node| below.contains(node)).collect();
+        }
+    }
+}
 
 /// Features that somebody else made, beside every pipeline.
 const FEATURES: &str = "a.png,1,0,0.5\n\"b.png\n\",0.5,-1,0\nc,d.png,0,0,2\n";
-
-/// The nodes of [`WHOLE`].
-pub(crate) const WHOLE_NODES: [&str; 35] = [
-    "data.train",
-    "data.test",
-    "pretext",
-    "moco",
-    "byol",
-    "features",
-    "neighbors",
-    "cluster",
-    "selflabel",
-    "ruc",
-    "nnm",
-    "pixels",
-    "kmeans",
-    "assignments",
-    "scores",
-    "test_features",
-    "knn",
-    "instances",
-    "estimate",
-    "sweep",
-    "instance_features",
-    "instance_knn",
-    "imported",
-    "matches",
-    "selection",
-    "chosen",
-    "weights",
-    "tower",
-    "tower_features",
-    "scan_heads",
-    "temi",
-    "turtle",
-    "together",
-    "sorted",
-    "feature_scores",
-];
 
 /// A folder of one's own; gone when dropped.
 pub(crate) struct Bench {
@@ -414,6 +321,19 @@ impl Bench {
             }
         }
         found
+    }
+
+    /// Waits until a training of this pipeline has measured its first epoch.
+    pub(crate) fn wait_for_an_epoch(&self, pipeline: &str) {
+        let runs = self.path("artifacts").join(pipeline).join("runs");
+        for _ in 0..3000 {
+            let has_one = |path: &PathBuf| fs::read_to_string(path).unwrap().contains("\"event\":\"metric\"");
+            if event_files(&runs).iter().any(has_one) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("no epoch in half a minute");
     }
 
     /// Asserts that the store is as it should be: every byte is what its name says, and nothing half-written lies about.
@@ -543,7 +463,7 @@ impl Running {
             if ended {
                 return false;
             }
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -609,25 +529,44 @@ pub(crate) fn idx_labels(labels: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// What a stage of this kind gets to learn on next to nothing: its ports wired by what they want, and those of its settings that
-/// say how much to do made small. Generic, so that a new method needs no line here.
-pub(crate) fn tiny_stage(name: &str, card: &Value, epochs: u32) -> String {
-    let mut text = format!("\n[stage.{name}]\nkind = {}\n", card["kind"]);
-    for port in card["ports"].as_array().unwrap() {
-        if port["arity"] == "optional" {
+/// The table of a stage: its needed ports wired by what they want to the stages of [`ground`], and of these values those whose
+/// setting or port it has. `kind.setting` is for one kind alone; of two for the same setting the later one holds.
+fn stage_table(name: &str, stage: &dyn AnyStage, values: &[(&str, &str)]) -> String {
+    let mut text = format!("\n[stage.{name}]\nkind = \"{}\"\n", stage.kind());
+    let either = stage.ports().iter().position(|port| port.arity.is_either());
+    for (place, port) in stage.ports().iter().enumerate() {
+        if !port.arity.is_needed() && either != Some(place) {
             continue;
         }
-        let from = match port["artifact"].as_str().unwrap() {
+        let from = match port.artifact {
             "images" => "data.train",
+            "labels" => "data.train.labels",
             "encoder" => "pretext",
             "features" => "features",
             "neighbors" => "neighbors",
             "classifier" => "cluster",
-            other => panic!("no stage of the test pipeline gives {other}"),
+            other => panic!("`{}` reads {other}: wire it by hand in `WIRED`", stage.kind()),
         };
-        let from = if port["arity"] == "many" { format!("[\"{from}\"]") } else { format!("\"{from}\"") };
-        text.push_str(&format!("{} = {from}\n", port["name"].as_str().unwrap()));
+        let from = if port.arity.is_list() { format!("[\"{from}\"]") } else { format!("\"{from}\"") };
+        text.push_str(&format!("{} = {from}\n", port.name));
     }
+    let known = stage.default_settings();
+    let mut settings = BTreeMap::new();
+    for &(setting, value) in values {
+        let (kind, setting) = setting.split_once('.').unwrap_or((stage.kind(), setting));
+        let has = known.get(setting).is_some() || stage.ports().iter().any(|port| port.name == setting);
+        if kind == stage.kind() && has {
+            settings.insert(setting, value);
+        }
+    }
+    for (setting, value) in settings {
+        text.push_str(&format!("{setting} = {value}\n"));
+    }
+    text
+}
+
+/// What a stage of this kind gets to learn on next to nothing, over [`ground`].
+pub(crate) fn tiny_stage(name: &str, stage: &dyn AnyStage, epochs: u32) -> String {
     let epochs = epochs.to_string();
     let small = [
         ("epochs", epochs.as_str()),
@@ -640,43 +579,43 @@ pub(crate) fn tiny_stage(name: &str, card: &Value, epochs: u32) -> String {
         ("queue", "16"),
         ("key_momentum", "0.95"),
         ("norm_groups", "2"),
-        ("network", "{ backbone = \"resnet_tiny\", width = 8 }"),
+        ("network", NETWORK),
     ];
-    for (setting, value) in small {
-        if card["settings"].get(setting).is_some() {
-            text.push_str(&format!("{setting} = {value}\n"));
-        }
-    }
-    text
+    stage_table(name, stage, &small)
 }
 
 /// Everything a method may want to read, from `images` drawn images of three shapes.
-pub(crate) fn tiny_ground(images: u32, epochs: u32) -> String {
+pub(crate) fn ground(pipeline: &str, images: u32, epochs: u32) -> String {
     format!(
         r#"
-name = "tiny"
+name = "{pipeline}"
 seed = 1
 device = "cpu"
+
 [data.train]
 dataset = "synthetic"
 split = "train"
 images = {images}
 classes = 3
 size = 12
+
 [stage.pretext]
 kind = "simclr"
 images = "data.train"
 epochs = {epochs}
 batch = 16
-network = {{ backbone = "resnet_tiny", width = 8 }}
+network = {NETWORK}
+
 [stage.features]
 kind = "embed"
 images = "data.train"
 encoder = "pretext"
+
 [stage.neighbors]
 kind = "neighbors"
 features = "features"
 k = 5
+
 [stage.cluster]
 kind = "scan"
 images = "data.train"
@@ -690,14 +629,10 @@ batch = 16
     )
 }
 
-/// The stages of [`tiny_ground`].
-pub(crate) const TINY_GROUND: &str = "pretext,features,neighbors,cluster";
+/// The stages of [`ground`].
+pub(crate) const GROUND: &str = "pretext,features,neighbors,cluster";
 
-/// The cards of all methods, as `kinset methods --json` has them.
-pub(crate) fn methods() -> Vec<Value> {
-    let said = Bench::new().kinset(&["methods", "--json"]).done();
-    let all = said.json.as_array().unwrap().clone();
-    let methods: Vec<Value> = all.into_iter().filter(|card| !card["sign"].is_null()).collect();
-    assert!(methods.len() >= 3, "simclr, scan and selflabel at least");
-    methods
+/// All methods: the stages that have a paper.
+pub(crate) fn methods() -> impl Iterator<Item = &'static dyn AnyStage> {
+    registry::all().filter(|stage| stage.sign().is_some())
 }

@@ -1,4 +1,4 @@
-//! Do data and weights come in, and results go out? `data fetch`, `pretrained`, `predict`, `export`, and STL-10 from its real files.
+//! Data and weights that come in, results that go out: `data fetch`, `pretrained`, `predict`, `export`, and STL-10 from its real files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +10,7 @@ use flate2::write::GzEncoder;
 use kinset::base::unit::hex;
 use sha2::{Digest, Sha256};
 
-use super::bench::{Bench, ROOT};
+use super::harness::{Bench, ROOT};
 use super::published::write_stl10;
 
 /// A folder of photos of two kinds, and a pipeline that sorts them by their pixels.

@@ -1,13 +1,13 @@
-//! Do two runs at once get into each other's way?
+//! Two runs at once over one store.
 
 use std::collections::BTreeMap;
 
-use super::bench::{Bench, WHOLE, WHOLE_NODES};
+use super::harness::{Bench, WHOLE, WHOLE_NODES};
 
 /// [`WHOLE`], with a first training that takes long enough to be met.
 fn slow() -> String {
     let changed = WHOLE.replacen("epochs = 2", "epochs = 25", 1);
-    assert_ne!(changed, WHOLE);
+    assert_ne!(changed, *WHOLE);
     changed
 }
 
@@ -41,7 +41,7 @@ fn two_runs_at_once_compute_each_stage_once() {
 
 #[test]
 fn two_runs_from_the_very_start_share_the_work() {
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     let both = [bench.start("a", &["run", "p.toml", "--json"]), bench.start("b", &["run", "p.toml", "--json"])];
     let both = both.map(|running| running.end().done());
     let ran: usize = both.iter().map(|said| said.ran().len()).sum();

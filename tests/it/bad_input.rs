@@ -1,4 +1,4 @@
-//! What happens to bad input? A table: each row says what is wrong, and asserts the exit code, that the message names the place
+//! Bad input, as a table: each row says what is wrong, and asserts the exit code, that the message names the place
 //! and the fix, and that nothing is lost or half-written.
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::bench::{Bench, CHEAP, CHEAP_NODES, ROOT, Said, WHOLE, files_below, idx_images, idx_labels, sorted};
+use super::harness::{Bench, CHEAP, CHEAP_NODES, ROOT, Said, WHOLE, files_below, idx_images, idx_labels, sorted};
 
 /// Asserts what every refusal owes.
 #[track_caller]
@@ -109,7 +109,7 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
         // Numbers that run away.
         ("stage.pretext.optimizer.lr=1e30", 5, &["pretext: the loss is", "lower the learning rate"]),
     ];
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     bench.run(&[]).done();
     for (change, exit, words) in rows {
         let said = bench.kinset(&["run", "p.toml", "--set", change]);
@@ -123,7 +123,7 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
 fn one_class_is_no_fault_until_clusters_collapse() {
     let bench = Bench::with(CHEAP);
     assert_eq!(bench.run(&["--set", "data.train.classes=1"]).done().ran(), CHEAP_NODES);
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     let said = bench.run(&["--set", "data.train.classes=1", "--set", "data.test.classes=1"]);
     match said.exit {
         0 => {}
@@ -541,12 +541,12 @@ fn a_full_disk_is_named_keeps_what_is_done_and_space_is_all_it_takes() {
 
 #[test]
 fn a_full_disk_in_training_loses_no_finished_stage() {
-    let bench = Bench::with(WHOLE);
+    let bench = Bench::with(&WHOLE);
     let Some(disk) = Disk::mount(bench.path("artifacts"), "300k") else { return };
     let said = bench.run(&["--checkpoint-every", "0"]);
     assert_refused(&said, 7, &["No space left on device", "hint", "free some space"], "a full disk");
     disk.remount("size=64m");
-    assert_eq!(bench.run(&[]).done().digests(), Bench::with(WHOLE).run(&[]).done().digests());
+    assert_eq!(bench.run(&[]).done().digests(), Bench::with(&WHOLE).run(&[]).done().digests());
     bench.assert_sound("with space again");
 }
 
