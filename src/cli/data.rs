@@ -1,8 +1,11 @@
 //! `kinset data`: which data sets there are, getting one, and whether one is sound.
 
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::args::{DataCommand, FetchArgs};
+use super::args::PlaceArgs;
 use super::common::{Answer, Failure, places};
 use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault};
@@ -10,7 +13,85 @@ use crate::base::unit;
 use crate::dataset::fetch::{self, FetchEvent, Options, Outcome, Weights};
 use crate::dataset::{self, FaultyImages, Labels, Source, registry};
 
-pub(super) fn run(command: &DataCommand) -> Answer {
+/// List the known data sets, fetch one, or check one that is on disk
+#[derive(Debug, Args)]
+pub struct DataArgs {
+    #[command(subcommand)]
+    command: DataCommand,
+}
+
+/// `data`.
+#[derive(Debug, Subcommand)]
+enum DataCommand {
+    /// List the data sets kinset knows by name
+    #[command(after_help = "\
+Example:
+  kinset data list")]
+    List {
+        #[command(flatten)]
+        places: PlaceArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Get a published data set: resumed where it broke off, checked, unpacked; nothing if it is there
+    #[command(after_help = "\
+Examples:
+  kinset data fetch stl10
+  kinset data fetch cifar10 --dry-run          say what would be got, from where, to where
+  kinset data fetch svhn --all                 its extra images too
+  kinset data fetch stl10 --from http://mirror.example/stl10")]
+    Fetch(FetchArgs),
+    /// Read a data set to the end and say what is in it, or what is wrong with it
+    #[command(after_help = "\
+Examples:
+  kinset data check fashion-mini
+  kinset data check folder --root my/photos")]
+    Check {
+        /// The data set
+        dataset: String,
+        /// The split
+        #[arg(long)]
+        split: Option<String>,
+        /// Where it is, if not at its usual place
+        #[arg(long, value_name = "DIR")]
+        root: Option<PathBuf>,
+        #[command(flatten)]
+        places: PlaceArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `data fetch`.
+#[derive(Debug, Args)]
+struct FetchArgs {
+    /// The data set, or the address of a file of weights
+    dataset: String,
+    /// Where it shall lie, if not at its usual place
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Get the files from this address instead of the publishers'; checksums stay
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
+    /// Another SHA-256 than the published checksum, of one file or of the only one (may be repeated)
+    #[arg(long, value_name = "[FILE=]DIGITS")]
+    sha256: Vec<String>,
+    /// Also what few need: the extra images of svhn
+    #[arg(long)]
+    all: bool,
+    /// Say what would be done, and ask nobody
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(DataArgs { command }: &DataArgs) -> Answer {
     match command {
         DataCommand::List { places: args, json } => {
             let places = places(args, None);

@@ -1,9 +1,11 @@
 //! `kinset diff`: two pipelines or runs beside each other.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::args::{DiffArgs, PipelineArgs};
+use clap::Args;
+
+use super::args::{PipelineArgs, PlaceArgs};
 use super::common::{Answer, Failure, outlook};
 use super::terminal;
 use crate::base::fault::Exit;
@@ -11,6 +13,45 @@ use crate::base::unit;
 use crate::report::diff::{Diff, Presence, ScoreDiff, Side, Spread, compare};
 use crate::report::journal::Run;
 use crate::store::Store;
+
+/// Lay two pipelines or runs beside each other: settings, results, scores
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset diff pipelines/fashion-mini.toml pipelines/compare.toml
+  kinset diff pipelines/fashion-mini.toml --right-set stage.pretext.epochs=10
+  kinset diff artifacts/fashion-mini/runs/2026-11-21T10-00-00.000Z artifacts/fashion-mini/runs/2026-11-22T10-00-00.000Z")]
+pub struct DiffArgs {
+    /// A pipeline file, or the folder of a run
+    #[arg(value_name = "LEFT")]
+    left: PathBuf,
+    /// Another one [default: the left one, bent by --right-set and its kin]
+    #[arg(value_name = "RIGHT")]
+    right: Option<PathBuf>,
+    /// Overrides a setting of both pipelines
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Bend the pipelines")]
+    set: Vec<String>,
+    /// Lays a profile over both
+    #[arg(long, value_name = "NAME", help_heading = "Bend the pipelines")]
+    profile: Option<String>,
+    /// Replaces the seed of both
+    #[arg(long, value_name = "N", help_heading = "Bend the pipelines")]
+    seed: Option<u64>,
+    /// Overrides a setting of the right one
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Bend the pipelines")]
+    right_set: Vec<String>,
+    /// Lays a profile over the right one
+    #[arg(long, value_name = "NAME", help_heading = "Bend the pipelines")]
+    right_profile: Option<String>,
+    /// Replaces the seed of the right one
+    #[arg(long, value_name = "N", help_heading = "Bend the pipelines")]
+    right_seed: Option<u64>,
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 pub(super) fn run(args: &DiffArgs) -> Answer {
     let left = side(args, &args.left, false)?;

@@ -1,14 +1,30 @@
 //! `kinset explain`: why a stage would run.
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::ExplainArgs;
+use super::args::PipelineArgs;
 use super::common::{Answer, outlook};
 use super::plan::words;
 use super::terminal;
 use crate::base::fault::Exit;
 use crate::pipeline::graph::{self, Selection};
 use crate::pipeline::state::{State, Why};
+
+/// Say why a stage would run: every field that differs, old and new
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kinset explain pipelines/fashion-mini.toml cluster --set stage.neighbors.k=10")]
+pub struct ExplainArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// The stage
+    stage: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 pub(super) fn run(args: &ExplainArgs) -> Answer {
     outlook(&args.pipeline, |spec, outlook| {

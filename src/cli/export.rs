@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::args::{ExportArgs, NamesArg};
+use super::args::PipelineArgs;
 use super::common::{Answer, Failure, Held, outlook, places, stored};
 use super::terminal;
 use crate::artifact::assignments::AssignmentTable;
@@ -23,6 +24,45 @@ use crate::model::{export, onnx};
 use crate::pipeline::spec::Spec;
 use crate::pipeline::state::Outlook;
 use crate::report::lines::{Form, Line};
+
+/// Whose names tensors get.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NamesArg {
+    /// SCAN, NNM and RUC: backbone.…, contrastive_head.…, cluster_head.0.…
+    Scan,
+    /// MoCo: module.encoder_q.…
+    Moco,
+    /// AND: conv1.…, linear.…
+    And,
+}
+
+/// Write a result as others use it: networks for PyTorch or as ONNX, assignments as CSV, pictures in a folder per cluster
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset export pipelines/fashion-mini.toml cluster --output scan.safetensors
+  kinset export pipelines/fashion-mini.toml cluster --output scan.onnx     runs in onnxruntime
+  kinset export pipelines/fashion-mini.toml assignments --output assignments.csv
+  kinset export photos.toml assignments --output sorted          links, one folder per cluster
+  kinset export photos.toml assignments --output sorted --copy")]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// The stage, or STAGE.OUTPUT where it gives several
+    stage: String,
+    /// Where to: networks FILE.safetensors or .onnx; assignments FILE.csv, .jsonl, .parquet, or a new folder
+    #[arg(long, short, value_name = "PATH")]
+    output: PathBuf,
+    /// Whose names the tensors in safetensors get
+    #[arg(long, value_enum, default_value = "scan")]
+    names: NamesArg,
+    /// Copy pictures into their folders instead of linking them
+    #[arg(long)]
+    copy: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// What can be exported, the best first where a stage gives several.
 const KINDS: [&str; 3] = ["assignments", "classifier", "encoder"];

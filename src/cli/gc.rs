@@ -1,11 +1,13 @@
 //! `kinset gc`: what the store can give back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::{GcArgs, PipelineArgs};
+use super::args::{PipelineArgs, PlaceArgs};
 use super::common::{Answer, Failure, outlook};
 use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault};
@@ -13,6 +15,30 @@ use crate::base::unit;
 use crate::pipeline::state::State;
 use crate::store::Store;
 use crate::store::gc::{Item, Policy};
+
+/// Show what the store can give back; delete it with --delete
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset gc pipelines/*.toml                 what no named pipeline uses any more
+  kinset gc pipelines/*.toml --delete
+  kinset gc --max-size 10GiB pipelines/*.toml")]
+pub struct GcArgs {
+    /// Pipelines whose results are kept
+    #[arg(value_name = "PIPELINE")]
+    pipelines: Vec<PathBuf>,
+    /// Really delete
+    #[arg(long)]
+    delete: bool,
+    /// Let the store hold this much; of unused results, the cheapest to recompute go first, for example 10GiB
+    #[arg(long, value_name = "SIZE")]
+    max_size: Option<String>,
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// A size that cannot be read.
 #[derive(Debug, thiserror::Error)]

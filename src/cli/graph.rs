@@ -1,11 +1,36 @@
 //! `kinset graph`: the stages as a drawing.
 
-use super::args::{GraphArgs, GraphFormat};
+use clap::{Args, ValueEnum};
+
+use super::args::PipelineArgs;
 use super::common::{Answer, outlook};
 use super::terminal;
 use crate::base::fault::Exit;
 use crate::pipeline::graph::{self, State as Drawn};
 use crate::pipeline::state::State;
+
+/// How to draw.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum GraphFormat {
+    /// For Markdown
+    Mermaid,
+    /// For Graphviz
+    Dot,
+}
+
+/// Draw the stages as a graph
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset graph pipelines/fashion-mini.toml                      mermaid, for Markdown
+  kinset graph pipelines/fashion-mini.toml --format dot | dot -Tsvg > graph.svg")]
+pub struct GraphArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// The language to draw in
+    #[arg(long, value_enum, default_value = "mermaid")]
+    format: GraphFormat,
+}
 
 pub(super) fn run(args: &GraphArgs) -> Answer {
     outlook(&args.pipeline, |spec, outlook| {

@@ -1,12 +1,32 @@
 //! `kinset init`: a commented pipeline for a folder of images.
 
-use super::args::InitArgs;
+use std::path::PathBuf;
+
+use clap::Args;
+
 use super::common::{Answer, Failure};
 use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
 use crate::base::search_path::DataPaths;
 use crate::dataset::{self, Labels, Source};
+
+/// Write a commented pipeline for a folder of images
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset init my/photos > photos.toml
+  kinset init my/photos --clusters 12 --output photos.toml")]
+pub struct InitArgs {
+    /// The folder of images
+    folder: PathBuf,
+    /// How many clusters to look for
+    #[arg(long, default_value_t = 10)]
+    clusters: usize,
+    /// Where to write the pipeline [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
 
 /// The template; what stands in `<<…>>` is filled in.
 const TEMPLATE: &str = include_str!("init.toml");

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::args::{InspectArgs, PipelineArgs};
+use super::args::{PipelineArgs, PlaceArgs};
 use super::common::{Answer, Failure, outlook};
-use super::shown::Shown;
+use super::result_images::Shown;
 use super::terminal;
 use crate::artifact::images::Images;
 use crate::artifact::parquet::inspect::{inspect, inspect_metadata};
@@ -20,6 +21,42 @@ use crate::pipeline::state::State;
 use crate::report::album::Album;
 use crate::report::page::look::{self, Look};
 use crate::store::digest::Digest;
+
+/// Look into what a stage wrote, or into any Parquet file
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset inspect pipelines/fashion-mini.toml features
+  kinset inspect artifacts/fashion-mini/neighbors/neighbors.parquet --rows 3
+  kinset inspect pipelines/fashion-mini.toml neighbors --html neighbors.html
+  kinset inspect somebody-elses.parquet --json")]
+pub struct InspectArgs {
+    /// A pipeline file, or any Parquet file
+    #[arg(value_name = "PIPELINE|FILE")]
+    target: PathBuf,
+    /// The stage, if a pipeline was named
+    stage: Option<String>,
+    /// How many of the first rows to show
+    #[arg(long, default_value_t = 5)]
+    rows: usize,
+    /// Write a page with histograms and pictures into this file
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Lays a profile of the pipeline over it
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
+    /// Overrides a setting of the pipeline
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Replaces the seed of the pipeline
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// JSON and other small files are shown up to this size.
 const SHOWN: u64 = 1 << 20;

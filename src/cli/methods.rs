@@ -1,13 +1,27 @@
 //! `kinset methods`: what stages there are, and what their papers say.
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::MethodsArgs;
 use super::common::{Answer, Failure};
 use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault, nearest};
 use crate::registry;
 use crate::stage::{AnyStage, Arity};
+
+/// List stages and methods, or print the sign of one: paper, loss, settings, deviations
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset methods
+  kinset methods scan")]
+pub struct MethodsArgs {
+    /// Print the sign of this one
+    name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 /// A name that no stage has.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! # cli: what did they type, and what do we answer?
+//! # cli: the command line
 //!
 //! One file per command. Data go to standard output, talk goes to standard error; messages are lower case without a full stop,
 //! values stand in back-ticks, the causes follow, and `hint:` comes last. Colour never says anything alone.
@@ -7,25 +7,8 @@
 
 pub mod args;
 mod common;
-mod data;
-mod diff;
-mod explain;
-mod export;
-mod gc;
-mod graph;
-mod init;
-mod inspect;
-mod methods;
-mod plan;
-mod plot;
-mod predict;
-mod report;
-mod run;
-mod shown;
-pub mod similar;
-mod status;
+mod result_images;
 mod terminal;
-mod verify;
 mod version;
 
 use clap::Parser;
@@ -33,8 +16,48 @@ use clap::error::ErrorKind;
 
 use crate::base::fault::Exit;
 use crate::kernel::isa::Isa;
-use args::{Cli, Command};
-use common::Failure;
+use args::Cli;
+use common::{Answer, Failure};
+
+/// From each entry the module, what may be typed, and the call of the module's `run`.
+macro_rules! commands {
+    ($($vis:vis $module:ident: $Command:ident($Args:ident),)*) => {
+        $($vis mod $module;)*
+
+        /// What to do.
+        #[derive(Debug, clap::Subcommand)]
+        pub enum Command {
+            $($Command(Box<$module::$Args>),)*
+        }
+
+        fn dispatch(command: &Command) -> Answer {
+            match command {
+                $(Command::$Command(args) => $module::run(args),)*
+            }
+        }
+    };
+}
+
+// All commands, in the order of `kinset --help`. Adding one is one file and its line here.
+commands! {
+    run: Run(RunArgs),
+    plan: Plan(PlanArgs),
+    explain: Explain(ExplainArgs),
+    graph: Graph(GraphArgs),
+    status: Status(StatusArgs),
+    diff: Diff(DiffArgs),
+    report: Report(ReportArgs),
+    plot: Plot(PlotArgs),
+    inspect: Inspect(InspectArgs),
+    verify: Verify(VerifyArgs),
+    gc: Gc(GcArgs),
+    pub similar: Similar(SimilarArgs),
+    predict: Predict(PredictArgs),
+    export: Export(ExportArgs),
+    data: Data(DataArgs),
+    methods: Methods(MethodsArgs),
+    init: Init(InitArgs),
+}
 
 /// Does what was typed; returns how the process should end.
 pub fn main() -> Exit {
@@ -48,24 +71,5 @@ pub fn main() -> Exit {
     if let Err(fault) = Isa::chosen() {
         return Failure::own(fault).report();
     }
-    let result = match command {
-        Command::Run(args) => run::run(&args),
-        Command::Similar(args) => similar::command::run(&args),
-        Command::Plan(args) => plan::run(&args),
-        Command::Explain(args) => explain::run(&args),
-        Command::Graph(args) => graph::run(&args),
-        Command::Status(args) => status::run(&args),
-        Command::Diff(args) => diff::run(&args),
-        Command::Report(args) => report::run(&args),
-        Command::Plot(args) => plot::run(&args),
-        Command::Inspect(args) => inspect::run(&args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Gc(args) => gc::run(&args),
-        Command::Predict(args) => predict::run(&args),
-        Command::Export(args) => export::run(&args),
-        Command::Data(args) => data::run(&args),
-        Command::Methods(args) => methods::run(&args),
-        Command::Init(args) => init::run(&args),
-    };
-    result.unwrap_or_else(|failure: Failure| failure.report())
+    dispatch(&command).unwrap_or_else(|failure| failure.report())
 }

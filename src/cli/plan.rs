@@ -1,12 +1,29 @@
 //! `kinset plan`: what would run, and why.
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::PlanArgs;
+use super::args::{PipelineArgs, SelectArgs};
 use super::common::{Answer, outlook, selection};
 use super::terminal;
 use crate::base::fault::{Exit, Fault, chain};
 use crate::pipeline::state::State;
+
+/// Say what `run` would do, and why; exit code 10 if there is work
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset plan pipelines/fashion-mini.toml
+  kinset plan pipelines/fashion-mini.toml --set stage.cluster.epochs=50 --json")]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub(super) pipeline: PipelineArgs,
+    #[command(flatten)]
+    pub(super) select: SelectArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
 
 pub(super) fn run(args: &PlanArgs) -> Answer {
     outlook(&args.pipeline, |spec, outlook| {

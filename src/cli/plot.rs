@@ -1,6 +1,10 @@
 //! `kinset plot`: one drawing of a pipeline's results, for a paper.
 
-use super::args::{PlotArgs, PlotWhat};
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::args::PipelineArgs;
 use super::common::{Answer, Failure, outlook};
 use super::terminal;
 use crate::base::fault::Exit;
@@ -9,6 +13,40 @@ use crate::report::album::Album;
 use crate::report::error::ReportError;
 use crate::report::gather::Glance;
 use crate::report::plot::Plot;
+
+/// What can be drawn alone.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PlotWhat {
+    /// Classes against clusters; rows sum to 1
+    Confusion,
+    /// An image for each cluster
+    Prototypes,
+    /// Confidence against accuracy
+    Calibration,
+}
+
+/// Draw one figure for a paper: confusion matrix, prototypes, calibration
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset plot pipelines/fashion-mini.toml confusion
+  kinset plot pipelines/fashion-mini.toml confusion --stage kmeans_features --out kmeans.svg
+  kinset plot pipelines/fashion-mini.toml prototypes --out prototypes.png
+  kinset plot pipelines/fashion-mini.toml calibration")]
+pub struct PlotArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// What to draw
+    #[arg(value_enum, value_name = "WHAT")]
+    what: PlotWhat,
+    /// Of which stage: for confusion one that was measured, else one that predicts or its classifier
+    #[arg(long, value_name = "STAGE")]
+    stage: Option<String>,
+    /// Where to write it: FILE.svg, for prototypes also FILE.png [default: confusion_matrix.svg, prototypes.svg or calibration.svg in the
+    /// pipeline's folder of the artifacts]
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
 
 pub(super) fn run(args: &PlotArgs) -> Answer {
     let plot = match args.what {

@@ -5,10 +5,11 @@
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use clap::{Args, ValueEnum};
 use rayon::prelude::*;
 use serde_json::json;
 
-use super::args::{PredictArgs, RowsFormat};
+use super::args::PipelineArgs;
 use super::common::{Answer, Failure, device_of, outlook, stored};
 use super::terminal;
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
@@ -25,6 +26,47 @@ use crate::dataset::decode::decode;
 use crate::pipeline::spec::Spec;
 use crate::report::lines::{Form, Line};
 use crate::train::infer::Predictor;
+
+/// A form of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RowsFormat {
+    /// Comma-separated values with a header
+    Csv,
+    /// One JSON object per line
+    Jsonl,
+    /// A Parquet table
+    Parquet,
+}
+
+/// Sort pictures with a pipeline's classifier: a folder, files, Parquet tables
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset predict pipelines/fashion-mini.toml my/photos > assignments.csv
+  kinset predict pipelines/fashion-mini.toml a.jpg b.png more.parquet --output assignments.parquet
+  kinset predict pipelines/fashion-mini.toml my/photos --stage kmeans --format jsonl --skip-broken")]
+pub struct PredictArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Pictures: folders, PNG, JPEG or WebP files, Parquet tables
+    #[arg(value_name = "IMAGES", required = true)]
+    images: Vec<PathBuf>,
+    /// The stage whose classifier sorts [default: the one that the last `predict` stage reads, else the last one]
+    #[arg(long, value_name = "STAGE")]
+    stage: Option<String>,
+    /// Where to write the assignments [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Their form [default: as the file's name ends, else csv]
+    #[arg(long, value_enum)]
+    format: Option<RowsFormat>,
+    /// Leave pictures out that cannot be read, and name the first of them, instead of stopping
+    #[arg(long)]
+    skip_broken: bool,
+    /// Print one JSON object at the end (with --output)
+    #[arg(long, requires = "output")]
+    json: bool,
+}
 
 /// Broken pictures that are named one by one.
 const NAMED: usize = 5;

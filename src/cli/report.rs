@@ -3,7 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-use super::args::ReportArgs;
+use clap::Args;
+
+use super::args::PipelineArgs;
 use super::common::{Answer, outlook};
 use super::terminal;
 use crate::base::fault::{Exit, chain};
@@ -11,6 +13,27 @@ use crate::base::unit;
 use crate::pipeline::state::{Known, Outlook};
 use crate::report::file;
 use crate::report::gather::{Elsewhere, Glance};
+
+/// Show the results as one page: scores, clusters with pictures, curves, a map; one HTML file that needs no network
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset report pipelines/fashion-mini.toml
+  kinset report pipelines/fashion-mini.toml --out fashion.html
+  kinset report pipelines/fashion-mini.toml --json | jq .scores")]
+pub struct ReportArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Where to write the page [default: report.html in the pipeline's folder of the artifacts]
+    #[arg(long, short, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Show the assignments of this stage, or of this classifier [default: those of the last stage that predicts]
+    #[arg(long, value_name = "STAGE")]
+    stage: Option<String>,
+    /// Print what is on the page as JSON, and write nothing
+    #[arg(long)]
+    json: bool,
+}
 
 pub(super) fn run(args: &ReportArgs) -> Answer {
     outlook(&args.pipeline, |spec, outlook| {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 
-use super::args::RunArgs;
+use super::args::{PipelineArgs, SelectArgs};
 use super::common::{Answer, Failure, device_of, pipeline, places, selection};
 use super::report;
 use super::terminal::{self, Screen};
@@ -26,6 +27,43 @@ use crate::report::gather::Elsewhere;
 use crate::report::{file, scores};
 use crate::stage::Stop;
 use crate::store::Store;
+
+/// Run a pipeline: what is missing or out of date, nothing else
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset run pipelines/fashion-mini.toml
+  kinset run pipelines/fashion-mini.toml --profile smoke
+  kinset run pipelines/stl10.toml --set stage.pretext.epochs=5 --until features
+  kinset run pipelines/stl10.toml --only scores --force")]
+pub struct RunArgs {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    #[command(flatten)]
+    select: SelectArgs,
+    /// Number of threads; results do not depend on it [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Fail instead of waiting when another run computes the same stage
+    #[arg(long)]
+    no_wait: bool,
+    /// Save the progress of training at least this often
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    checkpoint_every: f64,
+    /// Write no report.html at the end
+    #[arg(long)]
+    no_report: bool,
+    /// Print one JSON object at the end instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (0.0..=1e9).contains(&value) => Ok(value),
+        _ => Err("a number of seconds is expected, 0 or more".to_owned()),
+    }
+}
 
 pub(super) fn run(args: &RunArgs) -> Answer {
     let spec = pipeline(&args.pipeline)?;

@@ -2,17 +2,27 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::PlanArgs;
 use super::common::{Answer, outlook, selection};
-use super::plan::words;
+use super::plan::{PlanArgs, words};
 use super::terminal;
 use crate::base::fault::Exit;
 use crate::base::{clock, unit};
 use crate::pipeline::state::State;
 
-pub(super) fn run(args: &PlanArgs) -> Answer {
+/// Show what each stage last gave, and whether it still holds
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kinset status pipelines/fashion-mini.toml")]
+pub struct StatusArgs {
+    #[command(flatten)]
+    plan: PlanArgs,
+}
+
+pub(super) fn run(StatusArgs { plan: args }: &StatusArgs) -> Answer {
     outlook(&args.pipeline, |spec, outlook| {
         let selected = selection(spec, &args.select)?;
         let states = outlook.states(&selected.forced);

@@ -1,13 +1,30 @@
-//! `kinset verify`: is everything in the store what it claims to be?
+//! `kinset verify`: the check of everything in the store against its hash.
 
+use clap::Args;
 use serde_json::json;
 
-use super::args::VerifyArgs;
+use super::args::PlaceArgs;
 use super::common::Answer;
 use super::terminal;
 use crate::base::fault::Exit;
 use crate::base::unit;
 use crate::store::Store;
+
+/// Re-hash everything in the store; with --repair drop what is damaged, so that it runs again
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  kinset verify --repair")]
+pub struct VerifyArgs {
+    /// Drop damaged results, so that the next run makes them again
+    #[arg(long)]
+    repair: bool,
+    #[command(flatten)]
+    places: PlaceArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
 
 pub(super) fn run(args: &VerifyArgs) -> Answer {
     let store = if args.repair { Store::open(&args.places.artifacts)? } else { Store::open_existing(&args.places.artifacts)? };

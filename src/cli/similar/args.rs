@@ -1,4 +1,4 @@
-//! What may be typed after `kinset similar`. The first flags are the fork's, also in its spelling with underscores.
+//! The arguments of `kinset similar`. The first flags are the fork's, also in its spelling with underscores.
 
 use std::path::PathBuf;
 
@@ -59,8 +59,13 @@ pub enum PickArg {
     Dissimilar,
 }
 
-/// `similar`.
+/// Choose the images of a pool that make a training set like a target
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset similar --target-csv target.csv --near-csv pool.csv --save-dir out --nn-factor 5 20
+  kinset similar --target t.parquet --pool a.parquet b.parquet --save-dir out --budget 6000 --pool-sim 0.95
+  kinset similar --target t.npy --pool p.npy --save-dir out --near-db pictures --materialize symlink")]
 pub struct SimilarArgs {
     /// Features of the target: .csv, .npy or .parquet
     #[arg(long, alias = "target_csv", visible_alias = "target", value_name = "FILE")]

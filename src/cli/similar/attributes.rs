@@ -1,5 +1,5 @@
-//! Is what is known of images distributed in the selection as in the target? Shares of every value of every attribute in the
-//! target, in the selection and in the pool, which is what a choice by lot has.
+//! How what is known of images is distributed in the selection and in the target: shares of every value of every attribute in the
+//! target, in the selection and in the pool, which is what random selection has.
 //!
 //! Counted after everything was chosen: no stage reads attributes, so no choice can follow them.
 

@@ -1,4 +1,4 @@
-//! Runs the pipeline behind the command, and says what came of it.
+//! The run of the pipeline behind the command, and its summary.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::SimilarArgs;
 use super::attributes;
 use super::export::{self, Placed};
-use super::place::Pictures;
+use super::materialize::Pictures;
 use super::plan;
 use crate::artifact::features::{FeatureReader, FeatureTable, Features};
 use crate::artifact::matches::{MatchTable, Matches};
@@ -229,7 +229,7 @@ fn export(
     Ok(rows)
 }
 
-/// How often each value of each attribute occurs in the pool: what a choice by lot would give.
+/// How often each value of each attribute occurs in the pool: what random selection would give.
 fn pool_shares(
     known: &Attributes,
     args: &SimilarArgs,

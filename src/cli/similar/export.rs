@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::args::Materialize;
-use super::place::{self, Found, Pictures};
+use super::materialize::{self, Found, Pictures};
 use crate::artifact::features::FeatureTable;
 use crate::artifact::matches::MatchTable;
 use crate::artifact::meta::Meta;
@@ -118,7 +118,7 @@ pub fn manifest(
             if how != Materialize::List {
                 for (from, to) in pictures.destination(&chosen.id, &here) {
                     let to = below.join(to);
-                    place::put(how, &from, &to)?;
+                    materialize::put(how, &from, &to)?;
                     wanted.insert(to);
                 }
             }
@@ -126,7 +126,7 @@ pub fn manifest(
         found.push(here);
     }
     if how != Materialize::List {
-        placed.strangers = place::strangers(&below, &wanted)?;
+        placed.strangers = materialize::strangers(&below, &wanted)?;
     }
     let schema = [
         ("pool_id", ColumnKind::U32),

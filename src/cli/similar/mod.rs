@@ -2,12 +2,15 @@
 //!
 //! Two files of features in, a training set like the target out, in the words and files of the fork of SCAN that began this
 //! ([`args`]). The work is a pipeline like any other ([`plan`] writes it), so it is cached, resumed and explained; [`command`] runs
-//! it, [`export`] turns its selections into lists, tables and arrays, [`place`] finds and lays out pictures and annotations,
+//! it, [`export`] turns its selections into lists, tables and arrays, [`materialize`] finds and lays out pictures and annotations,
 //! [`attributes`] compares what is known of the images besides.
 
 pub mod args;
 pub mod attributes;
 pub mod command;
 pub mod export;
-pub mod place;
+pub mod materialize;
 pub mod plan;
+
+pub use args::SimilarArgs;
+pub(super) use command::run;

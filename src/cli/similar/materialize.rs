@@ -1,4 +1,4 @@
-//! Where pictures and annotations lie, and where they are put.
+//! Pictures and annotations: where they lie, and where they are linked or copied.
 //!
 //! Two layouts are known: VOC's, `JPEGImages/<name>.jpg` or `.png` with `Annotations/<name>.xml`, and a plain folder, in which a
 //! name is a path with or without its ending.

@@ -1,4 +1,4 @@
-//! Which pictures go with a result? Some of the images themselves, the surest of each cluster, images beside their neighbors.
+//! The pictures that go with a result: some of the images, the surest of each cluster, images beside their neighbors.
 
 use std::collections::VecDeque;
 
