@@ -45,7 +45,7 @@ pub(super) fn run(args: &MethodsArgs) -> Answer {
         if args.json {
             terminal::print_json(&as_json(stage))?;
         } else {
-            terminal::print(&sign(stage))?;
+            terminal::print(&card(stage))?;
         }
         return Ok(Exit::Done);
     }
@@ -59,7 +59,7 @@ pub(super) fn run(args: &MethodsArgs) -> Answer {
     }
     terminal::print(&terminal::text(&table))?;
     terminal::say("\n`kinset methods NAME` says more of one; methods with a paper: ");
-    let papers: Vec<&str> = registry::all().filter(|stage| stage.sign().is_some()).map(AnyStage::kind).collect();
+    let papers: Vec<&str> = registry::all().filter(|stage| stage.card().is_some()).map(AnyStage::kind).collect();
     terminal::say(&papers.join(", "));
     Ok(Exit::Done)
 }
@@ -85,11 +85,11 @@ fn writes(stage: &dyn AnyStage) -> String {
 }
 
 fn as_json(stage: &dyn AnyStage) -> serde_json::Value {
-    let sign = stage.sign().map(|sign| {
+    let card = stage.card().map(|card| {
         json!({
-            "paper": sign.paper, "reads": sign.reads, "writes": sign.writes, "idea": sign.idea, "loss": sign.loss,
-            "selection": sign.selection, "as_in_paper": sign.as_in_paper, "unlike_paper": sign.unlike_paper,
-            "expect": sign.expect,
+            "paper": card.paper, "reads": card.reads, "writes": card.writes, "idea": card.idea, "loss": card.loss,
+            "selection": card.selection, "as_in_paper": card.as_in_paper, "unlike_paper": card.unlike_paper,
+            "expect": card.expect,
         })
     });
     let ports: Vec<_> = stage
@@ -106,12 +106,12 @@ fn as_json(stage: &dyn AnyStage) -> serde_json::Value {
         .collect();
     json!({
         "kind": stage.kind(), "version": stage.version(), "summary": stage.summary(), "ports": ports, "outputs": outputs,
-        "settings": stage.default_settings(), "sign": sign,
+        "settings": stage.default_settings(), "sign": card,
     })
 }
 
-/// The sign of a stage, for people.
-fn sign(stage: &dyn AnyStage) -> String {
+/// The card of a stage, for people.
+fn card(stage: &dyn AnyStage) -> String {
     let mut text = format!("{} (version {}): {}\n", stage.kind(), stage.version(), stage.summary());
     let width = terminal::width().clamp(60, 120);
     let mut part = |name: &str, body: &str| {
@@ -120,14 +120,14 @@ fn sign(stage: &dyn AnyStage) -> String {
             text.push_str(&format!("  {line}\n"));
         }
     };
-    if let Some(sign) = stage.sign() {
-        part("paper", sign.paper);
-        part("idea", sign.idea);
-        part("loss", sign.loss);
-        part("selection", sign.selection);
-        part("as in the paper", sign.as_in_paper);
-        part("unlike the paper", sign.unlike_paper);
-        part("expect", sign.expect);
+    if let Some(card) = stage.card() {
+        part("paper", card.paper);
+        part("idea", card.idea);
+        part("loss", card.loss);
+        part("selection", card.selection);
+        part("as in the paper", card.as_in_paper);
+        part("unlike the paper", card.unlike_paper);
+        part("expect", card.expect);
     }
     text.push_str("\nports\n");
     for port in stage.ports() {

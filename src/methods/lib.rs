@@ -1,7 +1,7 @@
 //! # kinset-methods: what does each paper do?
 //!
 //! Stages with a paper, one file each (a folder where one would be too long): settings (the defaults are the paper's table),
-//! ports without ground truth, loss, run, tests, and a sign that `kinset methods NAME` prints.
+//! ports without ground truth, loss, run, tests, and a card that `kinset methods NAME` prints.
 //!
 //! Not here: stages without a paper (`builtin`), networks (`model`), optimizers (`train`).
 

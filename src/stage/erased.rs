@@ -27,8 +27,8 @@ pub trait AnyStage: Sync {
     fn seeded(&self) -> bool;
     /// [`Stage::ON_DEVICE`].
     fn on_device(&self) -> bool;
-    /// The sign of a method; none for a step.
-    fn sign(&self) -> Option<&'static PaperCard>;
+    /// The card of a method; none for a stage without a paper.
+    fn card(&self) -> Option<&'static PaperCard>;
     /// Its ports.
     fn ports(&self) -> &'static [PortInfo];
     /// Its outputs.
@@ -67,7 +67,7 @@ impl fmt::Debug for dyn AnyStage {
 
 /// The erasure of a stage.
 pub struct Erased<S> {
-    sign: Option<&'static PaperCard>,
+    card: Option<&'static PaperCard>,
     stage: PhantomData<fn() -> S>,
 }
 
@@ -81,7 +81,7 @@ impl<S: Stage> Erased<S> {
     #[expect(clippy::new_without_default, reason = "registration is a named act")]
     pub const fn new() -> Self {
         let () = Self::NO_LAUNDERING;
-        Self { sign: None, stage: PhantomData }
+        Self { card: None, stage: PhantomData }
     }
 }
 
@@ -91,7 +91,7 @@ impl<M: Method> Erased<M> {
     /// A method: a stage with a paper.
     pub const fn method() -> Self {
         let () = Self::OUT_LABEL_FREE;
-        Self { sign: Some(&M::CARD), stage: PhantomData }
+        Self { card: Some(&M::CARD), stage: PhantomData }
     }
 }
 
@@ -124,8 +124,8 @@ impl<S: Stage> AnyStage for Erased<S> {
         S::ON_DEVICE
     }
 
-    fn sign(&self) -> Option<&'static PaperCard> {
-        self.sign
+    fn card(&self) -> Option<&'static PaperCard> {
+        self.card
     }
 
     fn ports(&self) -> &'static [PortInfo] {

@@ -29,24 +29,24 @@ fn every_stage_says_what_it_does_in_the_same_form() {
 }
 
 #[test]
-fn every_method_has_a_full_sign_and_reads_no_labels() {
+fn every_method_has_a_full_card_and_reads_no_labels() {
     for stage in registry::all() {
-        let Some(sign) = stage.sign() else { continue };
+        let Some(card) = stage.card() else { continue };
         let parts = [
-            ("paper", sign.paper),
-            ("reads", sign.reads),
-            ("writes", sign.writes),
-            ("idea", sign.idea),
-            ("loss", sign.loss),
-            ("selection", sign.selection),
-            ("as_in_paper", sign.as_in_paper),
-            ("unlike_paper", sign.unlike_paper),
-            ("expect", sign.expect),
+            ("paper", card.paper),
+            ("reads", card.reads),
+            ("writes", card.writes),
+            ("idea", card.idea),
+            ("loss", card.loss),
+            ("selection", card.selection),
+            ("as_in_paper", card.as_in_paper),
+            ("unlike_paper", card.unlike_paper),
+            ("expect", card.expect),
         ];
         for (part, text) in parts {
             assert!(text.trim().len() >= 5, "{}: its sign says nothing of `{part}`", stage.kind());
         }
-        assert!(sign.paper.contains("20"), "{}: a paper has a year: {}", stage.kind(), sign.paper);
+        assert!(card.paper.contains("20"), "{}: a paper has a year: {}", stage.kind(), card.paper);
         for port in stage.ports() {
             assert!(!["labels", "scores"].contains(&port.artifact), "{} reads {}", stage.kind(), port.artifact);
         }

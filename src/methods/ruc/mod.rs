@@ -2,7 +2,7 @@
 //!
 //! How can a finished clustering be improved? Its assignments are taken as noisy labels: [`sampling`] tells the images whose
 //! label is kept from the others, two networks learn from both, and each moves images over once it is sure of them
-//! ([`pair`]), by the losses of [`loss`]; their sum is one network ([`ensemble`]). [`stage`] has ports and sign, [`settings`] the
+//! ([`pair`]), by the losses of [`loss`]; their sum is one network ([`ensemble`]). [`stage`] has ports and card, [`settings`] the
 //! tables of the data sets.
 //!
 //! **What becomes of the classifier that comes in.** It is asked once, in evaluation mode on plain images, for labels and

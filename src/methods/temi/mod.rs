@@ -1,6 +1,6 @@
 //! # TEMI: pairs of neighbors that say more of each other than chance
 //!
-//! Heads on features that stand still, taught by a slower copy of themselves: [`stage`] has settings, ports, sign and the training;
+//! Heads on features computed before, taught by a slower copy of themselves: [`stage`] has settings, ports, card and the training;
 //! [`loss`] the loss.
 
 pub mod loss;

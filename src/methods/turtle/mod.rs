@@ -1,6 +1,6 @@
 //! # TURTLE: the labels that linear classifiers find easy
 //!
-//! A search for labels, over one or several spaces of features: [`stage`] has settings, ports, sign and the search; [`loss`] its two
+//! A search for labels, over one or several spaces of features: [`stage`] has settings, ports, card and the search; [`loss`] its two
 //! losses.
 
 pub mod loss;
