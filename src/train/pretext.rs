@@ -1,12 +1,12 @@
 //! Beginning and end of a pretext task: a new network for images it has never seen; an encoder and a curve.
 
 use super::image_loader::ImageLoader;
+use crate::ports::EncoderOut;
 use kinset_artifact::curve::{Curve, Point};
 use kinset_artifact::encoder::Encoder;
 use kinset_artifact::images::ImageSet;
 use kinset_model::EncoderNet;
 use kinset_model::settings::NetworkSettings;
-use crate::ports::EncoderOut;
 use kinset_stage::{Context, StageError};
 
 /// The images as they will be fed (their own size unless one is given, their own channel statistics), and a network of these

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::Checkpoints;
 use super::snapshot::Snapshot;
+use crate::error::TrainError;
 use kinset_artifact::curve::Point;
 use kinset_base::clock::Stopwatch;
-use crate::error::TrainError;
 use kinset_stage::{Context, StageError};
 
 /// What a step or an epoch measured: name and value.

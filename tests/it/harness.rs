@@ -634,5 +634,5 @@ pub(crate) const GROUND: &str = "pretext,features,neighbors,cluster";
 
 /// All methods: the stages that have a paper.
 pub(crate) fn methods() -> impl Iterator<Item = &'static dyn AnyStage> {
-    registry::all().filter(|stage| stage.sign().is_some())
+    registry::all().filter(|stage| stage.card().is_some())
 }

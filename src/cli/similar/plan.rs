@@ -155,7 +155,8 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::{Cli, Command};
+    use crate::cli::Command;
+    use crate::cli::args::Cli;
     use crate::pipeline::spec::{self, Request};
     use crate::registry;
 
