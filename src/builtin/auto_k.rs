@@ -240,7 +240,7 @@ mod tests {
         let wrong =
             Config { min: 1, max: 0, estimators: Vec::new(), sample: 1, lambda: -1.0, gain: f64::NAN, ..Config::default() };
         let fields: Vec<String> = wrong.check().into_iter().map(|complaint| complaint.path).collect();
-        assert_eq!(fields, ["min", "max", "sample", "estimators", "lambda", "gain"]);
+        assert_eq!(fields, ["min", "sample", "lambda", "max", "estimators", "gain"]);
         let twice = Config { estimators: vec![Estimator::Xmeans; 2], ..Config::default() };
         assert_eq!(twice.check()[0].path, "estimators");
     }

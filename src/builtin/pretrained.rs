@@ -247,7 +247,7 @@ mod tests {
             ..Config::default()
         };
         let fields: Vec<String> = wrong.check().into_iter().map(|complaint| complaint.path).collect();
-        assert_eq!(fields, ["file", "sha256", "size", "backbone", "mean", "mean", "std"]);
+        assert_eq!(fields, ["size", "file", "sha256", "backbone", "mean", "mean", "std"]);
         let fine = Config { file: "x.pth".into(), mean: Some(vec![0.5]), std: Some(vec![0.5]), ..Config::default() };
         assert_eq!(fine.check(), []);
     }

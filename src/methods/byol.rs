@@ -314,7 +314,7 @@ mod tests {
     fn settings_out_of_range_are_named() {
         let paths = |config: Config| config.check().into_iter().map(|found| found.path).collect::<Vec<_>>();
         let wrong = Config { epochs: 0, batch: 1, predictor_hidden: Some(0), target_decay: 1.0, ..Config::default() };
-        assert_eq!(paths(wrong), ["epochs", "batch", "predictor_hidden", "target_decay"]);
+        assert_eq!(paths(wrong), ["predictor_hidden", "epochs", "batch", "target_decay"]);
         assert!(paths(Config::default()).is_empty());
     }
 }

@@ -182,12 +182,13 @@ pub struct NoSettings {}
 
 impl Settings for NoSettings {}
 
-/// Writes a struct of settings: each field with its default and, after a comma, its limit. serde reads it with `deny_unknown_fields`
-/// and `default`.
+/// Writes a struct of settings: each field with its type, its default and, after a comma, its limit. Unknown keys are refused, and
+/// what is not given has its default.
 ///
-/// Limits are `min N`, `above_zero`, `not_negative`, `below_one` (0–1 without 1), `within A..=B`, `rising A..=B` (for `[low, high]`), and
-/// `nested` for a table with [`Settings`] of its own. `because "…"` behind one goes into its message. What no limit says, such as how
-/// two settings go together, a function of the struct does, named after the struct; it returns any number of [`Complaint`]s.
+/// Limits are `min N`, `above_zero`, `not_negative`, `below_one` (from 0 to below 1), `within A..=B`, `rising A..=B` for
+/// `[low, high]`, and `nested` for a table with [`Settings`] of its own; a number that is not set keeps every limit. The reason
+/// behind `because` goes into the message. How settings go together is checked by a function that is named after the struct and
+/// returns [`Complaint`]s: an `Option`, a `Vec`.
 ///
 /// ```
 /// use kinset_stage::{Complaint, Settings};

@@ -412,7 +412,7 @@ mod tests {
             ..Config::default()
         };
         let fields: Vec<String> = wrong.check().into_iter().map(|complaint| complaint.path).collect();
-        assert_eq!(fields, ["epochs", "batch", "neighbors", "temperature", "momentum", "select_rate"]);
+        assert_eq!(fields, ["batch", "temperature", "momentum", "neighbors", "epochs", "select_rate"]);
         let late = Config { start_round: 5, ..Config::default() };
         assert_eq!(late.check()[0].path, "start_round");
         assert!(Config { epochs: 5, ..Config::default() }.check().is_empty());
