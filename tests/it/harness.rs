@@ -237,7 +237,9 @@ pub(crate) fn whole_below(name: &str) -> Vec<&'static str> {
         let known = below.len();
         for table in WHOLE.split("\n[stage.").skip(1) {
             let (stage, wires) = table.split_once(']').unwrap();
-            let mut words = wires.split('"').skip(1).step_by(2);
+            // A file is named in quotes as well, and is no stage.
+            let lines = wires.lines().filter(|line| !line.starts_with("file ="));
+            let mut words = lines.flat_map(|line| line.split('"').skip(1).step_by(2));
             let reads = words.any(|word| {
                 below.iter().any(|node| word.strip_prefix(node).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
             });
