@@ -69,7 +69,7 @@ impl Stage for KMeans {
         };
         let fit = method.fit(&features.values, features.dim, &Gemm, cx.seed);
         if !fit.converged {
-            cx.warn(format!("stopped after {} iterations without coming to rest; raise `iterations`", fit.iterations));
+            cx.warn(format!("k-means did not converge in {} iterations; raise `iterations`", fit.iterations));
         }
         let net = ClassifierNet::from_centroids(&body, &fit.centers, features.normalized, &cx.device)?;
         let choice = HeadChoice {

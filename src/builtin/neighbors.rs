@@ -99,12 +99,13 @@ impl Stage for Mine {
                 hint: "a direction is needed to compare; look at these images, or train the encoder longer".into(),
             });
         }
-        let bar = cx.bar(1000, "per mille of pairs");
+        let pairs = n as u64 * n as u64;
+        let bar = cx.bar(pairs, "pairs");
         let mut shown = 0;
         // Re-ranking looks at lists of its own length.
         let width = config.rerank.map_or(config.k, |rerank| config.k.max(rerank.k1 - 1));
         let found = neighbors::all_pairs(&features.values, features.dim, width, &mut |done, total| {
-            let now = (done * 1000 / total.max(1)) as u64;
+            let now = (done as u128 * u128::from(pairs) / total.max(1) as u128) as u64;
             bar.advance(now - shown);
             shown = now;
             if cx.stop.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -1,5 +1,7 @@
 //! `kinset methods`: what stages there are, and what their papers say.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde_json::json;
 
@@ -7,7 +9,7 @@ use super::common::{Answer, Failure};
 use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault, nearest};
 use crate::registry;
-use crate::stage::{AnyStage, Arity};
+use crate::stage::{AnyStage, Arity, Limit};
 
 /// List stages and methods, or print the sign of one: paper, loss, settings, deviations
 #[derive(Debug, Args)]
@@ -104,9 +106,11 @@ fn as_json(stage: &dyn AnyStage) -> serde_json::Value {
         .iter()
         .map(|output| json!({ "name": output.name, "artifact": output.artifact, "optional": output.optional }))
         .collect();
+    let limits: BTreeMap<String, String> =
+        stage.limits().into_iter().map(|(path, limit)| (path, format!("must {limit}"))).collect();
     json!({
         "kind": stage.kind(), "version": stage.version(), "summary": stage.summary(), "ports": ports, "outputs": outputs,
-        "settings": stage.default_settings(), "sign": card,
+        "settings": stage.default_settings(), "limits": limits, "sign": card,
     })
 }
 
@@ -151,7 +155,7 @@ fn card(stage: &dyn AnyStage) -> String {
     }
     text.push_str("\nsettings and their defaults\n");
     let mut lines = Vec::new();
-    flatten("", &stage.default_settings(), &mut lines);
+    flatten("", &stage.default_settings(), &stage.limits().into_iter().collect(), &mut lines);
     if lines.is_empty() {
         lines.push("none".to_owned());
     }
@@ -161,17 +165,22 @@ fn card(stage: &dyn AnyStage) -> String {
     text
 }
 
-fn flatten(prefix: &str, value: &serde_json::Value, lines: &mut Vec<String>) {
-    match value {
+fn flatten(prefix: &str, value: &serde_json::Value, limits: &BTreeMap<String, Limit>, lines: &mut Vec<String>) {
+    let shown = match value {
         serde_json::Value::Object(fields) => {
             for (name, value) in fields {
                 let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                flatten(&path, value, lines);
+                flatten(&path, value, limits, lines);
             }
+            return;
         }
-        serde_json::Value::Null => lines.push(format!("{prefix:<28} (not set)")),
-        other => lines.push(format!("{prefix:<28} {other}")),
-    }
+        serde_json::Value::Null => "(not set)".to_owned(),
+        other => other.to_string(),
+    };
+    lines.push(match limits.get(prefix) {
+        Some(limit) => format!("{prefix:<28} {shown:<12} must {limit}"),
+        None => format!("{prefix:<28} {shown}"),
+    });
 }
 
 fn wrapped(text: &str, width: usize) -> Vec<String> {

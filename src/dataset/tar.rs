@@ -55,8 +55,8 @@ impl Format for Tar {
         let open = move |files: &[RawFile], _: &mut DigestOf| {
             let (labels, count) = look_through(files)?;
             let labelled = labels == Labels::Numbered;
-            let shards = files.to_vec().into_iter().map(|file| Shard { file, at: 0 });
-            let tried = try_chunks(shards.flat_map(move |shard| shard.chunks(labelled)), |raw| Ok(attempt(raw)));
+            let shards: Vec<Shard> = files.iter().map(|file| Shard { file: file.clone(), at: 0 }).collect();
+            let tried = try_chunks(shards.into_iter().flat_map(move |shard| shard.chunks(labelled)), |raw| Ok(attempt(raw)));
             Ok(DatasetReader { labels, count, records: Box::new(SkipBroken::new(tried, place.clone(), skip_broken)) })
         };
         Ok(DatasetFiles { ignored, ..DatasetFiles::new(files, Some(root), open) })

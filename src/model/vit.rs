@@ -320,8 +320,8 @@ mod tests {
     #[test]
     fn shapes_that_cannot_be_are_refused_by_name() {
         let refuse = |shape: Transformer, width, size| tower(shape, width, size).unwrap_err().to_string();
-        assert!(refuse(Transformer { heads: 4, ..SHAPE }, 6, 12).contains("heads = `4`"));
-        assert!(refuse(SHAPE, 6, 13).contains("size = `13`"));
+        assert!(refuse(Transformer { heads: 4, ..SHAPE }, 6, 12).contains("`heads` 4"));
+        assert!(refuse(SHAPE, 6, 13).contains("`size` 13"));
         assert!(refuse(Transformer { depth: 0, ..SHAPE }, 6, 12).contains("depth"));
         assert!(refuse(SHAPE, usize::MAX, 12).contains("width"));
         let net = net(SHAPE);

@@ -10,7 +10,7 @@ use super::contract::{Method, PaperCard, Stage};
 use super::error::StageError;
 use super::outputs::{AnyDraft, OutputInfo, Outputs};
 use super::ports::{Offers, PortInfo, Ports};
-use super::settings::{Complaint, Settings};
+use super::settings::{Complaint, Limit, Settings};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_store::Manifest;
@@ -35,6 +35,8 @@ pub trait AnyStage: Sync {
     fn outputs(&self) -> &'static [OutputInfo];
     /// Its settings with nothing said, as a JSON object.
     fn default_settings(&self) -> Value;
+    /// The limits of numbers among them, by dotted path.
+    fn limits(&self) -> Vec<(String, Limit)>;
     /// Everything wrong with some complete settings, types first.
     fn check_settings(&self, settings: &Value) -> Vec<Complaint>;
     /// Complete settings as the stage's own type writes them.
@@ -138,6 +140,10 @@ impl<S: Stage> AnyStage for Erased<S> {
 
     fn default_settings(&self) -> Value {
         written::<S>(&S::Config::default()).unwrap_or_else(|_| Value::Object(serde_json::Map::new()))
+    }
+
+    fn limits(&self) -> Vec<(String, Limit)> {
+        S::Config::default().limits()
     }
 
     fn check_settings(&self, settings: &Value) -> Vec<Complaint> {

@@ -53,7 +53,7 @@ impl<A: Artifact> Output for Option<Draft<A>> {
     }
 }
 
-/// A struct of outputs. Written by [`outputs!`](crate::outputs).
+/// A struct of outputs. Written by [`outputs!`](macro@crate::outputs).
 pub trait Outputs: Sized {
     /// Its outputs, the main one first.
     const OUTPUTS: &'static [OutputInfo];

@@ -158,7 +158,7 @@ impl<A: Artifact> Port for Either<Vec<Stored<A>>> {
     }
 }
 
-/// A struct of ports. Written by [`ports!`](crate::ports).
+/// A struct of ports. Written by [`ports!`](macro@crate::ports).
 pub trait Ports: Sized {
     /// Its ports, in order.
     const PORTS: &'static [PortInfo];
@@ -172,7 +172,7 @@ pub trait Ports: Sized {
     fn bind(offers: &Offers) -> Result<Self, StageError>;
 }
 
-/// Ports that carry no ground truth: the only ones a method may have. Written by [`ports!`](crate::ports) with `label_free`.
+/// Ports that carry no ground truth: the only ones a method may have. Written by [`ports!`](macro@crate::ports) with `label_free`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` may carry ground truth, and ground truth never reaches a method",
     note = "declare the ports with `ports! {{ label_free struct … }}`; labels and scores are refused there"

@@ -1,4 +1,4 @@
-//! Settings of a stage: fields with default and limit, written once with [`settings!`](crate::settings).
+//! Settings of a stage: fields with default and limit, written once with [`settings!`](macro@crate::settings).
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -146,7 +146,7 @@ impl<N: Number> Numbers for [N; 2] {
     }
 }
 
-/// Settings of a stage, or a table inside them; serde refuses unknown keys. Mostly written by [`settings!`](crate::settings).
+/// Settings of a stage, or a table inside them; serde refuses unknown keys. Mostly written by [`settings!`](macro@crate::settings).
 pub trait Settings: Serialize + DeserializeOwned + Clone + Send + Sync {
     /// Everything that is wrong beyond types: ranges, combinations. A stage never checks its own settings again.
     fn check(&self) -> Vec<Complaint> {

@@ -170,7 +170,7 @@ impl Manifest {
 
     /// The JSON that is digested.
     pub fn canonical(&self) -> String {
-        let mut fields = Value::from_iter(self.fields().into_iter().filter_map(|(name, value)| Some((name, value?))));
+        let mut fields: Value = self.fields().into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
         // Whether objects are sorted by themselves depends on a feature that any dependency may turn on.
         fields.sort_all_objects();
         fields.to_string()

@@ -28,17 +28,17 @@ impl ser::Error for StoreError {
 struct At(String);
 
 impl At {
-    fn list(self, variant: Option<&'static str>) -> Result<Parts> {
+    fn list(self, variant: Option<&'static str>) -> Parts {
         self.parts(Value::Array(Vec::new()), variant)
     }
 
-    fn object(self, variant: Option<&'static str>) -> Result<Parts> {
+    fn object(self, variant: Option<&'static str>) -> Parts {
         self.parts(Value::Object(serde_json::Map::new()), variant)
     }
 
-    fn parts(self, value: Value, variant: Option<&'static str>) -> Result<Parts> {
+    fn parts(self, value: Value, variant: Option<&'static str>) -> Parts {
         let at = variant.map_or_else(|| self.0.clone(), |name| format!("{}.{name}", self.0));
-        Ok(Parts { at, variant, value, key: String::new() })
+        Parts { at, variant, value, key: String::new() }
     }
 
     fn unkeyable(self, why: impl Into<String>) -> StoreError {
@@ -115,25 +115,25 @@ impl Serializer for At {
         Ok(Value::from_iter([(variant, inner)]))
     }
     fn serialize_seq(self, _: Option<usize>) -> Result<Parts> {
-        self.list(None)
+        Ok(self.list(None))
     }
     fn serialize_tuple(self, _: usize) -> Result<Parts> {
-        self.list(None)
+        Ok(self.list(None))
     }
     fn serialize_tuple_struct(self, _: &'static str, _: usize) -> Result<Parts> {
-        self.list(None)
+        Ok(self.list(None))
     }
     fn serialize_tuple_variant(self, _: &'static str, _: u32, variant: &'static str, _: usize) -> Result<Parts> {
-        self.list(Some(variant))
+        Ok(self.list(Some(variant)))
     }
     fn serialize_map(self, _: Option<usize>) -> Result<Parts> {
-        self.object(None)
+        Ok(self.object(None))
     }
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Parts> {
-        self.object(None)
+        Ok(self.object(None))
     }
     fn serialize_struct_variant(self, _: &'static str, _: u32, variant: &'static str, _: usize) -> Result<Parts> {
-        self.object(Some(variant))
+        Ok(self.object(Some(variant)))
     }
 }
 

@@ -457,7 +457,7 @@ fn the_pipeline_runs_end_to_end_in_its_smoke_profile() {
     assert_eq!(taken["pairs"].as_array().unwrap().len(), 8, "eight images of the target are shown");
     assert!(taken["pairs"][0][0]["sight"]["table"]["row"].is_number(), "{taken}");
     assert_eq!(page["selections"][1]["report"]["pick"], "random");
-    assert_eq!(page["selections"][1]["taken"]["pairs"], serde_json::json!([]), "by lot nothing is taken for anybody");
+    assert_eq!(page["selections"][1]["taken"]["pairs"], serde_json::json!([]), "at random nothing is taken for anybody");
     assert_eq!(page["selections"][1]["taken"]["lot"].as_array().unwrap().len(), 24);
 }
 
@@ -498,7 +498,7 @@ fn a_search_killed_at_random_ends_with_the_same_bytes() {
         }
         let events: String =
             event_files(&again.path("artifacts/s/runs")).into_iter().map(|p| fs::read_to_string(p).unwrap()).collect();
-        break events.matches("goes on at row").count();
+        break events.matches("resuming at row").count();
     };
     println!("killed {killed} times, went on {resumed} times");
     assert_eq!(again.run(&[]).done().digests()["again.matches"], expected);

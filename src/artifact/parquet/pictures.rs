@@ -71,7 +71,7 @@ impl PictureFile {
             return Err(wrong(place, "integers"));
         }
         let names = label.map(|place| class_names(&footer, fields[place].name())).unwrap_or_default();
-        Ok(Self { image, label, names, footer })
+        Ok(Self { footer, image, label, names })
     }
 
     /// Pictures in the file.

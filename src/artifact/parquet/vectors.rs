@@ -68,7 +68,7 @@ impl VectorFile {
         if let Some(place) = id.filter(|place| !holds_names(&fields[*place])) {
             return Err(wrong(place, "text or whole numbers"));
         }
-        Ok(Self { id, vector, footer })
+        Ok(Self { footer, id, vector })
     }
 
     /// How many vectors.

@@ -1,7 +1,7 @@
 //! # base/pickle: which plain values does a pickle describe?
 //!
 //! Python's own format of objects is a program, and two rooms have to read files of it: weights that PyTorch wrote
-//! (`model/import`), CIFAR in its Python version (`dataset`). [`machine`] runs the program as far as it builds plain values,
+//! (`model/import`), CIFAR in its Python version (`dataset`). `machine` runs the program as far as it builds plain values,
 //! [`value`] says which those are and which names may occur.
 //!
 //! Not here: what the values mean.

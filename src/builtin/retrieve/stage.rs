@@ -154,7 +154,7 @@ fn search(queries: &[f32], pool: &FeatureReader, k: usize, cx: &Context<'_>) -> 
     let rows = Rows::new(queries, pool.dim());
     let mut progress = Progress::load(cx.work(), rows.len())?.unwrap_or_else(|| Progress::new(rows.len()));
     if progress.groups > 0 {
-        cx.note(format!("goes on at row {} of {}", progress.rows, pool.len()));
+        cx.note(format!("resuming at row {} of {}", progress.rows, pool.len()));
     }
     let bar = cx.bar(pool.len() as u64, "pool images");
     bar.advance(progress.rows as u64);
@@ -353,7 +353,7 @@ mod tests {
             break run(&halved, &config, &t, &p, false).unwrap();
         };
         assert_eq!(found, expected);
-        assert!(heard.iter().any(|text| text.contains("goes on at row 131072 of 140000")), "{heard:?}");
+        assert!(heard.iter().any(|text| text.contains("resuming at row 131072 of 140000")), "{heard:?}");
         // Asked to stop, it keeps what it has.
         assert!(matches!(run(&dir.path().join("third"), &config, &t, &p, true), Ok(_) | Err(StageError::Stopped)));
         assert_eq!(run(&dir.path().join("third"), &config, &t, &p, false).unwrap().0, expected);

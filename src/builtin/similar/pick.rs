@@ -1,4 +1,4 @@
-//! What would be taken without a search: by lot, far from each other, or unlike the target. Each image taken is given its edge to
+//! What would be taken without a search: at random, far from each other, or unlike the target. Each image taken is given its edge to
 //! a target image, so that filters, budgets and provenance are the same as for a search.
 
 use super::config::Config;
@@ -15,7 +15,7 @@ use kinset_stage::StageError;
 /// Pool images that a picker looks at, if there are more.
 const SAMPLE: usize = 1 << 14;
 
-/// As many images by lot.
+/// As many random images.
 pub fn random(pool: &Shards, count: usize, seed: Seed) -> Vec<u32> {
     blind::random(pool.len(), count, seed)
 }

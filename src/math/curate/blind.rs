@@ -20,7 +20,7 @@ pub fn random(n: usize, count: usize, seed: Seed) -> Vec<u32> {
     rows
 }
 
-/// `count` rows far from each other: the first by lot, then always the one whose nearest taken row is farthest (Gonzalez 1985,
+/// `count` rows far from each other: the first at random, then always the one whose nearest taken row is farthest (Gonzalez 1985,
 /// 2-approximate k-center). In the order they are taken; all if there are fewer.
 ///
 /// # Shapes

@@ -123,6 +123,7 @@ impl Method for Nnm {
     };
 }
 
+#[expect(clippy::type_complexity, reason = "the closure that draws a batch has no name")]
 fn trainer<'a>(
     config: &'a Config,
     net: &'a ClassifierNet,

@@ -103,7 +103,7 @@ impl Method for ScanHeads {
         loss: Scan::CARD.loss,
         selection: "after every epoch, on all features and their neighbors: consistency − entropy with weight 1; the lowest over \
                     heads and epochs wins",
-        as_in_paper: "loss, λ 5, one neighbor per anchor and step, ten linear heads on an encoder that stands still: SCAN's \
+        as_in_paper: "loss, λ 5, one neighbor per anchor and step, ten linear heads on a frozen encoder: SCAN's \
                       ImageNet experiment",
         unlike_paper: "Features are computed once, so there are no views. They are centred and scaled to mean square 1, with Adam at 1e-3 and \
                        batches of 1024 in place of SGD: heads alone take larger steps than networks",

@@ -1,7 +1,7 @@
 //! # SCAN: cluster so that neighbors agree
 //!
 //! The clustering stage of SCAN, on images ([`stage`]) or on features that were computed once ([`heads`]): two stages of one
-//! [`loss`] and one [`training`].
+//! [`loss`] and one `training`.
 
 pub mod heads;
 pub mod loss;

@@ -47,7 +47,7 @@ kinset_stage::settings! {
         teacher_momentum: f64 = 0.996, below_one;
         /// How slowly the mean of the teacher's answers is forgotten, 0–1.
         marginal_momentum: f64 = 0.9, below_one;
-        /// Epochs in which the last layer stands still.
+        /// Epochs in which the last layer is frozen.
         freeze_last: u64 = 1;
         /// How weights move.
         // 1e-4 per 256 images.

@@ -1,4 +1,4 @@
-//! The clusters and the images to judge them by: a prototype, the surest, the least sure, some by lot.
+//! The clusters and the images to judge them by: a prototype, the surest, the least sure, some at random.
 
 use super::confusion::class_name;
 use super::find::{Results, Subject};

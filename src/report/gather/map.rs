@@ -61,7 +61,7 @@ pub(super) fn map(results: &Results<'_>, subject: &Subject, looked: &Looked) -> 
     })
 }
 
-/// Rows by lot, ascending; the same ones every time.
+/// Random rows, ascending; the same ones every time.
 fn sample(len: usize) -> Vec<u32> {
     if len <= SAMPLE {
         return (0..len as u32).collect();

@@ -91,7 +91,7 @@ pub struct Page {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "word", rename_all = "kebab-case")]
 pub enum Standing {
-    /// Every stage has a result that holds.
+    /// Every stage has a cached result.
     Complete,
     /// Nothing ever ran.
     Never,
@@ -107,7 +107,7 @@ pub enum Standing {
         /// True if it was asked to stop; false if it ended without a word, or is still running.
         asked: bool,
     },
-    /// Some stages have no result that holds: the file changed, or only some were asked for.
+    /// Some stages have no cached result: the file changed, or only some were asked for.
     Partial {
         /// Stages that would run.
         stages: usize,
@@ -394,7 +394,7 @@ pub struct Cluster {
     pub most: Vec<Shot>,
     /// Those it is least sure of, the least sure first.
     pub least: Vec<Shot>,
-    /// Some drawn by lot.
+    /// Some drawn at random.
     pub random: Vec<Shot>,
 }
 
@@ -516,7 +516,7 @@ pub struct Selected {
 pub struct Taken {
     /// Some images of the target, each with the nearest of those that were taken for it.
     pub pairs: Vec<(Glimpse, Vec<Glimpse>)>,
-    /// Some of all that were taken, by lot.
+    /// Some of all that were taken, at random.
     pub lot: Vec<Glimpse>,
 }
 

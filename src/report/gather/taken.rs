@@ -14,7 +14,7 @@ use kinset_pipeline::spec::Node;
 const TARGETS: usize = 8;
 /// Images beside each.
 const BESIDE: usize = 8;
-/// Images of the selection by lot.
+/// Images of the selection, at random.
 const LOT: usize = 24;
 
 /// Where the picture of a name lies, if it is anywhere.

@@ -148,7 +148,7 @@ pub(super) fn of_standing(standing: &Standing) -> Option<Warning> {
             list(stages),
         ),
         Standing::Partial { stages } => {
-            format!("{stages} stages have no result that holds: the file has changed, or only a part was asked for.")
+            format!("{stages} stages have no cached result: the file has changed, or only a part was asked for.")
         }
     };
     Some(Warning { about: "stage", text })

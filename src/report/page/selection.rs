@@ -117,7 +117,7 @@ fn looked_at(taken: &Taken, paper: Paper<'_>) -> Markup {
     });
     html! {
         @if let Some(pairs) = pairs { p { "Images of the target, each with the nearest of those taken for it:" } (pairs) }
-        @if let Some(some) = some { p { "Of all that were taken, by lot:" } (some) }
+        @if let Some(some) = some { p { "A random sample of all that were taken:" } (some) }
     }
 }
 
