@@ -1,15 +1,15 @@
 //! # kinset
 //!
 //! kinset sorts images without labels. A pipeline is a TOML file; its stages form a graph; every stage's result is an artifact
-//! on disk, named by what it says. Run a pipeline again and nothing happens. Change a setting and exactly what depends on it
-//! runs. Kill it and it goes on where it stopped, to the same bytes.
+//! on disk, found by a key: the digest of its settings and inputs. Run a pipeline again and nothing happens. Change a setting and
+//! exactly what depends on it runs. Kill it and it continues where it stopped, to the same bytes.
 //!
 //! This page is the architecture document. It is for people who change kinset; the README and the [`guide`] are for people who
 //! use it. Measurements are in [`benchmarks`].
 //!
 //! # The crates
 //!
-//! The rooms of the house are crates, `kinset-base` in `src/base` and so on; this root crate re-exports them, and holds the command
+//! Each folder under `src` but `cli` is a crate: `src/base` is `kinset-base`. This root crate re-exports them, and holds the command
 //! line, the list of stages ([`registry`]) and `main`.
 //!
 //! | crate | its question |
@@ -20,7 +20,7 @@
 //! | [`store`] | Where is it, and is it whole? Blobs, records, keys, locks, garbage, repair. |
 //! | [`artifact`] | What is this file? Images, labels, encoder, features, neighbors, matches, selection, classifier, assignments, scores. |
 //! | [`stage`] | What is a stage? The contract between the engine and everything it runs. |
-//! | [`dataset`] | What did the camera, or the benchmark, give us? Raw files become pictures, with labels apart from them. |
+//! | [`dataset`] | Which raw formats are read, and how? Raw files become pictures, with labels apart from them; `artifact::image_codec` decodes one. |
 //! | [`augment`] | What may happen to a picture? Pixels become views. |
 //! | [`model`] | What does the network look like? Encoders, heads, and the names of their weights. |
 //! | [`train`] | How does training work? The loop, optimizers, schedules, prefetching, checkpoints, devices. |
@@ -32,8 +32,9 @@
 //!
 //! Each crate's own page says what is in it, what is not, and where that lives instead.
 //!
-//! Imports point one way, and Cargo sees to it: a crate can name only what its `Cargo.toml` lists. Crates in braces do not see each
-//! other, and whoever changes a method builds `methods` and the root crate, nothing else:
+//! Imports point one way, and Cargo sees to it: a crate can name only what its `Cargo.toml` lists. `a → b`
+//! means that b may import a, and crates separated by a comma do not import each other. Whoever changes a method builds `methods` and
+//! the root crate, nothing else:
 //!
 //! ```text
 //! base → {math → kernel, store} → artifact → stage → {dataset, augment, model} → train → {builtin, methods} ┐
@@ -49,10 +50,11 @@
 //!    [`pipeline::catalog`] of stages: kinds, settings, ports, cycles. It reports all faults at once, each with line and caret.
 //!    Nothing on disk but the file has been read.
 //! 2. **Plan.** [`pipeline::state`] goes through the nodes in order. For each it collects the settings, the digests of what
-//!    its inputs *say*, and its seed into a [`store::Manifest`]; the digest of that is the [`store::Key`]. A key with a whole
-//!    record is *fresh*. For any other, [`store::manifest_diff`] finds the nearest earlier manifest and names the fields that differ.
+//!    its inputs *say*, and its seed into a [`store::Manifest`]; the digest of that is the [`store::Key`]. If a key has an
+//!    undamaged record, the stage is *fresh*. For any other, [`store::manifest_diff`] finds the nearest earlier manifest and names
+//!    the fields that differ.
 //! 3. **Run.** [`pipeline::run`] takes the lock of each stale key and starts the stage. Stages that share nothing run side by
-//!    side; one at a time has the device. A failed stage stops what depends on it and nothing else. A training stage saves
+//!    side; only one at a time computes on the device. A failed stage stops what depends on it and nothing else. A training stage saves
 //!    checkpoints in the work folder of its key ([`train::training`]), so a killed run finds them again.
 //! 4. **Store.** Outputs are written to a private folder, synced, published as read-only blobs, and then named by one record.
 //!    A record therefore never names what is not there. [`store::view`] shows the latest result of each stage under
@@ -60,8 +62,8 @@
 //! 5. **Report.** [`report::gather`] reads what a person wants to see into plain data, and [`report::file`] writes it as one page,
 //!    `artifacts/<pipeline>/report.html`, if anything is new. What cannot be read or written is said, and costs no result.
 //!
-//! Downstream keys hold what a result says, not how it came about. So a stage that runs again and says the same ends the wave
-//! there (early cutoff).
+//! Downstream keys hold the digest of what a result contains, not how it was made. So a stage that runs again with an equal result
+//! ends the recomputation there (early cutoff).
 //!
 //! # What goes into a key
 //!

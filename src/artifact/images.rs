@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::codec::{self, Header};
 use super::error::{ArtifactError, Result, display};
+use super::image_codec::{self, Header};
 use super::meta::{Meta, hugging_face};
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
 use super::pixels::Pixels;
@@ -244,14 +244,14 @@ fn prepare(picture: Picture, row: usize) -> Result<Prepared> {
             }
             raw.extend_from_slice(&pixels.data);
             let content = Hasher::derived("kinset 2026-11 raw picture").update(&raw).finish();
-            let bytes = codec::encode_png(&format!("row {row}"), &pixels)?;
+            let bytes = image_codec::encode_png(&format!("row {row}"), &pixels)?;
             let header = Header { width: pixels.width, height: pixels.height, channels: pixels.channels };
             Ok(Prepared { header, content, name: Digest::of(&raw), is_file: false, bytes, path: String::new() })
         }
         Picture::File { bytes, path, known } => {
             let known = match known {
                 Some(known) => known,
-                None => KnownFile { header: codec::probe(&path, &bytes)?, digest: Digest::of(&bytes) },
+                None => KnownFile { header: image_codec::probe(&path, &bytes)?, digest: Digest::of(&bytes) },
             };
             let KnownFile { header, digest: content } = known;
             Ok(Prepared { header, content, name: content, is_file: true, bytes, path })
@@ -472,7 +472,7 @@ impl ImageSet {
         let bytes = self.bytes(row, &entry)?.into_owned();
         if entry.path.is_empty() {
             // In its own channels, whatever the set shows it in.
-            return Ok(Picture::Raw(codec::open(&self.ids[row], &bytes)?.decode()?));
+            return Ok(Picture::Raw(image_codec::open(&self.ids[row], &bytes)?.decode()?));
         }
         Ok(Picture::file(bytes, entry.path))
     }
@@ -507,7 +507,7 @@ impl ImageSet {
     fn decode(&self, row: usize, entry: &Entry) -> Result<Pixels> {
         let bytes = self.bytes(row, entry)?;
         let name = if entry.path.is_empty() { &self.ids[row] } else { &entry.path };
-        let opened = codec::open(name, &bytes)?;
+        let opened = image_codec::open(name, &bytes)?;
         let header = opened.header();
         let wanted = self.size(row);
         // Before decoding: the budget was reckoned with the sizes of the table.
@@ -522,7 +522,7 @@ impl ImageSet {
             );
             return Err(ArtifactError::Picture { name: name.clone(), detail });
         }
-        Ok(codec::with_channels(opened.decode()?, self.channels))
+        Ok(image_codec::with_channels(opened.decode()?, self.channels))
     }
 }
 
@@ -545,7 +545,7 @@ mod tests {
 
     fn file(i: usize) -> (Pixels, Vec<u8>) {
         let pixels = Pixels::new(2, 2 + i, 3, (0..6 * (2 + i)).map(|j| (i * 50 + j) as u8).collect());
-        let bytes = codec::encode_png("x", &pixels).unwrap();
+        let bytes = image_codec::encode_png("x", &pixels).unwrap();
         (pixels, bytes)
     }
 
@@ -573,7 +573,7 @@ mod tests {
             assert_eq!(glance, rows.map(|row| (raw(row), String::new())), "only these are read, whatever else is in memory");
             let many = set.get_many(&[2999, 5, 5]).unwrap();
             assert_eq!(many.iter().map(|p| p.data[0]).collect::<Vec<_>>(), [raw(2999), raw(5), raw(5)].map(|p| p.data[0]));
-            assert_eq!(codec::decode("x", &set.file(7).unwrap(), 1).unwrap(), raw(7));
+            assert_eq!(image_codec::decode("x", &set.file(7).unwrap(), 1).unwrap(), raw(7));
         }
     }
 
@@ -616,7 +616,7 @@ mod tests {
         };
         let picture = |i: usize| match i % 3 {
             0 => Picture::Raw(noise(i)),
-            _ => Picture::file(codec::encode_png("x", &noise(i)).unwrap(), format!("a/{i}.png")),
+            _ => Picture::file(image_codec::encode_png("x", &noise(i)).unwrap(), format!("a/{i}.png")),
         };
         let (draft, _) = save(dir.path(), &ImagesInfo::new("test"), (0..600).map(picture).collect());
         let set = ImageSet::open_within(&stored(&draft), 0).unwrap();
@@ -653,7 +653,7 @@ mod tests {
     fn files_keep_their_bytes_and_one_in_color_makes_a_set_of_color() {
         let dir = tempfile::tempdir().unwrap();
         let picture = |i| Picture::file(file(i).1, format!("cats/{i}.png"));
-        let gray = codec::encode_png("x", &raw(0)).unwrap();
+        let gray = image_codec::encode_png("x", &raw(0)).unwrap();
         let gray = Picture::file(gray, "gray.png");
         let (draft, _) = save(dir.path(), &ImagesInfo::new("test"), vec![gray, picture(1), picture(2)]);
         let set = ImageSet::open(&stored(&draft)).unwrap();

@@ -6,7 +6,7 @@
 //!
 //! Each kind is checked when it is written and again when it is read. Tables are Parquet ([`mod@parquet`], the only place that
 //! knows the format) and say what they are under the key `kinset` ([`meta`]) and where they come from ([`origin`]); pictures are
-//! decoded by [`codec`].
+//! decoded by [`image_codec`].
 //!
 //! Not here: where files lie (`store`), raw data in the formats of the field (`dataset`).
 
@@ -30,11 +30,11 @@ macro_rules! artifact {
 
 pub mod assignments;
 mod catch_panic;
-pub mod codec;
 pub mod curve;
 pub mod encoder;
 pub mod error;
 pub mod features;
+pub mod image_codec;
 pub mod images;
 pub mod k_table;
 pub mod labels;

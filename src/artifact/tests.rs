@@ -18,7 +18,7 @@ use super::pixels::Pixels;
 use super::scores::Scores;
 use super::selection::{Selection, SelectionTable};
 use super::testing::stored;
-use super::{Artifact, Stored, codec};
+use super::{Artifact, Stored, image_codec};
 use kinset_base::fs;
 use kinset_store::digest::Digest;
 
@@ -94,7 +94,7 @@ fn one_of_each_kind_is_written_and_read() {
         let picture = if i % 2 == 0 {
             Picture::Raw(pixels)
         } else {
-            Picture::file(codec::encode_png("x", &pixels).unwrap(), format!("class/{i}.png"))
+            Picture::file(image_codec::encode_png("x", &pixels).unwrap(), format!("class/{i}.png"))
         };
         writer.push(picture).unwrap();
     }

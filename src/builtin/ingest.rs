@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use kinset_artifact::Draft;
-use kinset_artifact::codec::Header;
+use kinset_artifact::image_codec::Header;
 use kinset_artifact::images::{Images, ImagesInfo, ImagesWriter, KnownFile, Picture};
 use kinset_artifact::labels::{LabelTable, Labels};
 use kinset_base::raw_file::RawFile;

@@ -29,9 +29,9 @@ use std::sync::mpsc::Receiver;
 use rayon::prelude::*;
 
 use super::class_list::ClassList;
-use super::decode::ImageFormat;
 use super::entry::{Entry, Format, Request, Split};
 use super::error::{DatasetError, Result, Searched};
+use super::guarded_decode::ImageFormat;
 use super::list_files::FileList;
 use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Record};
 use super::skip_broken::{SkipBroken, Tried};

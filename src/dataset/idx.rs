@@ -12,11 +12,11 @@ use std::io::{BufRead, Read};
 use flate2::bufread::MultiGzDecoder;
 
 use super::byte_stream::{ByteStream, hex, malformed};
-use super::decode::MAX_SIDE;
 use super::entry::{Entry, Format, Request, Split};
 use super::error::{DatasetError, Result};
 use super::fetch::remote::{Download, MIB};
 use super::fixed_layout::locate_fixed;
+use super::guarded_decode::MAX_SIDE;
 use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record, checked_label};
 use kinset_artifact::pixels::Pixels;
 use kinset_base::fs;

@@ -133,7 +133,7 @@ mod tests {
     use crate::file_digest;
     use crate::reader::Content;
     use crate::{Source, registry};
-    use kinset_artifact::codec::encode_png;
+    use kinset_artifact::image_codec::encode_png;
     use kinset_artifact::meta::Meta;
     use kinset_artifact::parquet::{Column, ColumnKind, TableWriter};
     use kinset_artifact::pixels::Pixels;

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::decode::{self, Checked, Undecodable};
 use super::error::{DatasetError, FaultyImages, Result};
-use kinset_artifact::codec::Header;
+use super::guarded_decode::{self, Checked, Undecodable};
+use kinset_artifact::image_codec::Header;
 use kinset_artifact::pixels::Pixels;
 use kinset_base::fs::FileError;
 use kinset_base::raw_file::RawFile;
@@ -199,7 +199,7 @@ impl Record {
         path: Option<String>,
         label: Option<i32>,
     ) -> std::result::Result<Self, Undecodable> {
-        let Checked { header: Header { width, height, channels }, damaged } = decode::check(&bytes)?;
+        let Checked { header: Header { width, height, channels }, damaged } = guarded_decode::check(&bytes)?;
         let digest = digest.unwrap_or_else(|| Digest::of(&bytes));
         Ok(Self { content: Content::Encoded { bytes, digest, damaged }, width, height, channels, path, label })
     }

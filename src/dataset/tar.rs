@@ -221,7 +221,7 @@ mod tests {
     use crate::file_digest;
     use crate::reader::Content;
     use crate::{Source, registry};
-    use kinset_artifact::codec::encode_png;
+    use kinset_artifact::image_codec::encode_png;
     use kinset_artifact::pixels::Pixels;
     use kinset_base::search_path::DataPaths;
     use kinset_store::digest::Digest;

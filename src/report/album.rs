@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::gather::page::{Page, Shot, Sight, Taken};
 use kinset_artifact::Stored;
-use kinset_artifact::codec;
 use kinset_artifact::error::ArtifactError;
+use kinset_artifact::image_codec;
 use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::pixels::Pixels;
 use kinset_augment::crop::Window;
@@ -19,7 +19,7 @@ use kinset_augment::planes::Planes;
 use kinset_augment::resize::{Scratch, crop_resize};
 use kinset_base::fault::chain;
 use kinset_base::fs;
-use kinset_dataset::decode::decode;
+use kinset_dataset::guarded_decode::decode;
 
 /// Pictures in memory at a time, before they are made small.
 const AT_ONCE: usize = 128;
@@ -226,7 +226,7 @@ fn laid_out(cells: &[Option<&Pixels>], side: usize, columns: usize) -> Option<Pi
     let mut data = vec![AROUND; width * lines * side * channels];
     for (place, cell) in cells.iter().enumerate() {
         let Some(cell) = cell else { continue };
-        let cell = codec::with_channels((*cell).clone(), channels);
+        let cell = image_codec::with_channels((*cell).clone(), channels);
         let (left, top) = (place % columns * side, place / columns * side);
         for (y, line) in cell.data.chunks_exact(side * channels).enumerate() {
             let at = ((top + y) * width + left) * channels;
@@ -238,7 +238,7 @@ fn laid_out(cells: &[Option<&Pixels>], side: usize, columns: usize) -> Option<Pi
 
 /// A picture as a data URI; nothing if it is too large for any format.
 pub(super) fn uri(picture: &Pixels, quality: u8) -> Option<String> {
-    let (kind, bytes) = codec::encode_for_page("a sheet", picture, quality).ok()?;
+    let (kind, bytes) = image_codec::encode_for_page("a sheet", picture, quality).ok()?;
     Some(format!("data:{kind};base64,{}", STANDARD.encode(bytes)))
 }
 
@@ -280,7 +280,7 @@ mod tests {
         let sheet = album(&[(7, 10), (3, 200), (5, 90)]).sheet(&[7, 3, 4, 5], 64, 3, 80).unwrap();
         assert_eq!((sheet.columns, sheet.rows, sheet.side), (3, 2, 2));
         let bytes = STANDARD.decode(sheet.uri.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
-        let picture = codec::decode("sheet", &bytes, 1).unwrap();
+        let picture = image_codec::decode("sheet", &bytes, 1).unwrap();
         assert_eq!(&picture.data[..6], [10, 10, 200, 200, AROUND, AROUND]);
         assert_eq!(&picture.data[12..18], [90, 90, AROUND, AROUND, AROUND, AROUND]);
         assert_eq!(album(&[]).sheet(&[1], 8, 1, 80), None, "nothing to show is no picture");
@@ -291,7 +291,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut album = Album::default();
         let file = |name: &str, width: usize, height: usize| {
-            let bytes = codec::encode_png(name, &Pixels::new(width, height, 1, vec![40; width * height])).unwrap();
+            let bytes = image_codec::encode_png(name, &Pixels::new(width, height, 1, vec![40; width * height])).unwrap();
             let path = dir.path().join(name);
             fs::write_atomic(&path, &bytes).unwrap();
             Sight::File(path)

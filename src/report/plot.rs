@@ -7,7 +7,7 @@ use super::draw::figure::{Figure, num, short};
 use super::draw::{matrix, reliability};
 use super::error::ReportError;
 use super::gather::page::{Clusters, Confusion, Page, Part};
-use kinset_artifact::codec;
+use kinset_artifact::image_codec;
 
 /// What can be drawn alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Plot {
                 let (rows, side, columns) = grid(of(&page.clusters).map_err(nothing)?);
                 let picture = album.together(&rows, side, columns);
                 let picture = picture.ok_or_else(|| nothing(album.fault().unwrap_or("the pictures are not there")))?;
-                Ok(Drawing { bytes: codec::encode_png("the prototypes", &picture)?, ending: "png" })
+                Ok(Drawing { bytes: image_codec::encode_png("the prototypes", &picture)?, ending: "png" })
             }
             (_, "svg") => {
                 let figure = match self {

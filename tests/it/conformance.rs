@@ -76,7 +76,8 @@ fn settings_enter_the_key_without_gaps_and_with_the_numbers_a_person_would_write
         let text = serde_json::to_string(&stage.manifest(&settings).unwrap()).unwrap();
         assert!(!text.contains("null"), "{}: {text}", stage.kind());
         for word in text.split([':', ',', '[', ']', '{', '}']) {
-            let widened = word.parse::<f64>().is_ok_and(|number| f64::from(number as f32).to_bits() == number.to_bits()) && word.len() > 10;
+            let widened = word.parse::<f64>().is_ok_and(|number| f64::from(number as f32).to_bits() == number.to_bits())
+                && word.len() > 10;
             assert!(!widened, "{}: {word} in {text}", stage.kind());
         }
     }

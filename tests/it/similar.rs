@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use kinset::artifact::codec;
+use kinset::artifact::image_codec;
 use kinset::artifact::matches::MatchTable;
 use kinset::artifact::pixels::Pixels;
 use kinset::artifact::selection::SelectionTable;
@@ -357,7 +357,7 @@ fn the_command_leaves_a_page_with_pictures_where_it_knows_them() {
     let bench = Bench::new();
     bench.write("t.csv", numbered("t", [0.0, 90.0].map(angle)));
     bench.write("p.csv", numbered("p", [1.0, 89.0, 180.0].map(angle)));
-    let picture = |gray: u8| codec::encode_png("p", &Pixels::new(4, 4, 1, vec![gray; 16])).unwrap();
+    let picture = |gray: u8| image_codec::encode_png("p", &Pixels::new(4, 4, 1, vec![gray; 16])).unwrap();
     bench.write("targets/t0.png", picture(10));
     bench.write("pool/p1.png", picture(200));
     let page = |more: &[&str]| {

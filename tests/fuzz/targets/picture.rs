@@ -1,7 +1,7 @@
 //! Picture files: PNG, JPEG, WebP.
 #![no_main]
 
-use kinset::dataset::decode::{ImageFormat, check, decode};
+use kinset::dataset::guarded_decode::{ImageFormat, check, decode};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Small image files of every kind that `dataset/decode.rs` reads, the pixels Pillow sees in them, and a Parquet file of some.
+"""Small image files of every kind that `dataset/guarded_decode.rs` reads, the pixels Pillow sees in them, and a Parquet file of some.
 
     python tests/golden/dataset/make.py
 

@@ -1,6 +1,6 @@
 //! Decoding of image files, and the check that one is whole and of a size we can hold.
 //!
-//! Decoding itself is `artifact::codec`'s: the pixels that are checked here are the pixels that training will see (as Pillow's
+//! Decoding itself is `artifact::image_codec`'s: the pixels that are checked here are the pixels that training will see (as Pillow's
 //! `convert("RGB")` gives them to torchvision: transparency dropped, EXIF orientation and color profiles not applied; 16 bits
 //! rounded to 8; gray files stay gray; of an animation the first picture). What is added here:
 //!
@@ -9,9 +9,9 @@
 //!   do it; of the usual, baseline form, [`check`] says so.
 //! - Neither side may be longer than [`MAX_SIDE`], a guard against files that unpack to more than the machine holds.
 
-use super::jpeg::{self, Verdict};
-use kinset_artifact::codec::{self, Header};
+use super::jpeg_check::{self, Verdict};
 use kinset_artifact::error::ArtifactError;
+use kinset_artifact::image_codec::{self, Header};
 use kinset_artifact::pixels::Pixels;
 
 /// The longest side of a picture, in pixels.
@@ -93,7 +93,7 @@ pub struct Checked {
 /// # Errors
 /// As [`decode`].
 pub fn check(bytes: &[u8]) -> Result<Checked, Undecodable> {
-    let verdict = jpeg::read(bytes);
+    let verdict = jpeg_check::read(bytes);
     if let Verdict::Sound(header) = verdict
         && header.width.max(header.height) <= MAX_SIDE
     {
@@ -106,17 +106,17 @@ pub fn check(bytes: &[u8]) -> Result<Checked, Undecodable> {
 }
 
 /// Opens a file that may be a whole picture of a size we can hold.
-fn open(bytes: &[u8]) -> Result<codec::Opened<'_>, Undecodable> {
+fn open(bytes: &[u8]) -> Result<image_codec::Opened<'_>, Undecodable> {
     match ImageFormat::sniff(bytes) {
         None if bytes.is_empty() => return Err(Undecodable::Nothing),
         None => {
             let begin: Vec<_> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
             return Err(Undecodable::Foreign(format!("`{}`", begin.join(" "))));
         }
-        Some(ImageFormat::Jpeg) if !jpeg::is_whole(bytes) => return Err(Undecodable::Truncated),
+        Some(ImageFormat::Jpeg) if !jpeg_check::is_whole(bytes) => return Err(Undecodable::Truncated),
         Some(_) => {}
     }
-    let opened = codec::open("", bytes).map_err(damaged)?;
+    let opened = image_codec::open("", bytes).map_err(damaged)?;
     let Header { width, height, .. } = opened.header();
     if width > MAX_SIDE || height > MAX_SIDE {
         return Err(Undecodable::TooLarge { width, height });

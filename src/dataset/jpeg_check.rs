@@ -8,7 +8,7 @@
 //! Read is what cameras, scrapers and data sets hold: baseline files (ITU-T T.81, process 1) of one component, or of three that are
 //! sampled in one of the usual ways, in one scan, with or without restarts. Of others nothing is said.
 
-use kinset_artifact::codec::Header;
+use kinset_artifact::image_codec::Header;
 
 /// Longest codes, in bits.
 const LONGEST: usize = 16;
@@ -407,7 +407,7 @@ mod tests {
     use image::{ExtendedColorType, ImageEncoder};
     use proptest::prelude::*;
 
-    use super::super::decode::decode;
+    use super::super::guarded_decode::decode;
     use super::*;
     use kinset_base::fs;
     use kinset_base::seed::Seed;
