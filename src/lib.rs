@@ -98,8 +98,8 @@
 //! | `unsafe` only in `kernel`, each block with its reason. | rustc: forbidden elsewhere. |
 //! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
 //! | A published blob never changes. | Read-only files; `kinset verify` re-hashes. |
-//! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with wicked files. |
-//! | Nothing that is fetched is believed before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
+//! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with hostile files. |
+//! | Nothing that is fetched is trusted before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
 //! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; decoders run guarded. |
 //! | Every error has a code, a hint and an exit code. | The trait [`base::fault::Fault`], one enum per room. |
 //! | A moved result with an unmoved `VERSION` fails. | `tests/it/version.rs`, a committed table of results on a tiny input. |

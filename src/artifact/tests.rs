@@ -1,4 +1,4 @@
-//! One artifact of each kind, for this room and for `tests/interop.py`.
+//! One artifact of each kind, for this crate and for `tests/interop.py`.
 
 use std::path::PathBuf;
 

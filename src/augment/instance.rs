@@ -1,5 +1,5 @@
-//! What are the views of instance discrimination? A random resized crop by an older law than torchvision's of today, color jitter on
-//! every view, gray now and then, no flip: what AND was trained with (torchvision 0.2.2).
+//! The views of instance discrimination: a random resized crop by an older law than torchvision's of today, color jitter on every
+//! view, gray now and then, no flip: what AND was trained with (torchvision 0.2.2).
 //!
 //! The law: area uniform, width over height *uniform* (later versions: log-uniform), then a coin that swaps the two sides if the
 //! turned window keeps the ratio; after ten misfits the centred square of the shorter side.

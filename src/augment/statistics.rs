@@ -1,4 +1,4 @@
-//! What does the average pixel look like? Channel statistics, measured rather than looked up, so that any folder has its own.
+//! Channel statistics of an average pixel, measured rather than looked up, so that any folder has its own.
 
 use rayon::prelude::*;
 

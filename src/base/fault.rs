@@ -27,7 +27,7 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// The diagnosis of an error that ends the process this way. `code` is stable and searchable, `room::what-is-wrong`.
+    /// The diagnosis of an error that ends the process this way. `code` is stable and searchable, `crate::what-is-wrong`.
     pub fn code(self, code: &'static str) -> Diagnosis {
         Diagnosis { code, exit: self, hint: None }
     }
@@ -61,7 +61,7 @@ pub trait Fault: std::error::Error {
     /// All three.
     fn diagnosis(&self) -> Diagnosis;
 
-    /// Stable and searchable, `room::what-is-wrong`.
+    /// Stable and searchable, `crate::what-is-wrong`.
     fn code(&self) -> &'static str {
         self.diagnosis().code
     }
@@ -77,7 +77,7 @@ pub trait Fault: std::error::Error {
     }
 }
 
-/// An error of any room.
+/// An error of any crate.
 pub type AnyFault = Box<dyn Fault + Send + Sync>;
 
 impl std::error::Error for AnyFault {

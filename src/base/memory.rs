@@ -1,4 +1,4 @@
-//! How much memory does the process hold? Looked at from time to time, because the system's own peak is that of the whole life.
+//! The memory that the process holds, looked at from time to time, because the system's own peak is that of the whole life.
 
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};

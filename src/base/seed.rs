@@ -1,4 +1,4 @@
-//! All randomness of the house: counter-based, so it needs no saved state and no order.
+//! All randomness of kinset: counter-based, so it needs no saved state and no order.
 //!
 //! A [`Seed`] is a place in a tree. Branch it by name (`seed.branch("augment")`) and by number (`seed.at(epoch).at(sample)`),
 //! and draw from the leaf with [`Seed::rng`]. Two leaves never share a stream, and what one thread draws never depends on what

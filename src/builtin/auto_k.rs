@@ -1,4 +1,4 @@
-//! How many clusters? Five estimators vote on a sample of features, without labels.
+//! The estimated number of clusters: five estimators vote on a sample of features, without labels.
 //!
 //! The automatic K of AND's forks, as a step of its own: it runs once on finished features, not in every epoch of training.
 

@@ -1,4 +1,4 @@
-//! What do many heads agree on? Their clusters are brought into one order, and the mean of their probabilities decides.
+//! Consensus clustering of many heads: their clusters are brought into one order, and the mean of their probabilities decides.
 //!
 //! Heads of one classifier, or of several with equal encoders and heads of one form: seeds, trials, temperatures. The head that agrees
 //! most with all others gives the order; each other's clusters are matched with its clusters so that most images fall together. No

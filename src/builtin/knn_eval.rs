@@ -1,4 +1,4 @@
-//! How good are features alone? Labelled neighbors vote about images that took no part in training.
+//! k-nearest-neighbor evaluation of features alone: labelled neighbors vote about images that took no part in training.
 
 use super::evaluate::truth_of;
 use kinset_artifact::features::{FeatureTable, Features};

@@ -1,5 +1,5 @@
-//! Which number of clusters? k-means for many K and several seeds on cached features, or clusterings that are given, compared
-//! without labels.
+//! A sweep over the number of clusters: k-means for many K and several seeds on cached features, or clusterings that are given,
+//! compared without labels.
 //!
 //! | criterion | what it says | one value per |
 //! |---|---|---|

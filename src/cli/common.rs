@@ -28,7 +28,7 @@ pub(super) enum Failure {
     Closed,
 }
 
-/// Every error of a room is a fault; one line each, because [`Faults`] is one too and shall be shown in its own way.
+/// Every error of a crate is a fault; one line each, because [`Faults`] is one too and shall be shown in its own way.
 macro_rules! faults {
     ($($error:ty),* $(,)?) => {
         $(impl From<$error> for Failure {

@@ -3,7 +3,7 @@
 //! One file per command. Data go to standard output, talk goes to standard error; messages are lower case without a full stop,
 //! values stand in back-ticks, the causes follow, and `hint:` comes last. Colour never says anything alone.
 //!
-//! Not here: anything else. This is the only room that prints, and nobody imports it but `main`.
+//! Not here: anything else. This is the only module that prints, and nobody imports it but `main`.
 
 pub mod args;
 mod common;

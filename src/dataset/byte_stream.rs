@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use super::error::{DatasetError, Result};
 
-/// A stream of which nothing is believed: memory grows with the bytes that arrive, never with what a header says.
+/// A stream of which nothing is trusted: memory grows with the bytes that arrive, never with what a header says.
 pub(super) struct ByteStream {
     inner: Box<dyn Read + Send>,
     /// The file, for messages.

@@ -9,7 +9,7 @@ use super::reader::DatasetFiles;
 use super::source::Source;
 use kinset_base::search_path::DataPaths;
 
-/// A format of raw data: a file of this room, named in the list of formats in its `mod.rs`.
+/// A format of raw data: a file of this crate, named in the list of formats in its `mod.rs`.
 pub(super) trait Format: Debug + Sync {
     /// Its name in errors about settings.
     fn name(&self) -> &'static str;

@@ -12,7 +12,7 @@ use kinset_base::search_path::DataPaths;
 
 /// The files that hold weights, the best first.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
-/// The longest text that is believed to name a revision.
+/// The longest text that is accepted as the name of a revision.
 const LONGEST: u64 = 256;
 
 /// A repository, as `OWNER/NAME` or `OWNER/NAME@REVISION`.

@@ -1,7 +1,7 @@
 //! MNIST's format: an array of bytes behind a header of big-endian numbers, gzipped or not.
 //!
 //! The header is `0 0 8 rank` and one u32 per axis: images have rank 3 (N, height, width), labels rank 1 (N). Nothing of it is
-//! believed before it is checked: sides and products are bounded, an unpacked file must have exactly the promised length, a
+//! trusted before it is checked: sides and products are bounded, an unpacked file must have exactly the promised length, a
 //! gzipped one must be able to hold it (deflate shrinks at most 1032:1), and memory grows with the data that arrive, never with
 //! what a header says.
 //!

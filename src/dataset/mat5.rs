@@ -1,6 +1,6 @@
 //! MATLAB files of level 5: a header and a list of elements, each packed by zlib or not, of which some are arrays.
 //!
-//! Only what data sets need is read of the format: arrays of real numbers. Nothing in it is believed: elements end with the file,
+//! Only what data sets need is read of the format: arrays of real numbers. Nothing in it is trusted: elements end with the file,
 //! and memory grows with the data that arrive.
 //!
 //! Source: The MathWorks, "MAT-File Format", chapter 1.

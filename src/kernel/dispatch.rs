@@ -45,7 +45,7 @@ macro_rules! vectorized {
 }
 pub(super) use vectorized;
 
-/// A loop worth vectorising, for other rooms. Mark `run`, and every function it calls, `#[inline(always)]`.
+/// A loop worth vectorising, for other crates. Mark `run`, and every function it calls, `#[inline(always)]`.
 pub trait Work {
     /// What it computes.
     type Output;

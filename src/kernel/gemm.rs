@@ -162,7 +162,7 @@ pub fn products(a: &[f32], b: &[f32], dim: usize) -> Vec<f32> {
     out
 }
 
-/// The products of this room for those who only know that they need some, k-means among them.
+/// The products of this crate for those who only know that they need some, k-means among them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gemm;
 

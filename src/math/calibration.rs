@@ -1,4 +1,4 @@
-//! Is a confidence of 0.9 right nine times in ten?
+//! Calibration: whether a confidence of 0.9 is right nine times in ten.
 //!
 //! Expected calibration error (Guo et al. 2017, "On calibration of modern neural networks", eq. 3): predictions are put into
 //! equal-width bins of confidence, and the gaps between mean confidence and accuracy are averaged, weighted by bin size.

@@ -1,4 +1,4 @@
-//! How alike are two directions? Rows of unit length make cosine similarity a plain product.
+//! Cosine similarity: how alike two directions are. Rows of unit length make it a plain product.
 
 use rayon::prelude::*;
 

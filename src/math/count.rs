@@ -1,4 +1,4 @@
-//! How many clusters are there? Five answers from the features alone, and what most of them say.
+//! Estimators of the number of clusters: five answers from the features alone, and what most of them say.
 //!
 //! | answer | its idea |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! How spread out is a distribution? Natural logarithms throughout, as the papers' losses have them: ln K is the most that K
-//! clusters can reach.
+//! Entropy: how spread out a distribution is. Natural logarithms throughout, as the papers' losses have them: ln K is the most that
+//! K clusters can reach.
 
 use rayon::prelude::*;
 

@@ -1,7 +1,7 @@
-//! Which other row is nearest, as the crow flies? Euclidean distance of rows as they are, not brought to unit length.
+//! Nearest rows by Euclidean distance, of rows as they are, not brought to unit length.
 //!
 //! [`nearest_other`] compares all pairs; it is for batches. Whole sets have a fast search for the largest *cosine* (in `kernel`),
-//! and [`lift`] makes that search answer this question: with two more coordinates the order by cosine is the order by distance.
+//! and [`lift`] makes that search find the nearest row: with two more coordinates the order by cosine is the order by distance.
 //! The lift rounds to single precision, so [`nearest_of`] decides among the few best in double precision.
 
 use rayon::prelude::*;

@@ -1,4 +1,4 @@
-//! Who goes with whom, at the least total cost? The assignment problem, solved exactly.
+//! The assignment problem, solved exactly: who goes with whom at the least total cost.
 //!
 //! Shortest augmenting paths with potentials (Kuhn 1955, "The Hungarian method for the assignment problem"; in this form Jonker
 //! and Volgenant 1987), O(n²m) for n ≤ m. Rows enter in order and the lowest column wins among equals, so the answer to a tie

@@ -1,10 +1,10 @@
-//! What would the plainest clustering say? k-means, the row that stands beside every learned result.
+//! k-means, the plainest clustering and the row that stands beside every learned result.
 //!
 //! Lloyd's iterations (Lloyd 1982) from greedy k-means++ starts (Arthur and Vassilvitskii 2007; 2 + ln K candidates per center,
 //! as scikit-learn has it), several restarts, the least inertia wins: no label is looked at. Stopping rule and tolerance follow
 //! scikit-learn, so published baselines can be met.
 //!
-//! Distances come from products, |x|² − 2 x·c + |c|², and products from whoever can do them fast: the kernel room implements
+//! Distances come from products, |x|² − 2 x·c + |c|², and products from whoever can do them fast: the kernel crate implements
 //! [`Products`]; [`Plain`] needs nothing. Data are centered first, which keeps the cancellation harmless. Sums run in double
 //! precision over fixed pieces: the same bits for any number of threads.
 

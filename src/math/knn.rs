@@ -1,4 +1,4 @@
-//! What do the neighbors say? Votes and purity over neighbor lists, to judge features with labels (never to train).
+//! k-nearest-neighbor votes and purity over neighbor lists, to judge features with labels (never to train).
 
 /// Votes of the `k` nearest labelled-or-not neighbors, each with weight exp(s / T), s its similarity (Wu et al. 2018,
 /// "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). Neighbors without label do not

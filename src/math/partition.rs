@@ -1,4 +1,4 @@
-//! Which cluster is which class, and how well do the two partitions agree?
+//! The matching of clusters to classes, and measures of how well the two partitions agree.
 //!
 //! Everything starts from one [`Contingency`] table of clusters by classes. A [`Matching`] names clusters after classes, one to
 //! one ([`Contingency::match_one_to_one`], Kuhn 1955) or many to one ([`Contingency::match_by_majority`], for more clusters than

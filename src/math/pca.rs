@@ -1,4 +1,4 @@
-//! In which directions do rows vary most? Principal components (Pearson 1901), for looking at features.
+//! Principal component analysis (Pearson 1901): the directions in which rows vary most, for looking at features.
 //!
 //! Subspace iteration with Rayleigh–Ritz steps (Halko, Martinsson and Tropp 2011, "Finding structure with randomness",
 //! algorithm 4.4): only products of the table with a few vectors are needed, so wide features cost no matrix of their own. The

@@ -1,4 +1,4 @@
-//! Which image stands for its cluster?
+//! Prototypes: the image that stands for its cluster.
 //!
 //! SCAN's procedure (Van Gansbeke et al. 2020, section 4.3): take the most confident members, average their features, and show
 //! the member closest to that mean. The authors pad clusters of fewer than ten with foreign samples; here only real members count.

@@ -1,7 +1,7 @@
-//! Whose neighborhoods are alike? k-reciprocal re-ranking (Zhong, Zheng, Cao, Li 2017, "Re-ranking person re-identification with
+//! k-reciprocal re-ranking by how alike neighborhoods are (Zhong, Zheng, Cao, Li 2017, "Re-ranking person re-identification with
 //! k-reciprocal encoding", CVPR, sections 3.2–3.4).
 //!
-//! A neighbor is believed if it believes back. Each row is described by its *reciprocal* neighbors, weighted by nearness; rows
+//! A neighbor is accepted if it is mutual. Each row is described by its *reciprocal* neighbors, weighted by nearness; rows
 //! are compared by the Jaccard distance of these descriptions, which are sparse. As in the file that comes with NNM, the distance
 //! is not blended with the original one (the paper weighs that with λ = 0.3).
 

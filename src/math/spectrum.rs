@@ -1,4 +1,4 @@
-//! What are the lowest eigenvalues of a symmetric matrix? All of them exist and none is missed, however often it comes.
+//! The lowest eigenvalues of a symmetric matrix. All of them exist and none is missed, however often it comes.
 //!
 //! Householder's reflections make the matrix tridiagonal; Sturm's sequence counts the eigenvalues below a number, and bisection
 //! finds each (Golub and Van Loan 2013, "Matrix Computations", sections 8.3.1 and 8.4.1). Unlike Lanczos' method it does not

@@ -1,4 +1,5 @@
-//! Do several clusterings of the same rows agree? If another seed sorts the images otherwise, the clusters are not in the data.
+//! Stability: the agreement of several clusterings of the same rows. If another seed sorts the images otherwise, the clusters are
+//! not in the data.
 
 use super::partition::{Classes, Clusters, Contingency};
 

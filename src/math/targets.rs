@@ -1,4 +1,4 @@
-//! What should an image be taught, if nobody knows what it shows? Distributions over K clusters, made of labels that may be wrong
+//! Soft targets for images of which nobody knows what they show: distributions over K clusters, made of labels that may be wrong
 //! and of what networks say.
 //!
 //! The steps are those of MixMatch (Berthelot et al. 2019) and DivideMix (Li et al. 2020), which RUC builds on.
@@ -26,7 +26,7 @@ pub fn sharpen(p: &mut [f64], temperature: f64) {
     }
 }
 
-/// A label that is believed as far as 1 − `weight`, the rest of the belief being that of a network: (1 − w)·onehot + w·p.
+/// A label that is trusted as far as 1 − `weight`, the rest of the trust being in a network: (1 − w)·onehot + w·p.
 ///
 /// # Paper
 /// DivideMix, eq. 3 ("co-refinement"), with the weight on the other side.

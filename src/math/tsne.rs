@@ -1,4 +1,4 @@
-//! How does a table of features look on paper? t-SNE: rows that are close stay close (van der Maaten and Hinton 2008,
+//! t-SNE, a map of a table of features in two dimensions: rows that are close stay close (van der Maaten and Hinton 2008,
 //! "Visualizing data using t-SNE").
 //!
 //! As in today's tools: a start from principal components (Kobak and Berens 2019), attraction along the nearest neighbors only,

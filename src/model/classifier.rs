@@ -12,11 +12,11 @@ use kinset_artifact::encoder::{ClassifierCard, EncoderCard, HeadKind, Normalizat
 use kinset_base::seed::Seed;
 use kinset_kernel::{gelu, l2_normalize, linear, relu};
 
-/// The most clusters that are believed.
+/// The most clusters that are accepted.
 const MOST: usize = 1 << 20;
-/// The most heads that are believed.
+/// The most heads that are accepted.
 const MOST_HEADS: usize = 1024;
-/// The widest hidden layer that is believed.
+/// The widest hidden layer that is accepted.
 const WIDEST: usize = 65_536;
 
 #[derive(Clone, Debug)]

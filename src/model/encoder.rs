@@ -12,9 +12,9 @@ use kinset_artifact::encoder::{Architecture, Backbone, EncoderCard, Normalizatio
 use kinset_base::seed::Seed;
 use kinset_kernel::l2_normalize;
 
-/// The widest first stage that is believed: 16 times the paper's, some 30 GiB of ResNet-50.
+/// The widest first stage that is accepted: 16 times the paper's, some 30 GiB of ResNet-50.
 const WIDEST: usize = 1024;
-/// The largest input side and projection that are believed.
+/// The largest input side and projection that are accepted.
 const LARGEST: usize = 65_536;
 
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! Where do the first weights come from?
+//! The initial weights of a network, drawn from the seed.
 //!
 //! Each tensor draws from the branch of the seed that carries its *name*, so a layer more or less moves no other layer's
 //! weights, and a network of two heads starts with the head that a network of one starts with. candle's own initialisers

@@ -1,4 +1,4 @@
-//! Which numbers does a network consist of, and what are they called?
+//! The parameters and buffers of a network: which numbers it consists of, and what they are called.
 //!
 //! One ordered list, in the order of a PyTorch state dict, of two kinds of tensors: *parameters*, which training moves by
 //! gradients, and *buffers* (the running statistics of batch norm), which the forward pass measures. They share one order so

@@ -1,4 +1,4 @@
-//! Where does a patch lie, when there are more or fewer patches than were learned? Positions of a square grid for another grid.
+//! Position embeddings, interpolated: those learned for one square grid of patches, resized for a grid of more or fewer.
 //!
 //! Interpolation is linear in what was learned and separates into rows and columns, so it is a matrix, twice applied: any device
 //! can do it, and gradients pass.

@@ -1,4 +1,4 @@
-//! Which frozen encoders does the field use, by name? Their shapes, and what pictures go through before them.
+//! Published frozen encoders by name: their architectures, and the preprocessing of pictures before them.
 
 use serde::{Deserialize, Serialize};
 

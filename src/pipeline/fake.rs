@@ -1,4 +1,4 @@
-//! A small catalog for the tests of this room: real serde types behind it, no stage that could run.
+//! A small catalog for the tests of this crate: real serde types behind it, no stage that could run.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

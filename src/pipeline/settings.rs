@@ -1,4 +1,4 @@
-//! Are these settings ones the stage will take? All complaints at once, each at the setting it is about.
+//! The check of a stage's settings: all complaints at once, each at the setting it is about.
 //!
 //! A stage checks settings as serde does: the first wrong type ends it. So the settings are checked whole, each guilty one is
 //! put back to its default, and the rest is checked again until nothing new comes up. A complaint that names no setting is

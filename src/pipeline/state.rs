@@ -1,4 +1,4 @@
-//! Does a stage have to run, and why? What `plan`, `explain`, `status` and `run` all ask is answered here, once.
+//! The state of a stage: whether it has to run, and why. What `plan`, `explain`, `status` and `run` all ask is answered here, once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -40,7 +40,7 @@ pub struct SideStage {
     pub settings: Option<Value>,
     /// What its key is made of, if all it reads is there.
     pub manifest: Option<Manifest>,
-    /// Its result, if it has one that holds.
+    /// Its cached result, if it has one.
     pub record: Option<Record>,
 }
 

@@ -52,7 +52,7 @@ pub trait Stage: 'static {
     fn run(config: &Self::Config, input: Self::In, cx: &Context<'_>) -> Result<Self::Out, StageError>;
 }
 
-/// What the door of a method says; `kinset methods NAME` prints it.
+/// The card of a method's paper; `kinset methods NAME` prints it.
 #[derive(Clone, Copy, Debug)]
 pub struct PaperCard {
     /// Authors, title, venue, identifier.
@@ -126,6 +126,6 @@ pub struct PaperCard {
 /// let _ = Erased::<Launder>::new();
 /// ```
 pub trait Method: Stage<In: LabelFreePorts, Out: Outputs> {
-    /// What its door says.
+    /// The card of its paper.
     const CARD: PaperCard;
 }

@@ -16,7 +16,7 @@ pub enum StageError {
     /// An artifact could not be read or written.
     #[error(transparent)]
     Artifact(#[from] kinset_artifact::error::ArtifactError),
-    /// The error of another room: of raw data, neighbors, networks or training.
+    /// The error of another crate: of raw data, neighbors, networks or training.
     #[error(transparent)]
     Other(AnyFault),
     /// A tensor operation failed.
@@ -83,7 +83,7 @@ pub enum StageError {
 }
 
 impl StageError {
-    /// The error of another room.
+    /// The error of another crate.
     pub fn other(fault: impl Fault + Send + Sync + 'static) -> Self {
         Self::Other(Box::new(fault))
     }

@@ -129,7 +129,7 @@ pub enum Lookup {
 /// What became of a result that was to be published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Published {
-    /// The record that holds from now on: ours, or the one that was there before.
+    /// The record that is valid from now on: ours, or the one that was there before.
     pub record: Record,
     /// True if an earlier record was adopted.
     pub adopted: bool,

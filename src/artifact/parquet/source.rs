@@ -82,7 +82,7 @@ impl Places {
             }
             Ok(())
         })?;
-        // What is compressed is found out when it is unpacked; of the rest the decoder believes either length.
+        // What is compressed is found out when it is unpacked; of the rest the decoder trusts either length.
         if unpacked > LARGEST_PAGE || self.is_plain(offset) && unpacked != packed {
             return Err(damaged(&format!("claims a page of {unpacked} bytes, {packed} in the file")));
         }

@@ -28,7 +28,7 @@ pub enum PickleError {
         /// The module and name, or the operation.
         name: String,
     },
-    /// More than is believed.
+    /// More than is accepted.
     #[error("{what} exceeds the limit of {}", count(*most))]
     TooLarge {
         /// What.

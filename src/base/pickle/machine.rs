@@ -1,4 +1,4 @@
-//! Which values does a pickle describe?
+//! The stack machine that builds the values a pickle describes.
 //!
 //! A pickle is a program for a stack machine, and Python's runs whatever it names. This one builds tensors, storages, arrays,
 //! numbers, texts and plain containers; any other name it meets is an error that repeats it, and nothing is ever called.
@@ -16,7 +16,7 @@ use super::value::{Array, Id, Known, Pickled, Storage, Tensor, Value, known, sca
 
 type Result<T> = std::result::Result<T, PickleError>;
 
-/// The most values, and the most copied items, that are believed; a checkpoint of ResNet-50 has some thousand.
+/// The most values, and the most copied items, that are accepted; a checkpoint of ResNet-50 has some thousand.
 const MOST: usize = 1 << 23;
 
 impl Pickled {
@@ -648,7 +648,7 @@ mod tests {
         bomb.extend(b"ccollections\nOrderedDict\nh\x00\x85R".repeat(10_000));
         bomb.push(b'.');
         assert!(matches!(fault(&bomb), PickleError::TooLarge { .. }));
-        // More values than are believed.
+        // More values than are accepted.
         let mut many = vec![b'N'; MOST + 1];
         many.push(b'.');
         assert!(matches!(fault(&many), PickleError::TooLarge { .. }));

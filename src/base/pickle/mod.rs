@@ -1,6 +1,6 @@
 //! # base/pickle: which plain values does a pickle describe?
 //!
-//! Python's own format of objects is a program, and two rooms have to read files of it: weights that PyTorch wrote
+//! Python's own format of objects is a program, and two crates have to read files of it: weights that PyTorch wrote
 //! (`model/import`), CIFAR in its Python version (`dataset`). `machine` runs the program as far as it builds plain values,
 //! [`value`] says which those are and which names may occur.
 //!

@@ -1,4 +1,4 @@
-//! What may a pickle hold? Numbers, texts, plain containers, tensors and storages; and a handful of names, which nobody calls.
+//! Values in a pickle: numbers, texts, plain containers, tensors and storages; and a handful of names, which nobody calls.
 //!
 //! Values lie in one list and name each other by place.
 

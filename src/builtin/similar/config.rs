@@ -1,4 +1,4 @@
-//! By which rules are images taken?
+//! The settings of `similar`: the rules by which images are taken.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ pub enum Pick {
     /// The nearest of each target image.
     #[default]
     Nearest,
-    /// By lot: the baseline. As many as `nearest` would take, or `budget`.
+    /// At random: the baseline. As many as `nearest` would take, or `budget`.
     Random,
     /// Far from each other (k-center), on a sample of the pool: the other baseline.
     Diverse,

@@ -1,4 +1,5 @@
-//! Does the selection look like the target? Every number beside that of as many random images, and none needs a label.
+//! The report of a selection, on whether it looks like the target: every number beside that of as many random images, and none
+//! needs a label.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
 //! Published files: where they can be had, and what they must add up to.
 //!
 //! Addresses are those of the data sets' own pages; checksums are those the pages name (CIFAR) or those under which everybody gets
-//! them (torchvision 0.2x for MNIST, Fashion-MNIST, STL-10 and SVHN). Most are served without encryption, so nothing is believed
+//! them (torchvision 0.2x for MNIST, Fashion-MNIST, STL-10 and SVHN). Most are served without encryption, so nothing is trusted
 //! before its checksum.
 
 use super::error::FetchError;

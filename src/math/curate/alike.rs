@@ -1,4 +1,5 @@
-//! Do two sets look alike? Measures that need no labels and no model: "more similar" is measured, not assumed.
+//! Measures of how two sets differ (MMD, energy and Fréchet distance, a two-sample test), which need no labels and no model: "more
+//! similar" is measured, not assumed.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Which pairs of target and pool count, and which images of the pool are taken?
+//! The selection: which pairs of target and pool count, and which images of the pool are taken.
 //!
 //! An *edge* says that a pool image is among the k nearest of a target image. Edges are filtered after the search, so fewer than
 //! k may remain; what a filter drops keeps its reason. The images with an edge left are the selection. Its order is that of best

@@ -1,4 +1,4 @@
-//! How far apart are two clouds of points, if both were Gaussian? The Fréchet distance of Dowson and Landau (1982), known from FID.
+//! The Fréchet distance of two clouds of points, as if both were Gaussian (Dowson and Landau 1982), known from FID.
 
 use crate::spectrum;
 

@@ -1,4 +1,4 @@
-//! Which images of a pool are one image, more or less?
+//! Groups of near-duplicates: which images of a pool are one image, more or less.
 //!
 //! Exact copies are collapsed first: a thousand of them are one row of work. Then a *chain* joins whatever is connected by pairs
 //! above a threshold, as near-duplicate tools do; it may join strangers over many small steps, and the diameter of a group tells.

@@ -1,4 +1,4 @@
-//! Which pairs of rows are at least so alike? All of them, not only those among some nearest: a similarity join.
+//! The similarity join: all pairs of rows that are at least so alike, not only those among some nearest.
 //!
 //! Products in single precision find the pairs that may be; cosines in double precision decide. So the answer depends neither on
 //! tiles nor on threads.

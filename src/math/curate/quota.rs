@@ -1,4 +1,4 @@
-//! How many images for each part of the target?
+//! Quotas: how many images are taken for each part of the target.
 //!
 //! A budget in the order of ranks follows the target's parts as they are: a rare one gets little. Quotas give each part a share
 //! of `size^power`: with power 1 as the target has them, with 0 all the same, between them something between.

@@ -1,4 +1,4 @@
-//! Which frames of a target repeat others? A camera that stands still must not weigh more than one that moves.
+//! Repeated frames of a target, to be dropped: a camera that stands still must not weigh more than one that moves.
 
 use serde::{Deserialize, Serialize};
 

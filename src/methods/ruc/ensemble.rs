@@ -14,7 +14,7 @@ const FIRST: &str = "backbone.conv1.weight";
 /// One classifier whose logits are the sums of two classifiers' logits.
 ///
 /// # Errors
-/// If they are not two residual networks of one shape with a linear head each; if twice their width is more than is believed.
+/// If they are not two residual networks of one shape with a linear head each; if twice their width is more than is accepted.
 pub fn side_by_side(one: &Classifier, other: &Classifier, chosen_by: String) -> Result<Classifier, ModelError> {
     let shape = &one.card.encoder.architecture;
     let plain = |card: &ClassifierCard| card.kind == HeadKind::Linear && card.hidden.is_none() && card.heads == 1;

@@ -1,4 +1,4 @@
-//! Where do the numbers lie in a file of weights? PyTorch's zip, its legacy stream, safetensors.
+//! Containers of weights, and where the numbers lie in them: PyTorch's zip, its legacy stream, safetensors.
 //!
 //! - **Zip** (PyTorch from 1.6): `…/data.pkl` and one stored entry `…/data/KEY` per storage.
 //! - **Legacy stream** (before, and what the authors' files are): the pickles of a magic number, of 1001 and of the machine's
@@ -25,7 +25,7 @@ type Result<T> = std::result::Result<T, ImportError>;
 /// The pickle of 0x1950a86a20f9469cfc6c, with which the legacy stream begins.
 const MAGIC: [u8; 15] = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, b'.'];
 
-/// The longest pickle that is believed.
+/// The longest pickle that is accepted.
 const LONGEST_PICKLE: u64 = 1 << 26;
 
 /// A file that was opened, its numbers still where they were.

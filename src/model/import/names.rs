@@ -1,4 +1,4 @@
-//! What do others call our tensors? One table per family of files, read both ways: in, when weights come; out, when they go.
+//! The names of our tensors in others' files. One table per family of files, read both ways: as weights come in and as they go out.
 //!
 //! | files of | backbone | projection | heads |
 //! |---|---|---|---|

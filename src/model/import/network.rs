@@ -1,4 +1,4 @@
-//! Which network do these tensors belong to? Its shape is read off theirs, and then every name and every shape must agree.
+//! The architecture of imported tensors: its shape is read off theirs, and then every name and every shape must agree.
 
 use candle_core::Device;
 
@@ -12,9 +12,9 @@ use kinset_artifact::encoder::{
     ProjectionKind, Stem, Tensors, Weights,
 };
 
-/// The most stages and blocks that names are believed to have.
+/// The most stages and blocks that are accepted from names.
 const MOST_BLOCKS: usize = 64;
-/// The most heads that names are believed to have.
+/// The most heads that are accepted from names.
 const MOST_HEADS: usize = 1024;
 
 /// What the file does not say, or what is to be said otherwise.

@@ -1,4 +1,4 @@
-//! Which of the things in a file is a network, and what are its tensors called here?
+//! The state dict in a file: which of the things in it is a network, and what the network's tensors are called here.
 //!
 //! A state dict is a dictionary of named tensors, one of which is a `conv1.weight` of four axes. It may be the whole file (SCAN's
 //! pretext and self-label files), stand beside other things (`model` and `head`; `state_dict`; AND's `net`), or have a twin

@@ -1,4 +1,4 @@
-//! What do others call the tensors of the frozen encoders? One table per family of files: our name, theirs, and what is done to a
+//! The names of frozen encoders' tensors in others' files. One table per family of files: our name, theirs, and what is done to a
 //! tensor on the way. `#` stands for the number of a block or layer.
 //!
 //! | files | begin with | beside the image tower, and left out |

@@ -1,5 +1,5 @@
-//! What is an ONNX file made of? The messages of `onnx.proto` that we fill, with its names and numbers; fields that we leave out are
-//! left out here.
+//! The protobuf messages of an ONNX file: those of `onnx.proto` that we fill, with its names and numbers; fields that we leave out
+//! are left out here.
 //!
 //! Single numbers are `optional`, and lists of numbers not packed, because the format is of protobuf's second edition; so what is 0
 //! is said, and the bytes are those of the `onnx` package.

@@ -1,4 +1,4 @@
-//! Do files say what the networks say? Every kind of network and head, written, read back, and run operator by operator.
+//! Comparison of ONNX files with their networks: every kind of network and head, written, read back, and run operator by operator.
 
 use std::collections::BTreeSet;
 use std::path::Path;

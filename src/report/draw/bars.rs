@@ -1,4 +1,4 @@
-//! How large, how many? Bars.
+//! Bar charts: sizes of clusters, and histograms.
 
 use maud::html;
 

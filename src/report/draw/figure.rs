@@ -1,4 +1,4 @@
-//! What is a drawing? Shapes in a box of so many units, for a page or for a file of its own.
+//! A drawing: shapes in a box of so many units, for a page or for a file of its own.
 
 use maud::{Markup, PreEscaped, html};
 

@@ -1,4 +1,4 @@
-//! Where does each box of a graph lie? In layers, every box below all it reads, with few crossings (Sugiyama, Tagawa and Toda 1981,
+//! The layered layout of a graph: every box below all it reads, with few crossings (Sugiyama, Tagawa and Toda 1981,
 //! "Methods for visual understanding of hierarchical system structures").
 //!
 //! A wire over several layers passes through a narrow place in each of them, so that it runs between boxes and not behind them.

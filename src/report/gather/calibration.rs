@@ -1,4 +1,4 @@
-//! Is the classifier as sure as it is right?
+//! The calibration of the classifier: whether it is as sure as it is right.
 
 use super::find::{Results, Subject};
 use super::looked::Looked;

@@ -1,4 +1,4 @@
-//! Which classes are taken for which? Rows are classes and sum to 1, whatever the sizes of the clusters.
+//! Confusion matrices: which classes are taken for which. Rows are classes and sum to 1, whatever the sizes of the clusters.
 
 use super::find::{Results, wired};
 use super::page::{Confusion, Mistake};

@@ -1,5 +1,5 @@
-//! Which results belong together? A report shows one set of images: the assignments of them, the features they are seen by, the
-//! neighbors they have.
+//! The results that belong together in a report, which shows one set of images: the assignments of them, the features they are seen
+//! by, the neighbors they have.
 
 use std::collections::BTreeSet;
 

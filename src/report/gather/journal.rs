@@ -1,4 +1,4 @@
-//! What happened in the last run that did something? Read from its events, which may break off anywhere.
+//! The last run that did something, read from its events, which may break off anywhere.
 
 use std::collections::BTreeMap;
 use std::path::Path;

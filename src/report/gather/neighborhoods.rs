@@ -1,4 +1,4 @@
-//! What does the encoder take for alike? Some images with their neighbors.
+//! Examples of neighborhoods, what the encoder takes for alike: some images with their neighbors.
 
 use super::find::{Results, Subject};
 use super::looked::{Looked, take};
@@ -58,7 +58,7 @@ pub(super) fn neighborhoods(results: &Results<'_>, subject: &Subject, looked: &L
     })
 }
 
-/// By lot, but one from each cluster before there are two from any.
+/// At random, but one from each cluster before there are two from any.
 fn queries(table: &NeighborTable, looked: &Looked) -> Vec<usize> {
     let order = Seed::new(0).branch("report").branch("neighbors").rng().permutation(table.len());
     let cluster = |row: usize| looked.assigned.as_ref().map_or(-1, |assigned| assigned.table.cluster[row]);

@@ -1,4 +1,4 @@
-//! What is on the page? All numbers and words of a report, and which images it shows, as plain data.
+//! The data of a report page: all its numbers and words, and which images it shows.
 //!
 //! It is gathered once, drawn by [`draw`](crate::draw) and [`page`](crate::page), and printed by
 //! `kinset report --json`. There is no clock in it: the same results give the same page.

@@ -1,4 +1,4 @@
-//! How does every stage stand, and what did the last run do with it?
+//! The table of stages: how every stage stands, and what the last run did with it.
 
 use std::collections::BTreeSet;
 use std::path::Path;

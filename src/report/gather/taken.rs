@@ -1,4 +1,4 @@
-//! What was taken for whom? Some images of a target, each beside the pool's images that were taken for it.
+//! Examples of a selection: some images of a target, each beside the pool's images that were taken for it.
 
 use std::path::PathBuf;
 
@@ -54,7 +54,7 @@ pub(super) fn taken(results: &Results<'_>, node: usize, elsewhere: &Elsewhere<'_
     };
 
     let lots = Seed::new(0).branch("report").branch("selection");
-    // By lot, and in the target's order. What nothing was taken for is shown, too.
+    // At random, and in the target's order. What nothing was taken for is shown, too.
     let mut shown: Vec<usize> = lots.branch("target").rng().permutation(table.targets.len());
     shown.retain(|&row| table.repeats.kept[row]);
     shown.truncate(TARGETS);

@@ -1,5 +1,4 @@
-//! How did each training go? The curves of every stage that has one, repetitions as lines of the same chart, and what an
-//! unfinished training got to.
+//! Training curves, of every stage that has one: repetitions as lines of the same chart, and what an unfinished training got to.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What should a reader not overlook? Plain rules with plain thresholds, none of which needs a label but where it says so.
+//! Warnings that a reader should not overlook: plain rules with plain thresholds, none of which needs a label but where it says so.
 
 use super::page::{Board, Calibration, Clusters, Neighborhoods, Standing, Warning};
 use kinset_base::unit;

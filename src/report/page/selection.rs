@@ -1,4 +1,4 @@
-//! Does the selection of a curation stage look like its target?
+//! The section about the selection of a curation stage: whether it looks like its target.
 
 use maud::{Markup, html};
 

@@ -1,4 +1,5 @@
-//! How is a number, a name, a picture written? Everything that comes from outside goes through here or through `maud`'s own escaping.
+//! Formatting and escaping of numbers, names and pictures. Everything that comes from outside goes through here or through `maud`'s
+//! own escaping.
 
 use std::time::Duration;
 
