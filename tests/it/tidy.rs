@@ -1,4 +1,4 @@
-//! Does the source keep the rules of the house? Reads `src/` as text: comments and strings are blanked out first, and test code too
+//! The rules of the code base that neither Cargo nor Clippy can check. Reads `src/` as text: comments and strings are blanked out first, and test code too
 //! where a rule is about what runs.
 //!
 //! Every exception stands in a list with its reason, as narrow as it can be; one that no longer applies is a failure as well.
@@ -379,18 +379,18 @@ fn a_method_looks_at_no_other_method_unless_its_paper_does() {
 }
 
 #[test]
-fn every_module_says_what_question_it_answers() {
+fn every_file_begins_with_what_is_in_it() {
     let complaints: Vec<String> = sources()
         .iter()
         .filter(|source| !source.text.starts_with("//! ") || source.text.lines().next().is_some_and(|line| line.len() < 12))
         .map(|source| source.name.clone())
         .collect();
-    assert_none(&complaints, "a module begins with `//!`: the question it answers, and why it is so");
+    assert_none(&complaints, "a file begins with `//!` and what is in it");
 }
 
 #[test]
-fn a_door_sign_holds_no_logic() {
-    /// Doors with something more on them: why.
+fn lib_and_mod_files_hold_no_logic() {
+    /// Files with something more in them: why.
     const MORE: &[(&str, &str)] = &[
         ("src/artifact/lib.rs", "the few types that every artifact shares; their room is too small for another file"),
         ("src/cli/mod.rs", "the way from a command to its file is all this room's door is for"),
@@ -411,7 +411,7 @@ fn a_door_sign_holds_no_logic() {
             complaints.push(format!("the exception for {file} is not needed any more"));
         }
     }
-    assert_none(&complaints, "`mod.rs` is a door sign: modules and re-exports");
+    assert_none(&complaints, "`lib.rs` and `mod.rs` hold modules and re-exports");
 }
 
 #[test]

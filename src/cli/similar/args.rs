@@ -51,7 +51,7 @@ pub enum OrderArg {
 pub enum PickArg {
     /// The nearest of each target image
     Nearest,
-    /// By lot
+    /// At random
     Random,
     /// Far from each other
     Diverse,
