@@ -214,7 +214,6 @@ pub(super) fn drawn(n: usize, most: usize, seed: kinset_base::seed::Seed) -> Vec
     rows
 }
 
-/// Some rows of a table.
 pub(super) fn rows_of(values: &[f32], dim: usize, rows: &[usize]) -> Vec<f32> {
     rows.iter().flat_map(|&row| values[row * dim..(row + 1) * dim].iter().copied()).collect()
 }

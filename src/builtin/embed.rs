@@ -21,7 +21,6 @@ pub enum LayerChoice {
     Auto,
     /// The backbone's output (SCAN mines on it after MoCo).
     Backbone,
-    /// The projection head's output.
     Projection,
 }
 

@@ -135,7 +135,6 @@ impl Stage for Frozen {
     }
 }
 
-/// Where the weights lie.
 fn path_of(config: &Config, places: &DataPaths) -> Result<PathBuf, StageError> {
     let Some(name) = config.weights.strip_prefix(HUB) else { return Ok(places.file(Path::new(&config.weights))) };
     let found = Repository::parse(name).map(|repository| repository.weights(places));

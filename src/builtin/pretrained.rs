@@ -62,7 +62,6 @@ impl Config {
         self.file.to_str().filter(|text| Weights::is_address(text))
     }
 
-    /// Where the file lies.
     fn path(&self, places: &DataPaths) -> Result<PathBuf, StageError> {
         let Some(url) = self.address() else { return Ok(places.file(&self.file)) };
         let weights = Weights::new(url, self.sha256.as_deref().unwrap_or_default(), None, places)
@@ -184,7 +183,6 @@ impl Stage for Pretrained {
     }
 }
 
-/// What is wrong with a SHA-256.
 pub(super) fn sha256_complaint(text: Option<&str>) -> Option<Complaint> {
     let hexadecimal = |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     text.filter(|text| !hexadecimal(text)).map(|_| Complaint::new("sha256", "must have 64 hexadecimal digits"))

@@ -22,7 +22,6 @@ use crate::train::device::{DeviceClass, DeviceName};
 pub(super) enum Failure {
     /// Faults of a pipeline file.
     Faults(Faults),
-    /// One fault.
     Fault(Box<dyn Fault>),
     /// The reader of our output has gone: nothing to say.
     Closed,
@@ -84,7 +83,6 @@ impl Failure {
 /// What a command returns.
 pub(super) type Answer = Result<Exit, Failure>;
 
-/// The checked pipeline.
 pub(super) fn pipeline(args: &PipelineArgs) -> Result<Spec, Failure> {
     let request =
         Request { profile: args.profile.clone(), set: args.set.clone(), seed: args.seed, device: args.device.clone() };
@@ -114,7 +112,6 @@ pub(super) fn device_of(spec: &Spec) -> Result<(Device, &'static str), Failure> 
     Ok((device, class))
 }
 
-/// Which stages.
 pub(super) fn selection(spec: &Spec, args: &SelectArgs) -> Result<Selected, Failure> {
     let selection = Selection {
         only: args.only.clone(),
@@ -129,17 +126,13 @@ pub(super) fn selection(spec: &Spec, args: &SelectArgs) -> Result<Selected, Fail
 pub(super) struct Held {
     /// The stage it came from, and its output if that is not the main one.
     pub(super) stage: String,
-    /// The stage's node.
     pub(super) node: usize,
-    /// The kind of artifact.
     pub(super) kind: String,
-    /// Its files.
     pub(super) files: Vec<PathBuf>,
     digest: Digest,
 }
 
 impl Held {
-    /// The artifact it is.
     pub(super) fn typed<A: Artifact>(&self) -> Stored<A> {
         Stored::new(self.files.clone(), self.digest, self.stage.clone())
     }

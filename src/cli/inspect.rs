@@ -155,7 +155,6 @@ fn ends_with(name: &str, ending: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == ending)
 }
 
-/// The files of a stage's result.
 fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
     let pipeline = PipelineArgs {
         pipeline: args.target.clone(),

@@ -15,7 +15,6 @@ use crate::store::StoredOutput;
 const IMAGES: usize = 160;
 /// Images of a cluster that are shown.
 const OF_CLUSTER: usize = 16;
-/// Clusters that are shown.
 const CLUSTERS: usize = 200;
 /// Images that are shown beside their neighbors.
 const QUERIES: usize = 24;
@@ -116,7 +115,6 @@ fn clusters(table: &AssignmentTable) -> Vec<Group> {
     (0..table.clusters.min(CLUSTERS)).map(group).collect()
 }
 
-/// Images with their nearest neighbors.
 fn neighborhoods(table: &NeighborTable) -> Vec<Group> {
     let shown = table.k.min(NEIGHBORS);
     let group = |row: u32| {

@@ -200,7 +200,6 @@ impl Answers {
         kinset_math::entropy::entropy_of_counts(&counts).exp()
     }
 
-    /// A threshold per cluster.
     fn thresholds(&self, config: &Config) -> Vec<f64> {
         self.confidences
             .iter()

@@ -14,7 +14,6 @@ use kinset_kernel::{gelu, l2_normalize, linear, relu};
 
 /// The most clusters that are accepted.
 const MOST: usize = 1 << 20;
-/// The most heads that are accepted.
 const MOST_HEADS: usize = 1024;
 /// The widest hidden layer that is accepted.
 const WIDEST: usize = 65_536;
@@ -46,7 +45,6 @@ pub struct HeadsShape {
     pub clusters: usize,
     /// Heads, H.
     pub heads: usize,
-    /// What they are.
     pub kind: HeadKind,
     /// Units of their hidden layer.
     pub hidden: Option<usize>,
@@ -64,7 +62,6 @@ impl HeadsShape {
         Self { clusters, heads, kind: HeadKind::Linear, hidden, bottleneck: None, normalize: false, committee: false }
     }
 
-    /// The heads of a card.
     pub fn of(card: &ClassifierCard) -> Self {
         let &ClassifierCard { clusters, heads, kind, hidden, bottleneck, normalize_features, committee, .. } = card;
         Self { clusters, heads, kind, hidden, bottleneck, normalize: normalize_features, committee }
@@ -109,9 +106,6 @@ impl ClassifierNet {
     }
 
     /// New heads of this shape on an encoder. They read its projection if it has one.
-    ///
-    /// # Errors
-    /// [`ModelError::Architecture`] for heads that cannot be.
     pub fn over(encoder: &EncoderNet, shape: HeadsShape, seed: Seed, device: &Device) -> Result<Self> {
         Self::build(encoder.clone(), shape, Builder::fresh(seed, device))
     }
@@ -139,9 +133,6 @@ impl ClassifierNet {
     }
 
     /// A classifier from its card and numbers. Names and shapes must agree both ways.
-    ///
-    /// # Errors
-    /// As [`EncoderNet::from_tensors`].
     pub fn from_tensors(card: &ClassifierCard, tensors: &Tensors, device: &Device) -> Result<Self> {
         let (mut body, mut top) = (Tensors::default(), Tensors::default());
         for (name, Weights { shape, values }) in tensors.iter() {
@@ -172,9 +163,6 @@ impl ClassifierNet {
     }
 
     /// The heads of a classifier without its encoder, for features that are there already.
-    ///
-    /// # Errors
-    /// As [`ClassifierNet::from_tensors`].
     pub fn heads_alone(card: &ClassifierCard, tensors: &Tensors, device: &Device) -> Result<Self> {
         let mut heads = Tensors::default();
         for (name, Weights { shape, values }) in tensors.iter().filter(|(name, _)| is_head(name)) {
@@ -254,9 +242,6 @@ impl ClassifierNet {
     }
 
     /// What the heads read: the encoder's projection if it has one, else its backbone's output.
-    ///
-    /// # Errors
-    /// As [`EncoderNet::features`].
     pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
         self.read(self.encoder.features(images, mode)?, mode)
     }
@@ -265,9 +250,6 @@ impl ClassifierNet {
     ///
     /// # Shapes
     /// `backbone`: `[B, D]`. Returns `[B, D]`, or `[B, P]` if the encoder has a projection.
-    ///
-    /// # Errors
-    /// As [`EncoderNet::project`].
     pub fn read(&self, backbone: Tensor, mode: Mode) -> Result<Tensor> {
         if self.encoder.architecture().projection.is_some() { self.encoder.project(&backbone, mode) } else { Ok(backbone) }
     }
@@ -276,9 +258,6 @@ impl ClassifierNet {
     ///
     /// # Shapes
     /// `features`: `[B, D]`, unnormalised. Returns `[B, K]`.
-    ///
-    /// # Errors
-    /// [`ModelError::Head`] if there is no such head.
     pub fn logits(&self, head: usize, features: &Tensor) -> Result<Tensor> {
         let features = if self.shape.normalize { l2_normalize(features)? } else { features.clone() };
         match self.check(head)? {
@@ -301,9 +280,6 @@ impl ClassifierNet {
     ///
     /// # Shapes
     /// `features`: `[B, D]`, unnormalised. Returns `[B, H·K]`.
-    ///
-    /// # Errors
-    /// None in practice: the heads read these features.
     pub fn all_logits(&self, features: &Tensor) -> Result<Tensor> {
         let linear: Option<Vec<&Linear>> =
             self.heads.iter().map(|head| if let Head::Linear(linear) = head { Some(linear) } else { None }).collect();
@@ -315,15 +291,11 @@ impl ClassifierNet {
         Ok(Tensor::cat(&each, 1)?)
     }
 
-    /// Whether its heads decide together.
     pub fn is_committee(&self) -> bool {
         self.shape.committee
     }
 
     /// The same heads, each deciding alone.
-    ///
-    /// # Errors
-    /// None in practice: the numbers fit their own network.
     pub fn apart(&self) -> Result<Self> {
         let shape = HeadsShape { committee: false, ..self.shape };
         Self::build(self.encoder.clone(), shape, Builder::shared(&self.head_params(), true))
@@ -333,9 +305,6 @@ impl ClassifierNet {
     ///
     /// # Shapes
     /// `features`: `[B, D]`, unnormalised. Returns `[B, K]`, rows of sum 1.
-    ///
-    /// # Errors
-    /// As [`ClassifierNet::logits`].
     pub fn decide(&self, head: usize, features: &Tensor) -> Result<Tensor> {
         let of = |head| Ok::<_, ModelError>(candle_nn::ops::softmax(&self.logits(head, features)?, D::Minus1)?);
         if !self.shape.committee {
@@ -368,25 +337,16 @@ impl ClassifierNet {
     }
 
     /// The same numbers, seen without recording: see [`EncoderNet::frozen`].
-    ///
-    /// # Errors
-    /// None in practice: the numbers fit their own network.
     pub fn frozen(&self) -> Result<Self> {
         Self::build(self.encoder.frozen()?, self.shape, Builder::shared(&self.head_params(), false))
     }
 
     /// The same numbers, with an encoder that no gradient reaches under heads that learn.
-    ///
-    /// # Errors
-    /// None in practice: the numbers fit their own network.
     pub fn with_frozen_encoder(&self) -> Result<Self> {
         Ok(Self { encoder: self.encoder.frozen()?, ..self.clone() })
     }
 
     /// An equal classifier with numbers of its own.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn duplicate(&self) -> Result<Self> {
         Self::build(self.encoder.duplicate()?, self.shape, Builder::shared(&self.head_params().duplicate()?, true))
     }

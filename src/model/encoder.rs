@@ -146,10 +146,6 @@ pub(super) fn layout(architecture: &Architecture) -> Option<Layout> {
 }
 
 impl EncoderNet {
-    /// A new network.
-    ///
-    /// # Errors
-    /// [`ModelError::Architecture`] if there is no such network.
     pub fn init(architecture: &Architecture, seed: Seed, device: &Device) -> Result<Self> {
         Self::build(architecture, Builder::fresh(seed, device))
     }
@@ -185,12 +181,10 @@ impl EncoderNet {
         Ok(Self { architecture: architecture.clone(), params: builder.finish()?, body, projection, recorded: true })
     }
 
-    /// Its shape.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }
 
-    /// Its numbers.
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -220,26 +214,17 @@ impl EncoderNet {
 
     /// The same numbers, seen without recording: no gradient reaches them and no graph is kept, in either mode. In
     /// [`Mode::Train`] the running statistics still move, for both.
-    ///
-    /// # Errors
-    /// None in practice: the numbers fit their own network.
     pub fn frozen(&self) -> Result<Self> {
         Self::over(&self.architecture, &self.params, false)
     }
 
     /// The backbone alone, its numbers shared.
-    ///
-    /// # Errors
-    /// None in practice: the numbers fit their own network.
     pub fn without_projection(&self) -> Result<Self> {
         let architecture = Architecture { projection: None, ..self.architecture.clone() };
         Self::over(&architecture, &self.params.subset(|name| name.starts_with("backbone.")), self.recorded)
     }
 
     /// An equal network with numbers of its own.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn duplicate(&self) -> Result<Self> {
         Self::over(&self.architecture, &self.params.duplicate()?, true)
     }
@@ -285,9 +270,6 @@ impl EncoderNet {
     }
 
     /// As [`EncoderNet::project`], before rows are brought to unit length: what a prediction head reads.
-    ///
-    /// # Errors
-    /// As [`EncoderNet::project`].
     pub fn projection(&self, features: &Tensor, mode: Mode) -> Result<Tensor> {
         let head = self.projection.as_ref().ok_or(ModelError::Absent { part: "projection head" })?;
         head.forward(features, mode)

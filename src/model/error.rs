@@ -9,92 +9,44 @@ use kinset_stage::StageError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
-    /// A setting of the architecture that no network has.
     #[error("invalid `{field}` {found}: expected {wanted}")]
-    Architecture {
-        /// The setting.
-        field: &'static str,
-        /// What was asked for.
-        found: String,
-        /// What would fit.
-        wanted: String,
-    },
-    /// Weights of another network.
+    Architecture { field: &'static str, found: String, wanted: String },
     #[error("the weights do not fit the network: {0}")]
     Weights(Mismatch),
-    /// A weight that is no number.
     #[error("the weights of `{name}` contain NaN or infinity")]
-    NotFinite {
-        /// The tensor.
-        name: String,
-    },
-    /// Two tensors by one name.
+    NotFinite { name: String },
     #[error("two tensors have the name `{name}`")]
-    Twice {
-        /// The name.
-        name: String,
-    },
-    /// An input the network cannot take.
+    Twice { name: String },
     #[error("invalid input of shape {found:?}: the network expects {wanted}")]
-    Input {
-        /// What it takes.
-        wanted: String,
-        /// The shape it got.
-        found: Vec<usize>,
-    },
-    /// Images for a classifier that never knew an encoder.
+    Input { wanted: String, found: Vec<usize> },
     #[error("the classifier was trained on features without an encoder, so it cannot classify images")]
     NoImages,
-    /// One head of several that decide together.
     #[error("the classifier is an ensemble: no single head represents it")]
     Committee,
-    /// A head the classifier does not have.
     #[error("invalid head {head}: the classifier has {heads}, counted from 0")]
-    Head {
-        /// The head asked for.
-        head: usize,
-        /// How many there are.
-        heads: usize,
-    },
-    /// A network without the part that was asked for.
+    Head { head: usize, heads: usize },
     #[error("the network has no {part}")]
-    Absent {
-        /// The part.
-        part: &'static str,
-    },
+    Absent { part: &'static str },
     /// A file of somebody else's weights that cannot be read.
     #[error(transparent)]
     Import(Box<super::import::ImportError>),
-    /// A file of weights that cannot be read.
     #[error("cannot read weights from `{file}`")]
     Unreadable {
-        /// The file.
         file: String,
-        /// Why.
         #[source]
         source: Box<ModelError>,
     },
-    /// Something that other people's networks have no place for.
     #[error("the authors' format has no place for {what}")]
-    NoPlace {
-        /// What it is.
-        what: String,
-    },
-    /// A network that one file of protobuf has no room for.
+    NoPlace { what: String },
     #[error("the network takes {bytes} bytes, an ONNX file holds at most 2 GiB")]
-    TooLarge {
-        /// What it would take.
-        bytes: u64,
-    },
+    TooLarge { bytes: u64 },
     /// A file of weights that cannot be written.
     #[error(transparent)]
     File(Box<kinset_artifact::error::ArtifactError>),
-    /// The tensor library refused.
     #[error("the tensor library failed")]
     Tensor(#[from] candle_core::Error),
 }
 
-/// The result of work on a network.
 pub type Result<T> = std::result::Result<T, ModelError>;
 
 impl From<ModelError> for StageError {
@@ -161,15 +113,11 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
-    /// True if there is no difference.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
     }
 
     /// An error, if there is a difference.
-    ///
-    /// # Errors
-    /// [`ModelError::Weights`] with this list.
     pub fn check(self) -> Result<()> {
         if self.is_empty() { Ok(()) } else { Err(ModelError::Weights(self)) }
     }

@@ -136,16 +136,12 @@ pub struct PredictionHead {
 
 impl PredictionHead {
     /// A new one from `dim` to `dim` numbers; its tensors are called `predictor.…`.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn init(dim: usize, hidden: usize, seed: Seed, device: &Device) -> Result<Self> {
         let mut builder = Builder::fresh(seed, device);
         let layers = builder.within("predictor", |b| Mlp::build(b, [dim, hidden, dim], true))?;
         Ok(Self { layers, params: builder.finish()? })
     }
 
-    /// Its numbers.
     pub fn params(&self) -> &Params {
         &self.params
     }

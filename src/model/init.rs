@@ -16,17 +16,13 @@ pub enum Init {
     KaimingNormal,
     /// Uniform in ±1/√`inputs`, for weight and bias of a linear layer alike: PyTorch's default.
     Linear {
-        /// Inputs of the layer.
         inputs: usize,
     },
     /// Normal with mean 0.
     Normal {
-        /// Its deviation.
         deviation: f64,
     },
-    /// All zero.
     Zeros,
-    /// All one.
     Ones,
 }
 

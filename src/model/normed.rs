@@ -45,9 +45,6 @@ pub struct TaskEncoder {
 
 impl TaskEncoder {
     /// A new one over spaces of these dimensions; it starts as a linear layer does. Tensors are called `task.{s}.…`.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn init(dims: &[usize], clusters: usize, seed: Seed, device: &Device) -> Result<Self> {
         let mut b = Builder::fresh(seed, device);
         let layers = dims
@@ -71,7 +68,6 @@ impl TaskEncoder {
         Ok(Self { layers, params })
     }
 
-    /// Its numbers.
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -80,18 +76,12 @@ impl TaskEncoder {
     ///
     /// # Shapes
     /// `x`: `[B, D]`. Returns logits `[B, K]`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn logits(&self, space: usize, x: &Tensor) -> Result<Tensor> {
         let (layer, bias) = &self.layers[space];
         Ok(linear(x, &layer.weight()?, bias)?)
     }
 
     /// Weights `[K, D]` and bias `[K]` of a space, as plain numbers.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn plain(&self, space: usize) -> Result<(Vec<f32>, Vec<f32>)> {
         let (layer, bias) = &self.layers[space];
         Ok((values(&layer.weight()?)?, values(bias)?))
@@ -106,10 +96,6 @@ pub struct LinearProbes {
 }
 
 impl LinearProbes {
-    /// New ones.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn init(dims: &[usize], clusters: usize, seed: Seed, device: &Device) -> Result<Self> {
         let mut b = Builder::fresh(seed, device);
         let layers = dims
@@ -120,16 +106,12 @@ impl LinearProbes {
         Ok(Self { layers, params: b.finish()? })
     }
 
-    /// Their numbers.
     pub fn params(&self) -> &Params {
         &self.params
     }
 
     /// # Shapes
     /// `x`: `[B, D]`. Returns logits `[B, K]`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn logits(&self, space: usize, x: &Tensor) -> Result<Tensor> {
         self.layers[space].forward(x)
     }
@@ -164,17 +146,11 @@ pub struct DistillHeads {
 impl DistillHeads {
     /// New ones: normal weights of deviation 0.02 and biases of 0, and a last layer of directions of length 1. Tensors are called
     /// `head.{h}.…`.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn init(shape: DistillShape, seed: Seed, device: &Device) -> Result<Self> {
         Self::build(shape, Builder::fresh(seed, device))
     }
 
     /// The same numbers, seen without recording.
-    ///
-    /// # Errors
-    /// None in practice: the numbers fit their own heads.
     pub fn over(shape: DistillShape, params: &Params) -> Result<Self> {
         Self::build(shape, Builder::shared(params, false))
     }
@@ -194,7 +170,6 @@ impl DistillHeads {
         Ok(Self { heads, params: b.finish()?, shape })
     }
 
-    /// Their numbers.
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -203,9 +178,6 @@ impl DistillHeads {
     ///
     /// # Shapes
     /// `x`: `[B, D]`. Returns `[B, K]`.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn scores(&self, head: usize, x: &Tensor, still: bool) -> Result<Tensor> {
         let (first, second, last) = &self.heads[head];
         let narrow = kinset_kernel::l2_normalize(&second.forward(&kinset_kernel::gelu(&first.forward(x)?)?)?)?;
@@ -217,9 +189,6 @@ impl DistillHeads {
 
     /// The tensors of a classifier's heads of kind [`HeadKind::Bottleneck`](kinset_artifact::encoder::HeadKind): scores are
     /// divided by the temperature.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub fn to_heads(&self, temperature: f64) -> Result<Tensors> {
         let DistillShape { dim, hidden, bottleneck, clusters, .. } = self.shape;
         let mut tensors = Tensors::default();

@@ -39,15 +39,10 @@ pub struct Params {
 }
 
 impl Params {
-    /// No tensors.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Appends a tensor.
-    ///
-    /// # Errors
-    /// [`ModelError::Twice`] if the name is taken.
     pub fn push(&mut self, name: impl Into<String>, role: Role, var: Var) -> Result<()> {
         let name = name.into();
         if self.places.contains_key(&name) {
@@ -58,7 +53,6 @@ impl Params {
         Ok(())
     }
 
-    /// The tensor with this name.
     pub fn get(&self, name: &str) -> Option<&Var> {
         self.places.get(name).map(|&place| &self.entries[place].var)
     }
@@ -87,7 +81,6 @@ impl Params {
         self.entries.len()
     }
 
-    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -118,9 +111,6 @@ impl Params {
     }
 
     /// Equal numbers in memory of their own.
-    ///
-    /// # Errors
-    /// If the device has no room.
     pub fn duplicate(&self) -> Result<Self> {
         let entries = self
             .entries
@@ -175,9 +165,6 @@ impl Params {
 }
 
 /// The numbers of a tensor as `f32`, row-major, off the device.
-///
-/// # Errors
-/// If the device fails.
 pub fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?)
 }
@@ -221,7 +208,6 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// Fresh weights.
     pub(super) fn fresh(seed: Seed, device: &Device) -> Self {
         Self::new(Source::Seed(seed), device)
     }

@@ -58,9 +58,6 @@ fn keys(a: f64, x: f64) -> f64 {
 ///
 /// # Shapes
 /// `learned`: `[from², D]`, row by row of the grid. Returns `[to², D]`.
-///
-/// # Errors
-/// If the device fails.
 pub(super) fn resized(learned: &Tensor, from: usize, to: usize, antialias: bool) -> Result<Tensor> {
     if from == to {
         return Ok(learned.clone());

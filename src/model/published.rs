@@ -139,9 +139,6 @@ impl Published {
 impl TowerSettings {
     /// The network for images of this size (none: the usual one), brought there over a shorter side of so many pixels (none: in
     /// the usual proportion).
-    ///
-    /// # Errors
-    /// If there is no such network.
     pub fn network(&self, size: Option<usize>, shorter: Option<usize>) -> Result<(Architecture, Normalization)> {
         let size = size.unwrap_or(SIZE);
         let normalization = self.backbone.normalization(size, shorter);

@@ -37,9 +37,6 @@ impl Default for NetworkSettings {
 
 impl NetworkSettings {
     /// The network for images of this size.
-    ///
-    /// # Errors
-    /// If there is no such network.
     pub fn architecture(&self, channels: usize, size: usize) -> Result<Architecture> {
         let projection = Projection { kind: self.projection, dim: self.projection_dim };
         architecture(self.backbone, self.stem, self.width, channels, size, Some(projection))

@@ -13,7 +13,6 @@ pub trait Catalog {
     /// The words for `kind = "…"`, in the order a reader should see them.
     fn kinds(&self) -> Vec<&str>;
 
-    /// The stage of a kind.
     fn stage(&self, kind: &str) -> Option<&dyn StageInfo>;
 }
 
@@ -22,10 +21,8 @@ pub const INGEST: &str = "ingest";
 
 /// One kind of stage.
 pub trait StageInfo {
-    /// Its word.
     fn kind(&self) -> &str;
 
-    /// What it reads.
     fn ports(&self) -> &[PortInfo];
 
     /// What it writes, the main output first. Never empty.
@@ -49,7 +46,6 @@ pub trait StageInfo {
 pub struct Registry(pub &'static [&'static dyn AnyStage]);
 
 impl Registry {
-    /// The stage of a kind.
     pub fn find(&self, kind: &str) -> Option<&'static dyn AnyStage> {
         self.0.iter().copied().find(|stage| AnyStage::kind(*stage) == kind)
     }

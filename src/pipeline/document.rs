@@ -17,7 +17,6 @@ const SYNTAX_FAULTS: usize = 100;
 pub struct Item {
     /// Where it stands. For a table with a header: the header.
     pub place: Place,
-    /// What it is.
     pub value: Value,
 }
 
@@ -54,17 +53,14 @@ pub struct Entry {
     pub name: String,
     /// Where the key stands.
     pub key: Place,
-    /// The value.
     pub item: Item,
 }
 
 impl Table {
-    /// The entry with this key.
     pub fn get(&self, name: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.name == name)
     }
 
-    /// Takes the entry with this key out.
     pub fn take(&mut self, name: &str) -> Option<Entry> {
         let at = self.entries.iter().position(|entry| entry.name == name)?;
         Some(self.entries.remove(at))
@@ -122,7 +118,6 @@ impl Item {
         }
     }
 
-    /// The text, if it is one.
     pub fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),

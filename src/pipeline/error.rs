@@ -9,61 +9,31 @@ use kinset_store::error::StoreError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The stage said so.
     #[error(transparent)]
     Stage(#[from] StageError),
-    /// The store said so.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file could not be reached.
     #[error(transparent)]
     File(#[from] FileError),
-    /// A stage reads an optional output that its maker did not write.
     #[error("`{maker}` did not produce output `{output}`")]
     NoOutput {
         /// The output, as the pipeline file names it.
         output: String,
-        /// The stage that did not write it.
         maker: String,
     },
-    /// A chosen stage reads one that is not chosen and has no result.
     #[error("`{needs}` needs `{stage}`, which is not selected and has no valid cached result")]
-    NotChosen {
-        /// The stage without a result.
-        stage: String,
-        /// Who reads it.
-        needs: String,
-    },
-    /// Raw data changed while a stage read them.
+    NotChosen { stage: String, needs: String },
     #[error("`{path}` changed while it was being read; the result was discarded")]
-    Moved {
-        /// The file.
-        path: String,
-    },
-    /// Somebody else computes this stage, and we were told not to wait.
+    Moved { path: String },
     #[error("another run is computing this stage: {holder}")]
-    Held {
-        /// Who.
-        holder: String,
-    },
-    /// A stage panicked.
+    Held { holder: String },
     #[error("the stage panicked: {what}")]
-    Panicked {
-        /// The panic's message.
-        what: String,
-    },
-    /// A second computation of the same key came out different.
+    Panicked { what: String },
     #[error("the stage is not deterministic: computing key {key} again gave a different result; the stored result was kept")]
-    Unsteady {
-        /// The key.
-        key: String,
-    },
+    Unsteady { key: String },
     /// A kind that the registry does not know; the plan has checked it.
     #[error("unknown stage kind `{kind}`")]
-    NoKind {
-        /// The kind.
-        kind: String,
-    },
+    NoKind { kind: String },
 }
 
 impl Fault for RunError {

@@ -15,9 +15,7 @@ pub struct Planned {
     pub stage: String,
     /// Its name without the mark of a repetition.
     pub family: String,
-    /// Its kind.
     pub kind: String,
-    /// Its seed.
     pub seed: u64,
     /// By port, what it reads: a stage for its main output, else `stage.output`.
     pub reads: BTreeMap<String, Vec<String>>,
@@ -45,9 +43,7 @@ impl Planned {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// A run begins.
     RunStarted {
-        /// The pipeline.
         pipeline: String,
         /// The version of kinset.
         version: Cow<'static, str>,
@@ -56,43 +52,31 @@ pub enum Event {
     },
     /// A stage needs no work.
     StageFresh {
-        /// The stage.
         stage: String,
-        /// Its key.
         key: String,
     },
     /// Another run is computing this stage; we wait for it.
     StageWaiting {
-        /// The stage.
         stage: String,
         /// Who holds it, in words.
         holder: String,
     },
-    /// A stage begins to work.
     StageStarted {
-        /// The stage.
         stage: String,
-        /// Its kind.
         kind: String,
-        /// Its key.
         key: String,
-        /// Why it runs.
         why: String,
     },
     /// A number of a training curve.
     Metric {
-        /// The stage.
         stage: String,
         /// Epoch or step.
         step: u64,
-        /// What was measured.
         name: String,
-        /// The number.
         value: f64,
     },
     /// How far a stage is.
     Progress {
-        /// The stage.
         stage: String,
         /// Units done.
         done: u64,
@@ -106,64 +90,48 @@ pub enum Event {
     },
     /// Something worth knowing.
     Note {
-        /// The stage.
         stage: String,
-        /// What.
         text: String,
     },
     /// Something worth acting on.
     Warning {
-        /// The stage.
         stage: String,
-        /// What.
         text: String,
     },
-    /// A stage is done.
     StageFinished {
-        /// The stage.
         stage: String,
-        /// Its key.
         key: String,
         /// How long it worked, in seconds.
         seconds: f64,
         /// True if another run computed it and we took its result.
         adopted: bool,
     },
-    /// A stage failed.
     StageFailed {
-        /// The stage.
         stage: String,
         /// The error and its causes.
         error: String,
-        /// What to do, if we know.
         hint: Option<String>,
     },
     /// A stage cannot run because one above it did not finish.
     StageBlocked {
-        /// The stage.
         stage: String,
         /// The one above.
         by: String,
     },
     /// A stage was stopped on request; its progress is kept.
     StageStopped {
-        /// The stage.
         stage: String,
     },
-    /// A run ends.
     RunFinished {
-        /// How long it took, in seconds.
         seconds: f64,
         /// Stages that worked.
         ran: usize,
-        /// The exit code.
         exit: u8,
     },
 }
 
 /// Hears events. Listeners are called from several threads.
 pub trait Listener: Sync {
-    /// Takes an event.
     fn hear(&self, event: &Event);
 }
 
@@ -178,7 +146,6 @@ impl std::fmt::Debug for Tell<'_> {
 }
 
 impl Tell<'_> {
-    /// Passes an event on.
     pub fn tell(&self, event: Event) {
         for listener in self.0 {
             listener.hear(&event);

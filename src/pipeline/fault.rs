@@ -41,7 +41,6 @@ pub struct Place {
 pub struct Source {
     /// Its name: the path of the file, or the option.
     pub name: String,
-    /// What it says.
     pub text: String,
 }
 
@@ -49,40 +48,24 @@ pub struct Source {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpecFault {
-    /// Nothing is there.
     #[error("there is no pipeline file {}", quote(path))]
     NoFile {
-        /// The path that was asked for.
         path: String,
         /// A file that may have been meant.
         near: Option<String>,
     },
-    /// A folder instead of a file.
     #[error("{} is a folder, not a pipeline file", quote(path))]
-    Folder {
-        /// The path that was asked for.
-        path: String,
-        /// Pipeline files in it.
-        files: Vec<String>,
-    },
-    /// There, but out of reach.
+    Folder { path: String, files: Vec<String> },
     #[error("{source}: {}", .source.source)]
-    Unreadable {
-        /// The failed operation.
-        source: FileError,
-    },
-    /// Longer than any pipeline file.
+    Unreadable { source: FileError },
     #[error("{} is larger than {}; a pipeline file never is", quote(path), kinset_base::unit::bytes(*limit))]
     TooLarge {
-        /// The path that was asked for.
         path: String,
         /// The limit in bytes.
         limit: u64,
     },
-    /// Not UTF-8.
     #[error("{} is not text in UTF-8: see line {line}, byte {byte} of it", quote(path))]
     NotText {
-        /// The path that was asked for.
         path: String,
         /// The line of the first bad byte, from 1.
         line: usize,
@@ -91,217 +74,100 @@ pub enum SpecFault {
         /// True if the file begins like UTF-16.
         utf16: bool,
     },
-    /// No node at all.
     #[error("there is nothing to do: the file has no `[data.…]` and no `[stage.…]`")]
     Nothing,
     /// Not TOML.
     #[error("{message}")]
-    Syntax {
-        /// What the parser says.
-        message: String,
-        /// What to do.
-        hint: Option<String>,
-    },
-    /// A key that nobody reads.
+    Syntax { message: String, hint: Option<String> },
     #[error("unknown key {} in {owner}", quote(key))]
     UnknownKey {
         /// Whose table: ``stage `pretext` (simclr)``.
         owner: String,
-        /// The key.
         key: String,
-        /// All keys that would do.
         known: Vec<String>,
     },
-    /// A value of the wrong type or outside what is allowed.
     #[error("{what} wants {want}, found {found}")]
     Value {
         /// Whose value: `` `seed` ``.
         what: String,
-        /// What would fit.
         want: String,
-        /// What is there.
         found: String,
-        /// What to do.
         hint: Option<String>,
     },
     /// A setting that the stage itself refuses.
     #[error("{owner}: {message}")]
-    Setting {
-        /// Whose setting.
-        owner: String,
-        /// What the stage says.
-        message: String,
-        /// What to do.
-        hint: Option<String>,
-    },
-    /// A setting without default that was not given.
+    Setting { owner: String, message: String, hint: Option<String> },
     #[error("{owner} needs a value for {}", quote(setting))]
-    MissingSetting {
-        /// Whose setting.
-        owner: String,
-        /// Its path.
-        setting: String,
-    },
-    /// A name with characters that a file name or a reference cannot hold.
+    MissingSetting { owner: String, setting: String },
     #[error("{} cannot be the name of a {what}", quote(name))]
     Name {
         /// `stage`, `source`, `pipeline`.
         what: &'static str,
-        /// The name.
         name: String,
-        /// The rule it breaks.
         rule: &'static str,
     },
-    /// A stage that does not say what it is.
     #[error("stage {} has no `kind`", quote(stage))]
-    NoKind {
-        /// The stage.
-        stage: String,
-        /// All kinds.
-        known: Vec<String>,
-    },
-    /// A kind that does not exist.
+    NoKind { stage: String, known: Vec<String> },
     #[error("unknown kind {} of stage {}", quote(kind), quote(stage))]
-    UnknownKind {
-        /// The stage.
-        stage: String,
-        /// The word.
-        kind: String,
-        /// All kinds.
-        known: Vec<String>,
-    },
-    /// A source written as a stage.
+    UnknownKind { stage: String, kind: String, known: Vec<String> },
     #[error("stage {} is a source, and sources are written as `[data.{stage}]`", quote(stage))]
-    SourceAsStage {
-        /// The stage.
-        stage: String,
-    },
+    SourceAsStage { stage: String },
     /// An overlay for something that the file does not have.
     #[error("the file has no {what} {}", quote(name))]
     NothingBelow {
         /// `stage` or `source`.
         what: &'static str,
-        /// The name.
         name: String,
-        /// Those it has.
         known: Vec<String>,
     },
-    /// A name that nothing carries.
     #[error("there is no {what} {}", quote(written))]
     UnknownName {
         /// `profile`, `stage`.
         what: &'static str,
-        /// What was written.
         written: String,
-        /// All there are.
         known: Vec<String>,
     },
-    /// A port that must be bound and is not.
     #[error("{owner} needs {artifact} at its port {}", quote(port))]
-    MissingPort {
-        /// Whose port.
-        owner: String,
-        /// The port.
-        port: String,
-        /// What it wants.
-        artifact: String,
-        /// What would fit.
-        fits: Vec<String>,
-    },
-    /// Ports that stand for each other, of which not exactly one is bound.
+    MissingPort { owner: String, port: String, artifact: String, fits: Vec<String> },
     #[error("{owner} reads one of {}, and {} are connected", list(ports), if *given == 0 { "none" } else { "several" })]
     OneOf {
-        /// Whose ports.
         owner: String,
-        /// All of them.
         ports: Vec<String>,
         /// How many are bound.
         given: usize,
     },
-    /// A port bound to something that does not exist.
     #[error("port {} of {owner}: there is no source, stage or output {}", quote(port), quote(written))]
     UnknownReference {
-        /// Whose port.
         owner: String,
-        /// The port.
         port: String,
-        /// What was written.
         written: String,
-        /// What it wants.
         artifact: String,
-        /// What was probably meant.
         meant: Option<String>,
-        /// What would fit.
         fits: Vec<String>,
     },
-    /// A port bound to an output that the node does not have.
     #[error("{} has no output {}", quote(node), quote(output))]
     UnknownOutput {
-        /// The node.
         node: String,
-        /// What was written behind the dot.
         output: String,
         /// What it gives, as it is written.
         outputs: Vec<String>,
-        /// The one that was probably meant.
         meant: Option<String>,
     },
-    /// A port bound to an artifact that it cannot read.
     #[error("{} gives {gives}, but port {} of {owner} wants {wants}", quote(written), quote(port))]
-    WrongArtifact {
-        /// Whose port.
-        owner: String,
-        /// The port.
-        port: String,
-        /// What was written.
-        written: String,
-        /// The artifact behind it.
-        gives: String,
-        /// The artifact it wants.
-        wants: String,
-        /// What would fit.
-        fits: Vec<String>,
-    },
-    /// The same artifact twice at one port.
+    WrongArtifact { owner: String, port: String, written: String, gives: String, wants: String, fits: Vec<String> },
     #[error("port {} of {owner} names {} twice", quote(port), quote(written))]
-    Twice {
-        /// Whose port.
-        owner: String,
-        /// The port.
-        port: String,
-        /// What was written.
-        written: String,
-    },
-    /// A stage that reads its own result.
+    Twice { owner: String, port: String, written: String },
     #[error("port {} of {owner} reads the stage's own result", quote(port))]
-    Itself {
-        /// Whose port.
-        owner: String,
-        /// The port.
-        port: String,
-    },
-    /// Stages that wait for each other.
+    Itself { owner: String, port: String },
     #[error("these stages wait for each other: {} (each reads the next)", path(names))]
     Cycle {
         /// The path, each stage reads from the next; the first stands again at the end.
         names: Vec<String>,
     },
-    /// More than can be meant.
     #[error("{count} {what}, and {limit} is the limit")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-        /// How many there are.
-        count: usize,
-        /// How many may be.
-        limit: usize,
-    },
-    /// A selection that leaves nothing.
+    TooMany { what: &'static str, count: usize, limit: usize },
     #[error("the selection leaves no stage: {why}")]
-    NothingSelected {
-        /// Why not.
-        why: String,
-    },
+    NothingSelected { why: String },
 }
 
 impl SpecFault {
@@ -381,21 +247,17 @@ impl Fault for SpecFault {
 /// A fault and its place.
 #[derive(Debug)]
 pub struct Finding {
-    /// What is wrong.
     pub fault: SpecFault,
-    /// Where, if it is anywhere.
     pub place: Option<Place>,
     /// Other places that have to do with it.
     pub notes: Vec<(Place, String)>,
 }
 
 impl Finding {
-    /// A fault at a place.
     pub fn at(place: Place, fault: SpecFault) -> Self {
         Self { fault, place: Some(place), notes: Vec::new() }
     }
 
-    /// A fault without a place.
     pub fn nowhere(fault: SpecFault) -> Self {
         Self { fault, place: None, notes: Vec::new() }
     }
@@ -437,7 +299,6 @@ impl Faults {
         Self { sources, findings }
     }
 
-    /// A single fault without a place.
     pub fn nowhere(fault: SpecFault) -> Self {
         Self { sources: Vec::new(), findings: vec![Finding::nowhere(fault)] }
     }

@@ -42,9 +42,6 @@ pub fn run_of(file: &Path) -> String {
 }
 
 /// The events of a file that are known here, in their order.
-///
-/// # Errors
-/// If the file cannot be opened.
 pub fn events(file: &Path) -> fs::Result<impl Iterator<Item = Event>> {
     let lines = fs::reader(file)?.split(b'\n').map_while(Result::ok);
     Ok(lines.filter_map(|line| serde_json::from_slice(&line).ok()))

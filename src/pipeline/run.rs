@@ -34,7 +34,6 @@ use kinset_store::record::{Lookup, Provenance, Record};
 /// How to run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// All stages there are.
     pub registry: Registry,
     /// Nodes that may run.
     pub chosen: BTreeSet<usize>,
@@ -42,7 +41,6 @@ pub struct Options {
     pub forced: BTreeSet<usize>,
     /// CPU tokens: as many stages side by side at most.
     pub threads: usize,
-    /// Where tensors live.
     pub device: Device,
     /// Its class, for keys.
     pub device_class: &'static str,
@@ -61,23 +59,19 @@ pub enum Outcome {
     Fresh,
     /// It ran, in so many seconds.
     Ran {
-        /// Why.
         why: Why,
         /// Wall clock.
         seconds: f64,
     },
     /// Another run computed it meanwhile.
     Adopted,
-    /// It failed.
     Failed {
-        /// Why.
         error: RunError,
     },
     /// It was stopped on request; its progress is kept.
     Stopped,
     /// It could not run, because this one above it has no result.
     Blocked {
-        /// The one above.
         by: String,
     },
     /// It was not chosen, and nothing chosen needed it.
@@ -403,7 +397,6 @@ fn in_words(holder: &Holder) -> String {
     format!("process {} on {}, for `{}`", holder.pid, holder.host, holder.stage)
 }
 
-/// What a panic said.
 fn message(panic: &(dyn std::any::Any + Send)) -> String {
     panic
         .downcast_ref::<&str>()

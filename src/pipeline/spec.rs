@@ -52,7 +52,6 @@ pub struct Spec {
     pub device: String,
     /// `f32`.
     pub precision: String,
-    /// The file.
     pub path: PathBuf,
     /// The profile that was laid over.
     pub profile: Option<String>,
@@ -83,15 +82,12 @@ pub struct Node {
     pub name: String,
     /// The name in the file: `cluster` for `cluster@3`.
     pub family: String,
-    /// The kind of stage.
     pub kind: String,
     /// All settings, defaults written out, keys sorted.
     pub settings: Json,
     /// What each bound port reads. A port that takes one has one entry.
     pub ports: BTreeMap<String, Vec<OutputRef>>,
-    /// Its seed.
     pub seed: u64,
-    /// True if it belongs to a repetition.
     pub repeated: bool,
     /// What it writes, the main output first.
     pub outputs: Vec<OutputInfo>,
@@ -111,16 +107,13 @@ impl Node {
 pub struct OutputRef {
     /// Index of the node.
     pub node: usize,
-    /// The name of the output.
     pub output: &'static str,
-    /// The artifact it is.
     pub artifact: &'static str,
     /// True if it is the node's main output.
     pub main: bool,
 }
 
 impl Spec {
-    /// The node with this name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name == name)
     }
@@ -216,7 +209,6 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
     }
 }
 
-/// The text of a pipeline file.
 fn read(path: &Path) -> Result<String, Box<SpecFault>> {
     let shown = || path.display().to_string();
     let unreadable = |source: FileError| Box::new(SpecFault::Unreadable { source });
@@ -721,7 +713,6 @@ impl<'a> Survey<'a, '_> {
         None
     }
 
-    /// Binds every port.
     fn wire(&mut self, nodes: &mut [Sketch<'a>]) {
         let names: BTreeMap<String, usize> = nodes.iter().enumerate().map(|(index, node)| (node.name.clone(), index)).collect();
         for index in 0..nodes.len() {

@@ -25,26 +25,17 @@ pub enum State {
     Fresh {
         /// What its key is made of.
         manifest: Manifest,
-        /// Its result.
         record: Box<Record>,
     },
     /// It has to run.
-    Stale {
-        /// Its key.
-        key: Key,
-        /// Why.
-        why: Why,
-    },
+    Stale { key: Key, why: Why },
     /// It reads what has to be made first; whether it runs depends on what comes out.
     Waits {
         /// The stages it waits for.
         on: Vec<String>,
     },
     /// Its inputs cannot be had.
-    Broken {
-        /// Why.
-        error: RunError,
-    },
+    Broken { error: RunError },
 }
 
 /// Why a stage has to run.
@@ -97,11 +88,8 @@ pub struct Inputs {
 
 /// A pipeline over a store: everything needed to tell how its stages stand.
 pub struct Outlook<'a> {
-    /// The pipeline.
     pub spec: &'a Spec,
-    /// All stages there are.
     pub registry: Registry,
-    /// Where results are.
     pub store: &'a Store,
     /// Where raw data are looked for.
     pub places: &'a DataPaths,
@@ -172,9 +160,6 @@ impl Outlook<'_> {
     }
 
     /// Why a node that is no hit has to run.
-    ///
-    /// # Errors
-    /// If the store cannot be read.
     pub fn why(&self, node: &Node, manifest: &Manifest, lookup: &Lookup) -> Result<Why, RunError> {
         if let Lookup::Damaged(damage) = lookup {
             return Ok(Why::Damaged(damage.clone()));

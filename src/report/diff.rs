@@ -23,32 +23,25 @@ use kinset_store::{Lookup, Store};
 /// One of the two.
 #[derive(Debug)]
 pub struct Side {
-    /// What it is called.
     pub title: String,
     /// Its stages, in the order of the pipeline file.
     pub stages: Vec<SideStage>,
-    /// Its scores.
     pub scores: Vec<Scored>,
 }
 
 /// A stage of one of the two.
 #[derive(Debug)]
 pub struct SideStage {
-    /// Its plan.
     pub planned: Planned,
     /// Its settings with all defaults, as far as they are known.
     pub settings: Option<Value>,
     /// What its key is made of, if all it reads is there.
     pub manifest: Option<Manifest>,
-    /// Its cached result, if it has one.
     pub record: Option<Record>,
 }
 
 impl Side {
     /// A pipeline as it stands.
-    ///
-    /// # Errors
-    /// Scores that cannot be read.
     pub fn of_pipeline(title: String, outlook: &Outlook<'_>) -> Result<Self, RunError> {
         let mut known = Known::new();
         let states = outlook.states(&BTreeSet::new());
@@ -74,9 +67,6 @@ impl Side {
     }
 
     /// A run as its journal has it, over the store it wrote into. What the store has given up since is missing.
-    ///
-    /// # Errors
-    /// A store or scores that cannot be read.
     pub fn of_run(title: String, run: &Run, store: &Store) -> Result<Self, RunError> {
         let mut records = Known::new();
         for (place, planned) in run.plan.iter().enumerate() {
@@ -103,9 +93,7 @@ impl Side {
 /// Two beside each other.
 #[derive(Debug, Serialize)]
 pub struct Diff {
-    /// What stands left.
     pub left: String,
-    /// What stands right.
     pub right: String,
     /// The stages, in the order of the left one; those that only the right one has come last.
     pub stages: Vec<StageDiff>,
@@ -117,11 +105,8 @@ pub struct Diff {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
-    /// Both.
     Both,
-    /// Only the left one.
     Left,
-    /// Only the right one.
     Right,
 }
 
@@ -132,9 +117,7 @@ pub struct StageDiff {
     pub stage: String,
     /// Its name right, where that is another.
     pub right_name: Option<String>,
-    /// Its kind.
     pub kind: String,
-    /// Who has it.
     pub presence: Presence,
     /// Kind, version, settings, seed, numerics: what differs, `settings.epochs` first.
     pub fields: Vec<Field>,
@@ -153,9 +136,7 @@ pub struct StageDiff {
 pub struct Field {
     /// The way to it.
     pub field: String,
-    /// Left.
     pub left: Option<Value>,
-    /// Right.
     pub right: Option<Value>,
     /// Both in a sentence.
     pub text: String,
@@ -190,15 +171,12 @@ pub struct ScoreDiff {
 /// Mean and spread over repetitions.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
-    /// The mean.
     pub mean: f64,
     /// The standard deviation of a sample; 0 for a single run.
     pub std: f64,
-    /// How many runs.
     pub runs: usize,
 }
 
-/// Lays two beside each other.
 pub fn compare(left: &Side, right: &Side) -> Diff {
     let pairs = pairs(left, right);
     let mut stages = Vec::new();

@@ -7,26 +7,12 @@ use kinset_base::fs::FileError;
 /// Why something cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// There is nothing to draw.
     #[error("nothing to plot as `{plot}`: {why}")]
-    Nothing {
-        /// What was asked for.
-        plot: &'static str,
-        /// Why it is not there.
-        why: String,
-    },
-    /// A drawing cannot be had in this form.
+    Nothing { plot: &'static str, why: String },
     #[error("`{plot}` cannot be written as `{name}`")]
-    Form {
-        /// What was asked for.
-        plot: &'static str,
-        /// The file.
-        name: String,
-    },
-    /// A picture cannot be packed.
+    Form { plot: &'static str, name: String },
     #[error(transparent)]
     Picture(#[from] ArtifactError),
-    /// A file cannot be written.
     #[error(transparent)]
     File(#[from] FileError),
 }

@@ -12,9 +12,7 @@ use kinset_store::Key;
 /// A run that ended, or broke off.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// The folder it was read from.
     pub folder: PathBuf,
-    /// The pipeline.
     pub pipeline: String,
     /// The version of kinset.
     pub version: String,
@@ -29,17 +27,10 @@ pub struct Run {
 /// Why a run cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RunUnread {
-    /// It is not there.
     #[error(transparent)]
     File(#[from] FileError),
-    /// It is no journal.
     #[error("`{path}` is not the journal of a run: {why}")]
-    Other {
-        /// The file.
-        path: String,
-        /// Why.
-        why: String,
-    },
+    Other { path: String, why: String },
 }
 
 impl Fault for RunUnread {

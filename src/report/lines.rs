@@ -7,7 +7,6 @@ use serde_json::json;
 pub struct Line<'a> {
     /// The image's name, made from its content.
     pub id: &'a str,
-    /// Its number.
     pub row: u64,
     /// Its file, if it had one to itself.
     pub path: &'a str,
@@ -24,14 +23,11 @@ pub struct Line<'a> {
 /// A form of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Comma-separated values.
     Csv,
-    /// One JSON object per line.
     JsonLines,
 }
 
 impl Form {
-    /// What comes before all lines.
     pub fn head(self) -> &'static str {
         match self {
             Self::Csv => "id,row,path,cluster,confidence,entropy,second_cluster\n",

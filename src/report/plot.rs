@@ -12,25 +12,20 @@ use kinset_artifact::image_codec;
 /// What can be drawn alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plot {
-    /// Classes against clusters.
     Confusion,
-    /// An image for each cluster.
     Prototypes,
-    /// Confidence against accuracy.
     Calibration,
 }
 
 /// A file in memory, and how its name ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drawing {
-    /// The bytes.
     pub bytes: Vec<u8>,
     /// `svg` or `png`.
     pub ending: &'static str,
 }
 
 impl Plot {
-    /// Its word.
     pub fn word(self) -> &'static str {
         match self {
             Self::Confusion => "confusion",

@@ -32,22 +32,15 @@ pub struct Scored {
     pub images: String,
     /// The seed of the measured repetition.
     pub seed: u64,
-    /// The numbers.
     pub row: ScoreRow,
 }
 
 /// All rows of scores of a pipeline, in the order of its file.
-///
-/// # Errors
-/// Scores that cannot be read.
 pub fn collect(spec: &Spec, store: &Store, records: &Known) -> Result<Vec<Scored>, RunError> {
     of_plan(&Planned::of(spec), store, |place| records.get(&place))
 }
 
 /// All rows of scores of a plan, in its order; `record` gives the result of a stage by its place in the plan.
-///
-/// # Errors
-/// Scores that cannot be read.
 pub fn of_plan<'r>(
     plan: &[Planned],
     store: &Store,

@@ -23,7 +23,6 @@ pub struct BestEpoch {
 /// The numbers of one epoch, and which of its heads counts.
 #[derive(Debug)]
 pub struct Kept {
-    /// All of the network.
     pub tensors: Tensors,
     /// The best head of that epoch.
     pub choice: HeadChoice,

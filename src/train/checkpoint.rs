@@ -17,7 +17,6 @@ use kinset_base::fault::chain;
 use kinset_base::fs;
 use kinset_store::digest::Digest;
 
-/// How many checkpoints are kept.
 const KEPT: usize = 2;
 /// The format of `state.json`.
 const FORMAT: u32 = 2;
@@ -41,7 +40,6 @@ pub struct Checkpoints {
 pub struct Checkpoint<S> {
     /// Its number, the larger the newer.
     pub number: u64,
-    /// The caller's state.
     pub state: S,
     sections: Tensors,
 }
@@ -59,9 +57,7 @@ pub struct Resumption<S> {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the checkpoint `{}` cannot be used: {why}", path.display())]
 pub struct Damage {
-    /// Where.
     pub path: PathBuf,
-    /// Why not.
     pub why: String,
 }
 

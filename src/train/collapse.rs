@@ -22,7 +22,6 @@ pub struct ClusterSizes {
 }
 
 impl ClusterSizes {
-    /// No images yet, `clusters` clusters.
     pub fn new(clusters: usize) -> Self {
         Self { images: 0, counts: vec![0; clusters] }
     }

@@ -15,7 +15,6 @@ pub enum DeviceName {
     /// The first graphics card this program was built for and finds, else the processor.
     #[default]
     Auto,
-    /// The processor.
     Cpu,
     /// An NVIDIA card, by number.
     Cuda(usize),
@@ -27,11 +26,8 @@ pub enum DeviceName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeviceClass {
-    /// Processors.
     Cpu,
-    /// NVIDIA cards.
     Cuda,
-    /// Apple cards.
     Metal,
 }
 
@@ -59,7 +55,6 @@ impl DeviceName {
 }
 
 impl DeviceClass {
-    /// The class of a device.
     pub fn of(device: &Device) -> Self {
         match device {
             Device::Cpu => Self::Cpu,

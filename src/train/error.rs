@@ -12,54 +12,27 @@ use kinset_stage::StageError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// A setting outside its range.
     #[error("invalid {setting} `{found}`: it must be {wanted}")]
-    Setting {
-        /// The setting.
-        setting: &'static str,
-        /// What was asked for.
-        found: String,
-        /// Its range.
-        wanted: &'static str,
-    },
-    /// A batch that the set cannot fill.
+    Setting { setting: &'static str, found: String, wanted: &'static str },
     #[error("the batch is `{batch}`, but there are only {images} images")]
-    BatchTooLarge {
-        /// Images per batch.
-        batch: usize,
-        /// Images in the set.
-        images: usize,
-    },
-    /// A set without images.
+    BatchTooLarge { batch: usize, images: usize },
     #[error("there are no images to train on")]
     NoImages,
-    /// Images of several sizes, and none was named.
     #[error("the images have different sizes, and no `size` is given")]
     NoSize,
-    /// Gray images for a network that saw color, or the other way round.
     #[error("the network takes images of {network} channels, and these have {images}")]
-    Channels {
-        /// Channels it was trained on.
-        network: usize,
-        /// Channels there are.
-        images: usize,
-    },
-    /// A view that cannot be made.
+    Channels { network: usize, images: usize },
     #[error(transparent)]
     View(#[from] kinset_augment::Error),
-    /// A loss that is no number.
     #[error("{what} is `{value}` in epoch {}, step {}", .epoch + 1, .step + 1)]
     NotFinite {
-        /// Which number.
         what: &'static str,
-        /// Its value.
         value: f64,
         /// Epoch, counted from 0.
         epoch: usize,
         /// Step in the epoch, counted from 0.
         step: usize,
     },
-    /// Nearly all images in one cluster.
     #[error(
         "the clusters collapsed in epoch {}: {empty} of {clusters} are empty, the largest holds {:.1} % of the images, \
          entropy {entropy:.3} of at most {:.3} nats", .epoch + 1, 100.0 * .largest, (*.clusters as f64).ln()
@@ -76,47 +49,30 @@ pub enum TrainError {
         /// Entropy of the shares, nats.
         entropy: f64,
     },
-    /// A device by a name nobody knows.
     #[error("unknown device `{0}`: expected `auto`, `cpu`, `cuda`, `cuda:N` or `metal`")]
     UnknownDevice(String),
-    /// A device this program was built without.
     #[error("the device `{device}` was asked for, but this program was built without `{feature}`")]
-    BackEndMissing {
-        /// The device.
-        device: String,
-        /// The feature of the build.
-        feature: &'static str,
-    },
-    /// A device that does not answer.
+    BackEndMissing { device: String, feature: &'static str },
     #[error("the device `{device}` cannot be used")]
     Device {
-        /// The device.
         device: String,
-        /// Why.
         #[source]
         source: candle_core::Error,
     },
-    /// A checkpoint that cannot be written as JSON.
     #[error("the state of a checkpoint cannot be written to `{path}`")]
     Unwritable {
-        /// Where.
         path: PathBuf,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
-    /// A file.
     #[error(transparent)]
     File(#[from] FileError),
-    /// An artifact's file.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// A network.
     #[error(transparent)]
     Model(#[from] ModelError),
 }
 
-/// The result of moving weights.
 pub type Result<T> = std::result::Result<T, TrainError>;
 
 impl From<candle_core::Error> for TrainError {

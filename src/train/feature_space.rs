@@ -75,7 +75,6 @@ impl CenteredFeatures {
         self.ids.len()
     }
 
-    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
@@ -100,10 +99,6 @@ impl CenteredFeatures {
         Ok(table)
     }
 
-    /// New heads that are trained on these features.
-    ///
-    /// # Errors
-    /// [`kinset_model::ModelError::Architecture`] for heads that cannot be.
     pub fn heads(&self, shape: HeadsShape, seed: Seed) -> Result<ClassifierNet, StageError> {
         let device = self.values.device();
         Ok(ClassifierNet::over(&alone(self.dim(), device)?.0, shape, seed, device)?)
@@ -198,9 +193,6 @@ pub fn side_by_side(features: &[Stored<Features>]) -> Result<FeatureTable, Stage
 }
 
 /// The heads of a classifier, if they read features like these.
-///
-/// # Errors
-/// [`StageError::Mismatch`] if not.
 pub fn heads_for(
     classifier: &Classifier,
     origin: &str,

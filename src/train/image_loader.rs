@@ -58,12 +58,10 @@ impl<'a> ImageLoader<'a> {
         Ok(Self { images, size, normalization: normalization.clone(), device: device.clone() })
     }
 
-    /// How many images.
     pub fn len(&self) -> usize {
         self.images.len()
     }
 
-    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -73,7 +71,6 @@ impl<'a> ImageLoader<'a> {
         self.size
     }
 
-    /// Mean and standard deviation per channel.
     pub fn normalization(&self) -> &Normalization {
         &self.normalization
     }
@@ -97,7 +94,6 @@ impl<'a> ImageLoader<'a> {
         self.views(rows, &Plain::default().into(), Seed::new(0))
     }
 
-    /// [`ImageLoader::plain`] of a range.
     pub fn plain_range(&self, rows: Range<usize>) -> Result<Tensor> {
         self.plain(&rows.collect::<Vec<_>>())
     }

@@ -61,7 +61,6 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Makes ready.
     pub fn new(classifier: &Classifier, device: &Device) -> Result<Self, TrainError> {
         let card = &classifier.card;
         let viewer = viewer(&Plain::default().into(), card.encoder.architecture.size, &card.encoder.normalization)?;

@@ -37,12 +37,10 @@ impl<'a> CachedInputs<'a> {
         }
     }
 
-    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether they are features.
     pub fn are_features(&self) -> bool {
         matches!(self, Self::Features(_))
     }
@@ -69,7 +67,6 @@ impl<'a> CachedInputs<'a> {
     }
 }
 
-/// Rows as a tensor of indices.
 pub fn row_tensor(rows: &[usize], device: &Device) -> candle_core::Result<Tensor> {
     Tensor::new(rows.iter().map(|&row| row as u32).collect::<Vec<_>>(), device)
 }

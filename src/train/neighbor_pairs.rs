@@ -11,9 +11,7 @@ use kinset_stage::StageError;
 /// Images, and who is near whom.
 #[derive(Clone, Debug)]
 pub struct NeighborPairs<'a> {
-    /// The images.
     pub inputs: CachedInputs<'a>,
-    /// Their neighbors.
     pub table: NeighborTable,
     /// How many of the neighbors of an image are candidates.
     pub candidates: usize,

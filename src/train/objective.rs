@@ -61,17 +61,12 @@ pub trait Objective: Send {
 /// The loop around an [`Objective`].
 #[derive(Debug)]
 pub struct Trainer<O: Objective, F> {
-    /// Passes over the images.
     pub epochs: u64,
-    /// Which images, in which order.
     pub order: BatchOrder,
-    /// The network that learns, and its optimizer.
     pub learner: Trainable,
-    /// Makes batches early, or not.
     pub prefetcher: Prefetcher<O::Batch, StageError>,
     /// Makes a batch: a function of the place alone, called from another thread while the batch before is learned from.
     pub batch: F,
-    /// What is minimised.
     pub objective: O,
 }
 

@@ -58,7 +58,6 @@ fn epsilon() -> f64 {
 }
 
 impl Optimizer {
-    /// SGD.
     pub fn sgd(momentum: f64, weight_decay: f64) -> Self {
         Self::Sgd { momentum, nesterov: false, weight_decay }
     }
@@ -136,7 +135,6 @@ const STEPS: &str = "steps";
 const STEPS_BASE: u64 = 1 << 20;
 
 impl Optimization {
-    /// How many steps were made.
     pub fn steps(&self) -> u64 {
         self.steps
     }

@@ -38,9 +38,6 @@ impl<T, E> Prefetcher<T, E> {
 
 impl<T: Send, E: Send> Prefetcher<T, E> {
     /// Does `work` on the batch of this place, and makes the next one of the same epoch meanwhile.
-    ///
-    /// # Errors
-    /// Whatever `work` says, or `make` said of this batch.
     pub fn step<R: Send>(
         &mut self,
         at: Place,

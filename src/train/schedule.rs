@@ -20,7 +20,6 @@ pub enum Schedule {
         #[serde(default = "tenth")]
         decay_rate: f64,
     },
-    /// Down in steps.
     Step {
         /// The factor at each milestone.
         #[serde(default = "tenth")]

@@ -46,7 +46,6 @@ fn tenth() -> f64 {
 }
 
 impl OptimizerSettings {
-    /// SGD.
     pub const fn sgd(lr: f64, momentum: f64, weight_decay: f64) -> Self {
         Self { kind: OptimizerKind::Sgd, lr, momentum, nesterov: false, weight_decay }
     }
@@ -110,12 +109,10 @@ pub struct ScheduleSettings {
 }
 
 impl ScheduleSettings {
-    /// The base rate throughout.
     pub const fn constant() -> Self {
         Self { kind: ScheduleKind::Constant, decay_rate: 0.1, milestones: Vec::new(), warm_up: 0 }
     }
 
-    /// Half a cosine.
     pub const fn cosine(decay_rate: f64) -> Self {
         Self { kind: ScheduleKind::Cosine, decay_rate, milestones: Vec::new(), warm_up: 0 }
     }

@@ -42,7 +42,6 @@ impl Trainable {
         self.rate = self.schedule.rate(self.base, epoch, self.epochs);
     }
 
-    /// The learning rate of this epoch.
     pub fn rate(&self) -> f64 {
         self.rate
     }
@@ -98,12 +97,10 @@ impl BatchOrder {
         self.rows = self.batches.shuffled(self.seed, epoch as usize);
     }
 
-    /// Steps in an epoch.
     pub fn steps(&self) -> u64 {
         self.batches.len() as u64
     }
 
-    /// The rows of a step.
     pub fn rows(&self, step: u64) -> &[usize] {
         &self.rows[step as usize]
     }

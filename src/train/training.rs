@@ -19,20 +19,15 @@ use kinset_stage::{Context, StageError};
 /// What a step or an epoch measured: name and value.
 pub type Measured = Vec<(String, f64)>;
 
-/// Names some measurements.
 pub fn measured<const N: usize>(values: [(&str, f64); N]) -> Measured {
     values.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
 
-/// The value of a scalar.
 pub fn scalar(tensor: &Tensor) -> candle_core::Result<f64> {
     Ok(f64::from(tensor.to_scalar::<f32>()?))
 }
 
 /// Passes a finite number through.
-///
-/// # Errors
-/// [`TrainError::NotFinite`] with its place.
 pub fn finite(what: &'static str, value: f64, epoch: u64, step: u64) -> Result<f64, TrainError> {
     let (epoch, step) = (epoch as usize, step as usize);
     if value.is_finite() { Ok(value) } else { Err(TrainError::NotFinite { what, value, epoch, step }) }
@@ -40,10 +35,8 @@ pub fn finite(what: &'static str, value: f64, epoch: u64, step: u64) -> Result<f
 
 /// Something that is trained in epochs of steps.
 pub trait TrainingLoop {
-    /// Epochs in all.
     fn epochs(&self) -> u64;
 
-    /// Steps in an epoch.
     fn steps(&self) -> u64;
 
     /// Prepares an epoch. Called again when a run resumes in the middle of one, so it may depend on nothing but `epoch` and

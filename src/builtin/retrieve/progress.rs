@@ -40,15 +40,11 @@ fn place(folder: &Path) -> PathBuf {
 }
 
 impl Progress {
-    /// Nothing yet, for so many queries.
     pub fn new(queries: usize) -> Self {
         Self { best: vec![Vec::new(); queries], ..Self::default() }
     }
 
     /// Writes it into a folder, in place of what was there.
-    ///
-    /// # Errors
-    /// If it cannot be written.
     pub fn save(&self, folder: &Path) -> fs::Result<()> {
         let size = self.best.iter().map(|list| 4 + list.len() * CANDIDATE).sum::<usize>();
         let mut bytes = Vec::with_capacity(32 + size + DIGEST);

@@ -122,9 +122,6 @@ pub fn load_target(stored: &Stored<Features>) -> Result<FeatureTable, StageError
 }
 
 /// Refuses features of another dimension than the target's.
-///
-/// # Errors
-/// [`StageError::Mismatch`].
 pub fn same_dim(target: &FeatureTable, other: &FeatureReader, origin: &str) -> Result<(), StageError> {
     if target.dim == other.dim() {
         return Ok(());

@@ -15,15 +15,11 @@ use kinset_stage::StageError;
 /// Pool images that a picker looks at, if there are more.
 const SAMPLE: usize = 1 << 14;
 
-/// As many random images.
 pub fn random(pool: &Shards, count: usize, seed: Seed) -> Vec<u32> {
     blind::random(pool.len(), count, seed)
 }
 
 /// As many images far from each other, out of a sample of the pool at least four times as large; ascending.
-///
-/// # Errors
-/// If the pool cannot be read.
 pub fn diverse(pool: &Shards, count: usize, seed: Seed) -> Result<Vec<u32>, StageError> {
     let sample = blind::random(pool.len(), SAMPLE.max(4 * count), seed.branch("sample"));
     let values = pool.rows(&sample)?;
@@ -34,9 +30,6 @@ pub fn diverse(pool: &Shards, count: usize, seed: Seed) -> Result<Vec<u32>, Stag
 }
 
 /// For every kept target image some pool images that it does not look like, in the order they were drawn.
-///
-/// # Errors
-/// If the pool cannot be read.
 pub fn dissimilar(
     config: &Config,
     target: &FeatureTable,
@@ -57,9 +50,6 @@ pub fn dissimilar(
 }
 
 /// The edge of each pool image to its nearest kept target image; by target, ranked by similarity.
-///
-/// # Errors
-/// If the pool cannot be read.
 pub fn edges(target: &FeatureTable, kept: &[u32], pool: &Shards, rows: &[u32]) -> Result<Vec<Edge>, StageError> {
     let queries: Vec<f32> = kept.iter().flat_map(|&row| target.row(row as usize).iter().copied()).collect();
     let targets = Rows::new(&queries, target.dim);

@@ -55,9 +55,6 @@ pub struct Looks {
 
 impl<'a> Measure<'a> {
     /// Prepares: parts of the target by k-means, the kernel's width.
-    ///
-    /// # Errors
-    /// If the pool cannot be read.
     pub fn new(
         target: &FeatureTable,
         kept: &'a [u32],
@@ -110,9 +107,6 @@ impl<'a> Measure<'a> {
     }
 
     /// Measures a set of pool rows, which must ascend.
-    ///
-    /// # Errors
-    /// If the pool cannot be read.
     pub fn of(&self, rows: &[u32], name: &str) -> Result<Looks, StageError> {
         let mut parts = vec![0; self.centers.len() / self.dim];
         if rows.is_empty() {

@@ -81,7 +81,6 @@ impl Shards {
         self.starts.partition_point(|&start| start <= row) - 1
     }
 
-    /// The name of an image.
     pub fn id(&self, row: u32) -> &str {
         let shard = self.shard(row as usize);
         &self.readers[shard].ids()[row as usize - self.starts[shard]]
@@ -112,9 +111,6 @@ impl Shards {
     }
 
     /// Passes on some vectors, some thousand at a time, with the place of the first in `rows`, which must ascend.
-    ///
-    /// # Errors
-    /// As [`Shards::rows`], and whatever `take` says.
     pub fn stream(
         &self,
         rows: &[u32],
@@ -128,9 +124,6 @@ impl Shards {
 }
 
 /// Passes on all vectors of a table, row group by row group, with the row of the first.
-///
-/// # Errors
-/// As [`Shards::rows`], and whatever `take` says.
 pub fn all(reader: &FeatureReader, mut take: impl FnMut(usize, &[f32]) -> Result<(), StageError>) -> Result<(), StageError> {
     let mut first = 0;
     for group in 0..reader.groups() {

@@ -17,7 +17,6 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Nothing counted yet.
     pub fn none(known: &Attributes) -> Self {
         Self { values: known.values.iter().map(|values| vec![0; values.len()]).collect(), unknown: 0 }
     }
@@ -40,7 +39,6 @@ impl Counts {
 /// An attribute's distribution in three sets.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Shift {
-    /// The attribute.
     pub attribute: String,
     /// Its values and their shares, 0–1, the most frequent in the target first.
     pub values: Vec<Share>,
@@ -55,17 +53,12 @@ pub struct Shift {
 /// A value's share in three sets, 0–1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Share {
-    /// The value.
     pub value: String,
-    /// Among all images of the target.
     pub target: f64,
-    /// Among the images taken.
     pub selection: f64,
-    /// Among all images of the pool.
     pub pool: f64,
 }
 
-/// Compares target, selection and pool.
 pub fn compare(known: &Attributes, selection: &SelectionTable, pool: &Counts) -> Vec<Shift> {
     let count = |names: &mut dyn Iterator<Item = &str>| {
         let mut counts = Counts::none(known);

@@ -38,9 +38,6 @@ pub struct Placed {
 }
 
 /// The list of names, without endings, in pool order.
-///
-/// # Errors
-/// If it cannot be written.
 pub fn list(dir: &Path, k: usize, selection: &SelectionTable) -> fs::Result<PathBuf> {
     let folder = dir.join("ImageSets");
     fs::create_folders(&folder)?;
@@ -55,9 +52,6 @@ pub fn list(dir: &Path, k: usize, selection: &SelectionTable) -> fs::Result<Path
 }
 
 /// Every pair that was looked at.
-///
-/// # Errors
-/// If it cannot be written.
 pub fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<(), StageError> {
     let schema = [
         ("target_id", ColumnKind::U32),
@@ -92,9 +86,6 @@ pub fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<(), Sta
 }
 
 /// Every image that was taken, where it lies, and for whom it was taken; pictures and annotations are put in place.
-///
-/// # Errors
-/// If something cannot be written.
 pub fn manifest(
     dir: &Path,
     k: usize,
@@ -162,9 +153,6 @@ pub fn manifest(
 }
 
 /// Which target images repeat others.
-///
-/// # Errors
-/// If it cannot be written.
 pub fn repetitions(dir: &Path, matches: &MatchTable) -> Result<(), StageError> {
     let schema = [
         ("target_id", ColumnKind::U32),
@@ -188,9 +176,6 @@ pub fn repetitions(dir: &Path, matches: &MatchTable) -> Result<(), StageError> {
 
 /// The fork's two arrays: each target image with its `k` nearest among the target, itself first; and each kept one, by its place
 /// among the kept, with its `k` + 1 nearest of the pool. Where there are fewer, −1 stands.
-///
-/// # Errors
-/// If they cannot be written.
 pub fn arrays(dir: &Path, factors: &[usize], target: &FeatureTable, edges: &[Edge]) -> Result<(), StageError> {
     let mut values = target.values.clone();
     let _ = cosine::normalize_rows(&mut values, target.dim);

@@ -22,17 +22,11 @@ pub struct Pictures {
 /// A picture, and its annotation if there is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// The picture.
     pub image: Option<PathBuf>,
-    /// What is marked in it.
     pub annotation: Option<PathBuf>,
 }
 
 impl Pictures {
-    /// Looks at a folder.
-    ///
-    /// # Errors
-    /// If it is not there.
     pub fn open(root: &Path) -> fs::Result<Self> {
         let voc = fs::metadata(&root.join("JPEGImages"))?.is_some_and(|found| found.is_dir());
         // Says in the words of the file system what is missing.
@@ -41,9 +35,6 @@ impl Pictures {
     }
 
     /// Where the picture of a name lies, and its annotation. A name that leads out of the folder has neither.
-    ///
-    /// # Errors
-    /// If the file system refuses.
     pub fn find(&self, name: &str) -> fs::Result<Found> {
         if !inside(name) {
             return Ok(Found::default());
@@ -81,9 +72,6 @@ fn inside(name: &str) -> bool {
 }
 
 /// Puts files where they belong; what is there already is replaced.
-///
-/// # Errors
-/// If the file system refuses.
 pub fn put(how: Materialize, from: &Path, to: &Path) -> fs::Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_folders(folder)?;
@@ -98,9 +86,6 @@ pub fn put(how: Materialize, from: &Path, to: &Path) -> fs::Result<()> {
 }
 
 /// Files below a folder that are not among those wanted: left from an earlier selection.
-///
-/// # Errors
-/// If the file system refuses.
 pub fn strangers(folder: &Path, wanted: &std::collections::BTreeSet<PathBuf>) -> fs::Result<usize> {
     if !fs::exists(folder) {
         return Ok(0);

@@ -65,7 +65,6 @@ impl Bank {
         Ok(values(&self.rows)?)
     }
 
-    /// The loss of a batch under this bank.
     pub fn loss(&self, x: &Tensor, positives: &Positives, temperature: f64) -> Result<Tensor, StageError> {
         Ok(neighborhood_loss(x, &self.rows, positives, temperature)?)
     }

@@ -63,7 +63,6 @@ kinset_stage::settings! {
 }
 
 impl Config {
-    /// Rounds that are run.
     fn rounds_run(&self) -> u64 {
         self.rounds - self.start_round + 1
     }

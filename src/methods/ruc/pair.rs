@@ -117,7 +117,6 @@ impl<'a> Pair<'a> {
         })
     }
 
-    /// The networks.
     pub(super) fn nets(&self) -> [&ClassifierNet; 2] {
         [&self.networks[0].net, &self.networks[1].net]
     }

@@ -40,7 +40,6 @@ kinset_stage::outputs! {
     }
 }
 
-/// The stage.
 #[derive(Debug)]
 pub struct Ruc;
 

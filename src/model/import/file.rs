@@ -33,7 +33,6 @@ const LONGEST_PICKLE: u64 = 1 << 26;
 pub(super) enum Opened<'a> {
     /// What a pickle says.
     Pickled(Checkpoint<'a>),
-    /// Named tensors.
     Named(SafeTensors<'a>),
 }
 
@@ -204,7 +203,6 @@ fn allowance(bytes: &[u8]) -> u64 {
     8 * bytes.len() as u64 + (1 << 20)
 }
 
-/// An entry of at most so many bytes.
 fn entry(archive: &mut ZipArchive<Cursor<&[u8]>>, name: &str, most: u64) -> Result<Vec<u8>> {
     let broken = |what: String| ImportError::Archive(format!("`{name}`: {what}"));
     let found = archive.by_name(name).map_err(|error| broken(error.to_string()))?;

@@ -17,7 +17,6 @@ const MOST: usize = 1 << 30;
 /// A published encoder, and where it came from.
 #[derive(Debug)]
 pub struct Tower {
-    /// The encoder.
     pub encoder: Encoder,
     /// Whose names the file has.
     pub family: &'static str,

@@ -14,7 +14,6 @@ use kinset_artifact::encoder::{
 
 /// The most stages and blocks that are accepted from names.
 const MOST_BLOCKS: usize = 64;
-/// The most heads that are accepted from names.
 const MOST_HEADS: usize = 1024;
 
 /// What the file does not say, or what is to be said otherwise.
@@ -34,7 +33,6 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct Found {
     state: State,
-    /// Channels of the input.
     pub channels: usize,
     backbone: Backbone,
     stem: Stem,
@@ -48,7 +46,6 @@ struct Heads {
     count: usize,
     clusters: usize,
     hidden: Option<usize>,
-    /// The best of them.
     best: usize,
     /// Who says so.
     told: bool,
@@ -78,7 +75,6 @@ pub fn find(bytes: &[u8], wanted: &Wanted) -> std::result::Result<Found, ImportE
 }
 
 impl Found {
-    /// The family of the file.
     pub fn layout(&self) -> Layout {
         self.state.layout
     }
@@ -101,9 +97,6 @@ impl Found {
     }
 
     /// The classifier, if the file has heads. They read the backbone, as all of these files' do.
-    ///
-    /// # Errors
-    /// As [`Found::encoder`].
     pub fn classifier(&self, size: usize, normalization: &Normalization) -> Result<Option<Classifier>> {
         let Some(heads) = self.heads else { return Ok(None) };
         let body = self.part(|name| name.starts_with("backbone."));

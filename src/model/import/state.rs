@@ -27,7 +27,6 @@ pub(super) struct State {
     pub(super) tensors: Tensors,
     /// Our name → the name in the file.
     pub(super) theirs: BTreeMap<String, String>,
-    /// The family it came from.
     pub(super) layout: Layout,
     /// The head that the file calls the best.
     pub(super) head: Option<i64>,

@@ -109,7 +109,6 @@ impl Sketch {
         self.node("BatchNormalization", name, &[x, &weight, &bias, &mean, &variance], vec![epsilon])
     }
 
-    /// What is above 0.
     pub(super) fn relu(&mut self, x: &str, name: &str) -> String {
         self.node("Relu", name, &[x], Vec::new())
     }
@@ -135,9 +134,6 @@ impl Sketch {
     }
 
     /// Whether all that was asked for was there.
-    ///
-    /// # Errors
-    /// [`ModelError::Weights`](crate::ModelError::Weights).
     pub(super) fn check(&self) -> Result<()> {
         self.mismatch.clone().check()
     }

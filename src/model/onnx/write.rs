@@ -14,7 +14,6 @@ use crate::encoder::check;
 use crate::error::{ModelError, Result};
 use kinset_artifact::encoder::{Backbone, Classifier, Encoder, EncoderCard, Filter, Resize};
 
-/// The name of the pictures.
 const IMAGES: &str = "images";
 /// The name of what the backbone makes of them, and of what heads without one read.
 const FEATURES: &str = "features";
@@ -28,11 +27,9 @@ const LONGEST: usize = i32::MAX as usize;
 /// A file to be written.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// All of it.
     pub bytes: Vec<u8>,
     /// What it says about itself under the key `kinset`: how a picture is prepared, and the card of the network.
     pub about: Value,
-    /// What goes in.
     pub input: Port,
     /// What comes out, the answer first.
     pub outputs: Vec<Port>,
@@ -41,11 +38,9 @@ pub struct File {
 /// A tensor that goes in or comes out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// Its name.
     pub name: &'static str,
     /// Its axes but for the first, the batch.
     pub sides: Vec<usize>,
-    /// What it is.
     pub words: String,
 }
 
@@ -109,9 +104,6 @@ pub fn encoder(encoder: Encoder) -> Result<File> {
 
 /// A classifier: pictures, or features where it never knew an encoder → `probabilities` of the head that counts and `cluster`, the
 /// most probable.
-///
-/// # Errors
-/// As [`encoder`]; [`ModelError::Head`].
 pub fn classifier(classifier: Classifier) -> Result<File> {
     let Classifier { card, tensors } = classifier;
     let architecture = &card.encoder.architecture;

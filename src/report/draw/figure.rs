@@ -14,7 +14,6 @@ pub struct Figure {
     pub height: f64,
     /// What it shows, for those who do not see it.
     pub label: String,
-    /// The shapes.
     pub body: Markup,
 }
 

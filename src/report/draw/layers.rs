@@ -15,7 +15,6 @@ pub struct Layout {
     pub layer: Vec<usize>,
     /// For each wire the places it runs through: across and layer, the boxes at both ends included.
     pub ways: Vec<Vec<(f64, usize)>>,
-    /// All layers.
     pub layers: usize,
     /// The right end.
     pub width: f64,

@@ -16,9 +16,7 @@ const NUMBERED: usize = 60;
 /// Which of the two placements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
-    /// Principal components.
     Pca,
-    /// t-SNE.
     Tsne,
 }
 

@@ -5,7 +5,6 @@ use super::looked::Looked;
 use super::page::{Bin, Calibration, Part};
 use kinset_math::calibration::{BINS, reliability};
 
-/// The reliability table of the report's assignments.
 pub(super) fn calibration(results: &Results<'_>, subject: &Subject, looked: &Looked) -> Part<Calibration> {
     let Some(assigned) = &looked.assigned else { return Part::absent("There are no assignments to look at.") };
     if assigned.probable == Some(false) {

@@ -28,12 +28,10 @@ impl Results<'_> {
         (paths.len() == A::FILES.len()).then(|| Stored::new(paths, output.content, self.spec.nodes[node].name.clone()))
     }
 
-    /// True if a node gave a result of this kind.
     pub(super) fn has(&self, node: usize, kind: &str) -> bool {
         self.known.get(&node).is_some_and(|record| record.outputs.values().any(|output| output.kind == kind))
     }
 
-    /// The name of a node.
     pub(super) fn name(&self, node: usize) -> &str {
         &self.spec.nodes[node].name
     }

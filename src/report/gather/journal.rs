@@ -20,13 +20,11 @@ pub(super) struct Journal {
     pub(super) began: String,
     /// The version of kinset.
     pub(super) version: String,
-    /// By stage.
     pub(super) stages: BTreeMap<String, Told>,
     /// Stage and words.
     pub(super) warnings: Vec<(String, String)>,
     /// Wall clock; nothing if it did not end.
     pub(super) seconds: Option<f64>,
-    /// Exit code.
     pub(super) exit: Option<u8>,
 }
 
@@ -37,7 +35,6 @@ pub(super) struct Told {
     pub(super) word: &'static str,
     /// The error and its causes.
     pub(super) error: Option<String>,
-    /// What to do.
     pub(super) hint: Option<String>,
 }
 

@@ -24,7 +24,6 @@ pub(super) struct Truth {
 pub(super) struct Looked {
     pub(super) assigned: Option<Assigned>,
     pub(super) truth: Option<Truth>,
-    /// What could not be read.
     pub(super) faults: Vec<String>,
 }
 

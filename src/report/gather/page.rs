@@ -14,9 +14,7 @@ use kinset_artifact::selection::Report as SelectionReport;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Part<T> {
-    /// It is there.
     Shown(T),
-    /// It is not.
     Absent {
         /// Why, as a sentence for people.
         absent: String,
@@ -24,12 +22,10 @@ pub enum Part<T> {
 }
 
 impl<T> Part<T> {
-    /// Says why there is nothing.
     pub fn absent(why: impl Into<String>) -> Self {
         Self::Absent { absent: why.into() }
     }
 
-    /// What is there.
     pub fn shown(&self) -> Option<&T> {
         match self {
             Self::Shown(value) => Some(value),
@@ -41,11 +37,9 @@ impl<T> Part<T> {
 /// The whole report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Page {
-    /// The pipeline.
     pub pipeline: String,
     /// Its file, as it was named.
     pub file: String,
-    /// The profile that was laid over it.
     pub profile: Option<String>,
     /// Changes when anything the report is made from changes.
     pub fingerprint: String,
@@ -57,7 +51,6 @@ pub struct Page {
     pub seeds: Vec<u64>,
     /// The device as the file names it.
     pub device: String,
-    /// How the pipeline stands.
     pub standing: Standing,
     /// The last run that did something.
     pub run: Option<LastRun>,
@@ -65,23 +58,16 @@ pub struct Page {
     pub stages: Vec<StageRow>,
     /// What flows where, between places of `stages`.
     pub wires: Vec<Wire>,
-    /// What a reader should not overlook.
     pub warnings: Vec<Warning>,
     /// A table for each stage that measures.
     pub scores: Part<Vec<Board>>,
     /// A group of curves for each stage that trains.
     pub curves: Part<Vec<Training>>,
-    /// Classes against clusters.
     pub confusions: Part<Vec<Confusion>>,
-    /// The clusters, with the images to look at.
     pub clusters: Part<Clusters>,
-    /// Confidence against accuracy.
     pub calibration: Part<Calibration>,
-    /// Images and their neighbors.
     pub neighbors: Part<Neighborhoods>,
-    /// The features on paper.
     pub map: Part<Map>,
-    /// What curation stages found.
     pub selections: Vec<Selected>,
     /// How numbers of clusters compare.
     pub counts: Vec<CountTable>,
@@ -96,10 +82,7 @@ pub enum Standing {
     /// Nothing ever ran.
     Never,
     /// A stage failed in the last run.
-    Failed {
-        /// Which.
-        stages: Vec<String>,
-    },
+    Failed { stages: Vec<String> },
     /// The last run was stopped, or died, before it was through.
     Interrupted {
         /// What was at work.
@@ -121,7 +104,6 @@ pub struct LastRun {
     pub began: String,
     /// How long it took, in seconds; nothing if it did not end.
     pub seconds: Option<f64>,
-    /// Its exit code.
     pub exit: Option<u8>,
     /// Stages that worked.
     pub ran: usize,
@@ -134,11 +116,9 @@ pub struct LastRun {
 /// A stage.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StageRow {
-    /// Its name.
     pub name: String,
     /// Its name without the mark of a repetition.
     pub family: String,
-    /// Its kind.
     pub kind: String,
     /// `fresh`, `to run`, `waits`, `broken`: how it stands now.
     pub state: String,
@@ -146,9 +126,7 @@ pub struct StageRow {
     pub why: Option<String>,
     /// What it did in the last run: `ran`, `cached`, `failed`, `stopped`, `blocked`, `adopted`, `began`.
     pub last: Option<String>,
-    /// What went wrong in the last run.
     pub error: Option<String>,
-    /// What to do about it.
     pub hint: Option<String>,
     /// How long its result took, in seconds.
     pub seconds: Option<f64>,
@@ -162,7 +140,6 @@ pub struct StageRow {
     pub version: Option<String>,
     /// Its seed, if it draws.
     pub seed: Option<u64>,
-    /// Its key.
     pub key: Option<String>,
 }
 
@@ -173,7 +150,6 @@ pub struct Wire {
     pub from: usize,
     /// Place of the reader.
     pub to: usize,
-    /// The artifact.
     pub artifact: String,
 }
 
@@ -182,7 +158,6 @@ pub struct Wire {
 pub struct Warning {
     /// `collapse`, `imbalance`, `confidence`, `calibration`, `duplicates`, `baseline`, `stage`, `report`.
     pub about: &'static str,
-    /// In words.
     pub text: String,
 }
 
@@ -191,15 +166,12 @@ pub struct Warning {
 pub struct Board {
     /// The stage that measured.
     pub stage: String,
-    /// The images it measured on.
     pub images: String,
     /// How many of them have a class.
     pub count: usize,
-    /// Classes.
     pub classes: usize,
     /// How clusters are matched with classes.
     pub matching: String,
-    /// A line for each thing measured.
     pub rows: Vec<BoardRow>,
 }
 
@@ -218,7 +190,6 @@ pub struct BoardRow {
     pub seeds: Vec<u64>,
     /// By name (`acc`, `nmi`, …), in the order of a table; shares from 0 to 1.
     pub measures: Vec<Measured>,
-    /// Clusters.
     pub clusters: usize,
     /// Images in the smallest and the largest cluster, of the first repetition.
     pub sizes: Option<(u64, u64)>,
@@ -233,7 +204,6 @@ pub struct Measured {
     pub name: &'static str,
     /// One for each repetition.
     pub values: Vec<f64>,
-    /// Their mean.
     pub mean: f64,
     /// Their standard deviation (n − 1); nothing for one.
     pub std: Option<f64>,
@@ -244,11 +214,9 @@ pub struct Measured {
 pub struct Training {
     /// The stage, without the mark of a repetition.
     pub stage: String,
-    /// Its kind.
     pub kind: String,
     /// True if it did not end: these are the epochs it got to.
     pub unfinished: bool,
-    /// One for each thing measured.
     pub charts: Vec<Chart>,
     /// The step that was chosen without labels, and by what.
     pub best: Option<Best>,
@@ -263,7 +231,6 @@ pub struct Best {
     pub step: u32,
     /// Its value there.
     pub value: f64,
-    /// The last step.
     pub last_step: u32,
     /// Its value there.
     pub last: f64,
@@ -290,11 +257,9 @@ pub struct Line {
 /// Classes against clusters.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Confusion {
-    /// The stage that measured.
     pub measured_by: String,
     /// What was measured.
     pub stage: String,
-    /// The images.
     pub images: String,
     /// True for the one to look at first.
     pub main: bool,
@@ -315,13 +280,10 @@ pub struct Confusion {
 /// Images of one class among those of another.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Mistake {
-    /// Their class.
     pub class: String,
-    /// The cluster they are in.
     pub cluster: usize,
     /// The class that the cluster is matched with.
     pub taken_for: Option<String>,
-    /// How many.
     pub count: u64,
     /// As a share of their class.
     pub share: f64,
@@ -332,13 +294,10 @@ pub struct Mistake {
 pub struct Shot {
     /// Its number in the table of images.
     pub row: u32,
-    /// Its name.
     pub id: String,
     /// Its cluster; −1 if it has none.
     pub cluster: i32,
-    /// How sure the classifier is.
     pub confidence: Option<f32>,
-    /// Its class, if it is known.
     pub class: Option<String>,
     /// False if its class is another than that of its cluster, or of the image it is shown for; nothing where one of them is unknown.
     pub right: Option<bool>,
@@ -353,11 +312,8 @@ pub struct Clusters {
     pub stage: String,
     /// The stage that made the classifier.
     pub classifier: Option<String>,
-    /// The images.
     pub images: String,
-    /// How many.
     pub count: usize,
-    /// Images without a cluster.
     pub unassigned: usize,
     /// What prototypes were chosen by.
     pub prototypes_by: String,
@@ -367,7 +323,6 @@ pub struct Clusters {
     pub accuracy: Option<f64>,
     /// Images by confidence, in equal bins from 0 to 1.
     pub confidence: Vec<u64>,
-    /// Median confidence.
     pub median_confidence: f64,
     /// By number.
     pub each: Vec<Cluster>,
@@ -376,9 +331,7 @@ pub struct Clusters {
 /// A cluster.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cluster {
-    /// Its number.
     pub number: usize,
-    /// Its images.
     pub size: usize,
     /// Mean confidence of its images.
     pub confidence: Option<f64>,
@@ -388,13 +341,11 @@ pub struct Cluster {
     pub classes: Vec<(String, u64)>,
     /// The share of its most frequent class, of those with a class.
     pub purity: Option<f64>,
-    /// The image that stands for it.
     pub prototype: Option<Shot>,
     /// The images it is surest of, the surest first.
     pub most: Vec<Shot>,
     /// Those it is least sure of, the least sure first.
     pub least: Vec<Shot>,
-    /// Some drawn at random.
     pub random: Vec<Shot>,
 }
 
@@ -407,7 +358,6 @@ pub struct Calibration {
     pub images: usize,
     /// Expected calibration error, 0 to 1.
     pub ece: f64,
-    /// Share of images that are right.
     pub accuracy: f64,
     /// Mean confidence.
     pub confidence: f64,
@@ -418,22 +368,17 @@ pub struct Calibration {
 /// An interval of confidence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bin {
-    /// Left end.
     pub low: f64,
-    /// Right end.
     pub high: f64,
-    /// Images.
     pub count: u64,
     /// Their mean confidence.
     pub confidence: f64,
-    /// Share of them that are right.
     pub accuracy: f64,
 }
 
 /// Images and their neighbors.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Neighborhoods {
-    /// The stage.
     pub stage: String,
     /// Neighbors per image.
     pub k: usize,
@@ -452,7 +397,6 @@ pub struct Neighborhoods {
 /// An image and its neighbors.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Neighborhood {
-    /// The image.
     pub query: Shot,
     /// Its neighbors, the nearest first.
     pub neighbors: Vec<Shot>,
@@ -463,15 +407,12 @@ pub struct Neighborhood {
 pub struct Map {
     /// The stage whose features these are.
     pub stage: String,
-    /// Dimension.
     pub dim: usize,
     /// Images there are.
     pub of: usize,
     /// Share of the variance along the two axes of `pca`.
     pub share: (f64, f64),
-    /// What the colors are.
     pub colors: Colors,
-    /// The sample.
     pub points: Vec<Point>,
 }
 
@@ -479,33 +420,26 @@ pub struct Map {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Colors {
-    /// The cluster.
     Clusters,
-    /// The class.
     Classes,
-    /// Nothing.
     None,
 }
 
 /// An image on paper.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Point {
-    /// The image.
     pub shot: Shot,
     /// Its color, from 0; −1 for none.
     pub color: i32,
     /// Along the first two principal components.
     pub pca: (f64, f64),
-    /// As t-SNE places it.
     pub tsne: (f64, f64),
 }
 
 /// What a curation stage found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Selected {
-    /// The stage.
     pub stage: String,
-    /// Its report.
     pub report: SelectionReport,
     /// Some of the images.
     pub taken: Option<Taken>,
@@ -521,7 +455,6 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Every image.
     pub fn all(&self) -> impl Iterator<Item = &Glimpse> {
         let pairs = self.pairs.iter().flat_map(|(target, beside)| std::iter::once(target).chain(beside));
         pairs.chain(&self.lot)
@@ -531,9 +464,7 @@ impl Taken {
 /// An image of some set, to be shown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Glimpse {
-    /// Its name.
     pub id: String,
-    /// Where it is seen.
     pub sight: Sight,
     /// How alike it is to the image it is shown for.
     pub similarity: Option<f64>,
@@ -547,25 +478,19 @@ pub enum Sight {
     Table {
         /// The place of the stage in the file.
         node: usize,
-        /// The row.
         row: usize,
     },
-    /// A file.
     File(PathBuf),
-    /// Nobody knows.
     Nowhere,
 }
 
 /// How numbers of clusters compare.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CountTable {
-    /// The stage.
     pub stage: String,
     /// The number it recommends.
     pub chosen: usize,
-    /// How.
     pub rule: String,
-    /// What each estimator said.
     pub votes: BTreeMap<String, usize>,
     /// A chart for each criterion, over the number of clusters.
     pub charts: Vec<Chart>,

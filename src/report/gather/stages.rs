@@ -110,7 +110,6 @@ pub(super) fn tell(rows: &mut [StageRow], journal: Option<&Journal>) {
     }
 }
 
-/// The last run in numbers.
 pub(super) fn last_run(journal: &Journal) -> LastRun {
     LastRun {
         began: journal.began.clone(),

@@ -23,14 +23,11 @@ pub type Finder<'a> = Box<dyn Fn(&str) -> Option<PathBuf> + 'a>;
 /// Pictures that are no artifact of the pipeline: of features that were brought along.
 #[derive(Default)]
 pub struct Elsewhere<'a> {
-    /// Of the target.
     pub target: Option<Finder<'a>>,
-    /// Of the pool.
     pub pool: Option<Finder<'a>>,
 }
 
 impl Elsewhere<'_> {
-    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.target.is_none() && self.pool.is_none()
     }

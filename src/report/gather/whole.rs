@@ -67,7 +67,6 @@ impl<'a> Glance<'a> {
         self.results().get(node)
     }
 
-    /// The results there are.
     fn results(&self) -> Results<'_> {
         Results { spec: self.outlook.spec, store: self.outlook.store, known: &self.known }
     }

@@ -11,7 +11,6 @@ use kinset_base::unit;
 /// Cells of the map's sheet side by side.
 const COLUMNS: usize = 50;
 
-/// Images with their neighbors.
 pub(super) fn neighbors(paper: Paper<'_>) -> Markup {
     section("neighbors", "Neighbors", &paper.page.neighbors, |neighbors| {
         html! {

@@ -23,7 +23,6 @@ pub fn limit(page: &Page) -> usize {
     if clusters <= 30 { 4_900_000 } else { 4_900_000 + 15_000_000 * clusters.min(1000) / 1000 }
 }
 
-/// The page as HTML.
 pub fn render(page: &Page, album: &Album) -> String {
     let mut text = String::new();
     for quality in QUALITIES {

@@ -18,11 +18,9 @@ const QUALITY: u8 = 84;
 /// What is on the page.
 #[derive(Clone, Debug, Default)]
 pub struct Look {
-    /// What was looked into.
     pub title: String,
     /// Its tables by name.
     pub files: Vec<(String, FileReport)>,
-    /// Pictures, group by group.
     pub groups: Vec<Group>,
 }
 
@@ -31,7 +29,6 @@ pub struct Look {
 pub struct Group {
     /// What they have in common; may be empty.
     pub title: String,
-    /// Rows of the images.
     pub rows: Vec<u32>,
     /// What to say of each; may be shorter.
     pub words: Vec<String>,
@@ -39,7 +36,6 @@ pub struct Group {
     pub query: bool,
 }
 
-/// The page as HTML.
 pub fn render(look: &Look, album: &Album) -> String {
     let page = html! {
         (DOCTYPE)

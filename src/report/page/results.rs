@@ -20,7 +20,6 @@ const COLUMNS: [(&str, &str, bool); 7] = [
     ("ece", "ECE", true),
 ];
 
-/// The tables of scores.
 pub(super) fn scores(paper: Paper<'_>) -> Markup {
     section("scores", "Scores", &paper.page.scores, |boards| {
         html! {
@@ -104,7 +103,6 @@ fn score(measure: Option<&Measured>, key: &str, best: f64) -> Markup {
     }
 }
 
-/// The curves of every training.
 pub(super) fn training(paper: Paper<'_>) -> Markup {
     section("training", "Training", &paper.page.curves, |trainings| {
         html! { @for training in trainings { (curves_of(training)) } }
@@ -198,7 +196,6 @@ fn one_confusion(confusion: &Confusion, paper: Paper<'_>, open: bool) -> Markup 
     }
 }
 
-/// Confidence against accuracy.
 pub(super) fn calibration(paper: Paper<'_>) -> Markup {
     section("calibration", "Calibration", &paper.page.calibration, |calibration| {
         html! {

@@ -10,7 +10,6 @@ use kinset_artifact::selection::Report;
 use kinset_base::unit;
 use kinset_math::curate::alike::Difference;
 
-/// The reports of all curation stages.
 pub(super) fn selections(paper: Paper<'_>) -> Markup {
     html! {
         @if !paper.page.selections.is_empty() {

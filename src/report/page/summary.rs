@@ -99,7 +99,6 @@ fn main_row(page: &Page) -> Option<(&Board, &BoardRow)> {
     of(true).or_else(|| of(false))
 }
 
-/// What not to overlook.
 pub(super) fn warnings(warnings: &[Warning]) -> Markup {
     html! {
         @if !warnings.is_empty() {

@@ -24,7 +24,6 @@ pub(super) fn name(text: &str) -> Markup {
     html! { bdi { (text) } }
 }
 
-/// A name of a stage.
 pub(super) fn stage(text: &str) -> Markup {
     html! { code { bdi { (text) } } }
 }
@@ -50,7 +49,6 @@ pub(super) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1}", share * 100.0) } else { "–".to_owned() }
 }
 
-/// Seconds.
 pub(super) fn seconds(time: f64) -> String {
     unit::duration(Duration::from_secs_f64(time.clamp(0.0, 1e12)))
 }
