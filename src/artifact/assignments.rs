@@ -16,7 +16,6 @@ pub enum Assignments {}
 
 artifact!(Assignments, "assignments", [FILE], label_free);
 
-/// Assignments in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AssignmentTable {
     /// Names of the images, N.
@@ -34,12 +33,10 @@ pub struct AssignmentTable {
 }
 
 impl AssignmentTable {
-    /// Images, N.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
@@ -56,9 +53,6 @@ impl AssignmentTable {
     }
 
     /// Writes `assignments.parquet` into a folder.
-    ///
-    /// # Errors
-    /// If the table is invalid, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Assignments>> {
         let path = dir.join(FILE);
         table::check_ids(&path, &self.ids, "images")?;
@@ -75,7 +69,6 @@ impl AssignmentTable {
         Ok(Draft::new(vec![file]))
     }
 
-    /// Reads a table of assignments.
     pub fn load(stored: &Stored<Assignments>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Assignments::KIND)?;
@@ -164,7 +157,6 @@ impl AssignmentsWriter {
         ])
     }
 
-    /// Ends the file.
     pub fn finish(self) -> Result<()> {
         self.table.finish().map(drop)
     }

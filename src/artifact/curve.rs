@@ -18,7 +18,6 @@ pub struct Curve {
     pub points: Vec<Point>,
 }
 
-/// One number at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
     /// Epoch or step, from 0, as the stage counts.
@@ -32,12 +31,10 @@ pub struct Point {
 artifact!(Curve, "curve", [FILE], label_free);
 
 impl Curve {
-    /// Adds a number.
     pub fn push(&mut self, step: u32, name: impl Into<String>, value: f64) {
         self.points.push(Point { step, name: name.into(), value });
     }
 
-    /// The steps and values of one curve.
     pub fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (u32, f64)> + 'a {
         self.points.iter().filter(move |point| point.name == name).map(|point| (point.step, point.value))
     }
@@ -54,9 +51,6 @@ impl Curve {
     }
 
     /// Writes `curve.parquet` into a folder. A curve without points is fine: a stage that was given no epochs has none.
-    ///
-    /// # Errors
-    /// If a value is not finite, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
         self.check(&dir.join(FILE))?;
         let file = table::save(dir, FILE, Meta::new(Self::KIND), self.points.len(), |r| {
@@ -70,10 +64,6 @@ impl Curve {
         Ok(Draft::new(vec![file]))
     }
 
-    /// Reads curves.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is damaged, or holds a value that is not finite.
     pub fn load(stored: &Stored<Self>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Self::KIND)?;

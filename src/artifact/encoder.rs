@@ -32,7 +32,6 @@ pub enum Stem {
     Imagenet,
 }
 
-/// A family of networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Backbone {
@@ -46,7 +45,6 @@ pub enum Backbone {
     ResnetTiny,
     /// No network: the pixels themselves, in `[0, 1]`, as features.
     Pixels,
-    /// A published vision transformer.
     Vit,
     /// No network and no pixels: features that were made elsewhere.
     Features,
@@ -65,23 +63,18 @@ pub enum ProjectionKind {
     Linear,
 }
 
-/// The projection head of a pretext task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Projection {
-    /// Its layers.
     pub kind: ProjectionKind,
     /// Its output dimension, P.
     pub dim: usize,
 }
 
-/// The shape of an encoder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Architecture {
-    /// The family.
     pub backbone: Backbone,
-    /// The first layers.
     pub stem: Stem,
     /// Channels of the first stage; 64 in the papers.
     pub width: usize,
@@ -91,7 +84,6 @@ pub struct Architecture {
     pub size: usize,
     /// Dimension of the features, D.
     pub features: usize,
-    /// The projection head, if it was kept.
     pub projection: Option<Projection>,
     /// The rest of the shape of a transformer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,13 +118,10 @@ impl Normalization {
     }
 }
 
-/// Everything about an encoder but its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderCard {
-    /// Its shape.
     pub architecture: Architecture,
-    /// What its input goes through.
     pub normalization: Normalization,
     /// Tensors that training moves, in the network's order.
     pub parameters: Vec<String>,
@@ -176,7 +165,6 @@ impl EncoderCard {
     }
 }
 
-/// What turns features into clusters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeadKind {
@@ -189,7 +177,6 @@ pub enum HeadKind {
     Bottleneck,
 }
 
-/// Everything about a classifier but its weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierCard {
@@ -205,7 +192,6 @@ pub struct ClassifierCard {
     pub chosen_by: String,
     /// The loss of each head at the moment of choice; empty where nothing was to be chosen.
     pub head_losses: Vec<f64>,
-    /// What the heads are.
     pub kind: HeadKind,
     /// Units of the hidden layer of each head, U; without one, heads are linear.
     pub hidden: Option<usize>,
@@ -225,7 +211,6 @@ fn is_false(value: &bool) -> bool {
 }
 
 impl ClassifierCard {
-    /// The tensors of the heads, with their shapes.
     pub fn head_parameters(&self) -> Vec<(String, Vec<usize>)> {
         let (k, d) = (self.clusters, self.encoder.architecture.output());
         let layer = |name: String, outputs: usize, inputs: usize| {
@@ -287,7 +272,6 @@ impl ClassifierCard {
     }
 }
 
-/// One tensor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weights {
     /// Its shape; empty for a scalar.
@@ -311,17 +295,14 @@ impl Tensors {
         self.0.insert(name, Weights { shape, values });
     }
 
-    /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&Weights> {
         self.0.get(name)
     }
 
-    /// Takes the tensor of this name out.
     pub fn remove(&mut self, name: &str) -> Option<Weights> {
         self.0.remove(name)
     }
 
-    /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Weights)> {
         self.0.iter().map(|(name, weights)| (name.as_str(), weights))
     }
@@ -331,12 +312,10 @@ impl Tensors {
         self.0.keys().map(String::as_str)
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -385,7 +364,6 @@ impl Tensors {
         Ok(tensors)
     }
 
-    /// Compares the names with those listed.
     fn check_names<'a>(&self, path: &Path, listed: impl IntoIterator<Item = &'a str>) -> Result<()> {
         let mut unexpected: Vec<String> = self.names().map(str::to_owned).collect();
         let mut missing = Vec::new();
@@ -405,7 +383,6 @@ impl Tensors {
 /// A network from images to features.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Encoder {
-    /// How the tensors fit together.
     pub card: EncoderCard,
     /// The tensors the card lists.
     pub tensors: Tensors,
@@ -415,9 +392,6 @@ artifact!(Encoder, "encoder", ["encoder.json", "encoder.safetensors"], label_fre
 
 impl Encoder {
     /// Writes `encoder.json` and `encoder.safetensors` into a folder.
-    ///
-    /// # Errors
-    /// If card and tensors contradict each other, or a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
         let (json, tensors) = (dir.join("encoder.json"), dir.join("encoder.safetensors"));
         self.check(&json, &tensors)?;
@@ -448,7 +422,6 @@ impl Encoder {
 /// A network from images to clusters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Classifier {
-    /// How the tensors fit together.
     pub card: ClassifierCard,
     /// The tensors of the encoder and of all heads.
     pub tensors: Tensors,
@@ -458,9 +431,6 @@ artifact!(Classifier, "classifier", ["classifier.json", "classifier.safetensors"
 
 impl Classifier {
     /// Writes `classifier.json` and `classifier.safetensors` into a folder.
-    ///
-    /// # Errors
-    /// If card and tensors contradict each other, or a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
         let (json, tensors) = (dir.join("classifier.json"), dir.join("classifier.safetensors"));
         self.check(&json, &tensors)?;

@@ -6,26 +6,21 @@ use std::path::Path;
 use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
 
-/// The result of reading or writing an artifact.
 pub type Result<T> = std::result::Result<T, ArtifactError>;
 
 /// An artifact's file that cannot be read, written or trusted. Rows count from 0.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArtifactError {
-    /// The file system refused.
     #[error(transparent)]
     File(#[from] FileError),
     /// The file is truncated, or its bytes were changed.
     #[error("`{path}` is damaged: {detail}")]
     Damaged { path: String, detail: String },
-    /// A table could not be encoded.
     #[error("cannot write `{path}`: {detail}")]
     Encode { path: String, detail: String },
-    /// A Parquet file that kinset did not write.
     #[error("`{path}` has no `kinset` metadata, so it is not a table of `{wanted}`")]
     NotOurs { path: String, wanted: &'static str },
-    /// The file holds another kind of artifact.
     #[error("`{path}` holds `{found}`, not `{wanted}`")]
     WrongKind { path: String, found: String, wanted: &'static str },
     /// The file was written by a newer kinset, or by one too old.
@@ -34,40 +29,31 @@ pub enum ArtifactError {
     /// Metadata that lack a field, or whose field is of another type.
     #[error("`{path}` has no usable metadata field `{field}`: {wanted} was expected, found {found}")]
     MetaField { path: String, field: String, wanted: &'static str, found: String },
-    /// A column is missing.
     #[error("`{path}` has no column `{column}`; its columns are {}", Listed(found))]
     NoColumn { path: String, column: String, found: Vec<String> },
-    /// A column has another type.
     #[error("column `{column}` of `{path}` is {found}; {wanted} was expected")]
     WrongType { path: String, column: String, found: String, wanted: String },
-    /// A cell is empty where a value must be.
     #[error("column `{column}` of `{path}` has no value in row {row}")]
     Null { path: String, column: String, row: usize },
     /// Columns of one table differ in length, or a table does not have the rows it should have.
     #[error("`{what}` of `{path}` has {found} values where {wanted} were expected")]
     Length { path: String, what: String, found: usize, wanted: usize },
-    /// A table without rows.
     #[error("`{path}` holds no {what}")]
     Empty { path: String, what: &'static str },
-    /// More rows than row numbers (32 bits).
     #[error("`{path}` would have more than {limit} rows")]
     TooManyRows { path: String, limit: u64 },
-    /// A number that is infinite or not a number.
     #[error("column `{column}` of `{path}` holds `{value}` in row {row}; finite numbers were expected")]
     NotFinite { path: String, column: String, row: usize, value: String },
     /// A value that nothing fits to: a neighbor that is no row, a probability above 1.
     #[error("column `{column}` of `{path}` holds `{value}` in row {row}; {wanted} was expected")]
     OutOfRange { path: String, column: String, row: usize, value: String, wanted: String },
-    /// One name for two images.
     #[error("`{path}` has the id `{id}` twice, in rows {first} and {second}")]
     DuplicateId { path: String, id: String, first: usize, second: usize },
-    /// A picture that cannot be decoded.
     #[error("image `{name}` cannot be decoded: {detail}")]
     Picture { name: String, detail: String },
     /// A picture that was left outside the table and is not the same any more.
     #[error("image `{path}` changed since it was ingested as `{id}`")]
     ChangedPicture { path: String, id: String },
-    /// A JSON file that does not say what it should.
     #[error("`{path}` is not the JSON of a `{wanted}`: {detail}")]
     Json { path: String, wanted: &'static str, detail: String },
     /// Tensors that the card lists and the file lacks, and the other way round.
@@ -77,10 +63,8 @@ pub enum ArtifactError {
         Listed(unexpected)
     )]
     TensorNames { path: String, missing: Vec<String>, unexpected: Vec<String> },
-    /// A tensor of another number type.
     #[error("tensor `{name}` of `{path}` holds {found}; F32 was expected")]
     TensorType { path: String, name: String, found: String },
-    /// Settings that contradict each other.
     #[error("`{path}`: {what}")]
     Contradiction { path: String, what: String },
 }
@@ -103,7 +87,6 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// The path of a file, for messages.
 pub(super) fn display(path: &Path) -> String {
     path.display().to_string()
 }

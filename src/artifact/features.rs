@@ -17,7 +17,6 @@ pub enum Features {}
 
 artifact!(Features, "features", [FILE], label_free);
 
-/// Features in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FeatureTable {
     /// Names of the images, N.
@@ -35,12 +34,10 @@ pub struct FeatureTable {
 }
 
 impl FeatureTable {
-    /// Images, N.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
@@ -51,9 +48,6 @@ impl FeatureTable {
     }
 
     /// Writes `features.parquet` into a folder.
-    ///
-    /// # Errors
-    /// If the table is invalid, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Features>> {
         let path = dir.join(FILE);
         table::check_ids(&path, &self.ids, "features")?;
@@ -66,12 +60,10 @@ impl FeatureTable {
         Ok(Draft::new(vec![file]))
     }
 
-    /// Reads a table of features.
     pub fn load(stored: &Stored<Features>) -> Result<Self> {
         Self::open(stored.file(FILE))
     }
 
-    /// Reads a table of features from a path.
     pub fn open(path: &Path) -> Result<Self> {
         let reader = TableReader::open(path, Features::KIND)?;
         let ids = table::read_ids(&reader, "features")?;
@@ -129,9 +121,6 @@ pub struct FeatureReader {
 
 impl FeatureReader {
     /// Opens features and reads their names.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is damaged, or its names are invalid.
     pub fn open(stored: &Stored<Features>) -> Result<Self> {
         let path = stored.file(FILE);
         let table = TableReader::open(path, Features::KIND)?;
@@ -141,7 +130,6 @@ impl FeatureReader {
         Ok(Self { table, ids, dim, normalized })
     }
 
-    /// Images, N.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
@@ -151,35 +139,27 @@ impl FeatureReader {
         self.ids.is_empty()
     }
 
-    /// Dimension, D.
     pub fn dim(&self) -> usize {
         self.dim
     }
 
-    /// Names of the images, N.
     pub fn ids(&self) -> &[String] {
         &self.ids
     }
 
-    /// True if every vector says that it has length 1.
     pub fn normalized(&self) -> bool {
         self.normalized
     }
 
-    /// Row groups.
     pub fn groups(&self) -> usize {
         self.table.groups()
     }
 
-    /// Rows of a group.
     pub fn group_rows(&self, group: usize) -> usize {
         self.table.group_rows(group)
     }
 
     /// The vectors of a group, `[rows, D]`. `first` is the row it begins with, for messages.
-    ///
-    /// # Errors
-    /// If the file is damaged or a vector is invalid.
     pub fn group(&self, group: usize, first: usize) -> Result<Vec<f32>> {
         let Some(Column::Vectors { values, .. }) = self.table.read_group(group, &["embedding"])?.pop() else {
             unreachable!("a reader yields the kinds it was asked for")
@@ -247,7 +227,6 @@ impl FeaturesWriter {
         ])
     }
 
-    /// Ends the table.
     pub fn finish(self) -> Result<Draft<Features>> {
         let digest = self.table.finish()?;
         Ok(Draft::new(vec![DraftFile { name: FILE, path: self.path, logical: Some(digest) }]))

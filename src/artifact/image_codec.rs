@@ -24,7 +24,6 @@ const LONGEST_SIDE: u32 = 65_535;
 /// Bytes a decoder may ask for.
 const LARGEST: u64 = 1 << 30;
 
-/// What a picture's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Pixels per row.
@@ -68,15 +67,11 @@ pub fn probe(name: &str, file: &[u8]) -> Result<Header> {
 }
 
 /// Decodes a PNG, JPEG or WebP file to so many channels, 1 or 3. `name` is for messages.
-///
-/// # Errors
-/// If the format is another one, or the file is damaged or too large.
 pub fn decode(name: &str, file: &[u8], channels: usize) -> Result<Pixels> {
     Ok(with_channels(open(name, file)?.decode()?, channels))
 }
 
 impl Opened<'_> {
-    /// What the header says.
     pub fn header(&self) -> Header {
         self.header
     }

@@ -34,7 +34,6 @@ pub enum Images {}
 
 artifact!(Images, "images", [FILE], label_free);
 
-/// What is known before the first picture comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImagesInfo {
     /// The source, for people: `stl10 train+unlabeled`. Not part of the digest.
@@ -55,11 +54,8 @@ impl ImagesInfo {
 /// A picture on its way into the table.
 #[derive(Clone, Debug)]
 pub enum Picture {
-    /// A raw array.
     Raw(Pixels),
-    /// A PNG, JPEG or WebP file.
     File {
-        /// The file's own bytes.
         bytes: Vec<u8>,
         /// Where it lies; relative to the source, unless files are not packed: then as it is to be opened.
         path: String,
@@ -68,12 +64,9 @@ pub enum Picture {
     },
 }
 
-/// What is known of a file that was read before.
 #[derive(Clone, Copy, Debug)]
 pub struct KnownFile {
-    /// What its header says.
     pub header: Header,
-    /// The digest of its bytes.
     pub digest: Digest,
 }
 
@@ -84,7 +77,6 @@ impl Picture {
     }
 }
 
-/// A picture ready to be written.
 struct Prepared {
     header: Header,
     content: Digest,
@@ -136,9 +128,6 @@ impl ImagesWriter {
     }
 
     /// Takes the next picture. What is wrong with it may be reported only by a later call.
-    ///
-    /// # Errors
-    /// If a picture is not readable, or the file cannot be written.
     pub fn push(&mut self, picture: Picture) -> Result<()> {
         self.wait(picture, None)
     }
@@ -210,9 +199,6 @@ impl ImagesWriter {
 
 /// Passes all pictures of a table on as they lie there, some hundred in memory at a time: row, id, bytes, path. Pictures that
 /// were left outside have no bytes, arrays no path.
-///
-/// # Errors
-/// If the file cannot be read or is damaged; whatever `take` says.
 pub fn for_each<E: From<ArtifactError>>(
     stored: &Stored<Images>,
     mut take: impl FnMut(usize, &str, &[u8], &str) -> std::result::Result<(), E>,
@@ -279,7 +265,6 @@ enum Backing {
     Table(Box<TableReader>),
 }
 
-/// A picture as the table has it.
 #[derive(Debug)]
 struct Entry {
     bytes: Vec<u8>,
@@ -288,9 +273,6 @@ struct Entry {
 
 impl ImageSet {
     /// Opens the pictures of a table, with [`BUDGET`].
-    ///
-    /// # Errors
-    /// If the file cannot be read, is damaged, or holds a picture that cannot be decoded.
     pub fn open(stored: &Stored<Images>) -> Result<Self> {
         Self::open_within(stored, BUDGET)
     }
@@ -364,7 +346,6 @@ impl ImageSet {
         table::check_length(&self.path, "image", row, self.len())
     }
 
-    /// Images, N.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
@@ -374,12 +355,10 @@ impl ImageSet {
         self.ids.is_empty()
     }
 
-    /// The name of an image.
     pub fn id(&self, row: usize) -> &str {
         &self.ids[row]
     }
 
-    /// All names, by row.
     pub fn ids(&self) -> &[String] {
         &self.ids
     }

@@ -18,14 +18,12 @@ pub enum KTable {}
 
 artifact!(KTable, "k_table", [FILE], label_free);
 
-/// A K table in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KSweep {
     /// In the order they were measured.
     pub points: Vec<KPoint>,
     /// The number of clusters that is recommended.
     pub chosen: usize,
-    /// How it was chosen, in words.
     pub rule: String,
     /// The choice of each estimator, if there are several.
     pub votes: BTreeMap<String, usize>,
@@ -34,7 +32,6 @@ pub struct KSweep {
 /// One number about one clustering.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KPoint {
-    /// Its number of clusters.
     pub k: u32,
     /// Which of the clusterings with that number, from 0.
     pub seed: u32,
@@ -72,7 +69,6 @@ impl KSweep {
         Ok(Draft::new(vec![file]))
     }
 
-    /// Reads a K table.
     pub fn load(stored: &Stored<KTable>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, KTable::KIND)?;

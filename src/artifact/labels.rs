@@ -20,7 +20,6 @@ pub enum Labels {}
 
 artifact!(Labels, "labels", [FILE], ground_truth);
 
-/// Labels in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabelTable {
     /// Names of the images, N.
@@ -32,12 +31,10 @@ pub struct LabelTable {
 }
 
 impl LabelTable {
-    /// Images, N.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
@@ -49,9 +46,6 @@ impl LabelTable {
     }
 
     /// Writes `labels.parquet` into a folder.
-    ///
-    /// # Errors
-    /// If the table is invalid, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Labels>> {
         let path = dir.join(FILE);
         table::check_ids(&path, &self.ids, "labels")?;
@@ -70,7 +64,6 @@ impl LabelTable {
         Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
     }
 
-    /// Reads a table of labels.
     pub fn load(stored: &Stored<Labels>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Labels::KIND)?;

@@ -124,12 +124,10 @@ impl<A: Artifact> Stored<A> {
     }
 }
 
-/// One file of an artifact that was just written.
 #[derive(Clone, Debug)]
 pub struct DraftFile {
     /// Its name, one of [`Artifact::FILES`].
     pub name: &'static str,
-    /// Where it lies now.
     pub path: PathBuf,
     /// The digest of its content, where that is not the digest of its bytes (Parquet).
     pub logical: Option<Digest>,

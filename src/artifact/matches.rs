@@ -21,12 +21,10 @@ pub enum Matches {}
 
 artifact!(Matches, "matches", [EDGES, TARGETS], label_free);
 
-/// Matches in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MatchTable {
     /// Names of the target's images, T.
     pub targets: Vec<String>,
-    /// Which of them repeat others.
     pub repeats: Repeats,
     /// Images asked for per target image; fewer only where the pool has fewer.
     pub k: usize,
@@ -42,9 +40,6 @@ pub struct MatchTable {
 
 impl MatchTable {
     /// Writes both tables into a folder. `name` is the name of a pool row.
-    ///
-    /// # Errors
-    /// If the table is invalid, or a file cannot be written.
     pub fn save<'a>(&self, dir: &Path, name: impl Fn(u32) -> &'a str) -> Result<Draft<Matches>> {
         let path = dir.join(EDGES);
         table::check_ids(&path, &self.targets, "images")?;
@@ -78,7 +73,6 @@ impl MatchTable {
         Ok(Draft::new(vec![edges, targets]))
     }
 
-    /// Reads matches.
     pub fn load(stored: &Stored<Matches>) -> Result<Self> {
         let reader = TableReader::open(stored.file(TARGETS), Matches::KIND)?;
         let targets = table::read_ids(&reader, "images")?;
@@ -146,7 +140,6 @@ pub(super) fn read_repeats(reader: &TableReader) -> Result<Repeats> {
     Ok(Repeats { kept, representative, similarity: reader.values("similarity")? })
 }
 
-/// The columns of a table that make edges.
 pub(super) fn read_edges(reader: &TableReader) -> Result<Vec<Edge>> {
     let (target, pool, rank): (Vec<u32>, Vec<u32>, Vec<u32>) =
         (reader.values("target")?, reader.values("pool")?, reader.values("rank")?);

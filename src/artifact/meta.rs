@@ -20,13 +20,10 @@ pub const FORMAT: u64 = 1;
 /// JSON files are small: this is a guard against a file that is not what it claims to be.
 const LARGEST_JSON: u64 = 1 << 28;
 
-/// What a table says about itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Meta {
-    /// The kind of artifact.
     pub artifact: String,
-    /// The format it was written in.
     pub format: u64,
     /// Content: part of the digest.
     pub fields: BTreeMap<String, Value>,
@@ -103,7 +100,6 @@ pub(super) fn write_json<T: Serialize>(path: &Path, artifact: &'static str, cont
     Ok(fs::write_atomic(path, &text)?)
 }
 
-/// Reads a JSON artifact.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path, artifact: &'static str) -> Result<T> {
     let failed = |e: serde_json::Error| ArtifactError::Json { path: display(path), wanted: artifact, detail: e.to_string() };
     let bytes = fs::read_at_most(path, LARGEST_JSON)?;

@@ -15,7 +15,6 @@ pub enum Neighbors {}
 
 artifact!(Neighbors, "neighbors", [FILE], label_free);
 
-/// Neighbors in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NeighborTable {
     /// Names of the images, N.
@@ -35,12 +34,10 @@ pub struct NeighborTable {
 }
 
 impl NeighborTable {
-    /// Images, N.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
     }
@@ -50,15 +47,11 @@ impl NeighborTable {
         &self.index[row * self.k..(row + 1) * self.k]
     }
 
-    /// The similarities of an image's neighbors.
     pub fn similarities(&self, row: usize) -> &[f32] {
         &self.similarity[row * self.k..(row + 1) * self.k]
     }
 
     /// Writes `neighbors.parquet` into a folder.
-    ///
-    /// # Errors
-    /// If the table is invalid, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Neighbors>> {
         let path = dir.join(FILE);
         table::check_ids(&path, &self.ids, "images")?;
@@ -82,7 +75,6 @@ impl NeighborTable {
         Ok(Draft::new(vec![file]))
     }
 
-    /// Reads a table of neighbors.
     pub fn load(stored: &Stored<Neighbors>) -> Result<Self> {
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Neighbors::KIND)?;

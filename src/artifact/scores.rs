@@ -19,7 +19,6 @@ const FILE: &str = "scores.json";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scores {
-    /// How it was measured.
     pub protocol: Protocol,
     /// The results, the main one first; k-means on the same images stands beside it.
     pub rows: Vec<ScoreRow>,
@@ -29,25 +28,20 @@ pub struct Scores {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Protocol {
-    /// The data set.
     pub dataset: String,
     /// The splits that training saw, without labels.
     pub trained_on: Vec<String>,
-    /// The splits that were scored.
     pub scored_on: Vec<String>,
     /// How clusters were matched with classes: `hungarian`, `majority`.
     pub matching: String,
-    /// The random seeds, if there were several runs.
     pub seeds: Vec<u64>,
 }
 
-/// One result.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreRow {
     /// The stage, or the baseline.
     pub name: String,
-    /// The split that was scored.
     pub split: String,
     /// Images with a known class, N.
     pub images: usize,
@@ -77,7 +71,6 @@ pub struct ScoreRow {
     pub confusion: Vec<Vec<u64>>,
     /// `[K]`: images per cluster.
     pub cluster_sizes: Vec<u64>,
-    /// What a reader should know.
     pub notes: Vec<String>,
 }
 
@@ -85,9 +78,6 @@ artifact!(Scores, "scores", [FILE], ground_truth);
 
 impl Scores {
     /// Writes `scores.json` into a folder.
-    ///
-    /// # Errors
-    /// If numbers are not finite or contradict each other, or the file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
         let path = dir.join(FILE);
         self.check(&path)?;
@@ -95,10 +85,6 @@ impl Scores {
         Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: None }]))
     }
 
-    /// Reads scores.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or does not hold scores.
     pub fn load(stored: &Stored<Self>) -> Result<Self> {
         let path = stored.file(FILE);
         let scores: Self = read_json(path, Self::KIND)?;

@@ -36,10 +36,8 @@ pub enum Selection {}
 
 artifact!(Selection, "selection", [FILE, EDGES, TARGETS, REPORT], label_free);
 
-/// An image that was taken.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chosen {
-    /// Its name.
     pub id: String,
     /// Its place in budget order, from 0.
     pub order: u32,
@@ -53,20 +51,15 @@ pub struct Chosen {
     pub cluster: i32,
 }
 
-/// An edge and what became of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judged {
-    /// The pair.
     pub edge: Edge,
-    /// The name of the pool image.
     pub pool_id: String,
-    /// Why it counts or not.
     pub reason: Reason,
     /// The pool image that stands for it; empty if none does.
     pub duplicate_of: String,
 }
 
-/// A selection in memory.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelectionTable {
     /// How images were picked: `nearest`, `random`, `diverse`, `dissimilar`.
@@ -79,11 +72,9 @@ pub struct SelectionTable {
     pub edges: Vec<Judged>,
     /// Names of the target's images, T.
     pub targets: Vec<String>,
-    /// Which of them repeat others.
     pub repeats: Repeats,
     /// `[T]`: pool images taken for each.
     pub selected: Vec<u32>,
-    /// Does it look like the target?
     pub report: Report,
 }
 
@@ -91,7 +82,6 @@ pub struct SelectionTable {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// How images were picked.
     pub pick: String,
     /// Digests of what the features say: `target`, `pool`, `held_out`.
     pub inputs: BTreeMap<String, Vec<String>>,
@@ -99,9 +89,7 @@ pub struct Report {
     pub dim: usize,
     /// Images per target.
     pub k: usize,
-    /// Images before and after.
     pub counts: Counts,
-    /// Edges by reason.
     pub edges: BTreeMap<String, usize>,
     /// Mean distance of the edges that count, by rank from 1; none where a rank has none.
     pub rank_distance: Vec<Option<f64>>,
@@ -119,7 +107,6 @@ pub struct Report {
     pub duplicates: Option<Duplicates>,
 }
 
-/// Numbers of images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
@@ -127,17 +114,14 @@ pub struct Counts {
     pub target: usize,
     /// Of these, left without repetitions.
     pub target_kept: usize,
-    /// In the pool.
     pub pool: usize,
     /// In the pool, with an edge.
     pub candidates: usize,
-    /// Taken.
     pub selected: usize,
     /// Target images without repetitions for which nothing was taken.
     pub uncovered: usize,
 }
 
-/// Coverage at a distance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Coverage {
@@ -153,7 +137,6 @@ pub struct Coverage {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Nearest {
-    /// Bounds of the bins.
     pub edges: Vec<f64>,
     /// To other target images.
     pub target: Vec<u64>,
@@ -165,11 +148,9 @@ pub struct Nearest {
     pub mean: BTreeMap<String, f64>,
 }
 
-/// A part of the target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Share {
-    /// Its number.
     pub cluster: usize,
     /// Its share of the target, 0 to 1.
     pub target: f64,
@@ -185,7 +166,6 @@ pub struct Share {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Duplicates {
-    /// Candidates that were compared.
     pub compared: usize,
     /// Groups of two images or more.
     pub groups: usize,
@@ -198,10 +178,6 @@ pub struct Duplicates {
 }
 
 impl SelectionTable {
-    /// Writes a selection into a folder.
-    ///
-    /// # Errors
-    /// If the table is invalid, or a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<Draft<Selection>> {
         let path = dir.join(FILE);
         self.check(&path)?;
@@ -254,7 +230,6 @@ impl SelectionTable {
         Ok(Draft::new(vec![chosen, edges, targets, DraftFile { name: REPORT, path, logical: None }]))
     }
 
-    /// Reads a selection.
     pub fn load(stored: &Stored<Selection>) -> Result<Self> {
         let reader = TableReader::open(stored.file(TARGETS), Selection::KIND)?;
         let targets = table::read_ids(&reader, "images")?;
@@ -276,7 +251,6 @@ impl SelectionTable {
         Ok(Self::load_chosen(&reader)?.into_iter().map(|chosen| (chosen.id, chosen.best.pool)).collect())
     }
 
-    /// The report alone.
     pub fn report(stored: &Stored<Selection>) -> Result<Report> {
         read_json(stored.file(REPORT), Selection::KIND)
     }

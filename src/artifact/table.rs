@@ -37,7 +37,6 @@ pub(super) fn save_images(
     })
 }
 
-/// Some values as a column.
 pub(super) fn slice<T: Clone>(values: &[T], range: &Range<usize>) -> Column
 where
     Column: From<Vec<T>>,
@@ -88,7 +87,6 @@ pub(super) fn check_ids(path: &Path, ids: &[String], what: &'static str) -> Resu
     }
 }
 
-/// Checks the number of values of a column.
 pub(super) fn check_length(path: &Path, column: &str, found: usize, wanted: usize) -> Result<()> {
     if found == wanted {
         return Ok(());
@@ -109,7 +107,6 @@ pub(super) fn check_finite(path: &Path, column: &str, width: usize, values: &[f3
     }
 }
 
-/// Says that a value does not fit.
 pub(super) fn out_of_range(
     path: &Path,
     column: &str,

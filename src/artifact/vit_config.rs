@@ -16,7 +16,6 @@ pub enum Family {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transformer {
-    /// Whose it is.
     pub family: Family,
     /// Blocks, L.
     pub depth: usize,
@@ -34,7 +33,6 @@ pub struct Transformer {
     pub output: Option<usize>,
 }
 
-/// How pictures are scaled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
@@ -51,7 +49,6 @@ pub enum Filter {
 pub struct Resize {
     /// Pixels of the shorter side.
     pub shorter: usize,
-    /// How.
     pub filter: Filter,
 }
 

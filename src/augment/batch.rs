@@ -25,9 +25,7 @@ use kinset_artifact::pixels::Pixels;
 use kinset_base::seed::{Rng, Seed};
 use kinset_stage::{Complaint, Settings};
 
-/// Where pictures come from.
 pub trait Pictures: Sync {
-    /// How many there are.
     fn len(&self) -> usize;
 
     /// The picture in a row, which is less than [`Pictures::len`].
@@ -36,7 +34,6 @@ pub trait Pictures: Sync {
     /// If it is decoded only now and cannot be.
     fn picture(&self, row: usize) -> Result<Cow<'_, Pixels>, Error>;
 
-    /// True if there are none.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -112,9 +109,6 @@ thread_local! {
 
 impl Viewer {
     /// Views of `size` x `size` pixels; `mean` and `std` `[C]` are of values 0–1, and their number is that of the channels.
-    ///
-    /// # Errors
-    /// If the recipe, the size or the statistics are out of range.
     pub fn new(recipe: &Recipe, size: usize, mean: &[f32], std: &[f32]) -> Result<Self, Error> {
         if let Some(Complaint { path: field, message, .. }) = recipe.check().into_iter().next() {
             return Err(Error::Recipe { field, message });
@@ -147,9 +141,6 @@ impl Viewer {
     }
 
     /// Plain views in the way a published network wants them.
-    ///
-    /// # Errors
-    /// As [`Viewer::new`].
     pub fn prepared(resize: Resize, size: usize, mean: &[f32], std: &[f32]) -> Result<Self, Error> {
         let plain = Self::new(&Plain { resize: Some(resize.shorter) }.into(), size, mean, std)?;
         Ok(Self { kind: Kind::Centre(Some(resize.shorter), resize.filter), gray: true, ..plain })
@@ -229,9 +220,6 @@ impl Viewer {
 
     /// A view as a picture, for people to look at: what [`Viewer::views`] makes of the same leaf, before normalisation and
     /// cutout.
-    ///
-    /// # Errors
-    /// If the picture is empty or has other channels.
     pub fn look(&self, picture: &Pixels, leaf: Seed) -> Result<Pixels, Error> {
         self.suits(picture, 0)?;
         Ok(SCRATCH.with_borrow_mut(|scratch| {

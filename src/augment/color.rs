@@ -33,7 +33,6 @@ impl Step {
     }
 }
 
-/// Applies the steps in order.
 pub fn apply(picture: &mut Planes, steps: &[Step]) {
     let mut rest = steps;
     // Contrast needs the mean of all that came before it: each run of steps begins with one at most.

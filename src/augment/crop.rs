@@ -12,9 +12,7 @@ pub struct Window {
     pub left: usize,
     /// Rows above it.
     pub top: usize,
-    /// Its columns.
     pub width: usize,
-    /// Its rows.
     pub height: usize,
 }
 

@@ -24,7 +24,6 @@ impl Planes {
         self.data.resize(channels * height * width, 0);
     }
 
-    /// Takes the shape of another picture.
     pub fn reshape_like(&mut self, other: &Self) {
         self.reshape(other.channels, other.height, other.width);
     }
@@ -39,7 +38,6 @@ impl Planes {
         self.data.chunks_exact(self.area().max(1))
     }
 
-    /// The planes, to be changed.
     pub fn planes_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
         let area = self.area().max(1);
         self.data.chunks_exact_mut(area)

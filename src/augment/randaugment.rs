@@ -46,7 +46,6 @@ impl From<&RandAugment> for Simclr {
 const OPS: usize = 14;
 /// What the square is filled with.
 const GRAY: u8 = 127;
-/// The highest level.
 const HIGHEST: u32 = 10;
 
 impl RandAugment {

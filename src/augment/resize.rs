@@ -60,7 +60,6 @@ impl Taps {
         });
     }
 
-    /// Weights by this filter.
     pub fn by(&mut self, filter: Filter, input: usize, output: usize) {
         match filter {
             Filter::Bilinear => self.bilinear(input, output),

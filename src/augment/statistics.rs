@@ -16,9 +16,6 @@ const FLOOR: f64 = 1e-3;
 ///
 /// # Units
 /// Of pixels scaled to 0–1.
-///
-/// # Errors
-/// A picture that cannot be decoded.
 pub fn channels(pictures: &(impl Pictures + ?Sized)) -> Result<Normalization, Error> {
     let chunks: Vec<usize> = (0..pictures.len()).step_by(CHUNK).collect();
     // Whole numbers: exact in any order.

@@ -11,14 +11,10 @@ use super::recipe::Strong;
 use super::tone;
 use kinset_base::seed::Rng;
 
-/// One operation with its magnitude.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Op {
-    /// Nothing.
     Identity,
-    /// [`tone::autocontrast`].
     AutoContrast,
-    /// [`tone::equalize`].
     Equalize,
     /// Counter-clockwise, degrees.
     Rotate(f64),
@@ -26,15 +22,10 @@ pub enum Op {
     Solarize(f64),
     /// [`Step::Saturation`].
     Color(f32),
-    /// [`Step::Contrast`].
     Contrast(f32),
-    /// [`Step::Brightness`].
     Brightness(f32),
-    /// [`tone::sharpness`].
     Sharpness(f32),
-    /// [`Inverse::shear_x`].
     ShearX(f64),
-    /// [`Inverse::shear_y`].
     ShearY(f64),
     /// To the left, as a share of the width.
     TranslateX(f64),
@@ -44,7 +35,6 @@ pub enum Op {
     Posterize(u32),
 }
 
-/// How many there are to draw from.
 const OPS: usize = 14;
 
 impl Op {

@@ -2,7 +2,6 @@
 
 use super::planes::Planes;
 
-/// How often each value occurs.
 fn histogram(plane: &[u8]) -> [usize; 256] {
     let mut counts = [0; 256];
     for &value in plane {

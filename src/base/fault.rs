@@ -33,24 +33,20 @@ impl Exit {
     }
 }
 
-/// What an error tells its reader beside the message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnosis {
     /// Stable and searchable.
     pub code: &'static str,
     /// Whose fault it is.
     pub exit: Exit,
-    /// What to do about it, if we know.
     pub hint: Option<String>,
 }
 
 impl Diagnosis {
-    /// With something to do about it.
     pub fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
-    /// With something to do about it, if there is something.
     pub fn hint_if(self, hint: Option<String>) -> Self {
         Self { hint, ..self }
     }
@@ -58,7 +54,6 @@ impl Diagnosis {
 
 /// An error that answers the three questions.
 pub trait Fault: std::error::Error {
-    /// All three.
     fn diagnosis(&self) -> Diagnosis;
 
     /// Stable and searchable, `crate::what-is-wrong`.
@@ -66,7 +61,6 @@ pub trait Fault: std::error::Error {
         self.diagnosis().code
     }
 
-    /// What to do about it, if we know.
     fn hint(&self) -> Option<String> {
         self.diagnosis().hint
     }
@@ -77,7 +71,6 @@ pub trait Fault: std::error::Error {
     }
 }
 
-/// An error of any crate.
 pub type AnyFault = Box<dyn Fault + Send + Sync>;
 
 impl std::error::Error for AnyFault {

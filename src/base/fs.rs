@@ -9,21 +9,17 @@ pub use std::fs::{File, Metadata};
 
 use super::fault::{Diagnosis, Exit, Fault};
 
-/// An operation on a file or folder that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} `{path}`")]
 pub struct FileError {
     /// The verb: `read`, `create`, `list` …
     pub action: &'static str,
-    /// Where.
     pub path: String,
-    /// Why.
     #[source]
     pub source: io::Error,
 }
 
 impl FileError {
-    /// Names the verb and the place of an I/O error.
     pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self { action, path: path.display().to_string(), source }
     }
@@ -33,7 +29,6 @@ impl FileError {
         matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 
-    /// True if there is nothing at the path.
     pub fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
@@ -58,7 +53,6 @@ impl Fault for FileError {
     }
 }
 
-/// The result of a file operation.
 pub type Result<T> = std::result::Result<T, FileError>;
 
 /// Adds verb and place to an I/O result.
@@ -73,17 +67,14 @@ impl<T> At<T> for io::Result<T> {
     }
 }
 
-/// Opens a file for reading.
 pub fn open(path: &Path) -> Result<File> {
     File::open(path).at("open", path)
 }
 
-/// Opens a file for buffered reading.
 pub fn reader(path: &Path) -> Result<BufReader<File>> {
     Ok(BufReader::with_capacity(1 << 18, open(path)?))
 }
 
-/// The whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).at("read", path)
 }
@@ -103,7 +94,6 @@ pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The whole file as text.
 pub fn read_text(path: &Path) -> Result<String> {
     fs::read_to_string(path).at("read", path)
 }
@@ -155,7 +145,6 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
     fs::canonicalize(path).at("look for", path)
 }
 
-/// Creates a folder and its parents.
 pub fn create_folders(path: &Path) -> Result<()> {
     fs::create_dir_all(path).at("create the folder", path)
 }
@@ -165,7 +154,6 @@ pub fn sync_folder(path: &Path) -> Result<()> {
     open(path)?.sync_all().at("flush the folder", path)
 }
 
-/// What is known of a path, if there is something.
 pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found)),
@@ -174,7 +162,6 @@ pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
     }
 }
 
-/// True if the path is there.
 pub fn exists(path: &Path) -> bool {
     path.exists()
 }

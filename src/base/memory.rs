@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::fs;
 
-/// Time between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
 /// `status` has some 60 lines.
 const LARGEST: u64 = 1 << 16;
@@ -21,7 +20,6 @@ pub fn resident() -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-/// Looks at the memory of the process until it is asked.
 #[derive(Debug)]
 pub struct Watch {
     stop: Sender<()>,

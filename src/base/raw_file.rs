@@ -9,17 +9,11 @@ use super::fs::{self, FileError};
 pub struct RawFile {
     /// Its path below the source's root, with `/` between names: the same on every machine.
     pub name: String,
-    /// Where it lies.
     pub path: PathBuf,
-    /// Its length.
     pub bytes: u64,
 }
 
 impl RawFile {
-    /// The file at a path, if there is one.
-    ///
-    /// # Errors
-    /// If that cannot be found out.
     pub fn find(name: impl Into<String>, path: PathBuf) -> Result<Option<Self>, FileError> {
         let found = fs::metadata(&path)?.filter(fs::Metadata::is_file);
         Ok(found.map(|found| Self { name: name.into(), path, bytes: found.len() }))

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-/// Where raw data can lie.
 #[derive(Clone, Debug)]
 pub struct DataPaths {
     /// What a `root` in a pipeline file is relative to: that file's folder, or the working directory.
@@ -35,7 +34,6 @@ impl DataPaths {
         &self.data
     }
 
-    /// The path of a file or folder that a setting names.
     pub fn file(&self, path: &Path) -> PathBuf {
         self.base.join(path)
     }

@@ -21,7 +21,6 @@ impl Seed {
         Self(*blake3::Hasher::new_derive_key("kinset 2026-11 seed root").update(&seed.to_le_bytes()).finalize().as_bytes())
     }
 
-    /// The branch with this name.
     #[must_use]
     pub fn branch(self, name: &str) -> Self {
         Self(*blake3::Hasher::new_keyed(&self.0).update(b"name").update(name.as_bytes()).finalize().as_bytes())
@@ -46,19 +45,16 @@ impl Seed {
     }
 }
 
-/// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Rng {
     stream: ChaCha8Rng,
 }
 
 impl Rng {
-    /// 32 random bits.
     pub fn bits32(&mut self) -> u32 {
         self.stream.next_u32()
     }
 
-    /// 64 random bits.
     pub fn bits64(&mut self) -> u64 {
         self.stream.next_u64()
     }
@@ -113,7 +109,6 @@ impl Rng {
         }
     }
 
-    /// The numbers `0..n` in random order.
     pub fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         self.shuffle(&mut order);

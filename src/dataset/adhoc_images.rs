@@ -21,7 +21,6 @@ const CHUNK_BYTES: u64 = 64 << 20;
 /// Longer files are no pictures.
 const MAX_FILE: u64 = 1 << 28;
 
-/// A picture of somebody's.
 #[derive(Clone, Debug)]
 pub struct AdhocImage {
     /// The file as it was named or found; of a table the picture's path there, or the table and the row.
@@ -36,7 +35,6 @@ enum Place {
     Table(PathBuf, Box<PictureFile>),
 }
 
-/// Pictures that are read chunk by chunk.
 pub struct AdhocImages {
     places: VecDeque<Place>,
     open: Option<(PathBuf, usize, Pictures)>,
@@ -103,9 +101,6 @@ impl AdhocImages {
     }
 
     /// The next pictures; none after the last one.
-    ///
-    /// # Errors
-    /// A table that breaks.
     pub fn next_chunk(&mut self) -> Result<Vec<AdhocImage>> {
         loop {
             if let Some((path, row, pictures)) = &mut self.open {

@@ -7,7 +7,6 @@ use super::error::{DatasetError, Result};
 /// A stream of which nothing is trusted: memory grows with the bytes that arrive, never with what a header says.
 pub(super) struct ByteStream {
     inner: Box<dyn Read + Send>,
-    /// The file, for messages.
     pub(super) file: String,
     /// Unpacked bytes taken so far.
     at: u64,
@@ -68,7 +67,6 @@ pub(super) fn malformed(
     DatasetError::Malformed { file: file.to_owned(), offset, field, expected: expected.into(), found: found.to_string() }
 }
 
-/// Bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }

@@ -6,28 +6,23 @@ use super::registry;
 use super::source::Source;
 use kinset_base::search_path::DataPaths;
 
-/// What a data set holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The raw files: name and length.
     pub files: Vec<(String, u64)>,
     /// Files beside them that are no images.
     pub ignored: Ignored,
-    /// Images read.
     pub images: usize,
-    /// Of them gray.
     pub gray: usize,
     /// The smallest width and the smallest height, in pixels.
     pub smallest: (usize, usize),
     /// The largest width and the largest height, in pixels.
     pub largest: (usize, usize),
-    /// Whether there are labels.
     pub labels: Labels,
     /// How many images each label has, by label; without names up to the largest label.
     pub per_class: Vec<usize>,
     /// Images that the data set leaves without a label although others have one.
     pub unlabeled: usize,
-    /// Broken images that were left out.
     pub skipped: FaultyImages,
     /// Baseline JPEGs with corrupt entropy-coded data: they decode only partly.
     pub damaged: FaultyImages,

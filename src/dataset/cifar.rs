@@ -42,10 +42,8 @@ pub(super) const TWENTY: Cifar =
 /// CIFAR-100 with its fine labels.
 pub(super) const HUNDRED: Cifar = Cifar { label: 1, key: "fine_labels", ..TWENTY };
 
-/// The classes of CIFAR-10.
 const THINGS: &[&str] = &["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
 
-/// CIFAR-100's coarse classes.
 const SUPERCLASSES: &[&str] = &[
     "aquatic_mammals",
     "fish",
@@ -69,7 +67,6 @@ const SUPERCLASSES: &[&str] = &[
     "vehicles_2",
 ];
 
-/// The splits of CIFAR-100.
 const CIFAR100: &[Split] = &[
     Split { name: "train", images: "train.bin", labels: "", count: Some(50_000) },
     Split { name: "test", images: "test.bin", labels: "", count: Some(10_000) },
@@ -157,7 +154,6 @@ impl Format for Cifar {
     }
 }
 
-/// The images of a file.
 fn records(
     form: Cifar,
     file: &RawFile,

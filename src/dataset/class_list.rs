@@ -13,10 +13,8 @@ use kinset_base::raw_file::RawFile;
 /// Longer lists are refused: ImageNet's 21,841 classes take a twentieth.
 const LONGEST: u64 = 1 << 24;
 
-/// A list of classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ClassList {
-    /// The file it came from.
     pub(super) file: RawFile,
     /// Folder and name by label.
     pub(super) classes: Vec<(String, String)>,

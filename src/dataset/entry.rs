@@ -35,11 +35,9 @@ pub struct Entry {
     pub name: &'static str,
     /// What it is, in a line.
     pub title: &'static str,
-    /// Under which terms it may be used.
     pub license: &'static str,
     /// How to get it by hand.
     pub advice: &'static str,
-    /// How its files are read.
     pub(super) format: &'static dyn Format,
     /// Its parts in the published order; empty where the user names them.
     pub splits: &'static [Split],
@@ -55,10 +53,8 @@ pub struct Entry {
     pub downloads: &'static [Download],
 }
 
-/// A part of a data set.
 #[derive(Debug)]
 pub struct Split {
-    /// Its name.
     pub name: &'static str,
     /// The file of images, without `.gz`; several files with blanks between; empty where there is none.
     pub images: &'static str,
@@ -146,17 +142,14 @@ impl Entry {
         Ok(parts)
     }
 
-    /// The part of this name.
     pub(super) fn split(&self, name: &str) -> Option<&Split> {
         self.splits.iter().find(|split| split.name == name)
     }
 }
 
-/// What a source asks of a format.
 pub(super) struct Request<'a> {
     pub(super) entry: &'a Entry,
     pub(super) source: &'a Source,
-    /// The names of its parts.
     pub(super) parts: &'a [String],
     pub(super) paths: &'a DataPaths,
 }

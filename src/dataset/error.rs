@@ -9,13 +9,11 @@ use kinset_base::fs::{self, FileError};
 use kinset_base::unit::count;
 use kinset_stage::StageError;
 
-/// The result of looking for or reading raw data.
 pub type Result<T> = std::result::Result<T, DatasetError>;
 
 /// A place where a data set was looked for, and what was not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Searched {
-    /// The folder.
     pub place: String,
     /// `no such folder`, or the files it lacks.
     pub problem: String,
@@ -34,12 +32,9 @@ impl Searched {
     }
 }
 
-/// Pictures that something is wrong with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultyImages {
-    /// How many.
     pub count: usize,
-    /// The first few.
     pub first: Vec<FaultyImage>,
 }
 
@@ -56,42 +51,24 @@ impl FaultyImages {
     }
 }
 
-/// A picture that something is wrong with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultyImage {
     /// The file, below the source's root.
     pub name: String,
-    /// Why.
     pub reason: String,
 }
 
-/// What can be wrong with raw data.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
-    /// No data set of this name.
     #[error("unknown data set `{name}`")]
-    Unknown {
-        /// What was written.
-        name: String,
-        /// The name most like it.
-        nearest: Option<&'static str>,
-    },
+    Unknown { name: String, nearest: Option<&'static str> },
 
-    /// The data set has no such part.
     #[error("`{dataset}` has no split `{split}`")]
-    UnknownSplit {
-        /// The data set.
-        dataset: String,
-        /// What was written.
-        split: String,
-        /// What it has.
-        known: Vec<String>,
-    },
+    UnknownSplit { dataset: String, split: String, known: Vec<String> },
 
     /// A setting that the data set does not have, or a value it cannot take.
     #[error("`{setting}` of `{dataset}` {problem}")]
     Setting {
-        /// The data set.
         dataset: String,
         /// The key in the pipeline file.
         setting: &'static str,
@@ -99,56 +76,38 @@ pub enum DatasetError {
         problem: String,
     },
 
-    /// The files are nowhere.
     #[error("cannot find the data set `{dataset}`: {}", places(searched))]
     Missing {
-        /// The data set.
         dataset: String,
         /// Every place looked at, and what was not there.
         searched: Vec<Searched>,
-        /// How to get it.
         advice: String,
     },
 
     /// Published weights that are not here yet.
     #[error("the weights `{url}` are not at `{place}`")]
-    NotFetched {
-        /// Their address.
-        url: String,
-        /// Where they would be.
-        place: String,
-        /// What brings them.
-        command: String,
-    },
+    NotFetched { url: String, place: String, command: String },
 
-    /// A folder without a single picture.
     #[error("`{folder}` holds no PNG, JPEG or WebP image ({others})")]
     Empty {
-        /// The folder.
         folder: String,
         /// What it holds instead: `12 other files: 11 .gif, 1 .txt`.
         others: String,
     },
 
-    /// A field of a header that cannot be.
     #[error("`{file}`, byte {offset}: {field} should be {expected}, found {found}")]
     Malformed {
-        /// The file.
         file: String,
         /// Where the field begins, in unpacked bytes.
         offset: u64,
-        /// Which field.
         field: &'static str,
-        /// What would be right.
         expected: String,
-        /// What is there.
         found: String,
     },
 
     /// A file that stops early.
     #[error("`{file}` ends after {} bytes, its header promises {}", count(*found), count(*expected))]
     Truncated {
-        /// The file.
         file: String,
         /// Unpacked bytes that the header speaks of.
         expected: u64,
@@ -159,7 +118,6 @@ pub enum DatasetError {
     /// A file that does not stop where its header says.
     #[error("`{file}` has data after byte {}, where its header says it ends", count(*expected))]
     TooLong {
-        /// The file.
         file: String,
         /// Unpacked bytes that the header speaks of.
         expected: u64,
@@ -168,7 +126,6 @@ pub enum DatasetError {
     /// A file without a header that has not its published length.
     #[error("`{file}` has {} bytes, the published file has {}", count(*found), count(*expected))]
     Length {
-        /// The file.
         file: String,
         /// Bytes it should have.
         expected: u64,
@@ -178,117 +135,67 @@ pub enum DatasetError {
 
     /// A file of a container format that does not hold what it should.
     #[error("`{file}`: {problem}")]
-    Content {
-        /// The file.
-        file: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    Content { file: String, problem: String },
 
-    /// A list of classes that cannot be one.
     #[error("`{file}`, line {line}: {problem}")]
     ClassList {
-        /// The file.
         file: String,
         /// Which line, from 1.
         line: usize,
-        /// What is wrong with it.
         problem: String,
     },
 
-    /// A packed stream that breaks.
     #[error("cannot unpack `{file}` beyond byte {}", count(*offset))]
     Unpack {
-        /// The file.
         file: String,
         /// Unpacked bytes that came out before.
         offset: u64,
-        /// Why.
         #[source]
         source: io::Error,
     },
 
-    /// An archive that breaks.
     #[error("cannot read the archive `{file}`")]
     Archive {
-        /// The file.
         file: String,
-        /// Why.
         #[source]
         source: io::Error,
     },
 
-    /// Two files that belong together and disagree.
     #[error("`{images}` holds {} images, `{labels}` {} labels", count(*image_count), count(*label_count))]
-    Mismatch {
-        /// The file of images.
-        images: String,
-        /// How many it holds.
-        image_count: u64,
-        /// The file of labels.
-        labels: String,
-        /// How many it holds.
-        label_count: u64,
-    },
+    Mismatch { images: String, image_count: u64, labels: String, label_count: u64 },
 
-    /// A label that names no class.
     #[error("`{file}`: the label of image {row} is {found}, the data set has {classes} classes")]
     Label {
-        /// The file.
         file: String,
         /// Which image, from 0.
         row: u64,
-        /// The label.
         found: i64,
         /// How many classes there are; labels run from 0 to one less.
         classes: usize,
     },
 
-    /// Pictures that cannot be decoded.
     #[error("{} of {} images in `{place}` cannot be read: {}", count(*broken as u64), count(*images as u64), few(first, *broken))]
-    Broken {
-        /// The folder.
-        place: String,
-        /// How many cannot be read.
-        broken: usize,
-        /// How many were tried.
-        images: usize,
-        /// The first few.
-        first: Vec<FaultyImage>,
-    },
+    Broken { place: String, broken: usize, images: usize, first: Vec<FaultyImage> },
 
     /// Files of one data set with different classes.
     #[error("`{one}` and `{other}` belong to one data set but have different labels or class names")]
-    Shards {
-        /// The first file.
-        one: String,
-        /// Another one.
-        other: String,
-    },
+    Shards { one: String, other: String },
 
-    /// A file of features that is not one.
     #[error("`{file}`, {place}: {problem}")]
     Vectors {
-        /// The file.
         file: String,
         /// Where in it: `line 7`, `header`.
         place: String,
-        /// What is wrong there.
         problem: String,
     },
 
-    /// A Parquet file that cannot be read as pictures.
     #[error(transparent)]
     Table(#[from] ArtifactError),
 
     /// A file that is no longer what it was when it was hashed.
     #[error("`{file}` changed while it was being read")]
-    Changed {
-        /// The file.
-        file: String,
-    },
+    Changed { file: String },
 
-    /// A file that cannot be opened, listed or read.
     #[error(transparent)]
     File(#[from] FileError),
 }

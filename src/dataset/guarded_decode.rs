@@ -22,10 +22,8 @@ pub const MAX_SIDE: usize = 16_384;
 /// would fill hundreds of megabytes with gray for it.
 const JPEG_PIXELS_PER_BYTE: usize = 8 * 64 * 4;
 
-/// A format of image files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImageFormat {
-    /// Portable Network Graphics.
     Png,
     /// JPEG, with or without JFIF.
     Jpeg,
@@ -45,16 +43,13 @@ impl ImageFormat {
     }
 }
 
-/// Why a file is not a picture.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undecodable {
     /// There is nothing.
     #[error("the file is empty")]
     Nothing,
-    /// Another format.
     #[error("not a PNG, JPEG or WebP file, it begins with {0}")]
     Foreign(String),
-    /// The end is missing.
     #[error("the file is truncated")]
     Truncated,
     /// A picture beyond [`MAX_SIDE`].
@@ -65,23 +60,17 @@ pub enum Undecodable {
         /// Rows.
         height: usize,
     },
-    /// What the decoder said.
     #[error("{0}")]
     Damaged(String),
 }
 
 /// Decodes a whole file.
-///
-/// # Errors
-/// Anything but a whole, sound picture.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
     open(bytes)?.decode().map_err(damaged)
 }
 
-/// A file that can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked {
-    /// What it says.
     pub header: Header,
     /// A baseline JPEG with corrupt entropy-coded data: decoders show gray or noise from there on, and so does [`decode`].
     /// Of progressive and other unusual files this is not known.
@@ -89,9 +78,6 @@ pub struct Checked {
 }
 
 /// Would [`decode`] read this file?
-///
-/// # Errors
-/// As [`decode`].
 pub fn check(bytes: &[u8]) -> Result<Checked, Undecodable> {
     let verdict = jpeg_check::read(bytes);
     if let Verdict::Sound(header) = verdict

@@ -22,14 +22,10 @@ pub struct Repository {
     revision: String,
 }
 
-/// Weights that are not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotFetched {
-    /// What was looked for.
     pub repository: String,
-    /// Where.
     pub place: PathBuf,
-    /// The command that fetches it.
     pub command: String,
 }
 
@@ -47,9 +43,6 @@ impl Repository {
     }
 
     /// The file of weights in the cache.
-    ///
-    /// # Errors
-    /// [`NotFetched`], with the command that would.
     pub fn weights(&self, places: &DataPaths) -> Result<PathBuf, NotFetched> {
         let folder = places.hub().join(format!("models--{}", self.name.replace('/', "--")));
         let named = fs::read_at_most(&folder.join("refs").join(&self.revision), LONGEST).ok();

@@ -37,7 +37,6 @@ const fn splits(train: u64, test: u64) -> [Split; 2] {
     ]
 }
 
-/// The four published files.
 const fn downloads(bases: &'static [&'static str], md5: [&'static str; 4]) -> [Download; 4] {
     [
         Download::file("train-images-idx3-ubyte.gz", bases, md5[0], 64 * MIB),
@@ -203,7 +202,6 @@ struct Images {
 }
 
 impl Images {
-    /// Reads and checks the header.
     fn open(file: &RawFile, shape: Option<(usize, usize)>, count: Option<u64>) -> Result<Self> {
         let mut array = Array::open(file)?;
         let [images, height, width] = array.header::<3>()?;
@@ -260,7 +258,6 @@ fn read_labels(file: &RawFile, images: &Images, classes: usize) -> Result<Vec<i3
     (0..).zip(labels).map(|(row, label)| checked_label(&array.stream.file, row, i64::from(label), classes)).collect()
 }
 
-/// A file of an array.
 struct Array {
     stream: ByteStream,
     /// Bytes on disk.

@@ -36,7 +36,6 @@ pub(super) enum Verdict {
     Unusual,
 }
 
-/// Reads a file's codes.
 pub(super) fn read(file: &[u8]) -> Verdict {
     scan(file).unwrap_or(Verdict::Unusual)
 }

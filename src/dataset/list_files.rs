@@ -14,7 +14,6 @@ use kinset_base::raw_file::RawFile;
 /// Folders within folders.
 const MAX_DEPTH: usize = 64;
 
-/// What lies below a folder.
 #[derive(Debug, Default)]
 pub(super) struct FileList {
     /// The files, sorted by name.

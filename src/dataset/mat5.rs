@@ -29,14 +29,12 @@ const LONGEST_NAME: u32 = 63;
 /// A file, read element by element.
 pub(super) struct MatFile<'a> {
     file: &'a RawFile,
-    /// The file, for messages.
     pub(super) name: String,
     /// Where the next element begins.
     at: u64,
 }
 
 impl<'a> MatFile<'a> {
-    /// Checks the header.
     pub(super) fn open(file: &'a RawFile) -> Result<Self> {
         let mat = Self { file, name: file.path.display().to_string(), at: HEADER };
         if file.bytes < HEADER {

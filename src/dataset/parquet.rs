@@ -93,7 +93,6 @@ fn open(
     Ok((labels, count, tried))
 }
 
-/// A picture with its file and the row in it.
 type Row = (Arc<str>, u64, FoundPicture);
 
 /// The pictures of a file, chunk by chunk.

@@ -14,9 +14,6 @@ use kinset_store::digest::Digest;
 pub type DigestOf<'a> = dyn FnMut(&RawFile) -> std::result::Result<Digest, FileError> + 'a;
 
 /// The digest of a raw file's bytes, read now: a [`DigestOf`] where no memo is at hand.
-///
-/// # Errors
-/// If it cannot be read.
 pub fn file_digest(file: &RawFile) -> std::result::Result<Digest, FileError> {
     Digest::of_file(&file.path)
 }
@@ -78,7 +75,6 @@ pub struct Ignored {
 }
 
 impl Ignored {
-    /// How many files.
     pub fn count(&self) -> usize {
         self.endings.iter().map(|(_, count)| count).sum()
     }
@@ -102,13 +98,11 @@ impl Ignored {
     }
 }
 
-/// A data set that is being read.
 pub struct DatasetReader {
     /// Whether there are labels, and their names.
     pub labels: Labels,
     /// How many records will come; fewer only where broken images are skipped.
     pub count: usize,
-    /// The records.
     pub records: Box<dyn Records>,
 }
 
@@ -136,10 +130,7 @@ pub enum Labels {
     /// Every record has a label, and the labels have no names.
     Numbered,
     /// No record has a label.
-    Absent {
-        /// Why, for whoever asks for them.
-        why: String,
-    },
+    Absent { why: String },
 }
 
 impl Labels {
@@ -155,7 +146,6 @@ impl Labels {
 /// One picture and, apart from it, its label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The picture as it came.
     pub content: Content,
     /// Pixels per row.
     pub width: usize,
@@ -169,16 +159,13 @@ pub struct Record {
     pub label: Option<i32>,
 }
 
-/// A picture as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Pixels from an array.
     Raw(Pixels),
     /// A whole PNG, JPEG or WebP file, which was read through once and can be decoded.
     Encoded {
-        /// The file's bytes.
         bytes: Vec<u8>,
-        /// Their digest.
         digest: Digest,
         /// It is a JPEG with corrupt entropy-coded data, of which decoders show gray or noise for a part.
         damaged: bool,
@@ -186,7 +173,6 @@ pub enum Content {
 }
 
 impl Record {
-    /// A picture from an array.
     pub(super) fn raw(pixels: Pixels, label: Option<i32>) -> Self {
         let Pixels { width, height, channels, .. } = pixels;
         Self { content: Content::Raw(pixels), width, height, channels, path: None, label }

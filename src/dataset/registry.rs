@@ -14,10 +14,6 @@ pub fn entries() -> impl Iterator<Item = &'static Entry> {
     FORMATS.iter().copied().flatten()
 }
 
-/// The data set of this name.
-///
-/// # Errors
-/// If there is none.
 pub fn find(name: &str) -> Result<&'static Entry> {
     entries().find(|entry| entry.name == name).ok_or_else(|| DatasetError::Unknown {
         name: name.to_owned(),
@@ -40,9 +36,6 @@ pub fn locate(source: &Source, paths: &DataPaths) -> Result<DatasetFiles> {
 
 /// What of a source belongs into a key, beside the digests and names of its raw files: everything but the place, with defaults
 /// filled in and `all` written out.
-///
-/// # Errors
-/// An unknown data set or split, or a setting it does not have.
 pub fn identity(source: &Source) -> Result<Source> {
     let entry = find(&source.dataset)?;
     let source = complete(entry, source)?;

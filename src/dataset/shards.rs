@@ -13,7 +13,6 @@ use super::reader::Ignored;
 use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
 
-/// What the files are.
 pub(super) struct Form {
     /// How their names end, without the dot.
     pub(super) ending: &'static str,
@@ -23,7 +22,6 @@ pub(super) struct Form {
     pub(super) alone: &'static str,
 }
 
-/// The files of a data set.
 pub(super) struct Shards {
     /// The file, or the folder they lie in.
     pub(super) root: PathBuf,
@@ -34,7 +32,6 @@ pub(super) struct Shards {
 }
 
 impl Shards {
-    /// Looks for the files.
     pub(super) fn find(request: &Request<'_>, form: &Form) -> Result<Self> {
         let Request { source, parts, paths, .. } = *request;
         let root = source.required_root(paths)?;

@@ -30,7 +30,6 @@ const SHAPES: [&str; 10] = [
     "gradient",
 ];
 
-/// What to draw.
 #[derive(Clone, Copy)]
 struct Settings {
     /// Images per split; 256 unless set.

@@ -79,7 +79,6 @@ impl Idle {
 }
 
 impl CachingAllocator {
-    /// An empty cache.
     #[expect(clippy::new_without_default, reason = "an allocator is a static, and only a constant function can make one")]
     pub const fn new() -> Self {
         Self(Mutex::new(Idle { blocks: [Block { address: 0, size: 0 }; PLACES], count: 0, bytes: 0, used: 0, most: 0 }))

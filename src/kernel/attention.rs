@@ -15,7 +15,6 @@ const STRIP: usize = 24;
 /// Rows of scores begin so many numbers apart, or a multiple.
 const LANES: usize = 16;
 
-/// The sizes of an attention.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub(super) batch: usize,

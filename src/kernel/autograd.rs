@@ -92,9 +92,7 @@ fn node_of(x: &Tensor) -> Result<Node> {
     Ok(Node { token, slot })
 }
 
-/// The gradient of an operation.
 pub(super) trait Backward: Send + Sync + 'static {
-    /// For messages.
     fn name(&self) -> &'static str;
 
     /// Does the gradient need the output's numbers? Then they are kept alive.
@@ -159,7 +157,6 @@ fn token_gradient() -> Result<Tensor> {
     Tensor::zeros(1, DType::F32, &Device::Cpu)
 }
 
-/// One of our operations in candle's graph.
 struct Op<R> {
     backward: R,
     slot: Arc<GradSlot>,

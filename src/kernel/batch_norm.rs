@@ -17,10 +17,8 @@ use super::dispatch::vectorized;
 use super::elementwise::{copy, mask};
 use super::error::KernelError;
 
-/// What follows the normalization.
 #[derive(Clone, Copy, Debug)]
 pub enum After<'a> {
-    /// Nothing.
     Nothing,
     /// `max(y, 0)`.
     Relu,
@@ -28,7 +26,6 @@ pub enum After<'a> {
     AddRelu(&'a Tensor),
 }
 
-/// What a training step of batch norm gives.
 #[derive(Clone, Debug)]
 pub struct BatchNorm {
     /// [B, C, H, W], normalized, scaled, shifted, and what [`After`] says.
@@ -44,7 +41,6 @@ pub struct BatchNorm {
 /// Floats per task; whole images.
 const CHUNK: usize = 64 * 1024;
 
-/// The sizes of one normalization.
 #[derive(Clone, Copy)]
 struct Shape {
     batch: usize,
@@ -437,9 +433,6 @@ fn per_channel(v: &Tensor) -> Result<Tensor> {
 /// # Shapes
 /// `x` `[B, C, H, W]`, `gamma` and `beta` `[C]`, a residual as `x`.
 ///
-/// # Errors
-/// Shapes that do not fit.
-///
 /// # Paper
 /// Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1.
 pub fn batch_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, after: After<'_>) -> Result<BatchNorm> {
@@ -562,9 +555,6 @@ impl Backward for BatchBackward {
 ///
 /// # Shapes
 /// `x` `[B, C, H, W]`, `scale` and `shift` `[C]`, a residual as `x`.
-///
-/// # Errors
-/// Shapes that do not fit.
 pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, after: After<'_>) -> Result<Tensor> {
     let shape = Shape::of("scale_shift", x, &[scale, shift])?;
     let others = if let After::AddRelu(r) = after { r } else { x };
@@ -592,9 +582,6 @@ pub fn scale_shift(x: &Tensor, scale: &Tensor, shift: &Tensor, after: After<'_>)
 ///
 /// # Shapes
 /// `x` `[B, C, H, W]`, the others `[C]`.
-///
-/// # Errors
-/// Shapes that do not fit.
 pub fn batch_norm_eval(
     x: &Tensor,
     gamma: &Tensor,
@@ -669,9 +656,6 @@ vectorized! {
 ///
 /// # Shapes
 /// [B, D] → [B, D].
-///
-/// # Errors
-/// Not a matrix.
 pub fn l2_normalize(x: &Tensor) -> Result<Tensor> {
     let &[_, width] = x.dims() else {
         return Err(KernelError::Shape { op: "l2_normalize", shapes: vec![x.dims().to_vec()] }.wrap());

@@ -47,10 +47,8 @@ pub(super) use vectorized;
 
 /// A loop worth vectorising, for other crates. Mark `run`, and every function it calls, `#[inline(always)]`.
 pub trait Work {
-    /// What it computes.
     type Output;
 
-    /// The loop.
     fn run(self) -> Self::Output;
 }
 

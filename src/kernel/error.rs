@@ -2,21 +2,12 @@
 
 use kinset_base::fault::{Diagnosis, Exit, Fault};
 
-/// An error of a kernel.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// Shapes that do not match.
     #[error("`{op}` does not accept shapes {shapes:?}")]
-    Shape {
-        /// Which operation.
-        op: &'static str,
-        /// The shapes it was given.
-        shapes: Vec<Vec<usize>>,
-    },
-    /// A window that does not fit.
+    Shape { op: &'static str, shapes: Vec<Vec<usize>> },
     #[error("`{op}`: a window of {kernel} with stride {stride} and padding {padding} does not fit a map of {height} x {width}")]
     Window {
-        /// Which operation.
         op: &'static str,
         /// Side of the window, pixels.
         kernel: usize,
@@ -31,30 +22,14 @@ pub enum KernelError {
     },
     /// The backward pass reached an operation whose output received no gradient.
     #[error("`{op}` received no gradient in the backward pass")]
-    NoGradient {
-        /// Which operation.
-        op: &'static str,
-    },
+    NoGradient { op: &'static str },
     /// A tensor is not where or what the CPU kernels need.
     #[error("`{op}` needs contiguous f32 numbers on the CPU")]
-    NotFloats {
-        /// Which operation.
-        op: &'static str,
-    },
-    /// `KINSET_ISA` names no instruction set.
+    NotFloats { op: &'static str },
     #[error("`KINSET_ISA` is `{value}`, which is no instruction set that kinset knows")]
-    UnknownIsa {
-        /// Its value.
-        value: String,
-    },
-    /// `KINSET_ISA` asks for more than the processor has.
+    UnknownIsa { value: String },
     #[error("`KINSET_ISA` asks for `{asked}`, but this processor has no more than `{detected}`")]
-    MissingIsa {
-        /// Its value.
-        asked: String,
-        /// What the processor has.
-        detected: String,
-    },
+    MissingIsa { asked: String, detected: String },
 }
 
 impl KernelError {

@@ -75,12 +75,9 @@ vectorized! {
     }
 }
 
-/// An activation function of transformers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
-    /// As [`gelu`] has it.
     Gelu,
-    /// As [`quick_gelu`] has it.
     QuickGelu,
 }
 
@@ -93,10 +90,6 @@ impl Activation {
         }
     }
 
-    /// Of a tensor.
-    ///
-    /// # Errors
-    /// If the device fails.
     pub(super) fn of(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Gelu => gelu(x),
@@ -119,9 +112,6 @@ fn activated(x: &[f32], activation: Activation) -> Vec<f32> {
 ///
 /// # Paper
 /// Hendrycks & Gimpel 2016, "Gaussian error linear units", section 2.
-///
-/// # Errors
-/// If the device fails.
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     if !supported(&[x]) {
         return x.gelu_erf();
@@ -161,9 +151,6 @@ impl Backward for GeluBackward {
 }
 
 /// x · σ(1.702 x): what OpenAI's CLIP computes in place of [`gelu`].
-///
-/// # Errors
-/// If the device fails.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     if !supported(&[x]) || x.track_op() {
         // 1 + tanh(z / 2) is 2 σ(z), and has a gradient everywhere.

@@ -25,7 +25,6 @@ pub(super) const WIDE: usize = 3 * GROUP;
 /// Rows of a tile.
 const HIGH: usize = 8;
 
-/// The products of a tile.
 type Tile = [[i32; WIDE]; HIGH];
 
 /// Unit rows, rounded to 16-bit integers.
@@ -104,7 +103,6 @@ pub(super) struct Hit {
 /// What products are compared with, and which ones reached it.
 #[derive(Debug)]
 pub(super) struct Scan {
-    /// The threshold of each row.
     pub(super) thresholds: Vec<i32>,
     /// The threshold of each column; `i32::MAX` is never reached.
     pub(super) other_thresholds: [i32; WIDE],

@@ -62,9 +62,7 @@ impl Avx512 {
 pub enum Isa {
     /// What every processor of the architecture has.
     Portable,
-    /// AVX2.
     Avx2(Avx2),
-    /// AVX-512.
     Avx512(Avx512),
 }
 

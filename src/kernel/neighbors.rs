@@ -22,7 +22,6 @@ use super::int16_scan::{Hit, Int16Rows, ONE, Scan, WIDE};
 use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_math::cosine::{FLOOR, dot, norm};
 
-/// Errors of a neighbor search.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NeighborError {
     /// A row without direction has no cosine with anything.
@@ -31,7 +30,6 @@ pub enum NeighborError {
         /// Which, counted over the whole table.
         row: usize,
     },
-    /// A row holds NaN or an infinity.
     #[error("row `{row}` contains NaN or infinity")]
     NotFinite {
         /// Which, counted over the whole table.
@@ -42,26 +40,19 @@ pub enum NeighborError {
     NotUnit {
         /// Which, counted over the whole table.
         row: usize,
-        /// Its length.
         length: f64,
     },
-    /// More neighbors were asked for than there are other rows.
     #[error("`{k}` neighbors were asked for, but there are only `{others}` rows to choose from")]
     TooFew {
-        /// Asked for.
         k: usize,
         /// Rows that could be a neighbor.
         others: usize,
     },
-    /// No neighbors were asked for.
     #[error("`0` neighbors were asked for")]
     NoneAsked,
     /// Row numbers are stored in 32 bits.
     #[error("`{rows}` rows exceed the limit of 32-bit row numbers")]
-    TooMany {
-        /// How many there would be.
-        rows: usize,
-    },
+    TooMany { rows: usize },
     /// The caller's progress function said stop.
     #[error("stopped on request")]
     Stopped,
@@ -87,7 +78,6 @@ impl Fault for NeighborError {
     }
 }
 
-/// The result of a search.
 pub type Result<T> = std::result::Result<T, NeighborError>;
 
 /// For each row its nearest rows, best first.
@@ -330,9 +320,6 @@ impl<'q> Search<'q> {
 }
 
 /// The `k` nearest rows of a pool for each query, all pool rows numbered from 0.
-///
-/// # Errors
-/// Those of [`Search`].
 pub fn nearest(queries: &[f32], pool: &[f32], dim: usize, k: usize) -> Result<Neighbors> {
     let mut search = Search::new(queries, dim, k)?;
     search.feed(pool, 0)?;
@@ -406,7 +393,6 @@ impl<'a> Table<'a> {
     }
 }
 
-/// A row and its exact cosine.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Scored {
     cosine: f64,
@@ -414,7 +400,6 @@ struct Scored {
 }
 
 impl Scored {
-    /// The order of neighbors.
     fn rank(&self, other: &Self) -> Ordering {
         other.cosine.total_cmp(&self.cosine).then(self.row.cmp(&other.row))
     }

@@ -40,7 +40,6 @@ pub(super) enum Start<'a> {
     There,
 }
 
-/// The right side of a product.
 pub(super) struct PackedMatrix {
     columns: usize,
     terms: usize,
@@ -100,7 +99,6 @@ impl PackedMatrix {
         self.columns
     }
 
-    /// Each column times a number of its own.
     pub(super) fn scale(&mut self, by: &[f32]) {
         assert_eq!(by.len(), self.columns, "a number for each column");
         for (first, here, wide) in panels(self.columns) {
@@ -129,7 +127,6 @@ impl PackedMatrix {
         self.plain(count, left, line, out, pitch, start);
     }
 
-    /// By `gemm`.
     fn plain(&self, count: usize, left: &[f32], line: usize, out: &mut [f32], pitch: usize, start: Start<'_>) {
         if let Start::Row(row) = start {
             out.chunks_mut(pitch).take(count).for_each(|out| out[..self.columns].copy_from_slice(row));

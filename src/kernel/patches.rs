@@ -15,7 +15,6 @@ use super::packed_gemm::{PackedMatrix, Start};
 /// Patches that are projected at once.
 const PIECE: usize = 96;
 
-/// How patches are projected, and what goes with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Patches<'a> {
     /// `[D, C, P, P]`
@@ -33,9 +32,6 @@ impl Patches<'_> {
     ///
     /// # Shapes
     /// `images`: `[B, C, G·P, G·P]`. Returns `[B·(R + G²), D]`.
-    ///
-    /// # Errors
-    /// Shapes that do not match.
     ///
     /// # Paper
     /// Dosovitskiy et al. 2021, "An image is worth 16×16 words", eq. 1.

@@ -193,9 +193,6 @@ impl Backward for MaxBackward {
 ///
 /// # Shapes
 /// [B, C, H, W] → [B, C, H', W'] with H' = ⌊(H − kernel) / stride⌋ + 1.
-///
-/// # Errors
-/// Not four dimensions; a window that does not fit.
 pub fn avg_pool2d(x: &Tensor, kernel: usize, stride: usize) -> Result<Tensor> {
     let s = Shape::of("avg_pool2d", x, kernel, stride, 0)?;
     let (batch, channels) = (x.dim(0)?, x.dim(1)?);

@@ -158,7 +158,6 @@ impl Passes {
         Self { shape, p, q, r, apart, mean }
     }
 
-    /// Consistency and entropy of each head.
     fn terms(&self) -> Vec<f32> {
         let Shape { batch, heads, clusters } = self.shape;
         let each = self.mean.chunks_exact(clusters).enumerate().flat_map(|(head, mean)| {

@@ -40,10 +40,6 @@ pub struct LayerNorm<'a> {
 }
 
 impl LayerNorm<'_> {
-    /// Of every row.
-    ///
-    /// # Errors
-    /// Shapes that do not match.
     pub fn of(&self, x: &Tensor) -> Result<Tensor> {
         // The fused one has no gradient, and no double precision.
         let recorded = [x, self.weight, self.bias].iter().any(|t| t.track_op());
@@ -119,9 +115,6 @@ impl TransformerBlock<'_> {
     ///
     /// # Shapes
     /// `x`: `[B·T, D]`. Returns `[B, D]`.
-    ///
-    /// # Errors
-    /// As [`TransformerBlock::of`].
     pub fn of_first(&self, x: &Tensor, batch: usize) -> Result<Tensor> {
         let shape = self.shape(x, batch)?;
         let width = shape.heads * shape.dim;
@@ -180,7 +173,6 @@ impl TransformerBlock<'_> {
 }
 
 vectorized! {
-    /// Layer norm of rows of `width` numbers.
     fn normed(out: &mut [f32], x: &[f32], width: usize, weight: &[f32], bias: &[f32], epsilon: f32) {
         const LANES: usize = 32;
         for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
@@ -213,7 +205,6 @@ vectorized! {
     }
 }
 
-/// A layer norm's numbers.
 struct PackedNorm {
     weight: Vec<f32>,
     bias: Vec<f32>,
@@ -272,7 +263,6 @@ impl PackedLayer {
     }
 }
 
-/// A block, ready for products.
 struct Packed {
     norms: [PackedNorm; 2],
     qkv: PackedLayer,
@@ -344,7 +334,6 @@ impl Packed {
         });
     }
 
-    /// What comes after attention, for all tokens.
     fn all_layers(&self, s: Shape, taken: &[f32], x: &mut [f32]) {
         x.par_chunks_mut(PIECE * s.heads * s.dim).enumerate().for_each(|(piece, x)| self.layers(s, taken, piece * PIECE, x));
     }

@@ -9,9 +9,7 @@ pub const BINS: usize = 15;
 /// One interval of confidence, open on the left: `(low, high]`. The first also takes 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bin {
-    /// Left end.
     pub low: f64,
-    /// Right end.
     pub high: f64,
     /// Predictions in it.
     pub count: u64,

@@ -24,7 +24,6 @@ pub fn dot(a: &[f32], b: &[f32]) -> f64 {
     ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]))
 }
 
-/// Length of a vector.
 pub fn norm(a: &[f32]) -> f64 {
     dot(a, a).sqrt()
 }

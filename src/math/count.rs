@@ -34,10 +34,8 @@ impl Range {
     }
 }
 
-/// An answer and the numbers behind it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// The number of clusters.
     pub k: usize,
     /// K and what was measured there, for answers that look at every K.
     pub seen: Vec<(usize, f64)>,
@@ -74,9 +72,6 @@ fn best(seen: &[(usize, f64)]) -> Option<usize> {
 }
 
 /// k-means for every K; the highest mean silhouette wins, the smaller K of equals. `each` hears of every K, and may break off.
-///
-/// # Errors
-/// Whatever `each` says.
 pub fn silhouettes<E>(
     rows: Rows<'_>,
     distances: &Distances,

@@ -55,7 +55,6 @@ impl KMeans {
     }
 }
 
-/// A clustering.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
     /// [K, D].
@@ -229,7 +228,6 @@ impl Centered {
         (0..width).map(|c| table.iter().skip(c).step_by(width).copied().collect()).collect()
     }
 
-    /// The nearest center of each row.
     fn nearest(&self, centers: &[f32], products: &impl Products) -> Vec<u32> {
         let k = centers.len() / self.dim;
         let half_squares: Vec<f32> = centers.chunks(self.dim).map(|c| (dot(c, c) / 2.0) as f32).collect();

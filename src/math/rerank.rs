@@ -97,12 +97,10 @@ impl Reciprocal {
         Self { weights, described }
     }
 
-    /// Rows described.
     pub fn len(&self) -> usize {
         self.weights.len()
     }
 
-    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.weights.is_empty()
     }

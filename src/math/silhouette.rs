@@ -30,17 +30,14 @@ impl Distances {
         Self { rows: n, values }
     }
 
-    /// N.
     pub fn len(&self) -> usize {
         self.rows
     }
 
-    /// True if there is no row.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// Distances of a row to all.
     pub fn of(&self, row: usize) -> &[f64] {
         &self.values[row * self.rows..(row + 1) * self.rows]
     }

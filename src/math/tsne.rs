@@ -12,7 +12,6 @@ use rayon::prelude::*;
 use super::euclid::distance2;
 use super::pca::principal;
 
-/// How to run it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tsne {
     /// About how many neighbors each point listens to.

@@ -18,7 +18,6 @@ use kinset_base::fs::{self, At};
 pub struct NewFile<'a> {
     /// Its name within the artifact: `features.parquet`.
     pub name: &'a str,
-    /// Where it lies now.
     pub path: &'a Path,
     /// The digest of what it says, where that is not the digest of its bytes.
     pub logical: Option<Digest>,
@@ -26,9 +25,6 @@ pub struct NewFile<'a> {
 
 impl Store {
     /// Makes a file of a draft folder a blob; the draft is gone afterwards. Returns the digest of its bytes and their number.
-    ///
-    /// # Errors
-    /// If the store cannot be written, or the disk is full.
     pub fn publish_blob(&self, draft: &Path) -> Result<(Digest, u64)> {
         let point = |name| self.writing(self.fail.pass(name).at("publish", draft));
         self.writable()?;
@@ -63,9 +59,6 @@ impl Store {
 
     /// Makes the files of one output blobs. What it returns goes into a record ([`Store::publish`]); until then nobody knows of
     /// them.
-    ///
-    /// # Errors
-    /// If the store cannot be written, the disk is full, or a name is no file name.
     pub fn publish_output(&self, kind: &str, files: &[NewFile<'_>]) -> Result<StoredOutput> {
         let mut stored = Vec::with_capacity(files.len());
         for file in files {

@@ -18,15 +18,10 @@ const PIECE: usize = 4 << 20;
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The digest of a file's bytes.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
     pub fn of_file(path: &Path) -> fs::Result<Self> {
         let mut file = fs::open(path)?;
         let mut read = |bytes: &mut Vec<u8>, most: usize| {
@@ -68,7 +63,6 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// A text that is no digest.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is not a digest: 64 hexadecimal digits were expected")]
 pub struct NotADigest(String);
@@ -94,7 +88,6 @@ impl<'de> serde::Deserialize<'de> for Digest {
     }
 }
 
-/// Digests what passes.
 #[derive(Clone, Debug)]
 pub struct Hasher(blake3::Hasher);
 
@@ -109,7 +102,6 @@ impl Hasher {
         Self(blake3::Hasher::new_derive_key(purpose))
     }
 
-    /// Takes some bytes.
     pub fn update(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.update(bytes);
         self
@@ -121,7 +113,6 @@ impl Hasher {
         self
     }
 
-    /// The digest of all that was taken.
     pub fn finish(&self) -> Digest {
         Digest(*self.0.finalize().as_bytes())
     }

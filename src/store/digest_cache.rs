@@ -45,9 +45,6 @@ pub struct Stamp {
 impl Stamp {
     /// The stamp of a file; `None` where the system has no inodes. The executor compares stamps before and after a stage: a
     /// result whose raw inputs moved meanwhile is not published.
-    ///
-    /// # Errors
-    /// If the file cannot be looked at.
     pub fn of(path: &Path) -> Result<Option<Self>> {
         Ok(Self::from(&stat(path)?))
     }

@@ -51,7 +51,6 @@ pub(super) fn exchange(a: &Path, b: &Path) -> io::Result<bool> {
     }
 }
 
-/// Takes away everybody's right to write.
 pub(super) fn make_read_only(path: &Path) -> Result<()> {
     let mut permissions = fs::metadata(path).at("look at", path)?.permissions();
     if !permissions.readonly() {
@@ -82,12 +81,10 @@ pub(super) fn write_tmp(tmp: &Path, content: &[u8]) -> Result<NamedTempFile> {
     Ok(file)
 }
 
-/// Flushes a closed file to disk.
 pub(super) fn flush(path: &Path) -> Result<()> {
     File::open(path).at("open", path)?.sync_all().at("flush", path)
 }
 
-/// The folder of a path inside the store.
 pub(super) fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(path)
 }

@@ -6,7 +6,6 @@ use std::path::Path;
 use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
 
-/// A fault of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// A file of the store could not be worked with.
@@ -15,42 +14,21 @@ pub enum StoreError {
     /// A raw input outside the store could not be read.
     #[error(transparent)]
     Input(FileError),
-    /// Something must be written, and the store does not allow it.
     #[error("the store `{path}` cannot be written")]
     ReadOnly {
-        /// The store.
         path: String,
-        /// What was tried.
         #[source]
         source: FileError,
     },
-    /// There is no store to read.
     #[error("there is no store at `{path}`")]
-    Missing {
-        /// Where it was looked for.
-        path: String,
-    },
+    Missing { path: String },
     /// `tmp/` and `blobs/` lie on different file systems, so nothing can be published in one step.
     #[error("`{path}/tmp` and `{path}/blobs` lie on different file systems")]
-    Split {
-        /// The store.
-        path: String,
-    },
-    /// A file of the store is damaged.
+    Split { path: String },
     #[error("`{path}` is damaged: {why}")]
-    Damaged {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// Another process has locked the store.
+    Damaged { path: String, why: String },
     #[error("the store `{path}` is in use")]
-    Busy {
-        /// The store.
-        path: String,
-    },
-    /// A setting is not a number that can be compared.
+    Busy { path: String },
     #[error("`{field}` is {value}; expected a finite number")]
     NotFinite {
         /// The setting: `settings.optimizer.rate`.
@@ -58,40 +36,26 @@ pub enum StoreError {
         /// `NaN`, `inf` or `-inf`.
         value: f64,
     },
-    /// A setting has a form that a key cannot hold.
     #[error("`{field}` cannot be part of a key: {why}")]
-    Unkeyable {
-        /// The setting.
-        field: String,
-        /// What is wrong with it.
-        why: String,
-    },
+    Unkeyable { field: String, why: String },
     /// A raw input changed while it was read.
     #[error("`{path}` changed while it was being read")]
-    Unsteady {
-        /// The input.
-        path: String,
-    },
-    /// A name that cannot be a folder or file name.
+    Unsteady { path: String },
     #[error("`{name}` cannot name {what}")]
     Name {
-        /// The name.
         name: String,
         /// `a pipeline`, `a stage`, `a file`, `a kind`.
         what: &'static str,
     },
-    /// Something of ours could not be put into JSON.
     #[error("cannot write {what} as JSON")]
     Encode {
         /// `a record`, `a manifest`, `a view`.
         what: &'static str,
-        /// Why.
         #[source]
         source: serde_json::Error,
     },
 }
 
-/// The result of a store operation.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
 impl From<FileError> for StoreError {

@@ -42,7 +42,6 @@ impl Default for Policy {
 /// What may go, in the order in which it goes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// One by one.
     pub victims: Vec<Victim>,
     /// Results that stay, and why.
     pub kept: BTreeMap<Key, String>,
@@ -56,49 +55,32 @@ pub struct Plan {
     pub over: u64,
 }
 
-/// Something that may go.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Victim {
-    /// What it is.
     pub item: Item,
     /// Bytes that it gives back. A blob that other results refer to gives back nothing until they go.
     pub bytes: u64,
     /// What it costs to recompute: seconds, if that is known.
     pub seconds: Option<f64>,
-    /// Why it may go.
     pub why: String,
 }
 
-/// Something in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A result: the record of a key, its manifest, and the blobs that nothing else refers to.
     Result {
-        /// The key.
         key: Key,
         /// The kind of stage; empty if the record cannot be read.
         kind: String,
     },
     /// Checkpoints of an unfinished stage.
-    Work {
-        /// The key.
-        key: Key,
-    },
+    Work { key: Key },
     /// A manifest without a record.
-    Manifest {
-        /// The key.
-        key: Key,
-        /// The kind of stage.
-        kind: String,
-    },
+    Manifest { key: Key, kind: String },
     /// Bytes that no record refers to.
-    Blob {
-        /// Their digest.
-        blob: Digest,
-    },
+    Blob { blob: Digest },
 }
 
-/// Everything in the store.
 struct Inventory {
     blobs: BTreeMap<Digest, Weight>,
     records: BTreeMap<Key, Option<Record>>,
@@ -140,9 +122,6 @@ impl Store {
     }
 
     /// Keeps a key through every `gc`.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
     pub fn pin(&self, key: &Key, why: &str) -> Result<()> {
         let mut pins = self.pins()?;
         pins.insert(*key, why.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -150,9 +129,6 @@ impl Store {
     }
 
     /// Lets a key go again. `false`: it was not pinned.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
     pub fn unpin(&self, key: &Key) -> Result<bool> {
         let mut pins = self.pins()?;
         let was = pins.remove(key).is_some();
@@ -171,9 +147,6 @@ impl Store {
     }
 
     /// What may go; nothing is deleted.
-    ///
-    /// # Errors
-    /// If something cannot be listed, or the pins are damaged.
     pub fn gc_plan(&self, policy: &Policy) -> Result<Plan> {
         let inventory = self.inventory()?;
         let mut kept = policy.roots.clone();

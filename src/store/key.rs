@@ -61,7 +61,6 @@ impl FromStr for Key {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Input {
-    /// One artifact.
     One(Digest),
     /// Several, in order.
     Many(Vec<Digest>),
@@ -86,7 +85,6 @@ pub struct Manifest {
     pub format: u32,
     /// The kind of stage: `scan`.
     pub kind: String,
-    /// The stage's VERSION.
     pub version: u32,
     // Private: only [`Manifest::new`] makes them.
     settings: Value,
@@ -120,7 +118,6 @@ impl Manifest {
         })
     }
 
-    /// Connects a port.
     #[must_use]
     pub fn input(mut self, port: impl Into<String>, input: impl Into<Input>) -> Self {
         self.inputs.insert(port.into(), input.into());
@@ -135,14 +132,12 @@ impl Manifest {
         self
     }
 
-    /// Sets the fingerprint of the seed.
     #[must_use]
     pub fn seed(mut self, fingerprint: impl Into<String>) -> Self {
         self.seed = Some(fingerprint.into());
         self
     }
 
-    /// The settings, as JSON.
     pub fn settings(&self) -> &Value {
         &self.settings
     }
@@ -176,7 +171,6 @@ impl Manifest {
         fields.to_string()
     }
 
-    /// The key.
     pub fn key(&self) -> Key {
         Key(Hasher::derived("kinset 2026-11 stage key").update(self.canonical().as_bytes()).finish())
     }

@@ -41,9 +41,6 @@ impl Store {
     }
 
     /// The store of an artifacts folder, to look at: nothing is ever written.
-    ///
-    /// # Errors
-    /// If there is none.
     pub fn open_existing(artifacts: &Path) -> Result<Self> {
         let store = Self::at(artifacts, false)?;
         if !store.exists() {
@@ -89,7 +86,6 @@ impl Store {
         &self.artifacts
     }
 
-    /// The folder of the store itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -204,9 +200,6 @@ impl Store {
 }
 
 /// A name that is safe as a file name everywhere: letters, digits, `-`, `_`, `.`, `=`, `@`; a letter or digit first; 1–100 bytes.
-///
-/// # Errors
-/// If it is not.
 pub(super) fn checked_name<'a>(what: &'static str, name: &'a str) -> Result<&'a str> {
     let fits = |c: char| c.is_alphanumeric() || "-_.=@".contains(c);
     if name.len() <= 100 && name.starts_with(char::is_alphanumeric) && name.chars().all(fits) {

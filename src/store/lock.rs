@@ -26,12 +26,9 @@ const LONGEST: Duration = Duration::from_millis(200);
 /// A lock file that keeps being removed under our eyes is not one.
 const ATTEMPTS: usize = 100;
 
-/// Who holds a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Holder {
-    /// The machine.
     pub host: String,
-    /// The process there.
     pub pid: u32,
     /// Since when: seconds since 1970, UTC.
     pub since: f64,
@@ -76,9 +73,6 @@ impl Store {
     /// Holds the store for a run, so that nothing is deleted meanwhile; sweeps `tmp/` if no other run does. While `gc` is
     /// deleting it waits and asks `keep_waiting` at each look; `Ok(None)`: it was told to stop. A store that cannot be written
     /// is held if it can be, and used all the same.
-    ///
-    /// # Errors
-    /// If the file system fails.
     pub fn lock_shared(&self, mut keep_waiting: impl FnMut() -> bool) -> Result<Option<RunLock>> {
         let path = self.store_lock_path();
         let (file, ours) = match self.writable() {
@@ -128,9 +122,6 @@ impl Store {
     }
 
     /// Takes the lock of a key if it is free. `stage` says what for: `stl10/cluster`.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
     pub fn try_lock_stage(&self, key: &Key, stage: &str) -> Result<Option<StageLock>> {
         self.writable()?;
         let path = self.lock_path(key);
@@ -156,9 +147,6 @@ impl Store {
 
     /// Waits for the lock of a key. At each look `keep_waiting` hears who holds it (if that is known) and says whether to go on;
     /// `Ok(None)`: it said no. Looks come at most 0.2 s apart.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
     pub fn lock_stage(
         &self,
         key: &Key,
@@ -191,7 +179,6 @@ impl Store {
         }
     }
 
-    /// Removes the lock files that nobody holds.
     pub(super) fn remove_idle_locks(&self) -> Result<()> {
         for (name, path) in super::disk::entries(&self.locks())? {
             let Some(Ok(_)) = name.strip_suffix(".lock").map(str::parse::<Key>) else { continue };
@@ -229,7 +216,6 @@ fn has_no_locks(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::Unsupported
 }
 
-/// True if the path still leads to this file.
 fn still_named(file: &File, path: &Path) -> Result<bool> {
     #[cfg(unix)]
     {
@@ -244,7 +230,6 @@ fn still_named(file: &File, path: &Path) -> Result<bool> {
     }
 }
 
-/// The name of this machine, for people who wait.
 pub fn host() -> String {
     ["/proc/sys/kernel/hostname", "/etc/hostname"]
         .into_iter()

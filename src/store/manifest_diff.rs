@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::key::Manifest;
 
-/// A field that two manifests disagree about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
     /// The way to it: `settings.optimizer.rate`, `settings.scale[0]`, `inputs.features`, `version`, `seed`.

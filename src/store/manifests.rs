@@ -17,7 +17,6 @@ const COMPARED: usize = 256;
 const LARGEST: u64 = 16 << 20;
 
 impl Store {
-    /// Where the manifests of a kind lie.
     fn manifests_of(&self, kind: &str) -> Result<PathBuf> {
         Ok(self.manifests().join(checked_name("a kind", kind)?))
     }
@@ -26,10 +25,6 @@ impl Store {
         Ok(self.manifests_of(kind)?.join(format!("{key}.json")))
     }
 
-    /// What went into a key, if it is known here.
-    ///
-    /// # Errors
-    /// If the file is there and cannot be read.
     pub fn manifest(&self, kind: &str, key: &Key) -> Result<Option<Manifest>> {
         let path = self.manifest_path(kind, key)?;
         if fs::metadata(&path)?.is_none() {
@@ -41,9 +36,6 @@ impl Store {
     /// The stored manifest that differs least from this one, of the same kind and none of `except`, and how: the newest first
     /// among equals, and only among the newest 256, so that a store with thousands of results answers as quickly as a small
     /// one. Damaged manifests are passed over.
-    ///
-    /// # Errors
-    /// If the folder cannot be listed.
     fn nearest_manifest(&self, candidate: &Manifest, except: &BTreeSet<Key>) -> Result<Option<Nearest>> {
         let mut known = Vec::new();
         for (file, path) in entries(&self.manifests_of(&candidate.kind)?)? {
@@ -69,9 +61,6 @@ impl Store {
     /// The stored result to compare with when somebody asks why a stage runs: what `<pipeline>/<stage>` shows now, else the
     /// nearest of its kind that is not shown for another stage of the pipeline (k-means on pixels says nothing about k-means on
     /// features). No differences: the result was there once, and its record or a blob has gone.
-    ///
-    /// # Errors
-    /// If a folder cannot be listed.
     pub fn compare(&self, pipeline: &str, stage: &str, candidate: &Manifest) -> Result<Option<Nearest>> {
         match self.view(pipeline, stage)? {
             Some(shown) if shown.kind == candidate.kind => {
@@ -99,9 +88,7 @@ impl Store {
 /// An earlier result of the same kind, and what tells it from the one that is wanted.
 #[derive(Clone, Debug)]
 pub struct Nearest {
-    /// Its key.
     pub key: Key,
-    /// What went into it.
     pub manifest: Manifest,
     /// Old and new, field by field, the likeliest cause first.
     pub differences: Vec<Difference>,

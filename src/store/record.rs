@@ -24,7 +24,6 @@ pub const FORMAT: u32 = 1;
 /// A record larger than this is none.
 const LARGEST: u64 = 16 << 20;
 
-/// One file of an output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFile {
     /// Its name within the artifact: `features.parquet`.
@@ -45,7 +44,6 @@ impl StoredFile {
     }
 }
 
-/// One output of a stage: an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredOutput {
     /// The kind of artifact: `features`.
@@ -56,16 +54,12 @@ pub struct StoredOutput {
     pub files: Vec<StoredFile>,
 }
 
-/// What came out of a key.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The form of the record, [`FORMAT`].
     pub format: u32,
-    /// The key it answers.
     pub key: Key,
-    /// The kind of stage.
     pub kind: String,
-    /// The stage's VERSION.
     pub version: u32,
     /// By name, what came out.
     pub outputs: BTreeMap<String, StoredOutput>,
@@ -73,14 +67,11 @@ pub struct Record {
     pub seconds: f64,
     /// When it was done: seconds since 1970, UTC.
     pub finished: f64,
-    /// The program that did it.
     pub crate_version: String,
-    /// Threads it had.
     pub threads: usize,
     /// Bytes of memory the process held at most meanwhile, with all that ran beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory: Option<u64>,
-    /// The machine it ran on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// What else is worth knowing: commit, device, resumed from which epoch.
@@ -94,7 +85,6 @@ impl Record {
         self.files().map(|(_, file)| file.size).fold(0, u64::saturating_add)
     }
 
-    /// All files with the name of their output.
     pub fn files(&self) -> impl Iterator<Item = (&str, &StoredFile)> {
         self.outputs.iter().flat_map(|(output, stored)| stored.files.iter().map(move |file| (output.as_str(), file)))
     }
@@ -105,17 +95,13 @@ impl Record {
 pub struct Provenance {
     /// Seconds of wall clock, over all attempts if it was resumed.
     pub seconds: f64,
-    /// Threads it had.
     pub threads: usize,
     /// Bytes of memory the process held at most, where the system says.
     pub peak_memory: Option<u64>,
-    /// The machine it ran on.
     pub host: Option<String>,
-    /// What else is worth knowing.
     pub notes: BTreeMap<String, String>,
 }
 
-/// What is known of a key.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lookup {
     /// A record, and every blob is there with its size.
@@ -228,9 +214,6 @@ impl Store {
     }
 
     /// Forgets the result of a key, so that it runs again; its blobs stay until `gc`. Nothing there is fine too.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
     pub fn forget(&self, key: &Key) -> Result<()> {
         self.writable()?;
         self.writing(fs::remove(&self.record_path(key)))
@@ -242,9 +225,6 @@ impl Store {
     }
 
     /// All keys with a record, sorted.
-    ///
-    /// # Errors
-    /// If a folder cannot be listed.
     pub fn keys(&self) -> Result<Vec<Key>> {
         let mut keys = Vec::new();
         for (_, shard) in entries(&self.records())? {
@@ -258,9 +238,6 @@ impl Store {
     }
 
     /// The record of a key, if there is one that can be read; its blobs are not looked at.
-    ///
-    /// # Errors
-    /// If the file system fails.
     pub fn record(&self, key: &Key) -> Result<Option<std::result::Result<Record, String>>> {
         let found = match fs::read_at_most(&self.record_path(key), LARGEST) {
             Ok(bytes) => check(&bytes, key),

@@ -14,9 +14,6 @@ use kinset_base::fs::{self, At};
 impl Store {
     /// A new folder for outputs that are being written, on the file system of the blobs. It is removed with what is left in it
     /// when the handle goes.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
     pub fn draft(&self) -> Result<TempDir> {
         self.writable()?;
         let tmp = self.tmp();
@@ -29,9 +26,6 @@ impl Store {
     }
 
     /// The checkpoint folder of a key, made if need be. Hold the key's lock.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
     pub fn scratch(&self, key: &Key) -> Result<PathBuf> {
         let path = self.scratch_path(key);
         self.writable()?;
@@ -44,10 +38,6 @@ impl Store {
         entries(&self.scratch_path(key)).is_ok_and(|found| !found.is_empty())
     }
 
-    /// Removes the checkpoint folder of a key.
-    ///
-    /// # Errors
-    /// If the store cannot be written.
     pub fn remove_scratch(&self, key: &Key) -> Result<()> {
         self.writing(fs::remove_folder(&self.scratch_path(key)))
     }

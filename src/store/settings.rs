@@ -13,7 +13,6 @@ use serde_json::{Number, Value};
 
 use super::error::{Result, StoreError};
 
-/// The settings as JSON.
 pub(super) fn value(settings: &(impl Serialize + ?Sized)) -> Result<Value> {
     settings.serialize(At("settings".into()))
 }
@@ -137,7 +136,6 @@ impl Serializer for At {
     }
 }
 
-/// A list or an object that is being filled.
 struct Parts {
     at: String,
     variant: Option<&'static str>,

@@ -14,16 +14,11 @@ use super::layout::Store;
 use super::manifests::read_manifest;
 use kinset_base::fs;
 
-/// What was found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Verification {
-    /// Records looked at.
     pub records: usize,
-    /// Manifests looked at.
     pub manifests: usize,
-    /// Blobs read.
     pub blobs: usize,
-    /// Bytes read.
     pub bytes: u64,
     /// What is wrong, blobs first.
     pub findings: Vec<Finding>,
@@ -32,18 +27,14 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// True if nothing is wrong.
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }
 }
 
-/// Something that is wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
     pub problem: String,
     /// True if `repair` deletes it; a file that is none of the store's is left alone.
     pub ours: bool,

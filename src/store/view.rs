@@ -35,42 +35,28 @@ const LARGEST: u64 = 32 << 20;
 /// How often another run may get in between.
 const ATTEMPTS: usize = 10;
 
-/// What a view shows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct View {
-    /// The form of the card.
     pub format: u32,
-    /// The pipeline.
     pub pipeline: String,
-    /// The stage.
     pub stage: String,
-    /// The key of the result.
     pub key: Key,
-    /// The kind of stage.
     pub kind: String,
-    /// What went into the key.
     pub manifest: Manifest,
-    /// What came out.
     pub outputs: BTreeMap<String, StoredOutput>,
-    /// The files of the view.
     pub files: BTreeMap<String, ViewFile>,
     /// What it cost: seconds of wall clock.
     pub seconds: f64,
     /// When it was done: seconds since 1970, UTC.
     pub finished: f64,
-    /// The program that did it.
     pub crate_version: String,
-    /// Threads it had.
     pub threads: usize,
-    /// What else is worth knowing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub notes: BTreeMap<String, String>,
 }
 
-/// A file of a view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewFile {
-    /// The blob it shows.
     pub blob: Digest,
     /// Bytes.
     pub size: u64,
@@ -107,17 +93,11 @@ impl Store {
     }
 
     /// What the view of a stage shows; `None` if there is none that can be read.
-    ///
-    /// # Errors
-    /// If a name is not a safe file name.
     pub fn view(&self, pipeline: &str, stage: &str) -> Result<Option<View>> {
         Ok(read_card(&self.view_path(pipeline, stage)?))
     }
 
     /// What all views show, sorted by pipeline and stage.
-    ///
-    /// # Errors
-    /// If a folder cannot be listed.
     pub fn views(&self) -> Result<Vec<View>> {
         let mut all = Vec::new();
         for (pipeline, folder) in entries(self.artifacts())? {
@@ -129,18 +109,12 @@ impl Store {
     }
 
     /// What the views of one pipeline show, sorted by stage.
-    ///
-    /// # Errors
-    /// If its name is not a safe file name, or its folder cannot be listed.
     pub fn views_of(&self, pipeline: &str) -> Result<Vec<View>> {
         views_in(&self.artifacts().join(checked_name("a pipeline", pipeline)?))
     }
 
     /// Shows a result as the latest of a stage. A view that is right already is only looked at (one small file read, each
     /// file's size compared), and `false` returned.
-    ///
-    /// # Errors
-    /// If a name is not a safe file name, or the artifacts folder cannot be written.
     pub fn update_view(&self, pipeline: &str, stage: &str, manifest: &Manifest, record: &Record) -> Result<bool> {
         let view = self.view_path(pipeline, stage)?;
         let old = read_card(&view);
@@ -276,7 +250,6 @@ impl Store {
     }
 }
 
-/// The names of files of ours in a view.
 fn of_view(shown: Option<&View>) -> BTreeSet<&str> {
     shown.into_iter().flat_map(|shown| shown.files.keys().map(String::as_str)).chain([CARD]).collect()
 }

@@ -14,7 +14,6 @@ pub(super) fn guarded<T, E: Display>(path: &Path, decode: impl FnOnce() -> std::
     catch_decoder_panic(decode).map_err(|detail| ArtifactError::Damaged { path: display(path), detail })
 }
 
-/// The batches of some rows of a file.
 pub(super) struct BatchReader {
     path: PathBuf,
     /// Nothing after a failure.
@@ -26,7 +25,6 @@ impl BatchReader {
         Self { path: path.to_owned(), reader: Some(reader) }
     }
 
-    /// The file, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -17,19 +17,12 @@ use kinset_store::digest::Hasher;
 /// The type of a column. No value is ever missing, except that an image may lack its bytes or its path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
-    /// Yes or no.
     Bool,
-    /// Numbers from 0.
     U32,
-    /// Whole numbers.
     I32,
-    /// Whole numbers, 64 bits.
     I64,
-    /// Numbers.
     F32,
-    /// Numbers, 64 bits.
     F64,
-    /// UTF-8.
     Text,
     /// One vector per row: a fixed-size list of `f32`, child `element`, nothing null.
     Vectors {
@@ -73,7 +66,6 @@ impl ColumnKind {
         }
     }
 
-    /// A column of this kind without rows.
     pub fn empty(self) -> Column {
         match self {
             Self::Bool => Column::Bool(Vec::new()),
@@ -166,10 +158,8 @@ macro_rules! each {
 
 /// A Rust type of which a column holds one value per row.
 pub trait Value: Sized {
-    /// The kind of that column.
     const KIND: ColumnKind;
 
-    /// The values, if the column is of that kind.
     fn from_column(column: Column) -> Option<Vec<Self>>;
 }
 
@@ -192,38 +182,27 @@ macro_rules! values {
 }
 values!(Bool bool, U32 u32, I32 i32, I64 i64, F32 f32, F64 f64, Text String);
 
-/// The values of a column.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Column {
-    /// Yes or no.
     Bool(Vec<bool>),
-    /// Numbers from 0.
     U32(Vec<u32>),
-    /// Whole numbers.
     I32(Vec<i32>),
-    /// Whole numbers, 64 bits.
     I64(Vec<i64>),
-    /// Numbers.
     F32(Vec<f32>),
-    /// Numbers, 64 bits.
     F64(Vec<f64>),
-    /// UTF-8.
     Text(Vec<String>),
-    /// One vector per row.
     Vectors {
         /// Numbers per row.
         width: usize,
         /// `[rows, width]`.
         values: Vec<f32>,
     },
-    /// One list of row numbers per row.
     IndexLists {
         /// Numbers per row.
         width: usize,
         /// `[rows, width]`.
         values: Vec<u32>,
     },
-    /// Encoded pictures.
     Images {
         /// A picture's file, or nothing if it was left where it is.
         bytes: Vec<Vec<u8>>,
@@ -232,7 +211,6 @@ pub enum Column {
     },
 }
 
-/// Why an Arrow column is not one of ours.
 pub(super) enum Unfit {
     /// A value is missing in this row.
     Null(usize),
@@ -241,7 +219,6 @@ pub(super) enum Unfit {
 }
 
 impl Column {
-    /// Its type.
     pub fn kind(&self) -> ColumnKind {
         match self {
             Self::Bool(_) => ColumnKind::Bool,
@@ -262,17 +239,14 @@ impl Column {
         each!(self, values, width => values.len().div_ceil(width.max(1)), bytes, paths => bytes.len().max(paths.len()))
     }
 
-    /// True if it has no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// True if every row is complete.
     pub(super) fn is_complete(&self) -> bool {
         each!(self, values, width => width > 0 && values.len().is_multiple_of(width), bytes, paths => bytes.len() == paths.len())
     }
 
-    /// Bytes of one row.
     pub(super) fn row_bytes(&self, row: usize) -> usize {
         let extra = match self {
             Self::Text(v) => v[row].len(),
@@ -346,7 +320,6 @@ impl Column {
         }
     }
 
-    /// Its form in Arrow.
     pub(super) fn into_arrow(self) -> Result<ArrayRef, arrow::error::ArrowError> {
         let list = |child: ArrayRef, width: usize| -> Result<ArrayRef, arrow::error::ArrowError> {
             let field = Arc::new(Field::new("element", child.data_type().clone(), false));

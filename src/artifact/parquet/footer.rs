@@ -28,12 +28,9 @@ const TAIL: usize = 8;
 /// Columns inside columns, at most so many: the decoder calls itself for each.
 const DEEPEST: usize = 128;
 
-/// The footer of any Parquet file.
 #[derive(Clone, Debug)]
 pub(super) struct Footer {
-    /// The file.
     pub(super) path: PathBuf,
-    /// Its size.
     pub(super) bytes: u64,
     pub(super) rows: usize,
     arrow: ArrowReaderMetadata,

@@ -256,7 +256,6 @@ impl Tally {
     }
 }
 
-/// One value as a short text.
 fn render(array: &ArrayRef, row: usize) -> String {
     if array.is_null(row) {
         return "null".into();

@@ -19,7 +19,6 @@ use crate::error::{ArtifactError, Result, display};
 /// Rows decoded at a time: pictures are large.
 const BATCH: usize = 256;
 
-/// A picture of a published data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundPicture {
     /// Its file's bytes; empty if only a path is given.
@@ -42,9 +41,6 @@ pub struct PictureFile {
 impl PictureFile {
     /// Opens a file and finds its columns. `image` and `label` name them; without a name, the picture is the first column that
     /// can be one (`image` and `img` first), and the label is `label`, if it is there.
-    ///
-    /// # Errors
-    /// If the file cannot be read or is damaged, or a column is missing or of a type that fits neither.
     pub fn open(path: &Path, image: Option<&str>, label: Option<&str>) -> Result<Self> {
         let footer = Footer::read(path)?;
         let fields = footer.schema().fields();
@@ -74,12 +70,10 @@ impl PictureFile {
         Ok(Self { footer, image, label, names })
     }
 
-    /// Pictures in the file.
     pub fn rows(&self) -> usize {
         self.footer.rows
     }
 
-    /// True if it has labels.
     pub fn has_labels(&self) -> bool {
         self.label.is_some()
     }
@@ -97,7 +91,6 @@ impl PictureFile {
     }
 }
 
-/// Streams the pictures of a file.
 pub struct Pictures {
     batches: BatchReader,
     image: String,

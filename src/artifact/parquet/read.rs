@@ -17,7 +17,6 @@ use crate::meta::Meta;
 /// Rows of pictures decoded at a time: pictures are large.
 const PICTURES: usize = 256;
 
-/// A table of kinset on disk.
 #[derive(Clone, Debug)]
 pub struct TableReader {
     footer: Footer,
@@ -26,9 +25,6 @@ pub struct TableReader {
 
 impl TableReader {
     /// Opens a table and reads its footer. `artifact` is the kind it must hold.
-    ///
-    /// # Errors
-    /// If the file cannot be read, is damaged, or holds something else.
     pub fn open(path: &Path, artifact: &'static str) -> Result<Self> {
         let footer = Footer::read(path)?;
         let Some(text) = footer.entry("kinset") else {
@@ -43,29 +39,24 @@ impl TableReader {
         Ok(Self { footer, meta })
     }
 
-    /// The file, for messages.
     pub fn path(&self) -> &Path {
         &self.footer.path
     }
 
-    /// How many rows it has.
     pub fn rows(&self) -> usize {
         self.footer.rows
     }
 
-    /// Its metadata.
     pub fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    /// The kind of a column.
     pub fn kind(&self, column: &str) -> Result<ColumnKind> {
         let (_, field) = self.footer.column(column)?;
         let unknown = || self.footer.wrong_type(column, field.data_type(), "a type of kinset's tables");
         ColumnKind::from_field(field).ok_or_else(unknown)
     }
 
-    /// The width of a column of vectors.
     pub fn vector_width(&self, column: &str) -> Result<usize> {
         match self.kind(column)? {
             ColumnKind::Vectors { width } => Ok(width),
@@ -73,18 +64,15 @@ impl TableReader {
         }
     }
 
-    /// Checks that a column is there and of this kind.
     pub fn require(&self, column: &str, wanted: ColumnKind) -> Result<()> {
         let found = self.kind(column)?;
         if found == wanted { Ok(()) } else { Err(self.footer.wrong_type(column, found, wanted)) }
     }
 
-    /// How many row groups it has.
     pub fn groups(&self) -> usize {
         self.footer.metadata().num_row_groups()
     }
 
-    /// The rows of a row group.
     pub fn group_rows(&self, group: usize) -> usize {
         self.footer.metadata().row_groups().get(group).map_or(0, |g| usize::try_from(g.num_rows()).unwrap_or(0))
     }
@@ -122,15 +110,11 @@ impl TableReader {
         self.collect(self.start(columns, None)?, columns, self.rows())
     }
 
-    /// Some columns of one row group.
     pub fn read_group(&self, group: usize, columns: &[&str]) -> Result<Vec<Column>> {
         self.collect(self.start(columns, Some(group))?, columns, self.group_rows(group))
     }
 
     /// One picture, as its file's bytes, or nothing, and then its path. Only the pages it lies in are read.
-    ///
-    /// # Errors
-    /// If the column holds no pictures, there is no such row, or the file is damaged.
     pub fn picture(&self, column: &str, row: usize) -> Result<(Vec<u8>, String)> {
         self.require(column, ColumnKind::Images)?;
         let bytes = self.picture_parts(column, "bytes", &[row], blobs)?.pop().unwrap_or_default();
@@ -285,7 +269,6 @@ impl TableReader {
     }
 }
 
-/// Streams columns of a table.
 pub struct Batches {
     reader: BatchReader,
     wanted: Vec<(String, ColumnKind)>,

@@ -29,7 +29,6 @@ pub(super) fn within(bytes: u64, what: &str, lengths: impl Iterator<Item = i64>)
     Ok(())
 }
 
-/// Where what lies in a file.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// Where pages begin that the decoder will look for by the index, in ascending order. A dictionary stands before the first of them.
@@ -94,7 +93,6 @@ impl Places {
     }
 }
 
-/// The bytes of a Parquet file, for the decoder.
 pub(super) struct Source {
     file: File,
     places: Arc<Places>,

@@ -14,15 +14,12 @@ pub const BINS: usize = 32;
 /// Whole numbers are counted one by one up to so many different ones.
 pub const FEW: usize = 64;
 
-/// How values are spread.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Shape {
     /// Values in equal intervals from `low` to `high`, the last one closed on both sides. Of lists, the values in them.
     Histogram {
-        /// The smallest value.
         low: f64,
-        /// The largest value.
         high: f64,
         /// [`BINS`] counts.
         counts: Vec<u64>,
@@ -31,38 +28,28 @@ pub enum Shape {
     Counts(Vec<(i64, u64)>),
 }
 
-/// What a Parquet file holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FileReport {
-    /// Its size, bytes.
     pub bytes: u64,
-    /// Rows.
     pub rows: usize,
-    /// Its row groups.
     pub groups: Vec<GroupReport>,
-    /// The program that wrote it, as it says.
     pub created_by: Option<String>,
     /// Its metadata, by key; Arrow's own schema is left out.
     pub metadata: BTreeMap<String, String>,
-    /// Its columns.
     pub columns: Vec<ColumnReport>,
     /// The first rows, as text, one cell per column.
     pub first_rows: Vec<Vec<String>>,
 }
 
-/// A row group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GroupReport {
-    /// Rows.
     pub rows: i64,
     /// Bytes on disk.
     pub bytes: i64,
 }
 
-/// A column and what was found in it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ColumnReport {
-    /// Its name.
     pub name: String,
     /// Its type, in Arrow's words.
     pub kind: String,
@@ -70,23 +57,18 @@ pub struct ColumnReport {
     pub nullable: bool,
     /// Bytes on disk, all row groups.
     pub bytes: i64,
-    /// How it is compressed.
     pub codec: String,
     /// Values that are there.
     pub count: u64,
-    /// Values that are missing.
     pub nulls: u64,
     /// What the values are like, if the type is one we can describe.
     pub values: Option<Values>,
-    /// How they are spread, if they are numbers.
     pub shape: Option<Shape>,
 }
 
-/// What the values of a column are like.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Values {
-    /// Numbers.
     Numbers {
         /// The smallest, if any is finite.
         min: Option<f64>,
@@ -94,10 +76,8 @@ pub enum Values {
         max: Option<f64>,
         /// The mean of the finite ones.
         mean: Option<f64>,
-        /// Infinities and values that are not a number.
         not_finite: u64,
     },
-    /// Texts.
     Texts {
         /// Different ones; a lower bound if `more`.
         distinct: usize,
@@ -108,12 +88,9 @@ pub enum Values {
         /// The last in the alphabet, cut.
         max: Option<String>,
     },
-    /// True and false.
     Flags {
-        /// How many are true.
         yes: u64,
     },
-    /// Byte strings.
     Bytes {
         /// The shortest, bytes.
         min: Option<u64>,
@@ -122,13 +99,9 @@ pub enum Values {
         /// All together, bytes.
         total: u64,
     },
-    /// Lists of numbers.
     Lists {
-        /// The shortest.
         min_length: Option<u64>,
-        /// The longest.
         max_length: Option<u64>,
-        /// The mean length.
         mean_length: Option<f64>,
         /// True if the type fixes the length.
         fixed: bool,
@@ -136,7 +109,6 @@ pub enum Values {
         min: Option<f64>,
         /// The largest number in any list.
         max: Option<f64>,
-        /// Infinities and values that are not a number.
         not_finite: u64,
         /// Euclidean lengths: smallest, mean, largest; only for lists of floats.
         norm: Option<[f64; 3]>,

@@ -14,10 +14,8 @@ use std::io::{self, ErrorKind, Read};
 /// Structures inside structures, at most so many: Parquet's own have seven.
 const DEEPEST: usize = 64;
 
-/// What a field or an element holds.
 #[derive(Clone, Copy)]
 pub(super) enum Kind {
-    /// Yes or no.
     Flag,
     Byte,
     /// A whole number of 16 to 64 bits: written alike.
@@ -25,10 +23,8 @@ pub(super) enum Kind {
     Double,
     /// Bytes or text.
     Bytes,
-    /// A list of whole numbers.
     Numbers,
     Struct(&'static Structure),
-    /// A list of structures.
     Structs(&'static Structure),
 }
 

@@ -42,9 +42,6 @@ pub struct VectorFile {
 impl VectorFile {
     /// Opens a file and finds its columns. `id` and `vector` name them; without a name the usual ones are tried, then the first
     /// column of lists of floats.
-    ///
-    /// # Errors
-    /// If the file cannot be read or is damaged, or a column is missing or of a type that does not fit.
     pub fn open(path: &Path, id: Option<&str>, vector: Option<&str>) -> Result<Self> {
         let footer = Footer::read(path)?;
         let fields = footer.schema().fields();
@@ -71,7 +68,6 @@ impl VectorFile {
         Ok(Self { footer, id, vector })
     }
 
-    /// How many vectors.
     pub fn rows(&self) -> usize {
         self.footer.rows
     }
@@ -86,7 +82,6 @@ impl VectorFile {
     }
 }
 
-/// Streams the vectors of a file.
 pub struct VectorBatches {
     batches: BatchReader,
     converter: Converter,

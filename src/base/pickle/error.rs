@@ -3,39 +3,25 @@
 use crate::fault::{Diagnosis, Exit, Fault};
 use crate::unit::count;
 
-/// Why no values were read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PickleError {
-    /// It stops early.
     #[error("it ends at byte {at}, in the middle of {what}")]
     Truncated {
-        /// Where.
         at: usize,
         /// What was to come.
         what: &'static str,
     },
     /// No pickler writes it.
     #[error("its pickle is damaged at byte {at}: {what}")]
-    Damaged {
-        /// Where.
-        at: usize,
-        /// What is wrong.
-        what: String,
-    },
+    Damaged { at: usize, what: String },
     /// It wants more than plain values.
     #[error("refusing to load `{name}` from its pickle: only tensors and plain containers are allowed")]
     Refused {
         /// The module and name, or the operation.
         name: String,
     },
-    /// More than is accepted.
     #[error("{what} exceeds the limit of {}", count(*most))]
-    TooLarge {
-        /// What.
-        what: String,
-        /// The limit.
-        most: u64,
-    },
+    TooLarge { what: String, most: u64 },
 }
 
 impl Fault for PickleError {

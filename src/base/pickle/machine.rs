@@ -43,7 +43,6 @@ impl Pickled {
 /// The most bytes that are made of texts, which is how newer Pythons write an array for older ones.
 const MOST_ENCODED: usize = 1 << 28;
 
-/// The stack machine.
 struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -230,7 +229,6 @@ impl Machine<'_> {
         }
     }
 
-    /// Numbers and texts.
     fn simple(&mut self, operation: u8) -> Result<bool> {
         let value = match operation {
             b'N' => Value::None,

@@ -5,7 +5,6 @@
 /// The place of a value.
 pub type Id = u32;
 
-/// A kind of number in a storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Number {
     F64,
@@ -51,7 +50,6 @@ impl Number {
 /// A run of numbers that lies outside the pickle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storage {
-    /// Its name in the file.
     pub key: String,
     pub number: Number,
     /// How many numbers the whole of it has.
@@ -74,7 +72,6 @@ pub struct Tensor {
 /// A NumPy array, its numbers by the place of their bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Array {
-    /// Its shape.
     pub shape: Vec<u64>,
     /// Its type: `u1`, `f4`.
     pub code: String,
@@ -84,7 +81,6 @@ pub struct Array {
     pub data: Option<Id>,
 }
 
-/// What may be named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     Dict,
@@ -119,7 +115,6 @@ pub fn known(module: &str, name: &str) -> Option<Known> {
     })
 }
 
-/// A value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     None,
@@ -136,13 +131,11 @@ pub enum Value {
     Tensor(Box<Tensor>),
     /// A NumPy type: its code, and whether its bytes run from the large end.
     Dtype(String, bool),
-    /// A NumPy array.
     Array(Box<Array>),
     /// Something that nobody here reads.
     Unread,
 }
 
-/// All values of a pickle.
 #[derive(Debug)]
 pub struct Pickled {
     pub values: Vec<Value>,
@@ -153,7 +146,6 @@ pub struct Pickled {
 }
 
 impl Pickled {
-    /// The value in a place.
     pub fn get(&self, id: Id) -> &Value {
         self.values.get(id as usize).unwrap_or(&Value::None)
     }
@@ -178,7 +170,6 @@ impl Pickled {
         Some(entries.iter().filter_map(|&(key, value)| Some((self.text(key)?, value))))
     }
 
-    /// All storages that are named.
     pub fn storages(&self) -> impl Iterator<Item = &Storage> {
         self.values.iter().filter_map(|value| if let Value::Storage(storage) = value { Some(&**storage) } else { None })
     }

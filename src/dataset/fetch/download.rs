@@ -33,11 +33,8 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// What happens, for whoever shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FetchEvent {
-    /// A file begins or goes on.
     Started {
-        /// The file.
         name: String,
-        /// Where it comes from.
         url: String,
         /// Bytes that are here already.
         have: u64,
@@ -48,18 +45,14 @@ pub enum FetchEvent {
     Received(u64),
     /// It will be asked again.
     Retrying {
-        /// What happened.
         why: String,
-        /// After this.
         pause: Duration,
     },
     /// A file is here, and its checksum is computed.
     Verifying(String),
-    /// An archive is unpacked.
     Unpacking(String),
 }
 
-/// The client, and how long it waits.
 #[derive(Clone, Debug)]
 pub struct Client {
     agent: Agent,
@@ -159,9 +152,6 @@ pub fn download(client: &Client, remote: &Remote, folder: &Path, tell: &mut dyn 
 }
 
 /// Compares a file with a checksum; `name` is for the message.
-///
-/// # Errors
-/// [`FetchError::Checksum`]; a file that cannot be read.
 pub fn checked(sum: &Sum, path: &Path, name: &Path) -> Result<()> {
     let (kind, wanted) = sum.parts();
     let found = match sum {
@@ -309,7 +299,6 @@ fn attempt(
     Ok(())
 }
 
-/// Why there was no answer.
 fn refused(url: &str, error: ureq::Error) -> End {
     let why = error.to_string();
     match error {

@@ -5,78 +5,35 @@ use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
 use kinset_base::unit::bytes;
 
-/// Why a data set did not come.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// Nobody offers it.
     #[error("`{name}` cannot be fetched")]
-    NotOffered {
-        /// The data set.
-        name: String,
-        /// How it is to be had.
-        advice: String,
-    },
+    NotOffered { name: String, advice: String },
     /// The server cannot be reached, or the way to it breaks again and again.
     #[error("cannot download `{url}`: {why}{}", tried(*tries))]
-    Network {
-        /// The address.
-        url: String,
-        /// What happened last.
-        why: String,
-        /// How often it was tried.
-        tries: u32,
-    },
-    /// The server says no.
+    Network { url: String, why: String, tries: u32 },
     #[error("cannot download `{url}`: the server answers {status}")]
-    Status {
-        /// The address.
-        url: String,
-        /// The status.
-        status: u16,
-    },
-    /// More than the published file has.
+    Status { url: String, status: u16 },
     #[error("`{url}` sends more than {}, and the published file is smaller", bytes(*most))]
-    TooLarge {
-        /// The address.
-        url: String,
-        /// The limit.
-        most: u64,
-    },
-    /// Another file than was published.
+    TooLarge { url: String, most: u64 },
     #[error("`{file}` is not the published file: its {kind} is {found}, expected {wanted}")]
     Checksum {
-        /// The file.
         file: String,
         /// `MD5` or `SHA-256`.
         kind: &'static str,
-        /// What it must be.
         wanted: String,
-        /// What it is.
         found: String,
     },
     /// A checksum on the command line that is none, or belongs to no file.
     #[error("{what}")]
-    WrongSum {
-        /// What is wrong.
-        what: String,
-    },
+    WrongSum { what: String },
     /// An archive with something in it that no published archive has.
     #[error("refusing to unpack `{archive}`: `{entry}` {why}")]
-    Unsafe {
-        /// The archive.
-        archive: String,
-        /// The entry.
-        entry: String,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// An archive that breaks.
+    Unsafe { archive: String, entry: String, why: String },
     #[error("cannot unpack `{archive}`")]
     Archive {
-        /// The archive.
         archive: String,
-        /// Why.
         #[source]
         source: std::io::Error,
     },
@@ -86,16 +43,13 @@ pub enum FetchError {
     /// Not to be had from here, with what to do by hand.
     #[error("{source}")]
     ByHand {
-        /// What went wrong.
         #[source]
         source: Box<FetchError>,
         /// What to get and where to put it.
         how: String,
     },
-    /// The data set or its place.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// The file system.
     #[error(transparent)]
     File(#[from] FileError),
 }

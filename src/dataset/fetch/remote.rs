@@ -43,12 +43,9 @@ impl std::fmt::Display for Sum {
     }
 }
 
-/// A mebibyte.
 pub(in super::super) const MIB: u64 = 1 << 20;
-/// A gibibyte.
 pub(in super::super) const GIB: u64 = 1 << 30;
 
-/// A published file of a data set.
 #[derive(Debug)]
 pub struct Download {
     name: &'static str,
@@ -89,14 +86,11 @@ impl Download {
     }
 }
 
-/// A file to be fetched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Remote {
-    /// What it is called.
     pub name: String,
     /// Where it can be had, the best address first.
     pub urls: Vec<String>,
-    /// What it must add up to.
     pub sum: Sum,
     /// More bytes are not taken.
     pub most: u64,

@@ -22,7 +22,6 @@ type Result<T> = std::result::Result<T, FetchError>;
 /// Where downloads grow, inside the set's folder.
 pub(super) const HIDDEN: &str = ".fetch";
 
-/// How to fetch.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where the set shall lie, if not in its usual place.
@@ -46,10 +45,8 @@ impl Default for Options {
     }
 }
 
-/// What is to be done.
 #[derive(Debug)]
 pub struct Plan {
-    /// The set's folder.
     pub folder: PathBuf,
     /// Where the set lies, if it is whole.
     pub there: Option<PathBuf>,
@@ -60,7 +57,6 @@ pub struct Plan {
     options: Options,
 }
 
-/// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing: it was there.
@@ -157,7 +153,6 @@ pub fn fetch(plan: &Plan, tell: &mut dyn FnMut(FetchEvent)) -> Result<Outcome> {
     Ok(Outcome::Fetched(located.root.unwrap_or_else(|| plan.folder.clone())))
 }
 
-/// Brings one file to its place.
 fn bring(client: &Client, plan: &Plan, file: &Remote, hidden: &Path, tell: &mut dyn FnMut(FetchEvent)) -> Result<()> {
     let own = plan.folder.join(&file.name);
     let mut whole = None;

@@ -22,9 +22,6 @@ const MOST_ENTRIES: usize = 100_000;
 
 /// Unpacks a gzipped tar archive of at most `most` bytes into a folder; files of the same names there are replaced. Returns the
 /// names of the files, as they lie below the folder.
-///
-/// # Errors
-/// [`FetchError::Unsafe`], [`FetchError::Archive`]; a folder that cannot be written.
 pub fn unpack(archive: &Path, folder: &Path, beside: &Path, most: u64) -> Result<Vec<PathBuf>> {
     fs::remove_folder(beside)?;
     fs::create_folders(beside)?;

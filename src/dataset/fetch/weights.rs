@@ -19,14 +19,11 @@ const MOST: u64 = 4 << 30;
 /// A file's name is cut to this many characters.
 const LONGEST_NAME: usize = 100;
 
-/// A published file of weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Weights {
-    /// Its address.
     pub url: String,
     /// Its SHA-256, 64 hexadecimal digits.
     pub sha256: String,
-    /// The folder it lies in.
     pub folder: PathBuf,
 }
 
@@ -37,9 +34,6 @@ impl Weights {
     }
 
     /// A file by its address and SHA-256, below `weights/` of the folder of data unless `folder` says where.
-    ///
-    /// # Errors
-    /// [`FetchError::WrongSum`] for digits that are no SHA-256.
     pub fn new(url: &str, sha256: &str, folder: Option<&Path>, places: &DataPaths) -> Result<Self, FetchError> {
         let sha256 = Sum::sha256(sha256)?.parts().1.to_owned();
         let folder = folder.map_or_else(|| places.data().join("weights").join(&sha256[..16]), Path::to_path_buf);
@@ -80,9 +74,6 @@ impl Weights {
 
     /// Brings it, if it is not here with the right checksum. `pause` is the first one after a failure, `patience` how long
     /// silence is borne.
-    ///
-    /// # Errors
-    /// As [`download`], with what to do by hand.
     pub fn fetch(&self, pause: Duration, patience: Duration, tell: &mut dyn FnMut(FetchEvent)) -> Result<Outcome, FetchError> {
         let path = self.path();
         let sum = Sum::Sha256(self.sha256.clone());

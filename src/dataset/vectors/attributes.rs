@@ -13,7 +13,6 @@ use kinset_base::fs;
 /// More different values make no distribution that anybody looks at.
 pub const MOST_VALUES: usize = 1000;
 
-/// Attributes by the names of images.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
     /// The columns, in the order of the file.

@@ -18,7 +18,6 @@ const BATCH: usize = 4096;
 /// A record longer than this is no record: a quote that never closes.
 const LONGEST: usize = 1 << 26;
 
-/// Streams records.
 pub struct Csv {
     path: PathBuf,
     source: Box<dyn BufRead + Send>,

@@ -80,7 +80,6 @@ impl Npy {
         Ok(Self { path: path.to_owned(), source, wide, rows, dim, read: 0 })
     }
 
-    /// How many vectors.
     pub fn rows(&self) -> usize {
         self.rows
     }
@@ -91,9 +90,6 @@ impl Npy {
     }
 
     /// The next rows, `[rows, D]`, and the number of the first; none at the end.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
     pub fn batch(&mut self) -> Result<Option<(usize, Vec<f32>)>> {
         let first = self.read;
         let rows = (CHUNK / self.dim).max(1).min(self.rows - first);

@@ -24,10 +24,8 @@ pub struct Options {
     pub dim: Option<usize>,
 }
 
-/// Some rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Names.
     pub ids: Vec<String>,
     /// `[rows, D]`.
     pub values: Vec<f32>,
@@ -92,9 +90,6 @@ impl Vectors {
     }
 
     /// The next rows; none at the end.
-    ///
-    /// # Errors
-    /// If the file is damaged, or a row is not like the first.
     pub fn batch(&mut self) -> Result<Option<Batch>> {
         let first = self.rows;
         let numbered = |rows: usize| (first..first + rows).map(|row| row.to_string()).collect();
@@ -136,9 +131,6 @@ fn list(path: &Path, rows: usize) -> Result<Vec<String>> {
 }
 
 /// The names of a list: one a line, blanks around them and empty lines left out.
-///
-/// # Errors
-/// If the file cannot be read.
 pub fn names(path: &Path) -> Result<Vec<String>> {
     let text = fs::read_at_most(path, LONGEST)?;
     let text = String::from_utf8_lossy(&text);

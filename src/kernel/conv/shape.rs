@@ -4,7 +4,6 @@ use candle_core::{Result, Tensor};
 
 use super::super::error::KernelError;
 
-/// The sizes of one convolution.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
     pub(super) batch: usize,

@@ -104,7 +104,6 @@ fn from_line<T>(buffer: &[T]) -> usize {
 /// Floats to add to a buffer that will be [`aligned`].
 const LINE: usize = 16;
 
-/// How an image is cut into tiles.
 #[derive(Clone, Copy)]
 struct Grid {
     shape: Shape,

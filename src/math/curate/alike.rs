@@ -16,11 +16,8 @@ pub const FRECHET_UP_TO: usize = 512;
 /// How a set differs from a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Rows of the target that were compared.
     pub target_rows: usize,
-    /// Rows of the set that were compared.
     pub set_rows: usize,
-    /// Distance of the means.
     pub mean_gap: f64,
     /// Maximum mean discrepancy, squared, unbiased, under a Gaussian kernel (Gretton et al., JMLR 2012, equation 3): about 0
     /// for two samples of one distribution, and then as often below as above.

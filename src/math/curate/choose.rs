@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::join::distance;
 
-/// A pool image among the nearest of a target image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Edge {
     /// Row of the target image.
@@ -39,11 +38,9 @@ impl Edge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// It counts.
     Ok,
     /// The image is on the list of those never to be taken.
     Excluded,
-    /// Too far.
     MaxDist,
     /// Too near: a copy of the target image itself.
     MinDist,
@@ -62,7 +59,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// All of them.
     pub const ALL: [Self; 10] = [
         Self::Ok,
         Self::Excluded,
@@ -118,13 +114,10 @@ pub struct Limits {
 pub struct Edges {
     /// By target, then by rank.
     pub edges: Vec<Edge>,
-    /// Why each counts or not.
     pub reasons: Vec<Reason>,
-    /// Which images come first.
     pub order: Order,
 }
 
-/// An image that is taken.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pick {
     /// Its best edge: lowest rank, then lowest distance, then lowest target.
@@ -134,7 +127,6 @@ pub struct Pick {
 }
 
 impl Edges {
-    /// The first `k` of each target's edges; all count.
     pub fn new(edges: impl IntoIterator<Item = Edge>, k: usize) -> Self {
         let edges: Vec<Edge> = edges.into_iter().filter(|edge| edge.rank as usize <= k).collect();
         Self { reasons: vec![Reason::Ok; edges.len()], edges, order: Order::Rank }
@@ -157,7 +149,6 @@ impl Edges {
         }
     }
 
-    /// Drops edges outside limits.
     pub fn limit(&mut self, limits: Limits) {
         self.drop_where(|edge| {
             let far = limits.max.is_some_and(|max| edge.distance() >= max);

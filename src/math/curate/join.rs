@@ -43,17 +43,14 @@ impl<'a> Rows<'a> {
         Self { values, dim, inverse }
     }
 
-    /// How many.
     pub fn len(&self) -> usize {
         self.inverse.len()
     }
 
-    /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.inverse.is_empty()
     }
 
-    /// One of them.
     pub fn row(&self, row: usize) -> &'a [f32] {
         &self.values[row * self.dim..(row + 1) * self.dim]
     }

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::join::{self, Rows};
 use crate::kmeans::Products;
 
-/// How repetitions in the target are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
@@ -15,7 +14,6 @@ pub enum Rule {
     /// As the fork of SCAN does, by an index that is off by one: drop *every* frame that has a similar one, so that whole
     /// sequences vanish and only frames that stand alone remain.
     Fork,
-    /// Keep all.
     None,
 }
 
