@@ -159,7 +159,7 @@ impl EncoderCard {
             && resize.shorter < shape.size
         {
             let (shorter, size) = (resize.shorter, shape.size);
-            return Some(format!("pictures are brought to {shorter} pixels, and {size} are cut out of them"));
+            return Some(format!("images are resized to {shorter} pixels, but the crop is {size}"));
         }
         None
     }
@@ -260,7 +260,7 @@ impl ClassifierCard {
             return Some(format!("a bottleneck of {bottleneck:?} after {hidden:?} units does not fit heads that are {kind:?}"));
         }
         if self.committee && *kind == HeadKind::Centroids {
-            return Some("distances to centroids are no probabilities whose mean could decide".into());
+            return Some("distances to centroids are not probabilities, so they cannot be averaged".into());
         }
         if !head_losses.is_empty() && head_losses.len() != *heads {
             return Some(format!("{} losses for {heads} heads", head_losses.len()));
@@ -461,7 +461,7 @@ impl Classifier {
         }
         // More heads than tensors: say so without building a list as long as a damaged card claims.
         if self.card.kind != HeadKind::Centroids && self.card.heads > self.tensors.len() {
-            let what = format!("the card names {} heads, the file holds {} tensors", self.card.heads, self.tensors.len());
+            let what = format!("the card names {} heads, the file contains {} tensors", self.card.heads, self.tensors.len());
             return Err(ArtifactError::Contradiction { path: display(json), what });
         }
         let heads = self.card.head_parameters();

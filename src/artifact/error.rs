@@ -21,7 +21,7 @@ pub enum ArtifactError {
     Encode { path: String, detail: String },
     #[error("`{path}` has no `kinset` metadata, so it is not a table of `{wanted}`")]
     NotOurs { path: String, wanted: &'static str },
-    #[error("`{path}` holds `{found}`, not `{wanted}`")]
+    #[error("`{path}` contains `{found}`, not `{wanted}`")]
     WrongKind { path: String, found: String, wanted: &'static str },
     /// The file was written by a newer kinset, or by one too old.
     #[error("`{path}` has format {found}; this kinset reads format {known}")]
@@ -38,14 +38,14 @@ pub enum ArtifactError {
     /// Columns of one table differ in length, or a table does not have the rows it should have.
     #[error("`{what}` of `{path}` has {found} values where {wanted} were expected")]
     Length { path: String, what: String, found: usize, wanted: usize },
-    #[error("`{path}` holds no {what}")]
+    #[error("`{path}` contains no {what}")]
     Empty { path: String, what: &'static str },
     #[error("`{path}` would have more than {limit} rows")]
     TooManyRows { path: String, limit: u64 },
-    #[error("column `{column}` of `{path}` holds `{value}` in row {row}; finite numbers were expected")]
+    #[error("column `{column}` of `{path}` contains `{value}` in row {row}; finite numbers were expected")]
     NotFinite { path: String, column: String, row: usize, value: String },
     /// A value that nothing fits to: a neighbor that is no row, a probability above 1.
-    #[error("column `{column}` of `{path}` holds `{value}` in row {row}; {wanted} was expected")]
+    #[error("column `{column}` of `{path}` contains `{value}` in row {row}; {wanted} was expected")]
     OutOfRange { path: String, column: String, row: usize, value: String, wanted: String },
     #[error("`{path}` has the id `{id}` twice, in rows {first} and {second}")]
     DuplicateId { path: String, id: String, first: usize, second: usize },
@@ -58,12 +58,12 @@ pub enum ArtifactError {
     Json { path: String, wanted: &'static str, detail: String },
     /// Tensors that the card lists and the file lacks, and the other way round.
     #[error(
-        "`{path}` does not hold the tensors its card lists: missing {}, unexpected {}",
+        "`{path}` does not contain the tensors its card lists: missing {}, unexpected {}",
         Listed(missing),
         Listed(unexpected)
     )]
     TensorNames { path: String, missing: Vec<String>, unexpected: Vec<String> },
-    #[error("tensor `{name}` of `{path}` holds {found}; F32 was expected")]
+    #[error("tensor `{name}` of `{path}` contains {found}; F32 was expected")]
     TensorType { path: String, name: String, found: String },
     #[error("`{path}`: {what}")]
     Contradiction { path: String, what: String },
@@ -107,7 +107,7 @@ impl Fault for ArtifactError {
                 Exit::Bug.code("artifact::not-encodable").hint("please report this: kinset built a table it cannot write")
             }
             Self::NotOurs { .. } => {
-                Exit::Data.code("artifact::not-ours").hint("`kinset inspect FILE` shows what a Parquet file holds")
+                Exit::Data.code("artifact::not-ours").hint("`kinset inspect FILE` shows the content of a Parquet file")
             }
             Self::WrongKind { .. } => {
                 Exit::Data.code("artifact::wrong-kind").hint("name the stage or file that yields the expected kind")

@@ -78,7 +78,7 @@ impl FeatureTable {
 
     fn check(&self, path: &Path) -> Result<()> {
         if self.dim == 0 {
-            let what = "vectors of dimension 0 say nothing".into();
+            let what = "vectors of dimension 0 have no values".into();
             return Err(ArtifactError::Contradiction { path: display(path), what });
         }
         table::check_length(path, "embedding", self.values.len(), self.ids.len().saturating_mul(self.dim))?;
@@ -300,7 +300,7 @@ mod tests {
         assert!(refuse(|t| t.values.truncate(5)).contains("5 values where 6"));
         assert!(refuse(|t| t.ids[2] = "a".into()).contains("`a` twice, in rows 0 and 2"));
         assert!(refuse(|t| t.dim = 0).contains("dimension 0"));
-        assert!(refuse(|t| (t.ids, t.values) = (vec![], vec![])).contains("holds no features"));
+        assert!(refuse(|t| (t.ids, t.values) = (vec![], vec![])).contains("contains no features"));
         let mut writer = FeaturesWriter::create(dir.path(), 1, false, "pixels", "backbone").unwrap();
         writer.push(&["a".into()], &[1.0]).unwrap();
         assert!(writer.push(&["b".into()], &[f32::INFINITY]).unwrap_err().to_string().contains("row 1"));
@@ -317,7 +317,7 @@ mod tests {
         assert!(refuse(meta(), vec![text(&["a"]), rows(&[1]), vectors(&[1.0])]).contains("column `row`"));
         assert!(refuse(meta(), vec![text(&["a", "a"]), rows(&[0, 1]), vectors(&[1.0, 2.0])]).contains("twice"));
         assert!(refuse(meta(), vec![text(&["a"]), rows(&[0]), vectors(&[f32::NAN])]).contains("`NaN`"));
-        assert!(refuse(meta(), vec![text(&[]), rows(&[]), vectors(&[])]).contains("holds no features"));
+        assert!(refuse(meta(), vec![text(&[]), rows(&[]), vectors(&[])]).contains("contains no features"));
         let numbers = ("embedding", Column::F32(vec![1.0]));
         assert!(refuse(meta(), vec![text(&["a"]), rows(&[0]), numbers]).contains("is float32; fixed-size lists"));
         let bare = Meta::new(Features::KIND);

@@ -42,12 +42,12 @@ impl Fault for FileError {
             Kind::NotFound => Exit::Data.code("file::not-found"),
             Kind::PermissionDenied => Exit::Store.code("file::not-permitted").hint(PERMISSIONS),
             Kind::ReadOnlyFilesystem => Exit::Store.code("file::read-only").hint(PERMISSIONS),
-            Kind::StorageFull | Kind::QuotaExceeded => Exit::Machine.code("file::disk-full").hint(
-                "free some space (`kinset gc` lists what the store can give back), then run again: finished stages are kept",
-            ),
+            Kind::StorageFull | Kind::QuotaExceeded => Exit::Machine
+                .code("file::disk-full")
+                .hint("free some space (`kinset gc` lists unused results), then run again: finished stages are kept"),
             Kind::NotADirectory => Exit::Data
                 .code("file::failed")
-                .hint("there is a file where a folder is wanted: name another place, or move the file away"),
+                .hint("a file is in the place of a folder: choose another path, or move the file"),
             _ => Exit::Data.code("file::failed"),
         }
     }
@@ -88,7 +88,7 @@ pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
     bytes.try_reserve_exact(room).map_err(|e| FileError::new("read", path, io::Error::new(io::ErrorKind::OutOfMemory, e)))?;
     file.take(limit + 1).read_to_end(&mut bytes).at("read", path)?;
     if bytes.len() as u64 > limit {
-        let why = format!("it holds more than {}", super::unit::bytes(limit));
+        let why = format!("it is larger than {}", super::unit::bytes(limit));
         return Err(FileError::new("read", path, io::Error::other(why)));
     }
     Ok(bytes)

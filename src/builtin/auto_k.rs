@@ -156,7 +156,7 @@ impl Stage for AutoK {
             return Err(StageError::Degenerate {
                 code: "auto_k::equal-features",
                 what: format!("the features of all {n} images are equal, and equal images form one cluster"),
-                hint: "look at the encoder's training curve: it tells no two images apart".into(),
+                hint: "look at the encoder's training curve: it maps all images to the same features".into(),
             });
         }
         let range = Range { min: config.min, max: config.max };

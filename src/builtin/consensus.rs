@@ -50,7 +50,7 @@ pub struct Consensus;
 impl Stage for Consensus {
     const KIND: &'static str = "consensus";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "bring the clusters of many heads into one order and let their mean decide";
+    const SUMMARY: &'static str = "match the clusters of many heads and average their predictions";
     const ON_DEVICE: bool = true;
 
     type Config = Config;

@@ -59,7 +59,7 @@ pub struct Embed;
 impl Stage for Embed {
     const KIND: &'static str = "embed";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "send images through an encoder, features to Parquet";
+    const SUMMARY: &'static str = "compute the features of images with an encoder";
     const ON_DEVICE: bool = true;
 
     type Config = Config;
@@ -91,7 +91,7 @@ impl Stage for Embed {
         if config.normalize {
             let zero = cosine::normalize_rows(&mut values, dim);
             if !zero.is_empty() {
-                cx.warn(format!("{} images have features that are all 0, and cannot be brought to unit length", zero.len()));
+                cx.warn(format!("{} images have features that are all 0, and cannot be normalized", zero.len()));
             }
         }
         let table = FeatureTable {

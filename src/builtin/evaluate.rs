@@ -53,7 +53,7 @@ pub struct Evaluate;
 impl Stage for Evaluate {
     const KIND: &'static str = "evaluate";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "measure classifiers against labels: ACC, NMI, ARI, top-5, ECE, k-means beside";
+    const SUMMARY: &'static str = "evaluate classifiers against labels: ACC, NMI, ARI, top-5, ECE, with k-means as baseline";
     const ON_DEVICE: bool = true;
 
     type Config = NoSettings;
@@ -183,7 +183,7 @@ pub(super) fn truth_of(ids: &[String], labels: &LabelTable) -> Result<Vec<i32>, 
     ids.iter()
         .map(|id| {
             by_id.get(id.as_str()).copied().ok_or_else(|| StageError::Mismatch {
-                what: format!("the labels say nothing of the image `{id}`, and perhaps of others"),
+                what: format!("the image `{id}`, and perhaps others, has no entry in the labels"),
                 hint: "connect the labels of the same source as the images".into(),
             })
         })

@@ -51,12 +51,12 @@ impl Config {
     fn places_and_sizes(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
         if self.weights.is_empty() {
-            let hint = format!("`{HUB}{}` is this network's place", self.network.backbone.repository());
+            let hint = format!("`{HUB}{}` is the repository of this network", self.network.backbone.repository());
             found.push(Complaint::new("weights", "is needed: a file, or a repository").with_hint(hint));
         } else if let Some(name) = self.weights.strip_prefix(HUB)
             && Repository::parse(name).is_none()
         {
-            let hint = format!("such as `{HUB}{}`, with `@REVISION` behind it if need be", self.network.backbone.repository());
+            let hint = format!("such as `{HUB}{}`, optionally followed by `@REVISION`", self.network.backbone.repository());
             found.push(Complaint::new("weights", format!("names no repository: `{name}`")).with_hint(hint));
         }
         found.extend(pretrained::sha256_complaint(self.sha256.as_deref()));
@@ -66,7 +66,7 @@ impl Config {
             Ok((architecture, normalization)) => {
                 if let Some(resize) = normalization.resize.filter(|resize| resize.shorter < architecture.size) {
                     let (shorter, size) = (resize.shorter, architecture.size);
-                    found.push(Complaint::new("resize", format!("is {shorter}, and {size} pixels are cut out of it")));
+                    found.push(Complaint::new("resize", format!("is {shorter}, but the crop is {size} pixels")));
                 }
             }
         }
@@ -94,7 +94,7 @@ pub struct Frozen;
 impl Stage for Frozen {
     const KIND: &'static str = "frozen";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "read a published encoder that stays as it is: DINOv2, CLIP's image tower, ResNet-50";
+    const SUMMARY: &'static str = "load a frozen pretrained encoder: DINOv2, CLIP's image encoder, ResNet-50";
 
     type Config = Config;
     type In = In;
@@ -142,7 +142,7 @@ fn path_of(config: &Config, places: &DataPaths) -> Result<PathBuf, StageError> {
         Some(Ok(path)) => Ok(path),
         Some(Err(NotFetched { repository, place, command })) => Err(StageError::Mismatch {
             what: format!("cannot find the weights `{repository}` in `{}`", place.display()),
-            hint: format!("fetch them once: `{command}` (kinset fetches none), or name a file in `weights`"),
+            hint: format!("download them once with `{command}`, or set a file in `weights`"),
         }),
         None => Err(StageError::Mismatch { what: format!("`{name}` names no repository"), hint: "OWNER/NAME".into() }),
     }

@@ -70,7 +70,7 @@ pub struct ImportFeatures;
 impl Stage for ImportFeatures {
     const KIND: &'static str = "import_features";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "read features made elsewhere: Parquet, NumPy or CSV";
+    const SUMMARY: &'static str = "read precomputed features: Parquet, NumPy or CSV";
 
     type Config = Config;
     type In = In;
@@ -104,7 +104,7 @@ impl Stage for ImportFeatures {
         while let Some(Batch { ids: names, mut values }) = source.batch()? {
             cx.check()?;
             let Some(dim) = source.dim().filter(|dim| *dim > 0) else {
-                return Err(wrong(&path, "row 0", "a vector of dimension 0 says nothing").into());
+                return Err(wrong(&path, "row 0", "a vector of dimension 0 has no values").into());
             };
             unit &= check(&path, ids.len(), &names, &values, dim)?;
             if config.normalize {
@@ -119,13 +119,13 @@ impl Stage for ImportFeatures {
             ids.extend(names);
         }
         let Some(writer) = writer else {
-            return Err(wrong(&path, "row 0", "the file holds no vectors").into());
+            return Err(wrong(&path, "row 0", "the file has no vectors").into());
         };
         distinct(&path, &ids)?;
         cx.note(match (unit, config.normalize) {
-            (true, _) => format!("{} vectors, of unit length as they came", ids.len()),
-            (false, true) => format!("{} vectors, brought to unit length", ids.len()),
-            (false, false) => format!("{} vectors, of their own length", ids.len()),
+            (true, _) => format!("{} vectors, already of unit length", ids.len()),
+            (false, true) => format!("{} vectors, normalized to unit length", ids.len()),
+            (false, false) => format!("{} vectors, not normalized", ids.len()),
         });
         Ok(Out { features: writer.finish()? })
     }
@@ -158,7 +158,7 @@ fn check(path: &Path, first: usize, names: &[String], values: &[f32], dim: usize
         }
         let length = cosine::norm(vector);
         if length < cosine::FLOOR {
-            return Err(wrong(path, &place(), "all numbers are 0, and a direction is needed to compare"));
+            return Err(wrong(path, &place(), "all numbers are 0, so the cosine similarity is undefined"));
         }
         unit &= (length - 1.0).abs() <= UNIT;
     }
@@ -171,7 +171,7 @@ fn distinct(path: &Path, ids: &[String]) -> Result<(), DatasetError> {
     match order.windows(2).find(|pair| ids[pair[0]] == ids[pair[1]]) {
         None => Ok(()),
         Some(pair) => {
-            let problem = format!("the name `{}` stands in row {} already", ids[pair[1]], pair[0]);
+            let problem = format!("the name `{}` is already in row {}", ids[pair[1]], pair[0]);
             Err(wrong(path, &format!("row {}", pair[1]), problem))
         }
     }
@@ -192,7 +192,7 @@ mod tests {
         assert!(check(path, 0, &names, &[1.0, 0.0, 0.6, 0.8], 2).unwrap());
         assert!(!check(path, 0, &names, &[1.0, 0.0, 3.0, 4.0], 2).unwrap());
         let twice = ["a", "b", "a"].map(String::from);
-        assert!(distinct(path, &twice).unwrap_err().to_string().contains("row 2: the name `a` stands in row 0 already"));
+        assert!(distinct(path, &twice).unwrap_err().to_string().contains("row 2: the name `a` is already in row 0"));
         assert!(distinct(path, &names).is_ok());
     }
 

@@ -52,7 +52,7 @@ pub struct KnnEval;
 impl Stage for KnnEval {
     const KIND: &'static str = "knn_eval";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "measure features by the votes of labelled neighbors";
+    const SUMMARY: &'static str = "evaluate features with a k-nearest-neighbor classifier on labels";
 
     type Config = Config;
     type In = In;

@@ -88,7 +88,7 @@ impl Stage for Mine {
                 setting: "rerank.k1",
                 value: k1,
                 images: n,
-                hint: format!("a list holds each image at most once, so `rerank.k1` can be at most {n}"),
+                hint: format!("a list contains each image at most once, so `rerank.k1` can be at most {n}"),
             });
         }
         let zero = cosine::normalize_rows(&mut features.values, features.dim);
@@ -96,7 +96,9 @@ impl Stage for Mine {
             return Err(StageError::Degenerate {
                 code: "neighbors::zero-features",
                 what: format!("{} images have features that are all 0; the first is `{}`", zero.len(), features.ids[first]),
-                hint: "a direction is needed to compare; look at these images, or train the encoder longer".into(),
+                hint:
+                    "the cosine similarity with a zero vector is undefined; look at these images, or train the encoder longer"
+                        .into(),
             });
         }
         let pairs = n as u64 * n as u64;

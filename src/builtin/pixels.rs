@@ -38,7 +38,7 @@ pub struct Pixels;
 impl Stage for Pixels {
     const KIND: &'static str = "pixels";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "the pixels themselves as an encoder, the floor to compare with";
+    const SUMMARY: &'static str = "use the raw pixels as features: the simplest baseline";
 
     type Config = Config;
     type In = In;

@@ -40,7 +40,7 @@ pub struct Predict;
 impl Stage for Predict {
     const KIND: &'static str = "predict";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "sort images with a classifier: cluster and confidence to Parquet";
+    const SUMMARY: &'static str = "assign images to clusters with a classifier, with a confidence for each";
     const ON_DEVICE: bool = true;
 
     type Config = NoSettings;

@@ -76,7 +76,7 @@ impl Config {
         }
         found.extend(sha256_complaint(self.sha256.as_deref()));
         if self.address().is_some() && self.sha256.is_none() {
-            found.push(Complaint::new("sha256", "is needed where `file` is an address: what comes from there may change"));
+            found.push(Complaint::new("sha256", "is required if `file` is a URL, because its content may change"));
         }
         match self.backbone {
             Some(Backbone::Pixels | Backbone::Features) => {
@@ -84,7 +84,7 @@ impl Config {
             }
             Some(Backbone::Vit) => {
                 let hint = "the stage `frozen` reads published transformers";
-                found.push(Complaint::new("backbone", "is `vit`, which none of these files hold").with_hint(hint));
+                found.push(Complaint::new("backbone", "is `vit`, which none of these files contain").with_hint(hint));
             }
             _ => {}
         }
@@ -127,7 +127,7 @@ pub struct Pretrained;
 impl Stage for Pretrained {
     const KIND: &'static str = "pretrained";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "read weights of SCAN, NNM, RUC, AND or MoCo: PyTorch's files or safetensors";
+    const SUMMARY: &'static str = "load published weights of SCAN, NNM, RUC, AND or MoCo: PyTorch files or safetensors";
 
     type Config = Config;
     type In = In;

@@ -30,7 +30,7 @@ pub struct Subset;
 impl Stage for Subset {
     const KIND: &'static str = "subset";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "take the pictures of a selection out of their pool, to train on them";
+    const SUMMARY: &'static str = "extract the images of a selection from their pool, to train on them";
 
     type Config = NoSettings;
     type In = In;
@@ -41,7 +41,8 @@ impl Stage for Subset {
         if rows.is_empty() {
             return Err(StageError::Mismatch {
                 what: format!("the selection of `{}` is empty", input.selection.origin()),
-                hint: "raise `max_dist`, or lower what else drops images: `edges.parquet` says what became of each pair".into(),
+                hint: "raise `max_dist`, or lower what else drops images: `edges.parquet` lists why each pair counts or not"
+                    .into(),
             });
         }
         let bar = cx.bar(rows.len() as u64, "images");

@@ -8,8 +8,8 @@ use super::Command;
 
 /// Sort images without labels; build training sets that look like a target.
 ///
-/// A pipeline is a TOML file; its stages are cached by what goes into them. Run it again and nothing happens; change one
-/// setting and exactly what depends on it runs; kill it and it goes on where it stopped.
+/// A pipeline is a TOML file; each stage is cached under a hash of its settings and inputs. A second run does nothing;
+/// a changed setting runs only what depends on it; an interrupted run resumes at its last checkpoint.
 #[derive(Debug, Parser)]
 #[command(
     name = "kinset",
@@ -28,7 +28,7 @@ Environment:
 
 Exit codes:
   0 done · 2 command line · 3 pipeline file · 4 data · 5 a stage failed · 6 store · 7 machine (device, disk, memory)
-  10 `plan` found work to do · 75 stopped, run again to go on · 70 a bug of kinset"
+  10 `plan` found work to do · 75 stopped, run again to resume · 70 a bug in kinset"
 )]
 pub struct Cli {
     /// What to do.
@@ -39,11 +39,11 @@ pub struct Cli {
 /// Where things are.
 #[derive(Clone, Debug, Args)]
 pub struct PlaceArgs {
-    /// Where the store and the readable views live
-    #[arg(long, value_name = "DIR", default_value = "artifacts", help_heading = "Places")]
+    /// Folder of the store and the results
+    #[arg(long, value_name = "DIR", default_value = "artifacts", help_heading = "Folders")]
     pub artifacts: PathBuf,
-    /// Where raw data are looked for [default: $KINSET_DATA, else data/]
-    #[arg(long, value_name = "DIR", help_heading = "Places")]
+    /// Folder of the data sets [default: $KINSET_DATA, else data/]
+    #[arg(long, value_name = "DIR", help_heading = "Folders")]
     pub data: Option<PathBuf>,
 }
 
@@ -53,17 +53,17 @@ pub struct PipelineArgs {
     /// The pipeline file
     #[arg(value_name = "PIPELINE")]
     pub pipeline: PathBuf,
-    /// Overrides a setting, for example stage.pretext.epochs=5 (may be repeated)
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Bend the pipeline")]
+    /// Override a setting, for example stage.pretext.epochs=5 (may be repeated)
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Override settings")]
     pub set: Vec<String>,
-    /// Lays a profile of the file over it
-    #[arg(long, value_name = "NAME", help_heading = "Bend the pipeline")]
+    /// Apply a profile of the pipeline file
+    #[arg(long, value_name = "NAME", help_heading = "Override settings")]
     pub profile: Option<String>,
-    /// Replaces the seed of the file
-    #[arg(long, value_name = "N", help_heading = "Bend the pipeline")]
+    /// Override the seed of the pipeline file
+    #[arg(long, value_name = "N", help_heading = "Override settings")]
     pub seed: Option<u64>,
-    /// Replaces the device of the file: auto, cpu, cuda:0, metal
-    #[arg(long, value_name = "DEVICE", help_heading = "Bend the pipeline")]
+    /// Override the device of the pipeline file: auto, cpu, cuda:0, metal
+    #[arg(long, value_name = "DEVICE", help_heading = "Override settings")]
     pub device: Option<String>,
     #[command(flatten)]
     pub places: PlaceArgs,
@@ -72,17 +72,17 @@ pub struct PipelineArgs {
 /// Which stages.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SelectArgs {
-    /// Only these stages (comma-separated); what they read must be there
-    #[arg(long, value_name = "STAGES", value_delimiter = ',', help_heading = "Which stages")]
+    /// Only these stages (comma-separated); their inputs must be cached
+    #[arg(long, value_name = "STAGES", value_delimiter = ',', help_heading = "Stage selection")]
     pub only: Vec<String>,
-    /// These stages and everything below them
-    #[arg(long, value_name = "STAGES", value_delimiter = ',', help_heading = "Which stages")]
+    /// These stages and all that depend on them
+    #[arg(long, value_name = "STAGES", value_delimiter = ',', help_heading = "Stage selection")]
     pub from: Vec<String>,
-    /// These stages and everything above them
-    #[arg(long, value_name = "STAGES", value_delimiter = ',', help_heading = "Which stages")]
+    /// These stages and all that they need
+    #[arg(long, value_name = "STAGES", value_delimiter = ',', help_heading = "Stage selection")]
     pub until: Vec<String>,
-    /// Run the chosen stages even if they are fresh (all, if none are chosen)
-    #[arg(long, help_heading = "Which stages")]
+    /// Run the selected stages even if they are cached (all, if none are selected)
+    #[arg(long, help_heading = "Stage selection")]
     pub force: bool,
 }
 

@@ -158,7 +158,7 @@ impl Fault for NoResult {
             Self::Other { .. } => Exit::Usage.code("result::other-kind"),
             Self::Stale { .. } => Exit::Run
                 .code("result::stale")
-                .hint("run the pipeline first; `kinset explain PIPELINE STAGE` says why it would run"),
+                .hint("run the pipeline first; `kinset explain PIPELINE STAGE` shows why it would run"),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::base::unit;
 use crate::dataset::fetch::{self, FetchEvent, Options, Outcome, Weights};
 use crate::dataset::{self, FaultyImages, Labels, Source, registry};
 
-/// List the known data sets, fetch one, or check one that is on disk
+/// List the known data sets, download one, or check one that is on disk
 #[derive(Debug, Args)]
 pub struct DataArgs {
     #[command(subcommand)]
@@ -23,7 +23,7 @@ pub struct DataArgs {
 /// `data`.
 #[derive(Debug, Subcommand)]
 enum DataCommand {
-    /// List the data sets kinset knows by name
+    /// List the known data sets
     #[command(after_help = "\
 Example:
   kinset data list")]
@@ -34,15 +34,15 @@ Example:
         #[arg(long)]
         json: bool,
     },
-    /// Get a published data set: resumed where it broke off, checked, unpacked; nothing if it is there
+    /// Download a data set: resumes, verifies checksums, unpacks; does nothing if it is complete
     #[command(after_help = "\
 Examples:
   kinset data fetch stl10
-  kinset data fetch cifar10 --dry-run          say what would be got, from where, to where
+  kinset data fetch cifar10 --dry-run          print what would be downloaded, from where, to where
   kinset data fetch svhn --all                 its extra images too
   kinset data fetch stl10 --from http://mirror.example/stl10")]
     Fetch(FetchArgs),
-    /// Read a data set to the end and say what is in it, or what is wrong with it
+    /// Read a whole data set and report its content, or what is wrong with it
     #[command(after_help = "\
 Examples:
   kinset data check fashion-mini
@@ -53,7 +53,7 @@ Examples:
         /// The split
         #[arg(long)]
         split: Option<String>,
-        /// Where it is, if not at its usual place
+        /// Folder of the data set, if not the default
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
         #[command(flatten)]
@@ -67,21 +67,21 @@ Examples:
 /// `data fetch`.
 #[derive(Debug, Args)]
 struct FetchArgs {
-    /// The data set, or the address of a file of weights
+    /// The data set, or the URL of a file of weights
     dataset: String,
-    /// Where it shall lie, if not at its usual place
+    /// Target folder, if not the default
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Get the files from this address instead of the publishers'; checksums stay
+    /// Download from this mirror instead of the publishers; checksums are still verified
     #[arg(long, value_name = "URL")]
     from: Option<String>,
-    /// Another SHA-256 than the published checksum, of one file or of the only one (may be repeated)
+    /// Expected SHA-256 in place of the published checksum, of one file or of the only one (may be repeated)
     #[arg(long, value_name = "[FILE=]DIGITS")]
     sha256: Vec<String>,
-    /// Also what few need: the extra images of svhn
+    /// Download optional files too: the extra images of svhn
     #[arg(long)]
     all: bool,
-    /// Say what would be done, and ask nobody
+    /// Print what would be downloaded, without network access
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -219,7 +219,7 @@ fn get_weights(args: &FetchArgs) -> Answer {
     let answer = |fetched: bool| json!({ "url": weights.url, "sha256": weights.sha256, "file": place, "fetched": fetched });
     if args.dry_run {
         terminal::say(&format!("would download {} into {}", weights.url, weights.folder.display()));
-        terminal::say(&format!("  and compare its SHA-256 {}", weights.sha256));
+        terminal::say(&format!("  and verify its SHA-256 {}", weights.sha256));
         if args.json {
             terminal::print_json(&answer(false))?;
         }
@@ -231,7 +231,7 @@ fn get_weights(args: &FetchArgs) -> Answer {
     bar.finish_and_clear();
     let fetched = match outcome? {
         Outcome::There(path) => {
-            terminal::say(&format!("nothing to do: {} is there", path.display()));
+            terminal::say(&format!("nothing to do: {} already exists", path.display()));
             false
         }
         Outcome::Fetched(path) => {
@@ -281,12 +281,12 @@ fn get(args: &FetchArgs) -> Answer {
     let answer = |root: Option<&std::path::Path>, fetched: bool| json!({ "dataset": entry.name, "folder": plan.folder, "root": root, "fetched": fetched, "files": files });
     if args.dry_run {
         if let Some(there) = &plan.there {
-            terminal::say(&format!("nothing to do: `{}` is whole in {}", entry.name, there.display()));
+            terminal::say(&format!("nothing to do: `{}` is complete in {}", entry.name, there.display()));
         } else {
             for file in &plan.files {
                 let then = if file.unpacked.is_some() { ", then unpack it" } else { "" };
                 terminal::say(&format!("would download {} into {}{then}", file.urls.join(" or "), plan.folder.display()));
-                terminal::say(&format!("  and compare its {}", file.sum));
+                terminal::say(&format!("  and verify its {}", file.sum));
             }
             terminal::say(&format!("terms of use: {}", entry.license));
         }
@@ -300,7 +300,7 @@ fn get(args: &FetchArgs) -> Answer {
     bar.finish_and_clear();
     let (root, fetched) = match outcome? {
         Outcome::There(root) => {
-            terminal::say(&format!("nothing to do: `{}` is whole in {}", entry.name, root.display()));
+            terminal::say(&format!("nothing to do: `{}` is complete in {}", entry.name, root.display()));
             (root, false)
         }
         Outcome::Fetched(root) => {

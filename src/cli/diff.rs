@@ -14,7 +14,7 @@ use crate::report::diff::{Diff, Presence, ScoreDiff, Side, Spread, compare};
 use crate::report::journal::Run;
 use crate::store::Store;
 
-/// Lay two pipelines or runs beside each other: settings, results, scores
+/// Compare two pipelines or runs: settings, results, scores
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -25,26 +25,26 @@ pub struct DiffArgs {
     /// A pipeline file, or the folder of a run
     #[arg(value_name = "LEFT")]
     left: PathBuf,
-    /// Another one [default: the left one, bent by --right-set and its kin]
+    /// Another one [default: LEFT with --right-set, --right-profile and --right-seed]
     #[arg(value_name = "RIGHT")]
     right: Option<PathBuf>,
-    /// Overrides a setting of both pipelines
-    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Bend the pipelines")]
+    /// Override a setting of both pipelines
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = "Override settings")]
     set: Vec<String>,
-    /// Lays a profile over both
-    #[arg(long, value_name = "NAME", help_heading = "Bend the pipelines")]
+    /// Apply a profile to both
+    #[arg(long, value_name = "NAME", help_heading = "Override settings")]
     profile: Option<String>,
-    /// Replaces the seed of both
-    #[arg(long, value_name = "N", help_heading = "Bend the pipelines")]
+    /// Override the seed of both
+    #[arg(long, value_name = "N", help_heading = "Override settings")]
     seed: Option<u64>,
-    /// Overrides a setting of the right one
-    #[arg(long, value_name = "KEY=VALUE", help_heading = "Bend the pipelines")]
+    /// Override a setting of the right one
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Override settings")]
     right_set: Vec<String>,
-    /// Lays a profile over the right one
-    #[arg(long, value_name = "NAME", help_heading = "Bend the pipelines")]
+    /// Apply a profile to the right one
+    #[arg(long, value_name = "NAME", help_heading = "Override settings")]
     right_profile: Option<String>,
-    /// Replaces the seed of the right one
-    #[arg(long, value_name = "N", help_heading = "Bend the pipelines")]
+    /// Override the seed of the right one
+    #[arg(long, value_name = "N", help_heading = "Override settings")]
     right_seed: Option<u64>,
     #[command(flatten)]
     places: PlaceArgs,

@@ -11,7 +11,7 @@ use crate::base::fault::Exit;
 use crate::pipeline::graph::{self, Selection};
 use crate::pipeline::state::{State, Why};
 
-/// Say why a stage would run: every field that differs, old and new
+/// Show why a stage would run: every field that differs, old and new
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -54,7 +54,7 @@ pub(super) fn run(args: &ExplainArgs) -> Answer {
                 }
             }
             if let State::Fresh { record, .. } = state {
-                text.push_str(&format!("  its result holds; key {}\n", record.key.short()));
+                text.push_str(&format!("  its result is up to date; key {}\n", record.key.short()));
             }
             answers.push(json!({
                 "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key,

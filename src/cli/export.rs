@@ -36,7 +36,7 @@ enum NamesArg {
     And,
 }
 
-/// Write a result as others use it: networks for PyTorch or as ONNX, assignments as CSV, pictures in a folder per cluster
+/// Export a result: networks for PyTorch or as ONNX, assignments as CSV or as a folder of images per cluster
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,15 +48,15 @@ Examples:
 pub struct ExportArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// The stage, or STAGE.OUTPUT where it gives several
+    /// The stage, or STAGE.OUTPUT if it has several outputs
     stage: String,
-    /// Where to: networks FILE.safetensors or .onnx; assignments FILE.csv, .jsonl, .parquet, or a new folder
+    /// Output path: FILE.safetensors or .onnx for networks; FILE.csv, .jsonl, .parquet or a new folder for assignments
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
-    /// Whose names the tensors in safetensors get
+    /// Naming scheme of the tensors in safetensors
     #[arg(long, value_enum, default_value = "scan")]
     names: NamesArg,
-    /// Copy pictures into their folders instead of linking them
+    /// Copy images into their folders instead of linking them
     #[arg(long)]
     copy: bool,
     /// Print JSON
@@ -163,11 +163,8 @@ fn whole(args: &ExportArgs, held: &Held, file: &onnx::File) -> Result<Value, Fai
     let beside = beside(args, "onnx.json", &file.about)?;
     let outputs: Vec<String> = file.outputs.iter().map(ToString::to_string).collect();
     let (stage, output, input) = (&held.stage, args.output.display(), &file.input);
-    let said = format!(
-        "`{stage}` in {output}: {input} → {}; how pictures are prepared, and what it is: {}",
-        outputs.join(", "),
-        beside.display()
-    );
+    let said =
+        format!("`{stage}` in {output}: {input} → {}; preprocessing and metadata: {}", outputs.join(", "), beside.display());
     Ok(json!({
         "said": said, "stage": held.stage, "artifact": held.kind, "file": args.output, "card": beside, "input": file.input,
         "outputs": file.outputs,
@@ -265,7 +262,7 @@ fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table
     let digits = (table.clusters.max(1) - 1).to_string().len();
     let mut made = BTreeSet::new();
     let mut names: BTreeSet<PathBuf> = BTreeSet::new();
-    let bar = terminal::bar(table.len() as u64, "pictures");
+    let bar = terminal::bar(table.len() as u64, "images");
     images::for_each(&pictures.typed(), |row, id, bytes, path| {
         let Some(&cluster) = table.cluster.get(row) else { return Ok(()) };
         let word = if cluster < 0 { "none".to_owned() } else { format!("{cluster:0digits$}") };
@@ -297,7 +294,7 @@ fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table
     bar.finish_and_clear();
     let how = if args.copy { "copied" } else { "linked" };
     let (count, folders) = (unit::count(table.len() as u64), made.len());
-    Ok(format!("{count} pictures {how} into {folders} folders of {}", args.output.display()))
+    Ok(format!("{count} images {how} into {folders} folders of {}", args.output.display()))
 }
 
 /// The folder that the paths of a source's pictures begin at.

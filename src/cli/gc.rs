@@ -16,7 +16,7 @@ use crate::pipeline::state::State;
 use crate::store::Store;
 use crate::store::gc::{Item, Policy};
 
-/// Show what the store can give back; delete it with --delete
+/// List results that no named pipeline uses; delete them with --delete
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -27,10 +27,10 @@ pub struct GcArgs {
     /// Pipelines whose results are kept
     #[arg(value_name = "PIPELINE")]
     pipelines: Vec<PathBuf>,
-    /// Really delete
+    /// Delete the results instead of listing them
     #[arg(long)]
     delete: bool,
-    /// Let the store hold this much; of unused results, the cheapest to recompute go first, for example 10GiB
+    /// Keep unused results up to this store size, for example 10GiB; those cheapest to recompute are deleted first
     #[arg(long, value_name = "SIZE")]
     max_size: Option<String>,
     #[command(flatten)]
@@ -102,28 +102,28 @@ pub(super) fn run(args: &GcArgs) -> Answer {
         }))?;
         return Ok(Exit::Done);
     }
-    let mut table = terminal::table(&["what", "name", "size", "recompute", "why it may go"], &[2, 3]);
+    let mut table = terminal::table(&["what", "name", "size", "recompute", "reason"], &[2, 3]);
     for victim in &plan.victims {
         let (word, name) = described(&victim.item);
         let again = victim.seconds.map_or_else(String::new, |s| unit::duration(Duration::from_secs_f64(s.max(0.0))));
         table.add_row([word.to_owned(), name, unit::bytes(victim.bytes), again, victim.why.clone()]);
     }
     if plan.victims.is_empty() {
-        terminal::print("nothing to give back\n")?;
+        terminal::print("nothing to delete\n")?;
     } else {
         terminal::print(&terminal::text(&table))?;
     }
     let (before, after) = (unit::bytes(plan.before), unit::bytes(plan.after));
     terminal::say(&match (args.delete, plan.victims.is_empty()) {
-        (_, true) => format!("\nthe store holds {before}"),
+        (_, true) => format!("\nthe store uses {before}"),
         (true, false) => format!("\ndeleted: {before} → {after}"),
-        (false, false) => format!("\n`--delete` would take it from {before} to {after}; nothing was touched"),
+        (false, false) => format!("\n`--delete` would shrink it from {before} to {after}; nothing was deleted"),
     });
     if plan.spared > 0 {
-        terminal::say(&format!("{} are unused but less than an hour old, and stay", unit::bytes(plan.spared)));
+        terminal::say(&format!("{} are unused but less than an hour old, and are kept", unit::bytes(plan.spared)));
     }
     if plan.over > 0 {
-        terminal::say(&format!("what is in use alone exceeds the wanted size by {}", unit::bytes(plan.over)));
+        terminal::say(&format!("the results in use alone exceed the size limit by {}", unit::bytes(plan.over)));
     }
     Ok(Exit::Done)
 }

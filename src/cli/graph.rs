@@ -27,7 +27,7 @@ Examples:
 pub struct GraphArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// The language to draw in
+    /// Output format
     #[arg(long, value_enum, default_value = "mermaid")]
     format: GraphFormat,
 }

@@ -22,7 +22,7 @@ use crate::report::album::Album;
 use crate::report::page::look::{self, Look};
 use crate::store::digest::Digest;
 
-/// Look into what a stage wrote, or into any Parquet file
+/// Summarise a stage's result or any Parquet file: counts, ranges, histograms
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,19 +36,19 @@ pub struct InspectArgs {
     target: PathBuf,
     /// The stage, if a pipeline was named
     stage: Option<String>,
-    /// How many of the first rows to show
+    /// Number of rows to show, from the first
     #[arg(long, default_value_t = 5)]
     rows: usize,
-    /// Write a page with histograms and pictures into this file
+    /// Write an HTML page with histograms and images to this file
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
-    /// Lays a profile of the pipeline over it
+    /// Apply a profile of the pipeline
     #[arg(long, value_name = "NAME")]
     profile: Option<String>,
-    /// Overrides a setting of the pipeline
+    /// Override a setting of the pipeline
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Replaces the seed of the pipeline
+    /// Override the seed of the pipeline
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     #[command(flatten)]
@@ -75,7 +75,7 @@ impl Fault for Nothing {
         match self {
             Self::Stale { .. } => Exit::Run
                 .code("inspect::no-result")
-                .hint("run the pipeline first; `kinset explain PIPELINE STAGE` says why it would run"),
+                .hint("run the pipeline first; `kinset explain PIPELINE STAGE` shows why it would run"),
             Self::Which { .. } => Exit::Usage.code("inspect::which-stage").hint("name one: kinset inspect PIPELINE STAGE"),
         }
     }
@@ -121,7 +121,7 @@ pub(super) fn run(args: &InspectArgs) -> Answer {
         let rows = look.groups.iter().flat_map(|group| group.rows.iter().copied());
         let album = target.shown.images.as_ref().map(|images| Album::of_rows(rows, images)).unwrap_or_default();
         fs::write_atomic(path, look::render(&look, &album).as_bytes())?;
-        terminal::say(&format!("a page with histograms and pictures is in {}", path.display()));
+        terminal::say(&format!("a page with histograms and images is in {}", path.display()));
     }
     if args.json {
         terminal::print_json(&answers)?;

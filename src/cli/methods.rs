@@ -11,14 +11,14 @@ use crate::base::fault::{Diagnosis, Exit, Fault, nearest};
 use crate::registry;
 use crate::stage::{AnyStage, Arity, Limit};
 
-/// List stages and methods, or print the sign of one: paper, loss, settings, deviations
+/// List stages and methods, or describe one: paper, loss, settings, deviations
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   kinset methods
   kinset methods scan")]
 pub struct MethodsArgs {
-    /// Print the sign of this one
+    /// Describe this one
     name: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -60,7 +60,7 @@ pub(super) fn run(args: &MethodsArgs) -> Answer {
         table.add_row([stage.kind().to_owned(), reads(stage), writes(stage), stage.summary().to_owned()]);
     }
     terminal::print(&terminal::text(&table))?;
-    terminal::say("\n`kinset methods NAME` says more of one; methods with a paper: ");
+    terminal::say("\n`kinset methods NAME` describes one; methods with a paper: ");
     let papers: Vec<&str> = registry::all().filter(|stage| stage.card().is_some()).map(AnyStage::kind).collect();
     terminal::say(&papers.join(", "));
     Ok(Exit::Done)

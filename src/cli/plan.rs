@@ -9,7 +9,7 @@ use super::terminal;
 use crate::base::fault::{Exit, Fault, chain};
 use crate::pipeline::state::State;
 
-/// Say what `run` would do, and why; exit code 10 if there is work
+/// Show what `run` would do, and why; exit code 10 if there is work
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -65,7 +65,7 @@ pub(super) fn words(state: &State) -> (&'static str, String, Option<String>) {
     match state {
         State::Fresh { record, .. } => ("fresh", String::new(), Some(record.key.hex())),
         State::Stale { key, why } => ("runs", why.to_string(), Some(key.hex())),
-        State::Waits { on } => ("waits", format!("for {}; runs if what comes out is new", on.join(", ")), None),
+        State::Waits { on } => ("waits", format!("for {}; runs if its inputs change", on.join(", ")), None),
         State::Broken { error } => {
             let hint = error.hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
             ("broken", format!("{}{hint}", chain(error)), None)

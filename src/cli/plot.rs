@@ -39,7 +39,7 @@ pub struct PlotArgs {
     /// What to draw
     #[arg(value_enum, value_name = "WHAT")]
     what: PlotWhat,
-    /// Of which stage: for confusion one that was measured, else one that predicts or its classifier
+    /// The stage: for confusion one that was evaluated, else one that predicts or its classifier
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
     /// Where to write it: FILE.svg, for prototypes also FILE.png [default: confusion_matrix.svg, prototypes.svg or calibration.svg in the

@@ -38,7 +38,7 @@ enum RowsFormat {
     Parquet,
 }
 
-/// Sort pictures with a pipeline's classifier: a folder, files, Parquet tables
+/// Assign images to clusters with a pipeline's classifier: folders, files, Parquet tables
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,19 +48,19 @@ Examples:
 pub struct PredictArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Pictures: folders, PNG, JPEG or WebP files, Parquet tables
+    /// Images: folders, PNG, JPEG or WebP files, Parquet tables
     #[arg(value_name = "IMAGES", required = true)]
     images: Vec<PathBuf>,
-    /// The stage whose classifier sorts [default: the one that the last `predict` stage reads, else the last one]
+    /// The stage whose classifier is used [default: the one that the last `predict` stage reads, else the last one]
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
     /// Where to write the assignments [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Their form [default: as the file's name ends, else csv]
+    /// Output format [default: from the file's extension, else csv]
     #[arg(long, value_enum)]
     format: Option<RowsFormat>,
-    /// Leave pictures out that cannot be read, and name the first of them, instead of stopping
+    /// Skip images that cannot be read, and list the first of them, instead of failing
     #[arg(long)]
     skip_broken: bool,
     /// Print one JSON object at the end (with --output)
@@ -112,7 +112,7 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
     let mut images = AdhocImages::open(&args.images)?;
     let mut out = Out::open(args, predictor.clusters())?;
     let total = images.count();
-    let (bar, clock) = (terminal::bar(total as u64, "pictures"), Stopwatch::start());
+    let (bar, clock) = (terminal::bar(total as u64, "images"), Stopwatch::start());
     let (mut ids, mut rows, mut broken, mut first) = (Ids::default(), 0_u64, 0, None);
     loop {
         let chunk = images.next_chunk()?;
@@ -163,7 +163,7 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
     out.finish()?;
     let seconds = clock.elapsed().as_secs_f64();
     let mut words = format!(
-        "{} pictures by `{stage}` in {} ({:.0} a second)",
+        "{} images by `{stage}` in {} ({:.0} a second)",
         unit::count(rows),
         unit::duration(clock.elapsed()),
         rows as f64 / seconds.max(1e-9)

@@ -14,7 +14,7 @@ use crate::pipeline::state::{Known, Outlook};
 use crate::report::file;
 use crate::report::gather::{Elsewhere, Glance};
 
-/// Show the results as one page: scores, clusters with pictures, curves, a map; one HTML file that needs no network
+/// Write a report as one self-contained HTML file: scores, clusters with images, curves, a feature map
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +30,7 @@ pub struct ReportArgs {
     /// Show the assignments of this stage, or of this classifier [default: those of the last stage that predicts]
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
-    /// Print what is on the page as JSON, and write nothing
+    /// Print the content of the report as JSON instead of writing it
     #[arg(long)]
     json: bool,
 }
@@ -67,7 +67,7 @@ pub(super) fn after_run(outlook: &Outlook<'_>, known: &Known, path: PathBuf, els
         }
         Err(_) => {
             terminal::say(
-                "warning: no report: making it failed, which is a bug of kinset; the results are not touched by this",
+                "warning: no report: making it failed, which is a bug in kinset; the results are not touched by this",
             );
             None
         }

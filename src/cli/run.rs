@@ -28,7 +28,7 @@ use crate::report::{file, scores};
 use crate::stage::Stop;
 use crate::store::Store;
 
-/// Run a pipeline: what is missing or out of date, nothing else
+/// Run a pipeline: only the stages that are missing or out of date
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -144,7 +144,7 @@ fn closing(spec: &Spec, summary: &Summary, args: &RunArgs) -> String {
             let by_others = if adopted > 0 { format!(", {adopted} by another run") } else { String::new() };
             format!("\n{} ran{by_others}, {fresh} fresh, in {time}; results are in {}", stages(ran), folder.display())
         }
-        Exit::Stopped => format!("\nstopped after {time}; the same command goes on from here"),
+        Exit::Stopped => format!("\nstopped after {time}; the same command resumes from here"),
         _ => format!("\n{} failed, {blocked} could not run, {ran} ran, {fresh} fresh, in {time}", stages(failed)),
     }
 }

@@ -12,7 +12,7 @@ use crate::base::fault::Exit;
 use crate::base::{clock, unit};
 use crate::pipeline::state::State;
 
-/// Show what each stage last gave, and whether it still holds
+/// Show the latest result of each stage, and whether it is up to date
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

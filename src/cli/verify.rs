@@ -10,13 +10,13 @@ use crate::base::fault::Exit;
 use crate::base::unit;
 use crate::store::Store;
 
-/// Re-hash everything in the store; with --repair drop what is damaged, so that it runs again
+/// Check every file in the store against its hash; --repair removes damaged results
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   kinset verify --repair")]
 pub struct VerifyArgs {
-    /// Drop damaged results, so that the next run makes them again
+    /// Remove damaged results, so that the next run computes them again
     #[arg(long)]
     repair: bool,
     #[command(flatten)]
@@ -47,9 +47,9 @@ pub(super) fn run(args: &VerifyArgs) -> Answer {
             text.push_str(&format!("  {finding}\n"));
         }
         text.push_str(match (found.is_clean(), found.repaired) {
-            (true, _) => "all is well\n",
-            (false, true) => "repaired: what was damaged is dropped, and the next run makes it again\n",
-            (false, false) => "hint: `kinset verify --repair` drops what is damaged, and the next run makes it again\n",
+            (true, _) => "no damage found\n",
+            (false, true) => "repaired: damaged results were removed; the next run computes them again\n",
+            (false, false) => "hint: `kinset verify --repair` removes damaged results; the next run computes them again\n",
         });
         terminal::print(&text)?;
     }

@@ -37,7 +37,7 @@ fn read(form: Cifar, file: &RawFile, count: u64) -> Result<(Vec<u8>, Vec<i64>)> 
     let pickled = Pickled::read(&bytes).map_err(|error| wrong(error.to_string()))?;
     drop(bytes);
     let entry = |wanted: &str| {
-        let mut entries = pickled.entries(pickled.root).ok_or_else(|| wrong("it holds no dictionary".into()))?;
+        let mut entries = pickled.entries(pickled.root).ok_or_else(|| wrong("it contains no dictionary".into()))?;
         entries.find(|(name, _)| *name == wanted).map(|(_, id)| id).ok_or_else(|| wrong(format!("it has no `{wanted}`")))
     };
     let Value::Array(array) = pickled.get(entry("data")?) else { return Err(wrong("`data` is no array".into())) };
@@ -52,7 +52,7 @@ fn read(form: Cifar, file: &RawFile, count: u64) -> Result<(Vec<u8>, Vec<i64>)> 
     };
     let label = |&id: &u32| match pickled.get(id) {
         Value::Int(label) => Ok(*label),
-        _ => Err(wrong(format!("`{key}` holds what is no whole number"))),
+        _ => Err(wrong(format!("`{key}` contains a value that is not an integer"))),
     };
     let labels = ids.iter().map(label).collect::<Result<Vec<i64>>>()?;
     if labels.len() as u64 != count {

@@ -88,7 +88,7 @@ pub enum DatasetError {
     #[error("the weights `{url}` are not at `{place}`")]
     NotFetched { url: String, place: String, command: String },
 
-    #[error("`{folder}` holds no PNG, JPEG or WebP image ({others})")]
+    #[error("`{folder}` contains no PNG, JPEG or WebP image ({others})")]
     Empty {
         folder: String,
         /// What it holds instead: `12 other files: 11 .gif, 1 .txt`.
@@ -106,7 +106,7 @@ pub enum DatasetError {
     },
 
     /// A file that stops early.
-    #[error("`{file}` ends after {} bytes, its header promises {}", count(*found), count(*expected))]
+    #[error("`{file}` ends after {} bytes, its header declares {}", count(*found), count(*expected))]
     Truncated {
         file: String,
         /// Unpacked bytes that the header speaks of.
@@ -161,7 +161,7 @@ pub enum DatasetError {
         source: io::Error,
     },
 
-    #[error("`{images}` holds {} images, `{labels}` {} labels", count(*image_count), count(*label_count))]
+    #[error("`{images}` contains {} images, `{labels}` {} labels", count(*image_count), count(*label_count))]
     Mismatch { images: String, image_count: u64, labels: String, label_count: u64 },
 
     #[error("`{file}`: the label of image {row} is {found}, the data set has {classes} classes")]
@@ -239,9 +239,7 @@ impl Fault for DatasetError {
             Self::NotFetched { command, .. } => {
                 Exit::Data.code("dataset::not-fetched").hint(format!("`{command}` downloads them"))
             }
-            Self::Empty { .. } => {
-                Exit::Data.code("dataset::empty").hint("name the folder that holds the images with `root = \"DIR\"`")
-            }
+            Self::Empty { .. } => Exit::Data.code("dataset::empty").hint("set the folder of the images with `root = \"DIR\"`"),
             Self::Malformed { .. } => Exit::Data.code("dataset::malformed").hint(DAMAGED),
             Self::Truncated { .. } => Exit::Data.code("dataset::truncated").hint(DAMAGED),
             Self::TooLong { .. } => Exit::Data.code("dataset::too-long").hint(DAMAGED),
@@ -262,14 +260,14 @@ impl Fault for DatasetError {
                 .hint("read them one by one, or split by split: `root = \"FILE\"`, `split = \"NAME\"`"),
             Self::Vectors { .. } => Exit::Data.code("dataset::vectors").hint(
                 "features are one vector for each image: .parquet with a name and a list of floats, .npy with a list of names, \
-                 or .csv with a name and then numbers (`dim` says how many, if names hold commas)",
+                 or .csv with a name and then numbers (set `dim` to their number if names contain commas)",
             ),
             // The store's tables heal by running again; these files are the user's.
             Self::Table(error @ ArtifactError::NoColumn { .. }) => {
                 Exit::Data.code(error.code()).hint("name the columns with `image_column` and `label_column`")
             }
             Self::Table(error) => {
-                Exit::Data.code(error.code()).hint("the file is damaged or holds no pictures: download it again")
+                Exit::Data.code(error.code()).hint("the file is damaged or contains no images: download it again")
             }
             Self::Changed { .. } => {
                 Exit::Data.code("dataset::changed").hint("wait until no other program writes there, then run again")

@@ -509,7 +509,7 @@ mod tests {
     #[test]
     fn a_folder_without_images_says_what_it_holds() {
         let error = read(&source(&folder(&[("a.gif", b"GIF89a".to_vec()), ("b.gif", vec![]), ("c.txt", vec![])]))).unwrap_err();
-        assert!(error.to_string().ends_with("holds no PNG, JPEG or WebP image (3 other files: 2 .gif, 1 .txt)"), "{error}");
+        assert!(error.to_string().ends_with("contains no PNG, JPEG or WebP image (3 other files: 2 .gif, 1 .txt)"), "{error}");
         let error = read(&source(&folder(&[]))).unwrap_err();
         assert!(error.to_string().ends_with("(it is empty)"), "{error}");
         let nowhere = tempfile::tempdir().unwrap();

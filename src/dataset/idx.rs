@@ -431,20 +431,20 @@ mod tests {
     fn faults_name_file_byte_expected_and_found() {
         let cases: [(Vec<u8>, &str); 10] = [
             (header(&[0, 1, 1]), "`images-idx3-ubyte`, byte 4: the number of images should be 1 or more, found 0"),
-            (vec![], "`images-idx3-ubyte` ends after 0 bytes, its header promises 16"),
+            (vec![], "`images-idx3-ubyte` ends after 0 bytes, its header declares 16"),
             (header(&[1, 1]), "`images-idx3-ubyte`, byte 0: the magic number should be 00 00 08 03, found 00 00 08 02"),
             (
                 b"<html>no such page</html>".to_vec(),
                 "`images-idx3-ubyte`, byte 0: the magic number should be 00 00 08 03, found 3c 68 74 6d",
             ),
-            (header(&[1, 1, 1])[..10].to_vec(), "`images-idx3-ubyte` ends after 10 bytes, its header promises 16"),
-            (with(&[2, 2, 3], 0..11), "`images-idx3-ubyte` ends after 27 bytes, its header promises 28"),
+            (header(&[1, 1, 1])[..10].to_vec(), "`images-idx3-ubyte` ends after 10 bytes, its header declares 16"),
+            (with(&[2, 2, 3], 0..11), "`images-idx3-ubyte` ends after 27 bytes, its header declares 28"),
             (with(&[2, 2, 3], 0..13), "`images-idx3-ubyte` has data after byte 28, where its header says it ends"),
             (with(&[1, 0, 3], 0..3), "`images-idx3-ubyte`, byte 8: height should be 1 to 16384, found 0"),
             (with(&[1, 1, 16_385], 0..3), "`images-idx3-ubyte`, byte 12: width should be 1 to 16384, found 16385"),
             (
                 with(&[u32::MAX, 16_384, 16_384], 0..3),
-                "`images-idx3-ubyte` ends after 19 bytes, its header promises 1,152,921,504,338,411,536",
+                "`images-idx3-ubyte` ends after 19 bytes, its header declares 1,152,921,504,338,411,536",
             ),
         ];
         for (bytes, expected) in cases {
@@ -457,11 +457,11 @@ mod tests {
         let images = with(&[2, 1, 1], [0, 0]);
         assert_eq!(
             text(read(&images, Some(&with(&[3], [0, 1, 2])))),
-            "`images-idx3-ubyte` holds 2 images, `labels-idx1-ubyte` 3 labels"
+            "`images-idx3-ubyte` contains 2 images, `labels-idx1-ubyte` 3 labels"
         );
         assert_eq!(
             text(read(&images, Some(&with(&[2], [0])))),
-            "`labels-idx1-ubyte` ends after 9 bytes, its header promises 10"
+            "`labels-idx1-ubyte` ends after 9 bytes, its header declares 10"
         );
         assert_eq!(
             text(read(&images, Some(&with(&[2, 1], [0, 1])))),
@@ -499,7 +499,7 @@ mod tests {
         );
         assert_eq!(
             text(read_as(".gz", "all", &gzip(&whole[..1000]), None)),
-            "`images-idx3-ubyte.gz` ends after 1,000 bytes, its header promises 1,216"
+            "`images-idx3-ubyte.gz` ends after 1,000 bytes, its header declares 1,216"
         );
     }
 

@@ -117,7 +117,7 @@ fn attempt(file: &str, row: u64, picture: FoundPicture, label: Option<i32>) -> T
     let FoundPicture { bytes, path, .. } = picture;
     let name = if path.is_empty() { format!("{file}, row {row}") } else { format!("{file}, row {row}: {path}") };
     let result = if bytes.is_empty() {
-        Err("the table holds only its path, not its bytes".to_owned())
+        Err("the table contains only its path, not its bytes".to_owned())
     } else {
         Record::encoded(bytes, None, (!path.is_empty()).then_some(path), label).map_err(|why| why.to_string())
     };
@@ -237,7 +237,7 @@ mod tests {
         let mut source = Source::named("parquet").root(dir.path());
         let error = read(&source).unwrap_err().to_string();
         assert!(error.contains("2 of 100 images") && error.contains("`x.parquet, row 70: 70.png`"), "{error}");
-        assert!(error.contains("`x.parquet, row 80: 80.png` (the table holds only its path, not its bytes)"), "{error}");
+        assert!(error.contains("`x.parquet, row 80: 80.png` (the table contains only its path, not its bytes)"), "{error}");
         source.skip_broken = true;
         assert_eq!(read(&source).unwrap().1.len(), 98);
     }

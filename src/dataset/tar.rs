@@ -200,7 +200,7 @@ impl Shard {
         let found = text.trim().parse::<i64>().ok().filter(|label| !long && (0..MAX_CLASSES).contains(label));
         found.map(|label| label as i32).ok_or_else(|| DatasetError::Content {
             file: self.file.path.display().to_string(),
-            problem: format!("`{path}` should hold a whole number from 0, found `{}`", text.trim()),
+            problem: format!("`{path}` should contain an integer from 0, found `{}`", text.trim()),
         })
     }
 }
@@ -322,7 +322,7 @@ mod tests {
         files[0].1 = b"cat".to_vec();
         shard(&path, &files);
         let error = read(&source).unwrap_err().to_string();
-        assert!(error.contains("`set/000.cls` should hold a whole number from 0, found `cat`"), "{error}");
+        assert!(error.contains("`set/000.cls` should contain an integer from 0, found `cat`"), "{error}");
         shard(&path, &samples(0..5));
         let whole = fs::read(&path).unwrap();
         for length in (1..whole.len() - 1024).step_by(301) {

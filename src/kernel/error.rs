@@ -26,9 +26,9 @@ pub enum KernelError {
     /// A tensor is not where or what the CPU kernels need.
     #[error("`{op}` needs contiguous f32 numbers on the CPU")]
     NotFloats { op: &'static str },
-    #[error("`KINSET_ISA` is `{value}`, which is no instruction set that kinset knows")]
+    #[error("`KINSET_ISA` is `{value}`, which is not a known instruction set")]
     UnknownIsa { value: String },
-    #[error("`KINSET_ISA` asks for `{asked}`, but this processor has no more than `{detected}`")]
+    #[error("`KINSET_ISA` is `{asked}`, but this processor supports at most `{detected}`")]
     MissingIsa { asked: String, detected: String },
 }
 
@@ -46,9 +46,9 @@ impl Fault for KernelError {
             Self::Window { .. } => Exit::Run.code("kernel::window").hint("use a smaller window, more padding or larger images"),
             Self::NoGradient { .. } => Exit::Bug.code("kernel::no-gradient"),
             Self::NotFloats { .. } => Exit::Bug.code("kernel::not-floats"),
-            Self::UnknownIsa { .. } => {
-                Exit::Usage.code("kernel::unknown-isa").hint("one of `portable`, `avx2`, `avx512`; unset is the best there is")
-            }
+            Self::UnknownIsa { .. } => Exit::Usage
+                .code("kernel::unknown-isa")
+                .hint("one of `portable`, `avx2`, `avx512`; if it is not set, the best one is used"),
             Self::MissingIsa { detected, .. } => {
                 Exit::Usage.code("kernel::missing-isa").hint(format!("set it to `{detected}` or less, or unset it"))
             }

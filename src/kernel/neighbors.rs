@@ -25,7 +25,7 @@ use kinset_math::cosine::{FLOOR, dot, norm};
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NeighborError {
     /// A row without direction has no cosine with anything.
-    #[error("row `{row}` is all zeros, so it has no direction")]
+    #[error("row `{row}` is all zeros, so its cosine similarity is undefined")]
     ZeroRow {
         /// Which, counted over the whole table.
         row: usize,
@@ -42,13 +42,13 @@ pub enum NeighborError {
         row: usize,
         length: f64,
     },
-    #[error("`{k}` neighbors were asked for, but there are only `{others}` rows to choose from")]
+    #[error("`{k}` neighbors were requested, but there are only `{others}` rows to choose from")]
     TooFew {
         k: usize,
         /// Rows that could be a neighbor.
         others: usize,
     },
-    #[error("`0` neighbors were asked for")]
+    #[error("`0` neighbors were requested")]
     NoneAsked,
     /// Row numbers are stored in 32 bits.
     #[error("`{rows}` rows exceed the limit of 32-bit row numbers")]

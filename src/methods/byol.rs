@@ -52,7 +52,7 @@ pub struct Byol;
 impl Stage for Byol {
     const KIND: &'static str = "byol";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "learn an encoder: guess what a slower copy sees in another view";
+    const SUMMARY: &'static str = "learn an encoder: predict a moving-average network's output for another view";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
 

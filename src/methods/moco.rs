@@ -34,7 +34,7 @@ kinset_stage::settings! {
         /// Temperature of the loss, τ.
         temperature: f64 = 0.2, above_zero;
         /// Earlier keys to differ from, K; a multiple of the batch. The paper's 65,536 is for a million images: with more keys
-        /// than images, an image meets its own earlier keys as something to differ from.
+        /// than images, an image's own earlier keys count as negatives.
         queue: usize = 4096;
         /// What stays of the key encoder in a step, m. The paper's 0.999 is for runs of many thousand steps; 0.99 suits short
         /// ones.
@@ -83,7 +83,7 @@ pub struct MoCo;
 impl Stage for MoCo {
     const KIND: &'static str = "moco";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "learn an encoder: a view finds its twin among a queue of others";
+    const SUMMARY: &'static str = "learn an encoder: match two views of an image against a queue of negatives";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
 
@@ -135,15 +135,15 @@ impl Stage for MoCo {
 fn advise(config: &Config, images: usize, steps_of_an_epoch: u64, cx: &Context<'_>) {
     if config.queue > images {
         cx.warn(format!(
-            "`queue` is {}, and there are {images} images: an image meets its own earlier keys as something to differ from",
+            "`queue` is {}, and there are {images} images: an image's own earlier keys count as negatives",
             config.queue
         ));
     }
     let (steps, memory) = (steps_of_an_epoch * config.epochs, 1.0 / (1.0 - config.key_momentum));
     if (steps as f64) < 2.0 * memory {
         cx.warn(format!(
-            "with `key_momentum` {} the key encoder follows over some {memory:.0} steps, and there are {steps} in all: it hardly \
-             leaves its random start. Lower it, 0.99 for example, or train longer",
+            "with `key_momentum` {} the key encoder averages over about {memory:.0} steps, but there are only {steps}: it stays \
+             close to its random initialization. Lower it, 0.99 for example, or train longer",
             config.key_momentum
         ));
     }

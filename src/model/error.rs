@@ -36,9 +36,9 @@ pub enum ModelError {
         #[source]
         source: Box<ModelError>,
     },
-    #[error("the authors' format has no place for {what}")]
+    #[error("the authors' format cannot store {what}")]
     NoPlace { what: String },
-    #[error("the network takes {bytes} bytes, an ONNX file holds at most 2 GiB")]
+    #[error("the network has {bytes} bytes; the limit of an ONNX file is 2 GiB")]
     TooLarge { bytes: u64 },
     /// A file of weights that cannot be written.
     #[error(transparent)]
@@ -78,7 +78,7 @@ impl Fault for ModelError {
             Self::Unreadable { source, .. } => source.diagnosis(),
             Self::NoPlace { .. } => Exit::Usage
                 .code("model::no-place")
-                .hint("choose other `--names`, or end the name in `.onnx`, which has a place for everything"),
+                .hint("choose other `--names`, or end the name in `.onnx`, which can store every network"),
             Self::TooLarge { .. } => {
                 Exit::Usage.code("model::too-large").hint("end the name in `.safetensors`, which has no such limit")
             }

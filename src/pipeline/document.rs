@@ -245,7 +245,7 @@ impl Reader<'_> {
             DeValue::Boolean(flag) => Value::Flag(*flag),
             DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
                 Ok(number) if i128::from(i64::MIN) <= number && number <= i128::from(u64::MAX) => Value::Whole(number),
-                _ => self.unfit(name, place, "a whole number of at most 64 bits", number.as_str()),
+                _ => self.unfit(name, place, "an integer of at most 64 bits", number.as_str()),
             },
             DeValue::Float(number) => match number.as_str().parse::<f64>() {
                 Ok(number) if number.is_finite() => Value::Real(number),

@@ -54,13 +54,13 @@ impl Fault for RunError {
             Self::Held { .. } => Exit::Run.code("run::held").hint("leave out `--no-wait` to wait for its result"),
             Self::Panicked { .. } => Exit::Bug
                 .code("run::panicked")
-                .hint("this is a bug of kinset; please report it with the pipeline file and the event file of the run"),
+                .hint("this is a bug in kinset; please report it with the pipeline file and the event file of the run"),
             Self::Unsteady { .. } => Exit::Bug
                 .code("run::unsteady")
                 .hint("please report it: on one machine, equal inputs and seed must give equal bytes"),
             Self::NoKind { .. } => Exit::Bug
                 .code("run::no-kind")
-                .hint("this is a bug of kinset; please report it with the pipeline file and the event file of the run"),
+                .hint("this is a bug in kinset; please report it with the pipeline file and the event file of the run"),
         }
     }
 }

@@ -58,7 +58,7 @@ pub enum SpecFault {
     Folder { path: String, files: Vec<String> },
     #[error("{source}: {}", .source.source)]
     Unreadable { source: FileError },
-    #[error("{} is larger than {}; a pipeline file never is", quote(path), kinset_base::unit::bytes(*limit))]
+    #[error("{} is larger than {}; a pipeline file must be smaller", quote(path), kinset_base::unit::bytes(*limit))]
     TooLarge {
         path: String,
         /// The limit in bytes.
@@ -86,7 +86,7 @@ pub enum SpecFault {
         key: String,
         known: Vec<String>,
     },
-    #[error("{what} wants {want}, found {found}")]
+    #[error("{what} expects {want}, found {found}")]
     Value {
         /// Whose value: `` `seed` ``.
         what: String,
@@ -153,7 +153,7 @@ pub enum SpecFault {
         outputs: Vec<String>,
         meant: Option<String>,
     },
-    #[error("{} gives {gives}, but port {} of {owner} wants {wants}", quote(written), quote(port))]
+    #[error("{} gives {gives}, but port {} of {owner} expects {wants}", quote(written), quote(port))]
     WrongArtifact { owner: String, port: String, written: String, gives: String, wants: String, fits: Vec<String> },
     #[error("port {} of {owner} names {} twice", quote(port), quote(written))]
     Twice { owner: String, port: String, written: String },
@@ -166,7 +166,7 @@ pub enum SpecFault {
     },
     #[error("{count} {what}, and {limit} is the limit")]
     TooMany { what: &'static str, count: usize, limit: usize },
-    #[error("the selection leaves no stage: {why}")]
+    #[error("no stage is selected: {why}")]
     NothingSelected { why: String },
 }
 
@@ -202,7 +202,7 @@ impl Fault for SpecFault {
             }
             Self::Folder { files, .. } if files.is_empty() => code("pipeline::folder"),
             Self::Folder { files, .. } => {
-                code("pipeline::folder").hint(format!("it holds these pipeline files: {}", list(files)))
+                code("pipeline::folder").hint(format!("it contains these pipeline files: {}", list(files)))
             }
             Self::Unreadable { source } => code("pipeline::unreadable").hint_if(source.hint()),
             Self::TooLarge { .. } => code("pipeline::too-large"),

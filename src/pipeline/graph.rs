@@ -319,11 +319,11 @@ mod tests {
         );
         assert_eq!(
             fault(Selection { from: names(&["scores"]), until: names(&["pretext"]), ..all.clone() }),
-            "the selection leaves no stage: no stage is within all of `--from scores`, `--until pretext`"
+            "no stage is selected: no stage is within all of `--from scores`, `--until pretext`"
         );
         assert_eq!(
             fault(Selection { only: names(&["pretext"]), force: Some(names(&["cluster"])), ..all }),
-            "the selection leaves no stage: `cluster@1` is to be forced, but is not selected"
+            "no stage is selected: `cluster@1` is to be forced, but is not selected"
         );
     }
 

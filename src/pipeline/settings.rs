@@ -191,7 +191,7 @@ impl<'a> Search<'a> {
                 continue;
             };
             let limit = if found.starts_with("integer `") && !found.starts_with("integer `-") { largest(want) } else { None };
-            let want = limit.map_or_else(|| wanted(want), |limit| format!("a whole number up to {limit}"));
+            let want = limit.map_or_else(|| wanted(want), |limit| format!("an integer up to {limit}"));
             let found = item.map_or_else(|| found.to_owned(), Item::describe);
             return SpecFault::Value { what, want, found, hint };
         }
@@ -265,8 +265,8 @@ fn largest(expected: &str) -> Option<u64> {
 /// What serde expects, as a person would say it.
 fn wanted(expected: &str) -> String {
     match expected {
-        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more".into(),
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".into(),
+        "u8" | "u16" | "u32" | "u64" | "usize" => "an integer, 0 or more".into(),
+        "i8" | "i16" | "i32" | "i64" | "isize" => "an integer".into(),
         "f32" | "f64" => "a number".into(),
         "a boolean" => "`true` or `false`".into(),
         "a string" | "string" | "string or map" => "a text in quotes".into(),

@@ -467,7 +467,7 @@ impl<'a> Survey<'a, '_> {
         {
             return Some(seed);
         }
-        self.value(item, what, "a whole number, 0 or more", None);
+        self.value(item, what, "an integer, 0 or more", None);
         None
     }
 
@@ -562,7 +562,7 @@ impl<'a> Survey<'a, '_> {
     }
 
     fn seeds(&mut self, item: &Item) -> Option<Seeds> {
-        const WANT: &str = "how many seeds, 1 to 1000, or a list of different seeds";
+        const WANT: &str = "the number of seeds, 1 to 1000, or a list of different seeds";
         match &item.value {
             Value::Whole(count) => {
                 if let Ok(count) = usize::try_from(*count)
@@ -1103,7 +1103,7 @@ mod tests {
         let faults = check(Path::new(PATH), &text, &Request::default(), &catalog()).unwrap_err();
         let expected = serde_json::json!([{
             "code": "pipeline::value",
-            "message": "`limit` of source `data.a` wants a whole number, 0 or more, found the text `ä`",
+            "message": "`limit` of source `data.a` expects an integer, 0 or more, found the text `ä`",
             "label": null, "hint": null, "file": "p.toml", "line": 3, "column": 10,
         }]);
         assert_eq!(faults.to_json(), expected);
@@ -1131,17 +1131,17 @@ mod tests {
         let faults = |set: &str| short(SAMPLE, &request(None, &[set]));
         assert_eq!(
             faults("stage.scores.images=data.pool.labels"),
-            ["--set:1:21 `data.pool.labels` gives labels, but port `images` of stage `scores` (evaluate) wants images"]
+            ["--set:1:21 `data.pool.labels` gives labels, but port `images` of stage `scores` (evaluate) expects images"]
         );
         assert_eq!(
             faults("stage.pretext.epochs = 1e3"),
-            ["--set:1:24 `epochs` of stage `pretext` (simclr) wants a whole number, 0 or more, found `1000.0`"]
+            ["--set:1:24 `epochs` of stage `pretext` (simclr) expects an integer, 0 or more, found `1000.0`"]
         );
         assert_eq!(faults("profile.x.seed=1"), ["--set:1:1 unknown key `profile` in the pipeline"]);
         let device = Request { device: Some("gpu".into()), ..Request::default() };
         assert_eq!(
             short(SAMPLE, &device),
-            ["--device:1:1 `device` wants `auto`, `cpu`, `cuda:0` or `metal`, found the text `gpu`"]
+            ["--device:1:1 `device` expects `auto`, `cpu`, `cuda:0` or `metal`, found the text `gpu`"]
         );
     }
 
@@ -1182,7 +1182,7 @@ mod tests {
                 "p.toml:1:1 unknown key `sead` in the pipeline",
                 "p.toml:4:9 a value is missing here",
                 "p.toml:5:1 `images` is given twice",
-                "p.toml:6:6 `lr` of stage `a` (simclr) wants a number, found the text `x`",
+                "p.toml:6:6 `lr` of stage `a` (simclr) expects a number, found the text `x`",
                 "p.toml:7:9 the header is not closed",
                 "p.toml:10:8 this text is never closed",
             ]
@@ -1212,7 +1212,7 @@ mod tests {
         assert_eq!(wired("images='data.pool'\nencoder='stage.pretext'").split(" | ").nth(1), Some("did you mean `pretext`?"));
         assert_eq!(
             wired("images='data.pool'\nencoder='pretext.curve'"),
-            "`pretext.curve` gives curve, but port `encoder` of stage `s` (embed) wants encoder | this is curve | these give encoder: \
+            "`pretext.curve` gives curve, but port `encoder` of stage `s` (embed) expects encoder | this is curve | these give encoder: \
              `pretext`"
         );
         assert_eq!(
@@ -1268,23 +1268,23 @@ mod tests {
         assert_eq!(faults("epochs=5\n"), ["p.toml:6:8 `warmup` of stage `s` (simclr): 10 is more than all `epochs`, 5"]);
         assert_eq!(
             faults("warmup=600\nepochs='all'\n"),
-            ["p.toml:7:8 `epochs` of stage `s` (simclr) wants a whole number, 0 or more, found the text `all`"],
+            ["p.toml:7:8 `epochs` of stage `s` (simclr) expects an integer, 0 or more, found the text `all`"],
             "no blame that rests on a default nobody meant"
         );
         assert_eq!(
             faults("epochs=5000000000\n"),
-            ["p.toml:6:8 `epochs` of stage `s` (simclr) wants a whole number up to 4294967295, found `5000000000`"]
+            ["p.toml:6:8 `epochs` of stage `s` (simclr) expects an integer up to 4294967295, found `5000000000`"]
         );
         assert_eq!(
             faults("augment.crop_scale=[0.1]\n"),
-            ["p.toml:6:20 `augment.crop_scale` of stage `s` (simclr) wants a list of 2, found a list of 1"]
+            ["p.toml:6:20 `augment.crop_scale` of stage `s` (simclr) expects a list of 2, found a list of 1"]
         );
-        assert_eq!(faults("augment=3\n"), ["p.toml:6:9 `augment` of stage `s` (simclr) wants a table, found `3`"]);
+        assert_eq!(faults("augment=3\n"), ["p.toml:6:9 `augment` of stage `s` (simclr) expects a table, found `3`"]);
         assert_eq!(
             faults("lr=inf\ntemperature=2026-11-21\n"),
             [
-                "p.toml:6:4 `lr` wants a finite number, found `inf`",
-                "p.toml:7:13 `temperature` wants a text in quotes, a number, true or false, found `2026-11-21`",
+                "p.toml:6:4 `lr` expects a finite number, found `inf`",
+                "p.toml:7:13 `temperature` expects a text in quotes, a number, true or false, found `2026-11-21`",
             ]
         );
     }
@@ -1305,13 +1305,13 @@ mod tests {
             short(text, &Request::default()),
             [
                 "p.toml:4:17 there is no stage `data.e`",
-                "p.toml:4:27 `repeat.from` wants the name of a stage, or a list of names, found `7`"
+                "p.toml:4:27 `repeat.from` expects the name of a stage, or a list of names, found `7`"
             ]
         );
         let text = "[data.d]\ndataset='x'\n[repeat]\nfrom='data.d'\nseeds=0\n";
         assert_eq!(
             one(text),
-            "p.toml:5:7 `repeat.seeds` wants how many seeds, 1 to 1000, or a list of different seeds, found `0`"
+            "p.toml:5:7 `repeat.seeds` expects the number of seeds, 1 to 1000, or a list of different seeds, found `0`"
         );
     }
 
@@ -1354,7 +1354,7 @@ mod tests {
         assert_eq!(told("empty.toml", Some(b"")), "there is nothing to do: the file has no `[data.…]` and no `[stage.…]` | ");
         assert!(told("emptie.toml", None).contains("there is no pipeline file"));
         assert!(told("emptie.toml", None).contains("did you mean"));
-        assert!(told(".", None).contains("is a folder, not a pipeline file | it holds these pipeline files"));
+        assert!(told(".", None).contains("is a folder, not a pipeline file | it contains these pipeline files"));
         assert!(told("big.toml", Some(&vec![b'#'; MAX_FILE as usize + 1])).contains("is larger than 1.00 MiB"));
         assert!(told("latin.toml", Some(b"# a\n# \xe4\n")).contains("is not text in UTF-8: see line 2, byte 3"));
         assert!(told("wide.toml", Some(b"\xff\xfea\0")).contains("it looks like UTF-16"));

@@ -60,7 +60,7 @@ impl fmt::Display for Why {
         match self {
             Self::Never => f.write_str("never ran"),
             Self::Forced => f.write_str("forced"),
-            Self::Gone => f.write_str("its result is gone"),
+            Self::Gone => f.write_str("its result was deleted"),
             Self::Unfinished => f.write_str("interrupted; will resume"),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
             Self::Changed(differences) => match differences.as_slice() {

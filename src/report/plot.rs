@@ -54,7 +54,7 @@ impl Plot {
             (Self::Prototypes, "png") => {
                 let (rows, side, columns) = grid(of(&page.clusters).map_err(nothing)?);
                 let picture = album.together(&rows, side, columns);
-                let picture = picture.ok_or_else(|| nothing(album.fault().unwrap_or("the pictures are not there")))?;
+                let picture = picture.ok_or_else(|| nothing(album.fault().unwrap_or("the images were not found")))?;
                 Ok(Drawing { bytes: image_codec::encode_png("the prototypes", &picture)?, ending: "png" })
             }
             (_, "svg") => {
@@ -64,7 +64,7 @@ impl Plot {
                     Self::Prototypes => {
                         let clusters = of(&page.clusters).map_err(nothing)?;
                         prototypes(clusters, album)
-                            .ok_or_else(|| nothing(album.fault().unwrap_or("the pictures are not there")))?
+                            .ok_or_else(|| nothing(album.fault().unwrap_or("the images were not found")))?
                     }
                 };
                 Ok(Drawing { bytes: figure.standalone().into_bytes(), ending: "svg" })

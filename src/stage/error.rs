@@ -114,10 +114,10 @@ impl Fault for StageError {
             Self::Degenerate { code, hint, .. } => Exit::Run.code(code).hint(hint.clone()),
             Self::Progress { .. } => Exit::Run.code("stage::progress").hint("run with `--force` to start this stage over"),
             Self::Bound { .. } => {
-                Exit::Bug.code("stage::bound").hint("this is a bug of kinset; please report it with the pipeline file")
+                Exit::Bug.code("stage::bound").hint("this is a bug in kinset; please report it with the pipeline file")
             }
             Self::Settings { .. } => {
-                Exit::Bug.code("stage::settings").hint("this is a bug of kinset; please report it with the pipeline file")
+                Exit::Bug.code("stage::settings").hint("this is a bug in kinset; please report it with the pipeline file")
             }
         }
     }

@@ -23,7 +23,7 @@ pub enum StoreError {
     #[error("there is no store at `{path}`")]
     Missing { path: String },
     /// `tmp/` and `blobs/` lie on different file systems, so nothing can be published in one step.
-    #[error("`{path}/tmp` and `{path}/blobs` lie on different file systems")]
+    #[error("`{path}/tmp` and `{path}/blobs` are on different file systems")]
     Split { path: String },
     #[error("`{path}` is damaged: {why}")]
     Damaged { path: String, why: String },

@@ -137,7 +137,7 @@ mod tests {
         let error = spread(&[990, 10, 0, 0, 0, 0, 0, 0, 0, 0]).check(4).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the clusters collapsed in epoch 5: 8 of 10 are empty, the largest holds 99.0 % of the images, \
+            "the clusters collapsed in epoch 5: 8 of 10 are empty, the largest has 99.0 % of the images, \
              entropy 0.056 of at most 2.303 nats"
         );
         assert!(spread(&[90, 10, 0, 0, 0, 0, 0, 0, 0, 0]).check(4).is_ok());

@@ -20,7 +20,7 @@ pub enum TrainError {
     NoImages,
     #[error("the images have different sizes, and no `size` is given")]
     NoSize,
-    #[error("the network takes images of {network} channels, and these have {images}")]
+    #[error("the network expects images of {network} channels, but these have {images}")]
     Channels { network: usize, images: usize },
     #[error(transparent)]
     View(#[from] kinset_augment::Error),
@@ -34,7 +34,7 @@ pub enum TrainError {
         step: usize,
     },
     #[error(
-        "the clusters collapsed in epoch {}: {empty} of {clusters} are empty, the largest holds {:.1} % of the images, \
+        "the clusters collapsed in epoch {}: {empty} of {clusters} are empty, the largest has {:.1} % of the images, \
          entropy {entropy:.3} of at most {:.3} nats", .epoch + 1, 100.0 * .largest, (*.clusters as f64).ln()
     )]
     Collapsed {
@@ -51,7 +51,7 @@ pub enum TrainError {
     },
     #[error("unknown device `{0}`: expected `auto`, `cpu`, `cuda`, `cuda:N` or `metal`")]
     UnknownDevice(String),
-    #[error("the device `{device}` was asked for, but this program was built without `{feature}`")]
+    #[error("the device `{device}` is not available: this program was built without `{feature}`")]
     BackEndMissing { device: String, feature: &'static str },
     #[error("the device `{device}` cannot be used")]
     Device {

@@ -75,7 +75,7 @@ impl Snapshot {
             found => {
                 return Err(StageError::Mismatch {
                     what: format!(
-                        "the checkpoint holds `{name}` of shape {:?}, not {:?}",
+                        "the checkpoint contains `{name}` of shape {:?}, not {:?}",
                         found.map(|found| found.dims().to_vec()),
                         tensor.dims()
                     ),

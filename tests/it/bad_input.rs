@@ -16,7 +16,7 @@ fn assert_refused(said: &Said, exit: i32, words: &[&str], what: &str) {
         assert!(said.err.contains(word), "{what}: `{word}` is not in:\n{}", said.err);
     }
     for text in [&said.out, &said.err] {
-        assert!(!text.contains("panicked") && !text.contains("bug of kinset"), "{what}:\n{text}");
+        assert!(!text.contains("panicked") && !text.contains("bug in kinset"), "{what}:\n{text}");
     }
 }
 
@@ -52,13 +52,13 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
         ("stage.tower.weights=hf:nobody", 3, &["names no repository", "hf:facebook/dinov2-small"]),
         ("stage.tower.weights=hf:facebook/dinov2-small", 4, &["cannot find the weights", "hf download facebook/dinov2-small"]),
         // Wrong types.
-        ("stage.pretext.epochs=many", 3, &["`epochs` of stage `pretext`", "wants a whole number", "the text `many`"]),
-        ("stage.pretext.epochs=1.5", 3, &["`epochs`", "wants a whole number", "`1.5`"]),
-        ("stage.pretext.epochs=-1", 3, &["`epochs`", "wants a whole number, 0 or more", "`-1`"]),
-        ("stage.pretext.batch=[16]", 3, &["`batch`", "wants a whole number"]),
+        ("stage.pretext.epochs=many", 3, &["`epochs` of stage `pretext`", "expects an integer", "the text `many`"]),
+        ("stage.pretext.epochs=1.5", 3, &["`epochs`", "expects an integer", "`1.5`"]),
+        ("stage.pretext.epochs=-1", 3, &["`epochs`", "expects an integer, 0 or more", "`-1`"]),
+        ("stage.pretext.batch=[16]", 3, &["`batch`", "expects an integer"]),
         ("stage.pretext.network=7", 3, &["`network`", "a table"]),
         ("stage.pretext.temperature=nan", 3, &["`temperature`"]),
-        ("seed=-1", 3, &["`seed`", "a whole number, 0 or more"]),
+        ("seed=-1", 3, &["`seed`", "an integer, 0 or more"]),
         // Out of range.
         ("stage.pretext.epochs=0", 3, &["`epochs`", "is 0"]),
         ("stage.pretext.temperature=0", 3, &["`temperature`", "must be above 0"]),
@@ -73,13 +73,13 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
         (
             "stage.pretext.images=data.train.labels",
             3,
-            &["`data.train.labels` gives labels", "wants images", "these give images: `data.train`"],
+            &["`data.train.labels` gives labels", "expects images", "these give images: `data.train`"],
         ),
         ("stage.pretext.images=nowhere", 3, &["`nowhere`", "these give images"]),
-        ("stage.features.encoder=kmeans", 3, &["`kmeans` gives classifier", "wants encoder", "`pretext`"]),
-        ("stage.scores.labels=data.test", 3, &["port `labels`", "wants labels", "`data.test.labels`"]),
+        ("stage.features.encoder=kmeans", 3, &["`kmeans` gives classifier", "expects encoder", "`pretext`"]),
+        ("stage.scores.labels=data.test", 3, &["port `labels`", "expects labels", "`data.test.labels`"]),
         ("stage.cluster.labels=data.train.labels", 3, &["unknown key `labels`", "stage `cluster`"]),
-        ("stage.cluster.val_images=data.train.labels", 3, &["`data.train.labels` gives labels", "wants images"]),
+        ("stage.cluster.val_images=data.train.labels", 3, &["`data.train.labels` gives labels", "expects images"]),
         ("stage.scores.classifiers=[]", 3, &["port `classifiers`", "classifier"]),
         // A cycle, with its path.
         ("stage.features.encoder=features", 3, &["`features`", "reads the stage's own result"]),
@@ -127,7 +127,7 @@ fn one_class_is_no_fault_until_clusters_collapse() {
     let said = bench.run(&["--set", "data.train.classes=1", "--set", "data.test.classes=1"]);
     match said.exit {
         0 => {}
-        _ => assert_refused(&said, 5, &["the clusters collapsed in epoch", "the largest holds", "hint"], "one class"),
+        _ => assert_refused(&said, 5, &["the clusters collapsed in epoch", "the largest has", "hint"], "one class"),
     }
     bench.assert_sound("one class");
 }
@@ -164,7 +164,7 @@ fn bad_command_lines_are_refused() {
         (&["run", "nofile.toml"], 3, &["no pipeline file `nofile.toml`", "`kinset init DIR > FILE`"]),
         (&["plan", "nofile.toml"], 3, &["no pipeline file `nofile.toml`", "`kinset init DIR > FILE`"]),
         (&["run", "."], 3, &["`.` is a folder, not a pipeline file"]),
-        (&["run", "p.toml", "--artifacts", "p.toml"], 6, &["p.toml", "not a directory", "name another place"]),
+        (&["run", "p.toml", "--artifacts", "p.toml"], 6, &["p.toml", "not a directory", "choose another path"]),
         (&["verify"], 6, &["artifacts", "hint"]),
         (&["explain", "p.toml", "kmean"], 3, &["no stage `kmean`", "`kmeans`"]),
         (&["methods", "simclar"], 2, &["`simclar`", "did you mean `simclr`?"]),
@@ -228,9 +228,9 @@ fn bad_data_are_refused_with_file_and_fix() {
     let parquet = "dataset = \"parquet\"\nroot = \"raw\"\n";
     let rows: &[(&str, &str, Make, &[&str])] = &[
         ("no folder", folder, |_| (), &["data.train", "`raw`", "hint", "root"]),
-        ("an empty folder", folder, |b| fs::create_dir(b.path("raw")).unwrap(), &["`raw` holds no", "hint", "root"]),
+        ("an empty folder", folder, |b| fs::create_dir(b.path("raw")).unwrap(), &["`raw` contains no", "hint", "root"]),
         ("a file as folder", folder, |b| drop(b.write("raw", "x")), &["`raw`", "hint"]),
-        ("no pictures", folder, |b| drop(b.write("raw/a.txt", "x")), &["`raw` holds no PNG, JPEG or WebP", "hint"]),
+        ("no pictures", folder, |b| drop(b.write("raw/a.txt", "x")), &["`raw` contains no PNG, JPEG or WebP", "hint"]),
         (
             "a cut picture",
             folder,
@@ -276,7 +276,7 @@ fn bad_data_are_refused_with_file_and_fix() {
             "IDX cut in the pixels",
             idx,
             |b| drop(b.write("raw/images-idx3-ubyte", idx_images(10, 8, 8, &[7; 100]))),
-            &["`raw/images-idx3-ubyte` ends after 116 bytes, its header promises 656", "hint"],
+            &["`raw/images-idx3-ubyte` ends after 116 bytes, its header declares 656", "hint"],
         ),
         (
             "IDX cut in the header",

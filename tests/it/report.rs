@@ -292,7 +292,7 @@ fn without_labels_there_are_clusters_and_no_scores() {
     assert!(html.contains("scores need images with labels"));
     assert_eq!(html.matches("<article class=\"cluster\"").count(), 2);
     assert!(html.contains("url(data:image/") && !html.contains("purity"), "pictures, and nothing that only labels can say");
-    assert!(html.contains("no probabilities"), "centroids have no calibration");
+    assert!(html.contains("not probabilities"), "centroids have no calibration");
     assert_alone(&html);
     let page = bench.kinset(&["report", "p.toml", "--json"]).done().json;
     assert!(page["scores"]["absent"].is_string() && page["clusters"]["accuracy"].is_null());

@@ -370,7 +370,7 @@ fn the_command_leaves_a_page_with_pictures_where_it_knows_them() {
     let with = page(&["--target-db", "targets", "--near-db", "pool"]);
     assert!(with.contains("Images of the target") && with.contains("t0.jpg") && with.contains("p1.jpg · distance 0.000"));
     let odd = similar(&bench, &["--nn-factor", "1", "--target-db", "nowhere/"]).done();
-    assert!(odd.err.contains("warning: no pictures of the target"), "{}", odd.err);
+    assert!(odd.err.contains("warning: no images of the target"), "{}", odd.err);
     fs::remove_file(bench.path("out/report.html")).unwrap();
     let said = similar(&bench, &["--nn-factor", "1", "--no-report"]).done();
     assert!(said.json["report"].is_null() && !bench.path("out/report.html").exists());
@@ -421,15 +421,15 @@ fn bad_input_is_refused_in_words() {
         assert!(flat.contains(words), "`{words}` is not in: {}", said.err);
         assert!(!said.err.contains("panicked"), "{}", said.err);
     };
-    refuse("", &good, &[], 4, "the file holds no record");
+    refuse("", &good, &[], 4, "the file has no record");
     refuse("a,1,2\n", &good, &[], 4, "the target has features of 2 numbers, those of `pool_1` have 3");
     refuse("a,1,2,NaN\n", &good, &[], 4, "row 0 (`a`): number 3 of 3 is NaN");
     refuse("a,0,0,0\n", &good, &[], 4, "row 0 (`a`): all numbers are 0");
-    refuse("a,1,2,3\nb,1,1,1\na,1,0,0\n", &good, &[], 4, "row 2: the name `a` stands in row 0 already");
+    refuse("a,1,2,3\nb,1,1,1\na,1,0,0\n", &good, &[], 4, "row 2: the name `a` is already in row 0");
     refuse("a,1,2,3\nb,1,1\n", &good, &["--feature-dim", "3"], 4, "line 2: 3 fields where a name and 3 numbers were expected");
     refuse(&good, &good, &["--dist-thr", "98"], 2, "`--dist-thr` is 98, and must lie in -1 to 1");
     refuse(&good, &good, &["--max-dist", "98"], 3, "it is a distance, 1 − cosine");
-    refuse(&good, &good, &["--nn-factor", "0"], 2, "`--nn-factor` holds 0");
+    refuse(&good, &good, &["--nn-factor", "0"], 2, "`--nn-factor` contains 0");
     refuse(&good, &good, &["--materialize", "copy"], 2, "name their folder with `--near-db`");
     refuse(&good, &good, &["--near-db", "nowhere"], 4, "nowhere");
     refuse(&good, &good, &["--exclude", "nowhere.txt"], 4, "nowhere.txt");

@@ -63,7 +63,7 @@ impl VectorFile {
             None => usual(&IDS).find(|place| holds_names(&fields[*place])),
         };
         if let Some(place) = id.filter(|place| !holds_names(&fields[*place])) {
-            return Err(wrong(place, "text or whole numbers"));
+            return Err(wrong(place, "text or integers"));
         }
         Ok(Self { footer, id, vector })
     }

@@ -36,7 +36,7 @@ impl Fault for PickleError {
 }
 
 /// What to do about a file that is not whole.
-pub const DAMAGED: &str = "the file is damaged, or a download that stopped early: get it again";
+pub const DAMAGED: &str = "the file is damaged or its download is incomplete: download it again";
 /// What to do about a file that holds code.
 pub const TENSORS_ALONE: &str = "save only the tensors, on a machine that trusts the file: \
                                  `torch.save(network.state_dict(), \"weights.pth\")`";

@@ -165,7 +165,7 @@ impl Machine<'_> {
     fn ints(&self, id: Id) -> Result<Vec<u64>> {
         match self.value(id) {
             Value::Tuple(items) | Value::List(items) if items.len() <= 8 => items.iter().map(|&item| self.int(item)).collect(),
-            _ => Err(self.damaged("a shape that is none")),
+            _ => Err(self.damaged("an invalid shape")),
         }
     }
 
@@ -193,7 +193,7 @@ impl Machine<'_> {
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
                     let (Value::Text(module), Value::Text(name)) = (self.value(module), self.value(name)) else {
-                        return Err(self.damaged("a name that is no text"));
+                        return Err(self.damaged("a name that is not text"));
                     };
                     if module.len() + name.len() > 512 {
                         return Err(self.damaged("a name of more than 512 letters"));
@@ -248,7 +248,7 @@ impl Machine<'_> {
             b'I' => match self.line()?.as_str() {
                 "00" => Value::Bool(false),
                 "01" => Value::Bool(true),
-                digits => Value::Int(digits.trim().parse().map_err(|_| self.damaged("a number that is none"))?),
+                digits => Value::Int(digits.trim().parse().map_err(|_| self.damaged("an invalid number"))?),
             },
             b'L' => {
                 let line = self.line()?;
@@ -257,7 +257,7 @@ impl Machine<'_> {
                     Err(_) => Value::Unread,
                 }
             }
-            b'F' => Value::Float(self.line()?.trim().parse().map_err(|_| self.damaged("a number that is none"))?),
+            b'F' => Value::Float(self.line()?.trim().parse().map_err(|_| self.damaged("an invalid number"))?),
             b'G' => Value::Float(f64::from_be_bytes(self.array()?)),
             b'S' => {
                 let line = self.line()?;
@@ -374,7 +374,7 @@ impl Machine<'_> {
         match &mut self.values[list as usize] {
             Value::List(list) => list.extend(items),
             Value::Unread => {}
-            _ => return Err(self.damaged("an item for what is no list")),
+            _ => return Err(self.damaged("an item for a value that is not a list")),
         }
         Ok(())
     }
@@ -384,7 +384,7 @@ impl Machine<'_> {
         match &mut self.values[dict as usize] {
             Value::Dict(dict) => dict.extend(entries),
             Value::Unread => {}
-            _ => return Err(self.damaged("an entry for what is no dictionary")),
+            _ => return Err(self.damaged("an entry for a value that is not a dictionary")),
         }
         Ok(())
     }
@@ -415,7 +415,7 @@ impl Machine<'_> {
     }
 
     fn call(&mut self, callee: Id, arguments: Id) -> Result<Id> {
-        let &Value::Known(known) = self.value(callee) else { return Err(self.damaged("a call of what is no name")) };
+        let &Value::Known(known) = self.value(callee) else { return Err(self.damaged("a call of a value that is not a name")) };
         let Value::Tuple(items) = self.value(arguments) else { return Err(self.damaged("a call without arguments")) };
         if items.len() > 16 {
             return Err(self.damaged(format!("a call with {} arguments", items.len())));
@@ -425,7 +425,7 @@ impl Machine<'_> {
             (Known::Dict, []) => Value::Dict(Vec::new()),
             (Known::Dict, &[pairs]) => {
                 let (Value::List(pairs) | Value::Tuple(pairs)) = self.value(pairs) else {
-                    return Err(self.damaged("a dictionary of what is no list"));
+                    return Err(self.damaged("a dictionary of a value that is not a list"));
                 };
                 let mut entries = Vec::new();
                 for &pair in pairs {
@@ -445,7 +445,7 @@ impl Machine<'_> {
             (Known::Same | Known::Parameter, &[same, ..]) => return Ok(same),
             (Known::Encode, &[text, ..]) => {
                 let Value::Text(text) = &self.values[text as usize] else {
-                    return Err(self.damaged("bytes of what is no text"));
+                    return Err(self.damaged("bytes of a value that is not text"));
                 };
                 self.encoded = self.encoded.saturating_add(text.len());
                 if self.encoded > MOST_ENCODED {

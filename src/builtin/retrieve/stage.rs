@@ -54,7 +54,7 @@ pub struct Retrieve;
 impl Stage for Retrieve {
     const KIND: &'static str = "retrieve";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "find every target image's exact nearest images in a pool that streams by";
+    const SUMMARY: &'static str = "find the exact nearest pool images of every target image; the pool is streamed";
 
     type Config = Config;
     type In = In;
@@ -66,7 +66,7 @@ impl Stage for Retrieve {
         same_dim(&target, &pool, input.pool.origin())?;
         if config.dedup != Rule::None && config.dedup_sim < 0.5 {
             cx.warn(format!(
-                "dedup_sim is {}: target images with so small a similarity count as repetitions; it is a similarity, not a distance",
+                "dedup_sim is {}: target images above this similarity count as near-duplicates; it is a similarity, not a distance",
                 config.dedup_sim
             ));
         }
@@ -74,12 +74,16 @@ impl Stage for Retrieve {
         let kept: Vec<u32> = (0..target.len() as u32).filter(|&row| repeats.kept[row as usize]).collect();
         if kept.is_empty() {
             return Err(StageError::Mismatch {
-                what: format!("of {} target images none is without a repetition", target.len()),
+                what: format!("every one of {} target images has a near-duplicate", target.len()),
                 hint: "use `dedup = \"greedy\"`, which keeps one of each, or raise `dedup_sim`".into(),
             });
         }
         if kept.len() < target.len() {
-            cx.note(format!("{} of {} target images are searched for, the others repeat them", kept.len(), target.len()));
+            cx.note(format!(
+                "{} of {} target images are searched for, the others are near-duplicates",
+                kept.len(),
+                target.len()
+            ));
         }
         if pool.len() < config.k {
             cx.warn(format!("the pool has {} images, fewer than `k`, which is {}", pool.len(), config.k));
@@ -116,7 +120,7 @@ pub fn load_target(stored: &Stored<Features>) -> Result<FeatureTable, StageError
         None => Ok(target),
         Some(row) => Err(StageError::Mismatch {
             what: format!("the features of `{}` are all 0 in row {row}, `{}`", stored.origin(), target.ids[row]),
-            hint: "a direction is needed to compare; leave this image out".into(),
+            hint: "the cosine similarity with a zero vector is undefined; leave this image out".into(),
         }),
     }
 }
@@ -370,7 +374,7 @@ mod tests {
         assert!(heard.iter().any(|text| text.contains("fewer than `k`")), "{heard:?}");
         let copies = stored(&dir.path().join("c"), &target[..4], 2);
         let refused = run(dir.path(), &Config { dedup: Rule::Fork, ..Config::default() }, &copies, &p, false).unwrap_err();
-        assert!(refused.to_string().contains("none is without a repetition"), "{refused}");
+        assert!(refused.to_string().contains("has a near-duplicate"), "{refused}");
         let other = stored(&dir.path().join("o"), &random(5, 3, 3), 3);
         let refused = run(dir.path(), &Config::default(), &other, &p, false).unwrap_err();
         assert!(refused.to_string().contains("features of 3 numbers, those of `test` have 2"), "{refused}");

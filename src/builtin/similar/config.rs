@@ -94,7 +94,7 @@ impl Config {
             found.push(Complaint::new("min_dist", format!("is {min}, and `max_dist` {max} leaves nothing above it")));
         }
         if self.quotas.is_some() && self.budget.is_none() {
-            found.push(Complaint::new("quotas", "share a budget, and there is none").with_hint("set `budget`"));
+            found.push(Complaint::new("quotas", "need a budget").with_hint("set `budget`"));
         }
         found
     }

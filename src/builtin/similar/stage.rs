@@ -53,7 +53,7 @@ pub struct Similar;
 impl Stage for Similar {
     const KIND: &'static str = "similar";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "choose the pool images that make a training set like a target";
+    const SUMMARY: &'static str = "select the pool images that make a training set like a target";
     const SEEDED: bool = true;
 
     type Config = Config;
@@ -209,7 +209,7 @@ fn merge(config: &Config, input: &In, pool: &Shards) -> Result<(Repeats, Vec<Edg
         }
         if repeats.as_ref().is_some_and(|repeats| *repeats != table.repeats) {
             return Err(StageError::Mismatch {
-                what: format!("the matches of `{}` leave out other repetitions than those before", matches.origin()),
+                what: format!("the matches of `{}` leave out other near-duplicates than those before", matches.origin()),
                 hint: "give all `retrieve` stages of a pool the same `dedup` and `dedup_sim`".into(),
             });
         }

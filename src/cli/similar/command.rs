@@ -64,7 +64,7 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
     let summary = work(args, &spec, &store, &artifacts)?;
     if summary.exit() != Exit::Done {
         if summary.exit() == Exit::Stopped {
-            terminal::say("\nstopped; the same command goes on from here");
+            terminal::say("\nstopped; the same command resumes from here");
         }
         return Ok(summary.exit());
     }
@@ -94,7 +94,7 @@ fn page(
     // The fork asks for this folder and reads nothing from it, so what is typed there may be anything.
     let target = args.target_db.as_deref().and_then(|folder| {
         let opened = Pictures::open(folder);
-        opened.map_err(|error| terminal::say(&format!("warning: no pictures of the target: {error}: {}", error.source))).ok()
+        opened.map_err(|error| terminal::say(&format!("warning: no images of the target: {error}: {}", error.source))).ok()
     });
     let finder = |pictures: &'_ Pictures, name: &str| pictures.find(name).ok().and_then(|found| found.image);
     let places = DataPaths::new("", None, None);
@@ -110,7 +110,7 @@ fn page(
 fn check(args: &SimilarArgs) -> Result<(), Failure> {
     let unfit = |what: &str, hint: &str| Err(Failure::own(Unfit { what: what.to_owned(), hint: hint.to_owned() }));
     if args.nn_factor.contains(&0) {
-        return unfit("`--nn-factor` holds 0", "ask for one neighbor at least");
+        return unfit("`--nn-factor` contains 0", "ask for one neighbor at least");
     }
     if !(-1.0..=1.0).contains(&args.dist_thr) {
         let hint = "it is the cosine similarity from which on target images repeat each other, usually 0.9 to 0.99; a limit on \
@@ -118,7 +118,7 @@ fn check(args: &SimilarArgs) -> Result<(), Failure> {
         return unfit(&format!("`--dist-thr` is {}, and must lie in -1 to 1", args.dist_thr), hint);
     }
     if args.near_db.is_none() && args.materialize != super::args::Materialize::List {
-        return unfit("`--materialize` needs the pool's pictures", "name their folder with `--near-db`");
+        return unfit("`--materialize` needs the pool's images", "name their folder with `--near-db`");
     }
     if args.nn_npy.is_some() {
         terminal::say(

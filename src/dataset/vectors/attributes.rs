@@ -43,7 +43,7 @@ impl Attributes {
                 .collect::<std::result::Result<_, _>>()
                 .map_err(|_| csv.wrong(record.line, "this is not UTF-8"))
         };
-        let Some(first) = csv.read()? else { return Err(csv.wrong(1, "the file holds no header")) };
+        let Some(first) = csv.read()? else { return Err(csv.wrong(1, "the file has no header")) };
         let columns = fields(&csv, &first)?.split_off(1);
         if columns.is_empty() || columns.iter().any(String::is_empty) {
             let what = "a header was expected: a name for the names, then one for each attribute";
@@ -118,7 +118,7 @@ mod tests {
     fn what_is_no_table_of_attributes_is_refused_with_its_line() {
         let many = (0..1002).map(|row| format!("{row},{row}\n")).collect::<Vec<_>>().concat();
         for (text, said) in [
-            ("", "line 1: the file holds no header"),
+            ("", "line 1: the file has no header"),
             ("name\na\n", "line 1: a header was expected"),
             ("name,\na,b\n", "line 1: a header was expected"),
             ("name,class\n", "line 1: no image follows"),

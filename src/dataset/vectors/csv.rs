@@ -74,7 +74,7 @@ impl Csv {
             csv.ahead.pop_front();
         }
         let Some(first) = csv.ahead.front() else {
-            return Err(csv.wrong(1, "the file holds no record"));
+            return Err(csv.wrong(1, "the file has no record"));
         };
         let line = first.line;
         csv.dim = dim.unwrap_or_else(|| csv.ahead.iter().map(Record::numbers).min().unwrap_or(0));
@@ -253,8 +253,8 @@ mod tests {
     #[test]
     fn what_is_no_record_is_refused_with_its_line() {
         let refuse = |text: &str, dim| read(text, dim).unwrap_err().to_string();
-        assert!(refuse("", None).contains("holds no record"));
-        assert!(refuse("\n \n", None).contains("holds no record"));
+        assert!(refuse("", None).contains("has no record"));
+        assert!(refuse("\n \n", None).contains("has no record"));
         assert!(refuse("a,b,c\n", None).contains("line 1: a name and then numbers"));
         assert!(refuse("a,1,2\nb,1\n", Some(2)).contains("line 2: 2 fields where a name and 2 numbers"));
         assert!(refuse("a,1,2\n\"b\n\",1,x\n", Some(2)).contains("line 2: `x` where number 2 of 2"));

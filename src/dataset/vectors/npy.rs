@@ -25,7 +25,7 @@ impl Npy {
     /// Opens a file of `bytes` bytes and checks its header.
     ///
     /// # Errors
-    /// If it is no `.npy` of a C-ordered table of little-endian f4 or f8, or its length is not what its header promises.
+    /// If it is no `.npy` of a C-ordered table of little-endian f4 or f8, or its length is not what its header declares.
     pub fn open(path: &Path, mut source: Box<dyn BufRead + Send>, bytes: u64) -> Result<Self> {
         let wrong =
             |problem: String| DatasetError::Vectors { file: path.display().to_string(), place: "header".into(), problem };
@@ -72,10 +72,10 @@ impl Npy {
         let begin = 8 + if wide_length { 4 } else { 2 } + length as u64;
         let wanted = (rows as u64).checked_mul(dim as u64).and_then(|n| n.checked_mul(if wide { 8 } else { 4 }));
         if wanted.and_then(|n| n.checked_add(begin)) != Some(bytes) {
-            return Err(wrong(format!("it promises {rows} × {dim} numbers, which do not fill its {bytes} bytes")));
+            return Err(wrong(format!("its header declares {rows} × {dim} numbers, which do not match its {bytes} bytes")));
         }
         if dim == 0 {
-            return Err(wrong("vectors of dimension 0 say nothing".into()));
+            return Err(wrong("vectors of dimension 0 have no values".into()));
         }
         Ok(Self { path: path.to_owned(), source, wide, rows, dim, read: 0 })
     }
@@ -174,7 +174,7 @@ mod tests {
         assert!(refuse("{'descr': '<i8', 'fortran_order': False, 'shape': (1, 2), }", 16).contains("`<f4` or `<f8`"));
         assert!(refuse("{'descr': '<f4', 'fortran_order': True, 'shape': (1, 2), }", 8).contains("ascontiguousarray"));
         assert!(refuse("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", 8).contains("two dimensions"));
-        assert!(refuse("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }", 8).contains("do not fill"));
+        assert!(refuse("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }", 8).contains("do not match"));
         assert!(refuse("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 0), }", 0).contains("dimension 0"));
         assert!(open(b"\x93NUM".to_vec()).is_err() && open(b"PK\x03\x04aaaaaaaaaaaa".to_vec()).is_err());
     }

@@ -85,8 +85,11 @@ impl Bank {
         if let Some(place) = lengths.iter().position(|length| !length.is_finite() || *length < FLOOR) {
             return Err(StageError::Degenerate {
                 code: "and::no-direction",
-                what: format!("the memory of image {} has length {}, and no direction", rows[place], lengths[place]),
-                hint: "lower the learning rate; the network gives nothing that could be remembered".into(),
+                what: format!(
+                    "the memory bank entry of image {} has length {}, so it cannot be normalized",
+                    rows[place], lengths[place]
+                ),
+                hint: "lower the learning rate; its features are not usable".into(),
             });
         }
         let moved = moved.broadcast_div(&length)?;

@@ -96,7 +96,7 @@ pub fn discover(
             code: "and::flat-entropy",
             what: format!(
                 "in round {round} the similarities of all {n} images have the same entropy, {low:.6} of at most {:.6} nats: no \
-                 image is surer of its neighbors than another",
+                 image is more certain of its neighbors than another",
                 (n as f64).ln()
             ),
             hint:

@@ -19,7 +19,8 @@ pub(super) fn mine(mut features: Vec<f32>, dim: usize, k: usize, ids: &[String])
                 without.len(),
                 ids[first]
             ),
-            hint: "a direction is needed to compare; look at these images, or train the encoder longer".into(),
+            hint: "the cosine similarity with a zero vector is undefined; look at these images, or train the encoder longer"
+                .into(),
         });
     }
     let found = all_pairs(&features, dim, k, &mut |_, _| std::ops::ControlFlow::Continue(())).map_err(StageError::other)?;

@@ -638,7 +638,7 @@ mod tests {
         let normalization = |channels| kinset_artifact::encoder::Normalization::new(vec![0.4; channels], vec![0.3; channels]);
         let card = color.card(normalization(3));
         let saved = Encoder { card, tensors: color.to_tensors().unwrap() }.save(&folder("color")).unwrap();
-        fails(small(1), In { encoder: stored(&saved), ..input() }, &["3 channels, and these have 1"]);
+        fails(small(1), In { encoder: stored(&saved), ..input() }, &["3 channels, but these have 1"]);
         let mut torn = Encoder::load(&ground.encoder).unwrap();
         torn.tensors.remove("backbone.conv1.weight");
         let torn = torn.save(&folder("torn"));

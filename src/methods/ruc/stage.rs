@@ -46,7 +46,7 @@ pub struct Ruc;
 impl Stage for Ruc {
     const KIND: &'static str = "ruc";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "retrain a finished clustering: two networks unlearn its wrong labels";
+    const SUMMARY: &'static str = "retrain a clustering as if its labels were noisy, with two networks";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
 
@@ -91,7 +91,7 @@ impl Stage for Ruc {
             ));
         }
         if split.clean_images() == images.len() {
-            cx.warn("every image keeps its label: there is nothing to unlearn; a higher `confidence_threshold` may help");
+            cx.warn("every image keeps its label, so none is treated as noisy; a higher `confidence_threshold` may help");
         }
         let mut points: Vec<Point> = [
             ("clean", split.clean_images()),

@@ -72,7 +72,7 @@ pub struct ScanHeads;
 impl Stage for ScanHeads {
     const KIND: &'static str = "scan_heads";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "cluster features so that neighbors agree: SCAN's heads, the encoder as it is";
+    const SUMMARY: &'static str = "cluster features so that neighbors agree: SCAN's heads on a frozen encoder";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
 

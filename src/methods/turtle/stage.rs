@@ -59,7 +59,7 @@ pub struct Turtle;
 impl Stage for Turtle {
     const KIND: &'static str = "turtle";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "find the labels that linear classifiers on features find easy, in one or several spaces";
+    const SUMMARY: &'static str = "find the labelling that linear classifiers fit best, in one or several feature spaces";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
 

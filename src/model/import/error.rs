@@ -27,13 +27,13 @@ pub enum ImportError {
     Header(String),
     #[error("its SHA-256 is {found}, expected {wanted}")]
     Checksum { wanted: String, found: String },
-    #[error("it holds no residual network: none of its dictionaries has a tensor `conv1.weight` ({found})")]
+    #[error("it contains no residual network: none of its dictionaries has a tensor `conv1.weight` ({found})")]
     NoNetwork { found: String },
-    #[error("it holds none of the supported image encoders (DINOv2, CLIP, ResNet-50): {found}")]
+    #[error("it contains none of the supported image encoders (DINOv2, CLIP, ResNet-50): {found}")]
     NoTower { found: String },
-    #[error("it holds the networks {}", names(.0))]
+    #[error("it contains several networks: {}", names(.0))]
     Several(Vec<String>),
-    #[error("it holds no network `{part}`; it has {}", names(found))]
+    #[error("it contains no network `{part}`; it has {}", names(found))]
     NoPart { part: String, found: Vec<String> },
     #[error("its first convolution is 3 × 3, which the `cifar`, `stl` and `strided` stems all have")]
     WhichStem,
@@ -43,9 +43,9 @@ pub enum ImportError {
         found: String,
         stem: &'static str,
     },
-    #[error("it holds {heads} heads and does not say which is best")]
+    #[error("it contains {heads} heads and does not record which is best")]
     WhichHead { heads: usize },
-    #[error("there is no head {head}: it holds {heads}, counted from 0")]
+    #[error("there is no head {head}: it contains {heads}, counted from 0")]
     NoHead { head: i64, heads: usize },
 }
 
@@ -62,7 +62,7 @@ impl Fault for ImportError {
             Self::Pickle(error) => error.diagnosis(),
             Self::Archive(_) | Self::Storage { .. } | Self::Header(_) => data("import::damaged").hint(pickle::DAMAGED),
             Self::Tensor { .. } => data("import::damaged"),
-            Self::Checksum { .. } => data("import::checksum").hint("get the file again, or correct `sha256`"),
+            Self::Checksum { .. } => data("import::checksum").hint("download the file again, or correct `sha256`"),
             Self::NoNetwork { .. } => data("import::no-network"),
             Self::NoTower { .. } => data("import::no-network")
                 .hint("tensors must have the names of the authors or of transformers; `network.backbone` selects the network"),

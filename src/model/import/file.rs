@@ -129,7 +129,7 @@ impl<'a> Checkpoint<'a> {
         };
         let mut found = BTreeMap::new();
         for &key in keys_in_order {
-            let Some(key) = keys.text(key) else { return Err(wrong("the name of a storage is no text")) };
+            let Some(key) = keys.text(key) else { return Err(wrong("the name of a storage is not text")) };
             let bad = |what: String| ImportError::Storage { key: key.to_owned(), what };
             let Some(storage) = known.get(key) else { return Err(bad("is there, and nothing names it".into())) };
             let cut = ImportError::Pickle(PickleError::Truncated { at: bytes.len(), what: "a storage" });
@@ -193,7 +193,8 @@ impl<'a> Checkpoint<'a> {
         let strides: Vec<usize> = tensor.strides.iter().map(|&stride| stride as usize).collect();
         let first = begin.saturating_add(tensor.offset) as usize;
         let places = Places::new(&shape, &strides, count as usize).map(|place| first + place);
-        let values = read(number, bytes, places).ok_or_else(|| bad(format!("holds {number:?}, and weights are floats")))?;
+        let values =
+            read(number, bytes, places).ok_or_else(|| bad(format!("has type {number:?}, but weights must be floats")))?;
         Ok(Weights { shape, values })
     }
 }
@@ -280,7 +281,7 @@ pub(super) fn named(file: &SafeTensors<'_>, name: &str) -> Result<Weights> {
         Dtype::F32 => Number::F32,
         Dtype::F16 => Number::F16,
         Dtype::BF16 => Number::Bf16,
-        other => return Err(bad(format!("holds {other:?}, and weights are floats"))),
+        other => return Err(bad(format!("has type {other:?}, but weights must be floats"))),
     };
     let count = view.data().len() / number.size();
     let values = read(number, view.data(), 0..count).unwrap_or_default();

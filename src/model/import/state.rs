@@ -93,7 +93,7 @@ fn found<T>(
             let names = places.keys().cloned().collect();
             then(names, head, &mut |name| match places.get(name) {
                 Some(Some(tensor)) => checkpoint.weights(name, tensor),
-                _ => Err(ImportError::Tensor { name: name.to_owned(), what: "is no tensor".into() }),
+                _ => Err(ImportError::Tensor { name: name.to_owned(), what: "is not a tensor".into() }),
             })
         }
     }
@@ -175,7 +175,7 @@ fn head(pickled: &Pickled) -> Option<i64> {
 fn contents(pickled: &Pickled) -> String {
     match pickled.entries(pickled.root) {
         Some(entries) => listed(entries.map(|(name, _)| name)),
-        None => "it is no dictionary".to_owned(),
+        None => "it is not a dictionary".to_owned(),
     }
 }
 

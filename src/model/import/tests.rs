@@ -116,9 +116,9 @@ fn what_a_file_does_not_say_must_be_said() {
     assert!(matches!(fault("scan_pretext.pth.tar", Wanted::default()), ImportError::WhichStem));
     assert!(matches!(fault("scan_pretext.pth.tar", stem(Stem::Imagenet)), ImportError::Stem { .. }));
     let several = fault("ruc.t7", stem(Stem::Cifar));
-    assert_eq!(several.to_string(), "it holds the networks `net1`, `net2`");
+    assert_eq!(several.to_string(), "it contains several networks: `net1`, `net2`");
     let none = fault("ruc.t7", Wanted { part: Some("net3".into()), ..stem(Stem::Cifar) });
-    assert_eq!(none.to_string(), "it holds no network `net3`; it has `net1`, `net2`");
+    assert_eq!(none.to_string(), "it contains no network `net3`; it has `net1`, `net2`");
     let head = fault("scan_model.pth.tar", Wanted { head: Some(3), ..stem(Stem::Stl) });
     assert!(matches!(head, ImportError::NoHead { head: 3, heads: 3 }));
     let chosen = find(&bytes("scan_model.pth.tar"), &Wanted { head: Some(1), ..stem(Stem::Stl) }).unwrap();

@@ -8,12 +8,10 @@ use kinset_math::calibration::{BINS, reliability};
 pub(super) fn calibration(results: &Results<'_>, subject: &Subject, looked: &Looked) -> Part<Calibration> {
     let Some(assigned) = &looked.assigned else { return Part::absent("There are no assignments to look at.") };
     if assigned.probable == Some(false) {
-        return Part::absent(
-            "Distances to the centers of k-means are no probabilities, so they cannot be right or wrong as such.",
-        );
+        return Part::absent("Distances to the centers of k-means are not probabilities, so they have no calibration.");
     }
     let (Some(truth), Some(matching)) = (&looked.truth, &assigned.matching) else {
-        return Part::absent("The classes of these images are not known, so nobody can say how often a confidence is right.");
+        return Part::absent("The classes of these images are unknown, so calibration cannot be measured.");
     };
     let table = &assigned.table;
     let named = matching.rename(&table.cluster);

@@ -22,7 +22,7 @@ pub(super) fn neighborhoods(results: &Results<'_>, subject: &Subject, looked: &L
     };
     let same = looked.assigned.as_ref().is_none_or(|assigned| assigned.table.ids == table.ids);
     if !same {
-        return Part::absent(format!("`{}` speaks of other images than the assignments.", results.name(node)));
+        return Part::absent(format!("`{}` was computed on other images than the assignments.", results.name(node)));
     }
     let truth = looked.truth.as_ref().filter(|truth| truth.of_row.len() == table.len());
     let shares = truth.map(|truth| {

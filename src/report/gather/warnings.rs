@@ -48,7 +48,7 @@ pub(super) fn of_clusters(clusters: &Clusters) -> Vec<Warning> {
     let sizes = || clusters.each.iter().map(|cluster| cluster.size);
     let (least, most) = (sizes().min().unwrap_or(0), sizes().max().unwrap_or(0));
     if k > 2 && most as f64 > SWALLOWED * n as f64 {
-        let text = format!("One cluster holds {} of all images.", percent(most as f64 / n as f64));
+        let text = format!("One cluster contains {} of all images.", percent(most as f64 / n as f64));
         warnings.push(Warning { about: "collapse", text });
     } else if weak.is_empty() && most as f64 > IMBALANCE * least as f64 {
         let text = format!(
@@ -68,11 +68,11 @@ pub(super) fn of_clusters(clusters: &Clusters) -> Vec<Warning> {
 /// A warning about confidences that mislead; this one is measured with labels.
 pub(super) fn of_calibration(calibration: &Calibration) -> Option<Warning> {
     let Calibration { ece, confidence, accuracy, .. } = *calibration;
-    let (much, word) = (ece > MISCALIBRATED, if confidence > accuracy { "surer" } else { "less sure" });
+    let (much, word) = (ece > MISCALIBRATED, if confidence > accuracy { "overconfident" } else { "underconfident" });
     much.then(|| Warning {
         about: "calibration",
         text: format!(
-            "The classifier is {word} than it is right: mean confidence {}, accuracy {} (expected calibration error {}).",
+            "The classifier is {word}: mean confidence {}, accuracy {} (expected calibration error {}).",
             percent(confidence),
             percent(accuracy),
             percent(ece),
@@ -138,17 +138,17 @@ pub(super) fn of_standing(standing: &Standing) -> Option<Warning> {
         Standing::Complete => return None,
         Standing::Never => "This pipeline has not run yet.".to_owned(),
         Standing::Failed { stages } => {
-            format!("The last run failed in {}. What is shown was finished before or beside it.", list(stages))
+            format!("The last run failed in {}. The results shown were finished before or in parallel.", list(stages))
         }
         Standing::Interrupted { stages, asked: true } => {
-            format!("The last run was stopped in {}. The same command goes on from there.", list(stages))
+            format!("The last run was stopped in {}. The same command resumes from there.", list(stages))
         }
         Standing::Interrupted { stages, asked: false } => format!(
-            "The last run ended without a word in {}, or is still running. The same command goes on from the last checkpoint.",
+            "The last run ended without a message in {}, or is still running. The same command resumes from the last checkpoint.",
             list(stages),
         ),
         Standing::Partial { stages } => {
-            format!("{stages} stages have no cached result: the file has changed, or only a part was asked for.")
+            format!("{stages} stages have no cached result: the file has changed, or only some stages were selected.")
         }
     };
     Some(Warning { about: "stage", text })

@@ -78,7 +78,7 @@ impl<'a> Glance<'a> {
 
     /// The same without the map, which costs more than all the rest: for single figures.
     pub fn gather_without_map(&self) -> Page {
-        self.gather_with(|_, _, _| Part::absent("The map was not asked for."))
+        self.gather_with(|_, _, _| Part::absent("The map was not requested."))
     }
 
     fn gather_with(&self, map: impl FnOnce(&Results<'_>, &Subject, &Looked) -> Part<Map>) -> Page {

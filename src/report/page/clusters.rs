@@ -21,7 +21,7 @@ pub(super) fn clusters(paper: Paper<'_>) -> Markup {
             p {
                 (unit::count(clusters.count as u64)) " images of " (name(&clusters.images)) " in " (clusters.each.len()) " clusters, by "
                 (stage(&clusters.stage)) "."
-                @if paper.page.seeds.len() > 1 { " Of repetitions the first is shown." }
+                @if paper.page.seeds.len() > 1 { " Of several seeds, the first is shown." }
                 @if clusters.unassigned > 0 { " " (unit::count(clusters.unassigned as u64)) " belong to none." }
                 @if let Some(matching) = &clusters.matching { " Names are those of classes: " (matching) "." }
                 @if let Some(accuracy) = clusters.accuracy {
@@ -91,7 +91,7 @@ fn prototypes(clusters: &Clusters, paper: Paper<'_>) -> Markup {
 }
 
 fn no_pictures(paper: Paper<'_>) -> Markup {
-    html! { p.absent { "The pictures cannot be shown" @if let Some(fault) = paper.album.fault() { ": " (name(fault)) } "." } }
+    html! { p.absent { "The images cannot be shown" @if let Some(fault) = paper.album.fault() { ": " (name(fault)) } "." } }
 }
 
 fn block(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {

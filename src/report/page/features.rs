@@ -37,7 +37,7 @@ fn shown(neighbors: &Neighborhoods, paper: Paper<'_>) -> Markup {
         all.enumerate().for_each(|(at, shot)| rows[line * columns + at] = shot.row);
     }
     let Some(found) = paper.album.sheet(&rows, album::NEIGHBOR, columns, paper.quality) else {
-        return html! { p.absent { "The pictures cannot be shown." } };
+        return html! { p.absent { "The images cannot be shown." } };
     };
     let inside = html! {
         @for (line, shown) in neighbors.shown.iter().enumerate() {

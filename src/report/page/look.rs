@@ -56,7 +56,7 @@ pub fn render(look: &Look, album: &Album) -> String {
                     @if !look.groups.is_empty() {
                         section #pictures {
                             h2 { "Pictures" }
-                            @if let Some(fault) = album.fault() { p.absent { "The pictures cannot be shown: " (name(fault)) } }
+                            @if let Some(fault) = album.fault() { p.absent { "The images cannot be shown: " (name(fault)) } }
                             @for group in &look.groups { (pictures(group, album)) }
                         }
                     }

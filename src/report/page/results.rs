@@ -79,7 +79,7 @@ fn table(board: &Board) -> Markup {
             }
             p.note {
                 @if !board.matching.is_empty() { "Matching: " (board.matching) ". " }
-                @if seeds > 1 { "Mean ± standard deviation over " (seeds) " seeds." } @else { "One seed: it says nothing about spread." }
+                @if seeds > 1 { "Mean ± standard deviation over " (seeds) " seeds." } @else { "One seed: no standard deviation." }
             }
             @if !notes.is_empty() {
                 details.note { summary { "How each was chosen" } ul { @for (row, note) in notes { li { (stage(&row.stage)) ": " (note) } } } }
@@ -153,7 +153,7 @@ pub(super) fn confusion(paper: Paper<'_>) -> Markup {
             p.note {
                 "Rows are classes, scaled by the true class: each row sums to 1. Columns are clusters in the order of the matching; framed "
                 "cells are a cluster and the class it is matched with."
-                @if paper.page.seeds.len() > 1 { " Of repetitions the first is shown." }
+                @if paper.page.seeds.len() > 1 { " Of several seeds, the first is shown." }
             }
             @for one in all.iter().filter(|one| one.main) { (one_confusion(one, paper, true)) }
             @for one in all.iter().filter(|one| !one.main && one.classes.len().max(one.columns.len()) <= matrix::CELLS) {

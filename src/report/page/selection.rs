@@ -30,7 +30,7 @@ fn one(selected: &Selected, paper: Paper<'_>) -> Markup {
             h3 { (stage(&selected.stage)) span.quiet { " · " (report.pick) ", up to " (report.k) " for each target image" } }
             div.cards {
                 (fact("selected", &count(counts.selected), &format!("of {} in the pool", count(counts.pool))))
-                (fact("target", &count(counts.target_kept), &format!("of {} without repetitions", count(counts.target))))
+                (fact("target", &count(counts.target_kept), &format!("of {} without near-duplicates", count(counts.target))))
                 (fact("candidates", &count(counts.candidates), "in the pool, near a target image"))
                 (fact("uncovered", &count(counts.uncovered), "target images with nothing selected"))
             }
@@ -163,7 +163,7 @@ fn differences(report: &Report) -> Markup {
         ("MMD²", |d| Some(d.mmd2)),
         ("energy distance", |d| Some(d.energy)),
         ("Fréchet distance", |d| d.frechet),
-        ("two-sample test (0.5: nobody can tell)", |d| Some(d.two_sample)),
+        ("two-sample test (0.5: indistinguishable)", |d| Some(d.two_sample)),
     ];
     html! {
         div.wide {

@@ -143,8 +143,8 @@ pub(super) fn stages(paper: Paper<'_>) -> Markup {
                 }
             }
             p.note {
-                "Time and memory are those of when a result was made, also if it came from the cache since. Memory is the most the whole "
-                "process held meanwhile, with what ran beside it."
+                "Time and memory were measured when a result was computed, even if it is cached now. Memory is the peak of the whole "
+                "process, including stages that ran at the same time."
             }
         }
     }
