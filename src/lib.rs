@@ -75,7 +75,7 @@
 //! | raw files of a source: names inside their root, bytes | yes | the data are what they say |
 //! | seed (a branch by kind), if the stage draws | yes | k-means with another seed is another result; `neighbors` has no seed |
 //! | precision and class of device, if it computes there | yes | `cpu` and `cuda` round differently |
-//! | form of the manifest ([`store::key::FORMAT`]) | yes | raising it is one clean miss of everything |
+//! | form of the manifest ([`store::key::FORMAT`]) | yes | raising it computes every result anew, once |
 //! | seconds, finish time, threads, host, kinset's version | only recorded | true of a run, not of a result |
 //! | name of the pipeline, name of the stage | no | renaming is free; two pipelines share a result |
 //! | paths, current folder, `root` of a source, user | no | a checkout may move |
@@ -94,14 +94,14 @@
 //! | Only `cli` prints. | Clippy: `print_stdout`, `print_stderr`; `tests/it/tidy.rs`. |
 //! | One clock, one source of randomness. | Clippy: `disallowed_methods` names the others. [`base::seed`] pins its streams. |
 //! | Nothing loops in hash order. | Clippy: `HashMap` and `HashSet` are disallowed types. |
-//! | The same bytes for any number of threads. | Fixed chunks, fixed order of sums; tests in each room that computes. |
+//! | The same bytes for any number of threads. | Fixed chunks, fixed order of sums; tests in each crate that computes. |
 //! | `unsafe` only in `kernel`, each block with its reason. | rustc: forbidden elsewhere. |
 //! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
 //! | A published blob never changes. | Read-only files; `kinset verify` re-hashes. |
 //! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with hostile files. |
 //! | Nothing that is fetched is trusted before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
 //! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; decoders run guarded. |
-//! | Every error has a code, a hint and an exit code. | The trait [`base::fault::Fault`], one enum per room. |
+//! | Every error has a code, a hint and an exit code. | The trait [`base::fault::Fault`], one enum per crate. |
 //! | A moved result with an unmoved `VERSION` fails. | `tests/it/version.rs`, a committed table of results on a tiny input. |
 //! | A killed run ends with the same bytes. | `tests/it/resume.rs`; `tests/smoke.py`. |
 //! | No stage contradicts the catalog. | Tests in [`registry`] loop over all stages. |
@@ -209,9 +209,10 @@
 //! A method also implements [`stage::Method`]: its ports are declared `label_free`, and it has a [`stage::contract::PaperCard`] that
 //! names the paper, what is as there, and what is not. A stage that draws random numbers sets `SEEDED`, one that computes on
 //! the device `ON_DEVICE`. A stage that trains states its loss as a [`train::Objective`], and [`train::Trainer`] gives it the order
-//! of images, prefetching, checkpoints, resuming and stopping. The context lends everything else; nothing is global.
+//! of images, prefetching, checkpoints, resuming and stopping. The context lends everything else. The process holds one global table,
+//! of the operations whose gradients the kernels compute (`kernel/autograd.rs`).
 //!
-//! # House rules
+//! # Rules
 //!
 //! - `lib.rs` and `mod.rs` say what is here and what is not, and hold no logic; the first line of any other file is a noun phrase
 //!   that says what is in it.
