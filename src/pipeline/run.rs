@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::{PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
 use candle_core::Device;
@@ -125,6 +125,7 @@ pub fn run(spec: &Spec, store: &Store, places: &DataPaths, options: &Options, te
     tell.tell(Event::RunStarted { pipeline, version: env!("CARGO_PKG_VERSION").into(), plan });
     let Some(_held) = store.lock_shared(|| !options.stop.requested())? else { return Err(StageError::Stopped.into()) };
     let engine = Engine {
+        publishing: RwLock::default(),
         outlook: Outlook { spec, registry: options.registry, store, places, device_class: options.device_class },
         options,
         tell,
@@ -136,6 +137,8 @@ pub fn run(spec: &Spec, store: &Store, places: &DataPaths, options: &Options, te
 }
 
 struct Engine<'a> {
+    /// Held for reading from the publication of a record until its view is there.
+    publishing: RwLock<()>,
     outlook: Outlook<'a>,
     options: &'a Options,
     tell: Tell<'a>,
@@ -292,7 +295,7 @@ impl Engine<'_> {
             }
         }
 
-        let why = if forced { Why::Forced } else { self.outlook.why(node, &inputs.manifest, &lookup)? };
+        let why = if forced { Why::Forced } else { self.why(node, &inputs, &lookup)? };
         self.tell.tell(Event::StageStarted {
             stage: node.name.clone(),
             kind: node.kind.clone(),
@@ -302,7 +305,6 @@ impl Engine<'_> {
         let clock = Stopwatch::start();
         let record = self.work(node, &inputs, forced)?;
         let seconds = clock.seconds();
-        self.show(node, &inputs, &record)?;
         self.tell.tell(Event::StageFinished { stage: node.name.clone(), key: key.hex(), seconds, adopted: false });
         Ok((Outcome::Ran { why, seconds }, record))
     }
@@ -354,12 +356,21 @@ impl Engine<'_> {
         if resumed {
             facts.notes.insert("resumed".into(), "from a checkpoint; the seconds are those of the last attempt".into());
         }
+        let _until_shown = self.publishing.read().unwrap_or_else(PoisonError::into_inner);
         let published = store.publish(&inputs.manifest, outputs, facts)?;
         store.remove_scratch(&key)?;
         if published.differed && forced {
             return Err(RunError::Unsteady { key: key.to_string() });
         }
+        self.show(node, inputs, &published.record)?;
         Ok(published.record)
+    }
+
+    /// Why a stage runs. It waits while others are between record and view: a result of the same kind that is not shown yet would
+    /// pass for an earlier one of this stage.
+    fn why(&self, node: &Node, inputs: &Inputs, lookup: &Lookup) -> Result<Why, RunError> {
+        let _all_shown = self.publishing.write().unwrap_or_else(PoisonError::into_inner);
+        self.outlook.why(node, &inputs.manifest, lookup)
     }
 
     /// Puts the result under its readable name.

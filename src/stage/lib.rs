@@ -2,7 +2,7 @@
 //!
 //! The contract between the engine and everything that runs in it: a [`Stage`] has a kind, a version, settings, typed
 //! [`mod@ports`] and typed [`mod@outputs`], and one function. A [`Method`] is a stage with a paper, and its bounds are the label-free
-//! guarantee. A stage gets all it may use from its [`Context`]; nothing is global. [`erased`] is the one place where types are
+//! guarantee. A stage gets all it may use from its [`Context`]. [`erased`] is the one place where types are
 //! forgotten, so that the engine can hold a list of stages.
 //!
 //! Not here: the stages themselves (`builtin`, `methods`), when and why they run (`pipeline`).
