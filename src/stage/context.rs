@@ -15,6 +15,7 @@ use kinset_artifact::origin;
 use kinset_base::clock::Stopwatch;
 use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
+use kinset_base::reading::Reading;
 use kinset_base::search_path::DataPaths;
 use kinset_base::seed::Seed;
 use kinset_store::digest::Digest;
@@ -93,6 +94,7 @@ pub struct Context<'a> {
     out: PathBuf,
     raw: BTreeMap<String, Digest>,
     origin: BTreeMap<String, Value>,
+    readings: Mutex<Vec<String>>,
     sink: &'a dyn Sink,
 }
 
@@ -116,7 +118,7 @@ impl<'a> Context<'a> {
         sink: &'a dyn Sink,
     ) -> Self {
         let (checkpoint_every, raw, origin) = (Duration::from_mins(1), BTreeMap::new(), BTreeMap::new());
-        Self { stage, device, seed, places, stop, checkpoint_every, work, out, raw, origin, sink }
+        Self { stage, device, seed, places, stop, checkpoint_every, work, out, raw, origin, readings: Mutex::default(), sink }
     }
 
     /// Lends the digests of the raw files, by name, which the engine knows already.
@@ -180,6 +182,25 @@ impl<'a> Context<'a> {
     /// Records a number of the training curve.
     pub fn metric(&self, step: u64, name: &str, value: f64) {
         self.sink.signal(self.stage, Signal::Metric { step, name: name.to_owned(), value });
+    }
+
+    /// Says what was read of files of others, in a note, and a warning for each doubt; `stage.json` keeps all of it.
+    pub fn read(&self, reading: &Reading) {
+        let line = reading.line();
+        let mut kept = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !line.is_empty() {
+            self.note(&line);
+            kept.push(line);
+        }
+        for doubt in &reading.doubts {
+            self.warn(doubt);
+            kept.push(doubt.clone());
+        }
+    }
+
+    /// What [`Context::read`] was told so far.
+    pub fn readings(&self) -> Vec<String> {
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says something worth knowing.
