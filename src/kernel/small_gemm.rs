@@ -99,6 +99,18 @@ unsafe fn inner_tile(k: usize, out: &mut [Place], pitch: usize, left: &[f32], ri
             }
         }
     }
+    // SAFETY: AVX-512 is proven.
+    unsafe { store(&sums, [rows, columns], out, pitch) };
+}
+
+/// Adds up the lanes of each sum of a tile. A function of its own: inlined, it makes the compiler move the sums of the loop above
+/// between registers and stack in every round.
+///
+/// # Safety
+/// AVX-512F.
+#[target_feature(enable = "avx512f")]
+#[inline(never)]
+unsafe fn store(sums: &[[__m512; INNER.1]; INNER.0], [rows, columns]: [usize; 2], out: &mut [Place], pitch: usize) {
     for (i, sums) in sums.iter().enumerate().take(rows) {
         for (out, &sum) in out[i * pitch..][..columns].iter_mut().zip(sums) {
             out.write(_mm512_reduce_add_ps(sum));
