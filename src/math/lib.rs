@@ -15,6 +15,8 @@
 //! | which image stands for its cluster? | [`prototype`] |
 //! | what do the neighbors say? | [`knn`] |
 //! | what would the plainest clustering say? | [`kmeans`] |
+//! | which images hang together in the neighbor graph? | [`spectral`] |
+//! | which linear head gives these labels? | [`logistic`] |
 //! | how many clusters are there? | [`count`], [`silhouette`], [`stability`], [`spectrum`] |
 //! | how much, how variable? | [`stats`] |
 //! | how do features look on paper? | [`pca`], [`tsne`] |
@@ -32,17 +34,20 @@ pub mod calibration;
 pub mod cosine;
 pub mod count;
 pub mod curate;
+mod eigen;
 pub mod entropy;
 pub mod euclid;
 pub mod hungarian;
 pub mod kmeans;
 pub mod knn;
+pub mod logistic;
 pub mod partition;
 pub mod pca;
 pub mod prototype;
 pub mod rerank;
 pub mod silhouette;
 pub mod softmax;
+pub mod spectral;
 pub mod spectrum;
 pub mod stability;
 pub mod stats;

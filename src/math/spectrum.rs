@@ -6,6 +6,8 @@
 
 use rayon::prelude::*;
 
+use super::eigen::dot;
+
 /// The `count` smallest eigenvalues, ascending; all of them if there are fewer. Exact to about 1e-12 of the matrix's norm.
 ///
 /// # Shapes
@@ -55,16 +57,6 @@ fn tridiagonal(matrix: &mut [f64], size: usize) -> (Vec<f64>, Vec<f64>) {
         });
     }
     (diagonal, beside)
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut lanes = [0.0; 8];
-    for (x, y) in a.chunks(8).zip(b.chunks(8)) {
-        for ((lane, x), y) in lanes.iter_mut().zip(x).zip(y) {
-            *lane += x * y;
-        }
-    }
-    lanes.iter().sum()
 }
 
 /// How many eigenvalues lie below a number.

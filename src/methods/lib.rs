@@ -15,6 +15,7 @@ pub mod ruc;
 pub mod scan;
 pub mod selflabel;
 pub mod simclr;
+pub mod spectral;
 pub mod temi;
 pub mod turtle;
 
@@ -33,4 +34,5 @@ pub const METHODS: &[&dyn AnyStage] = &[
     &Erased::<scan::ScanHeads>::method(),
     &Erased::<temi::Temi>::method(),
     &Erased::<turtle::Turtle>::method(),
+    &Erased::<spectral::Spectral>::method(),
 ];

@@ -1,0 +1,135 @@
+//! Spectral clustering of the neighbor graph, and a linear head that sorts new images the same way.
+
+use candle_core::Device;
+
+use kinset_artifact::encoder::{Classifier, Encoder, Tensors};
+use kinset_artifact::features::Features;
+use kinset_artifact::neighbors::Neighbors;
+use kinset_artifact::{Draft, Stored};
+use kinset_kernel::gemm::Gemm;
+use kinset_math::kmeans::KMeans;
+use kinset_math::logistic::Logistic;
+use kinset_math::spectral::{self, Graph};
+use kinset_model::params::values;
+use kinset_model::{HeadChoice, HeadsShape};
+use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_train::feature_space::CenteredFeatures;
+
+kinset_stage::settings! {
+    /// Settings.
+    pub struct Config {
+        /// Clusters, K.
+        clusters: usize = 10, min 2;
+        /// How many of the mined neighbors join images in the graph; fewer, if fewer were mined.
+        num_neighbors: usize = 20, min 1;
+        /// Independent starts of k-means on the embedding; the one with the least inertia is kept.
+        restarts: usize = 10, min 1;
+        /// Most iterations of such a start.
+        iterations: usize = 300, min 1;
+        /// Weight of the head's squared weights. Features are centered and of mean square 1.
+        penalty: f64 = 1e-3, not_negative;
+    }
+}
+
+kinset_stage::ports! {
+    /// What it reads.
+    pub label_free struct In {
+        /// `[N, D]`; the head reads them, the clusters come from the neighbors alone.
+        features: Stored<Features>,
+        /// `[N, M]`, of the same images.
+        neighbors: Stored<Neighbors>,
+        /// The encoder the features come from, so that new images can be sorted; without it, new features can.
+        encoder: Option<Stored<Encoder>>,
+    }
+}
+
+kinset_stage::outputs! {
+    /// What it writes.
+    pub struct Out {
+        /// The encoder with a linear head.
+        classifier: Draft<Classifier>,
+    }
+}
+
+/// Spectral clustering.
+#[derive(Debug)]
+pub struct Spectral;
+
+/// Most iterations of the head, and the slope at which it is done: labels change no more long before.
+const HEAD: (usize, f64) = (300, 1e-5);
+
+impl Stage for Spectral {
+    const KIND: &'static str = "spectral";
+    const VERSION: u32 = 1;
+    const SUMMARY: &'static str = "cluster the neighbor graph by its spectrum; a linear head sorts new images";
+    const SEEDED: bool = true;
+
+    type Config = Config;
+    type In = In;
+    type Out = Out;
+
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &Device::Cpu)?;
+        let neighbors = space.neighbors(&input.neighbors)?;
+        StageError::enough_for_clusters("clusters", config.clusters, space.len())?;
+        let graph = Graph::of_neighbors(&neighbors.index, neighbors.k, config.num_neighbors.min(neighbors.k));
+        let goes_on = || !cx.stop.requested();
+        let embedding = spectral::embed(&graph, config.clusters, &goes_on).ok_or(StageError::Stopped)?;
+        if !embedding.converged {
+            cx.warn("the spectrum of the neighbor graph did not converge; clusters that hang together may be split");
+        }
+        let KMeans { tolerance, .. } = KMeans::new(config.clusters);
+        let method = KMeans { clusters: config.clusters, restarts: config.restarts, iterations: config.iterations, tolerance };
+        let fit = method.fit(&embedding.rows, embedding.dim, &Gemm, cx.seed);
+        cx.check()?;
+        let rows = values(&space.values)?;
+        let logistic = Logistic { penalty: config.penalty, iterations: HEAD.0, tolerance: HEAD.1 };
+        let head =
+            logistic.fit(&rows, space.dim(), &fit.labels, config.clusters, &Gemm, &goes_on).ok_or(StageError::Stopped)?;
+        let agree = agreement(&rows, space.dim(), &head.weight, &head.bias, &fit.labels);
+        cx.note(format!("the head gives {:.1} % of the images the cluster that the graph gave them", 100.0 * agree));
+        let (weight, bias) = space.plain_layer(&head.weight, &head.bias);
+        let mut tensors = Tensors::default();
+        tensors.insert("cluster_head.0.weight", vec![config.clusters, space.dim()], weight);
+        tensors.insert("cluster_head.0.bias", vec![config.clusters], bias);
+        let choice = HeadChoice {
+            head: 0,
+            chosen_by: format!("least inertia of {} starts in the spectral embedding", config.restarts),
+            losses: vec![fit.inertia],
+        };
+        let shape = HeadsShape::linear(config.clusters, 1, None);
+        Ok(Out { classifier: space.classifier(shape, &tensors, choice)?.save(&cx.out("classifier")?)? })
+    }
+}
+
+/// The share of rows whose most probable cluster is their label.
+fn agreement(rows: &[f32], dim: usize, weight: &[f32], bias: &[f32], labels: &[u32]) -> f64 {
+    let hits = rows.chunks_exact(dim).zip(labels).filter(|(row, label)| {
+        let logit = |k: usize| {
+            let products = row.iter().zip(&weight[k * dim..]).map(|(x, w)| f64::from(*x) * f64::from(*w));
+            products.sum::<f64>() + f64::from(bias[k])
+        };
+        let (first, rest) = (logit(0), 1..bias.len());
+        rest.fold((0, first), |best, k| if logit(k) > best.1 { (k, logit(k)) } else { best }).0 == **label as usize
+    });
+    hits.count() as f64 / labels.len().max(1) as f64
+}
+
+impl Method for Spectral {
+    const CARD: PaperCard = PaperCard {
+        paper: "A. Y. Ng, M. I. Jordan, Y. Weiss: On Spectral Clustering: Analysis and an Algorithm, NIPS 2001; \
+                U. von Luxburg: A Tutorial on Spectral Clustering, Statistics and Computing 2007, arXiv 0711.0189",
+        reads: "neighbors, and the features they were mined on; optionally the encoder of the features",
+        writes: "classifier (one linear head)",
+        idea: "Images of a class are joined by many neighbors, also where they are far apart: k-means on features sees distances, \
+               the graph sees who hangs together. The lowest eigenvectors of its Laplacian put images that hang together in one \
+               direction, and there k-means is easy. A linear head then learns the clusters, so that new images can be sorted.",
+        loss: "none for the clusters: K eigenvectors of I − D^(−½) W D^(−½) after the trivial one, W = (A + Aᵀ) / 2 of the M nearest \
+               neighbors, rows brought to unit length, k-means. The head: mean cross-entropy with the clusters + penalty / 2 · |W|²",
+        selection: "least inertia of the starts of k-means",
+        as_in_paper: "normalized Laplacian, rows of unit length, k-means",
+        unlike_paper: "W joins nearest neighbors (von Luxburg, section 2.2) instead of all pairs by a Gaussian; the trivial eigenvector is \
+                       left out, as in scikit-learn; the linear head for new images is kinset's",
+        expect: "depends on the features; compare with k-means on the same ones",
+    };
+}
