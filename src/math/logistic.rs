@@ -211,7 +211,8 @@ mod tests {
         assert!(found.converged);
         let w = f64::from(found.weight[1]);
         assert!((found.weight[0] + found.weight[1]).abs() < 1e-6 && found.bias.iter().all(|b| b.abs() < 1e-6));
-        assert!((0.1 * w - 1.0 / (1.0 + (2.0 * w).exp())).abs() < 1e-6, "{w}");
+        // Products are single: the loss is known to 1e-8, and so its minimum to the root of that.
+        assert!((0.1 * w - 1.0 / (1.0 + (2.0 * w).exp())).abs() < 1e-5, "{w}");
     }
 
     #[test]
