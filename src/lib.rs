@@ -25,7 +25,7 @@
 //! | [`model`] | What does the network look like? Encoders, heads, and the names of their weights. |
 //! | [`train`] | How does training work? The loop, optimizers, schedules, prefetching, checkpoints, devices. |
 //! | [`builtin`] | Which stages need no paper? Ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, how many clusters, consensus, predict, evaluate. |
-//! | [`methods`] | What does each paper do? SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
+//! | [`methods`] | What does each paper do? SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE, spectral clustering. |
 //! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | What would a person rather look at? A page with pictures, drawings, score tables. |
 //! | [`cli`] | What did they type, and what do we answer? The only part that prints; a module of the root crate. |

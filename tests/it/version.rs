@@ -66,7 +66,7 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
     let cheap = Bench::with(CHEAP);
     // The pixels are learned features too, as far as the steps are concerned; and they are the same on every machine.
-    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n";
+    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.spectral]\nkind = \"spectral\"\nfeatures = \"features\"\nneighbors = \"neighbors\"\nencoder = \"pixels\"\nclusters = 3\n\n[stage.spectral_assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"spectral\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n";
     cheap.write("p.toml", format!("{CHEAP}{more}"));
     let said = cheap.run(&[]).done();
     let view = |file: &str| cheap.path("artifacts/cheap").join(file);
@@ -92,6 +92,8 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let assignments = AssignmentTable::load(&stored(&view("assignments/assignments.parquet"))).unwrap();
     let clusters = digest_of(assignments.cluster.iter().map(|&cluster| i64::from(cluster)));
     all.insert("kmeans", one("clusters", clusters));
+    let by_spectrum = AssignmentTable::load(&stored(&view("spectral_assignments/assignments.parquet"))).unwrap();
+    all.insert("spectral", one("clusters", digest_of(by_spectrum.cluster.iter().map(|&cluster| i64::from(cluster)))));
     let confidence = assignments.confidence.iter().map(|&c| f64::from(c)).sum::<f64>() / assignments.len() as f64;
     all.insert("predict", one("mean confidence", rounded(confidence)));
     all.insert("evaluate", {
