@@ -55,7 +55,8 @@
 //!    the fields that differ.
 //! 3. **Run.** [`pipeline::run`] takes the lock of each stale key and starts the stage. Stages that share nothing run side by
 //!    side; only one at a time computes on the device. A failed stage stops what depends on it and nothing else. A training stage saves
-//!    checkpoints in the work folder of its key ([`train::training`]), so a killed run finds them again.
+//!    checkpoints in the work folder of its key ([`train::training`]), others their [`stage::Unfinished`] work, so a killed run finds
+//!    them again. A request to stop is a flag ([`base::stop`]) that all long loops look at; whoever is too slow is not waited for.
 //! 4. **Store.** Outputs are written to a private folder, synced, published as read-only blobs, and then named by one record.
 //!    A record therefore never names what is not there. [`store::view`] shows the latest result of each stage under
 //!    `artifacts/<pipeline>/<stage>/`.
@@ -104,6 +105,7 @@
 //! | Every error has a code, a hint and an exit code. | The trait [`base::fault::Fault`], one enum per crate. |
 //! | A moved result with an unmoved `VERSION` fails. | `tests/it/version.rs`, a committed table of results on a tiny input. |
 //! | A killed run ends with the same bytes. | `tests/it/resume.rs`; `tests/smoke.py`. |
+//! | Every stage stops when it is asked, and goes on to the same bytes. | `tests/it/conformance.rs`, over the registry. |
 //! | No stage contradicts the catalog. | Tests in [`registry`] loop over all stages. |
 //!
 //! # Shapes

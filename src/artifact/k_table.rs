@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{ArtifactError, Result, display};
 use super::meta::Meta;
 use super::parquet::TableReader;
@@ -30,7 +32,7 @@ pub struct KSweep {
 }
 
 /// One number about one clustering.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct KPoint {
     pub k: u32,
     /// Which of the clusterings with that number, from 0.
@@ -45,6 +47,16 @@ impl KSweep {
     /// K and value of one criterion, in the order they were measured.
     pub fn values<'a>(&'a self, criterion: &'a str) -> impl Iterator<Item = (u32, f64)> + 'a {
         self.points.iter().filter(move |point| point.criterion == criterion).map(|point| (point.k, point.value))
+    }
+
+    /// How many estimators voted for the chosen number.
+    pub fn named_by(&self) -> usize {
+        self.votes.values().filter(|&&vote| vote == self.chosen).count()
+    }
+
+    /// False if there were votes, and half of them or fewer are for the chosen number: then nothing speaks for it but a rule.
+    pub fn is_agreed(&self) -> bool {
+        self.votes.len() < 2 || 2 * self.named_by() > self.votes.len()
     }
 
     /// Writes `k_table.parquet` into a folder.
@@ -125,6 +137,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(KSweep::load(&stored(&table().save(dir.path()).unwrap())).unwrap(), table());
         assert_eq!(table().values("silhouette").collect::<Vec<_>>(), [(2, 0.25), (2, 0.75)]);
+    }
+
+    #[test]
+    fn the_chosen_number_is_agreed_on_by_more_than_half() {
+        let of = |votes: &[usize], chosen| {
+            let votes = votes.iter().enumerate().map(|(by, &k)| (by.to_string(), k)).collect();
+            let table = KSweep { votes, chosen, ..table() };
+            (table.named_by(), table.is_agreed())
+        };
+        assert_eq!(of(&[17, 37, 21, 2, 50], 2), (1, false));
+        assert_eq!(of(&[2, 37, 21, 2, 50], 2), (2, false));
+        assert_eq!(of(&[2, 37, 2, 2, 50], 2), (3, true));
+        assert_eq!((of(&[7], 7), of(&[], 7)), ((1, true), (0, true)), "one alone, and a rule without votes");
     }
 
     #[test]

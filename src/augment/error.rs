@@ -1,6 +1,7 @@
 //! Errors of augmentation.
 
 use kinset_base::fault::{Diagnosis, Exit, Fault};
+use kinset_base::stop::Stopped;
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -32,6 +33,8 @@ pub enum Error {
     Recipe { field: String, message: String },
     #[error("a batch of `{rows}` views needs a buffer of `{expected}` numbers, not `{found}`")]
     Room { rows: usize, expected: usize, found: usize },
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 impl Fault for Error {
@@ -51,6 +54,7 @@ impl Fault for Error {
             }
             Self::Recipe { .. } => Exit::Pipeline.code("augment::recipe"),
             Self::Room { .. } => Exit::Bug.code("augment::room"),
+            Self::Stopped(_) => Exit::Stopped.code("augment::stopped"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use kinset_artifact::encoder::Normalization;
+use kinset_base::stop::Stop;
 
 use super::batch::Pictures;
 use super::error::Error;
@@ -16,7 +17,10 @@ const FLOOR: f64 = 1e-3;
 ///
 /// # Units
 /// Of pixels scaled to 0–1.
-pub fn channels(pictures: &(impl Pictures + ?Sized)) -> Result<Normalization, Error> {
+///
+/// # Errors
+/// A picture that cannot be read; a request to stop.
+pub fn channels(pictures: &(impl Pictures + ?Sized), stop: &Stop) -> Result<Normalization, Error> {
     let chunks: Vec<usize> = (0..pictures.len()).step_by(CHUNK).collect();
     // Whole numbers: exact in any order.
     let sums = chunks
@@ -24,6 +28,7 @@ pub fn channels(pictures: &(impl Pictures + ?Sized)) -> Result<Normalization, Er
         .map(|&start| {
             let mut sums = [(0_u64, 0_u64, 0_u64); 3];
             for row in start..(start + CHUNK).min(pictures.len()) {
+                stop.check()?;
                 let picture = pictures.picture(row)?;
                 for pixel in picture.data.chunks_exact(picture.channels) {
                     for (sum, &value) in sums.iter_mut().zip(pixel) {

@@ -2,7 +2,7 @@
 //!
 //! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
 //! errors carry the path ([`fs`]), what an error owes its reader ([`fault`]), units for people ([`mod@unit`]), the memory of
-//! the process ([`memory`]), the only clock ([`clock`]), raw files ([`raw_file`]), where they are looked for
+//! the process ([`memory`]), the only clock ([`clock`]), requests to stop ([`stop`]), raw files ([`raw_file`]), where they are looked for
 //! ([`search_path`]) and what was read of them ([`reading`]); and `pickle`, which reads the plain values in Python's files.
 //!
 //! Not here: formulas (`math`), results on disk (`store`).
@@ -19,4 +19,5 @@ pub mod raw_file;
 pub mod reading;
 pub mod search_path;
 pub mod seed;
+pub mod stop;
 pub mod unit;

@@ -11,10 +11,11 @@ use kinset_artifact::k_table::{KPoint, KSweep, KTable};
 use kinset_artifact::{Draft, Stored};
 use kinset_kernel::gemm::Gemm;
 use kinset_math::cosine;
-use kinset_math::count::{self, Range, Rows};
+use kinset_math::count::{self, Answer, Range, Rows};
 use kinset_math::kmeans::KMeans;
 use kinset_math::silhouette::Distances;
 use kinset_stage::{Complaint, Context, Stage, StageError};
+use kinset_train::distinct::warn_of_equal_images;
 
 /// Who may vote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -131,14 +132,7 @@ impl Stage for AutoK {
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let mut features = FeatureTable::load(&input.features)?;
         let n = features.len().min(config.sample);
-        if config.max >= n {
-            return Err(StageError::TooFew {
-                setting: "max",
-                value: config.max,
-                images: n,
-                hint: format!("with {n} images looked at, `max` can be at most {}", n.saturating_sub(1)),
-            });
-        }
+        let max = cx.fitting("max", config.max, Config::default().max, config.min..=n.saturating_sub(1), n)?;
         if config.unit {
             let zero = cosine::normalize_rows(&mut features.values, features.dim);
             if let Some(&first) = zero.first() {
@@ -151,7 +145,7 @@ impl Stage for AutoK {
         }
         let sample = sampled(&features.values, features.dim, config.sample, cx.seed);
         let rows = Rows { values: &sample, dim: features.dim };
-        let distances = Distances::new(&sample, features.dim);
+        let distances = Distances::new(&sample, features.dim, &cx.stop)?;
         if distances.of(0).iter().all(|&distance| distance <= 0.0) {
             return Err(StageError::Degenerate {
                 code: "auto_k::equal-features",
@@ -159,24 +153,40 @@ impl Stage for AutoK {
                 hint: "look at the encoder's training curve: it maps all images to the same features".into(),
             });
         }
-        let range = Range { min: config.min, max: config.max };
+        warn_of_equal_images(&sample, features.dim, config.min..=max, cx);
+        let range = Range { min: config.min, max };
         let method = KMeans { restarts: config.restarts, iterations: config.iterations, ..KMeans::new(config.min) };
         let bar = cx.bar((range.max - range.min + config.estimators.len()) as u64, "estimates");
-        let (mut points, mut votes) = (Vec::new(), BTreeMap::new());
-        for &estimator in &config.estimators {
-            cx.check()?;
-            let seed = cx.seed.branch(estimator.name());
+        let unfinished = cx.unfinished("auto_k 1");
+        let mut so_far: SoFar = unfinished.load()?.unwrap_or_default();
+        if so_far != SoFar::default() {
+            let (answers, all) = (so_far.answers.len(), config.estimators.len());
+            cx.note(format!("resuming after {answers} of {all} estimators"));
+        }
+        for &estimator in config.estimators.iter().skip(so_far.answers.len()) {
+            let (seed, stop) = (cx.seed.branch(estimator.name()), &cx.stop);
             let answer = match estimator {
-                Estimator::Silhouette => count::silhouettes(rows, &distances, range, method, &Gemm, seed, |k| {
-                    bar.advance(u64::from(k < range.max));
-                    cx.check()
-                })?,
-                Estimator::Eigengap => count::eigengaps(&distances, config.neighbors, range),
-                Estimator::Dpmeans => count::dp_means(rows, config.lambda, config.passes, range),
-                Estimator::Xmeans => count::x_means(rows, config.gain, range, method, &Gemm, seed),
-                Estimator::Gmeans => count::g_means(rows, config.normality, range, method, &Gemm, seed),
+                Estimator::Silhouette => {
+                    for clusters in (range.min..=range.max).skip(so_far.seen.len()) {
+                        let method = KMeans { clusters, ..method };
+                        let found = count::silhouette_at(rows, &distances, method, &Gemm, seed, stop);
+                        so_far.seen.push((clusters, unfinished.save_when_stopped(found, &so_far)?));
+                        bar.advance(u64::from(clusters < range.max));
+                        unfinished.save_when_due(&so_far)?;
+                    }
+                    Ok(count::by_silhouettes(std::mem::take(&mut so_far.seen), range))
+                }
+                Estimator::Eigengap => count::eigengaps(&distances, config.neighbors, range, stop),
+                Estimator::Dpmeans => count::dp_means(rows, config.lambda, config.passes, range, stop),
+                Estimator::Xmeans => count::x_means(rows, config.gain, range, method, &Gemm, seed, stop),
+                Estimator::Gmeans => count::g_means(rows, config.normality, range, method, &Gemm, seed, stop),
             };
+            so_far.answers.push(unfinished.save_when_stopped(answer, &so_far)?);
             bar.advance(1);
+            unfinished.save_when_due(&so_far)?;
+        }
+        let (mut points, mut votes) = (Vec::new(), BTreeMap::new());
+        for (estimator, answer) in config.estimators.iter().zip(so_far.answers) {
             let name = estimator.name();
             let mut tell = |k: usize, criterion: String, value| {
                 points.push(KPoint { k: k as u32, seed: 0, criterion, value });
@@ -194,8 +204,25 @@ impl Stage for AutoK {
         let say: Vec<String> = votes.iter().map(|(name, k)| format!("{name} {k}")).collect();
         cx.note(format!("{chosen} clusters: {}", say.join(", ")));
         let rule = "the most frequent vote, the smaller K of equals".into();
-        Ok(Out { table: KSweep { points, chosen, rule, votes }.save(&cx.out("table")?)? })
+        let table = KSweep { points, chosen, rule, votes };
+        if !table.is_agreed() {
+            let (named, all, say) = (table.named_by(), table.votes.len(), say.join(", "));
+            cx.warn(match named {
+                1 => format!("no two estimators name the same number of clusters ({say}): {chosen}, the smallest, is a guess"),
+                _ => format!("only {named} of {all} estimators name {chosen} clusters ({say}): look at others too"),
+            });
+        }
+        Ok(Out { table: table.save(&cx.out("table")?)? })
     }
+}
+
+/// What the estimators have said so far.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+struct SoFar {
+    /// Of those that are through, in the order of the settings.
+    answers: Vec<Answer>,
+    /// K and silhouette, while that estimator is at work.
+    seen: Vec<(usize, f64)>,
 }
 
 /// At most `most` rows, drawn without replacement and kept in their order.

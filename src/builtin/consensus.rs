@@ -10,10 +10,11 @@
 use kinset_artifact::encoder::{Classifier, ClassifierCard, HeadKind, Tensors, Weights};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::{Draft, Stored};
+use kinset_base::stop::Stopped;
 use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency};
 use kinset_math::topk::argmax_rows;
 use kinset_model::ClassifierNet;
-use kinset_stage::{Context, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError, Stop};
 use kinset_train::feature_space::{heads_for, side_by_side};
 use kinset_train::infer;
 
@@ -79,7 +80,7 @@ impl Stage for Consensus {
             });
         }
         let clusters = first.card.clusters;
-        let (reference, agreement) = reference(&voters, clusters);
+        let (reference, agreement) = reference(&voters, clusters, &cx.stop)?;
         cx.note(format!(
             "{} heads vote; the one in the middle agrees with the others by {agreement:.3} (mean ARI)",
             voters.len()
@@ -89,6 +90,7 @@ impl Stage for Consensus {
             tensors.insert(name, shape.clone(), values.clone());
         }
         for (place, voter) in voters.iter().enumerate() {
+            cx.check()?;
             let order = matched(&voter.labels, &voters[reference].labels, clusters);
             ordered(voter, place, &order, &mut tensors);
         }
@@ -158,19 +160,22 @@ fn table_of(one: &[i32], other: &[i32], clusters: usize) -> Contingency {
 }
 
 /// The voter that agrees most with all others, by the mean adjusted Rand index; the first of equals.
-fn reference(voters: &[Voter<'_>], clusters: usize) -> (usize, f64) {
+fn reference(voters: &[Voter<'_>], clusters: usize, stop: &Stop) -> Result<(usize, f64), Stopped> {
     use rayon::prelude::*;
     let count = voters.len();
     let pairs: Vec<(usize, usize)> = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))).collect();
-    let each: Vec<f64> =
-        pairs.par_iter().map(|&(a, b)| table_of(&voters[a].labels, &voters[b].labels, clusters).ari()).collect();
+    let agreement = |&(a, b): &(usize, usize)| {
+        stop.check()?;
+        Ok(table_of(&voters[a].labels, &voters[b].labels, clusters).ari())
+    };
+    let each = pairs.par_iter().map(agreement).collect::<Result<Vec<f64>, Stopped>>()?;
     let mut sums = vec![0.0; count];
     for (&(a, b), agreement) in pairs.iter().zip(each) {
         sums[a] += agreement;
         sums[b] += agreement;
     }
     let best = (0..count).fold(0, |best, voter| if sums[voter] > sums[best] { voter } else { best });
-    (best, sums[best] / (count - 1) as f64)
+    Ok((best, sums[best] / (count - 1) as f64))
 }
 
 /// For every cluster of the reference, the voter's cluster that is matched with it.
@@ -247,7 +252,7 @@ mod tests {
         let voter = |labels: &[i32]| Voter { classifier: &first, head: 0, labels: labels.to_vec() };
         let voters =
             [voter(&[0, 1, 0, 1, 0, 1]), voter(&[1, 1, 1, 0, 0, 0]), voter(&[0, 0, 0, 1, 1, 1]), voter(&[0, 0, 1, 1, 1, 1])];
-        let (best, agreement) = reference(&voters, 2);
+        let (best, agreement) = reference(&voters, 2, &Stop::default()).unwrap();
         assert_eq!(best, 1, "the second and the third are one partition under other names; the first of them");
         assert!((0.0..1.0).contains(&agreement));
     }

@@ -84,9 +84,32 @@ impl Stage for Embed {
             }
         };
         let bar = cx.bar(images.len() as u64, "images");
-        let mut values = infer::features(&net, layer, &loader, |done| {
+        let unfinished = cx.unfinished("embed 1");
+        let (mut parts, mut values) = (0, Vec::new());
+        for part in unfinished.parts::<Vec<f32>>()? {
+            let done = (values.len() + part.len()) / dim;
+            // Chunks are computed as a whole, so that a row's bits do not depend on where a run was stopped.
+            if !(values.len() + part.len()).is_multiple_of(dim) || !(done.is_multiple_of(infer::CHUNK) || done == images.len())
+            {
+                break;
+            }
+            values.extend(part);
+            parts += 1;
+        }
+        let done = values.len() / dim;
+        if done > 0 {
+            cx.note(format!("resuming at image {done} of {}", images.len()));
             bar.advance(done as u64);
-            cx.check()
+        }
+        let mut kept = values.len();
+        let mut values = infer::features_from(&net, layer, &loader, (done, values), |done, all| {
+            bar.advance(done as u64);
+            let stop = cx.stop.requested();
+            if stop || unfinished.is_due() {
+                unfinished.add(parts, &all[kept..])?;
+                (parts, kept) = (parts + 1, all.len());
+            }
+            if stop { Err(StageError::Stopped) } else { Ok(()) }
         })?;
         if config.normalize {
             let zero = cosine::normalize_rows(&mut values, dim);

@@ -69,6 +69,7 @@ impl Stage for Evaluate {
         let mut rows = Vec::new();
         for (place, (classifier, p)) in classifiers.iter().zip(&said).enumerate() {
             // Names of stages are no part of a key, so they are no part of a result either: the report puts them in.
+            cx.check()?;
             rows.push(row(format!("classifiers[{place}]"), classifier, p, &truth, labels.classes())?);
         }
         let kmeans = classifiers.iter().any(|classifier| classifier.card.kind == HeadKind::Centroids);
@@ -212,7 +213,7 @@ fn fitted(
     // Rows that are all 0 stay where they are.
     let _ = cosine::normalize_rows(&mut features, encoder.dim());
     let clusters = clusters.min(features.len() / encoder.dim());
-    let fit = KMeans::new(clusters).fit(&features, encoder.dim(), &Gemm, Seed::new(0).branch("evaluate"));
+    let fit = KMeans::new(clusters).fit(&features, encoder.dim(), &Gemm, Seed::new(0).branch("evaluate"), &cx.stop)?;
     let net = ClassifierNet::from_centroids(encoder, &fit.centers, true, &cx.device)?;
     let choice = HeadChoice { head: 0, chosen_by: "least inertia of 10 starts".into(), losses: vec![fit.inertia] };
     Ok(Classifier { card: net.card(normalization, choice)?, tensors: net.to_tensors()? })

@@ -122,12 +122,14 @@ impl Stage for Frozen {
         let files = Self::raw_files(config, cx.places)?;
         let Some(file) = files.first() else { unreachable!("`raw_files` names one file or fails") };
         let bytes = fs::read_at_most(&file.path, LARGEST)?;
+        cx.check()?;
         // What the key speaks of is what is read.
         if cx.raw_digest(file).is_some_and(|digest| digest != Digest::of(&bytes)) {
             return Err(DatasetError::Changed { file: file.path.display().to_string() }.into());
         }
         pretrained::checked(config.sha256.as_deref(), &bytes).map_err(|error| pretrained::at(&file.path, error))?;
         let (architecture, normalization) = config.network.network(config.size, config.resize)?;
+        cx.check()?;
         let found = frozen::tower(&bytes, config.part.as_deref(), &architecture, &normalization)
             .map_err(|error| pretrained::at(&file.path, error))?;
         cx.note(told(&found));

@@ -7,6 +7,7 @@ use kinset_kernel::gemm::Gemm;
 use kinset_math::kmeans;
 use kinset_model::{ClassifierNet, HeadChoice};
 use kinset_stage::{Context, Stage, StageError};
+use kinset_train::distinct::warn_of_equal_images;
 use kinset_train::feature_space::body_of;
 
 kinset_stage::settings! {
@@ -60,14 +61,27 @@ impl Stage for KMeans {
         let (body, normalization) = body_of(&features, &input.features, input.encoder.as_ref(), &cx.device)?;
         let n = features.ids.len();
         StageError::enough_for_clusters("clusters", config.clusters, n)?;
-        cx.check()?;
+        warn_of_equal_images(&features.values, features.dim, config.clusters..=config.clusters, cx);
         let method = kmeans::KMeans {
             clusters: config.clusters,
             restarts: config.restarts,
             iterations: config.iterations,
             tolerance: config.tolerance,
         };
-        let fit = method.fit(&features.values, features.dim, &Gemm, cx.seed);
+        let unfinished = cx.unfinished("kmeans 1");
+        let mut progress: kmeans::Progress = unfinished.load()?.unwrap_or_default();
+        if progress != kmeans::Progress::default() {
+            cx.note(format!("resuming in start {} of {}", progress.starts() + 1, config.restarts));
+        }
+        let bar = cx.bar(config.restarts as u64, "starts");
+        let mut shown = 0;
+        let rows = (&features.values[..], features.dim);
+        let fit = method.go_on(rows, &Gemm, cx.seed, &cx.stop, &mut progress, |progress| {
+            bar.advance((progress.starts() - shown) as u64);
+            shown = progress.starts();
+            unfinished.save_when_due(progress)
+        });
+        let fit = unfinished.save_when_stopped(fit, &progress)?;
         if !fit.converged {
             cx.warn(format!("k-means did not converge in {} iterations; raise `iterations`", fit.iterations));
         }
@@ -79,5 +93,61 @@ impl Stage for KMeans {
         };
         let card = net.card(normalization, choice)?;
         Ok(Out { classifier: Classifier { card, tensors: net.to_tensors()? }.save(&cx.out("classifier")?)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use candle_core::Device;
+
+    use super::*;
+    use kinset_base::fs;
+    use kinset_base::search_path::DataPaths;
+    use kinset_base::seed::Seed;
+    use kinset_stage::{Signal, Sink, Stop};
+    use kinset_store::digest::Digest;
+
+    #[derive(Default)]
+    struct Ears(Mutex<Vec<Signal>>);
+
+    impl Sink for Ears {
+        fn signal(&self, _: &str, signal: Signal) {
+            self.0.lock().unwrap().push(signal);
+        }
+    }
+
+    /// What k-means warns of on rows of one number.
+    fn warnings(dir: &Path, rows: &[f32], clusters: usize) -> Vec<String> {
+        let (work, out) = (dir.join("work"), dir.join("out"));
+        fs::create_folders(&work).unwrap();
+        let table = FeatureTable {
+            ids: (0..rows.len()).map(|row| row.to_string()).collect(),
+            dim: 1,
+            values: rows.to_vec(),
+            normalized: false,
+            encoder: "test".into(),
+            layer: "test".into(),
+        };
+        let saved = table.save(dir).unwrap();
+        let features = Stored::new(vec![saved.files[0].path.clone()], Digest::of(b"t"), "test");
+        let (ears, places) = (Ears::default(), DataPaths::new("", None, None));
+        let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, Stop::default(), work, out, &ears);
+        let config = Config { clusters, restarts: 2, ..Config::default() };
+        KMeans::run(&config, In { features, encoder: None }, &cx).unwrap();
+        let heard = ears.0.into_inner().unwrap();
+        let warning = |signal| if let Signal::Warning(text) = signal { Some(text) } else { None };
+        heard.into_iter().filter_map(warning).collect()
+    }
+
+    #[test]
+    fn fewer_distinct_images_than_clusters_are_warned_of_with_the_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let six: Vec<f32> = (0..60).map(|row| (row % 6) as f32).collect();
+        assert_eq!(warnings(dir.path(), &six, 10), ["60 images, 6 of them distinct; 10 clusters asked: 4 stay empty"]);
+        assert_eq!(warnings(dir.path(), &[2.0; 20], 5), ["20 images, 1 of them distinct; 5 clusters asked: 4 stay empty"]);
+        assert_eq!(warnings(dir.path(), &six, 6), [""; 0]);
     }
 }

@@ -75,25 +75,17 @@ impl Stage for KnnEval {
         let truth = truth_of(&queries.ids, &query_labels)?;
         let votes = truth_of(&bank.ids, &bank_labels)?;
         let classes = bank_labels.classes().max(query_labels.classes());
-        if config.k > bank.len() {
-            return Err(StageError::TooFew {
-                setting: "k",
-                value: config.k,
-                images: bank.len(),
-                hint: format!("at most {} can vote", bank.len()),
-            });
-        }
+        let k = cx.fitting("k", config.k, Config::default().k, 1..=bank.len(), bank.len())?;
         let bar = cx.bar(bank.len() as u64, "bank images");
-        let mut search = Search::new(&queries.values, queries.dim, config.k).map_err(StageError::other)?;
+        let mut search = Search::new(&queries.values, queries.dim, k, &cx.stop).map_err(StageError::other)?;
         for (piece, rows) in bank.values.chunks(PIECE * bank.dim).enumerate() {
             search.feed(rows, piece * PIECE).map_err(StageError::other)?;
             bar.advance((rows.len() / bank.dim) as u64);
-            cx.check()?;
         }
         let found = search.finish().map_err(StageError::other)?;
         // Equal weights are those of an endless temperature.
         let temperature = config.temperature.unwrap_or(1e12);
-        let said = knn::weighted_vote(&found.index, &found.similarity, config.k, config.k, &votes, classes, temperature);
+        let said = knn::weighted_vote(&found.index, &found.similarity, k, k, &votes, classes, temperature);
         let known: Vec<usize> = (0..truth.len()).filter(|&r| truth[r] >= 0).collect();
         let right = known.iter().filter(|&&r| said[r] == truth[r]).count();
         let row = ScoreRow {
@@ -101,7 +93,7 @@ impl Stage for KnnEval {
             images: known.len(),
             classes,
             knn: Some(right as f64 / known.len().max(1) as f64),
-            notes: vec![format!("{} of {} images vote", config.k, bank.len())],
+            notes: vec![format!("{k} of {} images vote", bank.len())],
             ..ScoreRow::default()
         };
         let protocol = Protocol { matching: "none: neighbors vote with their labels".into(), ..Protocol::default() };
@@ -150,7 +142,7 @@ mod tests {
         let config = Config { k: 200, temperature: Some(0.1) };
         assert!(config.check().is_empty());
         let (bank, queries) = (wave(240, 0.9), wave(30, 2.2));
-        let found = neighbors::nearest(&queries, &bank, 6, config.k).unwrap();
+        let found = neighbors::nearest(&queries, &bank, 6, config.k, &kinset_stage::Stop::default()).unwrap();
         let said = knn::weighted_vote(&found.index, &found.similarity, config.k, config.k, &golden.labels, 5, 0.1);
         assert_eq!(said, golden.votes);
     }

@@ -1,11 +1,9 @@
 //! Exact nearest neighbors of every image among the others.
 
-use std::ops::ControlFlow;
-
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
-use kinset_kernel::neighbors::{self, NeighborError};
+use kinset_kernel::neighbors;
 use kinset_math::{cosine, rerank};
 use kinset_stage::{Complaint, Context, Stage, StageError};
 
@@ -73,24 +71,13 @@ impl Stage for Mine {
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let mut features = FeatureTable::load(&input.features)?;
         let n = features.ids.len();
-        if config.k >= n {
-            return Err(StageError::TooFew {
-                setting: "k",
-                value: config.k,
-                images: n,
-                hint: format!("an image is no neighbor of itself, so `k` can be at most {}", n.saturating_sub(1)),
-            });
-        }
-        if let Some(Rerank { k1, .. }) = config.rerank
-            && k1 > n
-        {
-            return Err(StageError::TooFew {
-                setting: "rerank.k1",
-                value: k1,
-                images: n,
-                hint: format!("a list contains each image at most once, so `rerank.k1` can be at most {n}"),
-            });
-        }
+        // An image is no neighbor of itself.
+        let k = cx.fitting("k", config.k, Config::default().k, 1..=n.saturating_sub(1), n)?;
+        let reach = config.rerank.map(|Rerank { k1, k2 }| {
+            let k1 = cx.fitting("rerank.k1", k1, Rerank::default().k1, k2.max(2)..=n, n)?;
+            Ok::<_, StageError>(rerank::Reach { k1, k2 })
+        });
+        let reach = reach.transpose()?;
         let zero = cosine::normalize_rows(&mut features.values, features.dim);
         if let Some(&first) = zero.first() {
             return Err(StageError::Degenerate {
@@ -105,34 +92,22 @@ impl Stage for Mine {
         let bar = cx.bar(pairs, "pairs");
         let mut shown = 0;
         // Re-ranking looks at lists of its own length.
-        let width = config.rerank.map_or(config.k, |rerank| config.k.max(rerank.k1 - 1));
-        let found = neighbors::all_pairs(&features.values, features.dim, width, &mut |done, total| {
+        let width = reach.map_or(k, |reach| k.max(reach.k1 - 1));
+        let found = neighbors::all_pairs(&features.values, features.dim, width, &cx.stop, &mut |done, total| {
             let now = (done as u128 * u128::from(pairs) / total.max(1) as u128) as u64;
             bar.advance(now - shown);
             shown = now;
-            if cx.stop.requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        let found = match found {
-            Err(NeighborError::Stopped) => return Err(StageError::Stopped),
-            found => found.map_err(StageError::other)?,
-        };
-        let (index, similarity, metric) = match config.rerank {
+        let found = found.map_err(StageError::other)?;
+        let (index, similarity, metric) = match reach {
             None => (found.index, found.similarity, "cosine"),
-            Some(Rerank { k1, k2 }) => {
-                let reach = rerank::Reach { k1, k2 };
-                let (index, similarity) = rerank::nearest(&features.values, features.dim, &found.index, width, reach, config.k);
+            Some(reach) => {
+                let (rows, dim) = (&features.values, features.dim);
+                let (index, similarity) = rerank::nearest(rows, dim, &found.index, width, reach, k, &cx.stop)?;
                 (index, similarity, "jaccard")
             }
         };
-        let table = NeighborTable {
-            ids: features.ids,
-            k: config.k,
-            index,
-            similarity,
-            metric: metric.into(),
-            exact: true,
-            recall: None,
-        };
+        let table = NeighborTable { ids: features.ids, k, index, similarity, metric: metric.into(), exact: true, recall: None };
         Ok(Out { neighbors: table.save(&cx.out("neighbors")?)? })
     }
 }

@@ -45,6 +45,7 @@ impl Stage for Pixels {
     type Out = Out;
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        cx.check()?;
         let images = ImageSet::open(&input.images)?;
         let loader = ImageLoader::raw(&images, config.size, &cx.device)?;
         let shape = architecture(Backbone::Pixels, Stem::Cifar, 1, images.channels(), loader.size(), None)?;

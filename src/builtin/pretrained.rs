@@ -154,6 +154,7 @@ impl Stage for Pretrained {
         let files = Self::raw_files(config, cx.places)?;
         let Some(file) = files.first() else { unreachable!("`raw_files` names one file or fails") };
         let bytes = fs::read_at_most(&file.path, LARGEST)?;
+        cx.check()?;
         // What the key speaks of is what is read.
         if cx.raw_digest(file).is_some_and(|digest| digest != Digest::of(&bytes)) {
             return Err(DatasetError::Changed { file: file.path.display().to_string() }.into());
@@ -169,7 +170,7 @@ impl Stage for Pretrained {
             let normalization = Normalization::new(mean.clone(), std.clone());
             ImageLoader::like(&images, found.channels, size, &normalization, &cx.device)?
         } else {
-            let own = ImageLoader::of(&images, config.size, &cx.device)?;
+            let own = ImageLoader::of(&images, config.size, &cx.device, &cx.stop)?;
             ImageLoader::like(&images, found.channels, own.size(), own.normalization(), &cx.device)?
         };
         let encoder = found.encoder(loader.size(), loader.normalization())?;

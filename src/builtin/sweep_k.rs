@@ -15,17 +15,21 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::auto_k::{drawn, rows_of, smallest_and_largest};
 use kinset_artifact::assignments::{AssignmentTable, Assignments};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::k_table::{KPoint, KSweep, KTable};
 use kinset_artifact::{Draft, Stored};
+use kinset_base::stop::Stopped;
 use kinset_kernel::gemm::Gemm;
 use kinset_math::entropy::entropy_of_counts;
-use kinset_math::kmeans::KMeans;
+use kinset_math::kmeans::{KMeans, Progress};
 use kinset_math::silhouette::{Distances, silhouette};
 use kinset_math::stability::agreements;
-use kinset_stage::{Complaint, Context, Stage, StageError};
+use kinset_stage::{Complaint, Context, Stage, StageError, Stop};
+use kinset_train::distinct::warn_of_equal_images;
 
 kinset_stage::settings! {
     /// Settings.
@@ -95,42 +99,51 @@ impl Stage for SweepK {
         let features = FeatureTable::load(&input.features)?;
         let n = features.len();
         let given = given(input.given.as_deref().unwrap_or_default(), &features)?;
-        if given.is_empty() {
-            StageError::enough_for_clusters("max", config.max, n)?;
-        }
         let sample = drawn(n, config.sample, cx.seed);
-        let distances = Distances::new(&rows_of(&features.values, features.dim, &sample), features.dim);
-        let mut points = Vec::new();
-        let mut scores: Vec<(usize, f64)> = Vec::new();
-        let mut measure = |k: usize, clusterings: &[Clustering]| {
-            scores.push((k, compare(k, clusterings, &distances, &sample, &mut points)));
-        };
+        let distances = Distances::new(&rows_of(&features.values, features.dim, &sample), features.dim, &cx.stop)?;
+        let unfinished = cx.unfinished("sweep_k 1");
+        let (mut swept, mut progress): (Swept, Progress) = unfinished.load()?.unwrap_or_default();
         if given.is_empty() {
-            let range: Vec<usize> = (config.min..=config.max).step_by(config.step).collect();
+            let max = cx.fitting("max", config.max, Config::default().max, config.min..=n, n)?;
+            warn_of_equal_images(&features.values, features.dim, config.min..=max, cx);
+            let range: Vec<usize> = (config.min..=max).step_by(config.step).collect();
             let bar = cx.bar((range.len() * config.seeds) as u64, "clusterings");
-            for k in range {
+            let done = swept.scores.len() * config.seeds + swept.clusterings.len();
+            if done > 0 {
+                cx.note(format!("resuming after {done} of {} clusterings", range.len() * config.seeds));
+                bar.advance(done as u64);
+            }
+            for k in range.into_iter().skip(swept.scores.len()) {
                 let method = KMeans {
                     clusters: k,
                     restarts: config.restarts,
                     iterations: config.iterations,
                     tolerance: config.tolerance,
                 };
-                let mut clusterings = Vec::with_capacity(config.seeds);
-                for seed in 0..config.seeds {
-                    cx.check()?;
-                    let fit = method.fit(&features.values, features.dim, &Gemm, cx.seed.at(k as u64).at(seed as u64));
+                for seed in swept.clusterings.len()..config.seeds {
+                    let (rows, seed) = ((&features.values[..], features.dim), cx.seed.at(k as u64).at(seed as u64));
+                    let fit = method.go_on(rows, &Gemm, seed, &cx.stop, &mut progress, |progress| {
+                        unfinished.save_when_due(&(&swept, progress))
+                    });
+                    let fit = unfinished.save_when_stopped(fit, &(&swept, &progress))?;
+                    progress = Progress::default();
                     let labels = fit.labels.iter().map(|&label| label as i32).collect();
-                    clusterings.push(Clustering { labels, inertia: Some(fit.inertia) });
+                    swept.clusterings.push(Clustering { labels, inertia: Some(fit.inertia) });
                     bar.advance(1);
                 }
-                measure(k, &clusterings);
+                let clusterings = std::mem::take(&mut swept.clusterings);
+                let measured = swept.measure(k, &clusterings, &distances, &sample, &cx.stop);
+                if measured.is_err() {
+                    swept.clusterings = clusterings;
+                }
+                unfinished.save_when_stopped(measured, &(&swept, &progress))?;
             }
         } else {
             for (k, clusterings) in &given {
-                cx.check()?;
-                measure(*k, clusterings);
+                swept.measure(*k, clusterings, &distances, &sample, &cx.stop)?;
             }
         }
+        let Swept { mut points, scores, .. } = swept;
         for &(k, score) in &scores {
             points.push(KPoint { k: k as u32, seed: 0, criterion: "score".into(), value: score });
             cx.metric(k as u64, "score", score);
@@ -144,7 +157,34 @@ impl Stage for SweepK {
     }
 }
 
+/// What a sweep has done so far.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Swept {
+    /// Of each K that was measured, the smallest first.
+    points: Vec<KPoint>,
+    scores: Vec<(usize, f64)>,
+    /// Of the next K, one for each seed.
+    clusterings: Vec<Clustering>,
+}
+
+impl Swept {
+    /// Compares the clusterings of one K; nothing is changed if it is asked to stop.
+    fn measure(
+        &mut self,
+        k: usize,
+        clusterings: &[Clustering],
+        distances: &Distances,
+        sample: &[usize],
+        stop: &Stop,
+    ) -> Result<(), Stopped> {
+        let score = compare(k, clusterings, distances, sample, &mut self.points, stop)?;
+        self.scores.push((k, score));
+        Ok(())
+    }
+}
+
 /// One way to sort all images.
+#[derive(Debug, Serialize, Deserialize)]
 struct Clustering {
     labels: Vec<i32>,
     inertia: Option<f64>,
@@ -167,9 +207,16 @@ fn given(stored: &[Stored<Assignments>], features: &FeatureTable) -> Result<BTre
 }
 
 /// Adds the criteria of all clusterings of one K to `points`; returns their score.
-fn compare(k: usize, clusterings: &[Clustering], distances: &Distances, sample: &[usize], points: &mut Vec<KPoint>) -> f64 {
+fn compare(
+    k: usize,
+    clusterings: &[Clustering],
+    distances: &Distances,
+    sample: &[usize],
+    points: &mut Vec<KPoint>,
+    stop: &Stop,
+) -> Result<f64, Stopped> {
     let labelings: Vec<&[i32]> = clusterings.iter().map(|one| one.labels.as_slice()).collect();
-    let agreements = agreements(&labelings);
+    let agreements = agreements(&labelings, stop)?;
     let (mut tightness, mut stability) = (0.0, 0.0);
     for (seed, one) in clusterings.iter().enumerate() {
         let mut sizes = vec![0_u64; k];
@@ -201,7 +248,7 @@ fn compare(k: usize, clusterings: &[Clustering], distances: &Distances, sample: 
         }
     }
     let count = clusterings.len().max(1) as f64;
-    (tightness / count).max(0.0) * stability / count
+    Ok((tightness / count).max(0.0) * stability / count)
 }
 
 /// The K of the highest score, the smaller of equals.
@@ -225,25 +272,41 @@ mod tests {
 
     #[test]
     fn two_far_pairs_found_again_score_high_and_a_coin_scores_low() {
-        let distances = Distances::new(&[0.0, 1.0, 10.0, 11.0], 1);
+        let distances = Distances::new(&[0.0, 1.0, 10.0, 11.0], 1, &Stop::default()).unwrap();
         let sample = [0, 1, 2, 3];
         let mut points = Vec::new();
-        let good = compare(2, &[clustering(&[0, 0, 1, 1]), clustering(&[1, 1, 0, 0])], &distances, &sample, &mut points);
+        let good = compare(
+            2,
+            &[clustering(&[0, 0, 1, 1]), clustering(&[1, 1, 0, 0])],
+            &distances,
+            &sample,
+            &mut points,
+            &Stop::default(),
+        )
+        .unwrap();
         let silhouette = f64::midpoint(9.5 / 10.5, 8.5 / 9.5);
         assert!((good - silhouette).abs() < 1e-12, "{good}");
         let of = |criterion: &str| points.iter().filter(|p| p.criterion == criterion).map(|p| p.value).collect::<Vec<_>>();
         assert_eq!((of("ari").len(), of("inertia").len()), (2, 0));
         assert!(of("balance").iter().all(|b| (b - 1.0).abs() < 1e-12));
         assert!(of("size_entropy").iter().all(|h| (h - 2_f64.ln()).abs() < 1e-12));
-        let coin = compare(2, &[clustering(&[0, 0, 1, 1]), clustering(&[0, 1, 0, 1])], &distances, &sample, &mut Vec::new());
+        let coin = compare(
+            2,
+            &[clustering(&[0, 0, 1, 1]), clustering(&[0, 1, 0, 1])],
+            &distances,
+            &sample,
+            &mut Vec::new(),
+            &Stop::default(),
+        )
+        .unwrap();
         assert!(coin <= 0.0, "{coin}");
     }
 
     #[test]
     fn one_seed_has_no_stability_and_one_cluster_no_silhouette() {
-        let distances = Distances::new(&[0.0, 1.0, 10.0, 11.0], 1);
+        let distances = Distances::new(&[0.0, 1.0, 10.0, 11.0], 1, &Stop::default()).unwrap();
         let mut points = Vec::new();
-        let score = compare(3, &[clustering(&[1, 1, 1, 1])], &distances, &[0, 1, 2, 3], &mut points);
+        let score = compare(3, &[clustering(&[1, 1, 1, 1])], &distances, &[0, 1, 2, 3], &mut points, &Stop::default()).unwrap();
         assert!(score.abs() < 1e-12);
         assert!(points.iter().all(|point| point.value.is_finite() && point.criterion != "ari"), "{points:?}");
     }

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
 
 use super::args::{PipelineArgs, SelectArgs};
 use super::common::{Answer, Failure, device_of, pipeline, places, selection};
 use super::report;
 use super::terminal::{self, Screen};
 use crate::base::fault::{Exit, Fault, chain};
-use crate::base::fs::FileError;
+use crate::base::fs::{self, FileError};
 use crate::base::unit;
 use crate::pipeline::event::{Listener, Tell};
 use crate::pipeline::journal::{Journal, runs_folder};
@@ -47,7 +48,7 @@ pub struct RunArgs {
     /// Fail instead of waiting when another run computes the same stage
     #[arg(long)]
     no_wait: bool,
-    /// Save the progress of training at least this often
+    /// Save the progress of a stage at least this often
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     checkpoint_every: f64,
     /// Write no report.html at the end
@@ -119,15 +120,45 @@ pub(super) fn use_threads(threads: Option<u16>) -> usize {
     threads
 }
 
-/// The first signal asks to stop at the next step, the second ends at once.
+/// How long what is at work may take to keep its progress: well within two seconds of the signal the process has ended.
+const GRACE: Duration = Duration::from_millis(1600);
+
+/// The first signal asks to stop, and a little later the process ends whether or not everybody has heard: results and checkpoints
+/// are whole at any moment. The second ends at once, with 128 and its number.
 pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
+    let failed = |error| FileError::new("listen to signals of", Path::new("this process"), error);
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGUSR1] {
+    let status = fs::read_text(Path::new("/proc/self/status")).unwrap_or_default();
+    let mut signals = vec![SIGINT, SIGTERM, SIGUSR1];
+    // A terminal that is closed; `nohup` has that ignored, and means it.
+    if !ignores(&status, SIGHUP) {
+        signals.push(SIGHUP);
+    }
+    for &signal in &signals {
         signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag))
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
-            .map_err(|error| FileError::new("listen to signals of", Path::new("this process"), error))?;
+            .map_err(failed)?;
     }
+    let mut heard = Signals::new(&signals).map_err(failed)?;
+    let wait = move || {
+        if heard.forever().next().is_some() {
+            std::thread::sleep(GRACE);
+            // Standard error may be held by somebody who waits for a terminal that has gone.
+            let _ = std::thread::Builder::new().spawn(|| terminal::say(LATE));
+            std::thread::sleep(Duration::from_millis(100));
+            signal_hook::low_level::exit(Exit::Stopped as i32);
+        }
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(failed)?;
     Ok(Stop::shared(flag))
+}
+
+const LATE: &str = "\nstopped without waiting for the step at work; the same command resumes from the last checkpoint";
+
+/// Does a process with this status, as Linux shows it, ignore a signal? Not known elsewhere, and then no.
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
 fn closing(spec: &Spec, summary: &Summary, args: &RunArgs) -> String {
@@ -195,4 +226,16 @@ fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored], report: Op
         "scores": tables,
         "report": report.map(|path| path.display().to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_nohup_has_ignored_is_known_from_the_status() {
+        let status = "Name:\tkinset\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001001\nSigCgt:\t0000000000000000\n";
+        assert!(ignores(status, SIGHUP) && ignores(status, 13) && !ignores(status, SIGINT));
+        assert!(!ignores("", SIGHUP) && !ignores("SigIgn:\tx", SIGHUP));
+    }
 }

@@ -1,12 +1,13 @@
 //! The screen: lines, colours, bars, tables.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tracing_subscriber::filter::LevelFilter;
 
 use super::common::Failure;
@@ -61,14 +62,26 @@ pub(super) fn print_part(text: &str) -> Result<(), Failure> {
     io::stdout().lock().write_all(text.as_bytes()).map_err(|_| Failure::Closed)
 }
 
+/// The style of a bar: this template, and what is left once that can be told.
+fn style(template: &str) -> ProgressStyle {
+    let tell = |state: &ProgressState, out: &mut dyn fmt::Write| {
+        // A writer that fails is the terminal's, and nobody is left to see it.
+        let _ = out.write_str(&left(state.len().is_some(), state.per_sec(), state.eta()));
+    };
+    let style = ProgressStyle::with_template(&format!("{template}{{left}}"));
+    style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("left", tell)
+}
+
+/// How long the rest may take, if something was done to tell it by.
+fn left(of_total: bool, per_second: f64, rest: Duration) -> String {
+    if of_total && per_second > 0.0 { format!(" · {:#} left", HumanDuration(rest)) } else { String::new() }
+}
+
 /// A bar of this many units; unseen where there is no terminal.
 pub(super) fn bar(total: u64, unit: &'static str) -> ProgressBar {
     let bar = if io::stderr().is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
     bar.set_length(total);
-    if let Ok(style) = ProgressStyle::with_template("{bar:24.cyan/blue} {human_pos}/{human_len} {msg} · {per_sec} · {eta} left")
-    {
-        bar.set_style(style);
-    }
+    bar.set_style(style("{bar:24.cyan/blue} {human_pos}/{human_len} {msg} · {per_sec}"));
     bar.with_message(unit)
 }
 
@@ -78,13 +91,11 @@ pub(super) fn bytes_bar(total: Option<u64>, name: &str) -> ProgressBar {
     let template = match total {
         Some(total) => {
             bar.set_length(total);
-            "{bar:24.cyan/blue} {binary_bytes}/{binary_total_bytes} {msg} · {binary_bytes_per_sec} · {eta} left"
+            "{bar:24.cyan/blue} {binary_bytes}/{binary_total_bytes} {msg} · {binary_bytes_per_sec}"
         }
         None => "{spinner} {binary_bytes} {msg} · {binary_bytes_per_sec}",
     };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
+    bar.set_style(style(template));
     bar.with_message(name.to_owned())
 }
 
@@ -130,8 +141,11 @@ impl Bars {
     fn show(&self, stage: &str, (done, total): (u64, u64), unit: &str, text: Option<&str>) {
         let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = of.entry(stage.to_owned()).or_insert_with(|| {
-            let style = ProgressStyle::with_template("{bar:24.cyan/blue} {pos}/{len} {msg} · {eta} left");
-            self.all.add(ProgressBar::new(total).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+            let bar = self.all.add(ProgressBar::new(total).with_style(style("{bar:24.cyan/blue} {pos}/{len} {msg}")));
+            // What an earlier run has done says nothing of how fast this one is.
+            bar.set_position(done);
+            bar.reset_eta();
+            bar
         });
         // A stage may count one thing after the other.
         if bar.length() != Some(total) || done < bar.position() {
@@ -162,6 +176,8 @@ impl Screen {
             .without_time()
             .with_target(false)
             .with_ansi(terminal)
+            // It would say so on standard error, which is what has failed.
+            .log_internal_errors(false)
             .with_max_level(level)
             .init();
         Self { bars, colored: colored(), progress: Mutex::new(None) }
@@ -236,5 +252,17 @@ impl Listener for Screen {
             Event::StageBlocked { stage, by } => self.line(YELLOW, "blocked", &format!("{stage}: `{by}` has no result")),
             Event::StageStopped { stage } => self.line(YELLOW, "stopped", &format!("{stage}: its progress is kept")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_to_tell_before_something_is_done() {
+        assert_eq!(left(true, 0.0, Duration::ZERO), "");
+        assert_eq!(left(false, 3.0, Duration::ZERO), "", "of an unknown total");
+        assert_eq!(left(true, 3.0, Duration::from_secs(90)), " · 2m left");
     }
 }

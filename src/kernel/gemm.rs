@@ -176,6 +176,7 @@ impl Products for Gemm {
 mod tests {
     use super::*;
     use kinset_base::seed::Seed;
+    use kinset_base::stop::Stop;
     use kinset_math::cosine::dot;
     use kinset_math::kmeans::{KMeans, Plain};
 
@@ -226,7 +227,10 @@ mod tests {
         let mut rows = random(400, 6, 7);
         rows.chunks_mut(6).enumerate().for_each(|(i, row)| row[i % 4] += 30.0);
         let config = KMeans { restarts: 2, ..KMeans::new(4) };
-        let (fast, plain) = (config.fit(&rows, 6, &Gemm, Seed::new(1)), config.fit(&rows, 6, &Plain, Seed::new(1)));
+        let (fast, plain) = (
+            config.fit(&rows, 6, &Gemm, Seed::new(1), &Stop::default()).unwrap(),
+            config.fit(&rows, 6, &Plain, Seed::new(1), &Stop::default()).unwrap(),
+        );
         assert!((fast.inertia - plain.inertia).abs() < 1e-6 * plain.inertia);
         for (i, label) in fast.labels.iter().enumerate() {
             assert_eq!(*label, fast.labels[i % 4]);

@@ -13,13 +13,13 @@
 //! Each pair of rows is multiplied once and serves both of its ends.
 
 use std::cmp::Ordering;
-use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
 
 use super::int16_scan::{Hit, Int16Rows, ONE, Scan, WIDE};
 use kinset_base::fault::{Diagnosis, Exit, Fault};
+use kinset_base::stop::{Stop, Stopped};
 use kinset_math::cosine::{FLOOR, dot, norm};
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -53,9 +53,8 @@ pub enum NeighborError {
     /// Row numbers are stored in 32 bits.
     #[error("`{rows}` rows exceed the limit of 32-bit row numbers")]
     TooMany { rows: usize },
-    /// The caller's progress function said stop.
-    #[error("stopped on request")]
-    Stopped,
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 impl Fault for NeighborError {
@@ -73,7 +72,7 @@ impl Fault for NeighborError {
             }
             Self::NoneAsked => Exit::Pipeline.code("neighbors::none-asked").hint("set k to 1 or more"),
             Self::TooMany { .. } => Exit::Data.code("neighbors::too-many-rows").hint("split the table"),
-            Self::Stopped => Exit::Stopped.code("neighbors::stopped"),
+            Self::Stopped(_) => Exit::Stopped.code("neighbors::stopped"),
         }
     }
 }
@@ -110,23 +109,18 @@ const LENGTH_TOLERANCE: f64 = 1e-3;
 
 /// The `k` nearest rows of every row of a table, itself excluded.
 ///
-/// `progress` hears how many of how many pieces of work are done, now and then, and may break off.
+/// `progress` hears how many of how many pieces of work are done, now and then.
 ///
 /// # Shapes
 /// `rows` [N, D], of unit length.
 ///
 /// # Errors
-/// Rows that are zero, not finite or not of unit length; k of 0, or not below N; break from `progress`.
+/// Rows that are zero, not finite or not of unit length; k of 0, or not below N; a request to stop.
 ///
 /// # Panics
 /// If `dim` is 0 or does not divide the length.
-pub fn all_pairs(
-    rows: &[f32],
-    dim: usize,
-    k: usize,
-    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
-) -> Result<Neighbors> {
-    all_pairs_tiled(rows, dim, k, TILING, progress)
+pub fn all_pairs(rows: &[f32], dim: usize, k: usize, stop: &Stop, progress: &mut dyn FnMut(usize, usize)) -> Result<Neighbors> {
+    all_pairs_tiled(rows, dim, k, TILING, stop, progress)
 }
 
 fn all_pairs_tiled(
@@ -134,7 +128,8 @@ fn all_pairs_tiled(
     dim: usize,
     k: usize,
     tiling: Tiling,
-    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    stop: &Stop,
+    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Neighbors> {
     let table = Table::new(rows, dim, 0)?;
     enough(k, table.len().saturating_sub(1))?;
@@ -149,27 +144,27 @@ fn all_pairs_tiled(
     while done < tiles {
         let wave = done..(done + tiling.wave).min(tiles);
         done = wave.end;
-        wave.into_par_iter().for_each_init(Scan::default, |scan, tile| {
+        wave.into_par_iter().try_for_each_init(Scan::default, |scan, tile| {
+            stop.check()?;
             // Blocks on a circle, paired with the block `step` further: every pair comes once, every block as often as the
             // others, and neighbors in this order rarely want the same lock.
             let (step, first) = (tile / blocks.len(), tile % blocks.len());
             cross(&table, &grid, &blocks, (first, (first + step) % blocks.len()), tiling, scan);
-        });
-        if progress(done, tiles).is_break() {
-            return Err(NeighborError::Stopped);
-        }
+            Ok::<_, Stopped>(())
+        })?;
+        progress(done, tiles);
     }
-    let best: Vec<Vec<Scored>> = blocks
+    let best: Vec<Vec<Vec<Scored>>> = blocks
         .into_par_iter()
         .enumerate()
-        .flat_map_iter(|(number, block)| {
+        .map(|(number, block)| {
+            stop.check()?;
             let list = block.into_inner().unwrap_or_else(PoisonError::into_inner);
             let first = number * tiling.block;
-            let table = &table;
-            list.settle(move |row, other| table.cosine(first + row, other as usize))
+            Ok(list.settle(|row, other| table.cosine(first + row, other as usize)).collect())
         })
-        .collect();
-    Ok(collect(&best, k))
+        .collect::<std::result::Result<_, Stopped>>()?;
+    Ok(collect(best.iter().flatten(), k))
 }
 
 /// One tile: the rows of one block with those of another (or with themselves), strip by strip.
@@ -228,6 +223,7 @@ pub struct Search<'q> {
     /// The best so far of each query, at most k, in order.
     best: Vec<Vec<Scored>>,
     seen: usize,
+    stop: Stop,
 }
 
 impl<'q> Search<'q> {
@@ -241,12 +237,12 @@ impl<'q> Search<'q> {
     ///
     /// # Panics
     /// If `dim` is 0 or does not divide the length.
-    pub fn new(queries: &'q [f32], dim: usize, k: usize) -> Result<Self> {
+    pub fn new(queries: &'q [f32], dim: usize, k: usize, stop: &Stop) -> Result<Self> {
         let queries = Table::new(queries, dim, 0)?;
         enough(k, usize::MAX)?;
         let best = vec![Vec::new(); queries.len()];
         let grid = Int16Rows::new(queries.rows, dim, &queries.inverse);
-        Ok(Self { queries, grid, k, tiling: TILING, best, seen: 0 })
+        Ok(Self { queries, grid, k, tiling: TILING, best, seen: 0, stop: stop.clone() })
     }
 
     /// Looks at the next chunk of the pool, whose first row has the number `first_row` in the whole pool. Each row of the pool
@@ -256,8 +252,8 @@ impl<'q> Search<'q> {
     /// `pool` [P, D], of unit length.
     ///
     /// # Errors
-    /// Rows that are zero, not finite or not of unit length, or whose number does not fit 32 bits. The search is unchanged
-    /// then.
+    /// Rows that are zero, not finite or not of unit length, or whose number does not fit 32 bits: the search is unchanged then.
+    /// A request to stop: then it is of no more use.
     ///
     /// # Panics
     /// If D does not divide the length.
@@ -274,10 +270,11 @@ impl<'q> Search<'q> {
             let upto = (from + segments * SEGMENT).min(pool.len());
             let tasks: Vec<(usize, usize)> =
                 (0..blocks).flat_map(|block| (from..upto).step_by(SEGMENT).map(move |segment| (block, segment))).collect();
-            let best = &self.best;
+            let (best, stop) = (&self.best, &self.stop);
             let found: Vec<Vec<Vec<Scored>>> = tasks
                 .par_iter()
                 .map_init(Scan::default, |scan, &(block, segment)| {
+                    stop.check()?;
                     let first = block * tiling.block;
                     let last = (first + tiling.block).min(queries.len());
                     let thresholds = best[first..last].iter().map(|best| threshold_below(best, k, margin)).collect();
@@ -294,9 +291,9 @@ impl<'q> Search<'q> {
                             }
                         }
                     }
-                    list.settle(exact).collect()
+                    Ok(list.settle(exact).collect())
                 })
-                .collect();
+                .collect::<std::result::Result<_, Stopped>>()?;
             for (&(block, _), lists) in tasks.iter().zip(found) {
                 for (best, list) in self.best[block * tiling.block..].iter_mut().zip(lists) {
                     best.extend(list.into_iter().map(|s| Scored { row: s.row + first_row as u32, ..s }));
@@ -315,13 +312,13 @@ impl<'q> Search<'q> {
     /// A pool of fewer than k rows.
     pub fn finish(self) -> Result<Neighbors> {
         enough(self.k, self.seen)?;
-        Ok(collect(&self.best, self.k))
+        Ok(collect(self.best.iter(), self.k))
     }
 }
 
 /// The `k` nearest rows of a pool for each query, all pool rows numbered from 0.
-pub fn nearest(queries: &[f32], pool: &[f32], dim: usize, k: usize) -> Result<Neighbors> {
-    let mut search = Search::new(queries, dim, k)?;
+pub fn nearest(queries: &[f32], pool: &[f32], dim: usize, k: usize, stop: &Stop) -> Result<Neighbors> {
+    let mut search = Search::new(queries, dim, k, stop)?;
     search.feed(pool, 0)?;
     search.finish()
 }
@@ -334,9 +331,9 @@ fn enough(k: usize, others: usize) -> Result<()> {
     }
 }
 
-fn collect(best: &[Vec<Scored>], k: usize) -> Neighbors {
-    let index = best.iter().flatten().map(|s| s.row).collect();
-    let similarity = best.iter().flatten().map(|s| s.cosine.clamp(-1.0, 1.0) as f32).collect();
+fn collect<'a>(best: impl Iterator<Item = &'a Vec<Scored>> + Clone, k: usize) -> Neighbors {
+    let index = best.clone().flatten().map(|s| s.row).collect();
+    let similarity = best.flatten().map(|s| s.cosine.clamp(-1.0, 1.0) as f32).collect();
     Neighbors { k, index, similarity }
 }
 
@@ -542,12 +539,12 @@ mod tests {
         Neighbors { k, index, similarity }
     }
 
-    fn go(_: usize, _: usize) -> ControlFlow<()> {
-        ControlFlow::Continue(())
+    fn all_pairs(rows: &[f32], dim: usize, k: usize) -> Result<Neighbors> {
+        all_pairs_tiled(rows, dim, k, TILING, &Stop::default(), &mut |_, _| {})
     }
 
     fn in_chunks(queries: &[f32], pool: &[f32], dim: usize, k: usize, chunk: usize) -> Neighbors {
-        let mut search = Search::new(queries, dim, k).unwrap();
+        let mut search = Search::new(queries, dim, k, &Stop::default()).unwrap();
         for (number, rows) in pool.chunks(chunk * dim).enumerate() {
             search.feed(rows, number * chunk).unwrap();
         }
@@ -558,7 +555,7 @@ mod tests {
     fn the_neighbors_of_points_on_a_circle_are_the_nearest_angles() {
         let angles = [0.0_f64, 10.0, 25.0, 180.0, 10.0];
         let rows: Vec<f32> = angles.iter().flat_map(|a| [a.to_radians().cos() as f32, a.to_radians().sin() as f32]).collect();
-        let found = all_pairs(&rows, 2, 2, &mut go).unwrap();
+        let found = all_pairs(&rows, 2, 2).unwrap();
         assert_eq!(found.index, [1, 4, 4, 0, 1, 4, 2, 1, 1, 0]);
         assert!((found.similarity[2] - 1.0).abs() < f32::EPSILON, "a copy has cosine 1");
         assert!((found.similarity[0] - 10_f32.to_radians().cos()).abs() < 1e-6);
@@ -568,7 +565,7 @@ mod tests {
     fn several_blocks_of_random_rows_equal_brute_force() {
         for (n, dim, k) in [(1300, 16, 20), (515, 3, 1), (600, 70, 599)] {
             let rows = random(n, dim, n as u64);
-            assert_eq!(all_pairs(&rows, dim, k, &mut go).unwrap(), brute(&rows, &rows, dim, k, false), "{n} rows");
+            assert_eq!(all_pairs(&rows, dim, k).unwrap(), brute(&rows, &rows, dim, k, false), "{n} rows");
         }
     }
 
@@ -583,7 +580,7 @@ mod tests {
                 rows[row * 24 + row % 24] *= 1.0 + f32::EPSILON;
             }
         }
-        assert_eq!(all_pairs(&rows, 24, 7, &mut go).unwrap(), brute(&rows, &rows, 24, 7, false));
+        assert_eq!(all_pairs(&rows, 24, 7).unwrap(), brute(&rows, &rows, 24, 7, false));
         assert_eq!(in_chunks(&rows[..600], &rows, 24, 7, 100), brute(&rows[..600], &rows, 24, 7, true));
     }
 
@@ -593,7 +590,7 @@ mod tests {
         let run = |threads, block, wave| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let tiling = Tiling { block, wave };
-            let found = pool.install(|| all_pairs_tiled(&rows, 33, 10, tiling, &mut go)).unwrap();
+            let found = pool.install(|| all_pairs_tiled(&rows, 33, 10, tiling, &Stop::default(), &mut |_, _| {})).unwrap();
             (found.index, found.similarity.iter().map(|s| s.to_bits()).collect::<Vec<_>>())
         };
         let first = run(1, 480, 512);
@@ -610,7 +607,7 @@ mod tests {
     #[test]
     fn the_order_of_chunks_does_not_matter() {
         let (queries, pool) = (random(30, 5, 1), random(9000, 5, 2));
-        let mut search = Search::new(&queries, 5, 4).unwrap();
+        let mut search = Search::new(&queries, 5, 4, &Stop::default()).unwrap();
         search.feed(&pool[5000 * 5..], 5000).unwrap();
         search.feed(&pool[..5000 * 5], 0).unwrap();
         assert_eq!(search.finish().unwrap(), brute(&queries, &pool, 5, 4, true));
@@ -618,14 +615,14 @@ mod tests {
 
     #[test]
     fn rows_without_direction_and_impossible_numbers_are_refused() {
-        let find = |rows: &[f32], k| all_pairs(rows, 2, k, &mut go);
+        let find = |rows: &[f32], k| all_pairs(rows, 2, k);
         assert_eq!(find(&[1.0, 0.0, 0.0, 0.0], 1), Err(NeighborError::ZeroRow { row: 1 }));
         assert_eq!(find(&[1.0, 0.0, 0.0, f32::NAN], 1), Err(NeighborError::NotFinite { row: 1 }));
         assert_eq!(find(&[0.0, 2.0, 1.0, 0.0], 1), Err(NeighborError::NotUnit { row: 0, length: 2.0 }));
         assert_eq!(find(&[1.0, 0.0, 0.0, 1.0], 2), Err(NeighborError::TooFew { k: 2, others: 1 }));
         assert_eq!(find(&[], 1), Err(NeighborError::TooFew { k: 1, others: 0 }));
         assert_eq!(find(&[1.0, 0.0, 0.0, 1.0], 0), Err(NeighborError::NoneAsked));
-        let mut search = Search::new(&[1.0, 0.0], 2, 2).unwrap();
+        let mut search = Search::new(&[1.0, 0.0], 2, 2, &Stop::default()).unwrap();
         assert_eq!(search.feed(&[0.0, 1.0, 0.0, 0.0], 10), Err(NeighborError::ZeroRow { row: 11 }));
         assert!(matches!(search.feed(&[0.0, 1.0], u32::MAX as usize), Err(NeighborError::TooMany { .. })));
         search.feed(&[0.0, 1.0], 10).unwrap();
@@ -633,23 +630,27 @@ mod tests {
     }
 
     #[test]
-    fn progress_counts_up_to_the_total_and_can_stop_the_work() {
+    fn progress_counts_up_to_the_total_and_every_tile_can_be_the_last() {
         let rows = random(300, 4, 3);
         let tiling = Tiling { block: 32, wave: 7 };
-        let mut heard = Vec::new();
-        all_pairs_tiled(&rows, 4, 3, tiling, &mut |done, total| {
-            heard.push((done, total));
-            ControlFlow::Continue(())
-        })
-        .unwrap();
+        let (mut heard, never) = (Vec::new(), Stop::after(u64::MAX));
+        all_pairs_tiled(&rows, 4, 3, tiling, &never, &mut |done, total| heard.push((done, total))).unwrap();
         assert!(heard.windows(2).all(|w| w[0].0 < w[1].0));
         assert_eq!(heard.last(), Some(&(55, 55)));
-        let mut calls = 0;
-        let stopped = all_pairs_tiled(&rows, 4, 3, tiling, &mut |_, _| {
-            calls += 1;
-            if calls == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        assert_eq!((stopped, calls), (Err(NeighborError::Stopped), 2));
+        assert!(never.looks() >= 55, "{}", never.looks());
+        for looks in [0, 9, 60] {
+            let mut done = 0;
+            let stopped = all_pairs_tiled(&rows, 4, 3, tiling, &Stop::after(looks), &mut |tiles, _| done = tiles);
+            assert_eq!(stopped, Err(NeighborError::Stopped(Stopped)));
+            assert!(done <= looks as usize, "{done} tiles after {looks} looks");
+        }
+    }
+
+    #[test]
+    fn a_search_stops_inside_a_chunk() {
+        let (queries, pool) = (random(30, 5, 1), random(9000, 5, 2));
+        let mut search = Search::new(&queries, 5, 4, &Stop::after(1)).unwrap();
+        assert_eq!(search.feed(&pool, 0), Err(NeighborError::Stopped(Stopped)));
     }
 
     proptest! {
@@ -667,7 +668,8 @@ mod tests {
             let n = rows.len() / dim;
             let k = k.min(n - 1);
             let tiling = Tiling { block: groups * GROUP, wave: 3 };
-            prop_assert_eq!(all_pairs_tiled(&rows, dim, k, tiling, &mut go).unwrap(), brute(&rows, &rows, dim, k, false));
+            let found = all_pairs_tiled(&rows, dim, k, tiling, &Stop::default(), &mut |_, _| {}).unwrap();
+            prop_assert_eq!(found, brute(&rows, &rows, dim, k, false));
             prop_assert_eq!(in_chunks(&rows, &rows, dim, k, chunk), brute(&rows, &rows, dim, k, true));
         }
     }

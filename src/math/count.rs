@@ -2,7 +2,7 @@
 //!
 //! | answer | its idea |
 //! |---|---|
-//! | [`silhouettes`] | the K whose k-means clusters are tightest for their distance |
+//! | [`by_silhouettes`] | the K whose k-means clusters are tightest for their distance |
 //! | [`eigengaps`] | where the spectrum of the neighbor graph jumps: nearly separate pieces have nearly zero eigenvalues |
 //! | [`dp_means`] | a row farther than √λ from every center opens a cluster |
 //! | [`x_means`] | split in two while the Bayesian information criterion gains |
@@ -13,11 +13,14 @@
 
 use std::cmp::Reverse;
 
+use serde::{Deserialize, Serialize};
+
 use super::cosine::dot;
 use super::kmeans::{KMeans, Products};
 use super::silhouette::{Distances, silhouette, square};
 use super::spectrum;
 use kinset_base::seed::Seed;
+use kinset_base::stop::{Stop, Stopped};
 
 /// The smallest and the largest K that may come out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +37,7 @@ impl Range {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     pub k: usize,
     /// K and what was measured there, for answers that look at every K.
@@ -71,42 +74,48 @@ fn best(seen: &[(usize, f64)]) -> Option<usize> {
     winner.map(|(k, _)| k)
 }
 
-/// k-means for every K; the highest mean silhouette wins, the smaller K of equals. `each` hears of every K, and may break off.
-pub fn silhouettes<E>(
+/// The mean silhouette of k-means with K clusters. 0 with fewer than two in use: rows that are all equal, and no K is better than
+/// another.
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn silhouette_at(
     rows: Rows<'_>,
     distances: &Distances,
-    range: Range,
     method: KMeans,
     products: &impl Products,
     seed: Seed,
-    mut each: impl FnMut(usize) -> Result<(), E>,
-) -> Result<Answer, E> {
-    let mut seen = Vec::new();
-    for k in range.min..=range.max {
-        let fit = KMeans { clusters: k, ..method }.fit(rows.values, rows.dim, products, seed.at(k as u64));
-        let labels: Vec<i32> = fit.labels.iter().map(|&label| label as i32).collect();
-        // Fewer clusters in use than two: rows that are all equal, and no K is better than another.
-        seen.push((k, silhouette(distances, &labels, k).unwrap_or(0.0)));
-        each(k)?;
-    }
-    Ok(Answer { k: best(&seen).unwrap_or(range.min), seen })
+    stop: &Stop,
+) -> Result<f64, Stopped> {
+    let fit = method.fit(rows.values, rows.dim, products, seed.at(method.clusters as u64), stop)?;
+    let labels: Vec<i32> = fit.labels.iter().map(|&label| label as i32).collect();
+    Ok(silhouette(distances, &labels, method.clusters).unwrap_or(0.0))
+}
+
+/// The answer of silhouettes: the highest wins, the smaller K of equals.
+pub fn by_silhouettes(seen: Vec<(usize, f64)>, range: Range) -> Answer {
+    Answer { k: best(&seen).unwrap_or(range.min), seen }
 }
 
 /// The gaps λ(K+1) − λ(K) in the spectrum of the normalised Laplacian of the neighbor graph, K from 1 to the largest; the K of the
 /// largest gap, clipped into the range. The graph is (A + Aᵀ) / 2 for the table A of each row's nearest rows, as scikit-learn's
 /// spectral clustering has it (the forks leave the symmetry open).
-pub fn eigengaps(distances: &Distances, neighbors: usize, range: Range) -> Answer {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn eigengaps(distances: &Distances, neighbors: usize, range: Range, stop: &Stop) -> Result<Answer, Stopped> {
     let n = distances.len();
-    let mut laplacian = laplacian(distances, neighbors);
-    let spectrum = spectrum::smallest(&mut laplacian, n, range.max + 1);
+    let mut laplacian = laplacian(distances, neighbors, stop)?;
+    let spectrum = spectrum::smallest(&mut laplacian, n, range.max + 1, stop)?;
     let seen: Vec<(usize, f64)> = spectrum.windows(2).enumerate().map(|(i, pair)| (i + 1, pair[1] - pair[0])).collect();
-    Answer { k: range.clip(best(&seen).unwrap_or(range.min)), seen }
+    Ok(Answer { k: range.clip(best(&seen).unwrap_or(range.min)), seen })
 }
 
-fn laplacian(distances: &Distances, neighbors: usize) -> Vec<f64> {
+fn laplacian(distances: &Distances, neighbors: usize, stop: &Stop) -> Result<Vec<f64>, Stopped> {
     let n = distances.len();
     let mut graph = vec![0.0; n * n];
     for row in 0..n {
+        stop.check()?;
         let from = distances.of(row);
         let mut order: Vec<usize> = (0..n).filter(|&other| other != row).collect();
         let nearer = |&a: &usize, &b: &usize| from[a].total_cmp(&from[b]).then(a.cmp(&b));
@@ -128,7 +137,7 @@ fn laplacian(distances: &Distances, neighbors: usize) -> Vec<f64> {
             graph[row * n + other] = if row == other && degree[row] > 0.0 { 1.0 - link } else { -link };
         }
     }
-    graph
+    Ok(graph)
 }
 
 /// DP-means: rows in order; one farther than √λ from every center opens a cluster. It starts from the mean of all rows and ends when
@@ -137,13 +146,17 @@ fn laplacian(distances: &Distances, neighbors: usize) -> Vec<f64> {
 ///
 /// # Paper
 /// Kulis and Jordan 2012, "Revisiting k-means: New algorithms via Bayesian nonparametrics", algorithm 1.
-pub fn dp_means(rows: Rows<'_>, lambda: f64, iterations: usize, range: Range) -> Answer {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn dp_means(rows: Rows<'_>, lambda: f64, iterations: usize, range: Range, stop: &Stop) -> Result<Answer, Stopped> {
     let n = rows.values.len() / rows.dim;
     let mut centers: Vec<Vec<f32>> = vec![mean(rows, &(0..n).collect::<Vec<_>>())];
     let mut labels: Vec<usize> = vec![0; n];
     for _ in 0..iterations {
         let mut moved = false;
         for (this, label) in rows.values.chunks(rows.dim).zip(&mut labels) {
+            stop.check()?;
             let mut nearest = (f64::INFINITY, 0);
             for (c, center) in centers.iter().enumerate() {
                 let distance = square(this, center);
@@ -155,7 +168,7 @@ pub fn dp_means(rows: Rows<'_>, lambda: f64, iterations: usize, range: Range) ->
                 centers.push(this.to_vec());
                 nearest.1 = centers.len() - 1;
                 if centers.len() > 4 * range.max {
-                    return Answer { k: range.max, seen: Vec::new() };
+                    return Ok(Answer { k: range.max, seen: Vec::new() });
                 }
             }
             moved |= *label != nearest.1;
@@ -179,7 +192,7 @@ pub fn dp_means(rows: Rows<'_>, lambda: f64, iterations: usize, range: Range) ->
             break;
         }
     }
-    Answer { k: range.clip(centers.len()), seen: Vec::new() }
+    Ok(Answer { k: range.clip(centers.len()), seen: Vec::new() })
 }
 
 fn mean(rows: Rows<'_>, members: &[usize]) -> Vec<f32> {
@@ -198,17 +211,28 @@ pub const DEPTH: usize = 8;
 ///
 /// # Paper
 /// Pelleg and Moore 2000, "X-means", section 3.2, with the variance per feature (theirs forgets the dimension).
-pub fn x_means(rows: Rows<'_>, threshold: f64, range: Range, method: KMeans, products: &impl Products, seed: Seed) -> Answer {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn x_means(
+    rows: Rows<'_>,
+    threshold: f64,
+    range: Range,
+    method: KMeans,
+    products: &impl Products,
+    seed: Seed,
+    stop: &Stop,
+) -> Result<Answer, Stopped> {
     let n = rows.values.len() / rows.dim;
     let all: Vec<usize> = (0..n).collect();
     let floor = 1e-9 * scatter(rows, &all) / (n * rows.dim) as f64;
-    let first = KMeans { clusters: range.min, ..method }.fit(rows.values, rows.dim, products, seed.branch("first"));
+    let first = KMeans { clusters: range.min, ..method }.fit(rows.values, rows.dim, products, seed.branch("first"), stop)?;
     let mut start = vec![Vec::new(); range.min];
     for (row, &label) in first.labels.iter().enumerate() {
         start[label as usize].push(row);
     }
     start.retain(|members: &Vec<usize>| !members.is_empty());
-    splits(rows, start, range, method, products, seed, |parent, halves, _| {
+    splits(rows, start, range, (method, products, seed), stop, |parent, halves, _| {
         bic(rows, halves, floor) - bic(rows, &[parent], floor) > threshold
     })
 }
@@ -218,9 +242,20 @@ pub fn x_means(rows: Rows<'_>, threshold: f64, range: Range, method: KMeans, pro
 ///
 /// # Paper
 /// Hamerly and Elkan 2003, "Learning the k in k-means", with Jarque–Bera in place of Anderson–Darling, as AND's forks have it.
-pub fn g_means(rows: Rows<'_>, threshold: f64, range: Range, method: KMeans, products: &impl Products, seed: Seed) -> Answer {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn g_means(
+    rows: Rows<'_>,
+    threshold: f64,
+    range: Range,
+    method: KMeans,
+    products: &impl Products,
+    seed: Seed,
+    stop: &Stop,
+) -> Result<Answer, Stopped> {
     let all = vec![(0..rows.values.len() / rows.dim).collect()];
-    splits(rows, all, range, method, products, seed, |parent, _, centers| {
+    splits(rows, all, range, (method, products, seed), stop, |parent, _, centers| {
         let (one, two) = centers.split_at(rows.dim);
         let axis: Vec<f32> = one.iter().zip(two).map(|(a, b)| a - b).collect();
         let along: Vec<f64> = parent.iter().map(|&row| dot(rows.row(row), &axis)).collect();
@@ -233,11 +268,10 @@ fn splits(
     rows: Rows<'_>,
     mut clusters: Vec<Vec<usize>>,
     range: Range,
-    method: KMeans,
-    products: &impl Products,
-    seed: Seed,
+    (method, products, seed): (KMeans, &impl Products, Seed),
+    stop: &Stop,
     worth: impl Fn(&[usize], &[&[usize]], &[f32]) -> bool,
-) -> Answer {
+) -> Result<Answer, Stopped> {
     for round in 0..DEPTH {
         let before = clusters.len();
         let mut after = Vec::new();
@@ -249,7 +283,7 @@ fn splits(
             }
             let own = rows.of(&members);
             let leaf = seed.branch("split").at(round as u64).at(number as u64);
-            let fit = KMeans { clusters: 2, ..method }.fit(&own, rows.dim, products, leaf);
+            let fit = KMeans { clusters: 2, ..method }.fit(&own, rows.dim, products, leaf, stop)?;
             let half = |of: u32| -> Vec<usize> {
                 members.iter().zip(&fit.labels).filter(|&(_, &label)| label == of).map(|(&row, _)| row).collect()
             };
@@ -265,7 +299,7 @@ fn splits(
             break;
         }
     }
-    Answer { k: range.clip(clusters.len()), seen: Vec::new() }
+    Ok(Answer { k: range.clip(clusters.len()), seen: Vec::new() })
 }
 
 /// Sum of squared distances to the mean.
@@ -328,28 +362,34 @@ mod tests {
         KMeans { restarts: 3, ..KMeans::new(2) }
     }
 
+    fn silhouettes(rows: Rows<'_>, distances: &Distances, seed: Seed) -> Answer {
+        let at =
+            |clusters| silhouette_at(rows, distances, KMeans { clusters, ..method() }, &Plain, seed, &Stop::default()).unwrap();
+        by_silhouettes((RANGE.min..=RANGE.max).map(|k| (k, at(k))).collect(), RANGE)
+    }
+
     #[test]
     fn all_five_find_five_separate_balls() {
         let values = blobs(5, 40, 0.03);
         let rows = Rows { values: &values, dim: 8 };
-        let distances = Distances::new(&values, 8);
+        let distances = Distances::new(&values, 8, &Stop::default()).unwrap();
         let seed = Seed::new(3);
-        let by_silhouette = silhouettes(rows, &distances, RANGE, method(), &Plain, seed, |_| Ok::<_, ()>(())).unwrap();
+        let by_silhouette = silhouettes(rows, &distances, seed);
         assert_eq!(by_silhouette.k, 5, "{by_silhouette:?}");
         assert_eq!(by_silhouette.seen.len(), 11);
-        let by_gap = eigengaps(&distances, 10, RANGE);
+        let by_gap = eigengaps(&distances, 10, RANGE, &Stop::default()).unwrap();
         assert_eq!(by_gap.k, 5, "{by_gap:?}");
-        assert_eq!(dp_means(rows, 0.5, 50, RANGE).k, 5);
-        assert_eq!(x_means(rows, 0.0, RANGE, method(), &Plain, seed).k, 5);
+        assert_eq!(dp_means(rows, 0.5, 50, RANGE, &Stop::default()).unwrap().k, 5);
+        assert_eq!(x_means(rows, 0.0, RANGE, method(), &Plain, seed, &Stop::default()).unwrap().k, 5);
         // Two balls of 40 have a statistic of 80/6; at 5.991 one true Gaussian in twenty is split too.
-        assert_eq!(g_means(rows, 10.0, RANGE, method(), &Plain, seed).k, 5);
+        assert_eq!(g_means(rows, 10.0, RANGE, method(), &Plain, seed, &Stop::default()).unwrap().k, 5);
     }
 
     #[test]
     fn the_spectrum_of_the_neighbor_graph_is_that_of_numpy() {
         let rows = golden::rows();
-        let mut matrix = laplacian(&Distances::new(&rows, 4), 5);
-        let found = spectrum::smallest(&mut matrix, 60, 60);
+        let mut matrix = laplacian(&Distances::new(&rows, 4, &Stop::default()).unwrap(), 5, &Stop::default()).unwrap();
+        let found = spectrum::smallest(&mut matrix, 60, 60, &Stop::default()).unwrap();
         for (found, expected) in found.iter().zip(golden::golden().eigenvalues) {
             assert!((found - expected).abs() < 1e-9, "{found} instead of {expected}");
         }
@@ -359,23 +399,23 @@ mod tests {
     fn rows_that_are_all_equal_have_an_answer_and_no_nan() {
         let values = vec![0.5_f32; 8 * 30];
         let rows = Rows { values: &values, dim: 8 };
-        let distances = Distances::new(&values, 8);
+        let distances = Distances::new(&values, 8, &Stop::default()).unwrap();
         let seed = Seed::new(3);
-        let said = silhouettes(rows, &distances, RANGE, method(), &Plain, seed, |_| Ok::<_, ()>(())).unwrap();
+        let said = silhouettes(rows, &distances, seed);
         assert!(said.k == 2 && said.seen.iter().all(|(_, value)| value.is_finite()), "{said:?}");
-        assert!(eigengaps(&distances, 10, RANGE).seen.iter().all(|(_, value)| value.is_finite()));
-        assert_eq!(dp_means(rows, 0.5, 50, RANGE).k, 2, "one cluster, clipped");
-        assert_eq!(x_means(rows, 0.0, RANGE, method(), &Plain, seed).k, 2);
-        assert_eq!(g_means(rows, 5.991, RANGE, method(), &Plain, seed).k, 2);
+        assert!(eigengaps(&distances, 10, RANGE, &Stop::default()).unwrap().seen.iter().all(|(_, value)| value.is_finite()));
+        assert_eq!(dp_means(rows, 0.5, 50, RANGE, &Stop::default()).unwrap().k, 2, "one cluster, clipped");
+        assert_eq!(x_means(rows, 0.0, RANGE, method(), &Plain, seed, &Stop::default()).unwrap().k, 2);
+        assert_eq!(g_means(rows, 5.991, RANGE, method(), &Plain, seed, &Stop::default()).unwrap().k, 2);
     }
 
     #[test]
     fn dp_means_opens_more_clusters_for_a_smaller_reach_and_stops_at_the_limit() {
         let values = blobs(5, 40, 0.2);
         let rows = Rows { values: &values, dim: 8 };
-        let all = |lambda| dp_means(rows, lambda, 50, Range { min: 1, max: 100 }).k;
+        let all = |lambda| dp_means(rows, lambda, 50, Range { min: 1, max: 100 }, &Stop::default()).unwrap().k;
         assert!(all(9.0) == 1 && all(0.5) >= 5 && all(0.3) > all(0.9), "{} {} {}", all(9.0), all(0.5), all(0.3));
-        assert_eq!(dp_means(rows, 0.0, 50, RANGE).k, 12);
+        assert_eq!(dp_means(rows, 0.0, 50, RANGE, &Stop::default()).unwrap().k, 12);
     }
 
     #[test]

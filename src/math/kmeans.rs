@@ -9,9 +9,11 @@
 //! precision over fixed pieces: the same bits for any number of threads.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::cosine::dot;
 use kinset_base::seed::{Rng, Seed};
+use kinset_base::stop::{Stop, Stopped};
 
 /// Scalar products of rows, the one hot operation of k-means.
 pub trait Products: Sync {
@@ -55,7 +57,7 @@ impl KMeans {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fit {
     /// [K, D].
     pub centers: Vec<f32>,
@@ -69,6 +71,54 @@ pub struct Fit {
     pub converged: bool,
 }
 
+/// Where a fit is, to be kept and gone on from: all that [`KMeans::go_on`] does not compute again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Starts that are over.
+    over: usize,
+    /// The best of them, its centers around the mean of the rows.
+    best: Option<Fit>,
+    start: Start,
+}
+
+/// Where a start is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Start {
+    /// Rows that k-means++ chose so far.
+    chosen: Vec<usize>,
+    /// `[N]`, squared distance of each row to the nearest of them.
+    nearest: Vec<f32>,
+    /// [K, D], around the mean of the rows; nothing before all are chosen.
+    centers: Vec<f32>,
+    /// `[N]`; nothing before the first iteration.
+    labels: Vec<u32>,
+    iterations: usize,
+    /// The labels stayed as they were.
+    settled: bool,
+    converged: bool,
+}
+
+impl Progress {
+    /// How many starts are over.
+    pub fn starts(&self) -> usize {
+        self.over
+    }
+
+    /// True if it can be that of a fit of these shapes.
+    fn fits(&self, method: &KMeans, rows: usize, dim: usize) -> bool {
+        let Start { chosen, nearest, centers, labels, .. } = &self.start;
+        let size = method.clusters * dim;
+        chosen.len() <= method.clusters
+            && chosen.iter().all(|&row| row < rows)
+            && nearest.len() == if chosen.is_empty() { 0 } else { rows }
+            && (centers.is_empty() || (centers.len() == size && chosen.len() == method.clusters))
+            && (labels.is_empty() || labels.len() == rows)
+            && self.best.as_ref().is_none_or(|best| best.centers.len() == size && best.labels.len() == rows)
+            && self.over <= method.restarts
+            && (self.over == 0) == self.best.is_none()
+    }
+}
+
 /// Rows per parallel piece for K columns of products: fixed, and small enough for the products to stay in a core's cache.
 fn piece(columns: usize) -> usize {
     (131_072 / columns.max(1)).clamp(32, 1024)
@@ -80,60 +130,122 @@ const MEMBERS: usize = 2048;
 impl KMeans {
     /// Clusters the rows [N, D].
     ///
+    /// # Errors
+    /// If it is asked to stop.
+    ///
     /// # Panics
     /// If there are fewer rows than clusters, no cluster, no restart, no feature, a ragged table, or a number that is not finite.
-    pub fn fit(&self, rows: &[f32], dim: usize, products: &impl Products, seed: Seed) -> Fit {
-        let data = Centered::new(rows, dim);
+    pub fn fit(&self, rows: &[f32], dim: usize, products: &impl Products, seed: Seed, stop: &Stop) -> Result<Fit, Stopped> {
+        self.go_on((rows, dim), products, seed, stop, &mut Progress::default(), |_| Ok(()))
+    }
+
+    /// The same from where another call stopped, to the same bits. `each` hears of every step, and may keep the progress or break
+    /// off; after an error `progress` is where it was left, whole.
+    ///
+    /// # Errors
+    /// If it is asked to stop, or `each` says so.
+    ///
+    /// # Panics
+    /// As [`KMeans::fit`].
+    pub fn go_on<E: From<Stopped>>(
+        &self,
+        (rows, dim): (&[f32], usize),
+        products: &impl Products,
+        seed: Seed,
+        stop: &Stop,
+        progress: &mut Progress,
+        mut each: impl FnMut(&Progress) -> Result<(), E>,
+    ) -> Result<Fit, E> {
+        let (data, k) = (Centered::new(rows, dim), self.clusters);
         assert!(self.restarts > 0, "k-means needs a start");
-        let mut best: Option<Fit> = None;
-        for restart in 0..self.restarts {
-            let fit = self.start(&data, products, seed.at(restart as u64));
-            if best.as_ref().is_none_or(|best| fit.inertia < best.inertia) {
-                best = Some(fit);
-            }
+        assert!(k > 0 && k <= data.len(), "k-means needs at least one row per cluster: {} rows, {k} clusters", data.len());
+        if !progress.fits(self, data.len(), dim) {
+            *progress = Progress::default();
         }
-        let Some(mut best) = best else { unreachable!("there is at least one start") };
+        while progress.over < self.restarts {
+            let fit = self.start(&data, products, seed.at(progress.over as u64), stop, progress, &mut each)?;
+            if progress.best.as_ref().is_none_or(|best| fit.inertia < best.inertia) {
+                progress.best = Some(fit);
+            }
+            (progress.over, progress.start) = (progress.over + 1, Start::default());
+            each(progress)?;
+        }
+        let Some(mut best) = progress.best.clone() else { unreachable!("there is at least one start") };
         data.restore(&mut best.centers);
-        best
+        Ok(best)
     }
 
     /// One start on centered data; the centers are centered too.
-    fn start(&self, data: &Centered, products: &impl Products, seed: Seed) -> Fit {
-        let (k, dim) = (self.clusters, data.dim);
-        assert!(k > 0 && k <= data.len(), "k-means needs at least one row per cluster: {} rows, {k} clusters", data.len());
+    fn start<E: From<Stopped>>(
+        &self,
+        data: &Centered,
+        products: &impl Products,
+        seed: Seed,
+        stop: &Stop,
+        progress: &mut Progress,
+        each: &mut impl FnMut(&Progress) -> Result<(), E>,
+    ) -> Result<Fit, E> {
         let tolerance = self.tolerance * data.variance;
-        let mut centers = data.plus_plus(k, products, &mut seed.rng());
-        let mut labels: Vec<u32> = Vec::new();
-        let (mut iterations, mut converged, mut settled) = (0, false, false);
-        while iterations < self.iterations && !converged {
-            iterations += 1;
-            let nearest = data.nearest(&centers, products);
-            let moved = data.means(&nearest, &centers);
-            let shift: f64 = centers.iter().zip(&moved).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
-            settled = nearest == labels;
-            converged = settled || shift <= tolerance;
-            (labels, centers) = (nearest, moved);
+        let mut seeding = Seeding::new(self.clusters, data.len(), &progress.start, seed);
+        while progress.start.chosen.len() < self.clusters {
+            data.choose(&mut progress.start, &mut seeding, products, stop)?;
+            each(progress)?;
         }
-        if !settled {
-            labels = data.nearest(&centers, products);
+        let start = &mut progress.start;
+        if start.centers.is_empty() {
+            start.centers = start.chosen.iter().flat_map(|&row| data.row(row).iter().copied()).collect();
         }
-        let inertia = data.distances(&labels, &centers).iter().sum();
-        debug_assert_eq!(centers.len(), k * dim);
-        Fit { centers, labels, inertia, iterations, converged }
+        while progress.start.iterations < self.iterations && !progress.start.converged {
+            let start = &mut progress.start;
+            let nearest = data.nearest(&start.centers, products, stop)?;
+            let moved = data.means(&nearest, &start.centers);
+            let shift: f64 = start.centers.iter().zip(&moved).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
+            start.iterations += 1;
+            start.settled = nearest == start.labels;
+            start.converged = start.settled || shift <= tolerance;
+            (start.labels, start.centers) = (nearest, moved);
+            each(progress)?;
+        }
+        let start = &progress.start;
+        let labels = if start.settled { start.labels.clone() } else { data.nearest(&start.centers, products, stop)? };
+        let inertia = data.distances(&labels, &start.centers).iter().sum();
+        let Start { centers, iterations, converged, .. } = start.clone();
+        Ok(Fit { centers, labels, inertia, iterations, converged })
+    }
+}
+
+/// The draws of k-means++, which begin anew with the stream of a start and pass over those of the rows that are chosen already.
+struct Seeding {
+    trials: usize,
+    first: usize,
+    rng: Rng,
+}
+
+impl Seeding {
+    fn new(clusters: usize, rows: usize, start: &Start, seed: Seed) -> Self {
+        let (trials, mut rng) = (2 + (clusters as f64).ln() as usize, seed.rng());
+        let first = rng.below(rows);
+        for _ in 0..start.chosen.len().saturating_sub(1) * trials {
+            rng.unit();
+        }
+        Self { trials, first, rng }
     }
 }
 
 /// The nearest center of each row [N, D], as `fit` decides it (ties: lower number): how rows that were not fitted are assigned.
 ///
+/// # Errors
+/// If it is asked to stop.
+///
 /// # Panics
 /// If there is no center or a table is ragged.
-pub fn assign(rows: &[f32], centers: &[f32], dim: usize, products: &impl Products) -> Vec<u32> {
+pub fn assign(rows: &[f32], centers: &[f32], dim: usize, products: &impl Products, stop: &Stop) -> Result<Vec<u32>, Stopped> {
     assert!(!centers.is_empty() && centers.len().is_multiple_of(dim), "centers must be [K, D] with K > 0");
     // Centered on the mean of the centers, for the same reason as in `fit`; the nearest stays the nearest.
     let mean = column_means(centers, dim);
     let shifted = |table: &[f32]| subtract(table, &mean);
     let data = Centered { rows: shifted(rows), dim, mean: Vec::new(), variance: 0.0, squares: Vec::new() };
-    data.nearest(&shifted(centers), products)
+    data.nearest(&shifted(centers), products, stop)
 }
 
 /// The rows around their mean, and what is asked of them again and again.
@@ -174,44 +286,52 @@ impl Centered {
         }
     }
 
-    /// Greedy k-means++: of a few candidates drawn by squared distance, each new center is the one that lowers the sum most.
-    fn plus_plus(&self, k: usize, products: &impl Products, rng: &mut Rng) -> Vec<f32> {
-        let trials = 2 + (k as f64).ln() as usize;
-        let mut chosen = vec![rng.below(self.len())];
-        let mut nearest: Vec<f32> = self.closer(&chosen, None, products).swap_remove(0);
-        while chosen.len() < k {
-            let total = sum(&nearest);
-            let mut draws: Vec<f64> = (0..trials).map(|_| rng.unit() * total).collect();
-            draws.sort_unstable_by(f64::total_cmp);
-            let mut candidates = draw(&nearest, &draws);
-            candidates.dedup();
-            if candidates.is_empty() {
-                // Every row coincides with a center: the first row that is not one yet keeps the centers in number.
-                candidates.extend((0..self.len()).find(|row| !chosen.contains(row)));
-            }
-            let options = self.closer(&candidates, Some(&nearest), products);
-            let mut best: Option<(f64, usize)> = None;
-            for (option, distances) in options.iter().enumerate() {
-                let potential = sum(distances);
-                if best.is_none_or(|(least, _)| potential < least) {
-                    best = Some((potential, option));
-                }
-            }
-            let Some((_, option)) = best else { unreachable!("there are fewer centers than rows, so a row is left to choose") };
-            chosen.push(candidates[option]);
-            nearest = options.into_iter().nth(option).unwrap_or_default();
+    /// Greedy k-means++: of a few candidates drawn by squared distance, the next center is the one that lowers the sum most.
+    fn choose(&self, start: &mut Start, seeding: &mut Seeding, products: &impl Products, stop: &Stop) -> Result<(), Stopped> {
+        let Start { chosen, nearest, .. } = start;
+        if chosen.is_empty() {
+            *nearest = self.closer(&[seeding.first], None, products, stop)?.swap_remove(0);
+            chosen.push(seeding.first);
+            return Ok(());
         }
-        chosen.iter().flat_map(|&row| self.row(row).iter().copied()).collect()
+        let total = sum(nearest);
+        let mut draws: Vec<f64> = (0..seeding.trials).map(|_| seeding.rng.unit() * total).collect();
+        draws.sort_unstable_by(f64::total_cmp);
+        let mut candidates = draw(nearest, &draws);
+        candidates.dedup();
+        if candidates.is_empty() {
+            // Every row coincides with a center: the first row that is not one yet keeps the centers in number.
+            candidates.extend((0..self.len()).find(|row| !chosen.contains(row)));
+        }
+        let options = self.closer(&candidates, Some(nearest), products, stop)?;
+        let mut best: Option<(f64, usize)> = None;
+        for (option, distances) in options.iter().enumerate() {
+            let potential = sum(distances);
+            if best.is_none_or(|(least, _)| potential < least) {
+                best = Some((potential, option));
+            }
+        }
+        let Some((_, option)) = best else { unreachable!("there are fewer centers than rows, so a row is left to choose") };
+        chosen.push(candidates[option]);
+        *nearest = options.into_iter().nth(option).unwrap_or_default();
+        Ok(())
     }
 
     /// For each candidate the squared distance of all rows to it, or to the nearest center if that is closer.
-    fn closer(&self, candidates: &[usize], nearest: Option<&[f32]>, products: &impl Products) -> Vec<Vec<f32>> {
+    fn closer(
+        &self,
+        candidates: &[usize],
+        nearest: Option<&[f32]>,
+        products: &impl Products,
+        stop: &Stop,
+    ) -> Result<Vec<Vec<f32>>, Stopped> {
         let width = candidates.len();
         let points: Vec<f32> = candidates.iter().flat_map(|&row| self.row(row).iter().copied()).collect();
         let piece = piece(width);
         let mut table = vec![0.0_f32; self.len() * width];
-        table.par_chunks_mut(piece * width).zip(self.rows.par_chunks(piece * self.dim)).enumerate().for_each(
+        table.par_chunks_mut(piece * width).zip(self.rows.par_chunks(piece * self.dim)).enumerate().try_for_each(
             |(number, (out, rows))| {
+                stop.check()?;
                 products.products(rows, &points, self.dim, out);
                 for (i, out) in out.chunks_mut(width).enumerate() {
                     let row = number * piece + i;
@@ -223,19 +343,21 @@ impl Centered {
                         *x = nearest.map_or(distance, |nearest| distance.min(nearest[row]));
                     }
                 }
+                Ok(())
             },
-        );
-        (0..width).map(|c| table.iter().skip(c).step_by(width).copied().collect()).collect()
+        )?;
+        Ok((0..width).map(|c| table.iter().skip(c).step_by(width).copied().collect()).collect())
     }
 
-    fn nearest(&self, centers: &[f32], products: &impl Products) -> Vec<u32> {
+    fn nearest(&self, centers: &[f32], products: &impl Products, stop: &Stop) -> Result<Vec<u32>, Stopped> {
         let k = centers.len() / self.dim;
         let half_squares: Vec<f32> = centers.chunks(self.dim).map(|c| (dot(c, c) / 2.0) as f32).collect();
         let piece = piece(k);
         let mut labels = vec![0_u32; self.len()];
-        labels.par_chunks_mut(piece).zip(self.rows.par_chunks(piece * self.dim)).for_each_init(
+        labels.par_chunks_mut(piece).zip(self.rows.par_chunks(piece * self.dim)).try_for_each_init(
             Vec::new,
             |table, (labels, rows)| {
+                stop.check()?;
                 table.resize(labels.len() * k, 0.0);
                 products.products(rows, centers, self.dim, table);
                 for (label, x) in labels.iter_mut().zip(table.chunks(k)) {
@@ -249,9 +371,10 @@ impl Centered {
                     }
                     *label = winner;
                 }
+                Ok(())
             },
-        );
-        labels
+        )?;
+        Ok(labels)
     }
 
     /// Squared distance of each row to its center.
@@ -377,7 +500,7 @@ mod tests {
     #[test]
     fn separated_blobs_are_found() {
         let rows = blobs(8, 50, 20.0, 1);
-        let fit = KMeans::new(8).fit(&rows, 4, &Plain, Seed::new(2));
+        let fit = KMeans::new(8).fit(&rows, 4, &Plain, Seed::new(2), &Stop::default()).unwrap();
         for blob in fit.labels.chunks(50) {
             assert!(blob.iter().all(|l| *l == blob[0]), "a blob was split");
         }
@@ -386,12 +509,12 @@ mod tests {
         assert_eq!(names, [0, 1, 2, 3, 4, 5, 6, 7]);
         assert!(fit.converged);
         assert!((fit.inertia / 400.0 - 4.0).abs() < 0.5, "{}", fit.inertia);
-        assert_eq!(assign(&rows, &fit.centers, 4, &Plain), fit.labels);
+        assert_eq!(assign(&rows, &fit.centers, 4, &Plain, &Stop::default()).unwrap(), fit.labels);
     }
 
     #[test]
     fn hand_values_in_one_dimension() {
-        let fit = KMeans::new(2).fit(&[1.0, 2.0, 10.0, 12.0], 1, &Plain, Seed::new(0));
+        let fit = KMeans::new(2).fit(&[1.0, 2.0, 10.0, 12.0], 1, &Plain, Seed::new(0), &Stop::default()).unwrap();
         let mut centers = fit.centers.clone();
         centers.sort_unstable_by(f32::total_cmp);
         assert!((centers[0] - 1.5).abs() < 1e-6 && (centers[1] - 11.0).abs() < 1e-6, "{centers:?}");
@@ -400,11 +523,11 @@ mod tests {
 
     #[test]
     fn limits_one_cluster_one_row_each_and_all_rows_equal() {
-        let one = KMeans::new(1).fit(&[0.0, 1.0, 5.0], 1, &Plain, Seed::new(0));
+        let one = KMeans::new(1).fit(&[0.0, 1.0, 5.0], 1, &Plain, Seed::new(0), &Stop::default()).unwrap();
         assert!((one.centers[0] - 2.0).abs() < 1e-6 && (one.inertia - 14.0).abs() < 1e-5);
-        let each = KMeans::new(3).fit(&[0.0, 1.0, 5.0], 1, &Plain, Seed::new(0));
+        let each = KMeans::new(3).fit(&[0.0, 1.0, 5.0], 1, &Plain, Seed::new(0), &Stop::default()).unwrap();
         assert!(each.inertia < 1e-9);
-        let same = KMeans::new(3).fit(&[7.0; 8], 2, &Plain, Seed::new(0));
+        let same = KMeans::new(3).fit(&[7.0; 8], 2, &Plain, Seed::new(0), &Stop::default()).unwrap();
         assert!(same.inertia < 1e-9 && same.centers.iter().all(|c| (c - 7.0).abs() < 1e-6));
     }
 
@@ -418,9 +541,9 @@ mod tests {
     #[test]
     fn a_large_offset_does_not_blur_the_clusters() {
         let rows: Vec<f32> = blobs(4, 40, 10.0, 5).iter().map(|x| x + 5000.0).collect();
-        let fit = KMeans::new(4).fit(&rows, 4, &Plain, Seed::new(1));
+        let fit = KMeans::new(4).fit(&rows, 4, &Plain, Seed::new(1), &Stop::default()).unwrap();
         assert!(fit.labels.chunks(40).all(|blob| blob.iter().all(|l| *l == blob[0])));
-        assert_eq!(assign(&rows, &fit.centers, 4, &Plain), fit.labels);
+        assert_eq!(assign(&rows, &fit.centers, 4, &Plain, &Stop::default()).unwrap(), fit.labels);
     }
 
     #[test]
@@ -428,11 +551,58 @@ mod tests {
         let rows = blobs(16, 300, 2.0, 3);
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| KMeans { restarts: 2, ..KMeans::new(16) }.fit(&rows, 4, &Plain, Seed::new(4)))
+            pool.install(|| {
+                KMeans { restarts: 2, ..KMeans::new(16) }.fit(&rows, 4, &Plain, Seed::new(4), &Stop::default()).unwrap()
+            })
         };
         let (one, three) = (run(1), run(3));
         assert_eq!(one, three);
         assert_eq!(one.inertia.to_bits(), three.inertia.to_bits());
+    }
+
+    #[test]
+    fn a_fit_that_is_stopped_again_and_again_ends_in_the_same_bits() {
+        let rows = blobs(6, 40, 3.0, 7);
+        let method = KMeans { restarts: 3, ..KMeans::new(6) };
+        let whole = Stop::after(u64::MAX);
+        let expected = method.fit(&rows, 4, &Plain, Seed::new(5), &whole).unwrap();
+        for looks in [1, 2, 5] {
+            let (mut progress, mut stops) = (Progress::default(), 0);
+            let fit = loop {
+                match method.go_on((&rows, 4), &Plain, Seed::new(5), &Stop::after(looks), &mut progress, |_| Ok(())) {
+                    Ok(fit) => break fit,
+                    Err(Stopped) => stops += 1,
+                }
+            };
+            assert_eq!(fit, expected, "{looks}");
+            assert!(stops > 2, "{looks}: stopped {stops} times");
+        }
+        assert!(whole.looks() as usize >= 3 * (6 + 2), "{}", whole.looks());
+    }
+
+    #[test]
+    fn a_stop_is_looked_for_within_one_pass_over_the_rows() {
+        let looks = |per: usize| {
+            let stop = Stop::after(u64::MAX);
+            let rows = blobs(4, per, 3.0, 7);
+            KMeans { restarts: 1, iterations: 1, ..KMeans::new(4) }.fit(&rows, 4, &Plain, Seed::new(5), &stop).unwrap();
+            stop.looks()
+        };
+        let (few, many) = (looks(256), looks(256 * 40));
+        assert!(many >= 30 * few, "{few} looks at 1024 rows, {many} at 40 times as many");
+    }
+
+    #[test]
+    fn progress_of_other_shapes_is_not_gone_on_from() {
+        let rows = blobs(4, 10, 9.0, 1);
+        let expected = KMeans::new(4).fit(&rows, 4, &Plain, Seed::new(5), &Stop::default()).unwrap();
+        let mut progress = Progress::default();
+        let stopped: Result<Fit, Stopped> =
+            KMeans::new(9).go_on((&rows, 4), &Plain, Seed::new(5), &Stop::after(20), &mut progress, |_| Ok(()));
+        assert_eq!(stopped, Err(Stopped));
+        let fit: Result<Fit, Stopped> =
+            KMeans::new(4).go_on((&rows, 4), &Plain, Seed::new(5), &Stop::default(), &mut progress, |_| Ok(()));
+        assert_eq!(fit.unwrap(), expected);
     }
 
     proptest! {
@@ -444,7 +614,7 @@ mod tests {
             seed in 0_u64..1000,
         ) {
             let rows: Vec<f32> = rows[..rows.len() / 2 * 2].iter().map(|&x| x as f32).collect();
-            let fit = KMeans { restarts: 3, tolerance: 0.0, ..KMeans::new(k) }.fit(&rows, 2, &Plain, Seed::new(seed));
+            let fit = KMeans { restarts: 3, tolerance: 0.0, ..KMeans::new(k) }.fit(&rows, 2, &Plain, Seed::new(seed), &Stop::default()).unwrap();
             prop_assert!(fit.converged);
             let distance = |row: &[f32], c: usize| (row[0] - fit.centers[c * 2]).powi(2) + (row[1] - fit.centers[c * 2 + 1]).powi(2);
             let mut inertia = 0.0;

@@ -8,6 +8,7 @@
 use rayon::prelude::*;
 
 use super::cosine::dot;
+use kinset_base::stop::{Stop, Stopped};
 
 /// How far the search for reciprocal neighbors goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +34,12 @@ impl Reciprocal {
     /// # Shapes
     /// `rows` [N, D], of unit length; `lists` [N, k1 − 1], each row's nearest others, best first.
     ///
+    /// # Errors
+    /// If it is asked to stop.
+    ///
     /// # Panics
     /// If shapes disagree, `k1` is 0, or `k2` is not from 1 to `k1`.
-    pub fn new(rows: &[f32], dim: usize, lists: &[u32], reach: Reach) -> Self {
+    pub fn new(rows: &[f32], dim: usize, lists: &[u32], reach: Reach, stop: &Stop) -> Result<Self, Stopped> {
         let Reach { k1, k2 } = reach;
         assert!(k1 >= 1 && (1..=k1).contains(&k2), "k2 must be from 1 to k1");
         assert!(dim > 0 && rows.len().is_multiple_of(dim), "rows must be [N, D] with D > 0");
@@ -54,6 +58,7 @@ impl Reciprocal {
         let own: Vec<Vec<(u32, f64)>> = (0..n as u32)
             .into_par_iter()
             .map(|row| {
+                stop.check()?;
                 let near = reciprocal(row, k1);
                 let mut all = near.clone();
                 for &other in &near {
@@ -69,12 +74,13 @@ impl Reciprocal {
                 // exp(−|x − y|²) of unit rows; relative to the row itself, whose distance is 0.
                 let raw: Vec<f64> = all.iter().map(|&other| (2.0 * dot(at(row), at(other)) - 2.0).exp()).collect();
                 let sum: f64 = raw.iter().sum();
-                all.into_iter().zip(raw).map(|(other, weight)| (other, weight / sum)).collect()
+                Ok(all.into_iter().zip(raw).map(|(other, weight)| (other, weight / sum)).collect())
             })
-            .collect();
+            .collect::<Result<_, Stopped>>()?;
         let weights: Vec<Vec<(u32, f64)>> = (0..n as u32)
             .into_par_iter()
             .map(|row| {
+                stop.check()?;
                 let mut all: Vec<(u32, f64)> = list(row, k2).flat_map(|other| own[other as usize].iter().copied()).collect();
                 // A stable sort keeps the order of the list among equals, so the sums have one order.
                 all.sort_by_key(|&(other, _)| other);
@@ -85,16 +91,16 @@ impl Reciprocal {
                         _ => merged.push((other, weight / k2 as f64)),
                     }
                 }
-                merged
+                Ok(merged)
             })
-            .collect();
+            .collect::<Result<_, Stopped>>()?;
         let mut described = vec![Vec::new(); n];
         for (row, weights) in weights.iter().enumerate() {
             for &(other, weight) in weights {
                 described[other as usize].push((row as u32, weight));
             }
         }
-        Self { weights, described }
+        Ok(Self { weights, described })
     }
 
     pub fn len(&self) -> usize {
@@ -136,16 +142,28 @@ impl Reciprocal {
 /// `rows` [N, D], of unit length; `lists` [N, width], each row's nearest others, best first, width at least `k` and k1 − 1.
 /// Returns [N, k] rows and [N, k] similarities, 0 to 1, falling.
 ///
+/// # Errors
+/// If it is asked to stop.
+///
 /// # Panics
 /// If shapes disagree, or as [`Reciprocal::new`].
-pub fn nearest(rows: &[f32], dim: usize, lists: &[u32], width: usize, reach: Reach, k: usize) -> (Vec<u32>, Vec<f32>) {
+pub fn nearest(
+    rows: &[f32],
+    dim: usize,
+    lists: &[u32],
+    width: usize,
+    reach: Reach,
+    k: usize,
+    stop: &Stop,
+) -> Result<(Vec<u32>, Vec<f32>), Stopped> {
     assert!(k <= width && reach.k1 <= width + 1, "lists must be as wide as k and k1 − 1");
     let short: Vec<u32> = lists.chunks(width.max(1)).flat_map(|list| list[..reach.k1 - 1].iter().copied()).collect();
-    let descriptions = Reciprocal::new(rows, dim, &short, reach);
+    let descriptions = Reciprocal::new(rows, dim, &short, reach, stop)?;
     let at = |r: u32| &rows[r as usize * dim..(r as usize + 1) * dim];
     let found: Vec<Vec<(u32, f64)>> = (0..descriptions.len())
         .into_par_iter()
         .map(|row| {
+            stop.check()?;
             let mut near: Vec<(u32, f64, f64)> = descriptions
                 .overlapping(row)
                 .into_iter()
@@ -163,10 +181,10 @@ pub fn nearest(rows: &[f32], dim: usize, lists: &[u32], width: usize, reach: Rea
                     best.push((other, 0.0));
                 }
             }
-            best
+            Ok(best)
         })
-        .collect();
-    found.into_iter().flatten().map(|(row, similarity)| (row, similarity as f32)).unzip()
+        .collect::<Result<_, Stopped>>()?;
+    Ok(found.into_iter().flatten().map(|(row, similarity)| (row, similarity as f32)).unzip())
 }
 
 /// Half of a number, rounded to the nearest, halves to the even one.
@@ -203,7 +221,7 @@ mod tests {
     fn the_distances_of_the_reference_come_out() {
         // methods/nnm.md, section 6.1.
         let rows = on_a_circle(&[0.0, 8.0, 15.0, 40.0, 47.0, 90.0, 97.0, 200.0]);
-        let found = Reciprocal::new(&rows, 2, &lists(&rows, 2, 3), Reach { k1: 4, k2: 2 });
+        let found = Reciprocal::new(&rows, 2, &lists(&rows, 2, 3), Reach { k1: 4, k2: 2 }, &Stop::default()).unwrap();
         for (one, other, wanted) in
             [(0, 1, 0.199_165), (0, 3, 0.809_390), (1, 3, 0.725_478), (3, 4, 0.0), (5, 7, 0.666_667), (0, 5, 1.0)]
         {
@@ -223,7 +241,7 @@ mod tests {
         for case in golden["rerank"].as_array().unwrap() {
             let size = |name: &str| case[name].as_u64().unwrap() as usize;
             let reach = Reach { k1: size("k1"), k2: size("k2") };
-            let found = Reciprocal::new(&rows, 4, &lists(&rows, 4, reach.k1 - 1), reach);
+            let found = Reciprocal::new(&rows, 4, &lists(&rows, 4, reach.k1 - 1), reach, &Stop::default()).unwrap();
             for (pair, wanted) in numbers(&case["distance"]).into_iter().enumerate() {
                 let distance = found.distance(pair / n, pair % n);
                 assert!((distance - wanted).abs() < 2e-6, "{reach:?} {pair}: {distance} is not {wanted}");
@@ -242,7 +260,7 @@ mod tests {
         let rows = on_a_circle(&[0.0, 3.0, 6.0, 10.0, 26.0, 40.0, 43.0, 46.0, 49.0]);
         let lists = lists(&rows, 2, 8);
         assert_eq!(lists[4 * 8], 5, "by cosine: 14° to one side, 16° to the other");
-        let (index, similarity) = nearest(&rows, 2, &lists, 8, Reach { k1: 4, k2: 2 }, 8);
+        let (index, similarity) = nearest(&rows, 2, &lists, 8, Reach { k1: 4, k2: 2 }, 8, &Stop::default()).unwrap();
         for row in 0..4 {
             let mut first: Vec<u32> = index[row * 8..row * 8 + 3].to_vec();
             first.push(row as u32);
@@ -265,7 +283,7 @@ mod tests {
             let (n, reach) = (rows.len() / 3, Reach { k1, k2: k2.min(k1) });
             let lists = lists(&rows, 3, 7);
             let short: Vec<u32> = lists.chunks(7).flat_map(|list| list[..k1 - 1].to_vec()).collect();
-            let found = Reciprocal::new(&rows, 3, &short, reach);
+            let found = Reciprocal::new(&rows, 3, &short, reach, &Stop::default()).unwrap();
             prop_assert_eq!(found.len(), n);
             for row in 0..n {
                 prop_assert!((found.weights[row].iter().map(|(_, w)| w).sum::<f64>() - 1.0).abs() < 1e-12);
@@ -275,7 +293,7 @@ mod tests {
                     prop_assert!((found.distance(other as usize, row) - distance).abs() < 1e-12);
                 }
             }
-            let (index, similarity) = nearest(&rows, 3, &lists, 7, reach, k);
+            let (index, similarity) = nearest(&rows, 3, &lists, 7, reach, k, &Stop::default()).unwrap();
             prop_assert_eq!((index.len(), similarity.len()), (n * k, n * k));
             for (row, list) in index.chunks(k).enumerate() {
                 let mut sorted = list.to_vec();

@@ -5,6 +5,8 @@
 
 use rayon::prelude::*;
 
+use kinset_base::stop::{Stop, Stopped};
+
 /// Euclidean distances of all pairs of some rows.
 #[derive(Clone, Debug)]
 pub struct Distances {
@@ -16,18 +18,23 @@ impl Distances {
     /// Distances of the rows [N, D], each summed in double precision from differences: equal rows are at 0, and the table is
     /// symmetric to the bit.
     ///
+    /// # Errors
+    /// If it is asked to stop.
+    ///
     /// # Panics
     /// If `dim` is 0 or does not divide the length.
-    pub fn new(rows: &[f32], dim: usize) -> Self {
+    pub fn new(rows: &[f32], dim: usize, stop: &Stop) -> Result<Self, Stopped> {
         assert!(dim > 0 && rows.len().is_multiple_of(dim), "rows must be [N, D] with D > 0");
         let n = rows.len() / dim;
         let mut values = vec![0.0; n * n];
-        values.par_chunks_mut(n.max(1)).zip(rows.par_chunks(dim)).for_each(|(out, a)| {
+        values.par_chunks_mut(n.max(1)).zip(rows.par_chunks(dim)).try_for_each(|(out, a)| {
+            stop.check()?;
             for (out, b) in out.iter_mut().zip(rows.chunks(dim)) {
                 *out = square(a, b).sqrt();
             }
-        });
-        Self { rows: n, values }
+            Ok(())
+        })?;
+        Ok(Self { rows: n, values })
     }
 
     pub fn len(&self) -> usize {
@@ -132,7 +139,7 @@ pub(crate) mod tests {
 
     #[test]
     fn silhouettes_are_those_of_scikit_learn() {
-        let distances = Distances::new(&rows(), 4);
+        let distances = Distances::new(&rows(), 4, &Stop::default()).unwrap();
         for (labels, expected) in golden().silhouettes {
             let clusters = labels.iter().max().map_or(0, |&most| most as usize + 1);
             let found = silhouette(&distances, &labels, clusters).unwrap();
@@ -142,13 +149,13 @@ pub(crate) mod tests {
 
     #[test]
     fn hand_values_and_limits() {
-        let distances = Distances::new(&[0.0, 1.0, 10.0, 11.0], 1);
+        let distances = Distances::new(&[0.0, 1.0, 10.0, 11.0], 1, &Stop::default()).unwrap();
         let found = silhouette(&distances, &[0, 0, 1, 1], 2).unwrap();
         let expected = f64::midpoint(9.5 / 10.5, 8.5 / 9.5);
         assert!((found - expected).abs() < 1e-12, "{found}");
         assert_eq!(silhouette(&distances, &[0; 4], 3), None, "one cluster in use");
         assert_eq!(silhouette(&distances, &[0, 1, 2, 3], 4), Some(0.0), "everybody alone");
-        let same = Distances::new(&[2.0; 4], 1);
+        let same = Distances::new(&[2.0; 4], 1, &Stop::default()).unwrap();
         assert_eq!(silhouette(&same, &[0, 0, 1, 1], 2), Some(0.0), "all rows equal");
         let without = silhouette(&distances, &[0, 0, 1, -1], 2).unwrap();
         assert!((without - (9.0 / 10.0 + 8.0 / 9.0) / 3.0).abs() < 1e-12, "a row in no cluster is not there: {without}");
@@ -160,7 +167,7 @@ pub(crate) mod tests {
         let labels: Vec<i32> = (0..600).map(|i| i % 7).collect();
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| silhouette(&Distances::new(&rows, 5), &labels, 7).unwrap().to_bits())
+            pool.install(|| silhouette(&Distances::new(&rows, 5, &Stop::default()).unwrap(), &labels, 7).unwrap().to_bits())
         };
         assert_eq!(run(1), run(3));
     }

@@ -7,28 +7,33 @@
 use rayon::prelude::*;
 
 use super::eigen::dot;
+use kinset_base::stop::{Stop, Stopped};
 
 /// The `count` smallest eigenvalues, ascending; all of them if there are fewer. Exact to about 1e-12 of the matrix's norm.
 ///
 /// # Shapes
 /// `matrix` [N, N], symmetric; it is overwritten.
 ///
+/// # Errors
+/// If it is asked to stop.
+///
 /// # Panics
 /// If the matrix is not square.
-pub fn smallest(matrix: &mut [f64], size: usize, count: usize) -> Vec<f64> {
+pub fn smallest(matrix: &mut [f64], size: usize, count: usize, stop: &Stop) -> Result<Vec<f64>, Stopped> {
     assert_eq!(matrix.len(), size * size, "the matrix must be [N, N]");
-    let (diagonal, beside) = tridiagonal(matrix, size);
+    let (diagonal, beside) = tridiagonal(matrix, size, stop)?;
     // Gershgorin's circles hold all eigenvalues.
     let radius = |i: usize| if i > 0 { beside[i - 1].abs() } else { 0.0 } + beside.get(i).map_or(0.0, |b| b.abs());
     let low = (0..size).map(|i| diagonal[i] - radius(i)).fold(f64::INFINITY, f64::min);
     let high = (0..size).map(|i| diagonal[i] + radius(i)).fold(f64::NEG_INFINITY, f64::max);
-    (0..count.min(size)).into_par_iter().map(|nth| bisect(&diagonal, &beside, nth, low, high)).collect()
+    Ok((0..count.min(size)).into_par_iter().map(|nth| bisect(&diagonal, &beside, nth, low, high)).collect())
 }
 
 /// Diagonal and sub-diagonal of a similar tridiagonal matrix.
-fn tridiagonal(matrix: &mut [f64], size: usize) -> (Vec<f64>, Vec<f64>) {
+fn tridiagonal(matrix: &mut [f64], size: usize, stop: &Stop) -> Result<(Vec<f64>, Vec<f64>), Stopped> {
     let (mut diagonal, mut beside) = (Vec::with_capacity(size), Vec::with_capacity(size));
     for k in 0..size {
+        stop.check()?;
         diagonal.push(matrix[k * size + k]);
         if k + 1 == size {
             break;
@@ -56,7 +61,7 @@ fn tridiagonal(matrix: &mut [f64], size: usize) -> (Vec<f64>, Vec<f64>) {
             }
         });
     }
-    (diagonal, beside)
+    Ok((diagonal, beside))
 }
 
 /// How many eigenvalues lie below a number.
@@ -99,10 +104,10 @@ mod tests {
     #[test]
     fn hand_values() {
         let mut two = [2.0, 1.0, 1.0, 2.0];
-        let found = smallest(&mut two, 2, 9);
+        let found = smallest(&mut two, 2, 9, &Stop::default()).unwrap();
         assert!((found[0] - 1.0).abs() < 1e-12 && (found[1] - 3.0).abs() < 1e-12, "{found:?}");
-        assert_eq!(smallest(&mut [5.0], 1, 1).len(), 1);
-        assert!(smallest(&mut [], 0, 3).is_empty());
+        assert_eq!(smallest(&mut [5.0], 1, 1, &Stop::default()).unwrap().len(), 1);
+        assert!(smallest(&mut [], 0, 3, &Stop::default()).unwrap().is_empty());
     }
 
     #[test]
@@ -116,7 +121,7 @@ mod tests {
                 }
             }
         }
-        let found = smallest(&mut matrix, 9, 9);
+        let found = smallest(&mut matrix, 9, 9, &Stop::default()).unwrap();
         for (found, expected) in found.iter().zip([0.0, 0.0, 0.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0]) {
             assert!((found - expected).abs() < 1e-12, "{found}");
         }
@@ -130,7 +135,7 @@ mod tests {
             let mut matrix: Vec<f64> = (0..n * n).map(|i| values[i] + values[i % n * n + i / n]).collect();
             let trace: f64 = (0..n).map(|i| matrix[i * n + i]).sum();
             let squares: f64 = matrix.iter().map(|x| x * x).sum();
-            let found = smallest(&mut matrix, n, n);
+            let found = smallest(&mut matrix, n, n, &Stop::default()).unwrap();
             prop_assert!(found.windows(2).all(|pair| pair[0] <= pair[1] + 1e-9));
             prop_assert!((found.iter().sum::<f64>() - trace).abs() < 1e-9 * (1.0 + trace.abs()) * n as f64);
             prop_assert!((found.iter().map(|x| x * x).sum::<f64>() - squares).abs() < 1e-9 * (1.0 + squares) * n as f64);

@@ -62,6 +62,7 @@ impl Stage for Byol {
 
     fn run(config: &Config, input: ImagesIn, cx: &Context<'_>) -> Result<EncoderOut, StageError> {
         let images = ImageSet::open(&input.images)?;
+        let size = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;
         let (loader, net) = pretext::begin(&images, config.size, &config.network, cx)?;
         let architecture = net.architecture();
         let hidden = config.predictor_hidden.unwrap_or(architecture.features);
@@ -75,7 +76,7 @@ impl Stage for Byol {
             let view = |number| loader.views(at.rows, &config.augment, seed.at(number));
             Ok([view(0)?, view(1)?])
         };
-        let order = BatchOrder::new(images.len(), config.batch, cx.seed)?;
+        let order = BatchOrder::new(images.len(), size, cx.seed)?;
         // The target starts as an equal network, and no gradient ever reaches it.
         let target = net.duplicate()?.frozen()?;
         let objective = Bootstrap { config, net: &net, predictor, target, steps: order.steps() };

@@ -76,6 +76,15 @@ impl Config {
     }
 }
 
+impl Config {
+    /// The batch, or the largest below the default that the images fill, cuts the queue evenly and has enough for the norm groups.
+    fn fitting_batch(&self, images: usize, cx: &Context<'_>) -> Result<usize, StageError> {
+        let least = 2 * self.norm_groups;
+        let most = (least..=images.min(self.batch)).rev().find(|&batch| self.queue.is_multiple_of(batch));
+        cx.fitting("batch", self.batch, Self::default().batch, least..=most.unwrap_or(0), images)
+    }
+}
+
 /// The pretext stage.
 #[derive(Debug)]
 pub struct MoCo;
@@ -93,6 +102,7 @@ impl Stage for MoCo {
 
     fn run(config: &Config, input: ImagesIn, cx: &Context<'_>) -> Result<EncoderOut, StageError> {
         let images = ImageSet::open(&input.images)?;
+        let config = &Config { batch: config.fitting_batch(images.len(), cx)?, ..config.clone() };
         let (loader, net) = pretext::begin(&images, config.size, &config.network, cx)?;
         let order = BatchOrder::new(images.len(), config.batch, cx.seed)?;
         advise(config, images.len(), order.steps(), cx);

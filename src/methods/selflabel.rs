@@ -84,6 +84,7 @@ impl Stage for SelfLabel {
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<ClassifierOut, StageError> {
         let images = ImageSet::open(&input.images)?;
+        let size = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;
         let classifier = Classifier::load(&input.classifier)?;
         let architecture = &classifier.card.encoder.architecture;
         let normalization = &classifier.card.encoder.normalization;
@@ -114,7 +115,7 @@ impl Stage for SelfLabel {
         };
         let mut trainer = Trainer {
             epochs: config.epochs,
-            order: BatchOrder::new(images.len(), config.batch, cx.seed)?,
+            order: BatchOrder::new(images.len(), size, cx.seed)?,
             learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
             prefetcher: Prefetcher::default(),
             batch,
@@ -218,7 +219,7 @@ impl Answers {
 
 impl Confident<'_> {
     fn answers(&self) -> Result<Answers, StageError> {
-        let probabilities = infer::probabilities(self.net, &[0], self.loader, |_| Ok::<_, StageError>(()))?;
+        let probabilities = infer::probabilities(self.net, &[0], self.loader, |_| self.cx.check())?;
         Ok(Answers::of(&probabilities[0], self.net.clusters()))
     }
 

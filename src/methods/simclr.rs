@@ -55,6 +55,7 @@ impl Stage for SimClr {
 
     fn run(config: &Config, input: ImagesIn, cx: &Context<'_>) -> Result<EncoderOut, StageError> {
         let images = ImageSet::open(&input.images)?;
+        let size = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;
         let (loader, net) = pretext::begin(&images, config.size, &config.network, cx)?;
         // Both views pass through the network together: batch norm sees 2B images.
         let batch = |at: At<'_>| {
@@ -64,7 +65,7 @@ impl Stage for SimClr {
         };
         let mut trainer = Trainer {
             epochs: config.epochs,
-            order: BatchOrder::new(images.len(), config.batch, cx.seed)?,
+            order: BatchOrder::new(images.len(), size, cx.seed)?,
             learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
             prefetcher: Prefetcher::default(),
             batch,

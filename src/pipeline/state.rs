@@ -18,6 +18,9 @@ use kinset_store::key::{Input, Key, Manifest};
 use kinset_store::manifest_diff::Difference;
 use kinset_store::record::{Lookup, Record};
 
+/// Raw files that are digested at a time.
+const PIECE: usize = 256;
+
 /// What is known of a stage before anything runs.
 #[derive(Debug)]
 pub enum State {
@@ -151,7 +154,11 @@ impl Outlook<'_> {
         let files = stage.raw_files(&node.settings, self.places)?;
         if !files.is_empty() {
             let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
-            let found = self.store.digest_files(&paths)?;
+            let mut found = Vec::with_capacity(paths.len());
+            // What is read is remembered piece by piece: a run that is ended while it reads many files reads few of them again.
+            for paths in paths.chunks(PIECE) {
+                found.extend(self.store.digest_files(paths)?);
+            }
             let named = files.iter().zip(&found).map(|(file, (digest, _))| (file.name.as_str(), *digest));
             manifest = manifest.input("raw", kinset_artifact::content_digest("raw files", named));
             raw = files.into_iter().zip(found).map(|(file, (digest, stamp))| (file, digest, stamp)).collect();

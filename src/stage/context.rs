@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use candle_core::Device;
 use serde_json::Value;
 
 use super::error::StageError;
+use super::unfinished::Unfinished;
 use kinset_artifact::origin;
 use kinset_base::clock::Stopwatch;
 use kinset_base::fs;
@@ -18,28 +19,8 @@ use kinset_base::raw_file::RawFile;
 use kinset_base::reading::Reading;
 use kinset_base::search_path::DataPaths;
 use kinset_base::seed::Seed;
+use kinset_base::stop::Stop;
 use kinset_store::digest::Digest;
-
-/// A request to stop at the next step, keeping the work.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<AtomicBool>);
-
-impl Stop {
-    /// Shares a flag that signal handlers may raise.
-    pub fn shared(flag: Arc<AtomicBool>) -> Self {
-        Self(flag)
-    }
-
-    /// Asks to stop.
-    pub fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// True once somebody asked.
-    pub fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// What a stage tells while it runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -152,6 +133,11 @@ impl<'a> Context<'a> {
         &self.work
     }
 
+    /// The unfinished work of this stage. `form` names what is kept, with the version of its form: `kmeans 1`.
+    pub fn unfinished(&self, form: &'static str) -> Unfinished<'_> {
+        Unfinished::new(self, form)
+    }
+
     /// A fresh folder for one output.
     ///
     /// # Errors
@@ -165,12 +151,38 @@ impl<'a> Context<'a> {
         Ok(folder)
     }
 
-    /// Goes on, or stops because somebody asked. For stages whose unfinished work is not worth keeping.
+    /// Goes on, or stops because somebody asked.
     ///
     /// # Errors
     /// [`StageError::Stopped`].
     pub fn check(&self) -> Result<(), StageError> {
-        if self.stop.requested() { Err(StageError::Stopped) } else { Ok(()) }
+        Ok(self.stop.check()?)
+    }
+
+    /// A setting that the number of images limits, such as a batch: a default above the limit is lowered to it, and that is said; a
+    /// value that somebody chose is not.
+    ///
+    /// # Errors
+    /// [`StageError::TooFew`] for a value above `fits` that is no default, or if nothing fits.
+    pub fn fitting(
+        &self,
+        setting: &'static str,
+        value: usize,
+        default: usize,
+        fits: RangeInclusive<usize>,
+        images: usize,
+    ) -> Result<usize, StageError> {
+        let most = *fits.end();
+        if value <= most {
+            return Ok(value);
+        }
+        if value != default || fits.is_empty() {
+            let lower = if fits.is_empty() { String::new() } else { format!("set `{setting} = {most}` or less, or ") };
+            let hint = format!("{lower}bring more images");
+            return Err(StageError::TooFew { setting, value, images, hint });
+        }
+        self.note(format!("`{setting}` is {most} instead of {default}, since there are only {images} images"));
+        Ok(most)
     }
 
     /// Progress over this many units.
@@ -253,5 +265,35 @@ impl Bar<'_> {
     /// Shows a word or number beside the bar from its next move on.
     pub fn say(&self, text: &str) {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).text = Some(text.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Ears(Mutex<Vec<Signal>>);
+
+    impl Sink for Ears {
+        fn signal(&self, _: &str, signal: Signal) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(signal);
+        }
+    }
+
+    #[test]
+    fn a_default_that_does_not_fit_is_lowered_with_a_word_and_a_choice_is_refused_by_name() {
+        let (ears, places) = (Ears::default(), DataPaths::new("", None, None));
+        let stop = Stop::default();
+        let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, stop, PathBuf::new(), PathBuf::new(), &ears);
+        assert_eq!(cx.fitting("batch", 64, 1024, 2..=300, 300).unwrap(), 64);
+        assert!(ears.0.lock().unwrap().is_empty());
+        assert_eq!(cx.fitting("batch", 1024, 1024, 2..=300, 300).unwrap(), 300);
+        let said = Signal::Note("`batch` is 300 instead of 1024, since there are only 300 images".into());
+        assert_eq!(*ears.0.lock().unwrap(), [said]);
+        let refused = cx.fitting("batch", 512, 1024, 2..=300, 300).unwrap_err();
+        assert_eq!(refused.to_string(), "batch is 512, but there are only 300 images");
+        let one = cx.fitting("batch", 1024, 1024, 2..=1, 1).unwrap_err();
+        assert_eq!(one.to_string(), "batch is 1024, but there is only 1 image");
     }
 }

@@ -2,6 +2,8 @@
 
 use kinset_base::fault::{AnyFault, Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
+use kinset_base::stop::Stopped;
+use kinset_base::unit;
 
 /// Why a stage did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +33,7 @@ pub enum StageError {
         hint: String,
     },
     /// Fewer images than the setting needs.
-    #[error("{setting} is {value}, but there are only {images} images")]
+    #[error("{setting} is {value}, but there {}", only(*images))]
     TooFew {
         /// The setting.
         setting: &'static str,
@@ -82,10 +84,14 @@ pub enum StageError {
     },
 }
 
+fn only(images: usize) -> String {
+    format!("{} only {}", if images == 1 { "is" } else { "are" }, unit::counted(images as u64, "image"))
+}
+
 impl StageError {
-    /// The error of another crate.
+    /// The error of another crate; [`StageError::Stopped`] if that says that it was asked to stop.
     pub fn other(fault: impl Fault + Send + Sync + 'static) -> Self {
-        Self::Other(Box::new(fault))
+        if fault.exit() == Exit::Stopped { Self::Stopped } else { Self::Other(Box::new(fault)) }
     }
 
     /// More clusters than images, if that is so. `setting` is the one that asks for them.
@@ -98,6 +104,12 @@ impl StageError {
         }
         let hint = "ask for fewer clusters, or bring more images".into();
         Err(Self::TooFew { setting, value: clusters, images, hint })
+    }
+}
+
+impl From<Stopped> for StageError {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
     }
 }
 

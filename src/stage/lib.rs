@@ -2,7 +2,7 @@
 //!
 //! The contract between the engine and everything that runs in it: a [`Stage`] has a kind, a version, settings, typed
 //! [`mod@ports`] and typed [`mod@outputs`], and one function. A [`Method`] is a stage with a paper, and its bounds are the label-free
-//! guarantee. A stage gets all it may use from its [`Context`]. [`erased`] is the one place where types are
+//! guarantee. A stage gets all it may use from its [`Context`], and what it has done so far from its [`Unfinished`] work. [`erased`] is the one place where types are
 //! forgotten, so that the engine can hold a list of stages.
 //!
 //! Not here: the stages themselves (`builtin`, `methods`), when and why they run (`pipeline`).
@@ -17,14 +17,17 @@ pub mod error;
 pub mod outputs;
 pub mod ports;
 pub mod settings;
+pub mod unfinished;
 
 #[doc(hidden)] // for the macros
 pub use kinset_artifact as artifact;
+pub use kinset_base::stop::Stop;
 
-pub use context::{Bar, Context, Signal, Sink, Stop};
+pub use context::{Bar, Context, Signal, Sink};
 pub use contract::{Method, PaperCard, Stage};
 pub use erased::{AnyStage, Erased};
 pub use error::StageError;
 pub use outputs::{AnyDraft, OutputInfo, Outputs};
 pub use ports::{Arity, Either, LabelFreePorts, Offer, Offers, Port, PortInfo, Ports};
 pub use settings::{Complaint, Limit, NoSettings, Settings};
+pub use unfinished::Unfinished;

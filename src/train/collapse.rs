@@ -101,6 +101,7 @@ pub fn check_clusters(
     let mut sizes = ClusterSizes::new(clusters);
     let all: Vec<usize> = (0..images).collect();
     for rows in all.chunks(4096) {
+        cx.check()?;
         sizes.observe(&probabilities(rows)?);
     }
     sizes.check(epochs.saturating_sub(1) as usize)?;

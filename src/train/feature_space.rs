@@ -6,6 +6,7 @@
 
 use candle_core::{Device, Tensor};
 
+use super::distinct::warn_of_equal_images;
 use super::input_cache::row_tensor;
 use super::neighbor_pairs::check_same_images;
 use kinset_artifact::Stored;
@@ -13,8 +14,9 @@ use kinset_artifact::encoder::{Classifier, Encoder, Normalization, Tensors};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_base::seed::Seed;
+use kinset_model::params::values;
 use kinset_model::{ClassifierNet, EncoderNet, HeadChoice, HeadsShape, features_alone};
-use kinset_stage::StageError;
+use kinset_stage::{Context, StageError};
 
 /// Features, centred and scaled.
 #[derive(Clone, Debug)]
@@ -77,6 +79,16 @@ impl CenteredFeatures {
 
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty()
+    }
+
+    /// Warns if fewer images differ from each other than there are to be clusters.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn warn_of_equal_images(&self, clusters: usize, cx: &Context<'_>) -> Result<(), StageError> {
+        // Some rows on the way to enough different ones: all are looked at only where there are not enough.
+        warn_of_equal_images(&values(&self.values)?, self.dim(), clusters..=clusters, cx);
+        Ok(())
     }
 
     /// D.

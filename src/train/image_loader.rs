@@ -9,6 +9,7 @@ use kinset_artifact::encoder::Normalization;
 use kinset_artifact::images::ImageSet;
 use kinset_augment::{Plain, Recipe, Viewer, statistics};
 use kinset_base::seed::Seed;
+use kinset_base::stop::Stop;
 
 /// Images, the size a network sees them at, and how their channels are normalised.
 #[derive(Clone, Debug)]
@@ -24,8 +25,8 @@ impl<'a> ImageLoader<'a> {
     ///
     /// # Errors
     /// [`TrainError::NoSize`] if sizes vary and none is given; an image that cannot be decoded.
-    pub fn of(images: &'a ImageSet, size: Option<usize>, device: &Device) -> Result<Self> {
-        let normalization = statistics::channels(images)?;
+    pub fn of(images: &'a ImageSet, size: Option<usize>, device: &Device, stop: &Stop) -> Result<Self> {
+        let normalization = statistics::channels(images, stop)?;
         Ok(Self { images, size: size_of(images, size)?, normalization, device: device.clone() })
     }
 

@@ -14,7 +14,7 @@ use kinset_model::encoder::EncoderNet;
 use kinset_model::params::values;
 
 /// Images per chunk: large enough for full-speed products, small enough for the activations of a ResNet-50 at 224 px to fit.
-const CHUNK: usize = 256;
+pub const CHUNK: usize = 256;
 
 /// Rows of features per chunk.
 const ROWS: usize = 4096;
@@ -28,24 +28,22 @@ pub enum Layer {
     Projection,
 }
 
-/// Runs a set through `network` chunk by chunk; `tick` hears how many images are done and may stop.
+/// Runs a set through `network` chunk by chunk, from where `done` images gave `all`; `tick` hears how many more are done and what all
+/// gave, and may stop.
 fn collect<E: From<TrainError>>(
     loader: &ImageLoader<'_>,
     network: impl Fn(&Tensor) -> Result<Tensor, TrainError>,
-    mut tick: impl FnMut(usize) -> Result<(), E>,
+    (mut done, mut all): (usize, Vec<f32>),
+    mut tick: impl FnMut(usize, &[f32]) -> Result<(), E>,
 ) -> Result<Vec<f32>, E> {
-    let mut all = Vec::new();
-    let mut done = 0;
     while done < loader.len() {
         let end = (done + CHUNK).min(loader.len());
         let images = loader.plain_range(done..end).map_err(E::from)?;
         let out = network(&images).map_err(E::from)?;
         let out = values(&out).map_err(|error| E::from(error.into()))?;
-        if all.is_empty() {
-            all.reserve_exact(out.len() / (end - done) * loader.len());
-        }
+        all.reserve_exact((out.len() / (end - done) * loader.len()).saturating_sub(all.len()));
         all.extend_from_slice(&out);
-        tick(end - done)?;
+        tick(end - done, &all)?;
         done = end;
     }
     Ok(all)
@@ -108,7 +106,21 @@ pub fn features<E: From<TrainError>>(
     net: &EncoderNet,
     layer: Layer,
     loader: &ImageLoader<'_>,
-    tick: impl FnMut(usize) -> Result<(), E>,
+    mut tick: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Vec<f32>, E> {
+    features_from(net, layer, loader, (0, Vec::new()), |done, _| tick(done))
+}
+
+/// The same from where another call stopped: `before` are the images that were done, whole chunks of them, and their features.
+///
+/// # Shapes
+/// As [`features`].
+pub fn features_from<E: From<TrainError>>(
+    net: &EncoderNet,
+    layer: Layer,
+    loader: &ImageLoader<'_>,
+    before: (usize, Vec<f32>),
+    tick: impl FnMut(usize, &[f32]) -> Result<(), E>,
 ) -> Result<Vec<f32>, E> {
     let net = net.frozen().map_err(|error| E::from(error.into()))?;
     let network = |images: &Tensor| {
@@ -118,7 +130,7 @@ pub fn features<E: From<TrainError>>(
             Layer::Projection => net.project(&features, Mode::Eval)?,
         })
     };
-    collect(loader, network, tick)
+    collect(loader, network, before, tick)
 }
 
 /// Cluster probabilities of features by the head that counts, a chunk at a time.
@@ -166,7 +178,7 @@ pub fn probabilities<E: From<TrainError>>(
 pub fn predict_ensemble<E: From<TrainError>>(
     heads: &[(&ClassifierNet, usize)],
     loader: &ImageLoader<'_>,
-    tick: impl FnMut(usize) -> Result<(), E>,
+    mut tick: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Vec<Vec<f32>>, E> {
     let frozen = |&(net, head): &(&ClassifierNet, usize)| Ok((net.frozen()?, head));
     let heads = heads.iter().map(frozen).collect::<Result<Vec<_>, TrainError>>().map_err(E::from)?;
@@ -176,7 +188,7 @@ pub fn predict_ensemble<E: From<TrainError>>(
         let said = |(net, head): &(ClassifierNet, usize)| Ok(net.decide(*head, &net.read(backbone.clone(), Mode::Eval)?)?);
         Ok(Tensor::cat(&heads.iter().map(said).collect::<Result<Vec<_>, TrainError>>()?, 1)?)
     };
-    let all = collect(loader, network, tick)?;
+    let all = collect(loader, network, (0, Vec::new()), |done, _| tick(done))?;
     let width: usize = heads.iter().map(|(net, _)| net.clusters()).sum();
     let mut at = 0;
     let columns = heads.iter().map(|(net, _)| {

@@ -4,7 +4,7 @@
 //! method of the usual kind states of itself, a loss and little more. Below them: the network and the order of the images
 //! ([`trainable`], [`batches`]), what it reads ([`image_loader`], [`input_cache`], [`feature_space`], [`neighbor_pairs`]) and the
 //! batch that is made early ([`prefetch`]); optimizers ([`optim`]) and learning rates ([`schedule`]), averages of weights ([`ema`]),
-//! checkpoints ([`checkpoint`], [`snapshot`]), the choice of an epoch ([`best_epoch`]) and the check for collapse ([`collapse`]).
+//! checkpoints ([`checkpoint`], [`snapshot`]), the choice of an epoch ([`best_epoch`]), the check for collapse ([`collapse`]) and that for equal images ([`distinct`]).
 //!
 //! Not here: losses (`methods`).
 
@@ -15,6 +15,7 @@ pub mod best_epoch;
 pub mod checkpoint;
 pub mod collapse;
 pub mod device;
+pub mod distinct;
 pub mod ema;
 pub mod error;
 pub mod feature_space;

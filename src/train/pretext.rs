@@ -20,7 +20,7 @@ pub fn begin<'a>(
     network: &NetworkSettings,
     cx: &Context<'_>,
 ) -> Result<(ImageLoader<'a>, EncoderNet), StageError> {
-    let loader = ImageLoader::of(images, size, &cx.device)?;
+    let loader = ImageLoader::of(images, size, &cx.device, &cx.stop)?;
     let architecture = network.architecture(images.channels(), loader.size())?;
     let net = EncoderNet::init(&architecture, cx.seed.branch("weights"), &cx.device)?;
     Ok((loader, net))

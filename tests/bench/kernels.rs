@@ -3,8 +3,6 @@
 //! For work on a kernel: the same machine, before and after. What the numbers are worth beside other programs, `just bench-peers`
 //! says.
 
-use std::ops::ControlFlow;
-
 use candle_core::{Device, Tensor, Var};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
@@ -16,6 +14,7 @@ use kinset::kernel::{After, avg_pool2d, batch_norm, conv2d, global_avg_pool, l2_
 use kinset::math::kmeans::KMeans;
 use kinset::methods::scan::loss::scan_loss;
 use kinset::model::{ClassifierNet, EncoderNet, architecture};
+use kinset::stage::Stop;
 use kinset::train::optim::Optimizer;
 
 mod ground;
@@ -118,7 +117,7 @@ fn simclr_views(bencher: Bencher<'_, '_>, size: usize) {
 #[divan::bench(args = [[10_000, 128], [10_000, 512]], sample_count = 5)]
 fn exact_neighbors(bencher: Bencher<'_, '_>, [count, dim]: [usize; 2]) {
     let rows = ground::unit_rows(count, dim);
-    bencher.bench_local(|| sure(neighbors::all_pairs(&rows, dim, 20, &mut |_, _| ControlFlow::Continue(()))));
+    bencher.bench_local(|| sure(neighbors::all_pairs(&rows, dim, 20, &Stop::default(), &mut |_, _| {})));
 }
 
 /// One start of ten iterations.
@@ -126,7 +125,7 @@ fn exact_neighbors(bencher: Bencher<'_, '_>, [count, dim]: [usize; 2]) {
 fn k_means(bencher: Bencher<'_, '_>, [clusters, dim]: [usize; 2]) {
     let rows = ground::bells(20_000 * dim);
     let settings = KMeans { restarts: 1, iterations: 10, tolerance: 0.0, ..KMeans::new(clusters) };
-    bencher.bench_local(|| settings.fit(&rows, dim, &Gemm, Seed::new(1)));
+    bencher.bench_local(|| settings.fit(&rows, dim, &Gemm, Seed::new(1), &Stop::default()));
 }
 
 /// One step of SCAN's heads on cached features: losses of 128 anchors and their neighbors, gradients, Adam.

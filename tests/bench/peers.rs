@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -194,7 +193,7 @@ fn nearest(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let rows = ground::unit_rows(count, dim);
     // No warming up: it takes seconds, and so does the peer.
     let start = Stopwatch::start();
-    let found = neighbors::all_pairs(&rows, dim, k, &mut |_, _| ControlFlow::Continue(()))?;
+    let found = neighbors::all_pairs(&rows, dim, k, &Stop::default(), &mut |_, _| {})?;
     let seconds = start.seconds();
     let sample: Vec<&[u32]> = found.index.chunks(k).step_by((count / 100).max(1)).collect();
     Ok((vec![seconds], json!({ "sample": sample })))
@@ -210,7 +209,8 @@ fn heads(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let (images, ids) = images(folder.path(), ground::pictures(count, side, 1))?;
     let shape = architecture(Backbone::Pixels, Stem::Cifar, 1, 1, side, None)?;
     let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu)?;
-    let normalization = ImageLoader::of(&ImageSet::open(&images)?, None, &Device::Cpu)?.normalization().clone();
+    let normalization =
+        ImageLoader::of(&ImageSet::open(&images)?, None, &Device::Cpu, &Stop::default())?.normalization().clone();
     let encoder = Encoder { card: net.card(normalization), tensors: net.to_tensors()? };
     let config = scan::stage::Config {
         clusters,
@@ -249,7 +249,7 @@ fn k_means(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let rows = ground::bells(count * dim);
     let config = KMeans { clusters, restarts, iterations, tolerance: 0.0 };
     let start = Stopwatch::start();
-    let fit = config.fit(&rows, dim, &Gemm, Seed::new(1));
+    let fit = config.fit(&rows, dim, &Gemm, Seed::new(1), &Stop::default())?;
     Ok((vec![start.seconds()], json!({ "inertia": fit.inertia, "iterations": fit.iterations })))
 }
 

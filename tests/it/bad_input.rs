@@ -85,7 +85,7 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
         ("stage.features.encoder=features", 3, &["`features`", "reads the stage's own result"]),
         ("stage.pretext.images=features", 3, &["wait for each other", "`pretext` -> `features` -> `pretext`"]),
         // Too much of too little.
-        ("stage.neighbors.k=48", 4, &["k is 48", "only 48 images", "at most 47"]),
+        ("stage.neighbors.k=48", 4, &["k is 48", "only 48 images", "k = 47"]),
         ("stage.kmeans.clusters=49", 4, &["clusters is 49", "only 48 images", "ask for fewer clusters"]),
         ("stage.cluster.clusters=49", 4, &["clusters is 49", "only 48 images", "ask for fewer clusters"]),
         // The hint names what is not set yet.
@@ -94,10 +94,10 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
             5,
             &["no image is classified with a confidence above", "the largest seen is 0.", "set `threshold = \"per_cluster\"`"],
         ),
-        ("stage.pretext.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
-        ("stage.cluster.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
-        ("stage.selflabel.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
-        ("stage.ruc.batch=49", 4, &["the batch is `49`", "only 48 images", "batch = 48"]),
+        ("stage.pretext.batch=49", 4, &["batch is 49", "only 48 images", "batch = 48"]),
+        ("stage.cluster.batch=49", 4, &["batch is 49", "only 48 images", "batch = 48"]),
+        ("stage.selflabel.batch=49", 4, &["batch is 49", "only 48 images", "batch = 48"]),
+        ("stage.ruc.batch=49", 4, &["batch is 49", "only 48 images", "batch = 48"]),
         ("stage.ruc.num_neighbors=6", 4, &["`num_neighbors` is 6", "only 5 neighbors", "at most 5"]),
         ("stage.ruc.relabel_rise=0.02", 3, &["`relabel_rise`", "which no probability reaches"]),
         (

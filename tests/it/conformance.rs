@@ -1,6 +1,19 @@
 //! The rules that every stage keeps. Loops over the registry: who adds a stage adds no line here.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use candle_core::Device;
+use kinset::artifact::DraftFile;
+use kinset::base::search_path::DataPaths;
+use kinset::pipeline::spec::{self, Node, Request};
+use kinset::pipeline::state::{Inputs, Known, Outlook};
 use kinset::registry;
+use kinset::stage::{AnyDraft, AnyStage, Context, Signal, Sink, StageError, Stop};
+use kinset::store::Store;
+use kinset::store::blob::NewFile;
+use kinset::store::digest::Digest;
+use kinset::store::record::Lookup;
 
 use super::harness::{Bench, WHOLE, WHOLE_NODES, ground, methods, tiny_stage};
 
@@ -109,6 +122,21 @@ fn every_method_learns_something_easy() {
 }
 
 #[test]
+fn every_method_fits_the_batch_nobody_chose_to_a_small_set() {
+    for method in methods() {
+        let kind = method.kind();
+        let stage = tiny_stage("it", method, 1).replace("batch = 16\n", "");
+        let bench = Bench::with(&format!("{}{stage}", ground("tiny", 48, 1)));
+        let said = bench.run(&["--until", "it"]).done();
+        let lowered = said.err.contains("it: `batch` is ");
+        let default = method.default_settings()["batch"].as_u64().unwrap();
+        println!("{kind}: {default}, lowered {lowered}");
+        // These two take all images where there are fewer.
+        assert_eq!(lowered, default > 48 && !["nnm", "turtle"].contains(&kind), "{kind}: {}", said.err);
+    }
+}
+
+#[test]
 fn every_stage_repeats_itself_byte_for_byte() {
     let bench = Bench::with(&WHOLE);
     let first = bench.run(&[]).done();
@@ -123,4 +151,76 @@ fn every_stage_repeats_itself_byte_for_byte() {
     assert_eq!(second.digests(), first.digests());
     let elsewhere = Bench::with(&WHOLE).run(&[]).done();
     assert_eq!(elsewhere.digests(), first.digests(), "in another place");
+}
+
+/// Nobody listens.
+struct Deaf;
+
+impl Sink for Deaf {
+    fn signal(&self, _: &str, _: Signal) {}
+}
+
+/// What a stage gives in this folder, as digests by output, or that it has stopped.
+fn outcome(
+    stage: &dyn AnyStage,
+    node: &Node,
+    inputs: &Inputs,
+    (folder, store, places): (&Path, &Store, &DataPaths),
+    stop: &Stop,
+) -> Option<BTreeMap<String, Digest>> {
+    let (work, out) = (folder.join("work"), store.draft().unwrap());
+    std::fs::create_dir_all(&work).unwrap();
+    let seed = Outlook::seed(node);
+    let cx = Context::new(&node.name, Device::Cpu, seed, places, stop.clone(), work, out.path().to_owned(), &Deaf);
+    let drafts = match stage.run(&node.settings, &inputs.offers, &cx) {
+        Ok(drafts) => drafts,
+        Err(StageError::Stopped) => return None,
+        Err(error) => panic!("{}: {error}", node.name),
+    };
+    let content = |draft: &AnyDraft| {
+        let file = |file: &DraftFile| NewFile { name: file.name, path: &file.path, logical: file.logical };
+        let files: Vec<_> = draft.files.iter().map(file).collect();
+        store.publish_output(draft.artifact, &files).unwrap().content
+    };
+    Some(drafts.iter().map(|draft| (draft.output.to_owned(), content(draft))).collect())
+}
+
+#[test]
+fn every_stage_stops_when_it_is_asked_and_goes_on_to_the_same_bytes() {
+    let bench = Bench::with(&WHOLE);
+    bench.run(&[]).done();
+    let spec = spec::check(Path::new("p.toml"), &WHOLE, &Request::default(), &registry::catalog()).unwrap();
+    let (store, places) = (Store::open(&bench.path("artifacts")).unwrap(), DataPaths::new(bench.path(""), None, None));
+    let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class: "cpu" };
+    let (mut known, mut kinds) = (Known::new(), BTreeSet::new());
+    for &index in &spec.order {
+        let node = &spec.nodes[index];
+        let inputs = outlook.inputs(node, &known).unwrap();
+        let Lookup::Hit(record) = store.lookup(&inputs.manifest.key()).unwrap() else { panic!("{} did not run", node.name) };
+        let expected: BTreeMap<String, Digest> =
+            record.outputs.iter().map(|(name, output)| (name.clone(), output.content)).collect();
+        known.insert(index, record);
+        // One of each kind.
+        if !kinds.insert(node.kind.clone()) {
+            continue;
+        }
+        let stage = outlook.stage(node).unwrap();
+        let run = |folder: &Path, stop: &Stop| outcome(stage, node, &inputs, (folder, &store, &places), stop);
+        let folder = bench.path(format!("stops/{}", node.kind));
+        let never = Stop::after(u64::MAX);
+        assert_eq!(run(&folder.join("whole"), &never).as_ref(), Some(&expected), "{}", node.kind);
+        let looks = never.looks();
+        println!("{}: {looks} looks", node.kind);
+        assert!(looks > 0, "{} never looks whether it shall stop", node.kind);
+        // Asked before it begins, at its second look, half-way, and at its last.
+        for after in BTreeSet::from([0, 1, looks / 2, looks - 1]) {
+            let folder = folder.join(after.to_string());
+            assert_eq!(run(&folder, &Stop::after(after)), None, "{} did not stop at look {after} of {looks}", node.kind);
+            // Once more: what it went on from must be as good as what it began with.
+            let _ = run(&folder, &Stop::after(looks / 3));
+            let found = run(&folder, &Stop::default());
+            assert_eq!(found.as_ref(), Some(&expected), "{}, stopped at look {after} of {looks}", node.kind);
+        }
+    }
+    assert_eq!(kinds.len(), registry::all().count());
 }

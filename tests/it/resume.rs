@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use kinset::base::clock::Stopwatch;
 use kinset::base::seed::{Rng, Seed};
 
 use super::harness::{Bench, GROUND, WHOLE, WHOLE_NODES, event_files, files_below, ground, methods, tiny_stage};
@@ -100,7 +101,7 @@ fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
     let text = long(60);
     let expected = Bench::with(&text).run(&["--until", "pretext"]).done().digests();
     let args = ["run", "p.toml", "--no-report", "--json", "--until", "pretext"];
-    for signal in ["INT", "TERM", "USR1"] {
+    for signal in ["INT", "TERM", "HUP", "USR1"] {
         let bench = Bench::with(&text);
         let running = bench.start("run", &args);
         bench.wait_for_an_epoch("whole");
@@ -120,6 +121,60 @@ fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
         // The curve of both halves is one curve: no epoch twice, none lost.
         assert_eq!(bench.metrics("whole", "pretext").iter().filter(|(name, _)| name == "loss").count(), 60);
     }
+}
+
+/// Within which a signal is answered.
+const ANSWER: Duration = Duration::from_secs(2);
+
+#[test]
+fn k_means_answers_every_signal_within_two_seconds_and_goes_on() {
+    let mut rng = Seed::new(3).rng();
+    let mut rows = String::new();
+    for row in 0..20_000 {
+        rows.push_str(&format!("i{row}"));
+        (0..16).for_each(|_| rows.push_str(&format!(",{:.3}", rng.normal())));
+        rows.push('\n');
+    }
+    let bench = Bench::with(
+        "name = \"k\"\ndevice = \"cpu\"\n\n[stage.features]\nkind = \"import_features\"\nfile = \"many.csv\"\n\n[stage.clusters]\nkind = \"kmeans\"\nfeatures = \"features\"\nclusters = 100\nrestarts = 100000\n",
+    );
+    bench.write("many.csv", rows);
+    bench.run(&["--until", "features"]).done();
+    for (attempt, signal) in ["INT", "TERM", "HUP"].into_iter().enumerate() {
+        let mut running = bench.start("run", &["run", "p.toml", "--no-report", "--json"]);
+        assert!(running.wait_for("clusters (kmeans)"), "{}", running.said());
+        // Long enough to get through a start or two.
+        std::thread::sleep(Duration::from_secs(1));
+        running.signal(signal);
+        let sent = Stopwatch::start();
+        let said = running.end();
+        let waited = sent.elapsed();
+        assert_eq!(said.exit, 75, "{signal}: {}", said.err);
+        assert!(waited < ANSWER, "{signal} was answered after {waited:?}");
+        assert_eq!(said.those("stopped"), ["clusters"], "{signal}");
+        assert_eq!(said.err.contains("resuming in start"), attempt > 0, "{signal}: {}", said.err);
+        bench.assert_sound("after a stop");
+    }
+}
+
+#[test]
+fn a_step_that_takes_longer_than_the_answer_may_is_not_waited_for() {
+    let text = "name = \"slow\"\ndevice = \"cpu\"\n\n[data.train]\ndataset = \"synthetic\"\nimages = 256\nclasses = 3\nsize = 32\n\n[stage.pretext]\nkind = \"simclr\"\nimages = \"data.train\"\nepochs = 1\nbatch = 256\nnetwork = { backbone = \"resnet50\", stem = \"cifar\" }\n";
+    let bench = Bench::with(text);
+    bench.run(&["--until", "data.train"]).done();
+    let mut running = bench.start("run", &["run", "p.toml", "--no-report"]);
+    assert!(running.wait_for("pretext (simclr)"), "{}", running.said());
+    std::thread::sleep(Duration::from_millis(500));
+    running.signal("INT");
+    let sent = Stopwatch::start();
+    let said = running.end();
+    let waited = sent.elapsed();
+    assert_eq!(said.exit, 75, "{}", said.err);
+    assert!(waited < ANSWER, "it was answered after {waited:?}");
+    assert!(said.err.contains("the same command resumes"), "{}", said.err);
+    // What it left behind is swept up by the next run.
+    bench.run(&["--until", "data.train"]).done();
+    bench.assert_sound("after a stop in the middle of a step");
 }
 
 #[test]

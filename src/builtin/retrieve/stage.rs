@@ -8,14 +8,13 @@ use super::progress::{Candidate, Progress, keep};
 use kinset_artifact::features::{FeatureReader, FeatureTable, Features};
 use kinset_artifact::matches::{MatchTable, Matches};
 use kinset_artifact::{Draft, Stored};
-use kinset_base::clock::Stopwatch;
 use kinset_kernel::gemm::Gemm;
 use kinset_kernel::neighbors::{NeighborError, Search};
 use kinset_math::cosine;
 use kinset_math::curate::choose::Edge;
 use kinset_math::curate::join::Rows;
 use kinset_math::curate::repeats::{self, Rule};
-use kinset_stage::{Context, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError, Stop};
 
 kinset_stage::settings! {
     /// Settings.
@@ -70,7 +69,7 @@ impl Stage for Retrieve {
                 config.dedup_sim
             ));
         }
-        let repeats = repeats::find(&Rows::new(&target.values, target.dim), config.dedup, config.dedup_sim, &Gemm);
+        let repeats = repeats::find(&Rows::new(&target.values, target.dim), config.dedup, config.dedup_sim, &Gemm, &cx.stop)?;
         let kept: Vec<u32> = (0..target.len() as u32).filter(|&row| repeats.kept[row as usize]).collect();
         if kept.is_empty() {
             return Err(StageError::Mismatch {
@@ -153,41 +152,38 @@ pub fn unit_group(pool: &FeatureReader, group: usize, first: usize) -> Result<Ve
 /// The `k` best pool images of each query, all if there are fewer.
 fn search(queries: &[f32], pool: &FeatureReader, k: usize, cx: &Context<'_>) -> Result<Vec<Vec<Candidate>>, StageError> {
     let rows = Rows::new(queries, pool.dim());
-    let mut progress = Progress::load(cx.work(), rows.len())?.unwrap_or_else(|| Progress::new(rows.len()));
+    let unfinished = cx.unfinished("retrieve 1");
+    let kept: Option<Progress> = unfinished.load()?.filter(|progress: &Progress| progress.best.len() == rows.len());
+    let mut progress = kept.unwrap_or_else(|| Progress::new(rows.len()));
     if progress.groups > 0 {
         cx.note(format!("resuming at row {} of {}", progress.rows, pool.len()));
     }
     let bar = cx.bar(pool.len() as u64, "pool images");
     bar.advance(progress.rows as u64);
-    let mut saved = Stopwatch::start();
     let read = |group: usize, first: usize| {
         if group < pool.groups() { unit_group(pool, group, first) } else { Ok(Vec::new()) }
     };
     let mut values = read(progress.groups, progress.rows)?;
     while progress.groups < pool.groups() {
-        if cx.stop.requested() {
-            progress.save(cx.work())?;
-            return Err(StageError::Stopped);
-        }
+        unfinished.save_when_stopped(cx.check(), &progress)?;
         let (group, first, count) = (progress.groups, progress.rows, values.len() / pool.dim());
         let best = &mut progress.best;
         // The next row group is read while this one is searched.
         let (found, next) =
-            rayon::join(|| search_group(&rows, queries, &values, first, k, best), || read(group + 1, first + count));
-        found.map_err(StageError::other)?;
+            rayon::join(|| search_group(&rows, queries, &values, first, k, best, &cx.stop), || read(group + 1, first + count));
+        unfinished.save_when_stopped(found.map_err(StageError::other), &progress)?;
         progress.groups += 1;
         progress.rows += count;
         values = next?;
         bar.advance(count as u64);
-        if progress.groups < pool.groups() && saved.elapsed() >= cx.checkpoint_every {
-            progress.save(cx.work())?;
-            saved = Stopwatch::start();
+        if progress.groups < pool.groups() {
+            unfinished.save_when_due(&progress)?;
         }
     }
     Ok(progress.best)
 }
 
-/// Adds the nearest of one row group, whose first row is `first`, to the best so far.
+/// Adds the nearest of one row group, whose first row is `first`, to the best so far; these stay as they are if it is asked to stop.
 fn search_group(
     rows: &Rows,
     queries: &[f32],
@@ -195,13 +191,14 @@ fn search_group(
     first: usize,
     k: usize,
     best: &mut [Vec<Candidate>],
+    stop: &Stop,
 ) -> Result<(), NeighborError> {
     let dim = queries.len() / rows.len();
     let each = k.min(values.len() / dim);
     if each == 0 {
         return Ok(());
     }
-    let mut search = Search::new(queries, dim, each)?;
+    let mut search = Search::new(queries, dim, each, stop)?;
     search.feed(values, first)?;
     let found = search.finish()?;
     // The search rounds its cosines; to compare row groups they are needed as they are.
@@ -218,7 +215,6 @@ fn search_group(
 mod tests {
     use std::path::Path;
     use std::sync::Mutex;
-    use std::time::Duration;
 
     use candle_core::Device;
 
@@ -227,23 +223,17 @@ mod tests {
     use kinset_base::fs;
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
-    use kinset_stage::{Settings, Signal, Sink, Stop};
+    use kinset_stage::{Settings, Signal, Sink};
     use kinset_store::digest::Digest;
 
-    struct Ears<'a> {
-        heard: Mutex<Vec<String>>,
-        stop_at: Option<u64>,
-        stop: &'a Stop,
-    }
+    #[derive(Default)]
+    struct Ears(Mutex<Vec<String>>);
 
-    impl Sink for Ears<'_> {
+    impl Sink for Ears {
         fn signal(&self, _: &str, signal: Signal) {
             match signal {
-                Signal::Note(text) | Signal::Warning(text) => self.heard.lock().unwrap().push(text),
+                Signal::Note(text) | Signal::Warning(text) => self.0.lock().unwrap().push(text),
                 Signal::Progress { .. } | Signal::Metric { .. } => {}
-            }
-            if self.stop_at.is_some() {
-                self.stop.request();
             }
         }
     }
@@ -267,25 +257,22 @@ mod tests {
         Stored::new(vec![draft.files[0].path.clone()], Digest::of(b"test"), "test")
     }
 
-    /// One run in a folder; `stop` asks to stop when the stage first says something.
+    /// One run in a folder.
     fn run(
         dir: &Path,
         config: &Config,
         target: &Stored<Features>,
         pool: &Stored<Features>,
-        stop: bool,
+        stop: &Stop,
     ) -> Result<(MatchTable, Vec<String>), StageError> {
-        let flag = Stop::default();
-        let ears = Ears { heard: Mutex::new(Vec::new()), stop_at: stop.then_some(0), stop: &flag };
-        let places = DataPaths::new("", None, None);
+        let (ears, places) = (Ears::default(), DataPaths::new("", None, None));
         let (work, out) = (dir.join("work"), dir.join("out"));
         fs::create_folders(&work).unwrap();
-        let cx = Context::new("matches", Device::Cpu, Seed::new(1), &places, flag.clone(), work, out, &ears)
-            .with_checkpoint_every(Duration::ZERO);
+        let cx = Context::new("matches", Device::Cpu, Seed::new(1), &places, stop.clone(), work, out, &ears);
         let input = In { target: target.clone(), pool: pool.clone() };
         let found = Retrieve::run(config, input, &cx)?;
         let stored = Stored::new(found.matches.files.iter().map(|file| file.path.clone()).collect(), Digest::of(b"m"), "m");
-        let heard = ears.heard.lock().unwrap().clone();
+        let heard = ears.0.lock().unwrap().clone();
         Ok((MatchTable::load(&stored).unwrap(), heard))
     }
 
@@ -296,7 +283,7 @@ mod tests {
         let (target, pool) = (random(40, dim, 1), random(70_000, dim, 2));
         let (t, p) = (stored(&dir.path().join("t"), &target, dim), stored(&dir.path().join("p"), &pool, dim));
         let config = Config { k, dedup: Rule::None, ..Config::default() };
-        let (found, _) = run(dir.path(), &config, &t, &p, false).unwrap();
+        let (found, _) = run(dir.path(), &config, &t, &p, &Stop::default()).unwrap();
         let (a, b) = (Rows::new(&target, dim), Rows::new(&pool, dim));
         for query in 0..40 {
             let mut all: Vec<Candidate> = (0..70_000).map(|row| (a.cosine(query, &b, row), row as u32)).collect();
@@ -315,7 +302,7 @@ mod tests {
         assert!(cosine::normalize_rows(&mut rows, 16).is_empty());
         let both = stored(&dir.path().join("t"), &rows, 16);
         let config = Config { k: 1, dedup: Rule::None, ..Config::default() };
-        let (found, _) = run(dir.path(), &config, &both, &both, false).unwrap();
+        let (found, _) = run(dir.path(), &config, &both, &both, &Stop::default()).unwrap();
         for (row, edge) in found.edges.iter().enumerate() {
             assert_eq!((edge.target, edge.pool), (row as u32, row as u32));
             assert!(edge.distance() <= 1e-6);
@@ -328,36 +315,18 @@ mod tests {
         let (target, pool) = (random(10, 2, 1), random(140_000, 2, 2));
         let (t, p) = (stored(&dir.path().join("t"), &target, 2), stored(&dir.path().join("p"), &pool, 2));
         let config = Config { k: 5, dedup: Rule::None, ..Config::default() };
-        let (expected, _) = run(&dir.path().join("whole"), &config, &t, &p, false).unwrap();
+        let never = Stop::after(u64::MAX);
+        let (expected, _) = run(&dir.path().join("whole"), &config, &t, &p, &never).unwrap();
+        // Of three row groups, each with some looks.
+        let each = never.looks() / 3;
         let halved = dir.path().join("halved");
-        // It says something with the first bar it moves, after the first of three row groups, and is stopped there.
-        let mut stops = 0;
-        let (found, heard) = loop {
-            // As if killed: what was saved is all there is.
-            let begun = Progress::load(&halved.join("work"), 10).ok().flatten().map_or(0, |progress| progress.groups);
-            if begun < 2 && stops < 2 {
-                stops += 1;
-                let mut progress = Progress::load(&halved.join("work"), 10).ok().flatten().unwrap_or_else(|| Progress::new(10));
-                let reader = FeatureReader::open(&p).unwrap();
-                let values = unit_group(&reader, progress.groups, progress.rows).unwrap();
-                let (rows, group) = (Rows::new(&target, 2), Rows::new(&values, 2));
-                for (query, best) in progress.best.iter_mut().enumerate() {
-                    best.extend((0..group.len()).map(|row| (rows.cosine(query, &group, row), (progress.rows + row) as u32)));
-                    keep(best, 5);
-                }
-                progress.groups += 1;
-                progress.rows += group.len();
-                fs::create_folders(&halved.join("work")).unwrap();
-                progress.save(&halved.join("work")).unwrap();
-                continue;
-            }
-            break run(&halved, &config, &t, &p, false).unwrap();
-        };
+        for attempt in 0..2 {
+            let stopped = run(&halved, &config, &t, &p, &Stop::after(each + each / 2));
+            assert!(matches!(stopped, Err(StageError::Stopped)), "attempt {attempt}");
+        }
+        let (found, heard) = run(&halved, &config, &t, &p, &Stop::default()).unwrap();
         assert_eq!(found, expected);
         assert!(heard.iter().any(|text| text.contains("resuming at row 131072 of 140000")), "{heard:?}");
-        // Asked to stop, it keeps what it has.
-        assert!(matches!(run(&dir.path().join("third"), &config, &t, &p, true), Ok(_) | Err(StageError::Stopped)));
-        assert_eq!(run(&dir.path().join("third"), &config, &t, &p, false).unwrap().0, expected);
     }
 
     #[test]
@@ -365,18 +334,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let target = [1.0, 0.0, 1.0, 0.0, 0.0, 1.0];
         let (t, p) = (stored(&dir.path().join("t"), &target, 2), stored(&dir.path().join("p"), &random(50, 2, 3), 2));
-        let (found, heard) = run(dir.path(), &Config { k: 2, ..Config::default() }, &t, &p, false).unwrap();
+        let (found, heard) = run(dir.path(), &Config { k: 2, ..Config::default() }, &t, &p, &Stop::default()).unwrap();
         assert_eq!(found.edges.iter().map(|edge| edge.target).collect::<Vec<_>>(), [0, 0, 2, 2]);
         assert_eq!(found.repeats.representative, [0, 0, 2]);
         assert!(heard.iter().any(|text| text.contains("2 of 3 target images")), "{heard:?}");
-        let (_, heard) = run(dir.path(), &Config { dedup_sim: 0.1, k: 90, ..Config::default() }, &t, &p, false).unwrap();
+        let (_, heard) =
+            run(dir.path(), &Config { dedup_sim: 0.1, k: 90, ..Config::default() }, &t, &p, &Stop::default()).unwrap();
         assert!(heard.iter().any(|text| text.contains("not a distance")), "{heard:?}");
         assert!(heard.iter().any(|text| text.contains("fewer than `k`")), "{heard:?}");
         let copies = stored(&dir.path().join("c"), &target[..4], 2);
-        let refused = run(dir.path(), &Config { dedup: Rule::Fork, ..Config::default() }, &copies, &p, false).unwrap_err();
+        let refused =
+            run(dir.path(), &Config { dedup: Rule::Fork, ..Config::default() }, &copies, &p, &Stop::default()).unwrap_err();
         assert!(refused.to_string().contains("has a near-duplicate"), "{refused}");
         let other = stored(&dir.path().join("o"), &random(5, 3, 3), 3);
-        let refused = run(dir.path(), &Config::default(), &other, &p, false).unwrap_err();
+        let refused = run(dir.path(), &Config::default(), &other, &p, &Stop::default()).unwrap_err();
         assert!(refused.to_string().contains("features of 3 numbers, those of `test` have 2"), "{refused}");
         let complaints = Config { k: 0, dedup_sim: 98.0, ..Config::default() }.check();
         assert_eq!(complaints.iter().map(|c| c.path.as_str()).collect::<Vec<_>>(), ["k", "dedup_sim"]);

@@ -10,7 +10,7 @@ use kinset_kernel::neighbors;
 use kinset_math::curate::blind;
 use kinset_math::curate::choose::Edge;
 use kinset_math::curate::join::Rows;
-use kinset_stage::StageError;
+use kinset_stage::{StageError, Stop};
 
 /// Pool images that a picker looks at, if there are more.
 const SAMPLE: usize = 1 << 14;
@@ -20,10 +20,10 @@ pub fn random(pool: &Shards, count: usize, seed: Seed) -> Vec<u32> {
 }
 
 /// As many images far from each other, out of a sample of the pool at least four times as large; ascending.
-pub fn diverse(pool: &Shards, count: usize, seed: Seed) -> Result<Vec<u32>, StageError> {
+pub fn diverse(pool: &Shards, count: usize, seed: Seed, stop: &Stop) -> Result<Vec<u32>, StageError> {
     let sample = blind::random(pool.len(), SAMPLE.max(4 * count), seed.branch("sample"));
     let values = pool.rows(&sample)?;
-    let taken = blind::diverse(&values, pool.dim(), count, seed.branch("first"), &Gemm);
+    let taken = blind::diverse(&values, pool.dim(), count, seed.branch("first"), &Gemm, stop)?;
     let mut rows: Vec<u32> = taken.into_iter().map(|place| sample[place as usize]).collect();
     rows.sort_unstable();
     Ok(rows)
@@ -36,12 +36,14 @@ pub fn dissimilar(
     kept: &[u32],
     pool: &Shards,
     seed: Seed,
+    stop: &Stop,
 ) -> Result<Vec<Edge>, StageError> {
     let sample = blind::random(pool.len(), SAMPLE, seed.branch("sample"));
     let values = pool.rows(&sample)?;
     let (rows, targets) = (Rows::new(&values, pool.dim()), Rows::new(&target.values, target.dim));
     let mut edges = Vec::new();
     for &row in kept {
+        stop.check()?;
         let cosine = |place: usize| targets.cosine(row as usize, &rows, place);
         let found = blind::dissimilar(sample.len(), config.k, config.dissimilar_below, seed.at(u64::from(row)), cosine);
         edges.extend((1..).zip(found).map(|(rank, (place, cosine))| Edge { target: row, pool: sample[place], rank, cosine }));
@@ -50,13 +52,13 @@ pub fn dissimilar(
 }
 
 /// The edge of each pool image to its nearest kept target image; by target, ranked by similarity.
-pub fn edges(target: &FeatureTable, kept: &[u32], pool: &Shards, rows: &[u32]) -> Result<Vec<Edge>, StageError> {
+pub fn edges(target: &FeatureTable, kept: &[u32], pool: &Shards, rows: &[u32], stop: &Stop) -> Result<Vec<Edge>, StageError> {
     let queries: Vec<f32> = kept.iter().flat_map(|&row| target.row(row as usize).iter().copied()).collect();
     let targets = Rows::new(&queries, target.dim);
     let mut edges: Vec<Edge> = Vec::with_capacity(rows.len());
     pool.stream(rows, |first, values| {
         let images = Rows::new(values, target.dim);
-        let found = neighbors::nearest(values, &queries, target.dim, 1).map_err(StageError::other)?;
+        let found = neighbors::nearest(values, &queries, target.dim, 1, stop).map_err(StageError::other)?;
         for (place, &near) in found.index.iter().enumerate() {
             let cosine = targets.cosine(near as usize, &images, place);
             edges.push(Edge { target: kept[near as usize], pool: rows[first + place], rank: 0, cosine });

@@ -14,7 +14,7 @@ use kinset_math::curate::alike::{self, Difference};
 use kinset_math::curate::{blind, quota};
 use kinset_math::kmeans::{KMeans, assign};
 use kinset_math::stats;
-use kinset_stage::StageError;
+use kinset_stage::{StageError, Stop};
 
 /// Rows of each set whose distributions are compared.
 const SAMPLE: usize = 2000;
@@ -40,6 +40,7 @@ pub struct Measure<'a> {
     /// The part of each kept row.
     pub part: Vec<u32>,
     seed: Seed,
+    stop: Stop,
 }
 
 /// What is measured on a set of pool images.
@@ -61,6 +62,7 @@ impl<'a> Measure<'a> {
         pool: &'a Shards,
         quotas: Option<Quotas>,
         seed: Seed,
+        stop: &Stop,
     ) -> Result<Self, StageError> {
         let dim = target.dim;
         let take = |rows: &mut dyn Iterator<Item = u32>| rows.flat_map(|row| target.row(row as usize)).copied().collect();
@@ -73,9 +75,11 @@ impl<'a> Measure<'a> {
         let width = alike::median_distance(&both, dim, &Gemm);
         let clustered: Vec<f32> = take(&mut sampled(CLUSTERED, "clustered").into_iter().map(|place| kept[place as usize]));
         let clusters = quotas.map_or(PARTS.min(kept.len() / 5), |quotas| quotas.clusters).clamp(1, clustered.len() / dim);
-        let fit = KMeans { restarts: 3, ..KMeans::new(clusters) }.fit(&clustered, dim, &Gemm, seed.branch("clusters"));
-        let part = assign(&queries, &fit.centers, dim, &Gemm);
-        Ok(Self { pool, dim, kept, queries, sample, width, centers: fit.centers, part, seed })
+        let method = KMeans { restarts: 3, ..KMeans::new(clusters) };
+        let fit = method.fit(&clustered, dim, &Gemm, seed.branch("clusters"), stop)?;
+        let part = assign(&queries, &fit.centers, dim, &Gemm, stop)?;
+        let stop = stop.clone();
+        Ok(Self { pool, dim, kept, queries, sample, width, centers: fit.centers, part, seed, stop })
     }
 
     /// Kept target images by part.
@@ -95,12 +99,12 @@ impl<'a> Measure<'a> {
     /// The distance of each kept target image to its nearest other one.
     ///
     /// # Errors
-    /// If an image has no direction.
+    /// If an image has no direction, or it is asked to stop.
     pub fn among_targets(&self) -> Result<Vec<f64>, StageError> {
         if self.kept.len() < 2 {
             return Ok(Vec::new());
         }
-        let found = neighbors::nearest(&self.queries, &self.queries, self.dim, 2).map_err(StageError::other)?;
+        let found = neighbors::nearest(&self.queries, &self.queries, self.dim, 2, &self.stop).map_err(StageError::other)?;
         let nearest = found.index.chunks_exact(2).zip(found.similarity.chunks_exact(2)).enumerate();
         // Itself is among the two, unless two others are copies of it: then the distance is 0 either way.
         Ok(nearest.map(|(row, (index, cosine))| to_distance(cosine[usize::from(index[0] as usize == row)])).collect())
@@ -112,10 +116,10 @@ impl<'a> Measure<'a> {
         if rows.is_empty() {
             return Ok(Looks { nearest: vec![2.0; self.kept.len()], parts, difference: None });
         }
-        let mut search = Search::new(&self.queries, self.dim, 1).map_err(StageError::other)?;
+        let mut search = Search::new(&self.queries, self.dim, 1, &self.stop).map_err(StageError::other)?;
         self.pool.stream(rows, |first, values| {
             search.feed(values, first).map_err(StageError::other)?;
-            for part in assign(values, &self.centers, self.dim, &Gemm) {
+            for part in assign(values, &self.centers, self.dim, &Gemm, &self.stop)? {
                 parts[part as usize] += 1;
             }
             Ok(())
@@ -124,7 +128,7 @@ impl<'a> Measure<'a> {
         let drawn = blind::random(rows.len(), SAMPLE, self.seed.branch(name));
         let drawn: Vec<u32> = drawn.into_iter().map(|place| rows[place as usize]).collect();
         let values = self.pool.rows(&drawn)?;
-        let difference = Some(alike::difference(&self.sample, &values, self.dim, self.width, &Gemm));
+        let difference = Some(alike::difference(&self.sample, &values, self.dim, self.width, &Gemm, &self.stop)?);
         Ok(Looks { nearest, parts, difference })
     }
 }

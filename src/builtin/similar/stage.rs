@@ -22,7 +22,7 @@ use kinset_math::curate::choose::{Edge, Edges, Limits, Reason};
 use kinset_math::curate::groups;
 use kinset_math::curate::join::{self, Rows};
 use kinset_math::curate::repeats::Repeats;
-use kinset_stage::{Context, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError, Stop};
 
 kinset_stage::ports! {
     /// What it reads.
@@ -81,17 +81,17 @@ impl Stage for Similar {
         let (repeats, found) = merge(config, &input, &pool)?;
         let kept: Vec<u32> = (0..target.len() as u32).filter(|&row| repeats.kept[row as usize]).collect();
         cx.check()?;
-        let measure = Measure::new(&target, &kept, &pool, config.quotas, cx.seed.branch("measure"))?;
+        let measure = Measure::new(&target, &kept, &pool, config.quotas, cx.seed.branch("measure"), &cx.stop)?;
         let edges = match config.pick {
             Pick::Nearest => found,
-            Pick::Dissimilar => pick::dissimilar(config, &target, &kept, &pool, cx.seed.branch("dissimilar"))?,
+            Pick::Dissimilar => pick::dissimilar(config, &target, &kept, &pool, cx.seed.branch("dissimilar"), &cx.stop)?,
             Pick::Random | Pick::Diverse => {
                 let count = config.budget.unwrap_or_else(|| Edges::new(found, config.k).picks().len());
                 let rows = match config.pick {
                     Pick::Random => pick::random(&pool, count, cx.seed.branch("random")),
-                    _ => pick::diverse(&pool, count, cx.seed.branch("diverse"))?,
+                    _ => pick::diverse(&pool, count, cx.seed.branch("diverse"), &cx.stop)?,
                 };
-                pick::edges(&target, &kept, &pool, &rows)?
+                pick::edges(&target, &kept, &pool, &rows, &cx.stop)?
             }
         };
         cx.check()?;
@@ -101,9 +101,9 @@ impl Stage for Similar {
         let candidates = distinct(edges.edges.iter().map(|edge| edge.pool));
         exclude(config, &pool, &mut edges, cx)?;
         edges.limit(Limits { max: config.max_dist, min: config.min_dist });
-        hold_out(config, &input, &target, &pool, &mut edges)?;
+        hold_out(config, &input, &target, &pool, &mut edges, &cx.stop)?;
         cx.check()?;
-        let (duplicate_of, duplicates) = collapse(config, &pool, &mut edges)?;
+        let (duplicate_of, duplicates) = collapse(config, &pool, &mut edges, &cx.stop)?;
         edges.cap(config.per_image, config.per_target);
         let quotas = config.quotas.zip(config.budget).map(|(quotas, budget)| measure.quotas(quotas, budget));
         if let Some(budget) = config.budget {
@@ -272,15 +272,22 @@ fn exclude(config: &Config, pool: &Shards, edges: &mut Edges, cx: &Context<'_>) 
 }
 
 /// Drops candidates that nearly equal an image of the target or of a held-out set.
-fn hold_out(config: &Config, input: &In, target: &FeatureTable, pool: &Shards, edges: &mut Edges) -> Result<(), StageError> {
+fn hold_out(
+    config: &Config,
+    input: &In,
+    target: &FeatureTable,
+    pool: &Shards,
+    edges: &mut Edges,
+    stop: &Stop,
+) -> Result<(), StageError> {
     if let Some(least) = config.target_sim {
         let rows = standing(edges);
         let mut near = Vec::new();
         let targets = Rows::new(&target.values, target.dim);
         pool.stream(&rows, |first, values| {
             let images = Rows::new(values, target.dim);
-            join::pairs(&images, &targets, false, least, &Gemm, |place, _, _| near.push(rows[first + place]));
-            Ok(())
+            let take = |place: usize, _: usize, _: f64| near.push(rows[first + place]);
+            Ok(join::pairs(&images, &targets, false, least, &Gemm, stop, take)?)
         })?;
         drop_rows(edges, &near, Reason::TargetCopy);
     }
@@ -293,8 +300,8 @@ fn hold_out(config: &Config, input: &In, target: &FeatureTable, pool: &Shards, e
         let mut near = Vec::new();
         shards::all(&reader, |_, values| {
             let others = Rows::new(values, target.dim);
-            join::pairs(&images, &others, false, config.held_out_sim, &Gemm, |place, _, _| near.push(rows[place]));
-            Ok(())
+            let take = |place: usize, _: usize, _: f64| near.push(rows[place]);
+            Ok(join::pairs(&images, &others, false, config.held_out_sim, &Gemm, stop, take)?)
         })?;
         drop_rows(edges, &near, Reason::HeldOut);
     }
@@ -307,7 +314,12 @@ fn drop_rows(edges: &mut Edges, rows: &[u32], reason: Reason) {
 }
 
 /// Drops candidates that nearly equal a better one; returns which stands for which.
-fn collapse(config: &Config, pool: &Shards, edges: &mut Edges) -> Result<(BTreeMap<u32, u32>, Option<Duplicates>), StageError> {
+fn collapse(
+    config: &Config,
+    pool: &Shards,
+    edges: &mut Edges,
+    stop: &Stop,
+) -> Result<(BTreeMap<u32, u32>, Option<Duplicates>), StageError> {
     let Some(least) = config.pool_sim else { return Ok((BTreeMap::new(), None)) };
     // Best first, so that the best of a group stands for it.
     let order: Vec<u32> = edges.picks().iter().map(|pick| pick.best.pool).collect();
@@ -317,7 +329,7 @@ fn collapse(config: &Config, pool: &Shards, edges: &mut Edges) -> Result<(BTreeM
     let place = |row: &u32| rows.partition_point(|r| r < row);
     let ordered: Vec<f32> = order.iter().flat_map(|row| &values[place(row) * dim..(place(row) + 1) * dim]).copied().collect();
     drop(values);
-    let found = groups::find(&Rows::new(&ordered, dim), config.link, least, &Gemm);
+    let found = groups::find(&Rows::new(&ordered, dim), config.link, least, &Gemm, stop)?;
     let stands = found.representative.iter().enumerate().filter(|(place, root)| *place != **root as usize);
     let duplicate_of: BTreeMap<u32, u32> = stands.map(|(place, root)| (order[place], order[*root as usize])).collect();
     edges.drop_where(|edge| duplicate_of.contains_key(&edge.pool).then_some(Reason::Duplicate));

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::frechet;
 use crate::kmeans::Products;
 use crate::stats;
+use kinset_base::stop::{Stop, Stopped};
 
 /// Rows of a parallel piece; fixed, so that no result depends on the number of threads.
 const ROWS: usize = 64;
@@ -69,7 +70,20 @@ pub fn median_distance(rows: &[f32], dim: usize, products: &impl Products) -> f6
 ///
 /// # Shapes
 /// `target` [T, D], `set` [S, D], of unit length, neither empty.
-pub fn difference(target: &[f32], set: &[f32], dim: usize, width: f64, products: &impl Products) -> Difference {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn difference(
+    target: &[f32],
+    set: &[f32],
+    dim: usize,
+    width: f64,
+    products: &impl Products,
+    stop: &Stop,
+) -> Result<Difference, Stopped> {
+    let comparable = dim <= FRECHET_UP_TO && target.len() > dim && set.len() > dim;
+    let frechet = comparable.then(|| frechet::distance(target, set, dim, stop)).transpose()?;
+    stop.check()?;
     let (t, s) = (target.len() / dim, set.len() / dim);
     let (tt, ts, ss) =
         (cosines(target, target, dim, products), cosines(target, set, dim, products), cosines(set, set, dim, products));
@@ -82,16 +96,16 @@ pub fn difference(target: &[f32], set: &[f32], dim: usize, width: f64, products:
     let energy = 2.0 * across.sum(far) / (t * s) as f64 - within_t.sum(far) / squares(t) - within_s.sum(far) / squares(s);
     let each = t.min(s);
     let two_sample = told_apart(&tt, &ts, &ss, t, s, each);
-    Difference {
+    Ok(Difference {
         target_rows: t,
         set_rows: s,
         mean_gap: mean_gap(target, set, dim),
         mmd2,
         energy: energy.max(0.0),
-        frechet: (dim <= FRECHET_UP_TO && t > 1 && s > 1).then(|| frechet::distance(target, set, dim)),
+        frechet,
         two_sample,
         two_sample_error: 0.5 / (2.0 * each as f64).sqrt(),
-    }
+    })
 }
 
 /// Sums over a table of cosines, without its diagonal if it is of a set with itself.
@@ -166,7 +180,7 @@ mod tests {
     fn two_samples_of_one_distribution_cannot_be_told_apart_and_others_can() {
         let target = cloud(300, 0.0, 1);
         let width = median_distance(&target, 4, &Plain);
-        let measure = |shift, seed| difference(&target, &cloud(300, shift, seed), 4, width, &Plain);
+        let measure = |shift, seed| difference(&target, &cloud(300, shift, seed), 4, width, &Plain, &Stop::default()).unwrap();
         let (same, near, far) = (measure(0.0, 2), measure(0.5, 3), measure(3.0, 4));
         assert!(same.mmd2.abs() < 5e-3 && (same.two_sample - 0.5).abs() < 3.0 * same.two_sample_error, "{same:?}");
         for (less, more) in [(same, near), (near, far)] {
@@ -181,7 +195,7 @@ mod tests {
     fn hand_values_of_two_points_each() {
         // x at 0° and 90°, y at 0° and 180°: distances √2 within x, 2 within y, 0, 2, √2, √2 across.
         let (x, y) = ([1.0, 0.0, 0.0, 1.0], [1.0, 0.0, -1.0, 0.0]);
-        let found = difference(&x, &y, 2, 1.0, &Plain);
+        let found = difference(&x, &y, 2, 1.0, &Plain, &Stop::default()).unwrap();
         let root = 2.0_f64.sqrt();
         assert!((found.energy - (2.0 * (2.0 + 2.0 * root) / 4.0 - 2.0 * root / 4.0 - 4.0 / 4.0)).abs() < 1e-6);
         let k = |square: f64| (-square / 2.0).exp();
@@ -197,7 +211,7 @@ mod tests {
         let (a, b) = (cloud(150, 0.0, 5), cloud(170, 0.3, 6));
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| difference(&a, &b, 4, 0.9, &Plain))
+            pool.install(|| difference(&a, &b, 4, 0.9, &Plain, &Stop::default()).unwrap())
         };
         assert_eq!(run(1), run(3));
     }

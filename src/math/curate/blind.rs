@@ -2,6 +2,7 @@
 
 use crate::kmeans::Products;
 use kinset_base::seed::Seed;
+use kinset_base::stop::{Stop, Stopped};
 
 /// `count` of `n` rows, each as likely, ascending; all if there are fewer.
 pub fn random(n: usize, count: usize, seed: Seed) -> Vec<u32> {
@@ -25,20 +26,31 @@ pub fn random(n: usize, count: usize, seed: Seed) -> Vec<u32> {
 ///
 /// # Shapes
 /// `rows` [N, D], of unit length.
-pub fn diverse(rows: &[f32], dim: usize, count: usize, seed: Seed, products: &impl Products) -> Vec<u32> {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn diverse(
+    rows: &[f32],
+    dim: usize,
+    count: usize,
+    seed: Seed,
+    products: &impl Products,
+    stop: &Stop,
+) -> Result<Vec<u32>, Stopped> {
     let n = rows.len() / dim.max(1);
     let count = count.min(n);
     let mut taken: Vec<u32> = Vec::with_capacity(count);
     if count == 0 {
-        return taken;
+        return Ok(taken);
     }
     let mut next = seed.rng().below(n);
     let mut nearest = vec![f32::NEG_INFINITY; n];
     let mut tile = vec![0.0; n];
     loop {
+        stop.check()?;
         taken.push(next as u32);
         if taken.len() == count {
-            return taken;
+            return Ok(taken);
         }
         products.products(&rows[next * dim..(next + 1) * dim], rows, dim, &mut tile);
         nearest.iter_mut().zip(&tile).for_each(|(best, product)| *best = best.max(*product));
@@ -97,13 +109,13 @@ mod tests {
             rows.extend([angle.cos() as f32, angle.sin() as f32]);
         }
         for seed in 0..10 {
-            let taken = diverse(&rows, 2, 4, Seed::new(seed), &Plain);
+            let taken = diverse(&rows, 2, 4, Seed::new(seed), &Plain, &Stop::default()).unwrap();
             let near = |row: usize| {
                 taken.iter().any(|&t| rows[t as usize * 2] * rows[row * 2] + rows[t as usize * 2 + 1] * rows[row * 2 + 1] > 0.9)
             };
             assert!((0..4).all(near), "{taken:?}");
         }
-        let all = diverse(&[1.0, 0.0, 1.0, 0.0], 2, 5, Seed::new(1), &Plain);
+        let all = diverse(&[1.0, 0.0, 1.0, 0.0], 2, 5, Seed::new(1), &Plain, &Stop::default()).unwrap();
         assert_eq!(all.len(), 2, "copies are taken, once each");
     }
 

@@ -1,20 +1,25 @@
 //! The Fréchet distance of two clouds of points, as if both were Gaussian (Dowson and Landau 1982), known from FID.
 
 use crate::spectrum;
+use kinset_base::stop::{Stop, Stopped};
 
 /// ‖μ₁ − μ₂‖² + tr(C₁ + C₂ − 2 (C₁ C₂)^½), with covariances divided by N − 1. Not below 0.
 ///
 /// # Shapes
 /// `a` [A, D], `b` [B, D], both of two rows or more.
-pub fn distance(a: &[f32], b: &[f32], dim: usize) -> f64 {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn distance(a: &[f32], b: &[f32], dim: usize, stop: &Stop) -> Result<f64, Stopped> {
     let ((mean_a, cov_a), (mean_b, cov_b)) = (moments(a, dim), moments(b, dim));
     let gap: f64 = mean_a.iter().zip(&mean_b).map(|(x, y)| (x - y) * (x - y)).sum();
     let trace = |cov: &[f64]| (0..dim).map(|i| cov[i * dim + i]).sum::<f64>();
     // The eigenvalues of C₁ C₂ are those of Lᵀ C₂ L with C₁ = L Lᵀ, which is symmetric.
     let root = cholesky(&cov_a, dim);
     let mut middle = sandwich(&root, &cov_b, dim);
-    let cross: f64 = spectrum::smallest(&mut middle, dim, dim).into_iter().map(|value| value.max(0.0).sqrt()).sum();
-    (gap + trace(&cov_a) + trace(&cov_b) - 2.0 * cross).max(0.0)
+    let squares = spectrum::smallest(&mut middle, dim, dim, stop)?;
+    let cross: f64 = squares.into_iter().map(|value| value.max(0.0).sqrt()).sum();
+    Ok((gap + trace(&cov_a) + trace(&cov_b) - 2.0 * cross).max(0.0))
 }
 
 fn moments(rows: &[f32], dim: usize) -> (Vec<f64>, Vec<f64>) {
@@ -83,17 +88,21 @@ mod tests {
     #[test]
     fn it_is_nought_for_the_same_cloud_and_the_squared_shift_for_a_shifted_one() {
         let a = cloud(500, [1.0, 2.0, 0.5], 0.0, 1);
-        assert!(distance(&a, &a, 3) < 1e-9);
+        assert!(distance(&a, &a, 3, &Stop::default()).unwrap() < 1e-9);
         let shifted: Vec<f32> = a.iter().map(|x| x + 2.0).collect();
-        assert!((distance(&a, &shifted, 3) - 12.0).abs() < 1e-3);
+        assert!((distance(&a, &shifted, 3, &Stop::default()).unwrap() - 12.0).abs() < 1e-3);
     }
 
     #[test]
     fn it_is_that_of_the_two_gaussians() {
         // Diagonal covariances: the sum of squared differences of the deviations.
         let (a, b) = (cloud(60_000, [1.0, 2.0, 0.5], 0.0, 2), cloud(60_000, [2.0, 1.0, 1.0], 0.0, 3));
-        assert!((distance(&a, &b, 3) - 2.25).abs() < 0.05, "{}", distance(&a, &b, 3));
+        assert!(
+            (distance(&a, &b, 3, &Stop::default()).unwrap() - 2.25).abs() < 0.05,
+            "{}",
+            distance(&a, &b, 3, &Stop::default()).unwrap()
+        );
         // Fewer points than dimensions: no direction without variance breaks it.
-        assert!(distance(&a[..6], &b[..6], 3).is_finite());
+        assert!(distance(&a[..6], &b[..6], 3, &Stop::default()).unwrap().is_finite());
     }
 }

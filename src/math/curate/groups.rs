@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::join::{self, Rows, distance};
 use crate::kmeans::Products;
+use kinset_base::stop::{Stop, Stopped};
 
 /// What makes a group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +45,10 @@ pub struct Group {
 pub const MEASURED: usize = 2048;
 
 /// Groups rows whose cosine is `least` or more. Earlier rows come first: order them by what shall stand for a group.
-pub fn find(rows: &Rows, link: Link, least: f64, products: &impl Products) -> Groups {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn find(rows: &Rows, link: Link, least: f64, products: &impl Products, stop: &Stop) -> Result<Groups, Stopped> {
     let n = rows.len();
     let mut root: Vec<u32> = copies(rows);
     let heads: Vec<usize> = (0..n).filter(|&row| root[row] as usize == row).collect();
@@ -52,7 +56,7 @@ pub fn find(rows: &Rows, link: Link, least: f64, products: &impl Products) -> Gr
     if let Some(&first) = heads.first() {
         let few = Rows::new(&values, rows.row(first).len());
         let mut owner: Vec<usize> = (0..heads.len()).collect();
-        join::pairs(&few, &few, true, least, products, |one, other, _| match link {
+        join::pairs(&few, &few, true, least, products, stop, |one, other, _| match link {
             Link::Star => {
                 if owner[one] == one && owner[other] == other {
                     owner[other] = one;
@@ -62,7 +66,7 @@ pub fn find(rows: &Rows, link: Link, least: f64, products: &impl Products) -> Gr
                 let (a, b) = (leader(&mut owner, one), leader(&mut owner, other));
                 owner[a.max(b)] = a.min(b);
             }
-        });
+        })?;
         for (place, &row) in heads.iter().enumerate() {
             root[row] = heads[leader(&mut owner, place)] as u32;
         }
@@ -76,9 +80,13 @@ pub fn find(rows: &Rows, link: Link, least: f64, products: &impl Products) -> Gr
         members[root as usize].push(row as u32);
     }
     let groups = members.into_iter().filter(|group| group.len() > 1);
-    let groups = groups.map(|members| Group { diameter: diameter(rows, &members), members }).collect();
+    let measured = |members: Vec<u32>| {
+        stop.check()?;
+        Ok(Group { diameter: diameter(rows, &members), members })
+    };
+    let groups = groups.map(measured).collect::<Result<_, Stopped>>()?;
     let similarity = (0..n).map(|row| if root[row] as usize == row { 1.0 } else { rows.cosine(row, rows, root[row] as usize) });
-    Groups { similarity: similarity.collect(), representative: root, groups }
+    Ok(Groups { similarity: similarity.collect(), representative: root, groups })
 }
 
 /// For each row the first row with the same numbers.
@@ -127,11 +135,11 @@ mod tests {
         let values = angles(&[0.0, 10.0, 20.0, 30.0, 180.0]);
         let rows = Rows::new(&values, 2);
         let least = 11.0_f64.to_radians().cos();
-        let chain = find(&rows, Link::Chain, least, &Plain);
+        let chain = find(&rows, Link::Chain, least, &Plain, &Stop::default()).unwrap();
         assert_eq!(chain.representative, [0, 0, 0, 0, 4]);
         assert_eq!(chain.groups.len(), 1);
         assert!((chain.groups[0].diameter - (1.0 - 30.0_f64.to_radians().cos())).abs() < 1e-6);
-        let star = find(&rows, Link::Star, least, &Plain);
+        let star = find(&rows, Link::Star, least, &Plain, &Stop::default()).unwrap();
         assert_eq!(star.representative, [0, 0, 2, 2, 4]);
         let widest = star.groups.iter().map(|group| group.diameter).fold(0.0, f64::max);
         assert!((widest - (1.0 - 10.0_f64.to_radians().cos())).abs() < 1e-6);
@@ -140,11 +148,11 @@ mod tests {
     #[test]
     fn copies_are_one_row_of_work_and_one_group() {
         let values = angles(&[50.0, 0.0, 50.0, 0.0, 50.0, 90.0]);
-        let found = find(&Rows::new(&values, 2), Link::Star, 0.999, &Plain);
+        let found = find(&Rows::new(&values, 2), Link::Star, 0.999, &Plain, &Stop::default()).unwrap();
         assert_eq!(found.representative, [0, 1, 0, 1, 0, 5]);
         assert_eq!(found.groups.iter().map(|g| g.members.clone()).collect::<Vec<_>>(), [vec![0, 2, 4], vec![1, 3]]);
         assert!(found.similarity.iter().all(|s| (s - 1.0).abs() < 1e-7));
-        assert_eq!(find(&Rows::new(&[], 2), Link::Chain, 0.5, &Plain).groups, []);
+        assert_eq!(find(&Rows::new(&[], 2), Link::Chain, 0.5, &Plain, &Stop::default()).unwrap().groups, []);
     }
 
     proptest! {
@@ -171,7 +179,7 @@ mod tests {
                     break;
                 }
             }
-            let found = find(&rows, Link::Chain, least, &Plain);
+            let found = find(&rows, Link::Chain, least, &Plain, &Stop::default()).unwrap();
             prop_assert_eq!(found.representative.iter().map(|&r| r as usize).collect::<Vec<_>>(), label);
         }
     }

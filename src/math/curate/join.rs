@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use crate::cosine::{FLOOR, dot, norm};
 use crate::kmeans::Products;
+use kinset_base::stop::{Stop, Stopped};
 
 /// Rows that are compared at a time; fixed, so that no result depends on the number of threads.
 const ROWS: usize = 128;
@@ -71,14 +72,26 @@ pub fn distance(cosine: f64) -> f64 {
 /// Passes on every pair of a row of `a` and a row of `b` whose cosine is `least` or more, by row, then by column. Of a table with
 /// itself (`itself`), only pairs whose column is after their row.
 ///
+/// # Errors
+/// If it is asked to stop.
+///
 /// # Panics
 /// If the dimensions differ.
-pub fn pairs(a: &Rows, b: &Rows, itself: bool, least: f64, products: &impl Products, mut take: impl FnMut(usize, usize, f64)) {
+pub fn pairs(
+    a: &Rows,
+    b: &Rows,
+    itself: bool,
+    least: f64,
+    products: &impl Products,
+    stop: &Stop,
+    mut take: impl FnMut(usize, usize, f64),
+) -> Result<(), Stopped> {
     assert_eq!(a.dim, b.dim, "rows of different dimension have no cosine");
     let dim = a.dim;
     // What single precision may miss over so many terms, and as much again for lengths that are only about 1.
     let floor = least - (dim as f64 * 2.4e-7 + 1e-5) - 2e-3;
     for first in (0..a.len()).step_by(ROWS) {
+        stop.check()?;
         let last = (first + ROWS).min(a.len());
         let begin = if itself { first } else { 0 };
         let pieces: Vec<usize> = (begin..b.len()).step_by(COLUMNS).collect();
@@ -113,6 +126,7 @@ pub fn pairs(a: &Rows, b: &Rows, itself: bool, least: f64, products: &impl Produ
             take(row as usize, column as usize, cosine);
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -140,7 +154,8 @@ mod tests {
             prop_assert!(normalize_rows(&mut values, 3).is_empty());
             let rows = Rows::new(&values, 3);
             let mut found = Vec::new();
-            pairs(&rows, &rows, itself, least, &Plain, |a, b, cosine| found.push((a, b, cosine.to_bits())));
+            let never = Stop::default();
+            pairs(&rows, &rows, itself, least, &Plain, &never, |a, b, cosine| found.push((a, b, cosine.to_bits()))).unwrap();
             let mut wanted = Vec::new();
             for a in 0..rows.len() {
                 for b in (0..rows.len()).filter(|b| !itself || *b > a) {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::join::{self, Rows};
 use crate::kmeans::Products;
+use kinset_base::stop::{Stop, Stopped};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,20 +30,23 @@ pub struct Repeats {
 }
 
 /// Finds repetitions: rows whose cosine is `least` or more.
-pub fn find(rows: &Rows, rule: Rule, least: f64, products: &impl Products) -> Repeats {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn find(rows: &Rows, rule: Rule, least: f64, products: &impl Products, stop: &Stop) -> Result<Repeats, Stopped> {
     let n = rows.len();
     let mut found = Repeats { kept: vec![true; n], representative: (0..n as u32).collect(), similarity: vec![1.0; n] };
     match rule {
-        Rule::None => {}
+        Rule::None => Ok(()),
         // Pairs come by row: when a row's pairs come, nothing can drop it any more.
-        Rule::Greedy => join::pairs(rows, rows, true, least, products, |row, later, cosine| {
+        Rule::Greedy => join::pairs(rows, rows, true, least, products, stop, |row, later, cosine| {
             if found.kept[row] && found.kept[later] {
                 found.kept[later] = false;
                 found.representative[later] = row as u32;
                 found.similarity[later] = cosine;
             }
         }),
-        Rule::Fork => join::pairs(rows, rows, true, least, products, |row, later, cosine| {
+        Rule::Fork => join::pairs(rows, rows, true, least, products, stop, |row, later, cosine| {
             for (one, other) in [(row, later), (later, row)] {
                 // The first of equals: pairs of a row come by column.
                 if found.kept[one] || cosine > found.similarity[one] {
@@ -52,8 +56,8 @@ pub fn find(rows: &Rows, rule: Rule, least: f64, products: &impl Products) -> Re
                 }
             }
         }),
-    }
-    found
+    }?;
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -74,13 +78,13 @@ mod tests {
         let values = angles(&degrees);
         let rows = Rows::new(&values, 2);
         let kept = |rule| {
-            let found = find(&rows, rule, 0.98, &Plain);
+            let found = find(&rows, rule, 0.98, &Plain, &Stop::default()).unwrap();
             degrees.iter().zip(found.kept).filter(|(_, kept)| *kept).map(|(d, _)| *d).collect::<Vec<f64>>()
         };
         assert_eq!(kept(Rule::Greedy), [0.0, 90.0, 180.0, 270.0]);
         assert_eq!(kept(Rule::Fork), [180.0, 270.0]);
         assert_eq!(kept(Rule::None), degrees);
-        let greedy = find(&rows, Rule::Greedy, 0.98, &Plain);
+        let greedy = find(&rows, Rule::Greedy, 0.98, &Plain, &Stop::default()).unwrap();
         assert_eq!(greedy.representative, [0, 0, 0, 3, 3, 5, 6]);
         assert!((greedy.similarity[2] - 2.0_f64.to_radians().cos()).abs() < 1e-6);
     }
@@ -89,7 +93,7 @@ mod tests {
     fn a_dropped_frame_drops_no_other() {
         // 0, 10 and 20 degrees at cos 11°: 10 goes for 0; 20 is near 10 only, and 10 is gone.
         let values = angles(&[0.0, 10.0, 20.0]);
-        let found = find(&Rows::new(&values, 2), Rule::Greedy, 11.0_f64.to_radians().cos(), &Plain);
+        let found = find(&Rows::new(&values, 2), Rule::Greedy, 11.0_f64.to_radians().cos(), &Plain, &Stop::default()).unwrap();
         assert_eq!(found.kept, [true, false, true]);
     }
 
@@ -97,9 +101,9 @@ mod tests {
     fn the_threshold_itself_counts_and_exact_copies_are_repetitions() {
         let values = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0];
         let rows = Rows::new(&values, 2);
-        assert_eq!(find(&rows, Rule::Greedy, 1.0, &Plain).kept, [true, true, false]);
-        assert_eq!(find(&rows, Rule::Greedy, 0.0, &Plain).kept, [true, false, false]);
-        assert_eq!(find(&rows, Rule::Fork, 1.0, &Plain).kept, [false, true, false]);
+        assert_eq!(find(&rows, Rule::Greedy, 1.0, &Plain, &Stop::default()).unwrap().kept, [true, true, false]);
+        assert_eq!(find(&rows, Rule::Greedy, 0.0, &Plain, &Stop::default()).unwrap().kept, [true, false, false]);
+        assert_eq!(find(&rows, Rule::Fork, 1.0, &Plain, &Stop::default()).unwrap().kept, [false, true, false]);
     }
 
     proptest! {
@@ -111,13 +115,13 @@ mod tests {
             values.chunks_mut(2).filter(|row| row.iter().all(|x| *x == 0.0)).for_each(|row| row[0] = 1.0);
             prop_assert!(normalize_rows(&mut values, 2).is_empty());
             let rows = Rows::new(&values, 2);
-            let found = find(&rows, Rule::Greedy, least, &Plain);
+            let found = find(&rows, Rule::Greedy, least, &Plain, &Stop::default()).unwrap();
             for row in 0..rows.len() {
                 let near: Vec<usize> = (0..row).filter(|&r| found.kept[r] && rows.cosine(r, &rows, row) >= least).collect();
                 prop_assert_eq!(found.kept[row], near.is_empty());
                 prop_assert_eq!(found.representative[row] as usize, near.first().copied().unwrap_or(row));
             }
-            let alone = find(&rows, Rule::Fork, least, &Plain);
+            let alone = find(&rows, Rule::Fork, least, &Plain, &Stop::default()).unwrap();
             for row in 0..rows.len() {
                 let near = (0..rows.len()).any(|r| r != row && rows.cosine(r, &rows, row) >= least);
                 prop_assert_eq!(alone.kept[row], !near);

@@ -1,14 +1,13 @@
 //! The anchors of a round, images that count with their neighbors as one class: those whose similarity to all others is the most decided:
 //! the entropy of its soft-max is low. Each round lets in more of them; the last one all.
 
-use std::ops::ControlFlow;
-
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use kinset_base::stop::Stopped;
 use kinset_kernel::gemm::product;
-use kinset_kernel::neighbors::{self, NeighborError};
-use kinset_stage::StageError;
+use kinset_kernel::neighbors;
+use kinset_stage::{StageError, Stop};
 
 /// What a round found in the bank; the bank moves on, this stays until the next round.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,18 +44,23 @@ const TABLE: usize = 1 << 22;
 ///
 /// # Shapes
 /// `bank` [N, P]. Returns `[N]`, nats.
-pub fn entropies(bank: &[f32], dim: usize, temperature: f64) -> Vec<f64> {
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn entropies(bank: &[f32], dim: usize, temperature: f64, stop: &Stop) -> Result<Vec<f64>, Stopped> {
     let n = bank.len() / dim;
     // Fixed by N alone, so that no result depends on the number of threads.
     let piece = (TABLE / n.max(1)).clamp(1, 64);
-    bank.par_chunks(piece * dim)
+    let pieces = bank
+        .par_chunks(piece * dim)
         .map_init(Vec::new, |table: &mut Vec<f32>, rows| {
+            stop.check()?;
             table.resize(rows.len() / dim * n, 0.0);
             product(rows, bank, dim, table);
-            table.chunks(n).map(|similarities| entropy(similarities, temperature)).collect::<Vec<f64>>()
+            Ok(table.chunks(n).map(|similarities| entropy(similarities, temperature)).collect::<Vec<f64>>())
         })
-        .flatten_iter()
-        .collect()
+        .collect::<Result<Vec<_>, Stopped>>()?;
+    Ok(pieces.concat())
 }
 
 fn entropy(similarities: &[f32], temperature: f64) -> f64 {
@@ -86,9 +90,9 @@ pub fn discover(
     temperature: f64,
     (round, count, k): (u64, usize, usize),
     before: Option<&Found>,
-    stop: &dyn Fn() -> bool,
+    stop: &Stop,
 ) -> Result<Found, StageError> {
-    let entropies = entropies(bank, dim, temperature);
+    let entropies = entropies(bank, dim, temperature, stop)?;
     let n = entropies.len();
     let (low, high) = entropies.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &h| (low.min(h), high.max(h)));
     if high - low <= FLAT {
@@ -108,12 +112,7 @@ pub fn discover(
     let mut order: Vec<u32> = (0..n as u32).collect();
     order.sort_unstable_by(|&a, &b| entropies[a as usize].total_cmp(&entropies[b as usize]).then(a.cmp(&b)));
     order.truncate(count);
-    let near = match neighbors::all_pairs(bank, dim, k, &mut |_, _| {
-        if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }) {
-        Err(NeighborError::Stopped) => return Err(StageError::Stopped),
-        near => near.map_err(StageError::other)?,
-    };
+    let near = neighbors::all_pairs(bank, dim, k, stop, &mut |_, _| {}).map_err(StageError::other)?;
     let near = order.iter().flat_map(|&anchor| near.index[anchor as usize * k..][..k].iter().copied()).collect();
     let kept = before.filter(|before| !before.anchors.is_empty()).map_or(1.0, |before| {
         let mut now = vec![false; n];
@@ -138,10 +137,6 @@ mod tests {
     use kinset_math::cosine::normalize_rows;
     use kinset_math::knn::purity;
 
-    fn never() -> bool {
-        false
-    }
-
     #[test]
     fn anchor_counts_are_those_of_the_specification() {
         for (images, counts) in [(50_000, [0, 12_500, 25_000, 37_500, 50_000]), (73_257, [0, 18_314, 36_628, 54_942, 73_257])] {
@@ -155,16 +150,18 @@ mod tests {
 
     #[test]
     fn entropies_and_neighbors_of_the_toy_bank_are_those_of_the_specification() {
-        for (found, expected) in entropies(&TOY, 2, 0.1).iter().zip([0.365766, 0.441479, 0.441479, 0.365766]) {
+        for (found, expected) in
+            entropies(&TOY, 2, 0.1, &Stop::default()).unwrap().iter().zip([0.365766, 0.441479, 0.441479, 0.365766])
+        {
             assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
         }
-        let all = discover(&TOY, 2, 0.1, (4, 4, 1), None, &never).unwrap();
+        let all = discover(&TOY, 2, 0.1, (4, 4, 1), None, &Stop::default()).unwrap();
         let mut near = vec![0; 4];
         for (anchor, neighbor) in all.anchors.iter().zip(&all.neighbors) {
             near[*anchor as usize] = *neighbor;
         }
         assert_eq!(near, [1, 0, 3, 2]);
-        let two = discover(&TOY, 2, 0.1, (2, 2, 1), None, &never).unwrap();
+        let two = discover(&TOY, 2, 0.1, (2, 2, 1), None, &Stop::default()).unwrap();
         let mut anchors = two.anchors.clone();
         anchors.sort_unstable();
         assert_eq!((anchors.as_slice(), two.kept), (&[0, 3][..], 1.0), "the ends of the arc are the surest");
@@ -174,10 +171,10 @@ mod tests {
     fn entropies_anchors_and_neighbors_are_those_of_torch() {
         let golden = golden();
         let bank: Vec<f32> = wave(40, 6, 0.3).iter().map(|&v| v as f32).collect();
-        for (found, expected) in entropies(&bank, 6, 0.1).iter().zip(&golden.entropy) {
+        for (found, expected) in entropies(&bank, 6, 0.1, &Stop::default()).unwrap().iter().zip(&golden.entropy) {
             assert!((found - expected).abs() < 2e-6, "{found} instead of {expected}");
         }
-        let found = discover(&bank, 6, 0.1, (1, 10, 3), None, &never).unwrap();
+        let found = discover(&bank, 6, 0.1, (1, 10, 3), None, &Stop::default()).unwrap();
         assert_eq!((found.anchors, found.neighbors), (golden.anchors.clone(), golden.neighbors.concat()));
     }
 
@@ -190,9 +187,9 @@ mod tests {
     #[test]
     fn images_that_cannot_be_told_apart_are_an_error_with_the_numbers() {
         let bank = [0.6_f32, 0.8].repeat(9);
-        let error = discover(&bank, 2, 0.1, (1, 3, 1), None, &never).unwrap_err().to_string();
+        let error = discover(&bank, 2, 0.1, (1, 3, 1), None, &Stop::default()).unwrap_err().to_string();
         assert!(error.contains("all 9 images") && error.contains("2.197225 of at most 2.197225"), "{error}");
-        assert!(matches!(discover(&TOY, 2, 0.1, (1, 3, 1), None, &|| true), Err(StageError::Stopped)));
+        assert!(matches!(discover(&TOY, 2, 0.1, (1, 3, 1), None, &Stop::after(0)), Err(StageError::Stopped)));
     }
 
     #[test]
@@ -211,7 +208,7 @@ mod tests {
         let mut last: Option<Found> = None;
         for round in 1..=4 {
             let count = anchor_count(n, 4, None, round);
-            let found = discover(&bank, dim, 0.1, (round, count, 1), last.as_ref(), &never).unwrap();
+            let found = discover(&bank, dim, 0.1, (round, count, 1), last.as_ref(), &Stop::default()).unwrap();
             assert_eq!((found.anchors.len(), found.neighbors.len()), (count, count));
             assert!(found.anchor_entropy <= found.entropy + 1e-12 && (found.kept - 1.0).abs() < 1e-12);
             if let Some(smaller) = &last {
@@ -226,7 +223,8 @@ mod tests {
             table[anchor as usize] = neighbor;
         }
         assert!(purity(&table, 1, 1, &labels) > 0.9, "neighbors share a class: {}", purity(&table, 1, 1, &labels));
-        let moved = discover(&bank.iter().rev().copied().collect::<Vec<_>>(), dim, 0.1, (2, 500, 1), Some(&all), &never);
+        let moved =
+            discover(&bank.iter().rev().copied().collect::<Vec<_>>(), dim, 0.1, (2, 500, 1), Some(&all), &Stop::default());
         assert!((moved.unwrap().kept - 0.25).abs() < 1e-12, "a quarter of all is kept");
     }
 
@@ -235,7 +233,10 @@ mod tests {
         let bank: Vec<f32> = wave(700, 6, 0.3).iter().map(|&v| v as f32).collect();
         let run = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| entropies(&bank, 6, 0.1)).into_iter().map(f64::to_bits).collect::<Vec<_>>()
+            pool.install(|| entropies(&bank, 6, 0.1, &Stop::default()).unwrap())
+                .into_iter()
+                .map(f64::to_bits)
+                .collect::<Vec<_>>()
         };
         assert_eq!(run(1), run(3));
     }

@@ -145,7 +145,8 @@ impl Stage for And {
                 hint: "an image is no neighbor of itself: ask for fewer `neighbors`, or bring more images".into(),
             });
         }
-        let order = BatchOrder::whole(images.len(), config.batch, cx.seed)?;
+        let batch = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;
+        let order = BatchOrder::whole(images.len(), batch, cx.seed)?;
         let (loader, net, bank) = match &input.encoder {
             None => fresh(config, &images, cx)?,
             Some(stored) => begun(config, stored, &images, cx)?,
@@ -289,8 +290,8 @@ impl Discovery<'_> {
         let values = self.bank.values()?;
         let dim = values.len() / self.ranks.len();
         let count = anchor_count(self.ranks.len(), rounds, select_rate, round);
-        let stop = || self.cx.stop.requested();
-        let found = discover(&values, dim, temperature, (round, count, neighbors), self.found.as_ref(), &stop)?;
+        let now = (round, count, neighbors);
+        let found = discover(&values, dim, temperature, now, self.found.as_ref(), &self.cx.stop)?;
         self.cx.note(format!(
             "round {round} of {rounds}: {count} of {} images are anchors, mean entropy {:.3} of {:.3} nats",
             self.ranks.len(),

@@ -3,13 +3,19 @@
 use kinset_artifact::neighbors::NeighborTable;
 use kinset_kernel::neighbors::{self, NeighborError, all_pairs};
 use kinset_math::{cosine, euclid};
-use kinset_stage::StageError;
+use kinset_stage::{StageError, Stop};
 
 /// Candidates among which the nearest image is decided in double precision, beyond the image itself.
 const SPARE: usize = 8;
 
 /// The `k` nearest images of each by cosine.
-pub(super) fn mine(mut features: Vec<f32>, dim: usize, k: usize, ids: &[String]) -> Result<NeighborTable, StageError> {
+pub(super) fn mine(
+    mut features: Vec<f32>,
+    dim: usize,
+    k: usize,
+    ids: &[String],
+    stop: &Stop,
+) -> Result<NeighborTable, StageError> {
     let without = cosine::normalize_rows(&mut features, dim);
     if let Some(&first) = without.first() {
         return Err(StageError::Degenerate {
@@ -23,7 +29,7 @@ pub(super) fn mine(mut features: Vec<f32>, dim: usize, k: usize, ids: &[String])
                 .into(),
         });
     }
-    let found = all_pairs(&features, dim, k, &mut |_, _| std::ops::ControlFlow::Continue(())).map_err(StageError::other)?;
+    let found = all_pairs(&features, dim, k, stop, &mut |_, _| {}).map_err(StageError::other)?;
     Ok(NeighborTable {
         ids: ids.to_vec(),
         k,
@@ -41,15 +47,15 @@ pub(super) fn mine(mut features: Vec<f32>, dim: usize, k: usize, ids: &[String])
 /// `features` `[N, D]`. Returns `[N]`.
 ///
 /// # Errors
-/// Features that are no numbers.
-pub fn nearest_in_set(features: &[f32], dim: usize) -> Result<Vec<u32>, StageError> {
+/// Features that are no numbers; a request to stop.
+pub fn nearest_in_set(features: &[f32], dim: usize, stop: &Stop) -> Result<Vec<u32>, StageError> {
     if let Some(at) = features.iter().position(|value| !value.is_finite()) {
         return Err(StageError::other(NeighborError::NotFinite { row: at / dim }));
     }
     let n = features.len() / dim;
     let width = (SPARE + 1).min(n);
     let lifted = euclid::lift(features, dim);
-    let found = neighbors::nearest(&lifted.queries, &lifted.pool, lifted.dim, width).map_err(StageError::other)?;
+    let found = neighbors::nearest(&lifted.queries, &lifted.pool, lifted.dim, width, stop).map_err(StageError::other)?;
     Ok(euclid::nearest_of(features, dim, &found.index, width))
 }
 
@@ -87,10 +93,10 @@ mod tests {
         for row in (0..n).step_by(40) {
             features.copy_within(0..dim, row * dim);
         }
-        assert_eq!(nearest_in_set(&features, dim).unwrap(), euclid::nearest_other(&features, dim));
-        assert_eq!(nearest_in_set(&[1.0, 2.0, 5.0], 1).unwrap(), [1, 0, 1]);
-        assert_eq!(nearest_in_set(&[0.0; 6], 2).unwrap(), [1, 0, 0], "all alike");
+        assert_eq!(nearest_in_set(&features, dim, &Stop::default()).unwrap(), euclid::nearest_other(&features, dim));
+        assert_eq!(nearest_in_set(&[1.0, 2.0, 5.0], 1, &Stop::default()).unwrap(), [1, 0, 1]);
+        assert_eq!(nearest_in_set(&[0.0; 6], 2, &Stop::default()).unwrap(), [1, 0, 0], "all alike");
         features[8] = f32::NAN;
-        assert!(nearest_in_set(&features, dim).unwrap_err().to_string().contains("row `1`"));
+        assert!(nearest_in_set(&features, dim, &Stop::default()).unwrap_err().to_string().contains("row `1`"));
     }
 }

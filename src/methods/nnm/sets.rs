@@ -12,7 +12,7 @@ use kinset_augment::Recipe;
 use kinset_base::seed::Seed;
 use kinset_model::params::values;
 use kinset_model::{ClassifierNet, Mode};
-use kinset_stage::{Context, StageError};
+use kinset_stage::{Context, StageError, Stop};
 use kinset_train::ImageLoader;
 use kinset_train::input_cache::{CachedInputs, encode};
 use kinset_train::neighbor_pairs::{NeighborPairs, check_same_images};
@@ -26,20 +26,18 @@ pub(super) fn pairs<'a>(
     net: &ClassifierNet,
     (loader, images): (ImageLoader<'a>, &ImageSet),
     (port, connected): (&str, Option<&Stored<Neighbors>>),
-    (setting, k): (&'static str, usize),
+    (setting, k, default): (&'static str, usize, usize),
     cx: &Context<'_>,
 ) -> Result<NeighborPairs<'a>, StageError> {
     let connected = connected.map(NeighborTable::load).transpose()?;
-    if let Some(table) = &connected {
-        check_same_images(table, images.ids(), port)?;
-    } else if k >= images.len() {
-        return Err(StageError::TooFew {
-            setting,
-            value: k,
-            images: images.len(),
-            hint: format!("an image is no neighbor of itself, so it can be at most {}", images.len().saturating_sub(1)),
-        });
-    }
+    let k = match &connected {
+        Some(table) => {
+            check_same_images(table, images.ids(), port)?;
+            k
+        }
+        // An image is no neighbor of itself.
+        None => cx.fitting(setting, k, default, 1..=images.len().saturating_sub(1), images.len())?,
+    };
     let fixed = config.update == Update::Heads && !config.augment.is_random();
     let dim = net.encoder().dim();
     let features = if fixed || connected.is_none() { encode(net.encoder(), &loader, cx)? } else { Vec::new() };
@@ -48,7 +46,7 @@ pub(super) fn pairs<'a>(
     } else {
         CachedInputs::Views(loader)
     };
-    let table = connected.map_or_else(|| mine(features, dim, k, images.ids()), Ok)?;
+    let table = connected.map_or_else(|| mine(features, dim, k, images.ids(), &cx.stop), Ok)?;
     let Config { num_neighbors, include_self, ref augment, .. } = *config;
     Ok(NeighborPairs { inputs, table, candidates: num_neighbors, include_self, augment, seed: cx.seed })
 }
@@ -67,10 +65,12 @@ pub(super) fn pass(
     net: &ClassifierNet,
     views: Option<(&Recipe, Seed)>,
     features: bool,
+    stop: &Stop,
 ) -> Result<Pass, StageError> {
     let net = net.frozen()?;
     let mut pass = Pass { features: Vec::new(), log: vec![Vec::new(); net.heads()] };
     for start in (0..inputs.len()).step_by(CHUNK) {
+        stop.check()?;
         let rows = start..(start + CHUNK).min(inputs.len());
         let read = match views {
             Some((recipe, seed)) => inputs.read(&rows.collect::<Vec<_>>(), recipe, seed)?,

@@ -16,7 +16,7 @@ use kinset_math::euclid;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::params::values;
 use kinset_model::{ClassifierNet, Mode};
-use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_stage::{Context, Method, PaperCard, Stage, StageError, Stop};
 use kinset_train::batches::{Batches, Last};
 use kinset_train::best_epoch::BestEpoch;
 use kinset_train::input_cache::row_tensor;
@@ -76,11 +76,16 @@ impl Stage for Nnm {
             let loader = ImageLoader::like(images, architecture.channels, architecture.size, normalization, &cx.device)?;
             pairs(config, &net, (loader, images), ports, wanted, cx)
         };
-        let training = set(&images, ("neighbors", input.neighbors.as_ref()), ("num_neighbors", config.num_neighbors))?;
+        let training = set(
+            &images,
+            ("neighbors", input.neighbors.as_ref()),
+            ("num_neighbors", config.num_neighbors, Config::default().num_neighbors),
+        )?;
         let validation = val_images
             .as_ref()
             .map(|images| {
-                let wanted = ("validation_neighbors", config.validation_neighbors);
+                let default = Config::default().validation_neighbors;
+                let wanted = ("validation_neighbors", config.validation_neighbors, default);
                 set(images, ("val_neighbors", input.val_neighbors.as_ref()), wanted)
             })
             .transpose()?;
@@ -151,6 +156,7 @@ fn trainer<'a>(
             fixed_nearest: None,
             best: BestEpoch::default(),
             device: cx.device.clone(),
+            stop: cx.stop.clone(),
         },
     })
 }
@@ -169,6 +175,7 @@ struct Matching<'a> {
     fixed_nearest: Option<Vec<u32>>,
     best: BestEpoch,
     device: candle_core::Device,
+    stop: Stop,
 }
 
 impl Matching<'_> {
@@ -178,10 +185,10 @@ impl Matching<'_> {
         let Self { config, training: NeighborPairs { inputs, seed, .. }, net, .. } = self;
         let plain = config.global_views == GlobalViews::Plain || inputs.are_features();
         let views = (!plain).then(|| (&config.augment, seed.branch("refresh").at(epoch)));
-        let pass = pass(inputs, net, views, self.fixed_nearest.is_none())?;
+        let pass = pass(inputs, net, views, self.fixed_nearest.is_none(), &self.stop)?;
         let nearest = match self.fixed_nearest.take() {
             Some(nearest) => nearest,
-            None => nearest_in_set(&pass.features, net.encoder().dim())?,
+            None => nearest_in_set(&pass.features, net.encoder().dim(), &self.stop)?,
         };
         let n = nearest.len();
         let visited = seed.branch("visited").at(epoch);
@@ -200,7 +207,7 @@ impl Matching<'_> {
         let set = self.validation.unwrap_or(self.training);
         let log = match known {
             Some(log) if self.validation.is_none() => log,
-            _ => pass(&set.inputs, self.net, None, false)?.log,
+            _ => pass(&set.inputs, self.net, None, false, &self.stop)?.log,
         };
         let (clusters, table) = (self.config.clusters, &set.table);
         let k = self.config.validation_neighbors.min(table.k);
@@ -303,7 +310,7 @@ mod tests {
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
     use kinset_model::architecture;
-    use kinset_stage::context::{Signal, Sink, Stop};
+    use kinset_stage::{Signal, Sink};
     use kinset_store::digest::Digest;
     use kinset_train::infer::{self, Layer};
     use kinset_train::{OptimizerSettings, TrainingLoop as _};
@@ -416,7 +423,7 @@ mod tests {
                 let set = |images, table: &Option<Stored<Neighbors>>, k| {
                     let loader = ImageLoader::like(images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
                     let ports = ("neighbors", table.as_ref());
-                    pairs(config, &net, (loader, images), ports, ("num_neighbors", k), cx).unwrap()
+                    pairs(config, &net, (loader, images), ports, ("num_neighbors", k, 20), cx).unwrap()
                 };
                 let training = set(&images, &input.neighbors, config.num_neighbors);
                 let validation =
@@ -512,7 +519,7 @@ mod tests {
         for second_view in [true, false] {
             let config = Config { second_view, ..small(1) };
             ground.with_context("passes", |cx| {
-                let wanted = ("num_neighbors", 4);
+                let wanted = ("num_neighbors", 4, 20);
                 let pairs = pairs(&config, &net(1), (loader.clone(), &images), ("neighbors", None), wanted, cx).unwrap();
                 let draw = || Seen::draw(&pairs, second_view, &[3, 1, 4, 7, 9], 0).unwrap();
                 let (here, there) = (net(1), net(1));
@@ -544,7 +551,7 @@ mod tests {
                     let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &Device::Cpu).unwrap();
                     ClassifierNet::init(&body, 3, 2, None, Seed::new(seed), &Device::Cpu).unwrap()
                 });
-                let wanted = ("num_neighbors", 4);
+                let wanted = ("num_neighbors", 4, 20);
                 let set = pairs(&config, &nets[0], (loader.clone(), &images), ("neighbors", None), wanted, cx).unwrap();
                 let [mut run, mut again] = [0, 1].map(|which| trainer(&config, &nets[which], &set, None, cx).unwrap());
                 for step in 0..run.steps() {
@@ -575,7 +582,7 @@ mod tests {
         let net = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &Device::Cpu).unwrap();
         let loader = ImageLoader::like(&images, 1, 8, &encoder.card.normalization, &Device::Cpu).unwrap();
         let features = infer::features(&net, Layer::Backbone, &loader, |_| Ok::<_, StageError>(())).unwrap();
-        let table = mine(features, net.dim(), k, images.ids()).unwrap();
+        let table = mine(features, net.dim(), k, images.ids(), &Stop::default()).unwrap();
         let folder = ground.dir.path().join(name);
         std::fs::create_dir_all(&folder).unwrap();
         stored(&table.save(&folder).unwrap())

@@ -13,7 +13,7 @@ use kinset_math::entropy::entropy_of_counts;
 use kinset_math::targets::{guess, min_max, refine, sharpen, smooth};
 use kinset_math::topk::{argmax, argmax_rows};
 use kinset_model::{ClassifierNet, Mode};
-use kinset_stage::StageError;
+use kinset_stage::{StageError, Stop};
 use kinset_train::collapse::{ClusterSizes, PATIENCE};
 use kinset_train::prefetch::Place;
 use kinset_train::{BatchOrder, ImageLoader, Measured, Prefetcher, Snapshot, Trainable, TrainingLoop, infer, measured};
@@ -62,6 +62,7 @@ pub(super) struct Pair<'a> {
     start: f64,
     /// Of the last epoch that ended.
     pub(super) sizes: ClusterSizes,
+    stop: Stop,
 }
 
 /// At most this share of the clusters that were in use at the start is a collapse.
@@ -82,6 +83,7 @@ impl<'a> Pair<'a> {
         labels: PseudoLabels,
         seed: Seed,
         device: &candle_core::Device,
+        stop: &Stop,
     ) -> Result<Self, StageError> {
         let clusters = base.clusters();
         let network = |name: &str| -> Result<Network, StageError> {
@@ -114,6 +116,7 @@ impl<'a> Pair<'a> {
             start: entropy_of_counts(&sizes).exp(),
             sizes: ClusterSizes::new(clusters),
             loader,
+            stop: stop.clone(),
         })
     }
 
@@ -123,7 +126,8 @@ impl<'a> Pair<'a> {
 
     /// `[N, K]`: what both say together of the plain images, and the share of images on whose cluster they agree.
     fn together(&self) -> Result<(Vec<f32>, f64), StageError> {
-        let of = |net| infer::probabilities(net, &[0], &self.loader, |_| Ok::<_, StageError>(())).map(|mut p| p.swap_remove(0));
+        let tick = |_| Ok::<_, StageError>(self.stop.check()?);
+        let of = |net| infer::probabilities(net, &[0], &self.loader, tick).map(|mut p| p.swap_remove(0));
         let [first, second] = self.nets();
         let (first, second, k) = (of(first)?, of(second)?, first.clusters());
         let agree = argmax_rows(&first, k).into_iter().zip(argmax_rows(&second, k)).filter(|(a, b)| a == b).count();
@@ -410,13 +414,13 @@ mod tests {
         let projection = Some(Projection { kind: ProjectionKind::Linear, dim: 4 });
         let shape = architecture(Backbone::ResnetTiny, Stem::Cifar, 4, 1, 8, projection).unwrap();
         let encoder = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap();
-        let loader = ImageLoader::of(set, None, &Device::Cpu).unwrap();
+        let loader = ImageLoader::of(set, None, &Device::Cpu, &Stop::default()).unwrap();
         let labels = PseudoLabels {
             label: (0..IMAGES).map(|row| (row % CLUSTERS) as u32).collect(),
             clean: (0..IMAGES).map(clean).collect(),
         };
         let base = ClassifierNet::init(&encoder, CLUSTERS, 1, None, Seed::new(3), &Device::Cpu).unwrap();
-        Pair::new(config, loader, &base, labels, Seed::new(2), &Device::Cpu).unwrap()
+        Pair::new(config, loader, &base, labels, Seed::new(2), &Device::Cpu, &Stop::default()).unwrap()
     }
 
     fn numbers(pair: &Pair<'_>, which: usize, role: Role) -> Vec<f32> {

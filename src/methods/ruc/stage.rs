@@ -56,6 +56,8 @@ impl Stage for Ruc {
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let images = ImageSet::open(&input.images)?;
+        let batch = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;
+        let config = &Config { batch, ..config.clone() };
         let classifier = Classifier::load(&input.classifier)?;
         let neighbors = NeighborTable::load(&input.neighbors)?;
         fits(&images, &classifier, &neighbors, &input)?;
@@ -103,7 +105,7 @@ impl Stage for Ruc {
         .into();
 
         let labels = PseudoLabels { label: split.label, clean: split.clean };
-        let mut pair = Pair::new(config, loader, &base.keep_head(card.head)?, labels, cx.seed, &cx.device)?;
+        let mut pair = Pair::new(config, loader, &base.keep_head(card.head)?, labels, cx.seed, &cx.device, &cx.stop)?;
         points.extend(train(&mut pair, cx)?);
         let empty = pair.sizes.empty().len();
         if empty > 0 {

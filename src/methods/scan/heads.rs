@@ -84,9 +84,11 @@ impl Stage for ScanHeads {
         let features = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
         let table = features.neighbors(&input.neighbors)?;
         StageError::enough_for_clusters("clusters", config.clusters, features.len())?;
+        features.warn_of_equal_images(config.clusters, cx)?;
         let shape = HeadsShape::linear(config.clusters, config.heads, config.hidden);
         let net = features.heads(shape, cx.seed.branch("heads"))?;
-        let config = config.of_heads();
+        let batch = cx.fitting("batch", config.batch, Config::default().batch, 2..=features.len(), features.len())?;
+        let config = stage::Config { batch, ..config.of_heads() };
         let pairs = pairs(&config, CachedInputs::Features(features.values.clone()), table, cx);
         train_heads(&config, &net, &pairs, &pairs, cx, |Kept { tensors, choice }| {
             features.classifier(shape, &features.plain_heads(&tensors), choice)

@@ -97,6 +97,8 @@ impl Stage for Scan {
         let table = NeighborTable::load(&input.neighbors)?;
         check_same_images(&table, images.ids(), "neighbors")?;
         StageError::enough_for_clusters("clusters", config.clusters, images.len())?;
+        let batch = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;
+        let config = &Config { batch, ..config.clone() };
         let (val_images, val_table) = match (&input.val_images, &input.val_neighbors) {
             (Some(val_images), Some(val_neighbors)) => {
                 let (set, table) = (ImageSet::open(val_images)?, NeighborTable::load(val_neighbors)?);

@@ -8,7 +8,7 @@ use kinset_artifact::encoder::Classifier;
 use kinset_artifact::neighbors::NeighborTable;
 use kinset_model::params::values;
 use kinset_model::{ClassifierNet, Mode};
-use kinset_stage::{Context, StageError};
+use kinset_stage::{Context, StageError, Stop};
 use kinset_train::best_epoch::{BestEpoch, Kept};
 use kinset_train::input_cache::CachedInputs;
 use kinset_train::neighbor_pairs::NeighborPairs;
@@ -49,7 +49,7 @@ pub(super) fn train_heads(
         learner: Trainable::new(net.params(), &moved, &config.optimizer, &config.schedule, config.epochs)?,
         prefetcher: Prefetcher::new(!training.inputs.are_features()),
         batch: |at: At<'_>| training.anchors_and_neighbors(at.rows, at.epoch),
-        objective: Agreement { config, net, recorded, training, validation, best: BestEpoch::default() },
+        objective: Agreement { config, net, recorded, training, validation, best: BestEpoch::default(), stop: cx.stop.clone() },
     };
     let points = train(&mut trainer, cx)?;
     trainer.objective.best.finish(net, (steps, "consistency − entropy"), points, cx, made)
@@ -63,6 +63,7 @@ struct Agreement<'a> {
     training: &'a NeighborPairs<'a>,
     validation: &'a NeighborPairs<'a>,
     best: BestEpoch,
+    stop: Stop,
 }
 
 impl Agreement<'_> {
@@ -70,11 +71,14 @@ impl Agreement<'_> {
     fn probabilities(&self) -> Result<Vec<Vec<f32>>, StageError> {
         let heads: Vec<usize> = (0..self.config.heads).collect();
         let features = match &self.validation.inputs {
-            CachedInputs::Views(loader) => return infer::probabilities(self.net, &heads, loader, |_| Ok(())),
+            CachedInputs::Views(loader) => return infer::probabilities(self.net, &heads, loader, |_| Ok(self.stop.check()?)),
             CachedInputs::Features(features) => features,
         };
         let net = self.net.frozen()?;
-        let softmax = |head| Ok(values(&candle_nn::ops::softmax(&net.logits(head, features)?, D::Minus1)?)?);
+        let softmax = |head| {
+            self.stop.check()?;
+            Ok(values(&candle_nn::ops::softmax(&net.logits(head, features)?, D::Minus1)?)?)
+        };
         heads.into_iter().map(softmax).collect()
     }
 }

@@ -74,8 +74,10 @@ impl Stage for Temi {
 
     fn run(config: &Config, input: FeaturesIn, cx: &Context<'_>) -> Result<ClassifierOut, StageError> {
         let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
+        space.warn_of_equal_images(config.clusters, cx)?;
         let table = space.neighbors(&input.neighbors)?;
         StageError::enough_for_clusters("clusters", config.clusters, space.len())?;
+        let size = cx.fitting("batch", config.batch, Config::default().batch, 2..=space.len(), space.len())?;
         let shape = DistillShape {
             dim: space.dim(),
             hidden: config.hidden,
@@ -93,7 +95,7 @@ impl Stage for Temi {
             space.rows(&[at.rows, neighbors.as_slice()].concat())
         };
         let learner = Trainable::new(student.params(), student.params(), &config.optimizer, &config.schedule, config.epochs)?;
-        let order = BatchOrder::new(space.len(), config.batch, cx.seed)?;
+        let order = BatchOrder::new(space.len(), size, cx.seed)?;
         let objective = Distillation {
             config,
             student,

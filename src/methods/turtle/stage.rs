@@ -89,6 +89,9 @@ impl Stage for Turtle {
             }
         }
         StageError::enough_for_clusters("clusters", config.clusters, first.len())?;
+        if spaces.len() == 1 {
+            first.warn_of_equal_images(config.clusters, cx)?;
+        }
         let dims: Vec<usize> = spaces.iter().map(CenteredFeatures::dim).collect();
         let seed = cx.seed.branch("trial").at(config.trial);
         let task = TaskEncoder::init(&dims, config.clusters, seed.branch("task"), &cx.device)?;

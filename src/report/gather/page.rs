@@ -488,8 +488,12 @@ pub enum Sight {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct CountTable {
     pub stage: String,
-    /// The number it recommends.
+    /// The number its rule chose.
     pub chosen: usize,
+    /// Estimators that voted for it.
+    pub named_by: usize,
+    /// False if half of the estimators or fewer voted for it: then it is no recommendation.
+    pub agreed: bool,
     pub rule: String,
     pub votes: BTreeMap<String, usize>,
     /// A chart for each criterion, over the number of clusters.

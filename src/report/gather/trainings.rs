@@ -127,6 +127,8 @@ pub(super) fn counts(results: &Results<'_>) -> Vec<CountTable> {
         Some(CountTable {
             stage: results.name(node).to_owned(),
             chosen: sweep.chosen,
+            named_by: sweep.named_by(),
+            agreed: sweep.is_agreed(),
             rule: sweep.rule.clone(),
             votes: sweep.votes.clone(),
             charts: criteria.iter().map(chart).filter(|chart| chart.lines[0].points.len() > 1).collect(),

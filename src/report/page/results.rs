@@ -127,6 +127,20 @@ fn curves_of(training: &Training) -> Markup {
     }
 }
 
+/// What a table recommends, or that its estimators disagree.
+fn recommendation(table: &CountTable) -> Markup {
+    let votes = table.votes.len();
+    html! {
+        @if table.agreed {
+            " · recommends " b { (table.chosen) }
+        } @else if table.named_by > 1 {
+            " · the estimators disagree: " (table.named_by) " of " (votes) " name " b { (table.chosen) }
+        } @else {
+            " · the estimators disagree: no two of " (votes) " name the same number"
+        }
+    }
+}
+
 /// How numbers of clusters compare.
 pub(super) fn counts(tables: &[CountTable]) -> Markup {
     html! {
@@ -134,7 +148,7 @@ pub(super) fn counts(tables: &[CountTable]) -> Markup {
             section #counts {
                 h2 { a.anchor href="#counts" { "Number of clusters" } }
                 @for table in tables {
-                    h3 { (stage(&table.stage)) span.quiet { " · recommends " b { (table.chosen) } } }
+                    h3 { (stage(&table.stage)) span.quiet { (recommendation(table)) } }
                     p.note { (table.rule) }
                     div.charts { @for chart in &table.charts { (curves::chart(chart, Some(table.chosen as f64), "cluster").inline()) } }
                     @if !table.votes.is_empty() {
@@ -222,4 +236,23 @@ pub(super) fn calibration(paper: Paper<'_>) -> Markup {
 /// A histogram of confidence, for the clusters.
 pub(super) fn confidence(counts: &[u64]) -> Markup {
     bars::histogram(counts, (0.0, 1.0), "confidence", "Images by confidence.".into()).inline()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn estimators_that_disagree_recommend_nothing() {
+        let said = |votes: &[usize], (chosen, named_by, agreed)| {
+            let votes: BTreeMap<String, usize> = votes.iter().enumerate().map(|(by, &k)| (by.to_string(), k)).collect();
+            let table = CountTable { stage: "it".into(), chosen, named_by, agreed, rule: String::new(), votes, charts: vec![] };
+            recommendation(&table).into_string()
+        };
+        assert_eq!(said(&[7, 7, 2], (7, 2, true)), " · recommends <b>7</b>");
+        assert_eq!(said(&[17, 37, 21, 2, 50], (2, 1, false)), " · the estimators disagree: no two of 5 name the same number");
+        assert_eq!(said(&[2, 37, 21, 2, 50], (2, 2, false)), " · the estimators disagree: 2 of 5 name <b>2</b>");
+    }
 }
