@@ -434,6 +434,11 @@ impl ImageSet {
         pictures.into_iter().collect()
     }
 
+    /// The paths of all pictures (empty for arrays), by row.
+    pub fn paths(&self) -> Result<Vec<String>> {
+        TableReader::open(&self.path, Images::KIND)?.picture_paths("image")
+    }
+
     /// The picture's own file: PNG for arrays.
     ///
     /// # Panics

@@ -21,7 +21,7 @@ pub struct FileError {
 
 impl FileError {
     pub fn new(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self { action, path: path.display().to_string(), source }
+        Self { action, path: path.display().to_string(), source: in_words(source) }
     }
 
     /// True if the disk or the quota is full.
@@ -32,6 +32,21 @@ impl FileError {
     pub fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
+}
+
+/// Rust's own words for an error that does not come from the system speak of entities.
+fn in_words(source: io::Error) -> io::Error {
+    let kind = source.kind();
+    let words = match kind {
+        io::ErrorKind::NotFound => "no such file or folder",
+        io::ErrorKind::AlreadyExists => "it is already there",
+        io::ErrorKind::PermissionDenied => "it is not permitted",
+        io::ErrorKind::NotADirectory => "it is not a folder",
+        io::ErrorKind::StorageFull => "the disk is full",
+        io::ErrorKind::UnexpectedEof => "it ends too early",
+        _ => return source,
+    };
+    if source.to_string() == kind.to_string() { io::Error::new(kind, words) } else { source }
 }
 
 impl Fault for FileError {
@@ -235,6 +250,10 @@ mod tests {
         let error = read(missing).unwrap_err();
         assert_eq!(error.to_string(), "cannot read `no/such/file.bin`");
         assert_eq!((error.code(), error.exit()), ("file::not-found", Exit::Data));
+        let made = FileError::new("read", missing, io::ErrorKind::NotFound.into());
+        assert_eq!((made.source.to_string(), made.code()), ("no such file or folder".to_owned(), error.code()));
+        let words = FileError::new("read", missing, io::Error::new(io::ErrorKind::NotFound, "gone since noon"));
+        assert_eq!(words.source.to_string(), "gone since noon");
     }
 
     #[test]

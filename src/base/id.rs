@@ -28,6 +28,12 @@ impl Ids {
     }
 }
 
+/// True if [`Ids`] named an image that is equal to an earlier one so. Names that others gave may have a hyphen, too.
+pub fn is_twin(name: &str) -> bool {
+    let digits = |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.split_once('-').is_some_and(|(first, twin)| digits(first) && twin.parse::<u32>().is_ok())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,6 +44,7 @@ mod tests {
         let (a, b, a1, a2) = (ids.next(b"a"), ids.next(b"b"), ids.next(b"a"), ids.next(b"a"));
         assert_eq!(a.len(), DIGITS);
         assert_ne!(a, b);
+        assert!(is_twin(&a1) && !is_twin(&a) && !is_twin("cat-1") && !is_twin("2024-11-28"));
         assert_eq!((a1, a2), (format!("{a}-1"), format!("{a}-2")));
         assert_eq!(Ids::default().next(b"b"), b, "the name does not depend on what came before");
     }

@@ -18,7 +18,7 @@ use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_dataset::DatasetError;
 use kinset_dataset::hub::{NotFetched, Repository};
-use kinset_model::import::frozen;
+use kinset_model::import::{Names, frozen};
 use kinset_model::published::TowerSettings;
 use kinset_stage::{Complaint, Context, Stage, StageError};
 use kinset_store::digest::Digest;
@@ -39,6 +39,10 @@ kinset_stage::settings! {
         sha256: Option<String> = None;
         /// The network's name, where a file has several: `teacher`.
         part: Option<String> = None;
+        /// What stands before the names of its tensors: `teacher.backbone.`; none: found.
+        prefix: Option<String> = None;
+        /// Tensors that are no part of it: `["projector.*"]`; `*` stands for any letters.
+        ignore: Option<Vec<String>> = None;
         /// Side of the images it is shown, pixels: a multiple of the patch; none: 224.
         size: Option<usize> = None;
         /// Pixels of the shorter side before the centre is cut; none: as the authors do.
@@ -130,8 +134,11 @@ impl Stage for Frozen {
         pretrained::checked(config.sha256.as_deref(), &bytes).map_err(|error| pretrained::at(&file.path, error))?;
         let (architecture, normalization) = config.network.network(config.size, config.resize)?;
         cx.check()?;
-        let found = frozen::tower(&bytes, config.part.as_deref(), &architecture, &normalization)
-            .map_err(|error| pretrained::at(&file.path, error))?;
+        let names = Names { prefix: config.prefix.clone(), ignore: config.ignore.clone().unwrap_or_default() };
+        let wanted = frozen::Wanted { part: config.part.clone(), names };
+        let found =
+            frozen::tower(&bytes, &wanted, &architecture, &normalization).map_err(|error| pretrained::at(&file.path, error))?;
+        cx.read(&found.reading);
         cx.note(told(&found));
         Ok(Out { encoder: found.encoder.save(&cx.out("encoder")?)? })
     }

@@ -1,4 +1,5 @@
-//! Somebody else's weights as an encoder, and as a classifier if the file has heads: files of SCAN, NNM, RUC, AND and MoCo.
+//! Somebody else's weights as an encoder, and as a classifier if the file has heads: files of SCAN, NNM, RUC, AND, MoCo, and of whoever
+//! trains a residual network with torchvision, timm, Lightning, solo-learn or lightly.
 //!
 //! What is read, and what never is, says [`kinset_model::import`]. The images lend what the file does not say: the size a network
 //! sees them at, and the statistics of their channels where `mean` and `std` are not given.
@@ -22,7 +23,7 @@ use kinset_base::unit;
 use kinset_dataset::DatasetError;
 use kinset_dataset::fetch::Weights;
 use kinset_model::ModelError;
-use kinset_model::import::{self, ImportError, Layout, Wanted};
+use kinset_model::import::{self, ImportError, Layout, Names, Wanted};
 use kinset_stage::{Complaint, Context, Stage, StageError};
 use kinset_store::digest::Digest;
 use kinset_train::image_loader::ImageLoader;
@@ -40,6 +41,10 @@ kinset_stage::settings! {
         sha256: Option<String> = None;
         /// The network's name, where a file has several: `net1` or `net2` of RUC.
         part: Option<String> = None;
+        /// What stands before the names of its tensors: `backbone.`; none: found.
+        prefix: Option<String> = None;
+        /// Tensors that are no part of it: `["projector.*"]`; `*` stands for any letters.
+        ignore: Option<Vec<String>> = None;
         /// `resnet18`, `resnet34`, `resnet50`, `resnet_tiny`; none: the one whose blocks the file has.
         backbone: Option<Backbone> = None;
         /// The first layers. `cifar`, `stl` and `strided` have equal tensors, so one of them must be named; `imagenet` shows.
@@ -160,7 +165,9 @@ impl Stage for Pretrained {
             return Err(DatasetError::Changed { file: file.path.display().to_string() }.into());
         }
         checked(config.sha256.as_deref(), &bytes).map_err(|error| at(&file.path, error))?;
-        let wanted = Wanted { part: config.part.clone(), backbone: config.backbone, stem: config.stem, head: config.head };
+        let names = Names { prefix: config.prefix.clone(), ignore: config.ignore.clone().unwrap_or_default() };
+        let wanted =
+            Wanted { part: config.part.clone(), backbone: config.backbone, stem: config.stem, head: config.head, names };
         let found = import::find(&bytes, &wanted).map_err(|error| at(&file.path, error))?;
         cx.check()?;
 
@@ -175,6 +182,7 @@ impl Stage for Pretrained {
         };
         let encoder = found.encoder(loader.size(), loader.normalization())?;
         let classifier = found.classifier(loader.size(), loader.normalization())?;
+        cx.read(found.reading());
         cx.note(told(&found, &encoder, classifier.as_ref()));
         let classifier = match classifier {
             Some(classifier) => Some(classifier.save(&cx.out("classifier")?)?),
@@ -206,7 +214,7 @@ fn told(found: &import::Found, encoder: &Encoder, classifier: Option<&Classifier
     let family = match found.layout() {
         Layout::Scan => "SCAN's names",
         Layout::Moco => "MoCo's names",
-        Layout::And => "AND's names",
+        Layout::And => "names of a bare network",
     };
     let shape = &encoder.card.architecture;
     let mut text =
@@ -274,8 +282,12 @@ mod tests {
         let one = Config { file: "a.pth".into(), sha256: Some("0".repeat(64)), ..Config::default() };
         let other = Config { file: "b/c.pth".into(), ..Config::default() };
         assert_eq!(in_key(&one), in_key(&other));
-        let another = Config { head: Some(1), ..other };
+        let another = Config { head: Some(1), ..other.clone() };
         assert_ne!(in_key(&one), in_key(&another));
+        let named = Config { prefix: Some("backbone.".into()), ..other.clone() };
+        assert_ne!(in_key(&one), in_key(&named));
+        let key = serde_json::to_string(&in_key(&other)).unwrap();
+        assert!(!key.contains("prefix") && !key.contains("ignore"), "what is not set is not in it: {key}");
     }
 
     #[test]

@@ -8,9 +8,11 @@ use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
 use super::terminal;
 use crate::artifact::{Artifact, Stored};
 use crate::base::fault::{Diagnosis, Exit, Fault};
+use crate::base::fs;
 use crate::base::search_path::DataPaths;
 use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
+use crate::pipeline::journal;
 use crate::pipeline::spec::{self, Request, Spec};
 use crate::pipeline::state::{Outlook, State};
 use crate::registry;
@@ -87,6 +89,16 @@ pub(super) fn pipeline(args: &PipelineArgs) -> Result<Spec, Failure> {
     let request =
         Request { profile: args.profile.clone(), set: args.set.clone(), seed: args.seed, device: args.device.clone() };
     Ok(spec::load(&args.pipeline, &request, &registry::catalog())?)
+}
+
+/// Another pipeline file whose last run shows its results under this name, if it still has it. `own` is the file that is meant.
+pub(super) fn namesake(name: &str, artifacts: &Path, own: Option<&Path>) -> Option<PathBuf> {
+    let other = journal::last_pipeline(&journal::runs_folder(artifacts, name))?;
+    // One that is gone or renamed is in nobody's way.
+    let found = fs::absolute(&other).ok()?;
+    let same = own.is_some_and(|own| fs::absolute(own).is_ok_and(|own| own == found));
+    let spec = if same { None } else { spec::load(&other, &Request::default(), &registry::catalog()).ok() };
+    spec.filter(|spec| spec.name == name).map(|_| other)
 }
 
 /// Where raw data are looked for. A source's own `root` is relative to the pipeline file.

@@ -113,11 +113,12 @@ pub(super) fn run(args: &GcArgs) -> Answer {
     } else {
         terminal::print(&terminal::text(&table))?;
     }
-    let (before, after) = (unit::bytes(plan.before), unit::bytes(plan.after));
+    // Two sizes of a large store may look alike: what becomes free is said by itself.
+    let (before, freed) = (unit::bytes(plan.before), unit::bytes(plan.before.saturating_sub(plan.after)));
     terminal::say(&match (args.delete, plan.victims.is_empty()) {
         (_, true) => format!("\nthe store uses {before}"),
-        (true, false) => format!("\ndeleted: {before} → {after}"),
-        (false, false) => format!("\n`--delete` would shrink it from {before} to {after}; nothing was deleted"),
+        (true, false) => format!("\nfreed {freed} of {before}"),
+        (false, false) => format!("\n`--delete` would free {freed} of {before}; nothing was deleted"),
     });
     if plan.spared > 0 {
         terminal::say(&format!("{} are unused but less than an hour old, and are kept", unit::bytes(plan.spared)));

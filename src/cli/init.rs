@@ -1,15 +1,17 @@
 //! `kinset init`: a commented pipeline for a folder of images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::common::{Answer, Failure};
+use super::common::{Answer, Failure, namesake};
 use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
 use crate::base::search_path::DataPaths;
 use crate::dataset::{self, Labels, Source};
+use crate::pipeline::spec::{self, Request};
+use crate::registry;
 
 /// Write a commented pipeline for a folder of images
 #[derive(Debug, Args)]
@@ -23,6 +25,9 @@ pub struct InitArgs {
     /// How many clusters to look for
     #[arg(long, default_value_t = 10)]
     clusters: usize,
+    /// The pipeline's name, under which its results appear [default: the folder's; with a number if another pipeline has it]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Where to write the pipeline [default: standard output]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -30,17 +35,28 @@ pub struct InitArgs {
 
 /// The template; what stands in `<<…>>` is filled in.
 const TEMPLATE: &str = include_str!("init.toml");
+/// Letters of a name that is made of a folder's; a number comes behind it.
+const LONGEST: usize = 60;
+/// Where results lie unless `--artifacts` says otherwise.
+const ARTIFACTS: &str = "artifacts";
 
-/// The output file is there already.
+/// What was asked for cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("`{path}` already exists")]
-struct Taken {
-    path: String,
+enum Unfit {
+    #[error("`{path}` already exists")]
+    Taken { path: String },
+    #[error("`{name}` cannot be the name of a pipeline")]
+    Name { name: String },
 }
 
-impl Fault for Taken {
+impl Fault for Unfit {
     fn diagnosis(&self) -> Diagnosis {
-        Exit::Usage.code("init::taken").hint("name another file with `--output`, or remove this one")
+        match self {
+            Self::Taken { .. } => Exit::Usage.code("init::taken").hint("name another file with `--output`, or remove this one"),
+            Self::Name { .. } => Exit::Usage.code("init::name").hint(
+                "it becomes a folder: letters, digits, `-`, `_` and `.`, not first a `.` or `-`, at most 100, and not `store`",
+            ),
+        }
     }
 }
 
@@ -50,12 +66,17 @@ pub(super) fn run(args: &InitArgs) -> Answer {
     let source = Source::named("folder").root(&folder);
     let report = dataset::check(&source, &DataPaths::new("", None, None), &mut dataset::file_digest)?;
     let labelled = !matches!(report.labels, Labels::Absent { .. });
-    let text = fill(&folder.display().to_string(), args.clusters, report.images, labelled);
+    let name = match &args.name {
+        Some(name) if spec::is_name(name) => name.clone(),
+        Some(name) => return Err(Failure::own(Unfit::Name { name: name.clone() })),
+        None => free_name(&slug(&folder), args.output.as_deref(), Path::new(ARTIFACTS)),
+    };
+    let text = fill(&name, &folder.display().to_string(), args.clusters, report.images, labelled);
     match &args.output {
         None => terminal::print(&text)?,
         Some(path) => {
             if fs::exists(path) {
-                return Err(Failure::own(Taken { path: path.display().to_string() }));
+                return Err(Failure::own(Unfit::Taken { path: path.display().to_string() }));
             }
             fs::write_atomic(path, text.as_bytes())?;
             terminal::say(&format!("wrote `{}`; now: kinset run {}", path.display(), path.display()));
@@ -64,12 +85,35 @@ pub(super) fn run(args: &InitArgs) -> Answer {
     Ok(Exit::Done)
 }
 
+/// A folder's name as that of a pipeline.
+fn slug(folder: &Path) -> String {
+    let name = folder.file_name().map(|name| name.to_string_lossy().to_lowercase()).unwrap_or_default();
+    let words: Vec<&str> =
+        name.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
+    let name: String = words.join("-").chars().take(LONGEST).collect();
+    if spec::is_name(&name) { name } else { "photos".to_owned() }
+}
+
+/// The name, or with a number behind it the first that no other pipeline has: none in the folder where this one is written, none
+/// whose results lie in `artifacts`.
+fn free_name(name: &str, output: Option<&Path>, artifacts: &Path) -> String {
+    let folder = output.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let files = fs::list(folder).unwrap_or_default();
+    let pipelines = files.iter().filter(|file| file.extension().is_some_and(|ending| ending == "toml"));
+    let taken: Vec<String> =
+        pipelines.filter_map(|file| Some(spec::load(file, &Request::default(), &registry::catalog()).ok()?.name)).collect();
+    let free = |name: &String| !taken.contains(name) && namesake(name, artifacts, output).is_none();
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    std::iter::once(name.to_owned()).chain(numbered).find(free).unwrap_or_else(|| name.to_owned())
+}
+
 /// The template for this folder.
-fn fill(folder: &str, clusters: usize, images: usize, labelled: bool) -> String {
+fn fill(name: &str, folder: &str, clusters: usize, images: usize, labelled: bool) -> String {
     // At most a quarter of the images per step, so that small folders train at all.
     let batch = 256.min(images / 4).max(2);
     let quoted = serde_json::Value::String(folder.to_owned()).to_string();
     let mut text = TEMPLATE
+        .replace("<<name>>", &serde_json::Value::String(name.to_owned()).to_string())
         .replace("<<root>>", &quoted)
         .replace("<<clusters>>", &clusters.to_string())
         .replace("<<images>>", &images.to_string())
@@ -86,17 +130,29 @@ fn fill(folder: &str, clusters: usize, images: usize, labelled: bool) -> String 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::spec::{self, Request};
-    use crate::registry;
-
     #[test]
     fn what_it_writes_is_a_pipeline_without_faults() {
         for labelled in [true, false] {
-            let text = fill("/photos/\"odd\" name", 7, 5000, labelled);
+            let text = fill("photos", "/photos/\"odd\" name", 7, 5000, labelled);
             assert!(!text.contains("<<") && !text.contains(">>"), "{text}");
             let spec = spec::check(std::path::Path::new("photos.toml"), &text, &Request::default(), &registry::catalog());
             let spec = spec.unwrap_or_else(|faults| panic!("{}", faults.render(false, 100)));
             assert_eq!(spec.nodes.iter().any(|node| node.kind == "evaluate"), labelled);
         }
+    }
+
+    #[test]
+    fn a_folder_names_its_pipeline_and_a_second_one_has_a_number() {
+        let slugs = ["/a/My Photos (2024)", "/a/été", "/", "/a/..x", "/a/store", "/a/写真"].map(|path| slug(Path::new(path)));
+        assert_eq!(slugs, ["my-photos-2024", "t", "photos", "x", "photos", "photos"]);
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("new.toml");
+        let name = || free_name("cats", Some(&output), &dir.path().join("artifacts"));
+        assert_eq!(name(), "cats");
+        let text = |name: &str| fill(name, "/photos", 2, 100, false);
+        fs::write_atomic(&dir.path().join("a.toml"), text("cats").as_bytes()).unwrap();
+        fs::write_atomic(&dir.path().join("b.toml"), text("cats-2").as_bytes()).unwrap();
+        fs::write_atomic(&dir.path().join("c.toml"), b"no pipeline").unwrap();
+        assert_eq!(name(), "cats-3");
     }
 }

@@ -118,8 +118,8 @@ pub(super) fn run(args: &InspectArgs) -> Answer {
         answers.push(json!({ "output": file.output, "file": file.name, "content": answer }));
     }
     if let Some(path) = &args.html {
-        let rows = look.groups.iter().flat_map(|group| group.rows.iter().copied());
-        let album = target.shown.images.as_ref().map(|images| Album::of_rows(rows, images)).unwrap_or_default();
+        let names = look.groups.iter().flat_map(|group| group.ids.iter().map(String::as_str));
+        let album = target.shown.images.as_ref().map(|images| Album::of_names(names, images)).unwrap_or_default();
         fs::write_atomic(path, look::render(&look, &album).as_bytes())?;
         terminal::say(&format!("a page with histograms and images is in {}", path.display()));
     }

@@ -11,6 +11,7 @@ use super::terminal;
 use crate::base::fault::{Exit, chain};
 use crate::base::unit;
 use crate::pipeline::state::{Known, Outlook};
+use crate::report::error::ReportError;
 use crate::report::file;
 use crate::report::gather::{Elsewhere, Glance};
 
@@ -38,6 +39,11 @@ pub struct ReportArgs {
 pub(super) fn run(args: &ReportArgs) -> Answer {
     outlook(&args.pipeline, |spec, outlook| {
         let glance = Glance::at(outlook, args.stage.as_deref());
+        if glance.is_blank() {
+            let pipeline = args.pipeline.pipeline.display().to_string();
+            let artifacts = args.pipeline.places.artifacts.display().to_string();
+            return Err(ReportError::NoResults { pipeline, artifacts }.into());
+        }
         if args.json {
             terminal::print_json(&glance.gather())?;
             return Ok(Exit::Done);

@@ -31,10 +31,10 @@ pub(super) struct Shown {
 impl Shown {
     /// Some images of a set, evenly spaced.
     pub(super) fn of_images(images: Stored<Images>) -> Result<Self, Failure> {
-        let count = ImageSet::open_within(&images, 0)?.len();
-        let rows = evenly(count, IMAGES);
-        let title = format!("{} of {count} images, evenly spaced", rows.len());
-        Ok(Self { groups: vec![Group { title, rows, ..Group::default() }], images: Some(images) })
+        let set = ImageSet::open_within(&images, 0)?;
+        let ids: Vec<String> = evenly(set.len(), IMAGES).into_iter().map(|row| set.id(row as usize).to_owned()).collect();
+        let title = format!("{} of {} images, evenly spaced", ids.len(), set.len());
+        Ok(Self { groups: vec![Group { title, ids, ..Group::default() }], images: Some(images) })
     }
 
     /// What goes with an output of a stage; nothing if it has no pictures, or they cannot be found.
@@ -46,23 +46,19 @@ impl Shown {
     ) -> Result<Self, Failure> {
         let files = outlook.store.paths(output);
         let name = &outlook.spec.nodes[index].name;
-        let (groups, rows) = match output.kind.as_str() {
+        let groups = match output.kind.as_str() {
             Images::KIND => return Self::of_images(Stored::new(files, output.content, name.as_str())),
             Assignments::KIND => {
                 let table = AssignmentTable::load(&Stored::new(files, output.content, name.as_str()))?;
-                (clusters(&table), table.len())
+                clusters(&table)
             }
             Neighbors::KIND => {
                 let table = NeighborTable::load(&Stored::new(files, output.content, name.as_str()))?;
-                (neighborhoods(&table), table.ids.len())
+                neighborhoods(&table)
             }
             _ => return Ok(Self::default()),
         };
         let Some(images) = images_of(outlook, states, index) else { return Ok(Self::default()) };
-        // Rows mean something only in the set they were counted in.
-        if ImageSet::open_within(&images, 0)?.len() != rows {
-            return Ok(Self::default());
-        }
         Ok(Self { groups, images: Some(images) })
     }
 }
@@ -110,7 +106,8 @@ fn clusters(table: &AssignmentTable) -> Vec<Group> {
         let sure = |&row: &u32| format!("confidence {:.3}", table.confidence[row as usize]);
         let words = rows.iter().map(sure).collect();
         let size = sizes.get(cluster).copied().unwrap_or(0);
-        Group { title: format!("cluster {cluster}: {size} images, the surest first"), rows, words, query: false }
+        let ids = rows.iter().map(|&row| table.ids[row as usize].clone()).collect();
+        Group { title: format!("cluster {cluster}: {size} images, the surest first"), ids, words, query: false }
     };
     (0..table.clusters.min(CLUSTERS)).map(group).collect()
 }
@@ -122,7 +119,8 @@ fn neighborhoods(table: &NeighborTable) -> Vec<Group> {
         let near = &table.index[start..start + shown];
         let mut words = vec!["the image".to_owned()];
         words.extend(table.similarity[start..start + shown].iter().map(|similarity| format!("similarity {similarity:.3}")));
-        Group { title: String::new(), rows: std::iter::once(row).chain(near.iter().copied()).collect(), words, query: true }
+        let rows = std::iter::once(row).chain(near.iter().copied());
+        Group { title: String::new(), ids: rows.map(|row| table.ids[row as usize].clone()).collect(), words, query: true }
     };
     evenly(table.ids.len(), QUERIES).into_iter().map(group).collect()
 }
@@ -149,7 +147,7 @@ mod tests {
             second_cluster: vec![0, 1, 0, 1],
         };
         let found = clusters(&table);
-        assert_eq!(found[1].rows, [2, 0]);
+        assert_eq!(found[1].ids, ["c", "a"]);
         assert_eq!(found[1].words, ["confidence 0.750", "confidence 0.500"]);
         assert!(found[0].title.starts_with("cluster 0: 1 images"), "{}", found[0].title);
     }
@@ -166,7 +164,7 @@ mod tests {
             recall: None,
         };
         let found = neighborhoods(&table);
-        assert_eq!((found.len(), &found[1].rows, found[1].query), (3, &vec![1, 0, 2], true));
+        assert_eq!((found.len(), found[1].ids.join(""), found[1].query), (3, "bac".to_owned(), true));
         assert_eq!(found[1].words[2], "similarity 0.700");
     }
 }

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use super::args::{PipelineArgs, SelectArgs};
-use super::common::{Answer, Failure, device_of, pipeline, places, selection};
+use super::common::{Answer, Failure, device_of, namesake, pipeline, places, selection};
 use super::report;
 use super::terminal::{self, Screen};
 use crate::base::fault::{Exit, Fault, chain};
@@ -76,6 +76,14 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let places = places(&args.pipeline.places, Some(&args.pipeline.pipeline));
     let journal = Journal::new(runs_folder(&args.pipeline.places.artifacts, &spec.name));
     let screen = Screen::new();
+    let artifacts = &args.pipeline.places.artifacts;
+    if let Some(other) = namesake(&spec.name, artifacts, Some(&args.pipeline.pipeline)) {
+        let (name, other, folder) = (&spec.name, other.display(), artifacts.join(&spec.name));
+        terminal::say(&format!(
+            "warning: `{other}` is also called `{name}`: this run replaces its views and its report in `{}`; change `name` in one of them",
+            folder.display()
+        ));
+    }
     let scalars = Scalars::new(&journal);
     let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
     let options = Options {

@@ -431,6 +431,7 @@ mod tests {
                 missing: vec!["backbone.conv1.weight".into(), "backbone.bn1.running_mean".into()],
                 unexpected: vec!["backbone.fc.weight".into()],
                 misshapen: vec![("contrastive_head.2.bias".into(), vec![5], vec![7])],
+                file: None,
             }
         );
     }

@@ -59,6 +59,11 @@ impl Fault for ModelError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Architecture { .. } => Exit::Pipeline.code("model::no-such-network"),
+            Self::Weights(mismatch) if mismatch.file.is_some() => Exit::Data.code("model::wrong-weights").hint(format!(
+                "{}; else the file was made for another backbone, stem or width, and nothing was loaded, because a partly random network \
+                 trains without complaint and scores badly",
+                super::import::error::PREFIX
+            )),
             Self::Weights(_) => Exit::Data.code("model::wrong-weights").hint(
                 "the file was made for another backbone, stem, width or number of clusters; nothing was loaded, because a \
                  partly random network trains without complaint and scores badly",
@@ -110,6 +115,8 @@ pub struct Mismatch {
     pub unexpected: Vec<String>,
     /// Name, the network's shape, the weights' shape.
     pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+    /// Of a file of somebody else: which network it is nearest to, and how its names begin.
+    pub file: Option<String>,
 }
 
 impl Mismatch {
@@ -142,7 +149,7 @@ impl fmt::Display for Mismatch {
             }
             first = false;
         }
-        Ok(())
+        self.file.as_ref().map_or(Ok(()), |file| write!(f, "; {file}"))
     }
 }
 
@@ -156,6 +163,7 @@ mod tests {
             missing: (0..6).map(|i| format!("a.{i}")).collect(),
             unexpected: vec!["x".into()],
             misshapen: vec![("w".into(), vec![2, 3], vec![3, 2])],
+            file: None,
         };
         assert_eq!(
             mismatch.to_string(),

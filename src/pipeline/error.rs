@@ -11,6 +11,9 @@ use kinset_store::error::StoreError;
 pub enum RunError {
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// The same of an output that it was writing: named, because the private folder it lay in is gone.
+    #[error("{said}")]
+    Writing { said: String, diagnosis: Diagnosis },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -40,6 +43,7 @@ impl Fault for RunError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Stage(e) => e.diagnosis(),
+            Self::Writing { diagnosis, .. } => diagnosis.clone(),
             Self::Store(e) => e.diagnosis(),
             Self::File(e) => e.diagnosis(),
             Self::NoOutput { output, .. } if output.ends_with(".labels") => Exit::Data.code("run::no-output").hint(

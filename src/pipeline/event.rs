@@ -45,6 +45,9 @@ impl Planned {
 pub enum Event {
     RunStarted {
         pipeline: String,
+        /// Its file, in full; empty where it is not known.
+        #[serde(default)]
+        file: String,
         /// The version of kinset.
         version: Cow<'static, str>,
         /// The stages of the pipeline, in the order of its file.

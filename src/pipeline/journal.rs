@@ -47,6 +47,15 @@ pub fn events(file: &Path) -> fs::Result<impl Iterator<Item = Event>> {
     Ok(lines.filter_map(|line| serde_json::from_slice(&line).ok()))
 }
 
+/// The pipeline file of the last run below `runs/`, if one tells.
+pub fn last_pipeline(runs: &Path) -> Option<PathBuf> {
+    let started = files(runs).iter().rev().find_map(|file| events(file).ok()?.next());
+    match started {
+        Some(Event::RunStarted { file, .. }) if !file.is_empty() => Some(file.into()),
+        _ => None,
+    }
+}
+
 /// Writes events as JSON lines, each with its time, into a folder that is made when the first stage works: a run with nothing
 /// to do leaves no trace.
 #[derive(Debug)]
@@ -155,7 +164,7 @@ mod tests {
         let stage = || "s".to_owned();
         let planned = Planned { stage: stage(), family: stage(), kind: "k".into(), seed: 1, reads: [].into() };
         let heard = [
-            Event::RunStarted { pipeline: "p".into(), version: "1".into(), plan: vec![planned] },
+            Event::RunStarted { pipeline: "p".into(), file: "p.toml".into(), version: "1".into(), plan: vec![planned] },
             Event::StageFresh { stage: stage(), key: "1".into() },
             Event::StageWaiting { stage: stage(), holder: "another".into() },
             Event::StageStarted { stage: stage(), kind: "k".into(), key: "2".into(), why: "never ran".into() },
@@ -186,7 +195,7 @@ mod tests {
     fn a_run_with_nothing_to_do_leaves_no_trace() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::new(dir.path().join("runs"));
-        journal.hear(&Event::RunStarted { pipeline: "p".into(), version: "1".into(), plan: Vec::new() });
+        journal.hear(&Event::RunStarted { pipeline: "p".into(), file: "p.toml".into(), version: "1".into(), plan: Vec::new() });
         journal.hear(&Event::StageFresh { stage: "s".into(), key: "1".into() });
         assert_eq!(journal.folder(), None);
         assert!(!fs::exists(&dir.path().join("runs")));

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::{PoisonError, RwLock, mpsc};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use super::spec::{Node, Spec};
 use super::state::{Inputs, Known, Outlook, Why};
 use kinset_base::clock::Stopwatch;
 use kinset_base::fault::{Exit, Fault, chain};
+use kinset_base::fs;
 use kinset_base::memory::Watch;
 use kinset_base::search_path::DataPaths;
 use kinset_stage::{AnyDraft, AnyStage, Context, StageError, Stop};
@@ -122,7 +124,8 @@ struct Done {
 pub fn run(spec: &Spec, store: &Store, places: &DataPaths, options: &Options, tell: Tell<'_>) -> Result<Summary, RunError> {
     let clock = Stopwatch::start();
     let (pipeline, plan) = (spec.name.clone(), Planned::of(spec));
-    tell.tell(Event::RunStarted { pipeline, version: env!("CARGO_PKG_VERSION").into(), plan });
+    let file = fs::absolute(&spec.path).unwrap_or_else(|_| spec.path.clone()).display().to_string();
+    tell.tell(Event::RunStarted { pipeline, file, version: env!("CARGO_PKG_VERSION").into(), plan });
     let Some(_held) = store.lock_shared(|| !options.stop.requested())? else { return Err(StageError::Stopped.into()) };
     let engine = Engine {
         publishing: RwLock::default(),
@@ -332,7 +335,7 @@ impl Engine<'_> {
         .with_raw(raw)
         .with_origin(origin(&inputs.manifest, node))
         .with_checkpoint_every(self.options.checkpoint_every);
-        let drafts = stage.run(&node.settings, &inputs.offers, &cx)?;
+        let drafts = stage.run(&node.settings, &inputs.offers, &cx).map_err(|error| named(error, out.path(), &node.name))?;
 
         let stamps: Vec<_> = inputs.raw.par_iter().map(|(file, _, _)| Stamp::of(&file.path)).collect();
         for ((file, _, before), after) in inputs.raw.iter().zip(stamps) {
@@ -403,6 +406,27 @@ fn origin(manifest: &Manifest, node: &Node) -> BTreeMap<String, Value> {
     origin
 }
 
+/// Names the output where an error names the private folder it was written to. Where the machine or the store is at fault, the place
+/// is what matters.
+fn named(error: StageError, draft: &Path, stage: &str) -> RunError {
+    let (said, diagnosis, draft) = (chain(&error), error.diagnosis(), draft.display().to_string());
+    if !said.contains(&draft) || matches!(diagnosis.exit, Exit::Machine | Exit::Store) {
+        return error.into();
+    }
+    RunError::Writing { said: output_named(&said, &draft, stage), diagnosis }
+}
+
+fn output_named(said: &str, draft: &str, stage: &str) -> String {
+    let (mut text, mut rest) = (String::new(), said);
+    while let Some((before, after)) = rest.split_once(draft) {
+        let end = after.find(['`', ' ', ':', ',', '\n']).unwrap_or(after.len());
+        let output = after[..end].split(['/', '\\']).find(|part| !part.is_empty()).unwrap_or("result");
+        text.push_str(&format!("{before}{output} of {stage}"));
+        rest = &after[end..];
+    }
+    text + rest
+}
+
 /// True if there will be no result.
 fn lost(outcome: Option<&Outcome>) -> bool {
     matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Stopped))
@@ -418,4 +442,24 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_the_output_and_not_the_folder_it_was_written_to() {
+        let said = "`/a/store/tmp/draft-x1/images/images.parquet` holds no images: cannot read `/a/store/tmp/draft-x1`";
+        let named = output_named(said, "/a/store/tmp/draft-x1", "data.photos");
+        assert_eq!(named, "`images of data.photos` holds no images: cannot read `result of data.photos`");
+        let path = Path::new("/a/store/tmp/draft-x1");
+        let error =
+            |kind: std::io::ErrorKind| StageError::File(fs::FileError::new("write", &path.join("images/x"), kind.into()));
+        let data = super::named(error(std::io::ErrorKind::NotFound), path, "s");
+        assert_eq!(data.to_string(), "cannot write `images of s`: no such file or folder");
+        let full = super::named(error(std::io::ErrorKind::StorageFull), path, "s");
+        assert!(chain(&full).contains("draft-x1") && full.exit() == Exit::Machine, "where it is full is what matters");
+        assert!(matches!(super::named(StageError::Stopped, path, "s"), RunError::Stage(StageError::Stopped)));
+    }
 }

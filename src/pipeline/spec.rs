@@ -134,6 +134,14 @@ pub fn load(path: &Path, request: &Request, catalog: &dyn Catalog) -> Result<Spe
     check(path, &text, request, catalog)
 }
 
+/// True if a pipeline can have this name, which becomes a folder beside the store.
+pub fn is_name(name: &str) -> bool {
+    name.len() <= MAX_NAME
+        && name != "store"
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
 /// Checks the text of a pipeline file. `path` is for messages and for the name of a pipeline that gives none.
 ///
 /// # Errors
@@ -432,12 +440,6 @@ impl<'a> Survey<'a, '_> {
     fn name(&mut self, entry: Option<&Entry>) -> Option<String> {
         const RULE: &str = "it becomes a folder: letters, digits, `-`, `_` and `.`, not first a `.` or `-`, at most 100, and not \
                             `store`; write `name = \"…\"` at the top of the file";
-        let fits = |name: &str| {
-            name.len() <= MAX_NAME
-                && name != "store"
-                && name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-        };
         let (name, place) = match entry {
             None => (self.path.file_stem()?.to_string_lossy().into_owned(), None),
             Some(entry) => {
@@ -448,7 +450,7 @@ impl<'a> Survey<'a, '_> {
                 (name.to_owned(), Some(entry.item.place))
             }
         };
-        if !fits(&name) {
+        if !is_name(&name) {
             let fault = SpecFault::Name { what: "pipeline", name: name.clone(), rule: RULE };
             self.report(Finding { fault, place, notes: Vec::new() });
         }

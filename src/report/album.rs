@@ -1,7 +1,10 @@
-//! The pictures of a page: read by row, made small, put on sheets.
+//! The pictures of a page: found by name, made small, put on sheets.
 //!
 //! A page names the images it shows; only these are read, some hundred at a time, and only small copies stay in memory. A sheet is
 //! one picture with many cells, so that a page of a thousand clusters is not ten thousand files.
+//!
+//! The rows of a page are those of the result it shows. Features that were brought along may be of some of the images only, or of all in
+//! another order, so a row never leads to a picture by itself: the name in it does. Without that name there is no picture.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,8 +58,9 @@ pub fn contact(clusters: usize) -> usize {
 /// Small copies of the images of a page.
 #[derive(Debug, Default)]
 pub struct Album {
-    cells: BTreeMap<(u32, usize), Pixels>,
-    paths: BTreeMap<u32, String>,
+    /// By name and side.
+    cells: BTreeMap<String, BTreeMap<usize, Pixels>>,
+    paths: BTreeMap<String, String>,
     /// The longest side of any picture, in pixels.
     native: usize,
     /// Of other sets than that of the rows; all of one size.
@@ -77,10 +81,17 @@ pub struct Sheet {
     pub side: usize,
 }
 
-/// Which rows at which size a page needs.
-fn wishes(page: &Page) -> BTreeSet<(u32, usize)> {
-    let mut wishes = BTreeSet::new();
-    let mut wish = |shots: &[Shot], side: usize| wishes.extend(shots.iter().map(|shot| (shot.row, side)));
+/// Names, each with the sizes it is wanted at.
+type Wishes<'a> = BTreeMap<&'a str, BTreeSet<usize>>;
+
+/// Which images at which size a page needs.
+fn wishes<'a>(page: &'a Page) -> Wishes<'a> {
+    let mut wishes = Wishes::new();
+    let mut wish = |shots: &'a [Shot], side: usize| {
+        for shot in shots {
+            wishes.entry(&shot.id).or_default().insert(side);
+        }
+    };
     if let Some(clusters) = page.clusters.shown() {
         let side = contact(clusters.each.len());
         for cluster in &clusters.each {
@@ -98,6 +109,31 @@ fn wishes(page: &Page) -> BTreeSet<(u32, usize)> {
         wish(std::slice::from_ref(&point.shot), ON_MAP);
     }
     wishes
+}
+
+/// Where the pictures of some images lie in their set: by row, with the names that lead there. They are found by name, or where the names are those of
+/// files, by path; a path that stands there twice leads to neither.
+fn places<'a>(set: &ImageSet, wishes: &Wishes<'a>) -> Result<BTreeMap<usize, Vec<&'a str>>, ArtifactError> {
+    let mut found: BTreeMap<&str, Vec<usize>> = wishes.keys().map(|&name| (name, Vec::new())).collect();
+    let mut search = |names: &[String]| {
+        let open: BTreeSet<&str> = found.iter().filter(|(_, places)| places.is_empty()).map(|(&name, _)| name).collect();
+        for (place, name) in names.iter().enumerate().filter(|(_, name)| open.contains(name.as_str())) {
+            if let Some(places) = found.get_mut(name.as_str()) {
+                places.push(place);
+            }
+        }
+        found.values().any(Vec::is_empty)
+    };
+    if search(set.ids()) {
+        search(&set.paths()?);
+    }
+    let mut by_row: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for (name, places) in found {
+        if let [place] = places[..] {
+            by_row.entry(place).or_default().push(name);
+        }
+    }
+    Ok(by_row)
 }
 
 /// What is seen of other sets.
@@ -121,10 +157,10 @@ impl Album {
         album
     }
 
-    /// Reads some rows for cells of [`CONTACT`].
-    pub fn of_rows(rows: impl IntoIterator<Item = u32>, images: &Stored<Images>) -> Self {
+    /// Reads some images for cells of [`CONTACT`].
+    pub fn of_names<'a>(names: impl IntoIterator<Item = &'a str>, images: &Stored<Images>) -> Self {
         let mut album = Self::default();
-        let wishes = rows.into_iter().map(|row| (row, CONTACT)).collect();
+        let wishes = names.into_iter().map(|name| (name, BTreeSet::from([CONTACT]))).collect();
         if let Err(error) = album.read(images, &wishes) {
             album.fault = Some(chain(&error));
         }
@@ -137,29 +173,32 @@ impl Album {
     }
 
     /// The file that a picture came from; nothing for arrays.
-    pub fn path(&self, row: u32) -> Option<&str> {
-        self.paths.get(&row).map(String::as_str).filter(|path| !path.is_empty())
+    pub fn path(&self, name: &str) -> Option<&str> {
+        self.paths.get(name).map(String::as_str).filter(|path| !path.is_empty())
     }
 
-    fn read(&mut self, images: &Stored<Images>, wishes: &BTreeSet<(u32, usize)>) -> Result<(), ArtifactError> {
+    fn read(&mut self, images: &Stored<Images>, wishes: &Wishes<'_>) -> Result<(), ArtifactError> {
         let set = ImageSet::open_within(images, 0)?;
-        let rows: Vec<usize> = wishes
-            .iter()
-            .map(|(row, _)| *row as usize)
-            .filter(|&row| row < set.len())
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        let places = places(&set, wishes)?;
+        let missing = wishes.len() - places.values().map(Vec::len).sum::<usize>();
+        if missing > 0 {
+            let (all, origin) = (wishes.len(), images.origin());
+            self.fault =
+                Some(format!("{missing} of {all} images that are shown are not in `{origin}`, neither by name nor by path"));
+        }
+        let rows: Vec<usize> = places.keys().copied().collect();
         self.native = rows.iter().map(|&row| set.size(row)).map(|(width, height)| width.max(height)).max().unwrap_or(1);
         let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
         for rows in rows.chunks(AT_ONCE) {
-            for (&row, (picture, path)) in rows.iter().zip(set.glance(rows)?) {
-                let row = row as u32;
-                for &(_, side) in wishes.range((row, 0)..=(row, usize::MAX)) {
-                    let side = side.min(self.native);
-                    self.cells.entry((row, side)).or_insert_with(|| small(&picture, side, &mut scratch, &mut planes));
+            for (row, (picture, path)) in rows.iter().zip(set.glance(rows)?) {
+                for &name in places.get(row).into_iter().flatten() {
+                    let cells = self.cells.entry(name.to_owned()).or_default();
+                    for &side in wishes.get(name).into_iter().flatten() {
+                        let side = side.min(self.native);
+                        cells.entry(side).or_insert_with(|| small(&picture, side, &mut scratch, &mut planes));
+                    }
+                    self.paths.insert(name.to_owned(), path.clone());
                 }
-                self.paths.insert(row, path);
             }
         }
         Ok(())
@@ -193,14 +232,14 @@ impl Album {
     }
 
     /// Pictures side by side on a sheet; one that is missing is an empty cell. Nothing if all are. `quality`: 1–100.
-    pub fn sheet(&self, rows: &[u32], side: usize, columns: usize, quality: u8) -> Option<Sheet> {
-        packed(&self.together(rows, side, columns)?, side.min(self.native), quality)
+    pub fn sheet(&self, names: &[&str], side: usize, columns: usize, quality: u8) -> Option<Sheet> {
+        packed(&self.together(names, side, columns)?, side.min(self.native), quality)
     }
 
     /// As [`Album::sheet`], before it is packed.
-    pub fn together(&self, rows: &[u32], side: usize, columns: usize) -> Option<Pixels> {
+    pub fn together(&self, names: &[&str], side: usize, columns: usize) -> Option<Pixels> {
         let side = side.min(self.native);
-        laid_out(&rows.iter().map(|row| self.cells.get(&(*row, side))).collect::<Vec<_>>(), side, columns)
+        laid_out(&names.iter().map(|&name| self.cells.get(name)?.get(&side)).collect::<Vec<_>>(), side, columns)
     }
 
     /// Pictures of other sets on a sheet; nothing for a place without one.
@@ -269,21 +308,49 @@ fn small(picture: &Pixels, side: usize, scratch: &mut Scratch, planes: &mut Plan
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_artifact::images::{ImagesInfo, ImagesWriter, Picture};
+    use kinset_store::digest::Digest;
 
-    fn album(cells: &[(u32, u8)]) -> Album {
-        let cell = |&(row, gray): &(u32, u8)| ((row, 2), Pixels::new(2, 2, 1, vec![gray; 4]));
+    fn album(cells: &[(&str, u8)]) -> Album {
+        let cell = |&(name, gray): &(&str, u8)| (name.to_owned(), BTreeMap::from([(2, Pixels::new(2, 2, 1, vec![gray; 4]))]));
         Album { cells: cells.iter().map(cell).collect(), native: 2, ..Album::default() }
     }
 
     #[test]
+    fn a_picture_is_found_by_its_name_or_its_path_and_never_by_its_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = ImagesWriter::create(dir.path(), &ImagesInfo::new("a test")).unwrap();
+        let path = |gray: u8| if gray > 30 { "twice.png".to_owned() } else { format!("cat/{gray}.png") };
+        for gray in [10, 20, 30, 40, 50] {
+            let bytes = image_codec::encode_png("x", &Pixels::new(4, 4, 1, vec![gray; 16])).unwrap();
+            writer.push(Picture::file(bytes, path(gray))).unwrap();
+        }
+        let (draft, ids) = writer.finish().unwrap();
+        let stored = Stored::new(draft.files.iter().map(|file| file.path.clone()).collect(), Digest::of(b"x"), "photos");
+        let shown = |names: &[&str]| {
+            let album = Album::of_names(names.iter().copied(), &stored);
+            let gray = |name: &&str| Some(album.cells.get(*name)?.get(&4)?.data[0]);
+            (names.iter().map(gray).collect::<Vec<_>>(), album.fault)
+        };
+        let all: Vec<&str> = ids.iter().map(String::as_str).collect();
+        assert_eq!(shown(&all).0, [10, 20, 30, 40, 50].map(Some));
+        assert_eq!(shown(&[all[2], all[0]]), (vec![Some(30), Some(10)], None), "some of them, in another order");
+        assert_eq!(shown(&["cat/20.png", "cat/10.png"]), (vec![Some(20), Some(10)], None), "by path");
+        assert_eq!(shown(&[all[0], "cat/10.png"]), (vec![Some(10), Some(10)], None), "one picture by both");
+        let (grays, fault) = shown(&["dog/20.png", all[1], "twice.png"]);
+        assert_eq!(grays, [None, Some(20), None]);
+        assert!(fault.unwrap().contains("2 of 3 images that are shown are not in `photos`"));
+    }
+
+    #[test]
     fn a_sheet_has_its_pictures_in_their_places() {
-        let sheet = album(&[(7, 10), (3, 200), (5, 90)]).sheet(&[7, 3, 4, 5], 64, 3, 80).unwrap();
+        let sheet = album(&[("g", 10), ("c", 200), ("e", 90)]).sheet(&["g", "c", "", "e"], 64, 3, 80).unwrap();
         assert_eq!((sheet.columns, sheet.rows, sheet.side), (3, 2, 2));
         let bytes = STANDARD.decode(sheet.uri.strip_prefix("data:image/png;base64,").unwrap()).unwrap();
         let picture = image_codec::decode("sheet", &bytes, 1).unwrap();
         assert_eq!(&picture.data[..6], [10, 10, 200, 200, AROUND, AROUND]);
         assert_eq!(&picture.data[12..18], [90, 90, AROUND, AROUND, AROUND, AROUND]);
-        assert_eq!(album(&[]).sheet(&[1], 8, 1, 80), None, "nothing to show is no picture");
+        assert_eq!(album(&[]).sheet(&["a"], 8, 1, 80), None, "nothing to show is no picture");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use kinset_base::fs::FileError;
 pub enum ReportError {
     #[error("nothing to plot as `{plot}`: {why}")]
     Nothing { plot: &'static str, why: String },
+    #[error("`{pipeline}` has no results in `{artifacts}`")]
+    NoResults { pipeline: String, artifacts: String },
     #[error("`{plot}` cannot be written as `{name}`")]
     Form { plot: &'static str, name: String },
     #[error(transparent)]
@@ -23,6 +25,9 @@ impl Fault for ReportError {
             Self::Nothing { .. } => {
                 Exit::Run.code("report::nothing").hint("run the pipeline first; `--stage NAME` names what to show")
             }
+            Self::NoResults { .. } => Exit::Run
+                .code("report::no-results")
+                .hint("run the pipeline first, or name the folder of its results with `--artifacts DIR`"),
             Self::Form { plot, .. } if *plot == "prototypes" => {
                 Exit::Usage.code("report::form").hint("write it as .svg or .png")
             }

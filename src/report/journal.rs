@@ -55,7 +55,7 @@ impl Run {
         let file = journal::file_of(path);
         let other = |why: &str| RunUnread::Other { path: file.display().to_string(), why: why.to_owned() };
         let mut events = journal::events(&file)?;
-        let Some(Event::RunStarted { pipeline, version, plan }) = events.next() else {
+        let Some(Event::RunStarted { pipeline, version, plan, .. }) = events.next() else {
             return Err(other("it does not begin with the plan of a run"));
         };
         let folder = file.parent().map(Path::to_path_buf).unwrap_or_default();
@@ -93,7 +93,7 @@ mod tests {
         let journal = Journal::new(dir.path().join("runs"));
         let key = Manifest::new("pixels", 1, &serde_json::json!({})).unwrap().key();
         let (pipeline, plan) = ("p".to_owned(), vec![planned("a"), planned("b")]);
-        journal.hear(&Event::RunStarted { pipeline, version: "1".into(), plan: plan.clone() });
+        journal.hear(&Event::RunStarted { pipeline, file: String::new(), version: "1".into(), plan: plan.clone() });
         journal.hear(&Event::StageFresh { stage: "a".into(), key: key.hex() });
         let (stage, kind, why) = ("b".to_owned(), "pixels".to_owned(), "never ran".to_owned());
         journal.hear(&Event::StageStarted { stage, kind, key: key.hex(), why });

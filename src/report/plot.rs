@@ -52,8 +52,8 @@ impl Plot {
         let nothing = |why: &str| ReportError::Nothing { plot, why: why.to_owned() };
         match (self, ending) {
             (Self::Prototypes, "png") => {
-                let (rows, side, columns) = grid(of(&page.clusters).map_err(nothing)?);
-                let picture = album.together(&rows, side, columns);
+                let (names, side, columns) = grid(of(&page.clusters).map_err(nothing)?);
+                let picture = album.together(&names, side, columns);
                 let picture = picture.ok_or_else(|| nothing(album.fault().unwrap_or("the images were not found")))?;
                 Ok(Drawing { bytes: image_codec::encode_png("the prototypes", &picture)?, ending: "png" })
             }
@@ -99,23 +99,22 @@ fn confusion(all: &[Confusion], stage: Option<&str>) -> Result<Figure, String> {
     Ok(Figure { width, height, label, body })
 }
 
-/// Rows, side of a cell, and cells side by side of a grid of prototypes.
-fn grid(clusters: &Clusters) -> (Vec<u32>, usize, usize) {
-    let rows: Vec<u32> =
-        clusters.each.iter().map(|cluster| cluster.prototype.as_ref().map_or(u32::MAX, |shot| shot.row)).collect();
-    let columns = if rows.len() <= 10 { 5 } else { (rows.len() as f64).sqrt().ceil() as usize };
-    (rows, prototype(clusters.each.len()), columns)
+/// Names, side of a cell, and cells side by side of a grid of prototypes.
+fn grid(clusters: &Clusters) -> (Vec<&str>, usize, usize) {
+    let names: Vec<&str> = clusters.each.iter().map(|cluster| cluster.prototype.as_ref().map_or("", |shot| &shot.id)).collect();
+    let columns = if names.len() <= 10 { 5 } else { (names.len() as f64).sqrt().ceil() as usize };
+    (names, prototype(clusters.each.len()), columns)
 }
 
 fn prototypes(clusters: &Clusters, album: &Album) -> Option<Figure> {
-    let (rows, side, columns) = grid(clusters);
-    let columns = columns.min(rows.len());
+    let (names, side, columns) = grid(clusters);
+    let columns = columns.min(names.len());
     let (show, below) = (96.0, 22.0);
     let line = show + below;
     let body = html! {
         @for (place, cluster) in clusters.each.iter().enumerate() {
             @let (x, y) = ((place % columns) as f64 * (show + 8.0) + 4.0, (place / columns) as f64 * line + 4.0);
-            @if let Some(sheet) = album.sheet(&rows[place..=place], side, 1, 92) {
+            @if let Some(sheet) = album.sheet(&names[place..=place], side, 1, 92) {
                 image href=(sheet.uri) x=(num(x)) y=(num(y)) width=(num(show)) height=(num(show)) style="image-rendering:pixelated" {}
             }
             text.mid x=(num(x + show / 2.0)) y=(num(y + show + 13.0)) {
@@ -123,8 +122,8 @@ fn prototypes(clusters: &Clusters, album: &Album) -> Option<Figure> {
             }
         }
     };
-    album.together(&rows, side, columns)?;
+    album.together(&names, side, columns)?;
     let label = format!("Prototypes of the {} clusters of {}.", clusters.each.len(), clusters.stage);
-    let height = rows.len().div_ceil(columns) as f64 * line + 8.0;
+    let height = names.len().div_ceil(columns) as f64 * line + 8.0;
     Some(Figure { width: columns as f64 * (show + 8.0), height, label, body })
 }

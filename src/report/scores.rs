@@ -55,7 +55,7 @@ pub fn of_plan<'r>(
             for row in Scores::load(&stored).map_err(StageError::from)?.rows {
                 let wired = |port: &str, place: usize| wired(plan, planned, port, place);
                 let measured = measured(&row.name, wired);
-                let images = wired("images", 0).or_else(|| wired("queries", 0));
+                let images = ["images", "queries", "features"].into_iter().find_map(|port| wired(port, 0));
                 all.push(Scored {
                     measured_by: planned.family.clone(),
                     stage: measured.as_ref().map_or_else(|| row.name.clone(), Wired::reference),

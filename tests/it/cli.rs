@@ -288,6 +288,40 @@ fn a_pipeline_that_init_writes_runs() {
 }
 
 #[test]
+fn pipelines_of_one_folder_do_not_write_over_each_other() {
+    let bench = Bench::new();
+    let mut bytes = Vec::new();
+    let image = image::RgbImage::from_fn(8, 8, |x, y| image::Rgb([x as u8, y as u8, 9]));
+    image.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
+    for folder in ["cats", "dogs"] {
+        bench.write(format!("{folder}/1.png"), bytes.clone());
+    }
+    let init = |args: &[&str]| bench.kinset(&[&["init"], args].concat());
+    let named = |file: &str| {
+        let text = std::fs::read_to_string(bench.path(file)).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("name = ").map(str::to_owned)).unwrap()
+    };
+    for (folder, file) in [("cats", "a.toml"), ("dogs", "b.toml"), ("cats", "c.toml")] {
+        init(&[folder, "--output", file]).done();
+    }
+    assert_eq!(["a.toml", "b.toml", "c.toml"].map(named), ["\"cats\"", "\"dogs\"", "\"cats-2\""]);
+    init(&["cats", "--name", "my.cats", "--output", "d.toml"]).done();
+    assert_eq!(named("d.toml"), "\"my.cats\"");
+    assert_eq!(init(&["cats", "--name", "../cats"]).exit, 2);
+    // Results are remembered with the file they came from, wherever that is written.
+    let run = |file: &str| bench.kinset(&["run", file, "--until", "data.images", "--no-report"]).done().err;
+    assert!(!run("a.toml").contains("is also called"));
+    std::fs::create_dir(bench.path("elsewhere.d")).unwrap();
+    init(&["cats", "--output", "elsewhere.d/e.toml"]).done();
+    assert_eq!(named("elsewhere.d/e.toml"), "\"cats-2\"");
+    // A file that was copied by hand is told apart when it runs.
+    std::fs::copy(bench.path("a.toml"), bench.path("copy.toml")).unwrap();
+    let said = run("copy.toml");
+    assert!(said.contains("a.toml` is also called `cats`"), "{said}");
+    assert!(!run("a.toml").contains("is also called"), "a run with nothing to do leaves no journal");
+}
+
+#[test]
 fn the_instruction_set_is_printed_and_can_be_capped() {
     let kinset = |value: &str, args: &[&str]| {
         let said = Said::of(&command(Path::new(ROOT), args).env("KINSET_ISA", value).output().unwrap());

@@ -180,13 +180,19 @@ fn repetitions_share_a_row_with_mean_and_deviation() {
 }
 
 #[test]
-fn what_never_ran_says_so() {
+fn what_has_no_results_is_an_error_that_names_the_place() {
     let bench = Bench::with(&WHOLE);
-    let said = bench.kinset(&["report", "p.toml"]).done();
-    assert_eq!(said.out.trim(), "artifacts/whole/report.html");
-    let html = page_of(&bench, "whole");
-    assert!(html.contains("data-standing=\"has not run\"") && html.contains("This pipeline has not run yet."));
-    assert_eq!(html.matches("data-stage=").count(), WHOLE_KINDS.len());
+    for args in [&["report", "p.toml"][..], &["report", "p.toml", "--json"]] {
+        let said = bench.kinset(args);
+        assert_eq!(said.exit, 5, "{}", said.err);
+        assert!(
+            said.err.contains("`p.toml` has no results in `artifacts`") && said.err.contains("--artifacts"),
+            "{}",
+            said.err
+        );
+        assert_eq!(said.out, "");
+    }
+    assert!(!bench.path("artifacts/whole").exists(), "no empty page");
     assert!(!bench.path("artifacts/store").exists(), "to look is not to write");
 }
 
@@ -296,6 +302,54 @@ fn without_labels_there_are_clusters_and_no_scores() {
     assert_alone(&html);
     let page = bench.kinset(&["report", "p.toml", "--json"]).done().json;
     assert!(page["scores"]["absent"].is_string() && page["clusters"]["accuracy"].is_null());
+}
+
+#[test]
+fn pictures_of_features_that_were_brought_along_are_found_by_name() {
+    let bench = Bench::with(
+        r#"
+name = "brought"
+device = "cpu"
+
+[data.photos]
+dataset = "folder"
+root = "photos"
+
+[stage.features]
+kind = "import_features"
+file = "f.csv"
+
+[stage.kmeans]
+kind = "kmeans"
+features = "features"
+clusters = 2
+
+[stage.assignments]
+kind = "predict"
+features = ["features"]
+classifier = "kmeans"
+"#,
+    );
+    let names: Vec<String> = (0..12).map(|number| format!("{number}.png")).collect();
+    photos(&bench, &names.iter().map(|name| ("", name.as_str())).collect::<Vec<_>>());
+    // Some of the images, and not in their order.
+    let brought = [11, 8, 5, 4, 2];
+    let table = |name: &dyn Fn(usize) -> String| -> String {
+        brought.iter().map(|&number| format!("{},{}.5,{}.25,1.0\n", name(number), number % 2 * 4, number % 2 * 7 + 1)).collect()
+    };
+    bench.write("f.csv", table(&|number| format!("{number}.png")));
+    bench.run(&[]).done();
+    let html = page_of(&bench, "brought");
+    for number in 0..12 {
+        let shown = html.contains(&format!("title=\"{number}.png · cluster"));
+        assert_eq!(shown, brought.contains(&number), "{number}");
+    }
+    // Names of nothing that is there are no pictures.
+    bench.write("f.csv", table(&|number| format!("other-{number}.png")));
+    bench.run(&[]).done();
+    let html = page_of(&bench, "brought");
+    assert!(html.contains("The images cannot be shown: ") && html.contains("neither by name nor by path"), "{html}");
+    assert!(!html.contains("url(data:image/"));
 }
 
 #[test]

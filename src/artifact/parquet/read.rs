@@ -135,6 +135,12 @@ impl TableReader {
         Ok(bytes.into_iter().zip(paths).collect())
     }
 
+    /// The paths of all pictures of a column, without reading their bytes; empty for arrays.
+    pub fn picture_paths(&self, column: &str) -> Result<Vec<String>> {
+        self.require(column, ColumnKind::Images)?;
+        self.picture_parts(column, "path", &(0..self.rows()).collect::<Vec<_>>(), texts)
+    }
+
     /// One part of some pictures, by ascending row.
     fn picture_parts<T: Default>(
         &self,

@@ -1,7 +1,8 @@
 //! The stack machine that builds the values a pickle describes.
 //!
 //! A pickle is a program for a stack machine, and Python's runs whatever it names. This one builds tensors, storages, arrays,
-//! numbers, texts and plain containers; any other name it meets is an error that repeats it, and nothing is ever called.
+//! numbers, texts and plain containers; any other name it meets is an error that repeats it, or, where the reader can do without what
+//! it stands for, a value with nothing in it. Nothing is ever called.
 //!
 //! Nothing here recurses: values lie in one list and name each other by place, so neither nesting, nor cycles, nor a value that is
 //! used a million times costs more than the bytes that say so. Every operation takes at least one byte and makes at most one
@@ -12,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use super::error::PickleError;
-use super::value::{Array, Id, Known, Pickled, Storage, Tensor, Value, known, scalar};
+use super::value::{Array, Id, Known, Pickled, Storage, Tensor, Value, is_hostile, known, scalar};
 
 type Result<T> = std::result::Result<T, PickleError>;
 
@@ -25,8 +26,23 @@ impl Pickled {
     /// # Errors
     /// A pickle that is damaged, ends early, is too large, or names what is never built.
     pub fn read(bytes: &[u8]) -> Result<Self> {
+        Self::run(bytes, false)
+    }
+
+    /// As [`Pickled::read`], but what a name that is not known stands for becomes a [`Value::Stranger`], in which nothing is. Names
+    /// that only an attack has are errors all the same.
+    ///
+    /// # Errors
+    /// A pickle that is damaged, ends early, is too large, or is hostile.
+    pub fn read_around_strangers(bytes: &[u8]) -> Result<Self> {
+        Self::run(bytes, true)
+    }
+
+    fn run(bytes: &[u8], around: bool) -> Result<Self> {
         let mut machine = Machine {
             bytes,
+            around,
+            strangers: BTreeMap::new(),
             at: 0,
             values: Vec::new(),
             stack: Vec::new(),
@@ -36,15 +52,25 @@ impl Pickled {
             encoded: 0,
         };
         let root = machine.run()?;
-        Ok(Self { values: machine.values, root, length: machine.at })
+        let mut strangers: Vec<(String, u32)> = machine.strangers.into_iter().collect();
+        strangers.sort_unstable_by_key(|(_, place)| *place);
+        let strangers = strangers.into_iter().map(|(name, _)| name).collect();
+        Ok(Self { values: machine.values, strangers, root, length: machine.at })
     }
 }
 
 /// The most bytes that are made of texts, which is how newer Pythons write an array for older ones.
 const MOST_ENCODED: usize = 1 << 28;
 
+/// The most names that are not known; a checkpoint of Lightning has some dozen.
+const MOST_STRANGERS: usize = 512;
+
 struct Machine<'a> {
     bytes: &'a [u8],
+    /// Names that are not known are no errors.
+    around: bool,
+    /// By name, each with its place.
+    strangers: BTreeMap<String, u32>,
     at: usize,
     values: Vec<Value>,
     stack: Vec<Id>,
@@ -215,6 +241,10 @@ impl Machine<'_> {
                     let storage = self.storage(id)?;
                     self.push(storage)?;
                 }
+                b'i' | b'o' | 0x92 if self.around => {
+                    let value = self.object(operation)?;
+                    self.stack.push(value);
+                }
                 b'P' | 0x82..=0x84 | b'i' | b'o' | 0x92 | 0x97 | 0x98 => {
                     let name = match operation {
                         b'P' => "a persistent id that is a line",
@@ -373,7 +403,7 @@ impl Machine<'_> {
         let list = self.top()?;
         match &mut self.values[list as usize] {
             Value::List(list) => list.extend(items),
-            Value::Unread => {}
+            Value::Unread | Value::Stranger(_) => {}
             _ => return Err(self.damaged("an item for a value that is not a list")),
         }
         Ok(())
@@ -383,7 +413,7 @@ impl Machine<'_> {
         let dict = self.top()?;
         match &mut self.values[dict as usize] {
             Value::Dict(dict) => dict.extend(entries),
-            Value::Unread => {}
+            Value::Unread | Value::Stranger(_) => {}
             _ => return Err(self.damaged("an entry for a value that is not a dictionary")),
         }
         Ok(())
@@ -408,19 +438,65 @@ impl Machine<'_> {
     }
 
     fn named(&mut self, module: &str, name: &str) -> Result<()> {
-        let Some(known) = known(module, name) else {
-            return Err(PickleError::Refused { name: format!("{module}.{name}").chars().take(120).collect() });
+        if let Some(known) = known(module, name) {
+            return self.push(Value::Known(known));
+        }
+        let name_in_full: String = format!("{module}.{name}").chars().take(120).collect();
+        if !self.around || is_hostile(module, name) {
+            return Err(PickleError::Refused { name: name_in_full });
+        }
+        let next = self.strangers.len();
+        let place = *self.strangers.entry(name_in_full).or_insert(next as u32);
+        if self.strangers.len() > MOST_STRANGERS {
+            return Err(PickleError::TooLarge { what: "the number of its classes".into(), most: MOST_STRANGERS as u64 });
+        }
+        self.push(Value::Stranger(place))
+    }
+
+    /// An object of a class: what stands above the mark, or a class and two kinds of arguments. Of a class that is not known there is
+    /// nothing in it.
+    fn object(&mut self, operation: u8) -> Result<Id> {
+        let class = match operation {
+            b'i' => {
+                let (module, name) = (self.line()?, self.line()?);
+                self.since_mark()?;
+                self.named(&module, &name)?;
+                self.pop()?
+            }
+            b'o' => match self.since_mark()?.first() {
+                Some(&class) => class,
+                None => return Err(self.damaged("an object without a class")),
+            },
+            _ => {
+                let (_named, _arguments) = (self.pop()?, self.pop()?);
+                self.pop()?
+            }
         };
-        self.push(Value::Known(known))
+        match *self.value(class) {
+            Value::Stranger(place) => self.store(Value::Stranger(place)),
+            _ => Err(PickleError::Refused { name: "an object of a class".to_owned() }),
+        }
     }
 
     fn call(&mut self, callee: Id, arguments: Id) -> Result<Id> {
+        if let Value::Stranger(place) = *self.value(callee) {
+            return self.store(Value::Stranger(place));
+        }
         let &Value::Known(known) = self.value(callee) else { return Err(self.damaged("a call of a value that is not a name")) };
         let Value::Tuple(items) = self.value(arguments) else { return Err(self.damaged("a call without arguments")) };
         if items.len() > 16 {
             return Err(self.damaged(format!("a call with {} arguments", items.len())));
         }
         let items = items.clone();
+        // What needs numbers and gets something without any has none either.
+        let needy = matches!(known, Known::Tensor | Known::Scalar | Known::Dtype | Known::Encode | Known::Dict);
+        let stranger = items
+            .iter()
+            .take(2)
+            .find_map(|&item| if let Value::Stranger(place) = *self.value(item) { Some(place) } else { None });
+        if let (true, Some(place)) = (needy, stranger) {
+            return self.store(Value::Stranger(place));
+        }
         let value = match (known, items.as_slice()) {
             (Known::Dict, []) => Value::Dict(Vec::new()),
             (Known::Dict, &[pairs]) => {
@@ -497,7 +573,7 @@ impl Machine<'_> {
                 self.values[target as usize] = array;
             }
             // A state dict's `_metadata`.
-            Value::Dict(_) | Value::Unread => {}
+            Value::Dict(_) | Value::Unread | Value::Stranger(_) => {}
             _ => return Err(PickleError::Refused { name: "a state for what has none".to_owned() }),
         }
         Ok(())
@@ -517,6 +593,9 @@ impl Machine<'_> {
         let wrong = || self.damaged("a persistent id that is no storage");
         let Value::Tuple(items) = self.value(id) else { return Err(wrong()) };
         let &[tag, kind, key, _location, length, ref view @ ..] = items.as_slice() else { return Err(wrong()) };
+        if let Value::Stranger(place) = *self.value(kind) {
+            return Ok(Value::Stranger(place));
+        }
         let (Value::Text(tag), Value::Known(Known::Storage(number)), Value::Text(key)) =
             (self.value(tag), self.value(kind), self.value(key))
         else {
@@ -584,6 +663,51 @@ mod tests {
         // A name that is known is still not called with anything.
         assert!(matches!(fault(b"ctorch._utils\n_rebuild_tensor_v2\n)R."), PickleError::Damaged { .. }));
         assert!(matches!(fault(b"K\x01)R."), PickleError::Damaged { .. }));
+    }
+
+    #[test]
+    fn a_reader_that_can_do_without_strangers_gets_nothing_in_their_place() {
+        let read = |bytes: &[u8]| Pickled::read_around_strangers(bytes);
+        // An object with a state beside a number, written in each of the ways there are.
+        let ways: [&[u8]; 6] = [
+            b"cargparse\nNamespace\n)\x81}X\x02\x00\x00\x00lrK\x01sb",
+            b"cargparse\nNamespace\n)R}X\x02\x00\x00\x00lrK\x01sb",
+            b"\x8c\x08argparse\x8c\x09Namespace\x93)\x81}b",
+            b"(K\x01iargparse\nNamespace\n",
+            b"(cargparse\nNamespace\nK\x01o",
+            b"cargparse\nNamespace\n)}\x92",
+        ];
+        for way in ways {
+            let bytes = [b"}X\x01\x00\x00\x00a", way, b"sX\x01\x00\x00\x00bK\x05s."].concat();
+            assert!(matches!(fault(&bytes), PickleError::Refused { .. }), "the strict reader: {way:?}");
+            let pickled = read(&bytes).unwrap();
+            let entries: Vec<_> = pickled.entries(pickled.root).unwrap().collect();
+            assert_eq!(pickled.stranger(entries[0].1), Some("argparse.Namespace"), "{way:?}");
+            assert_eq!(*pickled.get(entries[1].1), Value::Int(5), "what is beside it is whole");
+        }
+        // Items, entries and calls of what is not known leave nothing either, and nothing that needs numbers is made of it.
+        for bytes in [
+            &b"cm\nC\n)RK\x01aK\x02K\x03s)R."[..],
+            b"ctorch._utils\n_rebuild_tensor_v2\n(cm\nC\nK\x00))tR.",
+            b"(X\x07\x00\x00\x00storagectorch\nQuantStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ.",
+            b"ccollections\nOrderedDict\ncm\nC\n\x85R.",
+        ] {
+            let pickled = read(bytes).unwrap();
+            assert!(pickled.stranger(pickled.root).is_some(), "{bytes:?}");
+        }
+        for hostile in
+            ["cos\nsystem\n.", "cposix\nsystem\n.", "csubprocess\nPopen\n.", "c__builtin__\neval\n.", "cbuiltins\nexec\n."]
+        {
+            assert!(matches!(read(hostile.as_bytes()), Err(PickleError::Refused { .. })), "{hostile}");
+        }
+        for refused in [&b"P1\n."[..], b"\x82\x01.", b"\x97.", b"(NoN.", b"ctorch\nSize\n)}\x92."] {
+            assert!(matches!(read(refused), Err(PickleError::Refused { .. })), "{refused:?}");
+        }
+        let many: Vec<u8> =
+            (0..=MOST_STRANGERS).flat_map(|number| format!("cm\nC{number}\n0").into_bytes()).chain(*b"N.").collect();
+        assert!(matches!(read(&many), Err(PickleError::TooLarge { .. })));
+        let one = [b"cm\nC\n0".repeat(10 * MOST_STRANGERS).as_slice(), b"N."].concat();
+        assert_eq!(read(&one).unwrap().strangers.len(), 1);
     }
 
     #[test]
@@ -692,17 +816,19 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
             let _ = Pickled::read(&bytes);
+            let _ = Pickled::read_around_strangers(&bytes);
         }
 
         #[test]
-        fn no_operations_make_it_panic(operations in prop::collection::vec(0_usize..28, 0..200)) {
-            const PARTS: [&[u8]; 28] = [
+        fn no_operations_make_it_panic(operations in prop::collection::vec(0_usize..33, 0..200)) {
+            const PARTS: [&[u8]; 33] = [
                 b"N", b"(", b"0", b"1", b"2", b"K\x03", b"X\x01\x00\x00\x00k", b"]", b")", b"}", b"l", b"t", b"d", b"a", b"e", b"s", b"u",
                 b"\x85", b"\x87", b"q\x01", b"h\x01", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"R", b"b",
-                b"ctorch\nFloatStorage\n", b"Q", b"\x94",
+                b"ctorch\nFloatStorage\n", b"Q", b"\x94", b"cm\nC\n", b"\x81", b"\x92", b"im\nC\n", b"o",
             ];
             let bytes: Vec<u8> = operations.into_iter().flat_map(|at| PARTS[at].iter().copied()).chain(*b".").collect();
             let _ = Pickled::read(&bytes);
+            let _ = Pickled::read_around_strangers(&bytes);
         }
     }
 }

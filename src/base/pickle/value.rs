@@ -99,6 +99,31 @@ pub enum Known {
     Unread,
 }
 
+/// Names that no file of weights has a reason for: whoever reads such a file is better off without all of it.
+pub fn is_hostile(module: &str, name: &str) -> bool {
+    const MODULES: [&str; 16] = [
+        "os",
+        "posix",
+        "nt",
+        "sys",
+        "subprocess",
+        "shutil",
+        "socket",
+        "pty",
+        "runpy",
+        "importlib",
+        "ctypes",
+        "code",
+        "pdb",
+        "timeit",
+        "webbrowser",
+        "commands",
+    ];
+    const BUILTINS: [&str; 8] = ["eval", "exec", "execfile", "compile", "__import__", "open", "input", "breakpoint"];
+    let root = module.split('.').next().unwrap_or(module);
+    MODULES.contains(&root) || (matches!(root, "builtins" | "__builtin__") && BUILTINS.contains(&name))
+}
+
 pub fn known(module: &str, name: &str) -> Option<Known> {
     Some(match (module, name) {
         ("collections", "OrderedDict") => Known::Dict,
@@ -134,11 +159,16 @@ pub enum Value {
     Array(Box<Array>),
     /// Something that nobody here reads.
     Unread,
+    /// What a name that is not known stands for, or would make: nothing was called, and nothing is in it. The place of the name in
+    /// [`Pickled::strangers`].
+    Stranger(u32),
 }
 
 #[derive(Debug)]
 pub struct Pickled {
     pub values: Vec<Value>,
+    /// Modules and names that are not known, in their order.
+    pub strangers: Vec<String>,
     /// The value it stands for.
     pub root: Id,
     /// Bytes it took.
@@ -153,6 +183,11 @@ impl Pickled {
     /// The text in a place, if it is one.
     pub fn text(&self, id: Id) -> Option<&str> {
         if let Value::Text(text) = self.get(id) { Some(text) } else { None }
+    }
+
+    /// The module and name of the class that an object in a place would have, if it is of one that is not known.
+    pub fn stranger(&self, id: Id) -> Option<&str> {
+        if let Value::Stranger(place) = self.get(id) { self.strangers.get(*place as usize).map(String::as_str) } else { None }
     }
 
     /// The bytes in a place, if it is bytes, or a string of Python 2 that happens to be a text.

@@ -35,6 +35,13 @@ pub enum ImportError {
     Several(Vec<String>),
     #[error("it contains no network `{part}`; it has {}", names(found))]
     NoPart { part: String, found: Vec<String> },
+    #[error("its networks begin with {}, and none of them is named", names(found))]
+    WhichPrefix { found: Vec<String> },
+    #[error("no name in it begins with `{prefix}`; they begin with {}", super::beginnings::in_words(found))]
+    NoPrefix { prefix: String, found: Vec<(String, usize)> },
+    /// Something that was never built, among the tensors.
+    #[error("its tensor `{name}` is an object of the class `{class}`, and only tensors are read")]
+    Object { name: String, class: String },
     #[error("its first convolution is 3 × 3, which the `cifar`, `stl` and `strided` stems all have")]
     WhichStem,
     #[error("its first convolution is {found}, which is not that of the stem `{stem}`")]
@@ -48,6 +55,10 @@ pub enum ImportError {
     #[error("there is no head {head}: it contains {heads}, counted from 0")]
     NoHead { head: i64, heads: usize },
 }
+
+/// What to do where names do not fit.
+pub(crate) const PREFIX: &str = "say what stands before the network's names with `prefix = \"backbone.\"`, and what is no part of it with \
+                                 `ignore = [\"projector.*\"]`";
 
 fn names(list: &[String]) -> String {
     list.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
@@ -63,7 +74,15 @@ impl Fault for ImportError {
             Self::Archive(_) | Self::Storage { .. } | Self::Header(_) => data("import::damaged").hint(pickle::DAMAGED),
             Self::Tensor { .. } => data("import::damaged"),
             Self::Checksum { .. } => data("import::checksum").hint("download the file again, or correct `sha256`"),
-            Self::NoNetwork { .. } => data("import::no-network"),
+            Self::NoNetwork { .. } => data("import::no-network").hint(PREFIX),
+            Self::WhichPrefix { found } => data("import::which-prefix").hint(format!(
+                "name one with `prefix = \"{}\"`; copies that follow another network in training are never taken unasked",
+                found.first().map_or("backbone.", String::as_str)
+            )),
+            Self::NoPrefix { .. } => data("import::which-prefix").hint(PREFIX),
+            Self::Object { name, .. } => {
+                data("import::refused").hint(format!("leave it out with `ignore = [\"{name}\"]`, or {}", pickle::TENSORS_ALONE))
+            }
             Self::NoTower { .. } => data("import::no-network")
                 .hint("tensors must have the names of the authors or of transformers; `network.backbone` selects the network"),
             Self::Several(_) | Self::NoPart { .. } => {

@@ -98,7 +98,7 @@ impl<'a> Checkpoint<'a> {
                 return Err(ImportError::Archive("its numbers run from the large end".into()));
             }
         }
-        let pickled = Pickled::read(&entry(&mut archive, &name, LONGEST_PICKLE)?)?;
+        let pickled = Pickled::read_around_strangers(&entry(&mut archive, &name, LONGEST_PICKLE)?)?;
         let numbers = Numbers::Zip { archive: Box::new(archive), prefix };
         Ok(Self { pickled, numbers, left: allowance(bytes) })
     }
@@ -107,7 +107,7 @@ impl<'a> Checkpoint<'a> {
         let mut at = MAGIC.len();
         let mut next = || -> Result<Pickled> {
             let rest = &bytes[at..];
-            let pickled = Pickled::read(&rest[..rest.len().min(LONGEST_PICKLE as usize)])?;
+            let pickled = Pickled::read_around_strangers(&rest[..rest.len().min(LONGEST_PICKLE as usize)])?;
             at += pickled.length;
             Ok(pickled)
         };

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use candle_core::Device;
 
+use super::beginnings::{self, bare};
 use super::error::ImportError;
-use super::state;
+use super::state::{self, Dict};
 use super::towers::{FAMILIES, Names, Place, Way, brought};
 use crate::EncoderNet;
 use crate::error::{ModelError, Result};
 use kinset_artifact::encoder::{Architecture, Encoder, EncoderCard, Normalization, Tensors, Weights};
+use kinset_base::reading::Reading;
 
 /// The most that three thirds may amount to, in numbers.
 const MOST: usize = 1 << 30;
@@ -22,15 +24,28 @@ pub struct Tower {
     pub family: &'static str,
     /// Tensors that have no part in it: a text tower, a classifier, what only training needs.
     pub left_out: usize,
+    /// What was taken away from names, and which tensors stand beside the network.
+    pub reading: Reading,
 }
 
-/// Reads this network from a file: safetensors, or what PyTorch wrote. `part` names one of several networks of a file.
+/// What is read of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// One of several networks.
+    pub part: Option<String>,
+    pub names: beginnings::Names,
+}
+
+/// Reads this network from a file: safetensors, or what PyTorch wrote.
 ///
 /// # Errors
 /// [`ImportError`] for what cannot be read; [`ModelError::Weights`] with all that is missing, unexpected or of another shape, in
 /// the file's words.
-pub fn tower(bytes: &[u8], part: Option<&str>, architecture: &Architecture, normalization: &Normalization) -> Result<Tower> {
-    let mut read = state::tensors(bytes, part, (&is_mark, &|found| ImportError::NoTower { found }), collect)?;
+pub fn tower(bytes: &[u8], wanted: &Wanted, architecture: &Architecture, normalization: &Normalization) -> Result<Tower> {
+    let sought: state::Sought<'_> = (&is_mark, &|found| ImportError::NoTower { found });
+    let mut read = state::found(bytes, wanted.part.as_deref(), &wanted.names, sought, |dict, weights| {
+        collect(dict, &wanted.names, weights)
+    })?;
     let card = EncoderCard {
         architecture: architecture.clone(),
         normalization: normalization.clone(),
@@ -40,7 +55,7 @@ pub fn tower(bytes: &[u8], part: Option<&str>, architecture: &Architecture, norm
     let tensors = std::mem::take(&mut read.tensors);
     let net = EncoderNet::from_tensors(&card, &tensors, &Device::Cpu).map_err(|error| read.in_their_words(error))?;
     let encoder = Encoder { card: net.card(normalization.clone()), tensors };
-    Ok(Tower { encoder, family: read.names.family, left_out: read.left_out })
+    Ok(Tower { encoder, family: read.names.family, left_out: read.left_out, reading: read.reading })
 }
 
 /// What a file holds, by our names.
@@ -49,6 +64,9 @@ struct Read {
     prefix: String,
     tensors: Tensors,
     left_out: usize,
+    reading: Reading,
+    /// How the names of the file begin.
+    beginnings: Vec<(String, usize)>,
 }
 
 fn is_mark(name: &str) -> bool {
@@ -56,16 +74,35 @@ fn is_mark(name: &str) -> bool {
 }
 
 fn collect(
-    names: Vec<String>,
+    dict: Dict,
+    wanted: &beginnings::Names,
     weights: &mut dyn FnMut(&str) -> std::result::Result<Weights, ImportError>,
 ) -> std::result::Result<Read, ImportError> {
-    let Some((family, prefix)) = Names::of(names.iter().map(String::as_str)) else {
-        return Err(ImportError::NoTower { found: state::listed(names.iter().map(String::as_str)) });
+    let all = dict.names.len();
+    let names: Vec<String> = dict.names.into_iter().filter(|name| !wanted.ignores(name)).collect();
+    let ignored = all - names.len();
+    let bares: Vec<String> = names.iter().map(|name| bare(name)).collect();
+    let prefix = wanted.prefix.as_deref().map(beginnings::with_dot);
+    let beginnings = beginnings::beginnings(&bares);
+    let Some((family, prefix)) = Names::of(bares.iter().map(String::as_str), prefix.as_deref()) else {
+        return Err(match &wanted.prefix {
+            Some(prefix) => ImportError::NoPrefix { prefix: prefix.clone(), found: beginnings },
+            None => ImportError::NoTower { found: state::listed(names.iter().map(String::as_str)) },
+        });
     };
-    let mut read = Read { names: family, prefix, tensors: Tensors::default(), left_out: 0 };
+    let mut read =
+        Read { names: family, prefix, tensors: Tensors::default(), left_out: 0, reading: Reading::default(), beginnings };
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
     let mut thirds: BTreeMap<String, [Option<Weights>; 3]> = BTreeMap::new();
-    for name in names {
-        match family.place(&read.prefix, &name) {
+    for (name, bare) in names.into_iter().zip(bares) {
+        let place = family.place(&read.prefix, &bare);
+        // Beside the network, or a head at its end.
+        if place == Place::Unknown && bare.strip_prefix(&read.prefix).is_none_or(beginnings::is_head) {
+            left.push(name);
+            continue;
+        }
+        taken.push(name.clone());
+        match place {
             Place::LeftOut => read.left_out += 1,
             // Kept under a name of its own, so that loading reports it.
             Place::Unknown => read.tensors.insert(name, vec![0], Vec::new()),
@@ -82,6 +119,7 @@ fn collect(
             }
         }
     }
+    read.reading = beginnings::told((&read.prefix, false), &taken, &left, ignored, dict.lightning);
     for (ours, thirds) in thirds {
         // An incomplete one is missing as a whole, and all of its names are listed.
         if let Some(Weights { shape, values }) = joined(&ours, thirds)? {
@@ -117,6 +155,8 @@ impl Read {
         for (name, ..) in &mut mismatch.misshapen {
             *name = theirs(name).join(" + ");
         }
+        let names = beginnings::in_words(&self.beginnings);
+        mismatch.file = Some(format!("the file has {}, which begin with {names}", self.names.family));
         ModelError::Weights(mismatch)
     }
 }
@@ -148,7 +188,7 @@ mod tests {
         let size = case["sizes"][0]["size"].as_u64().unwrap() as usize;
         let (architecture, normalization) = settings.network(Some(size), None).unwrap();
         let bytes = fs::read(&folder().join(case["file"].as_str().unwrap())).unwrap();
-        tower(&bytes, None, &architecture, &normalization)
+        tower(&bytes, &Wanted::default(), &architecture, &normalization)
     }
 
     /// The files and numbers are those of `tests/golden/encoders/towers.py`: transformers, torchvision, and files in the names of
@@ -223,8 +263,45 @@ mod tests {
             }
             let settings: TowerSettings = serde_json::from_value(case["network"].clone()).unwrap();
             let (architecture, normalization) = settings.network(Some(8), None).unwrap();
-            let _ = tower(&bytes, None, &architecture, &normalization);
+            let _ = tower(&bytes, &Wanted::default(), &architecture, &normalization);
         }
+    }
+
+    #[test]
+    fn wrapped_towers_are_read_and_what_stands_beside_them_is_left() {
+        let golden = golden();
+        let case = golden["towers"].as_array().unwrap().iter().find(|case| case["file"] == "dinov2_hub.safetensors").unwrap();
+        let plain = read(case).unwrap();
+        let bytes = fs::read(&folder().join("dinov2_hub.safetensors")).unwrap();
+        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let mut tensors = Tensors::default();
+        for name in file.names() {
+            let Weights { shape, values } = super::super::file::named(&file, name).unwrap();
+            tensors.insert(format!("model._orig_mod.encoder.{name}"), shape, values);
+        }
+        for extra in ["model.head.weight", "projector.0.weight", "odd.thing"] {
+            tensors.insert(extra, vec![1], vec![0.5]);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        tensors.save(&path).unwrap();
+        let settings: TowerSettings = serde_json::from_value(case["network"].clone()).unwrap();
+        let size = case["sizes"][0]["size"].as_u64().unwrap() as usize;
+        let (architecture, normalization) = settings.network(Some(size), None).unwrap();
+        let wrapped = fs::read(&path).unwrap();
+        let read = |wanted: &Wanted| tower(&wrapped, wanted, &architecture, &normalization);
+        let found = read(&Wanted::default()).unwrap();
+        assert_eq!((&found.encoder, found.left_out), (&plain.encoder, plain.left_out));
+        assert_eq!(
+            found.reading.line(),
+            "names without `torch.compile`'s `_orig_mod.`, the network is what begins with `model.encoder.`; not read: \
+             1 × `model.head.*`, 1 × `odd.*`, 1 × `projector.*`"
+        );
+        let names = |prefix: &str| beginnings::Names { prefix: Some(prefix.into()), ignore: vec!["odd".into()] };
+        let named = read(&Wanted { part: None, names: names("model.encoder") }).unwrap();
+        assert!(named.encoder == plain.encoder && named.reading.line().ends_with("1 × `ignore`"), "{}", named.reading.line());
+        let error = read(&Wanted { part: None, names: names("student.") }).unwrap_err();
+        assert!(error.to_string().contains("no name in it begins with `student.`; they begin with `model.`"), "{error}");
     }
 
     #[test]
@@ -235,7 +312,7 @@ mod tests {
         let path = dir.path().join("x.safetensors");
         tensors.save(&path).unwrap();
         let (architecture, normalization) = TowerSettings::default().network(None, None).unwrap();
-        let error = tower(&fs::read(&path).unwrap(), None, &architecture, &normalization).unwrap_err();
+        let error = tower(&fs::read(&path).unwrap(), &Wanted::default(), &architecture, &normalization).unwrap_err();
         assert!(error.to_string().contains("`bert.embeddings.weight`"), "{error}");
     }
 }

@@ -6,8 +6,8 @@
 //! | MoCo | `encoder_q.…` | `encoder_q.fc.…` | |
 //! | AND | `…` | `linear.…` | |
 //!
-//! In front of all of them may stand `module.`, which PyTorch's data-parallel wrapper adds. `num_batches_tracked` matters only to a
-//! batch norm without momentum; MoCo's key encoder and queue only to its training: they are left out.
+//! What stands in front of all of them, and what is left beside them, says [`super::beginnings`]. `num_batches_tracked` matters only to
+//! a batch norm without momentum; MoCo's key encoder and queue only to its training: they are left out.
 
 /// A family of files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,14 +24,13 @@ pub enum Layout {
 pub(crate) const COUNTER: &str = "num_batches_tracked";
 
 impl Layout {
-    /// The family that names belong to; `module.` is gone already.
-    pub(super) fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Self {
-        if names.clone().any(|name| name.starts_with("encoder_q.")) {
-            Self::Moco
-        } else if names.clone().any(|name| name == "conv1.weight") {
-            Self::And
-        } else {
-            Self::Scan
+    /// The family whose backbone has this in front of its names.
+    pub(super) fn of(prefix: &str) -> Self {
+        let last = prefix.trim_end_matches('.').rsplit('.').next().unwrap_or_default();
+        match last {
+            "encoder_q" => Self::Moco,
+            "backbone" => Self::Scan,
+            _ => Self::And,
         }
     }
 
@@ -75,15 +74,6 @@ impl Layout {
     }
 }
 
-/// The name without the prefixes of data-parallel training.
-pub(super) fn bare(name: &str) -> &str {
-    let mut name = name;
-    while let Some(rest) = name.strip_prefix("module.") {
-        name = rest;
-    }
-    name
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,11 +83,7 @@ mod tests {
         for layout in [Layout::Scan, Layout::Moco, Layout::And] {
             for name in ["backbone.conv1.weight", "backbone.layer2.0.bn1.running_mean", "contrastive_head.weight"] {
                 let theirs = layout.theirs(name).unwrap();
-                assert_eq!(
-                    Layout::of([bare(&theirs), "conv1.weight"].into_iter().take(1 + usize::from(layout == Layout::And))),
-                    layout
-                );
-                assert_eq!(layout.ours(bare(&theirs)).unwrap(), name, "{layout:?}");
+                assert_eq!(layout.ours(theirs.trim_start_matches("module.")).unwrap(), name, "{layout:?}");
             }
         }
         assert_eq!(Layout::Moco.theirs("contrastive_head.2.bias").unwrap(), "module.encoder_q.fc.2.bias");
@@ -114,6 +100,7 @@ mod tests {
         }
         assert_eq!(Layout::Moco.ours("teacher.conv1.weight").unwrap(), "teacher.conv1.weight");
         assert_eq!(Layout::And.ours("fc.weight").unwrap(), "backbone.fc.weight");
-        assert_eq!(bare("module.module.backbone.conv1.weight"), "backbone.conv1.weight");
+        let of = ["", "net.", "backbone.", "model.backbone.", "encoder_q.", "my_backbone."].map(Layout::of);
+        assert_eq!(of, [Layout::And, Layout::And, Layout::Scan, Layout::Scan, Layout::Moco, Layout::And]);
     }
 }

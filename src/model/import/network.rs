@@ -2,6 +2,7 @@
 
 use candle_core::Device;
 
+use super::beginnings::{self, Names};
 use super::error::ImportError;
 use super::names::Layout;
 use super::state::{self, State};
@@ -11,6 +12,7 @@ use kinset_artifact::encoder::{
     Architecture, Backbone, Classifier, ClassifierCard, Encoder, EncoderCard, HeadKind, Normalization, Projection,
     ProjectionKind, Stem, Tensors, Weights,
 };
+use kinset_base::reading::Reading;
 
 /// The most stages and blocks that are accepted from names.
 const MOST_BLOCKS: usize = 64;
@@ -27,6 +29,8 @@ pub struct Wanted {
     pub stem: Option<Stem>,
     /// The best head; else the file's word, else the only one.
     pub head: Option<usize>,
+    /// What stands before the network's names, and what is left beside them.
+    pub names: Names,
 }
 
 /// The tensors of a file under our names, and what they are.
@@ -57,10 +61,10 @@ struct Heads {
 /// [`ImportError`]: another format, a damaged file, a pickle that wants more than tensors and plain containers, no network in it
 /// or several, a stem or head that must be named.
 pub fn find(bytes: &[u8], wanted: &Wanted) -> std::result::Result<Found, ImportError> {
-    let mut state = state::read(bytes, wanted.part.as_deref())?;
+    let mut state = state::read(bytes, wanted.part.as_deref(), &wanted.names)?;
     let Some(first) = state.tensors.get("backbone.conv1.weight") else {
-        let found = state.theirs.values().take(3).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        return Err(ImportError::NoNetwork { found: format!("its tensors are called {found} …") });
+        let found = format!("the names of its tensors begin with {}", beginnings::in_words(&state.beginnings));
+        return Err(ImportError::NoNetwork { found });
     };
     let shape = first.shape.clone();
     let &[width, channels, kernel, _] = shape.as_slice() else {
@@ -82,6 +86,11 @@ impl Found {
     /// Tensors that only training needs, and that were left out.
     pub fn left_out(&self) -> usize {
         self.state.left_out
+    }
+
+    /// What was taken away from names, and which tensors stand beside the network.
+    pub fn reading(&self) -> &Reading {
+        &self.state.reading
     }
 
     /// The encoder: the backbone, with the projection if the file has one.
@@ -135,6 +144,9 @@ impl Found {
                 name.clone_from(theirs);
             }
         }
+        let (network, names) = (word(self.backbone), beginnings::in_words(&self.state.beginnings));
+        mismatch.file =
+            Some(format!("the nearest network is `{network}` of width {}; the names begin with {names}", self.width));
         ModelError::Weights(mismatch)
     }
 
@@ -161,6 +173,19 @@ fn build(architecture: Architecture, tensors: &Tensors, normalization: &Normaliz
 
 fn is_head(name: &str) -> bool {
     name.starts_with("cluster_head.")
+}
+
+/// A family as the settings call it.
+fn word(backbone: Backbone) -> &'static str {
+    match backbone {
+        Backbone::Resnet18 => "resnet18",
+        Backbone::Resnet34 => "resnet34",
+        Backbone::Resnet50 => "resnet50",
+        Backbone::ResnetTiny => "resnet_tiny",
+        Backbone::Pixels => "pixels",
+        Backbone::Vit => "vit",
+        Backbone::Features => "features",
+    }
 }
 
 /// The first layers: told by the kernel where only one stem has it.

@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::beginnings::{self, Names, Place, bare};
 use super::error::ImportError;
 use super::file::{Opened, named};
-use super::names::{Layout, bare};
+use super::names::{COUNTER, Layout};
 use kinset_artifact::encoder::{Tensors, Weights};
 use kinset_base::pickle::PickleError;
 use kinset_base::pickle::value::{Id, Pickled, Tensor, Value};
+use kinset_base::reading::Reading;
 
 type Result<T> = std::result::Result<T, ImportError>;
 
@@ -32,32 +34,36 @@ pub(super) struct State {
     pub(super) head: Option<i64>,
     /// Tensors that were left out, because only training needs them.
     pub(super) left_out: usize,
+    /// What was taken away from names, and which tensors stand beside the network.
+    pub(super) reading: Reading,
+    /// The first words of all names, each with how many begin so.
+    pub(super) beginnings: Vec<(String, usize)>,
 }
 
 /// Reads the network of a file, or the one of this name.
-pub(super) fn read(bytes: &[u8], part: Option<&str>) -> Result<State> {
+pub(super) fn read(bytes: &[u8], part: Option<&str>, wanted: &Names) -> Result<State> {
     let none = |found| ImportError::NoNetwork { found };
-    found(bytes, part, (&is_first, &none), |names, head, weights| translate(names, head, weights))
+    found(bytes, part, wanted, (&is_first, &none), |dict, weights| translate(dict, wanted, weights))
+}
+
+/// The names in a state dict, and what is known from beside it.
+pub(super) struct Dict {
+    pub(super) names: Vec<String>,
+    /// The head that the file calls the best.
+    head: Option<i64>,
+    pub(super) lightning: bool,
 }
 
 /// By which tensor a network is known, and what is said if none has it.
 pub(super) type Sought<'a> = (&'a dyn Fn(&str) -> bool, &'a dyn Fn(String) -> ImportError);
 
 /// Finds the network of a file by the names of its first layer, and hands over the names of its tensors with a way to get them.
-pub(super) fn tensors<T>(
+pub(super) fn found<T>(
     bytes: &[u8],
     part: Option<&str>,
-    sought: Sought<'_>,
-    then: impl FnOnce(Vec<String>, &mut dyn FnMut(&str) -> Result<Weights>) -> Result<T>,
-) -> Result<T> {
-    found(bytes, part, sought, |names, _, weights| then(names, weights))
-}
-
-fn found<T>(
-    bytes: &[u8],
-    part: Option<&str>,
+    wanted: &Names,
     (is_first, none): Sought<'_>,
-    then: impl FnOnce(Vec<String>, Option<i64>, &mut dyn FnMut(&str) -> Result<Weights>) -> Result<T>,
+    then: impl FnOnce(Dict, &mut dyn FnMut(&str) -> Result<Weights>) -> Result<T>,
 ) -> Result<T> {
     match Opened::open(bytes)? {
         Opened::Named(file) => {
@@ -69,14 +75,20 @@ fn found<T>(
             if !names.iter().any(|name| is_first(name)) {
                 return Err(none(listed(names.iter().map(String::as_str))));
             }
-            then(names, None, &mut |name| named(&file, name))
+            then(Dict { names, head: None, lightning: false }, &mut |name| named(&file, name))
         }
         Opened::Pickled(mut checkpoint) => {
             let found = networks(&checkpoint.pickled, is_first);
             let names = || found.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
             let chosen = match (part, found.as_slice()) {
                 (None, [(_, only)]) => *only,
-                (None, []) => return Err(none(contents(&checkpoint.pickled))),
+                (None, []) => {
+                    // The network may be in what was not built: a whole module was saved.
+                    return Err(match checkpoint.pickled.strangers.first() {
+                        Some(name) => PickleError::Refused { name: name.clone() }.into(),
+                        None => none(contents(&checkpoint.pickled)),
+                    });
+                }
                 (None, _) => return Err(ImportError::Several(names())),
                 (Some(part), _) => match found.iter().find(|(path, _)| path == part) {
                     Some((_, id)) => *id,
@@ -84,14 +96,18 @@ fn found<T>(
                 },
             };
             let head = head(&checkpoint.pickled);
+            let lightning = is_lightning(&checkpoint.pickled);
             let mut places: BTreeMap<String, Option<Tensor>> = BTreeMap::new();
             for (name, id) in checkpoint.pickled.entries(chosen).into_iter().flatten() {
+                if let Some(class) = checkpoint.pickled.stranger(id).filter(|_| !wanted.ignores(name)) {
+                    return Err(ImportError::Object { name: name.to_owned(), class: class.to_owned() });
+                }
                 let tensor =
                     if let Value::Tensor(tensor) = checkpoint.pickled.get(id) { Some((**tensor).clone()) } else { None };
                 places.insert(name.to_owned(), tensor);
             }
             let names = places.keys().cloned().collect();
-            then(names, head, &mut |name| match places.get(name) {
+            then(Dict { names, head, lightning }, &mut |name| match places.get(name) {
                 Some(Some(tensor)) => checkpoint.weights(name, tensor),
                 _ => Err(ImportError::Tensor { name: name.to_owned(), what: "is not a tensor".into() }),
             })
@@ -100,24 +116,75 @@ fn found<T>(
 }
 
 /// Brings tensors under our names.
-fn translate(names: Vec<String>, head: Option<i64>, weights: &mut dyn FnMut(&str) -> Result<Weights>) -> Result<State> {
+fn translate(dict: Dict, wanted: &Names, weights: &mut dyn FnMut(&str) -> Result<Weights>) -> Result<State> {
+    let Dict { names, head, lightning } = dict;
     if names.len() > MOST {
         return Err(PickleError::TooLarge { what: format!("a network of {} tensors", names.len()), most: MOST as u64 }.into());
     }
-    let layout = Layout::of(names.iter().map(|name| bare(name)));
+    let all = names.len();
+    let names: Vec<String> = names.into_iter().filter(|name| !wanted.ignores(name)).collect();
+    let ignored = all - names.len();
+    let bares: Vec<String> = names.iter().map(|name| bare(name)).collect();
+    let beginnings = beginnings::beginnings(&bares);
+    let place = Place::of(&bares, wanted.prefix.as_deref())?;
+    let layout = Layout::of(&place.prefix);
     let (mut tensors, mut theirs, mut left_out) = (Tensors::default(), BTreeMap::new(), 0);
-    for name in names {
-        let Some(ours) = layout.ours(bare(&name)) else {
-            left_out += 1;
-            continue;
+    let (mut taken, mut left) = (Vec::new(), Vec::new());
+    for (name, bare) in names.into_iter().zip(bares) {
+        let ours = match ours(&place, layout, &bare) {
+            Some(Ours::Name(ours)) => ours,
+            Some(Ours::LeftOut) => {
+                left_out += 1;
+                continue;
+            }
+            None => {
+                left.push(name);
+                continue;
+            }
         };
         let found = weights(&name)?;
         if let Some(twin) = theirs.insert(ours.clone(), name.clone()) {
             return Err(ImportError::Tensor { name, what: format!("is the same as `{twin}`") });
         }
         tensors.insert(ours, found.shape, found.values);
+        taken.push(name);
     }
-    Ok(State { tensors, theirs, layout, head, left_out })
+    let usual = matches!(place.prefix.as_str(), "backbone." | "encoder_q.") && wanted.prefix.is_none();
+    let reading = beginnings::told((&place.prefix, usual), &taken, &left, ignored, lightning);
+    Ok(State { tensors, theirs, layout, head, left_out, reading, beginnings })
+}
+
+/// What becomes of a tensor.
+enum Ours {
+    Name(String),
+    /// Only training needs it.
+    LeftOut,
+}
+
+/// Our name for one of the file's; nothing where it stands beside the network.
+fn ours(place: &Place, layout: Layout, name: &str) -> Option<Ours> {
+    if name.rsplit('.').next() == Some(COUNTER) {
+        return Some(Ours::LeftOut);
+    }
+    let by = |name: &str| Some(layout.ours(name).map_or(Ours::LeftOut, Ours::Name));
+    let last = match layout {
+        Layout::Scan => "backbone.",
+        Layout::Moco => "encoder_q.",
+        Layout::And => "",
+    };
+    if let Some(below) = name.strip_prefix(&place.prefix) {
+        // MoCo's projection is called `fc`.
+        let head = layout != Layout::Moco && beginnings::is_head(below);
+        return if head { None } else { by(&format!("{last}{}", place.named(below))) };
+    }
+    let beside = name.strip_prefix(place.prefix.strip_suffix(last)?)?;
+    match layout {
+        Layout::Scan => {
+            ["contrastive_head.", "cluster_head."].iter().any(|head| beside.starts_with(head)).then(|| by(beside))?
+        }
+        Layout::Moco if ["encoder_k.", "queue"].iter().any(|known| beside.starts_with(known)) => by(beside),
+        Layout::Moco | Layout::And => None,
+    }
 }
 
 fn is_first(name: &str) -> bool {
@@ -169,6 +236,10 @@ fn head(pickled: &Pickled) -> Option<i64> {
             _ => None,
         }
     })
+}
+
+fn is_lightning(pickled: &Pickled) -> bool {
+    pickled.entries(pickled.root).into_iter().flatten().any(|(name, _)| name == "pytorch-lightning_version")
 }
 
 /// What a file without a network holds.

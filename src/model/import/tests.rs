@@ -11,7 +11,8 @@ use super::*;
 use crate::params::values;
 use crate::testing::{assert_near, numbers, wave};
 use crate::{ClassifierNet, EncoderNet, Mode, ModelError};
-use kinset_artifact::encoder::{Backbone, Normalization, ProjectionKind, Stem};
+use kinset_artifact::encoder::{Backbone, Normalization, ProjectionKind, Stem, Tensors, Weights};
+use kinset_base::fault::Fault;
 use kinset_base::fs;
 use kinset_base::pickle::PickleError;
 
@@ -132,13 +133,19 @@ fn missing_and_unexpected_tensors_are_listed_by_both_names() {
     let mut tensors = there.tensors.clone();
     tensors.remove("backbone.layer4.1.bn2.weight");
     tensors.remove("backbone.bn1.running_var");
-    tensors.insert("module.backbone.fc.weight", vec![1], vec![0.5]);
+    tensors.insert("module.backbone.extra.weight", vec![1], vec![0.5]);
     let path = dir.path().join("x.safetensors");
     tensors.save(&path).unwrap();
     let found = find(&fs::read(&path).unwrap(), &stem(Stem::Cifar)).unwrap();
     let Err(ModelError::Weights(mismatch)) = found.encoder(32, &plain()) else { panic!("it was loaded") };
     assert_eq!(mismatch.missing, ["backbone.bn1.running_var", "backbone.layer4.1.bn2.weight"]);
-    assert_eq!(mismatch.unexpected, ["module.backbone.fc.weight"], "as the file calls it");
+    assert_eq!(mismatch.unexpected, ["module.backbone.extra.weight"], "as the file calls it");
+    assert!(
+        mismatch.to_string().contains("the nearest network is `resnet18` of width 2; the names begin with `backbone.` ("),
+        "{mismatch}"
+    );
+    let hint = ModelError::Weights(mismatch).hint().unwrap();
+    assert!(hint.contains("`prefix = \"backbone.\"`") && hint.contains("`ignore = [\"projector.*\"]`"), "{hint}");
     // A file without its last stage is told apart from a smaller network.
     let mut tensors = there.tensors;
     let last: Vec<String> = tensors.names().filter(|name| name.starts_with("backbone.layer4")).map(str::to_owned).collect();
@@ -149,6 +156,177 @@ fn missing_and_unexpected_tensors_are_listed_by_both_names() {
     let found = find(&fs::read(&path).unwrap(), &stem(Stem::Cifar)).unwrap();
     let Err(ModelError::Weights(mismatch)) = found.encoder(32, &plain()) else { panic!("it was loaded") };
     assert_eq!(mismatch.missing.len(), last.len(), "{mismatch}");
+}
+
+/// A file of safetensors with the tensors of a published one under other names, and some more.
+fn renamed(by: impl Fn(&str) -> Option<String>, more: &[&str]) -> Vec<u8> {
+    let there = find(&bytes("scan_pretext.pth.tar"), &stem(Stem::Cifar)).unwrap().encoder(32, &plain()).unwrap();
+    let mut tensors = Tensors::default();
+    for (name, Weights { shape, values }) in there.tensors.iter() {
+        if let Some(name) = by(name) {
+            tensors.insert(name, shape.clone(), values.clone());
+        }
+    }
+    for name in more {
+        tensors.insert(*name, vec![1], vec![0.5]);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.safetensors");
+    tensors.save(&path).unwrap();
+    fs::read(&path).unwrap()
+}
+
+#[test]
+fn networks_of_common_wrappers_are_read_and_what_is_left_is_said() {
+    let own = find(&bytes("scan_pretext.pth.tar"), &stem(Stem::Cifar)).unwrap();
+    let backbone = |found: &Found| {
+        let encoder = found.encoder(32, &plain()).unwrap();
+        encoder
+            .tensors
+            .iter()
+            .filter(|(name, _)| name.starts_with("backbone."))
+            .map(|(name, w)| (name.to_owned(), w.clone()))
+            .collect::<Vec<_>>()
+    };
+    let below = |prefix: &'static str| move |name: &str| name.strip_prefix("backbone.").map(|name| format!("{prefix}{name}"));
+    let cases: [(&str, &[&str], &str); 9] = [
+        // torchvision, timm
+        ("", &["fc.weight", "fc.bias"], "not read: 2 × `fc.*`"),
+        // torch.compile around all of it, and around a part
+        ("_orig_mod.", &[], "names without `torch.compile`'s `_orig_mod.`"),
+        (
+            "model._orig_mod.",
+            &["model.fc.weight"],
+            "names without `torch.compile`'s `_orig_mod.`, the network is what begins with `model.`; not read: 1 × `model.fc.*`",
+        ),
+        // solo-learn
+        (
+            "backbone.",
+            &["projector.0.weight", "projector.2.weight", "classifier.weight", "momentum_backbone.layer1.0.conv1.weight"],
+            "not read: 2 × `projector.*`, 1 × `classifier.*`, 1 × `momentum_backbone.*`",
+        ),
+        // Lightning modules of people's own
+        ("model.", &[], "the network is what begins with `model.`"),
+        ("net.encoder.", &["queue"], "the network is what begins with `net.encoder.`; not read: 1 × `queue`"),
+        // data-parallel training inside a module
+        (
+            "encoder.module.",
+            &["encoder.module.fc.0.weight"],
+            "the network is what begins with `encoder.module.`; not read: 1 × `encoder.module.fc.*`",
+        ),
+        // MoCo v3
+        (
+            "module.base_encoder.",
+            &["module.base_encoder.fc.0.weight", "module.momentum_encoder.layer1.0.conv1.weight", "module.predictor.0.weight"],
+            "names without data-parallel training's `module.`, the network is what begins with `base_encoder.`; not read: \
+             1 × `base_encoder.fc.*`, 1 × `momentum_encoder.*`, 1 × `predictor.*`",
+        ),
+        ("encoder_q.", &["encoder_k.layer1.0.conv1.weight", "queue"], ""),
+    ];
+    for (prefix, more, said) in cases {
+        let found = find(&renamed(below(prefix), more), &stem(Stem::Cifar)).unwrap_or_else(|error| panic!("{prefix}: {error}"));
+        assert!(backbone(&found) == backbone(&own), "{prefix}");
+        assert_eq!(found.reading().line(), said, "{prefix}");
+    }
+    // lightly: an `nn.Sequential` of the layers, without activations where those are functions.
+    let numbered = |name: &str| {
+        let name = name.strip_prefix("backbone.")?;
+        let (layer, rest) = name.split_once('.')?;
+        let place = match layer {
+            "conv1" => 0,
+            "bn1" => 1,
+            stage => stage.strip_prefix("layer")?.parse::<usize>().ok()? + 1,
+        };
+        Some(format!("backbone.{place}.{rest}"))
+    };
+    let found = find(&renamed(numbered, &["projection_head.layers.0.weight"]), &stem(Stem::Cifar)).unwrap();
+    assert!(backbone(&found) == backbone(&own));
+    assert_eq!(found.reading().line(), "not read: 1 × `projection_head.*`");
+}
+
+#[test]
+fn settings_say_which_names_are_meant() {
+    let two = renamed(
+        |name| name.strip_prefix("backbone.").map(|name| format!("a.{name}")),
+        &["b.layer1.0.conv1.weight", "b.conv1.weight", "a.odd.weight"],
+    );
+    let named = |prefix: Option<&str>, ignore: &[&str]| Wanted {
+        names: Names { prefix: prefix.map(str::to_owned), ignore: ignore.iter().map(|&one| one.to_owned()).collect() },
+        ..stem(Stem::Cifar)
+    };
+    let which = find(&two, &named(None, &[])).unwrap_err();
+    assert_eq!(which.to_string(), "its networks begin with `a.`, `b.`, and none of them is named");
+    assert!(which.hint().unwrap().contains("`prefix = \"a.\"`"));
+    let found = find(&two, &named(Some("a"), &[])).unwrap();
+    let Err(ModelError::Weights(mismatch)) = found.encoder(32, &plain()) else { panic!("it was loaded") };
+    assert_eq!(mismatch.unexpected, ["a.odd.weight"]);
+    let found = find(&two, &named(Some("a."), &["a.odd"])).unwrap();
+    assert!(found.encoder(32, &plain()).is_ok());
+    assert_eq!(found.reading().line(), "the network is what begins with `a.`; not read: 2 × `b.*`, 1 × `ignore`");
+    assert!(find(&two, &named(None, &["b.*", "*.odd.*"])).unwrap().encoder(32, &plain()).is_ok());
+    assert!(matches!(find(&two, &named(Some("c"), &[])), Err(ImportError::NoPrefix { .. })));
+}
+
+/// A file as Lightning writes it: the state dict of a published file under `state_dict`, beside what this pickle makes.
+fn lightning(beside: &[u8], inside: &[u8]) -> Vec<u8> {
+    use std::io::{Read, Write};
+    use zip::write::SimpleFileOptions;
+    let whole = bytes("scan_pretext_zip.pth.tar");
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(&whole)).unwrap();
+    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for place in 0..archive.len() {
+        let mut entry = archive.by_index(place).unwrap();
+        let (name, mut content) = (entry.name().unwrap().into_owned(), Vec::new());
+        entry.read_to_end(&mut content).unwrap();
+        if name.ends_with("data.pkl") {
+            // The dictionary without its protocol and its end; what is put into it comes after all of its own.
+            let body = content.strip_prefix(b"\x80\x02").unwrap().strip_suffix(b".").unwrap();
+            let text = |text: &str| [b"X", (text.len() as u32).to_le_bytes().as_slice(), text.as_bytes()].concat();
+            content = [
+                b"\x80\x02}",
+                text("pytorch-lightning_version").as_slice(),
+                &text("2.1.0"),
+                b"s",
+                &text("state_dict"),
+                body,
+                inside,
+                b"s",
+                &text("hyper_parameters"),
+                beside,
+                b"s.",
+            ]
+            .concat();
+        }
+        let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        writer.start_file(name, stored).unwrap();
+        writer.write_all(&content).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// `argparse.Namespace(lr=1)`.
+const NAMESPACE: &[u8] = b"cargparse\nNamespace\n)\x81}X\x02\x00\x00\x00lrK\x01sb";
+
+#[test]
+fn objects_beside_the_tensors_are_passed_over_and_among_them_refused_by_name() {
+    let own = find(&bytes("scan_pretext_zip.pth.tar"), &stem(Stem::Cifar)).unwrap().encoder(32, &plain()).unwrap();
+    let found = find(&lightning(NAMESPACE, b""), &stem(Stem::Cifar)).unwrap();
+    assert_eq!(found.encoder(32, &plain()).unwrap(), own);
+    assert_eq!(found.reading().line(), "the `state_dict` of a Lightning checkpoint");
+    // In the state dict itself.
+    let inside = [b"X\x04\x00\x00\x00odd_", NAMESPACE, b"s"].concat();
+    let error = find(&lightning(b"N", &inside), &stem(Stem::Cifar)).unwrap_err();
+    assert!(
+        matches!(&error, ImportError::Object { name, class } if name == "odd_" && class == "argparse.Namespace"),
+        "{error}"
+    );
+    assert!(error.hint().unwrap().contains("`ignore = [\"odd_\"]`"));
+    let ignoring = Wanted { names: Names { prefix: None, ignore: vec!["odd_".into()] }, ..stem(Stem::Cifar) };
+    assert_eq!(find(&lightning(b"N", &inside), &ignoring).unwrap().encoder(32, &plain()).unwrap(), own);
+    // What would be called is never built, and a file that calls is refused, whatever else is in it.
+    let call = b"cposix\nsystem\nX\x02\x00\x00\x00id\x85R";
+    let error = find(&lightning(call, b""), &stem(Stem::Cifar)).unwrap_err();
+    assert!(matches!(&error, ImportError::Pickle(PickleError::Refused { name }) if name == "posix.system"), "{error}");
 }
 
 #[test]

@@ -218,10 +218,15 @@ pub(super) enum Place {
 }
 
 impl Names {
-    /// The family of a file, and what stands before all its names.
-    pub(super) fn of<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Option<(&'static Self, String)> {
+    /// The family of a file, and what stands before all its names: what is wanted, else the least.
+    pub(super) fn of<'a>(
+        names: impl Iterator<Item = &'a str> + Clone,
+        wanted: Option<&str>,
+    ) -> Option<(&'static Self, String)> {
+        let fits =
+            |name: &str, mark: &str| is_end(name, mark) && wanted.is_none_or(|wanted| name.strip_suffix(mark) == Some(wanted));
         FAMILIES.into_iter().find_map(|family| {
-            let mark = names.clone().filter(|name| is_end(name, family.mark)).min_by_key(|name| name.len())?;
+            let mark = names.clone().filter(|name| fits(name, family.mark)).min_by_key(|name| name.len())?;
             Some((family, mark[..mark.len() - family.mark.len()].to_owned()))
         })
     }
@@ -323,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_family_is_known_by_its_mark_whatever_stands_before_it() {
-        let of = |names: &[&str]| Names::of(names.iter().copied()).map(|(found, prefix)| (found.family, prefix));
+        let of = |names: &[&str]| Names::of(names.iter().copied(), None).map(|(found, prefix)| (found.family, prefix));
         assert_eq!(of(&["a.patch_embed.proj.weight", "x"]), Some((DINOV2.family, "a.".into())));
         assert_eq!(of(&["dinov2.embeddings.patch_embeddings.projection.weight"]), Some((DINOV2_HUB.family, "dinov2.".into())));
         assert_eq!(of(&["visual.conv1.weight"]), Some((CLIP.family, String::new())));

@@ -13,7 +13,7 @@ use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency, Matching
 
 /// The classes of the images.
 pub(super) struct Truth {
-    /// `[N]`, −1 where it is not known.
+    /// `[N]`, −1 where it is not known; in the order of [`Looked::ids`].
     pub(super) of_row: Vec<i32>,
     pub(super) names: Vec<String>,
     pub(super) count: usize,
@@ -22,6 +22,8 @@ pub(super) struct Truth {
 /// What is known of the images of a report.
 #[derive(Default)]
 pub(super) struct Looked {
+    /// The images that are looked at, in their order: those of the assignments, else those that have labels.
+    ids: Vec<String>,
     pub(super) assigned: Option<Assigned>,
     pub(super) truth: Option<Truth>,
     pub(super) faults: Vec<String>,
@@ -51,8 +53,10 @@ impl Looked {
         let labels = subject.labels.and_then(|node| results.get::<Labels>(node));
         let labels = labels.and_then(|stored| take(LabelTable::load(&stored), &mut looked.faults));
         if let Some(labels) = labels {
-            let ids = table.as_ref().map_or_else(|| labels.ids.clone(), |table| table.ids.clone());
-            looked.truth = truth(&ids, labels);
+            looked.ids = table.as_ref().map_or_else(|| labels.ids.clone(), |table| table.ids.clone());
+            looked.truth = truth(&looked.ids, labels);
+        } else if let Some(table) = &table {
+            looked.ids.clone_from(&table.ids);
         }
         let card = subject.classifier.and_then(|node| results.get::<Classifier>(node));
         let card = card.and_then(|stored| take(Classifier::card(&stored), &mut looked.faults));
@@ -71,8 +75,22 @@ impl Looked {
         looked
     }
 
-    /// An image as it is shown.
+    /// The classes of some images, `[N]`, −1 where one is not known; nothing if none is. Tables of equal length may still hold other
+    /// images, or the same in another order.
+    pub(super) fn classes_of(&self, ids: &[String]) -> Option<Vec<i32>> {
+        let of_row = &self.truth.as_ref()?.of_row;
+        if ids == self.ids {
+            return Some(of_row.clone());
+        }
+        let classes = by_id(ids, &self.ids, of_row);
+        classes.iter().any(|class| *class >= 0).then_some(classes)
+    }
+
+    /// An image as it is shown. What is known of a row is told only of the image that is in it.
     pub(super) fn shot(&self, row: usize, id: &str) -> Shot {
+        if self.ids.get(row).is_none_or(|own| own != id) {
+            return Shot { row: row as u32, id: id.to_owned(), cluster: -1, ..Shot::default() };
+        }
         let class = self.truth.as_ref().and_then(|truth| usize::try_from(*truth.of_row.get(row)?).ok());
         let mut shot = Shot { row: row as u32, id: id.to_owned(), cluster: -1, ..Shot::default() };
         shot.class = class.zip(self.truth.as_ref()).map(|(class, truth)| class_name(&truth.names, class));
@@ -99,11 +117,34 @@ impl Assigned {
 fn truth(ids: &[String], labels: LabelTable) -> Option<Truth> {
     let count = labels.classes();
     let LabelTable { ids: known, labels, names } = labels;
-    let of_row = if ids == known.as_slice() {
-        labels
-    } else {
-        let by_id: BTreeMap<&str, i32> = known.iter().map(String::as_str).zip(labels).collect();
-        ids.iter().map(|id| by_id.get(id.as_str()).copied().unwrap_or(-1)).collect()
-    };
+    let of_row = if ids == known.as_slice() { labels } else { by_id(ids, &known, &labels) };
     of_row.iter().any(|label| *label >= 0).then_some(Truth { of_row, names, count })
+}
+
+/// The classes of some images, −1 where one is not among the `known`.
+fn by_id(ids: &[String], known: &[String], classes: &[i32]) -> Vec<i32> {
+    let of: BTreeMap<&str, i32> = known.iter().map(String::as_str).zip(classes.iter().copied()).collect();
+    ids.iter().map(|id| of.get(id.as_str()).copied().unwrap_or(-1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(of: &[&str]) -> Vec<String> {
+        of.iter().map(|&id| id.to_owned()).collect()
+    }
+
+    #[test]
+    fn classes_follow_the_image_and_not_its_row() {
+        let names = vec!["cat".to_owned(), "dog".to_owned()];
+        let truth = Truth { of_row: vec![0, 1, 1], names, count: 2 };
+        let looked = Looked { ids: ids(&["a", "b", "c"]), truth: Some(truth), ..Looked::default() };
+        assert_eq!(looked.classes_of(&ids(&["a", "b", "c"])), Some(vec![0, 1, 1]));
+        assert_eq!(looked.classes_of(&ids(&["c", "x", "a"])), Some(vec![1, -1, 0]), "as long, in another order");
+        assert_eq!(looked.classes_of(&ids(&["x", "y", "z"])), None, "as long, of other images");
+        assert_eq!(looked.shot(1, "b").class.as_deref(), Some("dog"));
+        assert_eq!(looked.shot(1, "c").class, None);
+        assert_eq!(looked.shot(9, "c").class, None);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::find::{Results, Subject};
 use super::looked::{Looked, take};
-use super::page::{Colors, Map, Part, Point, Shot};
+use super::page::{Colors, Map, Part, Point};
 use kinset_artifact::features::{FeatureReader, Features};
 use kinset_base::seed::Seed;
 use kinset_math::pca::principal;
@@ -26,9 +26,10 @@ pub(super) fn map(results: &Results<'_>, subject: &Subject, looked: &Looked) -> 
     }
     let dim = reader.dim();
     let known = looked.assigned.as_ref().is_none_or(|assigned| assigned.table.ids == reader.ids());
-    let colors = match (&looked.assigned, &looked.truth) {
+    let classes = if looked.assigned.is_none() { looked.classes_of(reader.ids()) } else { None };
+    let colors = match (&looked.assigned, &classes) {
         (Some(_), _) if known => Colors::Clusters,
-        (None, Some(truth)) if truth.of_row.len() == reader.len() => Colors::Classes,
+        (None, Some(_)) => Colors::Classes,
         _ => Colors::None,
     };
     let pca = principal(&values, dim, 2);
@@ -39,11 +40,10 @@ pub(super) fn map(results: &Results<'_>, subject: &Subject, looked: &Looked) -> 
         .map(|(place, &row)| {
             let row = row as usize;
             let id = &reader.ids()[row];
-            let stranger = || Shot { row: row as u32, cluster: -1, id: id.clone(), ..Shot::default() };
-            let shot = if known { looked.shot(row, id) } else { stranger() };
-            let color = match (colors, &looked.truth) {
+            let shot = looked.shot(row, id);
+            let color = match (colors, &classes) {
                 (Colors::Clusters, _) => shot.cluster,
-                (Colors::Classes, Some(truth)) => truth.of_row[row],
+                (Colors::Classes, Some(classes)) => classes[row],
                 _ => -1,
             };
             let along = |axis: usize| if axis < pca.count { pca.scores[place * pca.count + axis] } else { 0.0 };

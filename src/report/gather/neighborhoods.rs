@@ -24,9 +24,8 @@ pub(super) fn neighborhoods(results: &Results<'_>, subject: &Subject, looked: &L
     if !same {
         return Part::absent(format!("`{}` was computed on other images than the assignments.", results.name(node)));
     }
-    let truth = looked.truth.as_ref().filter(|truth| truth.of_row.len() == table.len());
-    let shares = truth.map(|truth| {
-        let of = |k| purity(&table.index, table.k, k, &truth.of_row);
+    let shares = looked.classes_of(&table.ids).map(|classes| {
+        let of = |k| purity(&table.index, table.k, k, &classes);
         (of(table.k), of(1))
     });
     let mean =

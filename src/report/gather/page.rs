@@ -292,7 +292,7 @@ pub struct Mistake {
 /// An image to be shown.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Shot {
-    /// Its number in the table of images.
+    /// Its number in the result that is shown; pictures are found by `id`.
     pub row: u32,
     pub id: String,
     /// Its cluster; −1 if it has none.

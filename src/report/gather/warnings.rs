@@ -1,6 +1,7 @@
 //! Warnings that a reader should not overlook: plain rules with plain thresholds, none of which needs a label but where it says so.
 
 use super::page::{Board, Calibration, Clusters, Neighborhoods, Standing, Warning};
+use kinset_base::id::is_twin;
 use kinset_base::unit;
 
 /// A cluster with less than this share of its due is as good as empty.
@@ -110,7 +111,7 @@ pub(super) fn of_scores(boards: &[Board]) -> Vec<Warning> {
 pub(super) fn of_images(ids: &[String], neighbors: Option<&Neighborhoods>) -> Vec<Warning> {
     let mut warnings = Vec::new();
     // Equal images get the same name with a number behind it.
-    let repeated = ids.iter().filter(|id| id.contains('-')).count();
+    let repeated = ids.iter().filter(|id| is_twin(id)).count();
     if repeated as f64 > REPEATED * ids.len() as f64 {
         let text = format!(
             "{} of {} images are exact copies of others ({}).",
@@ -233,8 +234,12 @@ mod tests {
 
     #[test]
     fn copies_are_counted_by_their_names() {
-        let ids = |n: usize| (0..n).map(|i| if i < 5 { format!("a-{i}") } else { format!("b{i}") }).collect::<Vec<_>>();
+        let ids = |n: usize| {
+            (0..n).map(|i| if i < 5 { format!("00112233aabbccdd-{i}") } else { format!("b{i}") }).collect::<Vec<_>>()
+        };
         assert_eq!(about(&of_images(&ids(100), None)), ["duplicates"]);
         assert!(of_images(&ids(1000), None).is_empty());
+        let dated: Vec<String> = (0..9).map(|i| format!("2024-11-{i}")).collect();
+        assert!(of_images(&dated, None).is_empty(), "names that others gave");
     }
 }

@@ -3,7 +3,7 @@
 use super::find::{Results, Subject};
 use super::journal::Journal;
 use super::looked::Looked;
-use super::page::{Map, Page, Part, Selected, StageRow, Warning};
+use super::page::{Map, Page, Part, Selected, StageRow, Standing, Warning};
 use super::taken::{Elsewhere, taken};
 use super::{boards, calibration, clusters, confusion, map, neighborhoods, stages, trainings, warnings};
 use crate::scores;
@@ -54,6 +54,12 @@ impl<'a> Glance<'a> {
     /// Changes when anything changes that a report shows.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// True if there is nothing to show: no result, no run.
+    pub fn is_blank(&self) -> bool {
+        let journal = Journal::last(&runs_folder(self.outlook.store.artifacts(), &self.outlook.spec.name));
+        stages::standing(&self.rows, journal.as_ref()) == Standing::Never
     }
 
     /// The images that a report shows, if they are there.

@@ -12,7 +12,7 @@ use kinset_base::unit;
 /// Up to so many clusters lie open.
 const OPEN: usize = 24;
 /// Stands for a cell without a picture.
-const NO_PICTURE: u32 = u32::MAX;
+const NO_PICTURE: &str = "";
 
 /// Prototypes, sizes and contact sheets.
 pub(super) fn clusters(paper: Paper<'_>) -> Markup {
@@ -70,10 +70,10 @@ fn finder() -> Markup {
 }
 
 fn prototypes(clusters: &Clusters, paper: Paper<'_>) -> Markup {
-    let rows: Vec<u32> =
-        clusters.each.iter().map(|cluster| cluster.prototype.as_ref().map_or(NO_PICTURE, |shot| shot.row)).collect();
+    let names: Vec<&str> =
+        clusters.each.iter().map(|cluster| cluster.prototype.as_ref().map_or(NO_PICTURE, |shot| &shot.id)).collect();
     let side = album::prototype(clusters.each.len());
-    let columns = rows.len().min(25);
+    let columns = names.len().min(25);
     let inside = html! {
         @for (place, cluster) in clusters.each.iter().enumerate() {
             a.proto href={ "#cluster-" (cluster.number) } {
@@ -85,7 +85,7 @@ fn prototypes(clusters: &Clusters, paper: Paper<'_>) -> Markup {
             }
         }
     };
-    let Some(found) = paper.album.sheet(&rows, side, columns, paper.quality) else { return no_pictures(paper) };
+    let Some(found) = paper.album.sheet(&names, side, columns, paper.quality) else { return no_pictures(paper) };
     let (side, class) = if clusters.each.len() > 100 { (48, "protos tiny") } else { (84, "protos") };
     sheet(&found, side, class, inside)
 }
@@ -138,7 +138,7 @@ fn rows(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
     }
     let mut wanted = vec![NO_PICTURE; columns * kinds.len()];
     for (line, (_, shots)) in kinds.iter().enumerate() {
-        shots.iter().enumerate().for_each(|(at, shot)| wanted[line * columns + at] = shot.row);
+        shots.iter().enumerate().for_each(|(at, shot)| wanted[line * columns + at] = &shot.id);
     }
     let side = album::contact(clusters.each.len());
     let Some(found) = paper.album.sheet(&wanted, side, columns, paper.quality) else { return no_pictures(paper) };

@@ -31,12 +31,12 @@ pub(super) fn neighbors(paper: Paper<'_>) -> Markup {
 
 fn shown(neighbors: &Neighborhoods, paper: Paper<'_>) -> Markup {
     let columns = 1 + neighbors.shown.iter().map(|shown| shown.neighbors.len()).max().unwrap_or(0);
-    let mut rows = vec![u32::MAX; columns * neighbors.shown.len()];
+    let mut names = vec![""; columns * neighbors.shown.len()];
     for (line, shown) in neighbors.shown.iter().enumerate() {
         let all = std::iter::once(&shown.query).chain(&shown.neighbors);
-        all.enumerate().for_each(|(at, shot)| rows[line * columns + at] = shot.row);
+        all.enumerate().for_each(|(at, shot)| names[line * columns + at] = &shot.id);
     }
-    let Some(found) = paper.album.sheet(&rows, album::NEIGHBOR, columns, paper.quality) else {
+    let Some(found) = paper.album.sheet(&names, album::NEIGHBOR, columns, paper.quality) else {
         return html! { p.absent { "The images cannot be shown." } };
     };
     let inside = html! {
@@ -55,8 +55,8 @@ fn shown(neighbors: &Neighborhoods, paper: Paper<'_>) -> Markup {
 /// The map, with the pictures for the pointer.
 pub(super) fn on_paper(paper: Paper<'_>) -> Markup {
     section("map", "Map", &paper.page.map, |found| {
-        let rows: Vec<u32> = found.points.iter().map(|point| point.shot.row).collect();
-        let pictures = paper.album.sheet(&rows, album::ON_MAP, COLUMNS, paper.quality);
+        let names: Vec<&str> = found.points.iter().map(|point| point.shot.id.as_str()).collect();
+        let pictures = paper.album.sheet(&names, album::ON_MAP, COLUMNS, paper.quality);
         let words: Vec<String> = found.points.iter().map(|point| about(paper, &point.shot)).collect();
         html! {
             p {

@@ -29,7 +29,8 @@ pub struct Look {
 pub struct Group {
     /// What they have in common; may be empty.
     pub title: String,
-    pub rows: Vec<u32>,
+    /// Their names.
+    pub ids: Vec<String>,
     /// What to say of each; may be shorter.
     pub words: Vec<String>,
     /// True if the first one is what the others were found for.
@@ -130,14 +131,15 @@ fn spread(column: &ColumnReport, shape: &Shape) -> Figure {
 }
 
 fn pictures(group: &Group, album: &Album) -> Markup {
-    let columns = group.rows.len().clamp(1, 16);
-    let Some(found) = album.sheet(&group.rows, CONTACT, columns, QUALITY) else { return html! {} };
+    let columns = group.ids.len().clamp(1, 16);
+    let names: Vec<&str> = group.ids.iter().map(String::as_str).collect();
+    let Some(found) = album.sheet(&names, CONTACT, columns, QUALITY) else { return html! {} };
     let inside = html! {
         div.line {
             span.cells {
-                @for (place, row) in group.rows.iter().enumerate() {
+                @for (place, &id) in names.iter().enumerate() {
                     @let style = format!("--x:{};--y:{}", place % columns, place / columns);
-                    @let path = album.path(*row).map_or_else(|| format!("image {row}"), str::to_owned);
+                    @let path = album.path(id).map_or_else(|| format!("image {id}"), str::to_owned);
                     @let words = group.words.get(place).map_or_else(|| path.clone(), |words| format!("{path} · {words}"));
                     @let class = if group.query && place == 0 { "t query" } else { "t" };
                     span class=(class) style=(style) role="img" title=(words) aria-label=(words) {}
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn pictures_that_cannot_be_read_leave_no_hole() {
-        let group = Group { title: "cluster 1".into(), rows: vec![1, 2], ..Group::default() };
+        let group = Group { title: "cluster 1".into(), ids: vec!["a".into(), "b".into()], ..Group::default() };
         let html = render(&Look { groups: vec![group], ..Look::default() }, &Album::default());
         assert!(html.contains("Pictures") && !html.contains("url("), "{html}");
     }

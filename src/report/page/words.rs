@@ -90,7 +90,7 @@ pub(super) fn cell(paper: Paper<'_>, shot: &Shot, place: usize, columns: usize, 
 
 /// An image in words.
 pub(super) fn about(paper: Paper<'_>, shot: &Shot) -> String {
-    let mut words = paper.album.path(shot.row).map_or_else(|| format!("image {} ({})", shot.row, shot.id), str::to_owned);
+    let mut words = paper.album.path(&shot.id).map_or_else(|| format!("image {} ({})", shot.row, shot.id), str::to_owned);
     if let Some(class) = &shot.class {
         words.push_str(&format!(" · {class}"));
     }

@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     for backbone in [Published::Dinov2Small, Published::ClipBase32, Published::Resnet50] {
         let tiny = TowerSettings { backbone, width: Some(16), ..TowerSettings::default() };
         if let Ok((architecture, normalization)) = tiny.network(None, None) {
-            let _ = frozen::tower(bytes, None, &architecture, &normalization);
+            let _ = frozen::tower(bytes, &frozen::Wanted::default(), &architecture, &normalization);
         }
     }
 });
