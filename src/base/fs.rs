@@ -32,6 +32,11 @@ impl FileError {
     pub fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
+
+    /// True if there is a folder, a pipe, a socket or a device where a file should be.
+    pub fn is_no_file(&self) -> bool {
+        self.source.kind() == io::ErrorKind::IsADirectory
+    }
 }
 
 /// Rust's own words for an error that does not come from the system speak of entities.
@@ -63,6 +68,7 @@ impl Fault for FileError {
             Kind::NotADirectory => Exit::Data
                 .code("file::failed")
                 .hint("a file is in the place of a folder: choose another path, or move the file"),
+            Kind::IsADirectory => Exit::Data.code("file::not-a-file").hint("name a file, or move away what has its name"),
             _ => Exit::Data.code("file::failed"),
         }
     }
@@ -82,21 +88,67 @@ impl<T> At<T> for io::Result<T> {
     }
 }
 
+/// Opens a file to read it.
+///
+/// # Errors
+/// Also if the path is a folder, a pipe, a socket or a device ([`FileError::is_no_file`]): nothing waits here for somebody to
+/// write.
 pub fn open(path: &Path) -> Result<File> {
-    File::open(path).at("open", path)
+    open_to("open", path)
 }
+
+fn open_to(action: &'static str, path: &Path) -> Result<File> {
+    // Looked at first, because opening a pipe waits, and opening a device may do something.
+    let found = fs::metadata(path).at(action, path)?;
+    match what_else(&found) {
+        None => File::open(path).at(action, path),
+        Some(what) => Err(FileError::new(action, path, io::Error::new(io::ErrorKind::IsADirectory, NotAFile(what)))),
+    }
+}
+
+/// What a path is that is no file, in words.
+fn what_else(found: &Metadata) -> Option<&'static str> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        let kind = found.file_type();
+        if kind.is_fifo() {
+            return Some("a pipe");
+        } else if kind.is_socket() {
+            return Some("a socket");
+        } else if kind.is_char_device() || kind.is_block_device() {
+            return Some("a device");
+        }
+    }
+    found.is_dir().then_some("a folder")
+}
+
+/// The reason why a folder, a pipe, a socket or a device is not read.
+#[derive(Debug, thiserror::Error)]
+#[error("it is {0}, not a file")]
+struct NotAFile(&'static str);
 
 pub fn reader(path: &Path) -> Result<BufReader<File>> {
     Ok(BufReader::with_capacity(1 << 18, open(path)?))
 }
 
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).at("read", path)
+    let mut bytes = Vec::new();
+    open_to("read", path)?.read_to_end(&mut bytes).at("read", path)?;
+    Ok(bytes)
 }
 
 /// At most `limit` bytes of a file: a guard against files that are not what they claim to be.
 pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = open(path)?;
+    take_at_most(&open(path)?, path, limit)
+}
+
+/// As [`read_at_most`], but of whatever gives bytes: for what a person hands over once and is read once, as `<(command)`.
+pub fn read_stream_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    take_at_most(&File::open(path).at("open", path)?, path, limit)
+}
+
+fn take_at_most(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>> {
     let length = file.metadata().at("look at", path)?.len();
     let mut bytes = Vec::new();
     let room = usize::try_from(length.min(limit)).unwrap_or(usize::MAX).saturating_add(1);
@@ -110,7 +162,7 @@ pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
 }
 
 pub fn read_text(path: &Path) -> Result<String> {
-    fs::read_to_string(path).at("read", path)
+    io::read_to_string(open_to("read", path)?).at("read", path)
 }
 
 /// Creates a file that is not there yet.
@@ -166,7 +218,7 @@ pub fn create_folders(path: &Path) -> Result<()> {
 
 /// Makes the names in a folder durable.
 pub fn sync_folder(path: &Path) -> Result<()> {
-    open(path)?.sync_all().at("flush the folder", path)
+    File::open(path).at("open", path)?.sync_all().at("flush the folder", path)
 }
 
 pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
@@ -232,8 +284,11 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a folder and all in it; nothing there is fine too.
+/// Removes a folder and all in it, or what else has its name; nothing there is fine too.
 pub fn remove_folder(path: &Path) -> Result<()> {
+    if fs::symlink_metadata(path).is_ok_and(|found| !found.is_dir()) {
+        return remove(path);
+    }
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).at("remove", path),
         _ => Ok(()),
@@ -265,6 +320,52 @@ mod tests {
         drop(create_new(&dir.path().join("b")).unwrap());
         let mode = |name: &str| metadata(&dir.path().join(name)).unwrap().unwrap().permissions().mode();
         assert_eq!(mode("a"), mode("b"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn only_files_are_read_and_nothing_waits_for_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let [pipe, socket, link] = ["pipe", "socket", "link"].map(|name| dir.path().join(name));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        for (path, what) in [
+            (dir.path(), "a folder"),
+            (pipe.as_path(), "a pipe"),
+            (link.as_path(), "a pipe"),
+            (socket.as_path(), "a socket"),
+            (Path::new("/dev/null"), "a device"),
+        ] {
+            let refusals = [
+                open(path).map(drop),
+                reader(path).map(drop),
+                read(path).map(drop),
+                read_at_most(path, 1).map(drop),
+                read_text(path).map(drop),
+            ];
+            for refused in refusals {
+                let error = refused.unwrap_err();
+                assert_eq!(error.source.to_string(), format!("it is {what}, not a file"));
+                assert_eq!((error.is_no_file(), error.code(), error.exit()), (true, "file::not-a-file", Exit::Data));
+            }
+        }
+        assert_eq!(read_stream_at_most(Path::new("/dev/null"), 1).unwrap(), b"");
+        link_symbolically(&dir.path().join("file"), &link).unwrap();
+        write_atomic(&dir.path().join("file"), b"x").unwrap();
+        assert_eq!(read(&link).unwrap(), b"x", "a link to a file is one");
+    }
+
+    #[test]
+    fn what_has_the_name_of_a_folder_is_removed_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        write_atomic(&path, b"x").unwrap();
+        remove_folder(&path).unwrap();
+        create_folders(&path.join("inner")).unwrap();
+        remove_folder(&path).unwrap();
+        remove_folder(&path).unwrap();
+        assert!(!exists(&path));
     }
 
     #[test]

@@ -159,6 +159,8 @@ enum NoResult {
     Other { name: String, wanted: String, found: String },
     #[error("`{name}` has no valid cached result")]
     Stale { name: String },
+    #[error("the result of `{name}` is damaged: {why}")]
+    Damaged { name: String, why: String },
 }
 
 impl Fault for NoResult {
@@ -168,6 +170,9 @@ impl Fault for NoResult {
                 .code("result::no-such-stage")
                 .hint_if(nearest.as_ref().map(|name| format!("did you mean `{name}`?"))),
             Self::Other { .. } => Exit::Usage.code("result::other-kind"),
+            Self::Damaged { .. } => {
+                Exit::Store.code("result::damaged").hint("`kinset verify --repair` removes it; the next run computes it again")
+            }
             Self::Stale { .. } => Exit::Run
                 .code("result::stale")
                 .hint("run the pipeline first; `kinset explain PIPELINE STAGE` shows why it would run"),
@@ -193,7 +198,7 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
     let fits = |name: &str, kind: &str| output.is_none_or(|output| output == name) && kinds.contains(&kind);
     let chosen =
         kinds.iter().find_map(|kind| record.outputs.iter().find(|(name, found)| found.kind == **kind && fits(name, kind)));
-    let Some((_, found)) = chosen else {
+    let Some((output, found)) = chosen else {
         let list = |names: Vec<String>| names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
         return Err(Failure::own(NoResult::Other {
             name: written.to_owned(),
@@ -201,6 +206,9 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
             found: list(record.outputs.values().map(|found| found.kind.clone()).collect()),
         }));
     };
+    if let Some(why) = outlook.store.damage(output, found)? {
+        return Err(Failure::own(NoResult::Damaged { name: written.to_owned(), why }));
+    }
     Ok(Held {
         stage: written.to_owned(),
         node: index,

@@ -1,4 +1,4 @@
-//! `kinset verify`: the check of everything in the store against its hash.
+//! `kinset verify`: the check of everything in the store against its hash, and against what the stages declare.
 
 use clap::Args;
 use serde_json::json;
@@ -8,6 +8,7 @@ use super::common::Answer;
 use super::terminal;
 use crate::base::fault::Exit;
 use crate::base::unit;
+use crate::registry;
 use crate::store::Store;
 
 /// Check every file in the store against its hash; --repair removes damaged results
@@ -28,7 +29,7 @@ pub struct VerifyArgs {
 
 pub(super) fn run(args: &VerifyArgs) -> Answer {
     let store = if args.repair { Store::open(&args.places.artifacts)? } else { Store::open_existing(&args.places.artifacts)? };
-    let found = store.verify(args.repair)?;
+    let found = store.verify(args.repair, Some(&registry::catalog()))?;
     if args.json {
         let findings: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
         terminal::print_json(&json!({
@@ -46,10 +47,12 @@ pub(super) fn run(args: &VerifyArgs) -> Answer {
         for finding in &found.findings {
             text.push_str(&format!("  {finding}\n"));
         }
-        text.push_str(match (found.is_clean(), found.repaired) {
-            (true, _) => "no damage found\n",
-            (false, true) => "repaired: damaged results were removed; the next run computes them again\n",
-            (false, false) => "hint: `kinset verify --repair` removes damaged results; the next run computes them again\n",
+        let ours = found.findings.iter().any(|finding| finding.ours);
+        text.push_str(match (found.is_clean(), ours, found.repaired) {
+            (true, ..) => "no damage found\n",
+            (_, false, _) => "no damage found, but files that are not of this kinset's store; they are left alone\n",
+            (_, true, true) => "repaired: damaged results were removed; the next run computes them again\n",
+            (_, true, false) => "hint: `kinset verify --repair` removes damaged results; the next run computes them again\n",
         });
         terminal::print(&text)?;
     }

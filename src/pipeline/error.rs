@@ -26,6 +26,9 @@ pub enum RunError {
     },
     #[error("`{needs}` needs `{stage}`, which is not selected and has no valid cached result")]
     NotChosen { stage: String, needs: String },
+    /// A result that is needed is not what its stage wrote, and the stage cannot run.
+    #[error("the result of `{stage}` is damaged: {why}")]
+    Damaged { stage: String, why: String },
     #[error("`{path}` changed while it was being read; the result was discarded")]
     Moved { path: String },
     #[error("another run is computing this stage: {holder}")]
@@ -54,6 +57,10 @@ impl Fault for RunError {
             Self::NotChosen { .. } => {
                 Exit::Run.code("run::not-chosen").hint("leave out `--only` or `--from`, so that it runs too")
             }
+            Self::Damaged { .. } => Exit::Store.code("run::damaged").hint(
+                "leave out `--only` or `--from`, so that it runs again; if it did, the disk does not keep what is written: \
+                 name another place with `--artifacts DIR`",
+            ),
             Self::Moved { .. } => Exit::Data.code("run::input-moved").hint("run again once nothing writes to it"),
             Self::Held { .. } => Exit::Run.code("run::held").hint("leave out `--no-wait` to wait for its result"),
             Self::Panicked { .. } => Exit::Bug

@@ -187,7 +187,7 @@ fn fake<C: Config>(kind: &'static str, ports: &[(&'static str, &'static str, Ari
     Fake {
         kind,
         ports: ports.iter().map(|&(name, artifact, arity)| PortInfo { name, artifact, arity }).collect(),
-        outputs: outputs.iter().map(|name| OutputInfo { name, artifact: name, optional: false }).collect(),
+        outputs: outputs.iter().map(|name| OutputInfo { name, artifact: name, files: &[], optional: false }).collect(),
         defaults: defaults::<C>,
         check: check::<C>,
         normalize: normalize::<C>,

@@ -3,7 +3,8 @@
 //! From the text of a pipeline file to finished stages: the text with all its places ([`document`]), what stages there are
 //! ([`catalog`]), the checked nodes ([`spec`], with [`settings`]), their shape ([`graph`]), and all that can be wrong
 //! ([`fault`]). [`run`] tells its [`event`]s, which [`journal`] keeps; numbers among them also go
-//! where TensorBoard finds them ([`scalars`]).
+//! where TensorBoard finds them ([`scalars`]). For `kinset verify`, the
+//! catalog also says what results have to look like (`judge`).
 //!
 //! Not here: what a stage does (`builtin`, `methods`), words on the screen (`cli`).
 
@@ -18,6 +19,7 @@ mod fake;
 pub mod fault;
 pub mod graph;
 pub mod journal;
+mod judge;
 pub mod run;
 pub mod scalars;
 pub mod settings;

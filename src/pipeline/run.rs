@@ -3,6 +3,9 @@
 //! A stage is computed by whoever holds the lock of its key, and published by the same thread as soon as it is done: a run that
 //! dies loses only what was under way, and of that no more than happened since the last checkpoint. A failed stage stops those
 //! that read it and nobody else.
+//!
+//! Before a stage computes, the blobs that it reads are compared with their digests, and once more afterwards if somebody wrote to
+//! them. If one is damaged, nothing is published, the stage that made it runs again, and all below that are looked at anew.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,12 +29,13 @@ use kinset_base::fs;
 use kinset_base::memory::Watch;
 use kinset_base::search_path::DataPaths;
 use kinset_stage::{AnyDraft, AnyStage, Context, StageError, Stop};
-use kinset_store::Store;
 use kinset_store::blob::NewFile;
+use kinset_store::digest::Digest;
 use kinset_store::digest_cache::Stamp;
 use kinset_store::key::Manifest;
 use kinset_store::lock::{self, Holder};
-use kinset_store::record::{Lookup, Provenance, Record};
+use kinset_store::record::{Lookup, Provenance, Record, StoredOutput};
+use kinset_store::{Store, StoreError};
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -114,7 +118,46 @@ impl Summary {
 /// What a worker reports of a node.
 struct Done {
     index: usize,
-    result: Result<(Outcome, Record), RunError>,
+    result: Result<(Outcome, Record), Setback>,
+}
+
+/// Why a node has no result for now.
+enum Setback {
+    Failed(RunError),
+    /// It can have one once its input is whole again.
+    Damaged(DamagedInput),
+    /// An input was damaged and has been mended while it was at work.
+    Mended,
+}
+
+impl<E: Into<RunError>> From<E> for Setback {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// An output that is not what its stage wrote.
+struct DamagedInput {
+    maker: usize,
+    /// What it said.
+    content: Digest,
+    why: String,
+}
+
+/// How a run stands.
+#[derive(Default)]
+struct Standing {
+    outcomes: BTreeMap<usize, Outcome>,
+    known: Known,
+    /// In the order of the pipeline's graph.
+    waiting: Vec<usize>,
+    running: BTreeSet<usize>,
+    /// What became of nodes that are looked at anew, because something above them was damaged.
+    before: BTreeMap<usize, Outcome>,
+    /// Of the running ones those that are to be looked at anew when they are done.
+    outdated: BTreeSet<usize>,
+    /// Nodes whose results were found to be damaged. Once is bad luck.
+    damaged: BTreeSet<usize>,
 }
 
 /// Runs a pipeline.
@@ -163,18 +206,20 @@ impl Engine<'_> {
     fn execute(&self) -> (Vec<Outcome>, Known) {
         let spec = self.outlook.spec;
         let needed = self.needed();
-        let mut outcomes: BTreeMap<usize, Outcome> = BTreeMap::new();
-        let mut known = Known::new();
-        let mut waiting: Vec<usize> = spec.order.iter().copied().filter(|index| needed.contains(index)).collect();
+        let mut standing = Standing {
+            waiting: spec.order.iter().copied().filter(|index| needed.contains(index)).collect(),
+            ..Standing::default()
+        };
         for index in 0..spec.nodes.len() {
             if !needed.contains(&index) {
-                outcomes.insert(index, Outcome::Skipped);
+                standing.outcomes.insert(index, Outcome::Skipped);
             }
         }
         let (report, reports) = mpsc::channel::<Done>();
         std::thread::scope(|scope| {
-            let (mut running, mut device_taken) = (BTreeSet::new(), None);
+            let mut device_taken = None;
             loop {
+                let Standing { outcomes, known, waiting, running, before, .. } = &mut standing;
                 // In order, so that what can start is found in one pass and equal runs start equal stages.
                 waiting.retain(|&index| {
                     let node = &spec.nodes[index];
@@ -194,7 +239,7 @@ impl Engine<'_> {
                         || self.options.stop.requested()
                         || running.len() >= self.options.threads.max(1)
                         || (on_device && device_taken.is_some())
-                        || running.iter().any(|&other| self.same_work(index, other, &known))
+                        || running.iter().any(|&other| self.same_work(index, other, known))
                     {
                         return true;
                     }
@@ -202,10 +247,12 @@ impl Engine<'_> {
                     if on_device {
                         device_taken = Some(index);
                     }
+                    // What was done in this run need not be done again because somebody said so.
+                    let forced = self.options.forced.contains(&index) && !before.contains_key(&index);
                     let (report, known) = (report.clone(), known.clone());
                     scope.spawn(move || {
-                        let result = catch_unwind(AssertUnwindSafe(|| self.node(index, &known)))
-                            .unwrap_or_else(|panic| Err(RunError::Panicked { what: message(&*panic) }));
+                        let result = catch_unwind(AssertUnwindSafe(|| self.node(index, &known, forced)))
+                            .unwrap_or_else(|panic| Err(RunError::Panicked { what: message(&*panic) }.into()));
                         // The loop outlives its workers, so somebody listens.
                         let _ = report.send(Done { index, result });
                     });
@@ -215,32 +262,98 @@ impl Engine<'_> {
                     break;
                 }
                 let Ok(Done { index, result }) = reports.recv() else { break };
-                running.remove(&index);
                 if device_taken == Some(index) {
                     device_taken = None;
                 }
-                let outcome = match result {
-                    Ok((outcome, record)) => {
-                        known.insert(index, record);
-                        outcome
-                    }
-                    Err(RunError::Stage(StageError::Stopped)) => {
-                        self.tell.tell(Event::StageStopped { stage: spec.nodes[index].name.clone() });
-                        Outcome::Stopped
-                    }
-                    Err(error) => {
-                        self.tell.tell(Event::StageFailed {
-                            stage: spec.nodes[index].name.clone(),
-                            error: chain(&error),
-                            hint: error.hint(),
-                        });
-                        Outcome::Failed { error }
-                    }
-                };
-                outcomes.insert(index, outcome);
+                self.take(&mut standing, index, result);
             }
         });
-        (outcomes.into_values().collect(), known)
+        (standing.outcomes.into_values().collect(), standing.known)
+    }
+
+    /// Takes what a worker reports.
+    fn take(&self, standing: &mut Standing, index: usize, result: Result<(Outcome, Record), Setback>) {
+        let stage = || self.outlook.spec.nodes[index].name.clone();
+        standing.running.remove(&index);
+        let outdated = standing.outdated.remove(&index);
+        let error = match result {
+            Ok((outcome, _)) if outdated => {
+                standing.before.insert(index, outcome);
+                return self.wait_again(standing, [index]);
+            }
+            // What it found may be mended by now.
+            Err(Setback::Damaged(_)) if outdated => return self.wait_again(standing, [index]),
+            Ok((outcome, record)) => {
+                standing.known.insert(index, record);
+                let before = standing.before.remove(&index).filter(|_| matches!(outcome, Outcome::Fresh));
+                standing.outcomes.insert(index, before.unwrap_or(outcome));
+                return;
+            }
+            Err(Setback::Damaged(input)) => match self.heal(standing, index, input) {
+                Ok(()) => return,
+                Err(error) => error,
+            },
+            Err(Setback::Mended) => return self.wait_again(standing, [index]),
+            Err(Setback::Failed(error)) => error,
+        };
+        let outcome = if let RunError::Stage(StageError::Stopped) = error {
+            self.tell.tell(Event::StageStopped { stage: stage() });
+            Outcome::Stopped
+        } else {
+            self.tell.tell(Event::StageFailed { stage: stage(), error: chain(&error), hint: error.hint() });
+            Outcome::Failed { error }
+        };
+        standing.outcomes.insert(index, outcome);
+    }
+
+    /// Has the maker of a damaged input run again, and all below it looked at anew: what an older kinset computed from it is
+    /// forgotten.
+    fn heal(&self, standing: &mut Standing, index: usize, input: DamagedInput) -> Result<(), RunError> {
+        let DamagedInput { maker, content, why } = input;
+        let spec = self.outlook.spec;
+        if !standing.damaged.insert(maker) {
+            return Err(RunError::Damaged { stage: spec.nodes[maker].name.clone(), why });
+        }
+        self.outlook.store.forget_readers(&content)?;
+        let mut below = BTreeSet::from([maker]);
+        for &node in &spec.order {
+            if graph::inputs(&spec.nodes[node]).any(|above| below.contains(&above)) {
+                below.insert(node);
+            }
+        }
+        let mut again = vec![index];
+        for node in below {
+            if standing.running.contains(&node) {
+                standing.outdated.insert(node);
+            } else if standing.known.remove(&node).is_some() {
+                standing.before.extend(standing.outcomes.remove(&node).map(|outcome| (node, outcome)));
+                again.push(node);
+            }
+        }
+        self.wait_again(standing, again);
+        Ok(())
+    }
+
+    fn wait_again(&self, standing: &mut Standing, nodes: impl IntoIterator<Item = usize>) {
+        standing.waiting.extend(nodes);
+        let place = |index: &usize| self.outlook.spec.order.iter().position(|other| other == index);
+        standing.waiting.sort_by_key(place);
+        standing.waiting.dedup();
+    }
+
+    /// The first input of a node that is not what its stage wrote.
+    fn damaged_input(&self, node: &Node, known: &Known) -> Result<Option<DamagedInput>, RunError> {
+        for (maker, name, output) in wired(node, known) {
+            if let Some(why) = self.outlook.store.damage(name, output)? {
+                return Ok(Some(DamagedInput { maker, content: output.content, why }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Which files a node reads.
+    fn identities(&self, node: &Node, known: &Known) -> Result<Vec<Vec<u64>>, StoreError> {
+        wired(node, known).map(|(_, _, output)| self.outlook.store.identities(output)).collect()
     }
 
     /// Would two nodes compute the same? Then one does it, and the other finds it done: repetitions differ from the first seeded
@@ -252,12 +365,11 @@ impl Engine<'_> {
     }
 
     /// Brings one node to a result.
-    fn node(&self, index: usize, known: &Known) -> Result<(Outcome, Record), RunError> {
+    fn node(&self, index: usize, known: &Known, forced: bool) -> Result<(Outcome, Record), Setback> {
         let (spec, store) = (self.outlook.spec, self.outlook.store);
         let node = &spec.nodes[index];
         let inputs = self.outlook.inputs(node, known)?;
         let key = inputs.manifest.key();
-        let forced = self.options.forced.contains(&index);
         let mut lookup = store.lookup(&key)?;
         if let Lookup::Hit(record) = &lookup
             && !forced
@@ -268,8 +380,11 @@ impl Engine<'_> {
             return Ok((Outcome::Fresh, record));
         }
         if !self.options.chosen.contains(&index) {
-            let needs = self.reader_of(index);
-            return Err(RunError::NotChosen { stage: node.name.clone(), needs });
+            let (stage, needs) = (node.name.clone(), self.reader_of(index));
+            return Err(match lookup {
+                Lookup::Damaged(why) => RunError::Damaged { stage, why }.into(),
+                _ => RunError::NotChosen { stage, needs }.into(),
+            });
         }
 
         let purpose = format!("{}/{}", spec.name, node.name);
@@ -287,7 +402,7 @@ impl Engine<'_> {
             if self.options.stop.requested() {
                 return Err(StageError::Stopped.into());
             }
-            return Err(RunError::Held { holder: last.unwrap_or_default() });
+            return Err(RunError::Held { holder: last.unwrap_or_default() }.into());
         };
         if waited {
             lookup = store.lookup(&key)?;
@@ -298,6 +413,11 @@ impl Engine<'_> {
             }
         }
 
+        if let Some(damaged) = self.damaged_input(node, known)? {
+            // Nobody knows since when: it may be what the checkpoints come from.
+            store.remove_scratch(&key)?;
+            return Err(Setback::Damaged(damaged));
+        }
         let why = if forced { Why::Forced } else { self.why(node, &inputs, &lookup)? };
         self.tell.tell(Event::StageStarted {
             stage: node.name.clone(),
@@ -306,14 +426,14 @@ impl Engine<'_> {
             why: why.to_string(),
         });
         let clock = Stopwatch::start();
-        let record = self.work(node, &inputs, forced)?;
+        let record = self.work(node, &inputs, known, forced)?;
         let seconds = clock.seconds();
         self.tell.tell(Event::StageFinished { stage: node.name.clone(), key: key.hex(), seconds, adopted: false });
         Ok((Outcome::Ran { why, seconds }, record))
     }
 
     /// Runs the stage and publishes what it wrote. The key's lock is held.
-    fn work(&self, node: &Node, inputs: &Inputs, forced: bool) -> Result<Record, RunError> {
+    fn work(&self, node: &Node, inputs: &Inputs, known: &Known, forced: bool) -> Result<Record, Setback> {
         let store = self.outlook.store;
         let key = inputs.manifest.key();
         let stage = self.outlook.stage(node)?;
@@ -328,19 +448,27 @@ impl Engine<'_> {
             Outlook::seed(node),
             self.outlook.places,
             self.options.stop.clone(),
-            store.scratch(&key)?,
+            store.scratch(&inputs.manifest)?,
             out.path().to_owned(),
             &self.tell,
         )
         .with_raw(raw)
         .with_origin(origin(&inputs.manifest, node))
         .with_checkpoint_every(self.options.checkpoint_every);
-        let drafts = stage.run(&node.settings, &inputs.offers, &cx).map_err(|error| named(error, out.path(), &node.name))?;
+        let before = self.identities(node, known)?;
+        let ran = stage.run(&node.settings, &inputs.offers, &cx);
+        // Whatever the stage says of bytes that were written to meanwhile, it does not count.
+        let damaged = self.damaged_input(node, known)?;
+        if damaged.is_some() || self.identities(node, known)? != before {
+            store.remove_scratch(&key)?;
+            return Err(damaged.map_or(Setback::Mended, Setback::Damaged));
+        }
+        let drafts = ran.map_err(|error| named(error, out.path(), &node.name))?;
 
         let stamps: Vec<_> = inputs.raw.par_iter().map(|(file, _, _)| Stamp::of(&file.path)).collect();
         for ((file, _, before), after) in inputs.raw.iter().zip(stamps) {
             if after? != *before {
-                return Err(RunError::Moved { path: file.path.display().to_string() });
+                return Err(RunError::Moved { path: file.path.display().to_string() }.into());
             }
         }
         let mut outputs = BTreeMap::new();
@@ -367,7 +495,7 @@ impl Engine<'_> {
         let published = store.publish(&inputs.manifest, outputs, facts)?;
         store.remove_scratch(&key)?;
         if published.differed && forced {
-            return Err(RunError::Unsteady { key: key.to_string() });
+            return Err(RunError::Unsteady { key: key.to_string() }.into());
         }
         self.show(node, inputs, &published.record)?;
         Ok(published.record)
@@ -425,6 +553,14 @@ fn output_named(said: &str, draft: &str, stage: &str) -> String {
         rest = &after[end..];
     }
     text + rest
+}
+
+/// The outputs that a node reads: who made each, and its name.
+fn wired<'k>(node: &'k Node, known: &'k Known) -> impl Iterator<Item = (usize, &'k str, &'k StoredOutput)> {
+    node.ports.values().flatten().filter_map(|reference| {
+        let output = known.get(&reference.node)?.outputs.get(reference.output)?;
+        Some((reference.node, reference.output, output))
+    })
 }
 
 /// True if there will be no result.

@@ -229,7 +229,8 @@ fn read(path: &Path) -> Result<String, Box<SpecFault>> {
     if metadata.len() > MAX_FILE {
         return Err(Box::new(SpecFault::TooLarge { path: shown(), limit: MAX_FILE }));
     }
-    let bytes = fs::read_at_most(path, MAX_FILE).map_err(unreadable)?;
+    // A pipe too: `kinset plan <(generate)`.
+    let bytes = fs::read_stream_at_most(path, MAX_FILE).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line_start = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);

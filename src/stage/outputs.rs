@@ -9,6 +9,8 @@ pub struct OutputInfo {
     pub name: &'static str,
     /// The kind of artifact.
     pub artifact: &'static str,
+    /// Its files, the main one first.
+    pub files: &'static [&'static str],
     /// True if a run may come out without it (a flat folder has no labels).
     pub optional: bool,
 }
@@ -79,6 +81,7 @@ macro_rules! outputs {
             const OUTPUTS: &'static [$crate::OutputInfo] = &[$($crate::OutputInfo {
                 name: stringify!($field),
                 artifact: <<$output as $crate::outputs::Output>::Artifact as $crate::artifact::Artifact>::KIND,
+                files: <<$output as $crate::outputs::Output>::Artifact as $crate::artifact::Artifact>::FILES,
                 optional: <$output as $crate::outputs::Output>::OPTIONAL,
             },)*];
             const LABEL_FREE: bool =

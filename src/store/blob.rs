@@ -46,11 +46,13 @@ impl Store {
                 if whole {
                     self.writing(fs::remove(draft))?;
                 } else {
+                    self.keep_for_file(&path)?;
                     self.writing(std::fs::rename(draft, &path).at("replace", &path))?;
                 }
             }
             Err(error) => return self.writing(Err(error).at("publish", &path)),
         }
+        self.is_known_to_be_whole(&digest)?;
         point("blob named")?;
         self.writing(fs::sync_folder(folder))?;
         point("blob durable")?;

@@ -30,7 +30,7 @@ fn publish_until_the_point() {
     });
     let _run = store.lock_shared(|| true).unwrap().unwrap();
     let _lock = store.try_lock_stage(&manifest(1).key(), "digits/cluster").unwrap().unwrap();
-    std::fs::write(store.scratch(&manifest(1).key()).unwrap().join("epoch-1"), "state").unwrap();
+    std::fs::write(store.scratch(&manifest(1)).unwrap().join("epoch-1"), "state").unwrap();
     let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
     store.update_view("digits", "cluster", &manifest(1), &record).unwrap();
 }
@@ -70,7 +70,7 @@ fn a_kill_at_any_point_leaves_a_whole_result_or_none() {
             }
             Lookup::Damaged(damage) => panic!("point {point}: {damage}"),
         }
-        let report = store.verify(false).unwrap();
+        let report = store.verify(false, None).unwrap();
         assert!(report.is_clean(), "point {point}: {:?}", report.findings);
 
         // The next run: it enters, is not locked out, and finishes.
@@ -84,7 +84,7 @@ fn a_kill_at_any_point_leaves_a_whole_result_or_none() {
         assert!(!store.has_scratch(&manifest(1).key()));
         let left: Vec<_> = std::fs::read_dir(dir.path().join("digits")).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["cluster"], "point {point}: no half view is left");
-        assert!(store.verify(false).unwrap().is_clean());
+        assert!(store.verify(false, None).unwrap().is_clean());
         if !killed {
             assert!(misses > 12 && hits > 4, "{misses} kills before the record, {hits} after it");
             return;
@@ -104,7 +104,7 @@ fn an_error_at_any_point_leaves_a_whole_result_or_none() {
         let result = publish(&store, &manifest(1), "one", 1.0);
         store.fail.set(|_| Ok(()));
         assert!(!matches!(store.lookup(&manifest(1).key()).unwrap(), Lookup::Damaged(_)), "point {point}");
-        assert!(store.verify(false).unwrap().is_clean());
+        assert!(store.verify(false, None).unwrap().is_clean());
         publish(&store, &manifest(1), "one", 1.0).unwrap();
         whole(&store, &manifest(1));
         if let Err(error) = result {

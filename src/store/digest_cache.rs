@@ -194,8 +194,9 @@ impl Store {
 
     /// Appends to the file. Failing is fine: it is only a cache, and a store that cannot be written can be read.
     fn remember(&self, fresh: &[(Stamp, Digest)]) {
-        if self.writable().is_ok() {
-            let _ = append(&self.digest_cache_path(), &lines(fresh.iter()));
+        let path = self.digest_cache_path();
+        if self.writable().is_ok() && self.keep_for_file(&path).is_ok() {
+            let _ = append(&path, &lines(fresh.iter()));
         }
     }
 
@@ -335,6 +336,27 @@ mod tests {
         again.digest_files(&paths).unwrap();
         let (cache, lines) = DigestCache::load(&store.digest_cache_path());
         assert_eq!((cache.known.len(), lines), (2, 7), "the torn line was ended before the new one");
+    }
+
+    #[test]
+    fn a_pipe_or_folder_in_its_place_makes_nobody_wait_and_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = written(dir.path(), &["a", "b"]);
+        trusting(dir.path()).digest_file(&paths[1]).unwrap();
+        let place = trusting(dir.path()).digest_cache_path();
+        for what in ["pipe", "folder", "full folder"] {
+            files::remove_file(&place).unwrap();
+            match what {
+                "pipe" => assert!(std::process::Command::new("mkfifo").arg(&place).status().unwrap().success()),
+                _ => files::create_dir(&place).unwrap(),
+            }
+            if what == "full folder" {
+                files::write(place.join("mine"), "").unwrap();
+            }
+            let store = trusting(dir.path());
+            assert_eq!(store.digest_file(&paths[0]).unwrap(), Digest::of(b"a"));
+            assert_eq!(cached_lines(&store), 1, "{what}");
+        }
     }
 
     #[test]

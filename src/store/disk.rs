@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-use kinset_base::fs::{At, FileError, Result, sync_folder};
+use kinset_base::fs::{At, FileError, Result};
 
 /// Renames a file to a name that must be free.
 ///
@@ -58,15 +58,6 @@ pub(super) fn make_read_only(path: &Path) -> Result<()> {
         fs::set_permissions(path, permissions).at("make read-only", path)?;
     }
     Ok(())
-}
-
-/// Creates a folder inside a folder that exists, lastingly.
-pub(super) fn make_folder(parent: &Path, path: &Path) -> Result<()> {
-    match fs::create_dir(path) {
-        Ok(()) => sync_folder(parent),
-        Err(there) if there.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error).at("create the folder", path),
-    }
 }
 
 /// A new file under `tmp/` with this content, flushed to disk, readable for whom the umask allows (a store may be shared).

@@ -27,6 +27,9 @@ pub enum StoreError {
     Split { path: String },
     #[error("`{path}` is damaged: {why}")]
     Damaged { path: String, why: String },
+    /// A newer kinset wrote it. Whoever meets it leaves it as it is.
+    #[error("`{path}` has format {found}; this kinset reads formats up to {known}")]
+    Newer { path: String, found: u32, known: u32 },
     #[error("the store `{path}` is in use")]
     Busy { path: String },
     #[error("`{field}` is {value}; expected a finite number")]
@@ -65,6 +68,10 @@ impl From<FileError> for StoreError {
 }
 
 impl StoreError {
+    pub(super) fn newer(path: &Path, found: u32, known: u32) -> Self {
+        Self::Newer { path: path.display().to_string(), found, known }
+    }
+
     /// A write into the store that failed: a store that is read-only is told apart from a file that failed.
     pub(super) fn writing(store: &Path, error: FileError) -> Self {
         match error.source.kind() {
@@ -95,6 +102,10 @@ impl Fault for StoreError {
             Self::Damaged { .. } => Exit::Store
                 .code("store::damaged")
                 .hint("`kinset verify --repair` removes damaged results; their stages will run again"),
+            Self::Newer { .. } => Exit::Store.code("store::newer").hint(
+                "nothing was changed: use the kinset that wrote it, or name another place with `--artifacts DIR`; if no newer \
+                 one was ever used here, the file is damaged and may be removed",
+            ),
             Self::Busy { .. } => {
                 Exit::Store.code("store::busy").hint("wait until the runs that use it are done; results are safe meanwhile")
             }

@@ -16,7 +16,8 @@ use super::disk::{changed_at, entries, folder_size, parent, stat};
 use super::error::{Result, StoreError};
 use super::key::Key;
 use super::layout::Store;
-use super::record::Record;
+use super::manifests::read_manifest;
+use super::record::{self, Found, Record};
 use kinset_base::clock;
 use kinset_base::fs;
 
@@ -147,6 +148,9 @@ impl Store {
     }
 
     /// What may go; nothing is deleted.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] if there is a record or view of a newer kinset: nobody here knows what it needs.
     pub fn gc_plan(&self, policy: &Policy) -> Result<Plan> {
         let inventory = self.inventory()?;
         let mut kept = policy.roots.clone();
@@ -172,15 +176,15 @@ impl Store {
                 Item::Result { key, .. } => {
                     let path = self.record_path(key);
                     folders.insert(parent(&path).to_path_buf());
-                    let record = self.record(key)?.and_then(std::result::Result::ok);
-                    self.writing(fs::remove(&path))?;
-                    if let Some(record) = record {
+                    let found = self.record(key)?;
+                    self.remove_file(&path)?;
+                    if let Found::Whole(record) = found {
                         blobs.extend(record.files().map(|(_, file)| file.blob));
-                        self.writing(fs::remove(&self.manifest_path(&record.kind, key)?))?;
+                        self.remove_file(&self.manifest_path(&record.kind, key)?)?;
                     }
                 }
                 Item::Work { key } => self.remove_scratch(key)?,
-                Item::Manifest { key, kind } => self.writing(fs::remove(&self.manifest_path(kind, key)?))?,
+                Item::Manifest { key, kind } => self.remove_file(&self.manifest_path(kind, key)?)?,
                 Item::Blob { blob } => {
                     blobs.insert(*blob);
                 }
@@ -194,7 +198,7 @@ impl Store {
         let referenced = inventory.referenced();
         for blob in blobs {
             if !referenced.contains(&blob) && inventory.blobs.get(&blob).is_some_and(|weight| weight.is_old(policy)) {
-                self.writing(fs::remove(&self.blob_path(&blob)))?;
+                self.remove_file(&self.blob_path(&blob))?;
             }
         }
         self.remove_leftovers()?;
@@ -211,7 +215,12 @@ impl Store {
             }
         }
         for key in self.keys()? {
-            inventory.records.insert(key, self.record(&key)?.and_then(std::result::Result::ok));
+            let record = match self.record(&key)? {
+                Found::Whole(record) => Some(record),
+                Found::Nothing | Found::Damaged(_) => None,
+                Found::Newer(format) => return Err(StoreError::newer(&self.record_path(&key), format, record::FORMAT)),
+            };
+            inventory.records.insert(key, record);
         }
         for (name, path) in entries(&self.scratch_folders())? {
             if let Ok(key) = name.parse() {
@@ -223,6 +232,9 @@ impl Store {
             for (name, path) in entries(&folder)? {
                 if let Some(Ok(key)) = name.strip_suffix(".json").map(str::parse)
                     && let Some(found) = stat(&path)?
+                    // Of these only ones without a record may go.
+                    && (inventory.records.contains_key(&key)
+                        || !matches!(read_manifest(&path, &key), Err(StoreError::Newer { .. })))
                 {
                     inventory.manifests.push((kind.clone(), key, Weight { bytes: found.len(), changed: changed_at(&found) }));
                 }
@@ -383,6 +395,38 @@ mod tests {
     }
 
     #[test]
+    fn nothing_goes_beside_records_of_a_newer_kinset_and_newer_manifests_stay() {
+        let (_dir, store) = new_store();
+        for i in 1..=2 {
+            publish(&store, &manifest(i), &format!("result {i}"), 1.0).unwrap();
+        }
+        let (record, lonely) =
+            (store.record_path(&manifest(1).key()), store.manifest_path("scan", &manifest(9).key()).unwrap());
+        files::write(&lonely, r#"{"format": 99}"#).unwrap();
+        files::write(&record, r#"{"format": 99}"#).unwrap();
+        for refused in [store.gc(&later()), store.gc_plan(&later())] {
+            assert!(matches!(refused, Err(StoreError::Newer { found: 99, .. })), "{refused:?}");
+        }
+        assert_eq!((blob_count(&store), files::read(&record).unwrap()), (4, br#"{"format": 99}"#.to_vec()));
+        files::remove_file(&record).unwrap();
+        store.gc(&later()).unwrap();
+        assert_eq!((blob_count(&store), files::read(&lonely).unwrap()), (0, br#"{"format": 99}"#.to_vec()));
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_reason_to_stop() {
+        let (_dir, store) = new_store();
+        let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
+        let path = store.record_path(&record.key);
+        for path in [path, store.blob_path(&record.outputs["features"].files[0].blob)] {
+            files::remove_file(&path).unwrap();
+            files::create_dir(&path).unwrap();
+        }
+        store.gc(&later()).unwrap();
+        assert_eq!((store.keys().unwrap(), blob_count(&store)), (vec![], 0));
+    }
+
+    #[test]
     fn what_is_named_stays_and_the_rest_goes() {
         let (_dir, store) = new_store();
         for i in 1..=5 {
@@ -411,7 +455,7 @@ mod tests {
             assert_eq!(store.lookup(&manifest(i).key()).unwrap(), Lookup::Miss);
             assert_eq!(store.manifest("scan", &manifest(i).key()).unwrap(), None);
         }
-        assert!(store.verify(false).unwrap().is_clean());
+        assert!(store.verify(false, None).unwrap().is_clean());
         let again = store.gc(&policy).unwrap();
         assert_eq!((again.victims, again.before), (vec![], plan.after));
         assert!(store.unpin(&manifest(2).key()).unwrap() && !store.unpin(&manifest(2).key()).unwrap());
@@ -466,7 +510,7 @@ mod tests {
         files::create_dir_all(orphan.parent().unwrap()).unwrap();
         files::write(&orphan, "orphan").unwrap();
         store.publish_blob(&orphan).unwrap();
-        store.scratch(&manifest(2).key()).unwrap();
+        store.scratch(&manifest(2)).unwrap();
         let plan = store.gc(&Policy::default()).unwrap();
         assert_eq!(plan.after, plan.before);
         assert!(plan.spared > 0);
@@ -481,7 +525,7 @@ mod tests {
     fn checkpoints_stay_while_their_key_is_named() {
         let (_dir, store) = new_store();
         for i in 1..=2 {
-            files::write(store.scratch(&manifest(i).key()).unwrap().join("epoch-1"), "12345").unwrap();
+            files::write(store.scratch(&manifest(i)).unwrap().join("epoch-1"), "12345").unwrap();
         }
         let plan = store.gc(&Policy { roots: roots(&[1]), ..later() }).unwrap();
         assert_eq!((plan.before, plan.after), (10, 5));

@@ -6,7 +6,7 @@
 //! The key is taken over JSON with sorted fields and no spaces. A number has one way to be written ([`Manifest::new`] sees to it):
 //! `1` and `1.0`, `0.0` and `-0.0` are the same setting, and a seed of 64 bits keeps all its digits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -138,6 +138,14 @@ impl Manifest {
         self
     }
 
+    /// True if one of these contents is among the inputs.
+    pub(super) fn reads(&self, contents: &BTreeSet<Digest>) -> bool {
+        self.inputs.values().any(|input| match input {
+            Input::One(one) => contents.contains(one),
+            Input::Many(many) => many.iter().any(|one| contents.contains(one)),
+        })
+    }
+
     pub fn settings(&self) -> &Value {
         &self.settings
     }
@@ -178,8 +186,6 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
     use serde_json::json;
 

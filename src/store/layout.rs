@@ -2,15 +2,19 @@
 //!
 //! Opening reads nothing: a complete re-run must cost milliseconds, and reading must work on a store that cannot be written. The
 //! first write creates the folders and checks that files can be published.
+//!
+//! What lies in the place of a file or folder of the store and is none is no reason to stop: it goes to `aside/`.
 
+use std::ffi::OsStr;
 use std::fs as files;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
+use super::check::Checked;
 use super::digest::Digest;
 use super::digest_cache::{DigestCache, QUIET};
-use super::disk::{make_folder, parent, rename_new, write_tmp};
+use super::disk::{parent, rename_new, stat, write_tmp};
 use super::error::{Result, StoreError};
 use super::failpoint::Failpoints;
 use super::key::Key;
@@ -18,6 +22,18 @@ use kinset_base::fs::{self, At, FileError};
 
 /// The folder of the store inside the artifacts folder; no pipeline can have this name.
 pub(super) const FOLDER: &str = "store";
+
+/// Where things go that lay in the place of a file or folder of the store. Nobody needs them; a person may look.
+const ASIDE: &str = "aside";
+
+/// Things of one name that are kept there.
+const MOST_ASIDE: u32 = 1000;
+
+/// The form of the whole store. A newer kinset that cannot let older ones in writes a larger number into the file `format`.
+const FORMAT: u32 = 1;
+
+/// A longer file holds no number.
+const LONGEST_FORMAT: u64 = 64;
 
 /// Results on disk. Shared between threads by reference; several processes may have the same one open.
 pub struct Store {
@@ -28,6 +44,7 @@ pub struct Store {
     pub(super) cache: OnceLock<Mutex<DigestCache>>,
     /// Seconds that a raw file must have been left alone for its digest to be remembered.
     pub(super) quiet: f64,
+    pub(super) checked: Checked,
     pub(super) fail: Failpoints,
 }
 
@@ -35,7 +52,7 @@ impl Store {
     /// The store of an artifacts folder, to read and to write. Neither needs to exist yet.
     ///
     /// # Errors
-    /// If there is something at the path that is no folder.
+    /// If there is something at the path that is no folder, or a store that only a newer kinset may use.
     pub fn open(artifacts: &Path) -> Result<Self> {
         Self::at(artifacts, true)
     }
@@ -52,7 +69,7 @@ impl Store {
     /// Like [`Store::open_existing`], but a store that is not there is an empty one: for plans.
     ///
     /// # Errors
-    /// If there is something at the path that is no folder.
+    /// If there is something at the path that is no folder, or a store that only a newer kinset may use.
     pub fn open_to_read(artifacts: &Path) -> Result<Self> {
         Self::at(artifacts, false)
     }
@@ -65,6 +82,13 @@ impl Store {
                 return Err(StoreError::File(error));
             }
         }
+        let format = root.join("format");
+        if let Ok(text) = fs::read_at_most(&format, LONGEST_FORMAT)
+            && let Some(found) = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok())
+            && found > FORMAT
+        {
+            return Err(StoreError::newer(&format, found, FORMAT));
+        }
         Ok(Self {
             artifacts: artifacts.to_path_buf(),
             root,
@@ -72,6 +96,7 @@ impl Store {
             writable: OnceLock::new(),
             cache: OnceLock::new(),
             quiet: QUIET,
+            checked: Checked::default(),
             fail: Failpoints::default(),
         })
     }
@@ -144,7 +169,7 @@ impl Store {
         let (tmp, blobs) = (self.tmp(), self.blobs());
         self.writing(fs::create_folders(&self.root))?;
         for folder in [&tmp, &blobs, &self.records(), &self.manifests(), &self.scratch_folders(), &self.locks()] {
-            self.writing(make_folder(&self.root, folder))?;
+            self.make_folder(folder)?;
         }
         self.writing(self.fail.pass("probe").at("write", &tmp))?;
         // Device numbers do not tell bind mounts apart; only a rename does.
@@ -185,6 +210,7 @@ impl Store {
         let folder = self.folder_of(path)?;
         let file = self.writing(write_tmp(&self.tmp(), content))?;
         self.writing(self.fail.pass("file written").at("publish", path))?;
+        self.keep_for_file(path)?;
         self.writing(file.persist(path).map_err(|e| e.error).at("publish", path))?;
         self.writing(self.fail.pass("file named").at("publish", path))?;
         self.writing(fs::sync_folder(folder))
@@ -194,8 +220,67 @@ impl Store {
     pub(super) fn folder_of<'a>(&self, path: &'a Path) -> Result<&'a Path> {
         self.writable()?;
         let folder = parent(path);
-        self.writing(make_folder(parent(folder), folder))?;
+        self.make_folder(folder)?;
         Ok(folder)
+    }
+
+    /// Creates a folder inside a folder that exists, lastingly. What is there and is none is set aside. `false`: it was there.
+    pub(super) fn make_folder(&self, path: &Path) -> Result<bool> {
+        let made = match files::create_dir(path) {
+            Err(there) if there.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(false),
+            Err(there) if there.kind() == io::ErrorKind::AlreadyExists => {
+                self.set_aside(path)?;
+                match files::create_dir(path) {
+                    Err(there) if there.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    made => made,
+                }
+            }
+            made => made,
+        };
+        self.writing(made.at("create the folder", path))?;
+        self.writing(fs::sync_folder(parent(path)))?;
+        Ok(true)
+    }
+
+    /// Sets aside what has the name of a file of the store and is none.
+    pub(super) fn keep_for_file(&self, path: &Path) -> Result<()> {
+        let is_file = fs::metadata(path)?.is_none_or(|found| found.is_file());
+        if is_file { Ok(()) } else { self.set_aside(path) }
+    }
+
+    /// Removes a file of the store; nothing there is fine too, and what is no file is set aside.
+    pub(super) fn remove_file(&self, path: &Path) -> Result<()> {
+        self.keep_for_file(path)?;
+        self.writing(fs::remove(path))
+    }
+
+    /// Frees a place of the store. What may be somebody's, a folder with something in it or a file with bytes, goes to `aside/`;
+    /// a pipe, a socket, a link and what is empty are removed.
+    pub(super) fn set_aside(&self, path: &Path) -> Result<()> {
+        self.set_aside_as(path.file_name().unwrap_or_default(), path)
+    }
+
+    /// As [`Store::keep_for_file`] does, for something that belongs under this name.
+    pub(super) fn set_aside_as(&self, name: &OsStr, path: &Path) -> Result<()> {
+        let Some(found) = stat(path)? else { return Ok(()) };
+        if found.is_dir() && files::remove_dir(path).is_ok() {
+            return Ok(());
+        }
+        if !found.is_dir() && (!found.is_file() || found.len() == 0) {
+            return self.writing(fs::remove(path));
+        }
+        let folder = self.root.join(ASIDE);
+        self.writing(fs::create_folders(&folder))?;
+        for number in 1..=MOST_ASIDE {
+            let mut unique = name.to_owned();
+            unique.push(format!("-{number}"));
+            match rename_new(path, &folder.join(unique)) {
+                Err(taken) if matches!(taken.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty) => {}
+                Err(gone) if gone.kind() == io::ErrorKind::NotFound && stat(path)?.is_none() => return Ok(()),
+                done => return self.writing(done.at("set aside", path)),
+            }
+        }
+        self.writing(Err(io::Error::from(io::ErrorKind::AlreadyExists)).at("set aside", path))
     }
 }
 
@@ -257,6 +342,52 @@ mod tests {
         let path = dir.path().join("artifacts");
         files::write(&path, "").unwrap();
         assert_eq!(Store::open(&path).err().unwrap().exit(), Exit::Store);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_lies_in_the_place_of_a_folder_or_file_is_set_aside_and_nothing_of_it_lost() {
+        let (_dir, store) = new_store();
+        fs::create_folders(store.root()).unwrap();
+        let mine = [store.blobs(), store.tmp(), store.locks()];
+        mine.iter().for_each(|path| files::write(path, "mine").unwrap());
+        files::write(store.records(), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", store.manifests()).unwrap();
+        store.writable().unwrap();
+        assert!([store.blobs(), store.tmp(), store.locks(), store.records(), store.manifests()].iter().all(|p| p.is_dir()));
+        let aside = || -> Vec<_> {
+            let found = fs::list(&store.root().join(ASIDE)).unwrap();
+            found.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(aside(), ["blobs-1", "locks-1", "tmp-1"]);
+        assert_eq!(files::read(store.root().join("aside/tmp-1")).unwrap(), b"mine");
+
+        let path = store.root().join("pins");
+        for _ in 0..2 {
+            fs::create_folders(&path.join("full")).unwrap();
+            store.replace(&path, b"x").unwrap();
+            assert_eq!(files::read(&path).unwrap(), b"x");
+            fs::remove(&path).unwrap();
+        }
+        fs::create_folders(&path).unwrap();
+        store.replace(&path, b"x").unwrap();
+        assert_eq!(aside(), ["blobs-1", "locks-1", "pins-1", "pins-2", "tmp-1"], "an empty folder is nobody's");
+    }
+
+    #[test]
+    fn a_store_of_a_newer_format_is_refused_and_left_untouched() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join(FOLDER);
+        fs::create_folders(&root).unwrap();
+        files::write(root.join("format"), "2\n").unwrap();
+        for refused in [Store::open(dir.path()), Store::open_existing(dir.path()), Store::open_to_read(dir.path())] {
+            let error = refused.err().unwrap();
+            assert_eq!((error.code(), error.exit()), ("store::newer", Exit::Store));
+            assert!(error.to_string().ends_with("has format 2; this kinset reads formats up to 1"), "{error}");
+        }
+        assert_eq!(fs::list(&root).unwrap(), [root.join("format")]);
+        files::write(root.join("format"), "1\n").unwrap();
+        Store::open(dir.path()).unwrap();
     }
 
     #[test]

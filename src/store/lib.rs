@@ -12,9 +12,13 @@
 //!                   tmp/                  half-written things, removed when no run uses the store  [scratch]
 //!                   locks/                kernel file locks: one per stage key, one for the store  [lock]
 //!                   digests.jsonl         stat → digest of raw inputs; may be deleted              [digest_cache]
+//!                   aside/                what lay in the place of one of these and was none       [layout]
 //!                   pins                  keys that `gc` must keep                                 [gc]
 //! artifacts/<pipeline>/<stage>/           the latest result under readable names                   [view]
 //! ```
+//!
+//! A record carries a digest of itself, and whoever computes from a blob has its bytes compared with its name first (`check`).
+//! What a newer kinset wrote in a form that is not known here is refused and never changed.
 //!
 //! Files and no database: readers need no lock, two writers of one name write the same thing, and a person can look with `ls`.
 //! [`Store`] is the way in; [`Manifest`] and [`Key`] say what a result was computed from; [`manifest_diff`] says what changed.
@@ -24,6 +28,7 @@
 #![forbid(unsafe_code)]
 
 pub mod blob;
+mod check;
 #[cfg(test)]
 mod crash_test;
 pub mod digest;

@@ -76,9 +76,9 @@ impl Store {
     pub fn lock_shared(&self, mut keep_waiting: impl FnMut() -> bool) -> Result<Option<RunLock>> {
         let path = self.store_lock_path();
         let (file, ours) = match self.writable() {
-            Ok(()) => (self.writing(open_lock(&path))?, true),
+            Ok(()) => (self.open_lock(&path)?, true),
             // Read-only, disk full: nothing may need to be written at all, and what does will say why it cannot.
-            Err(_) => match File::open(&path) {
+            Err(_) => match fs::open(&path) {
                 Ok(file) => (file, false),
                 Err(_) => return Ok(Some(RunLock { _file: None })),
             },
@@ -108,7 +108,7 @@ impl Store {
         let busy = || StoreError::Busy { path: self.root().display().to_string() };
         self.writable()?;
         let path = self.store_lock_path();
-        let file = self.writing(open_lock(&path))?;
+        let file = self.open_lock(&path)?;
         // A run that starts holds it alone for the moment of sweeping `tmp/`.
         for _ in 0..20 {
             match file.try_lock() {
@@ -126,7 +126,7 @@ impl Store {
         self.writable()?;
         let path = self.lock_path(key);
         for _ in 0..ATTEMPTS {
-            let mut file = self.writing(open_lock(&path))?;
+            let mut file = self.open_lock(&path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),
@@ -168,7 +168,7 @@ impl Store {
     /// Who holds a key, if somebody does and has signed.
     pub fn holder(&self, key: &Key) -> Option<Holder> {
         let path = self.lock_path(key);
-        let file = File::open(&path).ok()?;
+        let file = fs::open(&path).ok()?;
         let mut text = String::new();
         (&file).take(4096).read_to_string(&mut text).ok()?;
         let holder = serde_json::from_str(&text).ok()?;
@@ -179,10 +179,15 @@ impl Store {
         }
     }
 
+    fn open_lock(&self, path: &Path) -> Result<File> {
+        self.keep_for_file(path)?;
+        self.writing(open_lock(path))
+    }
+
     pub(super) fn remove_idle_locks(&self) -> Result<()> {
         for (name, path) in super::disk::entries(&self.locks())? {
             let Some(Ok(_)) = name.strip_suffix(".lock").map(str::parse::<Key>) else { continue };
-            let file = self.writing(open_lock(&path))?;
+            let file = self.open_lock(&path)?;
             if file.try_lock().is_ok() {
                 self.writing(fs::remove(&path))?;
             }
@@ -242,6 +247,7 @@ pub fn host() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs as files;
     use std::process::{Child, Command, Stdio};
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -391,6 +397,20 @@ mod tests {
         let lock = store.try_lock_stage(&key, "p/s").unwrap().unwrap();
         assert!(!still_named(&idle, &store.lock_path(&key)).unwrap());
         assert!(still_named(&lock.file, &store.lock_path(&key)).unwrap());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_folder_or_pipe_in_the_place_of_a_lock_is_no_reason_to_stop() {
+        let (_dir, store) = new_store();
+        let key = manifest(1).key();
+        store.writable().unwrap();
+        files::create_dir(store.lock_path(&key)).unwrap();
+        assert!(Command::new("mkfifo").arg(store.store_lock_path()).status().unwrap().success());
+        assert_eq!(store.holder(&key), None);
+        assert!(store.lock_shared(|| true).unwrap().is_some());
+        assert!(store.try_lock_stage(&key, "p/s").unwrap().is_some());
+        assert!([store.lock_path(&key), store.store_lock_path()].iter().all(|path| path.is_file()));
     }
 
     #[test]

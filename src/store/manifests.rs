@@ -8,6 +8,7 @@ use super::error::{Result, StoreError};
 use super::key::{FORMAT, Key, Manifest};
 use super::layout::{Store, checked_name};
 use super::manifest_diff::{Difference, differences};
+use super::record::Form;
 use kinset_base::fs;
 
 /// Of a kind's manifests, the newest so many are compared when a reason is looked for.
@@ -77,8 +78,10 @@ impl Store {
     /// Saves a manifest beside its record.
     pub(super) fn save_manifest(&self, manifest: &Manifest, key: &Key) -> Result<()> {
         let path = self.manifest_path(&manifest.kind, key)?;
-        if read_manifest(&path, key).is_ok() {
-            return Ok(());
+        match read_manifest(&path, key) {
+            Ok(_) => return Ok(()),
+            Err(newer @ StoreError::Newer { .. }) => return Err(newer),
+            Err(_) => {}
         }
         let text = serde_json::to_vec_pretty(manifest).map_err(|source| StoreError::Encode { what: "a manifest", source })?;
         self.replace(&path, &text)
@@ -95,9 +98,16 @@ pub struct Nearest {
 }
 
 /// Reads a manifest and checks that its contents match its name.
+///
+/// # Errors
+/// [`StoreError::Newer`] if a newer kinset wrote it, whatever it holds.
 pub(super) fn read_manifest(path: &Path, key: &Key) -> Result<Manifest> {
     let damaged = |why: String| StoreError::Damaged { path: path.display().to_string(), why };
     let bytes = fs::read_at_most(path, LARGEST)?;
+    let Form { format } = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    if format > FORMAT {
+        return Err(StoreError::newer(path, format, FORMAT));
+    }
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
     // What the key of another format is cannot be told.
     let matches = manifest.format != FORMAT || manifest.key() == *key;

@@ -3,13 +3,18 @@
 //! It is written last and in one step, so a record that is there is complete. The first one published wins: who comes later
 //! adopts it, even if the two disagree (sums on a GPU); otherwise two equal runs would feed different data to the stages below.
 //! A lookup that finds a blob missing or cut short is no hit: the stage runs again and its result replaces the record.
+//!
+//! The file begins with the digest of all that follows, so that no byte of it can change unseen. What a newer kinset wrote is
+//! neither read nor replaced.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::{UNCHECKED, changed};
 use super::digest::{Digest, Hasher};
 use super::disk::{entries, stat};
 use super::error::{Result, StoreError};
@@ -18,8 +23,15 @@ use super::layout::{Store, checked_name};
 use kinset_base::clock;
 use kinset_base::fs;
 
-/// The form of records.
-pub const FORMAT: u32 = 1;
+/// The form of records. Until 1 they carried no digest, and nobody compared the inputs of a stage with theirs.
+pub const FORMAT: u32 = 2;
+
+/// The first form that carries a digest.
+const SEALED: u32 = 2;
+
+/// How a file begins that carries the digest of what follows. Later forms begin likewise.
+const SEAL: &str = "{\n  \"digest\": \"";
+const SEAL_END: &str = "\",";
 
 /// A record larger than this is none.
 const LARGEST: u64 = 16 << 20;
@@ -52,6 +64,13 @@ pub struct StoredOutput {
     pub content: Digest,
     /// Its files, the main one first.
     pub files: Vec<StoredFile>,
+}
+
+impl StoredOutput {
+    /// The digest of what its files say.
+    fn digest(&self) -> Digest {
+        content_digest(&self.kind, self.files.iter().map(|file| (file.name.as_str(), file.content())))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,9 +121,20 @@ pub struct Provenance {
     pub notes: BTreeMap<String, String>,
 }
 
+/// What lies under the name of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Found {
+    Nothing,
+    Whole(Record),
+    /// What is wrong with it, in words.
+    Damaged(String),
+    /// A newer kinset wrote it, in this form.
+    Newer(u32),
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Lookup {
-    /// A record, and every blob is there with its size.
+    /// A record, and every blob is there with its size, and none that this process knows to be changed.
     Hit(Record),
     /// Never done, or removed since.
     Miss,
@@ -137,40 +167,62 @@ impl Store {
     /// What is known of a key. Reads one small file and looks at each blob's size; opens nothing else and writes nothing.
     ///
     /// # Errors
-    /// If the file system fails; a damaged result is no error.
+    /// If the file system fails, or a newer kinset wrote the record; a damaged result is no error.
     pub fn lookup(&self, key: &Key) -> Result<Lookup> {
         let record = match self.record(key)? {
-            None => return Ok(Lookup::Miss),
-            Some(Err(damage)) => return Ok(Lookup::Damaged(damage)),
-            Some(Ok(record)) => record,
+            Found::Nothing => return Ok(Lookup::Miss),
+            Found::Damaged(damage) => return Ok(Lookup::Damaged(damage)),
+            Found::Newer(format) => return Err(StoreError::newer(&self.record_path(key), format, FORMAT)),
+            Found::Whole(record) => record,
         };
-        Ok(match self.missing_from(&record.outputs)? {
+        Ok(match self.missing_from_any(&record.outputs)? {
             Some(damage) => Lookup::Damaged(damage),
             None => Lookup::Hit(record),
         })
     }
 
-    /// The first blob that is not there with its size, in words.
-    pub(super) fn missing_from(&self, outputs: &BTreeMap<String, StoredOutput>) -> Result<Option<String>> {
-        for (output, stored) in outputs {
-            for StoredFile { name, blob, size, .. } in &stored.files {
-                match stat(&self.blob_path(blob))?.filter(Metadata::is_file).map(|found| found.len()) {
-                    Some(found) if found == *size => {}
-                    Some(found) => {
-                        return Ok(Some(format!("`{name}` of its output `{output}` has {found} bytes instead of {size}")));
-                    }
-                    None => return Ok(Some(format!("`{name}` of its output `{output}` is missing"))),
-                }
+    pub(super) fn missing_from_any(&self, outputs: &BTreeMap<String, StoredOutput>) -> Result<Option<String>> {
+        for (name, output) in outputs {
+            if let Some(damage) = self.missing_from(name, output)? {
+                return Ok(Some(damage));
             }
         }
         Ok(None)
     }
 
+    /// The first blob that is not there with its size, or that this process knows to be changed, in words.
+    pub(super) fn missing_from(&self, output: &str, stored: &StoredOutput) -> Result<Option<String>> {
+        for file in &stored.files {
+            let StoredFile { name, blob, size, .. } = file;
+            match stat(&self.blob_path(blob))?.filter(Metadata::is_file) {
+                Some(found) if found.len() != *size => {
+                    let found = found.len();
+                    return Ok(Some(format!("`{name}` of its output `{output}` has {found} bytes instead of {size}")));
+                }
+                Some(found) if self.is_known_to_differ(blob, &found) => return Ok(Some(changed(output, file))),
+                Some(_) => {}
+                None => return Ok(Some(format!("`{name}` of its output `{output}` is missing"))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// True if each blob is there and has its digest.
+    fn has_whole_blobs(&self, record: &Record) -> Result<bool> {
+        for (name, output) in &record.outputs {
+            if self.damage(name, output)?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Publishes a result: manifest, then record; the private work folder of the key is removed. If a whole record was there
-    /// before, it is adopted and ours forgotten; a damaged one is replaced.
+    /// before, it is adopted and ours forgotten; a damaged one is replaced, and so is one whose inputs nobody compared.
     ///
     /// # Errors
-    /// If the store cannot be written, or a blob of `outputs` is not there ([`Store::publish_output`] comes first).
+    /// If the store cannot be written, a blob of `outputs` is not there ([`Store::publish_output`] comes first), or a newer kinset
+    /// has a record under this name.
     pub fn publish(
         &self,
         manifest: &Manifest,
@@ -180,7 +232,7 @@ impl Store {
         let key = manifest.key();
         let path = self.record_path(&key);
         self.writable()?;
-        if let Some(damage) = self.missing_from(&outputs)? {
+        if let Some(damage) = self.missing_from_any(&outputs)? {
             return Err(StoreError::Damaged { path: path.display().to_string(), why: damage });
         }
         let ours = Record {
@@ -198,10 +250,13 @@ impl Store {
             notes: facts.notes,
         };
         self.save_manifest(manifest, &key)?;
-        let text = serde_json::to_vec_pretty(&ours).map_err(|source| StoreError::Encode { what: "a record", source })?;
+        let text = sealed(&ours)?;
         let published = if self.write_new(&path, &text)? {
             Published { record: ours, adopted: false, differed: false }
-        } else if let Lookup::Hit(theirs) = self.lookup(&key)? {
+        } else if let Lookup::Hit(theirs) = self.lookup(&key)?
+            && theirs.format > UNCHECKED
+            && self.has_whole_blobs(&theirs)?
+        {
             let differed = !same_content(&ours, &theirs);
             Published { record: theirs, adopted: true, differed }
         } else {
@@ -216,7 +271,7 @@ impl Store {
     /// Forgets the result of a key, so that it runs again; its blobs stay until `gc`. Nothing there is fine too.
     pub fn forget(&self, key: &Key) -> Result<()> {
         self.writable()?;
-        self.writing(fs::remove(&self.record_path(key)))
+        self.remove_file(&self.record_path(key))
     }
 
     /// Where the files of an output lie, the main one first.
@@ -237,15 +292,15 @@ impl Store {
         Ok(keys)
     }
 
-    /// The record of a key, if there is one that can be read; its blobs are not looked at.
-    pub fn record(&self, key: &Key) -> Result<Option<std::result::Result<Record, String>>> {
+    /// The record of a key; its blobs are not looked at.
+    pub(super) fn record(&self, key: &Key) -> Result<Found> {
         let found = match fs::read_at_most(&self.record_path(key), LARGEST) {
             Ok(bytes) => check(&bytes, key),
-            Err(error) if error.is_missing() => return Ok(None),
-            Err(error) if error.source.kind() == std::io::ErrorKind::Other => Err(error.source.to_string()),
+            Err(error) if error.is_missing() || error.source.kind() == ErrorKind::NotADirectory => return Ok(Found::Nothing),
+            Err(error) if error.is_no_file() || error.source.kind() == ErrorKind::Other => Err(error.source.to_string()),
             Err(error) => return Err(error.into()),
         };
-        Ok(Some(found.map_err(|why| format!("its record is damaged ({why})"))))
+        Ok(found.unwrap_or_else(|why| Found::Damaged(format!("its record is damaged ({why})"))))
     }
 }
 
@@ -256,15 +311,46 @@ fn same_content(a: &Record, b: &Record) -> bool {
     content(a) == content(b)
 }
 
-/// Reads a record, checks that it belongs to the key, and that its names stay inside their folder.
-fn check(bytes: &[u8], key: &Key) -> std::result::Result<Record, String> {
-    #[derive(Deserialize)]
-    struct Form {
-        format: u32,
+/// The form that a file says it has.
+#[derive(Deserialize)]
+pub(super) struct Form {
+    pub(super) format: u32,
+}
+
+/// A record as it is written: with the digest of all that follows in front.
+fn sealed(record: &Record) -> Result<Vec<u8>> {
+    let plain = serde_json::to_vec_pretty(record).map_err(|source| StoreError::Encode { what: "a record", source })?;
+    // Its opening brace stands in front of the digest.
+    let rest = plain.get(1..).unwrap_or_default();
+    let mut text = [SEAL, &seal(rest).hex(), SEAL_END].concat().into_bytes();
+    text.extend_from_slice(rest);
+    Ok(text)
+}
+
+fn seal(rest: &[u8]) -> Digest {
+    Hasher::derived("kinset 2026-11 record").update(rest).finish()
+}
+
+/// Whether a file carries the digest of what follows, and it is right.
+fn is_sealed(bytes: &[u8]) -> Option<bool> {
+    let (digest, rest) = bytes.strip_prefix(SEAL.as_bytes())?.split_at_checked(64)?;
+    let rest = rest.strip_prefix(SEAL_END.as_bytes())?;
+    Some(seal(rest).hex().as_bytes() == digest)
+}
+
+/// Reads a record, checks that it is as it was written and belongs to the key, and that its names stay inside their folder.
+fn check(bytes: &[u8], key: &Key) -> std::result::Result<Found, String> {
+    let is_sealed = is_sealed(bytes);
+    // Before its form is looked at: a digit of that may be what changed.
+    if is_sealed == Some(false) {
+        return Err("its bytes have changed".into());
     }
     let Form { format } = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    if format != FORMAT {
-        return Err(format!("it has format {format}, this program reads {FORMAT}"));
+    if format > FORMAT {
+        return Ok(Found::Newer(format));
+    }
+    if format >= SEALED && is_sealed.is_none() {
+        return Err("its digest is missing".into());
     }
     let record: Record = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     if record.key != *key {
@@ -275,7 +361,12 @@ fn check(bytes: &[u8], key: &Key) -> std::result::Result<Record, String> {
             .and_then(|_| checked_name("a file", &file.name))
             .map_err(|error| error.to_string())?;
     }
-    Ok(record)
+    for (name, output) in &record.outputs {
+        if output.digest() != output.content {
+            return Err(format!("what its output `{name}` says is not what the files of that say"));
+        }
+    }
+    Ok(Found::Whole(record))
 }
 
 #[cfg(test)]
@@ -287,6 +378,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::blob::NewFile;
+    use kinset_base::fault::{Exit, Fault};
 
     pub(crate) fn new_store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().unwrap();
@@ -315,6 +407,13 @@ pub(super) mod tests {
         store.publish(manifest, BTreeMap::from([("features".to_owned(), output)]), facts)
     }
 
+    /// Gives a record the form of those whose inputs nobody compared.
+    pub(crate) fn age(store: &Store, key: &Key) {
+        let Found::Whole(record) = store.record(key).unwrap() else { panic!("no record") };
+        let old = Record { format: 1, ..record };
+        files::write(store.record_path(key), serde_json::to_vec_pretty(&old).unwrap()).unwrap();
+    }
+
     pub(crate) fn whole(store: &Store, manifest: &Manifest) -> Record {
         match store.lookup(&manifest.key()).unwrap() {
             Lookup::Hit(record) => record,
@@ -326,7 +425,7 @@ pub(super) mod tests {
     fn what_was_published_is_found_again_and_what_was_not_is_not() {
         let (dir, store) = new_store();
         assert_eq!(store.lookup(&manifest(1).key()).unwrap(), Lookup::Miss);
-        let work = store.scratch(&manifest(1).key()).unwrap();
+        let work = store.scratch(&manifest(1)).unwrap();
         let published = publish(&store, &manifest(1), "one", 3.5).unwrap();
         assert!(!published.adopted && !published.differed);
         assert!(!work.exists(), "the checkpoints of a finished stage are removed");
@@ -364,6 +463,16 @@ pub(super) mod tests {
         let other = publish(&store, &manifest(1), "two", 3.0).unwrap();
         assert_eq!((other.adopted, other.differed, &other.record), (true, true, &first.record));
         assert_eq!(whole(&store, &manifest(1)), first.record);
+    }
+
+    #[test]
+    fn a_result_whose_inputs_nobody_compared_is_replaced_when_the_stage_runs_again() {
+        let (_dir, store) = new_store();
+        publish(&store, &manifest(1), "one", 1.0).unwrap();
+        age(&store, &manifest(1).key());
+        let again = publish(&store, &manifest(1), "two", 1.0).unwrap();
+        assert!(!again.adopted && !again.differed);
+        assert_eq!(whole(&store, &manifest(1)), again.record);
     }
 
     #[test]
@@ -430,11 +539,96 @@ pub(super) mod tests {
         };
         why("");
         why(&good[..good.len() / 2]);
-        assert_eq!(why(&good.replace("\"format\": 1", "\"format\": 2")), "it has format 2, this program reads 1");
+        assert_eq!(why(&good.replace("\"format\": 2", "\"format\": 1")), "its bytes have changed");
+        assert_eq!(why(&good.replace("{\n  \"digest\"", "{\n  \"digets\"")), "its digest is missing");
+        assert_eq!(why(&good.replace("{\n", "{ \n")), "its digest is missing");
+        files::write(&path, &good).unwrap();
+        whole(&store, &manifest(1));
+        // What a record says has to be right without a digest too.
+        age(&store, &record.key);
+        let old = files::read_to_string(&path).unwrap();
+        whole(&store, &manifest(1));
         let other = manifest(2).key();
-        assert_eq!(why(&good.replace(&record.key.hex(), &other.hex())), format!("it belongs to the key {}", other.short()));
-        assert!(why(&good.replace("card.json", "../../card.json")).contains("cannot name a file"));
-        files::write(&path, good).unwrap();
+        assert_eq!(why(&old.replace(&record.key.hex(), &other.hex())), format!("it belongs to the key {}", other.short()));
+        assert!(why(&old.replace("card.json", "../../card.json")).contains("cannot name a file"));
+        let content = record.outputs["features"].content;
+        assert_eq!(
+            why(&old.replace(&content.hex(), &Digest::of(b"another").hex())),
+            "what its output `features` says is not what the files of that say"
+        );
+    }
+
+    #[test]
+    fn every_changed_bit_of_a_record_is_damage() {
+        let (_dir, store) = new_store();
+        let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
+        let good = files::read(store.record_path(&record.key)).unwrap();
+        assert_eq!(check(&good, &record.key), Ok(Found::Whole(record.clone())));
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[at] ^= 1 << bit;
+                let found = check(&bad, &record.key);
+                assert!(found.is_err(), "bit {bit} of byte {at}: {found:?}");
+            }
+        }
+        for bad in [[&good[..], b"\n"].concat(), [b" ", &good[..]].concat(), good[..good.len() - 1].to_vec()] {
+            assert!(check(&bad, &record.key).is_err());
+        }
+    }
+
+    #[test]
+    fn a_record_of_a_newer_form_is_refused_and_left_as_it_is() {
+        let (_dir, store) = new_store();
+        let key = manifest(1).key();
+        publish(&store, &manifest(1), "one", 1.0).unwrap();
+        let path = store.record_path(&key);
+        let today = serde_json::to_vec_pretty(&whole(&store, &manifest(1))).unwrap();
+        let tomorrow = String::from_utf8(today).unwrap().replace("\"format\": 2", "\"format\": 3");
+        for text in [r#"{"format": 99}"#, &tomorrow] {
+            files::write(&path, text).unwrap();
+            let refused = [store.lookup(&key).unwrap_err(), publish(&store, &manifest(1), "one", 1.0).unwrap_err()];
+            for error in refused {
+                assert_eq!((error.code(), error.exit()), ("store::newer", Exit::Store));
+                assert!(error.to_string().contains(&key.hex()), "{error}");
+            }
+            assert_eq!(files::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_is_no_file_in_the_place_of_a_record_or_blob_is_damage_and_running_again_heals() {
+        let (_dir, store) = new_store();
+        let record = publish(&store, &manifest(1), "one", 1.0).unwrap().record;
+        let mut places = vec![store.record_path(&record.key)];
+        places.extend(record.files().map(|(_, file)| store.blob_path(&file.blob)));
+        for place in places {
+            for what in ["folder", "full folder", "pipe", "dangling link"] {
+                files::remove_file(&place).unwrap();
+                match what {
+                    "pipe" => assert!(std::process::Command::new("mkfifo").arg(&place).status().unwrap().success()),
+                    "dangling link" => std::os::unix::fs::symlink("nowhere", &place).unwrap(),
+                    _ => files::create_dir(&place).unwrap(),
+                }
+                if what == "full folder" {
+                    files::write(place.join("mine"), "mine").unwrap();
+                }
+                let found = store.lookup(&record.key).unwrap();
+                assert!(matches!(found, Lookup::Damaged(_) | Lookup::Miss), "{what} at {}: {found:?}", place.display());
+                publish(&store, &manifest(1), "one", 1.0).unwrap();
+                whole(&store, &manifest(1));
+            }
+        }
+        let kept = fs::list(&store.root().join("aside")).unwrap();
+        assert_eq!(kept.len(), 3);
+        assert!(kept.iter().all(|folder| files::read(folder.join("mine")).unwrap() == b"mine"));
+        // A file where the folder of records should be.
+        let shard = store.record_path(&record.key).parent().unwrap().to_path_buf();
+        files::remove_dir_all(&shard).unwrap();
+        files::write(&shard, "mine").unwrap();
+        assert_eq!(store.lookup(&record.key).unwrap(), Lookup::Miss);
+        publish(&store, &manifest(1), "one", 1.0).unwrap();
         whole(&store, &manifest(1));
     }
 
@@ -448,11 +642,14 @@ pub(super) mod tests {
                     {{"name": "card.json", "blob": "{blob}", "size": 5}}]}}}},
                 "crate_version": "0.1.0", "threads": 2, "host": "node7", "notes": {{"device": "cpu"}}}}"#
         );
-        let record = check(text.as_bytes(), &key.parse().unwrap()).unwrap();
+        let content =
+            content_digest("features", [("features.parquet", logical.parse().unwrap()), ("card.json", blob.parse().unwrap())]);
+        let text = text.replace(&format!("\"content\": \"{logical}\""), &format!("\"content\": \"{content}\""));
+        let Found::Whole(record) = check(text.as_bytes(), &key.parse().unwrap()).unwrap() else { panic!("it is whole") };
         let files = &record.outputs["features"].files;
         assert_eq!((record.bytes(), files[0].content().hex(), files[1].content().hex()), (1239, logical, blob));
         let again = check(&serde_json::to_vec_pretty(&record).unwrap(), &record.key).unwrap();
-        assert_eq!(again, record);
+        assert_eq!(again, Found::Whole(record));
     }
 
     #[test]

@@ -1,15 +1,21 @@
 //! Unfinished work: drafts in `tmp/`, deleted once no run uses the store, and checkpoints in `work/<key>/`, which outlive a run
 //! and are removed when the key has its record.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use super::disk::{entries, make_folder, stat};
-use super::error::Result;
-use super::key::Key;
+use super::digest::Digest;
+use super::disk::{entries, stat};
+use super::error::{Result, StoreError};
+use super::key::{Key, Manifest};
 use super::layout::Store;
+use super::manifests::read_manifest;
 use kinset_base::fs::{self, At};
+
+/// The file in a folder of checkpoints that says what they were computed from. Hidden, so that it passes for no checkpoint.
+const MANIFEST: &str = ".manifest.json";
 
 impl Store {
     /// A new folder for outputs that are being written, on the file system of the blobs. It is removed with what is left in it
@@ -25,12 +31,27 @@ impl Store {
         self.scratch_folders().join(key.hex())
     }
 
-    /// The checkpoint folder of a key, made if need be. Hold the key's lock.
-    pub fn scratch(&self, key: &Key) -> Result<PathBuf> {
-        let path = self.scratch_path(key);
+    /// The checkpoint folder of a manifest's key, made if need be. Hold the key's lock.
+    pub fn scratch(&self, manifest: &Manifest) -> Result<PathBuf> {
+        let path = self.scratch_path(&manifest.key());
         self.writable()?;
-        self.writing(make_folder(&self.scratch_folders(), &path))?;
+        if self.make_folder(&path)? {
+            let text = serde_json::to_vec(manifest).map_err(|source| StoreError::Encode { what: "a manifest", source })?;
+            self.writing(fs::write_atomic(&path.join(MANIFEST), &text))?;
+        }
         Ok(path)
+    }
+
+    /// Keys of unfinished work that reads one of these contents, or of which nobody knows what it reads.
+    pub(super) fn work_that_reads(&self, contents: &BTreeSet<Digest>) -> Result<Vec<Key>> {
+        let mut keys = Vec::new();
+        for (name, path) in entries(&self.scratch_folders())? {
+            let Ok(key) = name.parse() else { continue };
+            if read_manifest(&path.join(MANIFEST), &key).map_or(true, |manifest| manifest.reads(contents)) {
+                keys.push(key);
+            }
+        }
+        Ok(keys)
     }
 
     /// True if an earlier run left checkpoints to resume from.
@@ -66,16 +87,38 @@ mod tests {
     use super::*;
     use crate::record::tests::{manifest, new_store};
 
+    impl Store {
+        /// Makes work one of a kinset that did not say what it read.
+        pub(crate) fn age_scratch(&self, key: &Key) {
+            files::remove_file(self.scratch_path(key).join(MANIFEST)).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_of_checkpoints_costs_them_and_nothing_else() {
+        let (_dir, store) = new_store();
+        let key = manifest(1).key();
+        store.writable().unwrap();
+        files::write(store.scratch_path(&key), "mine").unwrap();
+        assert!(!store.has_scratch(&key));
+        let folder = store.scratch(&manifest(1)).unwrap();
+        files::write(folder.join("epoch-1"), "x").unwrap();
+        files::remove_dir_all(&folder).unwrap();
+        files::write(&folder, "mine").unwrap();
+        store.remove_scratch(&key).unwrap();
+        assert!(!folder.exists());
+    }
+
     #[test]
     fn checkpoints_stay_until_the_key_is_done_and_belong_to_it_alone() {
         let (dir, store) = new_store();
         let [a, b] = [1, 2].map(|epochs| manifest(epochs).key());
         assert!(!store.has_scratch(&a));
-        let folder = store.scratch(&a).unwrap();
+        let folder = store.scratch(&manifest(1)).unwrap();
         assert!(!store.has_scratch(&a), "an empty folder is nothing to go on from");
         files::write(folder.join("epoch-1"), "x").unwrap();
         let again = Store::open(dir.path()).unwrap();
-        assert_eq!(again.scratch(&a).unwrap(), folder);
+        assert_eq!(again.scratch(&manifest(1)).unwrap(), folder);
         assert!(again.has_scratch(&a) && !again.has_scratch(&b));
         again.remove_scratch(&a).unwrap();
         again.remove_scratch(&b).unwrap();

@@ -17,7 +17,7 @@ use super::disk::{entries, exchange, make_read_only, rename_new, stat};
 use super::error::{Result, StoreError};
 use super::key::{Key, Manifest};
 use super::layout::{FOLDER, Store, checked_name};
-use super::record::{Record, StoredOutput};
+use super::record::{self, Record, StoredOutput};
 use kinset_base::fs::{self, At};
 
 /// The form of `stage.json`.
@@ -94,7 +94,7 @@ impl Store {
 
     /// What the view of a stage shows; `None` if there is none that can be read.
     pub fn view(&self, pipeline: &str, stage: &str) -> Result<Option<View>> {
-        Ok(read_card(&self.view_path(pipeline, stage)?))
+        read_card(&self.view_path(pipeline, stage)?)
     }
 
     /// What all views show, sorted by pipeline and stage.
@@ -117,7 +117,7 @@ impl Store {
     /// file's size compared), and `false` returned.
     pub fn update_view(&self, pipeline: &str, stage: &str, manifest: &Manifest, record: &Record) -> Result<bool> {
         let view = self.view_path(pipeline, stage)?;
-        let old = read_card(&view);
+        let old = read_card(&view)?;
         if let Some(old) = &old
             && old.key == record.key
             && old.finished.total_cmp(&record.finished).is_eq()
@@ -236,7 +236,7 @@ impl Store {
     fn carry_over(&self, old_view: &Path, view: &Path, old: Option<&View>) -> Result<()> {
         let ours = of_view(old);
         if stat(old_view)?.is_some_and(|found| !found.is_dir()) {
-            return self.writing(fs::remove(old_view));
+            return self.set_aside_as(view.file_name().unwrap_or_default(), old_view);
         }
         for entry in files::read_dir(old_view).at("list", old_view)? {
             let entry = entry.at("list", old_view)?;
@@ -318,15 +318,25 @@ fn same_file(a: &Metadata, b: &Metadata) -> bool {
 }
 
 fn views_in(folder: &Path) -> Result<Vec<View>> {
-    Ok(entries(folder)?.into_iter().filter_map(|(_, view)| read_card(&view)).collect())
+    entries(folder)?.into_iter().filter_map(|(_, view)| read_card(&view).transpose()).collect()
 }
 
-fn read_card(view: &Path) -> Option<View> {
-    let bytes = fs::read_at_most(&view.join(CARD), LARGEST).ok()?;
-    let shown: View = serde_json::from_slice(&bytes).ok()?;
+/// What a view shows; `None` if that cannot be read.
+///
+/// # Errors
+/// [`StoreError::Newer`] if a newer kinset made it.
+fn read_card(view: &Path) -> Result<Option<View>> {
+    let path = view.join(CARD);
+    let Ok(bytes) = fs::read_at_most(&path, LARGEST) else { return Ok(None) };
+    if let Ok(record::Form { format }) = serde_json::from_slice(&bytes)
+        && format > FORMAT
+    {
+        return Err(StoreError::newer(&path, format, FORMAT));
+    }
+    let Ok(shown) = serde_json::from_slice::<View>(&bytes) else { return Ok(None) };
     // A name with a path in it would lead out of the folder.
     let safe = shown.files.keys().all(|file| checked_name("a file", file).is_ok());
-    (shown.format == FORMAT && safe).then_some(shown)
+    Ok((shown.format == FORMAT && safe).then_some(shown))
 }
 
 #[cfg(test)]
@@ -485,7 +495,7 @@ mod tests {
             while !writer.is_finished() {
                 // Through one handle on the folder, as a tool that opened it would.
                 if let Ok(folder) = files::canonicalize(&view) {
-                    let card = read_card(&folder).expect("there is always a whole card");
+                    let card = read_card(&folder).unwrap().expect("there is always a whole card");
                     assert!(records.iter().any(|record| record.key == card.key));
                 }
                 assert!(files::read_to_string(view.join("table.bin")).unwrap().starts_with("result"));

@@ -290,6 +290,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_in_the_place_of_a_checkpoint_is_passed_over_and_swept_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = saved(dir.path(), 0..2);
+        for name in ["checkpoint-3", "checkpoint-000000000004"] {
+            fs::write_atomic(&checkpoints.folder.join(name), b"mine").unwrap();
+        }
+        let found = checkpoints.load::<Place>().unwrap();
+        assert_eq!((found.checkpoint.unwrap().number, found.damaged.len()), (1, 2));
+        checkpoints.save(4, &place(4), &[("model", &weights(4.0))]).unwrap();
+        assert_eq!(checkpoints.all().unwrap().iter().map(|(n, _)| *n).collect::<Vec<_>>(), [4, 1]);
+        fs::write_atomic(&checkpoints.folder.join("checkpoint-5"), b"mine").unwrap();
+        checkpoints.clear().unwrap();
+        assert_eq!(checkpoints.all().unwrap(), []);
+    }
+
+    #[test]
     fn an_unfinished_folder_is_swept_away_by_the_next_save_and_does_not_count() {
         let dir = tempfile::tempdir().unwrap();
         let checkpoints = saved(dir.path(), 0..2);

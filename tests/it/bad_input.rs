@@ -471,7 +471,7 @@ fn a_damaged_record_heals_by_running() {
         let damage: &[u8] = match number % 3 {
             0 => &bytes[..bytes.len() / 2],
             1 => b"",
-            _ => b"{\"format\": 99}",
+            _ => b"{\"format\": 1}",
         };
         replace(&record, damage);
         let said = bench.kinset(&["verify"]);

@@ -12,6 +12,7 @@ mod bad_input;
 mod cli;
 mod concurrent_runs;
 mod conformance;
+mod damage;
 mod fresh;
 mod harness;
 mod import_export;

@@ -10,9 +10,10 @@ use parquet::arrow::arrow_reader::{RowSelection, RowSelectionPolicy, RowSelector
 use super::batches::BatchReader;
 use super::column::{Column, ColumnKind, Unfit, Value, blobs, texts};
 use super::footer::Footer;
-use super::write::CHUNK_ROWS;
+use super::write::{CHUNK_ROWS, column_hasher, content_digest};
 use crate::error::{ArtifactError, Result, display};
 use crate::meta::Meta;
+use kinset_store::digest::{Digest, Hasher};
 
 /// Rows of pictures decoded at a time: pictures are large.
 const PICTURES: usize = 256;
@@ -37,6 +38,26 @@ impl TableReader {
         })?;
         meta.check(path, artifact)?;
         Ok(Self { footer, meta })
+    }
+
+    /// The digest of what the table says, made from its rows as the writer made it from them. `None` for pictures: theirs is of
+    /// what they were before they were encoded.
+    pub fn content(&self) -> Result<Option<Digest>> {
+        let names: Vec<&str> = self.footer.schema().fields().iter().map(|field| field.name().as_str()).collect();
+        let batches = self.batches(&names)?;
+        if batches.wanted.iter().any(|(_, kind)| *kind == ColumnKind::Images) {
+            return Ok(None);
+        }
+        let (schema, mut rows) = (batches.wanted.clone(), 0);
+        let mut digests: Vec<Hasher> = schema.iter().map(|_| column_hasher()).collect();
+        for batch in batches {
+            let columns = batch?;
+            rows += columns.first().map_or(0, Column::len) as u64;
+            for (column, digest) in columns.iter().zip(&mut digests) {
+                column.digest(digest);
+            }
+        }
+        content_digest(self.path(), &self.meta, rows, schema.iter().zip(&digests)).map(Some)
     }
 
     pub fn path(&self) -> &Path {

@@ -93,7 +93,7 @@ impl TableWriter {
             chunk: Filled::default(),
             group: Filled::default(),
             rows: 0,
-            digests: schema.iter().map(|_| Hasher::derived("kinset 2026-11 column content")).collect(),
+            digests: schema.iter().map(|_| column_hasher()).collect(),
         })
     }
 
@@ -238,11 +238,8 @@ impl TableWriter {
         for (field, value) in origin::beside(&self.path)? {
             self.meta.about.entry(field).or_insert(value);
         }
-        let json = |value: &dyn Fn() -> serde_json::Result<String>| {
-            value().map_err(|e| ArtifactError::Encode { path: display(&self.path), detail: e.to_string() })
-        };
-        let whole = json(&|| serde_json::to_string(&self.meta))?;
-        let fields = json(&|| serde_json::to_string(&self.meta.fields))?;
+        let whole = serde_json::to_string(&self.meta)
+            .map_err(|e| ArtifactError::Encode { path: display(&self.path), detail: e.to_string() })?;
         self.extra.push(("kinset".to_owned(), whole));
         let schema = Schema::clone(&self.arrow).with_metadata(self.extra.iter().cloned().collect::<BTreeMap<_, _>>());
         self.extra.push((ARROW_SCHEMA_META_KEY.to_owned(), encode_arrow_schema(&schema)));
@@ -253,13 +250,30 @@ impl TableWriter {
         let mut file = self.writer.into_inner().map_err(|e| encode(&self.path, &e))?;
         file.flush().at("write", &self.path)?;
 
-        let mut table = Hasher::derived("kinset 2026-11 table content");
-        table.field(&self.meta.artifact).field(&self.meta.format.to_string()).field(&fields).field(&self.rows.to_string());
-        for ((name, kind), digest) in self.schema.iter().zip(&self.digests) {
-            table.field(name).field(&kind.to_string()).field(&digest.finish().hex());
-        }
-        Ok(table.finish())
+        content_digest(&self.path, &self.meta, self.rows, self.schema.iter().zip(&self.digests))
     }
+}
+
+/// What the values of a column are digested with.
+pub(super) fn column_hasher() -> Hasher {
+    Hasher::derived("kinset 2026-11 column content")
+}
+
+/// The digest of what a table says, from its columns with what their values came to.
+pub(super) fn content_digest<'a>(
+    path: &Path,
+    meta: &Meta,
+    rows: u64,
+    columns: impl Iterator<Item = (&'a (String, ColumnKind), &'a Hasher)>,
+) -> Result<Digest> {
+    let fields = serde_json::to_string(&meta.fields)
+        .map_err(|e| ArtifactError::Encode { path: display(path), detail: e.to_string() })?;
+    let mut table = Hasher::derived("kinset 2026-11 table content");
+    table.field(&meta.artifact).field(&meta.format.to_string()).field(&fields).field(&rows.to_string());
+    for ((name, kind), digest) in columns {
+        table.field(name).field(&kind.to_string()).field(&digest.finish().hex());
+    }
+    Ok(table.finish())
 }
 
 /// What the encoder could not do: our bug, unless the file system refused.

@@ -155,10 +155,12 @@ fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Res
 fn stored<A: Artifact>(spec: &Spec, store: &Store, summary: &Summary, stage: &str) -> Result<Stored<A>, Failure> {
     let index = spec.nodes.iter().position(|node| node.name == stage);
     let record = index.and_then(|index| summary.records.get(&index));
-    let output = record.and_then(|record| record.outputs.values().find(|output| output.kind == A::KIND));
-    let Some(output) = output else { return Err(RunError::NoKind { kind: stage.to_owned() }.into()) };
-    let files = output.files.iter().map(|file| store.blob_path(&file.blob)).collect();
-    Ok(Stored::new(files, output.content, stage))
+    let output = record.and_then(|record| record.outputs.iter().find(|(_, output)| output.kind == A::KIND));
+    let Some((name, output)) = output else { return Err(RunError::NoKind { kind: stage.to_owned() }.into()) };
+    if let Some(why) = store.damage(name, output)? {
+        return Err(RunError::Damaged { stage: stage.to_owned(), why }.into());
+    }
+    Ok(Stored::new(store.paths(output), output.content, stage))
 }
 
 /// Writes everything, and returns what to say of each number of neighbors.
