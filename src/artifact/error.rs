@@ -17,6 +17,21 @@ pub enum ArtifactError {
     /// The file is truncated, or its bytes were changed.
     #[error("`{path}` is damaged: {detail}")]
     Damaged { path: String, detail: String },
+    /// A file in a form, or with a part of one, that is not read; nothing is wrong with it.
+    #[error("`{path}` {what}")]
+    Unsupported { path: String, what: String },
+    /// A file that is not at all what its name says.
+    #[error("`{path}` is no {form} file: {what}")]
+    NotTheForm { path: String, form: &'static str, what: String },
+    /// Several columns may hold what is looked for, and none is named as usual.
+    #[error("`{path}` does not say which column holds {what}; it may be {}", Listed(candidates))]
+    WhichColumn { path: String, what: &'static str, candidates: Vec<String> },
+    #[error(
+        "`{path}` has no column of vectors, that is a list of floats, or columns of numbers called `0`, `1`, `2` and so on; \
+         its columns are {}",
+        Listed(found)
+    )]
+    NoVectors { path: String, found: Vec<String> },
     #[error("cannot write `{path}`: {detail}")]
     Encode { path: String, detail: String },
     #[error("`{path}` has no `kinset` metadata, so it is not a table of `{wanted}`")]
@@ -92,6 +107,8 @@ pub(super) fn display(path: &Path) -> String {
 }
 
 const EDITED: &str = "was the table edited by another tool? run the stage again, or keep all columns, types and metadata";
+const DAMAGED: &str = "`kinset verify --repair` drops damaged results from the store, and the next run makes them again; a file of \
+                       your own must be fetched or exported again";
 const PAIR: &str = "the two files of a network belong together: copy both, unchanged";
 const AGAIN: &str = "run the stage that wrote it again; if this repeats, please report it";
 
@@ -99,10 +116,14 @@ impl Fault for ArtifactError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::File(e) => e.diagnosis(),
-            Self::Damaged { .. } => Exit::Data.code("artifact::damaged").hint(
-                "`kinset verify --repair` drops damaged results from the store, and the next run makes them again; a file of \
-                 your own must be fetched or exported again",
+            Self::Damaged { .. } => Exit::Data.code("artifact::damaged").hint(DAMAGED),
+            Self::Unsupported { .. } => Exit::Data.code("artifact::unsupported").hint(
+                "write it again in another way: Parquet in zstd, snappy, gzip, brotli, lz4 or uncompressed, not encrypted; Arrow \
+                 uncompressed",
             ),
+            Self::NotTheForm { .. } => Exit::Data.code("artifact::not-the-form").hint(DAMAGED),
+            Self::WhichColumn { .. } => Exit::Data.code("artifact::which-column").hint("name the column"),
+            Self::NoVectors { .. } => Exit::Data.code("artifact::no-vectors").hint("name the column"),
             Self::Encode { .. } => {
                 Exit::Bug.code("artifact::not-encodable").hint("please report this: kinset built a table it cannot write")
             }

@@ -1,4 +1,4 @@
-//! Features that somebody else made, from Parquet, `.npy` or CSV, into kinset's own table: checked, named, of unit length.
+//! Features that somebody else made, from Parquet, Arrow, `.npy` or CSV, into kinset's own table: checked, named, of unit length.
 
 use std::path::{Path, PathBuf};
 
@@ -6,11 +6,12 @@ use serde::Serialize;
 
 use kinset_artifact::Draft;
 use kinset_artifact::features::{Features, FeaturesWriter};
-use kinset_base::fs;
+use kinset_base::fs::{self, At};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_dataset::DatasetError;
-use kinset_dataset::vectors::{Batch, Options, Vectors};
+use kinset_dataset::vectors::open::ENDINGS;
+use kinset_dataset::vectors::{Batch, Options, Vectors, fault, files, repeated};
 use kinset_math::cosine;
 use kinset_stage::{Complaint, Context, Stage, StageError};
 
@@ -20,16 +21,21 @@ const UNIT: f64 = 1e-3;
 kinset_stage::settings! {
     /// Settings.
     pub struct Config {
-        /// The file, relative to the pipeline's: `.parquet`, `.npy` or `.csv`.
+        /// The file, relative to the pipeline's: `.parquet`, `.arrow`, `.npy`, `.csv`, `.tsv`; or a folder of `save_to_disk`.
         file: PathBuf = "features.parquet".into();
-        /// The column of names (Parquet); none: `id`, `name` or another usual one, else row numbers.
+        /// The column of names; `""`: rows are numbered. None: `id`, `name` or another usual one, or the index of pandas.
         id_column: Option<String> = None;
-        /// The column of vectors (Parquet); none: `embedding` or another usual one, else the first list of floats.
+        /// The column of vectors, or what stands before numbered ones: `emb_`. None: `embedding` or another usual one, or the only
+        /// one that can be meant.
         column: Option<String> = None;
-        /// A list of names, one a line (`.npy`); none: row numbers.
+        /// A list of names, one a line, in place of those in the file.
         names: Option<PathBuf> = None;
         /// Numbers per vector (CSV); none: as many as the first records agree on.
         dim: Option<usize> = None, min 1;
+        /// Whether the first line has the names of columns (CSV); none: if it looks like that.
+        header: Option<bool> = None;
+        /// What stands between fields (CSV): a character, `tab` or `blank`; none: what the first records agree on.
+        separator: Option<String> = None;
         /// Whether features are brought to unit length.
         normalize: bool = true;
     }
@@ -38,10 +44,11 @@ kinset_stage::settings! {
 
 impl Config {
     fn form(&self) -> Option<Complaint> {
-        let known = ["parquet", "pq", "npy", "csv", "txt"].contains(&self.ending().as_str());
+        let ending = self.ending();
+        let known = ending.is_empty() || ENDINGS.contains(&ending.as_str());
         (!known).then(|| {
             Complaint::new("file", format!("is `{}`, whose ending names no form", self.file.display()))
-                .with_hint("features come as .parquet, .npy or .csv")
+                .with_hint("features come as .parquet, .arrow, .npy, .csv or .tsv, or in a folder of `save_to_disk`")
         })
     }
 
@@ -69,19 +76,26 @@ pub struct ImportFeatures;
 
 impl Stage for ImportFeatures {
     const KIND: &'static str = "import_features";
-    const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "read precomputed features: Parquet, NumPy or CSV";
+    const VERSION: u32 = 2;
+    const SUMMARY: &'static str = "read precomputed features: Parquet, Arrow, NumPy or CSV";
 
     type Config = Config;
     type In = In;
     type Out = Out;
 
     fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
-        let mut files = vec![raw(format!("features.{}", config.ending()), &places.file(&config.file))?];
-        if let Some(names) = &config.names {
-            files.push(raw("names".into(), &places.file(names))?);
+        let path = places.file(&config.file);
+        let mut raw_files = Vec::new();
+        for (number, file) in files(&path)?.into_iter().enumerate() {
+            let name = if file == path { format!("features.{}", config.ending()) } else { format!("features.{number}.arrow") };
+            raw_files.push(raw(name, &file)?);
         }
-        Ok(files)
+        if let Some(names) = &config.names {
+            let path = places.file(names);
+            files(&path)?;
+            raw_files.push(raw("names".into(), &path)?);
+        }
+        Ok(raw_files)
     }
 
     /// Where the files lie is no part of the key; what they say is.
@@ -96,6 +110,8 @@ impl Stage for ImportFeatures {
             column: config.column.clone(),
             names: config.names.as_ref().map(|names| cx.places.file(names)),
             dim: config.dim,
+            header: config.header,
+            separator: config.separator.clone(),
         };
         let mut source = Vectors::open(&path, &options)?;
         let bar = cx.bar(source.total().unwrap_or(0) as u64, "vectors");
@@ -106,7 +122,7 @@ impl Stage for ImportFeatures {
             let Some(dim) = source.dim().filter(|dim| *dim > 0) else {
                 return Err(wrong(&path, "row 0", "a vector of dimension 0 has no values").into());
             };
-            unit &= check(&path, ids.len(), &names, &values, dim)?;
+            unit &= check(&path, ids.len(), &names, &mut values, dim, config.normalize)?;
             if config.normalize {
                 let _ = cosine::normalize_rows(&mut values, dim);
             }
@@ -122,6 +138,7 @@ impl Stage for ImportFeatures {
             return Err(wrong(&path, "row 0", "the file has no vectors").into());
         };
         distinct(&path, &ids)?;
+        cx.read(source.reading());
         cx.note(match (unit, config.normalize) {
             (true, _) => format!("{} vectors, already of unit length", ids.len()),
             (false, true) => format!("{} vectors, normalized to unit length", ids.len()),
@@ -132,11 +149,7 @@ impl Stage for ImportFeatures {
 }
 
 fn raw(name: String, path: &Path) -> Result<RawFile, StageError> {
-    let Some(found) = fs::metadata(path)?.filter(fs::Metadata::is_file) else {
-        // Opened, so that what is missing is said in the words of the file system.
-        return Err(fs::open(path).err().map_or_else(|| wrong(path, "it", "is no file").into(), StageError::from));
-    };
-    let bytes = found.len();
+    let bytes = fs::open(path)?.metadata().at("look at", path)?.len();
     Ok(RawFile { name, path: path.to_owned(), bytes })
 }
 
@@ -144,35 +157,42 @@ fn wrong(path: &Path, place: &str, problem: impl Into<String>) -> DatasetError {
     DatasetError::Vectors { file: path.display().to_string(), place: place.to_owned(), problem: problem.into() }
 }
 
-/// Refuses what has no direction; true if all lengths are 1.
-fn check(path: &Path, first: usize, names: &[String], values: &[f32], dim: usize) -> Result<bool, DatasetError> {
+/// Refuses what has no direction; true if all lengths are 1. Vectors so short that they count as zero elsewhere are brought to
+/// unit length here if they shall be, and refused if not.
+fn check(
+    path: &Path,
+    first: usize,
+    names: &[String],
+    values: &mut [f32],
+    dim: usize,
+    normalize: bool,
+) -> Result<bool, DatasetError> {
     let mut unit = true;
-    for (row, (name, vector)) in names.iter().zip(values.chunks_exact(dim)).enumerate() {
+    for (row, (name, vector)) in names.iter().zip(values.chunks_exact_mut(dim)).enumerate() {
         let place = || format!("row {} (`{name}`)", first + row);
-        if name.is_empty() {
-            return Err(wrong(path, &place(), "the name is empty"));
-        }
-        if let Some(number) = vector.iter().position(|value| !value.is_finite()) {
-            let problem = format!("number {} of {dim} is {}; finite numbers were expected", number + 1, vector[number]);
+        if let Some(problem) = fault(name, vector) {
             return Err(wrong(path, &place(), problem));
         }
         let length = cosine::norm(vector);
-        if length < cosine::FLOOR {
-            return Err(wrong(path, &place(), "all numbers are 0, so the cosine similarity is undefined"));
-        }
         unit &= (length - 1.0).abs() <= UNIT;
+        if length < cosine::FLOOR {
+            if !normalize {
+                let problem =
+                    format!("the vector has length {length:.1e}, too short to have a direction: set `normalize = true`");
+                return Err(wrong(path, &place(), problem));
+            }
+            vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
+        }
     }
     Ok(unit)
 }
 
 fn distinct(path: &Path, ids: &[String]) -> Result<(), DatasetError> {
-    let mut order: Vec<usize> = (0..ids.len()).collect();
-    order.sort_unstable_by(|&a, &b| ids[a].cmp(&ids[b]).then(a.cmp(&b)));
-    match order.windows(2).find(|pair| ids[pair[0]] == ids[pair[1]]) {
+    match repeated(ids).first() {
         None => Ok(()),
-        Some(pair) => {
-            let problem = format!("the name `{}` is already in row {}", ids[pair[1]], pair[0]);
-            Err(wrong(path, &format!("row {}", pair[1]), problem))
+        Some(&(row, first)) => {
+            let problem = format!("the name `{}` is already in row {first}", ids[row]);
+            Err(wrong(path, &format!("row {row}"), problem))
         }
     }
 }
@@ -186,14 +206,32 @@ mod tests {
     fn vectors_without_direction_and_names_that_come_twice_are_refused_with_their_row() {
         let path = Path::new("f.csv");
         let names = ["a", "b"].map(String::from);
-        let refuse = |values: &[f32]| check(path, 10, &names, values, 2).unwrap_err().to_string();
+        let check = |values: &[f32], normalize| check(path, 10, &names, &mut values.to_vec(), 2, normalize);
+        let refuse = |values: &[f32]| check(values, true).unwrap_err().to_string();
         assert!(refuse(&[1.0, 0.0, f32::NAN, 1.0]).contains("row 11 (`b`): number 1 of 2 is NaN"));
         assert!(refuse(&[1.0, 0.0, 0.0, 0.0]).contains("row 11 (`b`): all numbers are 0"));
-        assert!(check(path, 0, &names, &[1.0, 0.0, 0.6, 0.8], 2).unwrap());
-        assert!(!check(path, 0, &names, &[1.0, 0.0, 3.0, 4.0], 2).unwrap());
+        assert!(check(&[1.0, 0.0, 0.6, 0.8], true).unwrap());
+        assert!(!check(&[1.0, 0.0, 3.0, 4.0], true).unwrap());
+        let short = check(&[1.0, 0.0, 3e-30, 4e-30], false).unwrap_err().to_string();
+        assert!(
+            short.contains("row 11 (`b`): the vector has length 5.0e-30") && short.contains("`normalize = true`"),
+            "{short}"
+        );
         let twice = ["a", "b", "a"].map(String::from);
         assert!(distinct(path, &twice).unwrap_err().to_string().contains("row 2: the name `a` is already in row 0"));
         assert!(distinct(path, &names).is_ok());
+    }
+
+    #[test]
+    fn tiny_vectors_keep_their_direction() {
+        for tiny in [1e-30_f32, 1e-40] {
+            let mut values = vec![0.6, 0.8, 3.0 * tiny, -4.0 * tiny];
+            assert!(!check(Path::new("f.npy"), 0, &["a", "b"].map(String::from), &mut values, 2, true).unwrap());
+            assert!(cosine::normalize_rows(&mut values, 2).is_empty());
+            for (found, wanted) in values.iter().zip([0.6, 0.8, 0.6, -0.8]) {
+                assert!((found - wanted).abs() < 1e-4, "{values:?}");
+            }
+        }
     }
 
     #[test]

@@ -192,6 +192,10 @@ pub enum DatasetError {
     #[error(transparent)]
     Table(#[from] ArtifactError),
 
+    /// A table of features, not one of pictures.
+    #[error(transparent)]
+    Features(ArtifactError),
+
     /// A file that is no longer what it was when it was hashed.
     #[error("`{file}` changed while it was being read")]
     Changed { file: String },
@@ -259,13 +263,31 @@ impl Fault for DatasetError {
                 .code("dataset::shards")
                 .hint("read them one by one, or split by split: `root = \"FILE\"`, `split = \"NAME\"`"),
             Self::Vectors { .. } => Exit::Data.code("dataset::vectors").hint(
-                "features are one vector for each image: .parquet with a name and a list of floats, .npy with a list of names, \
-                 or .csv with a name and then numbers (set `dim` to their number if names contain commas)",
+                "features are one vector for each image: .parquet or .arrow with a name and a list of floats, .npy with a list of \
+                 `names`, or .csv with a name and then numbers. What is guessed can be set: `header`, `separator`, `id_column`, \
+                 `column`, `names`, `dim` (`kinset similar`: `--header` and so on, `--feature-dim`)",
             ),
+            Self::Features(error) => match error {
+                ArtifactError::NoColumn { .. }
+                | ArtifactError::WrongType { .. }
+                | ArtifactError::WhichColumn { .. }
+                | ArtifactError::NoVectors { .. } => Exit::Data.code(error.code()).hint(
+                    "`id_column` names the column of names (`\"\"`: rows are numbered), `column` that of the vectors; `kinset similar` \
+                     has `--id-column` and `--column` for them",
+                ),
+                ArtifactError::Null { .. } | ArtifactError::OutOfRange { .. } => {
+                    Exit::Data.code(error.code()).hint("drop the row where the file is made, or choose another column: `id_column`, `column`")
+                }
+                ArtifactError::Damaged { .. } | ArtifactError::NotTheForm { .. } => {
+                    Exit::Data.code(error.code()).hint("export or fetch the file again")
+                }
+                other => other.diagnosis(),
+            },
             // The store's tables heal by running again; these files are the user's.
             Self::Table(error @ ArtifactError::NoColumn { .. }) => {
                 Exit::Data.code(error.code()).hint("name the columns with `image_column` and `label_column`")
             }
+            Self::Table(error @ ArtifactError::Unsupported { .. }) => error.diagnosis(),
             Self::Table(error) => {
                 Exit::Data.code(error.code()).hint("the file is damaged or contains no images: download it again")
             }

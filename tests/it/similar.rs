@@ -247,6 +247,32 @@ fn shards_are_one_pool_and_a_new_one_costs_only_itself() {
     assert!(twice.err.contains("is in two shards of the pool, `pool_1` and `pool_2`"), "{}", twice.err);
 }
 
+#[test]
+fn shards_without_names_are_named_by_their_row_in_the_whole_pool() {
+    let bench = Bench::new();
+    let pool = cloud(50, 4, &[], 1.0, 3);
+    bench.write("t.csv", numbered("t", cloud(10, 4, &[1.0], 0.7, 2)));
+    for (name, rows) in [("p.npy", &pool[..]), ("a.npy", &pool[..20]), ("b.npy", &pool[20..])] {
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        let header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({}, 4), }}", rows.len());
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend(rows.iter().flatten().flat_map(|value| value.to_le_bytes()));
+        bench.write(name, &bytes);
+    }
+    let run = |files: &[&str]| {
+        bench.kinset(&[&["similar", "--target", "t.csv", "--save-dir", "out", "--json", "--pool"], files].concat())
+    };
+    run(&["p.npy"]).done();
+    let whole = list(&bench, 20);
+    assert!(whole.contains(&"49".to_owned()) || whole.len() > 30);
+    let said = run(&["a.npy", "b.npy"]).done();
+    assert_eq!(list(&bench, 20), whole);
+    assert!(said.err.contains("images of `pool_1`, `pool_2` by their row in the whole pool"), "{}", said.err);
+    let twice = run(&["a.npy", "a.npy"]);
+    assert!(twice.exit == 4 && twice.err.contains("two shards of the pool are the same, `pool_1` and `pool_2`"), "{}", twice.err);
+}
+
 fn runs(bench: &Bench) -> usize {
     sorted(&bench.path("out/artifacts/similar/runs")).len()
 }

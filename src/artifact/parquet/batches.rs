@@ -1,28 +1,38 @@
-//! Batches of rows from the Parquet decoder: its panics are errors, and it is asked nothing after its first failure.
+//! Batches of rows from the decoders of Parquet and Arrow: their panics are errors, and they are asked nothing after a failure.
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use arrow::error::ArrowError;
 
 use crate::catch_panic::catch_decoder_panic;
 use crate::error::{ArtifactError, Result, display};
 
 /// Runs a piece of decoding; what goes wrong names the file.
 pub(super) fn guarded<T, E: Display>(path: &Path, decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
-    catch_decoder_panic(decode).map_err(|detail| ArtifactError::Damaged { path: display(path), detail })
+    catch_decoder_panic(decode).map_err(|detail| match detail.contains("IPC decompression requires") {
+        // A feature of the decoder that is left out: it sets memory aside for whatever a file claims.
+        true => ArtifactError::Unsupported {
+            path: display(path),
+            what: "is compressed, which kinset does not read in Arrow".into(),
+        },
+        false => ArtifactError::Damaged { path: display(path), detail },
+    })
 }
 
 pub(super) struct BatchReader {
     path: PathBuf,
     /// Nothing after a failure.
-    reader: Option<ParquetRecordBatchReader>,
+    reader: Option<Box<dyn Iterator<Item = std::result::Result<RecordBatch, ArrowError>> + Send>>,
 }
 
 impl BatchReader {
-    pub(super) fn new(path: &Path, reader: ParquetRecordBatchReader) -> Self {
-        Self { path: path.to_owned(), reader: Some(reader) }
+    pub(super) fn new(
+        path: &Path,
+        reader: impl Iterator<Item = std::result::Result<RecordBatch, ArrowError>> + Send + 'static,
+    ) -> Self {
+        Self { path: path.to_owned(), reader: Some(Box::new(reader)) }
     }
 
     pub(super) fn path(&self) -> &Path {

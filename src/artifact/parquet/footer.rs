@@ -4,7 +4,7 @@
 //! holds. Whatever it would read as Thrift is therefore walked over first, and what a file of its length cannot hold is refused
 //! (see [`super::thrift`]): the footer and the index of pages here, the header of every page in [`super::source`].
 
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +25,10 @@ use kinset_base::fs::{self, At, File};
 
 /// The last bytes of a file: the footer's length in four of them, and a mark.
 const TAIL: usize = 8;
+/// How a file begins and ends.
+const MARK: &[u8; 4] = b"PAR1";
+/// Codecs that are read: none, Snappy, gzip, Brotli, LZ4, Zstandard, LZ4 raw. The specification has one more, 3, LZO.
+const CODECS: [i64; 7] = [0, 1, 2, 4, 5, 6, 7];
 /// Columns inside columns, at most so many: the decoder calls itself for each.
 const DEEPEST: usize = 128;
 
@@ -50,10 +54,18 @@ impl Footer {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let file = fs::open(path)?;
         let bytes = file.metadata().at("look at", path)?.len();
+        is_parquet(path, &file, bytes)?;
+        let mut codec = None;
         let arrow = guarded(path, || {
             if let Some(range) = metadata_range(&file, bytes)? {
                 let mut tree = Tree::default();
-                walk(file.get_read(range.start)?, range.end - range.start, &FILE, &mut |seen| tree.see(&seen))?;
+                walk(file.get_read(range.start)?, range.end - range.start, &FILE, &mut |seen| {
+                    if let Seen::Number { of: "ColumnMetaData", field: 4, value } = seen {
+                        let value = as_read(value);
+                        codec = codec.or((!CODECS.contains(&value)).then_some(value));
+                    }
+                    tree.see(&seen)
+                })?;
                 tree.end()?;
             }
             let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Skip);
@@ -74,7 +86,16 @@ impl Footer {
                 .with_offset_index_policy(PageIndexPolicy::Optional);
             reader.read_page_indexes(&file)?;
             ArrowReaderMetadata::try_new(Arc::new(reader.finish()?), ArrowReaderOptions::new())
-        })?;
+        });
+        // Before what the decoder says of it: a codec it does not know is no damage.
+        if let Some(codec) = codec {
+            let what = format!(
+                "is compressed by {}, which kinset does not read",
+                if codec == 3 { "LZO".into() } else { format!("codec {codec}") }
+            );
+            return Err(ArtifactError::Unsupported { path: display(path), what });
+        }
+        let arrow = arrow?;
         let places = Arc::new(guarded(path, || Places::from_metadata(arrow.metadata(), bytes))?);
         let rows = rows(path, arrow.metadata())?;
         Ok(Self { path: path.to_owned(), bytes, rows, arrow, places })
@@ -117,6 +138,68 @@ impl Footer {
     pub(super) fn columns(&self, places: impl IntoIterator<Item = usize>, rows: usize) -> Result<BatchReader> {
         let mask = ProjectionMask::roots(self.parquet_schema(), places);
         self.batches(|builder| builder.with_projection(mask).with_batch_size(rows))
+    }
+}
+
+/// Refuses what is no Parquet at all, or is encrypted. What is cut short is for the decoder to tell.
+fn is_parquet(path: &Path, file: &File, bytes: u64) -> Result<()> {
+    let mut head = [0; 64];
+    let length = head.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
+    let head = &mut head[..length];
+    let mut file = file;
+    file.read_exact(head).at("read", path)?;
+    let damaged = |detail: &str| ArtifactError::Damaged { path: display(path), detail: detail.to_owned() };
+    if head.is_empty() {
+        return Err(damaged("it is empty"));
+    }
+    let (begin, same) = (&head[..length.min(MARK.len())], &MARK[..length.min(MARK.len())]);
+    if begin != same && begin != b"PARE" {
+        return Err(ArtifactError::NotTheForm { path: display(path), form: "Parquet", what: looks_like(head) });
+    }
+    let mut end = [0; MARK.len()];
+    if bytes > TAIL as u64 {
+        file.seek(SeekFrom::End(-(MARK.len() as i64))).and_then(|_| file.read_exact(&mut end)).at("read", path)?;
+    }
+    match &end {
+        b"PARE" => Err(ArtifactError::Unsupported { path: display(path), what: "is encrypted".to_owned() }),
+        MARK => Ok(()),
+        _ => Err(damaged("its end is missing, so it was not written or fetched to its end")),
+    }
+}
+
+/// What the first bytes of a file look like that is none of ours, for people.
+pub(super) fn looks_like(head: &[u8]) -> String {
+    const FORMS: [(&[u8], &str); 14] = [
+        (b"PAR1", "Parquet"),
+        (b"ARROW1", "an Arrow file"),
+        (b"\xff\xff\xff\xff", "an Arrow stream"),
+        (b"\x93NUMPY", "a NumPy file"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x1f\x8b", "a gzip file"),
+        (b"\x28\xb5\x2f\xfd", "a Zstandard file"),
+        (b"\x89HDF", "an HDF5 file"),
+        (b"\x80", "a pickle"),
+        (b"SQLite format", "a SQLite database"),
+        (b"version https://git-lfs", "a pointer of Git LFS, which stands for the file: run `git lfs pull`"),
+        (b"\x89PNG", "a PNG image"),
+        (b"\xff\xd8\xff", "a JPEG image"),
+        (b"%PDF", "a PDF file"),
+    ];
+    if let Some((_, form)) = FORMS.iter().find(|(mark, _)| head.starts_with(mark)) {
+        return format!("it begins like {form}");
+    }
+    let text = String::from_utf8_lossy(head);
+    let text = text.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
+    match text.chars().next() {
+        Some('<') if text.starts_with("<!doctype") || text.starts_with("<html") || text.starts_with("<?xml") => {
+            "it begins like an HTML page: was an error or a login saved in its place?".to_owned()
+        }
+        Some('{' | '[') => "it begins like JSON".to_owned(),
+        _ if head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+            "it begins like a text".to_owned()
+        }
+        _ if head.iter().all(|byte| *byte == 0) => "it begins with zeros only".to_owned(),
+        _ => "its beginning is none of a form that kinset knows".to_owned(),
     }
 }
 
@@ -186,6 +269,7 @@ impl Tree {
 mod tests {
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
     use parquet::arrow::ArrowWriter;
+    use parquet::basic::Compression;
     use parquet::file::metadata::{ColumnChunkMetaDataBuilder, ParquetMetaDataWriter};
     use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder};
 
@@ -223,6 +307,42 @@ mod tests {
         bytes.splice(end - 1..end - 1, ENDLESS);
         let text = refusal(&bytes);
         assert!(text.contains("truth values where Parquet has none"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_parquet_is_told_from_what_is_damaged() {
+        let page = refusal(b"\n<!DOCTYPE html><title>Sign in</title>");
+        assert!(page.contains("is no Parquet file: it begins like an HTML page"), "{page}");
+        assert!(refusal(b"version https://git-lfs.github.com/spec/v1\noid").contains("git lfs pull"));
+        assert!(refusal(b"{\"error\": 404}").contains("begins like JSON"));
+        assert!(refusal(b"").contains("is damaged: it is empty"));
+        assert!(refusal(&small()[..90]).contains("is damaged: its end is missing"));
+    }
+
+    #[test]
+    fn a_codec_that_is_not_read_is_no_damage() {
+        let bytes = small();
+        let end = bytes.len() - TAIL;
+        let length = u32::from_le_bytes(bytes[end..end + 4].try_into().unwrap()) as usize;
+        let metadata = ParquetMetaDataReader::decode_metadata(&bytes[end - length..end]).unwrap();
+        let group = metadata.row_group(0);
+        let lzo =
+            |column: &ColumnChunkMetaData| column.clone().into_builder().set_compression(Compression::LZO).build().unwrap();
+        let group =
+            group.clone().into_builder().set_column_metadata(group.columns().iter().map(lzo).collect()).build().unwrap();
+        let metadata = metadata.into_builder().set_row_groups(vec![group]).build();
+        let mut changed = bytes[..end - length].to_vec();
+        ParquetMetaDataWriter::new(&mut changed, &metadata).finish().unwrap();
+        let text = refusal(&changed);
+        assert!(text.ends_with("is compressed by LZO, which kinset does not read"), "{text}");
+        // A codec of the future: the same bytes with another number where the LZO's stands.
+        let place = (0..changed.len()).rev().filter(|place| changed[*place] == 6);
+        let future = place.map(|place| {
+            let mut other = changed.clone();
+            other[place] = 60;
+            refusal(&other)
+        });
+        assert!(future.into_iter().any(|text| text.ends_with("is compressed by codec 30, which kinset does not read")));
     }
 
     #[test]

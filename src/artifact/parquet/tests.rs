@@ -234,7 +234,7 @@ fn foreign_and_wrong_tables_are_named() {
     let path = dir.path().join("t.parquet");
     let text = |error: ArtifactError| error.to_string();
     fs::write_atomic(&path, b"id,row\n").unwrap();
-    assert!(matches!(TableReader::open(&path, "thing").unwrap_err(), ArtifactError::Damaged { .. }));
+    assert!(matches!(TableReader::open(&path, "thing").unwrap_err(), ArtifactError::NotTheForm { .. }));
 
     let batch = RecordBatch::try_from_iter([("id", Arc::new(StringArray::from(vec!["a"])) as ArrayRef)]).unwrap();
     let foreign = |value: Option<&str>| {

@@ -1,8 +1,14 @@
 //! A pool in several shards, as one table: rows are counted over all of them, in the order in which they are wired.
+//!
+//! A shard of a file without names has row numbers for names. Where several have, they would be the same names for other images;
+//! there an image is named by its row in the whole pool. So a shard that comes last changes no name.
+
+use std::borrow::Cow;
 
 use crate::retrieve::stage::{same_dim, unit_group};
 use kinset_artifact::Stored;
 use kinset_artifact::features::{FeatureReader, FeatureTable, Features};
+use kinset_base::reading::Reading;
 use kinset_kernel::neighbors::NeighborError;
 use kinset_math::cosine;
 use kinset_stage::StageError;
@@ -16,6 +22,9 @@ pub struct Shards {
     readers: Vec<FeatureReader>,
     /// The row each begins with; one more at the end.
     starts: Vec<usize>,
+    /// Which have row numbers for names and share them with others, so that their images are named by their row in the pool.
+    by_row: Vec<bool>,
+    reading: Reading,
 }
 
 impl Shards {
@@ -31,9 +40,32 @@ impl Shards {
             starts.push(starts[starts.len() - 1] + reader.len());
             readers.push(reader);
         }
-        let shards = Self { readers, starts };
+        let mut by_row: Vec<bool> = readers.iter().map(|reader| names_are_rows(reader.ids())).collect();
+        if by_row.iter().filter(|by_row| **by_row).count() < 2 {
+            by_row.fill(false);
+        }
+        let mut reading = Reading::default();
+        let mut numbered: Vec<&Stored<Features>> =
+            stored.iter().zip(&by_row).filter(|(_, by_row)| **by_row).map(|(s, _)| s).collect();
+        if !numbered.is_empty() {
+            let origins: Vec<String> = numbered.iter().map(|stored| format!("`{}`", stored.origin())).collect();
+            reading.took(format!("images of {} by their row in the whole pool, as they have no names", origins.join(", ")));
+        }
+        numbered.sort_by_key(|stored| stored.digest());
+        if let Some(pair) = numbered.windows(2).find(|pair| pair[0].digest() == pair[1].digest()) {
+            return Err(StageError::Mismatch {
+                what: format!("two shards of the pool are the same, `{}` and `{}`", pair[0].origin(), pair[1].origin()),
+                hint: "each image of the pool must be in one shard only".into(),
+            });
+        }
+        let shards = Self { readers, starts, by_row, reading };
         shards.distinct(stored)?;
         Ok(shards)
+    }
+
+    /// What stands for names that shards do not have.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
     }
 
     fn distinct(&self, stored: &[Stored<Features>]) -> Result<(), StageError> {
@@ -41,9 +73,15 @@ impl Shards {
             return Ok(());
         }
         let named = |shard: usize| self.readers[shard].ids().iter().map(move |id| (id.as_str(), shard));
-        let mut names: Vec<(&str, usize)> = (0..self.readers.len()).flat_map(named).collect();
+        let mut names: Vec<(&str, usize)> =
+            (0..self.readers.len()).filter(|shard| !self.by_row[*shard]).flat_map(named).collect();
         names.sort_unstable();
-        match names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let twice = names.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| [pair[0], pair[1]]);
+        let a_row = |&(name, shard): &(&'_ str, usize)| {
+            let row = name.parse::<usize>().ok().filter(|row| *row < self.len() && row.to_string() == name)?;
+            Some([(name, shard), (name, self.shard(row))]).filter(|pair| self.by_row[pair[1].1])
+        };
+        match twice.or_else(|| names.iter().find_map(a_row)) {
             None => Ok(()),
             Some(pair) => Err(StageError::Mismatch {
                 what: format!(
@@ -81,9 +119,12 @@ impl Shards {
         self.starts.partition_point(|&start| start <= row) - 1
     }
 
-    pub fn id(&self, row: u32) -> &str {
+    pub fn id(&self, row: u32) -> Cow<'_, str> {
         let shard = self.shard(row as usize);
-        &self.readers[shard].ids()[row as usize - self.starts[shard]]
+        if self.by_row[shard] {
+            return Cow::Owned(row.to_string());
+        }
+        Cow::Borrowed(&self.readers[shard].ids()[row as usize - self.starts[shard]])
     }
 
     /// Some vectors, `[rows, D]`, of unit length. `rows` must ascend.
@@ -121,6 +162,11 @@ impl Shards {
         }
         Ok(())
     }
+}
+
+/// Whether the names are the numbers of the rows.
+fn names_are_rows(ids: &[String]) -> bool {
+    ids.iter().enumerate().all(|(row, id)| *id == row.to_string())
 }
 
 /// Passes on all vectors of a table, row group by row group, with the row of the first.

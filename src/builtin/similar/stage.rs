@@ -13,9 +13,10 @@ use kinset_artifact::features::{FeatureReader, FeatureTable, Features};
 use kinset_artifact::matches::{MatchTable, Matches};
 use kinset_artifact::selection::{Chosen, Counts, Duplicates, Judged, Report, Selection, SelectionTable};
 use kinset_artifact::{Draft, Stored};
-use kinset_base::fs;
+use kinset_base::fs::{self, At};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
+use kinset_dataset::vectors::files;
 use kinset_dataset::vectors::open::names;
 use kinset_kernel::gemm::Gemm;
 use kinset_math::curate::choose::{Edge, Edges, Limits, Reason};
@@ -63,7 +64,9 @@ impl Stage for Similar {
     fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         let Some(list) = &config.exclude else { return Ok(Vec::new()) };
         let path = places.file(list);
-        let bytes = fs::open(&path)?.metadata().map_or(0, |found| found.len());
+        // Before it is opened, which waits for ever at a pipe.
+        files(&path)?;
+        let bytes = fs::open(&path)?.metadata().at("look at", &path)?.len();
         Ok(vec![RawFile { name: "exclude".into(), path, bytes }])
     }
 
@@ -78,6 +81,7 @@ impl Stage for Similar {
         }
         let target = load_target(&input.target)?;
         let pool = Shards::open(&input.pool, &target)?;
+        cx.read(pool.reading());
         let (repeats, found) = merge(config, &input, &pool)?;
         let kept: Vec<u32> = (0..target.len() as u32).filter(|&row| repeats.kept[row as usize]).collect();
         cx.check()?;
@@ -161,9 +165,9 @@ impl Stage for Similar {
         ));
         let edges = edges.edges.iter().zip(&edges.reasons).map(|(edge, reason)| Judged {
             edge: *edge,
-            pool_id: pool.id(edge.pool).to_owned(),
+            pool_id: pool.id(edge.pool).into_owned(),
             reason: *reason,
-            duplicate_of: duplicate_of.get(&edge.pool).map(|row| pool.id(*row).to_owned()).unwrap_or_default(),
+            duplicate_of: duplicate_of.get(&edge.pool).map(|row| pool.id(*row).into_owned()).unwrap_or_default(),
         });
         let table = SelectionTable {
             pick: config.pick.word().into(),
@@ -258,7 +262,7 @@ fn exclude(config: &Config, pool: &Shards, edges: &mut Edges, cx: &Context<'_>) 
     unwanted.dedup();
     let mut seen = vec![false; unwanted.len()];
     for row in 0..pool.len() as u32 {
-        if let Ok(place) = unwanted.binary_search(&stem(pool.id(row))) {
+        if let Ok(place) = unwanted.binary_search(&stem(&pool.id(row))) {
             seen[place] = true;
         }
     }
@@ -267,7 +271,7 @@ fn exclude(config: &Config, pool: &Shards, edges: &mut Edges, cx: &Context<'_>) 
         let first = seen.iter().position(|seen| !seen).map_or("", |place| unwanted[place]);
         cx.warn(format!("{strangers} of {} names to exclude are not in the pool; the first is `{first}`", unwanted.len()));
     }
-    edges.drop_where(|edge| unwanted.binary_search(&stem(pool.id(edge.pool))).is_ok().then_some(Reason::Excluded));
+    edges.drop_where(|edge| unwanted.binary_search(&stem(&pool.id(edge.pool))).is_ok().then_some(Reason::Excluded));
     Ok(())
 }
 
@@ -361,7 +365,7 @@ fn chosen(edges: &Edges, pool: &Shards, duplicate_of: &BTreeMap<u32, u32>, part:
     let mut chosen: Vec<Chosen> = (0..)
         .zip(edges.picks())
         .map(|(order, pick)| Chosen {
-            id: pool.id(pick.best.pool).to_owned(),
+            id: pool.id(pick.best.pool).into_owned(),
             order,
             best: pick.best,
             targets: pick.targets,

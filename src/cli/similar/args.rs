@@ -67,7 +67,7 @@ Examples:
   kinset similar --target t.parquet --pool a.parquet b.parquet --save-dir out --budget 6000 --pool-sim 0.95
   kinset similar --target t.npy --pool p.npy --save-dir out --near-db pictures --materialize symlink")]
 pub struct SimilarArgs {
-    /// Features of the target: .csv, .npy or .parquet
+    /// Features of the target: .csv, .npy, .parquet or .arrow
     #[arg(long, alias = "target_csv", visible_alias = "target", value_name = "FILE")]
     pub target_csv: PathBuf,
     /// Features of the pool; several files are shards, each cached separately
@@ -166,12 +166,18 @@ pub struct SimilarArgs {
     /// How images and annotations are written
     #[arg(long, alias = "materialise", value_enum, default_value = "list")]
     pub materialize: Materialize,
-    /// The column of names in Parquet files [default: id, name, ...]
+    /// The column of names; "" for none: row numbers [default: id, name, ...]
     #[arg(long, value_name = "NAME")]
     pub id_column: Option<String>,
-    /// The column of vectors in Parquet files [default: embedding, ...]
+    /// The column of vectors, or what numbered ones begin with [default: embedding, ...]
     #[arg(long, value_name = "NAME")]
     pub column: Option<String>,
+    /// Whether CSV files begin with a line of column names [default: if it looks like one]
+    #[arg(long, value_name = "true|false")]
+    pub header: Option<bool>,
+    /// What separates fields in CSV files: a character, tab or blank [default: found]
+    #[arg(long, value_name = "CHAR")]
+    pub separator: Option<String>,
     /// Folder of the cache [default: artifacts/ in --save-dir]
     #[arg(long, value_name = "DIR")]
     pub artifacts: Option<PathBuf>,

@@ -10,13 +10,14 @@ use super::attributes;
 use super::export::{self, Placed};
 use super::materialize::Pictures;
 use super::plan;
-use crate::artifact::features::{FeatureReader, FeatureTable, Features};
+use crate::artifact::features::{FeatureTable, Features};
 use crate::artifact::matches::{MatchTable, Matches};
 use crate::artifact::selection::{Selection, SelectionTable};
 use crate::artifact::{Artifact, Stored};
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
 use crate::base::search_path::DataPaths;
+use crate::builtin::similar::shards::Shards;
 use crate::builtin::similar::stage::stem;
 use crate::cli::common::{Answer, Failure, device_of};
 use crate::cli::report;
@@ -240,10 +241,10 @@ fn pool_shares(
     summary: &Summary,
 ) -> Result<attributes::Counts, Failure> {
     let mut all = attributes::Counts::none(known);
-    for shard in 1..=args.near_csv.len() {
-        let reader = FeatureReader::open(&stored::<Features>(spec, store, summary, &plan::pool(shard))?)?;
-        all.add(known.count(reader.ids().iter().map(|id| stem(id))));
-    }
+    let target = FeatureTable::load(&stored::<Features>(spec, store, summary, plan::TARGET)?)?;
+    let shards = (1..=args.near_csv.len()).map(|shard| stored::<Features>(spec, store, summary, &plan::pool(shard)));
+    let pool = Shards::open(&shards.collect::<Result<Vec<_>, _>>()?, &target)?;
+    all.add(known.count((0..pool.len() as u32).map(|row| stem(&pool.id(row)).to_owned())));
     Ok(all)
 }
 

@@ -43,7 +43,8 @@ pub fn write(args: &SimilarArgs) -> fs::Result<String> {
     );
     let import = |text: &mut String, name: &str, path: &Path| -> fs::Result<()> {
         let _ = write!(text, "\n[stage.{name}]\nkind = \"import_features\"\nfile = {}\n", quoted(&absolute(path)?));
-        let csv = path.extension().is_some_and(|ending| ending == "csv" || ending == "txt");
+        let csv =
+            path.extension().is_some_and(|ending| ["csv", "tsv", "txt"].iter().any(|text| ending.eq_ignore_ascii_case(text)));
         for (key, value) in [("id_column", &args.id_column), ("column", &args.column)] {
             if let Some(value) = value {
                 let _ = writeln!(text, "{key} = {}", quoted(Path::new(value)));
@@ -51,6 +52,12 @@ pub fn write(args: &SimilarArgs) -> fs::Result<String> {
         }
         if let Some(dim) = args.feature_dim.filter(|_| csv) {
             let _ = writeln!(text, "dim = {dim}");
+        }
+        if let Some(header) = args.header.filter(|_| csv) {
+            let _ = writeln!(text, "header = {header}");
+        }
+        if let Some(separator) = args.separator.as_ref().filter(|_| csv) {
+            let _ = writeln!(text, "separator = {}", quoted(Path::new(separator)));
         }
         Ok(())
     };
@@ -218,6 +225,10 @@ mod tests {
             "64",
             "--id-column",
             "name",
+            "--header",
+            "true",
+            "--separator",
+            ";",
             "--target_db",
             "x/",
             "--near_db",
@@ -231,6 +242,7 @@ mod tests {
         let settings = |name: &str| spec.node(name).unwrap().settings.clone();
         assert_eq!((settings("matches_2")["k"].as_u64(), settings("nn5")["k"].as_u64()), (Some(21), Some(5)));
         assert_eq!(settings("matches_1")["dedup"], "fork");
+        assert_eq!((&settings("target")["header"], &settings("target")["separator"]), (&true.into(), &";".into()));
         assert_eq!((settings("target")["dim"].as_u64(), settings("pool_2")["dim"].as_u64()), (Some(64), None));
         assert_eq!(settings("nn20")["quotas"]["clusters"].as_u64(), Some(4));
         assert_eq!(spec.seed, 7);

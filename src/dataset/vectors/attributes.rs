@@ -1,4 +1,4 @@
-//! Attributes of images: a CSV with a header, a name first and then a column per attribute.
+//! Attributes of images: delimited text with a header, a name first and then a column per attribute.
 //!
 //! For reports only: `class`, `weather`, `time of day`. Values are texts; numbers that are all different are no attribute.
 
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
 
-use super::csv::{Csv, Record};
+use super::records::{Record, Records};
 use crate::error::Result;
 use kinset_base::fs;
 
@@ -34,28 +34,33 @@ impl Attributes {
     }
 
     fn read(path: &Path, source: Box<dyn BufRead + Send>, name: impl Fn(&str) -> String) -> Result<Self> {
-        let mut csv = Csv::records(path, source);
-        let fields = |csv: &Csv, record: &Record| -> Result<Vec<String>> {
-            let text = |field: &[u8]| std::str::from_utf8(field).map(|text| text.trim().to_owned());
-            record
-                .fields()
+        // By the names of the columns: values may hold anything.
+        let columns = |separator: u8, records: &[Record]| {
+            let rank = b" \t;,".iter().position(|other| *other == separator).unwrap_or(0);
+            records.first().filter(|first| rank > 0 && first.len() > 1).map_or(0, |first| first.len() * 4 + rank)
+        };
+        let mut csv = Records::open(path, source, None, columns)?;
+        let wrong = |line: usize, problem: &str| super::records::wrong(path, &format!("line {line}"), problem);
+        let fields = |record: &Record| -> Result<Vec<String>> {
+            let text = |place: usize| std::str::from_utf8(record.field(place)).map(str::to_owned);
+            (0..record.len())
                 .map(text)
                 .collect::<std::result::Result<_, _>>()
-                .map_err(|_| csv.wrong(record.line, "this is not UTF-8"))
+                .map_err(|_| wrong(record.line, "this is not UTF-8"))
         };
-        let Some(first) = csv.read()? else { return Err(csv.wrong(1, "the file has no header")) };
-        let columns = fields(&csv, &first)?.split_off(1);
+        let Some(first) = csv.read()? else { return Err(wrong(1, "the file has no header")) };
+        let columns = fields(&first)?.split_off(1);
         if columns.is_empty() || columns.iter().any(String::is_empty) {
             let what = "a header was expected: a name for the names, then one for each attribute";
-            return Err(csv.wrong(first.line, what));
+            return Err(wrong(first.line, what));
         }
         let mut places: Vec<BTreeMap<String, u32>> = vec![BTreeMap::new(); columns.len()];
         let mut found = Self { values: vec![Vec::new(); columns.len()], columns, rows: BTreeMap::new() };
         while let Some(record) = csv.read()? {
-            let mut all = fields(&csv, &record)?;
+            let mut all = fields(&record)?;
             if all.len() != found.columns.len() + 1 {
                 let what = format!("{} fields where the header has {}", all.len(), found.columns.len() + 1);
-                return Err(csv.wrong(record.line, &what));
+                return Err(wrong(record.line, &what));
             }
             let image = name(&all.remove(0));
             let mut row = Vec::with_capacity(all.len());
@@ -69,24 +74,24 @@ impl Attributes {
             }
             if let Some(column) = found.values.iter().position(|values| values.len() > MOST_VALUES) {
                 let what = format!("`{}` has more than {MOST_VALUES} different values by here", found.columns[column]);
-                return Err(csv.wrong(record.line, &what));
+                return Err(wrong(record.line, &what));
             }
             if found.rows.insert(image.clone(), row).is_some() {
-                return Err(csv.wrong(record.line, &format!("`{image}` is named a second time")));
+                return Err(wrong(record.line, &format!("`{image}` is named a second time")));
             }
         }
         if found.rows.is_empty() {
-            return Err(csv.wrong(first.line, "no image follows the header"));
+            return Err(wrong(first.line, "no image follows the header"));
         }
         Ok(found)
     }
 
     /// How often each value of each column occurs among images: `[columns][values]`; and how many images are not in the file.
-    pub fn count<'a>(&self, images: impl IntoIterator<Item = &'a str>) -> (Vec<Vec<usize>>, usize) {
+    pub fn count(&self, images: impl IntoIterator<Item = impl AsRef<str>>) -> (Vec<Vec<usize>>, usize) {
         let mut counts: Vec<Vec<usize>> = self.values.iter().map(|values| vec![0; values.len()]).collect();
         let mut unknown = 0;
         for image in images {
-            match self.rows.get(image) {
+            match self.rows.get(image.as_ref()) {
                 None => unknown += 1,
                 Some(row) => counts.iter_mut().zip(row).for_each(|(counts, &place)| counts[place as usize] += 1),
             }
@@ -115,6 +120,14 @@ mod tests {
     }
 
     #[test]
+    fn tables_of_other_programs_are_read() {
+        let wanted = read("name,class\na,cat\nb,dog\n").unwrap();
+        for text in ["\u{feff}name;class\r\na;cat\r\nb;dog\r\n", "name\tclass\ra\tcat\rb\tdog"] {
+            assert_eq!(read(text).unwrap(), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_table_of_attributes_is_refused_with_its_line() {
         let many = (0..1002).map(|row| format!("{row},{row}\n")).collect::<Vec<_>>().concat();
         for (text, said) in [
@@ -124,6 +137,7 @@ mod tests {
             ("name,class\n", "line 1: no image follows"),
             ("name,class\na,b\nc\n", "line 3: 1 fields where the header has 2"),
             ("name,class\na,b\na.png,c\n", "line 3: `a` is named a second time"),
+            ("name,class\r\n\r\na,b\r\na.png,c\r\n", "line 4: `a` is named a second time"),
             (&format!("name,class\n{many}"), "more than 1000 different values"),
         ] {
             let error = read(text).unwrap_err().to_string();

@@ -1,14 +1,18 @@
 //! # dataset/vectors: features that somebody else made
 //!
-//! Vectors with names, one for each image, from a file: Parquet ([`mod@open`] finds the columns), NumPy's `.npy` ([`npy`]), or
-//! CSV as the fork of SCAN writes it ([`csv`]). They stream by, some thousand rows at a time. What else is known of images by
-//! name, their class or the weather, comes as [`attributes`].
+//! Vectors with names, one for each image, from a file ([`mod@open`]): Parquet and Arrow, whose columns the artifacts find, NumPy's
+//! `.npy` ([`npy`]), or delimited text ([`csv`], whose records `records` reads). They stream by, some thousand rows at a time.
+//! [`check`] reads a whole file and says what is wrong with it. What else is known of images by name, their class or the weather,
+//! comes as [`attributes`].
 //!
 //! Not here: kinset's own features (`artifact/features`).
 
 pub mod attributes;
+mod check;
 pub mod csv;
 pub mod npy;
 pub mod open;
+mod records;
 
-pub use open::{Batch, Options, Vectors};
+pub use check::{Problem, VectorsReport, check, fault, repeated};
+pub use open::{Batch, Options, Vectors, files};

@@ -1,12 +1,16 @@
-//! Vectors from a file of any of the three forms, in one stream.
+//! Vectors from a file of any form, in one stream.
 
 use std::path::{Path, PathBuf};
 
 use super::csv::Csv;
 use super::npy::Npy;
+use super::records::wrong;
 use crate::error::{DatasetError, Result};
+use kinset_artifact::parquet::arrow_files;
 use kinset_artifact::parquet::vectors::{VectorBatches, VectorFile};
 use kinset_base::fs;
+use kinset_base::reading::Reading;
+use kinset_base::unit::count;
 
 /// Lists of names may be so long.
 const LONGEST: u64 = 1 << 32;
@@ -14,14 +18,18 @@ const LONGEST: u64 = 1 << 32;
 /// What a file does not say of itself.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The column of names (Parquet).
+    /// The column of names; an empty one: there are none, rows are numbered. Of text without a header its number, from 1.
     pub id_column: Option<String>,
-    /// The column of vectors (Parquet).
+    /// The column of vectors (Parquet, Arrow); or what stands before the numbers in the names of their columns (CSV too).
     pub column: Option<String>,
-    /// A file of names, one a line (`.npy`).
+    /// A file of names, one a line.
     pub names: Option<PathBuf>,
     /// Numbers per vector (CSV).
     pub dim: Option<usize>,
+    /// Whether the first line has the names of columns (CSV).
+    pub header: Option<bool>,
+    /// What stands between fields (CSV): a character, `tab` or `blank`.
+    pub separator: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,49 +42,101 @@ pub struct Batch {
 /// A stream of vectors with names. Where there are no names, they are row numbers.
 pub struct Vectors {
     form: Form,
+    /// Names from a list, and its path.
+    names: Option<(PathBuf, std::vec::IntoIter<String>)>,
     rows: usize,
     dim: Option<usize>,
     total: Option<usize>,
+    reading: Reading,
+    ended: bool,
 }
 
 enum Form {
-    Parquet(VectorBatches),
-    Npy(Npy, Option<Vec<String>>),
-    Csv(Csv),
+    Table(VectorBatches),
+    Npy(Npy),
+    Csv(Box<Csv>),
+}
+
+/// The forms that features come in, by the endings of their names; a folder of `save_to_disk` has none.
+pub const ENDINGS: [&str; 8] = ["parquet", "pq", "arrow", "feather", "npy", "csv", "tsv", "txt"];
+
+/// What a name ends in, in small letters.
+fn ending(path: &Path) -> String {
+    path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()).unwrap_or_default()
+}
+
+/// The files that are read for a path: itself, or those that a folder of `save_to_disk` lists.
+///
+/// # Errors
+/// If there is none, or it is no file that can be read twice: a pipe, a device.
+pub fn files(path: &Path) -> Result<Vec<PathBuf>> {
+    let files = arrow_files::files(path).map_err(DatasetError::Features)?;
+    let Some(files) = files else {
+        return Err(wrong(path, "it", "a folder without the `state.json` that `save_to_disk` writes holds no features"));
+    };
+    for file in &files {
+        match fs::metadata(file)? {
+            Some(found) if found.is_file() => {}
+            Some(found) => {
+                let what = if found.is_dir() { "a folder" } else { "a pipe or a device" };
+                let problem = format!("is {what}; a file on disk was expected, as it is read more than once");
+                return Err(wrong(file, "it", &problem));
+            }
+            // Opened, so that what is missing is said in the words of the file system.
+            None => fs::open(file).map(|_| ())?,
+        }
+    }
+    Ok(files)
 }
 
 impl Vectors {
-    /// Opens a file; its ending tells the form.
+    /// Opens a file; its ending tells the form. A folder is one of `save_to_disk`.
     ///
     /// # Errors
-    /// If it cannot be read, or is not what its ending says; an ending that is none of `.parquet`, `.npy`, `.csv`, `.txt`.
+    /// If it cannot be read, or is not what its ending says; an ending that is none of [`ENDINGS`].
     pub fn open(path: &Path, options: &Options) -> Result<Self> {
-        let wrong = |problem: &str| DatasetError::Vectors {
-            file: path.display().to_string(),
-            place: "name".into(),
-            problem: problem.to_owned(),
+        let opened = files(path)?;
+        let (id, column) = (options.id_column.as_deref(), options.column.as_deref());
+        let table = |file: kinset_artifact::error::Result<VectorFile>| -> Result<_> {
+            let file = file.map_err(DatasetError::Features)?;
+            let batches = file.batches().map_err(DatasetError::Features)?;
+            Ok((Form::Table(batches), None, file.rows(), file.reading().clone()))
         };
-        let ending = path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
-        let (form, dim, total) = match ending.as_str() {
-            "parquet" | "pq" => {
-                let file = VectorFile::open(path, options.id_column.as_deref(), options.column.as_deref())?;
-                (Form::Parquet(file.batches()?), None, Some(file.rows()))
-            }
+        // Names from a list stand for those in the file.
+        let id = if options.names.is_some() { Some("") } else { id };
+        let kind = if opened.first().map(PathBuf::as_path) == Some(path) { ending(path) } else { "arrow".to_owned() };
+        let (form, dim, total, reading) = match kind.as_str() {
+            "parquet" | "pq" => table(VectorFile::open(path, id, column))?,
+            "arrow" | "feather" => table(VectorFile::open_arrow(path, id, column))?,
             "npy" => {
                 let bytes = fs::metadata(path)?.map_or(0, |found| found.len());
-                let npy = Npy::open(path, Box::new(fs::reader(path)?), bytes)?;
-                let names = options.names.as_deref().map(|names| list(names, npy.rows())).transpose()?;
+                let npy = Npy::open(path, Box::new(fs::open(path)?), bytes)?;
+                let mut reading = Reading::default();
+                reading.took(npy.form());
+                if options.names.is_none() {
+                    reading.took("names: row numbers");
+                }
                 let (dim, rows) = (npy.dim(), npy.rows());
-                (Form::Npy(npy, names), Some(dim), Some(rows))
+                (Form::Npy(npy), Some(dim), Some(rows), reading)
             }
-            "csv" | "txt" => {
-                let csv = Csv::open(path, Box::new(fs::reader(path)?), options.dim)?;
-                let dim = csv.dim();
-                (Form::Csv(csv), Some(dim), None)
+            "csv" | "tsv" | "txt" => {
+                let csv = Csv::open(path, Box::new(fs::reader(path)?), options)?;
+                let (dim, reading) = (csv.dim(), csv.reading().clone());
+                (Form::Csv(Box::new(csv)), Some(dim), None, reading)
             }
-            _ => return Err(wrong("features come as .parquet, .npy or .csv")),
+            _ => return Err(wrong(path, "name", "features come as .parquet, .arrow, .npy, .csv or .tsv")),
         };
-        Ok(Self { form, rows: 0, dim, total })
+        let mut opened = Self { form, names: None, rows: 0, dim, total, reading, ended: false };
+        if let Some(list) = &options.names {
+            let names = names(list)?;
+            if opened.total.is_some_and(|rows| rows != names.len()) {
+                return Err(too_few(list, names.len(), opened.total.unwrap_or(0)));
+            }
+            opened.reading.took.retain(|took| !took.starts_with("names:"));
+            opened.reading.took(format!("names: `{}`", list.display()));
+            opened.names = Some((list.clone(), names.into_iter()));
+        }
+        Ok(opened)
     }
 
     /// How many vectors there are, if the file says so before its end.
@@ -89,12 +149,17 @@ impl Vectors {
         self.dim
     }
 
+    /// How the file was understood: columns, separator, type, order. After the last batch also how many vectors it has.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
     /// The next rows; none at the end.
     pub fn batch(&mut self) -> Result<Option<Batch>> {
         let first = self.rows;
         let numbered = |rows: usize| (first..first + rows).map(|row| row.to_string()).collect();
         let batch = match &mut self.form {
-            Form::Parquet(batches) => match batches.next().transpose()? {
+            Form::Table(batches) => match batches.next().transpose().map_err(DatasetError::Features)? {
                 None => None,
                 Some(found) => {
                     self.dim = Some(found.dim);
@@ -102,39 +167,61 @@ impl Vectors {
                     Some(Batch { ids: found.ids.unwrap_or_else(|| numbered(rows)), values: found.values })
                 }
             },
-            Form::Npy(npy, names) => {
+            Form::Npy(npy) => {
                 let dim = npy.dim();
-                npy.batch()?.map(|(first, values)| {
-                    let rows = values.len() / dim;
-                    let ids = names.as_ref().map_or_else(|| numbered(rows), |names| names[first..first + rows].to_vec());
-                    Batch { ids, values }
-                })
+                npy.batch()?.map(|(_, values)| Batch { ids: numbered(values.len() / dim), values })
             }
-            Form::Csv(csv) => csv.batch()?,
+            Form::Csv(csv) => csv.batch(first)?,
         };
-        self.rows += batch.as_ref().map_or(0, |batch| batch.ids.len());
-        Ok(batch)
+        let Some(mut batch) = batch else {
+            return self.end().map(|()| None);
+        };
+        self.rows += batch.ids.len();
+        if let Some((list, names)) = &mut self.names {
+            let rows = batch.ids.len();
+            batch.ids = names.take(rows).collect();
+            if batch.ids.len() < rows {
+                return Err(too_few(list, first + batch.ids.len(), self.rows));
+            }
+        }
+        Ok(Some(batch))
+    }
+
+    fn end(&mut self) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        self.ended = true;
+        if let Some((list, names)) = &mut self.names
+            && names.len() > 0
+        {
+            return Err(too_few(list, self.rows + names.len(), self.rows));
+        }
+        let (rows, dim) = (count(self.rows as u64), self.dim.unwrap_or(0));
+        let vectors = if self.rows == 1 { "vector" } else { "vectors" };
+        self.reading.took.insert(0, format!("{rows} {vectors} of {dim} numbers"));
+        Ok(())
     }
 }
 
-/// A list of names, one a line, as many as there are rows.
-fn list(path: &Path, rows: usize) -> Result<Vec<String>> {
-    let names = names(path)?;
-    if names.len() != rows {
-        return Err(DatasetError::Vectors {
-            file: path.display().to_string(),
-            place: format!("line {}", names.len().min(rows) + 1),
-            problem: format!("it names {} images, the vectors are {rows}", names.len()),
-        });
-    }
-    Ok(names)
+/// A list of names that are not as many as there are rows.
+fn too_few(path: &Path, names: usize, rows: usize) -> DatasetError {
+    let line = format!("line {}", names.min(rows) + 1);
+    wrong(path, &line, &format!("it names {names} images, the vectors are {rows}"))
 }
 
 /// The names of a list: one a line, blanks around them and empty lines left out.
+///
+/// # Errors
+/// If it cannot be read, or is UTF-16.
 pub fn names(path: &Path) -> Result<Vec<String>> {
     let text = fs::read_at_most(path, LONGEST)?;
-    let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
+        return Err(wrong(path, "beginning", "this is UTF-16; save it as UTF-8"));
+    }
+    let text = String::from_utf8_lossy(text);
+    Ok(text.split(['\n', '\r']).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
 #[cfg(test)]
@@ -162,6 +249,45 @@ mod tests {
         assert_eq!(read(Some(names.clone())).unwrap(), ["a", "b"]);
         fs::write_atomic(&names, b"a\n").unwrap();
         assert!(read(Some(names)).unwrap_err().to_string().contains("it names 1 images, the vectors are 2"));
-        assert!(Vectors::open(&dir.path().join("f.bin"), &Options::default()).is_err());
+        let other = dir.path().join("f.bin");
+        fs::write_atomic(&other, &bytes).unwrap();
+        let refused = Vectors::open(&other, &Options::default()).err().unwrap().to_string();
+        assert!(refused.contains("features come as .parquet"), "{refused}");
+    }
+
+    #[test]
+    fn names_from_a_list_stand_for_those_of_any_form() {
+        let dir = tempfile::tempdir().unwrap();
+        let (csv, names) = (dir.path().join("f.csv"), dir.path().join("names.txt"));
+        fs::write_atomic(&csv, b"0.5,1\n0.25,2\n").unwrap();
+        let read = |list: &str| {
+            fs::write_atomic(&names, list.as_bytes()).unwrap();
+            let mut found = Vectors::open(&csv, &Options { names: Some(names.clone()), ..Options::default() })?;
+            let mut ids = Vec::new();
+            while let Some(batch) = found.batch()? {
+                assert_eq!(batch.values, [0.5, 1.0, 0.25, 2.0]);
+                ids.extend(batch.ids);
+            }
+            assert!(found.reading().line().starts_with("2 vectors of 2 numbers, no header, separator `,`, names: `"));
+            Ok::<_, DatasetError>(ids)
+        };
+        assert_eq!(read("\u{feff}a\rb\r").unwrap(), ["a", "b"]);
+        assert!(read("a\n").unwrap_err().to_string().contains("line 2: it names 1 images, the vectors are 2"));
+        assert!(read("a\nb\nc\n").unwrap_err().to_string().contains("line 3: it names 3 images, the vectors are 2"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_read_twice_is_refused_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let device = dir.path().join("f.csv");
+        fs::link_symbolically(Path::new("/dev/zero"), &device).unwrap();
+        let refused = Vectors::open(&device, &Options::default()).err().unwrap().to_string();
+        assert!(refused.contains("is a pipe or a device; a file on disk was expected"), "{refused}");
+        let refused = Vectors::open(dir.path(), &Options::default()).err().unwrap().to_string();
+        assert!(refused.contains("without the `state.json`"), "{refused}");
+        assert!(
+            Vectors::open(&dir.path().join("none.csv"), &Options::default()).err().unwrap().to_string().contains("cannot open")
+        );
     }
 }

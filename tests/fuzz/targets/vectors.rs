@@ -10,11 +10,11 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = std::panic::take_hook();
     let Some((&kind, content)) = bytes.split_first() else { return };
     let Ok(dir) = tempfile::tempdir() else { return };
-    let path = dir.path().join(["a.csv", "a.npy", "a.parquet", "known.csv"][usize::from(kind) % 4]);
+    let path = dir.path().join(["a.csv", "a.npy", "a.parquet", "a.arrow", "known.csv"][usize::from(kind) % 5]);
     if std::fs::write(&path, content).is_err() {
         return;
     }
-    if kind % 4 == 3 {
+    if kind % 5 == 4 {
         let _ = Attributes::open(&path, str::to_owned);
         return;
     }
