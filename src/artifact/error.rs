@@ -46,6 +46,15 @@ pub enum ArtifactError {
     MetaField { path: String, field: String, wanted: &'static str, found: String },
     #[error("`{path}` has no column `{column}`; its columns are {}", Listed(found))]
     NoColumn { path: String, column: String, found: Vec<String> },
+    /// A table of others in which nothing can be pictures.
+    #[error("`{path}` has no column of images; its columns are {}", few(found))]
+    NoPictures {
+        path: String,
+        /// Each with what it holds: "`label` (integers)".
+        found: Vec<String>,
+    },
+    #[error("`{path}` has {found} of metadata; at most {most} are read")]
+    LongMetadata { path: String, found: String, most: String },
     #[error("column `{column}` of `{path}` is {found}; {wanted} was expected")]
     WrongType { path: String, column: String, found: String, wanted: String },
     #[error("column `{column}` of `{path}` has no value in row {row}")]
@@ -82,6 +91,15 @@ pub enum ArtifactError {
     TensorType { path: String, name: String, found: String },
     #[error("`{path}`: {what}")]
     Contradiction { path: String, what: String },
+}
+
+/// Parts of a sentence, at most eight of them.
+fn few(parts: &[String]) -> String {
+    let mut text = parts[..parts.len().min(8)].join(", ");
+    if parts.len() > 8 {
+        text.push_str(&format!(" and {} more", parts.len() - 8));
+    }
+    if parts.is_empty() { "none".to_owned() } else { text }
 }
 
 /// Names, at most eight of them.
@@ -141,6 +159,13 @@ impl Fault for ArtifactError {
             }
             Self::MetaField { .. } => Exit::Data.code("artifact::metadata").hint(EDITED),
             Self::NoColumn { .. } => Exit::Data.code("artifact::no-column").hint(EDITED),
+            Self::NoPictures { .. } => Exit::Data.code("artifact::no-pictures").hint(
+                "images are the bytes of PNG, JPEG or WebP files, alone or as `bytes` beside `path`, paths below the table's folder, \
+                 or base64; write arrays of pixels as PNG first",
+            ),
+            Self::LongMetadata { .. } => Exit::Data
+                .code("artifact::long-metadata")
+                .hint("write it with fewer columns or longer row groups, and with the names of classes in a column of text"),
             Self::WrongType { .. } => Exit::Data.code("artifact::wrong-type").hint(EDITED),
             Self::Null { .. } => Exit::Data.code("artifact::null").hint(EDITED),
             Self::Length { .. } => Exit::Data.code("artifact::length").hint(EDITED),

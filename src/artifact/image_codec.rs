@@ -1,13 +1,19 @@
 //! Decoding and encoding of picture files.
 //!
-//! Decoded as Pillow does it for a data loader: EXIF orientation is not applied, transparency is dropped, color becomes gray by
-//! the weights of ITU-R 601.
+//! A picture is decoded as it is shown: turned as its EXIF data say, transparency laid over white, 16 bits rounded to 8. Color becomes
+//! gray by the weights of ITU-R 601 in Pillow's integers. Everybody who looks at pixels goes through here, so training, reports and
+//! predictions see the same.
+//!
+//! Cameras of microscopes and clinics put 8 or 12 bits into files of 16, which would be black. A picture with no value above 255 or
+//! 4,095 is therefore taken to have 8 or 12 bits; [`Opened::decode_with_bits`] tells which, for whoever reports it.
 
 use std::io::Cursor;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder as _, ImageError, ImageReader, Limits};
+use image::metadata::Orientation;
+use image::{ColorType, DynamicImage, ExtendedColorType, ImageBuffer, Luma, Rgb};
+use image::{ImageDecoder, ImageEncoder as _, ImageError, ImageReader, Limits};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -16,7 +22,9 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::catch_panic::catch_decoder_panic;
 use super::error::{ArtifactError, Result};
+use super::picture_facts::{ImageFormat, PictureFacts};
 use super::pixels::Pixels;
+use kinset_base::file_kind::file_kind;
 use kinset_base::unit::bytes;
 
 /// Sides longer than this are not pictures for training.
@@ -24,6 +32,7 @@ const LONGEST_SIDE: u32 = 65_535;
 /// Bytes a decoder may ask for.
 const LARGEST: u64 = 1 << 30;
 
+/// A picture's shape as it is shown, after it was turned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
     /// Pixels per row.
@@ -37,7 +46,9 @@ pub struct Header {
 /// A picture file whose header was read, and nothing else yet.
 pub struct Opened<'a> {
     name: &'a str,
-    header: Header,
+    /// As it lies in the file.
+    stored: Header,
+    facts: PictureFacts,
     decoder: Decoder<'a>,
 }
 
@@ -52,18 +63,22 @@ enum Decoder<'a> {
 /// # Errors
 /// If the format is another one, the header is damaged, or a side is longer than 65,535 pixels.
 pub fn open<'a>(name: &'a str, file: &'a [u8]) -> Result<Opened<'a>> {
-    let opened = if file.starts_with(&[0xff, 0xd8, 0xff]) {
-        catch_decoder_panic(|| jpeg(file).map_err(as_jpeg))
-    } else {
-        catch_decoder_panic(|| other(file))
+    let damaged = |detail| ArtifactError::Picture { name: name.to_owned(), detail };
+    let Some(facts) = PictureFacts::of(file) else {
+        let what = file_kind(file).map_or_else(String::new, |kind| format!("; it is {kind}"));
+        return Err(damaged(format!("it is not a PNG, JPEG or WebP file{what}")));
     };
-    let (header, decoder) = opened.map_err(|detail| ArtifactError::Picture { name: name.to_owned(), detail })?;
-    Ok(Opened { name, header, decoder })
+    let opened = match facts.format {
+        ImageFormat::Jpeg => catch_decoder_panic(|| jpeg(file).map_err(as_jpeg)),
+        _ => catch_decoder_panic(|| other(file)),
+    };
+    let (stored, decoder) = opened.map_err(damaged)?;
+    Ok(Opened { name, stored, facts, decoder })
 }
 
 /// What the header of a PNG, JPEG or WebP file says. `name` is for messages.
 pub fn probe(name: &str, file: &[u8]) -> Result<Header> {
-    Ok(open(name, file)?.header)
+    Ok(open(name, file)?.header())
 }
 
 /// Decodes a PNG, JPEG or WebP file to so many channels, 1 or 3. `name` is for messages.
@@ -73,12 +88,21 @@ pub fn decode(name: &str, file: &[u8], channels: usize) -> Result<Pixels> {
 
 impl Opened<'_> {
     pub fn header(&self) -> Header {
-        self.header
+        self.facts.as_shown(self.stored)
+    }
+
+    pub fn facts(&self) -> PictureFacts {
+        self.facts
     }
 
     /// Decodes the picture, in its own channels.
     pub fn decode(self) -> Result<Pixels> {
-        let Self { name, header: Header { width, height, channels }, decoder } = self;
+        Ok(self.decode_with_bits()?.0)
+    }
+
+    /// Decodes the picture, in its own channels, and tells of how many bits its values were taken to be: 8, 12 or 16.
+    pub fn decode_with_bits(self) -> Result<(Pixels, u8)> {
+        let Self { name, stored: Header { width, height, channels }, facts, decoder } = self;
         let damaged = |detail| ArtifactError::Picture { name: name.to_owned(), detail };
         // As the decoder unpacks it: with transparency, or 16 bits.
         let size = match &decoder {
@@ -88,16 +112,84 @@ impl Opened<'_> {
         if size > LARGEST {
             return Err(damaged(format!("{width} × {height} pixels are more than fit into {}", bytes(LARGEST))));
         }
-        let data = match decoder {
-            Decoder::Jpeg(mut decoder) => catch_decoder_panic(|| decoder.decode().map_err(as_jpeg)),
-            Decoder::Other(decoder) => catch_decoder_panic(|| {
-                let picture = DynamicImage::from_decoder(decoder)?;
-                let data = if channels == 1 { picture.into_luma8().into_raw() } else { picture.into_rgb8().into_raw() };
-                Ok::<_, ImageError>(data)
-            }),
-        };
-        Ok(Pixels::new(width, height, channels, data.map_err(damaged)?))
+        let (data, bits) = match decoder {
+            Decoder::Jpeg(mut decoder) => catch_decoder_panic(|| Ok::<_, String>((decoder.decode().map_err(as_jpeg)?, 8))),
+            Decoder::Other(decoder) => {
+                catch_decoder_panic(|| Ok::<_, ImageError>(eight_bits(DynamicImage::from_decoder(decoder)?)))
+            }
+        }
+        .map_err(damaged)?;
+        Ok((turned(Pixels::new(width, height, channels, data), facts.orientation), bits))
     }
+}
+
+/// The values of a picture, gray or RGB, over white where it is transparent; and of how many bits they were taken to be.
+fn eight_bits(picture: DynamicImage) -> (Vec<u8>, u8) {
+    match picture {
+        DynamicImage::ImageLuma8(picture) => (picture.into_raw(), 8),
+        DynamicImage::ImageRgb8(picture) => (picture.into_raw(), 8),
+        DynamicImage::ImageLumaA8(picture) => (over_white::<2>(picture.into_raw()), 8),
+        DynamicImage::ImageRgba8(picture) => (over_white::<4>(picture.into_raw()), 8),
+        DynamicImage::ImageLuma16(picture) => rounded::<1>(&picture.into_raw(), 1),
+        DynamicImage::ImageRgb16(picture) => rounded::<3>(&picture.into_raw(), 3),
+        DynamicImage::ImageLumaA16(picture) => {
+            let (data, bits) = rounded::<2>(&picture.into_raw(), 1);
+            (over_white::<2>(data), bits)
+        }
+        DynamicImage::ImageRgba16(picture) => {
+            let (data, bits) = rounded::<4>(&picture.into_raw(), 3);
+            (over_white::<4>(data), bits)
+        }
+        // No format that is read decodes to floats.
+        other => (other.into_rgb8().into_raw(), 8),
+    }
+}
+
+/// Values of 16 bits in 8. Of the C channels of a pixel the first `colors` are colors; these may use fewer bits than they have.
+fn rounded<const C: usize>(values: &[u16], colors: usize) -> (Vec<u8>, u8) {
+    let (pixels, _) = values.as_chunks::<C>();
+    let (top, bits) = match pixels.iter().flat_map(|pixel| &pixel[..colors]).max() {
+        Some(0..=0xff) => (0xff, 8),
+        Some(0x100..=0xfff) => (0xfff, 12),
+        _ => (0xffff, 16),
+    };
+    let round = |value: u16, top: u32| ((u32::from(value) * 255 + top / 2) / top) as u8;
+    let of = |(channel, value): (usize, &u16)| round(*value, if channel < colors { top } else { 0xffff });
+    (pixels.iter().flat_map(|pixel| pixel.iter().enumerate().map(of)).collect(), bits)
+}
+
+/// Pixels of C channels, of which the last is opacity, over white: transparent drawings are made for paper, and what lies under
+/// transparency is often black.
+fn over_white<const C: usize>(mut data: Vec<u8>) -> Vec<u8> {
+    let mut to = 0;
+    for from in (0..data.len()).step_by(C) {
+        let opacity = u32::from(data[from + C - 1]);
+        for channel in 0..C - 1 {
+            let color = u32::from(data[from + channel]);
+            data[to] = ((color * opacity + 255 * (255 - opacity) + 127) / 255) as u8;
+            to += 1;
+        }
+    }
+    data.truncate(to);
+    data
+}
+
+/// A picture, turned and mirrored.
+fn turned(picture: Pixels, orientation: Orientation) -> Pixels {
+    if orientation == Orientation::NoTransforms {
+        return picture;
+    }
+    let Pixels { width, height, channels, data } = picture;
+    let (across, down) = (width as u32, height as u32);
+    // A buffer always has room for the picture it holds.
+    let buffer = if channels == 1 {
+        ImageBuffer::<Luma<u8>, _>::from_raw(across, down, data).map(DynamicImage::ImageLuma8)
+    } else {
+        ImageBuffer::<Rgb<u8>, _>::from_raw(across, down, data).map(DynamicImage::ImageRgb8)
+    };
+    let Some(mut buffer) = buffer else { unreachable!("`Pixels` holds as many values as its sides say") };
+    buffer.apply_orientation(orientation);
+    Pixels::new(buffer.width() as usize, buffer.height() as usize, channels, buffer.into_bytes())
 }
 
 fn jpeg(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), DecodeErrors> {
@@ -195,6 +287,7 @@ pub fn with_channels(picture: Pixels, channels: usize) -> Pixels {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::picture_facts::tests::{exif, jpeg_with, png_with};
     use super::*;
 
     #[test]
@@ -206,6 +299,121 @@ mod tests {
             assert_eq!(decode("x", &file, channels).unwrap(), picture);
             assert_eq!(file, encode_png("x", &picture).unwrap());
         }
+    }
+
+    /// 3 × 2 pixels, each of another value.
+    fn six(channels: usize) -> Pixels {
+        Pixels::new(3, 2, channels, (0..6).flat_map(|i| (0..channels).map(move |c| i * 40 + c as u8)).collect())
+    }
+
+    #[test]
+    fn a_picture_is_shown_as_its_exif_data_say() {
+        // Of the file's pixels 0 1 2 / 3 4 5 what is seen, by the table of the EXIF specification.
+        let seen: [(usize, [u8; 6]); 8] = [
+            (3, [0, 1, 2, 3, 4, 5]),
+            (3, [2, 1, 0, 5, 4, 3]),
+            (3, [5, 4, 3, 2, 1, 0]),
+            (3, [3, 4, 5, 0, 1, 2]),
+            (2, [0, 3, 1, 4, 2, 5]),
+            (2, [3, 0, 4, 1, 5, 2]),
+            (2, [5, 2, 4, 1, 3, 0]),
+            (2, [2, 5, 1, 4, 0, 3]),
+        ];
+        for (orientation, (width, order)) in (1..).zip(seen) {
+            let exif = exif(orientation, orientation % 2 == 0);
+            for channels in [1, 3] {
+                let wanted = order.iter().flat_map(|i| (0..channels).map(move |c| i * 40 + c as u8)).collect();
+                let wanted = Pixels::new(width, 6 / width, channels, wanted);
+                let png = png_with(&encode_png("x", &six(channels)).unwrap(), 33, b"eXIf", &exif);
+                let header = Header { width, height: 6 / width, channels };
+                assert_eq!((probe("x", &png).unwrap(), decode("x", &png, channels).unwrap()), (header, wanted));
+            }
+            // Blocks of one color each, which a JPEG keeps.
+            let blocks: Vec<u8> = (0..16).flat_map(|y| (0..24).map(move |x| (y / 8 * 3 + x / 8) as u8 * 40)).collect();
+            let mut jpeg = Vec::new();
+            JpegEncoder::new_with_quality(&mut jpeg, 100).write_image(&blocks, 24, 16, ExtendedColorType::L8).unwrap();
+            let picture = decode("x", &jpeg_with(&jpeg, &exif), 1).unwrap();
+            assert_eq!((picture.width, picture.height), (8 * width, 48 / width));
+            for (place, value) in order.iter().enumerate() {
+                let (x, y) = (place % width * 8 + 4, place / width * 8 + 4);
+                assert!(picture.data[y * picture.width + x].abs_diff(value * 40) <= 1, "{orientation}: {place}");
+            }
+        }
+    }
+
+    fn png_of<T>(values: &[T], color: ExtendedColorType) -> Vec<u8>
+    where
+        T: Copy + Into<u16>,
+    {
+        // Native order, as the encoder wants it.
+        let deep = |value: &T| -> Vec<u8> {
+            let value: u16 = (*value).into();
+            if color.bits_per_pixel() / u16::from(color.channel_count()) == 16 {
+                value.to_ne_bytes().into()
+            } else {
+                vec![value as u8]
+            }
+        };
+        let bytes: Vec<u8> = values.iter().flat_map(deep).collect();
+        let mut file = Vec::new();
+        let width = (values.len() / usize::from(color.channel_count())) as u32;
+        PngEncoder::new(&mut file).write_image(&bytes, width, 1, color).unwrap();
+        file
+    }
+
+    #[test]
+    fn transparency_is_laid_over_white() {
+        // Black line art: nothing but its opacity tells line from paper.
+        let file = png_of(&[0_u8, 255, 0, 0, 0, 100, 200, 128], ExtendedColorType::La8);
+        assert_eq!(decode("x", &file, 1).unwrap().data, [0, 255, 155, 227]);
+        assert!(PictureFacts::of(&file).unwrap().alpha);
+        let file = png_of(&[0_u8, 0, 0, 0, 10, 20, 30, 255, 0, 0, 200, 51], ExtendedColorType::Rgba8);
+        assert_eq!(decode("x", &file, 3).unwrap().data, [255, 255, 255, 10, 20, 30, 204, 204, 244]);
+        let file = png_of(&[0_u16, 0, 0, 65_535, 65_535, 32_768], ExtendedColorType::La16);
+        assert_eq!(decode("x", &file, 1).unwrap().data, [255, 0, 255]);
+        // A gray that is declared transparent.
+        let file = png_with(&png_of(&[0_u8, 7, 200], ExtendedColorType::L8), 33, b"tRNS", &[0, 7]);
+        assert_eq!(decode("x", &file, 1).unwrap().data, [0, 255, 200]);
+        assert!(PictureFacts::of(&file).unwrap().alpha);
+        let mut webp = Vec::new();
+        let encoder = image::codecs::webp::WebPEncoder::new_lossless(&mut webp);
+        encoder.write_image(&[9, 9, 9, 0, 9, 8, 7, 255], 2, 1, ExtendedColorType::Rgba8).unwrap();
+        assert_eq!(decode("x", &webp, 3).unwrap().data, [255, 255, 255, 9, 8, 7]);
+        assert!(PictureFacts::of(&webp).unwrap().alpha);
+    }
+
+    #[test]
+    fn sixteen_bits_are_rounded_and_twelve_in_sixteen_are_not_black() {
+        let read = |values: &[u16], color| {
+            let file = png_of(values, color);
+            assert!(PictureFacts::of(&file).unwrap().deep);
+            let (picture, bits) = open("x", &file).unwrap().decode_with_bits().unwrap();
+            (picture.data, bits)
+        };
+        assert_eq!(read(&[0, 128, 129, 257, 32_768, 65_535], ExtendedColorType::L16), (vec![0, 0, 1, 1, 128, 255], 16));
+        assert_eq!(read(&[0, 8, 9, 2048, 4095], ExtendedColorType::L16), (vec![0, 0, 1, 128, 255], 12));
+        assert_eq!(read(&[0, 4096], ExtendedColorType::L16), (vec![0, 16], 16));
+        assert_eq!(read(&[0, 7, 255], ExtendedColorType::L16), (vec![0, 7, 255], 8));
+        assert_eq!(read(&[0, 0], ExtendedColorType::L16), (vec![0, 0], 8));
+        assert_eq!(read(&[0, 4095, 2048], ExtendedColorType::Rgb16), (vec![0, 255, 128], 12));
+        // Opacity has all its bits, whatever the colors use.
+        assert_eq!(read(&[4095, 65_535, 0, 65_535, 0, 0], ExtendedColorType::La16), (vec![255, 0, 255], 12));
+    }
+
+    #[test]
+    fn what_a_header_says_of_transparency_is_what_decoders_find() {
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dataset");
+        let mut transparent = 0;
+        for path in kinset_base::fs::list(&golden).unwrap() {
+            let bytes = kinset_base::fs::read(&path).unwrap();
+            if let Some(facts) = PictureFacts::of(&bytes)
+                && let Decoder::Other(decoder) = open("x", &bytes).unwrap().decoder
+            {
+                assert_eq!(facts.alpha, decoder.color_type().has_alpha(), "{}", path.display());
+                transparent += usize::from(facts.alpha);
+            }
+        }
+        assert!(transparent >= 4, "{transparent}");
     }
 
     #[test]
@@ -233,7 +441,7 @@ mod tests {
     #[test]
     fn what_is_no_picture_is_refused_by_name() {
         let text = decode("cat.gif", b"GIF89a and more", 3).unwrap_err().to_string();
-        assert!(text.contains("`cat.gif`"), "{text}");
+        assert!(text.contains("`cat.gif`") && text.ends_with("it is a GIF picture"), "{text}");
         assert!(probe("empty", &[]).is_err());
         assert!(encode_png("flat", &Pixels::new(0, 4, 1, vec![])).is_err());
     }

@@ -12,6 +12,7 @@ use super::error::{ArtifactError, Result, display};
 use super::image_codec::{self, Header};
 use super::meta::{Meta, hugging_face};
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
+use super::picture_facts::PictureFacts;
 use super::pixels::Pixels;
 use super::{Artifact, Draft, DraftFile, Stored, table};
 use kinset_base::fs;
@@ -239,9 +240,20 @@ fn prepare(picture: Picture, row: usize) -> Result<Prepared> {
                 Some(known) => known,
                 None => KnownFile { header: image_codec::probe(&path, &bytes)?, digest: Digest::of(&bytes) },
             };
-            let KnownFile { header, digest: content } = known;
-            Ok(Prepared { header, content, name: content, is_file: true, bytes, path })
+            let KnownFile { header, digest: name } = known;
+            Ok(Prepared { header, content: as_shown(&bytes, name), name, is_file: true, bytes, path })
         }
+    }
+}
+
+/// What counts as a file's content. Pixels that are turned, laid over white or rounded to 8 bits are other pixels than those an
+/// earlier version showed of the same bytes: what was computed of them is not what would be computed now.
+fn as_shown(file: &[u8], digest: Digest) -> Digest {
+    match PictureFacts::of(file) {
+        Some(facts) if !facts.is_plain() => {
+            Hasher::derived("kinset 2026-11 picture turned, over white, in 8 bits").field(&digest.hex()).finish()
+        }
+        _ => digest,
     }
 }
 
@@ -520,6 +532,7 @@ fn entries_of(columns: Vec<Column>) -> Vec<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::picture_facts::tests::{exif, png_with};
     use crate::testing::stored;
     use crate::tests::refused;
 
@@ -656,6 +669,26 @@ mod tests {
             save(dir.path(), &ImagesInfo::new(source), vec![picture]).0.files[0].logical
         };
         assert_eq!(digest("here", "cats"), digest("there", "dogs"));
+    }
+
+    #[test]
+    fn a_turned_picture_is_another_content_under_the_same_name_and_is_turned_everywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let plain = image_codec::encode_png("x", &Pixels::new(3, 2, 1, vec![0, 1, 2, 3, 4, 5])).unwrap();
+        let turned = png_with(&plain, 33, b"eXIf", &exif(6, false));
+        let save = |bytes: &[u8]| save(dir.path(), &ImagesInfo::new("test"), vec![Picture::file(bytes.to_vec(), "a.png")]);
+        assert_eq!(save(&plain).0.files[0].logical, save(&plain).0.files[0].logical);
+        let other = save(&[&turned[..], b"x"].concat()).0.files[0].logical;
+        let (draft, ids) = save(&turned);
+        assert_ne!(draft.files[0].logical, other);
+        assert_eq!(ids, [Ids::default().next(&turned)], "its name is that of its bytes");
+        for budget in [0, BUDGET] {
+            let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
+            let wanted = Pixels::new(2, 3, 1, vec![3, 0, 4, 1, 5, 2]);
+            assert_eq!((set.size(0), set.get(0).unwrap().into_owned()), ((2, 3), wanted.clone()));
+            assert_eq!(set.glance(&[0]).unwrap(), [(wanted, "a.png".to_owned())]);
+            assert_eq!(set.file(0).unwrap(), turned, "whoever exports it gets the file as it came");
+        }
     }
 
     #[test]

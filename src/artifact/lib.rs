@@ -43,6 +43,7 @@ pub mod meta;
 pub mod neighbors;
 pub mod origin;
 pub mod parquet;
+pub mod picture_facts;
 pub mod pixels;
 pub mod scores;
 pub mod selection;

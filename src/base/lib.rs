@@ -2,8 +2,9 @@
 //!
 //! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
 //! errors carry the path ([`fs`]), what an error owes its reader ([`fault`]), units for people ([`mod@unit`]), the memory of
-//! the process ([`memory`]), the only clock ([`clock`]), requests to stop ([`stop`]), raw files ([`raw_file`]), where they are looked for
-//! ([`search_path`]) and what was read of them ([`reading`]); and `pickle`, which reads the plain values in Python's files.
+//! the process ([`memory`]), the only clock ([`clock`]), requests to stop ([`stop`]), raw files ([`raw_file`]), where they are
+//! looked for ([`search_path`]), what they are ([`mod@file_kind`]) and what was read of them ([`reading`]); and `pickle`, which reads the
+//! plain values in Python's files.
 //!
 //! Not here: formulas (`math`), results on disk (`store`).
 
@@ -11,6 +12,7 @@
 
 pub mod clock;
 pub mod fault;
+pub mod file_kind;
 pub mod fs;
 pub mod id;
 pub mod memory;

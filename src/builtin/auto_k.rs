@@ -139,7 +139,9 @@ impl Stage for AutoK {
                 return Err(StageError::Degenerate {
                     code: "auto_k::zero-features",
                     what: format!("{} images have features that are all 0; the first is `{}`", zero.len(), features.ids[first]),
-                    hint: "look at these images, train the encoder longer, or set `unit = false`".into(),
+                    hint:
+                        "if these images are black or empty, leave them out; else take another encoder, or set `unit = false`"
+                            .into(),
                 });
             }
         }

@@ -83,9 +83,9 @@ impl Stage for Mine {
             return Err(StageError::Degenerate {
                 code: "neighbors::zero-features",
                 what: format!("{} images have features that are all 0; the first is `{}`", zero.len(), features.ids[first]),
-                hint:
-                    "the cosine similarity with a zero vector is undefined; look at these images, or train the encoder longer"
-                        .into(),
+                hint: "the cosine similarity with a zero vector is undefined: if these images are black or empty, leave them out; \
+                       else take another encoder"
+                    .into(),
             });
         }
         let pairs = n as u64 * n as u64;

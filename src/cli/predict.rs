@@ -38,7 +38,7 @@ enum RowsFormat {
     Parquet,
 }
 
-/// Assign images to clusters with a pipeline's classifier: folders, files, Parquet tables
+/// Assign images to clusters with a pipeline's classifier: folders, lists, tar, Parquet
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -48,7 +48,7 @@ Examples:
 pub struct PredictArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Images: folders, PNG, JPEG or WebP files, Parquet tables
+    /// Images: folders, PNG, JPEG or WebP files, `.txt` lists of paths, tar or Parquet files
     #[arg(value_name = "IMAGES", required = true)]
     images: Vec<PathBuf>,
     /// The stage whose classifier is used [default: the one that the last `predict` stage reads, else the last one]
@@ -110,6 +110,9 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
     })?;
     let predictor = Predictor::new(&classifier, &device)?;
     let mut images = AdhocImages::open(&args.images)?;
+    if !images.reading().is_empty() {
+        terminal::say(&images.reading().line());
+    }
     let mut out = Out::open(args, predictor.clusters())?;
     let total = images.count();
     let (bar, clock) = (terminal::bar(total as u64, "images"), Stopwatch::start());

@@ -1,18 +1,26 @@
-//! Ad-hoc images: files, folders and Parquet tables that are looked at once, from front to back, and not kept.
+//! Ad-hoc images: files, folders, lists, tar archives and Parquet tables that are looked at once, from front to back, and not kept.
 //!
-//! Unlike a [`Source`](super::Source) these are no data set: nothing is hashed first, the order is that of the names, and a picture
-//! that cannot be read is an answer like any other. In memory is one chunk of encoded pictures.
+//! Unlike a [`Source`](super::Source) these are no data set: nothing is hashed first, the order is that of the names, labels are not
+//! looked at, and a picture that cannot be read is an answer like any other. In memory is one chunk of encoded pictures, and where
+//! the pictures of an archive lie.
 
 use std::collections::VecDeque;
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
+use tar::{Archive, EntryType};
 
 use super::error::{DatasetError, Result};
 use super::folder;
+use super::guarded_decode::ImageFormat;
 use super::list_files::FileList;
+use super::table_paths::beside;
 use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
 use kinset_base::fs;
+use kinset_base::reading::Reading;
+use kinset_base::unit;
 
 /// Pictures of a chunk at most …
 const CHUNK: usize = 256;
@@ -20,10 +28,12 @@ const CHUNK: usize = 256;
 const CHUNK_BYTES: u64 = 64 << 20;
 /// Longer files are no pictures.
 const MAX_FILE: u64 = 1 << 28;
+/// Longer lists are none.
+const MAX_LIST: u64 = 1 << 30;
 
 #[derive(Clone, Debug)]
 pub struct AdhocImage {
-    /// The file as it was named or found; of a table the picture's path there, or the table and the row.
+    /// The file as it was named or found; of an archive `ARCHIVE#MEMBER`; of a table the picture's path there, or `TABLE#ROW`.
     pub name: String,
     /// Its bytes, or why there are none.
     pub bytes: std::result::Result<Vec<u8>, String>,
@@ -31,14 +41,45 @@ pub struct AdhocImage {
 
 #[derive(Debug)]
 enum Place {
-    File(PathBuf, u64),
+    File(Part),
     Table(PathBuf, Box<PictureFile>),
+}
+
+/// A file, or a member of an archive.
+#[derive(Debug)]
+struct Part {
+    path: Arc<Path>,
+    /// The member's name, and where it begins.
+    member: Option<(String, u64)>,
+    bytes: u64,
+}
+
+/// What a path that was handed in is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Picture,
+    Table,
+    Archive,
+    List,
+}
+
+impl Kind {
+    fn of(path: &Path) -> Self {
+        let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+        match ending.as_deref() {
+            Some("parquet") => Self::Table,
+            Some("tar") => Self::Archive,
+            Some("txt") => Self::List,
+            _ => Self::Picture,
+        }
+    }
 }
 
 pub struct AdhocImages {
     places: VecDeque<Place>,
     open: Option<(PathBuf, usize, Pictures)>,
     count: usize,
+    reading: Reading,
 }
 
 impl std::fmt::Debug for AdhocImages {
@@ -48,56 +89,123 @@ impl std::fmt::Debug for AdhocImages {
 }
 
 impl AdhocImages {
-    /// Looks for pictures: a folder is searched for image files and Parquet tables, a file that ends in `.parquet` is a table, any
-    /// other is a picture.
+    /// Looks for pictures. A folder is searched for image files, tables and archives; a file that ends in `.parquet` is a table, in
+    /// `.tar` an archive, in `.txt` a list of paths, one a line, relative to the current folder; any other is a picture.
     ///
     /// # Errors
-    /// A path where nothing is; a folder without pictures; a table without a column of pictures.
+    /// A path where nothing is; a folder or archive without pictures; a table without a column of pictures; a damaged archive.
     pub fn open(paths: &[PathBuf]) -> Result<Self> {
-        let mut places = VecDeque::new();
-        let mut count = 0;
-        let mut add = |path: PathBuf, bytes: u64| -> Result<()> {
-            if is_table(&path) {
-                let table = PictureFile::open(&path, None, None)?;
-                count += table.rows();
-                places.push_back(Place::Table(path, Box::new(table)));
-            } else {
-                count += 1;
-                places.push_back(Place::File(path, bytes));
-            }
-            Ok(())
-        };
+        let mut images = Self { places: VecDeque::new(), open: None, count: 0, reading: Reading::default() };
         for path in paths {
-            match fs::metadata(path)? {
-                None => {
-                    let gone = std::io::Error::from(std::io::ErrorKind::NotFound);
-                    return Err(fs::FileError::new("look for pictures at", path, gone).into());
-                }
-                Some(found) if found.is_dir() => {
-                    let mut inside = FileList::default();
-                    inside.add(path, "")?;
-                    let before = inside.files.len();
-                    let mut taken = 0;
-                    for file in inside.files {
-                        if is_table(&file.path) || folder::is_image(&file.path)? {
-                            add(file.path, file.bytes)?;
-                            taken += 1;
-                        }
-                    }
-                    if taken == 0 {
-                        let others = format!("{before} other files");
-                        return Err(DatasetError::Empty { folder: path.display().to_string(), others });
-                    }
-                }
-                Some(found) => add(path.clone(), found.len())?,
+            images.add(path, true)?;
+        }
+        Ok(images)
+    }
+
+    fn add(&mut self, path: &Path, lists: bool) -> Result<()> {
+        let found = fs::metadata(path)?.ok_or_else(|| {
+            let gone = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file or folder");
+            fs::FileError::new("look for pictures at", path, gone)
+        })?;
+        if found.is_dir() {
+            return self.add_folder(path);
+        }
+        match Kind::of(path) {
+            Kind::List if lists => self.add_list(path),
+            kind => self.add_file(path.to_owned(), kind, found.len(), true),
+        }
+    }
+
+    fn add_folder(&mut self, folder: &Path) -> Result<()> {
+        let mut inside = FileList::default();
+        inside.add(folder, "")?;
+        let (all, before) = (inside.files.len(), self.places.len());
+        for file in inside.files {
+            let kind = Kind::of(&file.path);
+            if matches!(kind, Kind::Table | Kind::Archive) || folder::is_image(&file.path)? {
+                self.add_file(file.path, kind, file.bytes, false)?;
             }
         }
-        Ok(Self { places, open: None, count })
+        if self.places.len() == before {
+            let others = format!("{} other files", unit::count(all as u64));
+            return Err(DatasetError::Empty { folder: folder.display().to_string(), others });
+        }
+        Ok(())
+    }
+
+    /// Lists in lists are not read: they could name each other.
+    fn add_list(&mut self, list: &Path) -> Result<()> {
+        let bytes = fs::read_at_most(list, MAX_LIST)?;
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        for line in text.split(|byte| *byte == b'\n') {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if !line.is_empty() {
+                self.add(&as_path(line), false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `named`: it was handed in, and not found in a folder.
+    fn add_file(&mut self, path: PathBuf, kind: Kind, bytes: u64, named: bool) -> Result<()> {
+        match kind {
+            Kind::Table => {
+                let table = PictureFile::open(&path, None)?;
+                let (column, holds) = table.image_column();
+                self.reading.took(format!("`{}`: column `{column}` ({holds})", path.display()));
+                self.count += table.rows();
+                self.places.push_back(Place::Table(path, Box::new(table)));
+            }
+            Kind::Archive => self.add_archive(&path, named)?,
+            Kind::Picture | Kind::List => {
+                self.count += 1;
+                self.places.push_back(Place::File(Part { path: path.into(), member: None, bytes }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the members of an archive that are pictures, by their first bytes.
+    fn add_archive(&mut self, path: &Path, named: bool) -> Result<()> {
+        let damaged = |source| DatasetError::Archive { file: path.display().to_string(), source };
+        let mut archive = Archive::new(BufReader::new(fs::open(path)?));
+        let (shared, mut pictures, mut others) = (Arc::from(path), 0, 0);
+        for entry in archive.entries_with_seek().map_err(damaged)? {
+            let mut entry = entry.map_err(damaged)?;
+            if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous) {
+                continue;
+            }
+            let (bytes, at) = (entry.size(), entry.raw_file_position());
+            let mut begin = Vec::new();
+            entry.by_ref().take(12).read_to_end(&mut begin).map_err(damaged)?;
+            if ImageFormat::sniff(&begin).is_none() {
+                others += 1;
+                continue;
+            }
+            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            self.places.push_back(Place::File(Part { path: Arc::clone(&shared), member: Some((name, at)), bytes }));
+            pictures += 1;
+        }
+        if pictures == 0 && named {
+            let others = format!("{} other files", unit::count(others));
+            return Err(DatasetError::Empty { folder: path.display().to_string(), others });
+        }
+        self.count += pictures;
+        self.reading.took(format!("`{}`: {} images", path.display(), unit::count(pictures as u64)));
+        if others > 0 {
+            self.reading.left(format!("{} other files in `{}`", unit::count(others), path.display()));
+        }
+        Ok(())
     }
 
     /// How many pictures will come.
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Which columns of tables are read, and what of archives.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
     }
 
     /// The next pictures; none after the last one.
@@ -120,17 +228,17 @@ impl AdhocImages {
             }
             let mut files = Vec::new();
             let mut bytes = 0;
-            while let Some(Place::File(_, length)) = self.places.front() {
-                bytes += length;
+            while let Some(Place::File(part)) = self.places.front() {
+                bytes += part.bytes;
                 if files.len() >= CHUNK || (bytes > CHUNK_BYTES && !files.is_empty()) {
                     break;
                 }
-                if let Some(Place::File(path, _)) = self.places.pop_front() {
-                    files.push(path);
+                if let Some(Place::File(part)) = self.places.pop_front() {
+                    files.push(part);
                 }
             }
             if !files.is_empty() {
-                return Ok(files.par_iter().map(|path| read_file(path)).collect());
+                return Ok(files.into_par_iter().map(Part::read).collect());
             }
             match self.places.pop_front() {
                 Some(Place::Table(path, table)) => self.open = Some((path, 0, table.pictures()?)),
@@ -140,25 +248,66 @@ impl AdhocImages {
     }
 }
 
-fn is_table(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("parquet"))
+impl Part {
+    fn read(self) -> AdhocImage {
+        let path = &*self.path;
+        match self.member {
+            None => {
+                let bytes = fs::read_at_most(path, MAX_FILE).map_err(|error| error.source.to_string());
+                AdhocImage { name: path.display().to_string(), bytes }
+            }
+            Some((member, at)) => {
+                let read = || {
+                    let mut archive = fs::open(path).map_err(|error| error.source)?;
+                    archive.seek(SeekFrom::Start(at))?;
+                    let mut bytes = Vec::new();
+                    archive.take(self.bytes).read_to_end(&mut bytes)?;
+                    Ok(bytes)
+                };
+                let bytes = if self.bytes > MAX_FILE {
+                    Err(format!("longer than {}", unit::bytes(MAX_FILE)))
+                } else {
+                    read().map_err(|error: std::io::Error| error.to_string())
+                };
+                AdhocImage { name: format!("{}#{member}", path.display()), bytes }
+            }
+        }
+    }
 }
 
-fn read_file(path: &Path) -> AdhocImage {
-    let bytes = fs::read_at_most(path, MAX_FILE).map_err(|error| error.source.to_string());
-    AdhocImage { name: path.display().to_string(), bytes }
-}
-
-fn from_table(path: &Path, row: usize, picture: FoundPicture) -> AdhocImage {
-    let name = if picture.path.is_empty() { format!("{}#{row}", path.display()) } else { picture.path };
-    let bytes = if picture.bytes.is_empty() { Err("the table has no bytes of it".to_owned()) } else { Ok(picture.bytes) };
+fn from_table(table: &Path, row: usize, picture: FoundPicture) -> AdhocImage {
+    let FoundPicture { bytes, path, .. } = picture;
+    let bytes = match (bytes.is_empty(), path.is_empty()) {
+        (false, _) => Ok(bytes),
+        (true, true) => Err("the row has no image".to_owned()),
+        (true, false) => {
+            beside(table, &path).and_then(|path| fs::read_at_most(&path, MAX_FILE).map_err(|error| error.source.to_string()))
+        }
+    };
+    let name = if path.is_empty() { format!("{}#{row}", table.display()) } else { path };
     AdhocImage { name, bytes }
+}
+
+#[cfg(unix)]
+fn as_path(bytes: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    PathBuf::from(std::ffi::OsStr::from_bytes(bytes))
+}
+
+#[cfg(not(unix))]
+fn as_path(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(bytes).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use tar::{Builder, Header};
+
     use super::*;
+    use kinset_artifact::image_codec::encode_png;
     use kinset_artifact::images::{ImagesInfo, ImagesWriter, Picture};
+    use kinset_artifact::meta::Meta;
+    use kinset_artifact::parquet::{Column, ColumnKind, TableWriter};
     use kinset_artifact::pixels::Pixels;
 
     fn all(paths: &[PathBuf]) -> Vec<(String, usize)> {
@@ -200,9 +349,63 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_gives_its_pictures_by_what_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let png = |value: u8| encode_png("x", &Pixels::new(2, 1, 1, vec![value; 2])).unwrap();
+        let long = format!("{}/1.png", "a".repeat(150));
+        let path = dir.path().join("x.tar");
+        let mut archive = Builder::new(fs::create_new(&path).unwrap());
+        for (name, bytes) in
+            [(long.as_str(), png(1)), ("1.cls", b"cat".to_vec()), ("no ending", png(2)), ("b.png", b"x".to_vec())]
+        {
+            let mut header = Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            archive.append_data(&mut header, name, &bytes[..]).unwrap();
+        }
+        archive.into_inner().unwrap();
+        let mut images = AdhocImages::open(std::slice::from_ref(&path)).unwrap();
+        assert_eq!((images.count(), images.reading().left.len()), (2, 1));
+        assert!(images.reading().left[0].starts_with("2 other files"));
+        let chunk = images.next_chunk().unwrap();
+        let found: Vec<_> = chunk.iter().map(|image| (image.name.as_str(), image.bytes.clone().unwrap())).collect();
+        let name = |member: &str| format!("{}#{member}", path.display());
+        assert_eq!(found, [(name(&long).as_str(), png(1)), (name("no ending").as_str(), png(2))]);
+        assert!(images.next_chunk().unwrap().is_empty());
+        // As one of many in a folder; and without any picture.
+        assert_eq!(all(&[dir.path().to_owned()]).len(), 2);
+        fs::write_atomic(&path, &[0; 1024]).unwrap();
+        assert!(matches!(AdhocImages::open(&[path]), Err(DatasetError::Empty { .. })));
+    }
+
+    #[test]
+    fn a_list_names_paths_and_a_table_needs_no_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let png = encode_png("x", &Pixels::new(2, 1, 1, vec![7; 2])).unwrap();
+        fs::write_atomic(&at("1.png"), &png).unwrap();
+        let columns = [("image", ColumnKind::Text), ("label", ColumnKind::F64)];
+        let mut writer = TableWriter::create(&at("t.parquet"), &columns, Meta::new("x")).unwrap();
+        let paths = ["1.png", "gone.png", ""].map(str::to_owned).to_vec();
+        writer.write(vec![Column::Text(paths), Column::F64(vec![0.5, f64::NAN, 7.0])]).unwrap();
+        writer.finish().unwrap();
+        let list = format!("\u{feff}{}\r\n\n{}\n", at("1.png").display(), at("t.parquet").display());
+        fs::write_atomic(&at("list.txt"), list.as_bytes()).unwrap();
+        let mut images = AdhocImages::open(&[at("list.txt")]).unwrap();
+        assert_eq!(images.count(), 4);
+        let found = [images.next_chunk().unwrap(), images.next_chunk().unwrap()].concat();
+        let read: Vec<bool> = found.iter().map(|image| image.bytes.as_ref().is_ok_and(|bytes| *bytes == png)).collect();
+        assert_eq!(read, [true, true, false, false]);
+        assert_eq!(found[1].name, "1.png");
+        assert_eq!(found[3].bytes, Err("the row has no image".to_owned()));
+        assert!(images.reading().took[0].ends_with("column `image` (text)"));
+    }
+
+    #[test]
     fn nothing_there_and_no_pictures_are_errors_and_a_lost_file_is_an_answer() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(AdhocImages::open(&[dir.path().join("x")]).unwrap_err().to_string().contains("look for pictures"));
+        let error = AdhocImages::open(&[dir.path().join("x")]).unwrap_err();
+        assert!(error.to_string().contains("look for pictures"));
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no such file or folder");
         fs::write_atomic(&dir.path().join("a.txt"), b"x").unwrap();
         assert!(matches!(AdhocImages::open(&[dir.path().to_owned()]), Err(DatasetError::Empty { .. })));
         let lost = dir.path().join("b.png");

@@ -195,6 +195,9 @@ pub enum DatasetError {
     /// A table of features, not one of pictures.
     #[error(transparent)]
     Features(ArtifactError),
+    /// A table of pictures that a data source names.
+    #[error(transparent)]
+    PictureTable(ArtifactError),
 
     /// A file that is no longer what it was when it was hashed.
     #[error("`{file}` changed while it was being read")]
@@ -283,6 +286,19 @@ impl Fault for DatasetError {
                 }
                 other => other.diagnosis(),
             },
+            Self::PictureTable(
+                error @ (ArtifactError::NoColumn { .. } | ArtifactError::WrongType { .. } | ArtifactError::NoPictures { .. }),
+            ) => {
+                let what = "images are binary, a struct of `bytes` and `path`, paths below the table's folder, or base64";
+                Exit::Data.code(error.code()).hint(format!("name other columns with `image_column` and `label_column`; {what}"))
+            }
+            Self::PictureTable(error @ ArtifactError::Damaged { .. }) => {
+                Exit::Data.code(error.code()).hint("the file is damaged: download it again")
+            }
+            Self::PictureTable(error) => error.diagnosis(),
+            Self::Table(
+                error @ (ArtifactError::NoPictures { .. } | ArtifactError::LongMetadata { .. }),
+            ) => error.diagnosis(),
             // The store's tables heal by running again; these files are the user's.
             Self::Table(error @ ArtifactError::NoColumn { .. }) => {
                 Exit::Data.code(error.code()).hint("name the columns with `image_column` and `label_column`")

@@ -1,8 +1,8 @@
 //! Decoding of image files, and the check that one is whole and of a size we can hold.
 //!
-//! Decoding itself is `artifact::image_codec`'s: the pixels that are checked here are the pixels that training will see (as Pillow's
-//! `convert("RGB")` gives them to torchvision: transparency dropped, EXIF orientation and color profiles not applied; 16 bits
-//! rounded to 8; gray files stay gray; of an animation the first picture). What is added here:
+//! Decoding itself is `artifact::image_codec`'s: the pixels that are checked here are the pixels that training will see (turned as
+//! EXIF data say, transparency over white, 16 bits rounded to 8; color profiles are not applied; gray files stay gray; of an
+//! animation the first picture). What is added here:
 //!
 //! - The content decides the format, not the file's name.
 //! - A truncated JPEG is an error, although decoders would fill the rest with gray. One that is damaged inside is decoded as they
@@ -12,7 +12,10 @@
 use super::jpeg_check::{self, Verdict};
 use kinset_artifact::error::ArtifactError;
 use kinset_artifact::image_codec::{self, Header};
+pub use kinset_artifact::picture_facts::ImageFormat;
+use kinset_artifact::picture_facts::PictureFacts;
 use kinset_artifact::pixels::Pixels;
+use kinset_base::file_kind::file_kind;
 
 /// The longest side of a picture, in pixels.
 pub const MAX_SIDE: usize = 16_384;
@@ -22,33 +25,12 @@ pub const MAX_SIDE: usize = 16_384;
 /// would fill hundreds of megabytes with gray for it.
 const JPEG_PIXELS_PER_BYTE: usize = 8 * 64 * 4;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageFormat {
-    Png,
-    /// JPEG, with or without JFIF.
-    Jpeg,
-    /// WebP, lossy or lossless.
-    Webp,
-}
-
-impl ImageFormat {
-    /// The format that a file's first 12 bytes announce.
-    pub fn sniff(bytes: &[u8]) -> Option<Self> {
-        match bytes {
-            [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Some(Self::Png),
-            [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
-            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::Webp),
-            _ => None,
-        }
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Undecodable {
     /// There is nothing.
     #[error("the file is empty")]
     Nothing,
-    #[error("not a PNG, JPEG or WebP file, it begins with {0}")]
+    #[error("not a PNG, JPEG or WebP file, it {0}")]
     Foreign(String),
     #[error("the file is truncated")]
     Truncated,
@@ -72,6 +54,9 @@ pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checked {
     pub header: Header,
+    pub facts: PictureFacts,
+    /// Of how many bits its values were taken to be: 8, 12 or 16.
+    pub bits: u8,
     /// A baseline JPEG with corrupt entropy-coded data: decoders show gray or noise from there on, and so does [`decode`].
     /// Of progressive and other unusual files this is not known.
     pub damaged: bool,
@@ -80,15 +65,15 @@ pub struct Checked {
 /// Would [`decode`] read this file?
 pub fn check(bytes: &[u8]) -> Result<Checked, Undecodable> {
     let verdict = jpeg_check::read(bytes);
-    if let Verdict::Sound(header) = verdict
-        && header.width.max(header.height) <= MAX_SIDE
+    if let (Verdict::Sound(stored), Some(facts)) = (verdict, PictureFacts::of(bytes))
+        && stored.width.max(stored.height) <= MAX_SIDE
     {
-        return Ok(Checked { header, damaged: false });
+        return Ok(Checked { header: facts.as_shown(stored), facts, bits: 8, damaged: false });
     }
     let opened = open(bytes)?;
-    let header = opened.header();
-    opened.decode().map_err(damaged)?;
-    Ok(Checked { header, damaged: verdict == Verdict::Damaged })
+    let (header, facts) = (opened.header(), opened.facts());
+    let (_, bits) = opened.decode_with_bits().map_err(damaged)?;
+    Ok(Checked { header, facts, bits, damaged: verdict == Verdict::Damaged })
 }
 
 /// Opens a file that may be a whole picture of a size we can hold.
@@ -97,9 +82,11 @@ fn open(bytes: &[u8]) -> Result<image_codec::Opened<'_>, Undecodable> {
         None if bytes.is_empty() => return Err(Undecodable::Nothing),
         None => {
             let begin: Vec<_> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            return Err(Undecodable::Foreign(format!("`{}`", begin.join(" "))));
+            let known = file_kind(bytes).map(|kind| format!("is {kind}"));
+            return Err(Undecodable::Foreign(known.unwrap_or_else(|| format!("begins with `{}`", begin.join(" ")))));
         }
         Some(ImageFormat::Jpeg) if !jpeg_check::is_whole(bytes) => return Err(Undecodable::Truncated),
+        Some(ImageFormat::Webp) if lacks_exif(bytes) => return Err(Undecodable::Truncated),
         Some(_) => {}
     }
     let opened = image_codec::open("", bytes).map_err(damaged)?;
@@ -112,6 +99,13 @@ fn open(bytes: &[u8]) -> Result<image_codec::Opened<'_>, Undecodable> {
         return Err(Undecodable::Truncated);
     }
     Ok(opened)
+}
+
+/// A WebP file that is cut, and whose header promises EXIF data at its end: how it is to be turned is not known.
+fn lacks_exif(webp: &[u8]) -> bool {
+    let length = webp.get(4..8).map_or(0, |b| u64::from(u32::from_le_bytes([b[0], b[1], b[2], b[3]])));
+    let promised = webp.get(12..16) == Some(b"VP8X") && webp.get(20).is_some_and(|flags| flags & 8 != 0);
+    promised && length + 8 > webp.len() as u64
 }
 
 /// The caller knows the file's name; only what is wrong with it is of interest.
@@ -172,7 +166,10 @@ mod tests {
         for (name, bytes) in files() {
             let pixels = decode(&bytes).unwrap();
             let header = Header { width: pixels.width, height: pixels.height, channels: pixels.channels };
-            assert_eq!(check(&bytes), Ok(Checked { header, damaged: false }), "{name}");
+            let checked = check(&bytes).unwrap();
+            assert_eq!((checked.header, checked.damaged), (header, false), "{name}");
+            assert_eq!(checked.facts.is_turned(), name.starts_with("turned"), "{name}");
+            assert_eq!(checked.bits, if name == "gray16.png" { 16 } else { 8 }, "{name}");
             for length in (0..bytes.len()).step_by(3) {
                 assert_eq!(check(&bytes[..length]).is_ok(), decode(&bytes[..length]).is_ok(), "{name} cut at {length}");
             }
@@ -180,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_file_shows_what_pillow_sees() {
+    fn every_kind_of_file_shows_what_pillow_shows() {
         let seen: serde_json::Value = serde_json::from_str(&fs::read_text(&golden().join("pixels.json")).unwrap()).unwrap();
         for (name, bytes) in files() {
             let wanted = &seen[&name];
@@ -217,10 +214,10 @@ mod tests {
     #[test]
     fn what_is_no_picture_is_told_apart() {
         assert_eq!(decode(b"").unwrap_err().to_string(), "the file is empty");
-        assert_eq!(
-            decode(b"GIF89a......").unwrap_err().to_string(),
-            "not a PNG, JPEG or WebP file, it begins with `47 49 46 38 39 61 2e 2e`"
-        );
+        let refusal = |bytes: &[u8]| decode(bytes).unwrap_err().to_string();
+        assert_eq!(refusal(b"GIF89a......"), "not a PNG, JPEG or WebP file, it is a GIF picture");
+        assert_eq!(refusal(b"\x01 and more"), "not a PNG, JPEG or WebP file, it begins with `01 20 61 6e 64 20 6d 6f`");
+        assert!(refusal(b"<!DOCTYPE html><html>").contains("it is an HTML page"));
         assert_eq!(decode(&[0xff, 0xd8, 0xff, 0xe0]).unwrap_err(), Undecodable::Truncated);
     }
 

@@ -28,7 +28,8 @@ const BLOCK: usize = 64;
 /// What can be said of a file without decoding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is of the usual form, and the codes of its whole picture are sound. It can be decoded.
+    /// It is of the usual form, and the codes of its whole picture are sound. It can be decoded; the header is that of the file,
+    /// before it is turned.
     Sound(Header),
     /// It is of the usual form, and its entropy-coded data are corrupt. Decoders show gray or noise from there on.
     Damaged,
@@ -408,6 +409,7 @@ mod tests {
 
     use super::super::guarded_decode::decode;
     use super::*;
+    use kinset_artifact::picture_facts::PictureFacts;
     use kinset_base::fs;
     use kinset_base::seed::Seed;
 
@@ -587,8 +589,8 @@ mod tests {
             for (place, value) in changes {
                 file[place.index(end)] = value;
             }
-            if let Verdict::Sound(header) = read(&file) {
-                let pixels = decode(&file);
+            if let Verdict::Sound(stored) = read(&file) {
+                let (pixels, header) = (decode(&file), PictureFacts::of(&file).unwrap().as_shown(stored));
                 prop_assert_eq!(pixels.map(|p| Header { width: p.width, height: p.height, channels: p.channels }), Ok(header));
             }
         }

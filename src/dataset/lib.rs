@@ -60,6 +60,7 @@ mod fixed_size_records;
 pub mod guarded_decode;
 pub mod hub;
 mod jpeg_check;
+mod labels_by_name;
 mod list_files;
 mod mat5;
 pub mod reader;
@@ -67,6 +68,7 @@ pub mod registry;
 mod shards;
 mod skip_broken;
 pub mod source;
+mod table_paths;
 pub mod vectors;
 
 pub use check::{Report, check};

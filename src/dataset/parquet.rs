@@ -1,29 +1,37 @@
 //! Published data sets in Parquet, in Hugging Face's layout and its relatives: a column of pictures, perhaps one of labels.
 //!
 //! **Files and splits** are as in `shards`. **Columns.** The picture is `image` or `img`, else the first column that can be one; the label is
-//! `label`. `image_column` and `label_column` name others. **Labels** are the data set's numbers, their names come from the files'
-//! metadata; −1 or nothing means that this image has no label.
+//! `label`. `image_column` and `label_column` name others. A picture that is given by its path is read from below its table's
+//! folder. **Labels** are the data set's numbers, their names come from the files' metadata; texts and truth values name the classes
+//! themselves (`labels_by_name`). −1, NaN or nothing means that this image has no label. A column `label` that cannot be labels is
+//! not read, and it is said why.
 //!
 //! **Order.** As published. A set that is sorted by class shows it in its row numbers, and a `limit` then takes a few classes only:
 //! shuffle such a set when writing it.
 //!
 //! What is inside Parquet is `artifact::parquet`'s business.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::{Entry, Format, Request};
 use super::error::{DatasetError, Result};
-use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record, open_lazily};
+use super::labels_by_name::{Classes, LabelScan, MAX_CLASSES};
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Record, open_lazily};
 use super::shards::{Form, Shards};
 use super::skip_broken::{SkipBroken, Tried, try_chunks};
-use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile};
+use super::table_paths::beside;
+use kinset_artifact::parquet::pictures::{FoundLabel, FoundPicture, PictureFile};
+use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
+use kinset_base::unit::count;
+use kinset_store::digest::Digest;
 
 /// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
 const CHUNK: usize = 64;
-
-/// More classes without names than this are no classes but, say, numbers of products.
-const MAX_CLASSES: i64 = 1 << 20;
+/// Longer files are no pictures.
+const MAX_FILE: u64 = 1 << 28;
 
 const FORM: Form = Form { ending: "parquet", what: "Parquet file", alone: "data.parquet" };
 
@@ -37,6 +45,20 @@ pub(super) static DATASETS: &[Entry] = &[Entry::new(
 #[derive(Debug)]
 struct Parquet;
 
+/// The columns that a source names.
+#[derive(Clone, Debug)]
+struct Columns {
+    image: Option<String>,
+    label: Option<String>,
+}
+
+impl Columns {
+    fn open(&self, table: &Path) -> Result<PictureFile> {
+        let file = PictureFile::open(table, self.image.as_deref()).and_then(|file| file.with_labels(self.label.as_deref()));
+        file.map_err(DatasetError::PictureTable)
+    }
+}
+
 impl Format for Parquet {
     fn name(&self) -> &'static str {
         "parquet"
@@ -47,81 +69,180 @@ impl Format for Parquet {
     }
 
     fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
-        let Shards { root, files, ignored } = Shards::find(request, &FORM)?;
-        let (source, place) = (request.source.clone(), root.display().to_string());
-        let open = move |files: &[RawFile], _: &mut DigestOf| {
-            let (labels, count, tried) = open(files, source.image_column.as_deref(), source.label_column.as_deref())?;
-            let records = Box::new(SkipBroken::new(tried, place.clone(), source.skip_broken));
-            Ok(DatasetReader { labels, count, records })
+        let Shards { root, mut files, mut ignored } = Shards::find(request, &FORM)?;
+        let source = request.source;
+        let columns = Columns { image: source.image_column.clone(), label: source.label_column.clone() };
+        let tables = files.len();
+        files.extend(named_files(&files, &columns, &mut ignored)?);
+        let (place, skip_broken) = (root.display().to_string(), source.skip_broken);
+        let open = move |files: &[RawFile], digest_of: &mut DigestOf| {
+            let (tables, named) = files.split_at(tables);
+            let named = named.iter().map(|file| Ok((file.path.clone(), digest_of(file)?))).collect::<Result<_>>()?;
+            let (labels, count, tried) = open(tables, named, &columns)?;
+            Ok(DatasetReader { labels, count, records: Box::new(SkipBroken::new(tried, place.clone(), skip_broken)) })
         };
         Ok(DatasetFiles { ignored, ..DatasetFiles::new(files, Some(root), open) })
     }
 }
 
-fn open(
-    files: &[RawFile],
-    image_column: Option<&str>,
-    label_column: Option<&str>,
-) -> Result<(Labels, usize, impl Iterator<Item = Result<Tried>> + Send + use<>)> {
-    let mut shards = Vec::with_capacity(files.len());
-    for file in files {
-        let name: Arc<str> = file.name.as_str().into();
-        shards.push((name, PictureFile::open(&file.path, image_column, label_column)?));
-    }
-    let Some((first, shard)) = shards.first() else { unreachable!("a data set is located with its files") };
-    let labels = match (shard.has_labels(), shard.class_names()) {
-        (true, []) => Labels::Numbered,
-        (true, names) => Labels::Named(names.to_vec()),
-        (false, _) => Labels::Absent { why: format!("`{first}` has no column `label`; name another with `label_column`") },
-    };
-    for (name, other) in &shards {
-        if (other.has_labels(), other.class_names()) != (shard.has_labels(), shard.class_names()) {
-            return Err(DatasetError::Shards { one: first.to_string(), other: name.to_string() });
+/// The files that tables name instead of holding their bytes, each once: what they say belongs to the data set's key.
+fn named_files(tables: &[RawFile], columns: &Columns, ignored: &mut Ignored) -> Result<Vec<RawFile>> {
+    let mut files = BTreeMap::new();
+    for table in tables {
+        // What is wrong with a table is told when it is read.
+        let Ok(names) = PictureFile::open(&table.path, columns.image.as_deref()).and_then(|file| file.paths()) else {
+            continue;
+        };
+        let folder = table.name.rfind('/').map_or("", |slash| &table.name[..=slash]);
+        for name in names {
+            if let Ok(path) = beside(&table.path, &name)
+                && !files.contains_key(&path)
+                && let Some(file) = RawFile::find(format!("{folder}{name}"), path)?
+            {
+                files.insert(file.path.clone(), file);
+            }
         }
     }
-    let classes = match &labels {
-        Labels::Named(names) => names.len() as i64,
-        _ => MAX_CLASSES,
-    };
-    let count = shards.iter().map(|(_, shard)| shard.rows()).fold(0, usize::saturating_add);
-    let labeled = shard.has_labels();
-    let chunks = shards.into_iter().flat_map(|(name, shard)| open_lazily(move || chunks(name, &shard)));
-    let tried = try_chunks(chunks, move |(file, row, picture): Row| {
-        let label = if labeled { Some(label(&file, row, picture.label, classes)?) } else { None };
-        Ok(attempt(&file, row, picture, label))
-    });
-    Ok((labels, count, tried))
+    for path in files.keys() {
+        let ending = path.extension().map(|ending| format!(".{}", ending.to_string_lossy().to_lowercase()));
+        let kind = ignored.endings.iter_mut().find(|(kind, _)| ending.as_ref() == Some(kind));
+        kind.into_iter().for_each(|(_, count)| *count = count.saturating_sub(1));
+    }
+    ignored.endings.retain(|(_, count)| *count > 0);
+    Ok(files.into_values().collect())
 }
 
-type Row = (Arc<str>, u64, FoundPicture);
+fn open(
+    tables: &[RawFile],
+    named: BTreeMap<PathBuf, Digest>,
+    columns: &Columns,
+) -> Result<(Labels, usize, impl Iterator<Item = Result<Tried>> + Send + use<>)> {
+    let Some(first) = tables.first() else { unreachable!("a data set is located with its files") };
+    let (mut scan, mut images, mut unfit, mut known) = (LabelScan::default(), 0_usize, None, None);
+    for table in tables {
+        let file = columns.open(&table.path)?;
+        images = images.saturating_add(file.rows());
+        let found = (file.label_column().is_some(), file.class_names());
+        let names = match &known {
+            None => &known.insert(found).1,
+            Some(first) if *first == found => &first.1,
+            Some(_) => return Err(DatasetError::Shards { one: first.name.to_string(), other: table.name.to_string() }),
+        };
+        match file.labels().map_err(DatasetError::PictureTable)? {
+            None => unfit = file.label_column().map(|(name, holds)| format!("the column `{name}` holds {holds}")).or(unfit),
+            Some(batches) if names.is_empty() => {
+                for batch in batches {
+                    batch.map_err(DatasetError::PictureTable)?.iter().flatten().for_each(|label| scan.see(label));
+                }
+            }
+            Some(_) => {}
+        }
+    }
+    let (labelled, names) = known.unwrap_or_default();
+    let place = format!("the column `{}`", columns.label.as_deref().unwrap_or("label"));
+    let declared = Some(names.len()).filter(|classes| *classes > 0);
+    let classes = match (labelled, unfit) {
+        (false, _) => {
+            Classes::None { why: format!("`{}` has no column `label`; name another with `label_column`", first.name) }
+        }
+        (_, Some(why)) => Classes::None { why: format!("{why}, which is no label") },
+        _ if names.is_empty() => scan.finish(&place),
+        _ if names.len() > MAX_CLASSES => {
+            let (found, most) = (count(names.len() as u64), count(MAX_CLASSES as u64));
+            Classes::None { why: format!("{place} has {found} names of classes; at most {most} are read") }
+        }
+        _ => Classes::Numbered,
+    };
+    let labels = match &classes {
+        Classes::None { why } => Labels::Absent { why: why.clone() },
+        Classes::Named(names) => Labels::Named(names.clone()),
+        Classes::Numbered if declared.is_some() => Labels::Named(names),
+        Classes::Numbered => Labels::Numbered,
+    };
+    // Tables are opened again when their turn has come, so that the footer of one is in memory and not of all.
+    let tables: Vec<(Arc<str>, PathBuf)> = tables.iter().map(|file| (Arc::from(&*file.name), file.path.clone())).collect();
+    let columns = columns.clone();
+    let chunks = tables.into_iter().flat_map(move |(name, path)| {
+        let file = columns.open(&path);
+        open_lazily(move || chunks(name, path.into(), &file?))
+    });
+    let tried = try_chunks(chunks, move |row: Row| {
+        let label = match (&classes, declared) {
+            (Classes::None { .. }, _) => None,
+            (_, Some(classes)) => Some(declared_label(&row, classes)?),
+            (classes, None) => Some(classes.number(row.picture.label.as_ref())),
+        };
+        attempt(row, label, &named)
+    });
+    Ok((labels, images, tried))
+}
+
+struct Row {
+    table: Arc<str>,
+    /// Where the table lies.
+    path: Arc<Path>,
+    number: u64,
+    picture: FoundPicture,
+}
 
 /// The pictures of a file, chunk by chunk.
-fn chunks(name: Arc<str>, shard: &PictureFile) -> Result<impl Iterator<Item = Result<Vec<Row>>> + Send + use<>> {
-    let mut rows = (0..).zip(shard.pictures()?).map(move |(row, picture)| Ok((Arc::clone(&name), row, picture?)));
+fn chunks(
+    table: Arc<str>,
+    path: Arc<Path>,
+    file: &PictureFile,
+) -> Result<impl Iterator<Item = Result<Vec<Row>>> + Send + use<>> {
+    let pictures = file.pictures().map_err(DatasetError::PictureTable)?;
+    let mut rows = (0..).zip(pictures).map(move |(number, picture)| {
+        let picture = picture.map_err(DatasetError::PictureTable)?;
+        Ok(Row { table: Arc::clone(&table), path: Arc::clone(&path), number, picture })
+    });
     Ok(std::iter::from_fn(move || {
         let chunk = rows.by_ref().take(CHUNK).collect::<Result<Vec<_>>>();
         (!matches!(&chunk, Ok(rows) if rows.is_empty())).then_some(chunk)
     }))
 }
 
-/// Hugging Face marks images without a label by −1.
-fn label(file: &str, row: u64, label: Option<i64>, classes: i64) -> Result<i32> {
-    let found = label.unwrap_or(-1);
-    if !(-1..classes).contains(&found) {
-        return Err(DatasetError::Label { file: file.to_owned(), row, found, classes: classes as usize });
+/// A label whose class has a name in the metadata. Hugging Face marks images without one by −1.
+fn declared_label(row: &Row, classes: usize) -> Result<i32> {
+    let found = if let Some(FoundLabel::Number(number)) = row.picture.label { number } else { -1 };
+    if !(-1..classes as i64).contains(&found) {
+        return Err(DatasetError::Label { file: row.table.to_string(), row: row.number, found, classes });
     }
     Ok(found as i32)
 }
 
-fn attempt(file: &str, row: u64, picture: FoundPicture, label: Option<i32>) -> Tried {
-    let FoundPicture { bytes, path, .. } = picture;
-    let name = if path.is_empty() { format!("{file}, row {row}") } else { format!("{file}, row {row}: {path}") };
-    let result = if bytes.is_empty() {
-        Err("the table contains only its path, not its bytes".to_owned())
-    } else {
-        Record::encoded(bytes, None, (!path.is_empty()).then_some(path), label).map_err(|why| why.to_string())
+fn attempt(row: Row, label: Option<i32>, named: &BTreeMap<PathBuf, Digest>) -> Result<Tried> {
+    let FoundPicture { bytes, path, .. } = row.picture;
+    let mut name = format!("{}, row {}", row.table, row.number);
+    if !path.is_empty() {
+        name.push_str(&format!(": {path}"));
+    }
+    let found = match (bytes.is_empty(), path.is_empty()) {
+        (false, _) => Ok((bytes, None)),
+        (true, true) => Err("the row has no image".to_owned()),
+        (true, false) => named_file(&row.path, &path, named)?,
     };
-    (name, result)
+    let path = (!path.is_empty()).then_some(path);
+    let record = found.and_then(|(bytes, digest)| Record::encoded(bytes, digest, path, label).map_err(|why| why.to_string()));
+    Ok((name, record))
+}
+
+type Found = std::result::Result<(Vec<u8>, Option<Digest>), String>;
+
+/// The bytes of a file that a table names, and their digest.
+fn named_file(table: &Path, name: &str, named: &BTreeMap<PathBuf, Digest>) -> Result<Found> {
+    let path = match beside(table, name) {
+        Ok(path) => path,
+        Err(why) => return Ok(Err(why)),
+    };
+    let Some(digest) = named.get(&path) else {
+        return Ok(Err("the table holds only its path, and there is no such file below the table's folder".to_owned()));
+    };
+    let bytes = fs::read_at_most(&path, MAX_FILE)?;
+    if Digest::of(&bytes) != *digest {
+        return Err(DatasetError::Changed { file: path.display().to_string() });
+    }
+    Ok(Ok((bytes, Some(*digest))))
 }
 
 #[cfg(test)]
@@ -237,7 +358,10 @@ mod tests {
         let mut source = Source::named("parquet").root(dir.path());
         let error = read(&source).unwrap_err().to_string();
         assert!(error.contains("2 of 100 images") && error.contains("`x.parquet, row 70: 70.png`"), "{error}");
-        assert!(error.contains("`x.parquet, row 80: 80.png` (the table contains only its path, not its bytes)"), "{error}");
+        assert!(
+            error.contains("`x.parquet, row 80: 80.png` (the table holds only its path, and there is no such file"),
+            "{error}"
+        );
         source.skip_broken = true;
         assert_eq!(read(&source).unwrap().1.len(), 98);
     }
@@ -252,14 +376,123 @@ mod tests {
             let error = read(&source).unwrap_err().to_string();
             assert_eq!(error, format!("`1.parquet`: the label of image 1 is {label}, the data set has 2 classes"));
         }
-        shard(&one, &[(png(0), i32::MAX)], &[]);
-        assert!(matches!(read(&source), Err(DatasetError::Label { .. })));
         shard(&one, &[(png(0), 1)], &["a", "b"]);
         shard(&dir.path().join("2.parquet"), &[(png(0), 1)], &["b", "a"]);
         assert_eq!(
             read(&source).unwrap_err().to_string(),
             "`1.parquet` and `2.parquet` belong to one data set but have different labels or class names"
         );
+    }
+
+    fn write(path: &Path, columns: &[(&str, ColumnKind)], rows: Vec<Column>) {
+        let mut writer = TableWriter::create(path, columns, Meta::new("x")).unwrap();
+        writer.write(rows).unwrap();
+        writer.finish().unwrap();
+    }
+
+    /// Pictures with a column `label` of any kind.
+    fn labelled(path: &Path, labels: Column, kind: ColumnKind) {
+        let bytes: Vec<_> = (0..labels.len()).map(|i| png(i as u8)).collect();
+        let paths = vec![String::new(); bytes.len()];
+        write(path, &[("image", ColumnKind::Images), ("label", kind)], vec![Column::Images { bytes, paths }, labels]);
+    }
+
+    #[test]
+    fn texts_are_numbered_by_name_over_all_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Source::named("parquet").root(dir.path());
+        let texts = |texts: &[&str]| Column::Text(texts.iter().map(|&text| text.to_owned()).collect());
+        labelled(&dir.path().join("1.parquet"), texts(&["dog", "ape"]), ColumnKind::Text);
+        labelled(&dir.path().join("2.parquet"), texts(&["", "cat", "ape"]), ColumnKind::Text);
+        let (names, records) = read(&source).unwrap();
+        assert_eq!(names, Labels::Named(vec!["ape".into(), "cat".into(), "dog".into()]));
+        assert_eq!(labels(&records), [2, 0, -1, 1, 0]);
+    }
+
+    #[test]
+    fn floats_are_numbers_and_what_cannot_be_labels_costs_only_the_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("1.parquet");
+        let source = Source::named("parquet").root(dir.path());
+        labelled(&path, Column::F64(vec![1.0, f64::NAN, 0.0]), ColumnKind::F64);
+        let (names, records) = read(&source).unwrap();
+        assert_eq!((names, labels(&records)), (Labels::Numbered, vec![1, -1, 0]));
+        labelled(&path, Column::Bool(vec![true, false, true]), ColumnKind::Bool);
+        let (names, records) = read(&source).unwrap();
+        assert_eq!((names, labels(&records)), (Labels::Named(vec!["false".into(), "true".into()]), vec![1, 0, 1]));
+        let vectors = (Column::Vectors { width: 2, values: vec![0.0; 4] }, ColumnKind::Vectors { width: 2 });
+        let cases = [
+            (
+                Column::F64(vec![0.25, 1.0]),
+                ColumnKind::F64,
+                "the column `label` holds numbers such as 0.25, which are no classes",
+            ),
+            (Column::I32(vec![-1, -1]), ColumnKind::I32, "the column `label` has no value for any image"),
+            (vectors.0, vectors.1, "the column `label` holds lists of numbers, which is no label"),
+        ];
+        for (column, kind, wanted) in cases {
+            labelled(&path, column, kind);
+            let (names, records) = read(&source).unwrap();
+            assert_eq!((names, records.len(), records[0].label), (Labels::Absent { why: wanted.into() }, 2, None));
+        }
+        let named = Source { label_column: Some("label".into()), ..source };
+        let error = read(&named).unwrap_err();
+        assert!(error.to_string().ends_with("is lists of numbers; integers or text was expected"), "{error}");
+        assert!(error.hint().unwrap().contains("`label_column`"), "a column that was named must do");
+    }
+
+    #[test]
+    fn pictures_are_read_from_the_paths_that_a_table_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Source::named("parquet").root(dir.path());
+        fs::create_folders(&dir.path().join("sub/a")).unwrap();
+        for (name, value) in [("sub/a/1.png", 1), ("sub/2.png", 2), ("sub/other.png", 9)] {
+            fs::write_atomic(&dir.path().join(name), &png(value)).unwrap();
+        }
+        let table = |paths: &[&str]| {
+            let paths = Column::Text(paths.iter().map(|&path| path.to_owned()).collect());
+            write(&dir.path().join("sub/t.parquet"), &[("image", ColumnKind::Text)], vec![paths]);
+        };
+        table(&["2.png", "a/1.png", "2.png"]);
+        let (_, records) = read(&source).unwrap();
+        let digests: Vec<_> = records
+            .iter()
+            .map(|record| match &record.content {
+                Content::Encoded { digest, .. } => *digest,
+                Content::Raw(_) => panic!(),
+            })
+            .collect();
+        assert_eq!(digests, [2, 1, 2].map(|value| Digest::of(&png(value))));
+        let located = registry::locate(&source, &DataPaths::new("", None, None)).unwrap();
+        let names: Vec<_> = located.files.iter().map(|file| file.name.to_string()).collect();
+        assert_eq!(names, ["sub/t.parquet", "sub/2.png", "sub/a/1.png"], "what they say belongs to the key");
+        assert_eq!(located.ignored.endings, [(".png".to_owned(), 1)]);
+        // A picture that is another one than when it was hashed.
+        let mut stale = |file: &RawFile| if file.bytes > 0 { Ok(Digest::of(b"before")) } else { file_digest(file) };
+        let mut records = located.open(&mut stale).unwrap().records;
+        assert!(matches!(records.next(), Some(Err(DatasetError::Changed { .. }))));
+        table(&["2.png", "gone.png", "../2.png", "https://x.org/2.png", ""]);
+        let error = read(&source).unwrap_err().to_string();
+        for wanted in [
+            "4 of 5 images",
+            "row 1: gone.png` (the table holds only its path",
+            "leads out",
+            "is an address",
+            "row 4` (the row has no image)",
+        ] {
+            assert!(error.contains(wanted), "{wanted}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_table_without_pictures_says_what_its_columns_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("1.parquet");
+        let source = Source::named("parquet").root(dir.path());
+        write(&path, &[("image", ColumnKind::I32)], vec![Column::I32(vec![1, 2])]);
+        let error = read(&source).unwrap_err();
+        assert!(error.to_string().ends_with("has no column of images; its columns are `image` (integers)"), "{error}");
+        assert!(error.hint().unwrap().contains("`image_column`"));
     }
 
     #[test]

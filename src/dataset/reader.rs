@@ -153,6 +153,8 @@ pub struct Record {
     pub height: usize,
     /// 1 (gray) or 3 (color).
     pub channels: usize,
+    /// Of how many bits its values were taken to be: 8, or of a file of 16 bits what it uses, 8, 12 or 16.
+    pub bits: u8,
     /// The file it came from, below the source's root, where it had one to itself.
     pub path: Option<String>,
     /// Its class; `-1` for a picture that the data set leaves without one (STL-10's unlabeled part), `None` if there are no labels.
@@ -175,7 +177,7 @@ pub enum Content {
 impl Record {
     pub(super) fn raw(pixels: Pixels, label: Option<i32>) -> Self {
         let Pixels { width, height, channels, .. } = pixels;
-        Self { content: Content::Raw(pixels), width, height, channels, path: None, label }
+        Self { content: Content::Raw(pixels), width, height, channels, bits: 8, path: None, label }
     }
 
     /// A picture file, read through. `digest` is that of its bytes, where it is known already.
@@ -185,9 +187,9 @@ impl Record {
         path: Option<String>,
         label: Option<i32>,
     ) -> std::result::Result<Self, Undecodable> {
-        let Checked { header: Header { width, height, channels }, damaged } = guarded_decode::check(&bytes)?;
+        let Checked { header: Header { width, height, channels }, damaged, bits, .. } = guarded_decode::check(&bytes)?;
         let digest = digest.unwrap_or_else(|| Digest::of(&bytes));
-        Ok(Self { content: Content::Encoded { bytes, digest, damaged }, width, height, channels, path, label })
+        Ok(Self { content: Content::Encoded { bytes, digest, damaged }, width, height, channels, bits, path, label })
     }
 }
 

@@ -8,6 +8,7 @@
 use rayon::prelude::*;
 
 use super::kmeans::Products;
+use kinset_base::stop::{Stop, Stopped};
 
 /// Pieces that gradients are summed over; fixed, so that no result depends on the number of threads.
 const PIECES: usize = 64;
@@ -43,11 +44,13 @@ pub struct Linear {
 }
 
 impl Logistic {
-    /// The head whose soft-max is nearest to the labels. `goes_on` is asked before each pass over the rows; if it says no, there is
-    /// no result.
+    /// The head whose soft-max is nearest to the labels. `stop` is looked at before each pass over the rows.
     ///
     /// # Shapes
     /// `rows`: `[N, dim]`, best centered and of variance about 1; `labels`: `[N]`, below `clusters`.
+    ///
+    /// # Errors
+    /// [`Stopped`].
     ///
     /// # Panics
     /// If the shapes do not agree or a label is too large.
@@ -58,8 +61,8 @@ impl Logistic {
         labels: &[u32],
         clusters: usize,
         products: &impl Products,
-        goes_on: &dyn Fn() -> bool,
-    ) -> Option<Linear> {
+        stop: &Stop,
+    ) -> Result<Linear, Stopped> {
         assert!(dim > 0 && rows.len() == labels.len() * dim, "one label a row");
         assert!(labels.iter().all(|label| (*label as usize) < clusters), "labels must be below the number of clusters");
         let problem = Problem { rows, dim, labels, clusters, penalty: self.penalty, products };
@@ -75,9 +78,7 @@ impl Logistic {
             let promised = dot(&direction, &slope);
             let mut step = if memory.is_empty() { 1.0 / dot(&slope, &slope).sqrt().max(1.0) } else { 1.0 };
             let (next, found) = loop {
-                if !goes_on() {
-                    return None;
-                }
+                stop.check()?;
                 let next: Vec<f64> = at.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
                 let found = problem.loss(&next);
                 // At the end rounding hides the decrease; such a step is no longer worth looking for.
@@ -104,7 +105,7 @@ impl Logistic {
         }
         let (weight, bias) = at.split_at(clusters * dim);
         let single = |values: &[f64]| values.iter().map(|x| *x as f32).collect();
-        Some(Linear { weight: single(weight), bias: single(bias), loss, converged })
+        Ok(Linear { weight: single(weight), bias: single(bias), loss, converged })
     }
 }
 
@@ -201,7 +202,7 @@ mod tests {
     const FIT: Logistic = Logistic { penalty: 0.1, iterations: 200, tolerance: 1e-7 };
 
     fn fit(rows: &[f32], dim: usize, labels: &[u32], clusters: usize) -> Linear {
-        FIT.fit(rows, dim, labels, clusters, &Plain, &|| true).unwrap()
+        FIT.fit(rows, dim, labels, clusters, &Plain, &Stop::default()).unwrap()
     }
 
     #[test]
@@ -254,6 +255,6 @@ mod tests {
 
     #[test]
     fn who_is_told_to_stop_has_no_result() {
-        assert_eq!(FIT.fit(&[-1.0, 1.0], 1, &[0, 1], 2, &Plain, &|| false), None);
+        assert_eq!(FIT.fit(&[-1.0, 1.0], 1, &[0, 1], 2, &Plain, &Stop::after(0)), Err(Stopped));
     }
 }

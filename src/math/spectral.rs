@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use super::eigen::eigen;
 use kinset_base::seed::Seed;
+use kinset_base::stop::{Stop, Stopped};
 
 /// Rows of a parallel piece; fixed, so that no result depends on the number of threads.
 const ROWS: usize = 1024;
@@ -95,12 +96,15 @@ pub struct Embedding {
     pub converged: bool,
 }
 
-/// The first `dim` vectors of the normalized Laplacian after the trivial one. `goes_on` is asked before each product with the graph;
-/// if it says no, there is no result.
+/// The first `dim` vectors of the normalized Laplacian after the trivial one. `stop` is looked at before each product with the
+/// graph.
+///
+/// # Errors
+/// [`Stopped`].
 ///
 /// # Panics
 /// If a row has no edge.
-pub fn embed(graph: &Graph, dim: usize, goes_on: &dyn Fn() -> bool) -> Option<Embedding> {
+pub fn embed(graph: &Graph, dim: usize, stop: &Stop) -> Result<Embedding, Stopped> {
     let n = graph.len();
     let dim = dim.min(n.saturating_sub(1));
     let width = (dim + (dim / 2).max(8)).min(n.saturating_sub(1));
@@ -112,14 +116,12 @@ pub fn embed(graph: &Graph, dim: usize, goes_on: &dyn Fn() -> bool) -> Option<Em
     // Nothing is known of the spectrum yet: raise its upper half.
     let mut cutoff = 0.0;
     for _ in 0..ROUNDS {
-        block = matrix.filtered(block, width, cutoff, goes_on)?;
+        block = matrix.filtered(block, width, cutoff, stop)?;
         matrix.without_trivial(&mut block, width);
         // Twice: the first leaves what rounding left of small directions.
         block = orthonormal(&block, width);
         block = orthonormal(&block, width);
-        if !goes_on() {
-            return None;
-        }
+        stop.check()?;
         let image = matrix.times(&block, width);
         let (found, rotation) = eigen(cross(&block, &image, width), width);
         block = turned(&block, &rotation, width);
@@ -144,7 +146,7 @@ pub fn embed(graph: &Graph, dim: usize, goes_on: &dyn Fn() -> bool) -> Option<Em
         });
     }
     let eigenvalues = values[..dim].iter().map(|value| (1.0 - value).clamp(0.0, 2.0)).collect();
-    Some(Embedding { dim, rows, eigenvalues, converged })
+    Ok(Embedding { dim, rows, eigenvalues, converged })
 }
 
 /// D^(−1/2) W D^(−1/2), with eigenvalues from −1 to 1.
@@ -184,7 +186,7 @@ impl<'a> Normalized<'a> {
     }
 
     /// A Chebyshev polynomial of the matrix times a block: directions with eigenvalues from −1 to `cutoff` stay, those above grow.
-    fn filtered(&self, block: Vec<f64>, width: usize, cutoff: f64, goes_on: &dyn Fn() -> bool) -> Option<Vec<f64>> {
+    fn filtered(&self, block: Vec<f64>, width: usize, cutoff: f64, stop: &Stop) -> Result<Vec<f64>, Stopped> {
         let (half, center) = ((cutoff + 1.0) / 2.0, (cutoff - 1.0) / 2.0);
         let fastest = ((1.0 - center) / half).acosh();
         let degree = (GROWTH.ln() / fastest).clamp(2.0, DEGREE as f64) as usize;
@@ -195,9 +197,7 @@ impl<'a> Normalized<'a> {
         };
         let (mut before, mut now) = (block, Vec::new());
         for round in 0..degree {
-            if !goes_on() {
-                return None;
-            }
+            stop.check()?;
             if round == 0 {
                 now = step(&before);
                 continue;
@@ -207,7 +207,7 @@ impl<'a> Normalized<'a> {
             before = now;
             now = next;
         }
-        Some(now)
+        Ok(now)
     }
 
     /// Takes the trivial vector's share out of every vector of a block.
@@ -299,10 +299,6 @@ fn residuals(block: &[f64], image: &[f64], values: &[f64], width: usize) -> Vec<
 mod tests {
     use super::*;
 
-    fn always() -> bool {
-        true
-    }
-
     /// Rings of images, each joined to the next two; one edge joins each ring to the next ring.
     fn rings(count: usize, size: usize, joined: bool) -> (Vec<u32>, usize) {
         let mut index = Vec::new();
@@ -342,7 +338,7 @@ mod tests {
     fn eigenvalues_are_those_of_the_dense_matrix() {
         let (index, k) = rings(4, 30, true);
         let graph = Graph::of_neighbors(&index, k, k);
-        let found = embed(&graph, 6, &always).unwrap();
+        let found = embed(&graph, 6, &Stop::default()).unwrap();
         assert!(found.converged);
         for (found, wanted) in found.eigenvalues.iter().zip(&dense(&graph, 7)[1..]) {
             assert!((found - wanted).abs() < 1e-8, "{found} is not {wanted}");
@@ -352,7 +348,7 @@ mod tests {
     #[test]
     fn pieces_that_nothing_joins_lie_in_directions_of_their_own() {
         let (index, k) = rings(3, 20, false);
-        let found = embed(&Graph::of_neighbors(&index, k, k), 2, &always).unwrap();
+        let found = embed(&Graph::of_neighbors(&index, k, k), 2, &Stop::default()).unwrap();
         assert!(found.converged && found.eigenvalues.iter().all(|value| *value < 1e-9), "{:?}", found.eigenvalues);
         let row = |at: usize| &found.rows[at * 2..at * 2 + 2];
         let apart = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
@@ -366,7 +362,7 @@ mod tests {
 
     #[test]
     fn small_graphs_have_fewer_vectors() {
-        let found = embed(&Graph::of_neighbors(&[1, 0], 1, 1), 5, &always).unwrap();
+        let found = embed(&Graph::of_neighbors(&[1, 0], 1, 1), 5, &Stop::default()).unwrap();
         assert_eq!((found.dim, found.rows.len()), (1, 2));
         assert!((found.eigenvalues[0] - 2.0).abs() < 1e-9, "two images that are each other's neighbors");
     }
@@ -374,7 +370,7 @@ mod tests {
     #[test]
     fn who_is_told_to_stop_has_no_result() {
         let (index, k) = rings(3, 20, true);
-        assert_eq!(embed(&Graph::of_neighbors(&index, k, k), 2, &|| false), None);
+        assert_eq!(embed(&Graph::of_neighbors(&index, k, k), 2, &Stop::after(3)), Err(Stopped));
     }
 
     #[test]
@@ -383,7 +379,7 @@ mod tests {
         let graph = Graph::of_neighbors(&index, k, k);
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| embed(&graph, 8, &always))
+            pool.install(|| embed(&graph, 8, &Stop::default()))
         };
         assert_eq!(with(1), with(5));
     }

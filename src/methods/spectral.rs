@@ -73,19 +73,16 @@ impl Stage for Spectral {
         let neighbors = space.neighbors(&input.neighbors)?;
         StageError::enough_for_clusters("clusters", config.clusters, space.len())?;
         let graph = Graph::of_neighbors(&neighbors.index, neighbors.k, config.num_neighbors.min(neighbors.k));
-        let goes_on = || !cx.stop.requested();
-        let embedding = spectral::embed(&graph, config.clusters, &goes_on).ok_or(StageError::Stopped)?;
+        let embedding = spectral::embed(&graph, config.clusters, &cx.stop)?;
         if !embedding.converged {
             cx.warn("the spectrum of the neighbor graph did not converge; clusters that hang together may be split");
         }
         let KMeans { tolerance, .. } = KMeans::new(config.clusters);
         let method = KMeans { clusters: config.clusters, restarts: config.restarts, iterations: config.iterations, tolerance };
-        let fit = method.fit(&embedding.rows, embedding.dim, &Gemm, cx.seed);
-        cx.check()?;
+        let fit = method.fit(&embedding.rows, embedding.dim, &Gemm, cx.seed, &cx.stop)?;
         let rows = values(&space.values)?;
         let logistic = Logistic { penalty: config.penalty, iterations: HEAD.0, tolerance: HEAD.1 };
-        let head =
-            logistic.fit(&rows, space.dim(), &fit.labels, config.clusters, &Gemm, &goes_on).ok_or(StageError::Stopped)?;
+        let head = logistic.fit(&rows, space.dim(), &fit.labels, config.clusters, &Gemm, &cx.stop)?;
         let agree = agreement(&rows, space.dim(), &head.weight, &head.bias, &fit.labels);
         cx.note(format!("the head gives {:.1} % of the images the cluster that the graph gave them", 100.0 * agree));
         let (weight, bias) = space.plain_layer(&head.weight, &head.bias);

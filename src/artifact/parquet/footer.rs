@@ -22,6 +22,7 @@ use super::structures::{FILE, PAGES};
 use super::thrift::{Seen, as_read, damaged, walk};
 use crate::error::{ArtifactError, Result, display};
 use kinset_base::fs::{self, At, File};
+use kinset_base::unit;
 
 /// The last bytes of a file: the footer's length in four of them, and a mark.
 const TAIL: usize = 8;
@@ -29,6 +30,8 @@ const TAIL: usize = 8;
 const MARK: &[u8; 4] = b"PAR1";
 /// Codecs that are read: none, Snappy, gzip, Brotli, LZ4, Zstandard, LZ4 raw. The specification has one more, 3, LZO.
 const CODECS: [i64; 7] = [0, 1, 2, 4, 5, 6, 7];
+/// Longer metadata are not read: they are copied and unpacked several times.
+const LONGEST: u64 = 64 << 20;
 /// Columns inside columns, at most so many: the decoder calls itself for each.
 const DEEPEST: usize = 128;
 
@@ -56,8 +59,14 @@ impl Footer {
         let bytes = file.metadata().at("look at", path)?.len();
         is_parquet(path, &file, bytes)?;
         let mut codec = None;
+        let range = guarded(path, || metadata_range(&file, bytes))?;
+        let length = range.as_ref().map_or(0, |range| range.end - range.start);
+        if length > LONGEST {
+            let (found, most) = (unit::bytes(length), unit::bytes(LONGEST));
+            return Err(ArtifactError::LongMetadata { path: display(path), found, most });
+        }
         let arrow = guarded(path, || {
-            if let Some(range) = metadata_range(&file, bytes)? {
+            if let Some(range) = range {
                 let mut tree = Tree::default();
                 walk(file.get_read(range.start)?, range.end - range.start, &FILE, &mut |seen| {
                     if let Seen::Number { of: "ColumnMetaData", field: 4, value } = seen {

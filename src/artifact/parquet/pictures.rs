@@ -1,32 +1,55 @@
 //! Pictures of published data sets in Parquet, as Hugging Face and others write them.
 //!
-//! The layout is a convention with variants: the column is called `image`, `img` or something else; it is a struct of `bytes` and
-//! `path`, or bare bytes; labels are integers called `label` or `fine_label`, their names stand in the file's metadata. All of
-//! Arrow's forms of text and bytes, dictionaries and the usual codecs are read.
+//! The layout is a convention with variants. The column is called `image`, `img` or something else; it is a struct of `bytes` and
+//! `path`, bare bytes, or text: a path, or the bytes in base64. A list of any of these counts as its first picture. Labels are
+//! integers called `label` or `fine_label` with names in the file's metadata, or texts, truth values, floats without fractions. All
+//! of Arrow's forms of text and bytes, dictionaries and the usual codecs are read.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Int64Type};
-use serde_json::Value;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, UInt64Type};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use parquet::arrow::ProjectionMask;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::batches::BatchReader;
 use super::column::{blobs, texts};
 use super::footer::Footer;
+use super::write::CHUNK_ROWS;
 use crate::error::{ArtifactError, Result, display};
+use crate::picture_facts::ImageFormat;
 
 /// Rows decoded at a time: pictures are large.
 const BATCH: usize = 256;
+/// Names a column of pictures goes by, the likeliest first.
+const IMAGES: [&str; 4] = ["image", "img", "images", "picture"];
+/// Names a column of paths goes by where no column holds pictures.
+const PATHS: [&str; 7] = ["file_name", "image_path", "image_file", "filename", "filepath", "file", "path"];
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FoundPicture {
     /// Its file's bytes; empty if only a path is given.
     pub bytes: Vec<u8>,
     /// Its path as the data set gives it; may be empty.
     pub path: String,
-    /// Its class, if the table has labels and this one is known.
-    pub label: Option<i64>,
+    /// Its class, if labels are read and this one is known.
+    pub label: Option<FoundLabel>,
+    /// Further pictures of its row, which are not read.
+    pub others: usize,
+}
+
+/// A label as it stands in a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FoundLabel {
+    Number(i64),
+    /// A number that is none of a class: `0.37`, 2⁶³.
+    Fraction(f64),
+    Text(String),
 }
 
 /// A Parquet file of pictures that was not written by kinset.
@@ -35,59 +58,154 @@ pub struct PictureFile {
     footer: Footer,
     image: usize,
     label: Option<usize>,
-    names: Vec<String>,
 }
 
 impl PictureFile {
-    /// Opens a file and finds its columns. `image` and `label` name them; without a name, the picture is the first column that
-    /// can be one (`image` and `img` first), and the label is `label`, if it is there.
-    pub fn open(path: &Path, image: Option<&str>, label: Option<&str>) -> Result<Self> {
+    /// Opens a file and finds its pictures: in the column `image` names, else in the first that can hold them (`image` and its like
+    /// first), else in one of paths. Labels are not read.
+    ///
+    /// # Errors
+    /// No Parquet file; no such column, or none of pictures.
+    pub fn open(path: &Path, image: Option<&str>) -> Result<Self> {
         let footer = Footer::read(path)?;
         let fields = footer.schema().fields();
+        let named = |names: &'static [&'static str], form: Form| {
+            let found = names.iter().filter_map(|name| fields.find(name));
+            found.filter(move |(_, field)| holds(field.data_type()) == Some(form)).map(|(place, _)| place)
+        };
+        let any = (0..fields.len()).find(|place| holds(fields[*place].data_type()) == Some(Form::Bytes));
         let likely = || {
-            let usual = ["image", "img"].into_iter().filter_map(|name| fields.find(name)).map(|(place, _)| place);
-            usual.chain(0..fields.len()).find(|place| holds_pictures(&fields[*place]))
+            let first = named(&IMAGES, Form::Bytes).next().or_else(|| named(&IMAGES, Form::Text).next());
+            first.or(any).or_else(|| named(&PATHS, Form::Text).next())
         };
-        let image = match (image, likely()) {
-            (None, Some(place)) => place,
-            (name, _) => footer.column(name.unwrap_or("image"))?.0,
+        let image = match image {
+            Some(name) => {
+                let (place, field) = footer.column(name)?;
+                if holds(field.data_type()).is_none() {
+                    return Err(footer.wrong_type(name, in_words(field.data_type()), PICTURES));
+                }
+                place
+            }
+            None => likely().ok_or_else(|| {
+                let found = fields.iter().map(|field| format!("`{}` ({})", field.name(), in_words(field.data_type())));
+                ArtifactError::NoPictures { path: display(path), found: found.collect() }
+            })?,
         };
-        let wrong = |place: usize, wanted: &str| {
-            let field = &fields[place];
-            footer.wrong_type(field.name(), field.data_type(), wanted)
-        };
-        if !holds_pictures(&fields[image]) {
-            return Err(wrong(image, "a struct of `bytes` and `path`, or binary"));
-        }
+        Ok(Self { footer, image, label: None })
+    }
+
+    /// Labels are read: from the column of this name, or from `label`, if it is there.
+    ///
+    /// # Errors
+    /// No such column; one that is named and holds no labels.
+    pub fn with_labels(self, label: Option<&str>) -> Result<Self> {
         let label = match label {
-            Some(name) => Some(footer.column(name)?.0),
-            None => fields.find("label").map(|(place, _)| place),
+            Some(name) => {
+                let (place, field) = self.footer.column(name)?;
+                if !holds_labels(field.data_type()) {
+                    return Err(self.footer.wrong_type(name, in_words(field.data_type()), "integers or text"));
+                }
+                Some(place)
+            }
+            None => self.footer.schema().fields().find("label").map(|(place, _)| place),
         };
-        if let Some(place) = label.filter(|place| !fields[*place].data_type().is_integer()) {
-            return Err(wrong(place, "integers"));
-        }
-        let names = label.map(|place| class_names(&footer, fields[place].name())).unwrap_or_default();
-        Ok(Self { footer, image, label, names })
+        Ok(Self { label, ..self })
     }
 
     pub fn rows(&self) -> usize {
         self.footer.rows
     }
 
-    pub fn has_labels(&self) -> bool {
-        self.label.is_some()
+    /// The name of the column of pictures, and what it holds.
+    pub fn image_column(&self) -> (&str, String) {
+        let field = self.field(self.image);
+        (field.name(), in_words(field.data_type()))
     }
 
-    /// The names of the classes, if the metadata give them.
-    pub fn class_names(&self) -> &[String] {
-        &self.names
+    /// The name of the column of labels, and what it holds; nothing if there is none.
+    pub fn label_column(&self) -> Option<(&str, String)> {
+        let field = self.field(self.label?);
+        Some((field.name(), in_words(field.data_type())))
+    }
+
+    /// The column of labels is of a type that labels can have.
+    pub fn can_be_labels(&self) -> bool {
+        self.label.is_some_and(|place| holds_labels(self.field(place).data_type()))
+    }
+
+    fn field(&self, place: usize) -> &Field {
+        self.footer.schema().field(place)
+    }
+
+    /// The names of the classes, if the metadata give them: `info.features.<column>.names` under the key `huggingface`, as a list or
+    /// as an object with numbers for keys.
+    pub fn class_names(&self) -> Vec<String> {
+        let label = self.label.map(|place| self.field(place)).filter(|field| field.data_type().is_integer());
+        let names = label.and_then(|field| class_names(self.footer.entry("huggingface")?, field.name()));
+        names.unwrap_or_default()
+    }
+
+    /// The labels of all rows, some thousand at a time; nothing if none are read, or the column holds none.
+    pub fn labels(&self) -> Result<Option<LabelBatches>> {
+        let Some(place) = self.label.filter(|_| self.can_be_labels()) else { return Ok(None) };
+        let batches = self.footer.columns([place], CHUNK_ROWS)?;
+        Ok(Some(LabelBatches { batches, column: self.field(place).name().clone() }))
+    }
+
+    /// The paths in the column of pictures, if there may be pictures that are given by nothing else.
+    pub fn paths(&self) -> Result<Vec<String>> {
+        if !self.may_lack_bytes() {
+            return Ok(Vec::new());
+        }
+        let schema = self.footer.parquet_schema();
+        // Without the bytes, which would be most of the file.
+        let leaves = (0..schema.num_columns())
+            .filter(|&leaf| schema.get_column_root_idx(leaf) == self.image && schema.column(leaf).name() != "bytes");
+        let mask = ProjectionMask::leaves(schema, leaves);
+        let batches = self.footer.batches(|builder| builder.with_projection(mask).with_batch_size(CHUNK_ROWS))?;
+        let pictures =
+            Pictures { batches, image: self.field(self.image).name().clone(), label: None, ready: Vec::new().into_iter() };
+        let named = pictures.filter(|picture| !matches!(picture, Ok(picture) if picture.path.is_empty()));
+        named.map(|picture| Ok(picture?.path)).collect()
+    }
+
+    /// The column is text, or its file's statistics count pictures without bytes.
+    fn may_lack_bytes(&self) -> bool {
+        let schema = self.footer.parquet_schema();
+        let is_bytes = |leaf: &usize| schema.get_column_root_idx(*leaf) == self.image && schema.column(*leaf).name() == "bytes";
+        match (holds(self.field(self.image).data_type()), (0..schema.num_columns()).find(is_bytes)) {
+            (Some(Form::Text), _) => true,
+            (_, None) => false,
+            (_, Some(leaf)) => self.footer.metadata().row_groups().iter().any(|group| {
+                let nulls = group.column(leaf).statistics().and_then(|found| found.null_count_opt());
+                nulls.is_some_and(|nulls| nulls > 0)
+            }),
+        }
     }
 
     /// The pictures, in order. Memory: a few hundred of them.
     pub fn pictures(&self) -> Result<Pictures> {
-        let batches = self.footer.columns(std::iter::once(self.image).chain(self.label), BATCH)?;
-        let name = |place: usize| self.footer.schema().field(place).name().clone();
-        Ok(Pictures { batches, image: name(self.image), label: self.label.map(name), ready: Vec::new().into_iter() })
+        let label = self.label.filter(|_| self.can_be_labels());
+        let batches = self.footer.columns(std::iter::once(self.image).chain(label), BATCH)?;
+        let name = |place: usize| self.field(place).name().clone();
+        Ok(Pictures { batches, image: name(self.image), label: label.map(name), ready: Vec::new().into_iter() })
+    }
+}
+
+pub struct LabelBatches {
+    batches: BatchReader,
+    column: String,
+}
+
+impl Iterator for LabelBatches {
+    type Item = Result<Vec<Option<FoundLabel>>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let path = display(self.batches.path());
+        let next = self.batches.next(|batch| {
+            batch.column_by_name(&self.column).and_then(labels).ok_or_else(|| not_as_declared(path, &self.column))
+        });
+        next.transpose()
     }
 }
 
@@ -108,10 +226,7 @@ impl Iterator for Pictures {
             }
             let path = display(self.batches.path());
             let pictures = self.batches.next(|batch| {
-                convert(batch, &self.image, self.label.as_deref()).ok_or_else(|| {
-                    let detail = format!("column `{}` does not hold what its declared type says", self.image);
-                    ArtifactError::Damaged { path, detail }
-                })
+                convert(batch, &self.image, self.label.as_deref()).ok_or_else(|| not_as_declared(path, &self.image))
             });
             match pictures.transpose()? {
                 Ok(pictures) => self.ready = pictures.into_iter(),
@@ -121,60 +236,195 @@ impl Iterator for Pictures {
     }
 }
 
+fn not_as_declared(path: String, column: &str) -> ArtifactError {
+    ArtifactError::Damaged { path, detail: format!("column `{column}` does not hold what its declared type says") }
+}
+
 fn convert(batch: &RecordBatch, image: &str, label: Option<&str>) -> Option<Vec<FoundPicture>> {
-    let column = batch.column_by_name(image)?;
+    let mut pictures = pictures(batch.column_by_name(image)?)?;
+    if let Some(label) = label {
+        for (picture, label) in pictures.iter_mut().zip(labels(batch.column_by_name(label)?)?) {
+            picture.label = label;
+        }
+    }
+    Some(pictures)
+}
+
+fn pictures(column: &ArrayRef) -> Option<Vec<FoundPicture>> {
+    let kind = column.data_type();
+    if let Some(wide) = wide_list(kind) {
+        return first_of_lists(&cast(column, &wide).ok()?);
+    }
+    let blank = || Some(vec![String::new(); column.len()]);
     let (bytes, paths) = match column.as_struct_opt() {
         Some(parts) => {
             let bytes = parts.column_by_name("bytes").map(blobs);
             let paths = parts.column_by_name("path").map(texts);
-            let blank = || vec![Vec::new(); column.len()];
-            (bytes.unwrap_or_else(|| Some(blank()))?, paths.unwrap_or_else(|| Some(vec![String::new(); column.len()]))?)
+            (bytes.unwrap_or_else(|| Some(vec![Vec::new(); column.len()]))?, paths.unwrap_or_else(blank)?)
         }
-        None => (blobs(column)?, vec![String::new(); column.len()]),
+        None if is_text(kind) => {
+            let from_text = |text: String| from_base64(&text).map_or((Vec::new(), text), |bytes| (bytes, String::new()));
+            texts(column)?.into_iter().map(from_text).unzip()
+        }
+        None => (blobs(column)?, blank()?),
     };
-    let labels = match label {
-        Some(label) => labels(batch.column_by_name(label)?)?,
-        None => vec![None; column.len()],
-    };
-    let rows = bytes.into_iter().zip(paths).zip(labels);
-    Some(rows.map(|((bytes, path), label)| FoundPicture { bytes, path, label }).collect())
+    let picture = |(bytes, path)| FoundPicture { bytes, path, label: None, others: 0 };
+    Some(bytes.into_iter().zip(paths).map(picture).collect())
 }
 
-fn labels(array: &ArrayRef) -> Option<Vec<Option<i64>>> {
-    let array = cast(array, &DataType::Int64).ok()?;
-    Some(array.as_primitive_opt::<Int64Type>()?.iter().collect())
+/// The first picture of each list; of an empty one nothing.
+fn first_of_lists(lists: &ArrayRef) -> Option<Vec<FoundPicture>> {
+    let lists = lists.as_list_opt::<i64>()?;
+    let length = |row: usize| if lists.is_null(row) { 0 } else { lists.value_length(row) };
+    let first = |row: usize| (length(row) > 0).then(|| lists.value_offsets()[row].cast_unsigned());
+    let firsts = UInt64Array::from_iter((0..lists.len()).map(first));
+    let mut found = pictures(&take(lists.values(), &firsts, None).ok()?)?;
+    for (row, picture) in found.iter_mut().enumerate() {
+        picture.others = usize::try_from(length(row) - 1).unwrap_or(0);
+    }
+    Some(found)
+}
+
+fn wide_list(kind: &DataType) -> Option<DataType> {
+    match kind {
+        DataType::List(child) | DataType::LargeList(child) | DataType::FixedSizeList(child, _) => {
+            Some(DataType::LargeList(child.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// The bytes of a picture that stands in a text, as base64 or as a `data:` address.
+fn from_base64(text: &str) -> Option<Vec<u8>> {
+    // As PNG, JPEG and WebP begin; a short one is the name of a file.
+    let body = match text.strip_prefix("data:image/") {
+        Some(rest) => rest.split_once(";base64,")?.1,
+        None => Some(text).filter(|text| ["iVBORw0KGgo", "/9j/", "UklGR"].iter().any(|begin| text.starts_with(begin)))?,
+    };
+    let bytes = STANDARD.decode(body.trim_ascii()).ok()?;
+    ImageFormat::sniff(&bytes).map(|_| bytes)
+}
+
+fn labels(array: &ArrayRef) -> Option<Vec<Option<FoundLabel>>> {
+    let kind = plain(array.data_type());
+    let array = cast(array, kind).ok()?;
+    let float = |value: f64| {
+        // Beyond 2⁵³ floats are not whole numbers, but multiples.
+        let whole = value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0;
+        if whole { FoundLabel::Number(value as i64) } else { FoundLabel::Fraction(value) }
+    };
+    Some(match kind {
+        DataType::Null => vec![None; array.len()],
+        DataType::UInt64 => {
+            let number = |value: u64| i64::try_from(value).map_or(FoundLabel::Fraction(value as f64), FoundLabel::Number);
+            array.as_primitive_opt::<UInt64Type>()?.iter().map(|value| value.map(number)).collect()
+        }
+        kind if kind.is_integer() => {
+            let array = cast(&array, &DataType::Int64).ok()?;
+            array.as_primitive_opt::<Int64Type>()?.iter().map(|value| value.map(FoundLabel::Number)).collect()
+        }
+        kind if kind.is_numeric() => {
+            let array = cast(&array, &DataType::Float64).ok()?;
+            let values = array.as_primitive_opt::<Float64Type>()?.iter();
+            values.map(|value| value.filter(|value| !value.is_nan()).map(float)).collect()
+        }
+        // Truth values are `false` and `true`.
+        _ => texts(&array)?.into_iter().map(|text| (!text.is_empty()).then_some(FoundLabel::Text(text))).collect(),
+    })
+}
+
+/// What a column of pictures holds, inside lists and structs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Bytes,
+    /// Paths, or base64.
+    Text,
+}
+
+/// What can be a column of pictures, for messages.
+const PICTURES: &str = "a struct of `bytes` and `path`, binary, or text (a path or base64)";
+
+fn holds(kind: &DataType) -> Option<Form> {
+    let part = |parts: &arrow::datatypes::Fields, name: &str, fits: fn(&DataType) -> bool| {
+        parts.iter().any(|part| part.name() == name && fits(part.data_type()))
+    };
+    match kind {
+        DataType::Struct(parts) if part(parts, "bytes", is_binary) => Some(Form::Bytes),
+        DataType::Struct(parts) if part(parts, "path", is_text) => Some(Form::Text),
+        DataType::List(child) | DataType::LargeList(child) | DataType::FixedSizeList(child, _) => {
+            (wide_list(child.data_type()).is_none()).then(|| holds(child.data_type()))?
+        }
+        kind if is_binary(kind) => Some(Form::Bytes),
+        kind if is_text(kind) => Some(Form::Text),
+        _ => None,
+    }
+}
+
+/// The type of a dictionary's values; any other type is its own.
+fn plain(kind: &DataType) -> &DataType {
+    if let DataType::Dictionary(_, values) = kind { values } else { kind }
 }
 
 fn is_binary(kind: &DataType) -> bool {
-    match kind {
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => true,
-        DataType::Dictionary(_, values) => is_binary(values),
-        _ => false,
-    }
+    matches!(plain(kind), DataType::Binary | DataType::LargeBinary | DataType::BinaryView)
 }
 
-fn holds_pictures(field: &Field) -> bool {
-    match field.data_type() {
-        DataType::Struct(parts) => parts.iter().any(|part| part.name() == "bytes" && is_binary(part.data_type())),
-        kind => is_binary(kind),
-    }
+fn is_text(kind: &DataType) -> bool {
+    matches!(plain(kind), DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
-/// The names of a label's classes: `info.features.<column>.names` under the key `huggingface`, as a list or as an object with
-/// numbers for keys.
-fn class_names(footer: &Footer, column: &str) -> Vec<String> {
-    let Some(json) = footer.entry("huggingface").and_then(|text| serde_json::from_str::<Value>(text).ok()) else {
-        return Vec::new();
-    };
-    let names = &json["info"]["features"][column]["names"];
-    let text = |name: &Value| name.as_str().map(str::to_owned);
-    match names {
-        Value::Array(names) => names.iter().map(text).collect::<Option<_>>().unwrap_or_default(),
-        Value::Object(names) => {
-            (0..names.len()).map(|i| names.get(&i.to_string()).and_then(text)).collect::<Option<_>>().unwrap_or_default()
+fn holds_labels(kind: &DataType) -> bool {
+    let kind = plain(kind);
+    kind.is_numeric() || is_text(kind) || matches!(kind, DataType::Boolean | DataType::Null)
+}
+
+/// A type for people.
+fn in_words(kind: &DataType) -> String {
+    match plain(kind) {
+        DataType::Null => "nothing".to_owned(),
+        DataType::Boolean => "truth values".to_owned(),
+        kind if kind.is_integer() => "integers".to_owned(),
+        kind if kind.is_numeric() => "numbers".to_owned(),
+        kind if is_text(kind) => "text".to_owned(),
+        kind if is_binary(kind) => "binary".to_owned(),
+        DataType::Struct(parts) => {
+            let parts: Vec<String> = parts.iter().take(4).map(|part| format!("`{}`", part.name())).collect();
+            format!("a struct of {}", parts.join(", "))
         }
-        _ => Vec::new(),
+        DataType::List(child) | DataType::LargeList(child) | DataType::FixedSizeList(child, _) => {
+            format!("lists of {}", in_words(child.data_type()))
+        }
+        kind => kind.to_string(),
     }
+}
+
+/// What Hugging Face's library keeps of a table's columns. What is not needed stays text: there may be a million names.
+#[derive(Deserialize)]
+struct HuggingFace<'a> {
+    #[serde(borrow)]
+    info: Info<'a>,
+}
+
+#[derive(Deserialize)]
+struct Info<'a> {
+    #[serde(borrow)]
+    features: BTreeMap<String, &'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Feature<'a> {
+    #[serde(borrow)]
+    names: &'a RawValue,
+}
+
+fn class_names(json: &str, column: &str) -> Option<Vec<String>> {
+    let features = serde_json::from_str::<HuggingFace>(json).ok()?.info.features;
+    let names = serde_json::from_str::<Feature>(features.get(column)?.get()).ok()?.names.get();
+    if let Ok(names) = serde_json::from_str(names) {
+        return Some(names);
+    }
+    let mut names: BTreeMap<String, String> = serde_json::from_str(names).ok()?;
+    (0..names.len()).map(|i| names.remove(&i.to_string())).collect()
 }
 
 #[cfg(test)]
@@ -183,9 +433,10 @@ mod tests {
     use std::sync::Arc;
 
     use arrow::array::{
-        BinaryArray, BinaryViewArray, DictionaryArray, Int8Array, Int64Array, LargeBinaryArray, LargeStringArray, StringArray,
-        StringViewArray, StructArray,
+        BinaryArray, BinaryViewArray, BooleanArray, DictionaryArray, Float64Array, Int8Array, Int64Array, LargeBinaryArray,
+        LargeStringArray, ListArray, NullArray, StringArray, StringViewArray, StructArray,
     };
+    use arrow::buffer::OffsetBuffer;
     use arrow::datatypes::{Int32Type, Schema};
     use parquet::arrow::ArrowWriter;
     use parquet::basic::{Compression, GzipLevel, ZstdLevel};
@@ -215,8 +466,12 @@ mod tests {
         Arc::new(StructArray::new(fields.into(), vec![bytes, paths], None))
     }
 
-    fn found(file: &PictureFile) -> Vec<(Vec<u8>, String, Option<i64>)> {
+    fn found(file: &PictureFile) -> Vec<(Vec<u8>, String, Option<FoundLabel>)> {
         file.pictures().unwrap().map(|p| p.unwrap()).map(|p| (p.bytes, p.path, p.label)).collect()
+    }
+
+    fn number(value: i64) -> Option<FoundLabel> {
+        Some(FoundLabel::Number(value))
     }
 
     #[test]
@@ -240,11 +495,11 @@ mod tests {
         ];
         for ((bytes, paths), codec) in forms.into_iter().zip(codecs) {
             file(&path, codec, vec![("label", labels.clone()), ("image", images(bytes, paths))]);
-            let file = PictureFile::open(&path, None, None).unwrap();
-            assert_eq!((file.rows(), file.class_names()), (3, &["cat".to_owned(), "dog".to_owned()][..]));
+            let file = PictureFile::open(&path, None).unwrap().with_labels(None).unwrap();
+            assert_eq!((file.rows(), file.class_names()), (3, vec!["cat".to_owned(), "dog".to_owned()]));
             let wanted = [
-                (b"one".to_vec(), "a/1.png".to_owned(), Some(1)),
-                (vec![], "b/2.png".to_owned(), Some(0)),
+                (b"one".to_vec(), "a/1.png".to_owned(), number(1)),
+                (vec![], "b/2.png".to_owned(), number(0)),
                 (b"three".to_vec(), String::new(), None),
             ];
             assert_eq!(found(&file), wanted);
@@ -258,16 +513,113 @@ mod tests {
         let bytes: ArrayRef = Arc::new((0..1000).map(|i| Some(vec![i as u8; 3])).collect::<BinaryArray>());
         let labels: ArrayRef = Arc::new((0..1000).map(|i| Some((i % 7) as i8)).collect::<Int8Array>());
         file(&path, Compression::SNAPPY, vec![("picture", bytes), ("fine_label", labels)]);
-        let plain = PictureFile::open(&path, None, None).unwrap();
-        assert!(!plain.has_labels());
-        let named = PictureFile::open(&path, Some("picture"), Some("fine_label")).unwrap();
+        let plain = PictureFile::open(&path, None).unwrap().with_labels(None).unwrap();
+        assert_eq!(plain.label_column(), None);
+        let named = PictureFile::open(&path, Some("picture")).unwrap().with_labels(Some("fine_label")).unwrap();
         let all = found(&named);
-        assert_eq!((all.len(), &all[999]), (1000, &(vec![231; 3], String::new(), Some(999 % 7))));
+        assert_eq!((all.len(), &all[999]), (1000, &(vec![231; 3], String::new(), number(999 % 7))));
         assert!(named.class_names().is_empty());
-        let refuse = |image, label| PictureFile::open(&path, image, label).unwrap_err().to_string();
+        let refuse =
+            |image, label| PictureFile::open(&path, image).and_then(|file| file.with_labels(label)).unwrap_err().to_string();
         assert!(refuse(Some("image"), None).contains("no column `image`; its columns are `picture`, `fine_label`"));
         assert!(refuse(Some("fine_label"), None).contains("binary"));
         assert!(refuse(None, Some("picture")).contains("integers"));
+    }
+
+    #[test]
+    fn labels_of_every_type_are_read_as_numbers_or_texts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let text = |text: &str| Some(FoundLabel::Text(text.to_owned()));
+        let dictionary = [Some("dog"), None, Some("cat")].into_iter().collect::<DictionaryArray<Int32Type>>();
+        let cases: [(ArrayRef, [Option<FoundLabel>; 3]); 6] = [
+            (Arc::new(StringArray::from(vec![Some("dog"), Some(""), None])), [text("dog"), None, None]),
+            (Arc::new(dictionary), [text("dog"), None, text("cat")]),
+            (Arc::new(BooleanArray::from(vec![Some(true), None, Some(false)])), [text("true"), None, text("false")]),
+            (Arc::new(Float64Array::from(vec![Some(3.0), Some(f64::NAN), None])), [number(3), None, None]),
+            (Arc::new(Float64Array::from(vec![0.5, -1.0, 2.0])), [Some(FoundLabel::Fraction(0.5)), number(-1), number(2)]),
+            (Arc::new(NullArray::new(3)), [None, None, None]),
+        ];
+        let bytes: ArrayRef = Arc::new([Some(b"1"), Some(b"2"), Some(b"3")].into_iter().collect::<BinaryArray>());
+        for (labels, wanted) in cases {
+            let kind = labels.data_type().clone();
+            file(&path, Compression::SNAPPY, vec![("image", bytes.clone()), ("label", labels)]);
+            let file = PictureFile::open(&path, None).unwrap();
+            assert!(found(&file).iter().all(|(.., label)| label.is_none()), "nobody asked for {kind}");
+            let file = file.with_labels(None).unwrap();
+            assert!(file.can_be_labels() && file.class_names().len() == if kind.is_integer() { 2 } else { 0 }, "{kind}");
+            let all: Vec<_> = file.labels().unwrap().unwrap().map(|batch| batch.unwrap()).collect();
+            assert_eq!(all.concat(), wanted, "{kind}");
+            assert_eq!(found(&file).into_iter().map(|(.., label)| label).collect::<Vec<_>>(), wanted, "{kind}");
+        }
+        file(&path, Compression::SNAPPY, vec![("image", bytes.clone()), ("label", bytes)]);
+        let file = PictureFile::open(&path, None).unwrap().with_labels(None).unwrap();
+        assert!(!file.can_be_labels() && file.labels().unwrap().is_none());
+        assert_eq!((found(&file).len(), file.label_column()), (3, Some(("label", "binary".to_owned()))));
+    }
+
+    #[test]
+    fn paths_base64_and_lists_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let png = b"\x89PNG\r\n\x1a\n and more";
+        let code = STANDARD.encode(png);
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![
+            Some("a/1.png"),
+            Some(&code),
+            Some(&format!("data:image/png;base64,{code}")),
+            Some("/9j/no.jpg"),
+            None,
+        ]));
+        file(&path, Compression::SNAPPY, vec![("id", texts.clone()), ("image", texts.clone())]);
+        let opened = PictureFile::open(&path, None).unwrap();
+        let wanted = |bytes: &[u8], path: &str| (bytes.to_vec(), path.to_owned(), None);
+        let all = [wanted(b"", "a/1.png"), wanted(png, ""), wanted(png, ""), wanted(b"", "/9j/no.jpg"), wanted(b"", "")];
+        assert_eq!(found(&opened), all);
+        assert_eq!(opened.paths().unwrap(), ["a/1.png", "/9j/no.jpg"]);
+        assert_eq!(opened.image_column(), ("image", "text".to_owned()));
+        // Lists of structs: none, two, one picture.
+        let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![Some(&b"one"[..]), Some(b"two"), None]));
+        let parts = images(bytes, Arc::new(StringArray::from(vec![None, Some("2.png"), Some("b/3.png")])));
+        let item = Arc::new(Field::new("item", parts.data_type().clone(), true));
+        let lists: ArrayRef = Arc::new(ListArray::new(item, OffsetBuffer::from_lengths([0, 2, 1]), parts, None));
+        file(&path, Compression::SNAPPY, vec![("id", Arc::new(Int64Array::from(vec![1, 2, 3]))), ("pictures", lists)]);
+        let opened = PictureFile::open(&path, None).unwrap();
+        assert_eq!(found(&opened), [wanted(b"", ""), wanted(b"one", ""), wanted(b"", "b/3.png")]);
+        let others: Vec<usize> = opened.pictures().unwrap().map(|picture| picture.unwrap().others).collect();
+        assert_eq!((others, opened.paths().unwrap()), (vec![0, 1, 0], vec!["b/3.png".to_owned()]));
+        assert_eq!(opened.image_column(), ("pictures", "lists of a struct of `bytes`, `path`".to_owned()));
+    }
+
+    #[test]
+    fn columns_that_hold_no_pictures_are_named_with_what_they_hold() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let values: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4]));
+        let item = |array: &ArrayRef| Arc::new(Field::new("item", array.data_type().clone(), true));
+        let rows: ArrayRef = Arc::new(ListArray::new(item(&values), OffsetBuffer::from_lengths([2, 2]), values, None));
+        let pixels: ArrayRef = Arc::new(ListArray::new(item(&rows), OffsetBuffer::from_lengths([1, 1]), rows, None));
+        let labels: ArrayRef = Arc::new(Int64Array::from(vec![0, 1]));
+        file(&path, Compression::SNAPPY, vec![("image", pixels), ("label", labels)]);
+        let text = PictureFile::open(&path, None).unwrap_err().to_string();
+        assert!(
+            text.ends_with("no column of images; its columns are `image` (lists of lists of integers), `label` (integers)"),
+            "{text}"
+        );
+        let text = PictureFile::open(&path, Some("image")).unwrap_err().to_string();
+        assert!(text.contains("column `image`") && text.contains("is lists of lists of integers; a struct"), "{text}");
+    }
+
+    #[test]
+    fn names_of_classes_are_read_as_list_and_as_object() {
+        let json = |names: &str| format!(r#"{{"info":{{"features":{{"x":[{{"a":1}}],"label":{{"names":{names}}}}}}},"y":2}}"#);
+        let names = |text: &str| class_names(&json(text), "label");
+        assert_eq!(names(r#"["a","b\u00e9"]"#).unwrap(), ["a", "bé"]);
+        assert_eq!(names(r#"{"1":"b","0":"a"}"#).unwrap(), ["a", "b"]);
+        assert_eq!(
+            [names(r#"{"1":"b","2":"a"}"#), names("[1,2]"), names("null"), class_names(&json("[]"), "x")],
+            [const { None }; 4]
+        );
     }
 
     #[test]
@@ -281,14 +633,14 @@ mod tests {
             let cut = dir.path().join("cut.parquet");
             fs::remove(&cut).unwrap();
             fs::create_new(&cut).unwrap().write_all(&whole[..length]).unwrap();
-            assert!(matches!(PictureFile::open(&cut, None, None).unwrap_err(), ArtifactError::Damaged { .. }));
+            assert!(matches!(PictureFile::open(&cut, None).unwrap_err(), ArtifactError::Damaged { .. }));
         }
         // The length of the first picture becomes 4 billion.
         let at = whole.windows(4).position(|w| w == [9, 0, 0, 0]).unwrap();
         let mut bad = whole;
         bad[at..at + 4].fill(0xff);
         fs::write_atomic(&path, &bad).unwrap();
-        let file = PictureFile::open(&path, None, None).unwrap();
+        let file = PictureFile::open(&path, None).unwrap();
         let all: Vec<_> = file.pictures().unwrap().collect();
         assert!(all.len() == 1 && all[0].is_err(), "one error, then the end");
     }

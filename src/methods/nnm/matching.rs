@@ -25,7 +25,8 @@ pub(super) fn mine(
                 without.len(),
                 ids[first]
             ),
-            hint: "the cosine similarity with a zero vector is undefined; look at these images, or train the encoder longer"
+            hint: "the cosine similarity with a zero vector is undefined: if these images are black or empty, leave them out; else \
+                   take another encoder"
                 .into(),
         });
     }

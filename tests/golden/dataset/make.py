@@ -4,8 +4,9 @@
     python tests/golden/dataset/make.py
 
 `pixels.json` holds per file: width, height, channels, the largest difference allowed per value (0 for lossless formats; JPEG
-decoders may round differently), and the values that `convert("RGB")` gives, for gray files `convert("L")`; 16 bits are rounded
-to 8, where Pillow would clip. Made with the versions named in `pixels.json`.
+decoders may round differently), and the values that `convert("RGB")` gives, for gray files `convert("L")`, turned as the EXIF
+data say, over white where transparent; 16 bits are rounded to 8, where Pillow would clip. Made with the versions named in
+`pixels.json`.
 """
 
 import io
@@ -28,12 +29,22 @@ golden = {"made with": {"Pillow": PIL.__version__, "numpy": np.__version__, "lib
                         "webp": features.version("webp")}}
 
 
+def shown(image):
+    image = ImageOps.exif_transpose(image)
+    gray = image.mode in ("L", "LA", "1")
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("L" if gray else "RGB"))
+    values = np.asarray(image.convert("LA" if gray else "RGBA")).astype(int)
+    over = (values[..., :-1] * values[..., -1:] + 255 * (255 - values[..., -1:]) + 127) // 255
+    return over[..., 0] if gray else over
+
+
 def save(name, image, expected=None, tolerance=0, **options):
     path = HERE / name
     image.save(path, **options)
     if expected is None:
         with Image.open(path) as again:
-            expected = np.asarray(again.convert("L" if again.mode in ("L", "LA", "1") else "RGB"))
+            expected = shown(again)
     height, width = expected.shape[:2]
     golden[name] = {"width": width, "height": height, "channels": 1 if expected.ndim == 2 else 3, "tolerance": tolerance,
                     "values": np.asarray(expected).reshape(-1).tolist()}
