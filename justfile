@@ -75,6 +75,16 @@ memcheck:
     CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER="valgrind -q --error-exitcode=9" \
         cargo test --release -p kinset-kernel -- --test-threads 1
 
+# kills, signals, full disks, injected errors, damaged files: the long campaign, with a table (`strace` and mounting, where allowed)
+[group('check')]
+faults *args:
+    KINSET_FAULTS=long cargo test --profile quick --test it faults:: -- --nocapture --test-threads 1 "$@"
+
+# each fuzz target for so many seconds, two at a time: just fuzz 600 weights
+[group('check')]
+fuzz seconds="60" target="":
+    KINSET_FUZZ_SECONDS="$1" cargo test --profile quick --test it "fuzz::${2:-}" -- --nocapture --test-threads 2
+
 # what CI does, from the cheapest check to the dearest
 [group('check')]
 ci:

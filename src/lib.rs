@@ -101,10 +101,10 @@
 //! | A published blob never changes. | Read-only files; `kinset verify` re-hashes. |
 //! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with hostile files. |
 //! | Nothing that is fetched is trusted before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
-//! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; decoders run guarded. |
+//! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; `tests/it/fuzz.rs`; decoders run guarded. |
 //! | Every error has a code, a hint and an exit code. | The trait [`base::fault::Fault`], one enum per crate. |
 //! | A moved result with an unmoved `VERSION` fails. | `tests/it/version.rs`, a committed table of results on a tiny input. |
-//! | A killed run ends with the same bytes. | `tests/it/resume.rs`; `tests/smoke.py`. |
+//! | A killed run ends with the same bytes; so does one after a full disk, a failed system call, a damaged file. | `tests/it/resume.rs`, `tests/it/faults`; `tests/smoke.py`. |
 //! | Every stage stops when it is asked, and goes on to the same bytes. | `tests/it/conformance.rs`, over the registry. |
 //! | No stage contradicts the catalog. | Tests in [`registry`] loop over all stages. |
 //!
@@ -212,7 +212,8 @@
 //! names the paper, what is as there, and what is not. A stage that draws random numbers sets `SEEDED`, one that computes on
 //! the device `ON_DEVICE`. A stage that trains states its loss as a [`train::Objective`], and [`train::Trainer`] gives it the order
 //! of images, prefetching, checkpoints, resuming and stopping. The context lends everything else. The process holds one global table,
-//! of the operations whose gradients the kernels compute (`kernel/autograd.rs`).
+//! of the operations whose gradients the kernels compute (`kernel/autograd.rs`), and one global bound, of the memory in which pictures
+//! are decoded (`artifact/decode_memory.rs`).
 //!
 //! # Rules
 //!

@@ -21,6 +21,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::catch_panic::catch_decoder_panic;
+use super::decode_memory;
 use super::error::{ArtifactError, Result};
 use super::picture_facts::{ImageFormat, PictureFacts};
 use super::pixels::Pixels;
@@ -112,6 +113,9 @@ impl Opened<'_> {
         if size > LARGEST {
             return Err(damaged(format!("{width} × {height} pixels are more than fit into {}", bytes(LARGEST))));
         }
+        // What is converted from 16 bits is there twice.
+        let converted = if facts.deep || facts.is_turned() { (width * height * channels) as u64 } else { 0 };
+        let _share = decode_memory::share(size + converted);
         let (data, bits) = match decoder {
             Decoder::Jpeg(mut decoder) => catch_decoder_panic(|| Ok::<_, String>((decoder.decode().map_err(as_jpeg)?, 8))),
             Decoder::Other(decoder) => {

@@ -31,6 +31,7 @@ macro_rules! artifact {
 pub mod assignments;
 mod catch_panic;
 pub mod curve;
+mod decode_memory;
 pub mod encoder;
 pub mod error;
 pub mod features;

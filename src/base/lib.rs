@@ -1,6 +1,6 @@
 //! # kinset-base: what does everyone need?
 //!
-//! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), file access whose
+//! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), the names that others gave ([`name`]), file access whose
 //! errors carry the path ([`fs`]), what an error owes its reader ([`fault`]), units for people ([`mod@unit`]), the memory of
 //! the process ([`memory`]), the only clock ([`clock`]), requests to stop ([`stop`]), raw files ([`raw_file`]), where they are
 //! looked for ([`search_path`]), what they are ([`mod@file_kind`]) and what was read of them ([`reading`]); and `pickle`, which reads the
@@ -16,6 +16,7 @@ pub mod file_kind;
 pub mod fs;
 pub mod id;
 pub mod memory;
+pub mod name;
 pub mod pickle;
 pub mod raw_file;
 pub mod reading;

@@ -149,8 +149,12 @@ impl Stage for ImportFeatures {
 }
 
 fn raw(name: String, path: &Path) -> Result<RawFile, StageError> {
-    let bytes = fs::open(path)?.metadata().at("look at", path)?.len();
-    Ok(RawFile { name, path: path.to_owned(), bytes })
+    let Some(found) = fs::metadata(path)?.filter(fs::Metadata::is_file) else {
+        // Opened, so that what is missing is said in the words of the file system.
+        return Err(fs::open(path).err().map_or_else(|| wrong(path, "it", "is no file").into(), StageError::from));
+    };
+    let bytes = found.len();
+    Ok(RawFile { name: name.into(), path: path.to_owned(), bytes })
 }
 
 fn wrong(path: &Path, place: &str, problem: impl Into<String>) -> DatasetError {

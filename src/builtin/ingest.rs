@@ -50,20 +50,13 @@ impl Stage for Ingest {
 
     fn run(config: &Source, _: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let located = dataset::locate(config, cx.places)?;
-        if located.ignored.count() > 0 {
-            let endings: Vec<String> = located.ignored.endings.iter().map(|(e, n)| format!("{n} × {e}")).collect();
-            cx.note(format!("{} files are not images and are not read: {}", located.ignored.count(), endings.join(", ")));
-        }
         let mut digest_of = |file: &RawFile| cx.raw_digest(file).map_or_else(|| dataset::file_digest(file), Ok);
         let opened = located.open(&mut digest_of)?;
         let bar = cx.bar(opened.count as u64, "images");
         let names = match &opened.labels {
             dataset::Labels::Named(names) => Some(names.clone()),
             dataset::Labels::Numbered => Some(Vec::new()),
-            dataset::Labels::Absent { why } => {
-                cx.note(format!("no labels: {why}"));
-                None
-            }
+            dataset::Labels::Absent { .. } => None,
         };
         let info = ImagesInfo::new(format!("{} {}", config.dataset, config.split));
         let mut writer = ImagesWriter::create(&cx.out("images")?, &info)?;
@@ -84,20 +77,14 @@ impl Stage for Ingest {
             bar.advance(1);
             cx.check()?;
         }
+        cx.read(&located.reading(labels.len(), &opened.labels, &*records));
         let skipped = records.skipped();
         if skipped.count > 0 {
-            let first: Vec<String> = skipped.first.iter().map(|b| format!("`{}` ({})", b.name, b.reason)).collect();
-            cx.warn(format!("{} images cannot be decoded and are left out: {}", skipped.count, first.join(", ")));
+            cx.warn(format!("{} images cannot be decoded and are left out: {}", skipped.count, skipped.few()));
         }
         let damaged = records.damaged();
         if damaged.count > 0 {
-            let first: Vec<String> = damaged.first.iter().map(|b| format!("`{}`", b.name)).collect();
-            let more = match damaged.count - first.len() {
-                0 => String::new(),
-                more => format!(", and {more} more"),
-            };
-            let first = first.join(", ");
-            cx.warn(format!("{} JPEGs are corrupt and decode only partly: {first}{more}", damaged.count));
+            cx.warn(format!("{} JPEGs are corrupt and decode only partly: {}", damaged.count, damaged.few()));
         }
         let (images, ids) = writer.finish()?;
         let labels = match names {

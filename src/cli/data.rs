@@ -1,16 +1,20 @@
 //! `kinset data`: which data sets there are, getting one, and whether one is sound.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::args::PlaceArgs;
 use super::common::{Answer, Failure, places};
 use super::terminal;
+use crate::artifact::parquet::pictures::PictureFile;
 use crate::base::fault::{Diagnosis, Exit, Fault};
+use crate::base::fs;
+use crate::base::reading::Reading;
 use crate::base::unit;
-use crate::dataset::fetch::{self, FetchEvent, Options, Outcome, Weights};
+use crate::dataset::fetch::{self, FetchEvent, Outcome, Weights};
+use crate::dataset::vectors::{Options, Vectors};
 use crate::dataset::{self, FaultyImages, Labels, Source, registry};
 
 /// List the known data sets, download one, or check one that is on disk
@@ -46,9 +50,11 @@ Examples:
     #[command(after_help = "\
 Examples:
   kinset data check fashion-mini
-  kinset data check folder --root my/photos")]
+  kinset data check folder --root my/photos
+  kinset data check tar --root shards --set image_column=input.jpg
+  kinset data check features.csv               features that another program made")]
     Check {
-        /// The data set
+        /// The data set, or a folder, archive, table or file of features
         dataset: String,
         /// The split
         #[arg(long)]
@@ -56,9 +62,12 @@ Examples:
         /// Folder of the data set, if not the default
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
+        /// Other settings of a data source, or of `import_features` (may be repeated)
+        #[arg(long, value_name = "SETTING=VALUE")]
+        set: Vec<String>,
         #[command(flatten)]
         places: PlaceArgs,
-        /// Print JSON
+        /// Print JSON: with all damaged files by name
         #[arg(long)]
         json: bool,
     },
@@ -124,71 +133,171 @@ pub(super) fn run(DataArgs { command }: &DataArgs) -> Answer {
             Ok(Exit::Done)
         }
         DataCommand::Fetch(args) => get(args),
-        DataCommand::Check { dataset, split, root, places: args, json } => {
-            let mut source = Source::named(dataset);
-            if let Some(split) = split {
-                source = source.split(split);
+        DataCommand::Check { dataset, split, root, set, places: args, json } => {
+            let (mut given, places) = (settings(set)?, places(args, None));
+            let found = Path::new(dataset);
+            let (mut name, mut root) = (dataset.as_str(), root.clone());
+            if root.is_none() && registry::find(dataset).is_err() && fs::exists(found) {
+                match form(found) {
+                    Some(form) => (name, root) = (form, Some(found.to_owned())),
+                    None => return check_features(found, &given, *json),
+                }
             }
-            if let Some(root) = root {
-                source = source.root(root);
-            }
-            let report = dataset::check(&source, &places(args, None), &mut dataset::file_digest)?;
-            let (names, labels) = match &report.labels {
-                Labels::Named(names) => (names.clone(), format!("{} classes", names.len())),
-                Labels::Numbered => (Vec::new(), format!("{} classes without names", report.per_class.len())),
-                Labels::Absent { why } => (Vec::new(), format!("none: {why}")),
-            };
-            let first = |faulty: &FaultyImages| faulty.first.iter().map(|broken| broken.name.clone()).collect::<Vec<_>>();
-            if *json {
-                terminal::print_json(&json!({
-                    "dataset": dataset, "images": report.images, "gray": report.gray, "smallest": report.smallest,
-                    "largest": report.largest, "classes": names, "per_class": report.per_class,
-                    "unlabeled": report.unlabeled,
-                    "skipped": report.skipped.count, "skipped_first": first(&report.skipped),
-                    "damaged": report.damaged.count, "damaged_first": first(&report.damaged),
-                    "files": report.files, "ignored": report.ignored.endings,
-                }))?;
-                return Ok(Exit::Done);
-            }
-            let (w, h) = report.smallest;
-            let size = if report.smallest == report.largest {
-                format!("{w} × {h}")
-            } else {
-                format!("{w} × {h} to {} × {}", report.largest.0, report.largest.1)
-            };
-            let bytes: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
-            let mut text = format!(
-                "{dataset}: {}\n  images  {} ({} gray), {size} pixels\n  files   {}, {}\n  labels  {labels}\n",
-                match report.damaged.count {
-                    0 => "sound".to_owned(),
-                    count => format!("{} damaged", unit::count(count as u64)),
-                },
-                unit::count(report.images as u64),
-                unit::count(report.gray as u64),
-                unit::count(report.files.len() as u64),
-                unit::bytes(bytes)
-            );
-            for (class, count) in report.per_class.iter().enumerate() {
-                let name = names.get(class).cloned().unwrap_or_else(|| class.to_string());
-                text.push_str(&format!("          {:>8}  {name}\n", unit::count(*count as u64)));
-            }
-            if report.unlabeled > 0 {
-                text.push_str(&format!("          {:>8}  without a label\n", unit::count(report.unlabeled as u64)));
-            }
-            if report.ignored.count() > 0 {
-                let endings: Vec<String> = report.ignored.endings.iter().map(|(e, n)| format!("{n} × {e}")).collect();
-                text.push_str(&format!("  not read: {}\n", endings.join(", ")));
-            }
-            for broken in &report.skipped.first {
-                text.push_str(&format!("  left out: `{}` ({})\n", broken.name, broken.reason));
-            }
-            for damaged in &report.damaged.first {
-                text.push_str(&format!("  damaged: `{}` ({})\n", damaged.name, damaged.reason));
-            }
-            terminal::print(&text)?;
-            Ok(Exit::Done)
+            given.insert("dataset".to_owned(), name.into());
+            given.extend(split.as_ref().map(|split| ("split".to_owned(), split.as_str().into())));
+            let source: Source =
+                serde_json::from_value(given.into()).map_err(|why| Failure::own(BadSetting { problem: why.to_string() }))?;
+            // A path may be no text.
+            let source = Source { root: root.or_else(|| source.root.clone()), ..source };
+            show_check(&source, &dataset::check(&source, &places, &mut dataset::file_digest)?, *json)
         }
     }
+}
+
+/// The format of a data set that lies at a path; nothing for features.
+fn form(path: &Path) -> Option<&'static str> {
+    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    match ending.as_ref().and_then(|ending| ending.to_str()) {
+        _ if fs::metadata(path).is_ok_and(|found| found.is_some_and(|found| found.is_dir())) => Some("folder"),
+        Some("tar") => Some("tar"),
+        Some("parquet") if PictureFile::open(path, None, None).is_ok() => Some("parquet"),
+        _ => None,
+    }
+}
+
+/// `name=value`, where a value is JSON or else a text.
+fn settings(given: &[String]) -> Result<Map<String, Value>, Failure> {
+    let pair = |text: &String| {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::own(BadSetting { problem: format!("`{text}` is not of the form `SETTING=VALUE`") }))?;
+        Ok((name.trim().to_owned(), serde_json::from_str(value).unwrap_or_else(|_| value.into())))
+    };
+    given.iter().map(pair).collect()
+}
+
+/// A setting on the command line that no data source has.
+#[derive(Debug, thiserror::Error)]
+#[error("`--set`: {problem}")]
+struct BadSetting {
+    problem: String,
+}
+
+impl Fault for BadSetting {
+    fn diagnosis(&self) -> Diagnosis {
+        Exit::Usage.code("data::setting").hint("`kinset methods ingest` and `kinset methods import_features` list the settings")
+    }
+}
+
+/// Faulty images that are listed; JSON has all.
+const MOST_LISTED: usize = 20;
+
+/// Lines of what was read.
+fn lines(reading: &Reading) -> String {
+    let took = reading.took.iter().map(|what| format!("  read    {what}\n"));
+    let left = (!reading.left.is_empty()).then(|| format!("  not read: {}\n", reading.left.join(", ")));
+    let doubts = reading.doubts.iter().map(|doubt| format!("  warning: {doubt}\n"));
+    took.chain(left).chain(doubts).collect()
+}
+
+fn told(reading: &Reading) -> Value {
+    json!({ "took": reading.took, "left": reading.left, "doubts": reading.doubts })
+}
+
+fn show_check(source: &Source, report: &dataset::Report, json: bool) -> Answer {
+    let (names, labels) = match &report.labels {
+        Labels::Named(names) => (
+            names.clone(),
+            format!("{} {}", unit::count(names.len() as u64), if names.len() == 1 { "class" } else { "classes" }),
+        ),
+        Labels::Numbered => (Vec::new(), format!("{} classes without names", report.per_class.len())),
+        Labels::Absent { why } => (Vec::new(), format!("none: {why}")),
+    };
+    let all = |faulty: &FaultyImages| {
+        faulty.all.iter().map(|one| json!({ "file": one.name, "reason": one.reason })).collect::<Vec<_>>()
+    };
+    if json {
+        terminal::print_json(&json!({
+            "dataset": source.dataset, "images": report.images, "gray": report.gray, "smallest": report.smallest,
+            "largest": report.largest, "classes": names, "per_class": report.per_class, "unlabeled": report.unlabeled,
+            "broken": report.broken.count, "broken_files": all(&report.broken),
+            "damaged": report.damaged.count, "damaged_files": all(&report.damaged),
+            "files": report.files, "ignored": report.ignored.endings, "read": told(&report.reading),
+        }))?;
+        return report.fault().map_or(Ok(Exit::Done), |fault| Err(fault.into()));
+    }
+    let (w, h) = report.smallest;
+    let size = if report.smallest == report.largest {
+        format!("{w} × {h}")
+    } else {
+        format!("{w} × {h} to {} × {}", report.largest.0, report.largest.1)
+    };
+    let bytes: u64 = report.files.iter().map(|(_, bytes)| bytes).sum();
+    let faults: Vec<String> = [(report.broken.count, "broken"), (report.damaged.count, "damaged")]
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, word)| format!("{} {word}", unit::count(*number as u64)))
+        .collect();
+    let mut text = format!(
+        "{}: {}\n  images  {} ({} gray), {size} pixels\n  files   {}, {}\n  labels  {labels}\n",
+        source.dataset,
+        if faults.is_empty() { "sound".to_owned() } else { faults.join(", ") },
+        unit::count(report.images as u64),
+        unit::count(report.gray as u64),
+        unit::count(report.files.len() as u64),
+        unit::bytes(bytes)
+    );
+    for (class, count) in report.per_class.iter().enumerate() {
+        let name = names.get(class).cloned().unwrap_or_else(|| class.to_string());
+        text.push_str(&format!("          {:>8}  {name}\n", unit::count(*count as u64)));
+    }
+    if report.unlabeled > 0 {
+        text.push_str(&format!("          {:>8}  without a label\n", unit::count(report.unlabeled as u64)));
+    }
+    // The labels are told above, class by class.
+    let took = report.reading.took.iter().take(1).cloned().collect();
+    text.push_str(&lines(&Reading { took, ..report.reading.clone() }));
+    let word = if report.skip_broken { "left out" } else { "broken" };
+    for (word, faulty) in [(word, &report.broken), ("damaged", &report.damaged)] {
+        for one in faulty.all.iter().take(MOST_LISTED) {
+            text.push_str(&format!("  {word}: `{}` ({})\n", one.name, one.reason));
+        }
+        if faulty.count > MOST_LISTED {
+            let more = unit::count((faulty.count - MOST_LISTED) as u64);
+            text.push_str(&format!("  {word}: and {more} more; all with `--json`\n"));
+        }
+    }
+    terminal::print(&text)?;
+    report.fault().map_or(Ok(Exit::Done), |fault| Err(fault.into()))
+}
+
+/// `kinset data check FILE`: reads features through.
+fn check_features(path: &Path, given: &Map<String, Value>, json: bool) -> Answer {
+    let mut options = Options::default();
+    for (name, value) in given {
+        let text = || value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        match name.as_str() {
+            "id_column" => options.id_column = Some(text()),
+            "column" => options.column = Some(text()),
+            "names" => options.names = Some(text().into()),
+            "dim" => options.dim = value.as_u64().map(|dim| dim as usize),
+            _ => return Err(Failure::own(BadSetting { problem: format!("features have no setting `{name}`") })),
+        }
+    }
+    let mut vectors = Vectors::open(path, &options)?;
+    let mut count = 0;
+    while let Some(batch) = vectors.batch()? {
+        count += batch.ids.len() as u64;
+    }
+    let dim = vectors.dim().unwrap_or_default();
+    let mut reading = Reading::default();
+    reading.took(format!("{} of {}", unit::counted(count, "vector"), unit::counted(dim as u64, "number")));
+    if json {
+        terminal::print_json(&json!({ "file": path, "vectors": count, "dim": dim, "read": told(&reading) }))?;
+    } else {
+        terminal::print(&format!("{}: sound\n{}", path.display(), lines(&reading)))?;
+    }
+    Ok(Exit::Done)
 }
 
 /// Shows a fetch: a bar, and a line for each thing that happens.
@@ -226,7 +335,7 @@ fn get_weights(args: &FetchArgs) -> Answer {
         return Ok(Exit::Done);
     }
     let mut bar = terminal::bytes_bar(None, "");
-    let Options { pause, patience, .. } = Options::default();
+    let fetch::Options { pause, patience, .. } = fetch::Options::default();
     let outcome = weights.fetch(pause, patience, &mut |event| show_event(&mut bar, event));
     bar.finish_and_clear();
     let fetched = match outcome? {
@@ -270,8 +379,13 @@ fn get(args: &FetchArgs) -> Answer {
         Some((name, digits)) => (Some(name.to_owned()), digits.to_owned()),
         None => (None, text.clone()),
     });
-    let options =
-        Options { root: args.root.clone(), from: args.from.clone(), sums: sums.collect(), all: args.all, ..Options::default() };
+    let options = fetch::Options {
+        root: args.root.clone(),
+        from: args.from.clone(),
+        sums: sums.collect(),
+        all: args.all,
+        ..fetch::Options::default()
+    };
     let plan = fetch::plan(entry, &places(&args.places, None), options)?;
     let files: Vec<_> = plan
         .files

@@ -17,6 +17,7 @@ use crate::artifact::encoder::{Classifier, Encoder, HeadKind};
 use crate::artifact::images;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
+use crate::base::name::Name;
 use crate::base::unit;
 use crate::dataset::{self, Source};
 use crate::model::import::Layout;
@@ -259,6 +260,9 @@ fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table
         return Err(Failure::own(Trouble::There { path: args.output.display().to_string() }));
     }
     let root = if args.copy { None } else { Some(root_of(args, spec, source, pictures)?) };
+    // A source whose root holds this folder leaves it out by that.
+    fs::create_folders(&args.output)?;
+    fs::write_atomic(&args.output.join(dataset::EXPORT_MARK), b"")?;
     let digits = (table.clusters.max(1) - 1).to_string().len();
     let mut made = BTreeSet::new();
     let mut names: BTreeSet<PathBuf> = BTreeSet::new();
@@ -278,14 +282,14 @@ fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table
         match &root {
             Some(_) if path.is_empty() => return Err(Failure::own(Trouble::NoFiles { stage: pictures.stage.clone() })),
             Some(root) => {
-                let from = root.join(path);
+                let from = root.join(Name::path(path));
                 if !fs::exists(&from) {
                     let (path, stage) = (from.display().to_string(), pictures.stage.clone());
                     return Err(Failure::own(Trouble::Gone { path, stage }));
                 }
                 fs::link(&from, &to)?;
             }
-            None if bytes.is_empty() => fs::write_atomic(&to, &fs::read(Path::new(path))?)?,
+            None if bytes.is_empty() => fs::write_atomic(&to, &fs::read(&Name::path(path))?)?,
             None => fs::write_atomic(&to, bytes)?,
         }
         bar.inc(1);

@@ -8,6 +8,7 @@ use super::common::{Answer, Failure, namesake};
 use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
+use crate::base::name::Name;
 use crate::base::search_path::DataPaths;
 use crate::dataset::{self, Labels, Source};
 use crate::pipeline::spec::{self, Request};
@@ -60,18 +61,54 @@ impl Fault for Unfit {
     }
 }
 
+/// A pipeline file cannot name the folder.
+#[derive(Debug, thiserror::Error)]
+#[error("the path `{path}` is no UTF-8, and a pipeline file is")]
+struct NoText {
+    path: String,
+}
+
+impl Fault for NoText {
+    fn diagnosis(&self) -> Diagnosis {
+        Exit::Usage.code("init::no-text").hint("rename the folder, or name a link to it")
+    }
+}
+
+/// What the subfolders are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Folders {
+    /// There are none, or images beside them.
+    Plain,
+    Classes,
+    /// Their names look like no classes.
+    Doubted,
+}
+
 pub(super) fn run(args: &InitArgs) -> Answer {
     // A source's root is relative to the pipeline file, and the file may be moved: name the folder in full.
     let folder = std::path::absolute(&args.folder).map_err(|error| fs::FileError::new("find", &args.folder, error))?;
+    // A pipeline file is text.
+    let root = folder.to_str().ok_or_else(|| Failure::own(NoText { path: Name::of(&folder).into_string() }))?;
     let source = Source::named("folder").root(&folder);
     let report = dataset::check(&source, &DataPaths::new("", None, None), &mut dataset::file_digest)?;
-    let labelled = !matches!(report.labels, Labels::Absent { .. });
+    if let Some(fault) = report.fault() {
+        return Err(fault.into());
+    }
+    terminal::say(&report.reading.line());
+    for doubt in &report.reading.doubts {
+        terminal::say(&format!("warning: {doubt}"));
+    }
+    let labels = match report.labels {
+        Labels::Absent { .. } => Folders::Plain,
+        _ if report.classes_doubted => Folders::Doubted,
+        _ => Folders::Classes,
+    };
     let name = match &args.name {
         Some(name) if spec::is_name(name) => name.clone(),
         Some(name) => return Err(Failure::own(Unfit::Name { name: name.clone() })),
         None => free_name(&slug(&folder), args.output.as_deref(), Path::new(ARTIFACTS)),
     };
-    let text = fill(&name, &folder.display().to_string(), args.clusters, report.images, labelled);
+    let text = fill(&name, root, args.clusters, report.images, labels);
     match &args.output {
         None => terminal::print(&text)?,
         Some(path) => {
@@ -107,14 +144,18 @@ fn free_name(name: &str, output: Option<&Path>, artifacts: &Path) -> String {
     std::iter::once(name.to_owned()).chain(numbered).find(free).unwrap_or_else(|| name.to_owned())
 }
 
+/// The setting that leaves folders unread as classes.
+const UNLABELED: &str = "labels = false                 # the names of the subfolders do not look like classes\n";
+
 /// The template for this folder.
-fn fill(name: &str, folder: &str, clusters: usize, images: usize, labelled: bool) -> String {
+fn fill(name: &str, folder: &str, clusters: usize, images: usize, folders: Folders) -> String {
     // At most a quarter of the images per step, so that small folders train at all.
     let batch = 256.min(images / 4).max(2);
     let quoted = serde_json::Value::String(folder.to_owned()).to_string();
     let mut text = TEMPLATE
         .replace("<<name>>", &serde_json::Value::String(name.to_owned()).to_string())
         .replace("<<root>>", &quoted)
+        .replace("<<unlabeled>>", if folders == Folders::Doubted { UNLABELED } else { "" })
         .replace("<<clusters>>", &clusters.to_string())
         .replace("<<images>>", &images.to_string())
         .replace("<<batch>>", &batch.to_string())
@@ -122,7 +163,7 @@ fn fill(name: &str, folder: &str, clusters: usize, images: usize, labelled: bool
     let (start, end) = ("# <<labels\n", "# labels>>\n");
     while let (Some(from), Some(to)) = (text.find(start), text.find(end)) {
         let inside = text[from + start.len()..to].to_owned();
-        text.replace_range(from..to + end.len(), if labelled { &inside } else { "" });
+        text.replace_range(from..to + end.len(), if folders == Folders::Classes { &inside } else { "" });
     }
     text
 }
@@ -130,14 +171,16 @@ fn fill(name: &str, folder: &str, clusters: usize, images: usize, labelled: bool
 #[cfg(test)]
 mod tests {
     use super::*;
+
     #[test]
     fn what_it_writes_is_a_pipeline_without_faults() {
-        for labelled in [true, false] {
-            let text = fill("photos", "/photos/\"odd\" name", 7, 5000, labelled);
+        for folders in [Folders::Plain, Folders::Classes, Folders::Doubted] {
+            let text = fill("photos", "/photos/\"odd\" name", 7, 5000, folders);
             assert!(!text.contains("<<") && !text.contains(">>"), "{text}");
             let spec = spec::check(std::path::Path::new("photos.toml"), &text, &Request::default(), &registry::catalog());
             let spec = spec.unwrap_or_else(|faults| panic!("{}", faults.render(false, 100)));
-            assert_eq!(spec.nodes.iter().any(|node| node.kind == "evaluate"), labelled);
+            assert_eq!(spec.nodes.iter().any(|node| node.kind == "evaluate"), folders == Folders::Classes);
+            assert_eq!(text.contains("\nlabels = false "), folders == Folders::Doubted);
         }
     }
 
@@ -149,7 +192,7 @@ mod tests {
         let output = dir.path().join("new.toml");
         let name = || free_name("cats", Some(&output), &dir.path().join("artifacts"));
         assert_eq!(name(), "cats");
-        let text = |name: &str| fill(name, "/photos", 2, 100, false);
+        let text = |name: &str| fill(name, "/photos", 2, 100, Folders::Plain);
         fs::write_atomic(&dir.path().join("a.toml"), text("cats").as_bytes()).unwrap();
         fs::write_atomic(&dir.path().join("b.toml"), text("cats-2").as_bytes()).unwrap();
         fs::write_atomic(&dir.path().join("c.toml"), b"no pipeline").unwrap();

@@ -19,6 +19,7 @@ use super::list_files::FileList;
 use super::table_paths::beside;
 use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
 use kinset_base::fs;
+use kinset_base::name::{Name, without_mark};
 use kinset_base::reading::Reading;
 use kinset_base::unit;
 
@@ -50,7 +51,7 @@ enum Place {
 struct Part {
     path: Arc<Path>,
     /// The member's name, and where it begins.
-    member: Option<(String, u64)>,
+    member: Option<(Name, u64)>,
     bytes: u64,
 }
 
@@ -67,7 +68,7 @@ impl Kind {
     fn of(path: &Path) -> Self {
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
         match ending.as_deref() {
-            Some("parquet") => Self::Table,
+            Some("parquet" | "arrow") => Self::Table,
             Some("tar") => Self::Archive,
             Some("txt") => Self::List,
             _ => Self::Picture,
@@ -89,7 +90,7 @@ impl std::fmt::Debug for AdhocImages {
 }
 
 impl AdhocImages {
-    /// Looks for pictures. A folder is searched for image files, tables and archives; a file that ends in `.parquet` is a table, in
+    /// Looks for pictures. A folder is searched for image files, tables and archives; a file that ends in `.parquet` or `.arrow` is a table, in
     /// `.tar` an archive, in `.txt` a list of paths, one a line, relative to the current folder; any other is a picture.
     ///
     /// # Errors
@@ -118,7 +119,7 @@ impl AdhocImages {
 
     fn add_folder(&mut self, folder: &Path) -> Result<()> {
         let mut inside = FileList::default();
-        inside.add(folder, "")?;
+        inside.add(folder, &Name::default())?;
         let (all, before) = (inside.files.len(), self.places.len());
         for file in inside.files {
             let kind = Kind::of(&file.path);
@@ -136,8 +137,7 @@ impl AdhocImages {
     /// Lists in lists are not read: they could name each other.
     fn add_list(&mut self, list: &Path) -> Result<()> {
         let bytes = fs::read_at_most(list, MAX_LIST)?;
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        for line in text.split(|byte| *byte == b'\n') {
+        for line in without_mark(&bytes).split(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if !line.is_empty() {
                 self.add(&as_path(line), false)?;
@@ -182,7 +182,7 @@ impl AdhocImages {
                 others += 1;
                 continue;
             }
-            let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let name = Name::from_bytes(&entry.path_bytes());
             self.places.push_back(Place::File(Part { path: Arc::clone(&shared), member: Some((name, at)), bytes }));
             pictures += 1;
         }
@@ -254,7 +254,7 @@ impl Part {
         match self.member {
             None => {
                 let bytes = fs::read_at_most(path, MAX_FILE).map_err(|error| error.source.to_string());
-                AdhocImage { name: path.display().to_string(), bytes }
+                AdhocImage { name: Name::of(path).into_string(), bytes }
             }
             Some((member, at)) => {
                 let read = || {
@@ -269,7 +269,7 @@ impl Part {
                 } else {
                     read().map_err(|error: std::io::Error| error.to_string())
                 };
-                AdhocImage { name: format!("{}#{member}", path.display()), bytes }
+                AdhocImage { name: format!("{}#{member}", Name::of(path)), bytes }
             }
         }
     }
@@ -284,7 +284,7 @@ fn from_table(table: &Path, row: usize, picture: FoundPicture) -> AdhocImage {
             beside(table, &path).and_then(|path| fs::read_at_most(&path, MAX_FILE).map_err(|error| error.source.to_string()))
         }
     };
-    let name = if path.is_empty() { format!("{}#{row}", table.display()) } else { path };
+    let name = if path.is_empty() { format!("{}#{row}", Name::of(table)) } else { path };
     AdhocImage { name, bytes }
 }
 

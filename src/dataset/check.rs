@@ -1,17 +1,20 @@
 //! A report on a source that is read through, one record in memory at a time.
 
-use super::error::{FaultyImages, Result};
+use super::error::{DatasetError, FaultyImages, Result};
 use super::reader::{DigestOf, Ignored, Labels};
 use super::registry;
 use super::source::Source;
+use kinset_base::reading::Reading;
 use kinset_base::search_path::DataPaths;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The raw files: name and length.
     pub files: Vec<(String, u64)>,
-    /// Files beside them that are no images.
+    /// What lies beside them and is not read.
     pub ignored: Ignored,
+    /// What was taken and left, in words.
+    pub reading: Reading,
     pub images: usize,
     pub gray: usize,
     /// The smallest width and the smallest height, in pixels.
@@ -19,25 +22,42 @@ pub struct Report {
     /// The largest width and the largest height, in pixels.
     pub largest: (usize, usize),
     pub labels: Labels,
+    /// The folders that are taken for classes look like none.
+    pub classes_doubted: bool,
     /// How many images each label has, by label; without names up to the largest label.
     pub per_class: Vec<usize>,
     /// Images that the data set leaves without a label although others have one.
     pub unlabeled: usize,
-    pub skipped: FaultyImages,
+    /// Images that cannot be decoded: all of them, whether they may be skipped or not.
+    pub broken: FaultyImages,
+    /// They may be skipped.
+    pub skip_broken: bool,
     /// Baseline JPEGs with corrupt entropy-coded data: they decode only partly.
     pub damaged: FaultyImages,
+    place: String,
 }
 
-/// Reads a source through: every header, length, checksum, picture and label.
+impl Report {
+    /// The error that a run would end with, if there are broken images and they must not be skipped, or no others.
+    pub fn fault(&self) -> Option<DatasetError> {
+        let (place, broken, images) = (self.place.clone(), self.broken.clone(), self.images + self.broken.count);
+        (broken.count > 0 && (!self.skip_broken || self.images == 0)).then_some(DatasetError::Broken { place, broken, images })
+    }
+}
+
+/// Reads a source through: every header, length, checksum, picture and label. Broken images do not end it.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first thing that is wrong beside them.
 pub fn check(source: &Source, paths: &DataPaths, digest_of: &mut DigestOf) -> Result<Report> {
-    let located = registry::locate(source, paths)?;
+    let entry = registry::find(&source.dataset)?;
+    let skip = source.skip_broken || entry.format.settings().contains(&"skip_broken");
+    let located = registry::locate(&Source { skip_broken: skip, ..source.clone() }, paths)?;
     let mut opened = located.open(digest_of)?;
     let mut report = Report {
-        files: located.files.iter().map(|file| (file.name.clone(), file.bytes)).collect(),
+        files: located.files.iter().map(|file| (file.name.to_string(), file.bytes)).collect(),
         ignored: located.ignored.clone(),
+        reading: Reading::default(),
         images: 0,
         gray: 0,
         smallest: (usize::MAX, usize::MAX),
@@ -47,12 +67,22 @@ pub fn check(source: &Source, paths: &DataPaths, digest_of: &mut DigestOf) -> Re
             Labels::Numbered | Labels::Absent { .. } => Vec::new(),
         },
         labels: opened.labels.clone(),
+        classes_doubted: located.classes_doubted,
         unlabeled: 0,
-        skipped: FaultyImages::default(),
+        broken: FaultyImages::default(),
+        skip_broken: source.skip_broken,
         damaged: FaultyImages::default(),
+        place: located.root.as_deref().map_or_else(|| source.dataset.clone(), |root| root.display().to_string()),
     };
     for record in &mut opened.records {
-        let record = record?;
+        let record = match record {
+            // Nothing but broken images.
+            Err(DatasetError::Broken { broken, .. }) if skip => {
+                report.broken = broken;
+                break;
+            }
+            record => record?,
+        };
         report.images += 1;
         report.gray += usize::from(record.channels == 1);
         report.smallest = (report.smallest.0.min(record.width), report.smallest.1.min(record.height));
@@ -73,7 +103,10 @@ pub fn check(source: &Source, paths: &DataPaths, digest_of: &mut DigestOf) -> Re
     if report.images == 0 {
         report.smallest = (0, 0);
     }
-    report.skipped = opened.records.skipped();
+    report.reading = located.reading(report.images, &opened.labels, &*opened.records);
+    if report.images > 0 {
+        report.broken = opened.records.skipped();
+    }
     report.damaged = opened.records.damaged();
     Ok(report)
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::error::{DatasetError, Result};
 use kinset_base::fs;
+use kinset_base::name::{Name, without_mark};
 use kinset_base::raw_file::RawFile;
 
 /// Longer lists are refused: ImageNet's 21,841 classes take a twentieth.
@@ -17,7 +18,7 @@ const LONGEST: u64 = 1 << 24;
 pub(super) struct ClassList {
     pub(super) file: RawFile,
     /// Folder and name by label.
-    pub(super) classes: Vec<(String, String)>,
+    pub(super) classes: Vec<(Name, String)>,
 }
 
 impl ClassList {
@@ -26,15 +27,21 @@ impl ClassList {
     /// # Errors
     /// A line that names no folder, or one a second time; no line at all.
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = path.file_name().map(Name::of).unwrap_or_default();
         let Some(file) = RawFile::find(name, path.to_owned())? else { return Ok(None) };
         let text = fs::read_at_most(path, LONGEST)?;
-        let text = String::from_utf8_lossy(&text);
+        // Two bytes for each letter: what some editors call Unicode.
+        let wide = text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff");
+        let text = without_mark(&text);
         let wrong = |line: usize, problem: String| {
             Err(DatasetError::ClassList { file: path.display().to_string(), line: line + 1, problem })
         };
         let (mut classes, mut seen) = (Vec::new(), BTreeSet::new());
-        for (number, line) in text.lines().enumerate() {
+        if wide {
+            return wrong(0, "the list is UTF-16: save it as UTF-8".to_owned());
+        }
+        for (number, line) in text.split(|&byte| byte == b'\n').enumerate() {
+            let line = Name::from_bytes(line);
             let line = line.trim();
             if line.is_empty() {
                 continue;
@@ -43,10 +50,12 @@ impl ClassList {
             if folder.contains(['/', '\\']) || folder.starts_with('.') {
                 return wrong(number, format!("`{folder}` is no name of a folder"));
             }
-            if !seen.insert(folder.to_owned()) {
+            // `line` is in its shown form already.
+            let folder = Name::from_bytes(&Name::bytes(folder));
+            if !seen.insert(folder.clone()) {
                 return wrong(number, format!("`{folder}` is there already"));
             }
-            classes.push((folder.to_owned(), name.trim().to_owned()));
+            classes.push((folder, name.trim().to_owned()));
         }
         if classes.is_empty() {
             return wrong(0, "the list names no class".to_owned());
@@ -73,11 +82,14 @@ mod tests {
         assert_eq!(pairs, [("n02", "great white shark"), ("n01", "tench"), ("n03", "n03")]);
         assert_eq!(list.file.name, "list.txt");
         assert!(ClassList::read(Path::new("nowhere/list.txt")).unwrap().is_none());
+        let list = read("\u{feff}n02\nn01\r\n").unwrap().unwrap();
+        assert_eq!(list.classes[0].0.as_str(), "n02", "a byte order mark is no part of a name");
     }
 
     #[test]
     fn lines_that_name_no_folder_or_one_twice_are_refused() {
-        for (text, line) in [("a\nb\na x", 3), ("../x", 1), ("a\n.b", 2), ("a/b", 1), ("", 1), ("\n\n", 1)] {
+        for (text, line) in [("a\nb\na x", 3), ("../x", 1), ("a\n.b", 2), ("a/b", 1), ("", 1), ("\n\n", 1), ("\u{feff}../x", 1)]
+        {
             let error = read(text).unwrap_err();
             assert!(matches!(error, DatasetError::ClassList { line: found, .. } if found == line), "{text:?}: {error}");
             assert!(error.hint().is_some());

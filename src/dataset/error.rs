@@ -35,19 +35,28 @@ impl Searched {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultyImages {
     pub count: usize,
-    pub first: Vec<FaultyImage>,
+    /// In the order in which they were found.
+    pub all: Vec<FaultyImage>,
 }
 
 impl FaultyImages {
-    /// How many are named.
+    /// How many a message names.
     pub const NAMED: usize = 5;
 
-    /// Counts one, and names it if few were named before.
+    /// How many are kept: all, but of a set that is nothing but faults.
+    const KEPT: usize = 1 << 20;
+
+    /// Counts one, and keeps its name.
     pub(super) fn push(&mut self, name: &str, reason: String) {
         self.count += 1;
-        if self.first.len() < Self::NAMED {
-            self.first.push(FaultyImage { name: name.to_owned(), reason });
+        if self.all.len() < Self::KEPT {
+            self.all.push(FaultyImage { name: name.to_owned(), reason });
         }
+    }
+
+    /// The first by name with their reasons, and how many more there are.
+    pub fn few(&self) -> String {
+        few(&self.all, self.count)
     }
 }
 
@@ -92,6 +101,14 @@ pub enum DatasetError {
     Empty {
         folder: String,
         /// What it holds instead: `12 other files: 11 .gif, 1 .txt`.
+        others: String,
+    },
+
+    /// Archives without a member that is a picture.
+    #[error("`{file}` contains no pictures ({others})")]
+    NoMembers {
+        file: String,
+        /// What they hold instead: `12 other members: 12 .input.jpg`.
         others: String,
     },
 
@@ -174,8 +191,8 @@ pub enum DatasetError {
         classes: usize,
     },
 
-    #[error("{} of {} images in `{place}` cannot be read: {}", count(*broken as u64), count(*images as u64), few(first, *broken))]
-    Broken { place: String, broken: usize, images: usize, first: Vec<FaultyImage> },
+    #[error("{} of {} images in `{place}` cannot be read: {}", count(broken.count as u64), count(*images as u64), broken.few())]
+    Broken { place: String, broken: FaultyImages, images: usize },
 
     /// Files of one data set with different classes.
     #[error("`{one}` and `{other}` belong to one data set but have different labels or class names")]
@@ -192,12 +209,12 @@ pub enum DatasetError {
     #[error(transparent)]
     Table(#[from] ArtifactError),
 
-    /// A table of features, not one of pictures.
-    #[error(transparent)]
-    Features(ArtifactError),
     /// A table of pictures that a data source names.
     #[error(transparent)]
     PictureTable(ArtifactError),
+    /// A table of features, not one of pictures.
+    #[error(transparent)]
+    Features(ArtifactError),
 
     /// A file that is no longer what it was when it was hashed.
     #[error("`{file}` changed while it was being read")]
@@ -212,10 +229,11 @@ fn places(searched: &[Searched]) -> String {
     places.join(", ")
 }
 
-fn few(first: &[FaultyImage], broken: usize) -> String {
+fn few(all: &[FaultyImage], count_of_all: usize) -> String {
+    let first = &all[..all.len().min(FaultyImages::NAMED)];
     let mut text: Vec<_> = first.iter().map(|b| format!("`{}` ({})", b.name, b.reason)).collect();
-    if broken > first.len() {
-        text.push(format!("and {} more", count((broken - first.len()) as u64)));
+    if count_of_all > first.len() {
+        text.push(format!("and {} more", count((count_of_all - first.len()) as u64)));
     }
     text.join(", ")
 }
@@ -247,6 +265,10 @@ impl Fault for DatasetError {
                 Exit::Data.code("dataset::not-fetched").hint(format!("`{command}` downloads them"))
             }
             Self::Empty { .. } => Exit::Data.code("dataset::empty").hint("set the folder of the images with `root = \"DIR\"`"),
+            Self::NoMembers { .. } => Exit::Data.code("dataset::no-members").hint(
+                "a sample's picture is its member `.jpg`, `.jpeg`, `.png` or `.webp`; name another by what follows the first dot of its \
+                 name: `image_column = \"input.jpg\"`",
+            ),
             Self::Malformed { .. } => Exit::Data.code("dataset::malformed").hint(DAMAGED),
             Self::Truncated { .. } => Exit::Data.code("dataset::truncated").hint(DAMAGED),
             Self::TooLong { .. } => Exit::Data.code("dataset::too-long").hint(DAMAGED),
@@ -270,6 +292,19 @@ impl Fault for DatasetError {
                  `names`, or .csv with a name and then numbers. What is guessed can be set: `header`, `separator`, `id_column`, \
                  `column`, `names`, `dim` (`kinset similar`: `--header` and so on, `--feature-dim`)",
             ),
+            Self::PictureTable(
+                error @ (ArtifactError::NoColumn { .. } | ArtifactError::WrongType { .. } | ArtifactError::NoPictures { .. }),
+            ) => {
+                let what = "images are binary, a struct of `bytes` and `path`, paths below the table's folder, or base64";
+                Exit::Data.code(error.code()).hint(format!("name other columns with `image_column` and `label_column`; {what}"))
+            }
+            Self::PictureTable(error @ ArtifactError::Damaged { .. }) => {
+                Exit::Data.code(error.code()).hint("the file is damaged: download it again")
+            }
+            Self::PictureTable(error) => error.diagnosis(),
+            Self::Table(
+                error @ (ArtifactError::NoPictures { .. } | ArtifactError::LongMetadata { .. }),
+            ) => error.diagnosis(),
             Self::Features(error) => match error {
                 ArtifactError::NoColumn { .. }
                 | ArtifactError::WrongType { .. }

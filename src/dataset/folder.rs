@@ -1,12 +1,17 @@
 //! A folder of image files.
 //!
-//! **Which files.** Everything below the root but hidden names. Files with an ending of PNG, JPEG or WebP are taken for images,
+//! **Which files.** Everything below the root but hidden names, folders of file servers and what kinset itself wrote (`list_files`).
+//! Files with an ending of PNG, JPEG or WebP are taken for images,
 //! and if one of them is none, that is an error that names it; other files are taken if their first bytes say that they are
 //! images, else counted and left alone. Links are followed, but not back to a folder they lie in.
+//!
+//! **Names** are bytes: those that are no UTF-8 are shown escaped, and stay apart.
 //!
 //! **Labels.** If every image lies in a subfolder, the first subfolder's name is its class, and classes are numbered in the order
 //! of their names. If no image does, there are no labels. If some do and some don't, there are none either, for we can't tell a
 //! class from a heap; [`Labels::Absent`] then names the image that lies outside.
+//!
+//! With `labels = false` there are none. Folders whose names look like no classes ([`super::class_names`]) are doubted.
 //!
 //! A list of classes ([`super::class_list`]) takes only the folders it names, and numbers them.
 //!
@@ -29,18 +34,24 @@ use std::sync::mpsc::Receiver;
 use rayon::prelude::*;
 
 use super::class_list::ClassList;
+use super::class_names;
 use super::entry::{Entry, Format, Request, Split};
 use super::error::{DatasetError, Result, Searched};
 use super::guarded_decode::ImageFormat;
 use super::list_files::FileList;
-use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Record};
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record};
 use super::skip_broken::{SkipBroken, Tried};
 use kinset_base::fs::{self, At};
+use kinset_base::name::Name;
 use kinset_base::raw_file::RawFile;
+use kinset_base::unit::count;
 use kinset_store::digest::Digest;
 
 /// Endings that promise an image.
 const ENDINGS: [&str; 7] = ["png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp"];
+
+/// Endings of pictures that are not read.
+const UNREAD: &str = ".arw .avif .bmp .cr2 .cr3 .dng .exr .gif .heic .heif .jp2 .jxl .nef .pgm .ppm .tif .tiff";
 
 /// Longer files are refused: nothing that a camera writes in our formats comes near.
 const MAX_FILE: u64 = 1 << 28;
@@ -126,10 +137,14 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
     };
     let whole = request.entry.needs_root() && request.parts == ["all"];
     for part in request.parts {
-        let (folder, prefix) = if whole { (root.clone(), String::new()) } else { (root.join(part), format!("{part}/")) };
-        let inside: Vec<(PathBuf, String)> = match &list {
+        let (folder, prefix) =
+            if whole { (root.clone(), Name::default()) } else { (root.join(part), format!("{part}/").into()) };
+        let inside: Vec<(PathBuf, Name)> = match &list {
             None => vec![(folder, prefix)],
-            Some(list) => list.classes.iter().map(|(class, _)| (folder.join(class), format!("{prefix}{class}/"))).collect(),
+            Some(list) => {
+                let place = |class: &Name| (folder.join(Name::path(class)), prefix.below(class).below(&"/".into()));
+                list.classes.iter().map(|(class, _)| place(class)).collect()
+            }
         };
         for (folder, prefix) in inside {
             if fs::metadata(&folder)?.is_some_and(|found| found.is_dir()) {
@@ -142,9 +157,7 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
     if !searched.is_empty() {
         return Err(request.missing(searched));
     }
-    let mut ignored = Ignored::default();
-    ignored.count_as("broken link", found.broken_links);
-    ignored.count_as("device or pipe", found.special);
+    let mut ignored = found.ignored;
     let mut files = Vec::with_capacity(found.files.len());
     for file in found.files {
         if is_image(&file.path)? {
@@ -154,13 +167,31 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
         }
     }
     if files.is_empty() {
-        return Err(DatasetError::Empty { folder: root.display().to_string(), others: summary(&ignored) });
+        return Err(DatasetError::Empty { folder: root.display().to_string(), others: ignored.summary("other files") });
     }
     let skip = usize::from(!whole);
+    let mut doubts = Vec::new();
+    let unread: Vec<_> =
+        ignored.endings.iter().filter(|(ending, _)| UNREAD.split(' ').any(|unread| unread == ending)).collect();
+    if !unread.is_empty() {
+        let (number, endings): (Vec<usize>, Vec<&str>) =
+            unread.iter().map(|(ending, number)| (number, ending.as_str())).unzip();
+        let (number, endings) = (count(number.iter().sum::<usize>() as u64), endings.join(", "));
+        doubts.push(format!("{number} pictures of other forms are not read ({endings}): convert them to PNG, JPEG or WebP"));
+    }
     let classes = match &list {
+        _ if request.source.labels == Some(false) => Err("`labels = false`".to_owned()),
         None => number_classes(&files, skip),
         Some(list) => Ok(number_by_list(list, &files, skip)),
     };
+    let mut classes_doubted = false;
+    if let (Ok((_, names)), None) = (&classes, &list) {
+        let exported =
+            "the folder was exported by kinset, so its classes are clusters: leave them unread with `labels = false`";
+        let doubt = if found.from_export { Some(exported.to_owned()) } else { class_names::doubt(names) };
+        classes_doubted = doubt.is_some();
+        doubts.extend(doubt);
+    }
     let (images, skip_broken, place) = (files.len(), request.source.skip_broken, root.display().to_string());
     // What the list says decides labels and rows, so it is one of the raw files.
     files.extend(list.map(|list| list.file));
@@ -170,10 +201,11 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
             Ok((_, names)) => Labels::Named(names.clone()),
             Err(why) => Labels::Absent { why: why.clone() },
         };
-        let records = SkipBroken::new(Pictures::new(waiting, LIMITS), place.clone(), skip_broken);
+        let records = SkipBroken::new(Pictures::new(waiting, LIMITS), place.clone(), skip_broken).by_name();
         Ok(DatasetReader { labels, count: images, records: Box::new(records) })
     };
-    Ok(DatasetFiles { ignored, ..DatasetFiles::new(files, Some(root), open) })
+    let labels_from = "by folder";
+    Ok(DatasetFiles { ignored, labels_from, doubts, classes_doubted, ..DatasetFiles::new(files, Some(root), open) })
 }
 
 /// Numbers the classes as a list does. All files lie in its folders.
@@ -182,19 +214,6 @@ fn number_by_list(list: &ClassList, files: &[RawFile], skip: usize) -> (Vec<i32>
     let class = |file: &RawFile| file.name.split('/').nth(skip).and_then(|folder| places.get(folder)).copied();
     let numbers = files.iter().map(|file| class(file).unwrap_or(-1)).collect();
     (numbers, list.classes.iter().map(|(_, name)| name.clone()).collect())
-}
-
-/// `12 other files: 11 .gif, 1 .txt`.
-fn summary(ignored: &Ignored) -> String {
-    match ignored.count() {
-        0 => "it is empty".to_owned(),
-        count => {
-            let mut endings = ignored.endings.clone();
-            endings.sort_by(|(a, m), (b, n)| n.cmp(m).then(a.cmp(b)));
-            let few: Vec<_> = endings.iter().take(5).map(|(ending, count)| format!("{count} {ending}")).collect();
-            format!("{count} other files: {}", few.join(", "))
-        }
-    }
 }
 
 /// Numbers the classes in the order of their names. A file's class is the first folder of its name after `skip` others.
@@ -330,7 +349,7 @@ impl Iterator for Pictures {
 impl Waiting {
     /// Reads the file through.
     fn attempt(&self) -> Result<Tried> {
-        let name = self.file.name.clone();
+        let name = self.file.name.to_string();
         if self.file.bytes > MAX_FILE {
             return Ok((name, Err(format!("longer than {}", kinset_base::unit::bytes(MAX_FILE)))));
         }
@@ -488,6 +507,52 @@ mod tests {
     }
 
     #[test]
+    #[cfg(unix)]
+    fn class_folders_whose_names_are_no_utf8_stay_two_classes() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        for (class, value) in [(&b"cl\xe9"[..], 1), (b"cl\xe8", 2), ("clé".as_bytes(), 3)] {
+            let class = dir.path().join(std::ffi::OsStr::from_bytes(class));
+            fs::create_folders(&class).unwrap();
+            fs::write_atomic(&class.join("1.png"), &png(value)).unwrap();
+        }
+        fs::write_atomic(&dir.path().join("list.txt"), b"\xef\xbb\xbfcl\xe9 caf\xe9\r\ncl\xe8\n").unwrap();
+        let (labels, records) = read(&source(&dir)).unwrap();
+        assert_eq!(labels, Labels::Named(["cl\\xe8", "cl\\xe9", "clé"].map(str::to_owned).to_vec()));
+        for record in records {
+            let path = Name::path(record.path.as_deref().unwrap());
+            let Content::Encoded { bytes, .. } = record.content else { panic!("files come as they are") };
+            assert_eq!(fs::read(&dir.path().join(path)).unwrap(), bytes, "the way back to the file");
+        }
+        let listed = Source { class_list: Some("list.txt".into()), ..source(&dir) };
+        let (labels, records) = read(&listed).unwrap();
+        assert_eq!((labels, records.len()), (Labels::Named(vec!["caf\\xe9".into(), "cl\\xe8".into()]), 2));
+    }
+
+    #[test]
+    fn folders_are_no_classes_where_it_is_said_and_doubted_where_they_look_like_none() {
+        let dir = folder(&[("train/cat/1.png", png(1)), ("test/dog/2.png", png(2)), ("x.HEIC", vec![1])]);
+        let source = source(&dir);
+        let reading = |source: &Source| {
+            let located = registry::locate(source, &DataPaths::new("", None, None)).unwrap();
+            let mut opened = located.open(&mut file_digest).unwrap();
+            let images = opened.records.by_ref().map(Result::unwrap).count();
+            located.reading(images, &opened.labels, &*opened.records)
+        };
+        let said = reading(&source);
+        assert_eq!(said.line(), "2 images (PNG, gray), 2 classes by folder: test, train; not read: 1 × .heic");
+        assert!(said.doubts[0].contains(".heic") && said.doubts[1].contains("split = \"test+train\""), "{:?}", said.doubts);
+        let off = Source { labels: Some(false), ..source.clone() };
+        let said = reading(&off);
+        assert_eq!(said.line(), "2 images (PNG, gray), no labels: `labels = false`; not read: 1 × .heic");
+        assert_eq!(said.doubts.len(), 1);
+        assert!(read(&off).unwrap().1.iter().all(|record| record.label.is_none()));
+        let on = Source { labels: Some(true), ..source.clone() };
+        assert_eq!(registry::identity(&on).unwrap(), registry::identity(&source).unwrap(), "that is what happens anyway");
+        assert_ne!(registry::identity(&off).unwrap(), registry::identity(&source).unwrap());
+    }
+
+    #[test]
     fn content_decides_and_other_files_are_counted() {
         let dir = folder(&[
             ("photo.JPG", png(1)),
@@ -502,7 +567,8 @@ mod tests {
         let located = registry::locate(&source(&dir), &DataPaths::new("", None, None)).unwrap();
         let names: Vec<_> = located.files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["image.dat", "no_ending", "photo.JPG"]);
-        assert_eq!(located.ignored.endings, [(".txt".to_owned(), 2), ("without ending".to_owned(), 1)]);
+        let ignored = [(".txt".to_owned(), 2), ("hidden".to_owned(), 2), ("without ending".to_owned(), 1)];
+        assert_eq!(located.ignored.endings, ignored);
         assert_eq!(read(&source(&dir)).unwrap().1.len(), 3);
     }
 
@@ -527,8 +593,9 @@ mod tests {
         let files: Vec<_> = files.iter().map(|(name, bytes)| (name.as_str(), bytes.clone())).collect();
         let dir = folder(&files);
         let error = read(&source(&dir)).unwrap_err();
-        let DatasetError::Broken { broken, images, first, .. } = &error else { panic!("{error}") };
-        assert_eq!((*broken, *images, first.len()), (8, 201, 5));
+        let DatasetError::Broken { broken, images, .. } = &error else { panic!("{error}") };
+        assert_eq!((broken.count, *images, broken.all.len()), (8, 201, 8));
+        assert!(broken.all.is_sorted_by_key(|broken| broken.name.clone()), "people look for names");
         assert!(error.to_string().contains("8 of 201 images in"), "{error}");
         assert!(error.to_string().ends_with("and 3 more"), "{error}");
         assert!(error.hint().unwrap().contains("skip_broken = true"));
@@ -540,7 +607,7 @@ mod tests {
         let records: Vec<_> = opened.records.by_ref().map(Result::unwrap).collect();
         assert_eq!(records.len(), 193);
         let skipped = opened.records.skipped();
-        assert_eq!((skipped.count, skipped.first.len()), (8, 5));
+        assert_eq!((skipped.count, skipped.all.len()), (8, 8));
         source.limit = Some(10);
         assert_eq!(read(&source).unwrap().1, records[..10]);
     }
@@ -553,7 +620,7 @@ mod tests {
         let waiting = names.into_iter().map(|name| {
             let path = dir.path().join(&name);
             let bytes = fs::read(&path).unwrap();
-            let file = RawFile { name, path, bytes: bytes.len() as u64 };
+            let file = RawFile { name: name.into(), path, bytes: bytes.len() as u64 };
             Waiting { file, digest: Digest::of(&bytes), label: None }
         });
         Pictures::new(waiting.collect(), Limits { first: 4, most: 16, bytes: 1 << 20, least: 2 })
@@ -607,7 +674,7 @@ mod tests {
         let mut opened = open(&source(&dir)).unwrap();
         assert_eq!(opened.records.by_ref().map(Result::unwrap).count(), 3);
         let damaged = opened.records.damaged();
-        assert_eq!((damaged.count, damaged.first[0].name.as_str()), (1, "b.jpg"));
+        assert_eq!((damaged.count, damaged.all[0].name.as_str()), (1, "b.jpg"));
         assert_eq!(opened.records.skipped().count, 0);
     }
 
@@ -615,7 +682,7 @@ mod tests {
     fn a_folder_of_nothing_but_broken_images_is_an_error_even_if_they_are_skipped() {
         let dir = folder(&[("a.png", vec![]), ("b.png", b"x".to_vec())]);
         let source = Source { skip_broken: true, ..source(&dir) };
-        assert!(matches!(read(&source), Err(DatasetError::Broken { broken: 2, images: 2, .. })));
+        assert!(matches!(read(&source), Err(DatasetError::Broken { broken, images: 2, .. }) if broken.count == 2));
     }
 
     #[test]

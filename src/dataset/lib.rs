@@ -10,7 +10,7 @@
 //! | `cifar`, and `cifar_python` beside it | CIFAR's binary version, and the Python version that torchvision keeps: `cifar10`, `cifar20`, `cifar100` |
 //! | `stl` | STL-10's binary files: `stl10` |
 //! | `svhn`, with `mat5` | SVHN's cropped digits in MATLAB files: `svhn` |
-//! | `folder`, with `class_list` | PNG, JPEG, WebP files; class folders become labels: `folder`, `imagenet` and its subsets |
+//! | `folder`, with `list_files`, `class_list`, `class_names` | PNG, JPEG, WebP files; class folders become labels: `folder`, `imagenet` and its subsets |
 //! | `parquet` | published tables in Hugging Face's layout, one file or many |
 //! | `tar` | tar shards in WebDataset's layout |
 //! | `synthetic` | nothing: it draws shapes, for tests and smoke runs |
@@ -52,6 +52,7 @@ mod byte_stream;
 pub mod check;
 mod cifar_python;
 mod class_list;
+mod class_names;
 pub mod entry;
 pub mod error;
 pub mod fetch;
@@ -63,6 +64,7 @@ mod jpeg_check;
 mod labels_by_name;
 mod list_files;
 mod mat5;
+mod picture_kind;
 pub mod reader;
 pub mod registry;
 mod shards;
@@ -74,6 +76,7 @@ pub mod vectors;
 pub use check::{Report, check};
 pub use entry::Entry;
 pub use error::{DatasetError, FaultyImage, FaultyImages, Result};
+pub use list_files::EXPORT_MARK;
 pub use reader::{Content, DatasetFiles, DatasetReader, Labels, Record, Records, file_digest};
 pub use registry::{identity, locate};
 pub use source::Source;

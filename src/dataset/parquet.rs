@@ -1,4 +1,5 @@
-//! Published data sets in Parquet, in Hugging Face's layout and its relatives: a column of pictures, perhaps one of labels.
+//! Published data sets in Parquet, in Hugging Face's layout and its relatives: a column of pictures, perhaps one of labels; and what
+//! their library's `save_to_disk` writes, Arrow files of the same layout.
 //!
 //! **Files and splits** are as in `shards`. **Columns.** The picture is `image` or `img`, else the first column that can be one; the label is
 //! `label`. `image_column` and `label_column` name others. A picture that is given by its path is read from below its table's
@@ -22,9 +23,11 @@ use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Reco
 use super::shards::{Form, Shards};
 use super::skip_broken::{SkipBroken, Tried, try_chunks};
 use super::table_paths::beside;
+use kinset_artifact::parquet::arrow_files;
 use kinset_artifact::parquet::pictures::{FoundLabel, FoundPicture, PictureFile};
 use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
+use kinset_base::reading::Reading;
 use kinset_base::unit::count;
 use kinset_store::digest::Digest;
 
@@ -33,7 +36,7 @@ const CHUNK: usize = 64;
 /// Longer files are no pictures.
 const MAX_FILE: u64 = 1 << 28;
 
-const FORM: Form = Form { ending: "parquet", what: "Parquet file", alone: "data.parquet" };
+const FORM: Form = Form { endings: &["parquet", "arrow"], what: "Parquet file", alone: "data.parquet" };
 
 pub(super) static DATASETS: &[Entry] = &[Entry::new(
     "parquet",
@@ -70,6 +73,7 @@ impl Format for Parquet {
 
     fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
         let Shards { root, mut files, mut ignored } = Shards::find(request, &FORM)?;
+        only_saved(&mut files, &mut ignored)?;
         let source = request.source;
         let columns = Columns { image: source.image_column.clone(), label: source.label_column.clone() };
         let tables = files.len();
@@ -79,10 +83,33 @@ impl Format for Parquet {
             let (tables, named) = files.split_at(tables);
             let named = named.iter().map(|file| Ok((file.path.clone(), digest_of(file)?))).collect::<Result<_>>()?;
             let (labels, count, tried) = open(tables, named, &columns)?;
-            Ok(DatasetReader { labels, count, records: Box::new(SkipBroken::new(tried, place.clone(), skip_broken)) })
+            let records = SkipBroken::new(tried, place.clone(), skip_broken).saying(chosen(tables, &columns)?);
+            Ok(DatasetReader { labels, count, records: Box::new(records) })
         };
         Ok(DatasetFiles { ignored, ..DatasetFiles::new(files, Some(root), open) })
     }
+}
+
+/// Of a folder of Hugging Face's `save_to_disk` only the files that it lists: what `map` and `filter` kept lies beside them.
+fn only_saved(files: &mut Vec<RawFile>, ignored: &mut Ignored) -> Result<()> {
+    let mut folders = BTreeMap::new();
+    for file in files.iter().filter(|file| file.path.extension().is_some_and(|ending| ending == "arrow")) {
+        if let Some(folder) = file.path.parent()
+            && !folders.contains_key(folder)
+        {
+            let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            folders.insert(folder.to_owned(), arrow_files::files(here).map_err(DatasetError::PictureTable)?);
+        }
+    }
+    files.retain(|file| {
+        let listed = file.path.parent().and_then(|folder| folders.get(folder)?.as_ref());
+        let keep = listed.is_none_or(|listed| listed.iter().any(|saved| saved.file_name() == file.path.file_name()));
+        if !keep {
+            ignored.add(&file.path);
+        }
+        keep
+    });
+    Ok(())
 }
 
 /// The files that tables name instead of holding their bytes, each once: what they say belongs to the data set's key.
@@ -110,6 +137,23 @@ fn named_files(tables: &[RawFile], columns: &Columns, ignored: &mut Ignored) -> 
     }
     ignored.endings.retain(|(_, count)| *count > 0);
     Ok(files.into_values().collect())
+}
+
+/// The columns that are read.
+fn chosen(tables: &[RawFile], columns: &Columns) -> Result<Reading> {
+    let mut reading = Reading::default();
+    if let Some(table) = tables.first() {
+        let file = columns.open(&table.path)?;
+        let (column, holds) = file.image_column();
+        if holds.starts_with("lists") {
+            reading.doubt(format!("the column `{column}` holds lists, of which the first image is read; give each image a row of its own to read all"));
+        }
+        reading.took(format!("images from the column `{column}` ({holds})"));
+        if let Some((column, holds)) = file.label_column().filter(|_| file.can_be_labels()) {
+            reading.took(format!("labels from the column `{column}` ({holds})"));
+        }
+    }
+    Ok(reading)
 }
 
 fn open(
@@ -482,6 +526,25 @@ mod tests {
         ] {
             assert!(error.contains(wanted), "{wanted}: {error}");
         }
+    }
+
+    #[test]
+    fn of_a_saved_data_set_the_listed_files_are_read_and_no_caches() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = ["a/data-0.arrow", "a/cache-9f.arrow", "b/other.arrow"];
+        for name in names {
+            fs::create_folders(dir.path().join(name).parent().unwrap()).unwrap();
+            fs::write_atomic(&dir.path().join(name), b"x").unwrap();
+        }
+        let state = |text: &str| fs::write_atomic(&dir.path().join("a/state.json"), text.as_bytes()).unwrap();
+        state(r#"{"_data_files": [{"filename": "data-0.arrow"}]}"#);
+        let find = |name: &str| RawFile::find(name, dir.path().join(name)).unwrap().unwrap();
+        let (mut files, mut ignored) = (names.map(find).to_vec(), Ignored::default());
+        only_saved(&mut files, &mut ignored).unwrap();
+        let kept: Vec<_> = files.iter().map(|file| file.name.to_string()).collect();
+        assert_eq!((kept, ignored.count()), (vec![names[0].to_owned(), names[2].to_owned()], 1));
+        state(r#"{"_data_files": [{"filename": "data-0.arrow"}], "_indices_files": [{"filename": "i.arrow"}]}"#);
+        assert!(only_saved(&mut files, &mut ignored).unwrap_err().to_string().contains("flatten_indices"));
     }
 
     #[test]

@@ -7,7 +7,10 @@ use super::guarded_decode::{self, Checked, Undecodable};
 use kinset_artifact::image_codec::Header;
 use kinset_artifact::pixels::Pixels;
 use kinset_base::fs::FileError;
+use kinset_base::name::Name;
 use kinset_base::raw_file::RawFile;
+use kinset_base::reading::Reading;
+use kinset_base::unit::{count, counted};
 use kinset_store::digest::Digest;
 
 /// Asks the engine for the digest of a raw file's bytes; the engine's memo spares most readings.
@@ -27,8 +30,16 @@ pub struct DatasetFiles {
     pub root: Option<PathBuf>,
     /// What lies there beside them and is not read.
     pub ignored: Ignored,
+    /// Where the labels come from, after "12 classes": `by folder`.
+    pub(super) labels_from: &'static str,
+    /// What of the files' names and places is probably not meant.
+    pub(super) doubts: Vec<String>,
+    /// One of the doubts is about the names of classes.
+    pub(super) classes_doubted: bool,
     pub(super) open: Box<Open>,
     pub(super) limit: Option<usize>,
+    /// False if labels are not wanted.
+    pub(super) with_labels: bool,
 }
 
 impl std::fmt::Debug for DatasetFiles {
@@ -48,7 +59,9 @@ impl DatasetFiles {
         root: Option<PathBuf>,
         open: impl Fn(&[RawFile], &mut DigestOf) -> Result<DatasetReader> + Send + 'static,
     ) -> Self {
-        Self { files, root, ignored: Ignored::default(), open: Box::new(open), limit: None }
+        let (ignored, labels_from, doubts) = (Ignored::default(), "", Vec::new());
+        let (open, limit, with_labels, classes_doubted) = (Box::new(open), None, true, false);
+        Self { files, root, ignored, labels_from, doubts, classes_doubted, open, limit, with_labels }
     }
 
     /// Opens the data set for one reading from front to back. `digest_of` is asked for each file of a folder; where no memo
@@ -57,20 +70,51 @@ impl DatasetFiles {
     /// # Errors
     /// Headers that cannot be, files that disagree with each other; what comes later in the files is found while reading.
     pub fn open(&self, digest_of: &mut DigestOf) -> Result<DatasetReader> {
-        let DatasetReader { labels, count, records } = (self.open)(&self.files, digest_of)?;
-        Ok(match self.limit {
-            None => DatasetReader { labels, count, records },
-            Some(limit) => {
-                DatasetReader { labels, count: count.min(limit), records: Box::new(Limited { left: limit, records }) }
+        let DatasetReader { mut labels, mut count, mut records } = (self.open)(&self.files, digest_of)?;
+        if let Some(limit) = self.limit {
+            (count, records) = (count.min(limit), Box::new(Limited { left: limit, records }));
+        }
+        if !self.with_labels && !matches!(labels, Labels::Absent { .. }) {
+            (labels, records) = (Labels::unwanted(), Box::new(Unlabeled(records)));
+        }
+        Ok(DatasetReader { labels, count, records })
+    }
+
+    /// What was taken, once so many images came from the records, and what was left.
+    pub fn reading(&self, images: usize, labels: &Labels, records: &dyn Records) -> Reading {
+        let Reading { took, left, doubts } = records.reading();
+        let mut reading = Reading::default();
+        reading.took(match took.as_slice() {
+            [] => counted(images as u64, "image"),
+            kinds => format!("{} ({})", counted(images as u64, "image"), kinds.join(", ")),
+        });
+        let from = if self.labels_from.is_empty() { String::new() } else { format!(" {}", self.labels_from) };
+        reading.took(match labels {
+            Labels::Named(names) => {
+                let few: Vec<&str> = names.iter().take(NAMED_CLASSES).map(String::as_str).collect();
+                let more = if names.len() > few.len() { ", …" } else { "" };
+                let classes =
+                    if names.len() == 1 { "1 class".to_owned() } else { format!("{} classes", count(names.len() as u64)) };
+                format!("{classes}{from}: {}{more}", few.join(", "))
             }
-        })
+            Labels::Numbered => format!("numbered classes{from}"),
+            Labels::Absent { why } => format!("no labels: {why}"),
+        });
+        reading.left =
+            self.ignored.endings.iter().map(|(kind, number)| format!("{} × {kind}", count(*number as u64))).collect();
+        reading.left.extend(left);
+        reading.doubts = self.doubts.iter().cloned().chain(doubts).collect();
+        reading
     }
 }
 
-/// Files beside the pictures that are no pictures: how many of which ending.
+/// Classes that a reading names.
+const NAMED_CLASSES: usize = 6;
+
+/// What lies beside the pictures and is not read: how many of which kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ignored {
-    /// Endings (`.txt`; `without ending`) with their counts, sorted.
+    /// Kinds (`.txt`; `without ending`; `folder @eaDir`) with their counts, sorted.
     pub endings: Vec<(String, usize)>,
 }
 
@@ -79,10 +123,23 @@ impl Ignored {
         self.endings.iter().map(|(_, count)| count).sum()
     }
 
+    /// `12 other files: 11 .gif, 1 .txt`, of what is called so.
+    pub(super) fn summary(&self, what: &str) -> String {
+        match self.count() {
+            0 => "it is empty".to_owned(),
+            all => {
+                let mut endings = self.endings.clone();
+                endings.sort_by(|(a, m), (b, n)| n.cmp(m).then(a.cmp(b)));
+                let few: Vec<_> = endings.iter().take(5).map(|(ending, number)| format!("{number} {ending}")).collect();
+                format!("{all} {what}: {}", few.join(", "))
+            }
+        }
+    }
+
     /// Counts a file by its ending, in small letters.
     pub(super) fn add(&mut self, path: &Path) {
         match path.extension() {
-            Some(ending) => self.count_as(&format!(".{}", ending.to_string_lossy().to_lowercase()), 1),
+            Some(ending) => self.count_as(&format!(".{}", Name::of(ending).to_lowercase()), 1),
             None => self.count_as("without ending", 1),
         }
     }
@@ -134,6 +191,11 @@ pub enum Labels {
 }
 
 impl Labels {
+    /// They may be there, and are not wanted.
+    pub(super) fn unwanted() -> Self {
+        Self::Absent { why: "`labels = false`".to_owned() }
+    }
+
     /// Labels with these names; without any they are numbers.
     pub(super) fn of_classes(names: &[&str]) -> Self {
         match names {
@@ -204,6 +266,36 @@ pub trait Records: Iterator<Item = Result<Record>> + Send {
     fn damaged(&self) -> FaultyImages {
         FaultyImages::default()
     }
+
+    /// What only the reader knows of what came so far: kinds of pictures, members left out, doubts.
+    fn reading(&self) -> Reading {
+        Reading::default()
+    }
+}
+
+/// Records without their labels.
+struct Unlabeled(Box<dyn Records>);
+
+impl Iterator for Unlabeled {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.next()?.map(|record| Record { label: None, ..record }))
+    }
+}
+
+impl Records for Unlabeled {
+    fn skipped(&self) -> FaultyImages {
+        self.0.skipped()
+    }
+
+    fn damaged(&self) -> FaultyImages {
+        self.0.damaged()
+    }
+
+    fn reading(&self) -> Reading {
+        self.0.reading()
+    }
 }
 
 /// The first records only.
@@ -228,6 +320,10 @@ impl Records for Limited {
 
     fn damaged(&self) -> FaultyImages {
         self.records.damaged()
+    }
+
+    fn reading(&self) -> Reading {
+        self.records.reading()
     }
 }
 

@@ -31,6 +31,7 @@ pub fn locate(source: &Source, paths: &DataPaths) -> Result<DatasetFiles> {
     let parts = entry.parts(&source.split)?;
     let mut files = entry.format.locate(&Request { entry, source, parts: &parts, paths })?;
     files.limit = source.limit;
+    files.with_labels = source.labels != Some(false);
     Ok(files)
 }
 
@@ -41,7 +42,9 @@ pub fn identity(source: &Source) -> Result<Source> {
     let source = complete(entry, source)?;
     let split = entry.parts(&source.split)?.join("+");
     // A list of classes is one of the raw files: what it says counts, not where it lies.
-    Ok(Source { split, root: None, class_list: None, ..source })
+    // Labels are wanted unless it is said that they are not.
+    let labels = source.labels.filter(|wanted| !wanted);
+    Ok(Source { split, root: None, class_list: None, labels, ..source })
 }
 
 /// Checks a source's settings without a look at the disk, and fills in the defaults of its format.

@@ -11,11 +11,12 @@ use super::error::{Result, Searched};
 use super::list_files::FileList;
 use super::reader::Ignored;
 use kinset_base::fs;
+use kinset_base::name::Name;
 use kinset_base::raw_file::RawFile;
 
 pub(super) struct Form {
     /// How their names end, without the dot.
-    pub(super) ending: &'static str,
+    pub(super) endings: &'static [&'static str],
     /// What one is called in a sentence.
     pub(super) what: &'static str,
     /// The name of a file that is all there is: its own says nothing.
@@ -37,23 +38,25 @@ impl Shards {
         let root = source.required_root(paths)?;
         let missing = |problem: String| request.missing(vec![Searched { place: root.display().to_string(), problem }]);
         let whole = parts == ["all"];
+        let mut ignored = Ignored::default();
         let mut files = match fs::metadata(&root)? {
             None => return Err(request.missing(vec![Searched::new(&root, &[])])),
             Some(found) if found.is_file() => {
                 if !whole {
                     return Err(source.fault("split", "must be `all` where `root` is one file"));
                 }
-                vec![RawFile { name: form.alone.to_owned(), path: root.clone(), bytes: found.len() }]
+                vec![RawFile { name: form.alone.into(), path: root.clone(), bytes: found.len() }]
             }
             Some(_) => {
                 let mut found = FileList::default();
-                found.add(&root, "")?;
+                found.add(&root, &Name::default())?;
+                ignored = found.ignored;
                 found.files
             }
         };
-        let mut ignored = Ignored::default();
         files.retain(|file| {
-            let fits = file.path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case(form.ending));
+            let fits =
+                file.path.extension().is_some_and(|found| form.endings.iter().any(|ending| found.eq_ignore_ascii_case(ending)));
             let keep = fits || file.name == form.alone;
             if !keep {
                 ignored.add(&file.path);

@@ -3,7 +3,9 @@
 use rayon::prelude::*;
 
 use super::error::{DatasetError, FaultyImages, Result};
+use super::picture_kind::KindCounts;
 use super::reader::{Content, Record, Records};
+use kinset_base::reading::Reading;
 
 /// A picture that was tried: its name, and the record or why there is none.
 pub(super) type Tried = (String, std::result::Result<Record, String>);
@@ -25,9 +27,12 @@ pub(super) struct SkipBroken<I> {
     tried: Option<I>,
     place: String,
     skip_broken: bool,
+    by_name: bool,
     seen: usize,
     broken: FaultyImages,
     damaged: FaultyImages,
+    kinds: KindCounts,
+    said: Reading,
 }
 
 impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
@@ -37,10 +42,31 @@ impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
             tried: Some(tried),
             place,
             skip_broken,
+            by_name: false,
             seen: 0,
             broken: FaultyImages::default(),
             damaged: FaultyImages::default(),
+            kinds: KindCounts::default(),
+            said: Reading::default(),
         }
+    }
+
+    /// Adds what the format says of itself.
+    pub(super) fn saying(self, said: Reading) -> Self {
+        Self { said, ..self }
+    }
+
+    /// Faults are listed by name where the order of the records means nothing to people.
+    pub(super) fn by_name(self) -> Self {
+        Self { by_name: true, ..self }
+    }
+
+    fn listed(&self, faulty: &FaultyImages) -> FaultyImages {
+        let mut faulty = faulty.clone();
+        if self.by_name {
+            faulty.all.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        faulty
     }
 
     fn step(&mut self) -> Result<Option<Record>> {
@@ -52,6 +78,7 @@ impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
                     if matches!(record.content, Content::Encoded { damaged: true, .. }) {
                         self.damaged.push(&name, "corrupt entropy-coded data".to_owned());
                     }
+                    self.kinds.add(&record);
                     return Ok(Some(record));
                 }
                 Ok(_) => {}
@@ -60,12 +87,8 @@ impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
         }
         // Nothing but broken pictures is an error even where they may be skipped.
         if self.tried.is_some() && self.broken.count > 0 && (!self.skip_broken || self.broken.count == self.seen) {
-            return Err(DatasetError::Broken {
-                place: self.place.clone(),
-                broken: self.broken.count,
-                images: self.seen,
-                first: self.broken.first.clone(),
-            });
+            let broken = self.listed(&self.broken);
+            return Err(DatasetError::Broken { place: self.place.clone(), broken, images: self.seen });
         }
         Ok(None)
     }
@@ -85,10 +108,17 @@ impl<I: Iterator<Item = Result<Tried>>> Iterator for SkipBroken<I> {
 
 impl<I: Iterator<Item = Result<Tried>> + Send> Records for SkipBroken<I> {
     fn skipped(&self) -> FaultyImages {
-        if self.skip_broken { self.broken.clone() } else { FaultyImages::default() }
+        if self.skip_broken { self.listed(&self.broken) } else { FaultyImages::default() }
     }
 
     fn damaged(&self) -> FaultyImages {
-        self.damaged.clone()
+        self.listed(&self.damaged)
+    }
+
+    fn reading(&self) -> Reading {
+        let mut reading = self.said.clone();
+        reading.took.splice(..0, self.kinds.words());
+        reading.doubts.extend(self.kinds.doubts());
+        reading
     }
 }

@@ -25,14 +25,18 @@ pub struct Source {
     /// Only the classes of this list, one folder name per line, numbered by line (folders). Relative to the data's root.
     #[serde(default)]
     pub class_list: Option<PathBuf>,
+    /// False leaves labels unread: the subfolders are no classes. Unset, they are read where there are some.
+    #[serde(default)]
+    pub labels: Option<bool>,
     /// Leaves images out that cannot be decoded (folders, Parquet, tar), and says which; without it they are an error. JPEGs that are
     /// damaged inside can be, as elsewhere: a warning names them.
     #[serde(default)]
     pub skip_broken: bool,
-    /// The column of pictures, if not `image`, `img` or the first that can be one (Parquet).
+    /// The column of pictures, if not `image`, `img` or the first that can be one (Parquet); the members that are pictures, by what
+    /// follows the first dot of their names, `input.jpg` (tar).
     #[serde(default)]
     pub image_column: Option<String>,
-    /// The column of labels, if not `label` (Parquet).
+    /// The column of labels, if not `label` (Parquet); the members that are labels, if not `cls` (tar).
     #[serde(default)]
     pub label_column: Option<String>,
     /// Images per split (synthetic).
@@ -72,6 +76,7 @@ impl Source {
             root: None,
             limit: None,
             class_list: None,
+            labels: None,
             skip_broken: false,
             image_column: None,
             label_column: None,

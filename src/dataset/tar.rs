@@ -1,34 +1,58 @@
-//! Tar shards in WebDataset's layout: files that follow each other and share a name up to its first dot are one sample,
+//! Tar shards in WebDataset's layout: files of a shard that share a name up to the first dot of their last part are one sample,
 //! `0042.jpg` with `0042.cls`.
 //!
-//! A sample's picture is its `jpg`, `jpeg`, `png` or `webp`; its label is the whole number in its `cls`. Either every sample has a
-//! label or none is taken for labelled. Whatever else a sample has is not read. Files and splits are as in `shards`; the order is
-//! that of the shards. Compressed archives are not read: pictures are compressed already.
+//! A sample's picture is its `jpg`, `jpeg`, `png` or `webp`, its label what its `cls` contains: `image_column` and `label_column` name
+//! others by what follows that first dot, `input.jpg`. Labels are whole numbers from 0, or else texts, which are numbered in their
+//! order. Either every sample has a label or none is taken for labelled. Hard links are what they lead to. Whatever else a shard
+//! holds is counted, not read. Files and splits are as in `shards`; the order is that of the shards. Compressed archives are not
+//! read: pictures are compressed already.
 //!
-//! Each shard is read twice: from header to header for the number of pictures, then from front to back.
+//! Each shard's headers are read first for the number of pictures and all labels, wherever they stand, and once more when its
+//! turn has come: the names of one shard are in memory, not those of all.
 
-use std::collections::BTreeMap;
-use std::io::Read;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
 
 use tar::{Archive, EntryType};
 
 use super::entry::{Entry, Format, Request};
 use super::error::{DatasetError, Result};
-use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record};
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Record, open_lazily};
 use super::shards::{Form, Shards};
 use super::skip_broken::{SkipBroken, Tried, try_chunks};
 use kinset_base::fs;
+use kinset_base::name::{Name, without_mark};
 use kinset_base::raw_file::RawFile;
+use kinset_base::reading::Reading;
+use kinset_base::unit::count;
 
-const FORM: Form = Form { ending: "tar", what: "tar file", alone: "data.tar" };
-/// Pictures that are decoded together. Fixed, so that the thread count decides nothing.
+const FORM: Form = Form { endings: &["tar"], what: "tar file", alone: "data.tar" };
+/// Pictures that are decoded together. Fixed, so that the thread count decides nothing …
 const CHUNK: usize = 64;
+/// … or fewer, if they have so many bytes.
+const CHUNK_BYTES: u64 = 64 << 20;
 /// A picture is not longer.
 const LONGEST_PICTURE: u64 = 1 << 28;
 /// A label is not longer.
-const LONGEST_LABEL: u64 = 32;
+const LONGEST_LABEL: u64 = 256;
 /// More classes than this are no classes.
 const MAX_CLASSES: i64 = 1 << 20;
+/// Texts that differ more often name no classes.
+const MAX_NAMES: usize = 1 << 16;
+/// Members that are a sample's picture, if no other is asked for.
+const PICTURES: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+/// The member that is its label.
+const LABEL: &str = "cls";
+/// The field's word for an image without a label among others.
+const NO_LABEL: &str = "-1";
+/// Other kinds of members that are told apart.
+const MOST_KINDS: usize = 64;
+/// Links that lead to links.
+const MOST_LINKS: usize = 8;
+/// Blocks of zeros after an archive: writers fill up to a multiple of these bytes.
+const PADDING: u64 = 1 << 20;
+const BLOCK: u64 = 512;
 
 pub(super) static DATASETS: &[Entry] = &[Entry::new(
     "tar",
@@ -46,85 +70,413 @@ impl Format for Tar {
     }
 
     fn settings(&self) -> &'static [&'static str] {
-        &["skip_broken"]
+        &["skip_broken", "image_column", "label_column"]
     }
 
     fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
         let Shards { root, files, ignored } = Shards::find(request, &FORM)?;
         let (place, skip_broken) = (root.display().to_string(), request.source.skip_broken);
+        let wanted = Wanted::new(request.source.image_column.as_deref(), request.source.label_column.as_deref());
+        let with_labels = request.source.labels != Some(false);
         let open = move |files: &[RawFile], _: &mut DigestOf| {
-            let (labels, count) = look_through(files)?;
-            let labelled = labels == Labels::Numbered;
-            let shards: Vec<Shard> = files.iter().map(|file| Shard { file: file.clone(), at: 0 }).collect();
-            let tried = try_chunks(shards.into_iter().flat_map(move |shard| shard.chunks(labelled)), |raw| Ok(attempt(raw)));
-            Ok(DatasetReader { labels, count, records: Box::new(SkipBroken::new(tried, place.clone(), skip_broken)) })
+            let Found { pictures, labels, left, doubts } = look_through(files, &wanted, with_labels)?;
+            if pictures == 0 {
+                return Err(DatasetError::NoMembers { file: place.clone(), others: left.summary("other members") });
+            }
+            let numbers = labels.numbers();
+            let shards: Vec<(RawFile, Wanted)> = files.iter().map(|file| (file.clone(), wanted.clone())).collect();
+            let chunks = shards.into_iter().flat_map(move |(file, wanted)| {
+                let numbers = numbers.clone();
+                open_lazily(move || Shard::open(file, &wanted, numbers))
+            });
+            let left = left.endings.iter().map(|(kind, number)| format!("{} × {kind}", count(*number as u64))).collect();
+            let records = SkipBroken::new(try_chunks(chunks, |raw| Ok(attempt(raw))), place.clone(), skip_broken)
+                .saying(Reading { left, doubts, ..Reading::default() });
+            Ok(DatasetReader { labels: labels.labels(), count: pictures, records: Box::new(records) })
         };
-        Ok(DatasetFiles { ignored, ..DatasetFiles::new(files, Some(root), open) })
+        Ok(DatasetFiles { ignored, labels_from: "by member", ..DatasetFiles::new(files, Some(root), open) })
     }
 }
 
-/// What is known of the labels, and how many pictures there are.
-fn look_through(files: &[RawFile]) -> Result<(Labels, usize)> {
-    let (mut pictures, mut labelled) = (0_usize, 0_usize);
-    for file in files {
-        let (some, with) = count(file)?;
-        (pictures, labelled) = (pictures + some, labelled + with);
-    }
-    let labels = match labelled {
-        0 => Labels::Absent { why: "no sample has a file `.cls`".into() },
-        all if all == pictures => Labels::Numbered,
-        some => Labels::Absent { why: format!("only {some} of {pictures} samples have a file `.cls`") },
-    };
-    Ok((labels, pictures))
+/// Which members are pictures and labels, by what follows the first dot of their names, in small letters.
+#[derive(Clone)]
+struct Wanted {
+    pictures: Vec<String>,
+    label: String,
 }
 
-/// What a file of a sample is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
+enum Part<'a> {
     Picture,
     Label,
+    /// Not read.
+    Other(&'a [u8]),
 }
 
-/// The sample's name and the part that a file is; none for files that are not read.
-fn part_of(path: &str) -> Option<(&str, Part)> {
-    let file = path.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = file + path[file..].find('.')?;
-    let part = match path[dot + 1..].to_ascii_lowercase().as_str() {
-        "jpg" | "jpeg" | "png" | "webp" => Part::Picture,
-        "cls" => Part::Label,
-        _ => return None,
+impl Wanted {
+    fn new(picture: Option<&str>, label: Option<&str>) -> Self {
+        let plain = |ending: &str| ending.trim_start_matches('.').to_lowercase();
+        let pictures = match picture {
+            Some(picture) => vec![plain(picture)],
+            None => PICTURES.map(str::to_owned).to_vec(),
+        };
+        Self { pictures, label: plain(label.unwrap_or(LABEL)) }
+    }
+
+    /// The sample's name, and the part of it that a member is.
+    fn part<'a>(&self, path: &'a [u8]) -> (&'a [u8], Part<'a>) {
+        let file = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        let dot = path[file..].iter().position(|&byte| byte == b'.').map_or(path.len(), |dot| file + dot);
+        let ending = path.get(dot + 1..).unwrap_or_default();
+        let is = |wanted: &String| !wanted.is_empty() && ending.eq_ignore_ascii_case(wanted.as_bytes());
+        let part = match dot > file {
+            true if self.pictures.iter().any(is) => Part::Picture,
+            true if is(&self.label) => Part::Label,
+            _ => Part::Other(ending),
+        };
+        (&path[..dot], part)
+    }
+}
+
+/// What the headers of all shards say.
+struct Found {
+    pictures: usize,
+    labels: LabelTexts,
+    left: Ignored,
+    doubts: Vec<String>,
+}
+
+/// What the labels of all samples are.
+enum LabelTexts {
+    Numbers,
+    /// Texts in their order.
+    Names(Arc<BTreeMap<String, i32>>),
+    None(String),
+}
+
+impl LabelTexts {
+    fn labels(&self) -> Labels {
+        match self {
+            Self::Numbers => Labels::Numbered,
+            Self::Names(names) => Labels::Named(names.keys().cloned().collect()),
+            Self::None(why) => Labels::Absent { why: why.clone() },
+        }
+    }
+
+    /// What turns a label's text into its number; nothing where labels are not read.
+    fn numbers(&self) -> Numbers {
+        match self {
+            Self::Numbers => Numbers::AsWritten,
+            Self::Names(names) => Numbers::ByName(Arc::clone(names)),
+            Self::None(_) => Numbers::Nothing,
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Numbers {
+    Nothing,
+    AsWritten,
+    ByName(Arc<BTreeMap<String, i32>>),
+}
+
+impl Numbers {
+    fn of(&self, text: &str) -> Option<i32> {
+        match self {
+            Self::Nothing => None,
+            _ if text == NO_LABEL => Some(-1),
+            Self::AsWritten => number(text),
+            Self::ByName(names) => names.get(text).copied(),
+        }
+    }
+}
+
+fn number(text: &str) -> Option<i32> {
+    text.parse::<i64>().ok().filter(|label| (0..MAX_CLASSES).contains(label)).map(|label| label as i32)
+}
+
+/// Reads the headers and labels of all shards.
+///
+/// # Errors
+/// Shards that are damaged, all of them in one error.
+fn look_through(files: &[RawFile], wanted: &Wanted, with_labels: bool) -> Result<Found> {
+    let mut found = Found { pictures: 0, labels: LabelTexts::Numbers, left: Ignored::default(), doubts: Vec::new() };
+    let (mut labelled, mut numbers, mut texts) = (0_usize, true, BTreeSet::new());
+    let (mut lone, mut lone_endings, mut ends) = (0, BTreeSet::new(), 0_usize);
+    let (mut first, mut more) = (None, Vec::new());
+    for file in files {
+        let index = match Index::read(file, wanted) {
+            Ok(index) => index,
+            Err(error @ DatasetError::Archive { .. }) => {
+                match first {
+                    None => first = Some(error),
+                    Some(_) => more.push(format!("`{}`", file.name)),
+                }
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        found.pictures += index.pictures.len();
+        labelled += index.pictures.iter().filter(|picture| picture.label.is_some()).count();
+        if with_labels {
+            for text in index.labels.into_iter().filter(|text| text != NO_LABEL) {
+                numbers &= number(&text).is_some();
+                if texts.len() <= if numbers { MAX_CLASSES as usize } else { MAX_NAMES } {
+                    texts.insert(text);
+                }
+            }
+        }
+        for (kind, number) in index.left.endings {
+            found.left.count_as(&kind, number);
+        }
+        lone += index.lone;
+        lone_endings.extend(index.lone_endings.into_iter().take(2));
+        ends += usize::from(index.goes_on);
+    }
+    match first {
+        None => {}
+        Some(DatasetError::Archive { file, source }) if !more.is_empty() => {
+            let problem = format!("cannot be read: {source}; nor can {}", more.join(", "));
+            return Err(DatasetError::Content { file, problem });
+        }
+        Some(error) => return Err(error),
+    }
+    found.labels = match labelled {
+        _ if !with_labels => LabelTexts::None("`labels = false`".to_owned()),
+        0 => LabelTexts::None(format!("no sample has a label in a member `.{}`", wanted.label)),
+        some if some < found.pictures => {
+            LabelTexts::None(format!("only {some} of {} pictures have a label in a member `.{}`", found.pictures, wanted.label))
+        }
+        _ if numbers => LabelTexts::Numbers,
+        _ if texts.len() > MAX_NAMES => {
+            LabelTexts::None(format!("the members `.{}` contain more than {MAX_NAMES} different texts", wanted.label))
+        }
+        _ => LabelTexts::Names(Arc::new(texts.into_iter().zip(0..).collect())),
     };
-    (dot > file).then_some((&path[..dot], part))
+    if let Some(ending) = lone_endings.first() {
+        let remedy = match lone_endings.len() {
+            1 => format!("`image_column = \"{ending}\"` reads them instead"),
+            _ => format!("rename them (one ends in `.{ending}`)"),
+        };
+        found.doubts.push(format!(
+            "{} not read, for a sample's name ends at its first dot and theirs have further ones: {remedy}",
+            if lone == 1 { "1 picture is".to_owned() } else { format!("{} pictures are", count(lone as u64)) },
+        ));
+    }
+    if ends > 0 {
+        found.doubts.push(format!(
+            "{} after their end marks, as if others were appended with `cat`; they are not read: unpack with `tar -i` and pack again",
+            if ends == 1 { "1 archive goes on".to_owned() } else { format!("{} archives go on", count(ends as u64)) }
+        ));
+    }
+    Ok(found)
 }
 
 fn damaged(file: &RawFile, source: std::io::Error) -> DatasetError {
     DatasetError::Archive { file: file.path.display().to_string(), source }
 }
 
-/// Pictures of a shard, and those of them whose sample has a label.
-fn count(file: &RawFile) -> Result<(usize, usize)> {
-    let mut archive = Archive::new(fs::open(&file.path)?);
-    let mut parts: BTreeMap<String, (usize, bool)> = BTreeMap::new();
-    for entry in archive.entries_with_seek().map_err(|error| damaged(file, error))? {
-        let entry = entry.map_err(|error| damaged(file, error))?;
-        if !is_file(entry.header().entry_type()) {
-            continue;
+/// A picture that is to be read: its name, where its bytes lie, the label of its sample.
+struct Place {
+    path: Box<[u8]>,
+    at: u64,
+    size: u64,
+    label: Option<usize>,
+}
+
+/// What the headers of a shard say.
+struct Index {
+    /// In the order of the shard.
+    pictures: Vec<Place>,
+    /// The texts of labels, each once.
+    labels: Vec<String>,
+    left: Ignored,
+    /// Pictures by their last ending whose sample has no other.
+    lone: usize,
+    /// What follows the first dot of their names; a few.
+    lone_endings: BTreeSet<String>,
+    /// Something stands behind the archive's end.
+    goes_on: bool,
+}
+
+/// Where a member's bytes lie: known, or elsewhere in the shard.
+enum Lies {
+    At(u64, u64),
+    Linked(Box<[u8]>),
+}
+
+impl Index {
+    fn read(file: &RawFile, wanted: &Wanted) -> Result<Self> {
+        let wrong = |error| damaged(file, error);
+        let (mut pictures, mut labels): (Vec<(Box<[u8]>, Lies)>, BTreeMap<Box<[u8]>, Lies>) = Default::default();
+        let (mut left, mut links, mut dotted) = (Ignored::default(), false, BTreeMap::<Box<[u8]>, (usize, String)>::new());
+        let mut end = 0;
+        each_member(file, |path, kind, lies, stop| {
+            end = stop;
+            let known = match kind {
+                EntryType::Regular | EntryType::Continuous | EntryType::Link => true,
+                EntryType::Directory | EntryType::XGlobalHeader => return,
+                EntryType::Symlink => return left.count_as("symbolic link", 1),
+                EntryType::GNUSparse => return left.count_as("sparse file", 1),
+                _ => false,
+            };
+            if !known {
+                return left.count_as("device or pipe", 1);
+            }
+            links |= matches!(lies, Lies::Linked(_));
+            match wanted.part(path) {
+                (_, Part::Picture) => pictures.push((path.into(), lies)),
+                (sample, Part::Label) => drop(labels.insert(sample.into(), lies)),
+                (sample, Part::Other(ending)) => {
+                    left.count_as(&kind_of(path, ending, &left), 1);
+                    let ending = Name::from_bytes(ending).to_lowercase();
+                    if ending.rsplit_once('.').is_some_and(|(_, last)| PICTURES.contains(&last)) {
+                        dotted.entry(sample.into()).or_insert((0, ending)).0 += 1;
+                    }
+                }
+            }
+        })?;
+        let length = fs::metadata(&file.path)?.map_or(0, |found| found.len());
+        if end > length {
+            return Err(wrong(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
         }
-        let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if let Some((sample, part)) = part_of(&path) {
-            let found = parts.entry(sample.to_owned()).or_default();
-            match part {
-                Part::Picture => found.0 += 1,
-                Part::Label => found.1 = true,
+        let targets = match links {
+            true => follow_links(file, pictures.iter().map(|(_, lies)| lies).chain(labels.values()))?,
+            false => BTreeMap::new(),
+        };
+        let place = |lies: &Lies| match lies {
+            Lies::At(at, size) => Some((*at, *size)),
+            Lies::Linked(target) => targets.get(target).copied(),
+        };
+        let mut index = Self {
+            pictures: Vec::with_capacity(pictures.len()),
+            labels: Vec::new(),
+            left,
+            lone: 0,
+            lone_endings: BTreeSet::new(),
+            goes_on: false,
+        };
+        let mut source = fs::open(&file.path)?;
+        let (mut numbers, mut texts) = (BTreeMap::new(), BTreeMap::new());
+        for (sample, lies) in &labels {
+            let Some((at, size)) = place(lies) else { continue };
+            source.seek(SeekFrom::Start(at)).map_err(wrong)?;
+            let mut text = Vec::new();
+            source.by_ref().take(size.min(LONGEST_LABEL)).read_to_end(&mut text).map_err(wrong)?;
+            let text = Name::from_bytes(without_mark(&text).trim_ascii()).into_string();
+            if size > LONGEST_LABEL || text.is_empty() {
+                index.left.count_as(&format!(".{} empty or longer than {LONGEST_LABEL} bytes", wanted.label), 1);
+            } else {
+                let next = texts.len();
+                numbers.insert(&sample[..], *texts.entry(text).or_insert(next));
+            }
+        }
+        for (path, lies) in pictures {
+            let Some((at, size)) = place(&lies) else {
+                index.left.count_as("link to nothing", 1);
+                continue;
+            };
+            let label = numbers.get(wanted.part(&path).0).copied();
+            index.pictures.push(Place { path, at, size, label });
+        }
+        let samples: BTreeSet<&[u8]> = index.pictures.iter().map(|picture| wanted.part(&picture.path).0).collect();
+        let alone = labels.keys().filter(|sample| !samples.contains(&sample[..])).count();
+        index.left.count_as(&format!(".{} without a picture", wanted.label), alone);
+        for (_, (number, ending)) in dotted.into_iter().filter(|(sample, _)| !samples.contains(&sample[..])) {
+            index.lone += number;
+            if index.lone_endings.len() < 2 {
+                index.lone_endings.insert(ending);
+            }
+        }
+        index.labels = vec![String::new(); texts.len()];
+        for (text, number) in texts {
+            index.labels[number] = text;
+        }
+        source.seek(SeekFrom::Start(end)).map_err(wrong)?;
+        let mut rest = Vec::new();
+        source.take(PADDING).read_to_end(&mut rest).map_err(wrong)?;
+        index.goes_on = rest.iter().any(|&byte| byte != 0);
+        Ok(index)
+    }
+}
+
+/// Passes every member of a shard on: its name, its type, where it lies and where it ends.
+fn each_member(file: &RawFile, mut take: impl FnMut(&[u8], EntryType, Lies, u64)) -> Result<()> {
+    let wrong = |error| damaged(file, error);
+    let mut archive = Archive::new(fs::open(&file.path)?);
+    for entry in archive.entries_with_seek().map_err(wrong)? {
+        let entry = entry.map_err(wrong)?;
+        let (kind, at, size) = (entry.header().entry_type(), entry.raw_file_position(), entry.size());
+        let end = size.checked_next_multiple_of(BLOCK).and_then(|size| at.checked_add(size));
+        let end = end.ok_or_else(|| wrong(std::io::Error::from(std::io::ErrorKind::InvalidData)))?;
+        let lies = match (kind, entry.link_name_bytes()) {
+            (EntryType::Link, Some(target)) => Lies::Linked(plain(&target).into()),
+            _ => Lies::At(at, size),
+        };
+        take(&entry.path_bytes(), kind, lies, end);
+    }
+    Ok(())
+}
+
+/// `./a/b` is `a/b`.
+fn plain(path: &[u8]) -> &[u8] {
+    path.strip_prefix(b"./").unwrap_or(path)
+}
+
+/// Where the members lie that some hard links lead to.
+fn follow_links<'a>(file: &RawFile, lies: impl Iterator<Item = &'a Lies>) -> Result<BTreeMap<Box<[u8]>, (u64, u64)>> {
+    let mut wanted: BTreeSet<Box<[u8]>> = BTreeSet::new();
+    for lies in lies {
+        if let Lies::Linked(target) = lies {
+            wanted.insert(target.clone());
+        }
+    }
+    let (mut places, mut further): (BTreeMap<Box<[u8]>, (u64, u64)>, BTreeMap<Box<[u8]>, Box<[u8]>>) = Default::default();
+    for _ in 0..MOST_LINKS {
+        let mut more = BTreeSet::new();
+        each_member(file, |path, kind, lies, _| {
+            let path = plain(path);
+            if !wanted.contains(path) {
+                return;
+            }
+            match lies {
+                Lies::At(at, size) if matches!(kind, EntryType::Regular | EntryType::Continuous) => {
+                    places.insert(path.into(), (at, size));
+                }
+                Lies::At(..) => {}
+                Lies::Linked(target) => {
+                    more.insert(target.clone());
+                    further.insert(path.into(), target);
+                }
+            }
+        })?;
+        if more.is_empty() {
+            break;
+        }
+        wanted = more;
+    }
+    for _ in 0..MOST_LINKS {
+        for (path, target) in &further {
+            if let Some(&place) = places.get(target) {
+                places.insert(path.clone(), place);
             }
         }
     }
-    let labelled = parts.values().filter(|(_, label)| *label).map(|(pictures, _)| pictures).sum();
-    Ok((parts.values().map(|(pictures, _)| pictures).sum(), labelled))
+    Ok(places)
 }
 
-fn is_file(kind: EntryType) -> bool {
-    matches!(kind, EntryType::Regular | EntryType::Continuous)
+/// How a member that is not read is counted.
+fn kind_of(path: &[u8], ending: &[u8], known: &Ignored) -> String {
+    let file = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    if file.starts_with(b".") {
+        return "hidden".to_owned();
+    }
+    if ending.is_empty() {
+        return "without ending".to_owned();
+    }
+    let kind = format!(".{}", Name::from_bytes(ending).to_lowercase());
+    let known = known.endings.len() < MOST_KINDS || known.endings.iter().any(|(other, _)| *other == kind);
+    if known { kind } else { "of other kinds".to_owned() }
 }
 
 /// A picture as it lies in a shard.
@@ -135,73 +487,53 @@ struct Raw {
     label: Option<i32>,
 }
 
-/// A shard that is read from front to back. `tar` lends its entries, so the place is kept and the archive opened there again.
+/// A shard whose pictures are read one after the other.
 struct Shard {
     file: RawFile,
-    at: u64,
+    source: fs::File,
+    pictures: std::vec::IntoIter<Place>,
+    /// The number of each of the index's label texts.
+    labels: Vec<Option<i32>>,
 }
 
 impl Shard {
-    /// Its pictures, chunk by chunk.
-    fn chunks(mut self, labelled: bool) -> impl Iterator<Item = Result<Vec<Raw>>> {
-        std::iter::from_fn(move || {
-            let chunk = self.chunk(labelled);
-            (!matches!(&chunk, Ok(pictures) if pictures.is_empty())).then_some(chunk)
-        })
+    fn open(file: RawFile, wanted: &Wanted, numbers: Numbers) -> Result<Self> {
+        let Index { pictures, labels, .. } = Index::read(&file, wanted)?;
+        let source = fs::open(&file.path)?;
+        let labels = labels.iter().map(|text| numbers.of(text)).collect();
+        Ok(Self { file, source, pictures: pictures.into_iter(), labels })
     }
 
-    /// The next pictures with their labels; none at the end.
-    fn chunk(&mut self, labelled: bool) -> Result<Vec<Raw>> {
+    fn read(&mut self, picture: &Place) -> Result<Raw> {
         let wrong = |error| damaged(&self.file, error);
-        let mut source = fs::open(&self.file.path)?;
-        std::io::Seek::seek(&mut source, std::io::SeekFrom::Start(self.at)).map_err(wrong)?;
-        let mut archive = Archive::new(std::io::BufReader::with_capacity(1 << 20, source));
-        let (mut pictures, mut labels): (Vec<(String, Raw)>, BTreeMap<String, i32>) = (Vec::new(), BTreeMap::new());
-        let (mut last, mut next) = (String::new(), self.at);
-        for entry in archive.entries().map_err(wrong)? {
-            let mut entry = entry.map_err(wrong)?;
-            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            let begins = self.at + entry.raw_header_position();
-            let kind = entry.header().entry_type();
-            if kind == EntryType::GNUSparse {
-                return Err(wrong(std::io::Error::other(format!("`{path}` is a sparse file"))));
-            }
-            let whole = part_of(&path).filter(|_| is_file(kind));
-            if let Some((sample, part)) = whole {
-                // A sample is never cut in two: its label may come before or after its picture.
-                if pictures.len() >= CHUNK && sample != last {
-                    // `next` is the end of the file before: a long name would stand between the two.
-                    break;
-                }
-                sample.clone_into(&mut last);
-                let most = if part == Part::Picture { LONGEST_PICTURE } else { LONGEST_LABEL };
-                let mut bytes = Vec::new();
-                entry.by_ref().take(most + 1).read_to_end(&mut bytes).map_err(wrong)?;
-                let long = bytes.len() as u64 > most;
-                match part {
-                    Part::Label if labelled => drop(labels.insert(last.clone(), self.label(&path, &bytes, long)?)),
-                    Part::Label => {}
-                    Part::Picture => {
-                        let bytes = if long { Err(format!("it is longer than {most} bytes")) } else { Ok(bytes) };
-                        let name = format!("{}: {path}", self.file.name);
-                        pictures.push((last.clone(), Raw { name, path, bytes, label: None }));
-                    }
-                }
-            }
-            next = begins + 512 + entry.size().next_multiple_of(512);
+        let path = Name::from_bytes(&picture.path).into_string();
+        let name = format!("{}: {path}", self.file.name);
+        let label = picture.label.and_then(|text| self.labels.get(text).copied().flatten());
+        if picture.size > LONGEST_PICTURE {
+            return Ok(Raw { name, path, bytes: Err(format!("it is longer than {LONGEST_PICTURE} bytes")), label });
         }
-        self.at = next;
-        let with_label = |(sample, raw): (String, Raw)| Raw { label: labels.get(&sample).copied(), ..raw };
-        Ok(pictures.into_iter().map(with_label).collect())
+        self.source.seek(SeekFrom::Start(picture.at)).map_err(wrong)?;
+        let mut bytes = vec![0; picture.size as usize];
+        self.source.read_exact(&mut bytes).map_err(wrong)?;
+        Ok(Raw { name, path, bytes: Ok(bytes), label })
     }
+}
 
-    fn label(&self, path: &str, bytes: &[u8], long: bool) -> Result<i32> {
-        let text = String::from_utf8_lossy(bytes);
-        let found = text.trim().parse::<i64>().ok().filter(|label| !long && (0..MAX_CLASSES).contains(label));
-        found.map(|label| label as i32).ok_or_else(|| DatasetError::Content {
-            file: self.file.path.display().to_string(),
-            problem: format!("`{path}` should contain an integer from 0, found `{}`", text.trim()),
-        })
+impl Iterator for Shard {
+    type Item = Result<Vec<Raw>>;
+
+    /// The next pictures with their labels.
+    fn next(&mut self) -> Option<Self::Item> {
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while chunk.len() < CHUNK && bytes < CHUNK_BYTES {
+            let Some(picture) = self.pictures.next() else { break };
+            bytes += picture.size;
+            match self.read(&picture) {
+                Ok(raw) => chunk.push(raw),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        (!chunk.is_empty()).then_some(Ok(chunk))
     }
 }
 
@@ -298,7 +630,7 @@ mod tests {
         let _ = files.remove(6);
         shard(&dir.path().join("a.tar"), &files);
         let (labels, count, records) = read(&source).unwrap();
-        assert_eq!(labels, Labels::Absent { why: "only 2 of 3 samples have a file `.cls`".into() });
+        assert_eq!(labels, Labels::Absent { why: "only 2 of 3 pictures have a label in a member `.cls`".into() });
         assert_eq!((count, records[0].label), (3, None));
         files.retain(|(name, _)| !name.contains("cls"));
         shard(&dir.path().join("a.tar"), &files);
@@ -318,11 +650,6 @@ mod tests {
         assert!(error.contains("1 of 80 images") && error.contains("`a.tar: set/001.PNG`"), "{error}");
         source.skip_broken = true;
         assert_eq!(read(&source).unwrap().2.len(), 79);
-        let mut files = samples(0..2);
-        files[0].1 = b"cat".to_vec();
-        shard(&path, &files);
-        let error = read(&source).unwrap_err().to_string();
-        assert!(error.contains("`set/000.cls` should contain an integer from 0, found `cat`"), "{error}");
         shard(&path, &samples(0..5));
         let whole = fs::read(&path).unwrap();
         for length in (1..whole.len() - 1024).step_by(301) {
@@ -332,14 +659,137 @@ mod tests {
         }
         fs::write_atomic(&path, &whole[..700]).unwrap();
         assert!(read(&source).is_err());
+        fs::write_atomic(&dir.path().join("b.tar"), &whole[..700]).unwrap();
+        let error = read(&source).unwrap_err().to_string();
+        assert!(error.contains("a.tar`: cannot be read") && error.ends_with("nor can `b.tar`"), "{error}");
+    }
+
+    /// What a reading says, after all of it was read.
+    fn reading(source: &Source) -> Reading {
+        let located = registry::locate(source, &DataPaths::new("", None, None)).unwrap();
+        let mut opened = located.open(&mut file_digest).unwrap();
+        let images = opened.records.by_ref().map(Result::unwrap).count();
+        located.reading(images, &opened.labels, &*opened.records)
+    }
+
+    #[test]
+    fn labels_are_found_wherever_they_stand_in_their_shard() {
+        let dir = tempfile::tempdir().unwrap();
+        let pictures = (0..200_u8).map(|row| (format!("{row:04}.png"), png(row)));
+        let labels = (0..200_u8).map(|row| (format!("{row:04}.cls"), (row % 2).to_string().into_bytes()));
+        shard(&dir.path().join("a.tar"), &pictures.chain(labels).collect::<Vec<_>>());
+        let (labels, count, records) = read(&Source::named("tar").root(dir.path())).unwrap();
+        assert_eq!((labels, count), (Labels::Numbered, 200));
+        assert!(records.iter().enumerate().all(|(row, record)| record.label == Some(row as i32 % 2)));
+    }
+
+    #[test]
+    fn labels_that_are_texts_are_numbered_by_name_and_can_be_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Vec::new();
+        for (row, label) in ["\u{feff}dog", "cat\n", "-1", "dog"].into_iter().enumerate() {
+            files.push((format!("{row}.png"), png(row as u8)));
+            files.push((format!("{row}.cls"), label.as_bytes().to_vec()));
+        }
+        shard(&dir.path().join("a.tar"), &files);
+        let mut source = Source::named("tar").root(dir.path());
+        let (labels, _, records) = read(&source).unwrap();
+        assert_eq!(labels, Labels::Named(vec!["cat".into(), "dog".into()]));
+        assert_eq!(records.iter().map(|record| record.label.unwrap()).collect::<Vec<_>>(), [1, 0, -1, 1]);
+        source.labels = Some(false);
+        let (labels, _, records) = read(&source).unwrap();
+        assert_eq!((labels, records[0].label), (Labels::unwanted(), None));
+    }
+
+    #[test]
+    fn members_that_are_not_read_are_counted_and_can_be_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut source = Source::named("tar").root(dir.path());
+        let mut files: Vec<_> = (0..4_u8).map(|row| (format!("photo.v2.{row:04}.png"), png(row))).collect();
+        files.extend((0..4_u8).map(|row| (format!("{row:04}.png"), png(100 + row))));
+        files.extend((0..4_u8).map(|row| (format!("{row:04}.mask.png"), png(200 + row))));
+        files.push(("9.cls".into(), b"1".to_vec()));
+        files.push(("._0.png".into(), b"x".to_vec()));
+        shard(&dir.path().join("a.tar"), &files);
+        let said = reading(&source);
+        assert!(said.line().starts_with("4 images (PNG, gray), no labels: no sample has a label"), "{}", said.line());
+        let left = ["1 × .cls without a picture", "4 × .mask.png", "1 × .v2.0000.png"];
+        assert!(left.iter().all(|kind| said.left.iter().any(|left| left == kind)), "{:?}", said.left);
+        assert!(said.left.contains(&"1 × hidden".to_owned()), "{:?}", said.left);
+        assert!(
+            said.doubts[0].starts_with("4 pictures are not read") && said.doubts[0].contains("rename them"),
+            "{:?}",
+            said.doubts
+        );
+
+        let files: Vec<_> = (0..4_u8).map(|row| (format!("s{row:04}.input.jpg"), png(row))).collect();
+        shard(&dir.path().join("a.tar"), &files);
+        let error = read(&source).unwrap_err();
+        assert!(error.to_string().ends_with("contains no pictures (4 other members: 4 .input.jpg)"), "{error}");
+        assert!(kinset_base::fault::Fault::hint(&error).unwrap().contains("image_column"));
+        source.image_column = Some("input.jpg".to_owned());
+        assert_eq!(read(&source).unwrap().1, 4);
+    }
+
+    #[test]
+    fn hard_links_are_what_they_lead_to() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut builder = Builder::new(Vec::new());
+        let mut add = |name: &str, target: Option<&str>, bytes: &[u8]| {
+            let mut header = Header::new_gnu();
+            header.set_mode(0o644);
+            header.set_size(bytes.len() as u64);
+            match target {
+                None => builder.append_data(&mut header, name, bytes).unwrap(),
+                Some(target) => {
+                    header.set_entry_type(EntryType::Link);
+                    builder.append_link(&mut header, name, target).unwrap();
+                }
+            }
+        };
+        add("pool/ab12", None, &png(7));
+        add("pool/one", None, b"1");
+        add("0.png", Some("pool/ab12"), b"");
+        add("0.cls", Some("pool/one"), b"");
+        add("1.png", Some("0.png"), b"");
+        add("1.cls", Some("0.cls"), b"");
+        add("2.png", Some("nowhere"), b"");
+        fs::write_atomic(&dir.path().join("a.tar"), &builder.into_inner().unwrap()).unwrap();
+        let source = Source::named("tar").root(dir.path());
+        let (labels, count, records) = read(&source).unwrap();
+        assert_eq!((labels, count), (Labels::Numbered, 2));
+        for record in &records {
+            assert!(matches!(&record.content, Content::Encoded { bytes, .. } if *bytes == png(7)));
+            assert_eq!(record.label, Some(1));
+        }
+        assert!(reading(&source).left.contains(&"1 × link to nothing".to_owned()));
+    }
+
+    #[test]
+    fn archives_behind_an_end_mark_are_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar");
+        shard(&path, &samples(0..2));
+        let mut twice = fs::read(&path).unwrap();
+        let source = Source::named("tar").root(dir.path());
+        assert!(reading(&source).doubts.is_empty());
+        twice.extend_from_within(..);
+        fs::write_atomic(&path, &twice).unwrap();
+        let said = reading(&source);
+        assert!(said.doubts[0].starts_with("1 archive goes on after"), "{:?}", said.doubts);
     }
 
     #[test]
     fn names_say_what_a_file_is() {
-        assert_eq!(part_of("a/b.c/0001.jpg"), Some(("a/b.c/0001", Part::Picture)));
-        assert_eq!(part_of("0001.cls"), Some(("0001", Part::Label)));
+        let wanted = Wanted::new(None, None);
+        assert_eq!(wanted.part(b"a/b.c/0001.JPG"), (&b"a/b.c/0001"[..], Part::Picture));
+        assert_eq!(wanted.part(b"0001.cls"), (&b"0001"[..], Part::Label));
         for other in ["0001.seg.png", "0001", ".jpg", "a/.png", "x.txt"] {
-            assert_eq!(part_of(other), None, "{other}");
+            assert!(matches!(wanted.part(other.as_bytes()).1, Part::Other(_)), "{other}");
         }
+        let wanted = Wanted::new(Some(".seg.PNG"), Some("json"));
+        assert_eq!(wanted.part(b"0001.seg.png"), (&b"0001"[..], Part::Picture));
+        assert_eq!(wanted.part(b"0001.json").1, Part::Label);
+        assert_eq!(wanted.part(b"0001.jpg").1, Part::Other(b"jpg"));
     }
 }

@@ -441,7 +441,7 @@ impl Engine<'_> {
         let memory = Watch::start();
         let resumed = store.has_scratch(&key);
         let out = store.draft()?;
-        let raw = inputs.raw.iter().map(|(file, digest, _)| (file.name.clone(), *digest)).collect();
+        let raw = inputs.raw.iter().map(|(file, digest, _)| (file.name.to_string(), *digest)).collect();
         let cx = Context::new(
             &node.name,
             self.options.device.clone(),

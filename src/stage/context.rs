@@ -125,7 +125,7 @@ impl<'a> Context<'a> {
 
     /// The digest of a raw file, if the engine knows it.
     pub fn raw_digest(&self, file: &RawFile) -> Option<Digest> {
-        self.raw.get(&file.name).copied()
+        self.raw.get(file.name.as_str()).copied()
     }
 
     /// The private folder of this stage's key: checkpoints of an unfinished run live here.

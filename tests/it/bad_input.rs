@@ -407,6 +407,43 @@ fn pictures_that_are_damaged_inside_are_taken_and_named() {
     assert!(said.out.contains("folder: 7 damaged") && said.out.contains("corrupt entropy-coded data"), "{}", said.out);
 }
 
+#[test]
+fn a_check_names_all_broken_pictures_and_a_run_the_first() {
+    let bench = Bench::with("name = \"d\"\n[data.train]\ndataset = \"folder\"\nroot = \"raw\"\n");
+    bench.write("raw/whole.png", picture());
+    for number in 0..40 {
+        bench.write(format!("raw/{number:02}.png"), &picture()[..20 + number]);
+    }
+    let said = bench.kinset(&["data", "check", "raw"]);
+    assert_eq!(said.exit, 4, "{}", said.out);
+    assert!(said.out.starts_with("folder: 40 broken\n") && said.out.contains("broken: `00.png`"), "{}", said.out);
+    assert!(said.out.contains("broken: and 20 more; all with `--json`"), "{}", said.out);
+    let said = bench.kinset(&["data", "check", "raw", "--json"]);
+    let files = said.json["broken_files"].as_array().unwrap();
+    assert_eq!((said.exit, files.len(), files[39]["file"].as_str()), (4, 40, Some("39.png")));
+    assert_eq!(bench.kinset(&["data", "check", "raw", "--set", "skip_broken=true"]).exit, 0);
+    assert_eq!(bench.kinset(&["data", "check", "raw", "--set", "skip_brokn=true"]).exit, 2);
+    let said = bench.run(&[]);
+    assert_eq!(said.exit, 4);
+    assert!(said.err.contains("40 of 41 images") && said.err.contains("`04.png`"), "{}", said.err);
+    assert!(said.err.contains("and 35 more") && !said.err.contains("`05.png`"), "{}", said.err);
+    bench.write("f.csv", "a,1,2\nb,3,4\n");
+    let said = bench.kinset(&["data", "check", "f.csv"]).done();
+    assert!(said.out.starts_with("f.csv: sound\n") && said.out.contains("2 vectors"), "{}", said.out);
+}
+
+#[test]
+fn init_says_what_the_subfolders_are_and_leaves_splits_unread_as_classes() {
+    let bench = Bench::new();
+    for (number, part) in ["train", "test"].into_iter().enumerate() {
+        bench.write(format!("raw/{part}/cat/{number}.png"), picture());
+    }
+    let said = bench.kinset(&["init", "raw"]).done();
+    assert!(said.err.contains("2 classes by folder: test, train"), "{}", said.err);
+    assert!(said.err.contains("split = \"test+train\""), "{}", said.err);
+    assert!(said.out.contains("\nlabels = false ") && !said.out.contains("evaluate"), "{}", said.out);
+}
+
 /// The blobs of a bench.
 fn blobs(bench: &Bench) -> Vec<PathBuf> {
     files_below(&bench.path("artifacts/store/blobs"))
@@ -498,10 +535,10 @@ fn a_damaged_memo_costs_time_and_nothing_else() {
 }
 
 /// A small file system of its own, for as long as this lives. None where mounting is not allowed.
-struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    fn mount(at: PathBuf, size: &str) -> Option<Self> {
+    pub(crate) fn mount(at: PathBuf, size: &str) -> Option<Self> {
         fs::create_dir_all(&at).unwrap();
         let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "kinset-test"]).arg(&at).output();
         match done {
@@ -513,7 +550,7 @@ impl Disk {
         }
     }
 
-    fn remount(&self, options: &str) {
+    pub(crate) fn remount(&self, options: &str) {
         assert!(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status().unwrap().success());
     }
 }

@@ -20,7 +20,10 @@ fn change(path: &Path, edit: impl FnOnce(&mut Vec<u8>)) {
 
 /// Flips a bit in the values of a table, near its begin, where no reader notices.
 fn flip(path: &Path) {
-    change(path, |bytes| bytes[bytes.len() / 4] ^= 0x10);
+    change(path, |bytes| {
+        let place = bytes.len() / 4;
+        bytes[place] ^= 0x10;
+    });
 }
 
 fn pipe(path: &Path) {
@@ -43,6 +46,9 @@ impl Bench {
         for record in files_below(&self.path("artifacts/store/records")) {
             let text = fs::read_to_string(&record).unwrap();
             let mut lines: Vec<&str> = text.lines().collect();
+            if lines[1] == "  \"format\": 1," {
+                continue;
+            }
             assert!(lines.remove(1).starts_with("  \"digest\""), "{text}");
             assert_eq!(lines[1], "  \"format\": 2,");
             lines[1] = "  \"format\": 1,";
@@ -92,7 +98,9 @@ fn a_damaged_input_of_a_damaged_result_heals_too() {
     flip(&bench.path("artifacts/cheap/data.train/images.parquet"));
     flip(&bench.path(FEATURES));
     let said = bench.run(&["--set", "stage.kmeans.restarts=2"]).done();
-    assert_eq!(said.ran(), ["data.train", "features", "kmeans"], "what was there and is right stays: {}", said.err);
+    let ran = said.ran();
+    assert!(["data.train", "features", "kmeans"].iter().all(|stage| ran.contains(stage)), "{}", said.err);
+    assert!(["pixels", "neighbors"].iter().all(|stage| !ran.contains(stage)), "what is right stays: {}", said.err);
     assert_eq!(bench.run(&[]).done().digests(), good);
     bench.assert_sound("after healing");
 }
@@ -131,11 +139,15 @@ fn a_damaged_input_whose_stage_may_not_run_is_named() {
 fn what_is_exported_is_compared_first() {
     let bench = Bench::with(CHEAP);
     bench.run(&[]).done();
-    flip(&bench.path("artifacts/cheap/kmeans/assignments.parquet"));
-    let said = bench.kinset(&["export", "p.toml", "kmeans", "-o", "sorted.csv"]);
+    let export = ["export", "p.toml", "kmeans", "-o", "clusters.onnx"];
+    flip(&bench.path("artifacts/cheap/kmeans/classifier.safetensors"));
+    let said = bench.kinset(&export);
     assert_eq!(said.exit, 6, "{}", said.err);
     assert!(said.err.contains("is damaged") && said.err.contains("verify --repair"), "{}", said.err);
-    assert!(!bench.path("sorted.csv").exists());
+    assert!(!bench.path("clusters.onnx").exists());
+    bench.kinset(&["verify", "--repair"]).done();
+    bench.run(&[]).done();
+    bench.kinset(&export).done();
 }
 
 #[test]

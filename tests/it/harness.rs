@@ -483,6 +483,13 @@ impl Running {
         assert!(sent.success());
     }
 
+    /// Sends a signal by name, unless it has ended: its id may be somebody else's by now.
+    pub(crate) fn signal_while_alive(&mut self, name: &str) {
+        if self.child.try_wait().unwrap().is_none() {
+            self.signal(name);
+        }
+    }
+
     /// Waits for its end.
     pub(crate) fn end(mut self) -> Said {
         let status = self.child.wait().unwrap();

@@ -154,12 +154,33 @@ fn pictures_are_sorted_into_one_folder_per_cluster() {
     assert_eq!(said.exit, 2, "what is there is not mixed with: {}", said.err);
     // Copies come from the store: the photos may be gone.
     bench.kinset(&["export", "p.toml", "assignments", "--output", "copied", "--copy", "--json"]).done();
-    let copy = bench.path("copied").join(fs::read_dir(bench.path("copied")).unwrap().next().unwrap().unwrap().file_name());
+    let copy = bench.path("copied/0");
     assert!(!fs::symlink_metadata(fs::read_dir(copy).unwrap().next().unwrap().unwrap().path()).unwrap().is_symlink());
     assert_eq!(bench.kinset(&["export", "p.toml", "features", "--output", "x.csv"]).exit, 2);
     assert_eq!(bench.kinset(&["export", "p.toml", "assignments", "--output", "x.xlsx"]).exit, 2);
     let said = bench.kinset(&["export", "p.toml", "data.photos", "--output", "x"]);
     assert!(said.err.contains("it gives"), "{}", said.err);
+}
+
+#[test]
+fn exports_and_results_below_a_source_s_root_are_not_read_again() {
+    let bench = photos();
+    let pipeline = fs::read_to_string(bench.path("p.toml")).unwrap();
+    bench.write("p.toml", pipeline.replace("root = \"photos\"", "root = \".\""));
+    bench.write("photos/dark/@eaDir/0.png/SYNOPHOTO_THUMB_M.png", png(99));
+    let first = bench.run(&[]).done();
+    assert!(first.err.contains("24 images (PNG), 1 class by folder: photos"), "{}", first.err);
+    assert!(first.err.contains("1 × folder @eaDir") && first.err.contains("`labels = false`"), "{}", first.err);
+    bench.kinset(&["export", "p.toml", "assignments", "--output", "sorted"]).done();
+    bench.kinset(&["export", "p.toml", "assignments", "--output", "copied", "--copy"]).done();
+    let again = bench.run(&[]).done();
+    assert_eq!((again.ran().len(), again.digests()), (0, first.digests()));
+    let said = bench.kinset(&["data", "check", "."]).done();
+    assert!(
+        said.out.contains("2 × folder exported by kinset") && said.out.contains("1 × folder of kinset's results"),
+        "{}",
+        said.out
+    );
 }
 
 const NETWORK: &str = r#"

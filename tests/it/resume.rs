@@ -76,19 +76,6 @@ fn every_method_killed_at_random_ends_as_if_nothing_had_happened() {
     }
 }
 
-#[test]
-fn a_pipeline_killed_at_random_ends_as_if_nothing_had_happened() {
-    let expected = Bench::with(&WHOLE).run(&[]).done().digests();
-    let bench = Bench::with(&WHOLE);
-    let mut rng = Seed::new(18).branch("kill").rng();
-    let (digests, killed) =
-        kill_until_done(&bench, &["run", "p.toml", "--no-report", "--json", "--checkpoint-every", "0"], &mut rng, 60.0);
-    println!("killed {killed} times");
-    assert!(killed >= 3, "{killed}");
-    assert_eq!(digests, expected);
-    bench.assert_sound("after all kills");
-}
-
 /// [`WHOLE`] with a long first training, and what it gives.
 fn long(epochs: u32) -> String {
     let changed = WHOLE.replacen("epochs = 2", &format!("epochs = {epochs}"), 1);

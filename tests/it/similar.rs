@@ -364,7 +364,7 @@ fn pictures_and_annotations_are_put_in_place_and_what_is_missing_is_named() {
             .iter()
             .map(|p| p.strip_prefix(bench.path("out/nn2")).unwrap().display().to_string())
             .collect();
-        assert_eq!(placed, ["Annotations/a.xml", "JPEGImages/a.jpg", "JPEGImages/b.png"], "{how}");
+        assert_eq!(placed, [".kinset-export", "Annotations/a.xml", "JPEGImages/a.jpg", "JPEGImages/b.png"], "{how}");
         assert_eq!(fs::read_to_string(bench.path("out/nn2/JPEGImages/b.png")).unwrap(), "JPEGImages/b.png");
         let link = fs::symlink_metadata(bench.path("out/nn2/JPEGImages/a.jpg")).unwrap().is_symlink();
         assert_eq!(link, how == "symlink");

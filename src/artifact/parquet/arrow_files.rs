@@ -3,13 +3,14 @@
 //! `datasets` writes streams, pandas and pyarrow files, which are a mark, the same stream, and an index that is not needed to
 //! read all of it. What is compressed inside is not read: `datasets` compresses nothing.
 
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::ipc::reader::StreamReader;
+use arrow::ipc::root_as_message;
 
 use super::batches::{BatchReader, guarded};
 use crate::error::{ArtifactError, Result, display};
@@ -21,7 +22,9 @@ const MARK: &[u8; 6] = b"ARROW1";
 const END: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 /// What `save_to_disk` writes beside the data.
 const STATE: &str = "state.json";
-/// A list of files is not longer.
+/// More zeros do not stand before the stream of a file.
+const PADDING: u64 = 256;
+/// A list of files, or the header of a message, is not longer.
 const LONGEST_STATE: u64 = 1 << 26;
 
 /// The files that are read for a path: itself, or what the folder of `save_to_disk` lists, in its order. None if it is a folder
@@ -80,6 +83,11 @@ impl ArrowFiles {
         self.schema.metadata().get(key).map(String::as_str)
     }
 
+    /// How many rows there are: of the messages only the headers are read.
+    pub(super) fn rows(&self) -> Result<usize> {
+        self.files.iter().map(|path| rows(path)).sum()
+    }
+
     /// Begins to read some columns, by their ascending places, at most so many rows at a time.
     pub(super) fn columns(&self, places: Vec<usize>, rows: usize) -> BatchReader {
         let mut files = self.files.clone().into_iter();
@@ -115,6 +123,47 @@ impl ArrowFiles {
         };
         BatchReader::new(self.files.first().map_or(Path::new(""), PathBuf::as_path), std::iter::from_fn(next))
     }
+}
+
+/// The rows of a file or stream. A message is its length, a header of that length, and a body whose length the header says.
+fn rows(path: &Path) -> Result<usize> {
+    let mut file = fs::open(path)?;
+    let bytes = file.metadata().at("look at", path)?.len();
+    guarded(path, || {
+        let cut = || io::Error::other("a message is longer than the file");
+        let mut number = [0; 4];
+        file.read_exact(&mut number)?;
+        let mut at = 0;
+        if number == MARK[..4] {
+            // Zeros fill up to where the stream begins.
+            let mut padding = Vec::new();
+            file.seek(SeekFrom::Start(MARK.len() as u64))?;
+            file.by_ref().take(PADDING).read_to_end(&mut padding)?;
+            at = (MARK.len() + padding.iter().take_while(|byte| **byte == 0).count()) as u64;
+        }
+        let mut rows = 0;
+        while at + 4 <= bytes {
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(&mut number)?;
+            at += 4;
+            if number == [0xff; 4] {
+                file.read_exact(&mut number)?;
+                at += 4;
+            }
+            let length = u64::from(u32::from_le_bytes(number));
+            if length == 0 {
+                break;
+            }
+            let body = at.checked_add(length).filter(|body| *body <= bytes && length <= LONGEST_STATE).ok_or_else(cut)?;
+            let mut header = vec![0; length as usize];
+            file.read_exact(&mut header)?;
+            let message = root_as_message(&header).map_err(|e| io::Error::other(e.to_string()))?;
+            let batch = message.header_as_record_batch().map_or(0, |batch| batch.length());
+            rows += usize::try_from(batch).map_err(io::Error::other)?;
+            at = u64::try_from(message.bodyLength()).ok().and_then(|length| body.checked_add(length)).ok_or_else(cut)?;
+        }
+        Ok::<_, io::Error>(rows)
+    })
 }
 
 /// Opens a file or stream and reads its schema.

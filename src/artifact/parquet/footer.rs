@@ -26,12 +26,12 @@ use kinset_base::unit;
 
 /// The last bytes of a file: the footer's length in four of them, and a mark.
 const TAIL: usize = 8;
+/// Longer metadata are not read: they are copied and unpacked several times.
+const LONGEST: u64 = 64 << 20;
 /// How a file begins and ends.
 const MARK: &[u8; 4] = b"PAR1";
 /// Codecs that are read: none, Snappy, gzip, Brotli, LZ4, Zstandard, LZ4 raw. The specification has one more, 3, LZO.
 const CODECS: [i64; 7] = [0, 1, 2, 4, 5, 6, 7];
-/// Longer metadata are not read: they are copied and unpacked several times.
-const LONGEST: u64 = 64 << 20;
 /// Columns inside columns, at most so many: the decoder calls itself for each.
 const DEEPEST: usize = 128;
 
@@ -65,6 +65,7 @@ impl Footer {
             let (found, most) = (unit::bytes(length), unit::bytes(LONGEST));
             return Err(ArtifactError::LongMetadata { path: display(path), found, most });
         }
+        let mut codec = None;
         let arrow = guarded(path, || {
             if let Some(range) = range {
                 let mut tree = Tree::default();

@@ -24,6 +24,7 @@ mod shape;
 mod source;
 mod structures;
 pub mod summary;
+mod table_file;
 mod thrift;
 pub mod usual_names;
 pub mod vectors;

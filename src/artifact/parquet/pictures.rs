@@ -1,4 +1,4 @@
-//! Pictures of published data sets in Parquet, as Hugging Face and others write them.
+//! Pictures of published data sets in Parquet or Arrow, as Hugging Face and others write them.
 //!
 //! The layout is a convention with variants. The column is called `image`, `img` or something else; it is a struct of `bytes` and
 //! `path`, bare bytes, or text: a path, or the bytes in base64. A list of any of these counts as its first picture. Labels are
@@ -6,7 +6,7 @@
 //! of Arrow's forms of text and bytes, dictionaries and the usual codecs are read.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt64Array};
 use arrow::compute::{cast, take};
@@ -20,6 +20,7 @@ use serde_json::value::RawValue;
 use super::batches::BatchReader;
 use super::column::{blobs, texts};
 use super::footer::Footer;
+use super::table_file::TableFile;
 use super::write::CHUNK_ROWS;
 use crate::error::{ArtifactError, Result, display};
 use crate::picture_facts::ImageFormat;
@@ -52,10 +53,11 @@ pub enum FoundLabel {
     Text(String),
 }
 
-/// A Parquet file of pictures that was not written by kinset.
+/// A Parquet or Arrow file of pictures that was not written by kinset.
 #[derive(Debug)]
 pub struct PictureFile {
-    footer: Footer,
+    table: TableFile,
+    path: PathBuf,
     image: usize,
     label: Option<usize>,
 }
@@ -65,10 +67,10 @@ impl PictureFile {
     /// first), else in one of paths. Labels are not read.
     ///
     /// # Errors
-    /// No Parquet file; no such column, or none of pictures.
+    /// No file of this form; no such column, or none of pictures.
     pub fn open(path: &Path, image: Option<&str>) -> Result<Self> {
-        let footer = Footer::read(path)?;
-        let fields = footer.schema().fields();
+        let table = TableFile::open(path)?;
+        let fields = table.schema().fields();
         let named = |names: &'static [&'static str], form: Form| {
             let found = names.iter().filter_map(|name| fields.find(name));
             found.filter(move |(_, field)| holds(field.data_type()) == Some(form)).map(|(place, _)| place)
@@ -80,9 +82,9 @@ impl PictureFile {
         };
         let image = match image {
             Some(name) => {
-                let (place, field) = footer.column(name)?;
+                let (place, field) = table.column(name)?;
                 if holds(field.data_type()).is_none() {
-                    return Err(footer.wrong_type(name, in_words(field.data_type()), PICTURES));
+                    return Err(wrong_type(path, field, PICTURES));
                 }
                 place
             }
@@ -91,7 +93,7 @@ impl PictureFile {
                 ArtifactError::NoPictures { path: display(path), found: found.collect() }
             })?,
         };
-        Ok(Self { footer, image, label: None })
+        Ok(Self { table, path: path.to_owned(), image, label: None })
     }
 
     /// Labels are read: from the column of this name, or from `label`, if it is there.
@@ -101,19 +103,19 @@ impl PictureFile {
     pub fn with_labels(self, label: Option<&str>) -> Result<Self> {
         let label = match label {
             Some(name) => {
-                let (place, field) = self.footer.column(name)?;
+                let (place, field) = self.table.column(name)?;
                 if !holds_labels(field.data_type()) {
-                    return Err(self.footer.wrong_type(name, in_words(field.data_type()), "integers or text"));
+                    return Err(wrong_type(&self.path, field, "integers or text"));
                 }
                 Some(place)
             }
-            None => self.footer.schema().fields().find("label").map(|(place, _)| place),
+            None => self.table.schema().fields().find("label").map(|(place, _)| place),
         };
         Ok(Self { label, ..self })
     }
 
     pub fn rows(&self) -> usize {
-        self.footer.rows
+        self.table.rows()
     }
 
     /// The name of the column of pictures, and what it holds.
@@ -134,35 +136,34 @@ impl PictureFile {
     }
 
     fn field(&self, place: usize) -> &Field {
-        self.footer.schema().field(place)
+        self.table.schema().field(place)
     }
 
     /// The names of the classes, if the metadata give them: `info.features.<column>.names` under the key `huggingface`, as a list or
     /// as an object with numbers for keys.
     pub fn class_names(&self) -> Vec<String> {
         let label = self.label.map(|place| self.field(place)).filter(|field| field.data_type().is_integer());
-        let names = label.and_then(|field| class_names(self.footer.entry("huggingface")?, field.name()));
+        let names = label.and_then(|field| class_names(self.table.entry("huggingface")?, field.name()));
         names.unwrap_or_default()
     }
 
     /// The labels of all rows, some thousand at a time; nothing if none are read, or the column holds none.
     pub fn labels(&self) -> Result<Option<LabelBatches>> {
         let Some(place) = self.label.filter(|_| self.can_be_labels()) else { return Ok(None) };
-        let batches = self.footer.columns([place], CHUNK_ROWS)?;
+        let batches = self.table.columns([place], CHUNK_ROWS)?;
         Ok(Some(LabelBatches { batches, column: self.field(place).name().clone() }))
     }
 
     /// The paths in the column of pictures, if there may be pictures that are given by nothing else.
     pub fn paths(&self) -> Result<Vec<String>> {
-        if !self.may_lack_bytes() {
-            return Ok(Vec::new());
-        }
-        let schema = self.footer.parquet_schema();
+        // `save_to_disk` puts all bytes into its files.
+        let Some(footer) = self.table.footer().filter(|footer| self.may_lack_bytes(footer)) else { return Ok(Vec::new()) };
+        let schema = footer.parquet_schema();
         // Without the bytes, which would be most of the file.
         let leaves = (0..schema.num_columns())
             .filter(|&leaf| schema.get_column_root_idx(leaf) == self.image && schema.column(leaf).name() != "bytes");
         let mask = ProjectionMask::leaves(schema, leaves);
-        let batches = self.footer.batches(|builder| builder.with_projection(mask).with_batch_size(CHUNK_ROWS))?;
+        let batches = footer.batches(|builder| builder.with_projection(mask).with_batch_size(CHUNK_ROWS))?;
         let pictures =
             Pictures { batches, image: self.field(self.image).name().clone(), label: None, ready: Vec::new().into_iter() };
         let named = pictures.filter(|picture| !matches!(picture, Ok(picture) if picture.path.is_empty()));
@@ -170,13 +171,13 @@ impl PictureFile {
     }
 
     /// The column is text, or its file's statistics count pictures without bytes.
-    fn may_lack_bytes(&self) -> bool {
-        let schema = self.footer.parquet_schema();
+    fn may_lack_bytes(&self, footer: &Footer) -> bool {
+        let schema = footer.parquet_schema();
         let is_bytes = |leaf: &usize| schema.get_column_root_idx(*leaf) == self.image && schema.column(*leaf).name() == "bytes";
         match (holds(self.field(self.image).data_type()), (0..schema.num_columns()).find(is_bytes)) {
             (Some(Form::Text), _) => true,
             (_, None) => false,
-            (_, Some(leaf)) => self.footer.metadata().row_groups().iter().any(|group| {
+            (_, Some(leaf)) => footer.metadata().row_groups().iter().any(|group| {
                 let nulls = group.column(leaf).statistics().and_then(|found| found.null_count_opt());
                 nulls.is_some_and(|nulls| nulls > 0)
             }),
@@ -186,7 +187,7 @@ impl PictureFile {
     /// The pictures, in order. Memory: a few hundred of them.
     pub fn pictures(&self) -> Result<Pictures> {
         let label = self.label.filter(|_| self.can_be_labels());
-        let batches = self.footer.columns(std::iter::once(self.image).chain(label), BATCH)?;
+        let batches = self.table.columns(std::iter::once(self.image).chain(label), BATCH)?;
         let name = |place: usize| self.field(place).name().clone();
         Ok(Pictures { batches, image: name(self.image), label: label.map(name), ready: Vec::new().into_iter() })
     }
@@ -234,6 +235,11 @@ impl Iterator for Pictures {
             }
         }
     }
+}
+
+fn wrong_type(path: &Path, field: &Field, wanted: &str) -> ArtifactError {
+    let (column, found) = (field.name().clone(), in_words(field.data_type()));
+    ArtifactError::WrongType { path: display(path), column, found, wanted: wanted.to_owned() }
 }
 
 fn not_as_declared(path: String, column: &str) -> ArtifactError {
@@ -589,6 +595,33 @@ mod tests {
         let others: Vec<usize> = opened.pictures().unwrap().map(|picture| picture.unwrap().others).collect();
         assert_eq!((others, opened.paths().unwrap()), (vec![0, 1, 0], vec!["b/3.png".to_owned()]));
         assert_eq!(opened.image_column(), ("pictures", "lists of a struct of `bytes`, `path`".to_owned()));
+    }
+
+    #[test]
+    fn a_saved_data_set_of_hugging_face_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data-00000-of-00001.arrow");
+        let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![Some(&b"one"[..]), Some(b"two")]));
+        let labels: ArrayRef = Arc::new(Int64Array::from(vec![1, 0]));
+        let columns = [("label", labels), ("image", images(bytes, Arc::new(StringArray::from(vec![None, Some("2.png")]))))];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let schema = Schema::clone(&batch.schema()).with_metadata([("huggingface".to_owned(), HF.to_owned())].into());
+        let batch = batch.with_schema(Arc::new(schema)).unwrap();
+        let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.write(&batch.slice(0, 1)).unwrap();
+        writer.finish().unwrap();
+        let whole = writer.into_inner().unwrap();
+        fs::write_atomic(&path, &whole).unwrap();
+        let opened = PictureFile::open(&path, None).unwrap().with_labels(None).unwrap();
+        assert_eq!((opened.rows(), opened.class_names()), (3, vec!["cat".to_owned(), "dog".to_owned()]));
+        let row = |bytes: &[u8], path: &str, label| (bytes.to_vec(), path.to_owned(), number(label));
+        assert_eq!(found(&opened), [row(b"one", "", 1), row(b"two", "2.png", 0), row(b"one", "", 1)]);
+        for length in (0..whole.len() - 8).step_by(5) {
+            fs::write_atomic(&path, &whole[..length]).unwrap();
+            let cut = PictureFile::open(&path, None).and_then(|file| file.pictures()?.collect::<Result<Vec<_>>>());
+            assert!(cut.is_err() || cut.unwrap().len() < 3, "cut at {length}");
+        }
     }
 
     #[test]

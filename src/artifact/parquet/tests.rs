@@ -126,6 +126,27 @@ fn a_picture_is_found_in_its_page() {
 }
 
 #[test]
+fn the_digest_made_from_a_file_is_the_one_its_writer_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.parquet");
+    let plain = SCHEMA.len() - 1;
+    for count in [0, 1, 20, 9000] {
+        let mut writer = TableWriter::create(&path, &SCHEMA[..plain], meta().with("recall", 0.1 + 0.2)).unwrap();
+        let mut columns = rows(0..count);
+        columns.truncate(plain);
+        writer.write(columns).unwrap();
+        let written = writer.finish().unwrap();
+        assert_eq!(TableReader::open(&path, "thing").unwrap().content().unwrap(), Some(written), "{count} rows");
+    }
+    write(&path, &[20], meta());
+    assert_eq!(
+        TableReader::open(&path, "thing").unwrap().content().unwrap(),
+        None,
+        "pictures are digested before they are encoded"
+    );
+}
+
+#[test]
 fn the_digest_sees_content_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("t.parquet");

@@ -13,6 +13,7 @@ use crate::artifact::parquet::{Column, ColumnKind, TableWriter};
 use crate::artifact::selection::SelectionTable;
 use crate::base::fs;
 use crate::builtin::similar::stage::stem;
+use crate::dataset::EXPORT_MARK;
 use crate::dataset::vectors::npy;
 use crate::kernel::neighbors;
 use crate::math::cosine;
@@ -117,6 +118,11 @@ pub fn manifest(
         found.push(here);
     }
     if how != Materialize::List {
+        // A source whose root holds this folder leaves it out by that.
+        let mark = below.join(EXPORT_MARK);
+        fs::create_folders(&below)?;
+        fs::write_atomic(&mark, b"")?;
+        wanted.insert(mark);
         placed.strangers = materialize::strangers(&below, &wanted)?;
     }
     let schema = [

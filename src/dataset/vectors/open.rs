@@ -9,6 +9,7 @@ use crate::error::{DatasetError, Result};
 use kinset_artifact::parquet::arrow_files;
 use kinset_artifact::parquet::vectors::{VectorBatches, VectorFile};
 use kinset_base::fs;
+use kinset_base::name::{Name, without_mark};
 use kinset_base::reading::Reading;
 use kinset_base::unit::count;
 
@@ -216,12 +217,15 @@ fn too_few(path: &Path, names: usize, rows: usize) -> DatasetError {
 /// If it cannot be read, or is UTF-16.
 pub fn names(path: &Path) -> Result<Vec<String>> {
     let text = fs::read_at_most(path, LONGEST)?;
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    let text = without_mark(&text);
     if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
         return Err(wrong(path, "beginning", "this is UTF-16; save it as UTF-8"));
     }
-    let text = String::from_utf8_lossy(text);
-    Ok(text.split(['\n', '\r']).map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    let name = |line: &[u8]| match str::from_utf8(line.trim_ascii()) {
+        Ok(line) => line.trim().to_owned(),
+        Err(_) => Name::from_bytes(line.trim_ascii()).into_string(),
+    };
+    Ok(text.split(|byte| matches!(byte, b'\n' | b'\r')).map(name).filter(|name| !name.is_empty()).collect())
 }
 
 #[cfg(test)]
@@ -247,6 +251,8 @@ mod tests {
         };
         assert_eq!(read(None).unwrap(), ["0", "1"]);
         assert_eq!(read(Some(names.clone())).unwrap(), ["a", "b"]);
+        fs::write_atomic(&names, b"\xef\xbb\xbfa\r\n\xe9\n").unwrap();
+        assert_eq!(read(Some(names.clone())).unwrap(), ["a", "\\xe9"], "a byte order mark is no part of a name");
         fs::write_atomic(&names, b"a\n").unwrap();
         assert!(read(Some(names)).unwrap_err().to_string().contains("it names 1 images, the vectors are 2"));
         let other = dir.path().join("f.bin");

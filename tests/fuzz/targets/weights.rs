@@ -1,12 +1,11 @@
 //! Files of weights: zip, legacy stream, safetensors, and the pickles in them.
-#![no_main]
 
 use kinset::artifact::encoder::{Normalization, Stem};
 use kinset::model::import::{Wanted, find, frozen};
 use kinset::model::published::{Published, TowerSettings};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+/// Reads what somebody may have sent.
+pub(crate) fn target(bytes: &[u8]) {
     let wanted = Wanted { stem: Some(Stem::Cifar), ..Wanted::default() };
     for wanted in [wanted, Wanted::default()] {
         if let Ok(found) = find(bytes, &wanted) {
@@ -21,4 +20,4 @@ fuzz_target!(|bytes: &[u8]| {
             let _ = frozen::tower(bytes, &frozen::Wanted::default(), &architecture, &normalization);
         }
     }
-});
+}
