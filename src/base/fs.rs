@@ -37,6 +37,11 @@ impl FileError {
     pub fn is_no_file(&self) -> bool {
         self.source.kind() == io::ErrorKind::IsADirectory
     }
+
+    /// True if the machine is to blame, not the file: no space, no memory, too many open files, a disk that fails.
+    pub fn is_of_machine(&self) -> bool {
+        is_of_machine(&self.source)
+    }
 }
 
 /// Rust's own words for an error that does not come from the system speak of entities.
@@ -54,6 +59,35 @@ fn in_words(source: io::Error) -> io::Error {
     if source.to_string() == kind.to_string() { io::Error::new(kind, words) } else { source }
 }
 
+/// Numbers of errors that [`io::ErrorKind`] has no name for; the same on every Unix.
+mod unix {
+    pub(super) const IO: i32 = 5;
+    pub(super) const FILES_OF_SYSTEM: i32 = 23;
+    pub(super) const FILES_OF_PROCESS: i32 = 24;
+    /// A link that leads back to itself: the one number that differs.
+    pub(super) const LOOP: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
+}
+
+/// True if the machine is to blame for an error, not the file.
+pub fn is_of_machine(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::OutOfMemory | Kind::TimedOut | Kind::StaleNetworkFileHandle
+    ) || fails(error)
+        || lacks_files(error)
+}
+
+/// True if a device failed.
+fn fails(error: &io::Error) -> bool {
+    cfg!(unix) && error.raw_os_error() == Some(unix::IO)
+}
+
+/// True if too many files are open.
+fn lacks_files(error: &io::Error) -> bool {
+    cfg!(unix) && matches!(error.raw_os_error(), Some(unix::FILES_OF_SYSTEM | unix::FILES_OF_PROCESS))
+}
+
 impl Fault for FileError {
     fn diagnosis(&self) -> Diagnosis {
         use io::ErrorKind as Kind;
@@ -65,6 +99,13 @@ impl Fault for FileError {
             Kind::StorageFull | Kind::QuotaExceeded => Exit::Machine
                 .code("file::disk-full")
                 .hint("free some space (`kinset gc` lists unused results), then run again: finished stages are kept"),
+            Kind::OutOfMemory => Exit::Machine.code("file::no-memory").hint("free some memory, or use a machine with more"),
+            _ if lacks_files(&self.source) => Exit::Machine
+                .code("file::too-many-open")
+                .hint("raise the limit on open files: `ulimit -n 4096`, then run again"),
+            _ if self.is_of_machine() => Exit::Machine
+                .code("file::device")
+                .hint("the disk or its connection fails: the system's log (`dmesg`) says more"),
             Kind::NotADirectory => Exit::Data
                 .code("file::failed")
                 .hint("a file is in the place of a folder: choose another path, or move the file"),
@@ -173,7 +214,7 @@ pub fn create_new(path: &Path) -> Result<File> {
 /// Writes a whole file so that a reader sees the old content or the new one, never a part: temporary file beside it, flushed
 /// to disk, renamed into place.
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = parent(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".tmp-");
     // As any other file: who may read it is for the umask to say.
@@ -224,9 +265,35 @@ pub fn sync_folder(path: &Path) -> Result<()> {
 pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound || e.kind() == io::ErrorKind::NotADirectory => Ok(None),
+        Err(e) if cannot_be(&e, path) => Ok(None),
         Err(e) => Err(e).at("look at", path),
     }
+}
+
+/// True if the error says that there is nothing: also for a name that no file can have, too long or with a zero in it, and for a
+/// link that leads to itself.
+fn cannot_be(error: &io::Error, path: &Path) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::NotFound | Kind::NotADirectory | Kind::InvalidFilename)
+        || (cfg!(unix) && error.raw_os_error() == Some(unix::LOOP))
+        || path.as_os_str().as_encoded_bytes().contains(&0)
+}
+
+/// True if both paths lead to one file or folder, by whatever names and links.
+pub fn is_same(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let identity = |path: &Path| fs::metadata(path).ok().map(|found| (found.dev(), found.ino()));
+        identity(a).is_some_and(|a| identity(b) == Some(a))
+    }
+    #[cfg(not(unix))]
+    fs::canonicalize(a).is_ok_and(|a| fs::canonicalize(b).is_ok_and(|b| a == b))
+}
+
+/// True if the path is a link itself, wherever it leads.
+pub fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
 }
 
 pub fn exists(path: &Path) -> bool {
@@ -249,31 +316,58 @@ pub fn is_real_folder(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
-/// Copies a file; what is at the new path is replaced.
+/// How the names of files begin that stand in for others until they are whole.
+pub const UNFINISHED: &str = ".kinset-";
+
+/// Copies a file; what is at the new path is replaced in one step, once the copy is whole.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
-    remove(to)?;
-    fs::copy(from, to).at("copy", from)?;
-    Ok(())
+    put(to, |beside| fs::copy(from, beside).map(drop)).at("copy", from)
 }
 
-/// A second name for a file; what is at the new path is replaced.
+/// A second name for a file; what is at the new path is replaced in one step.
 pub fn link_hard(from: &Path, to: &Path) -> Result<()> {
-    remove(to)?;
-    fs::hard_link(from, to).at("link", from)
+    put(to, |beside| fs::hard_link(from, beside)).at("link", from)
 }
 
-/// A symbolic link to a file; what is at the new path is replaced.
-#[cfg(unix)]
+/// A symbolic link to a file; what is at the new path is replaced in one step.
 pub fn link_symbolically(from: &Path, to: &Path) -> Result<()> {
-    remove(to)?;
-    std::os::unix::fs::symlink(from, to).at("link", from)
+    #[cfg(unix)]
+    let make = |beside: &Path| std::os::unix::fs::symlink(from, beside);
+    #[cfg(windows)]
+    let make = |beside: &Path| std::os::windows::fs::symlink_file(from, beside);
+    put(to, make).at("link", from)
 }
 
-/// A symbolic link to a file; what is at the new path is replaced.
-#[cfg(windows)]
-pub fn link_symbolically(from: &Path, to: &Path) -> Result<()> {
-    remove(to)?;
-    std::os::windows::fs::symlink_file(from, to).at("link", from)
+/// Makes a file under a name of its own beside its place, then renames it.
+fn put(to: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let beside = tempfile::Builder::new().prefix(UNFINISHED).make_in(parent(to), |beside| make(beside))?;
+    // Two names of one file: the system's rename leaves both.
+    let made = beside.path().to_owned();
+    beside.persist(to).map_err(|failed| failed.error)?;
+    match fs::remove_file(&made) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// The folder that a path lies in.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Opens what is there to write into it: a device, a pipe.
+pub fn open_to_write(path: &Path) -> Result<File> {
+    fs::OpenOptions::new().write(true).open(path).at("write", path)
+}
+
+/// Gives one file the permissions of another.
+pub fn give_permissions(from: &Metadata, to: &Path) -> Result<()> {
+    fs::set_permissions(to, from.permissions()).at("set the permissions of", to)
+}
+
+/// Makes the content of a file durable.
+pub fn sync(path: &Path) -> Result<()> {
+    open(path)?.sync_all().at("flush", path)
 }
 
 /// Removes a file; nothing there is fine too.
@@ -366,6 +460,48 @@ mod tests {
         remove_folder(&path).unwrap();
         remove_folder(&path).unwrap();
         assert!(!exists(&path));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_device_that_fails_and_a_full_one_are_the_machine_s_fault() {
+        // The first page of a process is mapped nowhere, and reading it is an error of input and output.
+        let error = read(Path::new("/proc/self/mem")).unwrap_err();
+        assert_eq!((error.code(), error.exit()), ("file::device", Exit::Machine), "{:?}", error.source);
+        let error = open_to_write(Path::new("/dev/full")).unwrap().write_all(b"x").at("write", Path::new("x")).unwrap_err();
+        assert_eq!((error.code(), error.exit()), ("file::disk-full", Exit::Machine));
+        let error = FileError::new("open", Path::new("x"), io::Error::from_raw_os_error(24));
+        assert_eq!((error.code(), error.exit()), ("file::too-many-open", Exit::Machine));
+        assert!(error.hint().unwrap().contains("ulimit -n"));
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["x".repeat(300), "a\0b".to_owned()] {
+            assert!(metadata(&dir.path().join(&name)).unwrap().is_none(), "{name:?}");
+        }
+        let link = dir.path().join("link");
+        #[cfg(unix)]
+        super::link(&link, &link).unwrap();
+        assert!(metadata(&link).unwrap().is_none());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_copy_or_link_onto_a_name_of_the_same_file_loses_nothing_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+        write_atomic(&a, b"x").unwrap();
+        link_hard(&a, &b).unwrap();
+        link_hard(&a, &b).unwrap();
+        assert!(is_same(&a, &b) && !is_link(&b));
+        copy(&a, &b).unwrap();
+        assert!(!is_same(&a, &b));
+        link_symbolically(&a, &b).unwrap();
+        assert!(is_same(&a, &b) && is_link(&b) && !is_link(&a));
+        assert_eq!(read(&a).unwrap(), b"x");
+        assert_eq!(list(dir.path()).unwrap(), [a, b]);
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! # kinset-base: what does everyone need?
 //!
 //! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), the names that others gave ([`name`]), file access whose
-//! errors carry the path ([`fs`]), what an error owes its reader ([`fault`]), units for people ([`mod@unit`]), the memory of
-//! the process ([`memory`]), the only clock ([`clock`]), requests to stop ([`stop`]), raw files ([`raw_file`]), where they are
-//! looked for ([`search_path`]), what they are ([`mod@file_kind`]) and what was read of them ([`reading`]); and `pickle`, which reads the
-//! plain values in Python's files.
+//! errors carry the path ([`fs`]), the one writer for what people get ([`output`]), what an error owes its reader ([`fault`]),
+//! units for people ([`mod@unit`]), texts of others as people see them ([`shown`]), the memory of the process ([`memory`]), the
+//! only clock ([`clock`]), requests to stop ([`stop`]), raw files ([`raw_file`]), where they are looked for ([`search_path`]), what they are
+//! ([`mod@file_kind`]) and what was read of them ([`reading`]); and `pickle`, which reads the plain values in Python's files.
 //!
 //! Not here: formulas (`math`), results on disk (`store`).
 
@@ -17,10 +17,12 @@ pub mod fs;
 pub mod id;
 pub mod memory;
 pub mod name;
+pub mod output;
 pub mod pickle;
 pub mod raw_file;
 pub mod reading;
 pub mod search_path;
 pub mod seed;
 pub mod stop;
+pub mod shown;
 pub mod unit;

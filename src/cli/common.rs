@@ -6,9 +6,11 @@ use candle_core::Device;
 
 use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
 use super::terminal;
+use crate::artifact::error::ArtifactError;
 use crate::artifact::{Artifact, Stored};
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
+use crate::base::output::{self, Output, OutputError};
 use crate::base::search_path::DataPaths;
 use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
@@ -25,8 +27,6 @@ pub(super) enum Failure {
     /// Faults of a pipeline file.
     Faults(Faults),
     Fault(Box<dyn Fault>),
-    /// The reader of our output has gone: nothing to say.
-    Closed,
 }
 
 /// Every error of a crate is a fault; one line each, because [`Faults`] is one too and shall be shown in its own way.
@@ -43,6 +43,7 @@ macro_rules! faults {
 faults!(
     crate::artifact::error::ArtifactError,
     crate::base::fs::FileError,
+    crate::base::output::OutputError,
     crate::dataset::DatasetError,
     crate::dataset::fetch::FetchError,
     crate::model::ModelError,
@@ -57,6 +58,14 @@ impl Failure {
     pub(super) fn own(fault: impl Fault + 'static) -> Self {
         Self::Fault(Box::new(fault))
     }
+
+    /// A fault of what is written beside its place, told of the place.
+    pub(super) fn of_output(output: &Output, error: ArtifactError) -> Self {
+        match error {
+            ArtifactError::File(error) => output.named(error).into(),
+            error => error.into(),
+        }
+    }
 }
 
 impl From<Faults> for Failure {
@@ -70,15 +79,53 @@ impl Failure {
     pub(super) fn report(&self) -> Exit {
         match self {
             Self::Faults(faults) => {
-                terminal::say(&faults.render(terminal::colored(), terminal::width()));
+                terminal::say_in_color(&faults.render(terminal::colored(), terminal::width()));
                 Exit::Pipeline
             }
             Self::Fault(fault) => {
                 terminal::error(&**fault);
                 fault.exit()
             }
-            Self::Closed => Exit::Done,
         }
+    }
+}
+
+/// Ends the process with the code of the machine where an allocation fails that nobody can answer for: the standard library says
+/// how much was asked for, and aborts. Any other abort stays one.
+pub(super) fn exit_without_memory() {
+    #[cfg(unix)]
+    {
+        let (abort, code) = (signal_hook::consts::SIGABRT, Exit::Machine as i32);
+        // Without it the process ends as any other that has no memory.
+        let _ = signal_hook::flag::register_conditional_shutdown(abort, code, crate::kernel::memory_refused());
+    }
+}
+
+/// Threads that the system does not give.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the threads to compute with")]
+struct NoThreads {
+    #[source]
+    source: rayon::ThreadPoolBuildError,
+}
+
+impl Fault for NoThreads {
+    fn diagnosis(&self) -> Diagnosis {
+        Exit::Machine.code("machine::threads").hint(
+            "allow more processes and memory (`ulimit -u`, `ulimit -v`), or ask for fewer threads: `--threads 1`, or \
+             RAYON_NUM_THREADS=1 in the environment",
+        )
+    }
+}
+
+/// Starts the threads that all commands compute with, so that nothing starts them where it could not be told that there are none:
+/// as many as asked for, else one for each core.
+pub(super) fn start_threads(threads: Option<u16>) -> Result<(), Failure> {
+    let started = rayon::ThreadPoolBuilder::new().num_threads(threads.map_or(0, usize::from)).build_global();
+    match started {
+        // Without a source it says that they were started before.
+        Err(source) if std::error::Error::source(&source).is_some() => Err(Failure::own(NoThreads { source })),
+        _ => Ok(()),
     }
 }
 
@@ -216,6 +263,27 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
         files: found.files.iter().map(|file| outlook.store.blob_path(&file.blob)).collect(),
         digest: found.content,
     })
+}
+
+/// Refuses a place for an output that the pipeline reads: its file, its raw data, anything in the store.
+///
+/// # Errors
+/// [`OutputError::Source`].
+pub(super) fn not_an_input(place: &Path, args: &PipelineArgs, outlook: &Outlook<'_>) -> Result<(), Failure> {
+    output::not_over(place, [args.pipeline.as_path()])?;
+    let (store, folder) = (fs::absolute(outlook.store.root()), fs::absolute(fs::parent(place)));
+    if matches!((store, folder), (Ok(store), Ok(folder)) if folder.starts_with(&store)) {
+        return Err(OutputError::Source { path: place.display().to_string() }.into());
+    }
+    if !fs::exists(place) {
+        return Ok(());
+    }
+    for node in &outlook.spec.nodes {
+        // Raw data that cannot be had cannot be overwritten either.
+        let raw = outlook.stage(node)?.raw_files(&node.settings, outlook.places).unwrap_or_default();
+        output::not_over(place, raw.iter().map(|file| file.path.as_path()))?;
+    }
+    Ok(())
 }
 
 /// Calls back with the outlook on a pipeline, over a store that is only read.

@@ -325,7 +325,9 @@ fn get_weights(args: &FetchArgs) -> Answer {
     let [sha256] = args.sha256.as_slice() else { return Err(Failure::own(NoSum { url: args.dataset.clone() })) };
     let weights = Weights::new(&args.dataset, sha256, args.root.as_deref(), &places(&args.places, None))?;
     let place = weights.path();
-    let answer = |fetched: bool| json!({ "url": weights.url, "sha256": weights.sha256, "file": place, "fetched": fetched });
+    // As text: a path need not be any, and JSON knows no other.
+    let file = place.display().to_string();
+    let answer = |fetched: bool| json!({ "url": weights.url, "sha256": weights.sha256, "file": file, "fetched": fetched });
     if args.dry_run {
         terminal::say(&format!("would download {} into {}", weights.url, weights.folder.display()));
         terminal::say(&format!("  and verify its SHA-256 {}", weights.sha256));
@@ -392,7 +394,10 @@ fn get(args: &FetchArgs) -> Answer {
         .iter()
         .map(|file| json!({ "name": file.name, "urls": file.urls, "checksum": file.sum.to_string(), "unpack": file.unpacked.is_some() }))
         .collect();
-    let answer = |root: Option<&std::path::Path>, fetched: bool| json!({ "dataset": entry.name, "folder": plan.folder, "root": root, "fetched": fetched, "files": files });
+    let answer = |root: Option<&std::path::Path>, fetched: bool| {
+        let (folder, root) = (plan.folder.display().to_string(), root.map(|root| root.display().to_string()));
+        json!({ "dataset": entry.name, "folder": folder, "root": root, "fetched": fetched, "files": files })
+    };
     if args.dry_run {
         if let Some(there) = &plan.there {
             terminal::say(&format!("nothing to do: `{}` is complete in {}", entry.name, there.display()));

@@ -4,24 +4,26 @@
 //! JSON lines, Parquet, or one folder per cluster with the pictures in it.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::args::PipelineArgs;
-use super::common::{Answer, Failure, Held, outlook, places, stored};
+use super::common::{Answer, Failure, Held, not_an_input, outlook, places, stored};
 use super::terminal;
 use crate::artifact::assignments::AssignmentTable;
-use crate::artifact::encoder::{Classifier, Encoder, HeadKind};
+use crate::artifact::encoder::{Classifier, Encoder, HeadKind, Tensors};
 use crate::artifact::images;
 use crate::base::fault::{Diagnosis, Exit, Fault};
-use crate::base::fs;
+use crate::base::fs::{self, At};
 use crate::base::name::Name;
+use crate::base::output::{self, Output};
 use crate::base::unit;
 use crate::dataset::{self, Source};
 use crate::model::import::Layout;
-use crate::model::{export, onnx};
+use crate::model::{ModelError, export, onnx};
 use crate::pipeline::spec::Spec;
 use crate::pipeline::state::Outlook;
 use crate::report::lines::{Form, Line};
@@ -67,14 +69,22 @@ pub struct ExportArgs {
 
 /// What can be exported, the best first where a stage gives several.
 const KINDS: [&str; 3] = ["assignments", "classifier", "encoder"];
+/// A card is some kilobytes.
+const LARGEST_CARD: u64 = 1 << 20;
+/// The ending of a picture's name is kept up to this many bytes.
+const LONGEST_ENDING: usize = 16;
 /// A name in a folder of pictures is cut to this many bytes.
 const LONGEST_NAME: usize = 180;
 
 /// Why nothing was exported.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
-    #[error("`{path}` already exists")]
-    There { path: String },
+    #[error("`{path}`, which would tell what `{output}` is, exists already and was not written by kinset")]
+    Foreign { path: String, output: String },
+    #[error("`--copy` works only with a folder of images, and `{path}` is to be a file")]
+    Copy { path: String },
+    #[error("`{stage}` sorts features, so there are no images to put into folders")]
+    NoImages { stage: String },
     #[error("cannot write assignments to `{path}`: expected a CSV, JSON lines or Parquet file, or a folder")]
     Ending { path: String },
     #[error("cannot write a network to `{path}`: expected a safetensors or ONNX file")]
@@ -90,7 +100,13 @@ enum Trouble {
 impl Fault for Trouble {
     fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::There { .. } => Exit::Usage.code("export::there").hint("name an empty folder or one that does not exist yet"),
+            Self::Foreign { .. } => {
+                Exit::Usage.code("export::foreign").hint("name another file with `--output`, or move that one away")
+            }
+            Self::Copy { .. } => Exit::Usage.code("export::copy").hint("leave `--copy` out, or name a folder with `--output`"),
+            Self::NoImages { .. } => {
+                Exit::Usage.code("export::no-images").hint("end the name of `--output` in `.csv`, `.jsonl` or `.parquet`")
+            }
             Self::Ending { .. } => {
                 Exit::Usage.code("export::ending").hint("end the name in `.csv`, `.jsonl` or `.parquet`, or name a folder")
             }
@@ -107,6 +123,7 @@ impl Fault for Trouble {
 pub(super) fn run(args: &ExportArgs) -> Answer {
     let told = outlook(&args.pipeline, |spec, outlook| {
         let held = stored(spec, outlook, &args.stage, &KINDS)?;
+        not_an_input(&args.output, &args.pipeline, outlook)?;
         match (held.kind.as_str(), network(args)) {
             ("encoder", form) => encoder(args, form?, &held),
             ("classifier", form) => classifier(args, form?, &held),
@@ -142,8 +159,7 @@ fn network(args: &ExportArgs) -> Result<Network, Failure> {
 fn encoder(args: &ExportArgs, form: Network, held: &Held) -> Result<Value, Failure> {
     let encoder = Encoder::load(&held.typed())?;
     let Network::Weights(layout) = form else { return whole(args, held, &onnx::encoder(encoder)?) };
-    let names = export::save(&encoder.tensors, layout, &args.output)?;
-    written(args, held, &names, &json!({ "encoder": encoder.card }))
+    save(args, held, &encoder.tensors, layout, &json!({ "encoder": encoder.card }))
 }
 
 fn classifier(args: &ExportArgs, form: Network, held: &Held) -> Result<Value, Failure> {
@@ -151,49 +167,67 @@ fn classifier(args: &ExportArgs, form: Network, held: &Held) -> Result<Value, Fa
     let Network::Weights(layout) = form else { return whole(args, held, &onnx::classifier(classifier)?) };
     let Classifier { card, tensors } = classifier;
     let linear = export::with_linear_heads(&card, &tensors)?;
-    let names = export::save(&linear, layout, &args.output)?;
     // Centroids left as a linear head, so that is what the card says.
     let card = crate::artifact::encoder::ClassifierCard { kind: HeadKind::Linear, ..card };
-    written(args, held, &names, &json!({ "classifier": card }))
+    save(args, held, &linear, layout, &json!({ "classifier": card }))
 }
 
 /// A network that needs nobody to put it together.
 fn whole(args: &ExportArgs, held: &Held, file: &onnx::File) -> Result<Value, Failure> {
-    fs::write_atomic(&args.output, &file.bytes)?;
     // A name of its own: safetensors of the same stem have a card that tells of other heads.
-    let beside = beside(args, "onnx.json", &file.about)?;
+    let beside = beside(args, "onnx.json")?;
+    output::write(&args.output, &file.bytes)?;
+    write_card(&beside, &file.about)?;
     let outputs: Vec<String> = file.outputs.iter().map(ToString::to_string).collect();
-    let (stage, output, input) = (&held.stage, args.output.display(), &file.input);
-    let said =
-        format!("`{stage}` in {output}: {input} → {}; preprocessing and metadata: {}", outputs.join(", "), beside.display());
+    let (stage, to, input) = (&held.stage, args.output.display(), &file.input);
+    let card = beside.display();
+    let said = format!("`{stage}` in {to}: {input} → {}; preprocessing and metadata: {card}", outputs.join(", "));
     Ok(json!({
-        "said": said, "stage": held.stage, "artifact": held.kind, "file": args.output, "card": beside, "input": file.input,
-        "outputs": file.outputs,
+        "said": said, "stage": held.stage, "artifact": held.kind, "file": to.to_string(), "card": card.to_string(),
+        "input": file.input, "outputs": file.outputs,
     }))
 }
 
-/// Writes a card under the name of the output with this ending. Returns its path.
-fn beside(args: &ExportArgs, ending: &str, card: &Value) -> Result<PathBuf, Failure> {
+/// Weights, and the card beside them: all that a state dict does not say.
+fn save(args: &ExportArgs, held: &Held, tensors: &Tensors, layout: Layout, card: &Value) -> Result<Value, Failure> {
+    let beside = beside(args, "json")?;
+    let output = Output::file(&args.output)?;
+    let names = export::save(tensors, layout, output.path()?).map_err(|error| match error {
+        ModelError::File(error) => Failure::of_output(&output, *error),
+        error => error.into(),
+    })?;
+    output.finish()?;
+    write_card(&beside, card)?;
+    let (count, stage, to, card) = (names.len(), &held.stage, args.output.display(), beside.display());
+    let said = format!("{count} tensors of `{stage}` in {to}; what they are: {card}");
+    Ok(json!({
+        "said": said, "stage": held.stage, "artifact": held.kind, "file": to.to_string(), "card": card.to_string(),
+        "tensors": names,
+    }))
+}
+
+/// The name of the output with this ending, if nobody else has a file there: nobody asked for this one to be written.
+fn beside(args: &ExportArgs, ending: &str) -> Result<PathBuf, Failure> {
     let beside = args.output.with_extension(ending);
-    let mut text = serde_json::to_string_pretty(card).unwrap_or_default();
-    text.push('\n');
-    fs::write_atomic(&beside, text.as_bytes())?;
+    if (fs::exists(&beside) || fs::is_link(&beside)) && !is_card(&beside) {
+        let (path, output) = (beside.display().to_string(), args.output.display().to_string());
+        return Err(Failure::own(Trouble::Foreign { path, output }));
+    }
     Ok(beside)
 }
 
-/// The card beside the weights: all that a state dict does not say.
-fn written(args: &ExportArgs, held: &Held, names: &[String], card: &Value) -> Result<Value, Failure> {
-    let beside = beside(args, "json", card)?;
-    let said = format!(
-        "{} tensors of `{}` in {}; what they are: {}",
-        names.len(),
-        held.stage,
-        args.output.display(),
-        beside.display()
-    );
-    Ok(
-        json!({ "said": said, "stage": held.stage, "artifact": held.kind, "file": args.output, "card": beside, "tensors": names }),
-    )
+/// True for what an earlier export wrote there.
+fn is_card(path: &Path) -> bool {
+    let card = fs::read_at_most(path, LARGEST_CARD).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    card.is_some_and(|card| {
+        [&card["encoder"], &card["classifier"]["encoder"]].iter().any(|encoder| encoder["architecture"].is_object())
+    })
+}
+
+fn write_card(path: &Path, card: &Value) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(card).unwrap_or_default();
+    text.push('\n');
+    Ok(output::write(path, text.as_bytes())?)
 }
 
 fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
@@ -204,6 +238,9 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
         None => None,
     };
     let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    if args.copy && ending.is_some() {
+        return Err(Failure::own(Trouble::Copy { path: args.output.display().to_string() }));
+    }
     let said = match ending.as_deref() {
         Some("csv" | "jsonl" | "ndjson") => {
             let form = if ending.as_deref() == Some("csv") { Form::Csv } else { Form::JsonLines };
@@ -220,23 +257,23 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
             for (row, path) in paths.iter().enumerate() {
                 text.push_str(&form.line(&line(&table, row, path)));
             }
-            fs::write_atomic(&args.output, text.as_bytes())?;
+            output::write(&args.output, text.as_bytes())?;
             format!("{} assignments of `{}` in {}", unit::count(table.len() as u64), held.stage, args.output.display())
         }
         Some("parquet") => {
-            fs::write_atomic(&args.output, &fs::read(&held.files[0])?)?;
+            output::write(&args.output, &fs::read(&held.files[0])?)?;
             format!("{} assignments of `{}` in {}", unit::count(table.len() as u64), held.stage, args.output.display())
         }
         None => {
             let Some((node, pictures)) = pictures else {
-                return Err(Failure::own(Trouble::NoFiles { stage: held.stage.clone() }));
+                return Err(Failure::own(Trouble::NoImages { stage: held.stage.clone() }));
             };
             folders(args, spec, node, &pictures, &table)?
         }
         Some(_) => return Err(Failure::own(Trouble::Ending { path: args.output.display().to_string() })),
     };
     Ok(json!({
-        "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output, "images": table.len(),
+        "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output.display().to_string(), "images": table.len(),
         "clusters": table.clusters, "sizes": table.sizes(),
     }))
 }
@@ -255,14 +292,11 @@ fn line<'a>(table: &'a AssignmentTable, row: usize, path: &'a str) -> Line<'a> {
 
 /// One folder per cluster, with links to the pictures or with the pictures themselves.
 fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table: &AssignmentTable) -> Result<String, Failure> {
-    let taken = fs::metadata(&args.output)?.is_some_and(|found| !found.is_dir());
-    if taken || (fs::exists(&args.output) && !fs::list(&args.output)?.is_empty()) {
-        return Err(Failure::own(Trouble::There { path: args.output.display().to_string() }));
-    }
+    let output = Output::folder(&args.output)?;
+    let place = output.path()?.to_owned();
     let root = if args.copy { None } else { Some(root_of(args, spec, source, pictures)?) };
     // A source whose root holds this folder leaves it out by that.
-    fs::create_folders(&args.output)?;
-    fs::write_atomic(&args.output.join(dataset::EXPORT_MARK), b"")?;
+    fs::write_atomic(&place.join(dataset::EXPORT_MARK), b"").map_err(|error| output.named(error))?;
     let digits = (table.clusters.max(1) - 1).to_string().len();
     let mut made = BTreeSet::new();
     let mut names: BTreeSet<PathBuf> = BTreeSet::new();
@@ -270,9 +304,9 @@ fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table
     images::for_each(&pictures.typed(), |row, id, bytes, path| {
         let Some(&cluster) = table.cluster.get(row) else { return Ok(()) };
         let word = if cluster < 0 { "none".to_owned() } else { format!("{cluster:0digits$}") };
-        let folder = args.output.join(word);
+        let folder = place.join(word);
         if made.insert(cluster) {
-            fs::create_folders(&folder)?;
+            fs::create_folders(&folder).map_err(|error| output.named(error))?;
         }
         let mut to = folder.join(name(id, path));
         if !names.insert(to.clone()) {
@@ -287,18 +321,28 @@ fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table
                     let (path, stage) = (from.display().to_string(), pictures.stage.clone());
                     return Err(Failure::own(Trouble::Gone { path, stage }));
                 }
-                fs::link(&from, &to)?;
+                fs::link(&from, &to).map_err(|error| output.named(error))?;
             }
-            None if bytes.is_empty() => fs::write_atomic(&to, &fs::read(&Name::path(path))?)?,
-            None => fs::write_atomic(&to, bytes)?,
+            None if bytes.is_empty() => write_picture(&output, &to, &fs::read(&Name::path(path))?)?,
+            None => write_picture(&output, &to, bytes)?,
         }
         bar.inc(1);
         Ok(())
     })?;
+    output.finish()?;
     bar.finish_and_clear();
     let how = if args.copy { "copied" } else { "linked" };
     let (count, folders) = (unit::count(table.len() as u64), made.len());
     Ok(format!("{count} images {how} into {folders} folders of {}", args.output.display()))
+}
+
+/// Writes a picture into a folder that is not in its place yet.
+fn write_picture(output: &Output, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let written = fs::create_new(path).and_then(|mut file| {
+        file.write_all(bytes).at("write", path)?;
+        file.sync_all().at("flush", path)
+    });
+    Ok(written.map_err(|error| output.named(error))?)
 }
 
 /// The folder that the paths of a source's pictures begin at.
@@ -320,7 +364,8 @@ fn name(id: &str, path: &str) -> String {
     let flat: String = path.chars().map(|c| if matches!(c, '/' | '\\' | '\0' | ':') { '_' } else { c }).collect();
     let flat = flat.trim_start_matches(['.', '_']);
     if flat.is_empty() || flat.len() > LONGEST_NAME {
-        let ending = Path::new(path).extension().map(|ending| format!(".{}", ending.to_string_lossy())).unwrap_or_default();
+        let ending = Path::new(path).extension().map(|ending| format!(".{}", ending.to_string_lossy()));
+        let ending = ending.filter(|ending| ending.len() <= LONGEST_ENDING).unwrap_or_default();
         return format!("{id}{ending}");
     }
     flat.to_owned()
@@ -337,6 +382,7 @@ mod tests {
         assert_eq!(name("ab", "../../etc/passwd"), "etc_passwd".trim_start_matches('_'));
         assert_eq!(name("ab", "/x.png"), "x.png");
         assert_eq!(name("ab", &format!("{}.jpg", "x".repeat(300))), "ab.jpg");
+        assert_eq!(name("ab", &format!("x.{}", "y".repeat(300))), "ab");
         assert!(!name("ab", "..\\..\\c:\\x").contains(['\\', ':', '/']));
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn run(args: &GraphArgs) -> Answer {
                 State::Broken { .. } => Drawn { word: "broken".into(), work: true },
             })
             .collect();
-        terminal::print(&match args.format {
+        terminal::print_data(&match args.format {
             GraphFormat::Mermaid => graph::mermaid(spec, &states),
             GraphFormat::Dot => graph::dot(spec, &states),
         })?;

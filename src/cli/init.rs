@@ -9,6 +9,7 @@ use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
 use crate::base::name::Name;
+use crate::base::output;
 use crate::base::search_path::DataPaths;
 use crate::dataset::{self, Labels, Source};
 use crate::pipeline::spec::{self, Request};
@@ -110,12 +111,12 @@ pub(super) fn run(args: &InitArgs) -> Answer {
     };
     let text = fill(&name, root, args.clusters, report.images, labels);
     match &args.output {
-        None => terminal::print(&text)?,
+        None => terminal::print_data(&text)?,
         Some(path) => {
-            if fs::exists(path) {
+            if fs::exists(path) || fs::is_link(path) {
                 return Err(Failure::own(Unfit::Taken { path: path.display().to_string() }));
             }
-            fs::write_atomic(path, text.as_bytes())?;
+            output::write(path, text.as_bytes())?;
             terminal::say(&format!("wrote `{}`; now: kinset run {}", path.display(), path.display()));
         }
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{PipelineArgs, PlaceArgs};
-use super::common::{Answer, Failure, outlook};
+use super::common::{Answer, Failure, not_an_input, outlook};
 use super::result_images::Shown;
 use super::terminal;
 use crate::artifact::images::Images;
@@ -15,7 +15,7 @@ use crate::artifact::parquet::inspect::{inspect, inspect_metadata};
 use crate::artifact::parquet::summary::{FileReport, Shape, Values};
 use crate::artifact::{Artifact, Stored};
 use crate::base::fault::{Diagnosis, Exit, Fault};
-use crate::base::{fs, unit};
+use crate::base::{fs, output, unit};
 use crate::pipeline::graph::{self, Selection};
 use crate::pipeline::state::State;
 use crate::report::album::Album;
@@ -97,6 +97,9 @@ struct Target {
 
 pub(super) fn run(args: &InspectArgs) -> Answer {
     let is_pipeline = args.target.extension().is_some_and(|ending| ending == "toml");
+    if let Some(path) = &args.html {
+        output::not_over(path, [args.target.as_path()])?;
+    }
     let target = if is_pipeline { find_stage(args)? } else { find_file(args)? };
     let (mut text, mut answers) = (String::new(), Vec::new());
     let mut look = Look { title: title(args), groups: target.shown.groups, ..Look::default() };
@@ -120,7 +123,7 @@ pub(super) fn run(args: &InspectArgs) -> Answer {
     if let Some(path) = &args.html {
         let names = look.groups.iter().flat_map(|group| group.ids.iter().map(String::as_str));
         let album = target.shown.images.as_ref().map(|images| Album::of_names(names, images)).unwrap_or_default();
-        fs::write_atomic(path, look::render(&look, &album).as_bytes())?;
+        output::write(path, look::render(&look, &album).as_bytes())?;
         terminal::say(&format!("a page with histograms and images is in {}", path.display()));
     }
     if args.json {
@@ -165,6 +168,9 @@ fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
         places: args.places.clone(),
     };
     outlook(&pipeline, |spec, outlook| {
+        if let Some(path) = &args.html {
+            not_an_input(path, &pipeline, outlook)?;
+        }
         let Some(stage) = &args.stage else {
             let stages = spec.nodes.iter().map(|node| format!("`{}`", node.name)).collect::<Vec<_>>().join(", ");
             return Err(Failure::own(Nothing::Which { pipeline: spec.name.clone(), stages }));

@@ -61,15 +61,22 @@ commands! {
 
 /// Does what was typed; returns how the process should end.
 pub fn main() -> Exit {
+    common::exit_without_memory();
     let command = match Cli::try_parse() {
         Ok(cli) => cli.command,
         Err(error) if error.kind() == ErrorKind::DisplayVersion && std::env::args_os().any(|arg| arg == "--verbose") => {
-            return version::run().unwrap_or_else(|failure| failure.report());
+            return common::start_threads(None).and_then(|()| version::run()).unwrap_or_else(|failure| failure.report());
         }
-        Err(error) => error.exit(),
+        Err(error) => return terminal::parsed(&error).unwrap_or_else(|failure| failure.report()),
     };
     if let Err(fault) = Isa::chosen() {
         return Failure::own(fault).report();
     }
-    dispatch(&command).unwrap_or_else(|failure| failure.report())
+    let threads = match &command {
+        Command::Run(args) => args.threads,
+        Command::Similar(args) => args.threads,
+        _ => None,
+    };
+    let done = common::start_threads(threads).and_then(|()| dispatch(&command));
+    done.unwrap_or_else(|failure| failure.report())
 }

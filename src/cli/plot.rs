@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::args::PipelineArgs;
-use super::common::{Answer, Failure, outlook};
+use super::common::{Answer, Failure, not_an_input, outlook};
 use super::terminal;
 use crate::base::fault::Exit;
-use crate::base::fs;
+use crate::base::output;
 use crate::report::album::Album;
 use crate::report::error::ReportError;
 use crate::report::gather::Glance;
@@ -57,6 +57,7 @@ pub(super) fn run(args: &PlotArgs) -> Answer {
     outlook(&args.pipeline, |spec, outlook| {
         let folder = args.pipeline.places.artifacts.join(&spec.name);
         let path = args.out.clone().unwrap_or_else(|| folder.join(format!("{}.svg", plot.stem())));
+        not_an_input(&path, &args.pipeline, outlook)?;
         let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase()).unwrap_or_default();
         // A stage that is measured need not be one whose assignments are shown.
         let asked = args.stage.as_deref().filter(|_| plot != Plot::Confusion);
@@ -65,11 +66,8 @@ pub(super) fn run(args: &PlotArgs) -> Answer {
         let images = glance.images().filter(|_| plot == Plot::Prototypes);
         let album = Album::of(&page, images.as_ref(), |_| None);
         let drawing = plot.draw(&page, &album, &ending, args.stage.as_deref())?;
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_folders(folder)?;
-        }
-        fs::write_atomic(&path, &drawing.bytes)?;
-        terminal::print(&path.display().to_string())?;
+        output::write(&path, &drawing.bytes)?;
+        terminal::print_data(&path.display().to_string())?;
         Ok(Exit::Done)
     })
 }

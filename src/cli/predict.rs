@@ -10,8 +10,8 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::args::PipelineArgs;
-use super::common::{Answer, Failure, device_of, outlook, stored};
-use super::terminal;
+use super::common::{Answer, Failure, device_of, not_an_input, outlook, stored};
+use super::terminal::{self, Reader};
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
 use crate::artifact::encoder::Classifier;
 use crate::artifact::image_codec::with_channels;
@@ -19,6 +19,7 @@ use crate::base::clock::Stopwatch;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs::{self, At};
 use crate::base::id::Ids;
+use crate::base::output::{self, Output, OutputError};
 use crate::base::unit;
 use crate::builtin::predict::assigned;
 use crate::dataset::adhoc_images::{AdhocImage, AdhocImages};
@@ -82,6 +83,8 @@ enum Trouble {
     AllBroken { count: usize, name: String, why: String },
     #[error("Parquet output needs a file name")]
     NoFile,
+    #[error("`--output` names a picture")]
+    Picture,
 }
 
 impl Fault for Trouble {
@@ -94,6 +97,9 @@ impl Fault for Trouble {
                 Exit::Data.code("predict::broken-picture").hint("repair or remove it, or skip such images with `--skip-broken`")
             }
             Self::AllBroken { .. } => Exit::Data.code("predict::broken-picture"),
+            Self::Picture => Exit::Usage
+                .code("predict::output")
+                .hint("name a file of assignments, `--output assignments.csv`; images stand without `--output`"),
             Self::NoFile => Exit::Usage.code("predict::no-file").hint("name one: `--output assignments.parquet`"),
         }
     }
@@ -106,6 +112,10 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
             None => last_classifier(spec).ok_or_else(|| Failure::own(Trouble::NoClassifier { pipeline: spec.name.clone() }))?,
         };
         let found = stored(spec, outlook, &stage, &["classifier"])?;
+        if let Some(file) = &args.output {
+            output::not_over(file, args.images.iter().map(PathBuf::as_path))?;
+            not_an_input(file, &args.pipeline, outlook)?;
+        }
         Ok((stage, Classifier::load(&found.typed())?, device_of(spec)?.0))
     })?;
     let predictor = Predictor::new(&classifier, &device)?;
@@ -154,7 +164,10 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
             let probabilities = predictor.probabilities(numbers)?;
             let table = assigned(names, &probabilities, predictor.clusters());
             let count = table.len() as u64;
-            out.push(table, paths, rows)?;
+            if out.push(table, paths, rows)? == Reader::Gone {
+                bar.finish_and_clear();
+                return Ok(Exit::Done);
+            }
             rows += count;
         }
         bar.inc(seen);
@@ -208,87 +221,101 @@ fn last_classifier(spec: &Spec) -> Option<String> {
 
 /// Where the answers go.
 enum Out {
-    Lines { form: Form, to: Option<(BufWriter<fs::File>, PathBuf, PathBuf)> },
-    Table { writer: Box<AssignmentsWriter>, part: PathBuf, file: PathBuf },
+    /// To standard output.
+    Said(Form),
+    Lines {
+        form: Form,
+        file: BufWriter<fs::File>,
+        output: Output,
+    },
+    Table {
+        writer: Box<AssignmentsWriter>,
+        output: Output,
+    },
 }
 
 impl Out {
     fn open(args: &PredictArgs, clusters: usize) -> Result<Self, Failure> {
         let ending = args.output.as_deref().and_then(Path::extension).map(|ending| ending.to_string_lossy().to_lowercase());
-        let form = args.format.unwrap_or(match ending.as_deref() {
-            Some("parquet") => RowsFormat::Parquet,
-            Some("jsonl" | "ndjson" | "json") => RowsFormat::Jsonl,
+        let form = match (args.format, ending.as_deref()) {
+            (Some(form), _) => form,
+            (None, Some("parquet")) => RowsFormat::Parquet,
+            (None, Some("jsonl" | "ndjson" | "json")) => RowsFormat::Jsonl,
+            // `--output *.png`: what the shell made of it begins with somebody's picture.
+            (None, Some("png" | "jpg" | "jpeg" | "webp")) => return Err(Failure::own(Trouble::Picture)),
             _ => RowsFormat::Csv,
-        });
-        let part =
-            |file: &Path| file.with_file_name(format!(".{}.part", file.file_name().unwrap_or_default().to_string_lossy()));
-        match (form, &args.output) {
-            (RowsFormat::Parquet, None) => Err(Failure::own(Trouble::NoFile)),
-            (RowsFormat::Parquet, Some(file)) => {
-                let writer = Box::new(AssignmentsWriter::create(&part(file), clusters)?);
-                Ok(Self::Table { writer, part: part(file), file: file.clone() })
+        };
+        let lines = match form {
+            RowsFormat::Csv => Some(Form::Csv),
+            RowsFormat::Jsonl => Some(Form::JsonLines),
+            RowsFormat::Parquet => None,
+        };
+        let mut out = match (lines, &args.output) {
+            (None, None) => return Err(Failure::own(Trouble::NoFile)),
+            (None, Some(file)) => {
+                let output = Output::file(file)?;
+                let writer = Box::new(AssignmentsWriter::create(output.path()?, clusters)?);
+                Self::Table { writer, output }
             }
-            (RowsFormat::Csv | RowsFormat::Jsonl, output) => {
-                let form = if form == RowsFormat::Csv { Form::Csv } else { Form::JsonLines };
-                let to = match output {
-                    None => None,
-                    Some(file) => {
-                        fs::remove(&part(file))?;
-                        Some((BufWriter::new(fs::create_new(&part(file))?), part(file), file.clone()))
-                    }
-                };
-                let mut out = Self::Lines { form, to };
-                out.write(form.head())?;
-                Ok(out)
+            (Some(form), None) => Self::Said(form),
+            (Some(form), Some(file)) => {
+                let output = Output::file(file)?;
+                Self::Lines { form, file: BufWriter::new(output.create()?), output }
             }
-        }
+        };
+        out.write(lines.map_or("", Form::head))?;
+        Ok(out)
     }
 
-    fn write(&mut self, text: &str) -> Result<(), Failure> {
+    /// Takes lines; tells whether anybody wants more.
+    fn write(&mut self, text: &str) -> Result<Reader, Failure> {
         match self {
-            Self::Lines { to: Some((file, part, _)), .. } => Ok(file.write_all(text.as_bytes()).at("write", part)?),
-            Self::Lines { to: None, .. } => terminal::print_part(text),
-            Self::Table { .. } => Ok(()),
+            Self::Said(_) => return terminal::print_part(text),
+            Self::Lines { file, output, .. } => {
+                file.write_all(text.as_bytes()).at("write", output.place()).map_err(OutputError::from)?;
+            }
+            Self::Table { .. } => {}
         }
+        Ok(Reader::There)
     }
 
-    fn push(&mut self, table: AssignmentTable, paths: Vec<String>, first: u64) -> Result<(), Failure> {
-        match self {
-            Self::Table { writer, .. } => Ok(writer.push(table, paths)?),
-            Self::Lines { form, .. } => {
-                let form = *form;
-                let text: String = (0..table.len())
-                    .map(|at| {
-                        form.line(&Line {
-                            id: &table.ids[at],
-                            row: first + at as u64,
-                            path: &paths[at],
-                            cluster: table.cluster[at],
-                            confidence: table.confidence[at],
-                            entropy: table.entropy[at],
-                            second_cluster: table.second_cluster[at],
-                        })
-                    })
-                    .collect();
-                self.write(&text)
+    fn push(&mut self, table: AssignmentTable, paths: Vec<String>, first: u64) -> Result<Reader, Failure> {
+        let form = match self {
+            Self::Table { writer, output } => {
+                writer.push(table, paths).map_err(|error| Failure::of_output(output, error))?;
+                return Ok(Reader::There);
             }
-        }
+            Self::Said(form) | Self::Lines { form, .. } => *form,
+        };
+        let text: String = (0..table.len())
+            .map(|at| {
+                form.line(&Line {
+                    id: &table.ids[at],
+                    row: first + at as u64,
+                    path: &paths[at],
+                    cluster: table.cluster[at],
+                    confidence: table.confidence[at],
+                    entropy: table.entropy[at],
+                    second_cluster: table.second_cluster[at],
+                })
+            })
+            .collect();
+        self.write(&text)
     }
 
     /// The file appears whole, under its name, at the end.
     fn finish(self) -> Result<(), Failure> {
-        match self {
-            Self::Lines { to: None, .. } => {}
-            Self::Lines { to: Some((mut writer, part, file)), .. } => {
-                writer.flush().at("write", &part)?;
-                writer.get_ref().sync_all().at("flush", &part)?;
-                fs::rename(&part, &file)?;
+        let output = match self {
+            Self::Said(_) => return Ok(()),
+            Self::Lines { mut file, output, .. } => {
+                file.flush().at("write", output.place()).map_err(OutputError::from)?;
+                output
             }
-            Self::Table { writer, part, file } => {
-                writer.finish()?;
-                fs::rename(&part, &file)?;
+            Self::Table { writer, output } => {
+                writer.finish().map_err(|error| Failure::of_output(&output, error))?;
+                output
             }
-        }
-        Ok(())
+        };
+        Ok(output.finish()?)
     }
 }

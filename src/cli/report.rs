@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::PipelineArgs;
-use super::common::{Answer, outlook};
+use super::common::{Answer, not_an_input, outlook};
 use super::terminal;
 use crate::base::fault::{Exit, chain};
 use crate::base::unit;
@@ -49,8 +49,9 @@ pub(super) fn run(args: &ReportArgs) -> Answer {
             return Ok(Exit::Done);
         }
         let path = args.out.clone().unwrap_or_else(|| file::place(&args.pipeline.places.artifacts, &spec.name));
+        not_an_input(&path, &args.pipeline, outlook)?;
         let bytes = file::write(&glance, &path)?;
-        terminal::print(&path.display().to_string())?;
+        terminal::print_data(&path.display().to_string())?;
         terminal::say(&format!("one page of {}; it opens without a network", unit::bytes(bytes as u64)));
         Ok(Exit::Done)
     })

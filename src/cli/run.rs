@@ -44,7 +44,7 @@ pub struct RunArgs {
     select: SelectArgs,
     /// Number of threads; results do not depend on it [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    pub(super) threads: Option<u16>,
     /// Fail instead of waiting when another run computes the same stage
     #[arg(long)]
     no_wait: bool,
@@ -70,7 +70,6 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let spec = pipeline(&args.pipeline)?;
     let selected = selection(&spec, &args.select)?;
     let stop = stop_on_signals()?;
-    let threads = use_threads(args.threads);
     let (device, device_class) = device_of(&spec)?;
     let store = Store::open(&args.pipeline.places.artifacts)?;
     let places = places(&args.pipeline.places, Some(&args.pipeline.pipeline));
@@ -90,7 +89,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
         registry: registry::catalog(),
         chosen: selected.nodes,
         forced: selected.forced,
-        threads,
+        threads: rayon::current_num_threads(),
         device,
         device_class,
         wait: !args.no_wait,
@@ -118,14 +117,6 @@ pub(super) fn run(args: &RunArgs) -> Answer {
         terminal::say(&format!("events: {}", folder.join("events.jsonl").display()));
     }
     Ok(exit)
-}
-
-/// Sets the number of threads, all cores if none is given; returns it.
-pub(super) fn use_threads(threads: Option<u16>) -> usize {
-    let threads = threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    // Fails only if somebody has made the pool already, and nobody has.
-    let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    threads
 }
 
 /// How long what is at work may take to keep its progress: well within two seconds of the signal the process has ended.

@@ -10,15 +10,20 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 use tracing_subscriber::filter::LevelFilter;
 
-use super::common::Failure;
+use super::common::{Answer, Failure};
 use crate::base::clock::Stopwatch;
-use crate::base::fault::{Fault, chain};
+use crate::base::fault::{Diagnosis, Exit, Fault, chain};
+use crate::base::shown::{shown, shown_in_color};
 use crate::base::unit;
 use crate::pipeline::event::{Event, Listener};
 
 /// True if standard error takes colours.
 pub(super) fn colored() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    io::stderr().is_terminal() && may_color()
+}
+
+fn may_color() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Columns of the terminal; 100 where there is none.
@@ -26,8 +31,17 @@ pub(super) fn width() -> usize {
     Table::new().set_content_arrangement(ContentArrangement::Dynamic).width().map_or(100, usize::from)
 }
 
-/// Says something on standard error. A reader that has gone is no reason to fail.
+/// Says something on standard error; what a terminal would obey is shown escaped. A reader that has gone is no reason to fail.
 pub(super) fn say(text: &str) {
+    say_raw(&shown(text));
+}
+
+/// As [`say`], for text that may be colored.
+pub(super) fn say_in_color(text: &str) {
+    if colored() { say_raw(&shown_in_color(text)) } else { say(text) }
+}
+
+fn say_raw(text: &str) {
     let mut err = io::stderr().lock();
     let _ = writeln!(err, "{}", text.trim_end_matches('\n'));
 }
@@ -35,11 +49,11 @@ pub(super) fn say(text: &str) {
 /// Says what went wrong, why, and what to do.
 pub(super) fn error(fault: &dyn Fault) {
     let (red, bold, off) = if colored() { ("\x1b[31;1m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-    let mut text = format!("{red}error{off}[{}]: {bold}{}{off}", fault.code(), chain_of(fault));
+    let mut text = format!("{red}error{off}[{}]: {bold}{}{off}", fault.code(), shown(&chain_of(fault)));
     if let Some(hint) = fault.hint() {
-        text.push_str(&format!("\n\nhint: {hint}"));
+        text.push_str(&format!("\n\nhint: {}", shown(&hint)));
     }
-    say(&text);
+    say_raw(&text);
 }
 
 fn chain_of(fault: &dyn Fault) -> String {
@@ -50,16 +64,68 @@ fn chain_of(fault: &dyn Fault) -> String {
     text
 }
 
-/// Answers on standard output.
-pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
-    write!(out, "{text}{end}").and_then(|()| out.flush()).map_err(|_| Failure::Closed)
+/// Says what the command line's parser has to say: help goes to standard output, what was mistyped to standard error.
+pub(super) fn parsed(error: &clap::Error) -> Answer {
+    let text = error.render();
+    if error.use_stderr() {
+        say_in_color(&if colored() { text.ansi().to_string() } else { text.to_string() });
+        // 2, as every mistake on the command line.
+        return Ok(Exit::Usage);
+    }
+    let color = io::stdout().is_terminal() && may_color();
+    write_out(&if color { text.ansi().to_string() } else { text.to_string() })?;
+    Ok(Exit::Done)
 }
 
-/// Answers with one of many parts.
-pub(super) fn print_part(text: &str) -> Result<(), Failure> {
-    io::stdout().lock().write_all(text.as_bytes()).map_err(|_| Failure::Closed)
+/// Whether anybody still reads standard output.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    There,
+    Gone,
+}
+
+/// Standard output that takes nothing more: a full disk.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct Unwritten {
+    #[source]
+    source: io::Error,
+}
+
+impl Fault for Unwritten {
+    fn diagnosis(&self) -> Diagnosis {
+        Exit::Machine.code("output::standard").hint("what was written there is not complete; free some space, then run again")
+    }
+}
+
+/// Answers people on standard output; what a terminal would obey is shown escaped.
+pub(super) fn print(text: &str) -> Result<(), Failure> {
+    print_raw(&shown(text))
+}
+
+/// Answers on standard output with what another program may read; only a terminal gets it escaped.
+pub(super) fn print_data(text: &str) -> Result<(), Failure> {
+    if io::stdout().is_terminal() { print(text) } else { print_raw(text) }
+}
+
+/// Answers with one of many parts of what another program may read. Once nobody reads, there is no need for more.
+pub(super) fn print_part(text: &str) -> Result<Reader, Failure> {
+    if io::stdout().is_terminal() { write_out(&shown(text)) } else { write_out(text) }
+}
+
+fn print_raw(text: &str) -> Result<(), Failure> {
+    let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+    write_out(&format!("{text}{end}")).map(drop)
+}
+
+/// Writes all of it. A reader that has gone has seen what it wanted: the command ends as it would have.
+fn write_out(text: &str) -> Result<Reader, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(source) => Err(Failure::own(Unwritten { source })),
+    }
 }
 
 /// The style of a bar: this template, and what is left once that can be told.
@@ -96,13 +162,13 @@ pub(super) fn bytes_bar(total: Option<u64>, name: &str) -> ProgressBar {
         None => "{spinner} {binary_bytes} {msg} · {binary_bytes_per_sec}",
     };
     bar.set_style(style(template));
-    bar.with_message(name.to_owned())
+    bar.with_message(shown(name).into_owned())
 }
 
 /// Answers with JSON on standard output.
 pub(super) fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
     // Our own types have text keys and finite numbers, so this cannot fail.
-    print(&serde_json::to_string_pretty(value).unwrap_or_default())
+    print_data(&serde_json::to_string_pretty(value).unwrap_or_default())
 }
 
 /// An empty table with these columns; `right` are aligned to the right.
@@ -152,7 +218,7 @@ impl Bars {
             bar.reset();
             bar.set_length(total);
         }
-        bar.set_message(text.map_or_else(|| format!("{stage} · {unit}"), |text| format!("{stage} · {unit} · {text}")));
+        bar.set_message(text.map_or_else(|| format!("{stage} · {unit}"), |text| format!("{stage} · {unit} · {}", shown(text))));
         bar.set_position(done);
     }
 
@@ -172,7 +238,9 @@ impl Screen {
         let log = bars.as_ref().map(|bars| bars.all.clone());
         let (level, writer) = if terminal { (LevelFilter::INFO, log) } else { (LevelFilter::WARN, None) };
         tracing_subscriber::fmt()
-            .with_writer(move || Between(writer.clone()))
+            .with_writer(move || Log(Between(writer.clone())))
+            // It would say so on standard error, which is what failed, and panic there.
+            .log_internal_errors(false)
             .without_time()
             .with_target(false)
             .with_ansi(terminal)
@@ -184,6 +252,7 @@ impl Screen {
     }
 
     fn line(&self, color: &str, word: &str, text: &str) {
+        let text = shown(text);
         let line =
             if self.colored { format!("\x1b[{color}m{word:>9}\x1b[0m  {text}\n") } else { format!("{word:>9}  {text}\n") };
         let _ = Between(self.bars.as_ref().map(|bars| bars.all.clone())).write_all(line.as_bytes());
@@ -201,6 +270,22 @@ impl Write for Between {
 
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
+    }
+}
+
+/// What the library has to say: a whole event at a time, colored where the terminal is.
+struct Log(Between);
+
+impl Write for Log {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let event = String::from_utf8_lossy(text);
+        let event = if self.0.0.is_some() { shown_in_color(&event).into() } else { shown(&event) };
+        self.0.write_all(event.as_bytes())?;
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 

@@ -18,7 +18,7 @@ use super::guarded_decode::ImageFormat;
 use super::list_files::FileList;
 use super::table_paths::beside;
 use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
-use kinset_base::fs;
+use kinset_base::fs::{self, At};
 use kinset_base::name::{Name, without_mark};
 use kinset_base::reading::Reading;
 use kinset_base::unit;
@@ -238,7 +238,7 @@ impl AdhocImages {
                 }
             }
             if !files.is_empty() {
-                return Ok(files.into_par_iter().map(Part::read).collect());
+                return files.into_par_iter().map(Part::read).collect();
             }
             match self.places.pop_front() {
                 Some(Place::Table(path, table)) => self.open = Some((path, 0, table.pictures()?)),
@@ -249,29 +249,37 @@ impl AdhocImages {
 }
 
 impl Part {
-    fn read(self) -> AdhocImage {
+    fn read(self) -> Result<AdhocImage> {
         let path = &*self.path;
         match self.member {
             None => {
-                let bytes = fs::read_at_most(path, MAX_FILE).map_err(|error| error.source.to_string());
-                AdhocImage { name: Name::of(path).into_string(), bytes }
+                let bytes = unless_of_machine(fs::read_at_most(path, MAX_FILE))?;
+                Ok(AdhocImage { name: Name::of(path).into_string(), bytes })
             }
             Some((member, at)) => {
                 let read = || {
-                    let mut archive = fs::open(path).map_err(|error| error.source)?;
-                    archive.seek(SeekFrom::Start(at))?;
+                    let mut archive = fs::open(path)?;
+                    archive.seek(SeekFrom::Start(at)).at("read", path)?;
                     let mut bytes = Vec::new();
-                    archive.take(self.bytes).read_to_end(&mut bytes)?;
+                    archive.take(self.bytes).read_to_end(&mut bytes).at("read", path)?;
                     Ok(bytes)
                 };
                 let bytes = if self.bytes > MAX_FILE {
                     Err(format!("longer than {}", unit::bytes(MAX_FILE)))
                 } else {
-                    read().map_err(|error: std::io::Error| error.to_string())
+                    unless_of_machine(read())?
                 };
-                AdhocImage { name: format!("{}#{member}", Name::of(path)), bytes }
+                Ok(AdhocImage { name: format!("{}#{member}", Name::of(path)), bytes })
             }
         }
+    }
+}
+
+/// What was read, or why not. If the machine fails, not the picture, to leave it out would be wrong.
+fn unless_of_machine(read: fs::Result<Vec<u8>>) -> Result<std::result::Result<Vec<u8>, String>> {
+    match read {
+        Err(error) if error.is_of_machine() => Err(error.into()),
+        read => Ok(read.map_err(|error| error.source.to_string())),
     }
 }
 

@@ -47,7 +47,7 @@ impl ClassList {
                 continue;
             }
             let (folder, name) = line.split_once(char::is_whitespace).unwrap_or((line, line));
-            if folder.contains(['/', '\\']) || folder.starts_with('.') {
+            if Name::bytes(folder).iter().any(|byte| matches!(byte, b'/' | b'\\')) || folder.starts_with('.') {
                 return wrong(number, format!("`{folder}` is no name of a folder"));
             }
             // `line` is in its shown form already.

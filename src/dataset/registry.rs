@@ -207,7 +207,7 @@ mod tests {
         assert!(fault(Source::named("folder")).starts_with("`root` of `folder` is needed"));
         assert_eq!(
             fault(Source { label_column: Some("y".into()), ..Source::named("folder").root("x") }),
-            "`label_column` of `folder` applies to `parquet` only"
+            "`label_column` of `folder` applies to `parquet`, `tar` only"
         );
         assert_eq!(
             fault(Source { class_list: Some("x".into()), ..Source::named("tar").root("x") }),

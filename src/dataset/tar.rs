@@ -53,6 +53,8 @@ const MOST_LINKS: usize = 8;
 /// Blocks of zeros after an archive: writers fill up to a multiple of these bytes.
 const PADDING: u64 = 1 << 20;
 const BLOCK: u64 = 512;
+/// How members are counted whose names begin with a dot: macOS's attributes.
+const HIDDEN: &str = "hidden";
 
 pub(super) static DATASETS: &[Entry] = &[Entry::new(
     "tar",
@@ -328,9 +330,11 @@ impl Index {
                 (_, Part::Picture) => pictures.push((path.into(), lies)),
                 (sample, Part::Label) => drop(labels.insert(sample.into(), lies)),
                 (sample, Part::Other(ending)) => {
-                    left.count_as(&kind_of(path, ending, &left), 1);
+                    let kind = kind_of(path, ending, &left);
+                    left.count_as(&kind, 1);
                     let ending = Name::from_bytes(ending).to_lowercase();
-                    if ending.rsplit_once('.').is_some_and(|(_, last)| PICTURES.contains(&last)) {
+                    let picture = ending.rsplit_once('.').is_some_and(|(_, last)| PICTURES.contains(&last));
+                    if picture && kind != HIDDEN {
                         dotted.entry(sample.into()).or_insert((0, ending)).0 += 1;
                     }
                 }
@@ -469,7 +473,7 @@ fn follow_links<'a>(file: &RawFile, lies: impl Iterator<Item = &'a Lies>) -> Res
 fn kind_of(path: &[u8], ending: &[u8], known: &Ignored) -> String {
     let file = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     if file.starts_with(b".") {
-        return "hidden".to_owned();
+        return HIDDEN.to_owned();
     }
     if ending.is_empty() {
         return "without ending".to_owned();

@@ -11,6 +11,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Blocks below this go straight to the system. 512 KiB.
@@ -19,6 +20,23 @@ const LARGE: usize = 512 * 1024;
 const PAGE: usize = 2 * 1024 * 1024;
 /// Blocks that can lie idle.
 const PLACES: usize = 1024;
+
+/// Whether the system ever had no memory to give.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// True from the first time on that the system had no memory to give. An allocation that cannot fail aborts the process then;
+/// whoever catches the abort knows by this what it was.
+pub fn memory_refused() -> &'static AtomicBool {
+    &REFUSED
+}
+
+/// Notes it if there is no block.
+fn noted(block: *mut u8) -> *mut u8 {
+    if block.is_null() {
+        REFUSED.store(true, Ordering::SeqCst);
+    }
+    block
+}
 
 /// The system's allocator, with a cache of large blocks.
 pub struct CachingAllocator(Mutex<Idle>);
@@ -102,7 +120,7 @@ impl CachingAllocator {
         }
         drop(idle);
         // SAFETY: a class is larger than zero.
-        let block = unsafe { if zeroed { System.alloc_zeroed(class) } else { System.alloc(class) } };
+        let block = noted(unsafe { if zeroed { System.alloc_zeroed(class) } else { System.alloc(class) } });
         if block.is_null() {
             self.lock().used -= class.size();
         } else {
@@ -153,14 +171,14 @@ unsafe impl GlobalAlloc for CachingAllocator {
         match class(layout) {
             Some(class) => self.obtain(class, false).0,
             // SAFETY: as the caller promises.
-            None => unsafe { System.alloc(layout) },
+            None => noted(unsafe { System.alloc(layout) }),
         }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let Some(class) = class(layout) else {
             // SAFETY: as the caller promises.
-            return unsafe { System.alloc_zeroed(layout) };
+            return noted(unsafe { System.alloc_zeroed(layout) });
         };
         let (block, fresh) = self.obtain(class, true);
         if !fresh && !block.is_null() {
@@ -189,7 +207,7 @@ unsafe impl GlobalAlloc for CachingAllocator {
         let Ok(new) = Layout::from_size_align(size, layout.align()) else { return null_mut() };
         match (class(layout), class(new)) {
             // SAFETY: as the caller promises.
-            (None, None) => unsafe { System.realloc(block, layout, size) },
+            (None, None) => noted(unsafe { System.realloc(block, layout, size) }),
             (Some(old), Some(new)) if old == new => block,
             _ => {
                 // SAFETY: two blocks, each at least as large as what is copied; the old one is given up.
@@ -253,6 +271,16 @@ mod tests {
             drop(idle);
             allocator.dealloc(third, layout(6_000_000));
         }
+    }
+
+    #[test]
+    #[cfg(not(miri))]
+    fn memory_that_the_system_refuses_is_noted() {
+        let allocator = CachingAllocator::new();
+        // SAFETY: nothing is allocated, so there is nothing to free.
+        let block = unsafe { allocator.alloc(layout(isize::MAX as usize / 4)) };
+        assert!(block.is_null() && memory_refused().load(Ordering::SeqCst));
+        assert_eq!(allocator.lock().used, 0);
     }
 
     /// A block that a thread holds, as the model knows it: all of it is this byte.

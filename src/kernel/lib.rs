@@ -4,7 +4,7 @@
 //! chunks and summed in a fixed order, so the bits do not depend on the number of threads.
 //!
 //! Which vector instructions run is decided once, at run time ([`isa`]). Three things are global for the process: that choice,
-//! the allocator's cache, and the table of recorded results in `autograd`.
+//! the allocator's cache with the note that there was no memory, and the table of recorded results in `autograd`.
 //!
 //! Not here: what the networks look like (`model`), formulas that are not hot (`math`).
 
@@ -40,7 +40,7 @@ mod transformer;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 
-pub use allocator::CachingAllocator;
+pub use allocator::{CachingAllocator, memory_refused};
 pub use batch_norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};
 pub use conv::conv2d;
 pub use elementwise::{add, add_relu, relu};

@@ -33,6 +33,11 @@ pub enum RunError {
     Moved { path: String },
     #[error("another run is computing this stage: {holder}")]
     Held { holder: String },
+    #[error("cannot start a thread for the stage")]
+    NoThread {
+        #[source]
+        source: std::io::Error,
+    },
     #[error("the stage panicked: {what}")]
     Panicked { what: String },
     #[error("the stage is not deterministic: computing key {key} again gave a different result; the stored result was kept")]
@@ -63,6 +68,9 @@ impl Fault for RunError {
             ),
             Self::Moved { .. } => Exit::Data.code("run::input-moved").hint("run again once nothing writes to it"),
             Self::Held { .. } => Exit::Run.code("run::held").hint("leave out `--no-wait` to wait for its result"),
+            Self::NoThread { .. } => {
+                Exit::Machine.code("run::no-thread").hint("allow more processes and memory: `ulimit -u`, `ulimit -v`")
+            }
             Self::Panicked { .. } => Exit::Bug
                 .code("run::panicked")
                 .hint("this is a bug in kinset; please report it with the pipeline file and the event file of the run"),

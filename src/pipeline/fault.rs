@@ -10,6 +10,7 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use kinset_base::fault::{Diagnosis, Exit, Fault, nearest};
 use kinset_base::fs::FileError;
+use kinset_base::shown::acts;
 
 /// Findings drawn in full; a file with more is broken in a way that more text does not explain.
 const DRAWN: usize = 50;
@@ -447,8 +448,7 @@ pub fn quote(text: &str) -> String {
             out.push('…');
             break;
         }
-        if letter.is_control() || matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-        {
+        if acts(letter) {
             out.extend(letter.escape_default());
         } else {
             out.push(letter);

@@ -250,12 +250,16 @@ impl Engine<'_> {
                     // What was done in this run need not be done again because somebody said so.
                     let forced = self.options.forced.contains(&index) && !before.contains_key(&index);
                     let (report, known) = (report.clone(), known.clone());
-                    scope.spawn(move || {
+                    let done = report.clone();
+                    let work = move || {
                         let result = catch_unwind(AssertUnwindSafe(|| self.node(index, &known, forced)))
                             .unwrap_or_else(|panic| Err(RunError::Panicked { what: message(&*panic) }.into()));
                         // The loop outlives its workers, so somebody listens.
-                        let _ = report.send(Done { index, result });
-                    });
+                        let _ = done.send(Done { index, result });
+                    };
+                    if let Err(source) = std::thread::Builder::new().spawn_scoped(scope, work) {
+                        let _ = report.send(Done { index, result: Err(RunError::NoThread { source }.into()) });
+                    }
                     false
                 });
                 if running.is_empty() {

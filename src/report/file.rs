@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::album::Album;
 use super::gather::Glance;
 use super::page::html;
-use kinset_base::fs::{self, FileError};
+use kinset_base::fs;
+use kinset_base::output::{self, OutputError};
 
 /// Where the report of a pipeline lies.
 pub fn place(artifacts: &Path, pipeline: &str) -> PathBuf {
@@ -28,14 +29,11 @@ pub fn is_current(path: &Path, fingerprint: &str) -> bool {
 ///
 /// # Errors
 /// If the file cannot be written. What cannot be read is said on the page.
-pub fn write(glance: &Glance<'_>, path: &Path) -> Result<usize, FileError> {
+pub fn write(glance: &Glance<'_>, path: &Path) -> Result<usize, OutputError> {
     let page = glance.gather();
     let album = Album::of(&page, glance.images().as_ref(), |node| glance.images_of(node));
     let text = html::render(&page, &album);
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_folders(folder)?;
-    }
-    fs::write_atomic(path, text.as_bytes())?;
+    output::write(path, text.as_bytes())?;
     Ok(text.len())
 }
 

@@ -87,6 +87,7 @@ impl Fault for StoreError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::File(file) if file.is_full() => Exit::Machine.code("store::disk-full").hint_if(file.hint()),
+            Self::File(file) if file.is_of_machine() => file.diagnosis(),
             Self::File(file) => Exit::Store.code("store::file").hint_if(file.hint()),
             Self::Input(file) => file.diagnosis(),
             Self::ReadOnly { .. } => Exit::Store.code("store::read-only").hint(
@@ -145,6 +146,8 @@ mod tests {
             assert_eq!((refused.code(), refused.exit()), ("store::read-only", Exit::Store));
             assert_eq!(refused.to_string(), "the store `artifacts/store` cannot be written");
         }
+        let failing = StoreError::File(FileError::new("read", Path::new("artifacts/store/x"), io::Error::from_raw_os_error(5)));
+        assert_eq!((failing.code(), failing.exit()), ("file::device", Exit::Machine));
         let broken = failed(io::ErrorKind::Other);
         assert_eq!((broken.code(), broken.exit()), ("store::file", Exit::Store));
     }

@@ -14,7 +14,7 @@ use super::harness::{Bench, ROOT};
 use super::published::write_stl10;
 
 /// A folder of photos of two kinds, and a pipeline that sorts them by their pixels.
-fn photos() -> Bench {
+pub(crate) fn photos() -> Bench {
     let bench = Bench::with(
         r#"
 name = "photos"

@@ -18,6 +18,7 @@ mod fresh;
 mod fuzz;
 mod harness;
 mod import_export;
+mod output;
 mod pipelines;
 mod published;
 mod report;

@@ -1,6 +1,7 @@
 //! Batches of rows from the decoders of Parquet and Arrow: their panics are errors, and they are asked nothing after a failure.
 
 use std::fmt::Display;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use arrow::array::RecordBatch;
@@ -8,17 +9,27 @@ use arrow::error::ArrowError;
 
 use crate::catch_panic::catch_decoder_panic;
 use crate::error::{ArtifactError, Result, display};
+use kinset_base::fs::{self, FileError};
 
 /// Runs a piece of decoding; what goes wrong names the file.
 pub(super) fn guarded<T, E: Display>(path: &Path, decode: impl FnOnce() -> std::result::Result<T, E>) -> Result<T> {
-    catch_decoder_panic(decode).map_err(|detail| match detail.contains("IPC decompression requires") {
+    catch_decoder_panic(decode).map_err(|detail| match refused(&detail) {
+        Some(source) => FileError::new("read", path, source).into(),
         // A feature of the decoder that is left out: it sets memory aside for whatever a file claims.
-        true => ArtifactError::Unsupported {
-            path: display(path),
-            what: "is compressed, which kinset does not read in Arrow".into(),
-        },
-        false => ArtifactError::Damaged { path: display(path), detail },
+        None if detail.contains("IPC decompression requires") => {
+            let what = "is compressed, which kinset does not read in Arrow".into();
+            ArtifactError::Unsupported { path: display(path), what }
+        }
+        None => ArtifactError::Damaged { path: display(path), detail },
     })
+}
+
+/// The machine's refusal behind an error of the decoder, which passes on only its words; they end with its number. A disk that
+/// fails and too many open files are no damage of the file.
+fn refused(detail: &str) -> Option<io::Error> {
+    let (_, number) = detail.rsplit_once("(os error ")?;
+    let error = io::Error::from_raw_os_error(number.split_once(')')?.0.parse().ok()?);
+    fs::is_of_machine(&error).then_some(error)
 }
 
 pub(super) struct BatchReader {
@@ -46,5 +57,22 @@ impl BatchReader {
         let converted = guarded(&self.path, || Ok::<_, String>(convert(&batch)))??;
         self.reader = Some(reader);
         Ok(Some(converted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::errors::ParquetError;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_fails_is_no_damage_of_the_file() {
+        let failed = |number| {
+            let error = ParquetError::from(io::Error::from_raw_os_error(number));
+            guarded(Path::new("x.parquet"), || Err::<(), _>(arrow::error::ArrowError::from(error))).unwrap_err()
+        };
+        assert!(matches!(failed(5), ArtifactError::File(error) if error.is_of_machine()));
+        assert!(matches!(failed(22), ArtifactError::Damaged { .. }));
     }
 }

@@ -58,7 +58,6 @@ impl Footer {
         let file = fs::open(path)?;
         let bytes = file.metadata().at("look at", path)?.len();
         is_parquet(path, &file, bytes)?;
-        let mut codec = None;
         let range = guarded(path, || metadata_range(&file, bytes))?;
         let length = range.as_ref().map_or(0, |range| range.end - range.start);
         if length > LONGEST {

@@ -16,12 +16,13 @@ use crate::artifact::selection::{Selection, SelectionTable};
 use crate::artifact::{Artifact, Stored};
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
+use crate::base::output;
 use crate::base::search_path::DataPaths;
 use crate::builtin::similar::shards::Shards;
 use crate::builtin::similar::stage::stem;
 use crate::cli::common::{Answer, Failure, device_of};
 use crate::cli::report;
-use crate::cli::run::{stop_on_signals, use_threads};
+use crate::cli::run::stop_on_signals;
 use crate::cli::terminal::{self, Screen};
 use crate::dataset::vectors::attributes::Attributes;
 use crate::math::curate::choose::Edge;
@@ -55,10 +56,10 @@ impl Fault for Unfit {
 pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
     check(args)?;
     let pictures = args.near_db.as_deref().map(Pictures::open).transpose()?;
-    fs::create_folders(&args.save_dir)?;
-    let path = args.save_dir.join("similar.toml");
+    spare(args)?;
+    let path = args.save_dir.join(plan::FILE);
     let text = plan::write(args)?;
-    fs::write_atomic(&path, text.as_bytes())?;
+    output::write(&path, text.as_bytes())?;
     let spec = spec::check(&path, &text, &Request::default(), &registry::catalog())?;
     let artifacts = args.artifacts.clone().unwrap_or_else(|| args.save_dir.join("artifacts"));
     let store = Store::open(&artifacts)?;
@@ -73,7 +74,9 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
     let page = if args.no_report { None } else { page(args, &spec, &store, &summary, pictures.as_ref())? };
     let page = page.map(|path| path.display().to_string());
     if args.json {
-        terminal::print_json(&json!({ "save_dir": args.save_dir, "seconds": summary.seconds, "nn": rows, "report": page }))?;
+        terminal::print_json(
+            &json!({ "save_dir": args.save_dir.display().to_string(), "seconds": summary.seconds, "nn": rows, "report": page }),
+        )?;
     } else {
         terminal::print(&table(&rows))?;
         terminal::say(&format!("\nlists, tables and report.json are in {}", args.save_dir.display()));
@@ -104,7 +107,7 @@ fn page(
         target: target.as_ref().map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
         pool: pool.map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
     };
-    Ok(report::after_run(&outlook, &summary.records, args.save_dir.join("report.html"), elsewhere))
+    Ok(report::after_run(&outlook, &summary.records, args.save_dir.join(export::PAGE), elsewhere))
 }
 
 /// What clap cannot know.
@@ -129,9 +132,26 @@ fn check(args: &SimilarArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses a folder in which something else would be overwritten: an input, or a file that no earlier run wrote.
+fn spare(args: &SimilarArgs) -> Result<(), Failure> {
+    let files = export::files(&args.save_dir, &plan::factors(args));
+    let lists = [&args.exclude, &args.attributes].into_iter().flatten();
+    let inputs: Vec<&Path> =
+        args.near_csv.iter().chain(&args.held_out).chain([&args.target_csv]).chain(lists).map(PathBuf::as_path).collect();
+    for file in &files {
+        output::not_over(file, inputs.iter().copied())?;
+    }
+    let ours = fs::read_text(&args.save_dir.join(plan::FILE)).is_ok_and(|text| text.starts_with(plan::MARK));
+    if let Some(foreign) = files.iter().find(|file| !ours && (fs::exists(file) || fs::is_link(file))) {
+        let hint = "it was not written by `kinset similar`: name another folder with `--save-dir`, or move the file away";
+        let what = format!("`{}` would be overwritten", foreign.display());
+        return Err(Failure::own(Unfit { what, hint: hint.to_owned() }));
+    }
+    Ok(())
+}
+
 fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Result<Summary, Failure> {
     let stop = stop_on_signals()?;
-    let threads = use_threads(args.threads);
     let (device, device_class) = device_of(spec)?;
     let journal = Journal::new(runs_folder(artifacts, &spec.name));
     let screen = Screen::new();
@@ -140,7 +160,7 @@ fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Res
         registry: registry::catalog(),
         chosen: (0..spec.nodes.len()).collect(),
         forced: std::collections::BTreeSet::new(),
-        threads,
+        threads: rayon::current_num_threads(),
         device,
         device_class,
         wait: true,
@@ -210,7 +230,7 @@ fn export(
         }
         rows.push(json!({
             "k": k,
-            "list": list,
+            "list": list.display().to_string(),
             "counts": report.counts,
             "images_found": placed.images,
             "without_image": placed.without_image.len(),
@@ -228,7 +248,7 @@ fn export(
     let report = json!({ "inputs": inputs, "settings": spec_settings(spec), "nn": reports });
     let mut text = serde_json::to_vec_pretty(&report).unwrap_or_default();
     text.push(b'\n');
-    fs::write_atomic(&dir.join("report.json"), &text)?;
+    output::write(&dir.join(export::REPORT), &text)?;
     Ok(rows)
 }
 
@@ -256,7 +276,7 @@ fn spec_settings(spec: &Spec) -> Value {
 /// Which files went in, and the digests of their bytes.
 fn inputs(args: &SimilarArgs) -> Result<Value, Failure> {
     let one = |path: &PathBuf| -> Result<Value, Failure> {
-        Ok(json!({ "path": path, "blake3": crate::store::digest::Digest::of_file(path)?.hex() }))
+        Ok(json!({ "path": path.display().to_string(), "blake3": crate::store::digest::Digest::of_file(path)?.hex() }))
     };
     let all = |paths: &[PathBuf]| paths.iter().map(one).collect::<Result<Vec<_>, _>>();
     Ok(json!({ "target": one(&args.target_csv)?, "pool": all(&args.near_csv)?, "held_out": all(&args.held_out)? }))
@@ -266,11 +286,15 @@ fn warn(k: usize, placed: &Placed, looked: bool) {
     if !looked {
         return;
     }
-    for (names, what) in [(&placed.without_image, "picture"), (&placed.without_annotation, "annotation")] {
+    for (names, what) in [
+        (&placed.without_image, "have no picture"),
+        (&placed.without_annotation, "have no annotation"),
+        (&placed.outside, "are links out of the folder of images, which are not followed"),
+    ] {
         if !names.is_empty() {
             let first: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
             let more = if names.len() > SHOWN { " …" } else { "" };
-            terminal::say(&format!("warning: nn{k}: {} names have no {what}: {}{more}", names.len(), first.join(", ")));
+            terminal::say(&format!("warning: nn{k}: {} names {what}: {}{more}", names.len(), first.join(", ")));
         }
     }
     if placed.strangers > 0 {

@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 
 use super::args::Materialize;
 use super::materialize::{self, Found, Pictures};
+use super::plan;
+use crate::artifact::error::ArtifactError;
 use crate::artifact::features::FeatureTable;
 use crate::artifact::matches::MatchTable;
 use crate::artifact::meta::Meta;
 use crate::artifact::parquet::{Column, ColumnKind, TableWriter};
 use crate::artifact::selection::SelectionTable;
-use crate::base::fs;
+use crate::base::output::{self, Output, OutputError};
 use crate::builtin::similar::stage::stem;
 use crate::dataset::EXPORT_MARK;
+use crate::cli::common::Failure;
 use crate::dataset::vectors::npy;
 use crate::kernel::neighbors;
 use crate::math::cosine;
@@ -34,26 +37,77 @@ pub struct Placed {
     pub without_image: Vec<String>,
     /// Names without an annotation, where there are any.
     pub without_annotation: Vec<String>,
+    /// Names whose links lead out of the folder of pictures.
+    pub outside: Vec<String>,
     /// Files that an earlier selection left.
     pub strangers: usize,
 }
 
+/// Every file that a run writes, but for pictures, which lie in the folders `nn<k>`.
+pub(super) fn files(dir: &Path, factors: &[usize]) -> Vec<PathBuf> {
+    let mut names = vec![plan::FILE.to_owned(), REPORT.to_owned(), PAGE.to_owned(), REPETITIONS.to_owned()];
+    names.extend(factors.first().map(|&k| near_target(k)));
+    for &k in factors {
+        names.extend([list_of(k), edges_of(k), manifest_of(k), near_pool(k), format!("nn{k}")]);
+    }
+    names.iter().map(|name| dir.join(name)).collect()
+}
+
+pub(super) const REPORT: &str = "report.json";
+pub(super) const PAGE: &str = "report.html";
+const REPETITIONS: &str = "target_dedup.parquet";
+
+fn list_of(k: usize) -> String {
+    format!("ImageSets/scan_nn{k}.txt")
+}
+
+fn edges_of(k: usize) -> String {
+    format!("edges_nn{k}.parquet")
+}
+
+fn manifest_of(k: usize) -> String {
+    format!("manifest_nn{k}.parquet")
+}
+
+fn near_target(k: usize) -> String {
+    format!("topk{k}_neighbors_target.npy")
+}
+
+fn near_pool(k: usize) -> String {
+    format!("topk{k}_neighbors_val_from_train.npy")
+}
+
+/// Writes a table beside its place, and puts it there whole.
+fn table(
+    path: &Path,
+    schema: &[(&str, ColumnKind)],
+    meta: Meta,
+    fill: impl FnOnce(&mut TableWriter) -> Result<(), ArtifactError>,
+) -> Result<(), Failure> {
+    let output = Output::file(path)?;
+    let place = output.path()?;
+    let written = TableWriter::create(place, schema, meta).and_then(|mut writer| {
+        fill(&mut writer)?;
+        writer.finish()
+    });
+    written.map_err(|error| Failure::of_output(&output, error))?;
+    Ok(output.finish()?)
+}
+
 /// The list of names, without endings, in pool order.
-pub fn list(dir: &Path, k: usize, selection: &SelectionTable) -> fs::Result<PathBuf> {
-    let folder = dir.join("ImageSets");
-    fs::create_folders(&folder)?;
-    let path = folder.join(format!("scan_nn{k}.txt"));
+pub(super) fn list(dir: &Path, k: usize, selection: &SelectionTable) -> Result<PathBuf, Failure> {
+    let path = dir.join(list_of(k));
     let mut text = String::new();
     for chosen in &selection.chosen {
         text.push_str(stem(&chosen.id));
         text.push('\n');
     }
-    fs::write_atomic(&path, text.as_bytes())?;
+    output::write(&path, text.as_bytes())?;
     Ok(path)
 }
 
 /// Every pair that was looked at.
-pub fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<(), StageError> {
+pub(super) fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<(), Failure> {
     let schema = [
         ("target_id", ColumnKind::U32),
         ("target_name", ColumnKind::Text),
@@ -66,37 +120,35 @@ pub fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<(), Sta
         ("reason", ColumnKind::Text),
         ("duplicate_of", ColumnKind::Text),
     ];
-    let path = dir.join(format!("edges_nn{k}.parquet"));
-    let mut writer = TableWriter::create(&path, &schema, Meta::new("edges").with("k", k))?;
-    for all in selection.edges.chunks(STEP) {
-        writer.write(vec![
-            Column::U32(all.iter().map(|e| e.edge.target).collect()),
-            Column::Text(all.iter().map(|e| selection.targets[e.edge.target as usize].clone()).collect()),
-            Column::U32(all.iter().map(|e| e.edge.pool).collect()),
-            Column::Text(all.iter().map(|e| e.pool_id.clone()).collect()),
-            Column::U32(all.iter().map(|e| e.edge.rank).collect()),
-            Column::F32(all.iter().map(|e| e.edge.cosine as f32).collect()),
-            Column::F32(all.iter().map(|e| e.edge.distance() as f32).collect()),
-            Column::Bool(all.iter().map(|e| e.reason == Reason::Ok).collect()),
-            Column::Text(all.iter().map(|e| e.reason.word().to_owned()).collect()),
-            Column::Text(all.iter().map(|e| e.duplicate_of.clone()).collect()),
-        ])?;
-    }
-    writer.finish()?;
-    Ok(())
+    table(&dir.join(edges_of(k)), &schema, Meta::new("edges").with("k", k), |writer| {
+        selection.edges.chunks(STEP).try_for_each(|all| {
+            writer.write(vec![
+                Column::U32(all.iter().map(|e| e.edge.target).collect()),
+                Column::Text(all.iter().map(|e| selection.targets[e.edge.target as usize].clone()).collect()),
+                Column::U32(all.iter().map(|e| e.edge.pool).collect()),
+                Column::Text(all.iter().map(|e| e.pool_id.clone()).collect()),
+                Column::U32(all.iter().map(|e| e.edge.rank).collect()),
+                Column::F32(all.iter().map(|e| e.edge.cosine as f32).collect()),
+                Column::F32(all.iter().map(|e| e.edge.distance() as f32).collect()),
+                Column::Bool(all.iter().map(|e| e.reason == Reason::Ok).collect()),
+                Column::Text(all.iter().map(|e| e.reason.word().to_owned()).collect()),
+                Column::Text(all.iter().map(|e| e.duplicate_of.clone()).collect()),
+            ])
+        })
+    })
 }
 
 /// Every image that was taken, where it lies, and for whom it was taken; pictures and annotations are put in place.
-pub fn manifest(
+pub(super) fn manifest(
     dir: &Path,
     k: usize,
     selection: &SelectionTable,
     pictures: Option<&Pictures>,
     how: Materialize,
-) -> Result<Placed, StageError> {
+) -> Result<Placed, Failure> {
     let mut placed = Placed::default();
     let below = dir.join(format!("nn{k}"));
-    let (mut found, mut wanted) = (Vec::with_capacity(selection.chosen.len()), BTreeSet::new());
+    let (mut found, mut ways) = (Vec::with_capacity(selection.chosen.len()), Vec::new());
     for chosen in &selection.chosen {
         let here = pictures.map(|pictures| pictures.find(&chosen.id)).transpose()?.unwrap_or_default();
         if let Some(pictures) = pictures {
@@ -107,22 +159,28 @@ pub fn manifest(
             if pictures.voc && here.annotation.is_none() {
                 placed.without_annotation.push(chosen.id.clone());
             }
+            if here.outside {
+                placed.outside.push(chosen.id.clone());
+            }
             if how != Materialize::List {
                 for (from, to) in pictures.destination(&chosen.id, &here) {
                     let to = below.join(to);
-                    materialize::put(how, &from, &to)?;
-                    wanted.insert(to);
+                    // All are looked at before the first is put anywhere.
+                    pictures.spare(&from, &to)?;
+                    ways.push((from, to));
                 }
             }
         }
         found.push(here);
     }
+    for (from, to) in &ways {
+        materialize::put(how, from, to).map_err(OutputError::from)?;
+    }
     if how != Materialize::List {
         // A source whose root holds this folder leaves it out by that.
         let mark = below.join(EXPORT_MARK);
-        fs::create_folders(&below)?;
-        fs::write_atomic(&mark, b"")?;
-        wanted.insert(mark);
+        output::write(&mark, b"")?;
+        let wanted = ways.into_iter().map(|(_, to)| to).chain([mark]).collect();
         placed.strangers = materialize::strangers(&below, &wanted)?;
     }
     let schema = [
@@ -137,29 +195,28 @@ pub fn manifest(
         ("n_targets", ColumnKind::U32),
         ("order", ColumnKind::U32),
     ];
-    let path = dir.join(format!("manifest_nn{k}.parquet"));
-    let mut writer = TableWriter::create(&path, &schema, Meta::new("manifest").with("k", k))?;
     let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    for (all, found) in selection.chosen.chunks(STEP).zip(found.chunks(STEP)) {
-        writer.write(vec![
-            Column::U32(all.iter().map(|c| c.best.pool).collect()),
-            Column::Text(all.iter().map(|c| c.id.clone()).collect()),
-            Column::Text(found.iter().map(|Found { image, .. }| shown(image)).collect()),
-            Column::Text(found.iter().map(|Found { annotation, .. }| shown(annotation)).collect()),
-            Column::U32(all.iter().map(|c| c.best.target).collect()),
-            Column::Text(all.iter().map(|c| selection.targets[c.best.target as usize].clone()).collect()),
-            Column::U32(all.iter().map(|c| c.best.rank).collect()),
-            Column::F32(all.iter().map(|c| c.best.distance() as f32).collect()),
-            Column::U32(all.iter().map(|c| c.targets).collect()),
-            Column::U32(all.iter().map(|c| c.order).collect()),
-        ])?;
-    }
-    writer.finish()?;
+    table(&dir.join(manifest_of(k)), &schema, Meta::new("manifest").with("k", k), |writer| {
+        selection.chosen.chunks(STEP).zip(found.chunks(STEP)).try_for_each(|(all, found)| {
+            writer.write(vec![
+                Column::U32(all.iter().map(|c| c.best.pool).collect()),
+                Column::Text(all.iter().map(|c| c.id.clone()).collect()),
+                Column::Text(found.iter().map(|Found { image, .. }| shown(image)).collect()),
+                Column::Text(found.iter().map(|Found { annotation, .. }| shown(annotation)).collect()),
+                Column::U32(all.iter().map(|c| c.best.target).collect()),
+                Column::Text(all.iter().map(|c| selection.targets[c.best.target as usize].clone()).collect()),
+                Column::U32(all.iter().map(|c| c.best.rank).collect()),
+                Column::F32(all.iter().map(|c| c.best.distance() as f32).collect()),
+                Column::U32(all.iter().map(|c| c.targets).collect()),
+                Column::U32(all.iter().map(|c| c.order).collect()),
+            ])
+        })
+    })?;
     Ok(placed)
 }
 
 /// Which target images repeat others.
-pub fn repetitions(dir: &Path, matches: &MatchTable) -> Result<(), StageError> {
+pub(super) fn repetitions(dir: &Path, matches: &MatchTable) -> Result<(), Failure> {
     let schema = [
         ("target_id", ColumnKind::U32),
         ("target_name", ColumnKind::Text),
@@ -167,22 +224,21 @@ pub fn repetitions(dir: &Path, matches: &MatchTable) -> Result<(), StageError> {
         ("representative_id", ColumnKind::U32),
         ("similarity", ColumnKind::F32),
     ];
-    let mut writer = TableWriter::create(&dir.join("target_dedup.parquet"), &schema, Meta::new("target_dedup"))?;
     let repeats = &matches.repeats;
-    writer.write(vec![
-        Column::U32((0..matches.targets.len() as u32).collect()),
-        Column::Text(matches.targets.clone()),
-        Column::Bool(repeats.kept.clone()),
-        Column::U32(repeats.representative.clone()),
-        Column::F32(repeats.similarity.iter().map(|similarity| *similarity as f32).collect()),
-    ])?;
-    writer.finish()?;
-    Ok(())
+    table(&dir.join(REPETITIONS), &schema, Meta::new("target_dedup"), |writer| {
+        writer.write(vec![
+            Column::U32((0..matches.targets.len() as u32).collect()),
+            Column::Text(matches.targets.clone()),
+            Column::Bool(repeats.kept.clone()),
+            Column::U32(repeats.representative.clone()),
+            Column::F32(repeats.similarity.iter().map(|similarity| *similarity as f32).collect()),
+        ])
+    })
 }
 
 /// The fork's two arrays: each target image with its `k` nearest among the target, itself first; and each kept one, by its place
 /// among the kept, with its `k` + 1 nearest of the pool. Where there are fewer, −1 stands.
-pub fn arrays(dir: &Path, factors: &[usize], target: &FeatureTable, edges: &[Edge]) -> Result<(), StageError> {
+pub(super) fn arrays(dir: &Path, factors: &[usize], target: &FeatureTable, edges: &[Edge]) -> Result<(), Failure> {
     let mut values = target.values.clone();
     let _ = cosine::normalize_rows(&mut values, target.dim);
     let n = target.len();
@@ -203,8 +259,7 @@ pub fn arrays(dir: &Path, factors: &[usize], target: &FeatureTable, edges: &[Edg
                 table.extend(found[row * among..(row + 1) * among].iter().map(|&other| i64::from(other)));
                 table.extend(std::iter::repeat_n(NOBODY, k - among));
             }
-            let path = dir.join(format!("topk{k}_neighbors_target.npy"));
-            fs::write_atomic(&path, &npy::whole_numbers(&table, k + 1))?;
+            output::write(&dir.join(near_target(k)), &npy::whole_numbers(&table, k + 1))?;
         }
         let mut table: Vec<i64> = Vec::new();
         for (place, near) in edges.chunk_by(|a, b| a.target == b.target).enumerate() {
@@ -212,8 +267,7 @@ pub fn arrays(dir: &Path, factors: &[usize], target: &FeatureTable, edges: &[Edg
             table.extend(near.iter().take(k + 1).map(|edge| i64::from(edge.pool)));
             table.extend(std::iter::repeat_n(NOBODY, (k + 1).saturating_sub(near.len())));
         }
-        let path = dir.join(format!("topk{k}_neighbors_val_from_train.npy"));
-        fs::write_atomic(&path, &npy::whole_numbers(&table, k + 2))?;
+        output::write(&dir.join(near_pool(k)), &npy::whole_numbers(&table, k + 2))?;
     }
     Ok(())
 }

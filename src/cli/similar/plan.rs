@@ -6,6 +6,12 @@ use std::path::{Path, PathBuf};
 use super::args::{Dedup, LinkArg, OrderArg, PickArg, SimilarArgs};
 use crate::base::fs;
 
+/// The file in the folder of results.
+pub const FILE: &str = "similar.toml";
+
+/// How it begins.
+pub const MARK: &str = "# Written by `kinset similar`;";
+
 /// The stage of the target's features.
 pub const TARGET: &str = "target";
 
@@ -38,7 +44,7 @@ pub fn factors(args: &SimilarArgs) -> Vec<usize> {
 /// If the working directory is gone.
 pub fn write(args: &SimilarArgs) -> fs::Result<String> {
     let mut text = format!(
-        "# Written by `kinset similar`; `kinset plan` and `kinset explain` read it too.\n\nname = \"similar\"\nseed = {}\ndevice = \"cpu\"\n",
+        "{MARK} `kinset plan` and `kinset explain` read it too.\n\nname = \"similar\"\nseed = {}\ndevice = \"cpu\"\n",
         args.seed
     );
     let import = |text: &mut String, name: &str, path: &Path| -> fs::Result<()> {
