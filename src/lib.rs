@@ -24,8 +24,8 @@
 //! | [`augment`] | What may happen to a picture? Pixels become views. |
 //! | [`model`] | What does the network look like? Encoders, heads, and the names of their weights. |
 //! | [`train`] | How does training work? The loop, optimizers, schedules, prefetching, checkpoints, devices. |
-//! | [`builtin`] | Which stages need no paper? Ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, how many clusters, consensus, predict, evaluate. |
-//! | [`methods`] | What does each paper do? SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE, spectral clustering. |
+//! | [`builtin`] | Which stages need no paper? Ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, spectral clustering, how many clusters, consensus, predict, evaluate. |
+//! | [`methods`] | What does each paper do? SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
 //! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | What would a person rather look at? A page with pictures, drawings, score tables. |
 //! | [`cli`] | What did they type, and what do we answer? The only part that prints; a module of the root crate. |
@@ -98,7 +98,7 @@
 //! | The same bytes for any number of threads. | Fixed chunks, fixed order of sums; tests in each crate that computes. |
 //! | `unsafe` only in `kernel`, each block with its reason. | rustc: forbidden elsewhere. |
 //! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
-//! | A published blob never changes. | Read-only files; `kinset verify` re-hashes. |
+//! | A published blob never changes. | Read-only files; [`store::check`] compares what a stage reads with its digest; records carry their own; `kinset verify` re-hashes all. |
 //! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with hostile files. |
 //! | Nothing that is fetched is trusted before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
 //! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; `tests/it/fuzz.rs`; decoders run guarded. |

@@ -328,7 +328,7 @@ mod tests {
             for channels in [1, 3] {
                 let wanted = order.iter().flat_map(|i| (0..channels).map(move |c| i * 40 + c as u8)).collect();
                 let wanted = Pixels::new(width, 6 / width, channels, wanted);
-                let png = png_with(&encode_png("x", &six(channels)).unwrap(), 33, b"eXIf", &exif);
+                let png = png_with(&encode_png("x", &six(channels)).unwrap(), 33, *b"eXIf", &exif);
                 let header = Header { width, height: 6 / width, channels };
                 assert_eq!((probe("x", &png).unwrap(), decode("x", &png, channels).unwrap()), (header, wanted));
             }
@@ -376,7 +376,7 @@ mod tests {
         let file = png_of(&[0_u16, 0, 0, 65_535, 65_535, 32_768], ExtendedColorType::La16);
         assert_eq!(decode("x", &file, 1).unwrap().data, [255, 0, 255]);
         // A gray that is declared transparent.
-        let file = png_with(&png_of(&[0_u8, 7, 200], ExtendedColorType::L8), 33, b"tRNS", &[0, 7]);
+        let file = png_with(&png_of(&[0_u8, 7, 200], ExtendedColorType::L8), 33, *b"tRNS", &[0, 7]);
         assert_eq!(decode("x", &file, 1).unwrap().data, [0, 255, 200]);
         assert!(PictureFacts::of(&file).unwrap().alpha);
         let mut webp = Vec::new();

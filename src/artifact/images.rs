@@ -675,7 +675,7 @@ mod tests {
     fn a_turned_picture_is_another_content_under_the_same_name_and_is_turned_everywhere() {
         let dir = tempfile::tempdir().unwrap();
         let plain = image_codec::encode_png("x", &Pixels::new(3, 2, 1, vec![0, 1, 2, 3, 4, 5])).unwrap();
-        let turned = png_with(&plain, 33, b"eXIf", &exif(6, false));
+        let turned = png_with(&plain, 33, *b"eXIf", &exif(6, false));
         let save = |bytes: &[u8]| save(dir.path(), &ImagesInfo::new("test"), vec![Picture::file(bytes.to_vec(), "a.png")]);
         assert_eq!(save(&plain).0.files[0].logical, save(&plain).0.files[0].logical);
         let other = save(&[&turned[..], b"x"].concat()).0.files[0].logical;

@@ -143,7 +143,7 @@ mod tests {
     fn the_chosen_number_is_agreed_on_by_more_than_half() {
         let of = |votes: &[usize], chosen| {
             let votes = votes.iter().enumerate().map(|(by, &k)| (by.to_string(), k)).collect();
-            let table = KSweep { votes, chosen, ..table() };
+            let table = KSweep { chosen, votes, ..table() };
             (table.named_by(), table.is_agreed())
         };
         assert_eq!(of(&[17, 37, 21, 2, 50], 2), (1, false));

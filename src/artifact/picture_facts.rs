@@ -161,14 +161,14 @@ pub(crate) mod tests {
     }
 
     /// A PNG with one more chunk at a place; its checksum is right.
-    pub(crate) fn png_with(file: &[u8], at: usize, kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    pub(crate) fn png_with(file: &[u8], at: usize, kind: [u8; 4], body: &[u8]) -> Vec<u8> {
         let mut sum = !0_u32;
         for byte in kind.iter().chain(body) {
             sum ^= u32::from(*byte);
             (0..8).for_each(|_| sum = (sum >> 1) ^ (0xedb8_8320 & (sum & 1).wrapping_neg()));
         }
         let length = (body.len() as u32).to_be_bytes();
-        [&file[..at], &length, kind, body, &(!sum).to_be_bytes(), &file[at..]].concat()
+        [&file[..at], &length, &kind, body, &(!sum).to_be_bytes(), &file[at..]].concat()
     }
 
     #[test]
@@ -182,8 +182,8 @@ pub(crate) mod tests {
             for big in [false, true] {
                 let exif = exif(orientation, big);
                 assert_eq!(turned(&jpeg_with(&jpeg, &exif)), orientation);
-                let late = png_with(&[&png[..], &end].concat(), png.len() + end.len(), b"eXIf", &exif);
-                assert_eq!((turned(&png_with(&png, png.len(), b"eXIf", &exif)), turned(&late)), (orientation, orientation));
+                let late = png_with(&[&png[..], &end].concat(), png.len() + end.len(), *b"eXIf", &exif);
+                assert_eq!((turned(&png_with(&png, png.len(), *b"eXIf", &exif)), turned(&late)), (orientation, orientation));
                 let length = (exif.len() as u32).to_le_bytes();
                 let webp = [&b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\x18\0\0\0\0\0\0\0\0\0EXIF"[..], &length, &exif].concat();
                 assert_eq!((turned(&webp), PictureFacts::of(&webp).unwrap().alpha), (orientation, true));

@@ -73,7 +73,13 @@ pub fn is_of_machine(error: &io::Error) -> bool {
     use io::ErrorKind as Kind;
     matches!(
         error.kind(),
-        Kind::StorageFull | Kind::QuotaExceeded | Kind::OutOfMemory | Kind::TimedOut | Kind::StaleNetworkFileHandle
+        Kind::StorageFull
+            | Kind::QuotaExceeded
+            | Kind::FileTooLarge
+            | Kind::OutOfMemory
+            | Kind::WouldBlock
+            | Kind::TimedOut
+            | Kind::StaleNetworkFileHandle
     ) || fails(error)
         || lacks_files(error)
 }
@@ -99,6 +105,12 @@ impl Fault for FileError {
             Kind::StorageFull | Kind::QuotaExceeded => Exit::Machine
                 .code("file::disk-full")
                 .hint("free some space (`kinset gc` lists unused results), then run again: finished stages are kept"),
+            Kind::FileTooLarge => Exit::Machine
+                .code("file::too-large")
+                .hint("raise the limit on the size of files (`ulimit -f`), or use a file system that holds larger ones"),
+            Kind::WouldBlock => {
+                Exit::Machine.code("file::no-resources").hint("allow more processes and memory: `ulimit -u`, `ulimit -v`")
+            }
             Kind::OutOfMemory => Exit::Machine.code("file::no-memory").hint("free some memory, or use a machine with more"),
             _ if lacks_files(&self.source) => Exit::Machine
                 .code("file::too-many-open")

@@ -23,6 +23,6 @@ pub mod raw_file;
 pub mod reading;
 pub mod search_path;
 pub mod seed;
-pub mod stop;
 pub mod shown;
+pub mod stop;
 pub mod unit;

@@ -55,7 +55,7 @@ impl Fault for OutputError {
                 .hint("free some space or name another place, then run again; nothing half-written was left"),
             Self::File(error) if error.is_of_machine() => error.diagnosis(),
             Self::File(error) => match error.source.kind() {
-                Kind::NotADirectory | Kind::AlreadyExists | Kind::InvalidFilename | Kind::InvalidInput | Kind::NotFound => {
+                Kind::NotADirectory | Kind::AlreadyExists | Kind::InvalidFilename | Kind::InvalidInput => {
                     Exit::Usage.code("output::name").hint("name another place for the output")
                 }
                 _ => Exit::Machine
@@ -210,7 +210,7 @@ impl Output {
             let to = self.place.join(from.file_name().unwrap_or_default());
             if let Err(error) = fs::rename(&from, &to) {
                 for to in moved {
-                    let _ = fs::remove_folder(to);
+                    let _ = fs::remove_folder(&to);
                 }
                 return Err(error.into());
             }

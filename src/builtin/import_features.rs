@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use kinset_artifact::Draft;
 use kinset_artifact::features::{Features, FeaturesWriter};
-use kinset_base::fs::{self, At};
+use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_dataset::DatasetError;
@@ -185,7 +185,9 @@ fn check(
                     format!("the vector has length {length:.1e}, too short to have a direction: set `normalize = true`");
                 return Err(wrong(path, &place(), problem));
             }
-            vector.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
+            for value in vector {
+                *value = (f64::from(*value) / length) as f32;
+            }
         }
     }
     Ok(unit)

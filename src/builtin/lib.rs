@@ -1,7 +1,7 @@
 //! # kinset-builtin: which stages need no paper?
 //!
-//! Reading raw data, features or other people's weights, embedding, mining neighbors, choosing images like a target, k-means and
-//! the number of its clusters, predicting, evaluating: one file or folder each, and one line here.
+//! Reading raw data, features or other people's weights, embedding, mining neighbors, choosing images like a target, k-means,
+//! spectral clustering, the number of clusters, predicting, evaluating: one file or folder each, and one line here.
 //!
 //! Not here: stages with a paper (`methods`).
 
@@ -22,6 +22,7 @@ pub mod predict;
 pub mod pretrained;
 pub mod retrieve;
 pub mod similar;
+pub mod spectral;
 pub mod subset;
 pub mod sweep_k;
 
@@ -40,6 +41,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<similar::Similar>::new(),
     &Erased::<subset::Subset>::new(),
     &Erased::<kmeans::KMeans>::new(),
+    &Erased::<spectral::Spectral>::new(),
     &Erased::<auto_k::AutoK>::new(),
     &Erased::<sweep_k::SweepK>::new(),
     &Erased::<consensus::Consensus>::new(),

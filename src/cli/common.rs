@@ -41,9 +41,9 @@ macro_rules! faults {
 }
 
 faults!(
-    crate::artifact::error::ArtifactError,
-    crate::base::fs::FileError,
-    crate::base::output::OutputError,
+    ArtifactError,
+    fs::FileError,
+    OutputError,
     crate::dataset::DatasetError,
     crate::dataset::fetch::FetchError,
     crate::model::ModelError,

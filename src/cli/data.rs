@@ -11,10 +11,11 @@ use super::terminal;
 use crate::artifact::parquet::pictures::PictureFile;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
+use crate::base::name::Name;
 use crate::base::reading::Reading;
 use crate::base::unit;
 use crate::dataset::fetch::{self, FetchEvent, Outcome, Weights};
-use crate::dataset::vectors::{Options, Vectors};
+use crate::dataset::vectors::{self, Options};
 use crate::dataset::{self, FaultyImages, Labels, Source, registry};
 
 /// List the known data sets, download one, or check one that is on disk
@@ -62,7 +63,7 @@ Examples:
         /// Folder of the data set, if not the default
         #[arg(long, value_name = "DIR")]
         root: Option<PathBuf>,
-        /// Other settings of a data source, or of `import_features` (may be repeated)
+        /// Another setting of the source or the features (may be repeated)
         #[arg(long, value_name = "SETTING=VALUE")]
         set: Vec<String>,
         #[command(flatten)]
@@ -156,11 +157,11 @@ pub(super) fn run(DataArgs { command }: &DataArgs) -> Answer {
 
 /// The format of a data set that lies at a path; nothing for features.
 fn form(path: &Path) -> Option<&'static str> {
-    let ending = path.extension().map(|ending| ending.to_ascii_lowercase());
+    let ending = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
     match ending.as_ref().and_then(|ending| ending.to_str()) {
         _ if fs::metadata(path).is_ok_and(|found| found.is_some_and(|found| found.is_dir())) => Some("folder"),
         Some("tar") => Some("tar"),
-        Some("parquet") if PictureFile::open(path, None, None).is_ok() => Some("parquet"),
+        Some("parquet") if PictureFile::open(path, None).is_ok() => Some("parquet"),
         _ => None,
     }
 }
@@ -281,23 +282,53 @@ fn check_features(path: &Path, given: &Map<String, Value>, json: bool) -> Answer
             "column" => options.column = Some(text()),
             "names" => options.names = Some(text().into()),
             "dim" => options.dim = value.as_u64().map(|dim| dim as usize),
+            "header" => options.header = value.as_bool(),
+            "separator" => options.separator = Some(text()),
             _ => return Err(Failure::own(BadSetting { problem: format!("features have no setting `{name}`") })),
         }
     }
-    let mut vectors = Vectors::open(path, &options)?;
-    let mut count = 0;
-    while let Some(batch) = vectors.batch()? {
-        count += batch.ids.len() as u64;
-    }
-    let dim = vectors.dim().unwrap_or_default();
-    let mut reading = Reading::default();
-    reading.took(format!("{} of {}", unit::counted(count, "vector"), unit::counted(dim as u64, "number")));
+    let report = vectors::check(path, &options)?;
+    let place = Name::of(path);
     if json {
-        terminal::print_json(&json!({ "file": path, "vectors": count, "dim": dim, "read": told(&reading) }))?;
+        let problems: Vec<_> =
+            report.problems.iter().map(|one| json!({ "row": one.row, "name": one.name, "reason": one.what })).collect();
+        terminal::print_json(&json!({
+            "file": place.as_str(), "vectors": report.rows, "dim": report.dim, "broken": report.broken, "broken_vectors": problems,
+            "read": told(&report.reading),
+        }))?;
     } else {
-        terminal::print(&format!("{}: sound\n{}", path.display(), lines(&reading)))?;
+        let state =
+            if report.broken == 0 { "sound".to_owned() } else { format!("{} broken", unit::count(report.broken as u64)) };
+        let mut text = format!("{place}: {state}\n{}", lines(&report.reading));
+        for one in report.problems.iter().take(MOST_LISTED) {
+            text.push_str(&format!("  broken: row {}, `{}` ({})\n", unit::count(one.row as u64), one.name, one.what));
+        }
+        if report.broken > MOST_LISTED {
+            text.push_str(&format!("          and {} more; see `--json`\n", unit::count((report.broken - MOST_LISTED) as u64)));
+        }
+        terminal::print(&text)?;
+    }
+    if report.broken > 0 {
+        return Err(Failure::own(BrokenVectors { file: place.into_string(), broken: report.broken, rows: report.rows }));
     }
     Ok(Exit::Done)
+}
+
+/// Features that cannot be compared.
+#[derive(Debug, thiserror::Error)]
+#[error("{broken} of {rows} vectors of `{file}` are broken")]
+struct BrokenVectors {
+    file: String,
+    broken: usize,
+    rows: usize,
+}
+
+impl Fault for BrokenVectors {
+    fn diagnosis(&self) -> Diagnosis {
+        Exit::Data
+            .code("data::broken-vectors")
+            .hint("drop these rows where the file is made, or read other columns with `--set`")
+    }
 }
 
 /// Shows a fetch: a bar, and a line for each thing that happens.
@@ -394,7 +425,7 @@ fn get(args: &FetchArgs) -> Answer {
         .iter()
         .map(|file| json!({ "name": file.name, "urls": file.urls, "checksum": file.sum.to_string(), "unpack": file.unpacked.is_some() }))
         .collect();
-    let answer = |root: Option<&std::path::Path>, fetched: bool| {
+    let answer = |root: Option<&Path>, fetched: bool| {
         let (folder, root) = (plan.folder.display().to_string(), root.map(|root| root.display().to_string()));
         json!({ "dataset": entry.name, "folder": folder, "root": root, "fetched": fetched, "files": files })
     };

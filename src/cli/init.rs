@@ -178,7 +178,7 @@ mod tests {
         for folders in [Folders::Plain, Folders::Classes, Folders::Doubted] {
             let text = fill("photos", "/photos/\"odd\" name", 7, 5000, folders);
             assert!(!text.contains("<<") && !text.contains(">>"), "{text}");
-            let spec = spec::check(std::path::Path::new("photos.toml"), &text, &Request::default(), &registry::catalog());
+            let spec = spec::check(Path::new("photos.toml"), &text, &Request::default(), &registry::catalog());
             let spec = spec.unwrap_or_else(|faults| panic!("{}", faults.render(false, 100)));
             assert_eq!(spec.nodes.iter().any(|node| node.kind == "evaluate"), folders == Folders::Classes);
             assert_eq!(text.contains("\nlabels = false "), folders == Folders::Doubted);

@@ -244,8 +244,6 @@ impl Screen {
             .without_time()
             .with_target(false)
             .with_ansi(terminal)
-            // It would say so on standard error, which is what has failed.
-            .log_internal_errors(false)
             .with_max_level(level)
             .init();
         Self { bars, colored: colored(), progress: Mutex::new(None) }

@@ -1,5 +1,7 @@
 //! Doubts about folders that are taken for classes: names of splits, dates, cameras, and a single one.
 
+const OFF: &str = "leave them unread with `labels = false`";
+
 /// Names of a data set's parts.
 const SPLITS: &str = "train training test testing val valid validation dev eval holdout unlabeled unlabelled extra query";
 
@@ -10,7 +12,6 @@ pub(super) fn doubt(names: &[String]) -> Option<String> {
         let shown: Vec<String> = names.iter().take(few).map(|name| format!("`{name}`")).collect();
         format!("{}{}", shown.join(", "), if names.len() > few { ", …" } else { "" })
     };
-    const OFF: &str = "leave them unread with `labels = false`";
     match names {
         [] => None,
         _ if all(is_split) => {

@@ -301,9 +301,11 @@ impl Fault for DatasetError {
             Self::PictureTable(error @ ArtifactError::Damaged { .. }) => {
                 Exit::Data.code(error.code()).hint("the file is damaged: download it again")
             }
-            Self::PictureTable(error) => error.diagnosis(),
-            Self::Table(
-                error @ (ArtifactError::NoPictures { .. } | ArtifactError::LongMetadata { .. }),
+            Self::PictureTable(error)
+            | Self::Table(
+                error @ (ArtifactError::NoPictures { .. }
+                | ArtifactError::LongMetadata { .. }
+                | ArtifactError::Unsupported { .. }),
             ) => error.diagnosis(),
             Self::Features(error) => match error {
                 ArtifactError::NoColumn { .. }
@@ -321,24 +323,10 @@ impl Fault for DatasetError {
                 }
                 other => other.diagnosis(),
             },
-            Self::PictureTable(
-                error @ (ArtifactError::NoColumn { .. } | ArtifactError::WrongType { .. } | ArtifactError::NoPictures { .. }),
-            ) => {
-                let what = "images are binary, a struct of `bytes` and `path`, paths below the table's folder, or base64";
-                Exit::Data.code(error.code()).hint(format!("name other columns with `image_column` and `label_column`; {what}"))
-            }
-            Self::PictureTable(error @ ArtifactError::Damaged { .. }) => {
-                Exit::Data.code(error.code()).hint("the file is damaged: download it again")
-            }
-            Self::PictureTable(error) => error.diagnosis(),
-            Self::Table(
-                error @ (ArtifactError::NoPictures { .. } | ArtifactError::LongMetadata { .. }),
-            ) => error.diagnosis(),
             // The store's tables heal by running again; these files are the user's.
             Self::Table(error @ ArtifactError::NoColumn { .. }) => {
                 Exit::Data.code(error.code()).hint("name the columns with `image_column` and `label_column`")
             }
-            Self::Table(error @ ArtifactError::Unsupported { .. }) => error.diagnosis(),
             Self::Table(error) => {
                 Exit::Data.code(error.code()).hint("the file is damaged or contains no images: download it again")
             }

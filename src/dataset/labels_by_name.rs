@@ -105,7 +105,9 @@ mod tests {
     /// What they are, and the number of each.
     fn classes(labels: &[FoundLabel]) -> (Classes, Vec<i32>) {
         let mut scan = LabelScan::default();
-        labels.iter().for_each(|label| scan.see(label));
+        for label in labels {
+            scan.see(label);
+        }
         let classes = scan.finish("the column `label`");
         let numbers = labels.iter().map(|label| classes.number(Some(label))).collect();
         (classes, numbers)

@@ -18,7 +18,7 @@ use kinset_base::raw_file::RawFile;
 const MAX_DEPTH: usize = 64;
 
 /// The file in a folder that kinset wrote pictures to: below a source's root they are there twice.
-pub const EXPORT_MARK: &str = ".kinset-export";
+pub const EXPORT_MARK: &str = ".exported-by-kinset";
 
 /// Folders of thumbnails, of deleted files and of macOS's attributes, as Synology, QNAP, Windows, macOS and `fsck` name them.
 const FOREIGN: [&str; 11] = [
@@ -135,7 +135,8 @@ fn identity(folder: &Path, _: &std::fs::Metadata) -> Identity {
     (0, 0, folder.to_owned())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
@@ -195,7 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write(
             dir.path(),
-            &["a/1.png", "sorted/0/a_1.png", "sorted/.kinset-export", "artifacts/photos/x.png", "shop/store/y.png"],
+            &["a/1.png", "sorted/0/a_1.png", "sorted/.exported-by-kinset", "artifacts/photos/x.png", "shop/store/y.png"],
         );
         for folder in ["blobs", "records", "locks"] {
             fs::create_folders(&dir.path().join("artifacts/store").join(folder)).unwrap();

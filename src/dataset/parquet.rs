@@ -133,7 +133,9 @@ fn named_files(tables: &[RawFile], columns: &Columns, ignored: &mut Ignored) -> 
     for path in files.keys() {
         let ending = path.extension().map(|ending| format!(".{}", ending.to_string_lossy().to_lowercase()));
         let kind = ignored.endings.iter_mut().find(|(kind, _)| ending.as_ref() == Some(kind));
-        kind.into_iter().for_each(|(_, count)| *count = count.saturating_sub(1));
+        if let Some((_, count)) = kind {
+            *count = count.saturating_sub(1);
+        }
     }
     ignored.endings.retain(|(_, count)| *count > 0);
     Ok(files.into_values().collect())

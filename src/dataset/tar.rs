@@ -310,8 +310,10 @@ enum Lies {
 impl Index {
     fn read(file: &RawFile, wanted: &Wanted) -> Result<Self> {
         let wrong = |error| damaged(file, error);
-        let (mut pictures, mut labels): (Vec<(Box<[u8]>, Lies)>, BTreeMap<Box<[u8]>, Lies>) = Default::default();
-        let (mut left, mut links, mut dotted) = (Ignored::default(), false, BTreeMap::<Box<[u8]>, (usize, String)>::new());
+        let mut pictures: Vec<(Box<[u8]>, Lies)> = Vec::new();
+        let mut labels: BTreeMap<Box<[u8]>, Lies> = BTreeMap::new();
+        let (mut left, mut links, mut dotted) =
+            (Ignored::default(), false, BTreeMap::<Box<[u8]>, (usize, BTreeSet<String>)>::new());
         let mut end = 0;
         each_member(file, |path, kind, lies, stop| {
             end = stop;
@@ -335,7 +337,12 @@ impl Index {
                     let ending = Name::from_bytes(ending).to_lowercase();
                     let picture = ending.rsplit_once('.').is_some_and(|(_, last)| PICTURES.contains(&last));
                     if picture && kind != HIDDEN {
-                        dotted.entry(sample.into()).or_insert((0, ending)).0 += 1;
+                        let (number, endings) = dotted.entry(sample.into()).or_default();
+                        *number += 1;
+                        // Two tell that there are several.
+                        if endings.len() < 2 {
+                            endings.insert(ending);
+                        }
                     }
                 }
             }
@@ -344,9 +351,10 @@ impl Index {
         if end > length {
             return Err(wrong(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
         }
-        let targets = match links {
-            true => follow_links(file, pictures.iter().map(|(_, lies)| lies).chain(labels.values()))?,
-            false => BTreeMap::new(),
+        let targets = if links {
+            follow_links(file, pictures.iter().map(|(_, lies)| lies).chain(labels.values()))?
+        } else {
+            BTreeMap::new()
         };
         let place = |lies: &Lies| match lies {
             Lies::At(at, size) => Some((*at, *size)),
@@ -386,10 +394,10 @@ impl Index {
         let samples: BTreeSet<&[u8]> = index.pictures.iter().map(|picture| wanted.part(&picture.path).0).collect();
         let alone = labels.keys().filter(|sample| !samples.contains(&sample[..])).count();
         index.left.count_as(&format!(".{} without a picture", wanted.label), alone);
-        for (_, (number, ending)) in dotted.into_iter().filter(|(sample, _)| !samples.contains(&sample[..])) {
+        for (_, (number, endings)) in dotted.into_iter().filter(|(sample, _)| !samples.contains(&sample[..])) {
             index.lone += number;
             if index.lone_endings.len() < 2 {
-                index.lone_endings.insert(ending);
+                index.lone_endings.extend(endings);
             }
         }
         index.labels = vec![String::new(); texts.len()];
@@ -427,15 +435,19 @@ fn plain(path: &[u8]) -> &[u8] {
     path.strip_prefix(b"./").unwrap_or(path)
 }
 
+/// Where members lie, by name: first byte and length.
+type Places = BTreeMap<Box<[u8]>, (u64, u64)>;
+
 /// Where the members lie that some hard links lead to.
-fn follow_links<'a>(file: &RawFile, lies: impl Iterator<Item = &'a Lies>) -> Result<BTreeMap<Box<[u8]>, (u64, u64)>> {
+fn follow_links<'a>(file: &RawFile, lies: impl Iterator<Item = &'a Lies>) -> Result<Places> {
     let mut wanted: BTreeSet<Box<[u8]>> = BTreeSet::new();
     for lies in lies {
         if let Lies::Linked(target) = lies {
             wanted.insert(target.clone());
         }
     }
-    let (mut places, mut further): (BTreeMap<Box<[u8]>, (u64, u64)>, BTreeMap<Box<[u8]>, Box<[u8]>>) = Default::default();
+    let mut places: Places = BTreeMap::new();
+    let mut further: BTreeMap<Box<[u8]>, Box<[u8]>> = BTreeMap::new();
     for _ in 0..MOST_LINKS {
         let mut more = BTreeSet::new();
         each_member(file, |path, kind, lies, _| {

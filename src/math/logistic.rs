@@ -176,7 +176,9 @@ fn direction(slope: &[f64], memory: &[(Vec<f64>, Vec<f64>)]) -> Vec<f64> {
     }
     if let Some((moved, changed)) = memory.last() {
         let scale = dot(moved, changed) / dot(changed, changed);
-        way.iter_mut().for_each(|x| *x *= scale);
+        for x in &mut way {
+            *x *= scale;
+        }
     }
     for ((moved, changed), share) in memory.iter().zip(shares.iter().rev()) {
         let other = dot(changed, &way) / dot(moved, changed);

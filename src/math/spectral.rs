@@ -187,7 +187,7 @@ impl<'a> Normalized<'a> {
 
     /// A Chebyshev polynomial of the matrix times a block: directions with eigenvalues from −1 to `cutoff` stay, those above grow.
     fn filtered(&self, block: Vec<f64>, width: usize, cutoff: f64, stop: &Stop) -> Result<Vec<f64>, Stopped> {
-        let (half, center) = ((cutoff + 1.0) / 2.0, (cutoff - 1.0) / 2.0);
+        let (half, center) = (cutoff.midpoint(1.0), cutoff.midpoint(-1.0));
         let fastest = ((1.0 - center) / half).acosh();
         let degree = (GROWTH.ln() / fastest).clamp(2.0, DEGREE as f64) as usize;
         let step = |block: &[f64]| {
@@ -279,7 +279,9 @@ fn orthonormal(block: &[f64], width: usize) -> Vec<f64> {
     let least = values.first().copied().unwrap_or(0.0) * 1e-15;
     for (value, row) in values.iter().zip(rotation.chunks_exact_mut(width)) {
         let scale = if *value > least.max(f64::MIN_POSITIVE) { 1.0 / value.sqrt() } else { 0.0 };
-        row.iter_mut().for_each(|x| *x *= scale);
+        for x in row {
+            *x *= scale;
+        }
     }
     turned(block, &rotation, width)
 }
@@ -323,7 +325,7 @@ mod tests {
                 matrix[row * n + other] -= weight / (degree[row] * degree[other]).sqrt();
             }
         }
-        crate::spectrum::smallest(&mut matrix, n, count)
+        crate::spectrum::smallest(&mut matrix, n, count, &Stop::default()).unwrap()
     }
 
     #[test]

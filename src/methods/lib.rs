@@ -15,7 +15,6 @@ pub mod ruc;
 pub mod scan;
 pub mod selflabel;
 pub mod simclr;
-pub mod spectral;
 pub mod temi;
 pub mod turtle;
 
@@ -34,5 +33,4 @@ pub const METHODS: &[&dyn AnyStage] = &[
     &Erased::<scan::ScanHeads>::method(),
     &Erased::<temi::Temi>::method(),
     &Erased::<turtle::Turtle>::method(),
-    &Erased::<spectral::Spectral>::method(),
 ];

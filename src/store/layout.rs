@@ -350,7 +350,9 @@ mod tests {
         let (_dir, store) = new_store();
         fs::create_folders(store.root()).unwrap();
         let mine = [store.blobs(), store.tmp(), store.locks()];
-        mine.iter().for_each(|path| files::write(path, "mine").unwrap());
+        for path in &mine {
+            files::write(path, "mine").unwrap();
+        }
         files::write(store.records(), "").unwrap();
         std::os::unix::fs::symlink("nowhere", store.manifests()).unwrap();
         store.writable().unwrap();

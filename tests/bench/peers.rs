@@ -242,7 +242,6 @@ fn table(ids: Vec<String>) -> NeighborTable {
 }
 
 /// k-means: so many starts by k-means++, so many of Lloyd's iterations each.
-#[expect(clippy::unnecessary_wraps, reason = "all works have one signature")]
 fn k_means(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let (count, dim, clusters) = (settings.get("rows", 60_000), settings.get("dim", 128), settings.get("clusters", 10));
     let (restarts, iterations) = (settings.get("restarts", 3), settings.get("iterations", 20));

@@ -164,7 +164,7 @@ fn bad_command_lines_are_refused() {
         (&["run", "nofile.toml"], 3, &["no pipeline file `nofile.toml`", "`kinset init DIR > FILE`"]),
         (&["plan", "nofile.toml"], 3, &["no pipeline file `nofile.toml`", "`kinset init DIR > FILE`"]),
         (&["run", "."], 3, &["`.` is a folder, not a pipeline file"]),
-        (&["run", "p.toml", "--artifacts", "p.toml"], 6, &["p.toml", "not a directory", "choose another path"]),
+        (&["run", "p.toml", "--artifacts", "p.toml"], 6, &["p.toml", "it is not a folder", "choose another path"]),
         (&["verify"], 6, &["artifacts", "hint"]),
         (&["explain", "p.toml", "kmean"], 3, &["no stage `kmean`", "`kmeans`"]),
         (&["methods", "simclar"], 2, &["`simclar`", "did you mean `simclr`?"]),

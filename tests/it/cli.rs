@@ -298,7 +298,7 @@ fn pipelines_of_one_folder_do_not_write_over_each_other() {
     }
     let init = |args: &[&str]| bench.kinset(&[&["init"], args].concat());
     let named = |file: &str| {
-        let text = std::fs::read_to_string(bench.path(file)).unwrap();
+        let text = fs::read_to_string(bench.path(file)).unwrap();
         text.lines().find_map(|line| line.strip_prefix("name = ").map(str::to_owned)).unwrap()
     };
     for (folder, file) in [("cats", "a.toml"), ("dogs", "b.toml"), ("cats", "c.toml")] {
@@ -311,11 +311,11 @@ fn pipelines_of_one_folder_do_not_write_over_each_other() {
     // Results are remembered with the file they came from, wherever that is written.
     let run = |file: &str| bench.kinset(&["run", file, "--until", "data.images", "--no-report"]).done().err;
     assert!(!run("a.toml").contains("is also called"));
-    std::fs::create_dir(bench.path("elsewhere.d")).unwrap();
+    fs::create_dir(bench.path("elsewhere.d")).unwrap();
     init(&["cats", "--output", "elsewhere.d/e.toml"]).done();
     assert_eq!(named("elsewhere.d/e.toml"), "\"cats-2\"");
     // A file that was copied by hand is told apart when it runs.
-    std::fs::copy(bench.path("a.toml"), bench.path("copy.toml")).unwrap();
+    fs::copy(bench.path("a.toml"), bench.path("copy.toml")).unwrap();
     let said = run("copy.toml");
     assert!(said.contains("a.toml` is also called `cats`"), "{said}");
     assert!(!run("a.toml").contains("is also called"), "a run with nothing to do leaves no journal");

@@ -244,9 +244,9 @@ fn a_folder_or_pipe_in_the_place_of_anything_in_the_store_heals_by_running() {
     for place in places() {
         for what in ["folder", "pipe", "file"] {
             if place.is_dir() {
-                fs::remove_dir_all(&place).unwrap()
+                fs::remove_dir_all(&place).unwrap();
             } else {
-                drop(fs::remove_file(&place))
+                drop(fs::remove_file(&place));
             }
             match what {
                 "folder" => {
@@ -276,9 +276,9 @@ fn repair_mends_folders_and_pipes_in_the_place_of_blobs_and_records() {
     for (place, what) in [(bench.record("kmeans"), "folder"), (blob, "pipe")] {
         fs::remove_file(&place).unwrap();
         if what == "pipe" {
-            pipe(&place)
+            pipe(&place);
         } else {
-            fs::create_dir(&place).unwrap()
+            fs::create_dir(&place).unwrap();
         }
         assert_eq!(bench.kinset(&["verify"]).exit, 6);
         bench.kinset(&["verify", "--repair"]).done();

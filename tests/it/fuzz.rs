@@ -6,6 +6,7 @@ mod targets;
 
 use std::cell::Cell;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
@@ -241,7 +242,6 @@ fn data_sets() {
         let (root, _) = samples::data_set(name, &bench).unwrap();
         for file in files_below(&root) {
             let Some(kind) = kind(&file) else { continue };
-            use std::io::Read;
             let mut bytes = vec![kind];
             fs::File::open(&file).unwrap().take(most as u64).read_to_end(&mut bytes).unwrap();
             seeds.push(bytes);

@@ -13,7 +13,6 @@ use super::import_export::photos;
 
 /// Every command that answers on standard output, and how it ends otherwise. The last ones need a damaged store.
 const ANSWERS: &[(&[&str], i32)] = &[
-    (&["run", "p.toml"], 0),
     (&["run", "p.toml", "--json"], 0),
     (&["run", "p.toml", "--json", "--set", "stage.kmeans.clusters=99"], 4),
     (&["plan", "p.toml"], 0),
@@ -154,11 +153,11 @@ fn a_full_disk_leaves_nothing_half_written_and_the_next_try_succeeds() {
         (&["predict", "p.toml", "photos", "--output", "old.csv"][..], "old.csv"),
         (&["predict", "p.toml", "photos", "--output", "new.parquet"], "new.parquet"),
         (&["export", "p.toml", "assignments", "--output", "sorted", "--copy"], "sorted"),
-        (&["export", "p.toml", "kmeans", "--output", "net.safetensors"], "net.safetensors"),
+        (&["export", "p.toml", "pixels", "--output", "net.safetensors"], "net.safetensors"),
         (&["report", "p.toml", "--out", "page.html"], "page.html"),
     ] {
         let before = beside(&bench);
-        let limits = if place == "sorted" { "trap '' XFSZ; ulimit -f 0" } else { NO_ROOM };
+        let limits = if ["sorted", "net.safetensors"].contains(&place) { "trap '' XFSZ; ulimit -f 0" } else { NO_ROOM };
         let said = limited(&bench, limits, args);
         assert_eq!(said.exit, 7, "{args:?}: {}", said.err);
         assert!(said.err.contains(place) && !said.err.contains(".kinset-"), "{args:?}: {}", said.err);
@@ -179,7 +178,7 @@ fn what_a_killed_export_left_is_no_reason_to_refuse() {
     bench.write(".x.csv.kinset-abcdef/kinset.lock", "");
     for place in ["sorted", "empty"] {
         bench.kinset(&["export", "p.toml", "assignments", "--output", place, "--copy"]).done();
-        assert_eq!(files_below(&bench.path(place)).len(), 24, "{place}");
+        assert_eq!(files_below(&bench.path(place)).len(), 25, "{place}: the pictures and the mark of an export");
     }
     bench.kinset(&["predict", "p.toml", "photos", "--output", "x.csv"]).done();
     assert_eq!(beside(&bench), ["empty", "sorted", "x.csv"]);
@@ -190,16 +189,16 @@ fn what_somebody_else_wrote_beside_an_export_stays() {
     let bench = answering();
     bench.write("net.json", "{\"mine\": true}");
     bench.write("net.onnx.json", "[1]");
-    for file in ["net.safetensors", "net.onnx"] {
-        let said = bench.kinset(&["export", "p.toml", "kmeans", "--output", file]);
+    for (stage, file) in [("pixels", "net.safetensors"), ("kmeans", "net.onnx")] {
+        let said = bench.kinset(&["export", "p.toml", stage, "--output", file]);
         assert!(said.exit == 2 && said.err.contains(".json`, which would tell what"), "{file}: {}", said.err);
         assert!(!bench.path(file).exists(), "{file}: nothing is written before");
     }
     assert_eq!(fs::read_to_string(bench.path("net.json")).unwrap(), "{\"mine\": true}");
     // Our own card is written again.
-    for file in ["own.safetensors", "own.onnx"] {
-        bench.kinset(&["export", "p.toml", "kmeans", "--output", file]).done();
-        bench.kinset(&["export", "p.toml", "kmeans", "--output", file]).done();
+    for (stage, file) in [("pixels", "own.safetensors"), ("kmeans", "own.onnx")] {
+        bench.kinset(&["export", "p.toml", stage, "--output", file]).done();
+        bench.kinset(&["export", "p.toml", stage, "--output", file]).done();
     }
     bench.kinset(&["export", "p.toml", "pixels", "--output", "own.safetensors"]).done();
 }
@@ -213,7 +212,8 @@ fn no_output_goes_over_an_input_into_the_store_or_where_it_cannot_be() {
         (&["predict", "p.toml", "more/a.png", "--format", "csv", "--output", "more/a.png"], "is an input"),
         (&["predict", "p.toml", "photos", "--format", "csv", "--output", "photos/dark/0.png"], "is an input"),
         (&["predict", "p.toml", "photos/dark/0.png", "--output", "more/a.png"], "names a picture"),
-        (&["predict", "p.toml", "photos", "--output", "photos"], "is a folder"),
+        (&["predict", "p.toml", "photos", "--output", "photos"], "is an input"),
+        (&["predict", "p.toml", "more/a.png", "--output", "artifacts/photos"], "is a folder"),
         (&["predict", "p.toml", "photos", "--output", "artifacts/store/x.csv"], "is an input"),
         (&["predict", "p.toml", "photos", "--output", "p.toml/x.csv"], "p.toml"),
         (&["export", "p.toml", "assignments", "--output", "photos"], "already exists"),
@@ -273,7 +273,7 @@ fn a_selection_over_an_earlier_one_in_the_same_place_loses_no_picture() {
                 files_below(&bench.path(folder)).iter().map(|path| fs::read(path).unwrap()).collect()
             };
             let (pool, chosen) = (contents("pool"), contents("out/nn1"));
-            assert_eq!(chosen.len(), 4);
+            assert_eq!(chosen.len(), 5, "two pictures, their annotations, and the mark of an export");
             let said = similar("out/nn1", second);
             assert_eq!((contents("pool"), contents("out/nn1")), (pool, chosen), "{first}, then {second}");
             assert!(!said.err.contains("no picture"), "{first}, then {second}: {}", said.err);
@@ -294,7 +294,7 @@ fn names_that_no_file_has_and_links_out_of_the_pool_are_told_and_not_followed() 
     let said =
         bench.kinset(&[&["similar", "--target", "t.csv", "--pool", "p.csv", "--save-dir", "out"], &args[..]].concat()).done();
     assert!(said.err.contains("2 names have no picture") && said.err.contains("not followed: `lnk/passwd`"), "{}", said.err);
-    assert!(files_below(&bench.path("out/nn1")).is_empty());
+    assert_eq!(files_below(&bench.path("out/nn1")), [bench.path("out/nn1/.exported-by-kinset")], "only the mark of an export");
     assert!(bench.path("out/manifest_nn1.parquet").is_file(), "the lists are whole");
 }
 

@@ -270,7 +270,11 @@ fn shards_without_names_are_named_by_their_row_in_the_whole_pool() {
     assert_eq!(list(&bench, 20), whole);
     assert!(said.err.contains("images of `pool_1`, `pool_2` by their row in the whole pool"), "{}", said.err);
     let twice = run(&["a.npy", "a.npy"]);
-    assert!(twice.exit == 4 && twice.err.contains("two shards of the pool are the same, `pool_1` and `pool_2`"), "{}", twice.err);
+    assert!(
+        twice.exit == 4 && twice.err.contains("two shards of the pool are the same, `pool_1` and `pool_2`"),
+        "{}",
+        twice.err
+    );
 }
 
 fn runs(bench: &Bench) -> usize {
@@ -364,7 +368,7 @@ fn pictures_and_annotations_are_put_in_place_and_what_is_missing_is_named() {
             .iter()
             .map(|p| p.strip_prefix(bench.path("out/nn2")).unwrap().display().to_string())
             .collect();
-        assert_eq!(placed, [".kinset-export", "Annotations/a.xml", "JPEGImages/a.jpg", "JPEGImages/b.png"], "{how}");
+        assert_eq!(placed, [".exported-by-kinset", "Annotations/a.xml", "JPEGImages/a.jpg", "JPEGImages/b.png"], "{how}");
         assert_eq!(fs::read_to_string(bench.path("out/nn2/JPEGImages/b.png")).unwrap(), "JPEGImages/b.png");
         let link = fs::symlink_metadata(bench.path("out/nn2/JPEGImages/a.jpg")).unwrap().is_symlink();
         assert_eq!(link, how == "symlink");

@@ -170,7 +170,7 @@ fn rows(path: &Path) -> Result<usize> {
 fn start(path: &Path, places: Option<Vec<usize>>) -> Result<StreamReader<BufReader<File>>> {
     let mut file = fs::open(path)?;
     let mut mark = Vec::new();
-    file.by_ref().take(MARK.len() as u64).read_to_end(&mut mark).at("read", path)?;
+    file.by_ref().take(64).read_to_end(&mut mark).at("read", path)?;
     let is_file = mark.starts_with(MARK);
     if !is_file && !mark.is_empty() && !mark.starts_with(&END[..4]) {
         return Err(ArtifactError::NotTheForm { path: display(path), form: "Arrow", what: super::footer::looks_like(&mark) });
@@ -212,7 +212,9 @@ mod tests {
 
     fn stream(batches: &[RecordBatch]) -> Vec<u8> {
         let mut writer = StreamWriter::try_new(Vec::new(), &batches[0].schema()).unwrap();
-        batches.iter().for_each(|batch| writer.write(batch).unwrap());
+        for batch in batches {
+            writer.write(batch).unwrap();
+        }
         writer.finish().unwrap();
         writer.into_inner().unwrap()
     }
@@ -256,8 +258,8 @@ mod tests {
     #[test]
     fn files_that_are_cut_or_changed_never_panic() {
         let dir = tempfile::tempdir().unwrap();
-        let (path, whole) = (dir.path().join("x.arrow"), stream(&[batch(0..40)]));
-        for place in 0..whole.len() {
+        let (path, whole) = (dir.path().join("x.arrow"), stream(&[batch(0..8)]));
+        for place in (0..whole.len()).step_by(3) {
             fs::write_atomic(&path, &whole[..place]).unwrap();
             assert!(read(&path).is_err(), "cut at {place}");
             let mut flipped = whole.clone();

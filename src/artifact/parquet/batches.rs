@@ -70,7 +70,7 @@ mod tests {
     fn a_disk_that_fails_is_no_damage_of_the_file() {
         let failed = |number| {
             let error = ParquetError::from(io::Error::from_raw_os_error(number));
-            guarded(Path::new("x.parquet"), || Err::<(), _>(arrow::error::ArrowError::from(error))).unwrap_err()
+            guarded(Path::new("x.parquet"), || Err::<(), _>(ArrowError::from(error))).unwrap_err()
         };
         assert!(matches!(failed(5), ArtifactError::File(error) if error.is_of_machine()));
         assert!(matches!(failed(22), ArtifactError::Damaged { .. }));

@@ -178,7 +178,7 @@ impl PictureFile {
             (Some(Form::Text), _) => true,
             (_, None) => false,
             (_, Some(leaf)) => footer.metadata().row_groups().iter().any(|group| {
-                let nulls = group.column(leaf).statistics().and_then(|found| found.null_count_opt());
+                let nulls = group.column(leaf).statistics().and_then(parquet::file::statistics::Statistics::null_count_opt);
                 nulls.is_some_and(|nulls| nulls > 0)
             }),
         }
@@ -283,7 +283,7 @@ fn first_of_lists(lists: &ArrayRef) -> Option<Vec<FoundPicture>> {
     let lists = lists.as_list_opt::<i64>()?;
     let length = |row: usize| if lists.is_null(row) { 0 } else { lists.value_length(row) };
     let first = |row: usize| (length(row) > 0).then(|| lists.value_offsets()[row].cast_unsigned());
-    let firsts = UInt64Array::from_iter((0..lists.len()).map(first));
+    let firsts: UInt64Array = (0..lists.len()).map(first).collect();
     let mut found = pictures(&take(lists.values(), &firsts, None).ok()?)?;
     for (row, picture) in found.iter_mut().enumerate() {
         picture.others = usize::try_from(length(row) - 1).unwrap_or(0);
@@ -476,6 +476,7 @@ mod tests {
         file.pictures().unwrap().map(|p| p.unwrap()).map(|p| (p.bytes, p.path, p.label)).collect()
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "beside labels that are not there")]
     fn number(value: i64) -> Option<FoundLabel> {
         Some(FoundLabel::Number(value))
     }
@@ -605,7 +606,8 @@ mod tests {
         let labels: ArrayRef = Arc::new(Int64Array::from(vec![1, 0]));
         let columns = [("label", labels), ("image", images(bytes, Arc::new(StringArray::from(vec![None, Some("2.png")]))))];
         let batch = RecordBatch::try_from_iter(columns).unwrap();
-        let schema = Schema::clone(&batch.schema()).with_metadata([("huggingface".to_owned(), HF.to_owned())].into());
+        let hf = BTreeMap::from([("huggingface".to_owned(), HF.to_owned())]);
+        let schema = Schema::clone(&batch.schema()).with_metadata(hf);
         let batch = batch.with_schema(Arc::new(schema)).unwrap();
         let mut writer = arrow::ipc::writer::StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
         writer.write(&batch).unwrap();

@@ -146,35 +146,34 @@ fn choose(path: &Path, schema: &Schema, pandas: Option<&str>, id: Option<&str>, 
     let index = pandas.and_then(pandas_index).and_then(|name| at(&name)).filter(|place| holds_names(&fields[*place]));
 
     let runs = numbered(&names, |place| fields[place].data_type().is_floating());
-    let vectors = match vector {
-        Some(name) => match (at(name), runs.iter().find(|run| run.stem == name)) {
+    let vectors = if let Some(name) = vector {
+        match (at(name), runs.iter().find(|run| run.stem == name)) {
             (Some(place), _) if holds_vectors(&fields[place]) => Numbers::Lists(place),
             (Some(place), _) => return Err(wrong(place, "lists of floats")),
             (None, Some(run)) => Numbers::Columns(run.columns.clone()),
             (None, None) => return Err(missing(name)),
-        },
-        None => {
-            let lists: Vec<usize> = (0..fields.len()).filter(|place| holds_vectors(&fields[*place])).collect();
-            let called: Vec<usize> = lists.iter().copied().filter(|place| is_called_vector(names[*place])).collect();
-            let named = usual(&VECTORS, &names, |place| holds_vectors(&fields[place]));
-            match (named, &called[..], &lists[..]) {
-                (Some(place), ..) | (None, &[place], _) | (None, &[], &[place]) => Numbers::Lists(place),
-                (None, [], []) => match (likely(&runs), &runs[..]) {
-                    (Some(run), _) => Numbers::Columns(run.columns.clone()),
-                    (None, []) => {
-                        let found = |field: &std::sync::Arc<Field>| format!("{}: {}", field.name(), field.data_type());
-                        let found = fields.iter().map(found).collect();
-                        return Err(ArtifactError::NoVectors { path: display(path), found });
-                    }
-                    (None, several) => {
-                        let candidates = several.iter().map(|run| run.stem.clone()).collect();
-                        return Err(ArtifactError::WhichColumn { path: display(path), what: VECTORS_ARE, candidates });
-                    }
-                },
-                (None, [], several) | (None, several, _) => {
-                    let candidates = owned(&mut several.iter().copied());
+        }
+    } else {
+        let lists: Vec<usize> = (0..fields.len()).filter(|place| holds_vectors(&fields[*place])).collect();
+        let called: Vec<usize> = lists.iter().copied().filter(|place| is_called_vector(names[*place])).collect();
+        let named = usual(&VECTORS, &names, |place| holds_vectors(&fields[place]));
+        match (named, &called[..], &lists[..]) {
+            (Some(place), ..) | (None, &[place], _) | (None, &[], &[place]) => Numbers::Lists(place),
+            (None, [], []) => match (likely(&runs), &runs[..]) {
+                (Some(run), _) => Numbers::Columns(run.columns.clone()),
+                (None, []) => {
+                    let found = |field: &std::sync::Arc<Field>| format!("{}: {}", field.name(), field.data_type());
+                    let found = fields.iter().map(found).collect();
+                    return Err(ArtifactError::NoVectors { path: display(path), found });
+                }
+                (None, several) => {
+                    let candidates = several.iter().map(|run| run.stem.clone()).collect();
                     return Err(ArtifactError::WhichColumn { path: display(path), what: VECTORS_ARE, candidates });
                 }
+            },
+            (None, [], several) | (None, several, _) => {
+                let candidates = owned(&mut several.iter().copied());
+                return Err(ArtifactError::WhichColumn { path: display(path), what: VECTORS_ARE, candidates });
             }
         }
     };

@@ -77,11 +77,12 @@ impl Shards {
             (0..self.readers.len()).filter(|shard| !self.by_row[*shard]).flat_map(named).collect();
         names.sort_unstable();
         let twice = names.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| [pair[0], pair[1]]);
-        let a_row = |&(name, shard): &(&'_ str, usize)| {
+        // A name that is the row of an image without one.
+        let rows = names.iter().find_map(|&(name, shard)| {
             let row = name.parse::<usize>().ok().filter(|row| *row < self.len() && row.to_string() == name)?;
             Some([(name, shard), (name, self.shard(row))]).filter(|pair| self.by_row[pair[1].1])
-        };
-        match twice.or_else(|| names.iter().find_map(a_row)) {
+        });
+        match twice.or(rows) {
             None => Ok(()),
             Some(pair) => Err(StageError::Mismatch {
                 what: format!(

@@ -1,7 +1,5 @@
 //! Selections as the files that the fork's users know: lists, tables and arrays, under its names where it has one.
 
-use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::args::Materialize;
@@ -14,9 +12,10 @@ use crate::artifact::meta::Meta;
 use crate::artifact::parquet::{Column, ColumnKind, TableWriter};
 use crate::artifact::selection::SelectionTable;
 use crate::base::output::{self, Output, OutputError};
+use crate::base::stop::Stop;
 use crate::builtin::similar::stage::stem;
-use crate::dataset::EXPORT_MARK;
 use crate::cli::common::Failure;
+use crate::dataset::EXPORT_MARK;
 use crate::dataset::vectors::npy;
 use crate::kernel::neighbors;
 use crate::math::cosine;
@@ -248,7 +247,8 @@ pub(super) fn arrays(dir: &Path, factors: &[usize], target: &FeatureTable, edges
             let found = match among {
                 0 => Vec::new(),
                 _ => {
-                    neighbors::all_pairs(&values, target.dim, among, &mut |_, _| ControlFlow::Continue(()))
+                    // A signal ends the process soon enough: nothing of this is kept.
+                    neighbors::all_pairs(&values, target.dim, among, &Stop::default(), &mut |_, _| {})
                         .map_err(StageError::other)?
                         .index
                 }

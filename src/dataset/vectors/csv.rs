@@ -272,7 +272,7 @@ impl Find<'_> {
         let Some(&start) = numbers.first() else { return Ok((0..next.len()).any(|place| self.is_number(next, place))) };
         // Numbers that count up, side by side, from 0 or 1.
         let from = first.field(start);
-        let from = if from == b"0" { 0 } else { 1 };
+        let from = usize::from(from != b"0");
         let counts_up = numbers
             .iter()
             .enumerate()
@@ -286,7 +286,7 @@ impl Find<'_> {
         // A short one is told by its name.
         if start > 0 {
             let name = first.shown(0);
-            let ending = |name: &str| Path::new(name).extension().map(|ending| ending.to_ascii_lowercase());
+            let ending = |name: &str| Path::new(name).extension().map(std::ffi::OsStr::to_ascii_lowercase);
             if name.is_empty()
                 || name == "index"
                 || name.starts_with("Unnamed:")

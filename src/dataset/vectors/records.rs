@@ -137,7 +137,7 @@ fn reader<R: Read>(separator: u8, source: R) -> csv::Reader<R> {
 /// A record as it was read among some lines; nothing if it is blank.
 fn cleaned(mut fields: ByteRecord, separator: u8, lines: std::ops::Range<u64>) -> Option<Record> {
     // Blank lines may stand before it, and a quote that never closes makes the last record end without a line's end.
-    let inside = fields.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
+    let inside = fields.as_slice().split(|byte| *byte == b'\n').count().saturating_sub(1) as u64;
     let line = lines.end.saturating_sub(1 + inside).max(lines.start) as usize;
     if separator == b' ' {
         fields = fields.iter().filter(|field| !field.trim_ascii().is_empty()).collect();

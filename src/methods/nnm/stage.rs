@@ -626,13 +626,17 @@ mod tests {
         };
         let input = || ground.input();
         fails(Config { clusters: 25, ..small(1) }, input(), &["clusters is 25", "only 24 images", "fewer clusters"]);
-        fails(Config { num_neighbors: 24, ..small(1) }, input(), &["num_neighbors is 24", "at most 23"]);
+        fails(Config { num_neighbors: 24, ..small(1) }, input(), &["num_neighbors is 24", "`num_neighbors = 23` or less"]);
         let strange = In { neighbors: Some(mined(&other, 4, "strange")), ..input() };
         fails(small(1), strange, &["`neighbors` was computed on a different image set (27 images, expected 24)"]);
         let lonely = In { val_neighbors: Some(mined(&ground, 4, "lonely")), ..input() };
         fails(small(1), lonely, &["`val_neighbors` is connected, and `val_images` is not"]);
         let wide = In { val_images: Some(ground.images.clone()), ..input() };
-        fails(Config { validation_neighbors: 30, ..small(1) }, wide, &["validation_neighbors is 30", "at most 23"]);
+        fails(
+            Config { validation_neighbors: 30, ..small(1) },
+            wide,
+            &["validation_neighbors is 30", "`validation_neighbors = 23` or less"],
+        );
 
         // An encoder whose numbers are of another network, and one that saw color.
         let folder = |name: &str| {

@@ -10,6 +10,6 @@ pub(crate) fn target(bytes: &[u8]) {
         return;
     }
     let _ = unpack(&archive, &inside, &inside.join(".tmp"), 1 << 16);
-    let outside = std::fs::read_dir(dir.path()).map_or(0, |entries| entries.count());
+    let outside = std::fs::read_dir(dir.path()).map_or(0, Iterator::count);
     assert!(outside <= 2, "something left the folder");
 }

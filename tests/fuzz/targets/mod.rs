@@ -6,8 +6,11 @@ mod set;
 mod vectors;
 mod weights;
 
+/// What reads any bytes, and may refuse them; it may not panic.
+pub(crate) type Target = fn(&[u8]);
+
 /// All targets, by name.
-pub(crate) const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("archive", archive::target),
     ("picture", picture::target),
     ("set", set::target),

@@ -90,7 +90,7 @@ fn damaged_features_of_every_form_are_refused_or_read() {
         let file = bench.write(format!("raw.{form}"), features(&form));
         let run = ["run", "p.toml", "--json", "--no-report"];
         for round in 0..count(1, 3) {
-            disturbed(&mut series, &bench, &[file.clone()], &run, (Damage::ALL.len(), number + round), &mut rng);
+            disturbed(&mut series, &bench, std::slice::from_ref(&file), &run, (Damage::ALL.len(), number + round), &mut rng);
         }
     }
     series.finish();
@@ -167,7 +167,7 @@ fn any_name_that_a_disk_can_hold_is_read_and_shown_escaped() {
             // Published files have their names; everything else may be called anything, and so may the folder of all.
             if entry.needs_root() && entry.name != "idx" {
                 for file in files_below(&root) {
-                    let ending = file.extension().map(|ending| ending.to_owned()).unwrap_or_default();
+                    let ending = file.extension().map(ToOwned::to_owned).unwrap_or_default();
                     let mut other = name.clone();
                     other.push(file.file_stem().unwrap());
                     other.push(".");

@@ -35,18 +35,20 @@ pub(super) fn attempt(command: &mut Command) -> Said {
     attempt_into(command, Stdio::piped())
 }
 
+/// Reads a pipe to its end beside whatever goes on.
+fn reading(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
 /// As [`attempt`], with standard output led somewhere.
 pub(super) fn attempt_into(command: &mut Command, out: Stdio) -> Said {
     let mut child = command.stdout(out).stderr(Stdio::piped()).spawn().unwrap();
-    fn reading(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
-        std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            if let Some(mut pipe) = pipe {
-                let _ = pipe.read_to_end(&mut bytes);
-            }
-            String::from_utf8_lossy(&bytes).into_owned()
-        })
-    }
     let (out, err) = (reading(child.stdout.take()), reading(child.stderr.take()));
     let exit = wait(&mut child, PATIENCE);
     let (out, err) = (out.join().unwrap(), err.join().unwrap());
@@ -143,7 +145,7 @@ impl Series {
     pub(super) fn clean(&mut self, how: &str, folder: &Path) {
         let half = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            name.starts_with(".tmp") || name.starts_with(".probe") || name.ends_with(".part")
+            name.starts_with(".tmp") || name.starts_with(".probe") || path.extension().is_some_and(|ending| ending == "part")
         };
         let mut found: Vec<PathBuf> = files_below(folder).into_iter().filter(half).collect();
         found.extend(sorted(&folder.join("artifacts/store/tmp")));

@@ -212,7 +212,7 @@ fn a_place_that_others_own_is_read_and_named_when_written() {
     let blob = files_below(&bench.path("artifacts/store/blobs")).swap_remove(0);
     for path in [&text, &record, &blob] {
         let before = fs::metadata(path).unwrap().permissions();
-        fs::set_permissions(path, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
         for args in [&["plan", "p.toml"][..], &["run", "p.toml"], &["verify"], &["inspect", "p.toml", "features"]] {
             series.ended(
                 &format!("{} unreadable: {}", path.display(), args.join(" ")),

@@ -30,8 +30,8 @@ pub(crate) fn data_set(name: &str, bench: &Bench) -> Option<(PathBuf, &'static s
     let data = bench.path("data");
     let below = |folder: &str, split: &'static str| Some((bench.path("data").join(folder), split));
     match name {
-        // Nothing is read.
-        "synthetic" => None,
+        // Nothing is read, or the same as for `imagenet`.
+        "synthetic" | "imagenet-50" | "imagenet-100" | "imagenet-200" => None,
         "digits" | "fashion-mini" => {
             for file in files_below(&PathBuf::from(ROOT).join("data").join(name)) {
                 bench.write(format!("data/{name}/{}", file.file_name().unwrap().to_str().unwrap()), fs::read(&file).unwrap());
@@ -73,7 +73,6 @@ pub(crate) fn data_set(name: &str, bench: &Bench) -> Option<(PathBuf, &'static s
             write_imagenet(&data);
             below(name, "val")
         }
-        "imagenet-50" | "imagenet-100" | "imagenet-200" => None,
         "parquet" => {
             let golden = format!("{ROOT}/tests/golden/dataset/huggingface.parquet");
             bench.write("data/parquet/train.parquet", fs::read(golden).unwrap());
@@ -116,9 +115,12 @@ pub(crate) fn forms_of_features() -> Vec<String> {
 pub(crate) fn features(form: &str) -> Vec<u8> {
     let values: Vec<f32> = (0..20 * 4).map(|at| (at * at % 17) as f32 - 3.5).collect();
     match form {
-        "csv" | "txt" => {
-            let line =
-                |(row, values): (usize, &[f32])| format!("{row}.png,{},{},{},{}\n", values[0], values[1], values[2], values[3]);
+        "csv" | "txt" | "tsv" => {
+            let between = if form == "tsv" { "\t" } else { "," };
+            let line = |(row, values): (usize, &[f32])| {
+                let numbers: Vec<String> = values.iter().map(f32::to_string).collect();
+                format!("{row}.png{between}{}\n", numbers.join(between))
+            };
             values.chunks(4).enumerate().map(line).collect::<String>().into_bytes()
         }
         "npy" => {
@@ -135,6 +137,10 @@ pub(crate) fn features(form: &str) -> Vec<u8> {
             let bench = Bench::with(CHEAP);
             bench.run(&["--until", "features"]).done();
             fs::read(bench.path("artifacts/cheap/features/features.parquet")).unwrap()
+        }
+        "arrow" => {
+            let ids: Vec<String> = (0..20).map(|row| format!("{row}.png")).collect();
+            kinset::artifact::testing::arrow_stream(&ids, 4, &values).unwrap()
         }
         other => {
             let golden = files_below(&PathBuf::from(ROOT).join("tests/golden"));

@@ -35,13 +35,11 @@ fn whatever_becomes_of_any_file_of_the_artifacts_a_repair_and_a_run_make_it_righ
     let mut rng = Seed::new(41).branch("artifacts").rng();
     let mut bench = Bench::with(text);
     bench.run(&[]).done();
-    let mut number = 0;
-    for _ in 0..count(24, 200) {
+    for number in 0..count(24, 200) {
         let kinds = by_kind(&bench.path("artifacts"));
         // Every kind of file and every damage meet in turn.
         let (kind, files) = kinds.iter().nth(number % kinds.len()).unwrap();
         let damage = Damage::ALL[(number / kinds.len() + number) % Damage::ALL.len()];
-        number += 1;
         let file = &files[rng.below(files.len())];
         let how = format!("{kind} {damage:?} ({})", file.strip_prefix(bench.path("artifacts")).unwrap().display());
         damage.to(file, &mut rng).keep();

@@ -1,6 +1,10 @@
 //! Spectral clustering of the neighbor graph, and a linear head that sorts new images the same way.
-
-use candle_core::Device;
+//!
+//! Images of a class are joined by many neighbors, also where they are far apart: k-means on features sees distances, the graph sees
+//! what hangs together. K eigenvectors of I − D^(−½) W D^(−½) after the trivial one, with W = (A + Aᵀ) / 2 of the nearest neighbors;
+//! rows brought to unit length; k-means (Ng, Jordan and Weiss 2001, "On Spectral Clustering: Analysis and an Algorithm"; von Luxburg
+//! 2007, arXiv 0711.0189). W joins neighbors (von Luxburg, section 2.2) in place of all pairs by a Gaussian. The head is kinset's:
+//! logistic regression of the clusters on the features.
 
 use kinset_artifact::encoder::{Classifier, Encoder, Tensors};
 use kinset_artifact::features::Features;
@@ -12,7 +16,7 @@ use kinset_math::logistic::Logistic;
 use kinset_math::spectral::{self, Graph};
 use kinset_model::params::values;
 use kinset_model::{HeadChoice, HeadsShape};
-use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_stage::{Context, Stage, StageError};
 use kinset_train::feature_space::CenteredFeatures;
 
 kinset_stage::settings! {
@@ -33,7 +37,7 @@ kinset_stage::settings! {
 
 kinset_stage::ports! {
     /// What it reads.
-    pub label_free struct In {
+    pub struct In {
         /// `[N, D]`; the head reads them, the clusters come from the neighbors alone.
         features: Stored<Features>,
         /// `[N, M]`, of the same images.
@@ -69,7 +73,7 @@ impl Stage for Spectral {
     type Out = Out;
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &Device::Cpu)?;
+        let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
         let neighbors = space.neighbors(&input.neighbors)?;
         StageError::enough_for_clusters("clusters", config.clusters, space.len())?;
         let graph = Graph::of_neighbors(&neighbors.index, neighbors.k, config.num_neighbors.min(neighbors.k));
@@ -110,23 +114,4 @@ fn agreement(rows: &[f32], dim: usize, weight: &[f32], bias: &[f32], labels: &[u
         rest.fold((0, first), |best, k| if logit(k) > best.1 { (k, logit(k)) } else { best }).0 == **label as usize
     });
     hits.count() as f64 / labels.len().max(1) as f64
-}
-
-impl Method for Spectral {
-    const CARD: PaperCard = PaperCard {
-        paper: "A. Y. Ng, M. I. Jordan, Y. Weiss: On Spectral Clustering: Analysis and an Algorithm, NIPS 2001; \
-                U. von Luxburg: A Tutorial on Spectral Clustering, Statistics and Computing 2007, arXiv 0711.0189",
-        reads: "neighbors, and the features they were mined on; optionally the encoder of the features",
-        writes: "classifier (one linear head)",
-        idea: "Images of a class are joined by many neighbors, also where they are far apart: k-means on features sees distances, \
-               the graph sees who hangs together. The lowest eigenvectors of its Laplacian put images that hang together in one \
-               direction, and there k-means is easy. A linear head then learns the clusters, so that new images can be sorted.",
-        loss: "none for the clusters: K eigenvectors of I − D^(−½) W D^(−½) after the trivial one, W = (A + Aᵀ) / 2 of the M nearest \
-               neighbors, rows brought to unit length, k-means. The head: mean cross-entropy with the clusters + penalty / 2 · |W|²",
-        selection: "least inertia of the starts of k-means",
-        as_in_paper: "normalized Laplacian, rows of unit length, k-means",
-        unlike_paper: "W joins nearest neighbors (von Luxburg, section 2.2) instead of all pairs by a Gaussian; the trivial eigenvector is \
-                       left out, as in scikit-learn; the linear head for new images is kinset's",
-        expect: "depends on the features; compare with k-means on the same ones",
-    };
 }
