@@ -98,7 +98,7 @@
 //! | The same bytes for any number of threads. | Fixed chunks, fixed order of sums; tests in each crate that computes. |
 //! | `unsafe` only in `kernel`, each block with its reason. | rustc: forbidden elsewhere. |
 //! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
-//! | A published blob never changes. | Read-only files; [`store::check`] compares what a stage reads with its digest; records carry their own; `kinset verify` re-hashes all. |
+//! | A published blob never changes. | Read-only files; `store/check.rs` compares what a stage reads with its digest; records carry their own; `kinset verify` re-hashes all. |
 //! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with hostile files. |
 //! | Nothing that is fetched is trusted before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
 //! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; `tests/it/fuzz.rs`; decoders run guarded. |
