@@ -235,7 +235,8 @@ pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     #[cfg(unix)]
     builder.permissions(permissions);
     let mut file = builder.tempfile_in(folder).at("create a file in", folder)?;
-    file.write_all(content).at("write", path)?;
+    // Not through `file` itself, whose errors name the temporary path.
+    file.as_file_mut().write_all(content).at("write", path)?;
     file.as_file().sync_all().at("flush", path)?;
     file.persist(path).map_err(|e| e.error).at("replace", path)?;
     sync_folder(folder)

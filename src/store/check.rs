@@ -4,7 +4,7 @@
 //! first: once per process, and again if it was written to since. What was found is remembered, so that a result with a changed
 //! blob is damaged for every later lookup of this process, until the blob is published anew.
 //!
-//! So a record of today's form is the right result for its key. One of [`UNCHECKED`] may have been computed from changed bytes;
+//! So a record of today's form is the right result for its key. One of `UNCHECKED` may have been computed from changed bytes;
 //! when an output turns out to be damaged, such records that read it are forgotten, and with them all unfinished work that reads
 //! it. What was computed from *their* results needs no care: if those come out differently, the keys below them are others.
 
@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// Forgets what may have been computed from this output while it was damaged, and says of which keys it was: records of
-    /// [`UNCHECKED`] that read it, and unfinished work that does and that nobody is at now.
+    /// `UNCHECKED` that read it, and unfinished work that does and that nobody is at now.
     pub fn forget_readers(&self, content: &Digest) -> Result<Vec<Key>> {
         let contents = BTreeSet::from([*content]);
         let readers = self.unchecked_readers(&contents)?;
@@ -122,7 +122,7 @@ impl Store {
         output.files.iter().map(identity).collect()
     }
 
-    /// Records of [`UNCHECKED`] that read one of these contents, or of which nobody knows what they read.
+    /// Records of `UNCHECKED` that read one of these contents, or of which nobody knows what they read.
     pub(super) fn unchecked_readers(&self, contents: &BTreeSet<Digest>) -> Result<Vec<Record>> {
         let mut readers = Vec::new();
         for key in self.keys()? {
