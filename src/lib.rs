@@ -12,23 +12,23 @@
 //! Each folder under `src` but `cli` is a crate: `src/base` is `kinset-base`. This root crate re-exports them, and holds the command
 //! line, the list of stages ([`registry`]) and `main`.
 //!
-//! | crate | its question |
+//! | crate | what it holds |
 //! |---|---|
-//! | [`base`] | What does everyone need? Seeds, ids, files, errors, units, the clock. |
-//! | [`math`] | What is the formula? Numbers in, numbers out: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means, curation. |
-//! | [`kernel`] | Where is the time spent? CPU loops: convolution, batch norm, pooling, exact neighbors. The only `unsafe`. |
-//! | [`store`] | Where is it, and is it whole? Blobs, records, keys, locks, garbage, repair. |
-//! | [`artifact`] | What is this file? Images, labels, encoder, features, neighbors, matches, selection, classifier, assignments, scores. |
-//! | [`stage`] | What is a stage? The contract between the engine and everything it runs. |
-//! | [`dataset`] | Which raw formats are read, and how? Raw files become pictures, with labels apart from them; `artifact::image_codec` decodes one. |
-//! | [`augment`] | What may happen to a picture? Pixels become views. |
-//! | [`model`] | What does the network look like? Encoders, heads, and the names of their weights. |
-//! | [`train`] | How does training work? The loop, optimizers, schedules, prefetching, checkpoints, devices. |
-//! | [`builtin`] | Which stages need no paper? Ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, spectral clustering, how many clusters, consensus, predict, evaluate. |
-//! | [`methods`] | What does each paper do? SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
-//! | [`pipeline`] | What runs, when, and why? Checks the file, compares keys, runs what is stale. |
-//! | [`report`] | What would a person rather look at? A page with pictures, drawings, score tables. |
-//! | [`cli`] | What did they type, and what do we answer? The only part that prints; a module of the root crate. |
+//! | [`base`] | Shared tools: seeds, ids, files, errors, units, the clock. |
+//! | [`math`] | Formulas, without files or tensors: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means, curation. |
+//! | [`kernel`] | CPU loops: convolution, batch norm, pooling, exact neighbors. The only `unsafe`. |
+//! | [`store`] | Results on disk: blobs, records, keys, locks, garbage, repair. |
+//! | [`artifact`] | The files that stages exchange: images, labels, encoder, features, neighbors, matches, selection, classifier, assignments, scores. |
+//! | [`stage`] | The contract between the engine and everything it runs. |
+//! | [`dataset`] | Raw files become pictures, with labels apart from them; `artifact::image_codec` decodes one. |
+//! | [`augment`] | Pixels become views. |
+//! | [`model`] | Encoders, heads, and the names of their weights. |
+//! | [`train`] | The training loop, optimizers, schedules, prefetching, checkpoints, devices. |
+//! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, spectral clustering, how many clusters, consensus, predict, evaluate. |
+//! | [`methods`] | Stages from papers: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
+//! | [`pipeline`] | Checks the file, compares keys, runs what is stale. |
+//! | [`report`] | A page with pictures, drawings, score tables. |
+//! | [`cli`] | The command line: the only part that prints; a module of the root crate. |
 //!
 //! Each crate's own page says what is in it, what is not, and where that lives instead.
 //!
@@ -217,7 +217,7 @@
 //!
 //! # Rules
 //!
-//! - `lib.rs` and `mod.rs` say what is here and what is not, and hold no logic; the first line of any other file is a noun phrase
+//! - `lib.rs` and `mod.rs` say what is here and what is not, and hold no logic; the first line of a file is a noun phrase
 //!   that says what is in it.
 //! - Comments say why. Words are those of the field. Messages are lower case, values stand in back-ticks, no full stop.
 //! - Tests stand beside the code; their names are sentences. What needs the whole program is in `tests/it`, reference numbers
@@ -225,7 +225,7 @@
 //! - Formulas come from papers and specifications. No code is copied: the repositories of SCAN and NNM forbid commercial use.
 //! - Before a commit: `just lint` and `just test`, or the commands in the `justfile`. `.ci/run` does all of it.
 //!
-//! # Limits, honestly
+//! # Limits
 //!
 //! - **No GPU was run.** The features `cuda`, `cudnn`, `metal`, `mkl` and `accelerate` pass through to candle; nothing in this
 //!   repository was ever built or measured with them. There candle's own operations replace the kernels.

@@ -1,4 +1,4 @@
-//! Errors of artifact files: unreadable, damaged, or with content that cannot be.
+//! Errors of artifact files: unreadable, damaged, or with invalid content.
 
 use std::fmt;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub enum ArtifactError {
     #[error("`{path}` {what}")]
     Unsupported { path: String, what: String },
     /// A file that is not at all what its name says.
-    #[error("`{path}` is no {form} file: {what}")]
+    #[error("`{path}` is not a valid {form} file: {what}")]
     NotTheForm { path: String, form: &'static str, what: String },
     /// Several columns may hold what is looked for, and none is named as usual.
     #[error("`{path}` does not say which column holds {what}; it may be {}", Listed(candidates))]

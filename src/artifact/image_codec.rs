@@ -4,7 +4,7 @@
 //! gray by the weights of ITU-R 601 in Pillow's integers. Everybody who looks at pixels goes through here, so training, reports and
 //! predictions see the same.
 //!
-//! Cameras of microscopes and clinics put 8 or 12 bits into files of 16, which would be black. A picture with no value above 255 or
+//! Microscopes and medical cameras store 8 or 12 bits in files of 16, which would look black. A picture with no value above 255 or
 //! 4,095 is therefore taken to have 8 or 12 bits; [`Opened::decode_with_bits`] tells which, for whoever reports it.
 
 use std::io::Cursor;

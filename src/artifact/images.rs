@@ -1,4 +1,4 @@
-//! Images: what everything starts from.
+//! Images, the input of every pipeline.
 //!
 //! The table follows Hugging Face's layout, so a viewer that knows it shows the pictures. Raw arrays are kept as PNG, files as
 //! the bytes they are. A row is an image's number, its id never shifts: it is taken from the content.

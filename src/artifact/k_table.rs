@@ -1,4 +1,4 @@
-//! K tables: how clusterings with different numbers of clusters compare, without labels.
+//! K tables: comparisons of clusterings with different numbers of clusters, without labels.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! # kinset-artifact: what is this file?
+//! # kinset-artifact: the files that stages exchange
 //!
 //! What flows between stages. One file per kind: [`images`] and [`labels`] come in, [`encoder`] holds networks (encoder and
 //! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`matches`](mod@matches) and [`selection`] say which images

@@ -1,4 +1,4 @@
-//! What a picture file says beside its size: how it is to be turned, whether it is transparent, how many bits it has.
+//! Properties of a picture file beside its size: how it is to be turned, whether it is transparent, how many bits it has.
 //!
 //! Read from its headers without a decoder and in this one place, so that whoever counts pictures, checks them or decodes them sees
 //! the same.

@@ -1,4 +1,4 @@
-//! # kinset-augment: what may happen to a picture?
+//! # kinset-augment: image augmentation
 //!
 //! Pixels become views. A [`Recipe`] says which transforms, in which order, how strong; a [`Viewer`] makes normalised batches by
 //! it ([`batch`]). The transforms work on 8-bit planes ([`planes`]) and give Pillow's bytes: cutting ([`crop`]), scaling

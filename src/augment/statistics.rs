@@ -1,4 +1,4 @@
-//! Channel statistics of an average pixel, measured rather than looked up, so that any folder has its own.
+//! Mean and standard deviation of each channel, measured on the images themselves.
 
 use rayon::prelude::*;
 

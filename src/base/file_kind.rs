@@ -1,4 +1,4 @@
-//! What a file of others is, by its first bytes: for messages about files that are not what their name says.
+//! The kind of a file by its first bytes: for messages about files that are not what their name says.
 
 /// A web page where data should be, a pointer to a file that was not downloaded, a picture of a format that is not read. `None` if
 /// nothing is known of such a beginning.

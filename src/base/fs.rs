@@ -49,8 +49,8 @@ fn in_words(source: io::Error) -> io::Error {
     let kind = source.kind();
     let words = match kind {
         io::ErrorKind::NotFound => "no such file or folder",
-        io::ErrorKind::AlreadyExists => "it is already there",
-        io::ErrorKind::PermissionDenied => "it is not permitted",
+        io::ErrorKind::AlreadyExists => "it already exists",
+        io::ErrorKind::PermissionDenied => "permission denied",
         io::ErrorKind::NotADirectory => "it is not a folder",
         io::ErrorKind::StorageFull => "the disk is full",
         io::ErrorKind::UnexpectedEof => "it ends too early",
@@ -115,13 +115,13 @@ impl Fault for FileError {
             _ if lacks_files(&self.source) => Exit::Machine
                 .code("file::too-many-open")
                 .hint("raise the limit on open files: `ulimit -n 4096`, then run again"),
-            _ if self.is_of_machine() => Exit::Machine
-                .code("file::device")
-                .hint("the disk or its connection fails: the system's log (`dmesg`) says more"),
+            _ if self.is_of_machine() => {
+                Exit::Machine.code("file::device").hint("the disk or its connection failed: see the system log (`dmesg`)")
+            }
             Kind::NotADirectory => Exit::Data
                 .code("file::failed")
                 .hint("a file is in the place of a folder: choose another path, or move the file"),
-            Kind::IsADirectory => Exit::Data.code("file::not-a-file").hint("name a file, or move away what has its name"),
+            Kind::IsADirectory => Exit::Data.code("file::not-a-file").hint("name a file, or move the folder of that name away"),
             _ => Exit::Data.code("file::failed"),
         }
     }

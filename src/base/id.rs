@@ -1,4 +1,4 @@
-//! Names of images that never shift: taken from the content, not from the place in a folder.
+//! Stable names of images: taken from the content, not from the place in a folder.
 
 use std::collections::BTreeMap;
 

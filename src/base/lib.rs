@@ -1,6 +1,6 @@
-//! # kinset-base: what does everyone need?
+//! # kinset-base: tools that all crates share
 //!
-//! Tools without opinions: randomness that needs no state ([`seed`]), stable names for images ([`id`]), the names that others gave ([`name`]), file access whose
+//! Randomness that needs no state ([`seed`]), stable names for images ([`id`]), the names that others gave ([`name`]), file access whose
 //! errors carry the path ([`fs`]), the one writer for what people get ([`output`]), what an error owes its reader ([`fault`]),
 //! units for people ([`mod@unit`]), texts of others as people see them ([`shown`]), the memory of the process ([`memory`]), the
 //! only clock ([`clock`]), requests to stop ([`stop`]), raw files ([`raw_file`]), where they are looked for ([`search_path`]), what they are

@@ -1,4 +1,4 @@
-//! Files and folders that people get: made beside their place and moved there whole, and never over what they are made from.
+//! Output files and folders: written beside their place and moved there when complete, and never over what they are made from.
 //!
 //! What is at the place keeps its content until then. A file that is there is replaced and its permissions are kept; a link is
 //! replaced, and what it leads to stays as it is; a folder takes something in only if it is empty. A device or a pipe is written
@@ -52,7 +52,7 @@ impl Fault for OutputError {
             Self::Special { .. } => Exit::Usage.code("output::special").hint("name a file"),
             Self::File(error) if error.is_full() => Exit::Machine
                 .code("output::disk-full")
-                .hint("free some space or name another place, then run again; nothing half-written was left"),
+                .hint("free some space or name another place, then run again; no partial output was left"),
             Self::File(error) if error.is_of_machine() => error.diagnosis(),
             Self::File(error) => match error.source.kind() {
                 Kind::NotADirectory | Kind::AlreadyExists | Kind::InvalidFilename | Kind::InvalidInput => {

@@ -1,4 +1,4 @@
-//! Text of others as people see it: what a terminal would obey, and what turns the direction of writing, is escaped.
+//! Safe display of foreign text: control characters and marks of writing direction are escaped.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! A request to stop, and the answer of whoever heard it.
+//! Requests to stop, and the error of work that was stopped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

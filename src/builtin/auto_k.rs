@@ -211,7 +211,7 @@ impl Stage for AutoK {
             let (named, all, say) = (table.named_by(), table.votes.len(), say.join(", "));
             cx.warn(match named {
                 1 => format!("no two estimators name the same number of clusters ({say}): {chosen}, the smallest, is a guess"),
-                _ => format!("only {named} of {all} estimators name {chosen} clusters ({say}): look at others too"),
+                _ => format!("only {named} of {all} estimators name {chosen} clusters ({say}): compare other numbers too"),
             });
         }
         Ok(Out { table: table.save(&cx.out("table")?)? })

@@ -1,6 +1,6 @@
 //! Classifiers against labels: the only place, with `knn_eval`, where ground truth is read.
 //!
-//! A row of k-means always stands beside the others: a learned result that does not beat it is not worth its electricity. If
+//! A row of k-means always stands beside the others: a learned result should be better than it. If
 //! none is connected, one is fitted on the features of the first classifier's own encoder.
 
 use kinset_artifact::encoder::{Architecture, Classifier, HeadKind, Normalization, Weights};

@@ -39,9 +39,9 @@ kinset_stage::settings! {
         sha256: Option<String> = None;
         /// The network's name, where a file has several: `teacher`.
         part: Option<String> = None;
-        /// What stands before the names of its tensors: `teacher.backbone.`; none: found.
+        /// The prefix of the names of its tensors: `teacher.backbone.`; none: detected.
         prefix: Option<String> = None;
-        /// Tensors that are no part of it: `["projector.*"]`; `*` stands for any letters.
+        /// Tensors to leave out: `["projector.*"]`; `*` stands for any characters.
         ignore: Option<Vec<String>> = None;
         /// Side of the images it is shown, pixels: a multiple of the patch; none: 224.
         size: Option<usize> = None;

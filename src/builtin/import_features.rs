@@ -25,7 +25,7 @@ kinset_stage::settings! {
         file: PathBuf = "features.parquet".into();
         /// The column of names; `""`: rows are numbered. None: `id`, `name` or another usual one, or the index of pandas.
         id_column: Option<String> = None;
-        /// The column of vectors, or what stands before numbered ones: `emb_`. None: `embedding` or another usual one, or the only
+        /// The column of vectors, or the prefix of numbered columns: `emb_`. None: `embedding` or another usual one, or the only
         /// one that can be meant.
         column: Option<String> = None;
         /// A list of names, one a line, in place of those in the file.
@@ -151,7 +151,7 @@ impl Stage for ImportFeatures {
 fn raw(name: String, path: &Path) -> Result<RawFile, StageError> {
     let Some(found) = fs::metadata(path)?.filter(fs::Metadata::is_file) else {
         // Opened, so that what is missing is said in the words of the file system.
-        return Err(fs::open(path).err().map_or_else(|| wrong(path, "it", "is no file").into(), StageError::from));
+        return Err(fs::open(path).err().map_or_else(|| wrong(path, "it", "is not a file").into(), StageError::from));
     };
     let bytes = found.len();
     Ok(RawFile { name: name.into(), path: path.to_owned(), bytes })

@@ -1,4 +1,4 @@
-//! Raw data, read once, into images and – apart from them – labels. Every `[data.NAME]` table is one of these.
+//! Raw data, read once, into images and separate labels. Every `[data.NAME]` table is one of these.
 
 use serde::Serialize;
 

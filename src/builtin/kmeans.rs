@@ -1,4 +1,4 @@
-//! k-means on features: the row that stands beside every learned result.
+//! k-means on features: the baseline of every learned result.
 
 use kinset_artifact::encoder::{Classifier, Encoder};
 use kinset_artifact::features::{FeatureTable, Features};
@@ -146,8 +146,8 @@ mod tests {
     fn fewer_distinct_images_than_clusters_are_warned_of_with_the_numbers() {
         let dir = tempfile::tempdir().unwrap();
         let six: Vec<f32> = (0..60).map(|row| (row % 6) as f32).collect();
-        assert_eq!(warnings(dir.path(), &six, 10), ["60 images, 6 of them distinct; 10 clusters asked: 4 stay empty"]);
-        assert_eq!(warnings(dir.path(), &[2.0; 20], 5), ["20 images, 1 of them distinct; 5 clusters asked: 4 stay empty"]);
+        assert_eq!(warnings(dir.path(), &six, 10), ["60 images, 6 of them distinct; 10 clusters requested: 4 stay empty"]);
+        assert_eq!(warnings(dir.path(), &[2.0; 20], 5), ["20 images, 1 of them distinct; 5 clusters requested: 4 stay empty"]);
         assert_eq!(warnings(dir.path(), &six, 6), [""; 0]);
     }
 }

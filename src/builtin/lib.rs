@@ -1,4 +1,4 @@
-//! # kinset-builtin: which stages need no paper?
+//! # kinset-builtin: the stages without a paper
 //!
 //! Reading raw data, features or other people's weights, embedding, mining neighbors, choosing images like a target, k-means,
 //! spectral clustering, the number of clusters, predicting, evaluating: one file or folder each, and one line here.

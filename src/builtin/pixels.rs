@@ -1,4 +1,4 @@
-//! The pixels themselves as an encoder: the floor every learned encoder is measured against.
+//! The pixels themselves as an encoder: a baseline for learned encoders.
 
 use kinset_artifact::encoder::{Backbone, Encoder, Stem};
 use kinset_artifact::images::{ImageSet, Images};

@@ -41,9 +41,9 @@ kinset_stage::settings! {
         sha256: Option<String> = None;
         /// The network's name, where a file has several: `net1` or `net2` of RUC.
         part: Option<String> = None;
-        /// What stands before the names of its tensors: `backbone.`; none: found.
+        /// The prefix of the names of its tensors: `backbone.`; none: detected.
         prefix: Option<String> = None;
-        /// Tensors that are no part of it: `["projector.*"]`; `*` stands for any letters.
+        /// Tensors to leave out: `["projector.*"]`; `*` stands for any characters.
         ignore: Option<Vec<String>> = None;
         /// `resnet18`, `resnet34`, `resnet50`, `resnet_tiny`; none: the one whose blocks the file has.
         backbone: Option<Backbone> = None;

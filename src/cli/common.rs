@@ -1,4 +1,4 @@
-//! What most commands begin with: a checked pipeline, a store, the places of raw data.
+//! Steps that most commands share: a checked pipeline, a store, the places of raw data.
 
 use std::path::{Path, PathBuf};
 
@@ -103,7 +103,7 @@ pub(super) fn exit_without_memory() {
 
 /// Threads that the system does not give.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start the threads to compute with")]
+#[error("cannot start the worker threads")]
 struct NoThreads {
     #[source]
     source: rayon::ThreadPoolBuildError,

@@ -1,4 +1,4 @@
-//! `kinset data`: which data sets there are, getting one, and whether one is sound.
+//! `kinset data`: the list of data sets, downloads and checks.
 
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ Examples:
         set: Vec<String>,
         #[command(flatten)]
         places: PlaceArgs,
-        /// Print JSON: with all damaged files by name
+        /// Print JSON, with the names of all damaged files
         #[arg(long)]
         json: bool,
     },

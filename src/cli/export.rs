@@ -1,6 +1,6 @@
 //! `kinset export`: a result in the form that others use.
 //!
-//! Networks become safetensors with PyTorch's names, or ONNX, which runs without us, and a card beside them; assignments become CSV,
+//! Networks become safetensors with PyTorch's names, or ONNX, which runs without kinset, and a card beside them; assignments become CSV,
 //! JSON lines, Parquet, or one folder per cluster with the pictures in it.
 
 use std::collections::BTreeSet;
@@ -79,11 +79,11 @@ const LONGEST_NAME: usize = 180;
 /// Why nothing was exported.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
-    #[error("`{path}`, which would tell what `{output}` is, exists already and was not written by kinset")]
+    #[error("`{path}`, the card of `{output}`, already exists and was not written by kinset")]
     Foreign { path: String, output: String },
     #[error("`--copy` works only with a folder of images, and `{path}` is to be a file")]
     Copy { path: String },
-    #[error("`{stage}` sorts features, so there are no images to put into folders")]
+    #[error("`{stage}` clusters imported features, so there are no images to put into folders")]
     NoImages { stage: String },
     #[error("cannot write assignments to `{path}`: expected a CSV, JSON lines or Parquet file, or a folder")]
     Ending { path: String },
@@ -199,7 +199,7 @@ fn save(args: &ExportArgs, held: &Held, tensors: &Tensors, layout: Layout, card:
     output.finish()?;
     write_card(&beside, card)?;
     let (count, stage, to, card) = (names.len(), &held.stage, args.output.display(), beside.display());
-    let said = format!("{count} tensors of `{stage}` in {to}; what they are: {card}");
+    let said = format!("{count} tensors of `{stage}` in {to}; metadata: {card}");
     Ok(json!({
         "said": said, "stage": held.stage, "artifact": held.kind, "file": to.to_string(), "card": card.to_string(),
         "tensors": names,

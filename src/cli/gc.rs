@@ -1,4 +1,4 @@
-//! `kinset gc`: what the store can give back.
+//! `kinset gc`: deletion of results that nothing refers to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -27,7 +27,7 @@ pub struct InitArgs {
     /// How many clusters to look for
     #[arg(long, default_value_t = 10)]
     clusters: usize,
-    /// The pipeline's name, under which its results appear [default: the folder's; with a number if another pipeline has it]
+    /// Name of the pipeline and of its results [default: the folder's name, numbered if taken]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Where to write the pipeline [default: standard output]
@@ -56,7 +56,7 @@ impl Fault for Unfit {
         match self {
             Self::Taken { .. } => Exit::Usage.code("init::taken").hint("name another file with `--output`, or remove this one"),
             Self::Name { .. } => Exit::Usage.code("init::name").hint(
-                "it becomes a folder: letters, digits, `-`, `_` and `.`, not first a `.` or `-`, at most 100, and not `store`",
+                "the name is also that of a folder: at most 100 letters, digits, `-`, `_` and `.`, not beginning with `.` or `-`, and not `store`",
             ),
         }
     }
@@ -64,7 +64,7 @@ impl Fault for Unfit {
 
 /// A pipeline file cannot name the folder.
 #[derive(Debug, thiserror::Error)]
-#[error("the path `{path}` is no UTF-8, and a pipeline file is")]
+#[error("the path `{path}` is not valid UTF-8, so a pipeline file cannot contain it")]
 struct NoText {
     path: String,
 }

@@ -1,7 +1,7 @@
 //! # cli: the command line
 //!
-//! One file per command. Data go to standard output, talk goes to standard error; messages are lower case without a full stop,
-//! values stand in back-ticks, the causes follow, and `hint:` comes last. Colour never says anything alone.
+//! One file per command. Data go to standard output, messages go to standard error; messages are lower case without a full stop,
+//! values stand in back-ticks, the causes follow, and `hint:` comes last. Color alone never carries information.
 //!
 //! Not here: anything else. This is the only module that prints, and nobody imports it but `main`.
 

@@ -1,6 +1,6 @@
-//! `kinset predict`: pictures that are lying around, sorted by a pipeline's classifier.
+//! `kinset predict`: images outside the pipeline, assigned to clusters by its classifier.
 //!
-//! Memory does not grow with the number of pictures, but for their 16-digit names, which keep twins apart.
+//! Memory does not grow with the number of pictures, except for their 16-digit names, by which equal images are told apart.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ enum Trouble {
     AllBroken { count: usize, name: String, why: String },
     #[error("Parquet output needs a file name")]
     NoFile,
-    #[error("`--output` names a picture")]
+    #[error("`--output` names an image file")]
     Picture,
 }
 
@@ -99,7 +99,7 @@ impl Fault for Trouble {
             Self::AllBroken { .. } => Exit::Data.code("predict::broken-picture"),
             Self::Picture => Exit::Usage
                 .code("predict::output")
-                .hint("name a file of assignments, `--output assignments.csv`; images stand without `--output`"),
+                .hint("name a file for the assignments, `--output assignments.csv`; give images without `--output`"),
             Self::NoFile => Exit::Usage.code("predict::no-file").hint("name one: `--output assignments.parquet`"),
         }
     }

@@ -1,4 +1,4 @@
-//! The pictures that go with a result: some of the images, the surest of each cluster, images beside their neighbors.
+//! The pictures that go with a result: some of the images, the most confident of each cluster, images beside their neighbors.
 
 use std::collections::VecDeque;
 
@@ -107,7 +107,7 @@ fn clusters(table: &AssignmentTable) -> Vec<Group> {
         let words = rows.iter().map(sure).collect();
         let size = sizes.get(cluster).copied().unwrap_or(0);
         let ids = rows.iter().map(|&row| table.ids[row as usize].clone()).collect();
-        Group { title: format!("cluster {cluster}: {size} images, the surest first"), ids, words, query: false }
+        Group { title: format!("cluster {cluster}: {size} images, most confident first"), ids, words, query: false }
     };
     (0..table.clusters.min(CLUSTERS)).map(group).collect()
 }

@@ -1,4 +1,4 @@
-//! `kinset run`: bring a pipeline to its results.
+//! `kinset run`: runs of a pipeline.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -152,7 +152,7 @@ pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
     Ok(Stop::shared(flag))
 }
 
-const LATE: &str = "\nstopped without waiting for the step at work; the same command resumes from the last checkpoint";
+const LATE: &str = "\nstopped without waiting for the current step; the same command resumes from the last checkpoint";
 
 /// Does a process with this status, as Linux shows it, ignore a signal? Not known elsewhere, and then no.
 fn ignores(status: &str, signal: i32) -> bool {

@@ -1,4 +1,4 @@
-//! The screen: lines, colours, bars, tables.
+//! Terminal output: lines, colors, bars, tables.
 
 use std::collections::BTreeMap;
 use std::fmt;

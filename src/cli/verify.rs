@@ -50,7 +50,9 @@ pub(super) fn run(args: &VerifyArgs) -> Answer {
         let ours = found.findings.iter().any(|finding| finding.ours);
         text.push_str(match (found.is_clean(), ours, found.repaired) {
             (true, ..) => "no damage found\n",
-            (_, false, _) => "no damage found, but files that are not of this kinset's store; they are left alone\n",
+            (_, false, _) => {
+                "no damage found, but some files do not belong to the store or come from a newer kinset; they are unchanged\n"
+            }
             (_, true, true) => "repaired: damaged results were removed; the next run computes them again\n",
             (_, true, false) => "hint: `kinset verify --repair` removes damaged results; the next run computes them again\n",
         });

@@ -1,4 +1,4 @@
-//! A report on a source that is read through, one record in memory at a time.
+//! The report of a check that reads a whole source, one record in memory at a time.
 
 use super::error::{DatasetError, FaultyImages, Result};
 use super::reader::{DigestOf, Ignored, Labels};

@@ -40,7 +40,7 @@ fn read(form: Cifar, file: &RawFile, count: u64) -> Result<(Vec<u8>, Vec<i64>)> 
         let mut entries = pickled.entries(pickled.root).ok_or_else(|| wrong("it contains no dictionary".into()))?;
         entries.find(|(name, _)| *name == wanted).map(|(_, id)| id).ok_or_else(|| wrong(format!("it has no `{wanted}`")))
     };
-    let Value::Array(array) = pickled.get(entry("data")?) else { return Err(wrong("`data` is no array".into())) };
+    let Value::Array(array) = pickled.get(entry("data")?) else { return Err(wrong("`data` is not an array".into())) };
     let planes = array.data.and_then(|at| pickled.bytes(at)).unwrap_or_default();
     if array.shape != [count, IMAGE as u64] || array.code != "u1" || array.fortran || planes.len() != count as usize * IMAGE {
         let found = format!("{:?} of `{}`, {} bytes", array.shape, array.code, planes.len());
@@ -48,7 +48,7 @@ fn read(form: Cifar, file: &RawFile, count: u64) -> Result<(Vec<u8>, Vec<i64>)> 
     }
     let key = form.key;
     let (Value::List(ids) | Value::Tuple(ids)) = pickled.get(entry(key)?) else {
-        return Err(wrong(format!("`{key}` is no list")));
+        return Err(wrong(format!("`{key}` is not a list")));
     };
     let label = |&id: &u32| match pickled.get(id) {
         Value::Int(label) => Ok(*label),

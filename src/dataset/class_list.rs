@@ -48,7 +48,7 @@ impl ClassList {
             }
             let (folder, name) = line.split_once(char::is_whitespace).unwrap_or((line, line));
             if Name::bytes(folder).iter().any(|byte| matches!(byte, b'/' | b'\\')) || folder.starts_with('.') {
-                return wrong(number, format!("`{folder}` is no name of a folder"));
+                return wrong(number, format!("`{folder}` is not a valid folder name"));
             }
             // `line` is in its shown form already.
             let folder = Name::from_bytes(&Name::bytes(folder));

@@ -1,4 +1,4 @@
-//! Doubts about folders that are taken for classes: names of splits, dates, cameras, and a single one.
+//! Warnings about folders that are taken for classes: names of splits, dates, cameras, and a single one.
 
 const OFF: &str = "leave them unread with `labels = false`";
 

@@ -8,8 +8,8 @@
 //! **Names** are bytes: those that are no UTF-8 are shown escaped, and stay apart.
 //!
 //! **Labels.** If every image lies in a subfolder, the first subfolder's name is its class, and classes are numbered in the order
-//! of their names. If no image does, there are no labels. If some do and some don't, there are none either, for we can't tell a
-//! class from a heap; [`Labels::Absent`] then names the image that lies outside.
+//! of their names. If no image does, there are no labels. If some do and some don't, there are none either, because classes
+//! cannot be told from unsorted images; [`Labels::Absent`] then names the image that lies outside.
 //!
 //! With `labels = false` there are none. Folders whose names look like no classes ([`super::class_names`]) are doubted.
 //!

@@ -57,7 +57,7 @@ impl LabelScan {
     pub(super) fn finish(self, place: &str) -> Classes {
         let none = |why: String| Classes::None { why: format!("{place} {why}") };
         match self.fraction {
-            Some(value) => none(format!("holds numbers such as {value}, which are no classes")),
+            Some(value) => none(format!("holds numbers such as {value}, which cannot be classes")),
             None if self.is_full() => none(format!("holds more than {} names", count(self.names.len() as u64 - 1))),
             None if self.names.is_empty() => none("has no value for any image".to_owned()),
             None if self.words => Classes::Named(self.names.into_iter().collect()),
@@ -139,7 +139,7 @@ mod tests {
         };
         assert_eq!(
             why(&[number(1), FoundLabel::Fraction(0.37)]),
-            "the column `label` holds numbers such as 0.37, which are no classes"
+            "the column `label` holds numbers such as 0.37, which cannot be classes"
         );
         assert_eq!(why(&[number(-1), text("")]), "the column `label` has no value for any image");
         let mut scan = LabelScan::default();

@@ -1,4 +1,4 @@
-//! # kinset-dataset: which formats of raw data are read, and how?
+//! # kinset-dataset: readers of raw data
 //!
 //! Raw data in the formats of the field become a stream of pictures, with labels beside them where there are any. Reading has
 //! two steps, so that a run that has nothing to do costs only stats: [`locate`] names the raw files a source depends on, for

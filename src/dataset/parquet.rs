@@ -191,7 +191,7 @@ fn open(
         (false, _) => {
             Classes::None { why: format!("`{}` has no column `label`; name another with `label_column`", first.name) }
         }
-        (_, Some(why)) => Classes::None { why: format!("{why}, which is no label") },
+        (_, Some(why)) => Classes::None { why: format!("{why}, which cannot be labels") },
         _ if names.is_empty() => scan.finish(&place),
         _ if names.len() > MAX_CLASSES => {
             let (found, most) = (count(names.len() as u64), count(MAX_CLASSES as u64));
@@ -471,10 +471,10 @@ mod tests {
             (
                 Column::F64(vec![0.25, 1.0]),
                 ColumnKind::F64,
-                "the column `label` holds numbers such as 0.25, which are no classes",
+                "the column `label` holds numbers such as 0.25, which cannot be classes",
             ),
             (Column::I32(vec![-1, -1]), ColumnKind::I32, "the column `label` has no value for any image"),
-            (vectors.0, vectors.1, "the column `label` holds lists of numbers, which is no label"),
+            (vectors.0, vectors.1, "the column `label` holds lists of numbers, which cannot be labels"),
         ];
         for (column, kind, wanted) in cases {
             labelled(&path, column, kind);
@@ -523,7 +523,7 @@ mod tests {
             "4 of 5 images",
             "row 1: gone.png` (the table holds only its path",
             "leads out",
-            "is an address",
+            "is a URL",
             "row 4` (the row has no image)",
         ] {
             assert!(error.contains(wanted), "{wanted}: {error}");

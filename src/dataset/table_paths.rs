@@ -9,11 +9,11 @@ use std::path::{Component, Path, PathBuf};
 /// of the machine.
 pub(super) fn beside(table: &Path, name: &str) -> Result<PathBuf, String> {
     if name.contains("://") {
-        return Err(format!("`{name}` is an address: download the image, or put its bytes into the table"));
+        return Err(format!("`{name}` is a URL: download the image, or put its bytes into the table"));
     }
     let inside = Path::new(name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if !inside {
-        return Err(format!("`{name}` leads out of the table's folder; paths below it are read"));
+        return Err(format!("`{name}` leads out of the table's folder; only paths below that folder are read"));
     }
     Ok(table.parent().unwrap_or(Path::new("")).join(name))
 }
@@ -30,6 +30,6 @@ mod tests {
         for name in ["/etc/passwd", "../1.png", "a/../../1.png"] {
             assert!(beside(table, name).unwrap_err().contains("leads out"), "{name}");
         }
-        assert!(beside(table, "https://example.org/1.png").unwrap_err().contains("is an address"));
+        assert!(beside(table, "https://example.org/1.png").unwrap_err().contains("is a URL"));
     }
 }

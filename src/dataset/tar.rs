@@ -238,7 +238,7 @@ fn look_through(files: &[RawFile], wanted: &Wanted, with_labels: bool) -> Result
     match first {
         None => {}
         Some(DatasetError::Archive { file, source }) if !more.is_empty() => {
-            let problem = format!("cannot be read: {source}; nor can {}", more.join(", "));
+            let problem = format!("cannot be read: {source}; neither can {}", more.join(", "));
             return Err(DatasetError::Content { file, problem });
         }
         Some(error) => return Err(error),
@@ -261,14 +261,14 @@ fn look_through(files: &[RawFile], wanted: &Wanted, with_labels: bool) -> Result
             _ => format!("rename them (one ends in `.{ending}`)"),
         };
         found.doubts.push(format!(
-            "{} not read, for a sample's name ends at its first dot and theirs have further ones: {remedy}",
+            "{} not read, because a sample's name ends at the first dot and these have more than one: {remedy}",
             if lone == 1 { "1 picture is".to_owned() } else { format!("{} pictures are", count(lone as u64)) },
         ));
     }
     if ends > 0 {
         found.doubts.push(format!(
-            "{} after their end marks, as if others were appended with `cat`; they are not read: unpack with `tar -i` and pack again",
-            if ends == 1 { "1 archive goes on".to_owned() } else { format!("{} archives go on", count(ends as u64)) }
+            "{} after the end-of-archive marker, as if joined with `cat`; it is not read: unpack with `tar -i` and pack again",
+            if ends == 1 { "1 archive has data".to_owned() } else { format!("{} archives have data", count(ends as u64)) }
         ));
     }
     Ok(found)
@@ -677,7 +677,7 @@ mod tests {
         assert!(read(&source).is_err());
         fs::write_atomic(&dir.path().join("b.tar"), &whole[..700]).unwrap();
         let error = read(&source).unwrap_err().to_string();
-        assert!(error.contains("a.tar`: cannot be read") && error.ends_with("nor can `b.tar`"), "{error}");
+        assert!(error.contains("a.tar`: cannot be read") && error.ends_with("neither can `b.tar`"), "{error}");
     }
 
     /// What a reading says, after all of it was read.
@@ -792,7 +792,7 @@ mod tests {
         twice.extend_from_within(..);
         fs::write_atomic(&path, &twice).unwrap();
         let said = reading(&source);
-        assert!(said.doubts[0].starts_with("1 archive goes on after"), "{:?}", said.doubts);
+        assert!(said.doubts[0].starts_with("1 archive has data after"), "{:?}", said.doubts);
     }
 
     #[test]

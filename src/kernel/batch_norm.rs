@@ -1,7 +1,7 @@
 //! Batch normalization, with ReLU and residual sum fused, and L2 normalization of rows.
 //!
 //! Batch norm of a training step is bound by memory, not arithmetic, so the rectification and the residual sum that follow it
-//! ride along, the mask of the rectification is worked out again from what is read anyway, and the input's gradient is written
+//! are fused into it, the mask of the rectification is recomputed from what is read anyway, and the input's gradient is written
 //! over the output's.
 
 #![expect(unsafe_code, reason = "outputs are written without being zeroed first")]

@@ -1,4 +1,4 @@
-//! k-means, the plainest clustering and the row that stands beside every learned result.
+//! k-means, the baseline of every learned clustering.
 //!
 //! Lloyd's iterations (Lloyd 1982) from greedy k-means++ starts (Arthur and Vassilvitskii 2007; 2 + ln K candidates per center,
 //! as scikit-learn has it), several restarts, the least inertia wins: no label is looked at. Stopping rule and tolerance follow

@@ -1,4 +1,4 @@
-//! # kinset-math: numbers in, numbers out
+//! # kinset-math: numerical algorithms
 //!
 //! What is the formula? Plain slices of numbers, no tensors, no files, no failure but a documented panic on a broken
 //! precondition. Tables are row-major; a label or cluster below zero means "not known" and is left out of every count.

@@ -1,4 +1,4 @@
-//! The silhouette of a clustering: how much nearer rows are to their own cluster than to the next one. It knows no label.
+//! The silhouette of a clustering: how much nearer rows are to their own cluster than to the next one. No labels are used.
 //!
 //! All pairs of rows are compared, so this is for samples: N rows need N² distances (8 N² bytes). The distances are computed once
 //! and serve every clustering of the same rows.

@@ -1,4 +1,4 @@
-//! Spectral embedding of a neighbor graph: images that hang together through neighbors come to lie in one direction.
+//! Spectral embedding of a neighbor graph: connected images get similar directions.
 //!
 //! The eigenvectors of the normalized Laplacian I − D^(−1/2) W D^(−1/2) with the smallest eigenvalues, rows brought to unit length
 //! (Ng, Jordan and Weiss 2001, "On Spectral Clustering"; von Luxburg 2007, "A Tutorial on Spectral Clustering"). They are the

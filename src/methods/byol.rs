@@ -1,4 +1,4 @@
-//! # BYOL: guess what a slower copy of yourself sees in another view
+//! # BYOL: prediction of a momentum network's output for another view
 //!
 //! A pretext task without anything to differ from; k-means on its features rivals SCAN's whole chain: see [`Byol::CARD`].
 

@@ -1,4 +1,4 @@
-//! # kinset-methods: what does each paper do?
+//! # kinset-methods: the stages from papers
 //!
 //! Stages with a paper, one file each (a folder where one would be too long): settings (the defaults are the paper's table),
 //! ports without ground truth, loss, run, tests, and a card that `kinset methods NAME` prints.

@@ -1,7 +1,7 @@
-//! # MoCo v2: a view finds its twin among a queue of earlier images
+//! # MoCo v2: contrastive learning against a queue of earlier images
 //!
 //! The pretext task of SCAN on ImageNet; what makes it different from SimCLR is that the number of images to differ from does not
-//! hang on the batch: see [`MoCo::CARD`].
+//! depend on the batch size: see [`MoCo::CARD`].
 
 use candle_core::{D, Device, Tensor, Var};
 

@@ -1,6 +1,6 @@
-//! # Self-label: learn from your own confident answers
+//! # Self-label: training on confident pseudo-labels
 //!
-//! The third stage of SCAN, with its known failures mended: see [`SelfLabel::CARD`].
+//! The third stage of SCAN, with its known problems fixed: see [`SelfLabel::CARD`].
 
 use candle_core::{D, Tensor};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! # SimCLR: two views of an image agree, and differ from all others
+//! # SimCLR: contrastive learning of two views within a batch
 //!
 //! The pretext task of SCAN on small images, as SCAN's authors run it: see [`SimClr::CARD`].
 

@@ -61,12 +61,12 @@ impl Fault for ModelError {
             Self::Architecture { .. } => Exit::Pipeline.code("model::no-such-network"),
             Self::Weights(mismatch) if mismatch.file.is_some() => Exit::Data.code("model::wrong-weights").hint(format!(
                 "{}; else the file was made for another backbone, stem or width, and nothing was loaded, because a partly random network \
-                 trains without complaint and scores badly",
+                 would train without an error and score badly",
                 super::import::error::PREFIX
             )),
             Self::Weights(_) => Exit::Data.code("model::wrong-weights").hint(
                 "the file was made for another backbone, stem, width or number of clusters; nothing was loaded, because a \
-                 partly random network trains without complaint and scores badly",
+                 partly random network would train without an error and score badly",
             ),
             Self::NotFinite { .. } => Exit::Run
                 .code("model::weights-not-finite")

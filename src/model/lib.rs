@@ -1,4 +1,4 @@
-//! # kinset-model: what does the network look like?
+//! # kinset-model: networks and their weights
 //!
 //! Residual networks, published vision transformers, and heads; their initial weights, and the names their tensors go by. [`EncoderNet`] turns images
 //! into features, [`ClassifierNet`] turns features into clusters; both are made of [`Params`], an ordered list of named

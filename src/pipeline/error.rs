@@ -63,8 +63,8 @@ impl Fault for RunError {
                 Exit::Run.code("run::not-chosen").hint("leave out `--only` or `--from`, so that it runs too")
             }
             Self::Damaged { .. } => Exit::Store.code("run::damaged").hint(
-                "leave out `--only` or `--from`, so that it runs again; if it did, the disk does not keep what is written: \
-                 name another place with `--artifacts DIR`",
+                "leave out `--only` or `--from`, so that it runs again; if it did run, the disk loses data: \
+                 choose another folder with `--artifacts DIR`",
             ),
             Self::Moved { .. } => Exit::Data.code("run::input-moved").hint("run again once nothing writes to it"),
             Self::Held { .. } => Exit::Run.code("run::held").hint("leave out `--no-wait` to wait for its result"),

@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a pipeline file: where it is, what was found, what would fit.
+//! Faults of a pipeline file: where each is, what was found, what would be valid.
 //!
 //! Checking collects and never stops at the first fault, so a file is mended in one go. A [`SpecFault`] says what is wrong in
 //! data and words; a [`Finding`] adds the place; [`Faults`] holds all findings with the texts they point into, and draws them

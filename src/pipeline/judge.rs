@@ -1,4 +1,4 @@
-//! What stages declare of their results, and what the files of those say, for the check of a store.
+//! The check of stored results against what their stages declare.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! # kinset-pipeline: what runs, when, and why?
+//! # kinset-pipeline: pipeline files, plans and runs
 //!
 //! From the text of a pipeline file to finished stages: the text with all its places ([`document`]), what stages there are
 //! ([`catalog`]), the checked nodes ([`spec`], with [`settings`]), their shape ([`graph`]), and all that can be wrong

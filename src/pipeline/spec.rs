@@ -439,8 +439,8 @@ impl<'a> Survey<'a, '_> {
     }
 
     fn name(&mut self, entry: Option<&Entry>) -> Option<String> {
-        const RULE: &str = "it becomes a folder: letters, digits, `-`, `_` and `.`, not first a `.` or `-`, at most 100, and not \
-                            `store`; write `name = \"…\"` at the top of the file";
+        const RULE: &str = "the name is also that of a folder: at most 100 letters, digits, `-`, `_` and `.`, not beginning with `.` \
+                            or `-`, and not `store`; write `name = \"…\"` at the top of the file";
         let (name, place) = match entry {
             None => (self.path.file_stem()?.to_string_lossy().into_owned(), None),
             Some(entry) => {

@@ -1,4 +1,4 @@
-//! # kinset-report: what would a person rather look at?
+//! # kinset-report: reports and drawings
 //!
 //! A page per pipeline, in one file that opens anywhere: [`gather`] collects what is on it, as plain data, [`album`] reads the pictures
 //! that it names, [`draw`] makes the drawings, [`page`] the HTML, and [`file`](mod@file) writes it if anything changed. [`plot`] gives single

@@ -1,4 +1,4 @@
-//! What a stage may use while it runs.
+//! The context of a running stage: all that it may use.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -178,7 +178,7 @@ impl<'a> Context<'a> {
         }
         if value != default || fits.is_empty() {
             let lower = if fits.is_empty() { String::new() } else { format!("set `{setting} = {most}` or less, or ") };
-            let hint = format!("{lower}bring more images");
+            let hint = format!("{lower}add more images");
             return Err(StageError::TooFew { setting, value, images, hint });
         }
         self.note(format!("`{setting}` is {most} instead of {default}, since there are only {images} images"));

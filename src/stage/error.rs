@@ -102,7 +102,7 @@ impl StageError {
         if clusters <= images {
             return Ok(());
         }
-        let hint = "ask for fewer clusters, or bring more images".into();
+        let hint = "ask for fewer clusters, or add more images".into();
         Err(Self::TooFew { setting, value: clusters, images, hint })
     }
 }

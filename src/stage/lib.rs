@@ -1,4 +1,4 @@
-//! # kinset-stage: what is a stage?
+//! # kinset-stage: the contract of a stage
 //!
 //! The contract between the engine and everything that runs in it: a [`Stage`] has a kind, a version, settings, typed
 //! [`mod@ports`] and typed [`mod@outputs`], and one function. A [`Method`] is a stage with a paper, and its bounds are the label-free

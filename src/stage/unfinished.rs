@@ -1,4 +1,4 @@
-//! Work that is not finished, kept where a stage that was stopped or killed finds it again.
+//! Saved progress, from which a stage that was stopped or killed resumes.
 //!
 //! A file is replaced as a whole: what it holds is named at its beginning, and a digest stands at its end. One that is not whole, or
 //! holds something else, does not count: then the work begins again, which is slow but right. What grows is kept in parts, so that
@@ -66,10 +66,7 @@ impl<'a> Unfinished<'a> {
         let Some(found) = fs::metadata(path)? else { return Ok(None) };
         let whole = if found.is_file() { fs::read(path).ok().and_then(|bytes| self.decode(&bytes)) } else { None };
         if whole.is_none() {
-            self.cx.warn(format!(
-                "what was kept of an earlier attempt in `{}` is damaged, and that work is repeated",
-                path.display()
-            ));
+            self.cx.warn(format!("the saved progress in `{}` is damaged; that work is repeated", path.display()));
             if fs::is_real_folder(path) { fs::remove_folder(path)? } else { fs::remove(path)? }
         }
         Ok(whole)

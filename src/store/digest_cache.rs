@@ -1,8 +1,8 @@
 //! A cache of raw files' digests, so that an unchanged data set costs one look per file and not one read.
 //!
 //! An entry is trusted if device, inode, size and both times (to the nanosecond) are the same. A file that was touched less than
-//! two seconds before it was read is not remembered: it could change again within the clock's step and look the same. The
-//! file is a cache of a cache: lines that make no sense are passed over, and the file may be deleted at any time.
+//! two seconds before it was read is not remembered: it could change again within the clock's step and look the same. Lines
+//! that cannot be read are skipped, and the file may be deleted at any time.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata, OpenOptions};

@@ -1,4 +1,4 @@
-//! File-system primitives: renames that never overwrite, flushing, listing.
+//! File-system operations: renames that never overwrite, flushing, listing.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};

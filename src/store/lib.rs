@@ -1,4 +1,4 @@
-//! # kinset-store: where is it, and is it whole?
+//! # kinset-store: the cache of results on disk
 //!
 //! Results on disk, named by their content. Two tables and one rule: **records** (stage key → outputs) and **blobs** (digest →
 //! bytes); a blob is published before the record that names it and removed after it. So a kill at any moment leaves a record

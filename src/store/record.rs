@@ -363,7 +363,7 @@ fn check(bytes: &[u8], key: &Key) -> std::result::Result<Found, String> {
     }
     for (name, output) in &record.outputs {
         if output.digest() != output.content {
-            return Err(format!("what its output `{name}` says is not what the files of that say"));
+            return Err(format!("the digest of its output `{name}` does not match the digests of the files"));
         }
     }
     Ok(Found::Whole(record))
@@ -554,7 +554,7 @@ pub(super) mod tests {
         let content = record.outputs["features"].content;
         assert_eq!(
             why(&old.replace(&content.hex(), &Digest::of(b"another").hex())),
-            "what its output `features` says is not what the files of that say"
+            "the digest of its output `features` does not match the digests of the files"
         );
     }
 

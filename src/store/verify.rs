@@ -205,7 +205,7 @@ impl Store {
             let Some(logical) = file.logical.filter(|_| path.is_file()) else { continue };
             let why = match judge.says(&output.kind, &file.name, &path) {
                 Ok(says) if says.is_none_or(|says| says == logical) => continue,
-                Ok(_) => "says something else than its record".to_owned(),
+                Ok(_) => "does not match its record".to_owned(),
                 Err(why) => format!("is not what it should be ({why})"),
             };
             return Some((Some(output.content), format!("`{}` of its output `{name}` {why}", file.name)));
@@ -401,9 +401,7 @@ mod tests {
         publish(&store, &below, "two", 1.0).unwrap();
         let report = store.verify(true, Some(&Knows(Digest::of(b"two")))).unwrap();
         let told = sentences(&report, &store);
-        for problem in
-            ["`table.bin` of its output `features` says something else than its record", "`kmeans`: it may have been"]
-        {
+        for problem in ["`table.bin` of its output `features` does not match its record", "`kmeans`: it may have been"] {
             assert!(told.iter().any(|line| line.contains(problem)), "{problem}: {told:?}");
         }
         assert_eq!((told.len(), store.keys().unwrap()), (2, vec![]));

@@ -26,8 +26,8 @@ pub fn warn_of_equal_images(values: &[f32], dim: usize, clusters: RangeInclusive
         return;
     }
     let asked = match *clusters.start() {
-        fewest if fewest == most => format!("{most} clusters asked: {} stay empty", most - distinct),
-        fewest => format!("{fewest} to {most} clusters asked: beyond {distinct} some stay empty"),
+        fewest if fewest == most => format!("{most} clusters requested: {} stay empty", most - distinct),
+        fewest => format!("{fewest} to {most} clusters requested: beyond {distinct} some stay empty"),
     };
     cx.warn(format!("{} images, {distinct} of them distinct; {asked}", values.len() / dim.max(1)));
 }

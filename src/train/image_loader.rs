@@ -1,4 +1,4 @@
-//! The image loader: batches on a device of stored images, in views by a recipe or plain.
+//! The image loader: batches of stored images on a device, augmented by a recipe or plain.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! # kinset-train: how does one step work?
+//! # kinset-train: the training loop and its parts
 //!
 //! What every method needs to move weights. [`training`] is the loop: it resumes, steps, measures and saves; [`objective`] is what a
 //! method of the usual kind states of itself, a loss and little more. Below them: the network and the order of the images

@@ -1,4 +1,4 @@
-//! Beginning and end of a pretext task: a new network for images it has never seen; an encoder and a curve.
+//! Beginning and end of a pretext task: a new network; an encoder and a curve.
 
 use super::image_loader::ImageLoader;
 use crate::ports::EncoderOut;

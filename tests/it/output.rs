@@ -191,7 +191,7 @@ fn what_somebody_else_wrote_beside_an_export_stays() {
     bench.write("net.onnx.json", "[1]");
     for (stage, file) in [("pixels", "net.safetensors"), ("kmeans", "net.onnx")] {
         let said = bench.kinset(&["export", "p.toml", stage, "--output", file]);
-        assert!(said.exit == 2 && said.err.contains(".json`, which would tell what"), "{file}: {}", said.err);
+        assert!(said.exit == 2 && said.err.contains(".json`, the card of"), "{file}: {}", said.err);
         assert!(!bench.path(file).exists(), "{file}: nothing is written before");
     }
     assert_eq!(fs::read_to_string(bench.path("net.json")).unwrap(), "{\"mine\": true}");
@@ -211,7 +211,7 @@ fn no_output_goes_over_an_input_into_the_store_or_where_it_cannot_be() {
         (&["predict", "p.toml", "photos", "--output", "p.toml"][..], "is an input"),
         (&["predict", "p.toml", "more/a.png", "--format", "csv", "--output", "more/a.png"], "is an input"),
         (&["predict", "p.toml", "photos", "--format", "csv", "--output", "photos/dark/0.png"], "is an input"),
-        (&["predict", "p.toml", "photos/dark/0.png", "--output", "more/a.png"], "names a picture"),
+        (&["predict", "p.toml", "photos/dark/0.png", "--output", "more/a.png"], "names an image file"),
         (&["predict", "p.toml", "photos", "--output", "photos"], "is an input"),
         (&["predict", "p.toml", "more/a.png", "--output", "artifacts/photos"], "is a folder"),
         (&["predict", "p.toml", "photos", "--output", "artifacts/store/x.csv"], "is an input"),
@@ -331,7 +331,7 @@ fn what_a_terminal_would_obey_is_escaped_for_people_and_kept_for_programs() {
 fn threads_that_cannot_be_had_are_the_machine_s_fault() {
     let bench = photos();
     let said = limited(&bench, "ulimit -v 1500000", &["run", "p.toml", "--threads", "1024"]);
-    assert!(said.exit == 7 && said.err.contains("cannot start the threads"), "{} {}", said.exit, said.err);
+    assert!(said.exit == 7 && said.err.contains("cannot start the worker threads"), "{} {}", said.exit, said.err);
     assert!(said.err.contains("ulimit -u") && !said.err.contains("panicked"), "{}", said.err);
     for args in [&["status", "p.toml"][..], &["data", "check", "folder", "--root", "photos"]] {
         let mut command = bench.command(args);

@@ -51,7 +51,7 @@ pub fn files(path: &Path) -> Result<Option<Vec<PathBuf>>> {
     let names: Option<Vec<&str>> = listed.iter().map(|file| file["filename"].as_str()).collect();
     let names = names.filter(|names| !names.is_empty()).ok_or_else(|| bad("it lists no `_data_files`".to_owned()))?;
     if let Some(name) = names.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
-        return Err(bad(format!("`{name}` is no file of its folder")));
+        return Err(bad(format!("`{name}` is not the name of a file in its folder")));
     }
     Ok(Some(names.into_iter().map(|name| path.join(name)).collect()))
 }
@@ -67,7 +67,7 @@ impl ArrowFiles {
     /// Opens the files of a path, see [`files`], and reads the schema of the first.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let Some(files) = files(path)? else {
-            let what = format!("is a folder without `{STATE}`, so it is none that `save_to_disk` wrote");
+            let what = format!("is a folder without `{STATE}`, so `save_to_disk` did not write it");
             return Err(ArtifactError::Unsupported { path: display(path), what });
         };
         let schema = start(&files[0], None)?.schema();
@@ -182,7 +182,7 @@ fn start(path: &Path, places: Option<Vec<usize>>) -> Result<StreamReader<BufRead
         file.seek(SeekFrom::End(-(end.len() as i64))).and_then(|_| file.read_exact(&mut end)).at("read", path)?;
     }
     if !(is_file && end.ends_with(MARK) || !is_file && end == END) {
-        let detail = "its end is missing, so it was not written or fetched to its end".to_owned();
+        let detail = "its end is missing: writing or downloading it was not completed".to_owned();
         return Err(ArtifactError::Damaged { path: display(path), detail });
     }
     file.seek(SeekFrom::Start(if is_file { MARK.len() as u64 } else { 0 })).at("read", path)?;
@@ -250,7 +250,7 @@ mod tests {
         state(r#"{"_data_files": [{"filename": "b.arrow"}, {"filename": "a.arrow"}]}"#);
         assert_eq!(read(dir.path()).unwrap(), [5, 6, 0, 1, 2, 3, 4]);
         state(r#"{"_data_files": [{"filename": "../b.arrow"}]}"#);
-        assert!(read(dir.path()).unwrap_err().to_string().contains("`../b.arrow` is no file of its folder"));
+        assert!(read(dir.path()).unwrap_err().to_string().contains("`../b.arrow` is not the name of a file in its folder"));
         state(r#"{"_data_files": [{"filename": "b.arrow"}], "_indices_files": [{"filename": "i.arrow"}]}"#);
         assert!(read(dir.path()).unwrap_err().to_string().contains("flatten_indices"));
     }

@@ -172,7 +172,7 @@ fn is_parquet(path: &Path, file: &File, bytes: u64) -> Result<()> {
     match &end {
         b"PARE" => Err(ArtifactError::Unsupported { path: display(path), what: "is encrypted".to_owned() }),
         MARK => Ok(()),
-        _ => Err(damaged("its end is missing, so it was not written or fetched to its end")),
+        _ => Err(damaged("its end is missing: writing or downloading it was not completed")),
     }
 }
 
@@ -201,14 +201,14 @@ pub(super) fn looks_like(head: &[u8]) -> String {
     let text = text.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
     match text.chars().next() {
         Some('<') if text.starts_with("<!doctype") || text.starts_with("<html") || text.starts_with("<?xml") => {
-            "it begins like an HTML page: was an error or a login saved in its place?".to_owned()
+            "it begins like an HTML page: an error or login page may have been saved in its place".to_owned()
         }
         Some('{' | '[') => "it begins like JSON".to_owned(),
         _ if head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
-            "it begins like a text".to_owned()
+            "it begins like plain text".to_owned()
         }
         _ if head.iter().all(|byte| *byte == 0) => "it begins with zeros only".to_owned(),
-        _ => "its beginning is none of a form that kinset knows".to_owned(),
+        _ => "its first bytes match no format that kinset knows".to_owned(),
     }
 }
 
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn what_is_no_parquet_is_told_from_what_is_damaged() {
         let page = refusal(b"\n<!DOCTYPE html><title>Sign in</title>");
-        assert!(page.contains("is no Parquet file: it begins like an HTML page"), "{page}");
+        assert!(page.contains("is not a valid Parquet file: it begins like an HTML page"), "{page}");
         assert!(refusal(b"version https://git-lfs.github.com/spec/v1\noid").contains("git lfs pull"));
         assert!(refusal(b"{\"error\": 404}").contains("begins like JSON"));
         assert!(refusal(b"").contains("is damaged: it is empty"));

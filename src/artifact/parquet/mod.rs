@@ -1,4 +1,4 @@
-//! # artifact/parquet: how do tables get to disk and back?
+//! # artifact/parquet: tables on disk
 //!
 //! The only place that names the crates arrow and parquet. [`mod@column`] has the column types of kinset's tables, [`mod@write`]
 //! streams a table to disk and digests its content on the way, [`mod@read`] reads it back or says exactly what is wrong with it.

@@ -1,4 +1,4 @@
-//! A table of others in either of two forms: Parquet, or Arrow's own.
+//! A table of another program, in Parquet or Arrow.
 
 use std::path::{Path, PathBuf};
 

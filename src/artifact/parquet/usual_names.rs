@@ -1,4 +1,4 @@
-//! Names that the columns of features go by in other people's tables.
+//! Names that the columns of features go by in tables of other programs.
 
 use std::ops::Range;
 

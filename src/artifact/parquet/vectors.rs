@@ -278,7 +278,11 @@ impl Converter {
         };
         let floats = |values: &ArrayRef| -> Result<Vec<f32>> {
             let values = cast(values, &DataType::Float32).map_err(|e| damaged(&e.to_string()))?;
-            Ok(values.as_primitive_opt::<Float32Type>().ok_or_else(|| damaged("no floats"))?.values().to_vec())
+            Ok(values
+                .as_primitive_opt::<Float32Type>()
+                .ok_or_else(|| damaged("the vectors are not float32"))?
+                .values()
+                .to_vec())
         };
         let (dim, values) = match &self.vectors {
             Numbers::Lists(place) => {
@@ -309,7 +313,7 @@ impl Converter {
         };
         let ids = match self.id {
             None => None,
-            Some(place) => Some(texts(column(place)?).ok_or_else(|| damaged("the names are no texts"))?),
+            Some(place) => Some(texts(column(place)?).ok_or_else(|| damaged("the names are not text"))?),
         };
         self.row += batch.num_rows();
         self.dim = Some(dim);

@@ -184,7 +184,7 @@ impl Machine<'_> {
     fn int(&self, id: Id) -> Result<u64> {
         match self.value(id) {
             Value::Int(number) => u64::try_from(*number).map_err(|_| self.damaged(format!("{number} where a size is wanted"))),
-            _ => Err(self.damaged("a size that is no number")),
+            _ => Err(self.damaged("a size that is not a number")),
         }
     }
 
@@ -422,7 +422,7 @@ impl Machine<'_> {
     /// The memo.
     fn remembered(&mut self, operation: u8) -> Result<bool> {
         let place = match operation {
-            b'p' | b'g' => self.line()?.trim().parse().map_err(|_| self.damaged("a place that is no number"))?,
+            b'p' | b'g' => self.line()?.trim().parse().map_err(|_| self.damaged("a memo index that is not a number"))?,
             b'q' | b'h' => self.byte()?.into(),
             b'r' | b'j' => self.u32()?.into(),
             0x94 => self.memo.len() as u64,
@@ -506,9 +506,9 @@ impl Machine<'_> {
                 let mut entries = Vec::new();
                 for &pair in pairs {
                     let (Value::List(pair) | Value::Tuple(pair)) = self.value(pair) else {
-                        return Err(self.damaged("an entry that is no pair"));
+                        return Err(self.damaged("an entry that is not a pair"));
                     };
-                    let &[key, value] = pair.as_slice() else { return Err(self.damaged("an entry that is no pair")) };
+                    let &[key, value] = pair.as_slice() else { return Err(self.damaged("an entry that is not a pair")) };
                     entries.push((key, value));
                     if self.copied + entries.len() > MOST {
                         break; // `copies` says so
@@ -590,7 +590,7 @@ impl Machine<'_> {
 
     /// `('storage', type, key, location, length, view)`.
     fn storage(&self, id: Id) -> Result<Value> {
-        let wrong = || self.damaged("a persistent id that is no storage");
+        let wrong = || self.damaged("a persistent id that is not a storage");
         let Value::Tuple(items) = self.value(id) else { return Err(wrong()) };
         let &[tag, kind, key, _location, length, ref view @ ..] = items.as_slice() else { return Err(wrong()) };
         if let Value::Stranger(place) = *self.value(kind) {

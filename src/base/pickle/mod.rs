@@ -1,4 +1,4 @@
-//! # base/pickle: which plain values does a pickle describe?
+//! # base/pickle: the plain values in Python's pickles
 //!
 //! Python's own format of objects is a program, and two crates have to read files of it: weights that PyTorch wrote
 //! (`model/import`), CIFAR in its Python version (`dataset`). `machine` runs the program as far as it builds plain values,

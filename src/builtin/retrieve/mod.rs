@@ -1,4 +1,4 @@
-//! # step/retrieve: which images of a pool look most like each image of a target?
+//! # builtin/retrieve: the nearest pool images of each target image
 //!
 //! [`mod@stage`] is the stage; [`progress`] is what a killed search goes on from.
 //!

@@ -1,4 +1,4 @@
-//! What a killed search goes on from: the best so far of each query, and how many row groups of the pool they come from.
+//! The saved progress of a search: the best so far of each query, and how many row groups of the pool they come from.
 
 use serde::{Deserialize, Serialize};
 

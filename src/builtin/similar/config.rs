@@ -107,11 +107,13 @@ impl Config {
                 .push(format!("max_dist is {max}: nearly every pair is nearer than that; it is a distance, not a similarity"));
         }
         if let Some(min) = self.min_dist.filter(|min| *min > 0.5) {
-            doubts.push(format!("min_dist is {min}: it drops all but strangers; it is a distance, not a similarity"));
+            doubts
+                .push(format!("min_dist is {min}: it drops all but very different images; it is a distance, not a similarity"));
         }
         for (field, value) in [("pool_sim", self.pool_sim), ("target_sim", self.target_sim)] {
             if let Some(value) = value.filter(|value| *value < 0.5) {
-                doubts.push(format!("{field} is {value}: images with so small a similarity count as one; it is no distance"));
+                let effect = "images with so small a similarity count as duplicates";
+                doubts.push(format!("{field} is {value}: {effect}; it is a similarity, not a distance"));
             }
         }
         doubts
@@ -149,7 +151,7 @@ mod tests {
     #[test]
     fn a_similarity_where_a_distance_is_meant_raises_a_doubt() {
         assert!(Config { max_dist: Some(0.98), ..Config::default() }.doubts()[0].contains("not a similarity"));
-        assert!(Config { pool_sim: Some(0.05), ..Config::default() }.doubts()[0].contains("no distance"));
+        assert!(Config { pool_sim: Some(0.05), ..Config::default() }.doubts()[0].contains("not a distance"));
         assert_eq!(Config { max_dist: Some(0.3), pool_sim: Some(0.9), ..Config::default() }.doubts(), Vec::<String>::new());
     }
 }

@@ -1,4 +1,4 @@
-//! # step/similar: which images of a pool make a training set that looks like a target?
+//! # builtin/similar: the selection of a training set that looks like a target
 //!
 //! [`mod@stage`] takes what `retrieve` found through filters, caps and a budget; [`config`] says by which; [`shards`] is the pool
 //! as one table; [`pick`] are the ways to choose that do not search; [`report`] measures whether the result looks like the

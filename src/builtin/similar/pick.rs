@@ -1,4 +1,4 @@
-//! What would be taken without a search: at random, far from each other, or unlike the target. Each image taken is given its edge
+//! Selections without a search: at random, far from each other, or unlike the target. Each image taken is given its edge
 //! to a target image, so that filters, budgets and provenance are the same as for a search.
 
 use super::config::Config;

@@ -1,4 +1,4 @@
-//! The images of a pool that look like a target: edges of the search, filtered, capped, paid for, and told why.
+//! The images of a pool that look like a target: edges of the search, filtered, capped and cut to a budget, each with its reason.
 
 use std::collections::BTreeMap;
 

@@ -166,16 +166,16 @@ pub struct SimilarArgs {
     /// How images and annotations are written
     #[arg(long, alias = "materialise", value_enum, default_value = "list")]
     pub materialize: Materialize,
-    /// The column of names; "" for none: row numbers [default: id, name, ...]
+    /// The column of image names; "" uses row numbers [default: id, name, ...]
     #[arg(long, value_name = "NAME")]
     pub id_column: Option<String>,
-    /// The column of vectors, or what numbered ones begin with [default: embedding, ...]
+    /// The column of vectors, or the prefix of numbered columns [default: embedding, ...]
     #[arg(long, value_name = "NAME")]
     pub column: Option<String>,
-    /// Whether CSV files begin with a line of column names [default: if it looks like one]
+    /// Whether CSV files begin with a header [default: detected]
     #[arg(long, value_name = "true|false")]
     pub header: Option<bool>,
-    /// What separates fields in CSV files: a character, tab or blank [default: found]
+    /// Field separator of CSV files: a character, tab or blank [default: detected]
     #[arg(long, value_name = "CHAR")]
     pub separator: Option<String>,
     /// Folder of the cache [default: artifacts/ in --save-dir]

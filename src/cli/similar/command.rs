@@ -289,7 +289,7 @@ fn warn(k: usize, placed: &Placed, looked: bool) {
     for (names, what) in [
         (&placed.without_image, "have no picture"),
         (&placed.without_annotation, "have no annotation"),
-        (&placed.outside, "are links out of the folder of images, which are not followed"),
+        (&placed.outside, "are links that lead out of the folder of images and are not followed"),
     ] {
         if !names.is_empty() {
             let first: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();

@@ -1,4 +1,4 @@
-//! Selections as the files that the fork's users know: lists, tables and arrays, under its names where it has one.
+//! Selections as the files of the SCAN fork: lists, tables and arrays, under its names where it has one.
 
 use std::path::{Path, PathBuf};
 

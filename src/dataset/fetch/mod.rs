@@ -1,4 +1,4 @@
-//! # fetch: where are the published data sets, and how do they get here?
+//! # fetch: downloads of published data sets and weights
 //!
 //! [`remote`] says what a published file must add up to, [`download`] brings one file whatever the network does, [`unpack`] opens
 //! an archive without letting anything out of its folder, [`set`] puts a data set together from these, [`weights`] gets one file of

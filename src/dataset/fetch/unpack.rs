@@ -67,7 +67,7 @@ fn out(archive: &Path, beside: &Path, most: u64) -> Result<Vec<PathBuf>> {
             EntryType::Regular | EntryType::Continuous | EntryType::Directory => {}
             other => return Err(unsafe_(format!("is {other:?}, and only files and folders are taken"))),
         }
-        let name = plain(&told).ok_or_else(|| unsafe_("is no plain name below the folder".to_owned()))?;
+        let name = plain(&told).ok_or_else(|| unsafe_("is not a plain path below the folder".to_owned()))?;
         if entry.header().entry_type() == EntryType::Directory {
             fs::create_folders(&beside.join(&name))?;
             continue;

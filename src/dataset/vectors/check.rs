@@ -1,4 +1,4 @@
-//! What makes a vector unfit, and a look through a whole file for it.
+//! The check of vectors, one by one and in a whole file.
 
 use std::path::Path;
 

@@ -182,7 +182,7 @@ impl Csv {
         let counted = |count: usize| if count == 1 { "1 field".to_owned() } else { format!("{count} fields") };
         let ragged = |wanted: String| {
             let lines = record.fields.as_slice().contains(&b'\n');
-            let quote = if lines { " (it runs over several lines: does a quote never end?)" } else { "" };
+            let quote = if lines { " (it spans several lines: a closing quote may be missing)" } else { "" };
             self.records.wrong(&line, &format!("{}{quote} where {wanted}", counted(fields)))
         };
         match (self.layout.name, self.layout.width) {
@@ -193,7 +193,7 @@ impl Csv {
                 let numbers = trailing(record, separator);
                 if numbers != dim {
                     let others = width.map_or(format!("a name and {dim} numbers were expected"), |width| {
-                        format!("the lines before have {width}; if names hold {}, set `dim`", shown(separator))
+                        format!("the lines before have {width}; if names contain {}, set `dim`", shown(separator))
                     });
                     return Err(ragged(others));
                 }
@@ -305,21 +305,18 @@ impl Find<'_> {
         if from == 1 {
             return Ok(false);
         }
-        Err(self.wrong(
-            first.line,
-            "this may be the names of columns or a vector; say which with `header = true` or `header = false`",
-        ))
+        Err(self.wrong(first.line, "this may be a header or a vector; choose one with `header = true` or `header = false`"))
     }
 
     /// The layout by the names of columns.
     fn with_header(&self, header: &Record, body: &[Record], reading: &mut Reading) -> Result<Layout> {
         let Some(first) = body.first() else {
-            return Err(self.wrong(header.line, "no record follows the names of columns"));
+            return Err(self.wrong(header.line, "no record follows the header"));
         };
         let mut names: Vec<String> = Vec::with_capacity(header.len());
         for place in 0..header.len() {
             let name = std::str::from_utf8(header.field(place));
-            names.push(name.map_err(|_| self.wrong(header.line, "the names of columns are not UTF-8"))?.to_owned());
+            names.push(name.map_err(|_| self.wrong(header.line, "the header is not UTF-8"))?.to_owned());
         }
         let width = most_common(body.iter().map(Record::len));
         if width == names.len() + 1 {
@@ -477,13 +474,13 @@ impl Find<'_> {
                     let empty = gap > 0 && record.field(gap).is_empty();
                     let empty = if empty { format!(" (column {} is empty)", gap + 1) } else { String::new() };
                     let problem = format!("{found} numbers at its end{empty} where other lines have {common}");
-                    Err(self.wrong(record.line, &format!("{problem}; if names hold {comma} and numbers, set `dim`")))
+                    Err(self.wrong(record.line, &format!("{problem}; if names contain {comma} and numbers, set `dim`")))
                 }
                 None if common == 0 => Err(expected(first.line)),
                 None => {
                     reading.took("names: all before the numbers");
                     reading.doubt(format!(
-                        "names hold {}, as lines differ in length and all end in {common} numbers; set `dim` if that is wrong",
+                        "names are taken to contain {}, as lines differ in length and all end in {common} numbers; set `dim` if that is wrong",
                         shown(self.separator)
                     ));
                     Ok(layout(Name::Leading { exact: false }, 1..common + 1))
@@ -645,14 +642,14 @@ mod tests {
         let short = "name,0,1\na,0.5,1\nb,1,0.5\n";
         assert_eq!(read(short, None).unwrap().1, ["a", "b"]);
         let either = "x,0,1\na,0.5,1\nb,1,0.5\n";
-        assert!(refuse(either, None).contains("line 1: this may be the names of columns or a vector"));
+        assert!(refuse(either, None).contains("line 1: this may be a header or a vector"));
         let header = |yes: bool| Options { header: Some(yes), ..Options::default() };
         assert_eq!(read_with(either, &header(true)).unwrap().1, ["a", "b"]);
         assert_eq!(read_with(either, &header(false)).unwrap().1, ["x", "a", "b"]);
         assert_eq!(read("x,1,2\na,0.5,1\n", None).unwrap().1, ["x", "a"]);
         assert_eq!(read("x.png,0,1\na.png,0.5,1\n", None).unwrap().1, ["x.png", "a.png"]);
         assert_eq!(read("x,0,1\na.png,0.5,1\n", None).unwrap().1, ["a.png"]);
-        assert!(refuse("0,1\n0.5,0.25\n", None).contains("say which with `header = true` or `header = false`"));
+        assert!(refuse("0,1\n0.5,0.25\n", None).contains("choose one with `header = true` or `header = false`"));
     }
 
     #[test]
@@ -716,7 +713,8 @@ mod tests {
         };
         assert!(refuse("late,9").contains("line 301: 2 fields where a name and 3 numbers were expected"));
         assert!(
-            refuse("late,9,8,7,6").contains("line 301: 5 fields where the lines before have 4; if names hold `,`, set `dim`")
+            refuse("late,9,8,7,6")
+                .contains("line 301: 5 fields where the lines before have 4; if names contain `,`, set `dim`")
         );
         assert!(refuse("late,9,,7").contains("line 301, column 3: the cell is empty"));
         assert!(refuse("late,x,9,,7").contains("line 301: 5 fields where the lines before have 4"));
@@ -731,7 +729,7 @@ mod tests {
         let header: Vec<String> = std::iter::once("name".to_owned()).chain((0..12).map(|i| i.to_string())).collect();
         assert_eq!(read(&format!("{}\n{}", header.join(";"), rows.join("\n")), None).unwrap().1.len(), 60);
         assert_eq!(read("a\t0,5\t1\nb\t2\t3,5\n", None).unwrap().2, [0.5, 1.0, 2.0, 3.5]);
-        assert!(refuse("a;1,5\nb;2,5\n", None).contains("say which with `separator`"));
+        assert!(refuse("a;1,5\nb;2,5\n", None).contains("choose one with `separator`"));
         let semicolon = Options { separator: Some(";".into()), ..Options::default() };
         assert_eq!(read_with("a;1,5\nb;2,5\n", &semicolon).unwrap().2, [1.5, 2.5]);
         let pipe = Options { separator: Some("|".into()), ..Options::default() };

@@ -1,4 +1,4 @@
-//! NumPy's `.npy`: a header in Python's words, then the numbers (NEP 1).
+//! NumPy's `.npy`: a header in Python syntax, then the numbers (NEP 1).
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -71,7 +71,7 @@ impl Kind {
         };
         match order {
             "<" | ">" => Ok(Self { width, big_endian: order == ">" }),
-            _ => Err(format!("`{descr}` does not say the order of bytes")),
+            _ => Err(format!("`{descr}` does not give the byte order")),
         }
     }
 
@@ -126,13 +126,13 @@ impl Npy {
             Some(Value::Other(record)) if record.starts_with('[') => {
                 return Err(wrong("its rows are records with named fields; a table of floats was expected".into()));
             }
-            _ => return Err(wrong("it does not say the type of its values".into())),
+            _ => return Err(wrong("its header does not give the type of its values".into())),
         };
         let kind = Kind::from_descr(descr).map_err(wrong)?;
         let columns = match value(&text, "fortran_order") {
             Some(Value::Other("True")) => true,
             Some(Value::Other("False")) => false,
-            _ => return Err(wrong("it does not say whether rows or columns lie together".into())),
+            _ => return Err(wrong("its header does not say whether it is stored by row or by column".into())),
         };
         let shape: Option<Vec<usize>> = match value(&text, "shape") {
             Some(Value::Other(shape)) => shape
@@ -142,7 +142,7 @@ impl Npy {
                 .and_then(|sizes| sizes.map(|size| size.parse().ok()).collect()),
             _ => None,
         };
-        let shape = shape.ok_or_else(|| wrong("it does not say the shape of its table".into()))?;
+        let shape = shape.ok_or_else(|| wrong("its header does not give the shape of its array".into()))?;
         let [rows, dim] = shape[..] else {
             let sizes = shape.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
             return Err(wrong(format!("its shape is ({sizes}); a table of two dimensions was expected: images, then numbers")));
@@ -325,9 +325,11 @@ mod tests {
         assert!(refuse("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }", 8).contains("its shape is (2); a table"));
         assert!(refuse("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }", 8).contains("do not match"));
         assert!(refuse("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 0), }", 0).contains("dimension 0"));
-        assert!(refuse("{'descr': '<f4', 'shape': (2, 2), }", 16).contains("whether rows or columns"));
+        assert!(refuse("{'descr': '<f4', 'shape': (2, 2), }", 16).contains("by row or by column"));
         assert!(open(b"\x93NUM".to_vec()).is_err() && open(b"PK\x03\x04aaaaaaaaaaaa".to_vec()).is_err());
-        assert!(refuse("{'descr': '", 0).contains("does not say the type") && refuse("", 0).contains("does not say the type"));
+        assert!(
+            refuse("{'descr': '", 0).contains("does not give the type") && refuse("", 0).contains("does not give the type")
+        );
     }
 
     #[test]

@@ -208,7 +208,7 @@ impl Vectors {
 /// A list of names that are not as many as there are rows.
 fn too_few(path: &Path, names: usize, rows: usize) -> DatasetError {
     let line = format!("line {}", names.min(rows) + 1);
-    wrong(path, &line, &format!("it names {names} images, the vectors are {rows}"))
+    wrong(path, &line, &format!("it has {names} names for {rows} vectors"))
 }
 
 /// The names of a list: one a line, blanks around them and empty lines left out.
@@ -254,7 +254,7 @@ mod tests {
         fs::write_atomic(&names, b"\xef\xbb\xbfa\r\n\xe9\n").unwrap();
         assert_eq!(read(Some(names.clone())).unwrap(), ["a", "\\xe9"], "a byte order mark is no part of a name");
         fs::write_atomic(&names, b"a\n").unwrap();
-        assert!(read(Some(names)).unwrap_err().to_string().contains("it names 1 images, the vectors are 2"));
+        assert!(read(Some(names)).unwrap_err().to_string().contains("it has 1 names for 2 vectors"));
         let other = dir.path().join("f.bin");
         fs::write_atomic(&other, &bytes).unwrap();
         let refused = Vectors::open(&other, &Options::default()).err().unwrap().to_string();
@@ -278,8 +278,8 @@ mod tests {
             Ok::<_, DatasetError>(ids)
         };
         assert_eq!(read("\u{feff}a\rb\r").unwrap(), ["a", "b"]);
-        assert!(read("a\n").unwrap_err().to_string().contains("line 2: it names 1 images, the vectors are 2"));
-        assert!(read("a\nb\nc\n").unwrap_err().to_string().contains("line 3: it names 3 images, the vectors are 2"));
+        assert!(read("a\n").unwrap_err().to_string().contains("line 2: it has 1 names for 2 vectors"));
+        assert!(read("a\nb\nc\n").unwrap_err().to_string().contains("line 3: it has 3 names for 2 vectors"));
     }
 
     #[cfg(unix)]

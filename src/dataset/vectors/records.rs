@@ -89,11 +89,11 @@ impl Records {
             let before = self.reader.position().line();
             let more = self.reader.read_byte_record(&mut fields).map_err(|error| match error.into_kind() {
                 csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                    let problem = "a record longer than 64 MiB begins here: does a quote never end?";
+                    let problem = "a record longer than 64 MiB begins here: a closing quote may be missing";
                     wrong(&self.path, &format!("line {before}"), problem)
                 }
                 csv::ErrorKind::Io(error) => kinset_base::fs::FileError::new("read", &self.path, error).into(),
-                other => wrong(&self.path, &format!("line {before}"), &format!("this is no record: {other:?}")),
+                other => wrong(&self.path, &format!("line {before}"), &format!("the record cannot be read: {other:?}")),
             })?;
             if !more {
                 return Ok(None);
@@ -152,11 +152,11 @@ fn not_text(head: &[u8]) -> Option<String> {
         return Some("this is UTF-16; save it as UTF-8".to_owned());
     }
     if head.iter().take(1 << 12).any(|byte| *byte == 0) {
-        return Some("this is no text: there are zero bytes in it".to_owned());
+        return Some("this is not text: it contains zero bytes".to_owned());
     }
     let text = String::from_utf8_lossy(&head[..head.len().min(64)]).trim_start().to_ascii_lowercase();
     let page = text.starts_with("<!doctype") || text.starts_with("<html");
-    page.then(|| "this is an HTML page: was an error or a login saved in its place?".to_owned())
+    page.then(|| "this is an HTML page: an error or login page may have been saved in its place".to_owned())
 }
 
 /// What stands between fields.
@@ -184,8 +184,8 @@ fn sniff(path: &Path, head: &[u8], whole: bool, cr: bool, score: impl Fn(u8, &[R
         (None, _) => Ok(SEPARATORS[0]),
         (Some(one), None) => Ok(one),
         (Some(one), Some(other)) => {
-            let both = format!("{} and {} may both stand between fields", shown(one), shown(other));
-            Err(wrong(path, "line 1", &format!("{both}; say which with `separator`")))
+            let both = format!("{} and {} could both be the field separator", shown(one), shown(other));
+            Err(wrong(path, "line 1", &format!("{both}; choose one with `separator`")))
         }
     }
 }
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(read(b"a   1 2 \n", Some(b' ')).unwrap(), [(1, vec!["a".into(), "1".into(), "2".into()])]);
         assert_eq!(
             read(b"a\tb c\n", None).unwrap_err().to_string(),
-            "`f.csv`, line 1: tab and blank may both stand between fields; say which with `separator`"
+            "`f.csv`, line 1: tab and blank could both be the field separator; choose one with `separator`"
         );
     }
 

@@ -1,4 +1,4 @@
-//! Baselines that a selection must beat: what somebody would take who does not look at the target.
+//! Baselines that a selection must beat: selections that ignore the target.
 
 use crate::kmeans::Products;
 use kinset_base::seed::Seed;

@@ -1,4 +1,4 @@
-//! # math/curate: which images of a pool make a set that looks like a target?
+//! # math/curate: the selection of pool images that look like a target
 //!
 //! | question | module |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | which images of a pool are one image, more or less? | [`groups`] |
 //! | which pairs of target and pool count, and which images are taken? | [`choose`] |
 //! | how many for each part of the target? | [`quota`] |
-//! | what would somebody take who does not look? | [`blind`] |
+//! | what is a selection without the target? | [`blind`] |
 //! | do two sets look alike? | [`alike`], [`frechet`] |
 //!
 //! Everything is defined on cosines in double precision of the rows as stored; distance is 1 − cosine, from 0 to 2.

@@ -1,5 +1,5 @@
-//! The anchors of a round, images that count with their neighbors as one class: those whose similarity to all others is the most decided:
-//! the entropy of its soft-max is low. Each round lets in more of them; the last one all.
+//! The anchors of a round, images that form a class with their neighbors: those with the lowest entropy of the soft-max of their
+//! similarities to all others. Each round lets in more of them; the last one all.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! # AND: an image and its nearest neighbor are one class, the surest images first
+//! # AND: anchor neighborhood discovery
 //!
 //! The pretext task of anchor neighborhood discovery: the stage with its settings and rounds ([`stage`]), the memory bank that is
 //! its classifier ([`bank`]), and how a round finds its neighborhoods ([`discovery`]).

@@ -1,6 +1,5 @@
-//! AND's settings, ports and training: a round of instance discrimination, then rounds in which more and more images count with their
-//! neighbors: see
-//! [`And::CARD`].
+//! AND's settings, ports and training: a round of instance discrimination, then rounds in which more and more images form classes with their
+//! neighbors: see [`And::CARD`].
 
 use candle_core::Tensor;
 
@@ -142,7 +141,7 @@ impl Stage for And {
                 setting: "neighbors",
                 value: config.neighbors,
                 images: images.len(),
-                hint: "an image is no neighbor of itself: ask for fewer `neighbors`, or bring more images".into(),
+                hint: "an image is no neighbor of itself: ask for fewer `neighbors`, or add more images".into(),
             });
         }
         let batch = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;

@@ -21,7 +21,7 @@ pub(super) fn mine(
         return Err(StageError::Degenerate {
             code: "nnm::zero-features",
             what: format!(
-                "the encoder gives {} images features that are all 0 or no numbers; the first is `{}`",
+                "the encoder gives {} images features that are all 0 or not finite; the first is `{}`",
                 without.len(),
                 ids[first]
             ),

@@ -1,4 +1,4 @@
-//! # NNM: match with neighbors in the batch and in the whole set
+//! # NNM: nearest neighbor matching, in the batch and in the whole set
 //!
 //! Nearest neighbor matching, a clustering stage that builds on SCAN's: [`stage`] has ports, card and the training; [`settings`]
 //! the published tables; [`sets`] what is seen of the images; [`matching`] who is whose neighbor; [`loss`] the loss.

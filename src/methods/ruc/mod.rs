@@ -1,4 +1,4 @@
-//! # RUC: unlearn what the clustering got wrong
+//! # RUC: robust retraining of a finished clustering
 //!
 //! How can a finished clustering be improved? Its assignments are taken as noisy labels: [`sampling`] tells the images whose
 //! label is kept from the others, two networks learn from both, and each moves images over once it is sure of them

@@ -94,7 +94,7 @@ impl Split {
                 code: "ruc::nothing-clean",
                 what: format!("no image keeps its label: {found}"),
                 hint:
-                    "set `sampling = \"metric\"` (distances of k-means are no confidences), lower `confidence_threshold`, or \
+                    "set `sampling = \"metric\"` (distances of k-means are not confidences), lower `confidence_threshold`, or \
                        train the classifier longer"
                         .into(),
             });

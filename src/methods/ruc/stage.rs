@@ -135,7 +135,7 @@ fn fits(images: &ImageSet, classifier: &Classifier, neighbors: &NeighborTable, i
             setting: "the number of clusters",
             value: classifier.card.clusters,
             images: images.len(),
-            hint: "connect a classifier of fewer clusters, or bring more images".into(),
+            hint: "connect a classifier of fewer clusters, or add more images".into(),
         });
     }
     let transformer = classifier.card.encoder.architecture.transformer.is_some();

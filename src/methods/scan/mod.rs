@@ -1,4 +1,4 @@
-//! # SCAN: cluster so that neighbors agree
+//! # SCAN: clustering by agreement of neighbors
 //!
 //! The clustering stage of SCAN, on images ([`stage`]) or on features that were computed once ([`heads`]): two stages of one
 //! [`loss`] and one `training`.

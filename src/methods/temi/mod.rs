@@ -1,4 +1,4 @@
-//! # TEMI: pairs of neighbors that say more of each other than chance
+//! # TEMI: clustering by mutual information of neighbors
 //!
 //! Heads on features computed before, taught by a slower copy of themselves: [`stage`] has settings, ports, card and the training;
 //! [`loss`] the loss.

@@ -1,4 +1,4 @@
-//! The beginnings of the names in a file: what stands in front of a network's, and what stands beside it and is left.
+//! Prefixes of tensor names in a file: that of the network, and those of tensors that are left out.
 //!
 //! Training puts a network inside others, and each puts a word before the names: `module.` (data-parallel training), `_orig_mod.`
 //! (`torch.compile`), `model.`, `net.`, `encoder.`, `backbone.` (Lightning, solo-learn, lightly), `base_encoder.`, `encoder_q.` (MoCo).

@@ -35,7 +35,7 @@ pub enum ImportError {
     Several(Vec<String>),
     #[error("it contains no network `{part}`; it has {}", names(found))]
     NoPart { part: String, found: Vec<String> },
-    #[error("its networks begin with {}, and none of them is named", names(found))]
+    #[error("its networks have the prefixes {}, and `prefix` selects none of them", names(found))]
     WhichPrefix { found: Vec<String> },
     #[error("no name in it begins with `{prefix}`; they begin with {}", super::beginnings::in_words(found))]
     NoPrefix { prefix: String, found: Vec<(String, usize)> },
@@ -57,7 +57,7 @@ pub enum ImportError {
 }
 
 /// What to do where names do not fit.
-pub(crate) const PREFIX: &str = "say what stands before the network's names with `prefix = \"backbone.\"`, and what is no part of it with \
+pub(crate) const PREFIX: &str = "give the prefix of the network's tensors with `prefix = \"backbone.\"`, and leave out other tensors with \
                                  `ignore = [\"projector.*\"]`";
 
 fn names(list: &[String]) -> String {
@@ -76,7 +76,7 @@ impl Fault for ImportError {
             Self::Checksum { .. } => data("import::checksum").hint("download the file again, or correct `sha256`"),
             Self::NoNetwork { .. } => data("import::no-network").hint(PREFIX),
             Self::WhichPrefix { found } => data("import::which-prefix").hint(format!(
-                "name one with `prefix = \"{}\"`; copies that follow another network in training are never taken unasked",
+                "name one with `prefix = \"{}\"`; momentum copies are read only if they are named",
                 found.first().map_or("backbone.", String::as_str)
             )),
             Self::NoPrefix { .. } => data("import::which-prefix").hint(PREFIX),

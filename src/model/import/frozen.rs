@@ -1,4 +1,4 @@
-//! A published image encoder out of somebody else's file: tensors under our names, checked against the network that was asked for.
+//! A published image encoder from another project's file: tensors under our names, checked against the requested network.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Files that PyTorch wrote, and files that nobody should: see `tests/golden/pretrained/make.py`.
+//! Files that PyTorch wrote, and damaged or hostile files: see `tests/golden/pretrained/make.py`.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -255,7 +255,7 @@ fn settings_say_which_names_are_meant() {
         ..stem(Stem::Cifar)
     };
     let which = find(&two, &named(None, &[])).unwrap_err();
-    assert_eq!(which.to_string(), "its networks begin with `a.`, `b.`, and none of them is named");
+    assert_eq!(which.to_string(), "its networks have the prefixes `a.`, `b.`, and `prefix` selects none of them");
     assert!(which.hint().unwrap().contains("`prefix = \"a.\"`"));
     let found = find(&two, &named(Some("a"), &[])).unwrap();
     let Err(ModelError::Weights(mismatch)) = found.encoder(32, &plain()) else { panic!("it was loaded") };

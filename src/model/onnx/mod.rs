@@ -1,4 +1,4 @@
-//! # onnx: our networks for the programs that run ONNX
+//! # onnx: export of networks to ONNX
 //!
 //! A file holds the network whole, from pictures of values 0 to 1 to its answer: the channel normalization and the head that counts
 //! are part of the graph, so what is left to the reader is to decode a picture and to bring it to size.

@@ -1,4 +1,4 @@
-//! # report/draw: how does it look as a drawing?
+//! # report/draw: the drawings
 //!
 //! One kind of drawing, one file: [`curves`], [`matrix`], [`reliability`], [`bars`], [`dag`] (placed by [`layers`]), [`map`]. Each takes
 //! a part of the [`page`](super::gather::page) and gives a [`figure`], which goes into a page or into a file of its own.

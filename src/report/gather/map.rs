@@ -1,4 +1,4 @@
-//! The features on paper: a sample of them along two principal components, and as t-SNE places them.
+//! The map of the features: a sample of them along two principal components, and as t-SNE places them.
 
 use super::find::{Results, Subject};
 use super::looked::{Looked, take};

@@ -1,4 +1,4 @@
-//! # report/gather: what is on the page?
+//! # report/gather: the content of the page
 //!
 //! [`whole`] goes through a pipeline's results and puts a [`page::Page`] together: plain data, which `kinset report --json` prints and
 //! everything else draws. One file for each part of the page. Nothing here opens a picture: the page names rows, and

@@ -1,4 +1,4 @@
-//! Examples of neighborhoods, what the encoder takes for alike: some images with their neighbors.
+//! Examples of neighborhoods: some images with their neighbors.
 
 use super::find::{Results, Subject};
 use super::looked::{Looked, take};

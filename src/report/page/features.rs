@@ -1,4 +1,4 @@
-//! What the encoder sees: neighbors, and the features on paper.
+//! The section of features: neighbors and the map.
 
 use maud::{Markup, html};
 

@@ -1,4 +1,4 @@
-//! # report/page: how does it read?
+//! # report/page: the HTML page
 //!
 //! [`html`] puts the page together from its sections: `summary`, `results`, `clusters`, `features`, `selection`. [`look`] is a
 //! small page about one result. All words from

@@ -1,4 +1,4 @@
-//! What was measured: score tables, training curves, confusion matrices, calibration.
+//! The section of measurements: score tables, training curves, confusion matrices, calibration.
 
 use maud::{Markup, html};
 
