@@ -184,7 +184,7 @@ impl Fault for ArtifactError {
             Self::ChangedPicture { .. } => Exit::Data
                 .code("artifact::picture-changed")
                 .hint("run again to ingest it anew, or set `pack = true` to keep copies"),
-            Self::Json { .. } => Exit::Data.code("artifact::json").hint(PAIR),
+            Self::Json { .. } => Exit::Data.code("artifact::json").hint(DAMAGED),
             Self::TensorNames { .. } => Exit::Data.code("artifact::tensor-names").hint(PAIR),
             Self::TensorType { .. } => Exit::Data.code("artifact::tensor-type").hint(PAIR),
             Self::Contradiction { .. } => Exit::Data.code("artifact::contradiction").hint(AGAIN),

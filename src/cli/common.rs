@@ -150,7 +150,9 @@ pub(super) fn namesake(name: &str, artifacts: &Path, own: Option<&Path>) -> Opti
 
 /// Where raw data are looked for. A source's own `root` is relative to the pipeline file.
 pub(super) fn places(args: &PlaceArgs, pipeline: Option<&Path>) -> DataPaths {
-    let base = pipeline.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
+    // A pipe or `/dev/stdin` lies nowhere near the data: paths are then relative to the current folder.
+    let file = pipeline.filter(|path| fs::metadata(path).is_ok_and(|found| found.is_some_and(|found| found.is_file())));
+    let base = file.and_then(Path::parent).map(Path::to_path_buf).unwrap_or_default();
     DataPaths::new(base, args.data.clone(), std::env::var_os("KINSET_DATA").map(Into::into)).with_hub(hub())
 }
 

@@ -85,6 +85,8 @@ enum Trouble {
     NoFile,
     #[error("`--output` names an image file")]
     Picture,
+    #[error("`--output` ends in `.{ending}`, which is not written")]
+    Ending { ending: String },
 }
 
 impl Fault for Trouble {
@@ -100,6 +102,9 @@ impl Fault for Trouble {
             Self::Picture => Exit::Usage
                 .code("predict::output")
                 .hint("name a file for the assignments, `--output assignments.csv`; give images without `--output`"),
+            Self::Ending { .. } => Exit::Usage
+                .code("predict::output")
+                .hint("CSV, JSON lines and Parquet are written: `.csv`, `.jsonl`, `.parquet`, or name one with `--format`"),
             Self::NoFile => Exit::Usage.code("predict::no-file").hint("name one: `--output assignments.parquet`"),
         }
     }
@@ -243,6 +248,9 @@ impl Out {
             (None, Some("jsonl" | "ndjson" | "json")) => RowsFormat::Jsonl,
             // `--output *.png`: what the shell made of it begins with somebody's picture.
             (None, Some("png" | "jpg" | "jpeg" | "webp")) => return Err(Failure::own(Trouble::Picture)),
+            (None, Some(ending @ ("xlsx" | "xls" | "ods" | "html" | "feather" | "arrow" | "npy"))) => {
+                return Err(Failure::own(Trouble::Ending { ending: ending.to_owned() }));
+            }
             _ => RowsFormat::Csv,
         };
         let lines = match form {

@@ -64,10 +64,14 @@ pub(super) fn after_run(outlook: &Outlook<'_>, known: &Known, path: PathBuf, els
         // Whether those pictures are still the same is not known.
         let sure = elsewhere.is_empty();
         let glance = Glance::after(outlook, known).with_pictures(elsewhere);
-        if sure && file::is_current(&path, glance.fingerprint()) { Ok(0) } else { file::write(&glance, &path) }
+        // Nothing has a result: a page that is there says more.
+        if glance.is_blank() {
+            return Ok(None);
+        }
+        if sure && file::is_current(&path, glance.fingerprint()) { Ok(Some(0)) } else { file::write(&glance, &path).map(Some) }
     }));
     match written {
-        Ok(Ok(_)) => Some(path),
+        Ok(Ok(made)) => made.map(|_| path),
         Ok(Err(error)) => {
             terminal::say(&format!("warning: no report: {}; the results are not touched by this", chain(&error)));
             None

@@ -101,7 +101,8 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class };
     let page = file::place(&args.pipeline.places.artifacts, &spec.name);
     let report = (!args.no_report).then(|| report::after_run(&outlook, &summary.records, page, Elsewhere::default())).flatten();
-    let tables = scores::collect(&spec, &store, &summary.records)?;
+    let tables =
+        scores::collect(&spec, &store, &summary.records).inspect_err(|_| terminal::say(&closing(&spec, &summary, args)))?;
     if args.json {
         terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;
         return Ok(exit);

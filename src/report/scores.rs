@@ -49,7 +49,10 @@ pub fn of_plan<'r>(
     let mut all = Vec::new();
     for (place, planned) in plan.iter().enumerate() {
         let Some(record) = record(place) else { continue };
-        for output in record.outputs.values().filter(|output| output.kind == "scores") {
+        for (name, output) in record.outputs.iter().filter(|(_, output)| output.kind == "scores") {
+            if let Some(why) = store.damage(name, output)? {
+                return Err(RunError::Damaged { stage: planned.stage.clone(), why });
+            }
             let files = output.files.iter().map(|file| store.blob_path(&file.blob)).collect();
             let stored = Stored::<Scores>::new(files, output.content, planned.stage.clone());
             for row in Scores::load(&stored).map_err(StageError::from)?.rows {

@@ -9,7 +9,7 @@
 //! **A header** is a first record without any number, or one that numbers its columns, as pandas does: `name,0,1,2`. By its names
 //! columns are chosen as in Parquet. What may be either is refused until `header` says which.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::BufRead;
 use std::path::Path;
 
@@ -30,6 +30,11 @@ const SHORT: usize = 8;
 /// Columns that describe images, and are no part of a vector.
 const NO_NUMBERS: [&str; 11] =
     ["label", "labels", "class", "class_id", "target", "category", "cluster", "split", "fold", "index", "row"];
+/// And those of which a word, between `_`, `-` and blanks, is one of these.
+const DESCRIBING: [&str; 12] =
+    ["label", "labels", "class", "cls", "target", "category", "species", "gt", "true", "truth", "split", "fold"];
+/// Classes at most, by which a last column of whole numbers is doubted.
+const FEW: usize = 20;
 
 pub struct Csv {
     records: Records,
@@ -78,6 +83,22 @@ fn is_comma_number(text: &str, separator: u8) -> bool {
 
 fn is_whole(field: &[u8]) -> bool {
     !field.is_empty() && field.iter().all(u8::is_ascii_digit)
+}
+
+/// Digits behind a zero: a name, since nobody writes numbers so.
+fn is_padded(field: &[u8]) -> bool {
+    field.len() > 1 && field[0] == b'0' && is_whole(field)
+}
+
+/// True if the last column of a vector has a few whole numbers, and others have fractions: labels, perhaps.
+fn few_whole(records: &[Record], columns: &[usize]) -> bool {
+    let Some((&last, others)) = columns.split_last() else { return false };
+    let fractions = |record: &Record| others.iter().any(|place| !is_whole(record.field(*place)));
+    let seen: BTreeSet<&[u8]> = records.iter().map(|record| record.field(last)).collect();
+    records.iter().all(|record| is_whole(record.field(last)))
+        && records.iter().any(fractions)
+        && seen.len() <= FEW
+        && seen.len() * 2 <= records.len()
 }
 
 /// The fields of a record without an empty one at its end.
@@ -136,7 +157,14 @@ impl Csv {
             ahead.pop_front();
             layout
         } else {
-            find.without_header(first, &mut reading)?
+            let layout = find.without_header(first, &mut reading)?;
+            if few_whole(first, &layout.columns) {
+                let column = layout.columns.last().map_or(0, |last| last + 1);
+                reading.doubt(format!(
+                    "column {column} has few different whole numbers, and may hold labels: if so, leave it out of the file"
+                ));
+            }
+            layout
         };
         reading.took(format!("separator {}", shown(records.separator())));
         let decimal = |record: &Record| {
@@ -364,7 +392,10 @@ impl Find<'_> {
                 None if !in_run(0) && (names[0].is_empty() || names[0].starts_with("Unnamed:") || any_text(0)) => Some(0),
                 None if texts.is_empty() => {
                     let whole = |record: &Record| is_whole(record.field(0));
-                    (!in_run(0) && run.is_some() && body.iter().all(whole) && distinct(body)).then_some(0)
+                    let fractions = |record: &Record| (1..names.len()).any(|place| !is_whole(record.field(place)));
+                    let beside = run.is_some() || body.iter().any(fractions);
+                    let named = body.iter().any(|record| is_padded(record.field(0))) || distinct(body) && beside;
+                    (!in_run(0) && body.iter().all(whole) && named).then_some(0)
                 }
                 None => match &texts[..] {
                     [one] => Some(*one),
@@ -376,7 +407,10 @@ impl Find<'_> {
                 },
             },
         };
-        let describes = |place: usize| NO_NUMBERS.iter().any(|name| names[place].eq_ignore_ascii_case(name));
+        let describes = |place: usize| {
+            let name = names[place].to_ascii_lowercase();
+            NO_NUMBERS.contains(&&*name) || name.split(['_', '-', ' ']).any(|word| DESCRIBING.contains(&word))
+        };
         let columns: Vec<usize> = match (run, self.options.dim) {
             (Some(run), dim) if dim.is_none_or(|dim| dim == run.columns.len()) => run.columns.clone().collect(),
             (_, Some(dim)) if dim <= names.len() && name.is_none_or(|name| name < names.len() - dim) => {
@@ -398,6 +432,12 @@ impl Find<'_> {
             Some(place) => format!("names: column `{}`", names[place]),
         });
         reading.took(format!("vectors: columns `{}` to `{}`", names[from], names[to]));
+        if run.is_none() && few_whole(body, &columns) {
+            let name = &names[to];
+            reading.doubt(format!(
+                "column `{name}` has few different whole numbers, and may hold labels: if so, leave it out of the file"
+            ));
+        }
         let left: Vec<usize> = (0..names.len()).filter(|place| Some(*place) != name && !columns.contains(place)).collect();
         if !left.is_empty() {
             let shown: Vec<String> = left.iter().take(8).map(|place| format!("`{}`", names[*place])).collect();
@@ -513,6 +553,10 @@ impl Find<'_> {
             }
             None => {
                 let whole = |place: usize| records.iter().all(|record| is_whole(record.field(place)));
+                if whole(0) && records.iter().any(|record| is_padded(record.field(0))) {
+                    reading.took("names: column 1, numbers with leading zeros");
+                    return Ok(layout(Name::Leading { exact: false }, 1..width));
+                }
                 let could_be_names = whole(0) && distinct(records);
                 match (could_be_names, (1..width).all(whole)) {
                     (true, true) => {
@@ -780,5 +824,23 @@ mod tests {
         fn no_bytes_panic(bytes in prop::collection::vec(prop::sample::select(b"a1.,;\t\"\n\r 0e-".to_vec()), 0..60)) {
             let _ = read(&String::from_utf8(bytes).unwrap(), None);
         }
+    }
+
+    #[test]
+    fn numbers_with_leading_zeros_are_names_and_labels_are_no_coordinates() {
+        let default = Options::default();
+        let (dim, ids, values) = read_with("photo,x,y\n0000,0.5,1.5\n0001,2.5,3.5\n", &default).unwrap();
+        assert_eq!((dim, ids, values), (2, vec!["0000".to_owned(), "0001".into()], vec![0.5, 1.5, 2.5, 3.5]));
+        let (dim, ids, _) = read_with("007,1,2\n008,3,4\n", &default).unwrap();
+        assert_eq!((dim, ids), (2, vec!["007".to_owned(), "008".into()]));
+        for label in ["species", "y_true", "fine_label", "Class Label", "gt", "cls"] {
+            let (dim, _, _) = read_with(&format!("img,x,y,{label}\na.png,0.5,1.5,0\nb.png,2.5,3.5,1\n"), &default).unwrap();
+            assert_eq!(dim, 2, "{label}");
+        }
+        let rows: Vec<String> = (0..8).map(|row| format!("{row}.png,{row}.5,0.25,{}\n", row % 2)).collect();
+        assert!(
+            open(&rows.concat(), &default).unwrap().reading().doubts[0].contains("column 4"),
+            "without a header it is only doubted"
+        );
     }
 }

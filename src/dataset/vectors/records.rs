@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn what_is_no_text_is_refused() {
         for (bytes, why) in
-            [(&b"\xff\xfea\x00"[..], "UTF-16"), (b"PK\x03\x04\x00", "no text"), (b" <!DOCTYPE html>", "HTML page")]
+            [(&b"\xff\xfea\x00"[..], "UTF-16"), (b"PK\x03\x04\x00", "not text"), (b" <!DOCTYPE html>", "HTML page")]
         {
             let error = read(bytes, None).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
