@@ -99,25 +99,16 @@ impl Stage for KMeans {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Mutex;
 
     use candle_core::Device;
 
     use super::*;
+    use kinset_artifact::testing::stored;
     use kinset_base::fs;
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
-    use kinset_stage::{Signal, Sink, Stop};
-    use kinset_store::digest::Digest;
-
-    #[derive(Default)]
-    struct Ears(Mutex<Vec<Signal>>);
-
-    impl Sink for Ears {
-        fn signal(&self, _: &str, signal: Signal) {
-            self.0.lock().unwrap().push(signal);
-        }
-    }
+    use kinset_stage::Stop;
+    use kinset_stage::testing::Heard;
 
     /// What k-means warns of on rows of one number.
     fn warnings(dir: &Path, rows: &[f32], clusters: usize) -> Vec<String> {
@@ -131,15 +122,12 @@ mod tests {
             encoder: "test".into(),
             layer: "test".into(),
         };
-        let saved = table.save(dir).unwrap();
-        let features = Stored::new(vec![saved.files[0].path.clone()], Digest::of(b"t"), "test");
-        let (ears, places) = (Ears::default(), DataPaths::new("", None, None));
-        let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, Stop::default(), work, out, &ears);
+        let features = stored(&table.save(dir).unwrap());
+        let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
+        let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, Stop::default(), work, out, &heard);
         let config = Config { clusters, restarts: 2, ..Config::default() };
         KMeans::run(&config, In { features, encoder: None }, &cx).unwrap();
-        let heard = ears.0.into_inner().unwrap();
-        let warning = |signal| if let Signal::Warning(text) = signal { Some(text) } else { None };
-        heard.into_iter().filter_map(warning).collect()
+        heard.warnings()
     }
 
     #[test]

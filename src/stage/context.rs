@@ -271,26 +271,18 @@ impl Bar<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Default)]
-    struct Ears(Mutex<Vec<Signal>>);
-
-    impl Sink for Ears {
-        fn signal(&self, _: &str, signal: Signal) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(signal);
-        }
-    }
+    use crate::testing::Heard;
 
     #[test]
     fn a_default_that_does_not_fit_is_lowered_with_a_word_and_a_choice_is_refused_by_name() {
-        let (ears, places) = (Ears::default(), DataPaths::new("", None, None));
+        let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
         let stop = Stop::default();
-        let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, stop, PathBuf::new(), PathBuf::new(), &ears);
+        let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, stop, PathBuf::new(), PathBuf::new(), &heard);
         assert_eq!(cx.fitting("batch", 64, 1024, 2..=300, 300).unwrap(), 64);
-        assert!(ears.0.lock().unwrap().is_empty());
+        assert!(heard.signals().is_empty());
         assert_eq!(cx.fitting("batch", 1024, 1024, 2..=300, 300).unwrap(), 300);
         let said = Signal::Note("`batch` is 300 instead of 1024, since there are only 300 images".into());
-        assert_eq!(*ears.0.lock().unwrap(), [said]);
+        assert_eq!(heard.signals(), [said]);
         let refused = cx.fitting("batch", 512, 1024, 2..=300, 300).unwrap_err();
         assert_eq!(refused.to_string(), "batch is 512, but there are only 300 images");
         let nothing = RangeInclusive::new(2, 1);

@@ -17,6 +17,8 @@ pub mod error;
 pub mod outputs;
 pub mod ports;
 pub mod settings;
+#[doc(hidden)]
+pub mod testing;
 pub mod unfinished;
 
 #[doc(hidden)] // for the macros

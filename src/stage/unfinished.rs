@@ -139,33 +139,24 @@ impl<'a> Unfinished<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
     use std::time::Duration;
 
     use candle_core::Device;
 
     use super::*;
-    use crate::{Signal, Sink, Stop};
+    use crate::Stop;
+    use crate::testing::Heard;
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
     use kinset_base::stop::Stopped;
 
-    #[derive(Default)]
-    struct Ears(Mutex<Vec<Signal>>);
-
-    impl Sink for Ears {
-        fn signal(&self, _: &str, signal: Signal) {
-            self.0.lock().unwrap().push(signal);
-        }
-    }
-
     /// What a test does in a folder; returns how many warnings came.
     fn in_folder(folder: &Path, every: u64, test: impl FnOnce(&Context<'_>)) -> usize {
-        let (ears, places) = (Ears::default(), DataPaths::new("", None, None));
+        let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
         let out = folder.join("out");
-        let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, Stop::default(), folder.into(), out, &ears);
+        let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, Stop::default(), folder.into(), out, &heard);
         test(&cx.with_checkpoint_every(Duration::from_secs(every)));
-        ears.0.lock().unwrap().len()
+        heard.signals().len()
     }
 
     type Work = (Vec<f32>, Vec<(f64, u32)>, Option<usize>);

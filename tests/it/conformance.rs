@@ -8,7 +8,8 @@ use kinset::base::search_path::DataPaths;
 use kinset::pipeline::spec::{self, Node, Request};
 use kinset::pipeline::state::{Inputs, Known, Outlook};
 use kinset::registry;
-use kinset::stage::{AnyDraft, AnyStage, Context, Signal, Sink, StageError, Stop};
+use kinset::stage::testing::Heard;
+use kinset::stage::{AnyDraft, AnyStage, Context, StageError, Stop};
 use kinset::store::Store;
 use kinset::store::blob::NewFile;
 use kinset::store::digest::Digest;
@@ -154,13 +155,6 @@ fn every_stage_repeats_itself_byte_for_byte() {
     assert_eq!(elsewhere.digests(), first.digests(), "in another place");
 }
 
-/// Nobody listens.
-struct Deaf;
-
-impl Sink for Deaf {
-    fn signal(&self, _: &str, _: Signal) {}
-}
-
 /// What a stage gives in this folder, as digests by output, or that it has stopped.
 fn outcome(
     stage: &dyn AnyStage,
@@ -172,7 +166,8 @@ fn outcome(
     let (work, out) = (folder.join("work"), store.draft().unwrap());
     std::fs::create_dir_all(&work).unwrap();
     let seed = Outlook::seed(node);
-    let cx = Context::new(&node.name, Device::Cpu, seed, places, stop.clone(), work, out.path().to_owned(), &Deaf);
+    let heard = Heard::default();
+    let cx = Context::new(&node.name, Device::Cpu, seed, places, stop.clone(), work, out.path().to_owned(), &heard);
     let drafts = match stage.run(&node.settings, &inputs.offers, &cx) {
         Ok(drafts) => drafts,
         Err(StageError::Stopped) => return None,

@@ -214,7 +214,6 @@ fn search_group(
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Mutex;
 
     use candle_core::Device;
 
@@ -223,20 +222,9 @@ mod tests {
     use kinset_base::fs;
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
-    use kinset_stage::{Settings, Signal, Sink};
+    use kinset_stage::Settings;
+    use kinset_stage::testing::Heard;
     use kinset_store::digest::Digest;
-
-    #[derive(Default)]
-    struct Ears(Mutex<Vec<String>>);
-
-    impl Sink for Ears {
-        fn signal(&self, _: &str, signal: Signal) {
-            match signal {
-                Signal::Note(text) | Signal::Warning(text) => self.0.lock().unwrap().push(text),
-                Signal::Progress { .. } | Signal::Metric { .. } => {}
-            }
-        }
-    }
 
     fn random(n: usize, dim: usize, seed: u64) -> Vec<f32> {
         let mut rng = Seed::new(seed).rng();
@@ -265,14 +253,14 @@ mod tests {
         pool: &Stored<Features>,
         stop: &Stop,
     ) -> Result<(MatchTable, Vec<String>), StageError> {
-        let (ears, places) = (Ears::default(), DataPaths::new("", None, None));
+        let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
         let (work, out) = (dir.join("work"), dir.join("out"));
         fs::create_folders(&work).unwrap();
-        let cx = Context::new("matches", Device::Cpu, Seed::new(1), &places, stop.clone(), work, out, &ears);
+        let cx = Context::new("matches", Device::Cpu, Seed::new(1), &places, stop.clone(), work, out, &heard);
         let input = In { target: target.clone(), pool: pool.clone() };
         let found = Retrieve::run(config, input, &cx)?;
         let stored = Stored::new(found.matches.files.iter().map(|file| file.path.clone()).collect(), Digest::of(b"m"), "m");
-        let heard = ears.0.lock().unwrap().clone();
+        let heard = heard.texts();
         Ok((MatchTable::load(&stored).unwrap(), heard))
     }
 

@@ -305,13 +305,12 @@ mod tests {
     use kinset_artifact::encoder::{Backbone, Classifier, Stem, Tensors};
     use kinset_artifact::images::{ImagesInfo, ImagesWriter, Picture};
     use kinset_artifact::pixels::Pixels;
-    use kinset_artifact::{Artifact, Draft};
+    use kinset_artifact::testing::stored;
     use kinset_augment::Plain;
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
     use kinset_model::architecture;
-    use kinset_stage::{Signal, Sink};
-    use kinset_store::digest::Digest;
+    use kinset_stage::testing::Heard;
     use kinset_train::infer::{self, Layer};
     use kinset_train::{OptimizerSettings, TrainingLoop as _};
 
@@ -335,16 +334,6 @@ mod tests {
             all.sort_unstable();
             assert_eq!(all, (0..images).collect::<Vec<_>>());
         }
-    }
-
-    struct Deaf;
-
-    impl Sink for Deaf {
-        fn signal(&self, _: &str, _: Signal) {}
-    }
-
-    fn stored<A: Artifact>(draft: &Draft<A>) -> Stored<A> {
-        Stored::new(draft.files.iter().map(|file| file.path.clone()).collect(), Digest::of(b"test"), "test")
     }
 
     /// Images, by default of three patterns in turn, and two encoders.
@@ -409,7 +398,7 @@ mod tests {
             let folder = |name: &str| self.dir.path().join(work).join(name);
             std::fs::create_dir_all(folder("work")).unwrap();
             let (stop, seed) = (Stop::default(), Seed::new(5));
-            f(&Context::new("test", Device::Cpu, seed, &self.places, stop, folder("work"), folder("out"), &Deaf))
+            f(&Context::new("test", Device::Cpu, seed, &self.places, stop, folder("work"), folder("out"), &Heard::default()))
         }
 
         /// Trains to the end and takes the last state, however little was learned.
