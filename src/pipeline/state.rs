@@ -7,6 +7,7 @@ use super::catalog::Registry;
 use super::error::RunError;
 use super::graph;
 use super::spec::{Node, Spec};
+use kinset_artifact::{Artifact, Stored};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_base::seed::Seed;
@@ -16,7 +17,18 @@ use kinset_store::digest::Digest;
 use kinset_store::digest_cache::Stamp;
 use kinset_store::key::{Input, Key, Manifest};
 use kinset_store::manifest_diff::Difference;
-use kinset_store::record::{Lookup, Record};
+use kinset_store::record::{Lookup, Record, StoredOutput};
+
+/// An output of a stage, to be read.
+///
+/// # Errors
+/// [`RunError::Damaged`] if it is not what the stage wrote.
+pub fn stored<A: Artifact>(store: &Store, stage: &str, name: &str, output: &StoredOutput) -> Result<Stored<A>, RunError> {
+    match store.damage(name, output)? {
+        Some(why) => Err(RunError::Damaged { stage: stage.to_owned(), why }),
+        None => Ok(Stored::new(store.paths(output), output.content, stage)),
+    }
+}
 
 /// Raw files that are digested at a time.
 const PIECE: usize = 256;

@@ -8,13 +8,12 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use kinset_artifact::Stored;
 use kinset_artifact::scores::{ScoreRow, Scores};
 use kinset_math::stats;
 use kinset_pipeline::error::RunError;
 use kinset_pipeline::event::Planned;
 use kinset_pipeline::spec::Spec;
-use kinset_pipeline::state::Known;
+use kinset_pipeline::state::{self, Known};
 use kinset_stage::StageError;
 use kinset_store::Store;
 use kinset_store::record::Record;
@@ -50,11 +49,7 @@ pub fn of_plan<'r>(
     for (place, planned) in plan.iter().enumerate() {
         let Some(record) = record(place) else { continue };
         for (name, output) in record.outputs.iter().filter(|(_, output)| output.kind == "scores") {
-            if let Some(why) = store.damage(name, output)? {
-                return Err(RunError::Damaged { stage: planned.stage.clone(), why });
-            }
-            let files = output.files.iter().map(|file| store.blob_path(&file.blob)).collect();
-            let stored = Stored::<Scores>::new(files, output.content, planned.stage.clone());
+            let stored = state::stored::<Scores>(store, &planned.stage, name, output)?;
             for row in Scores::load(&stored).map_err(StageError::from)?.rows {
                 let wired = |port: &str, place: usize| wired(plan, planned, port, place);
                 let measured = measured(&row.name, wired);

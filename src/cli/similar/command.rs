@@ -31,7 +31,7 @@ use crate::pipeline::event::{Listener, Tell};
 use crate::pipeline::journal::{Journal, runs_folder};
 use crate::pipeline::run::{self, Options, Summary};
 use crate::pipeline::spec::{self, Request, Spec};
-use crate::pipeline::state::Outlook;
+use crate::pipeline::state::{self, Outlook};
 use crate::registry;
 use crate::report::gather::{Elsewhere, Finder};
 use crate::store::Store;
@@ -178,10 +178,7 @@ fn stored<A: Artifact>(spec: &Spec, store: &Store, summary: &Summary, stage: &st
     let record = index.and_then(|index| summary.records.get(&index));
     let output = record.and_then(|record| record.outputs.iter().find(|(_, output)| output.kind == A::KIND));
     let Some((name, output)) = output else { return Err(RunError::NoKind { kind: stage.to_owned() }.into()) };
-    if let Some(why) = store.damage(name, output)? {
-        return Err(RunError::Damaged { stage: stage.to_owned(), why }.into());
-    }
-    Ok(Stored::new(store.paths(output), output.content, stage))
+    Ok(state::stored(store, stage, name, output)?)
 }
 
 /// Writes everything, and returns what to say of each number of neighbors.
