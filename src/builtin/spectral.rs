@@ -87,8 +87,10 @@ impl Stage for Spectral {
         let rows = values(&space.values)?;
         let logistic = Logistic { penalty: config.penalty, iterations: HEAD.0, tolerance: HEAD.1 };
         let head = logistic.fit(&rows, space.dim(), &fit.labels, config.clusters, &Gemm, &cx.stop)?;
-        let agree = agreement(&rows, space.dim(), &head.weight, &head.bias, &fit.labels);
-        cx.note(format!("the head gives {:.1} % of the images the cluster that the graph gave them", 100.0 * agree));
+        let given = head.labels(&rows, space.dim(), &Gemm);
+        let same = given.iter().zip(&fit.labels).filter(|(given, label)| **given == **label as usize).count();
+        let share = 100.0 * same as f64 / given.len() as f64;
+        cx.note(format!("the head gives {share:.1} % of the images the cluster that the graph gave them"));
         let (weight, bias) = space.plain_layer(&head.weight, &head.bias);
         let mut tensors = Tensors::default();
         tensors.insert("cluster_head.0.weight", vec![config.clusters, space.dim()], weight);
@@ -101,17 +103,4 @@ impl Stage for Spectral {
         let shape = HeadsShape::linear(config.clusters, 1, None);
         Ok(Out { classifier: space.classifier(shape, &tensors, choice)?.save(&cx.out("classifier")?)? })
     }
-}
-
-/// The share of rows whose most probable cluster is their label.
-fn agreement(rows: &[f32], dim: usize, weight: &[f32], bias: &[f32], labels: &[u32]) -> f64 {
-    let hits = rows.chunks_exact(dim).zip(labels).filter(|(row, label)| {
-        let logit = |k: usize| {
-            let products = row.iter().zip(&weight[k * dim..]).map(|(x, w)| f64::from(*x) * f64::from(*w));
-            products.sum::<f64>() + f64::from(bias[k])
-        };
-        let (first, rest) = (logit(0), 1..bias.len());
-        rest.fold((0, first), |best, k| if logit(k) > best.1 { (k, logit(k)) } else { best }).0 == **label as usize
-    });
-    hits.count() as f64 / labels.len().max(1) as f64
 }

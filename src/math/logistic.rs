@@ -7,7 +7,9 @@
 
 use rayon::prelude::*;
 
+use super::eigen::dot;
 use super::kmeans::Products;
+use super::topk::argmax_rows;
 use kinset_base::stop::{Stop, Stopped};
 
 /// Pieces that gradients are summed over; fixed, so that no result depends on the number of threads.
@@ -109,6 +111,25 @@ impl Logistic {
     }
 }
 
+impl Linear {
+    /// The most probable label of each row.
+    ///
+    /// # Shapes
+    /// `rows`: `[N, dim]`.
+    pub fn labels(&self, rows: &[f32], dim: usize, products: &impl Products) -> Vec<usize> {
+        let clusters = self.bias.len();
+        let piece = |rows: &[f32]| {
+            let mut logits = vec![0.0; rows.len() / dim * clusters];
+            products.products(rows, &self.weight, dim, &mut logits);
+            for row in logits.chunks_exact_mut(clusters) {
+                row.iter_mut().zip(&self.bias).for_each(|(logit, bias)| *logit += bias);
+            }
+            argmax_rows(&logits, clusters)
+        };
+        rows.par_chunks(ROWS * dim).flat_map_iter(piece).collect()
+    }
+}
+
 /// The first weights, `[K, D]`, then the bias, `[K]`.
 struct Problem<'a, P> {
     rows: &'a [f32],
@@ -187,10 +208,6 @@ fn direction(slope: &[f64], memory: &[(Vec<f64>, Vec<f64>)]) -> Vec<f64> {
     way
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
-}
-
 fn steepest(slope: &[f64]) -> f64 {
     slope.iter().fold(0.0, |most, x| f64::max(most, x.abs()))
 }
@@ -222,6 +239,7 @@ mod tests {
     fn a_label_that_nobody_has_gets_no_image() {
         let found = fit(&[-1.0, -0.9, 1.0, 1.1], 1, &[0, 0, 2, 2], 3);
         assert!(found.bias[1] < found.bias[0] && found.bias[1] < found.bias[2]);
+        assert_eq!(found.labels(&[-1.0, 1.0, -2.0], 1, &Plain), [0, 2, 0]);
     }
 
     #[test]
