@@ -28,8 +28,7 @@ const BATCH: usize = 4096;
 /// A vector as short as this may be `0, 1, 2` by chance.
 const SHORT: usize = 8;
 /// Columns that describe images, and are no part of a vector.
-const NO_NUMBERS: [&str; 11] =
-    ["label", "labels", "class", "class_id", "target", "category", "cluster", "split", "fold", "index", "row"];
+const NO_NUMBERS: [&str; 3] = ["cluster", "index", "row"];
 /// And those of which a word, between `_`, `-` and blanks, is one of these.
 const DESCRIBING: [&str; 12] =
     ["label", "labels", "class", "cls", "target", "category", "species", "gt", "true", "truth", "split", "fold"];
@@ -90,15 +89,21 @@ fn is_padded(field: &[u8]) -> bool {
     field.len() > 1 && field[0] == b'0' && is_whole(field)
 }
 
-/// True if the last column of a vector has a few whole numbers, and others have fractions: labels, perhaps.
-fn few_whole(records: &[Record], columns: &[usize]) -> bool {
-    let Some((&last, others)) = columns.split_last() else { return false };
+/// Doubts the last column of a vector if it has a few whole numbers, and others have fractions: labels, perhaps.
+fn doubt_labels(reading: &mut Reading, records: &[Record], columns: &[usize], shown: impl Fn(usize) -> String) {
+    let Some((&last, others)) = columns.split_last() else { return };
     let fractions = |record: &Record| others.iter().any(|place| !is_whole(record.field(*place)));
     let seen: BTreeSet<&[u8]> = records.iter().map(|record| record.field(last)).collect();
-    records.iter().all(|record| is_whole(record.field(last)))
+    if records.iter().all(|record| is_whole(record.field(last)))
         && records.iter().any(fractions)
         && seen.len() <= FEW
         && seen.len() * 2 <= records.len()
+    {
+        let column = shown(last);
+        reading.doubt(format!(
+            "column {column} has few different whole numbers, and may hold labels: if so, leave it out of the file"
+        ));
+    }
 }
 
 /// The fields of a record without an empty one at its end.
@@ -158,12 +163,7 @@ impl Csv {
             layout
         } else {
             let layout = find.without_header(first, &mut reading)?;
-            if few_whole(first, &layout.columns) {
-                let column = layout.columns.last().map_or(0, |last| last + 1);
-                reading.doubt(format!(
-                    "column {column} has few different whole numbers, and may hold labels: if so, leave it out of the file"
-                ));
-            }
+            doubt_labels(&mut reading, first, &layout.columns, |last| (last + 1).to_string());
             layout
         };
         reading.took(format!("separator {}", shown(records.separator())));
@@ -432,11 +432,8 @@ impl Find<'_> {
             Some(place) => format!("names: column `{}`", names[place]),
         });
         reading.took(format!("vectors: columns `{}` to `{}`", names[from], names[to]));
-        if run.is_none() && few_whole(body, &columns) {
-            let name = &names[to];
-            reading.doubt(format!(
-                "column `{name}` has few different whole numbers, and may hold labels: if so, leave it out of the file"
-            ));
+        if run.is_none() {
+            doubt_labels(reading, body, &columns, |last| format!("`{}`", names[last]));
         }
         let left: Vec<usize> = (0..names.len()).filter(|place| Some(*place) != name && !columns.contains(place)).collect();
         if !left.is_empty() {
