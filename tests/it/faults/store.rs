@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kinset::base::seed::Seed;
 
 use super::super::harness::{Bench, CHEAP, WHOLE, files_below};
-use super::kit::{Damage, Series, attempt, count};
+use super::kit::{Damage, Digests, Series, attempt, count};
 
 const RUN: [&str; 4] = ["run", "p.toml", "--json", "--no-report"];
 
@@ -43,18 +43,23 @@ fn whatever_becomes_of_any_file_of_the_artifacts_a_repair_and_a_run_make_it_righ
         let file = &files[rng.below(files.len())];
         let how = format!("{kind} {damage:?} ({})", file.strip_prefix(bench.path("artifacts")).unwrap().display());
         damage.to(file, &mut rng).keep();
-        let said = attempt(&mut bench.command(&RUN));
-        series.ended(&how, &said);
-        if said.exit == 0 {
-            series.same(&format!("{how}: other digests at once"), &said.digests(), &wanted);
-        }
-        series.ended_with(&format!("{how}: repair"), &attempt(&mut bench.command(&["verify", "--repair"])), &[0]);
-        if !series.recovers(&how, &bench, &RUN, &wanted) {
+        if !mends(&mut series, &how, &bench, &wanted) {
             bench = Bench::with(text);
             bench.run(&[]).done();
         }
     }
     series.finish();
+}
+
+/// Runs on damage, repairs and runs again; whether the last run gives what was wanted.
+fn mends(series: &mut Series, how: &str, bench: &Bench, wanted: &Digests) -> bool {
+    let said = attempt(&mut bench.command(&RUN));
+    series.ended(how, &said);
+    if said.exit == 0 {
+        series.same(&format!("{how}: other digests at once"), &said.digests(), wanted);
+    }
+    series.ended_with(&format!("{how}: repair"), &attempt(&mut bench.command(&["verify", "--repair"])), &[0]);
+    series.recovers(how, bench, &RUN, wanted)
 }
 
 /// The record of a stage, by the key that its view names.
@@ -101,13 +106,7 @@ fn a_flipped_byte_in_any_blob_reaches_no_result_that_stays() {
                     fs::remove_file(other).unwrap();
                 }
             }
-            let said = attempt(&mut bench.command(&RUN));
-            series.ended(&how, &said);
-            if said.exit == 0 {
-                series.same(&format!("{how}: other digests at once"), &said.digests(), &wanted);
-            }
-            series.ended_with(&format!("{how}: repair"), &attempt(&mut bench.command(&["verify", "--repair"])), &[0]);
-            if !series.recovers(&how, &bench, &RUN, &wanted) {
+            if !mends(&mut series, &how, &bench, &wanted) {
                 bench = Bench::with(text);
                 bench.run(&["--no-report"]).done();
             }
