@@ -1,7 +1,7 @@
 //! What a reader took from files of others, and what it left.
 
 /// What a reader took from a file or folder and what it left, for people. A stage says it in a line and its `stage.json` keeps it;
-/// `kinset data check` and `kinset inspect` print it.
+/// `kinset data check` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// What was taken and how it was understood: "60 vectors of 16 numbers", "names: column `image_id`", "header: yes".

@@ -66,12 +66,12 @@ pub(super) fn after_run(outlook: &Outlook<'_>, known: &Known, path: PathBuf, els
         let glance = Glance::after(outlook, known).with_pictures(elsewhere);
         // Nothing has a result: a page that is there says more.
         if glance.is_blank() {
-            return Ok(None);
+            return Ok(false);
         }
-        if sure && file::is_current(&path, glance.fingerprint()) { Ok(Some(0)) } else { file::write(&glance, &path).map(Some) }
+        if sure && file::is_current(&path, glance.fingerprint()) { Ok(true) } else { file::write(&glance, &path).map(|_| true) }
     }));
     match written {
-        Ok(Ok(made)) => made.map(|_| path),
+        Ok(Ok(there)) => there.then_some(path),
         Ok(Err(error)) => {
             terminal::say(&format!("warning: no report: {}; the results are not touched by this", chain(&error)));
             None

@@ -208,7 +208,7 @@ impl Bars {
         let mut of = self.of.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = of.entry(stage.to_owned()).or_insert_with(|| {
             let bar = self.all.add(ProgressBar::new(total).with_style(style("{bar:24.cyan/blue} {pos}/{len} {msg}")));
-            // What an earlier run has done says nothing of how fast this one is.
+            // Units that an earlier run finished do not count for the speed of this one.
             bar.set_position(done);
             bar.reset_eta();
             bar
