@@ -152,11 +152,19 @@ pub fn open(path: &Path) -> Result<File> {
 
 fn open_to(action: &'static str, path: &Path) -> Result<File> {
     // Looked at first, because opening a pipe waits, and opening a device may do something.
-    let found = fs::metadata(path).at(action, path)?;
-    match what_else(&found) {
+    let what = match fs::metadata(path) {
+        Err(error) if leads_to_itself(&error) => Some("a link to itself"),
+        found => what_else(&found.at(action, path)?),
+    };
+    match what {
         None => File::open(path).at(action, path),
         Some(what) => Err(FileError::new(action, path, io::Error::new(io::ErrorKind::IsADirectory, NotAFile(what)))),
     }
+}
+
+/// True if a path is a link that leads back to itself.
+fn leads_to_itself(error: &io::Error) -> bool {
+    cfg!(unix) && error.raw_os_error() == Some(unix::LOOP)
 }
 
 /// What a path is that is no file, in words.
@@ -288,7 +296,7 @@ pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
 fn cannot_be(error: &io::Error, path: &Path) -> bool {
     use io::ErrorKind as Kind;
     matches!(error.kind(), Kind::NotFound | Kind::NotADirectory | Kind::InvalidFilename)
-        || (cfg!(unix) && error.raw_os_error() == Some(unix::LOOP))
+        || leads_to_itself(error)
         || path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
@@ -437,8 +445,11 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let _bound = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        let ring = dir.path().join("ring");
+        std::os::unix::fs::symlink(&ring, &ring).unwrap();
         for (path, what) in [
             (dir.path(), "a folder"),
+            (ring.as_path(), "a link to itself"),
             (pipe.as_path(), "a pipe"),
             (link.as_path(), "a pipe"),
             (socket.as_path(), "a socket"),

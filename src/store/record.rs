@@ -604,11 +604,12 @@ pub(super) mod tests {
         let mut places = vec![store.record_path(&record.key)];
         places.extend(record.files().map(|(_, file)| store.blob_path(&file.blob)));
         for place in places {
-            for what in ["folder", "full folder", "pipe", "dangling link"] {
+            for what in ["folder", "full folder", "pipe", "dangling link", "link to itself"] {
                 files::remove_file(&place).unwrap();
                 match what {
                     "pipe" => assert!(std::process::Command::new("mkfifo").arg(&place).status().unwrap().success()),
                     "dangling link" => std::os::unix::fs::symlink("nowhere", &place).unwrap(),
+                    "link to itself" => std::os::unix::fs::symlink(&place, &place).unwrap(),
                     _ => files::create_dir(&place).unwrap(),
                 }
                 if what == "full folder" {
