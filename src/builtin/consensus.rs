@@ -4,14 +4,23 @@
 //! most with all others gives the order; each other's clusters are matched with its clusters so that most images fall together. No
 //! label is read, and no loss: heads of different runs have losses that do not compare.
 //!
+//! Heads that were trained to agree are surer than they are right. Their temperature is set by clusterings that were not: k-means, one
+//! start each, on random halves of the features. The share of images that these sort as the heads do is the confidence the heads are
+//! given on average. It is an estimate, and no label is read for it; random halves are those of Ho 1998, "The random subspace method
+//! for constructing decision forests".
+//!
 //! Source: voting with matched memberships, Dimitriadou, Weingessel & Hornik 2002, "A combination scheme for fuzzy clustering"; the
 //! matching to one reference as in BagClust1, Dudoit & Fridlyand 2003, "Bagging to improve the accuracy of a clustering procedure".
 
 use kinset_artifact::encoder::{Classifier, ClassifierCard, HeadKind, Tensors, Weights};
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::{Draft, Stored};
+use kinset_base::seed::Seed;
 use kinset_base::stop::Stopped;
+use kinset_kernel::gemm::Gemm;
+use kinset_math::kmeans::KMeans;
 use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency};
+use kinset_math::temperature;
 use kinset_math::topk::argmax_rows;
 use kinset_model::ClassifierNet;
 use kinset_stage::{Context, Stage, StageError, Stop};
@@ -23,6 +32,8 @@ kinset_stage::settings! {
     pub struct Config {
         /// How many heads of each classifier vote, those of the lowest loss; none: all.
         heads: Option<usize> = None, min 1;
+        /// Whether confidences are made as high as plain clusterings agree with the heads; if not, they are the mean of the heads'.
+        calibrate: bool = true;
     }
 }
 
@@ -50,8 +61,9 @@ pub struct Consensus;
 
 impl Stage for Consensus {
     const KIND: &'static str = "consensus";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "match the clusters of many heads and average their predictions";
+    const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
 
     type Config = Config;
@@ -65,12 +77,14 @@ impl Stage for Consensus {
         for (classifier, stored) in classifiers.iter().zip(&input.classifiers) {
             alike(first, classifier, stored.origin())?;
         }
+        let heads = classifiers.iter().map(|classifier| chosen(&classifier.card, config.heads).len()).sum::<usize>();
+        let sample = sample(table.len(), heads * first.card.clusters, cx.seed);
         let mut voters = Vec::new();
         for (classifier, stored) in classifiers.iter().zip(&input.classifiers) {
             let net = heads_for(classifier, stored.origin(), &table, &cx.device)?;
             for head in chosen(&classifier.card, config.heads) {
                 cx.check()?;
-                voters.push(Voter { classifier, head, labels: labels(&net, head, &table, cx)? });
+                voters.push(Voter::new(&net, &table, &sample, (classifier, head), cx)?);
             }
         }
         if voters.len() < 2 {
@@ -85,19 +99,27 @@ impl Stage for Consensus {
             "{} heads vote; the one in the middle agrees with the others by {agreement:.3} (mean ARI)",
             voters.len()
         ));
+        let orders: Vec<Vec<usize>> =
+            voters.iter().map(|voter| matched(&voter.labels, &voters[reference].labels, clusters)).collect();
+        let temperature = match config.calibrate {
+            true => Some(temperature(&voters, &orders, &table, &sample, clusters, cx)?),
+            false => None,
+        };
         let mut tensors = Tensors::default();
         for (name, Weights { shape, values }) in first.tensors.iter().filter(|(name, _)| !name.starts_with("cluster_head.")) {
             tensors.insert(name, shape.clone(), values.clone());
         }
-        for (place, voter) in voters.iter().enumerate() {
+        for (place, (voter, order)) in voters.iter().zip(&orders).enumerate() {
             cx.check()?;
-            let order = matched(&voter.labels, &voters[reference].labels, clusters);
-            ordered(voter, place, &order, &mut tensors);
+            ordered(voter, place, order, temperature.unwrap_or(1.0), &mut tensors);
         }
         let card = ClassifierCard {
             heads: voters.len(),
             head: reference,
-            chosen_by: format!("mean of {} heads, matched with the one that agrees most with all others", voters.len()),
+            chosen_by: match temperature {
+                Some(temperature) => format!("mean of {} heads at temperature {temperature:.3}, {MATCHED}", voters.len()),
+                None => format!("mean of {} heads, {MATCHED}", voters.len()),
+            },
             head_losses: Vec::new(),
             committee: true,
             ..first.card.clone()
@@ -106,12 +128,107 @@ impl Stage for Consensus {
     }
 }
 
+const MATCHED: &str = "matched with the one that agrees most with all others";
+
 /// One head.
 struct Voter<'a> {
     classifier: &'a Classifier,
     head: usize,
     /// The cluster of every image.
     labels: Vec<i32>,
+    /// `[S, K]`: what it says of the images that confidences are set by.
+    said: Vec<f32>,
+}
+
+impl<'a> Voter<'a> {
+    fn new(
+        net: &ClassifierNet,
+        table: &FeatureTable,
+        sample: &[usize],
+        (classifier, head): (&'a Classifier, usize),
+        cx: &Context<'_>,
+    ) -> Result<Self, StageError> {
+        let net = if net.is_committee() { net.apart()? } else { net.clone() };
+        let all: Vec<f32> = infer::of_features(&net, head, &table.values, &cx.device, |_| cx.check())?;
+        let clusters = net.clusters();
+        let labels = argmax_rows(&all, clusters).into_iter().map(|cluster| cluster as i32).collect();
+        Ok(Self { classifier, head, labels, said: rows(&all, clusters, sample) })
+    }
+}
+
+/// Images that confidences are set by, at most; fewer, where what all heads say of them would be more than [`MOST_SAID`] numbers.
+const SAMPLE: usize = 20_000;
+const MOST_SAID: usize = 1 << 26;
+/// Clusterings that the heads are compared with.
+const CLUSTERINGS: u64 = 10;
+
+/// The rows of the images that confidences are set by, rising.
+fn sample(images: usize, numbers: usize, seed: Seed) -> Vec<usize> {
+    let most = SAMPLE.min((MOST_SAID / numbers.max(1)).max(1));
+    if images <= most {
+        return (0..images).collect();
+    }
+    let mut rows = seed.branch("sample").rng().permutation(images);
+    rows.truncate(most);
+    rows.sort_unstable();
+    rows
+}
+
+/// Some rows of a table.
+fn rows(values: &[f32], width: usize, rows: &[usize]) -> Vec<f32> {
+    rows.iter().flat_map(|row| &values[row * width..(row + 1) * width]).copied().collect()
+}
+
+/// What logits are divided by, so that the mean confidence is the share of images that plain clusterings sort as the heads do.
+fn temperature(
+    voters: &[Voter<'_>],
+    orders: &[Vec<usize>],
+    table: &FeatureTable,
+    sample: &[usize],
+    clusters: usize,
+    cx: &Context<'_>,
+) -> Result<f64, StageError> {
+    let said: Vec<Vec<f32>> = voters
+        .iter()
+        .zip(orders)
+        .map(|(voter, order)| {
+            voter.said.chunks_exact(clusters).flat_map(|row| order.iter().map(|&cluster| row[cluster])).collect()
+        })
+        .collect();
+    let mut sums = vec![0.0; sample.len() * clusters];
+    for head in &said {
+        sums.iter_mut().zip(head).for_each(|(sum, &p)| *sum += p);
+    }
+    let labels: Vec<i32> = argmax_rows(&sums, clusters).into_iter().map(|cluster| cluster as i32).collect();
+    let agreement = plain_agreement(&rows(&table.values, table.dim, sample), table.dim, &labels, clusters, cx)?;
+    let before = temperature::mean_confidence(&said, clusters, 1.0);
+    let found = temperature::of_confidence(&said, clusters, agreement);
+    cx.note(format!(
+        "k-means on random halves of the features sorts {:.1} % of the images as the heads do: the mean confidence, {:.1} %, is \
+         brought to that by the temperature {found:.2}",
+        100.0 * agreement,
+        100.0 * before
+    ));
+    Ok(found)
+}
+
+/// The share of images that k-means, one start each, on random halves of the features sorts as `labels` does; the mean of
+/// [`CLUSTERINGS`].
+fn plain_agreement(values: &[f32], dim: usize, labels: &[i32], clusters: usize, cx: &Context<'_>) -> Result<f64, StageError> {
+    let method = KMeans { restarts: 1, ..KMeans::new(clusters.min(labels.len())) };
+    let half = dim.div_ceil(2);
+    let mut sum = 0.0;
+    for number in 0..CLUSTERINGS {
+        let seed = cx.seed.branch("halves").at(number);
+        let mut columns = seed.rng().permutation(dim);
+        columns.truncate(half);
+        let part: Vec<f32> = values.chunks_exact(dim).flat_map(|row| columns.iter().map(|&column| row[column])).collect();
+        let fit = method.fit(&part, half, &Gemm, seed.branch("k-means"), &cx.stop)?;
+        let found: Vec<i32> = fit.labels.iter().map(|&cluster| cluster as i32).collect();
+        let table = table_of(&found, labels, clusters);
+        sum += table.accuracy(&table.match_one_to_one());
+    }
+    Ok(sum / CLUSTERINGS as f64)
 }
 
 /// The heads of a classifier that vote, by number.
@@ -149,12 +266,6 @@ fn alike(first: &Classifier, other: &Classifier, origin: &str) -> Result<(), Sta
     })
 }
 
-fn labels(net: &ClassifierNet, head: usize, table: &FeatureTable, cx: &Context<'_>) -> Result<Vec<i32>, StageError> {
-    let net = if net.is_committee() { net.apart()? } else { net.clone() };
-    let said: Vec<f32> = infer::of_features(&net, head, &table.values, &cx.device, |_| cx.check())?;
-    Ok(argmax_rows(&said, net.clusters()).into_iter().map(|cluster| cluster as i32).collect())
-}
-
 fn table_of(one: &[i32], other: &[i32], clusters: usize) -> Contingency {
     Contingency::new(Clusters { of_row: one, count: clusters }, Classes { of_row: other, count: clusters })
 }
@@ -190,8 +301,8 @@ fn matched(labels: &[i32], reference: &[i32], clusters: usize) -> Vec<usize> {
     order
 }
 
-/// Puts a voter's tensors in their new place, clusters in the reference's order.
-fn ordered(voter: &Voter<'_>, place: usize, order: &[usize], tensors: &mut Tensors) {
+/// Puts a voter's tensors in their new place, clusters in the reference's order, logits divided by the temperature.
+fn ordered(voter: &Voter<'_>, place: usize, order: &[usize], temperature: f64, tensors: &mut Tensors) {
     let prefix = format!("cluster_head.{}.", voter.head);
     let last: &[&str] = match (voter.classifier.card.kind, voter.classifier.card.hidden) {
         (HeadKind::Bottleneck, _) => &["last.weight"],
@@ -202,7 +313,8 @@ fn ordered(voter: &Voter<'_>, place: usize, order: &[usize], tensors: &mut Tenso
         let Some(own) = name.strip_prefix(&prefix) else { continue };
         let values = if last.contains(&own) {
             let width = values.len() / order.len();
-            order.iter().flat_map(|&cluster| values[cluster * width..(cluster + 1) * width].iter().copied()).collect()
+            let scaled = |&value: &f32| (f64::from(value) / temperature) as f32;
+            order.iter().flat_map(|&cluster| values[cluster * width..(cluster + 1) * width].iter().map(scaled)).collect()
         } else {
             values.clone()
         };
@@ -216,7 +328,6 @@ mod tests {
 
     use super::*;
     use kinset_artifact::encoder::Normalization;
-    use kinset_base::seed::Seed;
     use kinset_model::{EncoderNet, HeadChoice, HeadsShape, features_alone};
 
     fn classifier(shape: HeadsShape, seed: u64, losses: Vec<f64>) -> Classifier {
@@ -233,13 +344,13 @@ mod tests {
         for shape in [HeadsShape::linear(4, 2, None), HeadsShape::linear(4, 2, Some(5)), bottleneck] {
             let first = classifier(shape, 1, vec![]);
             let mut renamed = Tensors::default();
-            let voter = Voter { classifier: &first, head: 1, labels: vec![] };
-            ordered(&voter, 0, &[2, 0, 3, 1], &mut renamed);
+            let voter = Voter { classifier: &first, head: 1, labels: vec![], said: vec![] };
+            ordered(&voter, 0, &[2, 0, 3, 1], 1.0, &mut renamed);
             let order = matched(&[0, 1, 2, 3, 3], &[2, 0, 3, 1, 1], 4);
             assert_eq!(order, [1, 3, 0, 2]);
             let other = Classifier { tensors: renamed, ..first.clone() };
             let mut back = Tensors::default();
-            ordered(&Voter { classifier: &other, head: 0, labels: vec![] }, 1, &order, &mut back);
+            ordered(&Voter { classifier: &other, head: 0, labels: vec![], said: vec![] }, 1, &order, 1.0, &mut back);
             for (name, weights) in back.iter() {
                 assert_eq!(Some(weights), first.tensors.get(name), "{name}");
             }
@@ -249,7 +360,7 @@ mod tests {
     #[test]
     fn the_voter_in_the_middle_is_the_reference() {
         let first = classifier(HeadsShape::linear(2, 1, None), 1, vec![]);
-        let voter = |labels: &[i32]| Voter { classifier: &first, head: 0, labels: labels.to_vec() };
+        let voter = |labels: &[i32]| Voter { classifier: &first, head: 0, labels: labels.to_vec(), said: vec![] };
         let voters =
             [voter(&[0, 1, 0, 1, 0, 1]), voter(&[1, 1, 1, 0, 0, 0]), voter(&[0, 0, 0, 1, 1, 1]), voter(&[0, 0, 1, 1, 1, 1])];
         let (best, agreement) = reference(&voters, 2, &Stop::default()).unwrap();

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auto_k;
+pub mod choose;
 pub mod consensus;
 pub mod embed;
 pub mod evaluate;
@@ -45,6 +46,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<auto_k::AutoK>::new(),
     &Erased::<sweep_k::SweepK>::new(),
     &Erased::<consensus::Consensus>::new(),
+    &Erased::<choose::Choose>::new(),
     &Erased::<predict::Predict>::new(),
     &Erased::<evaluate::Evaluate>::new(),
     &Erased::<knn_eval::KnnEval>::new(),

@@ -52,5 +52,6 @@ pub mod spectrum;
 pub mod stability;
 pub mod stats;
 pub mod targets;
+pub mod temperature;
 pub mod topk;
 pub mod tsne;
