@@ -71,7 +71,7 @@
 //! | ingredient | in the key? | why |
 //! |---|---|---|
 //! | kind of stage, its `VERSION` | yes | another computation |
-//! | settings, defaults filled in | yes | `epochs = 20` written or left to the default is the same computation |
+//! | settings, defaults filled in | yes | `clusters = 10` written or left to the default is the same computation; what is not set and has no default is not in the key |
 //! | inputs by port: digest of their content | yes | rows and values count; encoding, compression and file names do not |
 //! | raw files of a source: names inside their root, bytes | yes | the data are what they say |
 //! | seed (a branch by kind), if the stage draws | yes | k-means with another seed is another result; `neighbors` has no seed |

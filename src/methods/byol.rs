@@ -12,11 +12,12 @@ use kinset_model::encoder::EncoderNet;
 use kinset_model::settings::NetworkSettings;
 use kinset_model::{Mode, Params, PredictionHead};
 use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_train::course::LEAST_BATCH;
 use kinset_train::ema::blend;
 use kinset_train::ports::{EncoderOut, ImagesIn};
 use kinset_train::{
-    At, BatchOrder, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Snapshot, Trainable, Trainer,
-    measured, pretext, scalar, train,
+    At, BatchOrder, Measured, Objective, OptimizerSettings, Paced, Prefetcher, ScheduleSettings, Snapshot, Trainer, measured,
+    pretext, scalar, train,
 };
 
 kinset_stage::settings! {
@@ -29,10 +30,10 @@ kinset_stage::settings! {
         predictor_hidden: Option<usize> = None, within 1..=65_536;
         /// Side of the views, pixels; none: that of the images.
         size: Option<usize> = None;
-        /// Passes over the images.
-        epochs: u64 = 300, min 1;
-        /// Images per step, B.
-        batch: usize = 256, min 2, because "batch norm needs them";
+        /// Passes over the images; none: 300, or more on few images.
+        epochs: Option<u64> = None, min 1;
+        /// Images per step, B; none: 256, or fewer of few images.
+        batch: Option<usize> = None, min 2, because "batch norm needs them";
         /// What stays of the target in the first step, τ; rises to 1 along half a cosine. The paper: 0.99 for 300 epochs, 0.996
         /// for 1000.
         target_decay: f64 = 0.99, below_one;
@@ -44,6 +45,8 @@ kinset_stage::settings! {
         augment: Recipe = Simclr::default().into(), nested;
     }
 }
+
+kinset_train::paced!(Config: 300 epochs, 256 images a step, 3000 steps at least);
 
 /// The pretext stage.
 #[derive(Debug)]
@@ -62,7 +65,7 @@ impl Stage for Byol {
 
     fn run(config: &Config, input: ImagesIn, cx: &Context<'_>) -> Result<EncoderOut, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let size = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;
+        let course = config.course(images.len(), LEAST_BATCH, cx)?;
         let (loader, net) = pretext::begin(&images, config.size, &config.network, cx)?;
         let architecture = net.architecture();
         let hidden = config.predictor_hidden.unwrap_or(architecture.features);
@@ -76,14 +79,14 @@ impl Stage for Byol {
             let view = |number| loader.views(at.rows, &config.augment, seed.at(number));
             Ok([view(0)?, view(1)?])
         };
-        let order = BatchOrder::new(images.len(), size, cx.seed)?;
+        let order = BatchOrder::new(images.len(), course.batch, cx.seed)?;
         // The target starts as an equal network, and no gradient ever reaches it.
         let target = net.duplicate()?.frozen()?;
-        let objective = Bootstrap { config, net: &net, predictor, target, steps: order.steps() };
+        let objective = Bootstrap { config, net: &net, predictor, target, epochs: course.epochs, steps: order.steps() };
         let mut trainer = Trainer {
-            epochs: config.epochs,
+            epochs: course.epochs,
             order,
-            learner: Trainable::new(&online, &online, &config.optimizer, &config.schedule, config.epochs)?,
+            learner: course.learner(&online, &online)?,
             prefetcher: Prefetcher::default(),
             batch,
             objective,
@@ -110,7 +113,8 @@ impl Method for Byol {
         unlike_paper: "SGD 0.05 / 0.9 / 5e-4 at batch 256, as is common on CIFAR, in place of LARS at batch 4096; decay falls on \
                        biases and batch norm too. Hidden layers as wide as the features (512 for ResNet-18; the paper: 4096). \
                        Both views by one recipe, SimCLR's without blur and solarization, which are for large images. The \
-                       cosine ends at 0.1³ of the rate, not at 0",
+                       cosine ends at 0.1³ of the rate, not at 0. Where `epochs` or `batch` is not set, few images get smaller batches at \
+                       a lower rate and more epochs, 3000 steps at least",
         expect: "k-means on the features of ResNet-18 after 1000 epochs: CIFAR-10 89.4 ACC, CIFAR-20 56.9 (ProPos, table 2, \
                  train and test images)",
     };
@@ -124,6 +128,7 @@ struct Bootstrap<'a> {
     net: &'a EncoderNet,
     predictor: PredictionHead,
     target: EncoderNet,
+    epochs: u64,
     /// Steps in an epoch.
     steps: u64,
 }
@@ -131,7 +136,7 @@ struct Bootstrap<'a> {
 impl Bootstrap<'_> {
     /// What stays of the target in a step. Never remembered: a run may resume at the very end of an epoch.
     fn decay(&self, epoch: u64, step: u64) -> f64 {
-        decay_at(self.config.target_decay, epoch * self.steps + step, self.config.epochs * self.steps)
+        decay_at(self.config.target_decay, epoch * self.steps + step, self.epochs * self.steps)
     }
 }
 
@@ -314,7 +319,8 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         let paths = |config: Config| config.check().into_iter().map(|found| found.path).collect::<Vec<_>>();
-        let wrong = Config { epochs: 0, batch: 1, predictor_hidden: Some(0), target_decay: 1.0, ..Config::default() };
+        let wrong =
+            Config { epochs: Some(0), batch: Some(1), predictor_hidden: Some(0), target_decay: 1.0, ..Config::default() };
         assert_eq!(paths(wrong), ["predictor_hidden", "epochs", "batch", "target_decay"]);
         assert!(paths(Config::default()).is_empty());
     }

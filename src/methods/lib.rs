@@ -34,3 +34,34 @@ pub const METHODS: &[&dyn AnyStage] = &[
     &Erased::<temi::Temi>::method(),
     &Erased::<turtle::Turtle>::method(),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kinset_train::Paced;
+    use kinset_train::course::{LEAST_BATCH, PER_CLUSTER};
+
+    /// Batch and epochs of 300, 5,000 and 60,000 images.
+    fn chosen<P: Paced>(least: usize) -> [(usize, u64); 3] {
+        [300, 5000, 60_000].map(|images| {
+            let course = P::default().course_of(P::USUAL.batch_for(images, least), images).unwrap();
+            (course.batch, course.epochs)
+        })
+    }
+
+    /// The same numbers are in the guide. They are not in the key: who changes them raises the `VERSION` of the stage.
+    #[test]
+    fn open_settings_become_what_the_guide_says() {
+        let ten = 10 * PER_CLUSTER;
+        assert_eq!(chosen::<simclr::Config>(LEAST_BATCH), [(64, 750), (512, 500), (512, 500)]);
+        assert_eq!(chosen::<moco::Config>(LEAST_BATCH), [(64, 1250), (256, 264), (256, 200)]);
+        assert_eq!(chosen::<byol::Config>(LEAST_BATCH), [(64, 750), (256, 300), (256, 300)]);
+        assert_eq!(chosen::<and::Config>(LEAST_BATCH), [(64, 1250), (128, 1000), (128, 1000)]);
+        assert_eq!(chosen::<scan::stage::Config>(ten), [(100, 667), (128, 52), (128, 50)]);
+        assert_eq!(chosen::<scan::heads::Config>(ten), [(100, 667), (625, 250), (1024, 50)]);
+        assert_eq!(chosen::<nnm::Config>(ten), [(100, 667), (200, 100), (200, 100)]);
+        assert_eq!(chosen::<temi::Config>(ten), [(100, 667), (625, 250), (1024, 100)]);
+        assert_eq!(chosen::<selflabel::Config>(LEAST_BATCH), [(64, 375), (625, 200), (1000, 200)]);
+        assert_eq!(chosen::<ruc::Config>(LEAST_BATCH), [(64, 375), (250, 200), (250, 200)]);
+    }
+}

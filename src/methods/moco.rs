@@ -13,11 +13,12 @@ use kinset_model::encoder::EncoderNet;
 use kinset_model::settings::NetworkSettings;
 use kinset_model::{Mode, Params, Role};
 use kinset_stage::{Complaint, Context, Method, PaperCard, Stage, StageError};
+use kinset_train::course::LEAST_BATCH;
 use kinset_train::ema::blend;
 use kinset_train::ports::{EncoderOut, ImagesIn};
 use kinset_train::{
-    At, BatchOrder, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Snapshot, Trainable, Trainer,
-    measured, pretext, scalar, train,
+    At, BatchOrder, Measured, Objective, OptimizerSettings, Paced, Prefetcher, ScheduleSettings, Snapshot, Trainer, measured,
+    pretext, scalar, train,
 };
 
 kinset_stage::settings! {
@@ -27,15 +28,15 @@ kinset_stage::settings! {
         network: NetworkSettings = NetworkSettings::default(), nested;
         /// Side of the views, pixels; none: that of the images.
         size: Option<usize> = None;
-        /// Passes over the images.
-        epochs: u64 = 200, min 1;
-        /// Images per step, B.
-        batch: usize = 256, min 2, because "batch norm needs them";
+        /// Passes over the images; none: 200, or more on few images.
+        epochs: Option<u64> = None, min 1;
+        /// Images per step, B; none: 256, or fewer of few images.
+        batch: Option<usize> = None, min 2, because "batch norm needs them";
         /// Temperature of the loss, τ.
         temperature: f64 = 0.2, above_zero;
         /// Earlier keys to differ from, K; a multiple of the batch. The paper's 65,536 is for a million images: with more keys
-        /// than images, an image's own earlier keys count as negatives.
-        queue: usize = 4096;
+        /// than images, an image's own earlier keys count as negatives. None: 4096, or as many as there are images.
+        queue: Option<usize> = None;
         /// What stays of the key encoder in a step, m. The paper's 0.999 is for runs of many thousand steps; 0.99 suits short
         /// ones.
         key_momentum: f64 = 0.999, below_one;
@@ -55,8 +56,11 @@ kinset_stage::settings! {
 impl Config {
     fn combinations(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
-        let Self { batch, queue, norm_groups, .. } = *self;
-        if batch >= 2 && (queue < batch || !queue.is_multiple_of(batch)) {
+        let (batch, norm_groups) = (self.batch.unwrap_or(Self::USUAL.batch), self.norm_groups);
+        if let Some(queue) = self.queue
+            && batch >= 2
+            && (queue < batch || !queue.is_multiple_of(batch))
+        {
             let nearest = (queue / batch).max(1) * batch;
             found.push(Complaint::new(
                 "queue",
@@ -77,13 +81,32 @@ impl Config {
 }
 
 impl Config {
-    /// The batch, or the largest below the default that the images fill, cuts the queue evenly and has enough for the norm groups.
-    fn fitting_batch(&self, images: usize, cx: &Context<'_>) -> Result<usize, StageError> {
+    /// The batch; left open, one that cuts the queue evenly and has enough for the norm groups.
+    fn fitting_batch(&self, images: usize) -> Result<usize, StageError> {
+        if let Some(batch) = self.batch {
+            return Ok(batch);
+        }
         let least = 2 * self.norm_groups;
-        let most = (least..=images.min(self.batch)).rev().find(|&batch| self.queue.is_multiple_of(batch));
-        cx.fitting("batch", self.batch, Self::default().batch, least..=most.unwrap_or(0), images)
+        let most = Self::USUAL.batch_for(images, LEAST_BATCH.max(least));
+        let even = |batch: &usize| self.queue.is_none_or(|queue| queue.is_multiple_of(*batch));
+        (least..=most).rev().find(even).ok_or_else(|| StageError::TooFew {
+            setting: "the least batch",
+            value: least,
+            images,
+            hint: "add more images, lower `norm_groups`, or set another `queue`".into(),
+        })
+    }
+
+    /// The queue; left open, no longer than the set.
+    fn fitting_queue(&self, batch: usize, images: usize) -> usize {
+        self.queue.unwrap_or_else(|| (QUEUE.min(images) / batch).max(1) * batch)
     }
 }
+
+kinset_train::paced!(Config: 200 epochs, 256 images a step, 5000 steps at least);
+
+/// Keys to differ from, if there are as many images.
+const QUEUE: usize = 4096;
 
 /// The pretext stage.
 #[derive(Debug)]
@@ -102,10 +125,12 @@ impl Stage for MoCo {
 
     fn run(config: &Config, input: ImagesIn, cx: &Context<'_>) -> Result<EncoderOut, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let config = &Config { batch: config.fitting_batch(images.len(), cx)?, ..config.clone() };
+        let course = config.course_of(config.fitting_batch(images.len())?, images.len())?;
+        config.tell(&course, images.len(), cx);
+        let length = config.fitting_queue(course.batch, images.len());
         let (loader, net) = pretext::begin(&images, config.size, &config.network, cx)?;
-        let order = BatchOrder::new(images.len(), config.batch, cx.seed)?;
-        advise(config, images.len(), order.steps(), cx);
+        let order = BatchOrder::new(images.len(), course.batch, cx.seed)?;
+        advise(config, length, images.len(), course.epochs * order.steps(), cx);
         let batch = |at: At<'_>| {
             let (views, shuffle) = (cx.seed.branch("views").at(at.epoch), cx.seed.branch("shuffle").at(at.epoch));
             let shuffled = shuffle.at(at.step).rng().permutation(at.rows.len());
@@ -125,13 +150,13 @@ impl Stage for MoCo {
             net: &net,
             // It starts as an equal network, and no gradient ever reaches it.
             key: net.duplicate()?.frozen()?,
-            queue: Queue::new(config.queue, net.architecture().output(), cx.seed.branch("queue"), &cx.device)?,
+            queue: Queue::new(length, net.architecture().output(), cx.seed.branch("queue"), &cx.device)?,
             new_keys: None,
         };
         let mut trainer = Trainer {
-            epochs: config.epochs,
+            epochs: course.epochs,
             order,
-            learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
+            learner: course.learner(net.params(), net.params())?,
             prefetcher: Prefetcher::default(),
             batch,
             objective,
@@ -142,14 +167,13 @@ impl Stage for MoCo {
 }
 
 /// Says which settings do not suit a set of this size.
-fn advise(config: &Config, images: usize, steps_of_an_epoch: u64, cx: &Context<'_>) {
-    if config.queue > images {
-        cx.warn(format!(
-            "`queue` is {}, and there are {images} images: an image's own earlier keys count as negatives",
-            config.queue
-        ));
+fn advise(config: &Config, queue: usize, images: usize, steps: u64, cx: &Context<'_>) {
+    if queue > images {
+        cx.warn(format!("`queue` is {queue}, and there are {images} images: an image's own earlier keys count as negatives"));
+    } else if config.queue.is_none() {
+        cx.chose(format!("`queue` {queue}"));
     }
-    let (steps, memory) = (steps_of_an_epoch * config.epochs, 1.0 / (1.0 - config.key_momentum));
+    let memory = 1.0 / (1.0 - config.key_momentum);
     if (steps as f64) < 2.0 * memory {
         cx.warn(format!(
             "with `key_momentum` {} the key encoder averages over about {memory:.0} steps, but there are only {steps}: it stays \
@@ -180,7 +204,8 @@ impl Method for MoCo {
                        and 65,536. Shuffling batch norm is an affair of several GPUs: here each batch is cut into `norm_groups` \
                        parts that pass through the network one by one, the keys' images in a random order of their own, so that \
                        an image's query and key share their statistics with different others. Running statistics see every \
-                       part, not one GPU's. The cosine ends at 0.1³ of the rate, not at 0",
+                       part, not one GPU's. The cosine ends at 0.1³ of the rate, not at 0. Where `epochs`, `batch` or \
+                       `queue` is not set, few images get smaller batches at a lower rate, more epochs, 5000 steps at least, and a shorter queue",
         expect: "SCAN's ImageNet tables use the published weights of 800 epochs; on small sets `key_momentum = 0.99` and about \
                  SimCLR's epochs",
     };
@@ -223,7 +248,7 @@ impl Objective for Momentum<'_> {
     fn after(&mut self, at: At<'_>) -> Result<(), StageError> {
         blend(self.key.params(), self.net.params(), self.config.key_momentum)?;
         if let Some(keys) = self.new_keys.take() {
-            self.queue.push((at.epoch * at.steps + at.step) * self.config.batch as u64, &keys)?;
+            self.queue.push((at.epoch * at.steps + at.step) * at.rows.len() as u64, &keys)?;
         }
         Ok(())
     }
@@ -453,17 +478,17 @@ mod tests {
             assert_eq!(found.len(), 1, "{found:?}");
             (found[0].path.clone(), found[0].message.clone())
         };
-        let (path, message) = complaint(Config { queue: 4000, ..Config::default() });
+        let (path, message) = complaint(Config { queue: Some(4000), ..Config::default() });
         assert_eq!(
             (path.as_str(), message.as_str()),
             ("queue", "is 4000, and must be a multiple of `batch`, 256: 3840, for example")
         );
         assert_eq!(
-            complaint(Config { queue: 128, ..Config::default() }).1,
+            complaint(Config { queue: Some(128), ..Config::default() }).1,
             "is 128, and must be a multiple of `batch`, 256: 256, for example"
         );
-        assert_eq!(complaint(Config { batch: 8, ..Config::default() }).0, "norm_groups");
-        assert_eq!(complaint(Config { batch: 0, norm_groups: 1, ..Config::default() }).0, "batch");
+        assert_eq!(complaint(Config { batch: Some(8), ..Config::default() }).0, "norm_groups");
+        assert_eq!(complaint(Config { batch: Some(0), norm_groups: 1, ..Config::default() }).0, "batch");
         assert_eq!(complaint(Config { key_momentum: 1.0, ..Config::default() }).0, "key_momentum");
         assert_eq!(complaint(Config { temperature: f64::NAN, ..Config::default() }).0, "temperature");
     }

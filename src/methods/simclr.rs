@@ -10,10 +10,11 @@ use kinset_model::Mode;
 use kinset_model::encoder::EncoderNet;
 use kinset_model::settings::NetworkSettings;
 use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_train::course::LEAST_BATCH;
 use kinset_train::ports::{EncoderOut, ImagesIn};
 use kinset_train::{
-    At, BatchOrder, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Trainable, Trainer, measured,
-    pretext, scalar, train,
+    At, BatchOrder, Measured, Objective, OptimizerSettings, Paced, Prefetcher, ScheduleSettings, Trainer, measured, pretext,
+    scalar, train,
 };
 
 kinset_stage::settings! {
@@ -23,10 +24,10 @@ kinset_stage::settings! {
         network: NetworkSettings = NetworkSettings::default(), nested;
         /// Side of the views, pixels; none: that of the images.
         size: Option<usize> = None;
-        /// Passes over the images.
-        epochs: u64 = 500, min 1;
-        /// Images per step, B; the network sees 2B views.
-        batch: usize = 512, min 2, because "an image needs another to differ from";
+        /// Passes over the images; none: 500, or more on few images.
+        epochs: Option<u64> = None, min 1;
+        /// Images per step, B; the network sees 2B views. None: 512, or fewer of few images.
+        batch: Option<usize> = None, min 2, because "an image needs another to differ from";
         /// Temperature of the loss, τ.
         temperature: f64 = 0.1, above_zero;
         /// How weights move.
@@ -37,6 +38,8 @@ kinset_stage::settings! {
         augment: Recipe = Simclr::default().into(), nested;
     }
 }
+
+kinset_train::paced!(Config: 500 epochs, 512 images a step, 3000 steps at least);
 
 /// The pretext stage.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ impl Stage for SimClr {
 
     fn run(config: &Config, input: ImagesIn, cx: &Context<'_>) -> Result<EncoderOut, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let size = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;
+        let course = config.course(images.len(), LEAST_BATCH, cx)?;
         let (loader, net) = pretext::begin(&images, config.size, &config.network, cx)?;
         // Both views pass through the network together: batch norm sees 2B images.
         let batch = |at: At<'_>| {
@@ -64,9 +67,9 @@ impl Stage for SimClr {
             Ok(Tensor::cat(&[view(0)?, view(1)?], 0)?)
         };
         let mut trainer = Trainer {
-            epochs: config.epochs,
-            order: BatchOrder::new(images.len(), size, cx.seed)?,
-            learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
+            epochs: course.epochs,
+            order: BatchOrder::new(images.len(), course.batch, cx.seed)?,
+            learner: course.learner(net.params(), net.params())?,
             prefetcher: Prefetcher::default(),
             batch,
             objective: Contrast { net: &net, temperature: config.temperature },
@@ -91,7 +94,7 @@ impl Method for SimClr {
                       rate, batch 512, 500 epochs; random resized crop 0.2–1, flip, jitter 0.4/0.4/0.4/0.1 at 0.8, gray at 0.2",
         unlike_paper: "One-sided as in SCAN's code (B anchors, the first views); the paper's loss takes all 2B. No blur, no \
                        LARS, no warm-up by default, as in SCAN's code. Channel statistics are measured on the images, not \
-                       looked up",
+                       looked up. Where `epochs` or `batch` is not set, few images get smaller batches at a lower rate and more epochs, 3000 steps at least",
         expect: "the SCAN table on CIFAR-10 needs 500 epochs on a GPU; on small gray images a few minutes of `resnet_tiny` on \
                  a CPU give features whose k-means beats that of the pixels, see `pipelines/fashion-mini.toml`",
     };

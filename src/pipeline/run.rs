@@ -491,10 +491,7 @@ impl Engine<'_> {
         if resumed {
             facts.notes.insert("resumed".into(), "from a checkpoint; the seconds are those of the last attempt".into());
         }
-        let readings = cx.readings();
-        if !readings.is_empty() {
-            facts.notes.insert("read".into(), readings.join("\n"));
-        }
+        facts.notes.extend(cx.kept().into_iter().map(|(name, lines)| (name.to_owned(), lines.join("\n"))));
         let _until_shown = self.publishing.read().unwrap_or_else(PoisonError::into_inner);
         let published = store.publish(&inputs.manifest, outputs, facts)?;
         store.remove_scratch(&key)?;

@@ -57,6 +57,9 @@ pub trait Sink: Sync {
     fn signal(&self, stage: &str, signal: Signal);
 }
 
+/// Lines that the record of a result keeps, by what they are about.
+pub type Kept = BTreeMap<&'static str, Vec<String>>;
+
 /// What the engine lends to a running stage.
 pub struct Context<'a> {
     /// The name of the stage in its pipeline, for messages.
@@ -75,7 +78,7 @@ pub struct Context<'a> {
     out: PathBuf,
     raw: BTreeMap<String, Digest>,
     origin: BTreeMap<String, Value>,
-    readings: Mutex<Vec<String>>,
+    kept: Mutex<Kept>,
     sink: &'a dyn Sink,
 }
 
@@ -99,7 +102,7 @@ impl<'a> Context<'a> {
         sink: &'a dyn Sink,
     ) -> Self {
         let (checkpoint_every, raw, origin) = (Duration::from_mins(1), BTreeMap::new(), BTreeMap::new());
-        Self { stage, device, seed, places, stop, checkpoint_every, work, out, raw, origin, readings: Mutex::default(), sink }
+        Self { stage, device, seed, places, stop, checkpoint_every, work, out, raw, origin, kept: Mutex::default(), sink }
     }
 
     /// Lends the digests of the raw files, by name, which the engine knows already.
@@ -159,7 +162,7 @@ impl<'a> Context<'a> {
         Ok(self.stop.check()?)
     }
 
-    /// A setting that the number of images limits, such as a batch: a default above the limit is lowered to it, and that is said; a
+    /// A setting that the number of images limits, such as a number of neighbors: a default above the limit is lowered to it, and that is said; a
     /// value that somebody chose is not.
     ///
     /// # Errors
@@ -199,20 +202,30 @@ impl<'a> Context<'a> {
     /// Says what was read of files of others, in a note, and a warning for each doubt; `stage.json` keeps all of it.
     pub fn read(&self, reading: &Reading) {
         let line = reading.line();
-        let mut kept = self.readings.lock().unwrap_or_else(PoisonError::into_inner);
         if !line.is_empty() {
             self.note(&line);
-            kept.push(line);
+            self.keep("read", line);
         }
         for doubt in &reading.doubts {
             self.warn(doubt);
-            kept.push(doubt.clone());
+            self.keep("read", doubt.clone());
         }
     }
 
-    /// What [`Context::read`] was told so far.
-    pub fn readings(&self) -> Vec<String> {
-        self.readings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Says what was chosen where the settings leave it open, in a note; `stage.json` keeps it.
+    pub fn chose(&self, text: impl Into<String>) {
+        let text = text.into();
+        self.note(&text);
+        self.keep("chosen", text);
+    }
+
+    fn keep(&self, name: &'static str, line: String) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().push(line);
+    }
+
+    /// What [`Context::read`] (`read`) and [`Context::chose`] (`chosen`) were told so far.
+    pub fn kept(&self) -> Kept {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says something worth knowing.
@@ -278,15 +291,15 @@ mod tests {
         let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
         let stop = Stop::default();
         let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, stop, PathBuf::new(), PathBuf::new(), &heard);
-        assert_eq!(cx.fitting("batch", 64, 1024, 2..=300, 300).unwrap(), 64);
+        assert_eq!(cx.fitting("k", 64, 1024, 2..=300, 300).unwrap(), 64);
         assert!(heard.signals().is_empty());
-        assert_eq!(cx.fitting("batch", 1024, 1024, 2..=300, 300).unwrap(), 300);
-        let said = Signal::Note("`batch` is 300 instead of 1024, since there are only 300 images".into());
+        assert_eq!(cx.fitting("k", 1024, 1024, 2..=300, 300).unwrap(), 300);
+        let said = Signal::Note("`k` is 300 instead of 1024, since there are only 300 images".into());
         assert_eq!(heard.signals(), [said]);
-        let refused = cx.fitting("batch", 512, 1024, 2..=300, 300).unwrap_err();
-        assert_eq!(refused.to_string(), "batch is 512, but there are only 300 images");
+        let refused = cx.fitting("k", 512, 1024, 2..=300, 300).unwrap_err();
+        assert_eq!(refused.to_string(), "k is 512, but there are only 300 images");
         let nothing = RangeInclusive::new(2, 1);
-        let one = cx.fitting("batch", 1024, 1024, nothing, 1).unwrap_err();
-        assert_eq!(one.to_string(), "batch is 1024, but there is only 1 image");
+        let one = cx.fitting("k", 1024, 1024, nothing, 1).unwrap_err();
+        assert_eq!(one.to_string(), "k is 1024, but there is only 1 image");
     }
 }

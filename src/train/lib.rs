@@ -3,7 +3,7 @@
 //! What every method needs to move weights. [`training`] is the loop: it resumes, steps, measures and saves; [`objective`] is what a
 //! method of the usual kind states of itself, a loss and little more. Below them: the network and the order of the images
 //! ([`trainable`], [`batches`]), what it reads ([`image_loader`], [`input_cache`], [`feature_space`], [`neighbor_pairs`]) and the
-//! batch that is made early ([`prefetch`]); optimizers ([`optim`]) and learning rates ([`schedule`]), averages of weights ([`ema`]),
+//! batch that is made early ([`prefetch`]); optimizers ([`optim`]) and learning rates ([`schedule`]), what of both suits a number of images ([`course`]), averages of weights ([`ema`]),
 //! checkpoints ([`checkpoint`], [`snapshot`]), the choice of an epoch ([`best_epoch`]), the check for collapse ([`collapse`]) and that for equal images ([`distinct`]).
 //!
 //! Not here: losses (`methods`).
@@ -14,6 +14,7 @@ pub mod batches;
 pub mod best_epoch;
 pub mod checkpoint;
 pub mod collapse;
+pub mod course;
 pub mod device;
 pub mod distinct;
 pub mod ema;
@@ -35,6 +36,7 @@ pub mod snapshot;
 pub mod trainable;
 pub mod training;
 
+pub use course::{Course, Paced};
 pub use error::{Result, TrainError};
 pub use image_loader::ImageLoader;
 pub use objective::{At, Objective, Trainer};

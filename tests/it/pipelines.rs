@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use kinset::pipeline::spec::{self, Request};
+use kinset::registry;
+use serde_json::Value;
+
 use super::harness::{Bench, ROOT, sorted};
 use super::published::{write_cifar, write_imagenet, write_stl10, write_svhn};
 
@@ -12,6 +16,34 @@ fn all() -> Vec<PathBuf> {
         .collect();
     assert!(!found.is_empty());
     found
+}
+
+/// Those on the data sets of the papers.
+fn published() -> impl Iterator<Item = PathBuf> {
+    all().into_iter().filter(|path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let sets = ["stl10", "cifar10", "cifar20", "svhn", "imagenet-50", "imagenet-100", "imagenet-200"];
+        sets.iter().any(|name| text.contains(&format!("dataset = \"{name}\"")))
+    })
+}
+
+#[test]
+fn a_pipeline_of_a_paper_leaves_nothing_open_that_would_suit_the_number_of_images() {
+    let mut trained = 0;
+    for path in published().filter(|path| !path.ends_with("frozen.toml")) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let spec = spec::check(&path, &text, &Request::default(), &registry::catalog()).unwrap();
+        for node in &spec.nodes {
+            for open in ["epochs", "batch", "queue"] {
+                let default = registry::find(&node.kind).unwrap().default_settings();
+                if default.get(open).is_some_and(Value::is_null) {
+                    assert!(node.settings[open].is_u64(), "{}: `{open}` of `{}`", path.display(), node.name);
+                    trained += 1;
+                }
+            }
+        }
+    }
+    assert!(trained >= 60, "epochs and batch of SCAN, NNM, RUC and AND: {trained}");
 }
 
 #[test]
@@ -55,12 +87,7 @@ fn every_pipeline_of_a_paper_runs_end_to_end_on_files_of_the_published_form() {
     }
     fetched(&bench);
     let mut ran = 0;
-    for path in all() {
-        let text = std::fs::read_to_string(&path).unwrap();
-        let published = ["stl10", "cifar10", "cifar20", "svhn", "imagenet-50", "imagenet-100", "imagenet-200"];
-        if !published.iter().any(|name| text.contains(&format!("dataset = \"{name}\""))) {
-            continue;
-        }
+    for path in published() {
         let file = path.to_str().unwrap();
         let args = ["run", file, "--profile", "smoke", "--json"];
         // One store for all: what two of them share runs once.

@@ -59,10 +59,10 @@ kinset_stage::settings! {
         hidden: Option<usize> = None, min 1;
         /// What training moves: `all`, or `heads` on an encoder in evaluation mode (ImageNet).
         update: Update = Update::All;
-        /// Passes over the images.
-        epochs: u64 = 100, min 1;
-        /// Anchors per step, B.
-        batch: usize = 200, min 2;
+        /// Passes over the images; none: 100, or more on few images.
+        epochs: Option<u64> = None, min 1;
+        /// Anchors per step, B; none: 200, or fewer of few images and more for many clusters.
+        batch: Option<usize> = None, min 2;
         /// How many neighbors are candidates: of those connected the first so many, or so many are mined here. 20 on small
         /// sets, 50 on ImageNet.
         num_neighbors: usize = 20, min 1;
@@ -94,6 +94,8 @@ kinset_stage::settings! {
     }
 }
 
+kinset_train::paced!(Config: 100 epochs, 200 images a step, 2000 steps at least);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,7 +110,7 @@ mod tests {
             config.check()[0].path.clone()
         };
         assert_eq!(complaint(|c| c.clusters = 1), "clusters");
-        assert_eq!(complaint(|c| c.batch = 1), "batch");
+        assert_eq!(complaint(|c| c.batch = Some(1)), "batch");
         assert_eq!(complaint(|c| c.warm_up = 0), "warm_up");
         assert_eq!(complaint(|c| c.class_weight = -1.0), "class_weight");
         assert_eq!(complaint(|c| c.entropy_weight = f64::NAN), "entropy_weight");

@@ -16,7 +16,7 @@ use kinset_model::{ClassifierNet, Mode};
 use kinset_stage::{StageError, Stop};
 use kinset_train::collapse::{ClusterSizes, PATIENCE};
 use kinset_train::prefetch::Place;
-use kinset_train::{BatchOrder, ImageLoader, Measured, Prefetcher, Snapshot, Trainable, TrainingLoop, infer, measured};
+use kinset_train::{BatchOrder, Course, ImageLoader, Measured, Prefetcher, Snapshot, Trainable, TrainingLoop, infer, measured};
 
 /// The label of each image, shared by both networks.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,7 @@ struct Views {
 /// Two networks in training.
 pub(super) struct Pair<'a> {
     config: &'a Config,
+    course: Course,
     loader: ImageLoader<'a>,
     networks: [Network; 2],
     /// Of either network: each pass has an order of its own.
@@ -77,7 +78,7 @@ impl<'a> Pair<'a> {
     /// # Errors
     /// Settings out of range, fewer images than a batch, a device without room.
     pub(super) fn new(
-        config: &'a Config,
+        (config, course): (&'a Config, Course),
         loader: ImageLoader<'a>,
         base: &ClassifierNet,
         labels: PseudoLabels,
@@ -96,19 +97,22 @@ impl<'a> Pair<'a> {
             };
             Ok(Network {
                 teacher: net.frozen()?,
-                learner: Trainable::new(net.params(), net.params(), &config.optimizer, &config.schedule, config.epochs)?,
+                learner: course.learner(net.params(), net.params())?,
                 net,
                 sure: vec![-1.0; loader.len()],
                 trust: vec![0.0; loader.len()],
             })
         };
+        let networks = [network(NAMES[0])?, network(NAMES[1])?];
         let mut sizes = vec![0_u64; clusters];
         labels.label.iter().for_each(|&label| sizes[label as usize] += 1);
-        let order = |name: &str| BatchOrder::whole(loader.len(), config.batch, seed.branch(name));
+        let order = |name: &str| BatchOrder::whole(loader.len(), course.batch, seed.branch(name));
+        let orders = [order(NAMES[0])?, order(NAMES[1])?];
         Ok(Self {
             config,
-            networks: [network(NAMES[0])?, network(NAMES[1])?],
-            orders: [order(NAMES[0])?, order(NAMES[1])?],
+            course,
+            networks,
+            orders,
             labels,
             prefetcher: Prefetcher::default(),
             seed,
@@ -276,7 +280,7 @@ fn learn(
 
 impl TrainingLoop for Pair<'_> {
     fn epochs(&self) -> u64 {
-        self.config.epochs
+        self.course.epochs
     }
 
     fn steps(&self) -> u64 {
@@ -290,7 +294,7 @@ impl TrainingLoop for Pair<'_> {
     }
 
     fn step(&mut self, epoch: u64, step: u64) -> Result<Measured, StageError> {
-        let Self { config, loader, networks: [first, second], orders, labels, prefetcher, seed, relabeled, .. } = self;
+        let Self { config, course, loader, networks: [first, second], orders, labels, prefetcher, seed, relabeled, .. } = self;
         let half = orders[0].steps();
         let (turn, step) = (step / half, step % half);
         let (own, peer, order) = if turn == 0 { (first, second, &orders[0]) } else { (second, first, &orders[1]) };
@@ -305,8 +309,8 @@ impl TrainingLoop for Pair<'_> {
         let input = StepInput {
             config,
             rows: order.rows(step),
-            ramp: config.ramp(epoch, step, loader.len()),
-            relabel_from: config.relabel_from(epoch),
+            ramp: config.ramp(epoch, step, loader.len(), course),
+            relabel_from: config.relabel_from(epoch, course.epochs),
             seed: seed.branch("step").at(pass).at(step),
         };
         let place = Place { epoch: pass, step, steps: half };
@@ -330,7 +334,7 @@ impl TrainingLoop for Pair<'_> {
         self.sizes = ClusterSizes::new(self.networks[0].net.clusters());
         self.sizes.observe(&probabilities);
         // A new head begins with a few clusters; in the second half it has had its time, unless that is a handful of steps.
-        let late = 2 * (epoch + 1) > self.config.epochs && (epoch + 1) * self.orders[0].steps() >= PATIENCE;
+        let late = 2 * (epoch + 1) > self.course.epochs && (epoch + 1) * self.orders[0].steps() >= PATIENCE;
         let in_use = self.sizes.entropy().exp();
         if late && in_use <= COLLAPSE * self.start {
             return Err(StageError::Degenerate {
@@ -355,7 +359,7 @@ impl TrainingLoop for Pair<'_> {
         Ok(measured([
             ("clean", clean as f64),
             ("relabeled", relabeled as f64),
-            ("relabel_threshold", self.config.relabel_from(epoch)),
+            ("relabel_threshold", self.config.relabel_from(epoch, self.course.epochs)),
             ("agreement", agreement),
             ("confidence", confidence / self.loader.len() as f64),
             ("clusters_in_use", in_use),
@@ -387,6 +391,7 @@ mod tests {
     use kinset_artifact::testing::stored;
     use kinset_model::params::values;
     use kinset_model::{EncoderNet, Role, architecture};
+    use kinset_train::Paced as _;
     use kinset_train::settings::OptimizerSettings;
 
     const IMAGES: usize = 24;
@@ -407,7 +412,7 @@ mod tests {
     }
 
     fn config() -> Config {
-        Config { epochs: 4, batch: 8, ..Config::default() }
+        Config { epochs: Some(4), batch: Some(8), ..Config::default() }
     }
 
     fn pair<'a>(config: &'a Config, set: &'a ImageSet, clean: impl Fn(usize) -> bool) -> Pair<'a> {
@@ -420,7 +425,8 @@ mod tests {
             clean: (0..IMAGES).map(clean).collect(),
         };
         let base = ClassifierNet::init(&encoder, CLUSTERS, 1, None, Seed::new(3), &Device::Cpu).unwrap();
-        Pair::new(config, loader, &base, labels, Seed::new(2), &Device::Cpu, &Stop::default()).unwrap()
+        let course = config.course_of(8, IMAGES).unwrap();
+        Pair::new((config, course), loader, &base, labels, Seed::new(2), &Device::Cpu, &Stop::default()).unwrap()
     }
 
     fn numbers(pair: &Pair<'_>, which: usize, role: Role) -> Vec<f32> {
@@ -548,7 +554,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let set = images(dir.path());
         let optimizer = OptimizerSettings { lr: 0.05, ..Config::default().optimizer };
-        let config = Config { epochs: 12, optimizer, weak: kinset_augment::Plain::default().into(), ..config() };
+        let config = Config { epochs: Some(12), optimizer, weak: kinset_augment::Plain::default().into(), ..config() };
         let mut pair = pair(&config, &set, |row| row < 18);
         for number in 0..12 {
             epoch(&mut pair, number);
@@ -563,7 +569,7 @@ mod tests {
     fn clusters_that_fall_into_one_are_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let (set, mut config) = (images(dir.path()), config());
-        config.epochs = 40;
+        config.epochs = Some(40);
         let mut pair = pair(&config, &set, |_| true);
         for network in &pair.networks {
             let bias = network.net.params().get("cluster_head.0.bias").unwrap();

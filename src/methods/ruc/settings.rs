@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use kinset_augment::{RandAugment, Recipe, Standard};
 use kinset_stage::Complaint;
+use kinset_train::Course;
 use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// Which images keep the label that the clustering gave them.
@@ -55,10 +56,10 @@ pub enum Head {
 kinset_stage::settings! {
     /// Settings; the defaults are those of the authors' `main_ruc_cifar10.py`. See the module for other data sets.
     pub struct Config {
-        /// Passes of each network over the images.
-        epochs: u64 = 200, min 1;
-        /// Images per step, B.
-        batch: usize = 250, min 2;
+        /// Passes of each network over the images; none: 200, or more on few images.
+        epochs: Option<u64> = None, min 1;
+        /// Images per step, B; none: 250, or fewer of few images.
+        batch: Option<usize> = None, min 2;
         /// What the networks' heads are at the start.
         head: Head = Head::New;
         /// Which images keep their label at first.
@@ -105,9 +106,9 @@ const RISES: u64 = 5;
 const FLOOR: f64 = 0.1;
 
 impl Config {
-    /// τ₂ in an epoch, counted from 0.
-    pub fn relabel_from(&self, epoch: u64) -> f64 {
-        let rises = (RISES * epoch / self.epochs.max(1)).min(RISES - 1);
+    /// τ₂ in an epoch of so many, counted from 0.
+    pub fn relabel_from(&self, epoch: u64, epochs: u64) -> f64 {
+        let rises = (RISES * epoch / epochs.max(1)).min(RISES - 1);
         self.relabel_threshold + self.relabel_rise * rises as f64
     }
 
@@ -123,17 +124,21 @@ impl Config {
     }
 
     /// The share of λ_U that counts at a step, 0.1 to 1; `images` N.
-    pub fn ramp(&self, epoch: u64, step: u64, images: usize) -> f64 {
+    pub fn ramp(&self, epoch: u64, step: u64, images: usize, course: &Course) -> f64 {
         // One step too many where the batch divides the images, as in the authors' code.
-        let steps = images / self.batch + 1;
-        ((epoch as f64 + step as f64 / steps as f64) / self.ramp_epochs as f64).clamp(FLOOR, 1.0)
+        let steps = images / course.batch + 1;
+        let ramp = course.stretched(self.ramp_epochs, Self::default().ramp_epochs);
+        ((epoch as f64 + step as f64 / steps as f64) / ramp as f64).clamp(FLOOR, 1.0)
     }
 }
+
+kinset_train::paced!(Config: 200 epochs, 250 images a step, 1500 steps at least);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use kinset_stage::Settings;
+    use kinset_train::Paced as _;
 
     fn near(found: f64, wanted: f64, tolerance: f64) {
         assert!((found - wanted).abs() <= tolerance, "{found} is not {wanted}");
@@ -143,12 +148,15 @@ mod tests {
 
     #[test]
     fn the_ramp_is_that_of_the_reference() {
-        let config = Config::default();
+        let config = Config { epochs: Some(200), ..Config::default() };
+        let course = config.course_of(250, 50_000).unwrap();
         for (epoch, wanted) in [(0, 0.1), (19, 0.1), (20, 0.1), (40, 0.2), (100, 0.5), (199, 0.995), (400, 1.0)] {
-            near(config.ramp(epoch, 0, 50_000), wanted, 1e-12);
+            near(config.ramp(epoch, 0, 50_000, &course), wanted, 1e-12);
         }
         // 200 steps of 250, and the denominator has one more.
-        near(config.ramp(40, 100, 50_000), (40.0 + 100.0 / 201.0) / 200.0, 1e-12);
+        near(config.ramp(40, 100, 50_000, &course), (40.0 + 100.0 / 201.0) / 200.0, 1e-12);
+        let longer = Config::default().course_of(40, 100).unwrap();
+        near(config.ramp(375, 0, 100, &longer), 0.5, 1e-12);
     }
 
     #[test]
@@ -157,7 +165,7 @@ mod tests {
         for (epoch, wanted, tolerance) in
             [(0, 0.01, 1e-12), (20, 0.009_755_28, 5e-9), (40, 0.009_045_08, 5e-9), (100, 0.005, 1e-12), (199, 6.168e-7, 5e-11)]
         {
-            near(config.schedule.rate(config.optimizer.lr, epoch, config.epochs), wanted, tolerance);
+            near(config.schedule.rate(config.optimizer.lr, epoch, 200), wanted, tolerance);
         }
     }
 
@@ -165,20 +173,19 @@ mod tests {
     fn the_threshold_for_new_labels_rises_in_fifths_or_stays() {
         let rising = Config { relabel_threshold: 0.9, relabel_rise: 0.02, ..Config::default() };
         for (epoch, wanted) in [(0, 0.9), (39, 0.9), (40, 0.92), (80, 0.94), (159, 0.96), (199, 0.98)] {
-            near(rising.relabel_from(epoch), wanted, 1e-12);
+            near(rising.relabel_from(epoch, 200), wanted, 1e-12);
         }
         assert!(rising.check().is_empty());
-        near(Config::default().relabel_from(199), 0.99, 1e-12);
-        let longer = Config { epochs: 400, ..rising };
-        near(longer.relabel_from(399), 0.98, 1e-12);
+        near(Config::default().relabel_from(199, 200), 0.99, 1e-12);
+        near(rising.relabel_from(399, 400), 0.98, 1e-12);
     }
 
     #[test]
     fn settings_out_of_range_are_named() {
         assert_eq!(Config::default().check(), []);
         let wrong = Config {
-            epochs: 0,
-            batch: 1,
+            epochs: Some(0),
+            batch: Some(1),
             confidence_threshold: 1.5,
             relabel_threshold: 0.99,
             relabel_rise: 0.02,

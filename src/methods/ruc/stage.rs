@@ -11,8 +11,9 @@ use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
 use kinset_model::{ClassifierNet, HeadChoice};
 use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
+use kinset_train::course::LEAST_BATCH;
 use kinset_train::neighbor_pairs::check_same_images;
-use kinset_train::{ImageLoader, infer, train};
+use kinset_train::{ImageLoader, Paced, infer, train};
 
 kinset_stage::ports! {
     /// What RUC reads.
@@ -56,8 +57,7 @@ impl Stage for Ruc {
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let images = ImageSet::open(&input.images)?;
-        let batch = cx.fitting("batch", config.batch, Config::default().batch, 2..=images.len(), images.len())?;
-        let config = &Config { batch, ..config.clone() };
+        let course = config.course(images.len(), LEAST_BATCH, cx)?;
         let classifier = Classifier::load(&input.classifier)?;
         let neighbors = NeighborTable::load(&input.neighbors)?;
         fits(&images, &classifier, &neighbors, &input)?;
@@ -105,7 +105,7 @@ impl Stage for Ruc {
         .into();
 
         let labels = PseudoLabels { label: split.label, clean: split.clean };
-        let mut pair = Pair::new(config, loader, &base.keep_head(card.head)?, labels, cx.seed, &cx.device, &cx.stop)?;
+        let mut pair = Pair::new((config, course), loader, &base.keep_head(card.head)?, labels, cx.seed, &cx.device, &cx.stop)?;
         points.extend(train(&mut pair, cx)?);
         let empty = pair.sizes.empty().len();
         if empty > 0 {
@@ -189,7 +189,8 @@ impl Method for Ruc {
                        of one image joins the one before. Neighbors come from a stage of their own, on whatever features it was given. Views are normalised as \
                        the classifier was trained (the authors use CIFAR-10's statistics on STL-10 too). Tied votes go to the \
                        lower cluster. `head = \"kept\"` starts both networks from the classifier's own head, for runs too short \
-                       to learn one anew",
+                       to learn one anew. Where `epochs` or `batch` is not set, few images get smaller batches at a lower rate and more \
+                       epochs, 1500 steps at least",
         expect: "on SCAN, last epoch, both networks, scored on the training images (paper): CIFAR-10 88.7 → 90.1, CIFAR-20 \
                  50.6 → 54.3, STL-10 81.4 → 86.6 ACC. New heads begin at chance: a few epochs on a small set lose what SCAN \
                  had, unless `head = \"kept\"`. Each network alone is the better calibrated; adding logits doubles their scale. Compare ECE with \

@@ -6,10 +6,11 @@ use kinset_augment::Plain;
 use kinset_model::HeadsShape;
 use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
 use kinset_train::best_epoch::Kept;
+use kinset_train::course::PER_CLUSTER;
 use kinset_train::feature_space::CenteredFeatures;
 use kinset_train::input_cache::CachedInputs;
 use kinset_train::ports::{ChosenOut, FeaturesIn};
-use kinset_train::{OptimizerSettings, ScheduleSettings};
+use kinset_train::{OptimizerSettings, Paced, ScheduleSettings};
 
 kinset_stage::settings! {
     /// Settings; what is not about features is as in [`stage::Config`].
@@ -20,10 +21,10 @@ kinset_stage::settings! {
         heads: usize = 10, min 1;
         /// Hidden units of a head; none: linear, as in the paper.
         hidden: Option<usize> = None, min 1;
-        /// Passes over the images.
-        epochs: u64 = 50, min 1;
-        /// Anchors per step, B.
-        batch: usize = 1024, min 2;
+        /// Passes over the images; none: 50, or more on few images.
+        epochs: Option<u64> = None, min 1;
+        /// Anchors per step, B; none: 1024, or fewer of few images and more for many clusters.
+        batch: Option<usize> = None, min 2;
         /// Weight of the entropy term, λ.
         entropy_weight: f64 = 5.0, not_negative;
         /// How many of the mined neighbors are candidates; none: all.
@@ -65,6 +66,8 @@ impl Config {
     }
 }
 
+kinset_train::paced!(Config: 50 epochs, 1024 images a step, 2000 steps at least);
+
 /// SCAN's clustering stage on features.
 #[derive(Debug)]
 pub struct ScanHeads;
@@ -87,10 +90,10 @@ impl Stage for ScanHeads {
         features.warn_of_equal_images(config.clusters, cx)?;
         let shape = HeadsShape::linear(config.clusters, config.heads, config.hidden);
         let net = features.heads(shape, cx.seed.branch("heads"))?;
-        let batch = cx.fitting("batch", config.batch, Config::default().batch, 2..=features.len(), features.len())?;
-        let config = stage::Config { batch, ..config.of_heads() };
+        let course = config.course(features.len(), PER_CLUSTER * config.clusters, cx)?;
+        let config = config.of_heads();
         let pairs = pairs(&config, CachedInputs::Features(features.values.clone()), table, cx);
-        train_heads(&config, &net, &pairs, &pairs, cx, |Kept { tensors, choice }| {
+        train_heads(&config, &course, &net, &pairs, &pairs, cx, |Kept { tensors, choice }| {
             features.classifier(shape, &features.plain_heads(&tensors), choice)
         })
     }
@@ -108,7 +111,7 @@ impl Method for ScanHeads {
         as_in_paper: "loss, λ 5, one neighbor per anchor and step, ten linear heads on a frozen encoder: SCAN's \
                       ImageNet experiment",
         unlike_paper: "Features are computed once, so there are no views. They are centred and scaled to mean square 1, with Adam at 1e-3 and \
-                       batches of 1024 in place of SGD: heads alone take larger steps than networks",
+                       batches of 1024 in place of SGD: heads alone take larger steps than networks. Where `epochs` or `batch` is not set, few images get smaller batches and more epochs, 2000 steps at least",
         expect: "on strong features a little above k-means; digits 83.1, 90.5 beside 79.2, 79.5 (two seeds)",
     };
 }

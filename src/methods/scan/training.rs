@@ -14,7 +14,7 @@ use kinset_train::input_cache::CachedInputs;
 use kinset_train::neighbor_pairs::NeighborPairs;
 use kinset_train::ports::ChosenOut;
 use kinset_train::{
-    At, BatchOrder, Measured, Objective, Prefetcher, Snapshot, Trainable, Trainer, infer, measured, scalar, train,
+    At, BatchOrder, Course, Measured, Objective, Prefetcher, Snapshot, Trainer, infer, measured, scalar, train,
 };
 
 /// Inputs and their neighbors, drawn as the settings say.
@@ -31,6 +31,7 @@ pub(super) fn pairs<'a>(
 /// Trains the heads of `net`, and what else `config.update` says; `made` turns a state of the network into a classifier.
 pub(super) fn train_heads(
     config: &Config,
+    course: &Course,
     net: &ClassifierNet,
     training: &NeighborPairs<'_>,
     validation: &NeighborPairs<'_>,
@@ -41,15 +42,24 @@ pub(super) fn train_heads(
         Update::All => (net.params().clone(), net.clone()),
         Update::Heads => (net.head_params(), net.with_frozen_encoder()?),
     };
-    let order = BatchOrder::new(training.inputs.len(), config.batch, cx.seed)?;
-    let steps = config.epochs * order.steps();
+    let order = BatchOrder::new(training.inputs.len(), course.batch, cx.seed)?;
+    let steps = course.epochs * order.steps();
     let mut trainer = Trainer {
-        epochs: config.epochs,
+        epochs: course.epochs,
         order,
-        learner: Trainable::new(net.params(), &moved, &config.optimizer, &config.schedule, config.epochs)?,
+        learner: course.learner(net.params(), &moved)?,
         prefetcher: Prefetcher::new(!training.inputs.are_features()),
         batch: |at: At<'_>| training.anchors_and_neighbors(at.rows, at.epoch),
-        objective: Agreement { config, net, recorded, training, validation, best: BestEpoch::default(), stop: cx.stop.clone() },
+        objective: Agreement {
+            config,
+            epochs: course.epochs,
+            net,
+            recorded,
+            training,
+            validation,
+            best: BestEpoch::default(),
+            stop: cx.stop.clone(),
+        },
     };
     let points = train(&mut trainer, cx)?;
     trainer.objective.best.finish(net, (steps, "consistency − entropy"), points, cx, made)
@@ -57,6 +67,7 @@ pub(super) fn train_heads(
 
 struct Agreement<'a> {
     config: &'a Config,
+    epochs: u64,
     net: &'a ClassifierNet,
     /// The same numbers, seen so that gradients reach what is updated.
     recorded: ClassifierNet,
@@ -105,8 +116,8 @@ impl Objective for Agreement<'_> {
     }
 
     fn end(&mut self, epoch: u64, _means: &Measured, _rate: f64) -> Result<Measured, StageError> {
-        let Config { validate_every, validation_neighbors, epochs, clusters, .. } = *self.config;
-        if !(epoch + 1).is_multiple_of(validate_every) && epoch + 1 < epochs {
+        let Config { validate_every, validation_neighbors, clusters, .. } = *self.config;
+        if !(epoch + 1).is_multiple_of(validate_every) && epoch + 1 < self.epochs {
             return Ok(Measured::new());
         }
         let probabilities = self.probabilities()?;

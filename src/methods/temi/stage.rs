@@ -10,13 +10,14 @@ use kinset_model::{DistillHeads, DistillShape, HeadChoice, HeadsShape};
 use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
 use kinset_train::best_epoch::lowest;
 use kinset_train::collapse::check_clusters;
+use kinset_train::course::PER_CLUSTER;
 use kinset_train::ema::blend;
 use kinset_train::feature_space::CenteredFeatures;
 use kinset_train::neighbor_pairs::draw_neighbors;
 use kinset_train::ports::{ClassifierOut, FeaturesIn};
 use kinset_train::{
-    At, BatchOrder, Measured, Objective, OptimizerSettings, Prefetcher, ScheduleSettings, Snapshot, Trainable, Trainer,
-    measured, scalar, train,
+    At, BatchOrder, Measured, Objective, OptimizerSettings, Paced, Prefetcher, ScheduleSettings, Snapshot, Trainer, measured,
+    scalar, train,
 };
 
 kinset_stage::settings! {
@@ -31,10 +32,10 @@ kinset_stage::settings! {
         hidden: usize = 512, min 1;
         /// Width of what is brought to unit length before the last layer, V.
         bottleneck: usize = 256, min 1;
-        /// Passes over the images. README: 100 (paper: 200 on small sets).
-        epochs: u64 = 100, min 1;
-        /// Images per step, each with a neighbor, B.
-        batch: usize = 1024, min 2;
+        /// Passes over the images; none: the README's 100 (paper: 200 on small sets), or more on few images.
+        epochs: Option<u64> = None, min 1;
+        /// Images per step, each with a neighbor, B; none: 1024, or fewer of few images and more for many clusters.
+        batch: Option<usize> = None, min 2;
         /// How many of the mined neighbors are candidates; none: all. Paper: 50, and 25 on ImageNet.
         num_neighbors: Option<usize> = None, min 1;
         /// β, which keeps rare clusters from being emptied: 0.5–1.
@@ -57,6 +58,8 @@ kinset_stage::settings! {
     }
 }
 
+kinset_train::paced!(Config: 100 epochs, 1024 images a step, 2000 steps at least);
+
 /// The clustering stage.
 #[derive(Debug)]
 pub struct Temi;
@@ -77,7 +80,7 @@ impl Stage for Temi {
         space.warn_of_equal_images(config.clusters, cx)?;
         let table = space.neighbors(&input.neighbors)?;
         StageError::enough_for_clusters("clusters", config.clusters, space.len())?;
-        let size = cx.fitting("batch", config.batch, Config::default().batch, 2..=space.len(), space.len())?;
+        let course = config.course(space.len(), PER_CLUSTER * config.clusters, cx)?;
         let shape = DistillShape {
             dim: space.dim(),
             hidden: config.hidden,
@@ -94,10 +97,11 @@ impl Stage for Temi {
             let neighbors = draw_neighbors(&table, k, false, at.rows, at.epoch, cx.seed);
             space.rows(&[at.rows, neighbors.as_slice()].concat())
         };
-        let learner = Trainable::new(student.params(), student.params(), &config.optimizer, &config.schedule, config.epochs)?;
-        let order = BatchOrder::new(space.len(), size, cx.seed)?;
+        let learner = course.learner(student.params(), student.params())?;
+        let order = BatchOrder::new(space.len(), course.batch, cx.seed)?;
         let objective = Distillation {
             config,
+            freeze_last: course.stretched(config.freeze_last, Config::default().freeze_last),
             student,
             teacher,
             marginal: even,
@@ -106,15 +110,15 @@ impl Stage for Temi {
             steps: order.steps(),
         };
         let mut trainer =
-            Trainer { epochs: config.epochs, order, learner, prefetcher: Prefetcher::new(false), batch, objective };
+            Trainer { epochs: course.epochs, order, learner, prefetcher: Prefetcher::new(false), batch, objective };
         let curve = train(&mut trainer, cx)?;
         let Distillation { teacher, losses, .. } = trainer.objective;
         let head = lowest(&losses);
-        check_clusters((space.len(), config.clusters, config.epochs), cx, |rows| {
+        check_clusters((space.len(), config.clusters, course.epochs), cx, |rows| {
             let scores = teacher.scores(head, &space.rows(rows)?, true)?;
             Ok(values(&log_probabilities(&scores, config.teacher_temperature)?.exp()?)?)
         })?;
-        let chosen_by = format!("lowest loss of the last epoch ({}), without labels", config.epochs);
+        let chosen_by = format!("lowest loss of the last epoch ({}), without labels", course.epochs);
         let choice = HeadChoice { head, chosen_by, losses };
         let made = HeadsShape {
             kind: HeadKind::Bottleneck,
@@ -146,7 +150,8 @@ impl Method for Temi {
                       epochs, the teacher as the result",
         unlike_paper: "Features are centred and scaled to mean square 1 (the authors take each encoder's own length). Warm-up rises by epochs, \
                        not steps. Adam without AdamW's decay, which would take 0.02 % off a weight over a whole run. Heads are \
-                       optimised by the sum of their losses. A cluster below 1e-8 in the mean counts as 1e-8",
+                       optimised by the sum of their losses. A cluster below 1e-8 in the mean counts as 1e-8. Where `epochs` or \
+                       `batch` is not set, few images get smaller batches and more epochs, 2000 steps at least",
         expect: "CIFAR-10 94.5 ACC on DINO ViT-B/16, 96.9 on CLIP ViT-L/14; CIFAR-100 67.1 and 73.7; 6 to 12 points above k-means \
                  over 17 encoders (paper)",
     };
@@ -154,6 +159,8 @@ impl Method for Temi {
 
 struct Distillation<'a> {
     config: &'a Config,
+    /// Epochs in which the last layer is frozen.
+    freeze_last: u64,
     student: DistillHeads,
     /// Numbers of its own, unrecorded.
     teacher: DistillHeads,
@@ -194,7 +201,7 @@ impl Objective for Distillation<'_> {
         let mut total: Option<Tensor> = None;
         let mut each = Vec::with_capacity(config.heads);
         for (head, teachers) in teachers.iter().enumerate() {
-            let still = at.epoch < config.freeze_last;
+            let still = at.epoch < self.freeze_last;
             let log = log_probabilities(&self.student.scores(head, &seen, still)?, config.student_temperature)?;
             let [one, other] = halves(&log)?;
             let loss =
