@@ -18,6 +18,57 @@ use kinset_model::params::values;
 use kinset_model::{ClassifierNet, EncoderNet, HeadChoice, HeadsShape, features_alone};
 use kinset_stage::{Context, StageError};
 
+/// The mean of features, and the number that makes their mean square 1 without it.
+#[derive(Clone, Debug)]
+pub struct Centering {
+    /// What is taken from them first, `[D]`.
+    mean: Vec<f64>,
+    /// What they are multiplied by then.
+    scale: f64,
+}
+
+impl Centering {
+    /// Of features `[N, dim]`; none if all rows are the same.
+    pub fn of(values: &[f32], dim: usize) -> Option<Self> {
+        let mut mean = vec![0.0; dim];
+        for row in values.chunks_exact(dim) {
+            for (mean, &value) in mean.iter_mut().zip(row) {
+                *mean += f64::from(value);
+            }
+        }
+        for mean in &mut mean {
+            *mean /= (values.len() / dim) as f64;
+        }
+        let rows = values.chunks_exact(dim);
+        let squares: f64 =
+            rows.map(|row| row.iter().zip(&mean).map(|(&v, mean)| (f64::from(v) - mean).powi(2)).sum::<f64>()).sum();
+        let scale = (values.len() as f64 / squares).sqrt();
+        scale.is_finite().then_some(Self { mean, scale })
+    }
+
+    /// Centers and scales rows.
+    pub fn apply(&self, values: &mut [f32]) {
+        for row in values.chunks_exact_mut(self.mean.len()) {
+            for (value, mean) in row.iter_mut().zip(&self.mean) {
+                *value = ((f64::from(*value) - mean) * self.scale) as f32;
+            }
+        }
+    }
+
+    /// A layer that reads these features, for features as they came.
+    ///
+    /// # Shapes
+    /// `weight`: `[O, D]`; `bias`: `[O]`. Returns the same.
+    pub fn plain_layer(&self, weight: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let bias = weight.chunks_exact(self.mean.len()).zip(bias).map(|(row, &bias)| {
+            let taken: f64 = row.iter().zip(&self.mean).map(|(&weight, mean)| f64::from(weight) * mean).sum();
+            (f64::from(bias) - self.scale * taken) as f32
+        });
+        let weight = weight.iter().map(|&weight| (f64::from(weight) * self.scale) as f32);
+        (weight.collect(), bias.collect())
+    }
+}
+
 /// Features, centred and scaled.
 #[derive(Clone, Debug)]
 pub struct CenteredFeatures {
@@ -25,10 +76,7 @@ pub struct CenteredFeatures {
     pub ids: Vec<String>,
     /// `[N, D]`, centred and scaled.
     pub values: Tensor,
-    /// What was taken from them first, `[D]`.
-    mean: Vec<f64>,
-    /// What they were multiplied by then.
-    scale: f64,
+    centering: Centering,
     body: EncoderNet,
     normalization: Normalization,
     /// Whether the features came with unit length.
@@ -43,33 +91,16 @@ impl CenteredFeatures {
     pub fn of(features: &Stored<Features>, encoder: Option<&Stored<Encoder>>, device: &Device) -> Result<Self, StageError> {
         let table = FeatureTable::load(features)?;
         let (body, normalization) = body_of(&table, features, encoder, device)?;
-        let mut mean = vec![0.0; table.dim];
-        for row in table.values.chunks_exact(table.dim) {
-            for (mean, &value) in mean.iter_mut().zip(row) {
-                *mean += f64::from(value);
-            }
-        }
-        for mean in &mut mean {
-            *mean /= table.len() as f64;
-        }
-        let rows = table.values.chunks_exact(table.dim);
-        let squares: f64 =
-            rows.map(|row| row.iter().zip(&mean).map(|(&v, mean)| (f64::from(v) - mean).powi(2)).sum::<f64>()).sum();
-        let scale = (table.values.len() as f64 / squares).sqrt();
-        if !scale.is_finite() {
+        let Some(centering) = Centering::of(&table.values, table.dim) else {
             return Err(StageError::Mismatch {
                 what: format!("all feature vectors of `{}` are identical", features.origin()),
                 hint: "check the encoder".into(),
             });
-        }
+        };
         let FeatureTable { ids, dim, mut values, normalized, .. } = table;
-        for row in values.chunks_exact_mut(dim) {
-            for (value, mean) in row.iter_mut().zip(&mean) {
-                *value = ((f64::from(*value) - mean) * scale) as f32;
-            }
-        }
+        centering.apply(&mut values);
         let values = Tensor::from_vec(values, (ids.len(), dim), device)?;
-        Ok(Self { ids, values, mean, scale, body, normalization, normalized })
+        Ok(Self { ids, values, centering, body, normalization, normalized })
     }
 
     /// Images, N.
@@ -116,17 +147,9 @@ impl CenteredFeatures {
         Ok(ClassifierNet::over(&alone(self.dim(), device)?.0, shape, seed, device)?)
     }
 
-    /// A layer that reads these features, for features as they came.
-    ///
-    /// # Shapes
-    /// `weight`: `[O, D]`; `bias`: `[O]`. Returns the same.
+    /// See [`Centering::plain_layer`].
     pub fn plain_layer(&self, weight: &[f32], bias: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let bias = weight.chunks_exact(self.mean.len()).zip(bias).map(|(row, &bias)| {
-            let taken: f64 = row.iter().zip(&self.mean).map(|(&weight, mean)| f64::from(weight) * mean).sum();
-            (f64::from(bias) - self.scale * taken) as f32
-        });
-        let weight = weight.iter().map(|&weight| (f64::from(weight) * self.scale) as f32);
-        (weight.collect(), bias.collect())
+        self.centering.plain_layer(weight, bias)
     }
 
     /// Heads that were trained on these features, for features as they came: the layer that reads them is changed, the only one

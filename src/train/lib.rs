@@ -4,7 +4,7 @@
 //! method of the usual kind states of itself, a loss and little more. Below them: the network and the order of the images
 //! ([`trainable`], [`batches`]), what it reads ([`image_loader`], [`input_cache`], [`feature_space`], [`neighbor_pairs`]) and the
 //! batch that is made early ([`prefetch`]); optimizers ([`optim`]) and learning rates ([`schedule`]), what of both suits a number of images ([`course`]), averages of weights ([`ema`]),
-//! checkpoints ([`checkpoint`], [`snapshot`]), the choice of an epoch ([`best_epoch`]), the check for collapse ([`collapse`]) and that for equal images ([`distinct`]).
+//! checkpoints ([`checkpoint`], [`snapshot`]), the choice of an epoch ([`best_epoch`]), heads that begin where another clustering is ([`start`]), the check for collapse ([`collapse`]) and that for equal images ([`distinct`]).
 //!
 //! Not here: losses (`methods`).
 
@@ -33,6 +33,7 @@ pub mod pretext;
 pub mod schedule;
 pub mod settings;
 pub mod snapshot;
+pub mod start;
 pub mod trainable;
 pub mod training;
 
