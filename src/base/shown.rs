@@ -1,11 +1,26 @@
-//! Safe display of foreign text: control characters and marks of writing direction are escaped.
+//! Safe display of foreign text: control characters, marks of writing direction and letters that nobody sees are escaped.
 
 use std::borrow::Cow;
 
-/// True for a letter that does something instead of being seen.
+/// True for a letter that does something instead of being seen, or that takes no place: names that differ by it look the same.
 pub fn acts(letter: char) -> bool {
-    letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    letter.is_control() || is_direction(letter) || is_unseen(letter)
+}
+
+/// Marks of writing direction (Unicode's Bidi_Control, and the older marks of U+206A to U+206F).
+fn is_direction(letter: char) -> bool {
+    matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
+}
+
+/// Letters without width, ends of lines that are no control characters, and tags. What chooses the form of a letter that is seen, as
+/// in emoji, is none of them.
+fn is_unseen(letter: char) -> bool {
+    matches!(
+        letter,
+        '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}'
+            | '\u{200b}'..='\u{200d}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{2064}'
+            | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// The text with such letters escaped, `\u{1b}`; ends of lines and tabs stay.
@@ -45,6 +60,7 @@ mod tests {
         }
         assert_eq!(shown("x\x1b[31mEVIL\r\x07\u{9b}2J\x7f"), "x\\u{1b}[31mEVIL\\r\\u{7}\\u{9b}2J\\u{7f}");
         assert_eq!(shown("gnp.\u{202e}exe\u{2066}"), "gnp.\\u{202e}exe\\u{2066}");
+        assert_eq!(shown("ca\u{200b}t\u{feff} co\u{ad}w\u{2028}"), "ca\\u{200b}t\\u{feff} co\\u{ad}w\\u{2028}");
     }
 
     #[test]
