@@ -154,7 +154,11 @@ fn open_to(action: &'static str, path: &Path) -> Result<File> {
     // Looked at first, because opening a pipe waits, and opening a device may do something.
     let what = match fs::metadata(path) {
         Err(error) if leads_to_itself(&error) => Some("a link to itself"),
-        found => what_else(&found.at(action, path)?),
+        Err(error) => {
+            let link = (error.kind() == io::ErrorKind::NotFound).then(|| dangling(path)).flatten();
+            return Err(FileError::new(action, path, link.unwrap_or(error)));
+        }
+        Ok(found) => what_else(&found),
     };
     match what {
         None => File::open(path).at(action, path),
@@ -166,6 +170,18 @@ fn open_to(action: &'static str, path: &Path) -> Result<File> {
 fn leads_to_itself(error: &io::Error) -> bool {
     cfg!(unix) && error.raw_os_error() == Some(unix::LOOP)
 }
+
+/// The error of a link that leads to nothing; none for any other path.
+pub fn dangling(path: &Path) -> Option<io::Error> {
+    let target = fs::read_link(path).ok()?;
+    matches!(path.try_exists(), Ok(false))
+        .then(|| io::Error::new(io::ErrorKind::NotFound, Dangling(target.display().to_string())))
+}
+
+/// The reason why a link is not followed.
+#[derive(Debug, thiserror::Error)]
+#[error("it is a link to `{0}`, which is not there")]
+struct Dangling(String);
 
 /// What a path is that is no file, in words.
 fn what_else(found: &Metadata) -> Option<&'static str> {
@@ -447,6 +463,11 @@ mod tests {
         std::os::unix::fs::symlink(&pipe, &link).unwrap();
         let ring = dir.path().join("ring");
         std::os::unix::fs::symlink(&ring, &ring).unwrap();
+        let lost = dir.path().join("lost");
+        std::os::unix::fs::symlink("nowhere", &lost).unwrap();
+        let error = open(&lost).unwrap_err();
+        assert_eq!(error.source.to_string(), "it is a link to `nowhere`, which is not there");
+        assert!(error.is_missing() && dangling(&link).is_none() && dangling(dir.path()).is_none());
         for (path, what) in [
             (dir.path(), "a folder"),
             (ring.as_path(), "a link to itself"),

@@ -82,6 +82,12 @@ impl Store {
                 return Err(StoreError::File(error));
             }
         }
+        // A disk that is not mounted is no empty store.
+        for folder in [artifacts, &root, &root.join("blobs"), &root.join("records")] {
+            if let Some(error) = fs::dangling(folder) {
+                return Err(StoreError::File(FileError::new("open the store", folder, error)));
+            }
+        }
         let format = root.join("format");
         if let Ok(text) = fs::read_at_most(&format, LONGEST_FORMAT)
             && let Some(found) = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok())
@@ -323,6 +329,23 @@ mod tests {
         let refused = store.writable().unwrap_err();
         assert_eq!((refused.code(), refused.exit()), ("store::read-only", Exit::Store));
         assert!(fs::list(store.root()).unwrap().is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nothing_is_named_and_no_empty_store() {
+        for place in ["artifacts", "artifacts/store", "artifacts/store/blobs", "artifacts/store/records"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (artifacts, link) = (dir.path().join("artifacts"), dir.path().join(place));
+            fs::create_folders(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink("/gone/disk", &link).unwrap();
+            for opened in [Store::open(&artifacts), Store::open_existing(&artifacts), Store::open_to_read(&artifacts)] {
+                let error = opened.err().unwrap();
+                let told = kinset_base::fault::chain(&error);
+                assert!(told.contains(place) && told.contains("it is a link to `/gone/disk`, which is not there"), "{told}");
+                assert_eq!(error.exit(), Exit::Store);
+            }
+        }
     }
 
     #[test]

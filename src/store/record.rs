@@ -194,13 +194,17 @@ impl Store {
     pub(super) fn missing_from(&self, output: &str, stored: &StoredOutput) -> Result<Option<String>> {
         for file in &stored.files {
             let StoredFile { name, blob, size, .. } = file;
-            match stat(&self.blob_path(blob))?.filter(Metadata::is_file) {
+            let path = self.blob_path(blob);
+            match stat(&path)?.filter(Metadata::is_file) {
                 Some(found) if found.len() != *size => {
                     let found = found.len();
                     return Ok(Some(format!("`{name}` of its output `{output}` has {found} bytes instead of {size}")));
                 }
                 Some(found) if self.is_known_to_differ(blob, &found) => return Ok(Some(changed(output, file))),
                 Some(_) => {}
+                None if fs::dangling(&path).is_some() => {
+                    return Ok(Some(format!("`{name}` of its output `{output}` is a link to what is not there")));
+                }
                 None => return Ok(Some(format!("`{name}` of its output `{output}` is missing"))),
             }
         }
@@ -617,6 +621,9 @@ pub(super) mod tests {
                 }
                 let found = store.lookup(&record.key).unwrap();
                 assert!(matches!(found, Lookup::Damaged(_) | Lookup::Miss), "{what} at {}: {found:?}", place.display());
+                if let (Lookup::Damaged(why), "dangling link") = (&found, what) {
+                    assert!(why.ends_with("is a link to what is not there"), "{why}");
+                }
                 publish(&store, &manifest(1), "one", 1.0).unwrap();
                 whole(&store, &manifest(1));
             }
