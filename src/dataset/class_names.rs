@@ -1,4 +1,10 @@
-//! Warnings about folders that are taken for classes: names of splits, dates, cameras, and a single one.
+//! Warnings about names of classes: folders of splits, dates, cameras, and a single one; names that look the same.
+
+use std::collections::BTreeMap;
+
+use icu_normalizer::ComposingNormalizerBorrowed;
+use kinset_base::shown::acts;
+use kinset_base::unit::count;
 
 const OFF: &str = "leave them unread with `labels = false`";
 
@@ -30,6 +36,35 @@ pub(super) fn doubt(names: &[String]) -> Option<String> {
         )),
         _ => None,
     }
+}
+
+/// Whether some names differ only by what hardly anybody sees: case, how accents are written, letters without width, blanks.
+pub(super) fn alike(names: &[String]) -> Option<String> {
+    let composed = |text: &str| ComposingNormalizerBorrowed::new_nfc().normalize(text).into_owned();
+    let visible = |text: &str| text.chars().filter(|letter| !acts(*letter)).collect::<String>();
+    let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for name in names {
+        let group = groups.entry(composed(&visible(name)).to_lowercase().trim().to_owned()).or_default();
+        if !group.contains(&name.as_str()) {
+            group.push(name);
+        }
+    }
+    let several: Vec<_> = groups.into_values().filter(|group| group.len() > 1).collect();
+    let [one, other, ..] = several.first()?[..] else { return None };
+    let by = match () {
+        () if one.to_lowercase() == other.to_lowercase() => "case",
+        () if composed(one) == composed(other) => "how accents are written (Unicode normalization)",
+        () if visible(one) == visible(other) => "letters that cannot be seen",
+        () if one.trim() == other.trim() => "blanks around them",
+        () => "case, accents, blanks or letters that cannot be seen",
+    };
+    let more = match several.len() {
+        1 => String::new(),
+        n => format!("; {} more look alike", count(n as u64 - 1)),
+    };
+    Some(format!(
+        "the classes `{one}` and `{other}` differ only in {by}, and are counted apart{more}: if they are one, give them one name"
+    ))
 }
 
 fn is_split(name: &str) -> bool {
@@ -89,6 +124,25 @@ mod tests {
         ] {
             let said = doubt_of(names).unwrap_or_else(|| panic!("{names:?}"));
             assert!(words.iter().all(|word| said.contains(word)), "{said}");
+        }
+    }
+
+    #[test]
+    fn names_that_look_the_same_are_doubted() {
+        let alike = |names: &[&str]| alike(&names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
+        for (names, words) in [
+            (&["Cat", "cat", "dog"][..], "`Cat` and `cat` differ only in case, and"),
+            (&["caf\u{e9}", "cafe\u{301}"], "differ only in how accents are written (Unicode normalization), and"),
+            (&["cat", "ca\u{200b}t"], "differ only in letters that cannot be seen, and"),
+            (&["cat", "cat "], "differ only in blanks around them, and"),
+            (&["cat", "Cat "], "differ only in case, accents, blanks or letters"),
+            (&["Cat", "DOG", "cat", "dog"], "counted apart; 1 more look alike: if they are one"),
+        ] {
+            let said = alike(names).unwrap_or_else(|| panic!("{names:?}"));
+            assert!(said.contains(words), "{said}");
+        }
+        for names in [&["cat", "cats"][..], &["crane", "crane"], &["\u{e9}", "e"], &["猫", "犬"], &[]] {
+            assert_eq!(alike(names), None, "{names:?}");
         }
     }
 

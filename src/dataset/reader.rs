@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::class_names;
 use super::error::{DatasetError, FaultyImages, Result};
 use super::guarded_decode::{self, Checked, Undecodable};
 use kinset_artifact::image_codec::Header;
@@ -103,7 +104,8 @@ impl DatasetFiles {
         reading.left =
             self.ignored.endings.iter().map(|(kind, number)| format!("{} × {kind}", count(*number as u64))).collect();
         reading.left.extend(left);
-        reading.doubts = self.doubts.iter().cloned().chain(doubts).collect();
+        let alike = if let Labels::Named(names) = labels { class_names::alike(names) } else { None };
+        reading.doubts = self.doubts.iter().cloned().chain(alike).chain(doubts).collect();
         reading
     }
 }
