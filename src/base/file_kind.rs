@@ -1,5 +1,25 @@
 //! The kind of a file by its first bytes: for messages about files that are not what their name says.
 
+use std::io::Read;
+use std::path::Path;
+
+use crate::fs;
+
+/// Bytes of a beginning that tell all that is told here.
+pub const BEGINNING: usize = 512;
+
+/// What files hold that are no data before they are unpacked.
+const PACKED: [&str; 8] = [
+    "a zip archive",
+    "a gzip file",
+    "a zstd file",
+    "a bzip2 file",
+    "an xz file",
+    "an LZ4 file",
+    "a 7z archive",
+    "a RAR archive",
+];
+
 /// A web page where data should be, a pointer to a file that was not downloaded, a picture of a format that is not read. `None` if
 /// nothing is known of such a beginning.
 pub fn file_kind(begin: &[u8]) -> Option<&'static str> {
@@ -7,7 +27,7 @@ pub fn file_kind(begin: &[u8]) -> Option<&'static str> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let starts = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
     if starts(b"<!doctype html") || starts(b"<html") || starts(b"<head") {
-        return Some("an HTML page: what was downloaded is a web page, not the file");
+        return Some("an HTML page: an error or login page may have been saved in the file's place");
     }
     if starts(b"version https://git-lfs") {
         return Some("a pointer of Git LFS: `git lfs pull` downloads the file itself");
@@ -17,6 +37,9 @@ pub fn file_kind(begin: &[u8]) -> Option<&'static str> {
     }
     if starts(b"<?xml") {
         return Some("an XML document");
+    }
+    if begin.get(257..262) == Some(b"ustar") {
+        return Some("a tar archive");
     }
     Some(match begin {
         [b'G', b'I', b'F', b'8', ..] => "a GIF picture",
@@ -28,18 +51,76 @@ pub fn file_kind(begin: &[u8]) -> Option<&'static str> {
         [0, 0, 0, 12, b'j', b'P', ..] => "a JPEG 2000 picture",
         [b'8', b'B', b'P', b'S', ..] => "a Photoshop file",
         [b'%', b'P', b'D', b'F', ..] => "a PDF document",
-        [b'P', b'K', 3, 4, ..] => "a zip archive",
+        [b'P', b'K', 3, 4, ..] => zip_kind(begin),
         [0x1f, 0x8b, ..] => "a gzip file",
         [0x28, 0xb5, 0x2f, 0xfd, ..] => "a zstd file",
+        [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', ..] => "a bzip2 file",
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "an xz file",
+        [4, 0x22, 0x4d, 0x18, ..] => "an LZ4 file",
+        [b'7', b'z', 0xbc, 0xaf, 0x27, 0x1c, ..] => "a 7z archive",
+        [b'R', b'a', b'r', b'!', 0x1a, 7, ..] => "a RAR archive",
         [b'P', b'A', b'R', b'1', ..] => "a Parquet table",
         [b'A', b'R', b'R', b'O', b'W', b'1', ..] => "an Arrow table",
+        [0xff, 0xff, 0xff, 0xff, length, _, 0, 0, ..] if *length != 0xff => "an Arrow stream",
         [0x89, b'H', b'D', b'F', ..] => "an HDF5 file",
-        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => "a NumPy array",
+        [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => "a NumPy array (.npy)",
+        [0x80, 2..=5, ..] => "a Python pickle",
+        [b'S', b'Q', b'L', b'i', b't', b'e', b' ', ..] => "an SQLite database",
         [0x89, b'P', b'N', b'G', ..] => "a PNG picture",
         [0xff, 0xd8, 0xff, ..] => "a JPEG picture",
+        [_, _, _, _, _, _, _, 0, b'{', ..] => "a safetensors file",
+        _ if is_utf16(begin) => "UTF-16 text: save it as UTF-8",
         [b'{' | b'[', ..] => "JSON or other text",
         _ => return None,
     })
+}
+
+/// The kind of a file that is there and can be read.
+pub fn kind_of(path: &Path) -> Option<&'static str> {
+    let mut begin = Vec::new();
+    fs::open(path).ok()?.take(BEGINNING as u64).read_to_end(&mut begin).ok()?;
+    file_kind(&begin)
+}
+
+/// A zip archive by the name of its first member.
+fn zip_kind(begin: &[u8]) -> &'static str {
+    let length = begin.get(26..28).map_or(0, |two| usize::from(u16::from_le_bytes([two[0], two[1]])));
+    let name = begin.get(30..).map_or(&[][..], |rest| &rest[..length.min(rest.len())]);
+    match name {
+        _ if name.ends_with(b".npy") => "an archive of NumPy arrays (.npz)",
+        _ if name.ends_with(b"data.pkl") => "what PyTorch's `torch.save` writes",
+        _ if name == b"[Content_Types].xml" => "an Office document",
+        _ => "a zip archive",
+    }
+}
+
+/// What to do with a file of this kind first, if it is known.
+pub fn remedy(kind: &str) -> Option<&'static str> {
+    match kind {
+        "an archive of NumPy arrays (.npz)" => {
+            Some("save one array of it: `numpy.save(\"x.npy\", numpy.load(\"x.npz\")[\"NAME\"])`")
+        }
+        _ if PACKED.contains(&kind) => Some("unpack it and name what comes out"),
+        _ => None,
+    }
+}
+
+/// The kind, and what to do with such a file if that is known.
+pub fn with_remedy(kind: &str) -> String {
+    remedy(kind).map_or_else(|| kind.to_owned(), |remedy| format!("{kind}; {remedy}"))
+}
+
+/// True for UTF-16: by its byte order mark, or because every other byte of a beginning is zero and no other is, as in text of
+/// Latin letters.
+pub fn is_utf16(begin: &[u8]) -> bool {
+    if begin.starts_with(&[0xff, 0xfe]) || begin.starts_with(&[0xfe, 0xff]) {
+        return true;
+    }
+    let pairs = begin[..begin.len().min(BEGINNING)].as_chunks::<2>().0;
+    let zeros = |place: usize| pairs.iter().filter(|pair| pair[place] == 0).count();
+    // Three letters at least, so that small numbers are no text; some may be no Latin ones.
+    let letters = |zero: usize| zeros(1 - zero) == 0 && pairs.len() >= 3 && zeros(zero) * 10 >= pairs.len() * 8;
+    letters(0) || letters(1)
 }
 
 #[cfg(test)]
@@ -55,8 +136,48 @@ mod tests {
         assert_eq!(kind(b"<?xml version=\"1.0\"?><svg>"), "an SVG drawing");
         assert_eq!(kind(b"\0\0\0\x18ftypheic"), "a HEIC picture");
         assert_eq!(kind(b"GIF89a"), "a GIF picture");
+        let mut tar = vec![b'a'; 300];
+        tar[257..262].copy_from_slice(b"ustar");
+        assert_eq!(kind(&tar), "a tar archive");
+        assert_eq!(kind(b"\x40\x01\0\0\0\0\0\0{\"a\""), "a safetensors file");
         for begin in [&b""[..], b"\0\0\0\0", b"<p", b"RIFF\0\0\0\0WEBP"] {
             assert_eq!(file_kind(begin), None, "{begin:?}");
+        }
+    }
+
+    #[test]
+    fn a_zip_archive_is_told_by_its_first_member() {
+        let zip = |name: &[u8]| {
+            let mut begin = b"PK\x03\x04".to_vec();
+            begin.resize(26, 0);
+            begin.extend((name.len() as u16).to_le_bytes());
+            begin.extend([0, 0]);
+            begin.extend(name);
+            begin.extend(b"contents");
+            file_kind(&begin).unwrap()
+        };
+        assert_eq!(zip(b"arr_0.npy"), "an archive of NumPy arrays (.npz)");
+        assert!(remedy(zip(b"arr_0.npy")).unwrap().contains("numpy.load"));
+        assert_eq!(zip(b"archive/data.pkl"), "what PyTorch's `torch.save` writes");
+        assert_eq!(zip(b"cat/1.png"), "a zip archive");
+        assert_eq!(remedy(zip(b"cat/1.png")), Some("unpack it and name what comes out"));
+        assert_eq!(file_kind(b"PK\x03\x04"), Some("a zip archive"));
+        assert_eq!(remedy("a PNG picture"), None);
+    }
+
+    #[test]
+    fn utf_16_is_told_with_and_without_its_mark() {
+        let wide = |text: &str, big: bool| -> Vec<u8> {
+            text.encode_utf16().flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
+        };
+        for big in [false, true] {
+            for text in ["name,0,1\na,0.5,1\n", "\u{feff}写真", "Grüße €,1,2,3,4,5"] {
+                assert!(is_utf16(&wide(text, big)), "{text:?}, {big}");
+                assert_eq!(file_kind(&wide(text, big)), Some("UTF-16 text: save it as UTF-8"));
+            }
+        }
+        for other in [&b"name,0,1"[..], b"", b"a\0", b"\0\0\0\0\0\0\0\0", b"a\0\0\0b\0\0\0", b"a\0b,c,d,e"] {
+            assert!(!is_utf16(other), "{other:?}");
         }
     }
 }

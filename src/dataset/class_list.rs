@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::error::{DatasetError, Result};
+use kinset_base::file_kind::is_utf16;
 use kinset_base::fs;
 use kinset_base::name::{Name, without_mark};
 use kinset_base::raw_file::RawFile;
@@ -31,7 +32,7 @@ impl ClassList {
         let Some(file) = RawFile::find(name, path.to_owned())? else { return Ok(None) };
         let text = fs::read_at_most(path, LONGEST)?;
         // Two bytes for each letter: what some editors call Unicode.
-        let wide = text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff");
+        let wide = is_utf16(&text);
         let text = without_mark(&text);
         let wrong = |line: usize, problem: String| {
             Err(DatasetError::ClassList { file: path.display().to_string(), line: line + 1, problem })

@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 
 use kinset_artifact::error::ArtifactError;
-use kinset_base::fault::{Diagnosis, Exit, Fault};
+use kinset_base::fault::{Diagnosis, Exit, Fault, chain};
+use kinset_base::file_kind::{kind_of, remedy};
 use kinset_base::fs::{self, FileError};
 use kinset_base::unit::count;
 use kinset_stage::StageError;
@@ -24,11 +25,23 @@ impl Searched {
     pub(super) fn new(place: &Path, missing: &[String]) -> Self {
         let problem = match fs::metadata(place) {
             Ok(Some(found)) if found.is_dir() => format!("lacks {}", missing.join(", ")),
-            Ok(Some(_)) => "not a folder".to_owned(),
+            Ok(Some(_)) => match kind_of(place) {
+                None => "not a folder".to_owned(),
+                Some(kind) => format!("not a folder, but {kind}: {}", what_to_do(kind).unwrap_or("name a folder")),
+            },
             Ok(None) => "no such folder".to_owned(),
             Err(error) => error.to_string(),
         };
         Self { place: place.display().to_string(), problem }
+    }
+}
+
+/// What to do with a file of this kind where images were expected, if that is known.
+fn what_to_do(kind: &str) -> Option<&'static str> {
+    match kind {
+        "a tar archive" => Some("`dataset = \"tar\"` reads it"),
+        "a Parquet table" => Some("`dataset = \"parquet\"` reads it"),
+        _ => remedy(kind),
     }
 }
 
@@ -171,6 +184,16 @@ pub enum DatasetError {
         source: io::Error,
     },
 
+    /// A file of another kind than its name or the source says.
+    #[error("`{file}` is not {wanted}, but {kind}")]
+    OtherKind {
+        file: String,
+        /// `a tar archive`
+        wanted: &'static str,
+        /// In the words of [`kinset_base::file_kind`].
+        kind: &'static str,
+    },
+
     #[error("cannot read the archive `{file}`")]
     Archive {
         file: String,
@@ -274,6 +297,9 @@ impl Fault for DatasetError {
             Self::TooLong { .. } => Exit::Data.code("dataset::too-long").hint(DAMAGED),
             Self::Length { .. } => Exit::Data.code("dataset::length").hint(DAMAGED),
             Self::Content { .. } => Exit::Data.code("dataset::content").hint(DAMAGED),
+            Self::OtherKind { kind, .. } => {
+                Exit::Data.code("dataset::other-kind").hint(what_to_do(kind).unwrap_or("name another file, or download it again"))
+            }
             Self::Archive { .. } => Exit::Data.code("dataset::archive").hint(DAMAGED),
             Self::ClassList { .. } => Exit::Data
                 .code("dataset::class-list")

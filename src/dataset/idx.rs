@@ -8,6 +8,7 @@
 //! Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits", file formats.
 
 use std::io::{BufRead, Read};
+use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -19,8 +20,10 @@ use super::fixed_layout::locate_fixed;
 use super::guarded_decode::MAX_SIDE;
 use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record, checked_label};
 use kinset_artifact::pixels::Pixels;
+use kinset_base::file_kind::kind_of;
 use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
+use kinset_base::unit::counted;
 
 /// Deflate's best: 258 bytes for 2 bits (zlib's technical details).
 const MOST_SHRUNK: u64 = 1032;
@@ -265,6 +268,25 @@ struct Array {
     packed: bool,
 }
 
+/// A magic number, and what it says of the array.
+fn in_words(magic: [u8; 4]) -> String {
+    let kind = match magic[2] {
+        0x08 => "unsigned bytes",
+        0x09 => "signed bytes",
+        0x0b => "16-bit integers",
+        0x0c => "32-bit integers",
+        0x0d => "32-bit floats",
+        0x0e => "64-bit floats",
+        _ => "",
+    };
+    match magic {
+        [0, 0, _, rank] if !kind.is_empty() => {
+            format!("{} ({kind} in {})", hex(&magic), counted(rank.into(), "dimension"))
+        }
+        _ => format!("{} (not an IDX file)", hex(&magic)),
+    }
+}
+
 impl Array {
     /// Tells packed from plain by the first bytes, not by the name: browsers unpack what they download.
     fn open(file: &RawFile) -> Result<Self> {
@@ -280,7 +302,11 @@ impl Array {
         let magic = self.stream.array::<4>()?;
         let expected = [0, 0, 8, RANK as u8];
         if magic != expected {
-            return Err(malformed(&self.stream.file, 0, "the magic number", hex(&expected), hex(&magic)));
+            let file = self.stream.file.clone();
+            return Err(match kind_of(Path::new(&file)).filter(|_| !self.packed && magic[..2] != [0, 0]) {
+                Some(kind) => DatasetError::OtherKind { file, wanted: "an IDX file", kind },
+                None => malformed(&file, 0, "the magic number", in_words(expected), in_words(magic)),
+            });
         }
         let mut sizes = [0; RANK];
         for size in &mut sizes {
@@ -429,13 +455,27 @@ mod tests {
 
     #[test]
     fn faults_name_file_byte_expected_and_found() {
-        let cases: [(Vec<u8>, &str); 10] = [
+        let cases: [(Vec<u8>, &str); 12] = [
             (header(&[0, 1, 1]), "`images-idx3-ubyte`, byte 4: the number of images should be 1 or more, found 0"),
             (vec![], "`images-idx3-ubyte` ends after 0 bytes, its header declares 16"),
-            (header(&[1, 1]), "`images-idx3-ubyte`, byte 0: the magic number should be 00 00 08 03, found 00 00 08 02"),
+            (
+                header(&[1, 1]),
+                "`images-idx3-ubyte`, byte 0: the magic number should be 00 00 08 03 (unsigned bytes in 3 dimensions), found \
+                 00 00 08 02 (unsigned bytes in 2 dimensions)",
+            ),
+            (
+                [&[0, 0, 13, 1][..], &header(&[1])[4..]].concat(),
+                "`images-idx3-ubyte`, byte 0: the magic number should be 00 00 08 03 (unsigned bytes in 3 dimensions), found \
+                 00 00 0d 01 (32-bit floats in 1 dimension)",
+            ),
+            (
+                b"\x01\x02\x03\x04".to_vec(),
+                "`images-idx3-ubyte`, byte 0: the magic number should be 00 00 08 03 (unsigned bytes in 3 dimensions), found \
+                 01 02 03 04 (not an IDX file)",
+            ),
             (
                 b"<html>no such page</html>".to_vec(),
-                "`images-idx3-ubyte`, byte 0: the magic number should be 00 00 08 03, found 3c 68 74 6d",
+                "`images-idx3-ubyte` is not an IDX file, but an HTML page: an error or login page may have been saved in the file's place",
             ),
             (header(&[1, 1, 1])[..10].to_vec(), "`images-idx3-ubyte` ends after 10 bytes, its header declares 16"),
             (with(&[2, 2, 3], 0..11), "`images-idx3-ubyte` ends after 27 bytes, its header declares 28"),
@@ -465,7 +505,8 @@ mod tests {
         );
         assert_eq!(
             text(read(&images, Some(&with(&[2, 1], [0, 1])))),
-            "`labels-idx1-ubyte`, byte 0: the magic number should be 00 00 08 01, found 00 00 08 02"
+            "`labels-idx1-ubyte`, byte 0: the magic number should be 00 00 08 01 (unsigned bytes in 1 dimension), found \
+             00 00 08 02 (unsigned bytes in 2 dimensions)"
         );
     }
 

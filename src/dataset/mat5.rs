@@ -11,6 +11,7 @@ use flate2::read::ZlibDecoder;
 
 use super::byte_stream::{ByteStream, hex, malformed};
 use super::error::{DatasetError, Result};
+use kinset_base::file_kind::kind_of;
 use kinset_base::fs::{self, At};
 use kinset_base::raw_file::RawFile;
 
@@ -37,6 +38,9 @@ pub(super) struct MatFile<'a> {
 impl<'a> MatFile<'a> {
     pub(super) fn open(file: &'a RawFile) -> Result<Self> {
         let mat = Self { file, name: file.path.display().to_string(), at: HEADER };
+        if let Some(kind) = kind_of(&file.path) {
+            return Err(DatasetError::OtherKind { file: mat.name, wanted: "a MATLAB file", kind });
+        }
         if file.bytes < HEADER {
             return Err(mat.truncated(HEADER));
         }

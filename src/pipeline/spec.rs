@@ -14,6 +14,7 @@ use super::document::{self, Entry, Item, Table, Value};
 use super::fault::{COLLECTED, Faults, Finding, Place, Source, SpecFault, near, one_of, quote};
 use super::graph;
 use super::settings;
+use kinset_base::file_kind::is_utf16;
 use kinset_base::fs::{self, FileError};
 use kinset_stage::{OutputInfo, PortInfo};
 
@@ -231,6 +232,10 @@ fn read(path: &Path) -> Result<String, Box<SpecFault>> {
     }
     // A pipe too: `kinset plan <(generate)`.
     let bytes = fs::read_stream_at_most(path, MAX_FILE).map_err(unreadable)?;
+    // Of Latin letters it is UTF-8 too, with zeros between.
+    if is_utf16(&bytes) {
+        return Err(Box::new(SpecFault::NotText { path: shown(), line: 1, byte: 1, utf16: true }));
+    }
     String::from_utf8(bytes).map_err(|error| {
         let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line_start = good.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
@@ -238,7 +243,7 @@ fn read(path: &Path) -> Result<String, Box<SpecFault>> {
             path: shown(),
             line: document::line_ends(good) + 1,
             byte: good.len() - line_start + 1,
-            utf16: error.as_bytes().starts_with(&[0xff, 0xfe]) || error.as_bytes().starts_with(&[0xfe, 0xff]),
+            utf16: false,
         })
     })
 }
@@ -1361,6 +1366,7 @@ mod tests {
         assert!(told("big.toml", Some(&vec![b'#'; MAX_FILE as usize + 1])).contains("is larger than 1.00 MiB"));
         assert!(told("latin.toml", Some(b"# a\n# \xe4\n")).contains("is not text in UTF-8: see line 2, byte 3"));
         assert!(told("wide.toml", Some(b"\xff\xfea\0")).contains("it looks like UTF-16"));
+        assert!(told("unmarked.toml", Some(b"n\0a\0m\0e\0=\0")).contains("it looks like UTF-16"));
         assert!(told("empty.toml/x.toml", None).contains("there is no pipeline file"));
     }
 

@@ -14,6 +14,7 @@ use arrow::ipc::root_as_message;
 
 use super::batches::{BatchReader, guarded};
 use crate::error::{ArtifactError, Result, display};
+use kinset_base::file_kind::BEGINNING;
 use kinset_base::fs::{self, At, File};
 
 /// How a file begins that is not a stream.
@@ -170,7 +171,7 @@ fn rows(path: &Path) -> Result<usize> {
 fn start(path: &Path, places: Option<Vec<usize>>) -> Result<StreamReader<BufReader<File>>> {
     let mut file = fs::open(path)?;
     let mut mark = Vec::new();
-    file.by_ref().take(64).read_to_end(&mut mark).at("read", path)?;
+    file.by_ref().take(BEGINNING as u64).read_to_end(&mut mark).at("read", path)?;
     let is_file = mark.starts_with(MARK);
     if !is_file && !mark.is_empty() && !mark.starts_with(&END[..4]) {
         return Err(ArtifactError::NotTheForm { path: display(path), form: "Arrow", what: super::footer::looks_like(&mark) });
@@ -268,6 +269,6 @@ mod tests {
             let _ = read(&path);
         }
         fs::write_atomic(&path, b"<!DOCTYPE html>").unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("it begins like an HTML page"));
+        assert!(read(&path).unwrap_err().to_string().contains("it is an HTML page"));
     }
 }

@@ -21,6 +21,7 @@ use super::source::{Places, Source, within};
 use super::structures::{FILE, PAGES};
 use super::thrift::{Seen, as_read, damaged, walk};
 use crate::error::{ArtifactError, Result, display};
+use kinset_base::file_kind::{BEGINNING, file_kind, with_remedy};
 use kinset_base::fs::{self, At, File};
 use kinset_base::unit;
 
@@ -152,7 +153,7 @@ impl Footer {
 
 /// Refuses what is no Parquet at all, or is encrypted. What is cut short is for the decoder to tell.
 fn is_parquet(path: &Path, file: &File, bytes: u64) -> Result<()> {
-    let mut head = [0; 64];
+    let mut head = [0; BEGINNING];
     let length = head.len().min(usize::try_from(bytes).unwrap_or(usize::MAX));
     let head = &mut head[..length];
     let mut file = file;
@@ -178,37 +179,13 @@ fn is_parquet(path: &Path, file: &File, bytes: u64) -> Result<()> {
 
 /// What the first bytes of a file look like that is none of ours, for people.
 pub(super) fn looks_like(head: &[u8]) -> String {
-    const FORMS: [(&[u8], &str); 14] = [
-        (b"PAR1", "Parquet"),
-        (b"ARROW1", "an Arrow file"),
-        (b"\xff\xff\xff\xff", "an Arrow stream"),
-        (b"\x93NUMPY", "a NumPy file"),
-        (b"PK\x03\x04", "a zip archive"),
-        (b"\x1f\x8b", "a gzip file"),
-        (b"\x28\xb5\x2f\xfd", "a Zstandard file"),
-        (b"\x89HDF", "an HDF5 file"),
-        (b"\x80", "a pickle"),
-        (b"SQLite format", "a SQLite database"),
-        (b"version https://git-lfs", "a pointer of Git LFS, which stands for the file: run `git lfs pull`"),
-        (b"\x89PNG", "a PNG image"),
-        (b"\xff\xd8\xff", "a JPEG image"),
-        (b"%PDF", "a PDF file"),
-    ];
-    if let Some((_, form)) = FORMS.iter().find(|(mark, _)| head.starts_with(mark)) {
-        return format!("it begins like {form}");
-    }
-    let text = String::from_utf8_lossy(head);
-    let text = text.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase();
-    match text.chars().next() {
-        Some('<') if text.starts_with("<!doctype") || text.starts_with("<html") || text.starts_with("<?xml") => {
-            "it begins like an HTML page: an error or login page may have been saved in its place".to_owned()
-        }
-        Some('{' | '[') => "it begins like JSON".to_owned(),
-        _ if head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
+    match file_kind(head) {
+        Some(kind) => format!("it is {}", with_remedy(kind)),
+        None if head.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
             "it begins like plain text".to_owned()
         }
-        _ if head.iter().all(|byte| *byte == 0) => "it begins with zeros only".to_owned(),
-        _ => "its first bytes match no format that kinset knows".to_owned(),
+        None if head.iter().all(|byte| *byte == 0) => "it begins with zeros only".to_owned(),
+        None => "its first bytes match no format that kinset knows".to_owned(),
     }
 }
 
@@ -321,9 +298,9 @@ mod tests {
     #[test]
     fn what_is_no_parquet_is_told_from_what_is_damaged() {
         let page = refusal(b"\n<!DOCTYPE html><title>Sign in</title>");
-        assert!(page.contains("is not a valid Parquet file: it begins like an HTML page"), "{page}");
+        assert!(page.contains("is not a valid Parquet file: it is an HTML page"), "{page}");
         assert!(refusal(b"version https://git-lfs.github.com/spec/v1\noid").contains("git lfs pull"));
-        assert!(refusal(b"{\"error\": 404}").contains("begins like JSON"));
+        assert!(refusal(b"{\"error\": 404}").contains("it is JSON"));
         assert!(refusal(b"").contains("is damaged: it is empty"));
         assert!(refusal(&small()[..90]).contains("is damaged: its end is missing"));
     }

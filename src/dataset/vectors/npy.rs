@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use half::f16;
 
 use crate::error::{DatasetError, Result};
+use kinset_base::file_kind::{BEGINNING, file_kind, with_remedy};
 use kinset_base::fs::At;
 
 /// Numbers that are read at a time.
@@ -107,8 +108,10 @@ impl Npy {
         let mut head = [0; 8];
         source.read_exact(&mut head).map_err(short)?;
         if &head[..6] != b"\x93NUMPY" {
-            let zip = if head.starts_with(b"PK") { "; it is an archive of several, `.npz`" } else { "" };
-            return Err(wrong(format!("it does not begin like a NumPy file{zip}")));
+            let mut begin = head.to_vec();
+            source.take(BEGINNING as u64).read_to_end(&mut begin).at("read", path)?;
+            let kind = file_kind(&begin).map_or_else(String::new, |kind| format!(": it is {}", with_remedy(kind)));
+            return Err(wrong(format!("it does not begin like a NumPy file{kind}")));
         }
         let mut length = [0; 4];
         let wide_length = head[6] >= 2;

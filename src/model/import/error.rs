@@ -12,6 +12,8 @@ pub enum ImportError {
         /// The first bytes.
         found: String,
     },
+    #[error("it is {kind}; a PyTorch zip, a PyTorch legacy stream or safetensors was expected")]
+    OtherKind { kind: String },
     #[error("it is a TorchScript archive: a program, not a state dict")]
     Script,
     /// A pickle, or a file around one, that is not whole, or wants more than tensors and plain containers.
@@ -68,7 +70,9 @@ impl Fault for ImportError {
     fn diagnosis(&self) -> Diagnosis {
         let data = |code| Exit::Data.code(code);
         match self {
-            Self::Foreign { .. } => data("import::foreign").hint("name a file that `torch.save` or safetensors wrote"),
+            Self::Foreign { .. } | Self::OtherKind { .. } => {
+                data("import::foreign").hint("name a file that `torch.save` or safetensors wrote")
+            }
             Self::Script => data("import::foreign").hint(pickle::TENSORS_ALONE),
             Self::Pickle(error) => error.diagnosis(),
             Self::Archive(_) | Self::Storage { .. } | Self::Header(_) => data("import::damaged").hint(pickle::DAMAGED),

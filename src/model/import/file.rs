@@ -17,6 +17,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::error::ImportError;
 use kinset_artifact::encoder::Weights;
+use kinset_base::file_kind::{BEGINNING, file_kind};
 use kinset_base::pickle::PickleError;
 use kinset_base::pickle::value::{Number, Pickled, Storage, Tensor, Value};
 
@@ -48,6 +49,9 @@ impl<'a> Opened<'a> {
         // A header's length, then JSON.
         if bytes.get(8) == Some(&b'{') {
             return SafeTensors::deserialize(bytes).map(Self::Named).map_err(|error| ImportError::Header(error.to_string()));
+        }
+        if let Some(kind) = file_kind(&bytes[..bytes.len().min(BEGINNING)]) {
+            return Err(ImportError::OtherKind { kind: kind.to_owned() });
         }
         let first: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let found = if first.is_empty() { "nothing: it is empty".to_owned() } else { format!("`{}`", first.join(" ")) };
@@ -86,7 +90,11 @@ impl<'a> Checkpoint<'a> {
             .min_by_key(|name| name.len())
             .map(std::borrow::Cow::into_owned);
         let Some(name) = name else {
-            return Err(ImportError::Archive("it has no entry `data.pkl`, so PyTorch did not write it".into()));
+            let kind = match file_kind(&bytes[..bytes.len().min(BEGINNING)]) {
+                Some(kind) if !kind.contains("PyTorch") => kind,
+                _ => "a zip archive",
+            };
+            return Err(ImportError::OtherKind { kind: format!("{kind} without the entry `data.pkl` that PyTorch writes") });
         };
         let prefix = name.trim_end_matches("data.pkl").to_owned();
         if archive.index_for_name(&format!("{prefix}constants.pkl")).is_some() {

@@ -342,7 +342,13 @@ fn a_file_that_wants_to_call_something_is_refused_by_the_name_of_it() {
 fn foreign_and_cut_files_are_told_apart() {
     let fault = |bytes: &[u8]| find(bytes, &stem(Stem::Cifar)).unwrap_err();
     assert!(matches!(fault(b""), ImportError::Foreign { .. }));
-    assert!(fault(b"<html> not found").to_string().contains("`3c 68 74 6d"), "{}", fault(b"<html> not found"));
+    assert!(fault(b"\x01\x02 what").to_string().contains("`01 02 20"), "{}", fault(b"\x01\x02 what"));
+    assert!(fault(b"<html> not found").to_string().starts_with("it is an HTML page"), "{}", fault(b"<html> not found"));
+    let mut npz = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    npz.start_file("arr_0.npy", zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored))
+        .unwrap();
+    let told = fault(&npz.finish().unwrap().into_inner()).to_string();
+    assert!(told.starts_with("it is an archive of NumPy arrays (.npz) without the entry `data.pkl`"), "{told}");
     for name in ["scan_pretext.pth.tar", "scan_pretext_zip.pth.tar"] {
         let whole = bytes(name);
         for part in 1..40 {
