@@ -18,6 +18,7 @@ use super::records::{Record, Records, shown, wrong};
 use crate::error::{DatasetError, Result};
 use kinset_artifact::parquet::usual_names::{IDS, likely, numbered, usual};
 use kinset_base::reading::Reading;
+use kinset_base::unit::counted;
 
 /// Records that are looked at to find the columns.
 const LOOKED_AT: usize = 256;
@@ -124,6 +125,18 @@ fn most_common(counts: impl Iterator<Item = usize>) -> usize {
     runs.max().map_or(0, |(_, count)| count)
 }
 
+/// The separator that a setting names: one character, or a word for what is hard to type.
+pub fn byte_of(separator: &str) -> Option<u8> {
+    match separator {
+        "\\t" | "tab" => Some(b'\t'),
+        "blank" | "space" => Some(b' '),
+        text => match text.as_bytes() {
+            [one] if !one.is_ascii_alphanumeric() => Some(*one),
+            _ => None,
+        },
+    }
+}
+
 impl Csv {
     /// Opens a file and finds its columns, unless they are given.
     ///
@@ -132,11 +145,9 @@ impl Csv {
     pub fn open(path: &Path, source: Box<dyn BufRead + Send>, options: &Options) -> Result<Self> {
         let separator = match options.separator.as_deref() {
             None => None,
-            Some("\\t" | "tab") => Some(b'\t'),
-            Some("blank" | "space") => Some(b' '),
-            Some(text) => match text.as_bytes() {
-                [one] if !one.is_ascii_alphanumeric() => Some(*one),
-                _ => return Err(wrong(path, "`separator`", "one character was expected, such as `;`, or `tab` or `blank`")),
+            Some(text) => match byte_of(text) {
+                Some(byte) => Some(byte),
+                None => return Err(wrong(path, "`separator`", "one character was expected, such as `;`, or `tab` or `blank`")),
             },
         };
         let score = |separator: u8, records: &[Record]| {
@@ -167,6 +178,9 @@ impl Csv {
             layout
         };
         reading.took(format!("separator {}", shown(records.separator())));
+        if records.comments() > 0 {
+            reading.left(format!("{} of comment", counted(records.comments(), "line")));
+        }
         let decimal = |record: &Record| {
             layout.places(record).any(|place| std::str::from_utf8(record.field(place)).is_ok_and(|text| text.contains(',')))
         };
@@ -691,6 +705,18 @@ mod tests {
         assert_eq!(read("x.png,0,1\na.png,0.5,1\n", None).unwrap().1, ["x.png", "a.png"]);
         assert_eq!(read("x,0,1\na.png,0.5,1\n", None).unwrap().1, ["a.png"]);
         assert!(refuse("0,1\n0.5,0.25\n", None).contains("choose one with `header = true` or `header = false`"));
+    }
+
+    #[test]
+    fn comments_before_the_records_are_left_out_and_said() {
+        for text in ["# made by me\nname,f0,f1\na,1,2\n", "# made by me\na,1,2\n", "#\n# name,f0,f1\na,1,2\n"] {
+            let (dim, ids, _) = read(text, None).unwrap();
+            assert_eq!((dim, &ids[..]), (2, &["a".to_owned()][..]), "{text:?}");
+            assert!(said(text).contains("not read: 1 line of comment"), "{}", said(text));
+        }
+        let numbered = "# seed, 1, 5\nname,f0,f1\na,1,2\n";
+        assert!(read(numbered, None).is_err(), "what may be a record is not dropped");
+        assert!(refuse("# made by me\na,1,2\nb,x,2\n", None).contains("line 3"), "lines are those of the file");
     }
 
     #[test]

@@ -15,4 +15,6 @@ pub mod open;
 mod records;
 
 pub use check::{Problem, VectorsReport, check, fault, repeated};
+pub use csv::byte_of;
 pub use open::{Batch, Options, Vectors, files};
+pub(super) use records::not_text;

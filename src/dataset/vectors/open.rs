@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::csv::Csv;
 use super::npy::Npy;
-use super::records::wrong;
+use super::records::{not_text, wrong};
 use crate::error::{DatasetError, Result};
 use kinset_artifact::parquet::arrow_files;
 use kinset_artifact::parquet::vectors::{VectorBatches, VectorFile};
+use kinset_base::file_kind::{kind_of, with_remedy};
 use kinset_base::fs;
 use kinset_base::name::{Name, without_mark};
 use kinset_base::reading::Reading;
@@ -125,7 +126,11 @@ impl Vectors {
                 let (dim, reading) = (csv.dim(), csv.reading().clone());
                 (Form::Csv(Box::new(csv)), Some(dim), None, reading)
             }
-            _ => return Err(wrong(path, "name", "features come as .parquet, .arrow, .npy, .csv or .tsv")),
+            _ => {
+                let said = kind_of(path).map_or_else(String::new, |kind| format!("; the file is {}", with_remedy(kind)));
+                let problem = format!("features come as .parquet, .arrow, .npy, .csv or .tsv{said}");
+                return Err(wrong(path, "name", &problem));
+            }
         };
         let mut opened = Self { form, names: None, rows: 0, dim, total, reading, ended: false };
         if let Some(list) = &options.names {
@@ -214,13 +219,11 @@ fn too_few(path: &Path, names: usize, rows: usize) -> DatasetError {
 /// The names of a list: one a line, blanks around them and empty lines left out.
 ///
 /// # Errors
-/// If it cannot be read, or is UTF-16.
+/// If it cannot be read, or is no text.
 pub fn names(path: &Path) -> Result<Vec<String>> {
     let text = fs::read_at_most(path, LONGEST)?;
+    not_text(&text).map_or(Ok(()), |problem| Err(wrong(path, "beginning", &problem)))?;
     let text = without_mark(&text);
-    if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
-        return Err(wrong(path, "beginning", "this is UTF-16; save it as UTF-8"));
-    }
     let name = |line: &[u8]| match str::from_utf8(line.trim_ascii()) {
         Ok(line) => line.trim().to_owned(),
         Err(_) => Name::from_bytes(line.trim_ascii()).into_string(),
@@ -258,7 +261,26 @@ mod tests {
         let other = dir.path().join("f.bin");
         fs::write_atomic(&other, &bytes).unwrap();
         let refused = Vectors::open(&other, &Options::default()).err().unwrap().to_string();
-        assert!(refused.contains("features come as .parquet"), "{refused}");
+        assert!(
+            refused.contains("features come as .parquet") && refused.contains("the file is a NumPy array (.npy)"),
+            "{refused}"
+        );
+        let npz = dir.path().join("f.npy");
+        let mut zip = b"PK\x03\x04".to_vec();
+        zip.resize(26, 0);
+        zip.extend(b"\x09\0\0\0arr_0.npy");
+        fs::write_atomic(&npz, &zip).unwrap();
+        let refused = Vectors::open(&npz, &Options::default()).err().unwrap().to_string();
+        assert!(refused.contains("it is an archive of NumPy arrays (.npz); save one array of it"), "{refused}");
+        for (name, words) in [
+            ("f.csv", "this is an archive of NumPy"),
+            ("f.parquet", "it is an archive of NumPy"),
+            ("f.arrow", "it is an archive of NumPy"),
+        ] {
+            fs::write_atomic(&dir.path().join(name), &zip).unwrap();
+            let refused = Vectors::open(&dir.path().join(name), &Options::default()).err().unwrap().to_string();
+            assert!(refused.contains(words), "{refused}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use csv::{ByteRecord, ReaderBuilder, Terminator};
 
 use crate::error::{DatasetError, Result};
+use kinset_base::file_kind::{BEGINNING, file_kind, is_utf16, with_remedy};
 use kinset_base::fs::At;
 
 /// What may stand between fields, the likeliest first.
@@ -45,6 +46,8 @@ pub(super) struct Records {
     path: PathBuf,
     reader: csv::Reader<Source<'static>>,
     separator: u8,
+    /// Lines of comment that stood before everything else.
+    comments: u64,
 }
 
 impl Records {
@@ -66,16 +69,21 @@ impl Records {
         }
         not_text(&head).map_or(Ok(()), |problem| Err(wrong(path, "beginning", &problem)))?;
         let cr = !head.contains(&b'\n') && head.contains(&b'\r');
+        let comments = skip_comments(&mut head, separator);
         let separator = match separator {
             Some(separator) => separator,
             None => sniff(path, &head, whole, cr, score)?,
         };
         let source = Source { inner: Box::new(Cursor::new(head).chain(source)), cr, last: b'\n', left: LONGEST };
-        Ok(Self { path: path.to_owned(), reader: reader(separator, source), separator })
+        Ok(Self { path: path.to_owned(), reader: reader(separator, source), separator, comments })
     }
 
     pub(super) fn separator(&self) -> u8 {
         self.separator
+    }
+
+    pub(super) fn comments(&self) -> u64 {
+        self.comments
     }
 
     /// The next record that is not blank.
@@ -86,7 +94,7 @@ impl Records {
         loop {
             self.reader.get_mut().left = LONGEST;
             let mut fields = ByteRecord::new();
-            let before = self.reader.position().line();
+            let before = self.comments + self.reader.position().line();
             let more = self.reader.read_byte_record(&mut fields).map_err(|error| match error.into_kind() {
                 csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => {
                     let problem = "a record longer than 64 MiB begins here: a closing quote may be missing";
@@ -98,7 +106,7 @@ impl Records {
             if !more {
                 return Ok(None);
             }
-            if let Some(record) = cleaned(fields, self.separator, before..self.reader.position().line()) {
+            if let Some(record) = cleaned(fields, self.separator, before..self.comments + self.reader.position().line()) {
                 return Ok(Some(record));
             }
         }
@@ -146,17 +154,60 @@ fn cleaned(mut fields: ByteRecord, separator: u8, lines: std::ops::Range<u64>) -
     (!blank).then_some(Record { fields, line })
 }
 
+/// Drops lines of comment from the beginning of a text, and returns how many they were: lines that begin with `#` and hold no
+/// numbers as records do. One that has as many fields as the record below it is a header, `# name,x,y` of
+/// `numpy.savetxt`, and only loses its mark.
+fn skip_comments(head: &mut Vec<u8>, separator: Option<u8>) -> u64 {
+    if !head.starts_with(b"#") {
+        return 0;
+    }
+    let ends: Vec<usize> =
+        (0..head.len()).filter(|&at| head[at] == b'\n' || (head[at] == b'\r' && head.get(at + 1) != Some(&b'\n'))).collect();
+    let line = |number: usize| {
+        let start = number.checked_sub(1).map_or(0, |before| ends.get(before).map_or(head.len(), |end| end + 1));
+        (start, head[start..ends.get(number).copied().unwrap_or(head.len()).max(start)].trim_ascii())
+    };
+    let is_number = |field: &[u8]| str::from_utf8(field.trim_ascii()).is_ok_and(|field| field.parse::<f64>().is_ok());
+    let numbers = |line: &[u8], between: u8| line.split(|byte| *byte == between).filter(|field| is_number(field)).count();
+    let is_comment = |line: &[u8]| {
+        let words = line.split(|byte| *byte == b' ').count();
+        line.starts_with(b"#") && b",;\t".iter().all(|&between| numbers(line, between) == 0) && numbers(line, b' ') * 2 < words
+    };
+    let comments = (0..=ends.len()).take_while(|&number| is_comment(line(number).1)).count();
+    let Some(last) = comments.checked_sub(1) else { return 0 };
+    let (start, header) = line(last);
+    let (next, record) = line(comments);
+    let names = header.strip_prefix(b"# ");
+    let known = |other: &u8| {
+        separator.map_or(*other != b' ' || !record.iter().any(|byte| b",;\t".contains(byte)), |separator| separator == *other)
+    };
+    let fields = |line: &[u8], between: u8| {
+        line.trim_ascii().split(|byte| *byte == between).filter(|field| between != b' ' || !field.is_empty()).count()
+    };
+    let is_header = |between: &u8| {
+        let number = fields(record, *between);
+        number > 1 && number == fields(names.unwrap_or(header), *between)
+    };
+    if separator.iter().chain(&SEPARATORS).filter(|other| known(other)).any(is_header) {
+        let kept = start + names.map_or(0, |_| 2);
+        head.drain(..kept);
+        return last as u64;
+    }
+    head.drain(..next);
+    comments as u64
+}
+
 /// Why a beginning is not that of a text, if it is not.
-fn not_text(head: &[u8]) -> Option<String> {
-    if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
-        return Some("this is UTF-16; save it as UTF-8".to_owned());
+pub(crate) fn not_text(head: &[u8]) -> Option<String> {
+    let begin = &head[..head.len().min(BEGINNING)];
+    let binary = head.iter().take(1 << 12).any(|byte| matches!(byte, 0..=8 | 14..=26));
+    // A first name may be `PAR1`, but no name looks like a page, and a pointer has lines.
+    let page = begin.trim_ascii_start().starts_with(b"<") || begin.starts_with(b"version https://git-lfs");
+    match file_kind(begin).filter(|_| binary || page || is_utf16(begin)) {
+        Some(kind) => Some(format!("this is {}", with_remedy(kind))),
+        None if head.iter().take(1 << 12).any(|byte| *byte == 0) => Some("this is not text: it contains zero bytes".to_owned()),
+        None => None,
     }
-    if head.iter().take(1 << 12).any(|byte| *byte == 0) {
-        return Some("this is not text: it contains zero bytes".to_owned());
-    }
-    let text = String::from_utf8_lossy(&head[..head.len().min(64)]).trim_start().to_ascii_lowercase();
-    let page = text.starts_with("<!doctype") || text.starts_with("<html");
-    page.then(|| "this is an HTML page: an error or login page may have been saved in its place".to_owned())
 }
 
 /// What stands between fields.
@@ -256,12 +307,37 @@ mod tests {
 
     #[test]
     fn what_is_no_text_is_refused() {
-        for (bytes, why) in
-            [(&b"\xff\xfea\x00"[..], "UTF-16"), (b"PK\x03\x04\x00", "not text"), (b" <!DOCTYPE html>", "HTML page")]
-        {
+        for (bytes, why) in [
+            (&b"\xff\xfea\x00"[..], "UTF-16"),
+            (b"PK\x03\x04\x00", "this is a zip archive; unpack it"),
+            (b"n\0a\0m\0e\0,\x001\0", "this is UTF-16 text: save it"),
+            (b"a,\0", "not text"),
+            (b" <!DOCTYPE html>", "HTML page"),
+        ] {
             let error = read(bytes, None).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn comments_before_the_header_are_left_out_and_counted() {
+        let first = |text: &str| {
+            let source = Box::new(Cursor::new(text.to_owned().into_bytes()));
+            let mut records = Records::open(Path::new("f.csv"), source, None, |_, records| records[0].len()).unwrap();
+            let record = records.read().unwrap().unwrap();
+            let fields: Vec<String> = (0..record.len()).map(|place| record.shown(place)).collect();
+            (records.comments(), record.line, fields.join("|"))
+        };
+        assert_eq!(first("name,x\na,1\n"), (0, 1, "name|x".to_owned()));
+        assert_eq!(first("# made by me\n#\nname,x\na,1\n"), (2, 3, "name|x".to_owned()));
+        assert_eq!(first("# of 2024, \"x\r\nname;x\r\na;1\r\n"), (1, 2, "name|x".to_owned()));
+        assert_eq!(first("# made by me\n# name,x\na,1\n"), (1, 2, "name|x".to_owned()), "`numpy.savetxt` marks its header");
+        assert_eq!(first("#name,x\na,1\n"), (0, 1, "#name|x".to_owned()), "a name may begin so");
+        for names in ["#1,0.5,cat\n#2,1,dog\n", "#1;0.5;cat\n", "#1 0.5 0.5 cat\n"] {
+            assert_eq!(first(names).0, 0, "{names:?}");
+        }
+        assert_eq!(first("# name x y\na 1 2\n"), (0, 1, "name|x|y".to_owned()));
+        assert_eq!(first("# all\ra,1\rb,2"), (1, 2, "a|1".to_owned()));
     }
 
     #[test]
