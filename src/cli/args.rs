@@ -87,6 +87,42 @@ pub struct SelectArgs {
     pub force: bool,
 }
 
+/// Reads a number of a range. NaN lies in none.
+fn within(text: &str, low: f64, high: f64, expected: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if (low..=high).contains(&value) => Ok(value),
+        _ => Err(expected.to_owned()),
+    }
+}
+
+/// Reads a cosine.
+pub(super) fn similarity(text: &str) -> Result<f64, String> {
+    within(text, -1.0, 1.0, "a cosine similarity is expected, -1 to 1")
+}
+
+/// Reads 1 − cosine; a little above 2, so that "everything" can be said.
+pub(super) fn distance(text: &str) -> Result<f64, String> {
+    within(text, 0.0, 2.1, "a distance is expected: 1 - cosine, 0 to 2")
+}
+
+/// Reads the power of a cluster's size.
+pub(super) fn power(text: &str) -> Result<f64, String> {
+    within(text, 0.0, 4.0, "a number is expected, 0 to 4")
+}
+
+/// Reads a time in seconds.
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    within(text, 0.0, 1e9, "a number of seconds is expected, 0 or more")
+}
+
+/// Reads how many of something that cannot be none. Rows have no more numbers than these.
+pub(super) fn positive(text: &str) -> Result<usize, String> {
+    match text.parse::<u32>() {
+        Ok(value) if value > 0 => Ok(value as usize),
+        _ => Err(format!("a whole number is expected, 1 to {}", u32::MAX)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use super::args::{PipelineArgs, SelectArgs};
+use super::args::{PipelineArgs, SelectArgs, seconds};
 use super::common::{Answer, Failure, device_of, namesake, pipeline, places, selection};
 use super::report;
 use super::terminal::{self, Screen};
@@ -57,13 +57,6 @@ pub struct RunArgs {
     /// Print one JSON object at the end instead of tables
     #[arg(long)]
     json: bool,
-}
-
-fn seconds(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if (0.0..=1e9).contains(&value) => Ok(value),
-        _ => Err("a number of seconds is expected, 0 or more".to_owned()),
-    }
 }
 
 pub(super) fn run(args: &RunArgs) -> Answer {

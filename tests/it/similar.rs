@@ -458,8 +458,12 @@ fn bad_input_is_refused_in_words() {
     refuse("a,1,2,3\nb,1,1,1\na,1,0,0\n", &good, &[], 4, "row 2: the name `a` is already in row 0");
     refuse("a,1,2,3\nb,1,1\n", &good, &["--feature-dim", "3"], 4, "line 2: 3 fields where a name and 3 numbers were expected");
     refuse(&good, &good, &["--dist-thr", "98"], 2, "`--dist-thr` is 98, and must lie in -1 to 1");
-    refuse(&good, &good, &["--max-dist", "98"], 3, "it is a distance, 1 − cosine");
-    refuse(&good, &good, &["--nn-factor", "0"], 2, "`--nn-factor` contains 0");
+    refuse(&good, &good, &["--max-dist", "98"], 2, "a distance is expected: 1 - cosine, 0 to 2");
+    refuse(&good, &good, &["--nn-factor", "0"], 2, "a whole number is expected, 1 to 4294967295");
+    refuse(&good, &good, &["--pool-sim", "nan"], 2, "a cosine similarity is expected, -1 to 1");
+    refuse(&good, &good, &["--max-dist", "0.1", "--min-dist", "0.2"], 2, "`--max-dist` 0.1 leaves nothing above it");
+    refuse(&good, &good, &["--separator", "ab"], 2, "`--separator` is not one character");
+    refuse(&good, &good, &["--seed", "18446744073709551615"], 2, "--seed");
     refuse(&good, &good, &["--materialize", "copy"], 2, "name their folder with `--near-db`");
     refuse(&good, &good, &["--near-db", "nowhere"], 4, "nowhere");
     refuse(&good, &good, &["--exclude", "nowhere.txt"], 4, "nowhere.txt");

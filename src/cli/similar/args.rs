@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::args::{distance, positive, power, seconds, similarity};
+
 /// How repetitions in the target are found.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Dedup {
@@ -83,10 +85,10 @@ pub struct SimilarArgs {
     #[arg(long, alias = "near_db", value_name = "DIR")]
     pub near_db: Option<PathBuf>,
     /// Pool images per target image; several give one nested selection each
-    #[arg(long, alias = "nn_factor", value_name = "K", num_args = 1.., default_values_t = [20])]
+    #[arg(long, alias = "nn_factor", value_name = "K", num_args = 1.., default_values_t = [20], value_parser = positive)]
     pub nn_factor: Vec<usize>,
     /// Dimension of the vectors in CSV files [default: that of their first records]
-    #[arg(long, alias = "feature_dim", value_name = "D")]
+    #[arg(long, alias = "feature_dim", value_name = "D", value_parser = positive)]
     pub feature_dim: Option<usize>,
     /// A saved table of neighbors (not needed: what was found is kept)
     #[arg(long, alias = "nn_npy", value_name = "FILE", hide = true)]
@@ -108,56 +110,98 @@ pub struct SimilarArgs {
     pub dedup: Dedup,
 
     /// Keep a pair only below this distance, 1 - cosine, 0 to 2
-    #[arg(long, alias = "max_dist", value_name = "D", help_heading = "Which pairs")]
+    #[arg(
+        long,
+        alias = "max_dist",
+        value_name = "D",
+        value_parser = distance,
+        allow_negative_numbers = true,
+        help_heading = "Which pairs"
+    )]
     pub max_dist: Option<f64>,
     /// Drop pairs below this distance: copies of target images, e.g. 1e-4
-    #[arg(long, alias = "min_dist", value_name = "D", help_heading = "Which pairs")]
+    #[arg(
+        long,
+        alias = "min_dist",
+        value_name = "D",
+        value_parser = distance,
+        allow_negative_numbers = true,
+        help_heading = "Which pairs"
+    )]
     pub min_dist: Option<f64>,
     /// A list of pool names never to select
     #[arg(long, value_name = "FILE", help_heading = "Which pairs")]
     pub exclude: Option<PathBuf>,
     /// Drop pool images this similar to any target image
-    #[arg(long, value_name = "S", help_heading = "Which pairs")]
+    #[arg(long, value_name = "S", value_parser = similarity, allow_negative_numbers = true, help_heading = "Which pairs")]
     pub target_sim: Option<f64>,
     /// Features of images to exclude together with their near-duplicates: test sets
     #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Which pairs")]
     pub held_out: Vec<PathBuf>,
     /// Drop pool images this similar to a held-out image
-    #[arg(long, value_name = "S", default_value_t = 0.98, help_heading = "Which pairs")]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 0.98,
+        value_parser = similarity,
+        allow_negative_numbers = true,
+        help_heading = "Which pairs"
+    )]
     pub held_out_sim: f64,
     /// Pool images this similar count as one image
-    #[arg(long, value_name = "S", help_heading = "Which pairs")]
+    #[arg(long, value_name = "S", value_parser = similarity, allow_negative_numbers = true, help_heading = "Which pairs")]
     pub pool_sim: Option<f64>,
     /// How near-duplicates in the pool are grouped
     #[arg(long, value_enum, default_value = "star", help_heading = "Which pairs")]
     pub link: LinkArg,
 
     /// Maximum number of images to select
-    #[arg(long, value_name = "N", help_heading = "How many")]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "How many")]
     pub budget: Option<usize>,
     /// Which images come first
     #[arg(long, value_enum, default_value = "rank", help_heading = "How many")]
     pub order: OrderArg,
     /// Split the budget among this many clusters of the target
-    #[arg(long, value_name = "K", requires = "budget", help_heading = "How many")]
+    #[arg(long, value_name = "K", requires = "budget", value_parser = positive, help_heading = "How many")]
     pub clusters: Option<usize>,
     /// Shares in proportion to cluster size to this power: 0 equal, 1 proportional
-    #[arg(long, value_name = "P", default_value_t = 0.0, help_heading = "How many")]
+    #[arg(
+        long,
+        value_name = "P",
+        default_value_t = 0.0,
+        value_parser = power,
+        allow_negative_numbers = true,
+        help_heading = "How many"
+    )]
     pub power: f64,
     /// Maximum number of target images per pool image
-    #[arg(long, value_name = "N", help_heading = "How many")]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "How many")]
     pub per_image: Option<usize>,
     /// Maximum number of pool images per target image
-    #[arg(long, value_name = "N", help_heading = "How many")]
+    #[arg(long, value_name = "N", value_parser = positive, help_heading = "How many")]
     pub per_target: Option<usize>,
     /// How images are picked
     #[arg(long, value_enum, default_value = "nearest", help_heading = "How many")]
     pub pick: PickArg,
     /// With --pick dissimilar: below this cosine similarity
-    #[arg(long, value_name = "S", default_value_t = 0.3, allow_negative_numbers = true, help_heading = "How many")]
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 0.3,
+        allow_negative_numbers = true,
+        value_parser = similarity,
+        help_heading = "How many"
+    )]
     pub dissimilar_below: f64,
     /// Random seed
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "How many")]
+    // A pipeline file's whole numbers end here.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64),
+        help_heading = "How many"
+    )]
     pub seed: u64,
 
     /// Attributes of images, for the report: a CSV with a header, names first, then a column per attribute
@@ -185,7 +229,7 @@ pub struct SimilarArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Save the progress of the search at least this often
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     pub checkpoint_every: f64,
     /// Write no report.html at the end
     #[arg(long)]

@@ -25,6 +25,7 @@ use crate::cli::report;
 use crate::cli::run::stop_on_signals;
 use crate::cli::terminal::{self, Screen};
 use crate::dataset::vectors::attributes::Attributes;
+use crate::dataset::vectors::byte_of;
 use crate::math::curate::choose::Edge;
 use crate::pipeline::error::RunError;
 use crate::pipeline::event::{Listener, Tell};
@@ -113,13 +114,19 @@ fn page(
 /// What clap cannot know.
 fn check(args: &SimilarArgs) -> Result<(), Failure> {
     let unfit = |what: &str, hint: &str| Err(Failure::own(Unfit { what: what.to_owned(), hint: hint.to_owned() }));
-    if args.nn_factor.contains(&0) {
-        return unfit("`--nn-factor` contains 0", "ask for one neighbor at least");
-    }
     if !(-1.0..=1.0).contains(&args.dist_thr) {
         let hint = "it is the cosine similarity from which on target images repeat each other, usually 0.9 to 0.99; a limit on \
                     the distance of pairs is `--max-dist`";
         return unfit(&format!("`--dist-thr` is {}, and must lie in -1 to 1", args.dist_thr), hint);
+    }
+    if let (Some(min), Some(max)) = (args.min_dist, args.max_dist)
+        && min >= max
+        && max > 0.0
+    {
+        return unfit(&format!("`--min-dist` is {min}, and `--max-dist` {max} leaves nothing above it"), "raise it, or lower `--min-dist`");
+    }
+    if args.separator.as_deref().is_some_and(|separator| byte_of(separator).is_none()) {
+        return unfit("`--separator` is not one character", "name one such as `;`, or `tab` or `blank`");
     }
     if args.near_db.is_none() && args.materialize != super::args::Materialize::List {
         return unfit("`--materialize` needs the pool's images", "name their folder with `--near-db`");
@@ -164,7 +171,7 @@ fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Res
         device,
         device_class,
         wait: true,
-        checkpoint_every: Duration::from_secs_f64(args.checkpoint_every.clamp(0.0, 1e9)),
+        checkpoint_every: Duration::from_secs_f64(args.checkpoint_every),
         stop,
     };
     // Every path of the pipeline is written in full.
