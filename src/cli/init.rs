@@ -11,6 +11,7 @@ use crate::base::fs;
 use crate::base::name::Name;
 use crate::base::output;
 use crate::base::search_path::DataPaths;
+use crate::base::unit;
 use crate::dataset::{self, Labels, Source};
 use crate::pipeline::spec::{self, Request};
 use crate::registry;
@@ -24,9 +25,9 @@ Examples:
 pub struct InitArgs {
     /// The folder of images
     folder: PathBuf,
-    /// How many clusters to look for
-    #[arg(long, default_value_t = 10)]
-    clusters: usize,
+    /// How many clusters to look for [default: 10, or half as many as there are images]
+    #[arg(long)]
+    clusters: Option<usize>,
     /// Name of the pipeline and of its results [default: the folder's name, numbered if taken]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -49,6 +50,10 @@ enum Unfit {
     Taken { path: String },
     #[error("`{name}` cannot be the name of a pipeline")]
     Name { name: String },
+    #[error("`--clusters` is {clusters}, and clustering needs two at least")]
+    FewClusters { clusters: usize },
+    #[error("{} cannot be sorted into {} clusters", unit::counted(*images as u64, "image"), unit::count(*clusters as u64))]
+    ManyClusters { clusters: usize, images: usize },
 }
 
 impl Fault for Unfit {
@@ -58,6 +63,15 @@ impl Fault for Unfit {
             Self::Name { .. } => Exit::Usage.code("init::name").hint(
                 "the name is also that of a folder: at most 100 letters, digits, `-`, `_` and `.`, not beginning with `.` or `-`, and not `store`",
             ),
+            Self::FewClusters { .. } => {
+                Exit::Usage.code("init::clusters").hint("name about as many as you expect kinds of images: `--clusters 10`")
+            }
+            Self::ManyClusters { images: 0..=3, .. } => {
+                Exit::Usage.code("init::clusters").hint("there are too few images to cluster: name a folder with more")
+            }
+            Self::ManyClusters { images, .. } => Exit::Usage
+                .code("init::clusters")
+                .hint(format!("name fewer with `--clusters N`, far fewer than there are images: `--clusters {}`", images / 2)),
         }
     }
 }
@@ -85,7 +99,24 @@ enum Folders {
     Doubted,
 }
 
+/// Fewest clusters that stages take.
+const FEWEST: usize = 2;
+/// As many as are looked for if nobody says how many.
+const USUAL: usize = 10;
+
+/// The number of clusters that was asked for or fits so many images.
+fn clusters_of(asked: Option<usize>, images: usize) -> Result<usize, Unfit> {
+    let clusters = asked.unwrap_or_else(|| USUAL.min(images / 2).max(FEWEST));
+    match clusters {
+        0..FEWEST => Err(Unfit::FewClusters { clusters }),
+        _ if clusters > images => Err(Unfit::ManyClusters { clusters, images }),
+        _ => Ok(clusters),
+    }
+}
+
 pub(super) fn run(args: &InitArgs) -> Answer {
+    // Before a large folder is read.
+    clusters_of(args.clusters, usize::MAX).map_err(Failure::own)?;
     // A source's root is relative to the pipeline file, and the file may be moved: name the folder in full.
     let folder = std::path::absolute(&args.folder).map_err(|error| fs::FileError::new("find", &args.folder, error))?;
     // A pipeline file is text.
@@ -95,6 +126,7 @@ pub(super) fn run(args: &InitArgs) -> Answer {
     if let Some(fault) = report.fault() {
         return Err(fault.into());
     }
+    let clusters = clusters_of(args.clusters, report.images).map_err(Failure::own)?;
     terminal::say(&report.reading.line());
     for doubt in &report.reading.doubts {
         terminal::say(&format!("warning: {doubt}"));
@@ -109,7 +141,7 @@ pub(super) fn run(args: &InitArgs) -> Answer {
         Some(name) => return Err(Failure::own(Unfit::Name { name: name.clone() })),
         None => free_name(&slug(&folder), args.output.as_deref(), Path::new(ARTIFACTS)),
     };
-    let text = fill(&name, root, args.clusters, report.images, labels);
+    let text = fill(&name, root, clusters, report.images, labels);
     match &args.output {
         None => terminal::print_data(&text)?,
         Some(path) => {
@@ -183,6 +215,16 @@ mod tests {
             assert_eq!(spec.nodes.iter().any(|node| node.kind == "evaluate"), folders == Folders::Classes);
             assert_eq!(text.contains("\nlabels = false "), folders == Folders::Doubted);
         }
+    }
+
+    #[test]
+    fn clusters_are_at_least_two_and_at_most_as_many_as_images() {
+        let of = |asked, images| clusters_of(asked, images).map_err(|unfit| unfit.to_string());
+        assert_eq!([of(None, 5000), of(None, 12), of(None, 2), of(Some(2), 2)], [10, 6, 2, 2].map(Ok));
+        assert_eq!(of(Some(1), 9).unwrap_err(), "`--clusters` is 1, and clustering needs two at least");
+        assert_eq!(of(Some(0), 9).unwrap_err(), "`--clusters` is 0, and clustering needs two at least");
+        assert_eq!(of(Some(10), 9).unwrap_err(), "9 images cannot be sorted into 10 clusters");
+        assert_eq!(of(None, 1).unwrap_err(), "1 image cannot be sorted into 2 clusters");
     }
 
     #[test]

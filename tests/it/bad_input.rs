@@ -171,6 +171,7 @@ fn bad_command_lines_are_refused() {
         (&["data", "check", "digist"], 3, &["`digist`", "did you mean `digits`?"]),
         (&["data", "check", "mnist"], 4, &["mnist", "train-images-idx3-ubyte", "hint"]),
         (&["init", "nowhere"], 4, &["nowhere"]),
+        (&["init", ".", "--clusters", "1"], 2, &["`--clusters` is 1", "two at least"]),
     ];
     for (args, exit, words) in rows {
         assert_refused(&bench.kinset(args), *exit, words, &args.join(" "));

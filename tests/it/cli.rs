@@ -294,7 +294,9 @@ fn pipelines_of_one_folder_do_not_write_over_each_other() {
     let image = image::RgbImage::from_fn(8, 8, |x, y| image::Rgb([x as u8, y as u8, 9]));
     image.write_to(&mut std::io::Cursor::new(&mut bytes), image::ImageFormat::Png).unwrap();
     for folder in ["cats", "dogs"] {
-        bench.write(format!("{folder}/1.png"), bytes.clone());
+        for name in ["1", "2"] {
+            bench.write(format!("{folder}/{name}.png"), bytes.clone());
+        }
     }
     let init = |args: &[&str]| bench.kinset(&[&["init"], args].concat());
     let named = |file: &str| {
