@@ -17,6 +17,7 @@ use super::pixels::Pixels;
 use super::{Artifact, Draft, DraftFile, Stored, table};
 use kinset_base::fs;
 use kinset_base::id::Ids;
+use kinset_base::name::Name;
 use kinset_store::digest::{Digest, Hasher};
 
 const FILE: &str = "images.parquet";
@@ -219,6 +220,19 @@ pub fn for_each<E: From<ArtifactError>>(
         }
     }
     Ok(())
+}
+
+/// Reads a picture that was left outside, if it is still the one of this name.
+///
+/// # Errors
+/// If it cannot be read or has changed.
+pub fn outside(path: &str, id: &str) -> Result<Vec<u8>> {
+    let bytes = fs::read_at_most(&Name::path(path), LARGEST_FILE)?;
+    let name = Ids::default().next(&bytes);
+    if id.split('-').next() != Some(name.as_str()) {
+        return Err(ArtifactError::ChangedPicture { path: path.to_owned(), id: id.to_owned() });
+    }
+    Ok(bytes)
 }
 
 fn prepare(picture: Picture, row: usize) -> Result<Prepared> {
@@ -491,13 +505,7 @@ impl ImageSet {
         if entry.path.is_empty() {
             return Err(ArtifactError::Null { path: display(&self.path), column: "image".into(), row });
         }
-        let bytes = fs::read_at_most(Path::new(&entry.path), LARGEST_FILE)?;
-        let id = &self.ids[row];
-        let name = Ids::default().next(&bytes);
-        if id.split('-').next() != Some(name.as_str()) {
-            return Err(ArtifactError::ChangedPicture { path: entry.path.clone(), id: id.clone() });
-        }
-        Ok(Cow::Owned(bytes))
+        outside(&entry.path, &self.ids[row]).map(Cow::Owned)
     }
 
     fn decode(&self, row: usize, entry: &Entry) -> Result<Pixels> {

@@ -18,8 +18,8 @@ use crate::pipeline::journal;
 use crate::pipeline::spec::{self, Request, Spec};
 use crate::pipeline::state::{Outlook, State};
 use crate::registry;
-use crate::store::Store;
 use crate::store::digest::Digest;
+use crate::store::{Store, StoredOutput};
 use crate::train::device::{DeviceClass, DeviceName};
 
 /// Why a command did not do what it was asked.
@@ -255,9 +255,7 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
             found: list(record.outputs.values().map(|found| found.kind.clone()).collect()),
         }));
     };
-    if let Some(why) = outlook.store.damage(output, found)? {
-        return Err(Failure::own(NoResult::Damaged { name: written.to_owned(), why }));
-    }
+    intact(outlook, written, output, found)?;
     Ok(Held {
         stage: written.to_owned(),
         node: index,
@@ -265,6 +263,14 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
         files: found.files.iter().map(|file| outlook.store.blob_path(&file.blob)).collect(),
         digest: found.content,
     })
+}
+
+/// Compares an output of a stage with its digests.
+pub(super) fn intact(outlook: &Outlook<'_>, stage: &str, output: &str, found: &StoredOutput) -> Result<(), Failure> {
+    match outlook.store.damage(output, found)? {
+        Some(why) => Err(Failure::own(NoResult::Damaged { name: stage.to_owned(), why })),
+        None => Ok(()),
+    }
 }
 
 /// Refuses a place for an output that the pipeline reads: its file, its raw data, anything in the store.

@@ -323,7 +323,7 @@ fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table
                 }
                 fs::link(&from, &to).map_err(|error| output.named(error))?;
             }
-            None if bytes.is_empty() => write_picture(&output, &to, &fs::read(&Name::path(path))?)?,
+            None if bytes.is_empty() => write_picture(&output, &to, &images::outside(path, id)?)?,
             None => write_picture(&output, &to, bytes)?,
         }
         bar.inc(1);

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{PipelineArgs, PlaceArgs};
-use super::common::{Answer, Failure, not_an_input, outlook};
+use super::common::{Answer, Failure, intact, not_an_input, outlook};
 use super::result_images::Shown;
 use super::terminal;
 use crate::artifact::images::Images;
@@ -183,6 +183,7 @@ fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
                 return Err(Failure::own(Nothing::Stale { stage: spec.nodes[index].name.clone() }));
             };
             for (output, stored) in &record.outputs {
+                intact(outlook, &spec.nodes[index].name, output, stored)?;
                 for file in &stored.files {
                     let path = outlook.store.blob_path(&file.blob);
                     target.files.push(Found { output: output.clone(), name: file.name.clone(), path });

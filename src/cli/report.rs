@@ -46,15 +46,24 @@ pub(super) fn run(args: &ReportArgs) -> Answer {
         }
         if args.json {
             terminal::print_json(&glance.gather())?;
+            say_damage(&glance);
             return Ok(Exit::Done);
         }
         let path = args.out.clone().unwrap_or_else(|| file::place(&args.pipeline.places.artifacts, &spec.name));
         not_an_input(&path, &args.pipeline, outlook)?;
         let bytes = file::write(&glance, &path)?;
+        say_damage(&glance);
         terminal::print_data(&path.display().to_string())?;
         terminal::say(&format!("one page of {}; it opens without a network", unit::bytes(bytes as u64)));
         Ok(Exit::Done)
     })
+}
+
+/// Says what the report lacks because it is damaged.
+fn say_damage(glance: &Glance<'_>) {
+    for damaged in glance.damaged() {
+        terminal::say(&format!("warning: {damaged}; `kinset verify --repair` removes it, the next run computes it again"));
+    }
 }
 
 /// Writes the report at the end of a run with these results, if it says anything new. Whatever goes wrong here, the results stand.

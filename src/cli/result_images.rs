@@ -7,7 +7,8 @@ use crate::artifact::assignments::{AssignmentTable, Assignments};
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::artifact::{Artifact, Stored};
-use crate::pipeline::state::{Outlook, State};
+use crate::pipeline::error::RunError;
+use crate::pipeline::state::{self, Outlook, State};
 use crate::report::page::look::Group;
 use crate::store::StoredOutput;
 
@@ -37,7 +38,7 @@ impl Shown {
         Ok(Self { groups: vec![Group { title, ids, ..Group::default() }], images: Some(images) })
     }
 
-    /// What goes with an output of a stage; nothing if it has no pictures, or they cannot be found.
+    /// What goes with an output of a stage, which is intact; nothing if it has no pictures, or they cannot be found.
     pub(super) fn of_output(
         outlook: &Outlook<'_>,
         states: &[State],
@@ -58,13 +59,16 @@ impl Shown {
             }
             _ => return Ok(Self::default()),
         };
-        let Some(images) = images_of(outlook, states, index) else { return Ok(Self::default()) };
+        let Some(images) = images_of(outlook, states, index)? else { return Ok(Self::default()) };
         Ok(Self { groups, images: Some(images) })
     }
 }
 
 /// The images that a stage's rows are of: those it reads, or what it reads was made of.
-fn images_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Option<Stored<Images>> {
+///
+/// # Errors
+/// If they are not what was written.
+fn images_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Result<Option<Stored<Images>>, RunError> {
     let mut ahead = VecDeque::from([index]);
     let mut seen = vec![false; states.len()];
     while let Some(at) = ahead.pop_front() {
@@ -78,7 +82,8 @@ fn images_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Option<St
                     && let State::Fresh { record, .. } = &states[reference.node]
                     && let Some(output) = record.outputs.get(reference.output)
                 {
-                    return Some(Stored::new(outlook.store.paths(output), output.content, node.name.as_str()));
+                    return state::stored(outlook.store, &outlook.spec.nodes[reference.node].name, reference.output, output)
+                        .map(Some);
                 }
                 if !std::mem::replace(&mut seen[reference.node], true) {
                     ahead.push_back(reference.node);
@@ -86,7 +91,7 @@ fn images_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Option<St
             }
         }
     }
-    None
+    Ok(None)
 }
 
 /// So many of `count` rows, evenly spaced, the first among them.

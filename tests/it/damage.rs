@@ -151,6 +151,41 @@ fn what_is_exported_is_compared_first() {
 }
 
 #[test]
+fn pictures_are_compared_before_they_are_shown_or_copied() {
+    const SORTED: &str = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n";
+    let bench = Bench::with(&format!("{CHEAP}{SORTED}"));
+    bench.run(&[]).done();
+    let page = |name: &str| {
+        let said = bench.kinset(&["report", "p.toml", "--out", name]).done();
+        (said.err, fs::read_to_string(bench.path(name)).unwrap())
+    };
+    let (said, whole) = page("whole.html");
+    assert!(!said.contains("damaged") && whole.contains("data:image/"), "{said}");
+    flip(&bench.path("artifacts/cheap/data.train/images.parquet"));
+    let (said, damaged) = page("damaged.html");
+    let why = "the result of `data.train` is damaged: `images.parquet` of its output `images` has changed";
+    assert!(said.contains(why) && said.contains("verify --repair"), "{said}");
+    assert!(damaged.contains("A result cannot be read: the result of <code>"), "it is said on the page");
+    assert!(damaged.matches("data:image/").count() < whole.matches("data:image/").count(), "no picture is shown of it");
+    let refused: [&[&str]; 4] = [
+        &["inspect", "p.toml", "data.train", "--html", "x.html"],
+        &["inspect", "p.toml", "assignments", "--html", "x.html"],
+        &["inspect", "p.toml", "neighbors", "--html", "x.html"],
+        &["export", "p.toml", "assignments", "--output", "sorted", "--copy"],
+    ];
+    for args in refused {
+        let said = bench.kinset(args);
+        assert!(said.exit == 6 && said.err.contains("is damaged"), "{}: {}", args.join(" "), said.err);
+        assert!(!bench.path("x.html").exists() && !bench.path("sorted").exists(), "{}", args.join(" "));
+    }
+    bench.kinset(&["verify", "--repair"]).done();
+    bench.run(&[]).done();
+    for args in refused {
+        bench.kinset(args).done();
+    }
+}
+
+#[test]
 fn repair_drops_what_an_older_kinset_may_have_computed_from_damage() {
     let bench = Bench::with(CHEAP);
     let good = bench.run(&[]).done().digests();

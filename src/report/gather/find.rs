@@ -1,12 +1,14 @@
 //! The results that belong together in a report, which shows one set of images: the assignments of them, the features they are seen
 //! by, the neighbors they have.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use kinset_artifact::{Artifact, Stored};
+use kinset_base::fault::chain;
 use kinset_pipeline::graph;
 use kinset_pipeline::spec::{Node, Spec};
-use kinset_pipeline::state::Known;
+use kinset_pipeline::state::{self, Known};
 use kinset_store::Store;
 
 /// The results of a pipeline, by type.
@@ -15,17 +17,29 @@ pub(super) struct Results<'a> {
     pub(super) spec: &'a Spec,
     pub(super) store: &'a Store,
     pub(super) known: &'a Known,
+    /// What is left out because its bytes are not what was written, each once.
+    pub(super) damaged: &'a RefCell<BTreeSet<String>>,
 }
 
 impl Results<'_> {
-    /// The result of this kind that a node gave; of several the one that is named after the kind.
+    /// The result of this kind that a node gave; of several the one that is named after the kind. None if it is damaged.
     pub(super) fn get<A: Artifact>(&self, node: usize) -> Option<Stored<A>> {
         let outputs = &self.known.get(&node)?.outputs;
         let named = outputs.get(A::KIND).filter(|output| output.kind == A::KIND);
-        let output = named.or_else(|| outputs.values().find(|output| output.kind == A::KIND))?;
-        let paths = self.store.paths(output);
+        let (name, output) = named.map(|output| (A::KIND, output)).or_else(|| {
+            outputs.iter().find(|(_, output)| output.kind == A::KIND).map(|(name, output)| (name.as_str(), output))
+        })?;
         // A record of another age may have another number of files.
-        (paths.len() == A::FILES.len()).then(|| Stored::new(paths, output.content, self.spec.nodes[node].name.clone()))
+        if output.files.len() != A::FILES.len() {
+            return None;
+        }
+        match state::stored(self.store, self.name(node), name, output) {
+            Ok(stored) => Some(stored),
+            Err(error) => {
+                self.damaged.borrow_mut().insert(chain(&error));
+                None
+            }
+        }
     }
 
     pub(super) fn has(&self, node: usize, kind: &str) -> bool {

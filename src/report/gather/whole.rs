@@ -1,5 +1,8 @@
 //! From a pipeline and its store to everything that is on the page.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
 use super::find::{Results, Subject};
 use super::journal::Journal;
 use super::looked::Looked;
@@ -22,6 +25,7 @@ pub struct Glance<'a> {
     asked: Option<String>,
     elsewhere: Elsewhere<'a>,
     fingerprint: String,
+    damaged: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Glance<'a> {
@@ -42,7 +46,15 @@ impl<'a> Glance<'a> {
     fn of(outlook: &'a Outlook<'a>, rows: Vec<StageRow>, known: Known, asked: Option<&str>) -> Self {
         let runs = runs_folder(outlook.store.artifacts(), &outlook.spec.name);
         let fingerprint = stages::fingerprint(outlook.spec, &rows, &runs, asked);
-        Self { outlook, rows, known, asked: asked.map(str::to_owned), elsewhere: Elsewhere::default(), fingerprint }
+        Self {
+            outlook,
+            rows,
+            known,
+            asked: asked.map(str::to_owned),
+            elsewhere: Elsewhere::default(),
+            fingerprint,
+            damaged: RefCell::default(),
+        }
     }
 
     /// With pictures of features that were brought along.
@@ -54,6 +66,11 @@ impl<'a> Glance<'a> {
     /// Changes when anything changes that a report shows.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The results that were left out so far because their bytes are not what was written.
+    pub fn damaged(&self) -> Vec<String> {
+        self.damaged.borrow().iter().cloned().collect()
     }
 
     /// True if there is nothing to show: no result, no run.
@@ -74,7 +91,7 @@ impl<'a> Glance<'a> {
     }
 
     fn results(&self) -> Results<'_> {
-        Results { spec: self.outlook.spec, store: self.outlook.store, known: &self.known }
+        Results { spec: self.outlook.spec, store: self.outlook.store, known: &self.known, damaged: &self.damaged }
     }
 
     /// Reads everything that is on the page. What cannot be read is said in its place.
@@ -115,16 +132,23 @@ impl<'a> Glance<'a> {
         warned.extend(warnings::of_images(ids, neighbors.shown()));
         let said = journal.iter().flat_map(|journal| &journal.warnings);
         warned.extend(said.map(|(stage, text)| Warning { about: "stage", text: format!("`{stage}`: {text}") }));
-        let faults = looked.faults.iter().chain(&unread);
+        let list = |trainings: Vec<super::page::Training>| match trainings.as_slice() {
+            [] => Part::absent("No stage of this pipeline has trained anything yet."),
+            _ => Part::Shown(trainings),
+        };
+        let (map, selections) = (map(&results, &subject, &looked), selections(&results, &self.elsewhere));
+        let curves = list(trainings::trainings(&results, &rows, &runs));
+        let counts = trainings::counts(&results);
+        // Pictures are read after this; whether they have changed is told here.
+        subject.images.and_then(|node| results.get::<Images>(node));
+        let damaged = self.damaged();
+        let told = |fault: &&String| !damaged.contains(fault);
+        let faults = damaged.iter().chain(looked.faults.iter().chain(&unread).filter(told));
         warned.extend(faults.map(|fault| Warning { about: "report", text: format!("A result cannot be read: {fault}") }));
 
         let labels = "No stage has measured anything: scores need images with labels and a stage of the kind `evaluate`.";
         let judges = spec.nodes.iter().any(|node| node.gives("scores"));
         let no_scores = if judges { "The stages that measure have no result yet." } else { labels };
-        let list = |trainings: Vec<super::page::Training>| match trainings.as_slice() {
-            [] => Part::absent("No stage of this pipeline has trained anything yet."),
-            _ => Part::Shown(trainings),
-        };
         Page {
             pipeline: spec.name.clone(),
             file: spec.path.display().to_string(),
@@ -136,7 +160,7 @@ impl<'a> Glance<'a> {
             device: spec.device.clone(),
             standing,
             run: journal.as_ref().map(stages::last_run),
-            curves: list(trainings::trainings(&results, &rows, &runs)),
+            curves,
             stages: rows,
             wires: stages::wires(spec),
             warnings: warned,
@@ -145,9 +169,9 @@ impl<'a> Glance<'a> {
             clusters,
             calibration,
             neighbors,
-            map: map(&results, &subject, &looked),
-            selections: selections(&results, &self.elsewhere),
-            counts: trainings::counts(&results),
+            map,
+            selections,
+            counts,
         }
     }
 }
