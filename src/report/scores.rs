@@ -114,14 +114,12 @@ pub fn render(rows: &[Scored]) -> String {
         if position > 0 {
             text.push('\n');
         }
+        // Features that were brought along are not of images that the pipeline names.
         let images = of_group.first().map_or("", |row| row.images.as_str());
+        let of = if images.is_empty() { String::new() } else { format!(" of {images}") };
         let first = &of_group[0].row;
-        let _ = writeln!(
-            text,
-            "{group}: {} images of {images}, {} classes",
-            kinset_base::unit::count(first.images as u64),
-            first.classes
-        );
+        let _ =
+            writeln!(text, "{group}: {} images{of}, {} classes", kinset_base::unit::count(first.images as u64), first.classes);
         text.push_str(&table(&of_group));
         text.push('\n');
     }
@@ -218,5 +216,23 @@ mod tests {
         assert_eq!(called("classifiers[3]"), pair("data.test.labels", "data.test"));
         assert_eq!(called("classifiers[4]"), None, "nothing of that name");
         assert_eq!(called("kmeans"), None, "a row of the judge's own");
+    }
+
+    #[test]
+    fn images_without_a_name_are_counted_without_one() {
+        let row = ScoreRow { name: "kmeans".into(), images: 1020, classes: 12, ..ScoreRow::default() };
+        let head = |images: &str| {
+            let scored = Scored {
+                measured_by: "scores".into(),
+                stage: "kmeans".into(),
+                made_by: None,
+                images: images.into(),
+                seed: 1,
+                row: row.clone(),
+            };
+            render(&[scored]).lines().next().unwrap().to_owned()
+        };
+        assert_eq!(head("data.test"), "scores: 1,020 images of data.test, 12 classes");
+        assert_eq!(head(""), "scores: 1,020 images, 12 classes");
     }
 }

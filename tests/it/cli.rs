@@ -259,10 +259,19 @@ fn what_gc_would_delete_is_what_no_named_pipeline_uses() {
     bench.run(&[]).done();
     let before = bench.kinset(&["verify", "--json"]).done().json["records"].as_u64().unwrap();
     assert_eq!(before, 8, "six, and two of the change");
-    bench.kinset(&["gc", "p.toml"]).done();
+    // How much is freed is said by itself: "from 316 MiB to 316 MiB" says nothing.
+    let planned = bench.kinset(&["gc", "p.toml"]).done();
+    let said = planned.err.trim().strip_prefix("`--delete` would free ").unwrap_or_else(|| panic!("{}", planned.err));
+    let (freed, rest) = said.split_once(" of ").unwrap();
+    let (before, rest) = rest.split_once("; ").unwrap();
+    assert!(freed != before && rest.starts_with("nothing was deleted"), "{}", planned.err);
+    assert!(planned.out.contains("result") && planned.out.contains("kmeans"), "{}", planned.out);
     assert_eq!(bench.kinset(&["verify", "--json"]).done().json["records"], 8, "dry by default");
-    bench.kinset(&["gc", "p.toml", "--delete"]).done();
+    let deleted = bench.kinset(&["gc", "p.toml", "--delete"]).done();
+    assert!(deleted.err.trim().starts_with(&format!("freed {freed} of {before}")), "{}", deleted.err);
     assert_eq!(bench.kinset(&["verify", "--json"]).done().json["records"], 6);
+    let nothing = bench.kinset(&["gc", "p.toml"]).done();
+    assert!(nothing.out == "nothing to delete\n" && nothing.err.trim().starts_with("the store uses "), "{}", nothing.err);
     bench.assert_sound("after gc");
     let again = bench.run(&[]).done();
     assert_eq!((again.ran().len(), again.digests()), (0, first.digests()));
