@@ -16,7 +16,7 @@ use crate::base::reading::Reading;
 use crate::base::unit;
 use crate::dataset::fetch::{self, FetchEvent, Outcome, Weights};
 use crate::dataset::vectors::{self, Options};
-use crate::dataset::{self, FaultyImages, Labels, Source, registry};
+use crate::dataset::{self, DatasetError, FaultyImages, Labels, Source, registry};
 
 /// List the known data sets, download one, or check one that is on disk
 #[derive(Debug, Args)]
@@ -150,7 +150,15 @@ pub(super) fn run(DataArgs { command }: &DataArgs) -> Answer {
                 serde_json::from_value(given.into()).map_err(|why| Failure::own(BadSetting { problem: why.to_string() }))?;
             // A path may be no text.
             let source = Source { root: root.or_else(|| source.root.clone()), ..source };
-            show_check(&source, &dataset::check(&source, &places, &mut dataset::file_digest)?, *json)
+            match dataset::check(&source, &places, &mut dataset::file_digest) {
+                Ok(report) => show_check(&source, &report, *json),
+                Err(error) => {
+                    if let DatasetError::Unreadable { faults, .. } = &error {
+                        show_unreadable(&source, faults, *json)?;
+                    }
+                    Err(error.into())
+                }
+            }
         }
     }
 }
@@ -203,6 +211,21 @@ fn lines(reading: &Reading) -> String {
 
 fn told(reading: &Reading) -> Value {
     json!({ "took": reading.took, "left": reading.left, "doubts": reading.doubts })
+}
+
+/// Lists the files that are no data at all.
+fn show_unreadable(source: &Source, faults: &[String], json: bool) -> Result<(), Failure> {
+    if json {
+        return terminal::print_json(&json!({ "dataset": source.dataset, "unreadable": faults.len(), "unreadable_files": faults }));
+    }
+    let mut text = format!("{}: {} cannot be read\n", source.dataset, unit::counted(faults.len() as u64, "file"));
+    for fault in faults.iter().take(MOST_LISTED) {
+        text.push_str(&format!("  unreadable: {fault}\n"));
+    }
+    if faults.len() > MOST_LISTED {
+        text.push_str(&format!("  unreadable: and {} more; all with `--json`\n", unit::count((faults.len() - MOST_LISTED) as u64)));
+    }
+    terminal::print(&text)
 }
 
 fn show_check(source: &Source, report: &dataset::Report, json: bool) -> Answer {

@@ -1,5 +1,6 @@
 //! Errors of raw data, which name the file and the byte.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
@@ -214,6 +215,15 @@ pub enum DatasetError {
         classes: usize,
     },
 
+    /// Several files that cannot be read.
+    #[error("{} files cannot be read: {}", count(faults.len() as u64), first_of(faults))]
+    Unreadable {
+        /// What is wrong with each, in words that name it.
+        faults: Vec<String>,
+        /// The first of them.
+        first: Box<DatasetError>,
+    },
+
     #[error("{} of {} images in `{place}` cannot be read: {}", count(broken.count as u64), count(*images as u64), broken.few())]
     Broken { place: String, broken: FaultyImages, images: usize },
 
@@ -245,6 +255,70 @@ pub enum DatasetError {
 
     #[error(transparent)]
     File(#[from] FileError),
+}
+
+/// Faults of files, gathered so that one error names them all.
+#[derive(Default)]
+pub(super) struct FaultyFiles {
+    /// In words, each once: a file may be met several times.
+    faults: BTreeSet<String>,
+    first: Option<DatasetError>,
+}
+
+impl FaultyFiles {
+    /// Keeps a fault of a file.
+    ///
+    /// # Errors
+    /// Any other: of what several files say together, of the machine.
+    pub(super) fn keep(&mut self, error: DatasetError) -> Result<()> {
+        use DatasetError as E;
+        let of_a_file = matches!(
+            error,
+            E::PictureTable(_) | E::Archive { .. } | E::OtherKind { .. } | E::Content { .. } | E::Changed { .. } | E::File(_)
+        );
+        if !of_a_file || error.exit() != Exit::Data {
+            return Err(error);
+        }
+        self.faults.insert(chain(&error));
+        self.first.get_or_insert(error);
+        Ok(())
+    }
+
+    /// What a fallible step gave; nothing if it had a fault that was kept.
+    ///
+    /// # Errors
+    /// As [`FaultyFiles::keep`].
+    pub(super) fn take<T>(&mut self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => self.keep(error).map(|()| None),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.faults.is_empty()
+    }
+
+    /// All faults in one error, if there are any. Of one it is that one.
+    ///
+    /// # Errors
+    /// See there.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let faults = std::mem::take(&mut self.faults);
+        match self.first.take() {
+            None => Ok(()),
+            Some(first) if faults.len() < 2 => Err(first),
+            Some(first) => Err(DatasetError::Unreadable { faults: faults.into_iter().collect(), first: Box::new(first) }),
+        }
+    }
+}
+
+/// The first of many faults.
+fn first_of(faults: &[String]) -> String {
+    let shown = &faults[..faults.len().min(FaultyImages::NAMED)];
+    let more = faults.len() - shown.len();
+    let more = if more > 0 { format!("; and {} more", count(more as u64)) } else { String::new() };
+    format!("{}{more}", shown.join("; "))
 }
 
 fn places(searched: &[Searched]) -> String {
@@ -307,6 +381,7 @@ impl Fault for DatasetError {
             Self::Unpack { .. } => Exit::Data.code("dataset::unpack").hint(DAMAGED),
             Self::Mismatch { .. } => Exit::Data.code("dataset::mismatch").hint(DAMAGED),
             Self::Label { .. } => Exit::Data.code("dataset::label").hint(DAMAGED),
+            Self::Unreadable { first, .. } => first.diagnosis(),
             Self::Broken { .. } => Exit::Data
                 .code("dataset::broken-images")
                 .hint("remove or repair them, or skip them with `skip_broken = true` in the data source"),
@@ -358,6 +433,9 @@ impl Fault for DatasetError {
             }
             Self::Changed { .. } => {
                 Exit::Data.code("dataset::changed").hint("wait until no other program writes there, then run again")
+            }
+            Self::File(error) if error.source.kind() == io::ErrorKind::PermissionDenied => {
+                Exit::Data.code("file::not-permitted").hint("check the permissions of the file")
             }
             Self::File(error) => error.diagnosis(),
         }

@@ -36,11 +36,12 @@ use rayon::prelude::*;
 use super::class_list::ClassList;
 use super::class_names;
 use super::entry::{Entry, Format, Request, Split};
-use super::error::{DatasetError, Result, Searched};
+use super::error::{DatasetError, FaultyFiles, Result, Searched};
 use super::guarded_decode::ImageFormat;
 use super::list_files::FileList;
 use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record};
 use super::skip_broken::{SkipBroken, Tried};
+use kinset_base::fault::{Exit, Fault};
 use kinset_base::fs::{self, At};
 use kinset_base::name::Name;
 use kinset_base::raw_file::RawFile;
@@ -160,10 +161,12 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
     let mut ignored = found.ignored;
     let mut files = Vec::with_capacity(found.files.len());
     for file in found.files {
-        if is_image(&file.path)? {
-            files.push(file);
-        } else {
-            ignored.add(&file.path);
+        match is_image(&file.path) {
+            Ok(false) => ignored.add(&file.path),
+            Ok(true) => files.push(file),
+            // Named with all others when it is digested.
+            Err(error) if error.exit() == Exit::Data => files.push(file),
+            Err(error) => return Err(error),
         }
     }
     if files.is_empty() {
@@ -251,10 +254,11 @@ pub(super) fn is_image(path: &Path) -> Result<bool> {
 }
 
 fn in_order_of_digests(files: &[RawFile], numbers: Option<&[i32]>, digest_of: &mut DigestOf) -> Result<Vec<Waiting>> {
-    let mut order = Vec::with_capacity(files.len());
+    let (mut order, mut faulty) = (Vec::with_capacity(files.len()), FaultyFiles::default());
     for (index, file) in files.iter().enumerate() {
-        order.push((digest_of(file)?, index));
+        order.extend(faulty.take(digest_of(file).map_err(DatasetError::File))?.map(|digest| (digest, index)));
     }
+    faulty.finish()?;
     // Files stand in the order of their names, so the index settles ties.
     order.sort_unstable();
     let waiting = |(digest, index): (Digest, usize)| Waiting {
@@ -371,7 +375,6 @@ mod tests {
     use crate::file_digest;
     use crate::reader::Content;
     use crate::{Source, registry};
-    use kinset_base::fault::Fault;
     use kinset_base::search_path::DataPaths;
 
     /// A gray picture of one value.
@@ -406,6 +409,23 @@ mod tests {
 
     fn paths(records: &[Record]) -> Vec<&str> {
         records.iter().map(|record| record.path.as_deref().unwrap()).collect()
+    }
+
+    #[test]
+    fn all_files_that_cannot_be_read_are_named() {
+        let dir = folder(&[("a.png", png(1)), ("b.png", png(2)), ("c.png", png(3))]);
+        let located = registry::locate(&source(&dir), &DataPaths::new("", None, None)).unwrap();
+        for gone in ["a.png", "c.png"] {
+            fs::remove(&dir.path().join(gone)).unwrap();
+        }
+        let error = located.open(&mut file_digest).err().unwrap();
+        let told = error.to_string();
+        assert!(told.starts_with("2 files cannot be read: ") && !told.contains("b.png"), "{told}");
+        assert!(told.contains("a.png`") && told.contains("c.png`"), "{told}");
+        assert_eq!(error.exit(), Exit::Data);
+        fs::write_atomic(&dir.path().join("a.png"), &png(1)).unwrap();
+        let told = located.open(&mut file_digest).err().unwrap();
+        assert!(matches!(told, DatasetError::File(_)), "of one file its own error: {told}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::{Entry, Format, Request};
-use super::error::{DatasetError, Result};
+use super::error::{DatasetError, FaultyFiles, Result};
 use super::labels_by_name::{Classes, LabelScan, MAX_CLASSES};
 use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Record, open_lazily};
 use super::shards::{Form, Shards};
@@ -165,8 +165,9 @@ fn open(
 ) -> Result<(Labels, usize, impl Iterator<Item = Result<Tried>> + Send + use<>)> {
     let Some(first) = tables.first() else { unreachable!("a data set is located with its files") };
     let (mut scan, mut images, mut unfit, mut known) = (LabelScan::default(), 0_usize, None, None);
+    let mut faulty = FaultyFiles::default();
     for table in tables {
-        let file = columns.open(&table.path)?;
+        let Some(file) = faulty.take(columns.open(&table.path))? else { continue };
         images = images.saturating_add(file.rows());
         let found = (file.label_column().is_some(), file.class_names());
         let names = match &known {
@@ -174,16 +175,19 @@ fn open(
             Some(first) if *first == found => &first.1,
             Some(_) => return Err(DatasetError::Shards { one: first.name.to_string(), other: table.name.to_string() }),
         };
-        match file.labels().map_err(DatasetError::PictureTable)? {
+        let Some(batches) = faulty.take(file.labels().map_err(DatasetError::PictureTable))? else { continue };
+        match batches {
             None => unfit = file.label_column().map(|(name, holds)| format!("the column `{name}` holds {holds}")).or(unfit),
             Some(batches) if names.is_empty() => {
                 for batch in batches {
-                    batch.map_err(DatasetError::PictureTable)?.iter().flatten().for_each(|label| scan.see(label));
+                    let Some(batch) = faulty.take(batch.map_err(DatasetError::PictureTable))? else { break };
+                    batch.iter().flatten().for_each(|label| scan.see(label));
                 }
             }
             Some(_) => {}
         }
     }
+    faulty.finish()?;
     let (labelled, names) = known.unwrap_or_default();
     let place = format!("the column `{}`", columns.label.as_deref().unwrap_or("label"));
     let declared = Some(names.len()).filter(|classes| *classes > 0);
@@ -242,8 +246,11 @@ fn chunks(
         let picture = picture.map_err(DatasetError::PictureTable)?;
         Ok(Row { table: Arc::clone(&table), path: Arc::clone(&path), number, picture })
     });
+    let mut ended = false;
     Ok(std::iter::from_fn(move || {
-        let chunk = rows.by_ref().take(CHUNK).collect::<Result<Vec<_>>>();
+        let chunk = (!ended).then(|| rows.by_ref().take(CHUNK).collect::<Result<Vec<_>>>())?;
+        // Nothing of a table is read after a fault in it.
+        ended = chunk.is_err();
         (!matches!(&chunk, Ok(rows) if rows.is_empty())).then_some(chunk)
     }))
 }
@@ -516,7 +523,8 @@ mod tests {
         // A picture that is another one than when it was hashed.
         let mut stale = |file: &RawFile| if file.bytes > 0 { Ok(Digest::of(b"before")) } else { file_digest(file) };
         let mut records = located.open(&mut stale).unwrap().records;
-        assert!(matches!(records.next(), Some(Err(DatasetError::Changed { .. }))));
+        let Some(Err(DatasetError::Unreadable { faults, first })) = records.next() else { panic!("both have changed") };
+        assert!(faults.len() == 2 && matches!(*first, DatasetError::Changed { .. }), "{faults:?}");
         table(&["2.png", "gone.png", "../2.png", "https://x.org/2.png", ""]);
         let error = read(&source).unwrap_err().to_string();
         for wanted in [
@@ -558,6 +566,45 @@ mod tests {
         let error = read(&source).unwrap_err();
         assert!(error.to_string().ends_with("has no column of images; its columns are `image` (integers)"), "{error}");
         assert!(error.hint().unwrap().contains("`image_column`"));
+    }
+
+    #[test]
+    fn a_million_names_are_none_of_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("1.parquet");
+        let names: Vec<String> = (0..1_000_000).map(|number| format!("class_{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        shard(&path, &[(png(1), 0), (png(2), 7)], &names);
+        let (labels, records) = read(&Source::named("parquet").root(dir.path())).unwrap();
+        let Labels::Absent { why } = labels else { panic!("{} names are taken", names.len()) };
+        assert_eq!(why, "the column `label` has 1,000,000 names of classes; at most 524,288 are read");
+        assert!(records.len() == 2 && records.iter().all(|record| record.label.is_none()));
+    }
+
+    #[test]
+    fn all_damaged_tables_are_named_whether_their_ends_or_their_pages_are_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let pictures: Vec<_> = (0..20).map(|value| (png(value), 0)).collect();
+        for name in ["a.parquet", "b.parquet", "c.parquet", "d.parquet"] {
+            shard(&path(name), &pictures, &["cat"]);
+        }
+        let whole = fs::read(&path("a.parquet")).unwrap();
+        let cut = |names: &[&str]| names.iter().for_each(|name| fs::write_atomic(&path(name), &whole[..whole.len() / 2]).unwrap());
+        let refused = || read(&Source::named("parquet").root(dir.path())).unwrap_err();
+        // The first page's header, which only reading its rows looks at.
+        let mut pages = whole.clone();
+        pages[4..24].fill(0xff);
+        for name in ["b.parquet", "d.parquet"] {
+            fs::write_atomic(&path(name), &pages).unwrap();
+        }
+        let error = refused();
+        assert!(error.to_string().starts_with("2 files cannot be read: "), "{error}");
+        assert!(error.to_string().contains("b.parquet") && error.to_string().contains("d.parquet"), "{error}");
+        assert_eq!(error.exit(), kinset_base::fault::Exit::Data);
+        cut(&["a.parquet", "c.parquet"]);
+        let error = refused().to_string();
+        assert!(error.contains("a.parquet") && error.contains("c.parquet"), "{error}");
     }
 
     #[test]

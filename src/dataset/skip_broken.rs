@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::error::{DatasetError, FaultyImages, Result};
+use super::error::{DatasetError, FaultyFiles, FaultyImages, Result};
 use super::picture_kind::KindCounts;
 use super::reader::{Content, Record, Records};
 use kinset_base::reading::Reading;
@@ -21,7 +21,8 @@ pub(super) fn try_chunks<T: Send>(
     })
 }
 
-/// Passes records on. Once a picture is broken and must not be, the others are only tried, so that one error names them all.
+/// Passes records on. Once a picture is broken and must not be, or a file cannot be read, the others are only tried, so that one
+/// error names them all.
 pub(super) struct SkipBroken<I> {
     /// Nothing after an error.
     tried: Option<I>,
@@ -33,10 +34,12 @@ pub(super) struct SkipBroken<I> {
     damaged: FaultyImages,
     kinds: KindCounts,
     said: Reading,
+    /// Files that cannot be read at all.
+    unread: FaultyFiles,
 }
 
 impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
-    /// `place` is for the error: the folder or file they come from.
+    /// An error in `tried` must be the last of its file. `place` is for the error: the folder or file they come from.
     pub(super) fn new(tried: I, place: String, skip_broken: bool) -> Self {
         Self {
             tried: Some(tried),
@@ -48,6 +51,7 @@ impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
             damaged: FaultyImages::default(),
             kinds: KindCounts::default(),
             said: Reading::default(),
+            unread: FaultyFiles::default(),
         }
     }
 
@@ -71,10 +75,10 @@ impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
 
     fn step(&mut self) -> Result<Option<Record>> {
         while let Some(tried) = self.tried.as_mut().and_then(Iterator::next) {
-            let (name, result) = tried?;
+            let Some((name, result)) = self.unread.take(tried)? else { continue };
             self.seen += 1;
             match result {
-                Ok(record) if self.skip_broken || self.broken.count == 0 => {
+                Ok(record) if (self.skip_broken || self.broken.count == 0) && self.unread.is_empty() => {
                     if matches!(record.content, Content::Encoded { damaged: true, .. }) {
                         self.damaged.push(&name, "corrupt entropy-coded data".to_owned());
                     }
@@ -85,6 +89,7 @@ impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
                 Err(why) => self.broken.push(&name, why),
             }
         }
+        self.unread.finish()?;
         // Nothing but broken pictures is an error even where they may be skipped.
         if self.tried.is_some() && self.broken.count > 0 && (!self.skip_broken || self.broken.count == self.seen) {
             let broken = self.listed(&self.broken);
