@@ -5,18 +5,19 @@
 //! the pictures of an archive lie.
 
 use std::collections::VecDeque;
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use tar::{Archive, EntryType};
 
 use super::error::{DatasetError, Result};
 use super::folder;
 use super::guarded_decode::ImageFormat;
 use super::list_files::FileList;
 use super::table_paths::beside;
+use super::tar::{self, Member};
+use super::vectors::not_text;
 use kinset_artifact::parquet::pictures::{FoundPicture, PictureFile, Pictures};
 use kinset_base::fs::{self, At};
 use kinset_base::name::{Name, without_mark};
@@ -137,6 +138,9 @@ impl AdhocImages {
     /// Lists in lists are not read: they could name each other.
     fn add_list(&mut self, list: &Path) -> Result<()> {
         let bytes = fs::read_at_most(list, MAX_LIST)?;
+        if let Some(problem) = not_text(&bytes) {
+            return Err(DatasetError::Content { file: list.display().to_string(), problem });
+        }
         for line in without_mark(&bytes).split(|byte| *byte == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
             if !line.is_empty() {
@@ -167,33 +171,27 @@ impl AdhocImages {
 
     /// Finds the members of an archive that are pictures, by their first bytes.
     fn add_archive(&mut self, path: &Path, named: bool) -> Result<()> {
-        let damaged = |source| DatasetError::Archive { file: path.display().to_string(), source };
-        let mut archive = Archive::new(BufReader::new(fs::open(path)?));
-        let (shared, mut pictures, mut others) = (Arc::from(path), 0, 0);
-        for entry in archive.entries_with_seek().map_err(damaged)? {
-            let mut entry = entry.map_err(damaged)?;
-            if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous) {
-                continue;
-            }
-            let (bytes, at) = (entry.size(), entry.raw_file_position());
+        let (members, mut others) = tar::members(path)?;
+        let (mut archive, shared, mut pictures) = (fs::open(path)?, Arc::from(path), 0);
+        for Member { name, at, size } in members {
             let mut begin = Vec::new();
-            entry.by_ref().take(12).read_to_end(&mut begin).map_err(damaged)?;
+            archive.seek(SeekFrom::Start(at)).at("read", path)?;
+            archive.by_ref().take(size.min(12)).read_to_end(&mut begin).at("read", path)?;
             if ImageFormat::sniff(&begin).is_none() {
                 others += 1;
                 continue;
             }
-            let name = Name::from_bytes(&entry.path_bytes());
-            self.places.push_back(Place::File(Part { path: Arc::clone(&shared), member: Some((name, at)), bytes }));
+            self.places.push_back(Place::File(Part { path: Arc::clone(&shared), member: Some((name, at)), bytes: size }));
             pictures += 1;
         }
         if pictures == 0 && named {
-            let others = format!("{} other files", unit::count(others));
+            let others = format!("{} other files", unit::count(others as u64));
             return Err(DatasetError::Empty { folder: path.display().to_string(), others });
         }
         self.count += pictures;
         self.reading.took(format!("`{}`: {} images", path.display(), unit::count(pictures as u64)));
         if others > 0 {
-            self.reading.left(format!("{} other files in `{}`", unit::count(others), path.display()));
+            self.reading.left(format!("{} other files in `{}`", unit::count(others as u64), path.display()));
         }
         Ok(())
     }
@@ -309,7 +307,7 @@ fn as_path(bytes: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use tar::{Builder, Header};
+    use ::tar::{Builder, Header};
 
     use super::*;
     use kinset_artifact::image_codec::encode_png;
@@ -370,19 +368,29 @@ mod tests {
             header.set_size(bytes.len() as u64);
             archive.append_data(&mut header, name, &bytes[..]).unwrap();
         }
+        let mut header = Header::new_gnu();
+        header.set_entry_type(::tar::EntryType::Link);
+        header.set_size(0);
+        archive.append_link(&mut header, "linked.png", "no ending").unwrap();
         archive.into_inner().unwrap();
         let mut images = AdhocImages::open(std::slice::from_ref(&path)).unwrap();
-        assert_eq!((images.count(), images.reading().left.len()), (2, 1));
+        assert_eq!((images.count(), images.reading().left.len()), (3, 1));
         assert!(images.reading().left[0].starts_with("2 other files"));
         let chunk = images.next_chunk().unwrap();
         let found: Vec<_> = chunk.iter().map(|image| (image.name.as_str(), image.bytes.clone().unwrap())).collect();
         let name = |member: &str| format!("{}#{member}", path.display());
-        assert_eq!(found, [(name(&long).as_str(), png(1)), (name("no ending").as_str(), png(2))]);
+        let [first, second, linked] = [long.as_str(), "no ending", "linked.png"].map(name);
+        assert_eq!(found, [(first.as_str(), png(1)), (second.as_str(), png(2)), (linked.as_str(), png(2))]);
         assert!(images.next_chunk().unwrap().is_empty());
         // As one of many in a folder; and without any picture.
-        assert_eq!(all(&[dir.path().to_owned()]).len(), 2);
+        assert_eq!(all(&[dir.path().to_owned()]).len(), 3);
         fs::write_atomic(&path, &[0; 1024]).unwrap();
-        assert!(matches!(AdhocImages::open(&[path]), Err(DatasetError::Empty { .. })));
+        assert!(matches!(AdhocImages::open(std::slice::from_ref(&path)), Err(DatasetError::Empty { .. })));
+        fs::write_atomic(&path, &[b"PK\x03\x04".as_slice(), &[7; 600]].concat()).unwrap();
+        assert!(matches!(AdhocImages::open(&[path]), Err(DatasetError::OtherKind { kind: "a zip archive", .. })));
+        let list = dir.path().join("list.txt");
+        fs::write_atomic(&list, b"a\0.\0p\0n\0g\0").unwrap();
+        assert!(AdhocImages::open(&[list]).unwrap_err().to_string().contains("UTF-16 text: save it as UTF-8"));
     }
 
     #[test]

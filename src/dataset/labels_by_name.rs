@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::reader::Labels;
 use kinset_artifact::parquet::pictures::FoundLabel;
 use kinset_base::unit::count;
 
@@ -67,6 +68,14 @@ impl LabelScan {
 }
 
 impl Classes {
+    pub(super) fn labels(&self) -> Labels {
+        match self {
+            Self::Numbered => Labels::Numbered,
+            Self::Named(names) => Labels::Named(names.clone()),
+            Self::None { why } => Labels::Absent { why: why.clone() },
+        }
+    }
+
     /// The number of a label: −1 if it is none.
     pub(super) fn number(&self, label: Option<&FoundLabel>) -> i32 {
         let found = label.and_then(name_of).and_then(|name| match self {

@@ -204,10 +204,8 @@ fn open(
         _ => Classes::Numbered,
     };
     let labels = match &classes {
-        Classes::None { why } => Labels::Absent { why: why.clone() },
-        Classes::Named(names) => Labels::Named(names.clone()),
         Classes::Numbered if declared.is_some() => Labels::Named(names),
-        Classes::Numbered => Labels::Numbered,
+        other => other.labels(),
     };
     // Tables are opened again when their turn has come, so that the footer of one is in memory and not of all.
     let tables: Vec<(Arc<str>, PathBuf)> = tables.iter().map(|file| (Arc::from(&*file.name), file.path.clone())).collect();

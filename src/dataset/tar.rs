@@ -12,21 +12,27 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 
-use tar::{Archive, EntryType};
+use ::tar::{Archive, EntryType};
 
 use super::entry::{Entry, Format, Request};
-use super::error::{DatasetError, Result};
-use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Record, open_lazily};
+use super::error::{DatasetError, FaultyFiles, Result};
+use super::labels_by_name::{Classes, LabelScan};
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Record, open_lazily};
 use super::shards::{Form, Shards};
 use super::skip_broken::{SkipBroken, Tried, try_chunks};
+use kinset_artifact::parquet::pictures::FoundLabel;
+use kinset_base::file_kind::kind_of;
 use kinset_base::fs;
 use kinset_base::name::{Name, without_mark};
 use kinset_base::raw_file::RawFile;
 use kinset_base::reading::Reading;
 use kinset_base::unit::count;
 
+/// The kind of file that is read, in the words of `file_kind`.
+const WANTED: &str = "a tar archive";
 const FORM: Form = Form { endings: &["tar"], what: "tar file", alone: "data.tar" };
 /// Pictures that are decoded together. Fixed, so that the thread count decides nothing …
 const CHUNK: usize = 64;
@@ -36,16 +42,10 @@ const CHUNK_BYTES: u64 = 64 << 20;
 const LONGEST_PICTURE: u64 = 1 << 28;
 /// A label is not longer.
 const LONGEST_LABEL: u64 = 256;
-/// More classes than this are no classes.
-const MAX_CLASSES: i64 = 1 << 20;
-/// Texts that differ more often name no classes.
-const MAX_NAMES: usize = 1 << 16;
 /// Members that are a sample's picture, if no other is asked for.
 const PICTURES: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 /// The member that is its label.
 const LABEL: &str = "cls";
-/// The field's word for an image without a label among others.
-const NO_LABEL: &str = "-1";
 /// Other kinds of members that are told apart.
 const MOST_KINDS: usize = 64;
 /// Links that lead to links.
@@ -53,6 +53,8 @@ const MOST_LINKS: usize = 8;
 /// Blocks of zeros after an archive: writers fill up to a multiple of these bytes.
 const PADDING: u64 = 1 << 20;
 const BLOCK: u64 = 512;
+/// Zeros that mark the end of an archive: two blocks.
+const END: usize = 1024;
 /// How members are counted whose names begin with a dot: macOS's attributes.
 const HIDDEN: &str = "hidden";
 
@@ -81,20 +83,20 @@ impl Format for Tar {
         let wanted = Wanted::new(request.source.image_column.as_deref(), request.source.label_column.as_deref());
         let with_labels = request.source.labels != Some(false);
         let open = move |files: &[RawFile], _: &mut DigestOf| {
-            let Found { pictures, labels, left, doubts } = look_through(files, &wanted, with_labels)?;
+            let Found { pictures, labels: classes, left, doubts } = look_through(files, &wanted, with_labels)?;
             if pictures == 0 {
                 return Err(DatasetError::NoMembers { file: place.clone(), others: left.summary("other members") });
             }
-            let numbers = labels.numbers();
+            let (labels, classes) = (classes.labels(), Arc::new(classes));
             let shards: Vec<(RawFile, Wanted)> = files.iter().map(|file| (file.clone(), wanted.clone())).collect();
             let chunks = shards.into_iter().flat_map(move |(file, wanted)| {
-                let numbers = numbers.clone();
-                open_lazily(move || Shard::open(file, &wanted, numbers))
+                let classes = Arc::clone(&classes);
+                open_lazily(move || Shard::open(file, &wanted, &classes))
             });
             let left = left.endings.iter().map(|(kind, number)| format!("{} × {kind}", count(*number as u64))).collect();
             let records = SkipBroken::new(try_chunks(chunks, |raw| Ok(attempt(raw))), place.clone(), skip_broken)
                 .saying(Reading { left, doubts, ..Reading::default() });
-            Ok(DatasetReader { labels: labels.labels(), count: pictures, records: Box::new(records) })
+            Ok(DatasetReader { labels, count: pictures, records: Box::new(records) })
         };
         Ok(DatasetFiles { ignored, labels_from: "by member", ..DatasetFiles::new(files, Some(root), open) })
     }
@@ -143,58 +145,9 @@ impl Wanted {
 /// What the headers of all shards say.
 struct Found {
     pictures: usize,
-    labels: LabelTexts,
+    labels: Classes,
     left: Ignored,
     doubts: Vec<String>,
-}
-
-/// What the labels of all samples are.
-enum LabelTexts {
-    Numbers,
-    /// Texts in their order.
-    Names(Arc<BTreeMap<String, i32>>),
-    None(String),
-}
-
-impl LabelTexts {
-    fn labels(&self) -> Labels {
-        match self {
-            Self::Numbers => Labels::Numbered,
-            Self::Names(names) => Labels::Named(names.keys().cloned().collect()),
-            Self::None(why) => Labels::Absent { why: why.clone() },
-        }
-    }
-
-    /// What turns a label's text into its number; nothing where labels are not read.
-    fn numbers(&self) -> Numbers {
-        match self {
-            Self::Numbers => Numbers::AsWritten,
-            Self::Names(names) => Numbers::ByName(Arc::clone(names)),
-            Self::None(_) => Numbers::Nothing,
-        }
-    }
-}
-
-#[derive(Clone)]
-enum Numbers {
-    Nothing,
-    AsWritten,
-    ByName(Arc<BTreeMap<String, i32>>),
-}
-
-impl Numbers {
-    fn of(&self, text: &str) -> Option<i32> {
-        match self {
-            Self::Nothing => None,
-            _ if text == NO_LABEL => Some(-1),
-            Self::AsWritten => number(text),
-            Self::ByName(names) => names.get(text).copied(),
-        }
-    }
-}
-
-fn number(text: &str) -> Option<i32> {
-    text.parse::<i64>().ok().filter(|label| (0..MAX_CLASSES).contains(label)).map(|label| label as i32)
 }
 
 /// Reads the headers and labels of all shards.
@@ -202,31 +155,17 @@ fn number(text: &str) -> Option<i32> {
 /// # Errors
 /// Shards that are damaged, all of them in one error.
 fn look_through(files: &[RawFile], wanted: &Wanted, with_labels: bool) -> Result<Found> {
-    let mut found = Found { pictures: 0, labels: LabelTexts::Numbers, left: Ignored::default(), doubts: Vec::new() };
-    let (mut labelled, mut numbers, mut texts) = (0_usize, true, BTreeSet::new());
+    let mut found = Found { pictures: 0, labels: Classes::Numbered, left: Ignored::default(), doubts: Vec::new() };
+    let (mut labelled, mut scan) = (0_usize, LabelScan::default());
     let (mut lone, mut lone_endings, mut ends) = (0, BTreeSet::new(), 0_usize);
-    let (mut first, mut more) = (None, Vec::new());
+    let mut faulty = FaultyFiles::default();
+    let (mut endless, mut repeated, mut several) = (0, (0, None), (0, None));
     for file in files {
-        let index = match Index::read(file, wanted) {
-            Ok(index) => index,
-            Err(error @ DatasetError::Archive { .. }) => {
-                match first {
-                    None => first = Some(error),
-                    Some(_) => more.push(format!("`{}`", file.name)),
-                }
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
+        let Some(index) = faulty.take(Index::read(file, wanted))? else { continue };
         found.pictures += index.pictures.len();
         labelled += index.pictures.iter().filter(|picture| picture.label.is_some()).count();
         if with_labels {
-            for text in index.labels.into_iter().filter(|text| text != NO_LABEL) {
-                numbers &= number(&text).is_some();
-                if texts.len() <= if numbers { MAX_CLASSES as usize } else { MAX_NAMES } {
-                    texts.insert(text);
-                }
-            }
+            index.labels.into_iter().for_each(|text| scan.see(&FoundLabel::Text(text)));
         }
         for (kind, number) in index.left.endings {
             found.left.count_as(&kind, number);
@@ -234,26 +173,21 @@ fn look_through(files: &[RawFile], wanted: &Wanted, with_labels: bool) -> Result
         lone += index.lone;
         lone_endings.extend(index.lone_endings.into_iter().take(2));
         ends += usize::from(index.goes_on);
-    }
-    match first {
-        None => {}
-        Some(DatasetError::Archive { file, source }) if !more.is_empty() => {
-            let problem = format!("cannot be read: {source}; neither can {}", more.join(", "));
-            return Err(DatasetError::Content { file, problem });
+        endless += usize::from(index.endless);
+        for (all, one) in [(&mut repeated, index.repeated), (&mut several, index.several)] {
+            all.0 += one.0;
+            all.1 = all.1.take().or(one.1);
         }
-        Some(error) => return Err(error),
     }
+    faulty.finish()?;
+    let none = |why: String| Classes::None { why };
     found.labels = match labelled {
-        _ if !with_labels => LabelTexts::None("`labels = false`".to_owned()),
-        0 => LabelTexts::None(format!("no sample has a label in a member `.{}`", wanted.label)),
+        _ if !with_labels => none("`labels = false`".to_owned()),
+        0 => none(format!("no sample has a label in a member `.{}`", wanted.label)),
         some if some < found.pictures => {
-            LabelTexts::None(format!("only {some} of {} pictures have a label in a member `.{}`", found.pictures, wanted.label))
+            none(format!("only {some} of {} pictures have a label in a member `.{}`", found.pictures, wanted.label))
         }
-        _ if numbers => LabelTexts::Numbers,
-        _ if texts.len() > MAX_NAMES => {
-            LabelTexts::None(format!("the members `.{}` contain more than {MAX_NAMES} different texts", wanted.label))
-        }
-        _ => LabelTexts::Names(Arc::new(texts.into_iter().zip(0..).collect())),
+        _ => scan.finish(&format!("the member `.{}`", wanted.label)),
     };
     if let Some(ending) = lone_endings.first() {
         let remedy = match lone_endings.len() {
@@ -271,11 +205,33 @@ fn look_through(files: &[RawFile], wanted: &Wanted, with_labels: bool) -> Result
             if ends == 1 { "1 archive has data".to_owned() } else { format!("{} archives have data", count(ends as u64)) }
         ));
     }
+    if endless > 0 {
+        found.doubts.push(format!(
+            "{} without the end-of-archive marker, as if cut off: if pictures are missing, pack or download again",
+            if endless == 1 { "1 archive is".to_owned() } else { format!("{} archives are", count(endless as u64)) }
+        ));
+    }
+    if let (number, Some(name)) = repeated {
+        found.doubts.push(format!(
+            "{} the name of an earlier one in its archive, such as `{name}`: all pictures are read, and of labels the last",
+            if number == 1 { "1 member has".to_owned() } else { format!("{} members have", count(number as u64)) }
+        ));
+    }
+    if let (number, Some(name)) = several {
+        found.doubts.push(format!(
+            "{} more than one picture, such as `{name}`, and each is an image of its own: name the one to read with `image_column`",
+            if number == 1 { "1 sample has".to_owned() } else { format!("{} samples have", count(number as u64)) }
+        ));
+    }
     Ok(found)
 }
 
-fn damaged(file: &RawFile, source: std::io::Error) -> DatasetError {
-    DatasetError::Archive { file: file.path.display().to_string(), source }
+fn damaged(path: &Path, source: std::io::Error) -> DatasetError {
+    let place = path.display().to_string();
+    match kind_of(path) {
+        Some(kind) if kind != WANTED => DatasetError::OtherKind { file: place, wanted: WANTED, kind },
+        _ => DatasetError::Archive { file: place, source },
+    }
 }
 
 /// A picture that is to be read: its name, where its bytes lie, the label of its sample.
@@ -299,6 +255,12 @@ struct Index {
     lone_endings: BTreeSet<String>,
     /// Something stands behind the archive's end.
     goes_on: bool,
+    /// There is no mark of its end.
+    endless: bool,
+    /// Members with the name of an earlier one, and such a name.
+    repeated: (usize, Option<String>),
+    /// Samples with several pictures, and one of their names.
+    several: (usize, Option<String>),
 }
 
 /// Where a member's bytes lie: known, or elsewhere in the shard.
@@ -309,13 +271,14 @@ enum Lies {
 
 impl Index {
     fn read(file: &RawFile, wanted: &Wanted) -> Result<Self> {
-        let wrong = |error| damaged(file, error);
+        let wrong = |error| damaged(&file.path, error);
         let mut pictures: Vec<(Box<[u8]>, Lies)> = Vec::new();
         let mut labels: BTreeMap<Box<[u8]>, Lies> = BTreeMap::new();
-        let (mut left, mut links, mut dotted) =
-            (Ignored::default(), false, BTreeMap::<Box<[u8]>, (usize, BTreeSet<String>)>::new());
+        let mut repeated = (0, None);
+        let (mut left, mut dotted) =
+            (Ignored::default(), BTreeMap::<Box<[u8]>, (usize, BTreeSet<String>)>::new());
         let mut end = 0;
-        each_member(file, |path, kind, lies, stop| {
+        each_member(&file.path, |path, kind, lies, stop| {
             end = stop;
             let known = match kind {
                 EntryType::Regular | EntryType::Continuous | EntryType::Link => true,
@@ -327,12 +290,15 @@ impl Index {
             if !known {
                 return left.count_as("device or pipe", 1);
             }
-            links |= matches!(lies, Lies::Linked(_));
             match wanted.part(path) {
                 (_, Part::Picture) => pictures.push((path.into(), lies)),
-                (sample, Part::Label) => drop(labels.insert(sample.into(), lies)),
+                (sample, Part::Label) => {
+                    if labels.insert(sample.into(), lies).is_some() {
+                        note(&mut repeated, path);
+                    }
+                }
                 (sample, Part::Other(ending)) => {
-                    let kind = kind_of(path, ending, &left);
+                    let kind = member_kind(path, ending, &left);
                     left.count_as(&kind, 1);
                     let ending = Name::from_bytes(ending).to_lowercase();
                     let picture = ending.rsplit_once('.').is_some_and(|(_, last)| PICTURES.contains(&last));
@@ -347,19 +313,8 @@ impl Index {
                 }
             }
         })?;
-        let length = fs::metadata(&file.path)?.map_or(0, |found| found.len());
-        if end > length {
-            return Err(wrong(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
-        }
-        let targets = if links {
-            follow_links(file, pictures.iter().map(|(_, lies)| lies).chain(labels.values()))?
-        } else {
-            BTreeMap::new()
-        };
-        let place = |lies: &Lies| match lies {
-            Lies::At(at, size) => Some((*at, *size)),
-            Lies::Linked(target) => targets.get(target).copied(),
-        };
+        let targets = follow_links(&file.path, pictures.iter().map(|(_, lies)| lies).chain(labels.values()))?;
+        let place = |lies: &Lies| targets.of(lies);
         let mut index = Self {
             pictures: Vec::with_capacity(pictures.len()),
             labels: Vec::new(),
@@ -367,6 +322,9 @@ impl Index {
             lone: 0,
             lone_endings: BTreeSet::new(),
             goes_on: false,
+            endless: false,
+            repeated: (0, None),
+            several: (0, None),
         };
         let mut source = fs::open(&file.path)?;
         let (mut numbers, mut texts) = (BTreeMap::new(), BTreeMap::new());
@@ -391,10 +349,19 @@ impl Index {
             let label = numbers.get(wanted.part(&path).0).copied();
             index.pictures.push(Place { path, at, size, label });
         }
-        let samples: BTreeSet<&[u8]> = index.pictures.iter().map(|picture| wanted.part(&picture.path).0).collect();
-        let alone = labels.keys().filter(|sample| !samples.contains(&sample[..])).count();
+        let mut samples: BTreeMap<&[u8], &[u8]> = BTreeMap::new();
+        for path in index.pictures.iter().map(|picture| &picture.path) {
+            let sample = wanted.part(path).0;
+            match samples.insert(sample, path) {
+                Some(earlier) if *earlier == **path => note(&mut repeated, path),
+                Some(_) => note(&mut index.several, sample),
+                None => {}
+            }
+        }
+        index.repeated = repeated;
+        let alone = labels.keys().filter(|sample| !samples.contains_key(&sample[..])).count();
         index.left.count_as(&format!(".{} without a picture", wanted.label), alone);
-        for (_, (number, endings)) in dotted.into_iter().filter(|(sample, _)| !samples.contains(&sample[..])) {
+        for (_, (number, endings)) in dotted.into_iter().filter(|(sample, _)| !samples.contains_key(&sample[..])) {
             index.lone += number;
             if index.lone_endings.len() < 2 {
                 index.lone_endings.extend(endings);
@@ -408,19 +375,30 @@ impl Index {
         let mut rest = Vec::new();
         source.take(PADDING).read_to_end(&mut rest).map_err(wrong)?;
         index.goes_on = rest.iter().any(|&byte| byte != 0);
+        index.endless = rest.len() < END;
         Ok(index)
     }
 }
 
-/// Passes every member of a shard on: its name, its type, where it lies and where it ends.
-fn each_member(file: &RawFile, mut take: impl FnMut(&[u8], EntryType, Lies, u64)) -> Result<()> {
-    let wrong = |error| damaged(file, error);
-    let mut archive = Archive::new(fs::open(&file.path)?);
+/// Counts one more, and keeps the name of the first.
+fn note((number, first): &mut (usize, Option<String>), name: &[u8]) {
+    *number += 1;
+    first.get_or_insert_with(|| Name::from_bytes(name).into_string());
+}
+
+/// Passes every member of an archive on: its name, its type, where it lies and where it ends.
+fn each_member(path: &Path, mut take: impl FnMut(&[u8], EntryType, Lies, u64)) -> Result<()> {
+    let wrong = |error| damaged(path, error);
+    let length = fs::metadata(path)?.map_or(0, |found| found.len());
+    let mut archive = Archive::new(fs::open(path)?);
     for entry in archive.entries_with_seek().map_err(wrong)? {
         let entry = entry.map_err(wrong)?;
         let (kind, at, size) = (entry.header().entry_type(), entry.raw_file_position(), entry.size());
         let end = size.checked_next_multiple_of(BLOCK).and_then(|size| at.checked_add(size));
         let end = end.ok_or_else(|| wrong(std::io::Error::from(std::io::ErrorKind::InvalidData)))?;
+        if end > length {
+            return Err(wrong(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
+        }
         let lies = match (kind, entry.link_name_bytes()) {
             (EntryType::Link, Some(target)) => Lies::Linked(plain(&target).into()),
             _ => Lies::At(at, size),
@@ -430,23 +408,66 @@ fn each_member(file: &RawFile, mut take: impl FnMut(&[u8], EntryType, Lies, u64)
     Ok(())
 }
 
+/// A file in an archive.
+pub(super) struct Member {
+    pub(super) name: Name,
+    pub(super) at: u64,
+    /// Bytes.
+    pub(super) size: u64,
+}
+
+/// The files in an archive, in its order, and how many other members there are but folders. Hard links are what they lead to.
+///
+/// # Errors
+/// If it cannot be read, is damaged or no archive.
+pub(super) fn members(path: &Path) -> Result<(Vec<Member>, usize)> {
+    let (mut found, mut others) = (Vec::new(), 0);
+    each_member(path, |name, kind, lies, _| match kind {
+        EntryType::Regular | EntryType::Continuous | EntryType::Link => found.push((Name::from_bytes(name), lies)),
+        EntryType::Directory | EntryType::XGlobalHeader => {}
+        _ => others += 1,
+    })?;
+    let targets = follow_links(path, found.iter().map(|(_, lies)| lies))?;
+    let mut members = Vec::with_capacity(found.len());
+    for (name, lies) in found {
+        match targets.of(&lies) {
+            Some((at, size)) => members.push(Member { name, at, size }),
+            None => others += 1,
+        }
+    }
+    Ok((members, others))
+}
+
 /// `./a/b` is `a/b`.
 fn plain(path: &[u8]) -> &[u8] {
     path.strip_prefix(b"./").unwrap_or(path)
 }
 
 /// Where members lie, by name: first byte and length.
-type Places = BTreeMap<Box<[u8]>, (u64, u64)>;
+#[derive(Default)]
+struct Places(BTreeMap<Box<[u8]>, (u64, u64)>);
+
+impl Places {
+    fn of(&self, lies: &Lies) -> Option<(u64, u64)> {
+        match lies {
+            Lies::At(at, size) => Some((*at, *size)),
+            Lies::Linked(target) => self.0.get(target).copied(),
+        }
+    }
+}
 
 /// Where the members lie that some hard links lead to.
-fn follow_links<'a>(file: &RawFile, lies: impl Iterator<Item = &'a Lies>) -> Result<Places> {
+fn follow_links<'a>(file: &Path, lies: impl Iterator<Item = &'a Lies>) -> Result<Places> {
     let mut wanted: BTreeSet<Box<[u8]>> = BTreeSet::new();
     for lies in lies {
         if let Lies::Linked(target) = lies {
             wanted.insert(target.clone());
         }
     }
-    let mut places: Places = BTreeMap::new();
+    let mut places = Places::default();
+    if wanted.is_empty() {
+        return Ok(places);
+    }
     let mut further: BTreeMap<Box<[u8]>, Box<[u8]>> = BTreeMap::new();
     for _ in 0..MOST_LINKS {
         let mut more = BTreeSet::new();
@@ -457,7 +478,7 @@ fn follow_links<'a>(file: &RawFile, lies: impl Iterator<Item = &'a Lies>) -> Res
             }
             match lies {
                 Lies::At(at, size) if matches!(kind, EntryType::Regular | EntryType::Continuous) => {
-                    places.insert(path.into(), (at, size));
+                    places.0.insert(path.into(), (at, size));
                 }
                 Lies::At(..) => {}
                 Lies::Linked(target) => {
@@ -473,8 +494,8 @@ fn follow_links<'a>(file: &RawFile, lies: impl Iterator<Item = &'a Lies>) -> Res
     }
     for _ in 0..MOST_LINKS {
         for (path, target) in &further {
-            if let Some(&place) = places.get(target) {
-                places.insert(path.clone(), place);
+            if let Some(&place) = places.0.get(target) {
+                places.0.insert(path.clone(), place);
             }
         }
     }
@@ -482,7 +503,7 @@ fn follow_links<'a>(file: &RawFile, lies: impl Iterator<Item = &'a Lies>) -> Res
 }
 
 /// How a member that is not read is counted.
-fn kind_of(path: &[u8], ending: &[u8], known: &Ignored) -> String {
+fn member_kind(path: &[u8], ending: &[u8], known: &Ignored) -> String {
     let file = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
     if file.starts_with(b".") {
         return HIDDEN.to_owned();
@@ -513,15 +534,17 @@ struct Shard {
 }
 
 impl Shard {
-    fn open(file: RawFile, wanted: &Wanted, numbers: Numbers) -> Result<Self> {
+    fn open(file: RawFile, wanted: &Wanted, classes: &Classes) -> Result<Self> {
         let Index { pictures, labels, .. } = Index::read(&file, wanted)?;
         let source = fs::open(&file.path)?;
-        let labels = labels.iter().map(|text| numbers.of(text)).collect();
+        let number = |text| classes.number(Some(&FoundLabel::Text(text)));
+        let known = !matches!(classes, Classes::None { .. });
+        let labels = labels.into_iter().map(|text| known.then(|| number(text))).collect();
         Ok(Self { file, source, pictures: pictures.into_iter(), labels })
     }
 
     fn read(&mut self, picture: &Place) -> Result<Raw> {
-        let wrong = |error| damaged(&self.file, error);
+        let wrong = |error| damaged(&self.file.path, error);
         let path = Name::from_bytes(&picture.path).into_string();
         let name = format!("{}: {path}", self.file.name);
         let label = picture.label.and_then(|text| self.labels.get(text).copied().flatten());
@@ -567,7 +590,7 @@ mod tests {
 
     use super::*;
     use crate::file_digest;
-    use crate::reader::Content;
+    use crate::reader::{Content, Labels};
     use crate::{Source, registry};
     use kinset_artifact::image_codec::encode_png;
     use kinset_artifact::pixels::Pixels;
@@ -677,7 +700,38 @@ mod tests {
         assert!(read(&source).is_err());
         fs::write_atomic(&dir.path().join("b.tar"), &whole[..700]).unwrap();
         let error = read(&source).unwrap_err().to_string();
-        assert!(error.contains("a.tar`: cannot be read") && error.ends_with("neither can `b.tar`"), "{error}");
+        assert!(error.starts_with("2 files cannot be read: ") && ["a.tar`: ", "; ", "b.tar`: "].iter().all(|part| error.contains(part)), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_tar_archive_is_named_with_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar");
+        let zip = [b"PK\x03\x04".as_slice(), &[7; 600]].concat();
+        let gzip = [b"\x1f\x8b".as_slice(), &[7; 600]].concat();
+        let page = b"<!DOCTYPE html><p>Sign in".to_vec();
+        for (bytes, kind, hint) in [
+            (&zip, "is not a tar archive, but a zip archive", "unpack it and name what comes out"),
+            (&gzip, "is not a tar archive, but a gzip file", "unpack it and name what comes out"),
+            (&page, "is not a tar archive, but an HTML page", "download it again"),
+        ] {
+            fs::write_atomic(&path, bytes).unwrap();
+            for root in [dir.path(), &path] {
+                let error = read(&Source::named("tar").root(root)).unwrap_err();
+                assert!(error.to_string().contains(kind), "{error}");
+                assert!(kinset_base::fault::Fault::hint(&error).unwrap().contains(hint), "{kind}");
+            }
+        }
+        fs::write_atomic(&path, &zip).unwrap();
+        let told = read(&Source::named("folder").root(&path)).unwrap_err().to_string();
+        assert!(told.contains("(not a folder, but a zip archive: unpack it and name what comes out)"), "{told}");
+        shard(&path, &samples(0..3));
+        let told = read(&Source::named("folder").root(&path)).unwrap_err().to_string();
+        assert!(told.contains("(not a folder, but a tar archive: `dataset = \"tar\"` reads it)"), "{told}");
+        fs::write_atomic(&path, &zip).unwrap();
+        fs::write_atomic(&dir.path().join("b.tar"), &gzip).unwrap();
+        let told = read(&Source::named("tar").root(dir.path())).unwrap_err().to_string();
+        assert!(told.starts_with("2 files cannot be read: ") && told.contains("but a zip archive; "), "{told}");
     }
 
     /// What a reading says, after all of it was read.
@@ -793,6 +847,27 @@ mod tests {
         fs::write_atomic(&path, &twice).unwrap();
         let said = reading(&source);
         assert!(said.doubts[0].starts_with("1 archive has data after"), "{:?}", said.doubts);
+    }
+
+    #[test]
+    fn a_missing_end_mark_and_names_that_stand_twice_are_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.tar");
+        let source = Source::named("tar").root(dir.path());
+        let mut files = samples(0..2);
+        shard(&path, &files);
+        let whole = fs::read(&path).unwrap();
+        fs::write_atomic(&path, &whole[..whole.len() - 1024]).unwrap();
+        let said = reading(&source).doubts;
+        assert!(said.len() == 1 && said[0].starts_with("1 archive is without the end-of-archive marker"), "{said:?}");
+
+        files.extend(samples(1..2));
+        files.push(("set/000.jpg".to_owned(), png(9)));
+        shard(&path, &files);
+        let said = reading(&source).doubts;
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].starts_with("2 members have the name of an earlier one in its archive, such as `set/001.cls`"), "{said:?}");
+        assert!(said[1].starts_with("1 sample has more than one picture, such as `set/000`"), "{said:?}");
     }
 
     #[test]
