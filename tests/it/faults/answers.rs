@@ -221,11 +221,16 @@ fn what_cannot_be_written_leaves_nothing_in_the_way_of_the_next_try() {
             series.ended_with(&format!("{how}, disk full"), &said, &[7, 0]);
             series.clean(&format!("{how}, disk full"), &bench.path("out"));
             disk.remount("size=64m");
+            let mut due = wanted.clone();
+            // A page that finds no room costs a warning and no result: it alone may be missing then.
+            if said.exit == 0 && args[0] == "similar" && said.err.contains("warning: no report: ") {
+                series.same(&format!("{how}: a page is due"), &due.remove("like/report.html").is_some(), &true);
+            }
             if said.exit != 0 {
                 let said = attempt(&mut bench.command(&args));
                 series.same(&format!("{how} with space again: exit {}: {}", said.exit, said.err), &said.exit, &0);
             }
-            series.same(&format!("{how}, with space again"), &content(&bench.path("out")), &wanted);
+            series.same(&format!("{how}, with space again"), &content(&bench.path("out")), &due);
             disk.remount("ro");
             let said = attempt(&mut bench.command(&args));
             // A folder that is there already may be refused before it is found to be read-only.
