@@ -28,7 +28,7 @@ pub(super) fn count(sample: usize, campaign: usize) -> usize {
 /// A process that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What stands for the exit code of one that hung.
-const HUNG: i32 = -1000;
+pub(super) const HUNG: i32 = -1000;
 
 /// Starts a process and waits for its end, or for the end of patience. The exit code is minus the signal, if one ended it.
 pub(super) fn attempt(command: &mut Command) -> Said {
