@@ -299,13 +299,17 @@ fn show_check(source: &Source, report: &dataset::Report, json: bool) -> Answer {
 fn check_features(path: &Path, given: &Map<String, Value>, json: bool) -> Answer {
     let mut options = Options::default();
     for (name, value) in given {
+        let wrong = |wanted: &str| Failure::own(BadSetting { problem: format!("`{name}` is {wanted}, and not {value}") });
         let text = || value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match name.as_str() {
             "id_column" => options.id_column = Some(text()),
             "column" => options.column = Some(text()),
             "names" => options.names = Some(text().into()),
-            "dim" => options.dim = value.as_u64().map(|dim| dim as usize),
-            "header" => options.header = value.as_bool(),
+            "dim" => {
+                let dim = value.as_u64().and_then(|dim| u32::try_from(dim).ok()).filter(|dim| *dim > 0);
+                options.dim = Some(dim.ok_or_else(|| wrong("a whole number, 1 or more"))? as usize);
+            }
+            "header" => options.header = Some(value.as_bool().ok_or_else(|| wrong("`true` or `false`"))?),
             "separator" => options.separator = Some(text()),
             _ => return Err(Failure::own(BadSetting { problem: format!("features have no setting `{name}`") })),
         }

@@ -171,6 +171,8 @@ fn bad_command_lines_are_refused() {
         (&["data", "check", "digist"], 3, &["`digist`", "did you mean `digits`?"]),
         (&["data", "check", "mnist"], 4, &["mnist", "train-images-idx3-ubyte", "hint"]),
         (&["init", "nowhere"], 4, &["nowhere"]),
+        (&["data", "check", "p.toml", "--set", "dim=-1"], 2, &["`dim` is a whole number, 1 or more, and not -1"]),
+        (&["data", "check", "p.toml", "--set", "header=5"], 2, &["`header` is `true` or `false`, and not 5"]),
         (&["init", ".", "--clusters", "1"], 2, &["`--clusters` is 1", "two at least"]),
     ];
     for (args, exit, words) in rows {
