@@ -1,8 +1,8 @@
-//! Linear heads that begin where another clustering is: logistic regression of its clusters on the features that the heads read.
+//! Linear heads that begin where other clusterings are: logistic regression of their clusters on the features that the heads read.
 //!
-//! The first head is fitted to all images, each further one to as many that are drawn with replacement (a bootstrap sample, of a branch
-//! of the seed per head): the heads say nearly the same and differ where the clustering is uncertain, so that there is something to
-//! choose from after training.
+//! Heads take the clusterings in turn. The first head of each is fitted to all images, each further one to as many that are drawn with
+//! replacement (a bootstrap sample, of a branch of the seed per head): the heads of one clustering say nearly the same and differ where
+//! it is uncertain, so that there is something to choose from after training.
 
 use candle_core::Tensor;
 
@@ -83,34 +83,41 @@ impl Start {
         Self { labels, origin: stored.origin().to_owned() }
     }
 
-    /// Gives every head of a network the clusters of this start.
+    /// Gives the heads of a network the clusters of `starts`, in turn.
     ///
     /// # Shapes
     /// `rows`: `[N, D]`, the images as the heads read them.
     ///
     /// # Errors
     /// Features that are the same for all images; the run is to stop.
-    pub fn distill(&self, net: &ClassifierNet, mut rows: Vec<f32>, seed: Seed, cx: &Context<'_>) -> Result<(), StageError> {
-        let (images, clusters, dim) = (self.labels.len(), net.clusters(), rows.len() / self.labels.len());
+    pub fn distill(
+        starts: &[Self],
+        net: &ClassifierNet,
+        mut rows: Vec<f32>,
+        seed: Seed,
+        cx: &Context<'_>,
+    ) -> Result<(), StageError> {
+        let Some(first) = starts.first() else { return Ok(()) };
+        let (images, clusters, dim) = (first.labels.len(), net.clusters(), rows.len() / first.labels.len());
         let centering = Centering::of(&rows, dim).ok_or_else(|| StageError::Mismatch {
-            what: format!("all images have the same features, so no head can tell the clusters of `{}` apart", self.origin),
+            what: format!("all images have the same features, so no head can tell the clusters of `{}` apart", first.origin),
             hint: "check the encoder".into(),
         })?;
         centering.apply(&mut rows);
         let bar = cx.bar(net.heads() as u64, "heads started");
         for head in 0..net.heads() {
-            let fit = if head == 0 {
-                FIT.fit(&rows, dim, &self.labels, clusters, &Gemm, &cx.stop)?
+            let start = &starts[head % starts.len()];
+            let fit = if head < starts.len() {
+                FIT.fit(&rows, dim, &start.labels, clusters, &Gemm, &cx.stop)?
             } else {
                 let mut rng = seed.branch("start").at(head as u64).rng();
                 let drawn: Vec<usize> = (0..images).map(|_| rng.below(images)).collect();
-                let labels: Vec<u32> = drawn.iter().map(|&row| self.labels[row]).collect();
+                let labels: Vec<u32> = drawn.iter().map(|&row| start.labels[row]).collect();
                 let sample: Vec<f32> = drawn.iter().flat_map(|&row| &rows[row * dim..(row + 1) * dim]).copied().collect();
                 FIT.fit(&sample, dim, &labels, clusters, &Gemm, &cx.stop)?
             };
-            if head == 0 {
-                let given = fit.labels(&rows, dim, &Gemm);
-                self.tell(&given, cx);
+            if head < starts.len() {
+                start.tell(&fit.labels(&rows, dim, &Gemm), cx);
             }
             let (weight, bias) = centering.plain_layer(&fit.weight, &fit.bias);
             for (name, values, shape) in [("weight", weight, vec![clusters, dim]), ("bias", bias, vec![clusters])] {
@@ -127,8 +134,11 @@ impl Start {
     fn tell(&self, given: &[usize], cx: &Context<'_>) {
         let same = given.iter().zip(&self.labels).filter(|(given, label)| **given == **label as usize).count();
         let share = same as f64 / given.len() as f64;
-        let text =
-            format!("the first head begins with the cluster of `{}` for {:.1} % of the images", self.origin, 100.0 * share);
+        let text = format!(
+            "a head that begins with the clusters of `{}` gives {:.1} % of the images the same",
+            self.origin,
+            100.0 * share
+        );
         if share < AGREE {
             cx.warn(format!("{text}: these features do not carry its clusters; start from one that was found on them"));
         } else {

@@ -83,8 +83,8 @@ kinset_stage::ports! {
         neighbors: Stored<Neighbors>,
         /// The encoder the features come from, so that new images can be sorted; without it, new features can.
         encoder: Option<Stored<Encoder>>,
-        /// A classifier of such features whose clusters the heads begin with; without it, they begin at random.
-        start: Option<Stored<Classifier>>,
+        /// Classifiers of such features whose clusters the heads begin with, in turn; without them, they begin at random.
+        start: Option<Vec<Stored<Classifier>>>,
     }
 }
 
@@ -111,8 +111,8 @@ impl Stage for ScanHeads {
         let shape = HeadsShape::linear(config.clusters, config.heads, config.hidden);
         let net = features.heads(shape, cx.seed.branch("heads"))?;
         if let Some(start) = &input.start {
-            let start = Start::of_features(start, &input.features, shape, cx)?;
-            start.distill(&net, values(&features.values)?, cx.seed, cx)?;
+            let starts = start.iter().map(|start| Start::of_features(start, &input.features, shape, cx));
+            Start::distill(&starts.collect::<Result<Vec<_>, _>>()?, &net, values(&features.values)?, cx.seed, cx)?;
         }
         let course = config.course(features.len(), PER_CLUSTER * config.clusters, cx)?;
         let config = config.of_heads();
@@ -136,7 +136,7 @@ impl Method for ScanHeads {
                       ImageNet experiment",
         unlike_paper: "Features are computed once, so there are no views. They are centred and scaled to mean square 1, with Adam at 1e-3 and \
                        batches of 1024 in place of SGD: heads alone take larger steps than networks. `start` gives them the \
-                       clusters of another classifier. Where `epochs` or `batch` is not set, few images get smaller batches and more epochs, 2000 steps at least",
+                       clusters of other classifiers. Where `epochs` or `batch` is not set, few images get smaller batches and more epochs, 2000 steps at least",
         expect: "on strong features a little above k-means; digits 83.1, 90.5 beside 79.2, 79.5 (two seeds)",
     };
 }
@@ -198,7 +198,7 @@ mod tests {
         let start = space.classifier(HeadsShape::linear(3, 1, None), &heads, choice).unwrap();
         let start = stored(&start.save(&folder("start")).unwrap());
         let neighbors = stored(&neighbors.save(&folder("neighbors")).unwrap());
-        (In { features, neighbors, encoder: None, start: Some(start) }, table)
+        (In { features, neighbors, encoder: None, start: Some(vec![start]) }, table)
     }
 
     /// One step of next to nothing.
@@ -234,7 +234,7 @@ mod tests {
     fn heads_begin_with_the_clusters_of_a_start_and_differ() {
         let dir = tempfile::tempdir().unwrap();
         let (given, table) = input(dir.path(), DIM);
-        let wanted = labels(&Classifier::load(given.start.as_ref().unwrap()).unwrap(), &table).swap_remove(0);
+        let wanted = labels(&Classifier::load(&given.start.as_ref().unwrap()[0]).unwrap(), &table).swap_remove(0);
         let (found, said) = run(dir.path(), &still(), given);
         let found = found.unwrap();
         for labels in labels(&found, &table) {
@@ -244,8 +244,23 @@ mod tests {
             (0..3).map(|head| found.tensors.get(&format!("cluster_head.{head}.weight")).unwrap().values.as_slice()).collect();
         assert!(weights[0] != weights[1] && weights[1] != weights[2] && weights[0] != weights[2]);
         let notes =
-            said.iter().filter(|signal| matches!(signal, Signal::Note(note) if note.contains("begins with the cluster")));
+            said.iter().filter(|signal| matches!(signal, Signal::Note(note) if note.contains("begins with the clusters")));
         assert_eq!(notes.count(), 1, "{said:?}");
+
+        // A second start that names the clusters otherwise: the heads take turns.
+        let mut twice = input(dir.path(), DIM).0;
+        let first = Classifier::load(&twice.start.as_ref().unwrap()[0]).unwrap();
+        let mut tensors = first.tensors.clone();
+        let weight = &first.tensors.get("cluster_head.0.weight").unwrap().values;
+        tensors.insert("cluster_head.0.weight", vec![3, DIM], [&weight[DIM..], &weight[..DIM]].concat());
+        std::fs::create_dir_all(dir.path().join("turned")).unwrap();
+        let turned = Classifier { tensors, ..first }.save(&dir.path().join("turned")).unwrap();
+        twice.start.as_mut().unwrap().push(stored(&turned));
+        let both = run(dir.path(), &still(), twice).0.unwrap();
+        let renamed: Vec<usize> = wanted.iter().map(|label| (label + 2) % 3).collect();
+        for (labels, wanted) in labels(&both, &table).iter().zip([&wanted, &renamed, &wanted]) {
+            assert!(agree(labels, wanted) >= 0.95, "{}", agree(labels, wanted));
+        }
 
         let again = run(dir.path(), &still(), input(dir.path(), DIM).0).0.unwrap();
         assert_eq!(found.tensors, again.tensors);

@@ -73,9 +73,9 @@ kinset_stage::ports! {
         encoder: Stored<Encoder>,
         /// `[N, M]`, mined on features of the same images.
         neighbors: Stored<Neighbors>,
-        /// A classifier of such images whose clusters the heads begin with, on the features of the encoder; without it, they begin at
-        /// random.
-        start: Option<Stored<Classifier>>,
+        /// Classifiers of such images whose clusters the heads begin with, in turn, on the features of the encoder; without them, they
+        /// begin at random.
+        start: Option<Vec<Stored<Classifier>>>,
         /// Images to choose epoch and head on; without them, the training images.
         val_images: Option<Stored<Images>>,
         /// Their neighbors among themselves.
@@ -125,10 +125,11 @@ impl Stage for Scan {
             ClassifierNet::init(&body, config.clusters, config.heads, config.hidden, cx.seed.branch("heads"), &cx.device)?;
         if let Some(start) = &input.start {
             let shape = HeadsShape::linear(config.clusters, config.heads, config.hidden);
-            let start = Start::of_images(start, &images, shape, cx)?;
+            let starts = start.iter().map(|start| Start::of_images(start, &images, shape, cx));
+            let starts = starts.collect::<Result<Vec<_>, _>>()?;
             let normalization = &encoder.card.normalization;
             let loader = ImageLoader::like(&images, architecture.channels, architecture.size, normalization, &cx.device)?;
-            start.distill(&net, encode(net.encoder(), &loader, cx)?, cx.seed, cx)?;
+            Start::distill(&starts, &net, encode(net.encoder(), &loader, cx)?, cx.seed, cx)?;
         }
         // An encoder that is not updated, on views that are not random: its features are computed once.
         let fixed = config.update == Update::Heads && !config.augment.is_random();
@@ -163,7 +164,7 @@ impl Method for Scan {
         unlike_paper: "Without validation images the training images serve, again without labels. Neighbor draws are counted per \
                        image and epoch (the authors' workers repeat one stream). With `update = \"heads\"` and a plain recipe \
                        features are computed once. `hidden` gives heads a hidden layer, and \
-                       `start` the clusters of another classifier. Where `epochs` or `batch` is not set, few images get smaller batches and \
+                       `start` the clusters of other classifiers. Where `epochs` or `batch` is not set, few images get smaller batches and \
                        more epochs, 2000 steps at least",
         expect: "CIFAR-10 81.8 ± 0.3 ACC after SimCLR of 500 epochs (paper, 10 runs); handwritten digits from pixels with \
                  five heads above 85, see `pipelines/digits.toml`",
@@ -234,7 +235,7 @@ mod tests {
             images,
             encoder: stored(&encoder.save(&folder(dir, "encoder")).unwrap()),
             neighbors: stored(&neighbors.save(&folder(dir, "neighbors")).unwrap()),
-            start: Some(stored(&start.save(&folder(dir, "start")).unwrap())),
+            start: Some(vec![stored(&start.save(&folder(dir, "start")).unwrap())]),
             val_images: None,
             val_neighbors: None,
         }
