@@ -53,6 +53,12 @@ bench *args:
 bench-peers *args:
     python3 tests/bench/peers.py "$@"
 
+# training beside a transcription in PyTorch, ten seeds, half an hour (KINSET_TORCH: a Python that has it): just parity [--only digits]
+[group('dev')]
+parity *args:
+    cargo build --release
+    "${KINSET_TORCH:-python3}" tests/parity/parity.py --kinset "${CARGO_TARGET_DIR:-target}/release/kinset" "$@"
+
 # the crate documentation, warnings as errors
 [group('dev')]
 doc:
