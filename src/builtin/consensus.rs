@@ -5,7 +5,7 @@
 //! label is read, and no loss: heads of different runs have losses that do not compare.
 //!
 //! Heads that were trained to agree are surer than they are right. Their temperature is set by clusterings that were not: k-means, one
-//! start each, on random halves of the features. The share of images that these sort as the heads do is the confidence the heads are
+//! start each, on random halves of the features. The share of images that these sort as a head does is the confidence the heads are
 //! given on average. It is an estimate, and no label is read for it; random halves are those of Ho 1998, "The random subspace method
 //! for constructing decision forests".
 //!
@@ -32,7 +32,7 @@ kinset_stage::settings! {
     pub struct Config {
         /// How many heads of each classifier vote, those of the lowest loss; none: all.
         heads: Option<usize> = None, min 1;
-        /// Whether confidences are made as high as plain clusterings agree with the heads; if not, they are the mean of the heads'.
+        /// Whether confidences are made as high as plain clusterings agree with heads; if not, they are the mean of the heads'.
         calibrate: bool = true;
     }
 }
@@ -195,16 +195,11 @@ fn temperature(
             voter.said.chunks_exact(clusters).flat_map(|row| order.iter().map(|&cluster| row[cluster])).collect()
         })
         .collect();
-    let mut sums = vec![0.0; sample.len() * clusters];
-    for head in &said {
-        sums.iter_mut().zip(head).for_each(|(sum, &p)| *sum += p);
-    }
-    let labels: Vec<i32> = argmax_rows(&sums, clusters).into_iter().map(|cluster| cluster as i32).collect();
-    let agreement = plain_agreement(&rows(&table.values, table.dim, sample), table.dim, &labels, clusters, cx)?;
+    let agreement = plain_agreement(&rows(&table.values, table.dim, sample), table.dim, voters, sample, clusters, cx)?;
     let before = temperature::mean_confidence(&said, clusters, 1.0);
     let found = temperature::of_confidence(&said, clusters, agreement);
     cx.note(format!(
-        "k-means on random halves of the features sorts {:.1} % of the images as the heads do: the mean confidence, {:.1} %, is \
+        "k-means on random halves of the features sorts {:.1} % of the images as a head does: the mean confidence, {:.1} %, is \
          brought to that by the temperature {found:.2}",
         100.0 * agreement,
         100.0 * before
@@ -212,10 +207,18 @@ fn temperature(
     Ok(found)
 }
 
-/// The share of images that k-means, one start each, on random halves of the features sorts as `labels` does; the mean of
-/// [`CLUSTERINGS`].
-fn plain_agreement(values: &[f32], dim: usize, labels: &[i32], clusters: usize, cx: &Context<'_>) -> Result<f64, StageError> {
-    let method = KMeans { restarts: 1, ..KMeans::new(clusters.min(labels.len())) };
+/// The share of images that k-means, one start each, on random halves of the features sorts as a head does; the mean over all heads
+/// and [`CLUSTERINGS`].
+fn plain_agreement(
+    values: &[f32],
+    dim: usize,
+    voters: &[Voter<'_>],
+    sample: &[usize],
+    clusters: usize,
+    cx: &Context<'_>,
+) -> Result<f64, StageError> {
+    let method = KMeans { restarts: 1, ..KMeans::new(clusters.min(sample.len())) };
+    let heads: Vec<Vec<i32>> = voters.iter().map(|voter| sample.iter().map(|&row| voter.labels[row]).collect()).collect();
     let half = dim.div_ceil(2);
     let mut sum = 0.0;
     for number in 0..CLUSTERINGS {
@@ -225,10 +228,12 @@ fn plain_agreement(values: &[f32], dim: usize, labels: &[i32], clusters: usize, 
         let part: Vec<f32> = values.chunks_exact(dim).flat_map(|row| columns.iter().map(|&column| row[column])).collect();
         let fit = method.fit(&part, half, &Gemm, seed.branch("k-means"), &cx.stop)?;
         let found: Vec<i32> = fit.labels.iter().map(|&cluster| cluster as i32).collect();
-        let table = table_of(&found, labels, clusters);
-        sum += table.accuracy(&table.match_one_to_one());
+        for labels in &heads {
+            let table = table_of(&found, labels, clusters);
+            sum += table.accuracy(&table.match_one_to_one());
+        }
     }
-    Ok(sum / CLUSTERINGS as f64)
+    Ok(sum / (CLUSTERINGS as usize * heads.len()) as f64)
 }
 
 /// The heads of a classifier that vote, by number.
