@@ -329,11 +329,16 @@ fn ordered(voter: &Voter<'_>, place: usize, order: &[usize], temperature: f64, t
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use candle_core::Device;
 
     use super::*;
     use kinset_artifact::encoder::Normalization;
+    use kinset_artifact::testing::stored;
+    use kinset_base::search_path::DataPaths;
     use kinset_model::{EncoderNet, HeadChoice, HeadsShape, features_alone};
+    use kinset_stage::testing::Heard;
 
     fn classifier(shape: HeadsShape, seed: u64, losses: Vec<f64>) -> Classifier {
         let body = EncoderNet::init(&features_alone(6).unwrap(), Seed::new(0), &Device::Cpu).unwrap();
@@ -388,5 +393,68 @@ mod tests {
         for other in [HeadsShape::linear(5, 2, None), HeadsShape::linear(4, 2, Some(3))] {
             assert!(alike(&one, &classifier(other, 2, vec![]), "x").is_err());
         }
+    }
+
+    /// Three groups of 40 images, apart in the first three of six numbers; heads that know them, sure of everything.
+    fn input(dir: &Path) -> (In, FeatureTable) {
+        let folder = |name: &str| {
+            let path = dir.join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let mut rng = Seed::new(3).rng();
+        let values = (0..120 * 6).map(|at| 0.6 * rng.normal() as f32 + if at % 6 == at / 6 % 3 { 1.0 } else { 0.0 });
+        let table = FeatureTable {
+            ids: (0..120).map(|row| format!("{row:03}")).collect(),
+            dim: 6,
+            values: values.collect(),
+            normalized: false,
+            encoder: "imported".into(),
+            layer: "imported".into(),
+        };
+        let features = stored(&table.save(&folder("features")).unwrap());
+        let mut classifier = classifier(HeadsShape::linear(3, 2, None), 1, vec![]);
+        for head in 0..2 {
+            let weight = (0..18).map(|at| if at % 6 == (at / 6 + head) % 3 { 20.0 } else { 0.0 }).collect();
+            classifier.tensors.insert(format!("cluster_head.{head}.weight"), vec![3, 6], weight);
+            classifier.tensors.insert(format!("cluster_head.{head}.bias"), vec![3], vec![0.0; 3]);
+        }
+        let classifiers = vec![stored(&classifier.save(&folder("classifier")).unwrap())];
+        (In { classifiers, features: vec![features] }, table)
+    }
+
+    #[test]
+    fn confidences_are_as_high_as_plain_clusterings_agree_and_the_clusters_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |calibrate| {
+            let (input, table) = input(dir.path());
+            let (heard, places) = (Heard::default(), DataPaths::new(dir.path(), None, None));
+            let (work, out) = (dir.path().join("work"), dir.path().join("out"));
+            std::fs::create_dir_all(&work).unwrap();
+            std::fs::create_dir_all(&out).unwrap();
+            let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, Stop::default(), work, out, &heard);
+            let out = Consensus::run(&Config { calibrate, ..Config::default() }, input, &cx).unwrap();
+            let made = Classifier::load(&stored(&out.classifier)).unwrap();
+            let net = ClassifierNet::from_tensors(&made.card, &made.tensors, &Device::Cpu).unwrap();
+            let p = infer::of_features(&net, made.card.head, &table.values, &Device::Cpu, |_| Ok::<_, StageError>(())).unwrap();
+            let notes: Vec<String> = heard.signals().iter().map(|signal| format!("{signal:?}")).collect();
+            (p, notes.join("\n"))
+        };
+        let mean = |p: &[f32]| p.chunks(3).map(|row| f64::from(row.iter().copied().fold(0.0, f32::max))).sum::<f64>() / 120.0;
+        let ((sure, without), (calibrated, notes)) = (said(false), said(true));
+        assert!(mean(&sure) > 0.97 && !without.contains("k-means"), "{without}");
+        let share: f64 = notes.split("sorts ").nth(1).unwrap().split(" %").next().unwrap().parse().unwrap();
+        assert!((40.0..95.0).contains(&share), "{notes}");
+        assert!((100.0 * mean(&calibrated) - share).abs() < 0.1, "{} {notes}", mean(&calibrated));
+        assert_eq!(argmax_rows(&sure, 3), argmax_rows(&calibrated, 3));
+    }
+
+    #[test]
+    fn few_images_are_all_looked_at_and_many_are_drawn_in_bounded_memory() {
+        assert_eq!(sample(5, 100, Seed::new(1)), [0, 1, 2, 3, 4]);
+        let drawn = sample(SAMPLE + 1000, 10, Seed::new(1));
+        assert!(drawn.len() == SAMPLE && drawn.is_sorted_by(|a, b| a < b) && drawn[SAMPLE - 1] < SAMPLE + 1000);
+        assert_eq!(drawn, sample(SAMPLE + 1000, 10, Seed::new(1)));
+        assert_eq!(sample(SAMPLE, MOST_SAID / 50, Seed::new(1)).len(), 50, "with 1,000 clusters and many heads");
     }
 }

@@ -98,7 +98,7 @@ def main():
                 text += f'[stage.test_{name}]\nkind = "predict"\nfeatures = "test"\nclassifier = "{name}"\n'
             pipeline = folder / f"recipe-{seed}.toml"
             pipeline.write_text(text)
-            subprocess.run([args.kinset.resolve(), "run", pipeline.name, "--quiet"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([args.kinset.resolve(), "run", pipeline.name, "--no-report"], cwd=folder, check=True, capture_output=True)
             for name in CLASSIFIERS:
                 table = pq.read_table(folder / f"artifacts/recipe-{seed}/test_{name}/assignments.parquet")
                 of = np.array([truth[name] for name in table["id"].to_pylist()])
