@@ -79,7 +79,8 @@ pub fn layout(boxes: usize, wires: &[(usize, usize)], width: f64, gap: f64) -> L
     }
     let rows = best.1;
     let across = straighten(&rows, &wide, &up, &down, gap);
-    let left = (0..boxes).map(|place| across[place] - width / 2.0).fold(f64::INFINITY, f64::min);
+    // A wire may pass to the left of all boxes.
+    let left = across.iter().zip(&wide).map(|(x, wide)| x - wide / 2.0).fold(f64::INFINITY, f64::min);
     let left = if left.is_finite() { left } else { 0.0 };
     let across: Vec<f64> = across.iter().map(|x| x - left).collect();
     let right = across.iter().zip(&wide).map(|(x, wide)| x + wide / 2.0).fold(0.0, f64::max);
@@ -191,6 +192,28 @@ mod tests {
         // Two chains whose ends are named the wrong way round.
         let found = layout(4, &[(0, 3), (1, 2)], 10.0, 5.0);
         assert_eq!((found.across[0] < found.across[1]), (found.across[3] < found.across[2]));
+    }
+
+    #[test]
+    fn wires_that_pass_all_boxes_stay_in_the_drawing() {
+        let mut passed = 0;
+        // Every seventh of all graphs of six boxes.
+        let pairs: Vec<(usize, usize)> = (0..6).flat_map(|from| (from + 1..6).map(move |to| (from, to))).collect();
+        for graph in (0..1_usize << pairs.len()).step_by(7) {
+            let wires: Vec<(usize, usize)> =
+                pairs.iter().enumerate().filter(|(bit, _)| graph >> bit & 1 == 1).map(|(_, pair)| *pair).collect();
+            let found = layout(6, &wires, 100.0, 20.0);
+            let ways = || found.ways.iter().flatten().map(|(x, _)| *x);
+            let (left, right) = (ways().fold(f64::INFINITY, f64::min), ways().fold(0.0, f64::max));
+            assert!(
+                wires.is_empty() || left >= 10.0 - 1e-9 && right <= found.width - 10.0 + 1e-9,
+                "{wires:?}: {left} to {right}"
+            );
+            let first = found.across.iter().fold(f64::INFINITY, |first, x| first.min(x - 50.0));
+            assert!(first >= -1e-9, "{wires:?}: a box begins at {first}");
+            passed += usize::from(left < first);
+        }
+        assert!(passed > 0, "no wire runs left of the boxes: this tries nothing");
     }
 
     #[test]
