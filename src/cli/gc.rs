@@ -53,6 +53,11 @@ impl Fault for NoSize {
     }
 }
 
+/// What an entry gives back. A record or a manifest by itself is too small to count; why a result gives back nothing, its reason says.
+fn size(bytes: u64) -> String {
+    if bytes == 0 { "–".to_owned() } else { unit::bytes(bytes) }
+}
+
 pub(super) fn run(args: &GcArgs) -> Answer {
     let max_size = match &args.max_size {
         None => None,
@@ -106,7 +111,7 @@ pub(super) fn run(args: &GcArgs) -> Answer {
     for victim in &plan.victims {
         let (word, name) = described(&victim.item);
         let again = victim.seconds.map_or_else(String::new, |s| unit::duration(Duration::from_secs_f64(s.max(0.0))));
-        table.add_row([word.to_owned(), name, unit::bytes(victim.bytes), again, victim.why.clone()]);
+        table.add_row([word.to_owned(), name, size(victim.bytes), again, victim.why.clone()]);
     }
     if plan.victims.is_empty() {
         terminal::print("nothing to delete\n")?;
@@ -127,4 +132,14 @@ pub(super) fn run(args: &GcArgs) -> Answer {
         terminal::say(&format!("the results in use alone exceed the size limit by {}", unit::bytes(plan.over)));
     }
     Ok(Exit::Done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_gives_back_nothing_has_no_size() {
+        assert_eq!([size(0), size(2048)], ["–", "2.00 KiB"]);
+    }
 }

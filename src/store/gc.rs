@@ -347,7 +347,7 @@ fn plan(policy: &Policy, inventory: &Inventory, mut kept: BTreeMap<Key, String>)
             kept.insert(record.key, "within the budget".into());
             continue;
         }
-        let mut bytes = 0;
+        let (mut bytes, mut young) = (0, false);
         for blob in blobs_of(record) {
             let Some(left) = uses.get_mut(&blob) else { continue };
             *left -= 1;
@@ -357,12 +357,18 @@ fn plan(policy: &Policy, inventory: &Inventory, mut kept: BTreeMap<Key, String>)
                 if weight.is_old(policy) {
                     bytes += weight.bytes;
                 } else {
+                    young = true;
                     plan.spared += weight.bytes;
                 }
             }
         }
         let item = Item::Result { key: record.key, kind: record.kind.clone() };
-        give_back(&mut plan, item, bytes, Some(record.seconds), "unreferenced");
+        let why = match (bytes, young) {
+            (0, true) => "unreferenced; its files are too young to go",
+            (0, false) => "unreferenced; its files are those of other results",
+            _ => "unreferenced",
+        };
+        give_back(&mut plan, item, bytes, Some(record.seconds), why);
     }
     kept.retain(|key, _| inventory.records.contains_key(key));
     plan.kept = kept;
@@ -470,6 +476,7 @@ mod tests {
         assert_eq!(blob_count(&store), 2);
         let plan = store.gc(&Policy { roots: roots(&[1]), ..later() }).unwrap();
         assert_eq!((plan.victims.len(), plan.victims[0].bytes), (1, 0));
+        assert_eq!(plan.victims[0].why, "unreferenced; its files are those of other results");
         whole(&store, &manifest(1));
         store.gc(&later()).unwrap();
         assert_eq!(blob_count(&store), 0);
@@ -514,6 +521,7 @@ mod tests {
         let plan = store.gc(&Policy::default()).unwrap();
         assert_eq!(plan.after, plan.before);
         assert!(plan.spared > 0);
+        assert_eq!(plan.victims[0].why, "unreferenced; its files are too young to go");
         assert_eq!(blob_count(&store), 3);
         assert!(store.scratch_path(&manifest(2).key()).exists());
         store.gc(&later()).unwrap();
