@@ -166,6 +166,8 @@ with sync_playwright() as playwright:
     for section in SECTIONS:
         check(f"section {section}", page.locator(f"section#{section}").count(), 1)
         check(f"section {section} has something in it", page.locator(f"section#{section} > .absent").count(), 0)
+    wider = page.locator(".card").evaluate_all("all => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.innerText)")
+    check("every card holds its number", wider, [])
     seen = numbers(page)
     matrices(page)
     clusters(page)

@@ -41,7 +41,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     (bytes < 9e18).then_some(bytes as u64)
 }
 
-/// `240 ms`, `3.2 s`, `4 min 05 s`, `2 h 07 min`.
+/// `240 ms`, `3.2 s`, `4 min 05 s`, `2 h 07 min`, `4 d 03 h`.
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     let whole = seconds.round();
@@ -52,8 +52,10 @@ pub fn duration(time: Duration) -> String {
         format!("{seconds:.1} s")
     } else if n < 3600 {
         format!("{} min {:02} s", n / 60, n % 60)
-    } else {
+    } else if n < 100 * 3600 {
         format!("{} h {:02} min", n / 3600, n / 60 % 60)
+    } else {
+        format!("{} d {:02} h", n / 86400, n / 3600 % 24)
     }
 }
 
@@ -100,8 +102,8 @@ mod tests {
         );
         let show = |s: f64| duration(Duration::from_secs_f64(s));
         assert_eq!(
-            [show(0.24), show(3.21), show(59.97), show(245.0), show(7620.0)],
-            ["240 ms", "3.2 s", "1 min 00 s", "4 min 05 s", "2 h 07 min"]
+            [show(0.24), show(3.21), show(59.97), show(245.0), show(7620.0), show(99.0 * 3600.0), show(360_000.0)],
+            ["240 ms", "3.2 s", "1 min 00 s", "4 min 05 s", "2 h 07 min", "99 h 00 min", "4 d 04 h"]
         );
         assert_eq!(hex(&[0, 0x5a, 255]), "005aff");
         assert_eq!([counted(0, "stage"), counted(1, "stage"), counted(1200, "stage")], ["0 stages", "1 stage", "1,200 stages"]);
