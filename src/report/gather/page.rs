@@ -32,6 +32,14 @@ impl<T> Part<T> {
             Self::Absent { .. } => None,
         }
     }
+
+    /// Why there is nothing to show.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Shown(_) => None,
+            Self::Absent { absent } => Some(absent),
+        }
+    }
 }
 
 /// The whole report.

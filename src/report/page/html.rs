@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::words::Paper;
+use super::words::{Paper, prose};
 use super::{clusters, features, results, selection, summary};
 use crate::album::Album;
 use crate::draw::figure;
@@ -70,6 +70,7 @@ fn whole(paper: Paper<'_>) -> Markup {
                     (results::counts(&page.counts))
                     (selection::selections(paper))
                     (summary::stages(paper))
+                    (missing(page))
                 }
                 footer { "Made by kinset " (page.version) " from " code { bdi { (page.file) } } ". One file, nothing is loaded from elsewhere." }
                 script { (PreEscaped(SCRIPT)) }
@@ -78,18 +79,44 @@ fn whole(paper: Paper<'_>) -> Markup {
     }
 }
 
+/// The sections in their order: name, title, and why it is not there; `None` if it is, an empty reason if nobody misses it.
+fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 10] {
+    let unless = |empty: bool| empty.then_some("");
+    [
+        ("scores", "Scores", page.scores.why()),
+        ("clusters", "Clusters", page.clusters.why()),
+        ("confusion", "Confusion", page.confusions.why()),
+        ("calibration", "Calibration", page.calibration.why()),
+        ("map", "Map", page.map.why()),
+        ("neighbors", "Neighbors", page.neighbors.why()),
+        ("training", "Training", page.curves.why()),
+        ("counts", "Number of clusters", unless(page.counts.is_empty())),
+        ("selection", "Selection", unless(page.selections.is_empty())),
+        ("stages", "Stages", None),
+    ]
+}
+
 fn navigation(page: &Page) -> Markup {
-    let sections = [
-        ("scores", "Scores", true),
-        ("clusters", "Clusters", true),
-        ("confusion", "Confusion", true),
-        ("calibration", "Calibration", true),
-        ("map", "Map", true),
-        ("neighbors", "Neighbors", true),
-        ("training", "Training", true),
-        ("counts", "Number of clusters", !page.counts.is_empty()),
-        ("selection", "Selection", !page.selections.is_empty()),
-        ("stages", "Stages", true),
-    ];
-    html! { nav aria-label="Sections" { @for (id, title, _) in sections.iter().filter(|section| section.2) { a href={ "#" (id) } { (title) } } } }
+    let there = sections(page).into_iter().filter(|(_, _, why)| why.is_none());
+    html! { nav aria-label="Sections" { @for (id, title, _) in there { a href={ "#" (id) } { (title) } } } }
+}
+
+/// What the page does not show, and why; sections with the same reason share a line.
+fn missing(page: &Page) -> Markup {
+    let mut lines: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (_, title, why) in sections(page) {
+        let Some(why) = why.filter(|why| !why.is_empty()) else { continue };
+        match lines.iter_mut().find(|(other, _)| *other == why) {
+            Some((_, titles)) => titles.push(title),
+            None => lines.push((why, vec![title])),
+        }
+    }
+    html! {
+        @if !lines.is_empty() {
+            section #missing {
+                h2 { "Not shown" }
+                ul.missing { @for (why, titles) in &lines { li { b { (titles.join(", ")) } " " (prose(why)) } } }
+            }
+        }
+    }
 }

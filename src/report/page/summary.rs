@@ -7,6 +7,9 @@ use crate::draw::dag::dag;
 use crate::gather::page::{Board, BoardRow, Page, StageRow, Standing, Warning};
 use kinset_base::unit;
 
+/// Said of the profile that only tries whether everything runs.
+const SMOKE: &str = "smoke: these numbers mean nothing";
+
 /// Name, standing, where it comes from.
 pub(super) fn head(page: &Page) -> Markup {
     let (class, word) = match &page.standing {
@@ -16,11 +19,20 @@ pub(super) fn head(page: &Page) -> Markup {
         Standing::Interrupted { .. } => ("held", "interrupted"),
         Standing::Partial { .. } => ("todo", "partly done"),
     };
+    let smoke = page.profile.as_deref() == Some("smoke");
     html! {
         header.top {
             div.title {
                 p.brand { "kinset report" }
-                h1 { (name(&page.pipeline)) " " span.badge.(class) data-standing=(word) { (word) } }
+                h1 {
+                    (name(&page.pipeline)) " "
+                    @if smoke && page.standing == Standing::Complete {
+                        span.badge.held data-standing=(word) { (SMOKE) }
+                    } @else {
+                        span.badge.(class) data-standing=(word) { (word) }
+                        @if smoke && page.standing != Standing::Never { " " span.badge.held { (SMOKE) } }
+                    }
+                }
                 p.origin {
                     code { bdi { (page.file) } }
                     @if let Some(profile) = &page.profile { " · profile " code { bdi { (profile) } } }

@@ -33,7 +33,7 @@ pub(super) fn empty_page() -> Page {
 }
 
 #[test]
-fn a_page_of_nothing_says_in_every_section_why() {
+fn a_page_of_nothing_has_no_empty_sections_and_says_why() {
     let page = empty_page();
     let html = render(&page, &Album::default());
     for why in
@@ -41,8 +41,49 @@ fn a_page_of_nothing_says_in_every_section_why() {
     {
         assert!(html.contains(why), "{why}");
     }
+    let sections = |html: &str| html.matches("<section").count();
+    assert_eq!(
+        (sections(&html), html.matches("href=\"#").count()),
+        (2, 2),
+        "the stages, their link, and what is not shown: {html}"
+    );
     assert!(html.len() < limit(&page));
     assert!(is_of(&html, "abc") && !is_of(&html, "abd"));
+}
+
+#[test]
+fn sections_with_the_same_reason_share_a_line_and_one_that_is_shown_has_none() {
+    let page = Page {
+        scores: Part::Shown(Vec::new()),
+        curves: Part::absent("no `map`"),
+        map: Part::absent("no `map`"),
+        ..empty_page()
+    };
+    let html = render(&page, &Album::default());
+    assert!(html.contains("<li><b>Map, Training</b> <bdi>no <code><bdi>map</bdi></code></bdi></li>"), "{html}");
+    assert!(
+        html.contains("<section id=\"scores\">") && html.contains("href=\"#scores\">Scores</a>") && !html.contains("<b>Scores")
+    );
+}
+
+#[test]
+fn results_of_a_smoke_profile_are_called_meaningless_and_not_complete() {
+    let badge = |profile: Option<&str>, standing: Standing| {
+        let page = Page { profile: profile.map(str::to_owned), standing, ..empty_page() };
+        let html = render(&page, &Album::default());
+        html.split_once("<h1>").unwrap().1.split_once("</h1>").unwrap().0.to_owned()
+    };
+    let smoke = badge(Some("smoke"), Standing::Complete);
+    assert!(smoke.contains("smoke: these numbers mean nothing") && !smoke.contains(">complete<"), "{smoke}");
+    assert!(smoke.contains("data-standing=\"complete\""), "what reads the page finds the standing: {smoke}");
+    let half = badge(Some("smoke"), Standing::Partial { stages: 1 });
+    assert!(half.contains("these numbers mean nothing") && half.contains(">partly done<"), "{half}");
+    for other in [badge(Some("full"), Standing::Complete), badge(None, Standing::Complete)] {
+        assert!(
+            other.contains("class=\"badge ok\"") && other.contains(">complete<") && !other.contains("mean nothing"),
+            "{other}"
+        );
+    }
 }
 
 #[test]

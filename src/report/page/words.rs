@@ -60,14 +60,13 @@ pub(super) fn moment(stamp: &str) -> String {
     if time.len() == 2 { format!("{date} {} UTC", time.join(":")) } else { stamp.to_owned() }
 }
 
-/// A section, or in its place why there is nothing in it.
+/// A section, if there is something in it.
 pub(super) fn section<T>(id: &str, title: &str, part: &Part<T>, shown: impl FnOnce(&T) -> Markup) -> Markup {
     html! {
-        section id=(id) {
-            h2 { a.anchor href={ "#" (id) } { (title) } }
-            @match part {
-                Part::Shown(value) => (shown(value)),
-                Part::Absent { absent } => p.absent { (prose(absent)) },
+        @if let Some(value) = part.shown() {
+            section id=(id) {
+                h2 { a.anchor href={ "#" (id) } { (title) } }
+                (shown(value))
             }
         }
     }
