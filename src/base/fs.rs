@@ -44,7 +44,7 @@ impl FileError {
     }
 }
 
-/// Rust's own words for an error that does not come from the system speak of entities.
+/// Rust's own words for an error that does not come from the system speak of entities and buffers.
 fn in_words(source: io::Error) -> io::Error {
     let kind = source.kind();
     let words = match kind {
@@ -56,7 +56,8 @@ fn in_words(source: io::Error) -> io::Error {
         io::ErrorKind::UnexpectedEof => "it ends too early",
         _ => return source,
     };
-    if source.to_string() == kind.to_string() { io::Error::new(kind, words) } else { source }
+    let own = source.raw_os_error().is_none() && source.get_ref().is_none();
+    if own { io::Error::new(kind, words) } else { source }
 }
 
 /// Numbers of errors that [`io::ErrorKind`] has no name for; the same on every Unix.
@@ -438,6 +439,9 @@ mod tests {
         assert_eq!((error.code(), error.exit()), ("file::not-found", Exit::Data));
         let made = FileError::new("read", missing, io::ErrorKind::NotFound.into());
         assert_eq!((made.source.to_string(), made.code()), ("no such file or folder".to_owned(), error.code()));
+        let short = io::Read::read_exact(&mut &b"ab"[..], &mut [0; 3]).unwrap_err();
+        assert_eq!(short.to_string(), "failed to fill whole buffer", "nobody would know what to do");
+        assert_eq!(FileError::new("read", missing, short).source.to_string(), "it ends too early");
         let words = FileError::new("read", missing, io::Error::new(io::ErrorKind::NotFound, "gone since noon"));
         assert_eq!(words.source.to_string(), "gone since noon");
     }

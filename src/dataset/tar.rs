@@ -11,7 +11,7 @@
 //! turn has come: the names of one shard are in memory, not those of all.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Error, ErrorKind, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -226,7 +226,7 @@ fn look_through(files: &[RawFile], wanted: &Wanted, with_labels: bool) -> Result
     Ok(found)
 }
 
-fn damaged(path: &Path, source: std::io::Error) -> DatasetError {
+fn damaged(path: &Path, source: Error) -> DatasetError {
     let place = path.display().to_string();
     match kind_of(path) {
         Some(kind) if kind != WANTED => DatasetError::OtherKind { file: place, wanted: WANTED, kind },
@@ -395,9 +395,9 @@ fn each_member(path: &Path, mut take: impl FnMut(&[u8], EntryType, Lies, u64)) -
         let entry = entry.map_err(wrong)?;
         let (kind, at, size) = (entry.header().entry_type(), entry.raw_file_position(), entry.size());
         let end = size.checked_next_multiple_of(BLOCK).and_then(|size| at.checked_add(size));
-        let end = end.ok_or_else(|| wrong(std::io::Error::from(std::io::ErrorKind::InvalidData)))?;
+        let end = end.ok_or_else(|| wrong(Error::new(ErrorKind::InvalidData, "a member is longer than any file can be")))?;
         if end > length {
-            return Err(wrong(std::io::Error::from(std::io::ErrorKind::UnexpectedEof)));
+            return Err(wrong(Error::new(ErrorKind::UnexpectedEof, "it ends within a member")));
         }
         let lies = match (kind, entry.link_name_bytes()) {
             (EntryType::Link, Some(target)) => Lies::Linked(plain(&target).into()),
@@ -700,7 +700,7 @@ mod tests {
         assert!(read(&source).is_err());
         fs::write_atomic(&dir.path().join("b.tar"), &whole[..700]).unwrap();
         let error = read(&source).unwrap_err().to_string();
-        assert!(error.starts_with("2 files cannot be read: ") && ["a.tar`: ", "; ", "b.tar`: "].iter().all(|part| error.contains(part)), "{error}");
+        assert!(error.starts_with("2 files cannot be read: ") && ["a.tar`: ", "; ", "b.tar`: it ends within a member"].iter().all(|part| error.contains(part)), "{error}");
     }
 
     #[test]
