@@ -57,6 +57,7 @@ commands! {
     data: Data(DataArgs),
     methods: Methods(MethodsArgs),
     init: Init(InitArgs),
+    completions: Completions(CompletionsArgs),
 }
 
 /// Does what was typed; returns how the process should end.

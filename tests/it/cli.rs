@@ -333,6 +333,29 @@ fn pipelines_of_one_folder_do_not_write_over_each_other() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_shell_completes_commands_options_and_values() {
+    let script = Said::of(&command(Path::new(ROOT), &["completions", "bash"]).output().unwrap()).done().out;
+    // As bash does: the words so far, which of them is to be completed, and the one before it.
+    let ask = |words: &[&str]| {
+        let (line, [.., before, last]) = (words.join(" "), words) else { unreachable!("a command and a word of it") };
+        let asked = format!(
+            "COMP_WORDS=({line}); COMP_CWORD={}; _kinset kinset {last} {before}; echo \"${{COMPREPLY[@]}}\"",
+            words.len() - 1
+        );
+        let said = std::process::Command::new("bash").args(["--norc", "-c", &format!("{script}\n{asked}")]).output().unwrap();
+        String::from_utf8(said.stdout).unwrap().trim().to_owned()
+    };
+    assert_eq!(ask(&["kinset", "pl"]), "plan plot");
+    assert_eq!(ask(&["kinset", "run", "--no-r"]), "--no-report");
+    assert_eq!(ask(&["kinset", "completions", "z"]), "zsh");
+    for (shell, mark) in [("zsh", "#compdef kinset"), ("fish", "complete -c kinset")] {
+        let script = Said::of(&command(Path::new(ROOT), &["completions", shell]).output().unwrap()).done().out;
+        assert!(script.contains(mark) && script.contains("similar"), "{shell}: {script}");
+    }
+}
+
+#[test]
 fn the_instruction_set_is_printed_and_can_be_capped() {
     let kinset = |value: &str, args: &[&str]| {
         let said = Said::of(&command(Path::new(ROOT), args).env("KINSET_ISA", value).output().unwrap());

@@ -40,6 +40,7 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["methods"], 0),
     (&["methods", "scan", "--json"], 0),
     (&["init", "photos"], 0),
+    (&["completions", "fish"], 0),
     (&["gc", "p.toml"], 0),
     (&["gc", "--json"], 0),
     (&["--help"], 0),
