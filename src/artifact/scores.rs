@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{ArtifactError, Result, display};
 use super::meta::{read_json, write_json};
 use super::{Artifact, Draft, DraftFile, Stored, table};
+use kinset_store::digest::Digest;
 
 const FILE: &str = "scores.json";
 
@@ -17,32 +18,36 @@ const FILE: &str = "scores.json";
 /// only_label_free::<kinset_artifact::scores::Scores>();
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Scores {
     pub protocol: Protocol,
     /// The results, the main one first; k-means on the same images stands beside it.
     pub rows: Vec<ScoreRow>,
 }
 
-/// How it was measured. Numbers of different protocols must not be compared.
+/// How it was measured, and on what. Numbers of different protocols must not be compared.
+///
+/// Names of stages and data sets are no part of a key, so they are no part of a result: contents stand here by the digests that
+/// `stage.json` has of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Protocol {
-    pub dataset: String,
-    /// The splits that training saw, without labels.
-    pub trained_on: Vec<String>,
-    pub scored_on: Vec<String>,
+    /// The images, or the features in place of them: several of several encoders.
+    #[serde(default)]
+    pub scored_on: Vec<Digest>,
+    /// The ground truth of these images.
+    #[serde(default)]
+    pub labels: Option<Digest>,
     /// How clusters were matched with classes: `hungarian`, `majority`.
     pub matching: String,
-    pub seeds: Vec<u64>,
 }
 
+// Files of before have other fields, which were empty: they are read as well.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct ScoreRow {
-    /// The stage, or the baseline.
+    /// What was measured, by its place among the inputs (`classifiers[1]`), or the baseline.
     pub name: String,
-    pub split: String,
+    /// The content of what was measured; nothing for a baseline that was fitted on the way.
+    #[serde(default)]
+    pub measured: Option<Digest>,
     /// Images with a known class, N.
     pub images: usize,
     /// Clusters, K.
@@ -159,15 +164,13 @@ mod tests {
     fn scores() -> Scores {
         Scores {
             protocol: Protocol {
-                dataset: "digits".into(),
-                trained_on: vec!["train".into()],
-                scored_on: vec!["test".into()],
+                scored_on: vec![Digest::of(b"images")],
+                labels: Some(Digest::of(b"labels")),
                 matching: "hungarian".into(),
-                seeds: vec![1],
             },
             rows: vec![ScoreRow {
-                name: "cluster".into(),
-                split: "test".into(),
+                name: "classifiers[0]".into(),
+                measured: Some(Digest::of(b"classifier")),
                 images: 4,
                 clusters: 2,
                 classes: 2,
@@ -187,6 +190,24 @@ mod tests {
     fn scores_come_back_bit_for_bit() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Scores::load(&stored(&scores().save(dir.path()).unwrap())).unwrap(), scores());
+    }
+
+    #[test]
+    fn scores_of_before_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let draft = scores().save(dir.path()).unwrap();
+        let path = dir.path().join(FILE);
+        let mut file: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let content = &mut file["content"];
+        content["protocol"] =
+            serde_json::json!({ "dataset": "", "trained_on": [], "scored_on": [], "matching": "hungarian", "seeds": [] });
+        let row = content["rows"][0].as_object_mut().unwrap();
+        row.insert("split".into(), "".into());
+        row.remove("measured");
+        std::fs::write(&path, file.to_string()).unwrap();
+        let read = Scores::load(&stored(&draft)).unwrap();
+        assert_eq!((read.protocol.scored_on.len(), read.protocol.labels, read.rows[0].measured), (0, None, None));
+        assert_eq!(read.rows[0].acc, scores().rows[0].acc);
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub struct Evaluate;
 
 impl Stage for Evaluate {
     const KIND: &'static str = "evaluate";
-    const VERSION: u32 = 2;
+    /// 3: says what was measured on what.
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "evaluate classifiers against labels: ACC, NMI, ARI, top-5, ECE, with k-means as baseline";
     const ON_DEVICE: bool = true;
 
@@ -70,7 +71,8 @@ impl Stage for Evaluate {
         for (place, (classifier, p)) in classifiers.iter().zip(&said).enumerate() {
             // Names of stages are no part of a key, so they are no part of a result either: the report puts them in.
             cx.check()?;
-            rows.push(row(format!("classifiers[{place}]"), classifier, p, &truth, labels.classes())?);
+            let row = row(format!("classifiers[{place}]"), classifier, p, &truth, labels.classes())?;
+            rows.push(ScoreRow { measured: Some(input.classifiers[place].digest()), ..row });
         }
         let kmeans = classifiers.iter().any(|classifier| classifier.card.kind == HeadKind::Centroids);
         if let (false, Some(first)) = (kmeans, classifiers.first()) {
@@ -79,9 +81,11 @@ impl Stage for Evaluate {
             row.notes.push("fitted on these images, on the features of the first classifier's encoder".into());
             rows.push(row);
         }
+        let features = input.features.0.iter().flatten().map(Stored::digest);
         let protocol = Protocol {
+            scored_on: input.images.0.iter().map(Stored::digest).chain(features).collect(),
+            labels: Some(input.labels.digest()),
             matching: "one to one where there are as many classes as clusters or more (Hungarian), else by majority".into(),
-            ..Protocol::default()
         };
         Ok(Out { scores: Scores { protocol, rows }.save(&cx.out("scores")?)? })
     }

@@ -51,7 +51,8 @@ pub struct KnnEval;
 
 impl Stage for KnnEval {
     const KIND: &'static str = "knn_eval";
-    const VERSION: u32 = 1;
+    /// 2: says what was measured on what.
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "evaluate features with a k-nearest-neighbor classifier on labels";
 
     type Config = Config;
@@ -90,13 +91,18 @@ impl Stage for KnnEval {
         let right = known.iter().filter(|&&r| said[r] == truth[r]).count();
         let row = ScoreRow {
             name: "queries".into(),
+            measured: Some(input.bank.digest()),
             images: known.len(),
             classes,
             knn: Some(right as f64 / known.len().max(1) as f64),
             notes: vec![format!("{k} of {} images vote", bank.len())],
             ..ScoreRow::default()
         };
-        let protocol = Protocol { matching: "none: neighbors vote with their labels".into(), ..Protocol::default() };
+        let protocol = Protocol {
+            scored_on: vec![input.queries.digest()],
+            labels: Some(input.query_labels.digest()),
+            matching: "none: neighbors vote with their labels".into(),
+        };
         Ok(Out { scores: Scores { protocol, rows: vec![row] }.save(&cx.out("scores")?)? })
     }
 }

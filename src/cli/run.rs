@@ -96,6 +96,9 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let report = (!args.no_report).then(|| report::after_run(&outlook, &summary.records, page, Elsewhere::default())).flatten();
     let tables =
         scores::collect(&spec, &store, &summary.records).inspect_err(|_| terminal::say(&closing(&spec, &summary, args)))?;
+    if let Err(error) = scores::write_tables(&tables, &store, &spec.name) {
+        terminal::say(&format!("warning: no `{}`: {}; the results are not touched by this", scores::TABLE, chain(&error)));
+    }
     if args.json {
         terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;
         return Ok(exit);

@@ -319,6 +319,7 @@ mod tests {
             record: None,
         };
         let scored = |(stage, seed, acc): &(&str, u64, f64)| Scored {
+            judge: "scores".into(),
             measured_by: "scores".into(),
             stage: (*stage).into(),
             made_by: Some((*stage).into()),

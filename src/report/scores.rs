@@ -3,12 +3,15 @@
 //! Scores are stored without names of stages, because names are no part of a key; here each row gets the name it has in the
 //! pipeline file.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use super::lines;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use kinset_artifact::scores::{ScoreRow, Scores};
+use kinset_base::fs;
 use kinset_math::stats;
 use kinset_pipeline::error::RunError;
 use kinset_pipeline::event::Planned;
@@ -21,6 +24,8 @@ use kinset_store::record::Record;
 /// A row of scores with the names of its pipeline.
 #[derive(Clone, Debug, Serialize)]
 pub struct Scored {
+    /// The stage that measured it.
+    pub judge: String,
     /// The stage that measured it, without the mark of a repetition.
     pub measured_by: String,
     /// What was measured, without the mark of a repetition: a stage, or one of its outputs (`scan.last`).
@@ -55,6 +60,7 @@ pub fn of_plan<'r>(
                 let measured = measured(&row.name, wired);
                 let images = ["images", "queries", "features"].into_iter().find_map(|port| wired(port, 0));
                 all.push(Scored {
+                    judge: planned.stage.clone(),
                     measured_by: planned.family.clone(),
                     stage: measured.as_ref().map_or_else(|| row.name.clone(), Wired::reference),
                     made_by: measured.map(|measured| measured.family.to_owned()),
@@ -124,6 +130,40 @@ pub fn render(rows: &[Scored]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Where the scores of a stage lie under the names of its pipeline, in the stage's view.
+pub const TABLE: &str = "scores.csv";
+
+/// The rows that a stage measured as CSV (RFC 4180, with a header), under the names of the pipeline. Scores are shares.
+pub fn csv(rows: &[Scored], judge: &str) -> String {
+    let mut text = String::from("measured,images,seed,count,clusters,classes");
+    ScoreRow::default().numbers().iter().for_each(|(name, _)| text.push_str(&format!(",{name}")));
+    text.push('\n');
+    for scored in rows.iter().filter(|scored| scored.judge == judge) {
+        let Scored { stage, images, seed, row, .. } = scored;
+        let (stage, images) = (lines::field(stage), lines::field(images));
+        text.push_str(&format!("{stage},{images},{seed},{},{},{}", row.images, row.clusters, row.classes));
+        row.numbers().iter().for_each(|(_, score)| text.push_str(&score.map_or_else(|| ",".to_owned(), |s| format!(",{s}"))));
+        text.push('\n');
+    }
+    text
+}
+
+/// Writes the tables of all stages that measured something into their views, where they are not there already.
+///
+/// # Errors
+/// If one cannot be written.
+pub fn write_tables(rows: &[Scored], store: &Store, pipeline: &str) -> Result<(), RunError> {
+    let judges: BTreeSet<&str> = rows.iter().map(|scored| scored.judge.as_str()).collect();
+    for judge in judges {
+        let path = store.view_path(pipeline, judge)?.join(TABLE);
+        let text = csv(rows, judge);
+        if !fs::read_text(&path).is_ok_and(|there| there == text) {
+            fs::write_atomic(&path, text.as_bytes())?;
+        }
+    }
+    Ok(())
 }
 
 /// A score of a row, if it has it.
@@ -219,10 +259,32 @@ mod tests {
     }
 
     #[test]
+    fn a_table_has_the_names_of_the_pipeline_and_a_cell_for_each_score() {
+        let scored = |judge: &str, stage: &str, acc| Scored {
+            judge: judge.into(),
+            measured_by: "scores".into(),
+            stage: stage.into(),
+            made_by: None,
+            images: "data.test".into(),
+            seed: 7,
+            row: ScoreRow { images: 20, clusters: 3, classes: 2, acc, knn: Some(0.1 + 0.2), ..ScoreRow::default() },
+        };
+        let rows =
+            [scored("scores@1", "scan.last", Some(0.75)), scored("scores@2", "scan", None), scored("scores@1", "k,m", None)];
+        assert_eq!(
+            csv(&rows, "scores@1"),
+            "measured,images,seed,count,clusters,classes,acc,nmi,ari,top5,ece,majority,knn\n\
+             scan.last,data.test,7,20,3,2,0.75,,,,,,0.30000000000000004\n\
+             \"k,m\",data.test,7,20,3,2,,,,,,,0.30000000000000004\n"
+        );
+    }
+
+    #[test]
     fn images_without_a_name_are_counted_without_one() {
         let row = ScoreRow { name: "kmeans".into(), images: 1020, classes: 12, ..ScoreRow::default() };
         let head = |images: &str| {
             let scored = Scored {
+                judge: "scores".into(),
                 measured_by: "scores".into(),
                 stage: "kmeans".into(),
                 made_by: None,

@@ -251,6 +251,34 @@ fn views_show_the_results_under_readable_names() {
 }
 
 #[test]
+fn scores_say_what_was_measured_on_what_and_their_table_has_the_names() {
+    let bench = Bench::with(CHEAP);
+    bench.run(&[]).done();
+    let at = |file: &str| bench.path("artifacts/cheap").join(file);
+    let json = |file: &str| serde_json::from_str::<serde_json::Value>(&fs::read_to_string(at(file)).unwrap()).unwrap();
+    let content = |stage: &str, output: &str| json(&format!("{stage}/stage.json"))["outputs"][output]["content"].clone();
+    let scores = json("scores/scores.json")["content"].clone();
+    assert_eq!(scores["protocol"]["scored_on"], serde_json::json!([content("data.train", "images")]));
+    assert_eq!(scores["protocol"]["labels"], content("data.train", "labels"));
+    assert_eq!(scores["rows"][0]["measured"], content("kmeans", "classifier"));
+    let table = fs::read_to_string(at("scores/scores.csv")).unwrap();
+    let acc = scores["rows"][0]["acc"].as_f64().unwrap();
+    assert!(table.lines().nth(1).unwrap().starts_with(&format!("kmeans,data.train,1,30,3,3,{acc},")), "{table}");
+
+    // Other names, the same bytes, and a table of its own.
+    let named = CHEAP
+        .replace("[stage.kmeans]", "[stage.other]")
+        .replace("\"kmeans\"]", "\"other\"]")
+        .replace("[stage.scores]", "[stage.judge]");
+    bench.write("p.toml", &named);
+    let said = bench.run(&[]).done();
+    assert_eq!(said.ran(), [] as [&str; 0], "names are no part of a key");
+    assert_eq!(fs::read(at("scores/scores.json")).unwrap(), fs::read(at("judge/scores.json")).unwrap());
+    let renamed = fs::read_to_string(at("judge/scores.csv")).unwrap();
+    assert_eq!(renamed, table.replace("\nkmeans,", "\nother,"));
+}
+
+#[test]
 fn what_gc_would_delete_is_what_no_named_pipeline_uses() {
     let bench = Bench::with(CHEAP);
     let first = bench.run(&[]).done();
