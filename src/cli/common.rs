@@ -8,7 +8,7 @@ use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
 use super::terminal;
 use crate::artifact::error::ArtifactError;
 use crate::artifact::{Artifact, Stored};
-use crate::base::fault::{Diagnosis, Exit, Fault};
+use crate::base::fault::{Diagnosis, Exit, Fault, chain};
 use crate::base::fs;
 use crate::base::output::{self, Output, OutputError};
 use crate::base::search_path::DataPaths;
@@ -75,6 +75,14 @@ impl From<Faults> for Failure {
 }
 
 impl Failure {
+    /// What is wrong, on one line.
+    pub(super) fn in_words(&self) -> String {
+        match self {
+            Self::Faults(faults) => faults.to_string(),
+            Self::Fault(fault) => chain(&**fault),
+        }
+    }
+
     /// Says what is wrong; returns how the process should end.
     pub(super) fn report(&self) -> Exit {
         match self {
@@ -206,8 +214,8 @@ enum NoResult {
     Unknown { name: String, nearest: Option<String> },
     #[error("`{name}` has no such output: expected {wanted}, it gives {found}")]
     Other { name: String, wanted: String, found: String },
-    #[error("`{name}` has no valid cached result")]
-    Stale { name: String },
+    #[error("`{name}` has no valid cached result in `{artifacts}`")]
+    Stale { name: String, artifacts: String },
     #[error("the result of `{name}` is damaged: {why}")]
     Damaged { name: String, why: String },
 }
@@ -222,11 +230,18 @@ impl Fault for NoResult {
             Self::Damaged { .. } => {
                 Exit::Store.code("result::damaged").hint("`kinset verify --repair` removes it; the next run computes it again")
             }
-            Self::Stale { .. } => Exit::Run
-                .code("result::stale")
-                .hint("run the pipeline first; `kinset explain PIPELINE STAGE` shows why it would run"),
+            Self::Stale { .. } => Exit::Run.code("result::stale").hint(NOT_THERE),
         }
     }
+}
+
+/// What to do where a result is looked for and not found.
+pub(super) const NOT_THERE: &str = "run the pipeline first, or name the folder of its results with `--artifacts DIR`; \
+                                    `kinset explain PIPELINE STAGE` shows why it would run";
+
+/// The folder in which results are looked for, as it was named.
+pub(super) fn looked_in(outlook: &Outlook<'_>) -> String {
+    outlook.store.artifacts().display().to_string()
 }
 
 /// The result of `STAGE` or `STAGE.OUTPUT`; of several outputs the first of these kinds.
@@ -242,7 +257,7 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
     };
     let states = outlook.states(&std::collections::BTreeSet::new());
     let State::Fresh { record, .. } = &states[index] else {
-        return Err(Failure::own(NoResult::Stale { name: spec.nodes[index].name.clone() }));
+        return Err(Failure::own(NoResult::Stale { name: spec.nodes[index].name.clone(), artifacts: looked_in(outlook) }));
     };
     let fits = |name: &str, kind: &str| output.is_none_or(|output| output == name) && kinds.contains(&kind);
     let chosen =

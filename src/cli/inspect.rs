@@ -1,14 +1,14 @@
 //! `kinset inspect`: a description of what a stage wrote, or of any Parquet file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{PipelineArgs, PlaceArgs};
-use super::common::{Answer, Failure, intact, not_an_input, outlook};
-use super::result_images::Shown;
+use super::common::{Answer, Failure, NOT_THERE, intact, looked_in, not_an_input, outlook};
+use super::result_images::{Shown, paths_of};
 use super::terminal;
 use crate::artifact::images::Images;
 use crate::artifact::parquet::inspect::{inspect, inspect_metadata};
@@ -64,8 +64,8 @@ const SHOWN: u64 = 1 << 20;
 /// There is nothing to look into.
 #[derive(Debug, thiserror::Error)]
 enum Nothing {
-    #[error("`{stage}` has no valid cached result")]
-    Stale { stage: String },
+    #[error("`{stage}` has no valid cached result in `{artifacts}`")]
+    Stale { stage: String, artifacts: String },
     #[error("which stage of `{pipeline}`? It has {stages}")]
     Which { pipeline: String, stages: String },
 }
@@ -73,9 +73,7 @@ enum Nothing {
 impl Fault for Nothing {
     fn diagnosis(&self) -> Diagnosis {
         match self {
-            Self::Stale { .. } => Exit::Run
-                .code("inspect::no-result")
-                .hint("run the pipeline first; `kinset explain PIPELINE STAGE` shows why it would run"),
+            Self::Stale { .. } => Exit::Run.code("inspect::no-result").hint(NOT_THERE),
             Self::Which { .. } => Exit::Usage.code("inspect::which-stage").hint("name one: kinset inspect PIPELINE STAGE"),
         }
     }
@@ -88,11 +86,12 @@ struct Found {
     path: PathBuf,
 }
 
-/// What was asked for: files, and the groups of pictures that go with them.
+/// What was asked for: files, the groups of pictures that go with them, and the paths of pictures by their ids.
 #[derive(Default)]
 struct Target {
     files: Vec<Found>,
     shown: Shown,
+    paths: BTreeMap<String, String>,
 }
 
 pub(super) fn run(args: &InspectArgs) -> Answer {
@@ -108,8 +107,12 @@ pub(super) fn run(args: &InspectArgs) -> Answer {
         let parquet = !is_pipeline || ends_with(&file.name, "parquet");
         let answer = if parquet {
             let report = inspect(&file.path, args.rows)?;
-            text.push_str(&described(&title, &report));
-            let answer = json!(report);
+            let paths = paths(&report, &target.paths);
+            text.push_str(&described(&title, &report, &paths));
+            let mut answer = json!(report);
+            if !paths.is_empty() {
+                answer["paths"] = json!(paths);
+            }
             look.files.push((title, report));
             answer
         } else {
@@ -151,7 +154,7 @@ fn find_file(args: &InspectArgs) -> Result<Target, Failure> {
         Some(images) => Shown::of_images(images)?,
         None => Shown::default(),
     };
-    Ok(Target { files, shown })
+    Ok(Target { files, shown, ..Target::default() })
 }
 
 fn ends_with(name: &str, ending: &str) -> bool {
@@ -180,7 +183,7 @@ fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
         let mut target = Target::default();
         for index in chosen {
             let State::Fresh { record, .. } = &states[index] else {
-                return Err(Failure::own(Nothing::Stale { stage: spec.nodes[index].name.clone() }));
+                return Err(Failure::own(Nothing::Stale { stage: spec.nodes[index].name.clone(), artifacts: looked_in(outlook) }));
             };
             for (output, stored) in &record.outputs {
                 intact(outlook, &spec.nodes[index].name, output, stored)?;
@@ -192,13 +195,27 @@ fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
                     target.shown = Shown::of_output(outlook, &states, index, stored)?;
                 }
             }
+            match paths_of(outlook, &states, index) {
+                Ok(paths) => target.paths.extend(paths),
+                // The table is whole, and what was asked for.
+                Err(failure) => terminal::say(&format!("warning: no paths of images: {}", failure.in_words())),
+            }
         }
         Ok(target)
     })
 }
 
-/// A Parquet file in words.
-fn described(title: &str, report: &FileReport) -> String {
+/// The paths of the pictures in the first rows; none if the rows are not of pictures, or the pictures have no paths.
+fn paths(report: &FileReport, of: &BTreeMap<String, String>) -> Vec<String> {
+    let named = |column: &str| report.columns.iter().position(|found| found.name == column);
+    // A table of images shows them itself.
+    let (Some(id), None) = (named("id"), named("image")) else { return Vec::new() };
+    let paths: Vec<String> = report.first_rows.iter().map(|row| of.get(&row[id]).cloned().unwrap_or_default()).collect();
+    if paths.iter().all(String::is_empty) { Vec::new() } else { paths }
+}
+
+/// A Parquet file in words; `paths` are those of the pictures in its first rows.
+fn described(title: &str, report: &FileReport, paths: &[String]) -> String {
     let mut text = format!(
         "{title}: {} rows, {} columns, {} row groups, {}\n",
         unit::count(report.rows as u64),
@@ -229,10 +246,11 @@ fn described(title: &str, report: &FileReport) -> String {
         text.push_str(&format!("  {key}: {short}{more}\n"));
     }
     if !report.first_rows.is_empty() {
-        let names: Vec<&str> = report.columns.iter().map(|column| column.name.as_str()).collect();
+        let path = (!paths.is_empty()).then_some("path");
+        let names: Vec<&str> = report.columns.iter().map(|column| column.name.as_str()).chain(path).collect();
         let mut table = terminal::table(&names, &[]);
-        for row in &report.first_rows {
-            table.add_row(row);
+        for (place, row) in report.first_rows.iter().enumerate() {
+            table.add_row(row.iter().chain(paths.get(place)));
         }
         text.push('\n');
         text.push_str(&terminal::text(&table));

@@ -1,6 +1,6 @@
 //! The pictures that go with a result: some of the images, the most confident of each cluster, images beside their neighbors.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::common::Failure;
 use crate::artifact::assignments::{AssignmentTable, Assignments};
@@ -92,6 +92,24 @@ fn images_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Result<Op
         }
     }
     Ok(None)
+}
+
+/// The paths of the pictures that a stage's rows are of, by their ids; none of arrays, or if there are no pictures.
+///
+/// # Errors
+/// If they are not what was written.
+pub(super) fn paths_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Result<BTreeMap<String, String>, Failure> {
+    let own = match &states[index] {
+        State::Fresh { record, .. } => record.outputs.iter().find(|(_, output)| output.kind == Images::KIND),
+        _ => None,
+    };
+    let images = match own {
+        Some((name, output)) => Some(state::stored(outlook.store, &outlook.spec.nodes[index].name, name, output)?),
+        None => images_of(outlook, states, index)?,
+    };
+    let Some(images) = images else { return Ok(BTreeMap::new()) };
+    let set = ImageSet::open_within(&images, 0)?;
+    Ok(set.ids().iter().cloned().zip(set.paths()?).filter(|(_, path)| !path.is_empty()).collect())
 }
 
 /// So many of `count` rows, evenly spaced, the first among them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::common::{Answer, outlook, selection};
+use super::common::{Answer, looked_in, outlook, selection};
 use super::plan::{PlanArgs, words};
 use super::terminal;
 use crate::base::fault::Exit;
@@ -61,6 +61,10 @@ pub(super) fn run(StatusArgs { plan: args }: &StatusArgs) -> Answer {
             terminal::print_json(&json!({ "pipeline": spec.name, "stages": rows }))?;
         } else {
             terminal::print(&terminal::text(&table))?;
+            if !states.iter().any(|state| matches!(state, State::Fresh { .. })) {
+                let folder = looked_in(outlook);
+                terminal::say(&format!("\nno stage has a result in `{folder}`; `--artifacts DIR` names another folder"));
+            }
         }
         Ok(Exit::Done)
     })

@@ -279,6 +279,24 @@ fn scores_say_what_was_measured_on_what_and_their_table_has_the_names() {
 }
 
 #[test]
+fn a_command_that_finds_no_result_names_the_folder_it_looked_in() {
+    let bench = Bench::with(CHEAP);
+    bench.run(&[]).done();
+    let from_elsewhere = |args: &[&str]| bench.kinset(&[args, &["--artifacts", "else/where"]].concat());
+    for (args, exit) in [
+        (&["export", "p.toml", "kmeans", "--output", "x.onnx"][..], 5),
+        (&["inspect", "p.toml", "features"], 5),
+        (&["report", "p.toml"], 5),
+        (&["status", "p.toml"], 0),
+    ] {
+        let said = from_elsewhere(args);
+        assert_eq!(said.exit, exit, "{args:?}: {}", said.err);
+        assert!(said.err.contains("in `else/where`") && said.err.contains("--artifacts DIR"), "{args:?}: {}", said.err);
+    }
+    assert_eq!(bench.kinset(&["status", "p.toml"]).done().err, "", "what has results says nothing of it");
+}
+
+#[test]
 fn what_gc_would_delete_is_what_no_named_pipeline_uses() {
     let bench = Bench::with(CHEAP);
     let first = bench.run(&[]).done();

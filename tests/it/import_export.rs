@@ -110,6 +110,28 @@ fn loose_pictures_go_where_the_pipeline_puts_them() {
 }
 
 #[test]
+fn a_look_at_a_result_names_the_files_of_its_images() {
+    let bench = photos();
+    bench.run(&[]).done();
+    for stage in ["assignments", "features", "data.photos"] {
+        let shown = bench.kinset(&["inspect", "p.toml", stage, "--rows", "24"]).done().out;
+        let missing: Vec<usize> = (0..24).filter(|number| !shown.contains(&format!("/{number}.png"))).collect();
+        assert!(missing.is_empty(), "{stage} lacks {missing:?}: {shown}");
+    }
+    bench.kinset(&["export", "p.toml", "assignments", "--output", "stage.csv"]).done();
+    let stage = by_id(&fs::read_to_string(bench.path("stage.csv")).unwrap());
+    let seen = bench.kinset(&["inspect", "p.toml", "assignments", "--rows", "3", "--json"]).done().json;
+    let content = &seen[0]["content"];
+    let paths = content["paths"].as_array().unwrap();
+    assert_eq!(paths.len(), 3);
+    for (row, path) in content["first_rows"].as_array().unwrap().iter().zip(paths) {
+        assert_eq!(path.as_str(), Some(stage[row[0].as_str().unwrap()][1].as_str()), "joined by id");
+    }
+    // Weights are no rows of images.
+    assert!(!bench.kinset(&["inspect", "p.toml", "kmeans"]).done().out.contains(".png"));
+}
+
+#[test]
 fn a_broken_picture_is_named_and_stops_or_is_left_out() {
     let bench = photos();
     bench.run(&[]).done();
