@@ -56,11 +56,15 @@ impl Stage for KMeans {
     type In = In;
     type Out = Out;
 
+    fn fits(config: &Config, images: usize) -> Result<(), StageError> {
+        StageError::enough_for_clusters("clusters", config.clusters, images)
+    }
+
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let features = FeatureTable::load(&input.features)?;
         let (body, normalization) = body_of(&features, &input.features, input.encoder.as_ref(), &cx.device)?;
         let n = features.ids.len();
-        StageError::enough_for_clusters("clusters", config.clusters, n)?;
+        Self::fits(config, n)?;
         warn_of_equal_images(&features.values, features.dim, config.clusters..=config.clusters, cx);
         let method = kmeans::KMeans {
             clusters: config.clusters,

@@ -1,5 +1,7 @@
 //! Exact nearest neighbors of every image among the others.
 
+use std::ops::RangeInclusive;
+
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
@@ -59,6 +61,11 @@ kinset_stage::outputs! {
 #[derive(Debug)]
 pub struct Mine;
 
+/// As many neighbors as there may be: an image is none of itself.
+fn others(images: usize) -> RangeInclusive<usize> {
+    1..=images.saturating_sub(1)
+}
+
 impl Stage for Mine {
     const KIND: &'static str = "neighbors";
     const VERSION: u32 = 1;
@@ -68,11 +75,14 @@ impl Stage for Mine {
     type In = In;
     type Out = Out;
 
+    fn fits(config: &Config, images: usize) -> Result<(), StageError> {
+        StageError::fitting("k", config.k, Config::default().k, &others(images), images).map(drop)
+    }
+
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let mut features = FeatureTable::load(&input.features)?;
         let n = features.ids.len();
-        // An image is no neighbor of itself.
-        let k = cx.fitting("k", config.k, Config::default().k, 1..=n.saturating_sub(1), n)?;
+        let k = cx.fitting("k", config.k, Config::default().k, others(n), n)?;
         let reach = config.rerank.map(|Rerank { k1, k2 }| {
             let k1 = cx.fitting("rerank.k1", k1, Rerank::default().k1, k2.max(2)..=n, n)?;
             Ok::<_, StageError>(rerank::Reach { k1, k2 })

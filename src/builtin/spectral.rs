@@ -72,10 +72,14 @@ impl Stage for Spectral {
     type In = In;
     type Out = Out;
 
+    fn fits(config: &Config, images: usize) -> Result<(), StageError> {
+        StageError::enough_for_clusters("clusters", config.clusters, images)
+    }
+
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
         let neighbors = space.neighbors(&input.neighbors)?;
-        StageError::enough_for_clusters("clusters", config.clusters, space.len())?;
+        Self::fits(config, space.len())?;
         let graph = Graph::of_neighbors(&neighbors.index, neighbors.k, config.num_neighbors.min(neighbors.k));
         let embedding = spectral::embed(&graph, config.clusters, &cx.stop)?;
         if !embedding.converged {

@@ -33,10 +33,12 @@ pub(super) fn run(args: &PlanArgs) -> Answer {
         let mut rows = Vec::new();
         let mut table = terminal::table(&["stage", "kind", "state", "why"], &[]);
         for &index in &spec.order {
-            let (node, state) = (&spec.nodes[index], &states[index]);
             if !selected.nodes.contains(&index) {
                 continue;
             }
+            // What is known to fail need not be tried.
+            let refused = outlook.refusal(&states, index).map(|error| State::Broken { error: error.into() });
+            let (node, state) = (&spec.nodes[index], refused.as_ref().unwrap_or(&states[index]));
             let (word, why, key) = words(state);
             match state {
                 State::Fresh { .. } => {}

@@ -7,11 +7,13 @@ use super::catalog::Registry;
 use super::error::RunError;
 use super::graph;
 use super::spec::{Node, Spec};
+use kinset_artifact::features::Features;
+use kinset_artifact::parquet::TableReader;
 use kinset_artifact::{Artifact, Stored};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_base::seed::Seed;
-use kinset_stage::{AnyStage, Offer, Offers};
+use kinset_stage::{AnyStage, Offer, Offers, StageError};
 use kinset_store::Store;
 use kinset_store::digest::Digest;
 use kinset_store::digest_cache::Stamp;
@@ -119,6 +121,28 @@ impl Outlook<'_> {
     /// If the registry does not know it; the plan has checked that.
     pub fn stage(&self, node: &Node) -> Result<&'static dyn AnyStage, RunError> {
         self.registry.find(&node.kind).ok_or_else(|| RunError::NoKind { kind: node.kind.clone() })
+    }
+
+    /// Why a stage that has to run would refuse the number of its images, where that is known before anything runs.
+    pub fn refusal(&self, states: &[State], index: usize) -> Option<StageError> {
+        let (node, state) = (&self.spec.nodes[index], &states[index]);
+        if !matches!(state, State::Stale { .. } | State::Waits { .. }) {
+            return None;
+        }
+        self.stage(node).ok()?.fits(&node.settings, self.images(states, index)?).err()
+    }
+
+    /// How many images a stage reads by its features or images; nothing where something has to run before that is known.
+    fn images(&self, states: &[State], index: usize) -> Option<usize> {
+        let ports = &self.spec.nodes[index].ports;
+        let [reference] = ports.get("features").or_else(|| ports.get("images"))?.as_slice() else { return None };
+        if let State::Fresh { record, .. } = &states[reference.node] {
+            let files = self.store.paths(record.outputs.get(reference.output)?);
+            // What cannot be read is told when it is needed.
+            return TableReader::open(files.first()?, reference.artifact).ok().map(|table| table.rows());
+        }
+        // Features have a row for each image; of how many images another stage leaves nothing is known.
+        if reference.artifact == Features::KIND { self.images(states, reference.node) } else { None }
     }
 
     /// A node's branch of the tree of randomness: the seed and the kind, not the name, so that renaming changes nothing.

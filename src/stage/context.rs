@@ -162,11 +162,10 @@ impl<'a> Context<'a> {
         Ok(self.stop.check()?)
     }
 
-    /// A setting that the number of images limits, such as a number of neighbors: a default above the limit is lowered to it, and that is said; a
-    /// value that somebody chose is not.
+    /// As [`StageError::fitting`]; a default that is lowered is said.
     ///
     /// # Errors
-    /// [`StageError::TooFew`] for a value above `fits` that is no default, or if nothing fits.
+    /// Those.
     pub fn fitting(
         &self,
         setting: &'static str,
@@ -175,17 +174,11 @@ impl<'a> Context<'a> {
         fits: RangeInclusive<usize>,
         images: usize,
     ) -> Result<usize, StageError> {
-        let most = *fits.end();
-        if value <= most {
-            return Ok(value);
+        let fitting = StageError::fitting(setting, value, default, &fits, images)?;
+        if fitting < value {
+            self.note(format!("`{setting}` is {fitting} instead of {default}, since there are only {images} images"));
         }
-        if value != default || fits.is_empty() {
-            let lower = if fits.is_empty() { String::new() } else { format!("set `{setting} = {most}` or less, or ") };
-            let hint = format!("{lower}add more images");
-            return Err(StageError::TooFew { setting, value, images, hint });
-        }
-        self.note(format!("`{setting}` is {most} instead of {default}, since there are only {images} images"));
-        Ok(most)
+        Ok(fitting)
     }
 
     /// Progress over this many units.

@@ -45,6 +45,15 @@ pub trait Stage: 'static {
         Ok(config)
     }
 
+    /// Refuses settings that so many images cannot satisfy. The stage itself asks it once it has the images, `plan` as soon as their
+    /// number is known.
+    ///
+    /// # Errors
+    /// [`StageError::TooFew`].
+    fn fits(_config: &Self::Config, _images: usize) -> Result<(), StageError> {
+        Ok(())
+    }
+
     /// Does the work.
     ///
     /// # Errors

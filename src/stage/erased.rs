@@ -54,6 +54,11 @@ pub trait AnyStage: Sync {
     /// # Errors
     /// If the files cannot be found.
     fn raw_files(&self, settings: &Value, places: &DataPaths) -> Result<Vec<RawFile>, StageError>;
+    /// [`Stage::fits`].
+    ///
+    /// # Errors
+    /// As [`AnyStage::normalize`]; if so many images are too few.
+    fn fits(&self, settings: &Value, images: usize) -> Result<(), StageError>;
     /// Binds the ports and runs.
     ///
     /// # Errors
@@ -165,6 +170,10 @@ impl<S: Stage> AnyStage for Erased<S> {
 
     fn raw_files(&self, settings: &Value, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         S::raw_files(&typed::<S>(settings)?, places)
+    }
+
+    fn fits(&self, settings: &Value, images: usize) -> Result<(), StageError> {
+        S::fits(&typed::<S>(settings)?, images)
     }
 
     fn run(&self, settings: &Value, offers: &Offers, cx: &Context<'_>) -> Result<Vec<AnyDraft>, StageError> {

@@ -1,5 +1,7 @@
 //! Errors of a running stage.
 
+use std::ops::RangeInclusive;
+
 use kinset_base::fault::{AnyFault, Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
 use kinset_base::stop::Stopped;
@@ -92,6 +94,30 @@ impl StageError {
     /// The error of another crate; [`StageError::Stopped`] if that says that it was asked to stop.
     pub fn other(fault: impl Fault + Send + Sync + 'static) -> Self {
         if fault.exit() == Exit::Stopped { Self::Stopped } else { Self::Other(Box::new(fault)) }
+    }
+
+    /// A setting that the number of images limits, such as a number of neighbors: a default above the limit is lowered to it, a value
+    /// that somebody chose is not.
+    ///
+    /// # Errors
+    /// [`StageError::TooFew`] for a value above `fits` that is no default, or if nothing fits.
+    pub fn fitting(
+        setting: &'static str,
+        value: usize,
+        default: usize,
+        fits: &RangeInclusive<usize>,
+        images: usize,
+    ) -> Result<usize, Self> {
+        let most = *fits.end();
+        if value <= most {
+            return Ok(value);
+        }
+        if value != default || fits.is_empty() {
+            let lower = if fits.is_empty() { String::new() } else { format!("set `{setting} = {most}` or less, or ") };
+            let hint = format!("{lower}add more images");
+            return Err(Self::TooFew { setting, value, images, hint });
+        }
+        Ok(most)
     }
 
     /// More clusters than images, if that is so. `setting` is the one that asks for them.

@@ -279,6 +279,32 @@ fn scores_say_what_was_measured_on_what_and_their_table_has_the_names() {
 }
 
 #[test]
+fn a_plan_says_what_so_many_images_cannot_satisfy() {
+    let bench = Bench::with(CHEAP);
+    let plan = |set: &[&str]| bench.kinset(&[&["plan", "p.toml", "--json"], set].concat());
+    let state = |said: &Said, stage: &str| {
+        let stages = said.json["stages"].as_array().unwrap();
+        let found = stages.iter().find(|row| row["stage"] == stage).unwrap();
+        (found["state"].as_str().unwrap().to_owned(), found["why"].as_str().unwrap().to_owned())
+    };
+    let large = ["--set", "stage.neighbors.k=5000", "--set", "stage.kmeans.clusters=31"];
+    assert_eq!(plan(&large).exit, 10, "nobody has counted the images yet");
+    bench.run(&["--until", "data.train"]).done();
+    let said = plan(&large);
+    assert_eq!(said.exit, 4, "{}", said.out);
+    let why = |stage: &str, what: &str| {
+        let (state, why) = state(&said, stage);
+        assert!(state == "broken" && why.contains(what), "{stage}: {state}, {why}");
+    };
+    why("neighbors", "k is 5000, but there are only 30 images (hint: set `k = 29` or less");
+    why("kmeans", "clusters is 31, but there are only 30 images");
+    assert_eq!(state(&said, "features").0, "waits");
+    assert_eq!(plan(&["--set", "stage.neighbors.k=29", "--set", "stage.kmeans.clusters=30"]).exit, 10);
+    bench.run(&[]).done();
+    assert_eq!((plan(&large).exit, plan(&[]).exit), (4, 0), "features are counted as well as images");
+}
+
+#[test]
 fn a_command_that_finds_no_result_names_the_folder_it_looked_in() {
     let bench = Bench::with(CHEAP);
     bench.run(&[]).done();
