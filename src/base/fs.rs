@@ -439,7 +439,7 @@ mod tests {
         assert_eq!((error.code(), error.exit()), ("file::not-found", Exit::Data));
         let made = FileError::new("read", missing, io::ErrorKind::NotFound.into());
         assert_eq!((made.source.to_string(), made.code()), ("no such file or folder".to_owned(), error.code()));
-        let short = io::Read::read_exact(&mut &b"ab"[..], &mut [0; 3]).unwrap_err();
+        let short = Read::read_exact(&mut &b"ab"[..], &mut [0; 3]).unwrap_err();
         assert_eq!(short.to_string(), "failed to fill whole buffer", "nobody would know what to do");
         assert_eq!(FileError::new("read", missing, short).source.to_string(), "it ends too early");
         let words = FileError::new("read", missing, io::Error::new(io::ErrorKind::NotFound, "gone since noon"));

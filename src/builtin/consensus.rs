@@ -101,10 +101,8 @@ impl Stage for Consensus {
         ));
         let orders: Vec<Vec<usize>> =
             voters.iter().map(|voter| matched(&voter.labels, &voters[reference].labels, clusters)).collect();
-        let temperature = match config.calibrate {
-            true => Some(temperature(&voters, &orders, &table, &sample, clusters, cx)?),
-            false => None,
-        };
+        let temperature =
+            if config.calibrate { Some(temperature(&voters, &orders, &table, &sample, clusters, cx)?) } else { None };
         let mut tensors = Tensors::default();
         for (name, Weights { shape, values }) in first.tensors.iter().filter(|(name, _)| !name.starts_with("cluster_head.")) {
             tensors.insert(name, shape.clone(), values.clone());

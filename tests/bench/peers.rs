@@ -155,7 +155,8 @@ fn simclr_steps(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let folder = tempfile::tempdir()?;
     let (images, _) = images(folder.path(), ground::pictures(batch, size, 3))?;
     let network = NetworkSettings { width, ..NetworkSettings::default() };
-    let config = simclr::Config { network, batch, epochs: steps as u64 + 1, ..simclr::Config::default() };
+    let rounds = Some(steps as u64 + 1);
+    let config = simclr::Config { network, batch: Some(batch), epochs: rounds, ..simclr::Config::default() };
     let seconds = epochs::<simclr::SimClr>(&config, ImagesIn { images }, "lr", folder.path())?;
     Ok((seconds, json!({ "images": batch })))
 }
@@ -216,8 +217,8 @@ fn heads(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
         clusters,
         heads,
         update: scan::Update::Heads,
-        epochs: times as u64 + 1,
-        batch,
+        epochs: Some(times as u64 + 1),
+        batch: Some(batch),
         augment: Plain::default().into(),
         ..scan::stage::Config::default()
     };
@@ -225,6 +226,7 @@ fn heads(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
         images,
         encoder: stored(encoder.save(folder.path())?),
         neighbors: stored(table(ids).save(folder.path())?),
+        start: None,
         val_images: None,
         val_neighbors: None,
     };
