@@ -299,6 +299,8 @@ fn without_labels_there_are_clusters_and_no_scores() {
     assert_eq!(html.matches("<article class=\"cluster\"").count(), 2);
     assert!(html.contains("url(data:image/") && !html.contains("purity"), "pictures, and nothing that only labels can say");
     assert!(html.contains("not probabilities"), "centroids have no calibration");
+    let rows = |kind: &str| html.matches(&format!("<span class=\"kind\">{kind}</span>")).count();
+    assert_eq!((rows("all"), rows("least confident")), (2, 0), "ten images of a cluster stand there once");
     assert_alone(&html);
     let page = bench.kinset(&["report", "p.toml", "--json"]).done().json;
     assert!(page["scores"]["absent"].is_string() && page["clusters"]["accuracy"].is_null());

@@ -37,10 +37,10 @@ pub(super) fn of_clusters(clusters: &Clusters) -> Vec<Warning> {
         let first: Vec<String> = weak.iter().take(8).map(ToString::to_string).collect();
         let more = if weak.len() > 8 { " …" } else { "" };
         let text = format!(
-            "{} of {k} clusters are empty or nearly so (less than {} images where {:.0} would be even): {}{more}. Fewer clusters, \
+            "{} of {k} clusters are empty or nearly so (less than {} where {:.0} would be even): {}{more}. Fewer clusters, \
              or a larger weight on the entropy of the clusters, keep them apart.",
             weak.len(),
-            unit::count((EMPTY * due).ceil() as u64),
+            unit::counted((EMPTY * due).ceil() as u64, "image"),
             due,
             first.join(", "),
         );

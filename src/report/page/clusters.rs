@@ -41,7 +41,8 @@ pub(super) fn clusters(paper: Paper<'_>) -> Markup {
             }
             h3 { "Contact sheets" }
             p.note {
-                "For each cluster its most confident images, its least confident ones, and some drawn at random."
+                "For each cluster its most confident images, its least confident ones, and some drawn at random; of a small one all, the most "
+                "confident first."
                 @if clusters.matching.is_some() { " A bar below an image: its class is not that of the cluster." }
             }
             @if clusters.each.len() > OPEN { (finder()) }
@@ -128,10 +129,14 @@ fn block(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
     }
 }
 
-/// The three rows of a contact sheet, which are one picture.
+/// The rows of a contact sheet, which are one picture.
 fn rows(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
-    let kinds: [(&str, &[Shot]); 3] =
-        [("most confident", &cluster.most), ("least confident", &cluster.least), ("random", &cluster.random)];
+    // What fits into one row stands there once.
+    let kinds: &[(&str, &[Shot])] = if cluster.size <= cluster.most.len() {
+        &[("all", &cluster.most)]
+    } else {
+        &[("most confident", &cluster.most), ("least confident", &cluster.least), ("random", &cluster.random)]
+    };
     let columns = kinds.iter().map(|(_, shots)| shots.len()).max().unwrap_or(0);
     if columns == 0 {
         return html! { p.absent { "No image is in this cluster." } };
