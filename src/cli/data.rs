@@ -216,14 +216,19 @@ fn told(reading: &Reading) -> Value {
 /// Lists the files that are no data at all.
 fn show_unreadable(source: &Source, faults: &[String], json: bool) -> Result<(), Failure> {
     if json {
-        return terminal::print_json(&json!({ "dataset": source.dataset, "unreadable": faults.len(), "unreadable_files": faults }));
+        return terminal::print_json(
+            &json!({ "dataset": source.dataset, "unreadable": faults.len(), "unreadable_files": faults }),
+        );
     }
     let mut text = format!("{}: {} cannot be read\n", source.dataset, unit::counted(faults.len() as u64, "file"));
     for fault in faults.iter().take(MOST_LISTED) {
         text.push_str(&format!("  unreadable: {fault}\n"));
     }
     if faults.len() > MOST_LISTED {
-        text.push_str(&format!("  unreadable: and {} more; all with `--json`\n", unit::count((faults.len() - MOST_LISTED) as u64)));
+        text.push_str(&format!(
+            "  unreadable: and {} more; all with `--json`\n",
+            unit::count((faults.len() - MOST_LISTED) as u64)
+        ));
     }
     terminal::print(&text)
 }

@@ -183,7 +183,10 @@ fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
         let mut target = Target::default();
         for index in chosen {
             let State::Fresh { record, .. } = &states[index] else {
-                return Err(Failure::own(Nothing::Stale { stage: spec.nodes[index].name.clone(), artifacts: looked_in(outlook) }));
+                return Err(Failure::own(Nothing::Stale {
+                    stage: spec.nodes[index].name.clone(),
+                    artifacts: looked_in(outlook),
+                }));
             };
             for (output, stored) in &record.outputs {
                 intact(outlook, &spec.nodes[index].name, output, stored)?;

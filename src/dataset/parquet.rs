@@ -588,7 +588,8 @@ mod tests {
             shard(&path(name), &pictures, &["cat"]);
         }
         let whole = fs::read(&path("a.parquet")).unwrap();
-        let cut = |names: &[&str]| names.iter().for_each(|name| fs::write_atomic(&path(name), &whole[..whole.len() / 2]).unwrap());
+        let cut =
+            |names: &[&str]| names.iter().for_each(|name| fs::write_atomic(&path(name), &whole[..whole.len() / 2]).unwrap());
         let refused = || read(&Source::named("parquet").root(dir.path())).unwrap_err();
         // The first page's header, which only reading its rows looks at.
         let mut pages = whole.clone();

@@ -275,8 +275,7 @@ impl Index {
         let mut pictures: Vec<(Box<[u8]>, Lies)> = Vec::new();
         let mut labels: BTreeMap<Box<[u8]>, Lies> = BTreeMap::new();
         let mut repeated = (0, None);
-        let (mut left, mut dotted) =
-            (Ignored::default(), BTreeMap::<Box<[u8]>, (usize, BTreeSet<String>)>::new());
+        let (mut left, mut dotted) = (Ignored::default(), BTreeMap::<Box<[u8]>, (usize, BTreeSet<String>)>::new());
         let mut end = 0;
         each_member(&file.path, |path, kind, lies, stop| {
             end = stop;
@@ -700,7 +699,11 @@ mod tests {
         assert!(read(&source).is_err());
         fs::write_atomic(&dir.path().join("b.tar"), &whole[..700]).unwrap();
         let error = read(&source).unwrap_err().to_string();
-        assert!(error.starts_with("2 files cannot be read: ") && ["a.tar`: ", "; ", "b.tar`: it ends within a member"].iter().all(|part| error.contains(part)), "{error}");
+        assert!(
+            error.starts_with("2 files cannot be read: ")
+                && ["a.tar`: ", "; ", "b.tar`: it ends within a member"].iter().all(|part| error.contains(part)),
+            "{error}"
+        );
     }
 
     #[test]
@@ -866,7 +869,10 @@ mod tests {
         shard(&path, &files);
         let said = reading(&source).doubts;
         assert_eq!(said.len(), 2, "{said:?}");
-        assert!(said[0].starts_with("2 members have the name of an earlier one in its archive, such as `set/001.cls`"), "{said:?}");
+        assert!(
+            said[0].starts_with("2 members have the name of an earlier one in its archive, such as `set/001.cls`"),
+            "{said:?}"
+        );
         assert!(said[1].starts_with("1 sample has more than one picture, such as `set/000`"), "{said:?}");
     }
 

@@ -123,7 +123,10 @@ fn check(args: &SimilarArgs) -> Result<(), Failure> {
         && min >= max
         && max > 0.0
     {
-        return unfit(&format!("`--min-dist` is {min}, and `--max-dist` {max} leaves nothing above it"), "raise it, or lower `--min-dist`");
+        return unfit(
+            &format!("`--min-dist` is {min}, and `--max-dist` {max} leaves nothing above it"),
+            "raise it, or lower `--min-dist`",
+        );
     }
     if args.separator.as_deref().is_some_and(|separator| byte_of(separator).is_none()) {
         return unfit("`--separator` is not one character", "name one such as `;`, or `tab` or `blank`");

@@ -257,7 +257,8 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused_where_they_are_typed() {
         let given = |flag: &str, value: &str| {
-            let words = ["kinset", "similar", "--target", "t", "--pool", "p", "--save-dir", "out", "--budget", "5", flag, value];
+            let words =
+                ["kinset", "similar", "--target", "t", "--pool", "p", "--save-dir", "out", "--budget", "5", flag, value];
             Cli::try_parse_from(words).map_err(|error| error.to_string())
         };
         for flag in ["--target-sim", "--held-out-sim", "--pool-sim", "--dissimilar-below"] {
@@ -268,14 +269,20 @@ mod tests {
         }
         for flag in ["--max-dist", "--min-dist"] {
             for value in ["NaN", "-0.1", "2.2"] {
-                assert!(given(flag, value).unwrap_err().contains("a distance is expected: 1 - cosine, 0 to 2"), "{flag} {value}");
+                assert!(
+                    given(flag, value).unwrap_err().contains("a distance is expected: 1 - cosine, 0 to 2"),
+                    "{flag} {value}"
+                );
             }
         }
         assert!(given("--power", "-1").unwrap_err().contains("a number is expected, 0 to 4"));
         assert!(given("--checkpoint-every", "nan").unwrap_err().contains("a number of seconds"));
         for flag in ["--nn-factor", "--feature-dim", "--clusters", "--per-image", "--per-target"] {
             for value in ["0", "4294967296", "18446744073709551615", "1.5"] {
-                assert!(given(flag, value).unwrap_err().contains("a whole number is expected, 1 to 4294967295"), "{flag} {value}");
+                assert!(
+                    given(flag, value).unwrap_err().contains("a whole number is expected, 1 to 4294967295"),
+                    "{flag} {value}"
+                );
             }
         }
     }
