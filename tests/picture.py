@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 # The first contact sheet and one of another shape.
 SHEETS = ["#cluster-0", "#cluster-4"]
 CUT = f"""
-nav, #theme, #warnings, .cards, .note, .board:not([data-board="scores_test"]), [data-row="cluster.last"], .beside, .finder,
+nav, #theme, #warnings, .cards, .note, .board:not([data-board="scores_test"]), .beside, .finder,
 .title .origin + .origin, #clusters > h3, .cluster:not({", ".join(SHEETS)}) {{ display: none !important }}
 """
 WIDTH = 1200
