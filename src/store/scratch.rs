@@ -76,7 +76,23 @@ impl Store {
                 self.writing(fs::remove(&path))?;
             }
         }
+        self.remove_half_written_checkpoints()?;
         self.remove_unfinished_views()
+    }
+
+    /// Removes what a kill left beside checkpoints. A stage that goes on removes it with its folder; one that was killed after its result
+    /// was stored does not run again.
+    fn remove_half_written_checkpoints(&self) -> Result<()> {
+        for (_, folder) in entries(&self.scratch_folders())? {
+            let Ok(found) = std::fs::read_dir(&folder) else { continue };
+            for entry in found {
+                let entry = entry.at("list", &folder)?;
+                if entry.file_name().to_string_lossy().starts_with(fs::UNFINISHED) {
+                    self.writing(fs::remove(&entry.path()))?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -135,7 +151,13 @@ mod tests {
         drop(draft);
         assert!(!gone.exists() && kept.exists());
         files::write(store.tmp().join(".probe-x"), "").unwrap();
+        let work = store.scratch(&manifest(1)).unwrap();
+        files::write(work.join("epoch-1"), "x").unwrap();
+        files::write(work.join(format!("{}x", fs::UNFINISHED)), "half a checkpoint").unwrap();
         store.remove_leftovers().unwrap();
         assert_eq!(files::read_dir(store.tmp()).unwrap().count(), 0);
+        let mut left: Vec<_> = files::read_dir(&work).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort_unstable();
+        assert_eq!(left, [MANIFEST, "epoch-1"], "checkpoints stay");
     }
 }
