@@ -249,14 +249,14 @@ pub fn create_new(path: &Path) -> Result<File> {
 }
 
 /// What the name of a file begins with while [`write_atomic`] writes it: a kill can leave such a file behind.
-pub const UNFINISHED: &str = ".tmp-";
+pub const HALF_WRITTEN: &str = ".tmp-";
 
 /// Writes a whole file so that a reader sees the old content or the new one, never a part: temporary file beside it, flushed
 /// to disk, renamed into place.
 pub fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let folder = parent(path);
     let mut builder = tempfile::Builder::new();
-    builder.prefix(UNFINISHED);
+    builder.prefix(HALF_WRITTEN);
     // As any other file: who may read it is for the umask to say.
     #[cfg(unix)]
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);

@@ -87,7 +87,7 @@ impl Store {
             let Ok(found) = std::fs::read_dir(&folder) else { continue };
             for entry in found {
                 let entry = entry.at("list", &folder)?;
-                if entry.file_name().to_string_lossy().starts_with(fs::UNFINISHED) {
+                if entry.file_name().to_string_lossy().starts_with(fs::HALF_WRITTEN) {
                     self.writing(fs::remove(&entry.path()))?;
                 }
             }
@@ -153,7 +153,7 @@ mod tests {
         files::write(store.tmp().join(".probe-x"), "").unwrap();
         let work = store.scratch(&manifest(1)).unwrap();
         files::write(work.join("epoch-1"), "x").unwrap();
-        files::write(work.join(format!("{}x", fs::UNFINISHED)), "half a checkpoint").unwrap();
+        files::write(work.join(format!("{}x", fs::HALF_WRITTEN)), "half a checkpoint").unwrap();
         store.remove_leftovers().unwrap();
         assert_eq!(files::read_dir(store.tmp()).unwrap().count(), 0);
         let mut left: Vec<_> = files::read_dir(&work).unwrap().map(|entry| entry.unwrap().file_name()).collect();
