@@ -79,6 +79,7 @@ const LINES: &[Line] = &[
     says(&["data", "check", "folder", "--root", "photos"]),
     says(&["data", "fetch", "digits"]),
     says(&["methods"]),
+    says(&["completions", "fish"]),
     writes(&["init", "photos"], &["--output", "out/p.toml"]),
 ];
 
