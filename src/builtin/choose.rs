@@ -8,16 +8,15 @@
 
 use kinset_artifact::encoder::Classifier;
 use kinset_artifact::features::Features;
-use kinset_artifact::images::{ImageSet, Images};
+use kinset_artifact::images::Images;
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
 use kinset_math::partition::{Classes, Clusters, Contingency};
 use kinset_math::topk::argmax_rows;
 use kinset_stage::{Context, Either, Stage, StageError};
-use kinset_train::feature_space::side_by_side;
 use kinset_train::neighbor_pairs::check_same_images;
 
-use super::predict;
+use super::classify::Inputs;
 
 kinset_stage::settings! {
     /// Settings.
@@ -68,38 +67,23 @@ impl Stage for Choose {
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let neighbors = NeighborTable::load(&input.neighbors)?;
         let used = config.num_neighbors.min(neighbors.k);
-        let (mut candidates, mut information_of) = (Vec::new(), Vec::new());
-        for stored in &input.classifiers {
-            let classifier = Classifier::load(stored)?;
-            let (ids, said) = said(&classifier, stored.origin(), &input, cx)?;
-            check_same_images(&neighbors, &ids, "neighbors")?;
+        let inputs = Inputs::of(&input.images, &input.features)?;
+        check_same_images(&neighbors, inputs.ids(), "neighbors")?;
+        let mut classifiers = input.classifiers.iter().map(Classifier::load).collect::<Result<Vec<_>, _>>()?;
+        let said = inputs.said(&classifiers, &input.classifiers, cx)?;
+        let information_of = |(classifier, said): (&Classifier, &Vec<f32>)| {
             let clusters = classifier.card.clusters;
-            let information = information(&argmax_rows(&said, clusters), clusters, &neighbors, used);
-            information_of.push(information);
-            candidates.push((stored.origin(), classifier));
-        }
-        let kept = kept(&information_of, config.margin);
-        let told = candidates.iter().zip(&information_of).map(|((name, _), nats)| format!("{name} {nats:.4}"));
+            information(&argmax_rows(said, clusters), clusters, &neighbors, used)
+        };
+        let information: Vec<f64> = classifiers.iter().zip(&said).map(information_of).collect();
+        let kept = kept(&information, config.margin);
+        let told = input.classifiers.iter().zip(&information).map(|(stored, nats)| format!("{} {nats:.4}", stored.origin()));
         let told = format!("information between neighbors, in nats: {}", told.collect::<Vec<_>>().join(", "));
-        let (name, mut classifier) = candidates.swap_remove(kept);
-        cx.note(format!("keeps `{name}`; {told}"));
+        cx.note(format!("keeps `{}`; {told}", input.classifiers[kept].origin()));
+        let mut classifier = classifiers.swap_remove(kept);
         classifier.card.chosen_by = format!("{}; kept of {} by {told}", classifier.card.chosen_by, input.classifiers.len());
         Ok(Out { classifier: classifier.save(&cx.out("classifier")?)? })
     }
-}
-
-/// Names of the images, and what a classifier says of them, `[N, K]`.
-fn said(classifier: &Classifier, origin: &str, input: &In, cx: &Context<'_>) -> Result<(Vec<String>, Vec<f32>), StageError> {
-    if let Some(features) = &input.features.0 {
-        let table = side_by_side(features)?;
-        let said = predict::of_features(classifier, origin, &table, cx)?;
-        return Ok((table.ids, said));
-    }
-    let Some(images) = &input.images.0 else { unreachable!("the plan connects one of both") };
-    let images = ImageSet::open(images)?;
-    let bar = cx.bar(images.len() as u64, "images");
-    let said = predict::probabilities(&[classifier], &images, cx, |done| bar.advance(done as u64))?.swap_remove(0);
-    Ok((images.ids().to_vec(), said))
 }
 
 /// The mutual information of an image's cluster and its neighbor's, in nats, over the first `used` neighbors of every image.

@@ -3,8 +3,8 @@
 //! A row of k-means always stands beside the others: a learned result should be better than it. If
 //! none is connected, one is fitted on the features of the first classifier's own encoder.
 
-use kinset_artifact::encoder::{Architecture, Classifier, HeadKind, Normalization, Weights};
-use kinset_artifact::features::{FeatureTable, Features};
+use kinset_artifact::encoder::{Classifier, HeadKind, Normalization};
+use kinset_artifact::features::Features;
 use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::labels::{LabelTable, Labels};
 use kinset_artifact::scores::{Protocol, ScoreRow, Scores};
@@ -18,11 +18,11 @@ use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency};
 use kinset_math::topk::argmax_rows;
 use kinset_model::{ClassifierNet, EncoderNet, HeadChoice};
 use kinset_stage::{Context, Either, NoSettings, Stage, StageError};
-use kinset_train::feature_space::{alone, side_by_side};
+use kinset_train::feature_space::alone;
 use kinset_train::image_loader::ImageLoader;
 use kinset_train::infer::{self, Layer};
 
-use super::predict::{of_features, probabilities};
+use super::classify::{Inputs, of_features, probabilities};
 
 kinset_stage::ports! {
     /// What it reads.
@@ -64,9 +64,9 @@ impl Stage for Evaluate {
     fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let labels = LabelTable::load(&input.labels)?;
         let classifiers = input.classifiers.iter().map(Classifier::load).collect::<Result<Vec<_>, _>>()?;
-        let seen = Seen::of(&input)?;
-        let truth = truth_of(seen.ids(), &labels)?;
-        let said = seen.said(&classifiers, &input, cx)?;
+        let inputs = Inputs::of(&input.images, &input.features)?;
+        let truth = truth_of(inputs.ids(), &labels)?;
+        let said = inputs.said(&classifiers, &input.classifiers, cx)?;
         let mut rows = Vec::new();
         for (place, (classifier, p)) in classifiers.iter().zip(&said).enumerate() {
             // Names of stages are no part of a key, so they are no part of a result either: the report puts them in.
@@ -76,7 +76,7 @@ impl Stage for Evaluate {
         }
         let kmeans = classifiers.iter().any(|classifier| classifier.card.kind == HeadKind::Centroids);
         if let (false, Some(first)) = (kmeans, classifiers.first()) {
-            let (baseline, p) = seen.baseline(first, cx)?;
+            let (baseline, p) = beside(&inputs, first, cx)?;
             let mut row = row("k-means".into(), &baseline, &p, &truth, labels.classes())?;
             row.notes.push("fitted on these images, on the features of the first classifier's encoder".into());
             rows.push(row);
@@ -91,88 +91,21 @@ impl Stage for Evaluate {
     }
 }
 
-/// What classifiers are shown.
-enum Seen {
-    Images(ImageSet),
-    Features(FeatureTable),
-}
-
-impl Seen {
-    fn of(input: &In) -> Result<Self, StageError> {
-        if let Some(features) = &input.features.0 {
-            return Ok(Self::Features(side_by_side(features)?));
+/// k-means for a classifier to stand beside, and what it says.
+fn beside(inputs: &Inputs, first: &Classifier, cx: &Context<'_>) -> Result<(Classifier, Vec<f32>), StageError> {
+    match inputs {
+        Inputs::Images(images) => {
+            let baseline = baseline(first, images, cx)?;
+            let said = probabilities(&[&baseline], images, cx, |_| ())?.swap_remove(0);
+            Ok((baseline, said))
         }
-        let Some(images) = &input.images.0 else { unreachable!("the plan connects one of both") };
-        Ok(Self::Images(ImageSet::open(images)?))
-    }
-
-    fn ids(&self) -> &[String] {
-        match self {
-            Self::Images(images) => images.ids(),
-            Self::Features(table) => &table.ids,
+        Inputs::Features(table) => {
+            let (body, normalization) = alone(table.dim, &cx.device)?;
+            let baseline = fitted(&body, normalization, table.values.clone(), first.card.clusters, cx)?;
+            let said = of_features(&baseline, "k-means", table, cx)?;
+            Ok((baseline, said))
         }
     }
-
-    /// What each says, `[N, K]`.
-    fn said(&self, classifiers: &[Classifier], input: &In, cx: &Context<'_>) -> Result<Vec<Vec<f32>>, StageError> {
-        let images = match self {
-            Self::Images(images) => images,
-            Self::Features(table) => {
-                let of = |(classifier, stored): (&Classifier, &Stored<Classifier>)| {
-                    of_features(classifier, stored.origin(), table, cx)
-                };
-                return classifiers.iter().zip(&input.classifiers).map(of).collect();
-            }
-        };
-        let groups = groups(classifiers);
-        let bar = cx.bar((images.len() * groups.len()) as u64, "images");
-        let mut said = vec![Vec::new(); classifiers.len()];
-        for group in groups {
-            let all: Vec<&Classifier> = group.iter().map(|&place| &classifiers[place]).collect();
-            for (place, p) in group.into_iter().zip(probabilities(&all, images, cx, |done| bar.advance(done as u64))?) {
-                said[place] = p;
-            }
-        }
-        Ok(said)
-    }
-
-    /// k-means for a classifier to stand beside, and what it says.
-    fn baseline(&self, first: &Classifier, cx: &Context<'_>) -> Result<(Classifier, Vec<f32>), StageError> {
-        match self {
-            Self::Images(images) => {
-                let baseline = baseline(first, images, cx)?;
-                let said = probabilities(&[&baseline], images, cx, |_| ())?.swap_remove(0);
-                Ok((baseline, said))
-            }
-            Self::Features(table) => {
-                let (body, normalization) = alone(table.dim, &cx.device)?;
-                let baseline = fitted(&body, normalization, table.values.clone(), first.card.clusters, cx)?;
-                let said = of_features(&baseline, "k-means", table, cx)?;
-                Ok((baseline, said))
-            }
-        }
-    }
-}
-
-/// Classifiers that see images through equal backbones, so that these need to look only once: their places.
-fn groups(classifiers: &[Classifier]) -> Vec<Vec<usize>> {
-    fn alike(one: &Classifier, other: &Classifier) -> bool {
-        fn body(classifier: &Classifier) -> impl Iterator<Item = (&str, &Weights)> {
-            classifier.tensors.iter().filter(|(name, _)| name.starts_with("backbone."))
-        }
-        let shape = |classifier: &Classifier| Architecture { projection: None, ..classifier.card.encoder.architecture.clone() };
-        one.card.encoder.normalization == other.card.encoder.normalization
-            && shape(one) == shape(other)
-            && body(one).eq(body(other))
-    }
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for (place, classifier) in classifiers.iter().enumerate() {
-        match groups.iter_mut().find(|group| alike(&classifiers[group[0]], classifier)) {
-            Some(group) => group.push(place),
-            None => groups.push(vec![place]),
-        }
-    }
-    groups
 }
 
 /// The labels in the order of the images.
@@ -271,38 +204,4 @@ fn row(name: String, classifier: &Classifier, p: &[f32], truth: &[i32], classes:
         notes,
         ..ScoreRow::default()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use candle_core::Device;
-
-    use super::*;
-    use kinset_artifact::encoder::{Backbone, Projection, ProjectionKind, Stem};
-    use kinset_model::architecture;
-
-    #[test]
-    fn classifiers_on_equal_backbones_look_together_whatever_their_heads_read() {
-        let shape = |projection| architecture(Backbone::ResnetTiny, Stem::Cifar, 4, 1, 8, projection).unwrap();
-        let projection = Some(Projection { kind: ProjectionKind::Linear, dim: 4 });
-        let encoder = |seed, projection| EncoderNet::init(&shape(projection), Seed::new(seed), &Device::Cpu).unwrap();
-        let classifier = |net: &ClassifierNet, mean: f64| {
-            let choice = HeadChoice { head: 0, chosen_by: "test".into(), losses: vec![] };
-            let card = net.card(Normalization::new(vec![mean as _], vec![1.0]), choice).unwrap();
-            Classifier { card, tensors: net.to_tensors().unwrap() }
-        };
-        let (one, other) = (encoder(1, projection), encoder(2, None));
-        let heads = |encoder: &EncoderNet, clusters| {
-            ClassifierNet::init(encoder, clusters, 2, None, Seed::new(7), &Device::Cpu).unwrap()
-        };
-        let centroids = ClassifierNet::from_centroids(&one, &[0.5; 12], true, &Device::Cpu).unwrap();
-        let all = [
-            classifier(&heads(&one, 3), 0.0),
-            classifier(&heads(&other, 3), 0.0),
-            classifier(&centroids, 0.0),
-            classifier(&heads(&one, 5), 0.0),
-            classifier(&heads(&one, 3), 0.5),
-        ];
-        assert_eq!(groups(&all), [vec![0, 2, 3], vec![1], vec![4]]);
-    }
 }

@@ -9,6 +9,7 @@
 
 pub mod auto_k;
 pub mod choose;
+mod classify;
 pub mod consensus;
 pub mod embed;
 pub mod evaluate;

@@ -1,17 +1,17 @@
 //! Images, or features that were computed before, through a classifier, to assignments in Parquet: the result people came for.
 
+use std::slice::from_ref;
+
 use kinset_artifact::assignments::{AssignmentTable, Assignments};
 use kinset_artifact::encoder::Classifier;
-use kinset_artifact::features::{FeatureTable, Features};
-use kinset_artifact::images::{ImageSet, Images};
+use kinset_artifact::features::Features;
+use kinset_artifact::images::Images;
 use kinset_artifact::{Draft, Stored};
 use kinset_math::entropy;
 use kinset_math::topk::top_k;
-use kinset_model::ClassifierNet;
 use kinset_stage::{Context, Either, NoSettings, Stage, StageError};
-use kinset_train::feature_space::{heads_for, side_by_side};
-use kinset_train::image_loader::ImageLoader;
-use kinset_train::infer;
+
+use super::classify::Inputs;
 
 kinset_stage::ports! {
     /// What it reads.
@@ -49,18 +49,9 @@ impl Stage for Predict {
 
     fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let classifier = Classifier::load(&input.classifier)?;
-        let (ids, probabilities) = if let Some(features) = &input.features.0 {
-            let table = side_by_side(features)?;
-            let said = of_features(&classifier, input.classifier.origin(), &table, cx)?;
-            (table.ids, said)
-        } else {
-            let Some(images) = &input.images.0 else { unreachable!("the plan connects one of both") };
-            let images = ImageSet::open(images)?;
-            let bar = cx.bar(images.len() as u64, "images");
-            let said = probabilities(&[&classifier], &images, cx, |done| bar.advance(done as u64))?.swap_remove(0);
-            (images.ids().to_vec(), said)
-        };
-        let table = assigned(ids, &probabilities, classifier.card.clusters);
+        let inputs = Inputs::of(&input.images, &input.features)?;
+        let probabilities = inputs.said(from_ref(&classifier), from_ref(&input.classifier), cx)?.swap_remove(0);
+        let table = assigned(inputs.ids().to_vec(), &probabilities, classifier.card.clusters);
         Ok(Out { assignments: table.save(&cx.out("assignments")?)? })
     }
 }
@@ -86,47 +77,4 @@ pub fn assigned(ids: Vec<String>, probabilities: &[f32], clusters: usize) -> Ass
         table.second_cluster.push(best[1] as i32);
     }
     table
-}
-
-/// What a classifier says of features.
-///
-/// # Shapes
-/// Returns `[N, K]`, row-major; rows sum to 1.
-///
-/// # Errors
-/// Features its heads do not read, or the run is to stop.
-pub(super) fn of_features(
-    classifier: &Classifier,
-    origin: &str,
-    table: &FeatureTable,
-    cx: &Context<'_>,
-) -> Result<Vec<f32>, StageError> {
-    let net = heads_for(classifier, origin, table, &cx.device)?;
-    infer::of_features(&net, classifier.card.head, &table.values, &cx.device, |_| cx.check())
-}
-
-/// What the chosen heads of classifiers on equal backbones say of images.
-///
-/// # Shapes
-/// Returns `[N, K]` of each, row-major; rows sum to 1.
-///
-/// # Errors
-/// If a classifier does not fit the images, or the run is to stop.
-pub(super) fn probabilities(
-    classifiers: &[&Classifier],
-    images: &ImageSet,
-    cx: &Context<'_>,
-    mut done: impl FnMut(usize),
-) -> Result<Vec<Vec<f32>>, StageError> {
-    let Some(first) = classifiers.first() else { return Ok(Vec::new()) };
-    let card = &first.card.encoder;
-    let loader =
-        ImageLoader::like(images, card.architecture.channels, card.architecture.size, &card.normalization, &cx.device)?;
-    let net = |classifier: &&Classifier| ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &cx.device);
-    let nets = classifiers.iter().map(net).collect::<Result<Vec<_>, _>>()?;
-    let heads: Vec<_> = nets.iter().zip(classifiers).map(|(net, classifier)| (net, classifier.card.head)).collect();
-    infer::predict_ensemble(&heads, &loader, |images| {
-        done(images);
-        cx.check()
-    })
 }
