@@ -59,9 +59,6 @@ kinset_stage::outputs! {
 #[derive(Debug)]
 pub struct Spectral;
 
-/// Most iterations of the head, and the slope at which it is done: labels change no more long before.
-const HEAD: (usize, f64) = (300, 1e-5);
-
 impl Stage for Spectral {
     const KIND: &'static str = "spectral";
     const VERSION: u32 = 1;
@@ -89,11 +86,8 @@ impl Stage for Spectral {
         let method = KMeans { clusters: config.clusters, restarts: config.restarts, iterations: config.iterations, tolerance };
         let fit = method.fit(&embedding.rows, embedding.dim, &Gemm, cx.seed, &cx.stop)?;
         let rows = values(&space.values)?;
-        let logistic = Logistic { penalty: config.penalty, iterations: HEAD.0, tolerance: HEAD.1 };
-        let head = logistic.fit(&rows, space.dim(), &fit.labels, config.clusters, &Gemm, &cx.stop)?;
-        let given = head.labels(&rows, space.dim(), &Gemm);
-        let same = given.iter().zip(&fit.labels).filter(|(given, label)| **given == **label as usize).count();
-        let share = 100.0 * same as f64 / given.len() as f64;
+        let head = Logistic::new(config.penalty).fit(&rows, space.dim(), &fit.labels, config.clusters, &Gemm, &cx.stop)?;
+        let share = 100.0 * head.agreement(&rows, space.dim(), &fit.labels, &Gemm);
         cx.note(format!("the head gives {share:.1} % of the images the cluster that the graph gave them"));
         let (weight, bias) = space.plain_layer(&head.weight, &head.bias);
         let mut tensors = Tensors::default();

@@ -46,6 +46,11 @@ pub struct Linear {
 }
 
 impl Logistic {
+    /// At most 300 iterations, tolerance 1e-5: the labels change no more long before.
+    pub const fn new(penalty: f64) -> Self {
+        Self { penalty, iterations: 300, tolerance: 1e-5 }
+    }
+
     /// The head whose soft-max is nearest to the labels. `stop` is looked at before each pass over the rows.
     ///
     /// # Shapes
@@ -127,6 +132,16 @@ impl Linear {
             argmax_rows(&logits, clusters)
         };
         rows.par_chunks(ROWS * dim).flat_map_iter(piece).collect()
+    }
+
+    /// The share of rows whose most probable label is the one they have, 0 to 1.
+    ///
+    /// # Shapes
+    /// `rows`: `[N, dim]`; `labels`: `[N]`.
+    pub fn agreement(&self, rows: &[f32], dim: usize, labels: &[u32], products: &impl Products) -> f64 {
+        let given = self.labels(rows, dim, products);
+        let same = given.iter().zip(labels).filter(|(given, label)| **given == **label as usize).count();
+        same as f64 / given.len() as f64
     }
 }
 
@@ -240,6 +255,7 @@ mod tests {
         let found = fit(&[-1.0, -0.9, 1.0, 1.1], 1, &[0, 0, 2, 2], 3);
         assert!(found.bias[1] < found.bias[0] && found.bias[1] < found.bias[2]);
         assert_eq!(found.labels(&[-1.0, 1.0, -2.0], 1, &Plain), [0, 2, 0]);
+        assert!((found.agreement(&[-1.0, 1.0, -2.0, -1.0], 1, &[0, 2, 0, 2], &Plain) - 0.75).abs() < 1e-12);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::image_loader::ImageLoader;
 use super::infer;
 use kinset_artifact::Stored;
 use kinset_artifact::encoder::{Backbone, Classifier};
-use kinset_artifact::features::{FeatureTable, Features};
+use kinset_artifact::features::FeatureTable;
 use kinset_artifact::images::ImageSet;
 use kinset_base::seed::Seed;
 use kinset_kernel::gemm::Gemm;
@@ -21,7 +21,7 @@ use kinset_model::{ClassifierNet, HeadsShape, ModelError};
 use kinset_stage::{Context, StageError};
 
 /// As in spectral clustering, whose head is made the same way.
-const FIT: Logistic = Logistic { penalty: 1e-3, iterations: 300, tolerance: 1e-5 };
+const FIT: Logistic = Logistic::new(1e-3);
 
 /// Below this share of images on which the first head and the clustering agree, the features do not carry it.
 const AGREE: f64 = 0.8;
@@ -42,12 +42,12 @@ impl Start {
     /// Other clusters than the heads will have, a hidden layer in these, features that the classifier does not read.
     pub fn of_features(
         stored: &Stored<Classifier>,
-        features: &Stored<Features>,
+        table: &FeatureTable,
         shape: HeadsShape,
         cx: &Context<'_>,
     ) -> Result<Self, StageError> {
-        let (classifier, table) = (fitting(stored, shape)?, FeatureTable::load(features)?);
-        let net = heads_for(&classifier, stored.origin(), &table, &cx.device)?;
+        let classifier = fitting(stored, shape)?;
+        let net = heads_for(&classifier, stored.origin(), table, &cx.device)?;
         let said = infer::of_features(&net, classifier.card.head, &table.values, &cx.device, |_| cx.check())?;
         Ok(Self::of(&said, stored, shape))
     }
@@ -117,7 +117,7 @@ impl Start {
                 FIT.fit(&sample, dim, &labels, clusters, &Gemm, &cx.stop)?
             };
             if head < starts.len() {
-                start.tell(&fit.labels(&rows, dim, &Gemm), cx);
+                start.tell(fit.agreement(&rows, dim, &start.labels, &Gemm), cx);
             }
             let (weight, bias) = centering.plain_layer(&fit.weight, &fit.bias);
             for (name, values, shape) in [("weight", weight, vec![clusters, dim]), ("bias", bias, vec![clusters])] {
@@ -131,9 +131,8 @@ impl Start {
         Ok(())
     }
 
-    fn tell(&self, given: &[usize], cx: &Context<'_>) {
-        let same = given.iter().zip(&self.labels).filter(|(given, label)| **given == **label as usize).count();
-        let share = same as f64 / given.len() as f64;
+    /// Says for which share of the images a head begins with the clusters of this start.
+    fn tell(&self, share: f64, cx: &Context<'_>) {
         let text = format!(
             "a head that begins with the clusters of `{}` gives {:.1} % of the images the same",
             self.origin,

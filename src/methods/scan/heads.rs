@@ -4,7 +4,7 @@ use super::stage::{self, Scan, Update};
 use super::training::{pairs, train_heads};
 use kinset_artifact::Stored;
 use kinset_artifact::encoder::{Classifier, Encoder};
-use kinset_artifact::features::Features;
+use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::neighbors::Neighbors;
 use kinset_augment::Plain;
 use kinset_model::HeadsShape;
@@ -111,7 +111,8 @@ impl Stage for ScanHeads {
         let shape = HeadsShape::linear(config.clusters, config.heads, config.hidden);
         let net = features.heads(shape, cx.seed.branch("heads"))?;
         if let Some(start) = &input.start {
-            let starts = start.iter().map(|start| Start::of_features(start, &input.features, shape, cx));
+            let given = FeatureTable::load(&input.features)?;
+            let starts = start.iter().map(|start| Start::of_features(start, &given, shape, cx));
             Start::distill(&starts.collect::<Result<Vec<_>, _>>()?, &net, values(&features.values)?, cx.seed, cx)?;
         }
         let course = config.course(features.len(), PER_CLUSTER * config.clusters, cx)?;
@@ -149,7 +150,6 @@ mod tests {
 
     use super::*;
     use kinset_artifact::encoder::Tensors;
-    use kinset_artifact::features::FeatureTable;
     use kinset_artifact::neighbors::NeighborTable;
     use kinset_artifact::testing::stored;
     use kinset_base::search_path::DataPaths;
