@@ -24,7 +24,7 @@
 //! | [`augment`] | Pixels become views. |
 //! | [`model`] | Encoders, heads, and the names of their weights. |
 //! | [`train`] | The training loop, optimizers, schedules, prefetching, checkpoints, devices. |
-//! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, spectral clustering, how many clusters, consensus, predict, evaluate. |
+//! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, neighbors, images like a target, k-means, spectral clustering, how many clusters, consensus, the better of several classifiers, predict, evaluate. |
 //! | [`methods`] | Stages from papers: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
 //! | [`pipeline`] | Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | A page with pictures, drawings, score tables. |

@@ -77,12 +77,12 @@ impl Stage for Consensus {
         for (classifier, stored) in classifiers.iter().zip(&input.classifiers) {
             alike(first, classifier, stored.origin())?;
         }
-        let heads = classifiers.iter().map(|classifier| chosen(&classifier.card, config.heads).len()).sum::<usize>();
-        let sample = sample(table.len(), heads * first.card.clusters, cx.seed);
+        let voting: Vec<Vec<usize>> = classifiers.iter().map(|classifier| chosen(&classifier.card, config.heads)).collect();
+        let sample = sample(table.len(), voting.iter().map(Vec::len).sum::<usize>() * first.card.clusters, cx.seed);
         let mut voters = Vec::new();
-        for (classifier, stored) in classifiers.iter().zip(&input.classifiers) {
+        for ((classifier, stored), heads) in classifiers.iter().zip(&input.classifiers).zip(voting) {
             let net = heads_for(classifier, stored.origin(), &table, &cx.device)?;
-            for head in chosen(&classifier.card, config.heads) {
+            for head in heads {
                 cx.check()?;
                 voters.push(Voter::new(&net, &table, &sample, (classifier, head), cx)?);
             }

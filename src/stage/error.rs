@@ -112,12 +112,13 @@ impl StageError {
         if value <= most {
             return Ok(value);
         }
-        if value != default || fits.is_empty() {
-            let lower = if fits.is_empty() { String::new() } else { format!("set `{setting} = {most}` or less, or ") };
-            let hint = format!("{lower}add more images");
-            return Err(Self::TooFew { setting, value, images, hint });
-        }
-        Ok(most)
+        if value != default || fits.is_empty() { Err(Self::too_few(setting, value, fits, images)) } else { Ok(most) }
+    }
+
+    /// A setting that so many images cannot satisfy, and which values they would.
+    pub fn too_few(setting: &'static str, value: usize, fits: &RangeInclusive<usize>, images: usize) -> Self {
+        let lower = if fits.is_empty() { String::new() } else { format!("set `{setting} = {}` or less, or ", fits.end()) };
+        Self::TooFew { setting, value, images, hint: format!("{lower}add more images") }
     }
 
     /// More clusters than images, if that is so. `setting` is the one that asks for them.

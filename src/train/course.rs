@@ -65,9 +65,7 @@ pub trait Paced: Default {
     /// As [`Paced::course`].
     fn course_of(&self, batch: usize, images: usize) -> Result<Course, StageError> {
         if batch > images || batch < 2 {
-            let lower = if images < 2 { String::new() } else { format!("set `batch = {images}` or less, or ") };
-            let hint = format!("{lower}add more images");
-            return Err(StageError::TooFew { setting: "batch", value: batch.max(2), images, hint });
+            return Err(StageError::too_few("batch", batch.max(2), &(2..=images), images));
         }
         let (default, steps) = (Self::default(), (images / batch) as u64);
         let epochs = self.epochs().unwrap_or_else(|| Self::USUAL.epochs.max(Self::USUAL.steps.div_ceil(steps)));

@@ -319,7 +319,7 @@ fn a_command_that_finds_no_result_names_the_folder_it_looked_in() {
         assert_eq!(said.exit, exit, "{args:?}: {}", said.err);
         assert!(said.err.contains("in `else/where`") && said.err.contains("--artifacts DIR"), "{args:?}: {}", said.err);
     }
-    assert_eq!(bench.kinset(&["status", "p.toml"]).done().err, "", "what has results says nothing of it");
+    assert_eq!(bench.kinset(&["status", "p.toml"]).done().err, "", "no warning where there are results");
 }
 
 #[test]
