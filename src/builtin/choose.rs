@@ -77,11 +77,16 @@ impl Stage for Choose {
         };
         let information: Vec<f64> = classifiers.iter().zip(&said).map(information_of).collect();
         let kept = kept(&information, config.margin);
-        let told = input.classifiers.iter().zip(&information).map(|(stored, nats)| format!("{} {nats:.4}", stored.origin()));
-        let told = format!("information between neighbors, in nats: {}", told.collect::<Vec<_>>().join(", "));
-        cx.note(format!("keeps `{}`; {told}", input.classifiers[kept].origin()));
+        let named = input.classifiers.iter().zip(&information).map(|(stored, nats)| format!("{} {nats:.4}", stored.origin()));
+        let named = named.collect::<Vec<_>>().join(", ");
+        cx.note(format!("keeps `{}`; information between neighbors, in nats: {named}", input.classifiers[kept].origin()));
         let mut classifier = classifiers.swap_remove(kept);
-        classifier.card.chosen_by = format!("{}; kept of {} by {told}", classifier.card.chosen_by, input.classifiers.len());
+        // Names of stages are no part of a key, so they are no part of a result either.
+        let nats = information.iter().map(|nats| format!("{nats:.4}")).collect::<Vec<_>>().join(", ");
+        classifier.card.chosen_by = format!(
+            "{}; classifiers[{kept}] kept by the information between neighbors, in nats: {nats}",
+            classifier.card.chosen_by
+        );
         Ok(Out { classifier: classifier.save(&cx.out("classifier")?)? })
     }
 }
@@ -108,7 +113,20 @@ fn kept(information: &[f64], margin: f64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use candle_core::Device;
+
     use super::*;
+    use kinset_artifact::encoder::Tensors;
+    use kinset_artifact::features::FeatureTable;
+    use kinset_artifact::testing::stored;
+    use kinset_base::search_path::DataPaths;
+    use kinset_base::seed::Seed;
+    use kinset_model::{HeadChoice, HeadsShape};
+    use kinset_stage::Stop;
+    use kinset_stage::testing::Heard;
+    use kinset_train::feature_space::CenteredFeatures;
 
     /// A ring of images, each with its two neighbors.
     fn ring(n: u32) -> NeighborTable {
@@ -149,5 +167,54 @@ mod tests {
         ] {
             assert_eq!(kept(all, margin), place, "{all:?} {margin}");
         }
+    }
+
+    /// What is chosen of two heads on the halves of a ring, the second by halves, the first by one number of noise; and what is said.
+    fn chosen(dir: &Path, origins: [&str; 2]) -> (Classifier, String) {
+        let folder = |name: &str| {
+            let path = dir.join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            path
+        };
+        let neighbors = ring(24);
+        let values = (0..24).flat_map(|row| [if row < 12 { 1.0 } else { -1.0 }, ((row * 7) % 5) as f32 - 2.0]);
+        let table = FeatureTable {
+            ids: neighbors.ids.clone(),
+            dim: 2,
+            values: values.collect(),
+            normalized: false,
+            encoder: "imported".into(),
+            layer: "imported".into(),
+        };
+        let features = stored(&table.save(&folder("features")).unwrap());
+        let space = CenteredFeatures::of(&features, None, &Device::Cpu).unwrap();
+        let classifiers = [[0.0, 1.0], [1.0, 0.0]].into_iter().zip(origins).map(|([a, b], origin)| {
+            let mut heads = Tensors::default();
+            heads.insert("cluster_head.0.weight", vec![2, 2], vec![a, b, -a, -b]);
+            heads.insert("cluster_head.0.bias", vec![2], vec![0.0; 2]);
+            let choice = HeadChoice { head: 0, chosen_by: "a test".into(), losses: Vec::new() };
+            let made = space.classifier(HeadsShape::linear(2, 1, None), &heads, choice).unwrap();
+            let draft = made.save(&folder(&format!("{a}"))).unwrap();
+            let files = draft.files.iter().map(|file| file.path.clone()).collect();
+            Stored::new(files, stored(&draft).digest(), origin)
+        });
+        let (classifiers, features) = (classifiers.collect(), Either(Some(vec![features])));
+        let neighbors = stored(&neighbors.save(&folder("neighbors")).unwrap());
+        let input = In { classifiers, images: Either(None), features, neighbors };
+        let (heard, places) = (Heard::default(), DataPaths::new(dir, None, None));
+        let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, Stop::default(), folder("work"), folder("out"), &heard);
+        let out = Choose::run(&Config::default(), input, &cx).unwrap();
+        (Classifier::load(&stored(&out.classifier)).unwrap(), format!("{:?}", heard.signals()))
+    }
+
+    #[test]
+    fn the_better_one_is_written_whatever_the_stages_are_called_and_the_note_has_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let (found, said) = chosen(dir.path(), ["base", "refined"]);
+        assert!(said.contains("keeps `refined`; information between neighbors, in nats: base 0."), "{said}");
+        assert!(found.card.chosen_by.starts_with("a test; classifiers[1] kept by"), "{}", found.card.chosen_by);
+        let (again, said) = chosen(dir.path(), ["one", "other"]);
+        assert!(said.contains("keeps `other`"), "{said}");
+        assert_eq!(found, again);
     }
 }
