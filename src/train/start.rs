@@ -9,8 +9,9 @@ use candle_core::Tensor;
 use super::feature_space::{Centering, heads_for};
 use super::image_loader::ImageLoader;
 use super::infer;
+use super::input_cache::encode;
 use kinset_artifact::Stored;
-use kinset_artifact::encoder::{Backbone, Classifier};
+use kinset_artifact::encoder::{Backbone, Classifier, Normalization};
 use kinset_artifact::features::FeatureTable;
 use kinset_artifact::images::ImageSet;
 use kinset_base::seed::Seed;
@@ -52,11 +53,29 @@ impl Start {
         Ok(Self::of(&said, stored, shape))
     }
 
+    /// Gives the heads of a network the clusters of classifiers of the images that it will be trained on.
+    ///
+    /// # Errors
+    /// As [`Start::of_features`]; images that an encoder does not read, features that are the same for all images.
+    pub fn begin(
+        stored: &[Stored<Classifier>],
+        images: &ImageSet,
+        (net, hidden): (&ClassifierNet, Option<usize>),
+        normalization: &Normalization,
+        cx: &Context<'_>,
+    ) -> Result<(), StageError> {
+        let shape = HeadsShape::linear(net.clusters(), net.heads(), hidden);
+        let starts = stored.iter().map(|start| Self::of_images(start, images, shape, cx)).collect::<Result<Vec<_>, _>>()?;
+        let (channels, size) = (net.encoder().architecture().channels, net.encoder().architecture().size);
+        let loader = ImageLoader::like(images, channels, size, normalization, &cx.device)?;
+        Self::distill(&starts, net, encode(net.encoder(), &loader, cx)?, cx.seed, cx)
+    }
+
     /// Of images, plain, through the classifier's own encoder.
     ///
     /// # Errors
     /// As [`Start::of_features`]; images that the encoder does not read.
-    pub fn of_images(
+    fn of_images(
         stored: &Stored<Classifier>,
         images: &ImageSet,
         shape: HeadsShape,

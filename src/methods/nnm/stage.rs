@@ -9,7 +9,7 @@ use super::settings::{Config, Global, GlobalViews};
 use crate::scan::Update;
 use crate::scan::loss::validation_loss;
 use kinset_artifact::Stored;
-use kinset_artifact::encoder::Encoder;
+use kinset_artifact::encoder::{Classifier, Encoder};
 use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::neighbors::Neighbors;
 use kinset_math::euclid;
@@ -23,6 +23,7 @@ use kinset_train::course::PER_CLUSTER;
 use kinset_train::input_cache::row_tensor;
 use kinset_train::neighbor_pairs::NeighborPairs;
 use kinset_train::ports::ChosenOut;
+use kinset_train::start::Start;
 use kinset_train::{
     At, BatchOrder, Course, ImageLoader, Measured, Objective, Paced, Prefetcher, Snapshot, Trainer, finite, measured, train,
 };
@@ -36,6 +37,9 @@ kinset_stage::ports! {
         encoder: Stored<Encoder>,
         /// `[N, M]`, mined on features of the same images; without them, NNM mines its own.
         neighbors: Option<Stored<Neighbors>>,
+        /// Classifiers of such images whose clusters the heads begin with, in turn, on the features of the encoder; without them, they
+        /// begin at random.
+        start: Option<Vec<Stored<Classifier>>>,
         /// Images to choose epoch and head on; without them, the training images.
         val_images: Option<Stored<Images>>,
         /// Their neighbors among themselves; without them, NNM mines its own.
@@ -73,6 +77,9 @@ impl Stage for Nnm {
         let body = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
         let net =
             ClassifierNet::init(&body, config.clusters, config.heads, config.hidden, cx.seed.branch("heads"), &cx.device)?;
+        if let Some(start) = &input.start {
+            Start::begin(start, &images, (&net, config.hidden), &encoder.card.normalization, cx)?;
+        }
         let set = |images, ports, wanted| {
             let (architecture, normalization) = (&encoder.card.architecture, &encoder.card.normalization);
             let loader = ImageLoader::like(images, architecture.channels, architecture.size, normalization, &cx.device)?;
@@ -124,7 +131,8 @@ impl Method for Nnm {
                        the authors' code mixes up the rows. That neighbor is found on plain pictures by default. Without \
                        validation images the training images serve. Neighbor draws are counted per image and epoch. A last batch \
                        of one image joins the one before. An image is never its own neighbor in batch or set. With \
-                       `update = \"heads\"` and a plain recipe features are computed once. `hidden` gives heads a hidden layer. Where \
+                       `update = \"heads\"` and a plain recipe features are computed once. `hidden` gives heads a hidden layer, `start` the clusters of \
+                       other classifiers. Where \
                        `epochs` or `batch` is not set, few images get smaller batches and more epochs, 2000 steps at least",
         expect: "CIFAR-10 84.3 ACC, CIFAR-20 47.7, STL-10 80.8 (paper: best of runs, picked by test accuracy); chosen without \
                  labels about 0.7 less",
@@ -318,6 +326,7 @@ mod tests {
     use kinset_augment::Plain;
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
+    use kinset_math::topk::argmax_rows;
     use kinset_model::architecture;
     use kinset_stage::testing::Heard;
     use kinset_train::infer::{self, Layer};
@@ -398,6 +407,7 @@ mod tests {
                 images: self.images.clone(),
                 encoder: self.encoder.clone(),
                 neighbors: None,
+                start: None,
                 val_images: None,
                 val_neighbors: None,
             }
@@ -456,6 +466,31 @@ mod tests {
 
     fn small(epochs: u64) -> Config {
         Config { clusters: 3, heads: 2, epochs: Some(epochs), batch: Some(8), num_neighbors: 4, ..Config::default() }
+    }
+
+    #[test]
+    fn heads_begin_with_the_clusters_of_a_start() {
+        let ground = Ground::new(60);
+        let folder = ground.dir.path().join("start");
+        std::fs::create_dir_all(&folder).unwrap();
+        let learned = ground.run("learned", &heads_only(15), ground.input()).unwrap().0;
+        let start = Some(vec![stored(&learned.save(&folder).unwrap())]);
+        let still = Config { optimizer: OptimizerSettings::sgd(1e-9, 0.0, 0.0), ..heads_only(1) };
+        let images = ImageSet::open(&ground.images).unwrap();
+        let labels = |classifier: &Classifier, head: usize| {
+            let net = ClassifierNet::from_tensors(&classifier.card, &classifier.tensors, &Device::Cpu).unwrap();
+            let loader = ImageLoader::like(&images, 1, 8, &classifier.card.encoder.normalization, &Device::Cpu).unwrap();
+            argmax_rows(&infer::probabilities(&net, &[head], &loader, |_| Ok::<_, StageError>(())).unwrap()[0], 3)
+        };
+        let wanted = labels(&learned, learned.card.head);
+        let begun = ground.run("begun", &still, In { start, ..ground.input() }).unwrap().0;
+        let random = ground.run("random", &still, ground.input()).unwrap().0;
+        for (classifier, same) in [(&begun, true), (&random, false)] {
+            for head in 0..2 {
+                let agree = labels(classifier, head).iter().zip(&wanted).filter(|(one, other)| one == other).count();
+                assert_eq!(agree >= 57, same, "{agree} of 60");
+            }
+        }
     }
 
     #[test]

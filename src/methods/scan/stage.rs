@@ -9,10 +9,10 @@ use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_augment::{Recipe, Strong};
 use kinset_model::encoder::EncoderNet;
-use kinset_model::{ClassifierNet, HeadsShape};
+use kinset_model::ClassifierNet;
 use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
 use kinset_train::course::PER_CLUSTER;
-use kinset_train::input_cache::{CachedInputs, encode};
+use kinset_train::input_cache::CachedInputs;
 use kinset_train::neighbor_pairs::check_same_images;
 use kinset_train::ports::ChosenOut;
 use kinset_train::start::Start;
@@ -124,12 +124,7 @@ impl Stage for Scan {
         let net =
             ClassifierNet::init(&body, config.clusters, config.heads, config.hidden, cx.seed.branch("heads"), &cx.device)?;
         if let Some(start) = &input.start {
-            let shape = HeadsShape::linear(config.clusters, config.heads, config.hidden);
-            let starts = start.iter().map(|start| Start::of_images(start, &images, shape, cx));
-            let starts = starts.collect::<Result<Vec<_>, _>>()?;
-            let normalization = &encoder.card.normalization;
-            let loader = ImageLoader::like(&images, architecture.channels, architecture.size, normalization, &cx.device)?;
-            Start::distill(&starts, &net, encode(net.encoder(), &loader, cx)?, cx.seed, cx)?;
+            Start::begin(start, &images, (&net, config.hidden), &encoder.card.normalization, cx)?;
         }
         // An encoder that is not updated, on views that are not random: its features are computed once.
         let fixed = config.update == Update::Heads && !config.augment.is_random();
