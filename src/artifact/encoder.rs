@@ -10,6 +10,7 @@ use std::path::Path;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ArtifactError, Result, display};
@@ -19,7 +20,7 @@ use super::{Artifact, Draft, DraftFile, Stored};
 use kinset_base::fs;
 
 /// What a network's first layers look like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Stem {
     /// 3×3, stride 1, no pooling.
@@ -32,7 +33,7 @@ pub enum Stem {
     Imagenet,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backbone {
     /// Basic blocks, 2-2-2-2.
@@ -51,7 +52,7 @@ pub enum Backbone {
 }
 
 /// What lies between the features and the contrastive loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ProjectionKind {
     /// Linear, ReLU, linear.

@@ -4,6 +4,7 @@
 //! All recipes end alike: values 0–1, normalised with the encoder's mean and deviation. Gray pictures take part in all of them;
 //! saturation, hue and gray do nothing to them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::instance::Instance;
@@ -11,7 +12,7 @@ use super::randaugment::RandAugment;
 use kinset_stage::{Complaint, Limit, Settings};
 
 /// What happens to a picture.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Recipe {
     /// Nothing random: resize, centre crop.

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use kinset_artifact::features::{FeatureTable, Features};
@@ -18,7 +19,7 @@ use kinset_stage::{Complaint, Context, Stage, StageError};
 use kinset_train::distinct::warn_of_equal_images;
 
 /// Who may vote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Estimator {
     /// The best mean silhouette of k-means over all K.

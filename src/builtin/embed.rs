@@ -1,5 +1,6 @@
 //! Images through an encoder, to features in Parquet.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use kinset_artifact::encoder::Encoder;
@@ -13,7 +14,7 @@ use kinset_train::image_loader::ImageLoader;
 use kinset_train::infer::{self, Layer};
 
 /// Which layer becomes the features.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LayerChoice {
     /// The projection head's output where there is one (SCAN mines on it after SimCLR), else the backbone's.

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::common::{Answer, Failure};
 use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault, nearest};
 use crate::registry;
-use crate::stage::{AnyStage, Arity, Limit};
+use crate::stage::{AnyStage, Arity};
 
-/// List stages and methods, or describe one: paper, loss, settings, deviations
+/// List stages and methods, or describe one: paper, loss, every setting, deviations
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -86,7 +86,7 @@ fn writes(stage: &dyn AnyStage) -> String {
     stage.outputs().iter().map(|output| output.name).collect::<Vec<_>>().join(", ")
 }
 
-fn as_json(stage: &dyn AnyStage) -> serde_json::Value {
+fn as_json(stage: &dyn AnyStage) -> Value {
     let card = stage.card().map(|card| {
         json!({
             "paper": card.paper, "reads": card.reads, "writes": card.writes, "idea": card.idea, "loss": card.loss,
@@ -110,7 +110,7 @@ fn as_json(stage: &dyn AnyStage) -> serde_json::Value {
         stage.limits().into_iter().map(|(path, limit)| (path, format!("must {limit}"))).collect();
     json!({
         "kind": stage.kind(), "version": stage.version(), "summary": stage.summary(), "ports": ports, "outputs": outputs,
-        "settings": stage.default_settings(), "limits": limits, "sign": card,
+        "settings": stage.default_settings(), "limits": limits, "schema": stage.schema(), "sign": card,
     })
 }
 
@@ -153,9 +153,9 @@ fn card(stage: &dyn AnyStage) -> String {
         let how = if index == 0 { " (the stage's bare name means this one)" } else { "" };
         text.push_str(&format!("  {:<18} {}{how}\n", output.name, output.artifact));
     }
-    text.push_str("\nsettings and their defaults\n");
+    text.push_str("\nsettings: the default, what else may be set, what it means\n");
     let mut lines = Vec::new();
-    flatten("", &stage.default_settings(), &stage.limits().into_iter().collect(), &mut lines);
+    settings("", &stage.schema(), &stage.default_settings(), width, &mut lines);
     if lines.is_empty() {
         lines.push("none".to_owned());
     }
@@ -165,22 +165,121 @@ fn card(stage: &dyn AnyStage) -> String {
     text
 }
 
-fn flatten(prefix: &str, value: &serde_json::Value, limits: &BTreeMap<String, Limit>, lines: &mut Vec<String>) {
-    let shown = match value {
-        serde_json::Value::Object(fields) => {
-            for (name, value) in fields {
-                let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-                flatten(&path, value, limits, lines);
+/// Every setting of a table, by its dotted path, from the table's schema; `defaults` tells which tables are not set.
+fn settings(above: &str, table: &Value, defaults: &Value, width: usize, lines: &mut Vec<String>) {
+    for (name, setting) in table["properties"].as_object().into_iter().flatten() {
+        let path = if above.is_empty() { name.clone() } else { format!("{above}.{name}") };
+        let explain = |indent: usize, text: &str, lines: &mut Vec<String>| {
+            let indent = " ".repeat(indent);
+            lines.extend(wrapped(text, width - 2 - indent.len()).into_iter().map(|line| format!("{indent}{line}")));
+        };
+        let document = setting["description"].as_str().unwrap_or_default();
+        let inner = &defaults[name];
+        if setting["properties"].is_object() {
+            let end = if inner.is_null() { " (not set)" } else { "" };
+            lines.push(format!("{path}: a table{end}"));
+            explain(6, document, lines);
+            settings(&path, setting, inner, width, lines);
+        } else if let Some(kinds) = tables(setting) {
+            lines.push(format!("{path}: a table"));
+            explain(6, document, lines);
+            for (kind, table) in &kinds {
+                let document = table["description"].as_str().unwrap_or_default();
+                let end = if table["required"].is_null() { " The default, see below." } else { "" };
+                explain(6, &format!("with kind = {kind}: {document}{end}"), lines);
+                if !table["required"].is_null() {
+                    let others = table["properties"].as_object().into_iter().flatten().filter(|(name, _)| *name != "kind");
+                    let others: Vec<String> = others.map(|(name, setting)| assigned(name, setting)).collect();
+                    explain(10, &others.join(", "), lines);
+                }
             }
-            return;
+            for (_, table) in kinds.iter().filter(|(_, table)| table["required"].is_null()) {
+                settings(&path, table, inner, width, lines);
+            }
+        } else if setting["const"].is_null() {
+            let needed = table["required"].as_array().is_some_and(|needed| needed.contains(&json!(name)));
+            let left = if needed { format!("{path} (to be given)") } else { assigned(&path, setting) };
+            let right = takes(setting);
+            if right.len() > 60 {
+                lines.push(left);
+                explain(6, &format!("One of {right}."), lines);
+            } else {
+                lines.push(format!("{left:<34} {right}").trim_end().to_owned());
+            }
+            explain(6, document, lines);
+            for (choice, document) in choices(setting) {
+                if let Some(document) = document {
+                    explain(10, &format!("{choice}: {document}"), lines);
+                }
+            }
         }
-        serde_json::Value::Null => "(not set)".to_owned(),
+    }
+}
+
+/// A setting as it stands in a file, with its default.
+fn assigned(name: &str, setting: &Value) -> String {
+    match &setting["default"] {
+        Value::Null => format!("{name} (not set)"),
+        default => format!("{name} = {}", in_toml(default)),
+    }
+}
+
+fn in_toml(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("[{}]", items.iter().map(in_toml).collect::<Vec<_>>().join(", ")),
         other => other.to_string(),
+    }
+}
+
+/// The tables that a setting chooses from by their `kind`.
+fn tables(setting: &Value) -> Option<Vec<(&Value, &Value)>> {
+    let kinds = setting["oneOf"].as_array()?.iter().map(|table| (&table["properties"]["kind"]["const"], table));
+    kinds.map(|(kind, table)| kind.is_string().then_some((kind, table))).collect()
+}
+
+/// The words that a setting chooses from, with their meaning where it is not plain.
+fn choices(setting: &Value) -> Vec<(&Value, Option<&str>)> {
+    let ways = setting["oneOf"].as_array().map_or_else(|| vec![setting], |ways| ways.iter().collect());
+    let mut found = Vec::new();
+    for way in ways {
+        found.extend(way["enum"].as_array().into_iter().flatten().map(|word| (word, None)));
+        if way["const"].is_string() {
+            found.push((&way["const"], way["description"].as_str()));
+        }
+    }
+    found
+}
+
+/// What values a setting takes.
+fn takes(setting: &Value) -> String {
+    let words = choices(setting);
+    if !words.is_empty() {
+        return words.iter().map(|(word, _)| word.to_string()).collect::<Vec<_>>().join(", ");
+    }
+    let kind = match setting["type"].as_str() {
+        Some("string") => "text",
+        Some("boolean") => "true or false",
+        Some("array") => {
+            let each = takes(&setting["items"]);
+            let (kind, range) =
+                each.split_once(',').map_or((each.as_str(), String::new()), |(kind, range)| (kind, format!(",{range}")));
+            return match setting["minItems"].as_u64() {
+                Some(2) => format!("[{kind}, {kind}]{range}"),
+                _ => format!("list of: {each}"),
+            };
+        }
+        Some(kind) => kind,
+        None => "",
     };
-    lines.push(match limits.get(prefix) {
-        Some(limit) => format!("{prefix:<28} {shown:<12} must {limit}"),
-        None => format!("{prefix:<28} {shown}"),
-    });
+    let of = |name: &str| setting[name].as_f64();
+    let range = match (of("minimum"), of("maximum"), of("exclusiveMinimum"), of("exclusiveMaximum")) {
+        (Some(low), Some(high), ..) => format!(", {low} to {high}"),
+        (Some(low), None, _, Some(end)) => format!(", {low} to below {end}"),
+        (_, _, Some(end), _) => format!(", above {end}"),
+        (Some(low), ..) => format!(", at least {low}"),
+        _ => String::new(),
+    };
+    format!("{kind}{range}")
 }
 
 fn wrapped(text: &str, width: usize) -> Vec<String> {

@@ -57,7 +57,9 @@ commands! {
     data: Data(DataArgs),
     methods: Methods(MethodsArgs),
     init: Init(InitArgs),
+    schema: Schema(SchemaArgs),
     completions: Completions(CompletionsArgs),
+    man: Man(ManArgs),
 }
 
 /// Does what was typed; returns how the process should end.

@@ -2,16 +2,18 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::{DatasetError, Result};
 use kinset_base::search_path::DataPaths;
 
 /// A data source as written in a pipeline file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
     /// The name of the data set: `fashion-mnist`, `folder` …
+    #[schemars(extend("enum" = super::registry::entries().map(|entry| entry.name).collect::<Vec<_>>()))]
     pub dataset: String,
     /// Its part, or several joined with `+`; `all` is every part, in the published order.
     #[serde(default = "all")]

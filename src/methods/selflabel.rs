@@ -3,6 +3,7 @@
 //! The third stage of SCAN, with its known problems fixed: see [`SelfLabel::CARD`].
 
 use candle_core::{D, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use kinset_artifact::Stored;
@@ -23,7 +24,7 @@ use kinset_train::{
 };
 
 /// Which answers are confident enough to learn from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Threshold {
     /// `confidence_threshold` for every cluster, as in the paper.

@@ -1,5 +1,6 @@
 //! Published frozen encoders by name: their architectures, and the preprocessing of pictures before them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::encoder::{architecture, tower};
@@ -8,7 +9,7 @@ use kinset_artifact::encoder::{Architecture, Backbone, Family, Filter, Normaliza
 use kinset_stage::Complaint;
 
 /// A published network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Published {
     /// DINOv2, ViT-S/14: 384 features.
     #[default]

@@ -3,7 +3,7 @@
 //! From the text of a pipeline file to finished stages: the text with all its places ([`document`]), what stages there are
 //! ([`catalog`]), the checked nodes ([`spec`], with [`settings`]), their shape ([`graph`]), and all that can be wrong
 //! ([`fault`]). [`run`] tells its [`event`]s, which [`journal`] keeps; numbers among them also go
-//! where TensorBoard finds them ([`scalars`]). For `kinset verify`, the
+//! where TensorBoard finds them ([`scalars`]). [`schema`] says to editors what may stand in a file. For `kinset verify`, the
 //! catalog also says what results have to look like (`judge`).
 //!
 //! Not here: what a stage does (`builtin`, `methods`), words on the screen (`cli`).
@@ -22,6 +22,7 @@ pub mod journal;
 mod judge;
 pub mod run;
 pub mod scalars;
+pub mod schema;
 pub mod settings;
 pub mod spec;
 pub mod state;

@@ -25,9 +25,9 @@ pub const MAX_NODES: usize = 2000;
 /// The most profiles.
 pub const MAX_PROFILES: usize = 32;
 /// The most repetitions.
-const MAX_SEEDS: usize = 1000;
+pub const MAX_SEEDS: usize = 1000;
 /// The longest name of a stage: it becomes a folder.
-const MAX_NAME: usize = 100;
+pub const MAX_NAME: usize = 100;
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default)]

@@ -10,6 +10,7 @@ use super::contract::{Method, PaperCard, Stage};
 use super::error::StageError;
 use super::outputs::{AnyDraft, OutputInfo, Outputs};
 use super::ports::{Offers, PortInfo, Ports};
+use super::schema;
 use super::settings::{Complaint, Limit, Settings};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
@@ -37,6 +38,8 @@ pub trait AnyStage: Sync {
     fn default_settings(&self) -> Value;
     /// The limits of numbers among them, by dotted path.
     fn limits(&self) -> Vec<(String, Limit)>;
+    /// A JSON Schema of what a pipeline file may set, with documents, defaults and limits.
+    fn schema(&self) -> Value;
     /// Everything wrong with some complete settings, types first.
     fn check_settings(&self, settings: &Value) -> Vec<Complaint>;
     /// Complete settings as the stage's own type writes them.
@@ -151,6 +154,14 @@ impl<S: Stage> AnyStage for Erased<S> {
         S::Config::default().limits()
     }
 
+    fn schema(&self) -> Value {
+        let defaults = self.default_settings();
+        // A complaint about nothing is about what has to be given.
+        let complaints = self.check_settings(&defaults).into_iter().map(|complaint| complaint.path);
+        let needed: Vec<String> = complaints.filter(|path| defaults.get(path) == Some(&"".into())).collect();
+        schema::of::<S::Config>(&defaults, &needed)
+    }
+
     fn check_settings(&self, settings: &Value) -> Vec<Complaint> {
         match serde_json::from_value::<S::Config>(settings.clone()) {
             Ok(config) => config.check(),
@@ -185,6 +196,7 @@ impl<S: Stage> AnyStage for Erased<S> {
 
 #[cfg(test)]
 mod tests {
+    use schemars::JsonSchema;
     use serde::{Deserialize, Serialize};
     use serde_json::json;
 
@@ -196,26 +208,26 @@ mod tests {
     crate::ports! { /** Nothing. */ struct In {} }
     crate::outputs! { /** Never written. */ struct Out { labels: Draft<Labels> } }
 
-    #[derive(Clone, Default, Serialize, Deserialize)]
+    #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
     struct Then {
         rate: f32,
         nested: Nested,
     }
 
-    #[derive(Clone, Default, Serialize, Deserialize)]
+    #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
     struct Nested {
         scale: f64,
     }
 
     /// [`Then`] with two settings that were added later.
-    #[derive(Clone, Default, Serialize, Deserialize)]
+    #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
     struct Now {
         rate: f32,
         nested: NestedNow,
         warmup: Option<u32>,
     }
 
-    #[derive(Clone, Default, Serialize, Deserialize)]
+    #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
     struct NestedNow {
         scale: f64,
         shift: Option<Vec<f64>>,

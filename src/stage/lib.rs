@@ -3,7 +3,7 @@
 //! The contract between the engine and everything that runs in it: a [`Stage`] has a kind, a version, settings, typed
 //! [`mod@ports`] and typed [`mod@outputs`], and one function. A [`Method`] is a stage with a paper, and its bounds are the label-free
 //! guarantee. A stage gets all it may use from its [`Context`], and what it has done so far from its [`Unfinished`] work. [`erased`] is the one place where types are
-//! forgotten, so that the engine can hold a list of stages.
+//! forgotten, so that the engine can hold a list of stages; [`schema`] is what a stage says of its settings.
 //!
 //! Not here: the stages themselves (`builtin`, `methods`), when and why they run (`pipeline`).
 
@@ -16,6 +16,7 @@ pub mod erased;
 pub mod error;
 pub mod outputs;
 pub mod ports;
+pub mod schema;
 pub mod settings;
 #[doc(hidden)]
 pub mod testing;

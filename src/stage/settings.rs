@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -146,8 +147,9 @@ impl<N: Number> Numbers for [N; 2] {
     }
 }
 
-/// Settings of a stage, or a table inside them; serde refuses unknown keys. Mostly written by [`settings!`](macro@crate::settings).
-pub trait Settings: Serialize + DeserializeOwned + Clone + Send + Sync {
+/// Settings of a stage, or a table inside them; serde refuses unknown keys. What is written of them and of their fields is what
+/// people read in `kinset methods` and in editors. Mostly written by [`settings!`](macro@crate::settings).
+pub trait Settings: Serialize + DeserializeOwned + JsonSchema + Clone + Send + Sync {
     /// Everything that is wrong beyond types: ranges, combinations. A stage never checks its own settings again.
     fn check(&self) -> Vec<Complaint> {
         Vec::new()
@@ -176,7 +178,7 @@ impl<S: Settings> Settings for Option<S> {
 }
 
 /// No settings at all.
-#[derive(Clone, Copy, Debug, Default, Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoSettings {}
 
@@ -228,8 +230,9 @@ macro_rules! settings {
         $(and $more:ident)?
     ) => {
         $(#[$attribute])*
-        #[derive(Clone, Debug, ::serde::Serialize, ::serde::Deserialize)]
+        #[derive(Clone, Debug, ::serde::Serialize, ::serde::Deserialize, ::schemars::JsonSchema)]
         #[serde(deny_unknown_fields, default)]
+        #[schemars(transform = $crate::schema::limited::<Self>)]
         pub struct $name {
             $($(#[$doc])* pub $field: $type,)*
         }

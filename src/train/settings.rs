@@ -1,15 +1,16 @@
 //! Settings of optimizer and learning rate: flat tables, so that one setting can be changed alone.
 
+use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 
 use super::error::Result;
 use super::optim::{Optimization, Optimizer};
 use super::schedule::{self, Schedule};
 use kinset_model::params::Params;
-use kinset_stage::{Complaint, Limit, Settings};
+use kinset_stage::{Complaint, Limit, Settings, schema};
 
 /// Which optimizer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// Stochastic gradient descent with momentum.
@@ -18,9 +19,14 @@ pub enum OptimizerKind {
     Adam,
 }
 
+/// Limits of the numbers in [`OptimizerSettings`].
+const RATES: [(&str, Limit); 3] =
+    [("lr", Limit::AboveZero), ("momentum", Limit::BelowOne), ("weight_decay", Limit::NotNegative)];
+
 /// How weights move.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(transform = limited)]
 pub struct OptimizerSettings {
     /// `sgd` or `adam`.
     pub kind: OptimizerKind,
@@ -43,6 +49,11 @@ fn momentum() -> f64 {
 
 fn tenth() -> f64 {
     0.1
+}
+
+/// Writes the limits into the schema.
+fn limited(table: &mut Schema) {
+    schema::limit(table, &OptimizerSettings::sgd(0.1, momentum(), 0.0).limits());
 }
 
 impl OptimizerSettings {
@@ -69,18 +80,23 @@ impl OptimizerSettings {
 impl Settings for OptimizerSettings {
     fn check(&self) -> Vec<Complaint> {
         let idle = self.nesterov && (self.kind != OptimizerKind::Sgd || self.momentum <= 0.0);
+        let [lr, momentum, weight_decay] = RATES.map(|(_, limit)| limit);
         let found = [
-            Limit::AboveZero.complaint("lr", &self.lr),
-            Limit::BelowOne.complaint("momentum", &self.momentum),
+            lr.complaint("lr", &self.lr),
+            momentum.complaint("momentum", &self.momentum),
             idle.then(|| Complaint::new("nesterov", "is for `sgd` with a momentum above 0")),
-            Limit::NotNegative.complaint("weight_decay", &self.weight_decay),
+            weight_decay.complaint("weight_decay", &self.weight_decay),
         ];
         found.into_iter().flatten().collect()
+    }
+
+    fn limits(&self) -> Vec<(String, Limit)> {
+        RATES.map(|(name, limit)| (name.to_owned(), limit)).into()
     }
 }
 
 /// Which course the learning rate takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ScheduleKind {
     /// The base rate throughout.
@@ -92,7 +108,7 @@ pub enum ScheduleKind {
 }
 
 /// How the learning rate moves, epoch by epoch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScheduleSettings {
     /// `constant`, `cosine` or `step`.

@@ -436,7 +436,10 @@ fn the_instruction_set_is_printed_and_can_be_capped() {
     let (exit, out, _) = kinset("portable", &["--version", "--verbose"]);
     assert_eq!(exit, 0);
     assert!(out.starts_with(&format!("kinset {}\n", env!("CARGO_PKG_VERSION"))), "{out}");
-    assert!(out.contains("instruction set: portable (detected: ") && out.contains("\nthreads: "), "{out}");
+    assert!(
+        out.contains("\ndevice: ") && out.contains("instruction set: portable (detected: ") && out.contains("\nthreads: "),
+        "{out}"
+    );
     let (exit, out, _) = kinset("", &["--version"]);
     assert_eq!((exit, out.as_str()), (0, concat!("kinset ", env!("CARGO_PKG_VERSION"), "\n")));
     for args in [["--version", "--verbose"], ["methods", "--json"]] {

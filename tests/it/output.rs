@@ -41,6 +41,8 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["methods", "scan", "--json"], 0),
     (&["init", "photos"], 0),
     (&["completions", "fish"], 0),
+    (&["schema"], 0),
+    (&["man"], 0),
     (&["gc", "p.toml"], 0),
     (&["gc", "--json"], 0),
     (&["--help"], 0),

@@ -5,6 +5,7 @@
 //! rank, best distance, pool row: all targets' first choices come before any second one, so a budget keeps the target's shape. Or
 //! it is that of votes: images that many targets chose come first, which is surer and follows where the target is dense.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::join::distance;
@@ -90,13 +91,13 @@ impl Reason {
 }
 
 /// Which images come first, and so get the budget.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Order {
     /// Best rank, best distance, pool row.
     #[default]
     Rank,
-    /// Most targets that chose it, then as [`Order::Rank`].
+    /// Most targets that chose it, then as by `rank`.
     Votes,
 }
 

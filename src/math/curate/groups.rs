@@ -4,6 +4,7 @@
 //! above a threshold, as near-duplicate tools do; it may join strangers over many small steps, and the diameter of a group tells.
 //! A *star* joins only rows that are near its first row, so no two of them are farther apart than two steps.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::join::{self, Rows, distance};
@@ -11,7 +12,7 @@ use crate::kmeans::Products;
 use kinset_base::stop::{Stop, Stopped};
 
 /// What makes a group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Link {
     /// Near the group's first row.

@@ -1,12 +1,13 @@
 //! Repeated frames of a target, to be dropped: a camera that stands still must not weigh more than one that moves.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::join::{self, Rows};
 use crate::kmeans::Products;
 use kinset_base::stop::{Stop, Stopped};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
     /// In the order of the file: keep a frame, drop all later ones that are at least so similar to it.

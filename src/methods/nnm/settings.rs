@@ -19,6 +19,7 @@
 //! The table of published scores was reached with `global = "permuted"`, `global_views = "augmented"`, and with the checkpoint
 //! picked by accuracy on the test set, which no setting here can do.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::scan::Update;
@@ -26,7 +27,7 @@ use kinset_augment::{Recipe, Strong};
 use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// Whose neighbor in the whole set an image is matched with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Global {
     /// Its own: what the paper means.
@@ -39,7 +40,7 @@ pub enum Global {
 }
 
 /// Which views the neighbors in the whole set are found on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum GlobalViews {
     /// The pictures as they are.

@@ -13,6 +13,7 @@
 //! The size of the views and the statistics they are normalised with are the classifier's own. (On STL-10 the authors feed SCAN's
 //! ImageNet-normalised networks with CIFAR-10's statistics.)
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use kinset_augment::{RandAugment, Recipe, Standard};
@@ -21,7 +22,7 @@ use kinset_train::Course;
 use kinset_train::settings::{OptimizerSettings, ScheduleSettings};
 
 /// Which images keep the label that the clustering gave them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Sampling {
     /// Those the classifier is sure of.
@@ -33,7 +34,7 @@ pub enum Sampling {
 }
 
 /// Whose statistics the peer's batch norm uses while it only teaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Statistics {
     /// Those of the batch, and its running ones move: the authors' code.
@@ -43,7 +44,7 @@ pub enum Statistics {
 }
 
 /// What the two networks' heads are at the start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Head {
     /// New ones that differ, as in the authors' code: clusters are learned again from the labels that are kept, which takes

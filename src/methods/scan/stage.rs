@@ -1,5 +1,6 @@
 //! SCAN on images: settings, ports, card.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::training::{pairs, train_heads};
@@ -19,7 +20,7 @@ use kinset_train::start::Start;
 use kinset_train::{ImageLoader, OptimizerSettings, Paced, ScheduleSettings};
 
 /// What training moves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Update {
     /// Backbone and heads (small data sets).

@@ -80,6 +80,9 @@ const LINES: &[Line] = &[
     says(&["data", "fetch", "digits"]),
     says(&["methods"]),
     says(&["completions", "fish"]),
+    says(&["man", "run"]),
+    needs(&["man"], &["--output", "out/man"]),
+    writes(&["schema"], &["--output", "out/schema.json"]),
     writes(&["init", "photos"], &["--output", "out/p.toml"]),
 ];
 
