@@ -38,6 +38,11 @@ smoke:
     cargo build --release
     folder=$(mktemp -d) && python3 tests/smoke.py "${CARGO_TARGET_DIR:-target}/release/kinset" "$folder" && rm -r "$folder"
 
+# the wheel for pip, with the program and the Python module, into target/wheels; needs maturin (pip install maturin)
+[group('dev')]
+wheel *args:
+    cd src/python && maturin build --release --locked "$@"
+
 # all tests
 [group('dev')]
 test *args:

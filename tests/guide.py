@@ -51,6 +51,9 @@ esac
 shim.chmod(0o755)
 environment = dict(os.environ, PATH=f"{bin.resolve()}:{os.environ['PATH']}", HF_DATASETS_OFFLINE="1")
 os.environ["HF_DATASETS_OFFLINE"] = "1"
+# The Python module, as it is in the repository.
+os.environ["KINSET_BIN"] = str(shim.resolve())
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src" / "python"))
 os.chdir(folder)
 for number, (kind, block) in enumerate(blocks, 1):
     if kind == "sh":
