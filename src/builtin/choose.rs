@@ -95,7 +95,7 @@ impl Stage for Choose {
 ///
 /// # Shapes
 /// `labels`: `[N]`, below `clusters`.
-fn information(labels: &[usize], clusters: usize, neighbors: &NeighborTable, used: usize) -> f64 {
+pub fn information(labels: &[usize], clusters: usize, neighbors: &NeighborTable, used: usize) -> f64 {
     let pairs =
         || (0..neighbors.len()).flat_map(|row| neighbors.neighbors(row)[..used].iter().map(move |&near| (row, near as usize)));
     let here: Vec<i32> = pairs().map(|(row, _)| labels[row] as i32).collect();

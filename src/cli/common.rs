@@ -141,9 +141,13 @@ pub(super) fn start_threads(threads: Option<u16>) -> Result<(), Failure> {
 pub(super) type Answer = Result<Exit, Failure>;
 
 pub(super) fn pipeline(args: &PipelineArgs) -> Result<Spec, Failure> {
-    let request =
-        Request { profile: args.profile.clone(), set: args.set.clone(), seed: args.seed, device: args.device.clone() };
-    Ok(spec::load(&args.pipeline, &request, &registry::catalog())?)
+    pipeline_with(args, None)
+}
+
+/// A pipeline with what a command adds to its file.
+pub(super) fn pipeline_with(args: &PipelineArgs, added: Option<String>) -> Result<Spec, Failure> {
+    let PipelineArgs { profile, set, seed, device, .. } = args.clone();
+    Ok(spec::load(&args.pipeline, &Request { profile, set, seed, device, added }, &registry::catalog())?)
 }
 
 /// Another pipeline file whose last run shows its results under this name, if it still has it. `own` is the file that is meant.

@@ -44,6 +44,7 @@ commands! {
     plan: Plan(PlanArgs),
     explain: Explain(ExplainArgs),
     graph: Graph(GraphArgs),
+    compare: Compare(CompareArgs),
     status: Status(StatusArgs),
     diff: Diff(DiffArgs),
     report: Report(ReportArgs),
@@ -77,6 +78,7 @@ pub fn main() -> Exit {
     }
     let threads = match &command {
         Command::Run(args) => args.threads,
+        Command::Compare(args) => args.threads,
         Command::Similar(args) => args.threads,
         _ => None,
     };

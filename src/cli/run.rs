@@ -16,8 +16,10 @@ use super::report;
 use super::terminal::{self, Screen};
 use crate::base::fault::{Exit, Fault, chain};
 use crate::base::fs::{self, FileError};
+use crate::base::search_path::DataPaths;
 use crate::base::unit;
 use crate::pipeline::event::{Listener, Tell};
+use crate::pipeline::graph::Selected;
 use crate::pipeline::journal::{Journal, runs_folder};
 use crate::pipeline::run::{self, Options, Outcome, Summary};
 use crate::pipeline::scalars::Scalars;
@@ -62,43 +64,13 @@ pub struct RunArgs {
 pub(super) fn run(args: &RunArgs) -> Answer {
     let spec = pipeline(&args.pipeline)?;
     let selected = selection(&spec, &args.select)?;
-    let stop = stop_on_signals()?;
-    let (device, device_class) = device_of(&spec)?;
-    let store = Store::open(&args.pipeline.places.artifacts)?;
-    let places = places(&args.pipeline.places, Some(&args.pipeline.pipeline));
-    let journal = Journal::new(runs_folder(&args.pipeline.places.artifacts, &spec.name));
-    let screen = Screen::new();
-    let artifacts = &args.pipeline.places.artifacts;
-    if let Some(other) = namesake(&spec.name, artifacts, Some(&args.pipeline.pipeline)) {
-        let (name, other, folder) = (&spec.name, other.display(), artifacts.join(&spec.name));
-        terminal::say(&format!(
-            "warning: `{other}` is also called `{name}`: this run replaces its views and its report in `{}`; change `name` in one of them",
-            folder.display()
-        ));
-    }
-    let scalars = Scalars::new(&journal);
-    let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
-    let options = Options {
-        registry: registry::catalog(),
-        chosen: selected.nodes,
-        forced: selected.forced,
-        threads: rayon::current_num_threads(),
-        device,
-        device_class,
-        wait: !args.no_wait,
-        checkpoint_every: Duration::from_secs_f64(args.checkpoint_every),
-        stop,
-    };
-    let summary = run::run(&spec, &store, &places, &options, Tell(&listeners))?;
+    let patience = Patience { wait: !args.no_wait, checkpoint_every: args.checkpoint_every };
+    let Done { summary, store, places, device_class, journal } = perform(&spec, selected, &args.pipeline, patience)?;
     let exit = summary.exit();
     let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class };
     let page = file::place(&args.pipeline.places.artifacts, &spec.name);
     let report = (!args.no_report).then(|| report::after_run(&outlook, &summary.records, page, Elsewhere::default())).flatten();
-    let tables =
-        scores::collect(&spec, &store, &summary.records).inspect_err(|_| terminal::say(&closing(&spec, &summary, args)))?;
-    if let Err(error) = scores::write_tables(&tables, &store, &spec.name) {
-        terminal::say(&format!("warning: no `{}`: {}; the results are not touched by this", scores::TABLE, chain(&error)));
-    }
+    let tables = score_tables(&spec, &store, &summary).inspect_err(|_| terminal::say(&closing(&spec, &summary, args)))?;
     if args.json {
         terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;
         return Ok(exit);
@@ -114,6 +86,72 @@ pub(super) fn run(args: &RunArgs) -> Answer {
         terminal::say(&format!("events: {}", folder.join("events.jsonl").display()));
     }
     Ok(exit)
+}
+
+/// How long a run waits for others, and for its next checkpoint.
+#[derive(Clone, Copy)]
+pub(super) struct Patience {
+    /// Whether it waits when another run computes the same stage.
+    pub(super) wait: bool,
+    /// Seconds between checkpoints, at most.
+    pub(super) checkpoint_every: f64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { wait: true, checkpoint_every: 60.0 }
+    }
+}
+
+/// A run that has ended, and where it took place.
+pub(super) struct Done {
+    pub(super) summary: Summary,
+    pub(super) store: Store,
+    pub(super) places: DataPaths,
+    pub(super) device_class: &'static str,
+    pub(super) journal: Journal,
+}
+
+/// Runs the selected stages on the screen and in the journal, until a signal.
+pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, patience: Patience) -> Result<Done, Failure> {
+    let stop = stop_on_signals()?;
+    let (device, device_class) = device_of(spec)?;
+    let artifacts = &args.places.artifacts;
+    let store = Store::open(artifacts)?;
+    let places = places(&args.places, Some(&args.pipeline));
+    let journal = Journal::new(runs_folder(artifacts, &spec.name));
+    let screen = Screen::new();
+    if let Some(other) = namesake(&spec.name, artifacts, Some(&args.pipeline)) {
+        let (name, other, folder) = (&spec.name, other.display(), artifacts.join(&spec.name));
+        terminal::say(&format!(
+            "warning: `{other}` is also called `{name}`: this run replaces its views and its report in `{}`; change `name` in one of them",
+            folder.display()
+        ));
+    }
+    let scalars = Scalars::new(&journal);
+    let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
+    let options = Options {
+        registry: registry::catalog(),
+        chosen: selected.nodes,
+        forced: selected.forced,
+        threads: rayon::current_num_threads(),
+        device,
+        device_class,
+        wait: patience.wait,
+        checkpoint_every: Duration::from_secs_f64(patience.checkpoint_every),
+        stop,
+    };
+    let summary = run::run(spec, &store, &places, &options, Tell(&listeners))?;
+    Ok(Done { summary, store, places, device_class, journal })
+}
+
+/// The scores of a run, which are also written beside its results.
+pub(super) fn score_tables(spec: &Spec, store: &Store, summary: &Summary) -> Result<Vec<scores::Scored>, Failure> {
+    let tables = scores::collect(spec, store, &summary.records)?;
+    if let Err(error) = scores::write_tables(&tables, store, &spec.name) {
+        terminal::say(&format!("warning: no `{}`: {}; the results are not touched by this", scores::TABLE, chain(&error)));
+    }
+    Ok(tables)
 }
 
 /// How long what is at work may take to keep its progress: well within two seconds of the signal the process has ended.

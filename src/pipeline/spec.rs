@@ -26,6 +26,8 @@ pub const MAX_NODES: usize = 2000;
 pub const MAX_PROFILES: usize = 32;
 /// The most repetitions.
 pub const MAX_SEEDS: usize = 1000;
+/// How faults call what a command adds.
+const ADDED: &str = "what is added to the file";
 /// The longest name of a stage: it becomes a folder.
 pub const MAX_NAME: usize = 100;
 
@@ -40,6 +42,8 @@ pub struct Request {
     pub seed: Option<u64>,
     /// `--device D`.
     pub device: Option<String>,
+    /// What a command adds, as text of a pipeline file: laid over the file and its profile, below what was asked for.
+    pub added: Option<String>,
 }
 
 /// A checked pipeline.
@@ -152,6 +156,10 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
     let mut findings = Vec::new();
     let mut base = document::read(&mut sources, &path.display().to_string(), text, &mut findings);
     let mut options = Vec::new();
+    if let Some(text) = &request.added {
+        options.push(document::read(&mut sources, ADDED, text, &mut findings));
+    }
+    let added = options.first().cloned();
     for set in &request.set {
         options.push(document::read_option(&mut sources, "--set", set, &mut findings));
     }
@@ -164,7 +172,9 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
     let unreadable = unreadable(&sources, &findings);
 
     let profiles = profiles(base.take("profile"), &mut findings);
-    let has = Names::of(&base);
+    let mut known = base.clone();
+    added.iter().for_each(|table| known.overlay(table));
+    let has = Names::of(&known);
     let over = |profile: Option<&Table>| {
         let mut root = base.clone();
         profile.into_iter().chain(&options).for_each(|table| root.overlay(table));

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod cli;
+mod compare;
 mod concurrent_runs;
 mod conformance;
 mod damage;
