@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ArtifactError, Result, display};
+use super::graph::Graph;
 use super::meta::{read_json, write_json};
 pub use super::vit_config::{Family, Filter, Resize, Transformer};
 use super::{Artifact, Draft, DraftFile, Stored};
@@ -47,6 +48,8 @@ pub enum Backbone {
     /// No network: the pixels themselves, in `[0, 1]`, as features.
     Pixels,
     Vit,
+    /// Any network, as a graph of ONNX's operators.
+    Graph,
     /// No network and no pixels: features that were made elsewhere.
     Features,
 }
@@ -72,7 +75,7 @@ pub struct Projection {
     pub dim: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Architecture {
     pub backbone: Backbone,
@@ -89,6 +92,9 @@ pub struct Architecture {
     /// The rest of the shape of a transformer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transformer: Option<Transformer>,
+    /// The operators of a graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<Graph>,
 }
 
 impl Architecture {
@@ -155,6 +161,9 @@ impl EncoderCard {
         }
         if (shape.backbone == Backbone::Vit) != shape.transformer.is_some() {
             return Some("a transformer's shape belongs to the backbone `vit`, and to no other".into());
+        }
+        if (shape.backbone == Backbone::Graph) != shape.graph.is_some() {
+            return Some("operators belong to the backbone `graph`, and to no other".into());
         }
         if let Some(resize) = self.normalization.resize
             && resize.shorter < shape.size
@@ -503,6 +512,7 @@ mod tests {
                 features: 2,
                 projection: Some(Projection { kind: ProjectionKind::Mlp, dim: 3 }),
                 transformer: None,
+                graph: None,
             },
             normalization: Normalization::new(vec![0.5], vec![0.25]),
             parameters: vec!["backbone.conv1.weight".into()],

@@ -222,6 +222,12 @@ pub fn for_each<E: From<ArtifactError>>(
     Ok(())
 }
 
+/// Names and paths of all pictures; arrays have no path.
+pub fn names_and_paths(stored: &Stored<Images>) -> Result<(Vec<String>, Vec<String>)> {
+    let reader = TableReader::open(stored.file(FILE), Images::KIND)?;
+    Ok((table::read_ids(&reader, "images")?, reader.picture_paths("image")?))
+}
+
 /// Reads a picture that was left outside, if it is still the one of this name.
 ///
 /// # Errors

@@ -35,6 +35,7 @@ mod decode_memory;
 pub mod encoder;
 pub mod error;
 pub mod features;
+pub mod graph;
 pub mod image_codec;
 pub mod images;
 pub mod k_table;

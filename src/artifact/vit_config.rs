@@ -52,6 +52,23 @@ pub struct Resize {
     pub filter: Filter,
 }
 
+impl Resize {
+    /// In words: `cut out of 256 (bicubic)`.
+    pub fn told(&self) -> String {
+        format!("cut out of {} ({})", self.shorter, self.filter.name())
+    }
+}
+
+impl Filter {
+    /// Its name in settings and in what is exported.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bilinear => "bilinear",
+            Self::Bicubic => "bicubic",
+        }
+    }
+}
+
 impl Transformer {
     /// Numbers per image that come out of tokens of this width.
     pub fn features(&self, width: usize) -> usize {

@@ -122,7 +122,9 @@ pub(super) fn truth_of(ids: &[String], labels: &LabelTable) -> Result<Vec<i32>, 
         .map(|id| {
             by_id.get(id.as_str()).copied().ok_or_else(|| StageError::Mismatch {
                 what: format!("the image `{id}`, and perhaps others, has no entry in the labels"),
-                hint: "connect the labels of the same source as the images".into(),
+                hint: "connect the labels of the same source as the images; imported features get its names if `import_features` has \
+                       `images` connected"
+                    .into(),
             })
         })
         .collect()

@@ -10,18 +10,16 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::pretrained::{self, LARGEST};
+use super::pretrained;
 use kinset_artifact::Draft;
-use kinset_artifact::encoder::{Encoder, Filter};
-use kinset_base::fs;
+use kinset_artifact::encoder::Encoder;
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
-use kinset_dataset::DatasetError;
+use kinset_dataset::fetch::PublishedWeights;
 use kinset_dataset::hub::{NotFetched, Repository};
 use kinset_model::import::{Names, frozen};
-use kinset_model::published::TowerSettings;
+use kinset_model::published::{Published, TowerSettings};
 use kinset_stage::{Complaint, Context, Stage, StageError};
-use kinset_store::digest::Digest;
 
 /// What stands before the name of a repository.
 const HUB: &str = "hf:";
@@ -33,7 +31,7 @@ kinset_stage::settings! {
         /// `resnet50`.
         network: TowerSettings = TowerSettings::default(), nested;
         /// A file (`.safetensors`, `.pth`), relative to the pipeline file; or `hf:OWNER/NAME` in the cache of Hugging Face's
-        /// tools.
+        /// tools. None: what `kinset data fetch` brought for this network, or those tools.
         weights: String = String::new();
         /// The SHA-256 it must have, 64 hexadecimal digits.
         sha256: Option<String> = None;
@@ -54,10 +52,7 @@ kinset_stage::settings! {
 impl Config {
     fn places_and_sizes(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
-        if self.weights.is_empty() {
-            let hint = format!("`{HUB}{}` is the repository of this network", self.network.backbone.repository());
-            found.push(Complaint::new("weights", "is needed: a file, or a repository").with_hint(hint));
-        } else if let Some(name) = self.weights.strip_prefix(HUB)
+        if let Some(name) = self.weights.strip_prefix(HUB)
             && Repository::parse(name).is_none()
         {
             let hint = format!("such as `{HUB}{}`, optionally followed by `@REVISION`", self.network.backbone.repository());
@@ -106,16 +101,13 @@ impl Stage for Frozen {
 
     fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
         let path = path_of(config, places)?;
-        match fs::metadata(&path)?.filter(fs::Metadata::is_file) {
-            Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }]),
-            None => Err(StageError::Mismatch {
-                what: format!("cannot find the weights `{}`", path.display()),
-                hint: format!(
-                    "correct `weights`, which is relative to the pipeline file; or `{HUB}{}`, fetched by `hf download`",
-                    config.network.backbone.repository()
-                ),
-            }),
-        }
+        pretrained::weights_at(path.clone(), || StageError::Mismatch {
+            what: format!("cannot find the weights `{}`", path.display()),
+            hint: format!(
+                "correct `weights`, which is relative to the pipeline file; or `{HUB}{}`, fetched by `hf download`",
+                config.network.backbone.repository()
+            ),
+        })
     }
 
     fn key_settings(config: &Config) -> Result<impl Serialize, StageError> {
@@ -124,20 +116,13 @@ impl Stage for Frozen {
 
     fn run(config: &Config, _: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let files = Self::raw_files(config, cx.places)?;
-        let Some(file) = files.first() else { unreachable!("`raw_files` names one file or fails") };
-        let bytes = fs::read_at_most(&file.path, LARGEST)?;
-        cx.check()?;
-        // What the key speaks of is what is read.
-        if cx.raw_digest(file).is_some_and(|digest| digest != Digest::of(&bytes)) {
-            return Err(DatasetError::Changed { file: file.path.display().to_string() }.into());
-        }
-        pretrained::checked(config.sha256.as_deref(), &bytes).map_err(|error| pretrained::at(&file.path, error))?;
+        let (path, bytes) = pretrained::read(&files, config.sha256.as_deref(), cx)?;
         let (architecture, normalization) = config.network.network(config.size, config.resize)?;
         cx.check()?;
         let names = Names { prefix: config.prefix.clone(), ignore: config.ignore.clone().unwrap_or_default() };
         let wanted = frozen::Wanted { part: config.part.clone(), names };
         let found =
-            frozen::tower(&bytes, &wanted, &architecture, &normalization).map_err(|error| pretrained::at(&file.path, error))?;
+            frozen::tower(&bytes, &wanted, &architecture, &normalization).map_err(|error| pretrained::at(path, error))?;
         cx.read(&found.reading);
         cx.note(told(&found));
         Ok(Out { encoder: found.encoder.save(&cx.out("encoder")?)? })
@@ -145,6 +130,13 @@ impl Stage for Frozen {
 }
 
 fn path_of(config: &Config, places: &DataPaths) -> Result<PathBuf, StageError> {
+    let backbone = config.network.backbone;
+    if config.weights.is_empty() {
+        return found(backbone, places).ok_or_else(|| StageError::Mismatch {
+            what: format!("the weights of `{}` are not here", backbone.name()),
+            hint: format!("download them once with {}, or set a file in `weights`", commands(backbone)),
+        });
+    }
     let Some(name) = config.weights.strip_prefix(HUB) else { return Ok(places.file(Path::new(&config.weights))) };
     let found = Repository::parse(name).map(|repository| repository.weights(places));
     match found {
@@ -157,16 +149,27 @@ fn path_of(config: &Config, places: &DataPaths) -> Result<PathBuf, StageError> {
     }
 }
 
+/// The published weights of a network, where `kinset data fetch` or Hugging Face's tools put them.
+pub fn found(backbone: Published, places: &DataPaths) -> Option<PathBuf> {
+    let fetched = PublishedWeights::find(&backbone.name()).and_then(|one| one.weights(places).ok()?.find().ok());
+    fetched.or_else(|| Repository::parse(backbone.repository())?.weights(places).ok())
+}
+
+/// The commands that bring them, in words.
+pub fn commands(backbone: Published) -> String {
+    let hub = format!("`hf download {} model.safetensors`", backbone.repository());
+    match PublishedWeights::find(&backbone.name()) {
+        Some(one) => format!("`{}` or {hub}", one.command()),
+        None => hub,
+    }
+}
+
 /// What was read, in words.
 fn told(found: &frozen::Tower) -> String {
     let shape = &found.encoder.card.architecture;
     let mut text = format!("{}: {} features of images of {} pixels", found.family, shape.features, shape.size);
     if let Some(resize) = found.encoder.card.normalization.resize {
-        let filter = match resize.filter {
-            Filter::Bilinear => "bilinear",
-            Filter::Bicubic => "bicubic",
-        };
-        text.push_str(&format!(", cut out of {} ({filter})", resize.shorter));
+        text.push_str(&format!(", {}", resize.told()));
     }
     if found.left_out > 0 {
         text.push_str(&format!("; {} tensors that have no part in them are left out", found.left_out));
@@ -177,7 +180,6 @@ fn told(found: &frozen::Tower) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kinset_model::published::Published;
     use kinset_stage::Settings;
     use kinset_store::Manifest;
 
@@ -188,7 +190,7 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_are_named() {
         let fields = |config: Config| config.check().into_iter().map(|complaint| complaint.path).collect::<Vec<_>>();
-        assert_eq!(fields(Config::default()), ["weights"]);
+        assert_eq!(fields(Config::default()), [] as [&str; 0]);
         let fine = Config { weights: "hf:facebook/dinov2-small".into(), ..Config::default() };
         assert_eq!(fine.check(), []);
         assert_eq!(fields(Config { weights: "hf:dinov2".into(), size: Some(225), ..fine.clone() }), ["weights", "network"]);
@@ -215,5 +217,24 @@ mod tests {
         };
         assert!(what.contains("/nowhere/models--facebook--dinov2-small"), "{what}");
         assert!(hint.contains("`hf download facebook/dinov2-small model.safetensors`"), "{hint}");
+    }
+
+    #[test]
+    fn without_a_place_the_fetched_weights_are_taken_and_what_is_missing_comes_with_a_command() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = DataPaths::new(".", Some(dir.path().into()), None).with_hub("/nowhere".into());
+        let StageError::Mismatch { what, hint } = Frozen::raw_files(&Config::default(), &places).unwrap_err() else {
+            panic!("it was found")
+        };
+        assert_eq!(what, "the weights of `dinov2_vits14` are not here");
+        assert!(hint.contains("`kinset data fetch dinov2_vits14` or `hf download facebook/dinov2-small"), "{hint}");
+        let path = PublishedWeights::find("dinov2_vits14").unwrap().weights(&places).unwrap().path();
+        kinset_base::fs::create_folders(path.parent().unwrap()).unwrap();
+        kinset_base::fs::write_atomic(&path, b"weights").unwrap();
+        assert_eq!(Frozen::raw_files(&Config::default(), &places).unwrap()[0].path, path);
+        // Every network that has published weights is one that can be named.
+        for one in &kinset_dataset::fetch::PUBLISHED {
+            assert_eq!(Published::named(one.name).unwrap().name(), one.name);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! Features that somebody else made, from Parquet, Arrow, `.npy` or CSV, into kinset's own table: checked, named, of unit length.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use kinset_artifact::Draft;
 use kinset_artifact::features::{Features, FeaturesWriter};
+use kinset_artifact::images::{self, Images};
+use kinset_artifact::{Draft, Stored};
 use kinset_base::fs;
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
@@ -15,6 +17,8 @@ use kinset_dataset::vectors::{Batch, Options, Vectors, fault, files, repeated};
 use kinset_math::cosine;
 use kinset_stage::{Complaint, Context, Stage, StageError};
 
+/// Vectors that are written at a time.
+const BATCH: usize = 4096;
 /// A length this near to 1 counts as 1.
 const UNIT: f64 = 1e-3;
 
@@ -58,8 +62,12 @@ impl Config {
 }
 
 kinset_stage::ports! {
-    /// It reads nothing from the store.
-    pub struct In {}
+    /// What it reads.
+    pub struct In {
+        /// The images the vectors are of: they get these names and this order, joined by name, path or file name. Without them the
+        /// file's own names stay.
+        images: Option<Stored<Images>>,
+    }
 }
 
 kinset_stage::outputs! {
@@ -103,7 +111,7 @@ impl Stage for ImportFeatures {
         Ok(Config { file: PathBuf::new(), names: None, ..config.clone() })
     }
 
-    fn run(config: &Config, _: In, cx: &Context<'_>) -> Result<Out, StageError> {
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let path = cx.places.file(&config.file);
         let options = Options {
             id_column: config.id_column.clone(),
@@ -114,6 +122,7 @@ impl Stage for ImportFeatures {
             separator: config.separator.clone(),
         };
         let mut source = Vectors::open(&path, &options)?;
+        let mut joined = input.images.as_ref().map(|_| Vec::new());
         let bar = cx.bar(source.total().unwrap_or(0) as u64, "vectors");
         let folder = cx.out("features")?;
         let (mut writer, mut ids, mut unit) = (None, Vec::new(), true);
@@ -130,14 +139,37 @@ impl Stage for ImportFeatures {
                 Some(writer) => writer,
                 none => none.insert(FeaturesWriter::create(&folder, dim, config.normalize, "imported", "imported")?),
             };
-            writer.push(&names, &values)?;
+            match &mut joined {
+                Some(all) => all.extend_from_slice(&values),
+                None => writer.push(&names, &values)?,
+            }
             bar.advance(names.len() as u64);
             ids.extend(names);
         }
-        let Some(writer) = writer else {
+        let Some(mut writer) = writer else {
             return Err(wrong(&path, "row 0", "the file has no vectors").into());
         };
         distinct(&path, &ids)?;
+        if let (Some(images), Some(values)) = (&input.images, joined) {
+            let (names, paths) = images::names_and_paths(images)?;
+            let join = Join::of(&ids, &names, &paths).map_err(|problem| StageError::Mismatch {
+                what: format!(
+                    "the vectors of `{}` and the images of `{}` do not fit: {problem}",
+                    path.display(),
+                    images.origin()
+                ),
+                hint: "name the vectors by the images' paths, with `id_column` or `names`; or connect other images".into(),
+            })?;
+            let dim = values.len() / ids.len().max(1);
+            for (names, rows) in names.chunks(BATCH).zip(join.rows.chunks(BATCH)) {
+                cx.check()?;
+                let part: Vec<f32> = rows.iter().flat_map(|row| &values[row * dim..][..dim]).copied().collect();
+                writer.push(names, &part)?;
+            }
+            let left = ids.len() - names.len();
+            let left = if left == 0 { String::new() } else { format!("; {left} vectors are of no image and left out") };
+            cx.note(format!("{} images found by {}{left}", names.len(), join.by));
+        }
         cx.read(source.reading());
         cx.note(match (unit, config.normalize) {
             (true, _) => format!("{} vectors, already of unit length", ids.len()),
@@ -146,6 +178,89 @@ impl Stage for ImportFeatures {
         });
         Ok(Out { features: writer.finish()? })
     }
+}
+
+/// Which vector belongs to which image.
+#[derive(Debug, PartialEq, Eq)]
+struct Join {
+    /// The row of the vector of each image.
+    rows: Vec<usize>,
+    /// What both have in common, in words.
+    by: &'static str,
+}
+
+impl Join {
+    /// By the first of names, paths, paths below the folder that all have in common, file names, file names without their endings
+    /// under which every image has its vector and none has two.
+    ///
+    /// # Errors
+    /// The images that are nearest to being found, in words.
+    fn of(vectors: &[String], names: &[String], paths: &[String]) -> Result<Self, String> {
+        fn plain(path: &String) -> String {
+            path.replace('\\', "/").trim_start_matches("./").to_owned()
+        }
+        fn file(path: &String) -> String {
+            plain(path).rsplit('/').next().unwrap_or_default().to_owned()
+        }
+        fn stem(path: &String) -> String {
+            let file = file(path);
+            file.rsplit_once('.').map_or(file.as_str(), |(stem, _)| stem).to_owned()
+        }
+        let each =
+            |of: fn(&String) -> String| (vectors.iter().map(of).collect::<Vec<_>>(), paths.iter().map(of).collect::<Vec<_>>());
+        let (mut below, mut below_too) = each(plain);
+        for all in [&mut below, &mut below_too] {
+            let folder = common_folder(all);
+            for path in all {
+                path.drain(..folder);
+            }
+        }
+        let ways = [
+            ("id", (vectors.to_vec(), names.to_vec())),
+            ("path", each(plain)),
+            ("path below their folder", (below, below_too)),
+            ("file name", each(file)),
+            ("file name without ending", each(stem)),
+        ];
+        let mut nearest: (usize, String) = (0, String::new());
+        for (by, (theirs, ours)) in ways {
+            let at: BTreeMap<&str, usize> = theirs.iter().enumerate().map(|(row, name)| (name.as_str(), row)).collect();
+            let distinct: BTreeSet<&str> = ours.iter().map(String::as_str).collect();
+            // Two pictures of one file name in two folders are not told apart by it.
+            if at.len() < theirs.len() || distinct.len() < ours.len() {
+                continue;
+            }
+            let rows: Vec<Option<usize>> = ours.iter().map(|name| at.get(name.as_str()).copied()).collect();
+            let found = rows.iter().flatten().count();
+            if found == ours.len() {
+                return Ok(Self { rows: rows.into_iter().flatten().collect(), by });
+            }
+            if found > nearest.0
+                && let Some(missing) = rows.iter().position(Option::is_none)
+            {
+                let all = ours.len();
+                nearest = (found, format!("by {by}, {found} of {all} images have a vector, and `{}` has none", ours[missing]));
+            }
+        }
+        if nearest.0 > 0 {
+            return Err(nearest.1);
+        }
+        let first = |all: &[String]| all.first().cloned().unwrap_or_default();
+        Err(format!("a vector is called `{}`, an image `{}` (path `{}`)", first(vectors), first(names), first(paths)))
+    }
+}
+
+/// Bytes of the folder that all paths lie in, with the `/` at its end.
+fn common_folder(paths: &[String]) -> usize {
+    let Some(first) = paths.first() else { return 0 };
+    let folder = |path: &str| path.rfind('/').map_or(0, |at| at + 1);
+    let mut common = &first[..folder(first)];
+    for path in paths {
+        while !path.starts_with(common) {
+            common = &common[..folder(common.trim_end_matches('/'))];
+        }
+    }
+    common.len()
 }
 
 fn raw(name: String, path: &Path) -> Result<RawFile, StageError> {
@@ -238,6 +353,28 @@ mod tests {
                 assert!((found - wanted).abs() < 1e-4, "{values:?}");
             }
         }
+    }
+
+    #[test]
+    fn vectors_find_their_images_by_id_path_or_file_name_and_the_rest_is_named() {
+        let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let (names, paths) = (list(&["6a", "7b", "8c"]), list(&["a/0.png", "a/1.png", "b/2.png"]));
+        let of = |vectors: &[&str]| Join::of(&list(vectors), &names, &paths);
+        let join = |by, rows: &[usize]| Ok(Join { rows: rows.to_vec(), by });
+        assert_eq!(of(&["8c", "6a", "7b"]), join("id", &[1, 2, 0]));
+        assert_eq!(of(&["./b/2.png", "x", "a\\1.png", "a/0.png"]), join("path", &[3, 2, 0]));
+        assert_eq!(
+            of(&["/home/me/b/2.png", "/home/me/a/1.png", "/home/me/a/0.png"]),
+            join("path below their folder", &[2, 1, 0])
+        );
+        assert_eq!(of(&["x/2.png", "y/1.png", "z/0.png"]), join("file name", &[2, 1, 0]));
+        assert_eq!(of(&["0", "1", "2"]), join("file name without ending", &[0, 1, 2]));
+        let text = of(&["a/0.png", "a/1.png", "c/3.png"]).unwrap_err();
+        assert!(text.contains("2 of 3 images have a vector, and `b/2.png` has none"), "{text}");
+        assert_eq!(of(&["row 0", "row 1"]).unwrap_err(), "a vector is called `row 0`, an image `6a` (path `a/0.png`)");
+        // What a name does not tell apart is not joined by it.
+        let twins = Join::of(&list(&["x/0.png", "y/0.png"]), &list(&["1", "2"]), &list(&["a/0.png", "b/0.png"]));
+        assert!(twins.is_err(), "{twins:?}");
     }
 
     #[test]

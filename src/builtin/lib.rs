@@ -19,6 +19,7 @@ pub mod ingest;
 pub mod kmeans;
 pub mod knn_eval;
 pub mod neighbors;
+pub mod onnx_encoder;
 pub mod pixels;
 pub mod predict;
 pub mod pretrained;
@@ -36,6 +37,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<pixels::Pixels>::new(),
     &Erased::<pretrained::Pretrained>::new(),
     &Erased::<frozen::Frozen>::new(),
+    &Erased::<onnx_encoder::OnnxEncoder>::new(),
     &Erased::<embed::Embed>::new(),
     &Erased::<neighbors::Mine>::new(),
     &Erased::<import_features::ImportFeatures>::new(),

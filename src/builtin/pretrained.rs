@@ -62,28 +62,18 @@ kinset_stage::settings! {
 }
 
 impl Config {
-    /// The address, if `file` is one.
-    fn address(&self) -> Option<&str> {
-        self.file.to_str().filter(|text| Weights::is_address(text))
-    }
-
-    fn path(&self, places: &DataPaths) -> Result<PathBuf, StageError> {
-        let Some(url) = self.address() else { return Ok(places.file(&self.file)) };
-        let weights = Weights::new(url, self.sha256.as_deref().unwrap_or_default(), None, places)
-            .map_err(|error| StageError::Mismatch { what: error.to_string(), hint: "correct `sha256`".into() })?;
-        Ok(weights.find()?)
-    }
-
     fn combinations(&self) -> Vec<Complaint> {
         let mut found = Vec::new();
         if self.file.as_os_str().is_empty() {
             found.push(Complaint::new("file", "is needed: the file of weights"));
         }
         found.extend(sha256_complaint(self.sha256.as_deref()));
-        if self.address().is_some() && self.sha256.is_none() {
-            found.push(Complaint::new("sha256", "is required if `file` is a URL, because its content may change"));
-        }
+        found.extend(address_complaint(&self.file, self.sha256.as_deref()));
         match self.backbone {
+            Some(Backbone::Graph) => {
+                let hint = "the stage `onnx_encoder` reads ONNX files";
+                found.push(Complaint::new("backbone", "is `graph`, which none of these files contain").with_hint(hint));
+            }
             Some(Backbone::Pixels | Backbone::Features) => {
                 found.push(Complaint::new("backbone", "is one that has no weights"));
             }
@@ -93,16 +83,7 @@ impl Config {
             }
             _ => {}
         }
-        let (means, deviations) = (self.mean.as_deref(), self.std.as_deref());
-        if means.map(<[f32]>::len) != deviations.map(<[f32]>::len) {
-            found.push(Complaint::new("mean", "and `std` go together: as many numbers each as the images have channels"));
-        }
-        if means.is_some_and(|means| !means.iter().all(|mean| mean.is_finite())) {
-            found.push(Complaint::new("mean", "must hold finite numbers"));
-        }
-        if deviations.is_some_and(|all| !all.iter().all(|deviation| deviation.is_finite() && *deviation > 0.0)) {
-            found.push(Complaint::new("std", "must hold finite numbers above 0"));
-        }
+        found.extend(statistics_complaints(self.mean.as_deref(), self.std.as_deref()));
         found
     }
 }
@@ -139,16 +120,12 @@ impl Stage for Pretrained {
     type Out = Out;
 
     fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
-        let path = config.path(places)?;
-        match fs::metadata(&path)?.filter(fs::Metadata::is_file) {
-            // Not the file's own name: what it is called says nothing.
-            Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }]),
-            None => Err(StageError::Mismatch {
-                what: format!("there is no file `{}` to read weights from", path.display()),
-                hint: "correct `file`, which is relative to the pipeline file; the authors' pages name where theirs can be had"
-                    .into(),
-            }),
-        }
+        let path = path_of(&config.file, config.sha256.as_deref(), places)?;
+        weights_at(path.clone(), || StageError::Mismatch {
+            what: format!("there is no file `{}` to read weights from", path.display()),
+            hint: "correct `file`, which is relative to the pipeline file; the authors' pages name where theirs can be had"
+                .into(),
+        })
     }
 
     fn key_settings(config: &Config) -> Result<impl Serialize, StageError> {
@@ -157,18 +134,11 @@ impl Stage for Pretrained {
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let files = Self::raw_files(config, cx.places)?;
-        let Some(file) = files.first() else { unreachable!("`raw_files` names one file or fails") };
-        let bytes = fs::read_at_most(&file.path, LARGEST)?;
-        cx.check()?;
-        // What the key speaks of is what is read.
-        if cx.raw_digest(file).is_some_and(|digest| digest != Digest::of(&bytes)) {
-            return Err(DatasetError::Changed { file: file.path.display().to_string() }.into());
-        }
-        checked(config.sha256.as_deref(), &bytes).map_err(|error| at(&file.path, error))?;
+        let (path, bytes) = read(&files, config.sha256.as_deref(), cx)?;
         let names = Names { prefix: config.prefix.clone(), ignore: config.ignore.clone().unwrap_or_default() };
         let wanted =
             Wanted { part: config.part.clone(), backbone: config.backbone, stem: config.stem, head: config.head, names };
-        let found = import::find(&bytes, &wanted).map_err(|error| at(&file.path, error))?;
+        let found = import::find(&bytes, &wanted).map_err(|error| at(path, error))?;
         cx.check()?;
 
         let images = ImageSet::open(&input.images)?;
@@ -190,6 +160,69 @@ impl Stage for Pretrained {
         };
         Ok(Out { encoder: encoder.save(&cx.out("encoder")?)?, classifier })
     }
+}
+
+/// Where a file of weights lies, which is named by its path or its address.
+///
+/// # Errors
+/// The file of an address that was not fetched; no checksum where one is needed.
+pub(super) fn path_of(file: &Path, sha256: Option<&str>, places: &DataPaths) -> Result<PathBuf, StageError> {
+    let Some(url) = address(file) else { return Ok(places.file(file)) };
+    let weights = Weights::new(url, sha256.unwrap_or_default(), None, places)
+        .map_err(|error| StageError::Mismatch { what: error.to_string(), hint: "correct `sha256`".into() })?;
+    Ok(weights.find()?)
+}
+
+/// What a key is made of. Not the file's own name: what it is called says nothing.
+pub(super) fn weights_at(path: PathBuf, missing: impl FnOnce() -> StageError) -> Result<Vec<RawFile>, StageError> {
+    match fs::metadata(&path)?.filter(fs::Metadata::is_file) {
+        Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }]),
+        None => Err(missing()),
+    }
+}
+
+/// The bytes of the one file that a key speaks of, and where it lies.
+///
+/// # Errors
+/// A file that changed since its digest was taken, is too large, or is not the one whose SHA-256 was given.
+pub(super) fn read<'a>(
+    files: &'a [RawFile],
+    sha256: Option<&str>,
+    cx: &Context<'_>,
+) -> Result<(&'a Path, Vec<u8>), StageError> {
+    let Some(file) = files.first() else { unreachable!("`raw_files` names one file or fails") };
+    let bytes = fs::read_at_most(&file.path, LARGEST)?;
+    cx.check()?;
+    // What the key speaks of is what is read.
+    if cx.raw_digest(file).is_some_and(|digest| digest != Digest::of(&bytes)) {
+        return Err(DatasetError::Changed { file: file.path.display().to_string() }.into());
+    }
+    checked(sha256, &bytes).map_err(|error| at(&file.path, error))?;
+    Ok((&file.path, bytes))
+}
+
+/// The address, if a file is named by one.
+fn address(file: &Path) -> Option<&str> {
+    file.to_str().filter(|text| Weights::is_address(text))
+}
+
+pub(super) fn address_complaint(file: &Path, sha256: Option<&str>) -> Option<Complaint> {
+    let bare = address(file).is_some() && sha256.is_none();
+    bare.then(|| Complaint::new("sha256", "is required if `file` is a URL, because its content may change"))
+}
+
+pub(super) fn statistics_complaints(means: Option<&[f32]>, deviations: Option<&[f32]>) -> Vec<Complaint> {
+    let mut found = Vec::new();
+    if means.map(<[f32]>::len) != deviations.map(<[f32]>::len) {
+        found.push(Complaint::new("mean", "and `std` go together: as many numbers each as the images have channels"));
+    }
+    if means.is_some_and(|means| !means.iter().all(|mean| mean.is_finite())) {
+        found.push(Complaint::new("mean", "must hold finite numbers"));
+    }
+    if deviations.is_some_and(|all| !all.iter().all(|deviation| deviation.is_finite() && *deviation > 0.0)) {
+        found.push(Complaint::new("std", "must hold finite numbers above 0"));
+    }
+    found
 }
 
 pub(super) fn sha256_complaint(text: Option<&str>) -> Option<Complaint> {

@@ -14,7 +14,7 @@ use crate::base::fs;
 use crate::base::name::Name;
 use crate::base::reading::Reading;
 use crate::base::unit;
-use crate::dataset::fetch::{self, FetchEvent, Outcome, Weights};
+use crate::dataset::fetch::{self, FetchEvent, Outcome, PUBLISHED, PublishedWeights, Weights};
 use crate::dataset::vectors::{self, Options};
 use crate::dataset::{self, DatasetError, FaultyImages, Labels, Source, registry};
 
@@ -28,7 +28,7 @@ pub struct DataArgs {
 /// `data`.
 #[derive(Debug, Subcommand)]
 enum DataCommand {
-    /// List the known data sets
+    /// List the known data sets, and the published weights that can be downloaded
     #[command(after_help = "\
 Example:
   kinset data list")]
@@ -45,6 +45,7 @@ Examples:
   kinset data fetch stl10
   kinset data fetch cifar10 --dry-run          print what would be downloaded, from where, to where
   kinset data fetch svhn --all                 its extra images too
+  kinset data fetch dinov2_vits14              the weights of an encoder
   kinset data fetch stl10 --from http://mirror.example/stl10")]
     Fetch(FetchArgs),
     /// Read a whole data set and report its content, or what is wrong with it
@@ -77,7 +78,7 @@ Examples:
 /// `data fetch`.
 #[derive(Debug, Args)]
 struct FetchArgs {
-    /// The data set, or the URL of a file of weights
+    /// The data set, the weights of an encoder by name, or the URL of a file of weights
     dataset: String,
     /// Target folder, if not the default
     #[arg(long, value_name = "DIR")]
@@ -118,14 +119,24 @@ pub(super) fn run(DataArgs { command }: &DataArgs) -> Answer {
                 };
                 table.add_row([entry.name, word, &splits.join(", "), entry.title]);
                 rows.push(json!({
-                    "name": entry.name, "here": here, "fetch": offered, "needs_root": entry.needs_root(), "splits": splits,
+                    "name": entry.name, "kind": "data set", "here": here, "fetch": offered, "needs_root": entry.needs_root(), "splits": splits,
                     "title": entry.title, "license": entry.license, "advice": entry.advice,
+                }));
+            }
+            let mut weights = terminal::table(&["weights", "here", "size", "license", "what it is"], &[2]);
+            for one in &PUBLISHED {
+                let here = one.weights(&places)?.find().is_ok();
+                let size = unit::bytes(one.megabytes * 1_000_000);
+                weights.add_row([one.name, if here { "yes" } else { "fetch" }, &size, one.license, one.title]);
+                rows.push(json!({
+                    "name": one.name, "kind": "weights", "here": here, "fetch": true, "url": one.url, "sha256": one.sha256,
+                    "bytes": one.megabytes * 1_000_000, "title": one.title, "license": one.license,
                 }));
             }
             if *json {
                 terminal::print_json(&rows)?;
             } else {
-                terminal::print(&terminal::text(&table))?;
+                terminal::print(&format!("{}\n{}", terminal::text(&table), terminal::text(&weights)))?;
                 let place = places.data().display();
                 terminal::say(&format!(
                     "\nlooked for below `{place}`; `fetch`: `kinset data fetch NAME` downloads it; `yours`: say where with `root`"
@@ -383,16 +394,25 @@ fn show_event(bar: &mut indicatif::ProgressBar, event: FetchEvent) {
     }
 }
 
-/// `kinset data fetch ADDRESS`.
-fn get_weights(args: &FetchArgs) -> Answer {
-    let [sha256] = args.sha256.as_slice() else { return Err(Failure::own(NoSum { url: args.dataset.clone() })) };
-    let weights = Weights::new(&args.dataset, sha256, args.root.as_deref(), &places(&args.places, None))?;
+/// `kinset data fetch ADDRESS`, or the name of published weights.
+fn get_weights(args: &FetchArgs, published: Option<&PublishedWeights>) -> Answer {
+    let (url, known) = published.map_or((args.dataset.as_str(), None), |one| (one.url, Some(one.sha256.to_owned())));
+    let sha256 = match (args.sha256.as_slice(), known) {
+        ([given], _) => given.clone(),
+        ([], Some(known)) => known,
+        _ => return Err(Failure::own(NoSum { url: args.dataset.clone() })),
+    };
+    let mut weights = Weights::new(url, &sha256, args.root.as_deref(), &places(&args.places, None))?;
+    if let Some(mirror) = &args.from {
+        weights = weights.from(mirror);
+    }
+    let terms = published.map(|one| format!(" (terms of use: {})", one.license)).unwrap_or_default();
     let place = weights.path();
     // As text: a path need not be any, and JSON knows no other.
     let file = place.display().to_string();
     let answer = |fetched: bool| json!({ "url": weights.url, "sha256": weights.sha256, "file": file, "fetched": fetched });
     if args.dry_run {
-        terminal::say(&format!("would download {} into {}", weights.url, weights.folder.display()));
+        terminal::say(&format!("would download {} into {}", weights.asked(), weights.folder.display()));
         terminal::say(&format!("  and verify its SHA-256 {}", weights.sha256));
         if args.json {
             terminal::print_json(&answer(false))?;
@@ -409,7 +429,7 @@ fn get_weights(args: &FetchArgs) -> Answer {
             false
         }
         Outcome::Fetched(path) => {
-            terminal::say(&format!("the weights are in {}", path.display()));
+            terminal::say(&format!("the weights are in {}{terms}", path.display()));
             true
         }
     };
@@ -436,8 +456,9 @@ impl Fault for NoSum {
 
 /// `kinset data fetch`.
 fn get(args: &FetchArgs) -> Answer {
-    if Weights::is_address(&args.dataset) {
-        return get_weights(args);
+    let published = PublishedWeights::find(&args.dataset);
+    if published.is_some() || Weights::is_address(&args.dataset) {
+        return get_weights(args, published);
     }
     let entry = registry::find(&args.dataset)?;
     let sums = args.sha256.iter().map(|text| match text.split_once('=') {

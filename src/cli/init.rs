@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::common::{Answer, Failure, namesake};
+use super::args::PlaceArgs;
+use super::common::{Answer, Failure, namesake, places};
+use super::init_encoder::{self, Encoder, quoted};
 use super::terminal;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
-use crate::base::name::Name;
 use crate::base::output;
-use crate::base::search_path::DataPaths;
 use crate::base::unit;
 use crate::dataset::{self, Labels, Source};
 use crate::pipeline::spec::{self, Request};
@@ -21,13 +21,25 @@ use crate::registry;
 #[command(after_help = "\
 Examples:
   kinset init my/photos > photos.toml
-  kinset init my/photos --clusters 12 --output photos.toml")]
+  kinset init my/photos --clusters 12 --output photos.toml
+  kinset init my/photos --encoder dinov2_vits14 --output photos.toml     an encoder that others trained
+  kinset init my/photos --encoder my/encoder.onnx --output photos.toml")]
 pub struct InitArgs {
     /// The folder of images
     folder: PathBuf,
     /// How many clusters to look for [default: 10, or half as many as there are images]
     #[arg(long)]
     clusters: Option<usize>,
+    /// Encoder that makes the features: a published one by name (dinov2_vits14, clip_vit_b32, resnet50, …), a file (.onnx,
+    /// .safetensors, .pth), or `none` to learn one from these images [default: a published one that is on this machine, else none]
+    #[arg(long, value_name = "NAME|FILE|none")]
+    encoder: Option<String>,
+    /// Do not read the subfolders as classes
+    #[arg(long)]
+    no_labels: bool,
+    /// Leave out images that cannot be decoded, instead of stopping at them
+    #[arg(long)]
+    skip_broken: bool,
     /// Name of the pipeline and of its results [default: the folder's name, numbered if taken]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -76,19 +88,6 @@ impl Fault for Unfit {
     }
 }
 
-/// A pipeline file cannot name the folder.
-#[derive(Debug, thiserror::Error)]
-#[error("the path `{path}` is not valid UTF-8, so a pipeline file cannot contain it")]
-struct NoText {
-    path: String,
-}
-
-impl Fault for NoText {
-    fn diagnosis(&self) -> Diagnosis {
-        Exit::Usage.code("init::no-text").hint("rename the folder, or name a link to it")
-    }
-}
-
 /// What the subfolders are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Folders {
@@ -97,6 +96,8 @@ enum Folders {
     Classes,
     /// Their names look like no classes.
     Doubted,
+    /// They are not to be read.
+    Unread,
 }
 
 /// Fewest clusters that stages take.
@@ -119,10 +120,11 @@ pub(super) fn run(args: &InitArgs) -> Answer {
     clusters_of(args.clusters, usize::MAX).map_err(Failure::own)?;
     // A source's root is relative to the pipeline file, and the file may be moved: name the folder in full.
     let folder = std::path::absolute(&args.folder).map_err(|error| fs::FileError::new("find", &args.folder, error))?;
-    // A pipeline file is text.
-    let root = folder.to_str().ok_or_else(|| Failure::own(NoText { path: Name::of(&folder).into_string() }))?;
-    let source = Source::named("folder").root(&folder);
-    let report = dataset::check(&source, &DataPaths::new("", None, None), &mut dataset::file_digest)?;
+    let root = quoted(&folder)?;
+    let places = places(&PlaceArgs { artifacts: ARTIFACTS.into(), data: None }, None);
+    let choice = init_encoder::chosen(args.encoder.as_deref(), &places)?;
+    let source = Source { skip_broken: args.skip_broken, ..Source::named("folder").root(&folder) };
+    let report = dataset::check(&source, &places, &mut dataset::file_digest)?;
     if let Some(fault) = report.fault() {
         return Err(fault.into());
     }
@@ -131,8 +133,10 @@ pub(super) fn run(args: &InitArgs) -> Answer {
     for doubt in &report.reading.doubts {
         terminal::say(&format!("warning: {doubt}"));
     }
+    terminal::say(&choice.to_string());
     let labels = match report.labels {
         Labels::Absent { .. } => Folders::Plain,
+        _ if args.no_labels => Folders::Unread,
         _ if report.classes_doubted => Folders::Doubted,
         _ => Folders::Classes,
     };
@@ -141,7 +145,16 @@ pub(super) fn run(args: &InitArgs) -> Answer {
         Some(name) => return Err(Failure::own(Unfit::Name { name: name.clone() })),
         None => free_name(&slug(&folder), args.output.as_deref(), Path::new(ARTIFACTS)),
     };
-    let text = fill(&name, root, clusters, report.images, labels);
+    let wanted = Wanted {
+        name: &name,
+        root: &root,
+        clusters,
+        images: report.images,
+        folders: labels,
+        skip_broken: args.skip_broken,
+        encoder: &choice.encoder,
+    };
+    let text = fill(&wanted);
     match &args.output {
         None => terminal::print_data(&text)?,
         Some(path) => {
@@ -177,28 +190,60 @@ fn free_name(name: &str, output: Option<&Path>, artifacts: &Path) -> String {
     std::iter::once(name.to_owned()).chain(numbered).find(free).unwrap_or_else(|| name.to_owned())
 }
 
-/// The setting that leaves folders unread as classes.
-const UNLABELED: &str = "labels = false                 # the names of the subfolders do not look like classes\n";
+/// What the template is filled with.
+struct Wanted<'a> {
+    name: &'a str,
+    /// The folder, as a text of a pipeline file.
+    root: &'a str,
+    clusters: usize,
+    images: usize,
+    folders: Folders,
+    skip_broken: bool,
+    encoder: &'a Encoder,
+}
+
+/// Images of a smoke run, where an encoder is loaded that takes long for each.
+const SMOKE: usize = 64;
 
 /// The template for this folder.
-fn fill(name: &str, folder: &str, clusters: usize, images: usize, folders: Folders) -> String {
-    // At most a quarter of the images per step, so that small folders train at all.
-    let batch = 256.min(images / 4).max(2);
-    let quoted = serde_json::Value::String(folder.to_owned()).to_string();
-    let mut text = TEMPLATE
-        .replace("<<name>>", &serde_json::Value::String(name.to_owned()).to_string())
-        .replace("<<root>>", &quoted)
-        .replace("<<unlabeled>>", if folders == Folders::Doubted { UNLABELED } else { "" })
+fn fill(wanted: &Wanted<'_>) -> String {
+    let Wanted { clusters, images, .. } = *wanted;
+    let unlabeled = match wanted.folders {
+        Folders::Doubted => "labels = false                 # the names of the subfolders do not look like classes\n",
+        Folders::Unread => "labels = false                 # the subfolders are not read as classes\n",
+        Folders::Plain | Folders::Classes => "",
+    };
+    let skip = "skip_broken = true             # images that cannot be decoded are left out; else the run stops at them\n";
+    let skip_broken = if wanted.skip_broken { skip.to_owned() } else { format!("# {skip}") };
+    let (encoder, settings) = match wanted.encoder {
+        Encoder::Learned => ("pretext", ""),
+        Encoder::Loaded(settings) => ("encoder", settings.as_str()),
+    };
+    let (learned, labeled) = (settings.is_empty(), wanted.folders == Folders::Classes);
+    let k = 20.min(images.saturating_sub(1)).max(1);
+    // As many as are looked for, and their neighbors.
+    let smoke = SMOKE.max(4 * clusters).max(k + 1).min(images);
+    let mut text = TEMPLATE.to_owned();
+    for (section, kept) in [("labels", labeled), ("learned", learned), ("loaded", !learned)] {
+        let (start, end) = (format!("# <<{section}\n"), format!("# {section}>>\n"));
+        while let (Some(from), Some(to)) = (text.find(&start), text.find(&end)) {
+            let inside = text[from + start.len()..to].to_owned();
+            text.replace_range(from..to + end.len(), if kept { &inside } else { "" });
+        }
+    }
+    text.replace("<<name>>", &serde_json::Value::String(wanted.name.to_owned()).to_string())
+        .replace("<<root>>", wanted.root)
+        .replace("<<unlabeled>>", unlabeled)
+        .replace("<<skip_broken>>", &skip_broken)
+        .replace("<<encoder>>", encoder)
+        .replace("<<settings>>", settings)
+        .replace("<<input>>", if learned { "images = \"data.images\"" } else { "features = \"features\"" })
         .replace("<<clusters>>", &clusters.to_string())
         .replace("<<images>>", &images.to_string())
-        .replace("<<batch>>", &batch.to_string())
-        .replace("<<k>>", &20.min(images.saturating_sub(1)).max(1).to_string());
-    let (start, end) = ("# <<labels\n", "# labels>>\n");
-    while let (Some(from), Some(to)) = (text.find(start), text.find(end)) {
-        let inside = text[from + start.len()..to].to_owned();
-        text.replace_range(from..to + end.len(), if folders == Folders::Classes { &inside } else { "" });
-    }
-    text
+        // At most a quarter of the images per step, so that small folders train at all.
+        .replace("<<batch>>", &256.min(images / 4).max(2).to_string())
+        .replace("<<smoke>>", &smoke.to_string())
+        .replace("<<k>>", &k.to_string())
 }
 
 #[cfg(test)]
@@ -207,13 +252,26 @@ mod tests {
 
     #[test]
     fn what_it_writes_is_a_pipeline_without_faults() {
-        for folders in [Folders::Plain, Folders::Classes, Folders::Doubted] {
-            let text = fill("photos", "/photos/\"odd\" name", 7, 5000, folders);
-            assert!(!text.contains("<<") && !text.contains(">>"), "{text}");
-            let spec = spec::check(Path::new("photos.toml"), &text, &Request::default(), &registry::catalog());
-            let spec = spec.unwrap_or_else(|faults| panic!("{}", faults.render(false, 100)));
-            assert_eq!(spec.nodes.iter().any(|node| node.kind == "evaluate"), folders == Folders::Classes);
-            assert_eq!(text.contains("\nlabels = false "), folders == Folders::Doubted);
+        let loaded = Encoder::Loaded("kind = \"frozen\"\nnetwork = { backbone = \"clip_vit_b32\" }\n".into());
+        let Ok(root) = quoted(Path::new("/photos/\"odd\" name")) else { panic!("it is text") };
+        for encoder in [&Encoder::Learned, &loaded] {
+            for folders in [Folders::Plain, Folders::Classes, Folders::Doubted, Folders::Unread] {
+                let skip_broken = folders == Folders::Plain;
+                let text =
+                    fill(&Wanted { name: "photos", root: &root, clusters: 7, images: 5000, folders, skip_broken, encoder });
+                assert!(!text.contains("<<") && !text.contains(">>"), "{text}");
+                for profile in [None, Some("smoke".to_owned())] {
+                    let request = Request { profile, ..Request::default() };
+                    let spec = spec::check(Path::new("photos.toml"), &text, &request, &registry::catalog());
+                    let spec = spec.unwrap_or_else(|faults| panic!("{}", faults.render(false, 100)));
+                    let has = |kind: &str| spec.nodes.iter().any(|node| node.kind == kind);
+                    assert_eq!(has("evaluate"), folders == Folders::Classes);
+                    assert_eq!(has("simclr"), matches!(encoder, Encoder::Learned));
+                    assert_eq!(has("frozen"), !has("simclr"));
+                }
+                assert_eq!(text.contains("\nlabels = false "), matches!(folders, Folders::Doubted | Folders::Unread));
+                assert_eq!(text.contains("\nskip_broken = true "), skip_broken);
+            }
         }
     }
 
@@ -235,7 +293,10 @@ mod tests {
         let output = dir.path().join("new.toml");
         let name = || free_name("cats", Some(&output), &dir.path().join("artifacts"));
         assert_eq!(name(), "cats");
-        let text = |name: &str| fill(name, "/photos", 2, 100, Folders::Plain);
+        let text = |name: &str| {
+            let (folders, encoder) = (Folders::Plain, &Encoder::Learned);
+            fill(&Wanted { name, root: "\"/photos\"", clusters: 2, images: 100, folders, skip_broken: false, encoder })
+        };
         fs::write_atomic(&dir.path().join("a.toml"), text("cats").as_bytes()).unwrap();
         fs::write_atomic(&dir.path().join("b.toml"), text("cats-2").as_bytes()).unwrap();
         fs::write_atomic(&dir.path().join("c.toml"), b"no pipeline").unwrap();

@@ -7,6 +7,7 @@
 
 pub mod args;
 mod common;
+mod init_encoder;
 mod result_images;
 mod terminal;
 mod version;

@@ -17,6 +17,7 @@ mod buffers;
 #[cfg(test)]
 mod check;
 mod conv;
+mod depthwise;
 pub mod dispatch;
 mod elementwise;
 mod error;
@@ -43,7 +44,8 @@ mod transpose;
 pub use allocator::{CachingAllocator, memory_refused};
 pub use batch_norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};
 pub use conv::conv2d;
-pub use elementwise::{add, add_relu, relu};
+pub use depthwise::depthwise_conv2d;
+pub use elementwise::{add, add_relu, clip, relu};
 pub use error::KernelError;
 pub use gelu::{Activation, gelu, quick_gelu};
 pub use linear::linear;

@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::error::{ModelError, Result};
+use super::graph::GraphNet;
 use super::head::ProjectionHead;
 use super::norm::Mode;
 use super::params::{Builder, Params};
@@ -21,6 +22,7 @@ const LARGEST: usize = 65_536;
 enum Body {
     ResNet(ResNet),
     Vit(Box<Vit>),
+    Graph(GraphNet),
     /// No network: the input, flattened.
     Pixels,
     /// No network and no input: what it would make is there already.
@@ -52,7 +54,8 @@ pub fn architecture(
     size: usize,
     projection: Option<Projection>,
 ) -> Result<Architecture> {
-    let mut architecture = Architecture { backbone, stem, width, channels, size, features: 0, projection, transformer: None };
+    let mut architecture =
+        Architecture { backbone, stem, width, channels, size, features: 0, projection, transformer: None, graph: None };
     architecture.features = features(&architecture)?;
     Ok(architecture)
 }
@@ -64,7 +67,7 @@ pub fn architecture(
 pub fn tower(shape: Transformer, width: usize, size: usize) -> Result<Architecture> {
     let (backbone, stem, transformer) = (Backbone::Vit, Stem::Imagenet, Some(shape));
     let mut architecture =
-        Architecture { backbone, stem, width, channels: 3, size, features: 0, projection: None, transformer };
+        Architecture { backbone, stem, width, channels: 3, size, features: 0, projection: None, transformer, graph: None };
     architecture.features = features(&architecture)?;
     Ok(architecture)
 }
@@ -75,8 +78,17 @@ pub fn tower(shape: Transformer, width: usize, size: usize) -> Result<Architectu
 /// [`ModelError::Architecture`] for features without numbers, or of too many.
 pub fn features_alone(dim: usize) -> Result<Architecture> {
     let (backbone, stem) = (Backbone::Features, Stem::Cifar);
-    let architecture =
-        Architecture { backbone, stem, width: 1, channels: 1, size: 1, features: dim, projection: None, transformer: None };
+    let architecture = Architecture {
+        backbone,
+        stem,
+        width: 1,
+        channels: 1,
+        size: 1,
+        features: dim,
+        projection: None,
+        transformer: None,
+        graph: None,
+    };
     features(&architecture).map(|_| architecture)
 }
 
@@ -102,7 +114,7 @@ fn features(architecture: &Architecture) -> Result<usize> {
     if architecture.backbone == Backbone::Vit {
         return wrong("backbone", 0, "a published transformer has a shape: read it with the stage `frozen`".into());
     }
-    if architecture.backbone == Backbone::Features {
+    if matches!(architecture.backbone, Backbone::Features | Backbone::Graph) {
         return match architecture.features {
             dim @ 1..=LARGEST if architecture.projection.is_none() => Ok(dim),
             dim => wrong("features", dim, format!("1 to {LARGEST} numbers, without a projection")),
@@ -141,7 +153,7 @@ pub(super) fn layout(architecture: &Architecture) -> Option<Layout> {
         Backbone::Resnet34 => of(&[3, 4, 6, 3], false),
         Backbone::Resnet50 => of(&[3, 4, 6, 3], true),
         Backbone::ResnetTiny => of(&[1, 1, 1], false),
-        Backbone::Pixels | Backbone::Vit | Backbone::Features => None,
+        Backbone::Pixels | Backbone::Vit | Backbone::Graph | Backbone::Features => None,
     }
 }
 
@@ -170,6 +182,10 @@ impl EncoderNet {
             (Some(layout), _) => Body::ResNet(builder.within("backbone", |b| ResNet::build(b, &layout))?),
             (None, Some(shape)) => {
                 Body::Vit(Box::new(builder.within("backbone", |b| Vit::build(b, shape, architecture.width))?))
+            }
+            (None, None) if architecture.graph.is_some() => {
+                let Some(graph) = &architecture.graph else { unreachable!("it is there") };
+                Body::Graph(builder.within("backbone", |b| GraphNet::build(b, graph))?)
             }
             (None, None) if architecture.backbone == Backbone::Features => Body::Features,
             (None, None) => Body::Pixels,
@@ -252,6 +268,15 @@ impl EncoderNet {
         match &self.body {
             Body::ResNet(net) => net.forward(images, mode),
             Body::Vit(net) => net.forward(images),
+            Body::Graph(_) if (height, width) != (size, size) => wrong(format!("pictures of {size} × {size} pixels")),
+            Body::Graph(net) => {
+                let features = net.forward(images)?;
+                if features.dims() == [batch, self.dim()] {
+                    return Ok(features);
+                }
+                let wanted = format!("a graph that makes `[{batch}, {}]` of {batch} pictures", self.dim());
+                Err(ModelError::Input { wanted, found: features.dims().to_vec() })
+            }
             Body::Features => Err(ModelError::NoImages),
             Body::Pixels if (height, width) != (size, size) => wrong(format!("pixels of {size} × {size}")),
             Body::Pixels => Ok(images.flatten_from(1)?),

@@ -25,6 +25,9 @@ pub enum ModelError {
     Committee,
     #[error("invalid head {head}: the classifier has {heads}, counted from 0")]
     Head { head: usize, heads: usize },
+    /// A network that came as a graph of operators.
+    #[error("cannot run the operator `{operator}` that makes `{name}`: {what}")]
+    Operator { operator: String, name: String, what: String },
     #[error("the network has no {part}")]
     Absent { part: &'static str },
     /// A file of somebody else's weights that cannot be read.
@@ -78,6 +81,9 @@ impl Fault for ModelError {
                 .hint("connect `features` in place of `images`, or train the heads with their `encoder` connected"),
             Self::Committee => Exit::Data.code("model::committee").hint("connect one of the classifiers it combines"),
             Self::Head { .. } => Exit::Bug.code("model::no-such-head"),
+            Self::Operator { .. } => Exit::Data
+                .code("model::operator")
+                .hint("export the network anew with another operator in its place: `torch.onnx.export(…, opset_version=17)`"),
             Self::Absent { .. } => Exit::Bug.code("model::no-such-part"),
             Self::Import(error) => error.diagnosis(),
             Self::Unreadable { source, .. } => source.diagnosis(),

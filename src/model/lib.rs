@@ -12,6 +12,7 @@ pub mod classifier;
 pub mod encoder;
 pub mod error;
 pub mod export;
+mod graph;
 mod head;
 pub mod import;
 pub mod init;

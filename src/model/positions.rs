@@ -43,7 +43,7 @@ fn weights(from: usize, to: usize, antialias: bool) -> Vec<f32> {
 ///
 /// # Paper
 /// Keys 1981, "Cubic convolution interpolation for digital image processing", eq. 15 (there a = −½).
-fn keys(a: f64, x: f64) -> f64 {
+pub(super) fn keys(a: f64, x: f64) -> f64 {
     let x = x.abs();
     if x < 1.0 {
         ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0

@@ -71,9 +71,9 @@ kinset_stage::settings! {
 }
 
 /// ImageNet's channels, of values 0–1.
-const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+pub const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 /// Those of the images CLIP was trained on (`preprocess` of OpenAI's code).
-const CLIP: ([f32; 3], [f32; 3]) = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
+pub const CLIP: ([f32; 3], [f32; 3]) = ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_54, 0.261_302_6, 0.275_777_1]);
 /// Side of the images all of them are usually shown, pixels.
 const SIZE: usize = 224;
 
@@ -84,6 +84,20 @@ const BASE: Trunk = (768, 12, 12);
 const LARGE: Trunk = (1024, 24, 16);
 
 impl Published {
+    /// All, those that clusterings usually begin with first.
+    pub const ALL: [Self; 10] = [
+        Self::Dinov2Base,
+        Self::Dinov2Small,
+        Self::ClipBase16,
+        Self::ClipBase32,
+        Self::Dinov2SmallRegisters,
+        Self::Dinov2BaseRegisters,
+        Self::Dinov2Large,
+        Self::Dinov2LargeRegisters,
+        Self::ClipLarge14,
+        Self::Resnet50,
+    ];
+
     /// Width and shape of a transformer.
     fn transformer(self) -> Option<(usize, Transformer)> {
         let of = |(width, depth, heads): Trunk, family, patch, grid, registers, output| {
@@ -105,6 +119,16 @@ impl Published {
             Self::ClipLarge14 => clip(LARGE, 14, 768),
             Self::Resnet50 => None,
         }
+    }
+
+    /// The network of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|network| network.name() == name)
+    }
+
+    /// Its name in settings.
+    pub fn name(self) -> String {
+        serde_json::to_value(self).ok().and_then(|name| Some(name.as_str()?.to_owned())).unwrap_or_default()
     }
 
     /// Where Hugging Face's hub has it.

@@ -40,6 +40,7 @@ fn trainable(backbone: &mut Schema) {
 fn untrainable(backbone: Backbone) -> Option<&'static str> {
     match backbone {
         Backbone::Pixels | Backbone::Features => Some("is one that has nothing to train"),
+        Backbone::Graph => Some("is `graph`: read one with the stage `onnx_encoder`"),
         Backbone::Vit => Some("is `vit`: read a published one with the stage `frozen`"),
         Backbone::Resnet18 | Backbone::Resnet34 | Backbone::Resnet50 | Backbone::ResnetTiny => None,
     }

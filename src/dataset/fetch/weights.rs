@@ -25,6 +25,8 @@ pub struct Weights {
     /// Its SHA-256, 64 hexadecimal digits.
     pub sha256: String,
     pub folder: PathBuf,
+    /// What stands before its name where it is asked for, if not its publisher's.
+    mirror: Option<String>,
 }
 
 impl Weights {
@@ -37,7 +39,18 @@ impl Weights {
     pub fn new(url: &str, sha256: &str, folder: Option<&Path>, places: &DataPaths) -> Result<Self, FetchError> {
         let sha256 = Sum::sha256(sha256)?.parts().1.to_owned();
         let folder = folder.map_or_else(|| places.data().join("weights").join(&sha256[..16]), Path::to_path_buf);
-        Ok(Self { url: url.to_owned(), sha256, folder })
+        Ok(Self { url: url.to_owned(), sha256, folder, mirror: None })
+    }
+
+    /// The same file from another address, in front of its name.
+    #[must_use]
+    pub fn from(self, mirror: &str) -> Self {
+        Self { mirror: Some(mirror.trim_end_matches('/').to_owned()), ..self }
+    }
+
+    /// Where it is asked for.
+    pub fn asked(&self) -> String {
+        self.mirror.as_ref().map_or_else(|| self.url.clone(), |mirror| format!("{mirror}/{}", self.name()))
     }
 
     /// Where it lies, if it is here.
@@ -85,7 +98,7 @@ impl Weights {
                 Err(error) => return Err(error),
             }
         }
-        let remote = Remote { name: self.name(), urls: vec![self.url.clone()], sum, most: MOST, unpacked: None };
+        let remote = Remote { name: self.name(), urls: vec![self.asked()], sum, most: MOST, unpacked: None };
         let hidden = self.folder.join(super::set::HIDDEN);
         let arrived = download(&Client::new(pause, patience), &remote, &hidden, tell).map_err(|error| match error {
             error @ (FetchError::Network { .. } | FetchError::Status { .. } | FetchError::Checksum { .. }) => {

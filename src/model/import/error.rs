@@ -31,6 +31,9 @@ pub enum ImportError {
     Checksum { wanted: String, found: String },
     #[error("it contains no residual network: none of its dictionaries has a tensor `conv1.weight` ({found})")]
     NoNetwork { found: String },
+    /// An ONNX file that is no encoder.
+    #[error("it {what}")]
+    Onnx { what: String },
     #[error("it contains none of the supported image encoders (DINOv2, CLIP, ResNet-50): {found}")]
     NoTower { found: String },
     #[error("it contains several networks: {}", names(.0))]
@@ -87,6 +90,7 @@ impl Fault for ImportError {
             Self::Object { name, .. } => {
                 data("import::refused").hint(format!("leave it out with `ignore = [\"{name}\"]`, or {}", pickle::TENSORS_ALONE))
             }
+            Self::Onnx { .. } => data("import::onnx"),
             Self::NoTower { .. } => data("import::no-network")
                 .hint("tensors must have the names of the authors or of transformers; `network.backbone` selects the network"),
             Self::Several(_) | Self::NoPart { .. } => {

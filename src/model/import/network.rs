@@ -184,6 +184,7 @@ fn word(backbone: Backbone) -> &'static str {
         Backbone::ResnetTiny => "resnet_tiny",
         Backbone::Pixels => "pixels",
         Backbone::Vit => "vit",
+        Backbone::Graph => "graph",
         Backbone::Features => "features",
     }
 }

@@ -2,11 +2,13 @@
 
 use super::graph::Sketch;
 use super::messages::Attribute;
+use super::messages::Node;
 use super::transformer;
 use crate::encoder::layout;
 use crate::error::Result;
 use crate::resnet::{Layout, Step};
 use kinset_artifact::encoder::EncoderCard;
+use kinset_artifact::graph::{Attribute as Setting, Graph};
 
 /// What the backbone makes of pictures.
 ///
@@ -19,6 +21,9 @@ pub(super) fn features(s: &mut Sketch, card: &EncoderCard, images: &str) -> Resu
     let std = s.constant("std", &each, &card.normalization.std);
     let centred = s.node("Sub", "centred", &[images, &mean], Vec::new());
     let x = s.node("Div", "normalized", &[&centred, &std], Vec::new());
+    if let Some(graph) = &architecture.graph {
+        return Ok(foreign(s, graph, &x));
+    }
     Ok(match (layout(architecture), &architecture.transformer) {
         (Some(layout), _) => residual(s, &layout, x),
         (None, Some(shape)) => transformer::features(s, architecture, shape, &x)?,
@@ -29,6 +34,46 @@ pub(super) fn features(s: &mut Sketch, card: &EncoderCard, images: &str) -> Resu
 /// Everything but the first axis as one.
 fn flat(s: &mut Sketch, x: &str) -> String {
     s.node("Flatten", "features", &[x], vec![Attribute::int("axis", 1)])
+}
+
+/// Somebody's operators, each name of theirs behind `backbone.`, so that none of ours is taken.
+fn foreign(s: &mut Sketch, graph: &Graph, images: &str) -> String {
+    let named = |name: &str| match name {
+        "" => String::new(),
+        name if name == graph.input => images.to_owned(),
+        name => format!("backbone.{name}"),
+    };
+    for (name, shape) in &graph.weights {
+        s.weight(&named(name), shape);
+    }
+    for (name, whole) in &graph.whole {
+        s.whole_of(&named(name), &whole.shape, &whole.values);
+    }
+    for node in &graph.nodes {
+        let outputs: Vec<String> = node.outputs.iter().map(|name| named(name)).collect();
+        let inputs: Vec<String> = node.inputs.iter().map(|name| named(name)).collect();
+        // Set 17 has no such operator yet.
+        if let ("Gelu", [x, ..], [output, ..]) = (node.operator.as_str(), inputs.as_slice(), outputs.as_slice()) {
+            s.gelu(x, output);
+            continue;
+        }
+        let attribute = node.attributes.iter().map(|(name, value)| match value {
+            Setting::Float(_) | Setting::Int(_) if node.operator == "ConstantOfShape" => Attribute::number(name, value),
+            Setting::Float(value) => Attribute::float(name, *value),
+            Setting::Int(value) => Attribute::int(name, *value),
+            Setting::Ints(values) => Attribute::signed(name, values),
+            Setting::Text(text) => Attribute::text(name, text),
+        });
+        s.foreign(Node {
+            name: outputs.first().cloned(),
+            op_type: Some(node.operator.clone()),
+            attribute: attribute.collect(),
+            input: inputs,
+            output: outputs,
+            domain: None,
+        });
+    }
+    flat(s, &named(&graph.output))
 }
 
 fn residual(s: &mut Sketch, layout: &Layout, x: String) -> String {

@@ -33,8 +33,14 @@ impl Sketch {
             name: Some(name.to_owned()),
             op_type: Some(operator.to_owned()),
             attribute,
+            domain: None,
         });
         name.to_owned()
+    }
+
+    /// An operator of another's graph, which may give several tensors.
+    pub(super) fn foreign(&mut self, node: Node) {
+        self.nodes.push(node);
     }
 
     /// A tensor of the network, as it is. Returns its name.
@@ -73,6 +79,11 @@ impl Sketch {
     /// The same, of whole numbers in a row.
     pub(super) fn whole(&mut self, name: &str, values: &[i64]) -> String {
         self.once(Tensor::ints(name, &[values.len()], values))
+    }
+
+    /// The same, in a shape.
+    pub(super) fn whole_of(&mut self, name: &str, shape: &[usize], values: &[i64]) {
+        self.once(Tensor::ints(name, shape, values));
     }
 
     /// The same, a single one without an axis.

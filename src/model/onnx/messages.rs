@@ -9,6 +9,8 @@
 
 use prost::Message;
 
+use kinset_artifact::graph::Attribute as Setting;
+
 /// Operators as they were in ONNX 1.12 (June 2022): the first that has layer norm.
 pub(super) const OPSET: i64 = 17;
 /// The form of file that came with them.
@@ -79,6 +81,9 @@ pub(super) struct Node {
     pub(super) op_type: Option<String>,
     #[prost(message, repeated, tag = "5")]
     pub(super) attribute: Vec<Attribute>,
+    /// Whose operator it is; empty: ONNX's own.
+    #[prost(string, optional, tag = "7")]
+    pub(super) domain: Option<String>,
 }
 
 /// `AttributeProto`: a setting of an operator.
@@ -90,6 +95,12 @@ pub(super) struct Attribute {
     pub(super) f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub(super) i: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub(super) s: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) t: Option<Tensor>,
+    #[prost(float, repeated, packed = "false", tag = "7")]
+    pub(super) floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub(super) ints: Vec<i64>,
     /// Which of them it has: one of the codes below.
@@ -98,12 +109,18 @@ pub(super) struct Attribute {
 }
 
 impl Attribute {
-    const FLOAT: i32 = 1;
-    const INT: i32 = 2;
-    const INTS: i32 = 7;
+    pub(super) const FLOAT: i32 = 1;
+    pub(super) const INT: i32 = 2;
+    pub(super) const STRING: i32 = 3;
+    pub(super) const TENSOR: i32 = 4;
+    pub(super) const INTS: i32 = 7;
 
     pub(super) fn float(name: &str, value: f32) -> Self {
         Self { f: Some(value), ..Self::of(name, Self::FLOAT) }
+    }
+
+    pub(super) fn text(name: &str, value: &str) -> Self {
+        Self { s: Some(value.as_bytes().to_vec()), ..Self::of(name, Self::STRING) }
     }
 
     pub(super) fn int(name: &str, value: i64) -> Self {
@@ -111,7 +128,21 @@ impl Attribute {
     }
 
     pub(super) fn ints(name: &str, values: &[usize]) -> Self {
-        Self { ints: values.iter().map(|&value| value as i64).collect(), ..Self::of(name, Self::INTS) }
+        Self::signed(name, &values.iter().map(|&value| value as i64).collect::<Vec<_>>())
+    }
+
+    pub(super) fn signed(name: &str, values: &[i64]) -> Self {
+        Self { ints: values.to_vec(), ..Self::of(name, Self::INTS) }
+    }
+
+    /// One number in a tensor.
+    pub(super) fn number(name: &str, value: &Setting) -> Self {
+        let t = match value {
+            Setting::Int(value) => Some(Tensor::ints("", &[1], &[*value])),
+            Setting::Float(value) => Some(Tensor::floats("", &[1], &[*value])),
+            Setting::Ints(_) | Setting::Text(_) => None,
+        };
+        Self { t, ..Self::of(name, Self::TENSOR) }
     }
 
     fn of(name: &str, kind: i32) -> Self {
@@ -119,22 +150,39 @@ impl Attribute {
     }
 }
 
-/// `TensorProto`, its numbers in `raw_data`, little-endian.
+/// `TensorProto`, its numbers in `raw_data`, little-endian; in the files of others also in a list of their type.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Tensor {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub(super) dims: Vec<i64>,
     #[prost(int32, optional, tag = "2")]
     pub(super) data_type: Option<i32>,
+    #[prost(float, repeated, tag = "4")]
+    pub(super) float_data: Vec<f32>,
+    /// Also numbers of 16 bits and truths.
+    #[prost(int32, repeated, tag = "5")]
+    pub(super) int32_data: Vec<i32>,
+    #[prost(int64, repeated, tag = "7")]
+    pub(super) int64_data: Vec<i64>,
     #[prost(string, optional, tag = "8")]
     pub(super) name: Option<String>,
     #[prost(bytes = "vec", optional, tag = "9")]
     pub(super) raw_data: Option<Vec<u8>>,
+    #[prost(double, repeated, tag = "10")]
+    pub(super) double_data: Vec<f64>,
+    /// 1: the numbers lie in another file.
+    #[prost(int32, optional, tag = "14")]
+    pub(super) data_location: Option<i32>,
 }
 
 impl Tensor {
     pub(super) const FLOAT: i32 = 1;
+    pub(super) const INT32: i32 = 6;
     pub(super) const INT64: i32 = 7;
+    pub(super) const BOOL: i32 = 9;
+    pub(super) const FLOAT16: i32 = 10;
+    pub(super) const DOUBLE: i32 = 11;
+    pub(super) const BFLOAT16: i32 = 16;
 
     pub(super) fn floats(name: &str, shape: &[usize], values: &[f32]) -> Self {
         Self::of(name, shape, Self::FLOAT, values.iter().flat_map(|value| value.to_le_bytes()).collect())
@@ -150,6 +198,7 @@ impl Tensor {
             data_type: Some(data_type),
             name: Some(name.to_owned()),
             raw_data: Some(raw_data),
+            ..Self::default()
         }
     }
 }

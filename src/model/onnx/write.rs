@@ -139,10 +139,7 @@ fn pictures(card: &EncoderCard) -> Result<(Port, Value)> {
     }
     let (size, channels) = (architecture.size, architecture.channels);
     let Resize { shorter, filter } = card.normalization.resize.unwrap_or(Resize { shorter: size, filter: Filter::Bilinear });
-    let filter = match filter {
-        Filter::Bilinear => "bilinear",
-        Filter::Bicubic => "bicubic",
-    };
+    let filter = filter.name();
     let mode = if channels == 1 { "L" } else { "RGB" };
     let words = format!(
         "pictures in Pillow's mode {mode}, values 0 to 1: the shorter side brought to {shorter} pixels ({filter}, with antialias), \
