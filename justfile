@@ -74,6 +74,12 @@ doc:
 isa:
     for isa in portable avx2 ""; do KINSET_ISA=$isa cargo test --release -p kinset-kernel || exit 1; done
 
+# ONNX encoders beside onnxruntime: just encoders my/photos a.onnx b.onnx=b.safetensors (KINSET_INTEROP: a Python that has it)
+[group('check')]
+encoders *args:
+    cargo build --release
+    KINSET="${CARGO_TARGET_DIR:-target}/release/kinset" "${KINSET_INTEROP:-python3}" tests/interop_encoders.py "$@"
+
 # the kernels' unsafe code as far as Miri runs it: no foreign functions, no vector instructions
 [group('check')]
 miri:

@@ -1,5 +1,6 @@
 //! The shape of a published vision transformer, and the preprocessing of its input.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Whose transformer it is: what lies around its blocks, and how these compute.
@@ -33,7 +34,7 @@ pub struct Transformer {
     pub output: Option<usize>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Filter {
     /// Pillow's `BILINEAR`.

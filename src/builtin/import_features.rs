@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(of(&["8c", "6a", "7b"]), join("id", &[1, 2, 0]));
         assert_eq!(of(&["./b/2.png", "x", "a\\1.png", "a/0.png"]), join("path", &[3, 2, 0]));
         assert_eq!(
-            of(&["/home/me/b/2.png", "/home/me/a/1.png", "/home/me/a/0.png"]),
+            of(&["/my/photos/b/2.png", "/my/photos/a/1.png", "/my/photos/a/0.png"]),
             join("path below their folder", &[2, 1, 0])
         );
         assert_eq!(of(&["x/2.png", "y/1.png", "z/0.png"]), join("file name", &[2, 1, 0]));

@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ use kinset_model::published::{CLIP, IMAGENET};
 use kinset_stage::{Complaint, Context, Stage, StageError};
 
 /// What the channels of a picture are before the network sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ValuesChoice {
     /// By ImageNet's means and deviations.

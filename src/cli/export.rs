@@ -3,7 +3,7 @@
 //! Networks become safetensors with PyTorch's names, or ONNX, which runs without kinset, and a card beside them; assignments become CSV,
 //! JSON lines, Parquet, or one folder per cluster with the pictures in it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::args::PipelineArgs;
 use super::common::{Answer, Failure, Held, not_an_input, outlook, places, stored};
+use super::result_images::images_behind;
 use super::terminal;
 use crate::artifact::assignments::AssignmentTable;
 use crate::artifact::encoder::{Classifier, Encoder, HeadKind, Tensors};
@@ -232,11 +233,7 @@ fn write_card(path: &Path, card: &Value) -> Result<(), Failure> {
 
 fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
     let table = AssignmentTable::load(&held.typed())?;
-    let of = spec.nodes[held.node].ports.get("images").and_then(|references| references.first());
-    let pictures = match of {
-        Some(reference) => Some((reference.node, stored(spec, outlook, &spec.reference(reference), &["images"])?)),
-        None => None,
-    };
+    let pictures = pictures(spec, outlook, held, &table)?;
     let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
     if args.copy && ending.is_some() {
         return Err(Failure::own(Trouble::Copy { path: args.output.display().to_string() }));
@@ -244,18 +241,10 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
     let said = match ending.as_deref() {
         Some("csv" | "jsonl" | "ndjson") => {
             let form = if ending.as_deref() == Some("csv") { Form::Csv } else { Form::JsonLines };
-            let mut paths = vec![String::new(); table.len()];
-            if let Some((_, pictures)) = &pictures {
-                images::for_each(&pictures.typed(), |row, _, _, path| {
-                    if let Some(place) = paths.get_mut(row) {
-                        path.clone_into(place);
-                    }
-                    Ok::<(), Failure>(())
-                })?;
-            }
+            let paths = pictures.map(|pictures| pictures.paths).unwrap_or_default();
             let mut text = form.head().to_owned();
-            for (row, path) in paths.iter().enumerate() {
-                text.push_str(&form.line(&line(&table, row, path)));
+            for (row, id) in table.ids.iter().enumerate() {
+                text.push_str(&form.line(&line(&table, row, paths.get(id).map_or("", String::as_str))));
             }
             output::write(&args.output, text.as_bytes())?;
             format!("{} assignments of `{}` in {}", unit::count(table.len() as u64), held.stage, args.output.display())
@@ -265,10 +254,10 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
             format!("{} assignments of `{}` in {}", unit::count(table.len() as u64), held.stage, args.output.display())
         }
         None => {
-            let Some((node, pictures)) = pictures else {
+            let Some(pictures) = pictures else {
                 return Err(Failure::own(Trouble::NoImages { stage: held.stage.clone() }));
             };
-            folders(args, spec, node, &pictures, &table)?
+            folders(args, spec, &pictures.held, &table)?
         }
         Some(_) => return Err(Failure::own(Trouble::Ending { path: args.output.display().to_string() })),
     };
@@ -276,6 +265,28 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
         "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output.display().to_string(), "images": table.len(),
         "clusters": table.clusters, "sizes": table.sizes(),
     }))
+}
+
+/// The pictures of assignments, and their paths by id.
+struct Pictures {
+    held: Held,
+    paths: BTreeMap<String, String>,
+}
+
+/// The images that were assigned, or whose features were; nothing where the ids are of no pictures.
+fn pictures(spec: &Spec, outlook: &Outlook<'_>, held: &Held, table: &AssignmentTable) -> Result<Option<Pictures>, Failure> {
+    let straight = spec.nodes[held.node].ports.get("images").and_then(|references| references.first());
+    let behind = || images_behind(spec, held.node).into_iter().next();
+    let Some(reference) = straight.or_else(behind) else { return Ok(None) };
+    let found = match (stored(spec, outlook, &spec.reference(reference), &["images"]), straight) {
+        // Features are there without their images.
+        (Err(_), None) => return Ok(None),
+        (found, _) => found?,
+    };
+    let (ids, paths) = images::names_and_paths(&found.typed())?;
+    let paths: BTreeMap<String, String> = ids.into_iter().zip(paths).collect();
+    let known = table.ids.iter().all(|id| paths.contains_key(id));
+    Ok(known.then_some(Pictures { held: found, paths }))
 }
 
 fn line<'a>(table: &'a AssignmentTable, row: usize, path: &'a str) -> Line<'a> {
@@ -291,18 +302,19 @@ fn line<'a>(table: &'a AssignmentTable, row: usize, path: &'a str) -> Line<'a> {
 }
 
 /// One folder per cluster, with links to the pictures or with the pictures themselves.
-fn folders(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held, table: &AssignmentTable) -> Result<String, Failure> {
+fn folders(args: &ExportArgs, spec: &Spec, pictures: &Held, table: &AssignmentTable) -> Result<String, Failure> {
+    let clusters: BTreeMap<&str, i32> = table.ids.iter().map(String::as_str).zip(table.cluster.iter().copied()).collect();
     let output = Output::folder(&args.output)?;
     let place = output.path()?.to_owned();
-    let root = if args.copy { None } else { Some(root_of(args, spec, source, pictures)?) };
+    let root = if args.copy { None } else { Some(root_of(args, spec, pictures)?) };
     // A source whose root holds this folder leaves it out by that.
     fs::write_atomic(&place.join(dataset::EXPORT_MARK), b"").map_err(|error| output.named(error))?;
     let digits = (table.clusters.max(1) - 1).to_string().len();
     let mut made = BTreeSet::new();
     let mut names: BTreeSet<PathBuf> = BTreeSet::new();
     let bar = terminal::bar(table.len() as u64, "images");
-    images::for_each(&pictures.typed(), |row, id, bytes, path| {
-        let Some(&cluster) = table.cluster.get(row) else { return Ok(()) };
+    images::for_each(&pictures.typed(), |_, id, bytes, path| {
+        let Some(&cluster) = clusters.get(id) else { return Ok(()) };
         let word = if cluster < 0 { "none".to_owned() } else { format!("{cluster:0digits$}") };
         let folder = place.join(word);
         if made.insert(cluster) {
@@ -346,9 +358,9 @@ fn write_picture(output: &Output, path: &Path, bytes: &[u8]) -> Result<(), Failu
 }
 
 /// The folder that the paths of a source's pictures begin at.
-fn root_of(args: &ExportArgs, spec: &Spec, source: usize, pictures: &Held) -> Result<PathBuf, Failure> {
+fn root_of(args: &ExportArgs, spec: &Spec, pictures: &Held) -> Result<PathBuf, Failure> {
     let none = || Failure::own(Trouble::NoFiles { stage: pictures.stage.clone() });
-    let node = &spec.nodes[source];
+    let node = &spec.nodes[pictures.node];
     let settings: Source = serde_json::from_value(node.settings.clone()).map_err(|_| none())?;
     let located = dataset::locate(&settings, &places(&args.pipeline.places, Some(&args.pipeline.pipeline)))?;
     let root =

@@ -8,6 +8,7 @@ use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::artifact::{Artifact, Stored};
 use crate::pipeline::error::RunError;
+use crate::pipeline::spec::{OutputRef, Spec};
 use crate::pipeline::state::{self, Outlook, State};
 use crate::report::page::look::Group;
 use crate::store::StoredOutput;
@@ -69,21 +70,29 @@ impl Shown {
 /// # Errors
 /// If they are not what was written.
 fn images_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Result<Option<Stored<Images>>, RunError> {
-    let mut ahead = VecDeque::from([index]);
-    let mut seen = vec![false; states.len()];
+    for reference in images_behind(outlook.spec, index) {
+        if let State::Fresh { record, .. } = &states[reference.node]
+            && let Some(output) = record.outputs.get(reference.output)
+        {
+            return state::stored(outlook.store, &outlook.spec.nodes[reference.node].name, reference.output, output).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The images that a stage reads, or that what it reads was made of, the nearest first.
+pub(super) fn images_behind(spec: &Spec, index: usize) -> Vec<&OutputRef> {
+    let (mut ahead, mut found) = (VecDeque::from([index]), Vec::new());
+    let mut seen = vec![false; spec.nodes.len()];
     while let Some(at) = ahead.pop_front() {
-        let node = &outlook.spec.nodes[at];
+        let node = &spec.nodes[at];
         // `images` before `val_images`, whatever the alphabet says.
         let mut ports: Vec<_> = node.ports.iter().collect();
         ports.sort_by_key(|(port, _)| (*port != "images" && *port != "features", (*port).clone()));
         for (_, references) in ports {
             for reference in references {
-                if reference.artifact == Images::KIND
-                    && let State::Fresh { record, .. } = &states[reference.node]
-                    && let Some(output) = record.outputs.get(reference.output)
-                {
-                    return state::stored(outlook.store, &outlook.spec.nodes[reference.node].name, reference.output, output)
-                        .map(Some);
+                if reference.artifact == Images::KIND {
+                    found.push(reference);
                 }
                 if !std::mem::replace(&mut seen[reference.node], true) {
                     ahead.push_back(reference.node);
@@ -91,7 +100,7 @@ fn images_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Result<Op
             }
         }
     }
-    Ok(None)
+    found
 }
 
 /// The paths of the pictures that a stage's rows are of, by their ids; none of arrays, or if there are no pictures.

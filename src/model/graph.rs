@@ -23,7 +23,7 @@ use kinset_kernel::{After, LayerNorm, batch_norm_eval, clip, conv2d, depthwise_c
 /// Pictures that pass together.
 const GROUP: usize = 4;
 /// The largest tensor that is made, in numbers: what a damaged graph may ask for.
-const LARGEST: usize = 1 << 31;
+const LARGEST: usize = 1 << 29;
 
 /// A graph, ready to run.
 #[derive(Clone, Debug)]
@@ -312,6 +312,7 @@ fn pair(operator: &str, a: &Tensor, b: &Tensor) -> Step<Tensor> {
         return stuck("its inputs are whole numbers and others");
     }
     let same = a.dims() == b.dims();
+    small(a.shape().broadcast_shape_binary_op(b.shape(), "pair")?.elem_count())?;
     if operator == "Div" && b.dtype() == DType::I64 && b.flatten_all()?.to_vec1::<i64>()?.contains(&0) {
         return stuck("it divides by 0");
     }
@@ -360,6 +361,9 @@ fn product(a: &Tensor, b: &Tensor) -> Step<Tensor> {
         shape.push(outputs);
         return Ok(a.reshape(((), inputs))?.matmul(&b.contiguous()?)?.reshape(shape)?);
     }
+    let (outer, columns) = (a.dims().len().max(b.dims().len()), b.dim(D::Minus1)?);
+    let side = |x: &Tensor, at: usize| x.dims().iter().rev().nth(at).copied().unwrap_or(1);
+    small((2..outer).map(|at| side(a, at).max(side(b, at))).product::<usize>().saturating_mul(side(a, 1) * columns))?;
     Ok(a.contiguous()?.broadcast_matmul(&b.contiguous()?)?)
 }
 

@@ -193,7 +193,10 @@ fn pictures() {
 #[test]
 fn weights() {
     let endings = ["pth", "tar", "ckpt", "t7", "safetensors"];
-    fuzz("weights", [golden("pretrained", &endings, None), golden("encoders", &endings, None)].concat());
+    fuzz(
+        "weights",
+        [golden("pretrained", &endings, None), golden("encoders", &endings, None), golden("onnx", &["onnx"], None)].concat(),
+    );
 }
 
 #[test]

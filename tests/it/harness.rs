@@ -182,6 +182,15 @@ network = { backbone = "dinov2_vits14", width = 16, depth = 2, heads = 2, patch 
 size = 20
 weights = "GOLDEN/encoders/dinov2_hub.safetensors"
 
+[stage.graph]
+kind = "onnx_encoder"
+file = "GOLDEN/onnx/mobile.onnx"
+
+[stage.graph_features]
+kind = "embed"
+images = "data.train"
+encoder = "graph"
+
 [stage.tower_features]
 kind = "embed"
 images = "data.train"

@@ -14,6 +14,7 @@ mod compare;
 mod concurrent_runs;
 mod conformance;
 mod damage;
+mod encoders;
 mod faults;
 mod fresh;
 mod fuzz;

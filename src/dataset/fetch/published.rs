@@ -2,7 +2,7 @@
 //!
 //! Addresses are those of the authors, or of their repositories on Hugging Face's hub at a fixed revision. The authors publish no
 //! checksums but for ResNet-50, whose file name begins its own; the others are those under which projects that pin these files get
-//! them: DINOv2 in refiners (`scripts/conversion/models/dinov2.py`), CLIP in the hub's own large-file pointers. What nobody vouches
+//! them: DINOv2 in refiners' conversion of these weights, CLIP in several that fetch it from the hub. What nobody vouches
 //! for is not here.
 
 use super::error::FetchError;
