@@ -196,18 +196,20 @@ impl Join {
     /// # Errors
     /// The images that are nearest to being found, in words.
     fn of(vectors: &[String], names: &[String], paths: &[String]) -> Result<Self, String> {
-        fn plain(path: &String) -> String {
+        fn plain(path: &str) -> String {
             path.replace('\\', "/").trim_start_matches("./").to_owned()
         }
-        fn file(path: &String) -> String {
+        fn file(path: &str) -> String {
             plain(path).rsplit('/').next().unwrap_or_default().to_owned()
         }
-        fn stem(path: &String) -> String {
+        fn stem(path: &str) -> String {
             let file = file(path);
             file.rsplit_once('.').map_or(file.as_str(), |(stem, _)| stem).to_owned()
         }
-        let each =
-            |of: fn(&String) -> String| (vectors.iter().map(of).collect::<Vec<_>>(), paths.iter().map(of).collect::<Vec<_>>());
+        let each = |of: fn(&str) -> String| {
+            let all = |names: &[String]| names.iter().map(|name| of(name)).collect::<Vec<_>>();
+            (all(vectors), all(paths))
+        };
         let (mut below, mut below_too) = each(plain);
         for all in [&mut below, &mut below_too] {
             let folder = common_folder(all);

@@ -322,15 +322,14 @@ fn pair(operator: &str, a: &Tensor, b: &Tensor) -> Step<Tensor> {
         "Add" => a.broadcast_add(b),
         "Sub" => a.broadcast_sub(b),
         "Mul" if same => a.mul(b),
-        "Mul" => a.broadcast_mul(b),
+        // Truths are 0 and 1.
+        "Mul" | "And" => a.broadcast_mul(b),
         "Div" => a.broadcast_div(b),
-        "Max" => a.broadcast_maximum(b),
+        "Max" | "Or" => a.broadcast_maximum(b),
         "Min" => a.broadcast_minimum(b),
         "Equal" => yes(a.broadcast_eq(b)),
         "Less" => yes(a.broadcast_lt(b)),
-        "Greater" => yes(a.broadcast_gt(b)),
-        "And" => a.broadcast_mul(b),
-        _ => a.broadcast_maximum(b),
+        _ => yes(a.broadcast_gt(b)),
     }?)
 }
 
@@ -626,12 +625,11 @@ fn slice(x: &Tensor, inputs: &Inputs<'_>) -> Step<Tensor> {
 fn split(node: &Node, x: &Tensor, inputs: &Inputs<'_>) -> Step<Vec<Tensor>> {
     let axis = axis(node.int("axis").unwrap_or(0), x.rank())?;
     let side = x.dims()[axis];
-    let parts = match inputs.whole(1)? {
-        Some(parts) => sides(&parts)?,
-        None => {
-            let each = side.div_ceil(node.outputs.len().max(1)).max(1);
-            (0..side).step_by(each).map(|at| each.min(side - at)).collect()
-        }
+    let parts = if let Some(parts) = inputs.whole(1)? {
+        sides(&parts)?
+    } else {
+        let each = side.div_ceil(node.outputs.len().max(1)).max(1);
+        (0..side).step_by(each).map(|at| each.min(side - at)).collect()
     };
     if parts.iter().sum::<usize>() != side || parts.len() != node.outputs.len() {
         return stuck(format!("{side} are not split into {parts:?}"));
@@ -711,11 +709,9 @@ fn interpolation(node: &Node, from: usize, to: usize) -> Step<Vec<f32>> {
     for (place, row) in all.chunks_exact_mut(from).enumerate() {
         let place = place as f64;
         let centre = match places {
-            "half_pixel" => scale * (place + 0.5) - 0.5,
-            "pytorch_half_pixel" if to == 1 => 0.0,
-            "pytorch_half_pixel" => scale * (place + 0.5) - 0.5,
+            "pytorch_half_pixel" | "align_corners" if to == 1 => 0.0,
+            "half_pixel" | "pytorch_half_pixel" => scale * (place + 0.5) - 0.5,
             "asymmetric" => scale * place,
-            "align_corners" if to == 1 => 0.0,
             "align_corners" => place * (from - 1) as f64 / (to - 1) as f64,
             other => return stuck(format!("places `{other}` are not here")),
         };

@@ -379,9 +379,8 @@ impl Drawn {
     fn fuse(&mut self, output: &str) {
         for place in 0..self.nodes.len() {
             let found = self.gelu(&self.nodes[place]).or_else(|| self.layer_norm(&self.nodes[place]));
-            if let Some((node, numbers)) = found {
+            if let Some(node) = found {
                 self.nodes[place] = node;
-                self.constants.extend(numbers);
             }
         }
         let mut wanted = BTreeSet::from([output.to_owned()]);
@@ -397,7 +396,7 @@ impl Drawn {
     }
 
     /// x · ½ · (1 + erf(x / √2)), in any order.
-    fn gelu(&self, last: &Node) -> Option<(Node, BTreeMap<String, Tensor>)> {
+    fn gelu(&self, last: &Node) -> Option<Node> {
         if last.operator != "Mul" {
             return None;
         }
@@ -413,7 +412,7 @@ impl Drawn {
         let sum = factors.iter().position(|name| self.erf_of(name).is_some())?;
         let x = self.erf_of(factors.remove(sum))?;
         let [same] = factors.as_slice() else { return None };
-        (*same == x).then(|| (Node::new("Gelu", &[x], &last.outputs[0]), BTreeMap::new()))
+        (*same == x).then(|| Node::new("Gelu", &[x], &last.outputs[0]))
     }
 
     fn is_part_of_gelu(&self, product: &Node) -> bool {
@@ -434,13 +433,13 @@ impl Drawn {
     }
 
     /// (x − mean) / √(variance + ε) · weight + bias over the last axis.
-    fn layer_norm(&self, last: &Node) -> Option<(Node, BTreeMap<String, Tensor>)> {
+    fn layer_norm(&self, last: &Node) -> Option<Node> {
         if last.operator != "Add" {
             return None;
         }
         let row = |name: &str| self.constants.get(name).filter(|tensor| tensor.rank() == 1);
-        let (scaled, bias) = self.ordered(last, |name| row(name).is_some())?;
-        let (unit, weight) = self.ordered(self.made_by(scaled, "Mul")?, |name| row(name).is_some())?;
+        let (scaled, bias) = ordered(last, |name| row(name).is_some())?;
+        let (unit, weight) = ordered(self.made_by(scaled, "Mul")?, |name| row(name).is_some())?;
         let divided = self.made_by(unit, "Div")?;
         let x = self.centred(&divided.inputs[0])?;
         let root = self.made_by(&divided.inputs[1], "Sqrt")?;
@@ -458,12 +457,7 @@ impl Drawn {
         let node = Node::new("LayerNormalization", &[x, weight, bias], &last.outputs[0])
             .with("axis", Attribute::Int(-1))
             .with("epsilon", Attribute::Float(epsilon));
-        Some((node, BTreeMap::new()))
-    }
-
-    fn ordered<'a>(&self, node: &'a Node, is_second: impl Fn(&str) -> bool) -> Option<(&'a str, &'a str)> {
-        let [a, b] = node.inputs.as_slice() else { return None };
-        if is_second(b) { Some((a, b)) } else { is_second(a).then_some((b.as_str(), a.as_str())) }
+        Some(node)
     }
 
     /// x, of x less its mean over the last axis.
@@ -618,6 +612,12 @@ impl WithNumbers {
             output.clone_from(short);
         }
     }
+}
+
+/// The inputs of an operator of two that may change places, in the order in which the second is such a one.
+fn ordered(node: &Node, is_second: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
+    let [a, b] = node.inputs.as_slice() else { return None };
+    if is_second(b) { Some((a, b)) } else { is_second(a).then_some((b.as_str(), a.as_str())) }
 }
 
 fn last_mean(node: &Node) -> bool {
