@@ -27,7 +27,7 @@ const APACHE: &str = "Apache-2.0";
 const MIT: &str = "MIT";
 
 /// All of them.
-pub const PUBLISHED: [PublishedWeights; 9] = [
+pub static PUBLISHED: [PublishedWeights; 9] = [
     PublishedWeights {
         name: "dinov2_vits14",
         url: "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth",
