@@ -112,9 +112,10 @@ impl AssignmentTable {
     }
 }
 
-/// Streams assignments to a Parquet file, with the path of each picture. Memory: one row group.
+/// Streams assignments to a Parquet file, with the path of each picture, and its group where clusters have names. Memory: one row group.
 pub struct AssignmentsWriter {
     table: TableWriter,
+    named: bool,
 }
 
 impl std::fmt::Debug for AssignmentsWriter {
@@ -124,9 +125,9 @@ impl std::fmt::Debug for AssignmentsWriter {
 }
 
 impl AssignmentsWriter {
-    /// Starts a file; one that is there already is replaced.
-    pub fn create(path: &Path, clusters: usize) -> Result<Self> {
-        let schema = [
+    /// Starts a file; one that is there already is replaced. `named` says whether images have groups.
+    pub fn create(path: &Path, clusters: usize, named: bool) -> Result<Self> {
+        let mut schema = vec![
             ("id", ColumnKind::Text),
             ("row", ColumnKind::U32),
             ("path", ColumnKind::Text),
@@ -135,18 +136,21 @@ impl AssignmentsWriter {
             ("entropy", ColumnKind::F32),
             ("second_cluster", ColumnKind::I32),
         ];
+        if named {
+            schema.push(("group", ColumnKind::Text));
+        }
         let meta = Meta::new(Assignments::KIND).with("clusters", clusters);
-        Ok(Self { table: TableWriter::create(path, &schema, meta)? })
+        Ok(Self { table: TableWriter::create(path, &schema, meta)?, named })
     }
 
-    /// Takes the next images and their paths.
+    /// Takes the next images, their paths and, where images have groups, these.
     ///
     /// # Errors
     /// If columns differ in length, or the file cannot be written.
-    pub fn push(&mut self, images: AssignmentTable, paths: Vec<String>) -> Result<()> {
+    pub fn push(&mut self, images: AssignmentTable, paths: Vec<String>, groups: Vec<String>) -> Result<()> {
         let first = self.table.rows() as usize;
         let AssignmentTable { ids, clusters: _, cluster, confidence, entropy, second_cluster } = images;
-        self.table.write(vec![
+        let mut columns = vec![
             Column::Text(ids),
             table::row_numbers(first..first + cluster.len()),
             Column::Text(paths),
@@ -154,7 +158,11 @@ impl AssignmentsWriter {
             Column::F32(confidence),
             Column::F32(entropy),
             Column::I32(second_cluster),
-        ])
+        ];
+        if self.named {
+            columns.push(Column::Text(groups));
+        }
+        self.table.write(columns)
     }
 
     pub fn finish(self) -> Result<()> {
@@ -189,13 +197,15 @@ mod tests {
     fn a_stream_of_assignments_is_a_table_of_them_with_paths() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(FILE);
-        let mut writer = AssignmentsWriter::create(&path, 3).unwrap();
+        let mut writer = AssignmentsWriter::create(&path, 3, true).unwrap();
         let other = AssignmentTable { ids: vec!["d".into(), "e".into(), "f".into()], ..table() };
-        writer.push(table(), ["1", "2", "3"].map(str::to_owned).to_vec()).unwrap();
-        writer.push(other, ["4", "5", "6"].map(str::to_owned).to_vec()).unwrap();
+        let texts = |of: [&str; 3]| of.map(str::to_owned).to_vec();
+        writer.push(table(), texts(["1", "2", "3"]), texts(["a", "b", ""])).unwrap();
+        writer.push(other, texts(["4", "5", "6"]), texts(["a", "a", "c"])).unwrap();
         writer.finish().unwrap();
         let read = TableReader::open(&path, Assignments::KIND).unwrap();
         assert_eq!(read.read(&["path"]).unwrap(), [Column::Text(["1", "2", "3", "4", "5", "6"].map(str::to_owned).to_vec())]);
+        assert_eq!(read.read(&["group"]).unwrap(), [Column::Text(["a", "b", "", "a", "a", "c"].map(str::to_owned).to_vec())]);
         let stored = Stored::new(vec![path], kinset_store::digest::Digest::of(b""), "a test");
         assert_eq!(AssignmentTable::load(&stored).unwrap().cluster, [0, 2, -1, 0, 2, -1]);
     }

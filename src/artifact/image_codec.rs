@@ -238,17 +238,26 @@ pub fn encode_png(name: &str, picture: &Pixels) -> Result<Vec<u8>> {
     png(name, picture, CompressionType::Fast)
 }
 
+/// A picture as JPEG of this quality, 1–100.
+///
+/// # Errors
+/// If a side is 0 or longer than 65,535.
+pub fn encode_jpeg(name: &str, picture: &Pixels, quality: u8) -> Result<Vec<u8>> {
+    let (width, height, color) = shape(name, picture)?;
+    let mut jpeg = Vec::new();
+    JpegEncoder::new_with_quality(&mut jpeg, quality)
+        .write_image(&picture.data, width, height, color)
+        .map_err(|e| ArtifactError::Picture { name: name.to_owned(), detail: e.to_string() })?;
+    Ok(jpeg)
+}
+
 /// A picture for a page: PNG, or JPEG of this quality (1–100) where that is much smaller, and its MIME type.
 ///
 /// # Errors
 /// If a side is 0 or longer than 65,535.
 pub fn encode_for_page(name: &str, picture: &Pixels, quality: u8) -> Result<(&'static str, Vec<u8>)> {
     let png = png(name, picture, CompressionType::Best)?;
-    let (width, height, color) = shape(name, picture)?;
-    let mut jpeg = Vec::new();
-    JpegEncoder::new_with_quality(&mut jpeg, quality)
-        .write_image(&picture.data, width, height, color)
-        .map_err(|e| ArtifactError::Picture { name: name.to_owned(), detail: e.to_string() })?;
+    let jpeg = encode_jpeg(name, picture, quality)?;
     // What costs little more is shown as it is.
     Ok(if png.len() * 4 <= jpeg.len() * 5 { ("image/png", png) } else { ("image/jpeg", jpeg) })
 }

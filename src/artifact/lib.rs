@@ -2,7 +2,8 @@
 //!
 //! What flows between stages. One file per kind: [`images`] and [`labels`] come in, [`encoder`] holds networks (encoder and
 //! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`matches`](mod@matches) and [`selection`] say which images
-//! of a pool look like a target, [`curve`] tells how a training went, [`k_table`] how numbers of clusters compare, and [`scores`] how well it ended. Labels and scores carry ground truth; nothing else does ([`LabelFree`]).
+//! of a pool look like a target, [`curve`] tells how a training went, [`k_table`] how numbers of clusters compare, [`groups`] what a person
+//! calls clusters, and [`scores`] how well it ended. Labels, groups and scores carry ground truth; nothing else does ([`LabelFree`]).
 //!
 //! Each kind is checked when it is written and again when it is read. Tables are Parquet ([`mod@parquet`], the only place that
 //! knows the format) and say what they are under the key `kinset` ([`meta`]) and where they come from ([`origin`]); pictures are
@@ -36,6 +37,7 @@ pub mod encoder;
 pub mod error;
 pub mod features;
 pub mod graph;
+pub mod groups;
 pub mod image_codec;
 pub mod images;
 pub mod k_table;

@@ -303,6 +303,17 @@ pub fn sync_folder(path: &Path) -> Result<()> {
     File::open(path).at("open", path)?.sync_all().at("flush the folder", path)
 }
 
+/// Waits until nobody else has locked this folder, and locks it until the file is dropped. Elsewhere than on Unix a folder cannot be
+/// opened, and nobody waits.
+pub fn lock_folder(path: &Path) -> Result<Option<File>> {
+    if cfg!(not(unix)) {
+        return Ok(None);
+    }
+    let folder = File::open(path).at("open the folder", path)?;
+    folder.lock().at("lock the folder", path)?;
+    Ok(Some(folder))
+}
+
 pub fn metadata(path: &Path) -> Result<Option<Metadata>> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found)),

@@ -1,7 +1,7 @@
 //! # kinset-builtin: the stages without a paper
 //!
 //! Reading raw data, features or other people's weights, embedding, mining neighbors, choosing images like a target, k-means,
-//! spectral clustering, the number of clusters, predicting, evaluating: one file or folder each, and one line here.
+//! spectral clustering, the number of clusters, predicting, names of clusters, evaluating: one file or folder each, and one line here.
 //!
 //! Not here: stages with a paper (`methods`).
 
@@ -18,6 +18,7 @@ pub mod import_features;
 pub mod ingest;
 pub mod kmeans;
 pub mod knn_eval;
+pub mod named;
 pub mod neighbors;
 pub mod onnx_encoder;
 pub mod pixels;
@@ -51,6 +52,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<consensus::Consensus>::new(),
     &Erased::<choose::Choose>::new(),
     &Erased::<predict::Predict>::new(),
+    &Erased::<named::Named>::new(),
     &Erased::<evaluate::Evaluate>::new(),
     &Erased::<knn_eval::KnnEval>::new(),
 ];

@@ -1,5 +1,6 @@
 //! Steps that most commands share: a checked pipeline, a store, the places of raw data.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
@@ -16,8 +17,9 @@ use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
 use crate::pipeline::journal;
 use crate::pipeline::spec::{self, Request, Spec};
-use crate::pipeline::state::{Outlook, State};
+use crate::pipeline::state::{Known, Outlook, State};
 use crate::registry;
+use crate::report::names;
 use crate::store::digest::Digest;
 use crate::store::{Store, StoredOutput};
 use crate::train::device::{DeviceClass, DeviceName};
@@ -46,6 +48,7 @@ faults!(
     OutputError,
     crate::dataset::DatasetError,
     crate::dataset::fetch::FetchError,
+    crate::dataset::names::NamesError,
     crate::model::ModelError,
     crate::pipeline::error::RunError,
     crate::stage::StageError,
@@ -202,7 +205,7 @@ pub(super) struct Held {
     pub(super) node: usize,
     pub(super) kind: String,
     pub(super) files: Vec<PathBuf>,
-    digest: Digest,
+    pub(super) digest: Digest,
 }
 
 impl Held {
@@ -259,7 +262,7 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
             return Err(Failure::own(NoResult::Unknown { name: written.to_owned(), nearest: nearest.map(str::to_owned) }));
         }
     };
-    let states = outlook.states(&std::collections::BTreeSet::new());
+    let states = outlook.states(&BTreeSet::new());
     let State::Fresh { record, .. } = &states[index] else {
         return Err(Failure::own(NoResult::Stale { name: spec.nodes[index].name.clone(), artifacts: looked_in(outlook) }));
     };
@@ -282,6 +285,28 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
         files: found.files.iter().map(|file| outlook.store.blob_path(&file.blob)).collect(),
         digest: found.content,
     })
+}
+
+/// All results of a pipeline that are there.
+pub(super) fn known(outlook: &Outlook<'_>) -> Known {
+    let states = outlook.states(&BTreeSet::new()).into_iter().enumerate();
+    states
+        .filter_map(|(index, state)| if let State::Fresh { record, .. } = state { Some((index, *record)) } else { None })
+        .collect()
+}
+
+/// What a person calls the clusters of a classifier, `[K]`; empty if nobody named any. `by_number` says that nobody asks.
+pub(super) fn names_of_classifier(
+    outlook: &Outlook<'_>,
+    held: &Held,
+    clusters: usize,
+    by_number: bool,
+) -> Result<Vec<String>, Failure> {
+    if by_number {
+        return Ok(Vec::new());
+    }
+    let found = names::of_classifier(outlook, &known(outlook), held.node, clusters)?;
+    Ok(found.filter(|(_, names)| !names.clusters.is_empty()).map(|(_, names)| names.of_clusters(clusters)).unwrap_or_default())
 }
 
 /// Compares an output of a stage with its digests.

@@ -11,11 +11,12 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::args::PipelineArgs;
-use super::common::{Answer, Failure, Held, not_an_input, outlook, places, stored};
+use super::common::{Answer, Failure, Held, names_of_classifier, not_an_input, outlook, places, stored};
 use super::result_images::images_behind;
 use super::terminal;
-use crate::artifact::assignments::AssignmentTable;
+use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
 use crate::artifact::encoder::{Classifier, Encoder, HeadKind, Tensors};
+use crate::artifact::groups::GroupTable;
 use crate::artifact::images;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs::{self, At};
@@ -28,6 +29,7 @@ use crate::model::{ModelError, export, onnx};
 use crate::pipeline::spec::Spec;
 use crate::pipeline::state::Outlook;
 use crate::report::lines::{Form, Line};
+use crate::report::names;
 
 /// Whose names tensors get.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -60,6 +62,9 @@ pub struct ExportArgs {
     /// Naming scheme of the tensors in safetensors
     #[arg(long, value_enum, default_value = "scan")]
     names: NamesArg,
+    /// Leave out the names of clusters, what was moved and what was rejected
+    #[arg(long)]
+    by_number: bool,
     /// Copy images into their folders instead of linking them
     #[arg(long)]
     copy: bool,
@@ -127,7 +132,7 @@ pub(super) fn run(args: &ExportArgs) -> Answer {
         not_an_input(&args.output, &args.pipeline, outlook)?;
         match (held.kind.as_str(), network(args)) {
             ("encoder", form) => encoder(args, form?, &held),
-            ("classifier", form) => classifier(args, form?, &held),
+            ("classifier", form) => classifier(args, form?, outlook, &held),
             _ => assignments(args, spec, outlook, &held),
         }
     })?;
@@ -163,14 +168,19 @@ fn encoder(args: &ExportArgs, form: Network, held: &Held) -> Result<Value, Failu
     save(args, held, &encoder.tensors, layout, &json!({ "encoder": encoder.card }))
 }
 
-fn classifier(args: &ExportArgs, form: Network, held: &Held) -> Result<Value, Failure> {
+fn classifier(args: &ExportArgs, form: Network, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
     let classifier = Classifier::load(&held.typed())?;
-    let Network::Weights(layout) = form else { return whole(args, held, &onnx::classifier(classifier)?) };
+    let names = names_of_classifier(outlook, held, classifier.card.clusters, args.by_number)?;
+    let Network::Weights(layout) = form else { return whole(args, held, &onnx::classifier(classifier, &names)?) };
     let Classifier { card, tensors } = classifier;
     let linear = export::with_linear_heads(&card, &tensors)?;
     // Centroids left as a linear head, so that is what the card says.
     let card = crate::artifact::encoder::ClassifierCard { kind: HeadKind::Linear, ..card };
-    save(args, held, &linear, layout, &json!({ "classifier": card }))
+    let mut about = json!({ "classifier": card });
+    if !names.is_empty() {
+        about["names"] = json!(names);
+    }
+    save(args, held, &linear, layout, &about)
 }
 
 /// A network that needs nobody to put it together.
@@ -234,36 +244,52 @@ fn write_card(path: &Path, card: &Value) -> Result<(), Failure> {
 fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
     let table = AssignmentTable::load(&held.typed())?;
     let pictures = pictures(spec, outlook, held, &table)?;
+    let named = if args.by_number { None } else { names::of_assignments(outlook, held.node, held.digest, table.clusters)? };
+    let groups = named.as_ref().map(|(_, names)| names.groups(&table));
     let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let path = |row: usize| pictures.as_ref().and_then(|found| found.paths.get(&table.ids[row])).map_or("", String::as_str);
     if args.copy && ending.is_some() {
         return Err(Failure::own(Trouble::Copy { path: args.output.display().to_string() }));
     }
     let said = match ending.as_deref() {
         Some("csv" | "jsonl" | "ndjson") => {
             let form = if ending.as_deref() == Some("csv") { Form::Csv } else { Form::JsonLines };
-            let paths = pictures.map(|pictures| pictures.paths).unwrap_or_default();
-            let mut text = form.head().to_owned();
-            for (row, id) in table.ids.iter().enumerate() {
-                text.push_str(&form.line(&line(&table, row, paths.get(id).map_or("", String::as_str))));
+            let mut text = form.head(groups.is_some()).to_owned();
+            for row in 0..table.len() {
+                text.push_str(&form.line(&line(&table, groups.as_ref(), row, path(row))));
             }
             output::write(&args.output, text.as_bytes())?;
             format!("{} assignments of `{}` in {}", unit::count(table.len() as u64), held.stage, args.output.display())
         }
         Some("parquet") => {
-            output::write(&args.output, &fs::read(&held.files[0])?)?;
+            match &groups {
+                None => output::write(&args.output, &fs::read(&held.files[0])?)?,
+                Some(groups) => {
+                    let output = Output::file(&args.output)?;
+                    let paths = (0..table.len()).map(|row| path(row).to_owned()).collect();
+                    let written = AssignmentsWriter::create(output.path()?, table.clusters, true);
+                    let pushed = written.and_then(|mut writer| {
+                        writer.push(table.clone(), paths, groups.group.clone())?;
+                        writer.finish()
+                    });
+                    pushed.map_err(|error| Failure::of_output(&output, error))?;
+                    output.finish()?;
+                }
+            }
             format!("{} assignments of `{}` in {}", unit::count(table.len() as u64), held.stage, args.output.display())
         }
         None => {
             let Some(pictures) = pictures else {
                 return Err(Failure::own(Trouble::NoImages { stage: held.stage.clone() }));
             };
-            folders(args, spec, &pictures.held, &table)?
+            folders(args, spec, &pictures.held, &table, groups.as_ref())?
         }
         Some(_) => return Err(Failure::own(Trouble::Ending { path: args.output.display().to_string() })),
     };
     Ok(json!({
         "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output.display().to_string(), "images": table.len(),
         "clusters": table.clusters, "sizes": table.sizes(),
+        "groups": named.map(|(_, names)| names.list(&table).into_iter().map(|group| (group.name, group.images)).collect::<Vec<_>>()),
     }))
 }
 
@@ -289,7 +315,7 @@ fn pictures(spec: &Spec, outlook: &Outlook<'_>, held: &Held, table: &AssignmentT
     Ok(known.then_some(Pictures { held: found, paths }))
 }
 
-fn line<'a>(table: &'a AssignmentTable, row: usize, path: &'a str) -> Line<'a> {
+fn line<'a>(table: &'a AssignmentTable, groups: Option<&'a GroupTable>, row: usize, path: &'a str) -> Line<'a> {
     Line {
         id: &table.ids[row],
         row: row as u64,
@@ -298,26 +324,43 @@ fn line<'a>(table: &'a AssignmentTable, row: usize, path: &'a str) -> Line<'a> {
         confidence: table.confidence[row],
         entropy: table.entropy[row],
         second_cluster: table.second_cluster[row],
+        group: groups.map(|groups| groups.group[row].as_str()),
     }
 }
 
-/// One folder per cluster, with links to the pictures or with the pictures themselves.
-fn folders(args: &ExportArgs, spec: &Spec, pictures: &Held, table: &AssignmentTable) -> Result<String, Failure> {
-    let clusters: BTreeMap<&str, i32> = table.ids.iter().map(String::as_str).zip(table.cluster.iter().copied()).collect();
+/// One folder per cluster, or per group where clusters have names, with links to the pictures or with the pictures themselves. Rejected
+/// images are left out.
+fn folders(
+    args: &ExportArgs,
+    spec: &Spec,
+    pictures: &Held,
+    table: &AssignmentTable,
+    groups: Option<&GroupTable>,
+) -> Result<String, Failure> {
+    let rows: BTreeMap<&str, usize> = table.ids.iter().map(String::as_str).zip(0..).collect();
     let output = Output::folder(&args.output)?;
     let place = output.path()?.to_owned();
     let root = if args.copy { None } else { Some(root_of(args, spec, pictures)?) };
     // A source whose root holds this folder leaves it out by that.
     fs::write_atomic(&place.join(dataset::EXPORT_MARK), b"").map_err(|error| output.named(error))?;
     let digits = (table.clusters.max(1) - 1).to_string().len();
-    let mut made = BTreeSet::new();
+    let (mut made, mut rejected) = (BTreeSet::new(), 0);
     let mut names: BTreeSet<PathBuf> = BTreeSet::new();
     let bar = terminal::bar(table.len() as u64, "images");
     images::for_each(&pictures.typed(), |_, id, bytes, path| {
-        let Some(&cluster) = clusters.get(id) else { return Ok(()) };
-        let word = if cluster < 0 { "none".to_owned() } else { format!("{cluster:0digits$}") };
-        let folder = place.join(word);
-        if made.insert(cluster) {
+        let Some(&row) = rows.get(id) else { return Ok(()) };
+        let cluster = table.cluster[row];
+        let word = match groups {
+            Some(groups) if groups.is_rejected(row) => {
+                rejected += 1;
+                return Ok(());
+            }
+            Some(groups) if !groups.group[row].is_empty() => groups.group[row].clone(),
+            _ if cluster < 0 => "none".to_owned(),
+            _ => format!("{cluster:0digits$}"),
+        };
+        let folder = place.join(&word);
+        if made.insert(word) {
             fs::create_folders(&folder).map_err(|error| output.named(error))?;
         }
         let mut to = folder.join(name(id, path));
@@ -344,8 +387,9 @@ fn folders(args: &ExportArgs, spec: &Spec, pictures: &Held, table: &AssignmentTa
     output.finish()?;
     bar.finish_and_clear();
     let how = if args.copy { "copied" } else { "linked" };
-    let (count, folders) = (unit::count(table.len() as u64), made.len());
-    Ok(format!("{count} images {how} into {folders} folders of {}", args.output.display()))
+    let (count, folders) = (unit::count((table.len() - rejected) as u64), made.len());
+    let left = if rejected > 0 { format!("; {} rejected", unit::counted(rejected as u64, "image")) } else { String::new() };
+    Ok(format!("{count} images {how} into {folders} folders of {}{left}", args.output.display()))
 }
 
 /// Writes a picture into a folder that is not in its place yet.

@@ -54,6 +54,7 @@ commands! {
     verify: Verify(VerifyArgs),
     gc: Gc(GcArgs),
     pub similar: Similar(SimilarArgs),
+    label: Label(LabelArgs),
     predict: Predict(PredictArgs),
     export: Export(ExportArgs),
     data: Data(DataArgs),

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::args::PipelineArgs;
-use super::common::{Answer, Failure, device_of, not_an_input, outlook, stored};
+use super::common::{Answer, Failure, device_of, names_of_classifier, not_an_input, outlook, stored};
 use super::terminal::{self, Reader};
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
 use crate::artifact::encoder::Classifier;
@@ -61,6 +61,9 @@ pub struct PredictArgs {
     /// Output format [default: from the file's extension, else csv]
     #[arg(long, value_enum)]
     format: Option<RowsFormat>,
+    /// Leave out the groups of clusters that have names
+    #[arg(long)]
+    by_number: bool,
     /// Skip images that cannot be read, and list the first of them, instead of failing
     #[arg(long)]
     skip_broken: bool,
@@ -111,7 +114,7 @@ impl Fault for Trouble {
 }
 
 pub(super) fn run(args: &PredictArgs) -> Answer {
-    let (stage, classifier, device) = outlook(&args.pipeline, |spec, outlook| {
+    let (stage, classifier, device, names) = outlook(&args.pipeline, |spec, outlook| {
         let stage = match &args.stage {
             Some(stage) => stage.clone(),
             None => last_classifier(spec).ok_or_else(|| Failure::own(Trouble::NoClassifier { pipeline: spec.name.clone() }))?,
@@ -121,14 +124,16 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
             output::not_over(file, args.images.iter().map(PathBuf::as_path))?;
             not_an_input(file, &args.pipeline, outlook)?;
         }
-        Ok((stage, Classifier::load(&found.typed())?, device_of(spec)?.0))
+        let classifier = Classifier::load(&found.typed())?;
+        let names = names_of_classifier(outlook, &found, classifier.card.clusters, args.by_number)?;
+        Ok((stage, classifier, device_of(spec)?.0, names))
     })?;
     let predictor = Predictor::new(&classifier, &device)?;
     let mut images = AdhocImages::open(&args.images)?;
     if !images.reading().is_empty() {
         terminal::say(&images.reading().line());
     }
-    let mut out = Out::open(args, predictor.clusters())?;
+    let mut out = Out::open(args, predictor.clusters(), names)?;
     let total = images.count();
     let (bar, clock) = (terminal::bar(total as u64, "images"), Stopwatch::start());
     let (mut ids, mut rows, mut broken, mut first) = (Ids::default(), 0_u64, 0, None);
@@ -224,8 +229,13 @@ fn last_classifier(spec: &Spec) -> Option<String> {
     last.map(|&index| spec.nodes[index].name.clone())
 }
 
-/// Where the answers go.
-enum Out {
+/// Where the answers go, with the names of the clusters, if they have any.
+struct Out {
+    sink: Sink,
+    names: Vec<String>,
+}
+
+enum Sink {
     /// To standard output.
     Said(Form),
     Lines {
@@ -240,7 +250,7 @@ enum Out {
 }
 
 impl Out {
-    fn open(args: &PredictArgs, clusters: usize) -> Result<Self, Failure> {
+    fn open(args: &PredictArgs, clusters: usize, names: Vec<String>) -> Result<Self, Failure> {
         let ending = args.output.as_deref().and_then(Path::extension).map(|ending| ending.to_string_lossy().to_lowercase());
         let form = match (args.format, ending.as_deref()) {
             (Some(form), _) => form,
@@ -258,42 +268,50 @@ impl Out {
             RowsFormat::Jsonl => Some(Form::JsonLines),
             RowsFormat::Parquet => None,
         };
-        let mut out = match (lines, &args.output) {
+        let named = !names.is_empty();
+        let sink = match (lines, &args.output) {
             (None, None) => return Err(Failure::own(Trouble::NoFile)),
             (None, Some(file)) => {
                 let output = Output::file(file)?;
-                let writer = Box::new(AssignmentsWriter::create(output.path()?, clusters)?);
-                Self::Table { writer, output }
+                let writer = Box::new(AssignmentsWriter::create(output.path()?, clusters, named)?);
+                Sink::Table { writer, output }
             }
-            (Some(form), None) => Self::Said(form),
+            (Some(form), None) => Sink::Said(form),
             (Some(form), Some(file)) => {
                 let output = Output::file(file)?;
-                Self::Lines { form, file: BufWriter::new(output.create()?), output }
+                Sink::Lines { form, file: BufWriter::new(output.create()?), output }
             }
         };
-        out.write(lines.map_or("", Form::head))?;
+        let mut out = Self { sink, names };
+        out.write(lines.map_or("", |form| form.head(named)))?;
         Ok(out)
     }
 
     /// Takes lines; tells whether anybody wants more.
     fn write(&mut self, text: &str) -> Result<Reader, Failure> {
-        match self {
-            Self::Said(_) => return terminal::print_part(text),
-            Self::Lines { file, output, .. } => {
+        match &mut self.sink {
+            Sink::Said(_) => return terminal::print_part(text),
+            Sink::Lines { file, output, .. } => {
                 file.write_all(text.as_bytes()).at("write", output.place()).map_err(OutputError::from)?;
             }
-            Self::Table { .. } => {}
+            Sink::Table { .. } => {}
         }
         Ok(Reader::There)
     }
 
     fn push(&mut self, table: AssignmentTable, paths: Vec<String>, first: u64) -> Result<Reader, Failure> {
-        let form = match self {
-            Self::Table { writer, output } => {
-                writer.push(table, paths).map_err(|error| Failure::of_output(output, error))?;
+        let of_cluster = |cluster: i32| usize::try_from(cluster).ok().and_then(|cluster| self.names.get(cluster).cloned());
+        let groups: Vec<String> = if self.names.is_empty() {
+            Vec::new()
+        } else {
+            table.cluster.iter().map(|&cluster| of_cluster(cluster).unwrap_or_default()).collect()
+        };
+        let form = match &mut self.sink {
+            Sink::Table { writer, output } => {
+                writer.push(table, paths, groups).map_err(|error| Failure::of_output(output, error))?;
                 return Ok(Reader::There);
             }
-            Self::Said(form) | Self::Lines { form, .. } => *form,
+            Sink::Said(form) | Sink::Lines { form, .. } => *form,
         };
         let text: String = (0..table.len())
             .map(|at| {
@@ -305,6 +323,7 @@ impl Out {
                     confidence: table.confidence[at],
                     entropy: table.entropy[at],
                     second_cluster: table.second_cluster[at],
+                    group: groups.get(at).map(String::as_str),
                 })
             })
             .collect();
@@ -313,13 +332,13 @@ impl Out {
 
     /// The file appears whole, under its name, at the end.
     fn finish(self) -> Result<(), Failure> {
-        let output = match self {
-            Self::Said(_) => return Ok(()),
-            Self::Lines { mut file, output, .. } => {
+        let output = match self.sink {
+            Sink::Said(_) => return Ok(()),
+            Sink::Lines { mut file, output, .. } => {
                 file.flush().at("write", output.place()).map_err(OutputError::from)?;
                 output
             }
-            Self::Table { writer, output } => {
+            Sink::Table { writer, output } => {
                 writer.finish().map_err(|error| Failure::of_output(&output, error))?;
                 output
             }

@@ -20,7 +20,7 @@
 //!
 //! [`registry`] finds them by name; [`check()`] reads a source through and says what it holds; [`fetch`] brings published ones
 //! here; [`adhoc_images`] is for pictures that are looked at once; [`vectors`] reads features that somebody else made, from
-//! Parquet, `.npy` or CSV. Not here: how pictures and labels are stored (`artifact`), where a run keeps them (`store`).
+//! Parquet, `.npy` or CSV; [`names`] what a person calls clusters, which are labels, too. Not here: how pictures and labels are stored (`artifact`), where a run keeps them (`store`).
 //!
 //! Labels never decide the order of records: where the raw data are sorted by class (folders), rows follow content digests.
 
@@ -64,6 +64,7 @@ mod jpeg_check;
 mod labels_by_name;
 mod list_files;
 mod mat5;
+pub mod names;
 mod picture_kind;
 pub mod reader;
 pub mod registry;

@@ -1,4 +1,4 @@
-//! The text of a pipeline file as a tree in which every key and value knows where it stands. The only file that knows TOML.
+//! The text of a pipeline file as a tree in which every key and value knows where it stands. The only file that knows TOML beside `dataset::names`.
 //!
 //! A tree of our own rather than serde's derive: deserializing stops at the first fault, and we owe all of them. Overlays
 //! (profiles, `--set`) are merged tree by tree, so that a fault in a merged setting still points at the text it came from.

@@ -5,7 +5,7 @@
 //! drawings as files.
 //!
 //! [`diff`] lays two pipelines or runs beside each other; [`journal`] reads a run's events back. [`scores`] puts the score tables of a pipeline into one, with the names of its stages, and mean ± spread over repeats.
-//! [`lines`] writes assignments as CSV and JSON lines.
+//! [`lines`] writes assignments as CSV and JSON lines; [`names`] finds what a person calls clusters.
 //!
 //! Not here: the results themselves (`artifact`), what is printed where (`cli`).
 
@@ -19,6 +19,7 @@ pub mod file;
 pub mod gather;
 pub mod journal;
 pub mod lines;
+pub mod names;
 pub mod page;
 pub mod plot;
 pub mod scores;

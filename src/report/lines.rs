@@ -18,6 +18,8 @@ pub struct Line<'a> {
     pub entropy: f32,
     /// The runner-up; −1 where there is none.
     pub second_cluster: i32,
+    /// The group that a person put it or its cluster in, where clusters have names; empty for a rejected image.
+    pub group: Option<&'a str>,
 }
 
 /// A form of lines.
@@ -28,8 +30,10 @@ pub enum Form {
 }
 
 impl Form {
-    pub fn head(self) -> &'static str {
+    /// `named` says whether lines have groups.
+    pub fn head(self, named: bool) -> &'static str {
         match self {
+            Self::Csv if named => "id,row,path,cluster,confidence,entropy,second_cluster,group\n",
             Self::Csv => "id,row,path,cluster,confidence,entropy,second_cluster\n",
             Self::JsonLines => "",
         }
@@ -37,16 +41,20 @@ impl Form {
 
     /// A line, with its end.
     pub fn line(self, line: &Line<'_>) -> String {
-        let Line { id, row, path, cluster, confidence, entropy, second_cluster } = line;
+        let Line { id, row, path, cluster, confidence, entropy, second_cluster, group } = line;
         match self {
             Self::Csv => {
-                format!("{},{row},{},{cluster},{confidence},{entropy},{second_cluster}\n", field(id), field(path))
+                let group = group.map(|group| format!(",{}", field(group))).unwrap_or_default();
+                format!("{},{row},{},{cluster},{confidence},{entropy},{second_cluster}{group}\n", field(id), field(path))
             }
             Self::JsonLines => {
-                let value = json!({
+                let mut value = json!({
                     "id": id, "row": row, "path": path, "cluster": cluster, "confidence": confidence, "entropy": entropy,
                     "second_cluster": second_cluster,
                 });
+                if let Some(group) = group {
+                    value["group"] = json!(group);
+                }
                 format!("{value}\n")
             }
         }
@@ -68,10 +76,21 @@ mod tests {
 
     #[test]
     fn names_with_commas_quotes_and_line_ends_stay_one_field() {
-        let line =
-            Line { id: "ab", row: 3, path: "a, \"b\"\n.png", cluster: 1, confidence: 0.5, entropy: 0.25, second_cluster: -1 };
+        let line = Line {
+            id: "ab",
+            row: 3,
+            path: "a, \"b\"\n.png",
+            cluster: 1,
+            confidence: 0.5,
+            entropy: 0.25,
+            second_cluster: -1,
+            group: None,
+        };
         assert_eq!(Form::Csv.line(&line), "ab,3,\"a, \"\"b\"\"\n.png\",1,0.5,0.25,-1\n");
-        assert_eq!(Form::Csv.head().matches(',').count(), 6);
+        assert_eq!(Form::Csv.head(false).matches(',').count(), 6);
+        let named = Line { group: Some("a, b"), ..line.clone() };
+        assert!(Form::Csv.line(&named).ends_with(",-1,\"a, b\"\n") && Form::Csv.head(true).ends_with(",group\n"));
+        assert!(Form::JsonLines.line(&named).contains("\"group\":\"a, b\"") && !Form::JsonLines.line(&line).contains("group"));
         let json: serde_json::Value = serde_json::from_str(&Form::JsonLines.line(&line)).unwrap();
         assert_eq!((json["path"].as_str(), json["cluster"].as_i64()), (Some("a, \"b\"\n.png"), Some(1)));
         assert_eq!(Form::JsonLines.line(&line).matches('\n').count(), 1);

@@ -296,6 +296,22 @@ impl Store {
         Ok(keys)
     }
 
+    /// The first output of this kind whose content has this digest, whatever stage made it; nothing if none is there whole.
+    ///
+    /// # Errors
+    /// As [`Store::lookup`].
+    pub fn output_of(&self, kind: &str, content: Digest) -> Result<Option<StoredOutput>> {
+        for key in self.keys()? {
+            let Found::Whole(record) = self.record(&key)? else { continue };
+            for (name, output) in record.outputs {
+                if output.kind == kind && output.content == content && self.damage(&name, &output)?.is_none() {
+                    return Ok(Some(output));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// The record of a key; its blobs are not looked at.
     pub(super) fn record(&self, key: &Key) -> Result<Found> {
         let found = match fs::read_at_most(&self.record_path(key), LARGEST) {

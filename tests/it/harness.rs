@@ -115,6 +115,11 @@ kind = "predict"
 images = "data.train"
 classifier = "selflabel"
 
+[stage.groups]
+kind = "named"
+assignments = "assignments"
+file = "names.toml"
+
 [stage.scores]
 kind = "evaluate"
 classifiers = ["kmeans", "cluster", "selflabel", "ruc"]
@@ -265,6 +270,9 @@ pub(crate) fn whole_below(name: &str) -> Vec<&'static str> {
 /// Features that somebody else made, beside every pipeline.
 const FEATURES: &str = "a.png,1,0,0.5\n\"b.png\n\",0.5,-1,0\nc,d.png,0,0,2\n";
 
+/// What somebody rejected and moved, beside every pipeline: images of [`WHOLE`].
+const NAMES: &str = "rejected = [\"c1031fa35782abf0\"]\n\n[images]\n9d527aa0e88fa978 = \"shapes\"\n";
+
 /// A folder of one's own; gone when dropped.
 pub(crate) struct Bench {
     dir: TempDir,
@@ -281,6 +289,7 @@ impl Bench {
         let bench = Self::new();
         bench.write("p.toml", pipeline);
         bench.write("features.csv", FEATURES);
+        bench.write("names.toml", NAMES);
         bench
     }
 

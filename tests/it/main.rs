@@ -20,6 +20,7 @@ mod fresh;
 mod fuzz;
 mod harness;
 mod import_export;
+mod names;
 mod output;
 mod pipelines;
 mod published;

@@ -29,6 +29,8 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["plot", "p.toml", "prototypes"], 0),
     (&["inspect", "p.toml", "features"], 0),
     (&["inspect", "p.toml", "features", "--json"], 0),
+    (&["label", "p.toml"], 0),
+    (&["label", "p.toml", "--json"], 0),
     (&["predict", "p.toml", "photos"], 0),
     (&["predict", "p.toml", "photos", "--output", "x.csv", "--json"], 0),
     (&["export", "p.toml", "kmeans", "--output", "x.onnx", "--json"], 0),
@@ -144,7 +146,11 @@ const NO_ROOM: &str = "trap '' XFSZ; ulimit -f 1";
 /// Everything in the folder but the results, by name.
 fn beside(bench: &Bench) -> Vec<String> {
     let names = sorted(&bench.path("")).into_iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned());
-    names.filter(|name| !["artifacts", "hf", "p.toml", "photos", "p.csv", "t.csv", "features.csv"].contains(&&**name)).collect()
+    names
+        .filter(|name| {
+            !["artifacts", "hf", "p.toml", "photos", "p.csv", "t.csv", "features.csv", "names.toml"].contains(&&**name)
+        })
+        .collect()
 }
 
 #[test]

@@ -12,6 +12,7 @@ const BELONGS: &[(&str, &[&str])] = &[
     ("arrow", &["kinset-artifact"]),
     ("parquet", &["kinset-artifact"]),
     ("toml", &["kinset-pipeline"]),
+    ("toml_edit", &["kinset-dataset"]),
     ("clap", &["kinset"]),
     ("indicatif", &["kinset"]),
     ("tracing-subscriber", &["kinset"]),

@@ -158,7 +158,7 @@ fn every_head_decides_as_it_does_here_on_the_backbone_and_on_the_projection() {
             let stored = chosen(&net);
             let (pictures, seen) = pictures(&stored.card.encoder, 5);
             let wanted = decided(&net, stored.card.head, &net.features(&seen, Mode::Eval).unwrap());
-            assert_gives(&format!("{name}, {projection:?}"), &classifier(stored).unwrap(), &pictures, &wanted);
+            assert_gives(&format!("{name}, {projection:?}"), &classifier(stored, &[]).unwrap(), &pictures, &wanted);
         }
     }
 }
@@ -170,7 +170,7 @@ fn heads_that_never_knew_an_encoder_read_features() {
         let stored = chosen(&net);
         let features = wave(&[5, 6], 0.9, 0.1, 1.0);
         let wanted = decided(&net, stored.card.head, &features);
-        let file = classifier(stored).unwrap();
+        let file = classifier(stored, &[]).unwrap();
         assert_eq!(file.input.to_string(), "features [batch, 6]");
         assert_gives(name, &file, &features, &wanted);
     }
@@ -192,7 +192,7 @@ fn a_file_is_sound_names_its_ports_and_reads_all_its_numbers() {
     let nets = encoders();
     let heads = classifiers(&nets[0].1);
     let files = nets.iter().map(|(_, net)| encoder(stored(net)).unwrap());
-    for file in files.chain(heads.iter().map(|(_, net)| classifier(chosen(net)).unwrap())) {
+    for file in files.chain(heads.iter().map(|(_, net)| classifier(chosen(net), &[]).unwrap())) {
         let model = read(&file);
         assert_eq!((model.ir_version, model.opset_import.len(), model.opset_import[0].version), (Some(8), 1, Some(17)));
         let graph = model.graph.unwrap();
@@ -228,7 +228,7 @@ fn a_file_says_how_pictures_are_prepared_and_what_the_network_is() {
     assert_eq!(file.about["encoder"], serde_json::to_value(&held.card).unwrap());
     assert!(file.input.words.contains("10 pixels (bicubic, with antialias), 8 × 8"), "{}", file.input.words);
     assert_eq!(file.outputs[0].to_string(), "embedding [batch, 5]");
-    let gray = classifier(chosen(&classifiers(&residual(Backbone::ResnetTiny, Stem::Strided, 28, None))[0].1)).unwrap();
+    let gray = classifier(chosen(&classifiers(&residual(Backbone::ResnetTiny, Stem::Strided, 28, None))[0].1), &[]).unwrap();
     assert_eq!(gray.about["input"]["mode"], "L");
     assert_eq!((&gray.about["input"]["shorter"], &gray.about["input"]["filter"]), (&json!(28), &json!("bilinear")));
     assert_eq!(gray.about["classifier"]["head"], 2);
@@ -243,14 +243,18 @@ fn the_same_network_is_the_same_bytes_and_only_the_chosen_head_is_in_them() {
     let net = residual(Backbone::ResnetTiny, Stem::Cifar, 8, None);
     let heads = classifiers(&net);
     let once = chosen(&heads[0].1);
-    let first = classifier(once.clone()).unwrap().bytes;
-    assert_eq!(first, classifier(once.clone()).unwrap().bytes);
+    let first = classifier(once.clone(), &[]).unwrap().bytes;
+    assert_eq!(first, classifier(once.clone(), &[]).unwrap().bytes);
+    let names = ["shirts", "shoes"].map(String::from);
+    let named = classifier(once.clone(), &names).unwrap();
+    assert_eq!(named.about["names"], serde_json::json!(names));
+    assert_ne!(named.bytes, first, "they stand in the file as well");
     let mut other = once.clone();
     other.tensors.insert("cluster_head.0.bias", vec![4], vec![9.0; 4]);
-    assert_eq!(first, classifier(other).unwrap().bytes, "a head that does not count");
+    assert_eq!(first, classifier(other, &[]).unwrap().bytes, "a head that does not count");
     let mut other = once;
     other.tensors.insert("cluster_head.2.bias", vec![4], vec![9.0; 4]);
-    assert_ne!(first, classifier(other).unwrap().bytes);
+    assert_ne!(first, classifier(other, &[]).unwrap().bytes);
 }
 
 #[test]
@@ -275,7 +279,7 @@ fn numbers_that_are_missing_left_over_or_of_another_shape_are_all_named() {
         let mut part = chosen(net);
         let (last, _) = part.card.head_parameters().pop().unwrap();
         part.tensors.remove(&last);
-        let Err(ModelError::Weights(found)) = classifier(part) else { panic!("{name} without {last}") };
+        let Err(ModelError::Weights(found)) = classifier(part, &[]) else { panic!("{name} without {last}") };
         assert_eq!(found.missing, [last], "{name}");
     }
 }
@@ -291,7 +295,7 @@ fn cards_that_no_network_has_are_refused_before_anything_is_drawn() {
     assert!(matches!(encoder(card), Err(ModelError::Architecture { field: "size", .. })));
     let mut card = chosen(&classifiers(&net)[0].1);
     card.card.head = 3;
-    assert!(matches!(classifier(card), Err(ModelError::Head { head: 3, heads: 3 })));
+    assert!(matches!(classifier(card, &[]), Err(ModelError::Head { head: 3, heads: 3 })));
 }
 
 #[test]
@@ -331,13 +335,13 @@ fn networks_of_each_kind_are_left_for_onnxruntime() {
         for (head, net) in classifiers(&net) {
             let stored = chosen(&net);
             let wanted = decided(&net, stored.card.head, &net.features(&seen, Mode::Eval).unwrap());
-            leave(format!("{name}-{head}"), &classifier(stored).unwrap(), &pictures, &wanted);
+            leave(format!("{name}-{head}"), &classifier(stored, &[]).unwrap(), &pictures, &wanted);
         }
     }
     for (head, net) in classifiers(&built(&features_alone(6).unwrap())) {
         let (stored, features) = (chosen(&net), wave(&[5, 6], 0.9, 0.1, 1.0));
         let wanted = decided(&net, stored.card.head, &features);
-        leave(format!("features-{head}"), &classifier(stored).unwrap(), &features, &wanted);
+        leave(format!("features-{head}"), &classifier(stored, &[]).unwrap(), &features, &wanted);
     }
     fs::write_atomic(&folder.join("expected.json"), &serde_json::to_vec(&told).unwrap()).unwrap();
 }

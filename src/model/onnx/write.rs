@@ -103,8 +103,8 @@ pub fn encoder(encoder: Encoder) -> Result<File> {
 }
 
 /// A classifier: pictures, or features where it never knew an encoder → `probabilities` of the head that counts and `cluster`, the
-/// most probable.
-pub fn classifier(classifier: Classifier) -> Result<File> {
+/// most probable. `names`, `[K]` or none, are what a person calls the clusters; they stand in the metadata.
+pub fn classifier(classifier: Classifier, names: &[String]) -> Result<File> {
     let Classifier { card, tensors } = classifier;
     let architecture = &card.encoder.architecture;
     check(architecture)?;
@@ -127,7 +127,10 @@ pub fn classifier(classifier: Classifier) -> Result<File> {
         Port::new(PROBABILITIES, &[card.clusters], "of each cluster; rows of sum 1"),
         Port::new(CLUSTER, &[], "the most probable cluster, counted from 0"),
     ];
-    let about = json!({ "artifact": "classifier", "input": prepared, "classifier": card });
+    let mut about = json!({ "artifact": "classifier", "input": prepared, "classifier": card });
+    if !names.is_empty() {
+        about["names"] = json!(names);
+    }
     finish(s, "classifier", about, input, outputs)
 }
 

@@ -3,9 +3,11 @@
 use super::confusion::class_name;
 use super::find::{Results, Subject};
 use super::looked::{Assigned, Looked};
-use super::page::{Cluster, Clusters, Part};
+use super::page::{Cluster, Clusters, Group, Groups, Part};
+use kinset_artifact::assignments::AssignmentTable;
 use kinset_artifact::features::{FeatureReader, Features};
 use kinset_base::seed::Seed;
+use kinset_dataset::names::Names;
 use kinset_math::prototype::{TOP, prototypes};
 use kinset_math::stats;
 use kinset_math::topk::rank;
@@ -62,6 +64,7 @@ pub(super) fn clusters(results: &Results<'_>, subject: &Subject, looked: &Looked
                 number,
                 size: rows.len(),
                 confidence: (!rows.is_empty()).then_some(mean),
+                name: assigned.names.as_ref().and_then(|names| names.clusters.get(&number).cloned()),
                 class: assigned.class(number).zip(looked.truth.as_ref()).map(|(class, truth)| class_name(&truth.names, class)),
                 purity: classes.first().filter(|_| known > 0).map(|(_, count)| *count as f64 / known as f64),
                 classes: classes.into_iter().take(CLASSES).collect(),
@@ -88,10 +91,25 @@ pub(super) fn clusters(results: &Results<'_>, subject: &Subject, looked: &Looked
         prototypes_by,
         matching,
         accuracy,
+        groups: assigned.names.as_ref().map(|names| groups(names, table)),
         median_confidence: stats::median(&confidence),
         confidence: stats::histogram(&confidence, 0.0, 1.0, BINS),
         each,
     })
+}
+
+/// The groups that follow from names.
+fn groups(names: &Names, table: &AssignmentTable) -> Groups {
+    let list = names.list(table);
+    let laid = names.groups(table);
+    Groups {
+        moved: list.iter().map(|group| group.moved).sum(),
+        rejected: (0..laid.len()).filter(|&row| laid.is_rejected(row)).count(),
+        each: list
+            .into_iter()
+            .map(|group| Group { name: group.name, clusters: group.clusters, images: group.images })
+            .collect(),
+    }
 }
 
 /// Rows by cluster.

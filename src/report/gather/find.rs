@@ -52,7 +52,7 @@ impl Results<'_> {
 }
 
 /// What is wired to a port, the first of it.
-pub(super) fn wired(node: &Node, port: &str) -> Option<usize> {
+pub(crate) fn wired(node: &Node, port: &str) -> Option<usize> {
     Some(node.ports.get(port)?.first()?.node)
 }
 

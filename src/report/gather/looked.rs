@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use super::confusion::class_name;
 use super::find::{Results, Subject};
 use super::page::Shot;
+use crate::names;
 use kinset_artifact::assignments::{AssignmentTable, Assignments};
 use kinset_artifact::encoder::{Classifier, HeadKind};
 use kinset_artifact::labels::{LabelTable, Labels};
-use kinset_base::fault::chain;
+use kinset_base::fault::{Fault, chain};
+use kinset_dataset::names::Names;
 use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency, Matching};
+use kinset_pipeline::state::Outlook;
 
 /// The classes of the images.
 pub(super) struct Truth {
@@ -27,6 +30,8 @@ pub(super) struct Looked {
     pub(super) assigned: Option<Assigned>,
     pub(super) truth: Option<Truth>,
     pub(super) faults: Vec<String>,
+    /// Why names are not shown, and what to do.
+    pub(super) unnamed: Option<String>,
 }
 
 /// Which cluster each image is in.
@@ -35,6 +40,8 @@ pub(super) struct Assigned {
     /// Clusters and classes, where classes are known.
     pub(super) counted: Option<Contingency>,
     pub(super) matching: Option<Matching>,
+    /// What a person calls the clusters.
+    pub(super) names: Option<Names>,
     /// False for centroids, whose distances are no probabilities; nothing where the classifier is not known.
     pub(super) probable: Option<bool>,
 }
@@ -46,10 +53,10 @@ pub(super) fn take<T, E: std::error::Error>(result: Result<T, E>, faults: &mut V
 
 impl Looked {
     /// Reads what the subject has.
-    pub(super) fn load(results: &Results<'_>, subject: &Subject) -> Self {
+    pub(super) fn load(outlook: &Outlook<'_>, results: &Results<'_>, subject: &Subject) -> Self {
         let mut looked = Self::default();
-        let table = subject.assignments.and_then(|node| results.get::<Assignments>(node));
-        let table = table.and_then(|stored| take(AssignmentTable::load(&stored), &mut looked.faults));
+        let stored = subject.assignments.and_then(|node| Some((node, results.get::<Assignments>(node)?)));
+        let table = stored.as_ref().and_then(|(_, stored)| take(AssignmentTable::load(stored), &mut looked.faults));
         let labels = subject.labels.and_then(|node| results.get::<Labels>(node));
         let labels = labels.and_then(|stored| take(LabelTable::load(&stored), &mut looked.faults));
         if let Some(labels) = labels {
@@ -60,6 +67,16 @@ impl Looked {
         }
         let card = subject.classifier.and_then(|node| results.get::<Classifier>(node));
         let card = card.and_then(|stored| take(Classifier::card(&stored), &mut looked.faults));
+        let names = table.as_ref().zip(stored).and_then(|(table, (node, stored))| {
+            match names::of_assignments(outlook, node, stored.digest(), table.clusters) {
+                Ok(found) => found.map(|(_, names)| names),
+                Err(error) => {
+                    looked.unnamed =
+                        Some(error.hint().map_or_else(|| chain(&error), |hint| format!("{}: {hint}", chain(&error))));
+                    None
+                }
+            }
+        });
         looked.assigned = table.map(|table| {
             let counted = looked.truth.as_ref().map(|truth| {
                 let clusters = Clusters { of_row: &table.cluster, count: table.clusters };
@@ -70,7 +87,7 @@ impl Looked {
             let matching = counted.as_ref().zip(looked.truth.as_ref()).map(|(counted, truth)| {
                 if table.clusters > truth.count { counted.match_by_majority() } else { counted.match_one_to_one() }
             });
-            Assigned { table, counted, matching, probable: card.map(|card| card.kind != HeadKind::Centroids) }
+            Assigned { table, counted, matching, names, probable: card.map(|card| card.kind != HeadKind::Centroids) }
         });
         looked
     }

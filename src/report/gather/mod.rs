@@ -22,6 +22,7 @@ mod trainings;
 mod warnings;
 pub mod whole;
 
+pub(super) use find::wired;
 pub use page::Page;
 pub use taken::{Elsewhere, Finder};
-pub use whole::Glance;
+pub use whole::{Glance, Sights};

@@ -164,7 +164,7 @@ pub struct Wire {
 /// What a reader should not overlook.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Warning {
-    /// `collapse`, `imbalance`, `confidence`, `calibration`, `duplicates`, `baseline`, `stage`, `report`.
+    /// `collapse`, `imbalance`, `confidence`, `calibration`, `duplicates`, `baseline`, `names`, `stage`, `report`.
     pub about: &'static str,
     pub text: String,
 }
@@ -329,11 +329,31 @@ pub struct Clusters {
     pub matching: Option<String>,
     /// The share of images in the right cluster under that matching.
     pub accuracy: Option<f64>,
+    /// The groups that a person made of them; nothing if nobody named any.
+    pub groups: Option<Groups>,
     /// Images by confidence, in equal bins from 0 to 1.
     pub confidence: Vec<u64>,
     pub median_confidence: f64,
     /// By number.
     pub each: Vec<Cluster>,
+}
+
+/// What a person made of clusters.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Groups {
+    pub each: Vec<Group>,
+    /// Images that were moved by hand.
+    pub moved: usize,
+    /// Images that were rejected.
+    pub rejected: usize,
+}
+
+/// Clusters of one name, and images that were moved there.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Group {
+    pub name: String,
+    pub clusters: Vec<usize>,
+    pub images: usize,
 }
 
 /// A cluster.
@@ -343,6 +363,8 @@ pub struct Cluster {
     pub size: usize,
     /// Mean confidence of its images.
     pub confidence: Option<f64>,
+    /// What a person calls it.
+    pub name: Option<String>,
     /// The class it is matched with.
     pub class: Option<String>,
     /// Its most frequent classes, with the number of images.

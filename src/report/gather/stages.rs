@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::journal::{self, Journal};
 use super::page::{LastRun, StageRow, Standing, Wire};
+use crate::names;
 use kinset_base::clock;
 use kinset_base::fault::chain;
 use kinset_pipeline::spec::{Node, Spec};
@@ -14,7 +15,7 @@ use kinset_store::digest::Digest;
 use kinset_store::record::Record;
 
 /// The form of reports. Raise it when the page changes, so that finished pipelines get a new one.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// All stages as they stand now, and the results there are.
 pub(super) fn rows(outlook: &Outlook<'_>) -> (Vec<StageRow>, Known) {
@@ -89,11 +90,13 @@ pub(super) fn wires(spec: &Spec) -> Vec<Wire> {
 }
 
 /// Changes when anything changes that a report shows; costs no look into any result.
-pub(super) fn fingerprint(spec: &Spec, rows: &[StageRow], runs: &Path, asked: Option<&str>) -> String {
+pub(super) fn fingerprint(outlook: &Outlook<'_>, rows: &[StageRow], runs: &Path, asked: Option<&str>) -> String {
+    let spec = outlook.spec;
     let file = spec.path.display().to_string();
     let about = (FORMAT, env!("CARGO_PKG_VERSION"), &spec.name, &spec.profile, file, &spec.device);
     let repeat = spec.repeat.as_ref().map(|repeat| &repeat.seeds);
-    let text = serde_json::to_vec(&(about, spec.seed, repeat, rows, wires(spec), journal::newest(runs), asked));
+    let names = names::revisions(outlook);
+    let text = serde_json::to_vec(&(about, spec.seed, repeat, rows, wires(spec), journal::newest(runs), asked, names));
     // Plain types with text keys: this cannot fail.
     Digest::of(&text.unwrap_or_default()).hex()
 }

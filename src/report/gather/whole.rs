@@ -11,7 +11,10 @@ use super::taken::{Elsewhere, taken};
 use super::{boards, calibration, clusters, confusion, map, neighborhoods, stages, trainings, warnings};
 use crate::scores;
 use kinset_artifact::Stored;
+use kinset_artifact::assignments::Assignments;
+use kinset_artifact::features::Features;
 use kinset_artifact::images::Images;
+use kinset_artifact::neighbors::Neighbors;
 use kinset_artifact::selection::{Selection, SelectionTable};
 use kinset_base::fault::chain;
 use kinset_pipeline::journal::runs_folder;
@@ -45,7 +48,7 @@ impl<'a> Glance<'a> {
 
     fn of(outlook: &'a Outlook<'a>, rows: Vec<StageRow>, known: Known, asked: Option<&str>) -> Self {
         let runs = runs_folder(outlook.store.artifacts(), &outlook.spec.name);
-        let fingerprint = stages::fingerprint(outlook.spec, &rows, &runs, asked);
+        let fingerprint = stages::fingerprint(outlook, &rows, &runs, asked);
         Self {
             outlook,
             rows,
@@ -90,6 +93,23 @@ impl<'a> Glance<'a> {
         self.results().get(node)
     }
 
+    /// The node whose assignments a report shows, whether it has a result or not.
+    pub fn subject(&self) -> Option<usize> {
+        Subject::of(&self.results(), self.asked.as_deref()).assignments
+    }
+
+    /// What belongs to the assignments that a report shows, as far as it is there.
+    pub fn sights(&self) -> Sights {
+        let results = self.results();
+        let subject = Subject::of(&results, self.asked.as_deref());
+        Sights {
+            assignments: subject.assignments.and_then(|node| results.get(node)),
+            images: subject.images.and_then(|node| results.get(node)),
+            features: subject.features.and_then(|node| results.get(node)),
+            neighbors: subject.neighbors.and_then(|node| results.get(node)),
+        }
+    }
+
     fn results(&self) -> Results<'_> {
         Results { spec: self.outlook.spec, store: self.outlook.store, known: &self.known, damaged: &self.damaged }
     }
@@ -113,7 +133,7 @@ impl<'a> Glance<'a> {
         let standing = stages::standing(&rows, journal.as_ref());
 
         let subject = Subject::of(&results, self.asked.as_deref());
-        let looked = Looked::load(&results, &subject);
+        let looked = Looked::load(self.outlook, &results, &subject);
         let scored = scores::collect(spec, self.outlook.store, &self.known);
         let unread = scored.as_ref().err().map(|error| chain(error));
         let scored = scored.unwrap_or_default();
@@ -130,6 +150,8 @@ impl<'a> Glance<'a> {
         warned.extend(calibration.shown().and_then(warnings::of_calibration));
         let ids = looked.assigned.as_ref().map_or(&[][..], |assigned| assigned.table.ids.as_slice());
         warned.extend(warnings::of_images(ids, neighbors.shown()));
+        warned
+            .extend(looked.unnamed.iter().map(|text| Warning { about: "names", text: format!("Names are not shown: {text}") }));
         let said = journal.iter().flat_map(|journal| &journal.warnings);
         warned.extend(said.map(|(stage, text)| Warning { about: "stage", text: format!("`{stage}`: {text}") }));
         let list = |trainings: Vec<super::page::Training>| match trainings.as_slice() {
@@ -174,6 +196,15 @@ impl<'a> Glance<'a> {
             counts,
         }
     }
+}
+
+/// The results that are looked at together.
+#[derive(Debug)]
+pub struct Sights {
+    pub assignments: Option<Stored<Assignments>>,
+    pub images: Option<Stored<Images>>,
+    pub features: Option<Stored<Features>>,
+    pub neighbors: Option<Stored<Neighbors>>,
 }
 
 /// The reports of curation stages.

@@ -6,7 +6,7 @@ use super::results::confidence;
 use super::words::{Paper, cell, name, percent, prose, section, sheet, stage};
 use crate::album;
 use crate::draw::bars;
-use crate::gather::page::{Cluster, Clusters, Shot};
+use crate::gather::page::{Cluster, Clusters, Groups, Shot};
 use kinset_base::unit;
 
 /// Up to so many clusters lie open.
@@ -28,6 +28,7 @@ pub(super) fn clusters(paper: Paper<'_>) -> Markup {
                     " Accuracy under that matching: " b #cluster-accuracy data-value=(accuracy) { (percent(accuracy)) " %" } "."
                 }
             }
+            @if let Some(groups) = &clusters.groups { (named(groups)) }
             h3 { "Prototypes" }
             (prototypes(clusters, paper))
             p.note { "The prototype of a cluster: " (prose(&clusters.prototypes_by)) "." }
@@ -51,11 +52,27 @@ pub(super) fn clusters(paper: Paper<'_>) -> Markup {
     })
 }
 
+/// What a person made of the clusters.
+fn named(groups: &Groups) -> Markup {
+    html! {
+        p #groups {
+            "Groups by name: "
+            @for (place, group) in groups.each.iter().enumerate() {
+                @if place > 0 { " · " }
+                b { (name(&group.name)) } " " (unit::count(group.images as u64))
+            }
+            "."
+            @if groups.moved > 0 { " " (unit::counted(groups.moved as u64, "image")) " moved by hand." }
+            @if groups.rejected > 0 { " " (unit::counted(groups.rejected as u64, "image")) " rejected." }
+        }
+    }
+}
+
 /// For many clusters: find by name or number, sort. Without the script it is not there.
 fn finder() -> Markup {
     html! {
         div.finder hidden {
-            label { "Find " input #find type="search" placeholder="number or class"; }
+            label { "Find " input #find type="search" placeholder="number, name or class"; }
             label {
                 "Sort by "
                 select #sort {
@@ -82,7 +99,7 @@ fn prototypes(clusters: &Clusters, paper: Paper<'_>) -> Markup {
                     Some(shot) => (cell(paper, shot, place, columns, "")),
                     None => span.t.none title="no image" {},
                 }
-                span.caption { b { (cluster.number) } @if let Some(class) = &cluster.class { " " (name(class)) } }
+                span.caption { b { (cluster.number) } @if let Some(called) = &cluster.name { " " (name(called)) } @if let Some(class) = &cluster.class { " " (name(class)) } }
             }
         }
     };
@@ -98,7 +115,7 @@ fn no_pictures(paper: Paper<'_>) -> Markup {
 fn block(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
     let share = cluster.size as f64 / (clusters.count - clusters.unassigned).max(1) as f64;
     let facts = html! {
-        b { "Cluster " (cluster.number) }
+        b { "Cluster " (cluster.number) @if let Some(called) = &cluster.name { ": " (name(called)) } }
         @if let Some(class) = &cluster.class { " " span.chip { (name(class)) } }
         span.quiet {
             " " (unit::count(cluster.size as u64)) " images, " (percent(share)) " %"
@@ -118,7 +135,7 @@ fn block(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
         }
         (rows(cluster, clusters, paper))
     };
-    let words = cluster.class.as_deref().unwrap_or_default().to_lowercase();
+    let words = [&cluster.name, &cluster.class].map(|word| word.as_deref().unwrap_or_default()).join(" ").to_lowercase();
     html! {
         @if clusters.each.len() > OPEN {
             details.cluster id={ "cluster-" (cluster.number) } data-number=(cluster.number) data-size=(cluster.size) data-confidence=(sure)
