@@ -100,6 +100,7 @@
 //! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
 //! | A published blob never changes. | Read-only files; `store/check.rs` compares what a stage reads with its digest; records carry their own; `kinset verify` re-hashes all. |
 //! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with hostile files. |
+//! | `kinset view` answers nobody but its own page, and writes names alone. | Tests in `cli/view/door.rs`; `tests/view.py`, in a browser. |
 //! | Nothing that is fetched is trusted before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
 //! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; `tests/it/fuzz.rs`; decoders run guarded. |
 //! | Every error has a code, a hint and an exit code. | The trait [`base::fault::Fault`], one enum per crate. |

@@ -55,6 +55,7 @@ commands! {
     gc: Gc(GcArgs),
     pub similar: Similar(SimilarArgs),
     label: Label(LabelArgs),
+    pub view: View(ViewArgs),
     predict: Predict(PredictArgs),
     export: Export(ExportArgs),
     data: Data(DataArgs),

@@ -31,6 +31,7 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["inspect", "p.toml", "features", "--json"], 0),
     (&["label", "p.toml"], 0),
     (&["label", "p.toml", "--json"], 0),
+    (&["view", "p.toml"], 0),
     (&["predict", "p.toml", "photos"], 0),
     (&["predict", "p.toml", "photos", "--output", "x.csv", "--json"], 0),
     (&["export", "p.toml", "kmeans", "--output", "x.onnx", "--json"], 0),

@@ -2,6 +2,7 @@
 
 use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
+use kinset_base::output::OutputError;
 use kinset_base::unit;
 
 /// Why names cannot be read, changed or used.
@@ -9,6 +10,8 @@ use kinset_base::unit;
 pub enum NamesError {
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
     #[error("`{path}` is not TOML: line {line}: {message}")]
     Syntax { path: String, line: usize, message: String },
     #[error("`{path}`, line {line}: {what}")]
@@ -39,6 +42,7 @@ impl Fault for NamesError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::File(error) => error.diagnosis(),
+            Self::Output(error) => error.diagnosis(),
             Self::Syntax { .. } => Exit::Data.code("names::syntax").hint("correct the line, or remove the file to begin anew"),
             Self::Value { .. } => Exit::Data.code("names::value").hint(
                 "it has `of`, `stage`, `rejected = [\"IMAGE\"]`, a table `[clusters]` of `3 = \"NAME\"`, and a table `[images]` \

@@ -1,14 +1,14 @@
 //! The file of names: read with the line of every fault, changed without touching what else it says, written whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use toml_edit::{Array, Document, DocumentMut, Item as Node, Key, Table, Value, value};
+use toml_edit::{Array, Document, DocumentMut, Item as Node, Key, Table, TableLike, Value, value};
 
 use super::error::NamesError;
 use super::groups::{cluster_name, numbered, ruled};
-use kinset_base::fs;
+use kinset_base::{fs, output};
 use kinset_store::digest::Digest;
 
 /// A file with a line for each of a million images is shorter.
@@ -123,8 +123,13 @@ impl NamesFile {
             return Ok(Self { path, names: Names::default(), document: DocumentMut::new(), revision: None });
         }
         let bytes = fs::read_at_most(&path, LARGEST)?;
-        let text = Text { path: &path, text: String::from_utf8_lossy(&bytes) };
-        let parsed = Document::parse(text.text.as_ref()).map_err(|error| NamesError::Syntax {
+        let text = std::str::from_utf8(&bytes).map_err(|error| NamesError::Syntax {
+            path: path.display().to_string(),
+            line: lines(&bytes[..error.valid_up_to()]),
+            message: "it is not UTF-8".into(),
+        })?;
+        let text = Text { path: &path, text };
+        let parsed = Document::parse(text.text).map_err(|error| NamesError::Syntax {
             path: path.display().to_string(),
             line: text.line(error.span()),
             message: error.message().to_owned(),
@@ -142,14 +147,15 @@ impl NamesFile {
     pub fn edit<T, E: From<NamesError>>(path: &Path, change: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<(T, Self), E> {
         let _held = fs::lock_folder(fs::parent(path)).map_err(NamesError::from)?;
         let mut file = Self::read(path)?;
-        let before = file.document.to_string();
+        let before = file.names.clone();
         let answer = change(&mut file)?;
-        let mut text = file.document.to_string();
-        if text != before {
+        if file.names != before {
+            file.write_down(&before);
+            let mut text = file.document.to_string();
             if file.revision.is_none() {
                 text.insert_str(0, HEAD);
             }
-            fs::write_atomic(path, text.as_bytes()).map_err(NamesError::from)?;
+            output::write(path, text.as_bytes()).map_err(NamesError::from)?;
             file.revision = Some(Digest::of(text.as_bytes()));
         }
         Ok((answer, file))
@@ -170,26 +176,8 @@ impl NamesFile {
 
     /// Says which result the clusters are those of.
     pub fn set_result(&mut self, stage: &str, result: Digest) {
-        if self.names.of != Some(result) {
-            self.names.of = Some(result);
-            self.put("of", result.hex());
-        }
-        if self.names.stage.as_deref() != Some(stage) {
-            self.names.stage = Some(stage.to_owned());
-            self.put("stage", stage.to_owned());
-        }
-    }
-
-    fn put(&mut self, key: &str, text: String) {
-        match self.document.get_mut(key).and_then(Node::as_value_mut) {
-            // A comment behind the value stays.
-            Some(old) => {
-                let decor = old.decor().clone();
-                *old = text.into();
-                *old.decor_mut() = decor;
-            }
-            None => drop(self.document.insert(key, value(text))),
-        }
+        self.names.of = Some(result);
+        self.names.stage = Some(stage.to_owned());
     }
 
     /// Puts something somewhere, or back to where the classifier has it. The name of a cluster by itself, `cluster 3`, is what that
@@ -210,29 +198,11 @@ impl NamesFile {
             ruled(name)?;
         }
         let change = Change { item: item.clone(), before, after: place };
-        if change.before == change.after {
-            return Ok(change);
-        }
-        match item {
-            Item::Cluster(cluster) => {
-                self.set_in("clusters", &cluster.to_string(), change.after.as_ref());
-                match &change.after {
-                    Some(Place::Group(name)) => drop(self.names.clusters.insert(*cluster, name.clone())),
-                    _ => drop(self.names.clusters.remove(cluster)),
-                }
-            }
-            Item::Image(id) => {
-                self.set_in("images", id, change.after.as_ref());
-                match (&change.before, &change.after) {
-                    (_, Some(Place::Rejected)) => self.reject(id),
-                    (Some(Place::Rejected), _) => self.take_back(id),
-                    _ => {}
-                }
-                match &change.after {
-                    Some(place) => drop(self.names.images.insert(id.clone(), place.clone())),
-                    None => drop(self.names.images.remove(id)),
-                }
-            }
+        match (item, &change.after) {
+            (Item::Cluster(cluster), Some(Place::Group(name))) => drop(self.names.clusters.insert(*cluster, name.clone())),
+            (Item::Cluster(cluster), _) => drop(self.names.clusters.remove(cluster)),
+            (Item::Image(id), Some(place)) => drop(self.names.images.insert(id.clone(), place.clone())),
+            (Item::Image(id), None) => drop(self.names.images.remove(id)),
         }
         Ok(change)
     }
@@ -261,54 +231,95 @@ impl NamesFile {
         items.iter().map(|item| self.set(item, None)).collect()
     }
 
-    fn set_in(&mut self, table: &str, key: &str, place: Option<&Place>) {
-        let Some(Place::Group(name)) = place else {
-            if let Some(table) = self.document.get_mut(table).and_then(Node::as_table_like_mut) {
-                table.remove(key);
-            }
-            return;
-        };
-        let node = self.document.entry(table).or_insert_with(|| Node::Table(Table::new()));
-        let Some(table) = node.as_table_like_mut() else { return };
-        match table.get_mut(key).and_then(Node::as_value_mut) {
-            Some(old) => {
-                let decor = old.decor().clone();
-                *old = name.as_str().into();
-                *old.decor_mut() = decor;
-            }
-            None => drop(table.insert(key, value(name.as_str()))),
+    /// Brings the text to what the names are, from what they were.
+    fn write_down(&mut self, before: &Names) {
+        let Self { names, document, .. } = self;
+        if let Some(of) = names.of.filter(|_| names.of != before.of) {
+            put(document.as_table_mut(), "of", &of.hex());
         }
-    }
-
-    fn reject(&mut self, id: &str) {
-        let node = self.document.entry("rejected").or_insert_with(|| value(Array::new()));
-        let Some(array) = node.as_array_mut() else { return };
-        array.push_formatted(Value::from(id).decorated("\n    ", ""));
-        array.set_trailing("\n");
-        array.set_trailing_comma(true);
-    }
-
-    fn take_back(&mut self, id: &str) {
-        if let Some(array) = self.document.get_mut("rejected").and_then(Node::as_array_mut) {
-            array.retain(|value| value.as_str() != Some(id));
-            if array.is_empty() {
-                array.set_trailing("");
-                array.set_trailing_comma(false);
-            }
+        if let Some(stage) = names.stage.as_ref().filter(|_| names.stage != before.stage) {
+            put(document.as_table_mut(), "stage", stage);
         }
+        write_table(document, "clusters", &by_text(before.clusters.iter()), &by_text(names.clusters.iter()));
+        write_table(document, "images", &moved(before), &moved(names));
+        write_rejected(document, &rejected(before), &rejected(names));
     }
+}
+
+fn by_text<'n>(names: impl Iterator<Item = (&'n usize, &'n String)>) -> BTreeMap<String, &'n str> {
+    names.map(|(cluster, name)| (cluster.to_string(), name.as_str())).collect()
+}
+
+fn moved(names: &Names) -> BTreeMap<String, &str> {
+    let groups = names.images.iter().filter_map(|(id, place)| match place {
+        Place::Group(name) => Some((id.clone(), name.as_str())),
+        Place::Rejected => None,
+    });
+    groups.collect()
+}
+
+fn rejected(names: &Names) -> BTreeSet<&str> {
+    names.images.iter().filter(|(_, place)| **place == Place::Rejected).map(|(id, _)| id.as_str()).collect()
+}
+
+/// Sets a text; comments around it stay.
+fn put(table: &mut dyn TableLike, key: &str, text: &str) {
+    match table.get_mut(key).and_then(Node::as_value_mut) {
+        Some(old) => {
+            let decor = old.decor().clone();
+            *old = text.into();
+            *old.decor_mut() = decor;
+        }
+        None => drop(table.insert(key, value(text))),
+    }
+}
+
+fn write_table(document: &mut DocumentMut, name: &str, before: &BTreeMap<String, &str>, now: &BTreeMap<String, &str>) {
+    if before == now {
+        return;
+    }
+    let node = document.entry(name).or_insert_with(|| Node::Table(Table::new()));
+    // Not one by one: each would move all that stand behind it.
+    let stays = |key: &str| !before.contains_key(key) || now.contains_key(key);
+    match node {
+        Node::Table(table) => table.retain(|key, _| stays(key)),
+        Node::Value(Value::InlineTable(table)) => table.retain(|key, _| stays(key)),
+        _ => return,
+    }
+    let Some(table) = node.as_table_like_mut() else { return };
+    for (key, name) in now.iter().filter(|(key, name)| before.get(*key) != Some(name)) {
+        put(table, key, name);
+    }
+}
+
+fn write_rejected(document: &mut DocumentMut, before: &BTreeSet<&str>, now: &BTreeSet<&str>) {
+    if before == now {
+        return;
+    }
+    let node = document.entry("rejected").or_insert_with(|| value(Array::new()));
+    let Some(array) = node.as_array_mut() else { return };
+    array.retain(|value| value.as_str().is_some_and(|id| now.contains(id)));
+    for id in now.difference(before) {
+        array.push_formatted(Value::from(*id).decorated("\n    ", ""));
+    }
+    array.set_trailing(if array.is_empty() { "" } else { "\n" });
+    array.set_trailing_comma(!array.is_empty());
 }
 
 /// A text that is read, for the lines of its faults.
 struct Text<'a> {
     path: &'a Path,
-    text: std::borrow::Cow<'a, str>,
+    text: &'a str,
+}
+
+/// The line that a text ends in, from 1.
+fn lines(text: &[u8]) -> usize {
+    text.split(|byte| *byte == b'\n').count()
 }
 
 impl Text<'_> {
     fn line(&self, span: Option<std::ops::Range<usize>>) -> usize {
-        let start = span.map_or(0, |span| span.start.min(self.text.len()));
-        self.text.as_bytes()[..start].split(|byte| *byte == b'\n').count()
+        lines(&self.text.as_bytes()[..span.map_or(0, |span| span.start.min(self.text.len()))])
     }
 
     fn wrong(&self, span: Option<std::ops::Range<usize>>, what: impl Into<String>) -> NamesError {
@@ -403,8 +414,8 @@ rejected = [
 "a/1.png" = "shoes"
 "#;
 
-    fn group(name: &str) -> Option<Place> {
-        Some(Place::Group(name.to_owned()))
+    fn group(name: &str) -> Place {
+        Place::Group(name.to_owned())
     }
 
     fn image(id: &str) -> Item {
@@ -427,11 +438,11 @@ rejected = [
         let path = written(&dir, TEXT);
         let names = Names::read(&path).unwrap();
         assert_eq!(names.clusters, BTreeMap::from([(0, "shirts".into()), (3, "shirts".into())]));
-        assert_eq!((names.place(&image("ab")), names.place(&image("a/1.png"))), (Some(Place::Rejected), group("shoes")));
+        assert_eq!((names.place(&image("ab")), names.place(&image("a/1.png"))), (Some(Place::Rejected), Some(group("shoes"))));
         for (item, place, line) in [
-            (Item::Cluster(3), group("dark shirts"), "3 = \"dark shirts\" # the dark ones\n"),
-            (Item::Cluster(7), group("hats"), "3 = \"shirts\" # the dark ones\n7 = \"hats\"\n"),
-            (image("a/1.png"), group("hats"), "\"a/1.png\" = \"hats\"\n"),
+            (Item::Cluster(3), Some(group("dark shirts")), "3 = \"dark shirts\" # the dark ones\n"),
+            (Item::Cluster(7), Some(group("hats")), "3 = \"shirts\" # the dark ones\n7 = \"hats\"\n"),
+            (image("a/1.png"), Some(group("hats")), "\"a/1.png\" = \"hats\"\n"),
             (image("ef"), Some(Place::Rejected), "    \"cd\",\n    \"ef\",\n]"),
         ] {
             let change = set(&path, &item, place.clone());
@@ -441,9 +452,9 @@ rejected = [
             set(&path, &item, change.before);
             assert_eq!(fs::read_text(&path).unwrap(), TEXT);
         }
-        let change = set(&path, &image("cd"), group("shoes"));
+        let change = set(&path, &image("cd"), Some(group("shoes")));
         assert_eq!(change.before, Some(Place::Rejected));
-        assert_eq!(Names::read(&path).unwrap().place(&image("cd")), group("shoes"));
+        assert_eq!(Names::read(&path).unwrap().place(&image("cd")), Some(group("shoes")));
         set(&path, &image("cd"), change.before);
         assert_eq!(Names::read(&path).unwrap(), names);
     }
@@ -452,23 +463,23 @@ rejected = [
     fn a_file_begins_with_the_first_name_and_what_says_nothing_is_not_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("p.names.toml");
-        set(&path, &Item::Cluster(3), group("cluster 3"));
+        set(&path, &Item::Cluster(3), Some(group("cluster 3")));
         assert!(!fs::exists(&path));
         let result = Digest::of(b"a");
         let (_, file) = NamesFile::edit(&path, |file| {
             file.set_result("assignments", result);
-            file.set(&Item::Cluster(3), group("\"odd\" name"))?;
+            file.set(&Item::Cluster(3), Some(group("\"odd\" name")))?;
             file.set(&image("x"), Some(Place::Rejected))?;
-            file.set(&image("y"), group("shoes"))
+            file.set(&image("y"), Some(group("shoes")))
         })
         .unwrap();
         assert_eq!(Names::read(&path).unwrap(), *file.names());
         assert_eq!(file.revision(), NamesFile::read(&path).unwrap().revision());
         assert!(fs::read_text(&path).unwrap().starts_with(HEAD), "{}", fs::read_text(&path).unwrap());
         let stamp = fs::metadata(&path).unwrap().unwrap().modified().unwrap();
-        set(&path, &image("y"), group("shoes"));
+        set(&path, &image("y"), Some(group("shoes")));
         assert_eq!(fs::metadata(&path).unwrap().unwrap().modified().unwrap(), stamp);
-        assert!(NamesFile::edit(&path, |file| file.set(&image("y"), group("a/b"))).is_err());
+        assert!(NamesFile::edit(&path, |file| file.set(&image("y"), Some(group("a/b")))).is_err());
         assert!(NamesFile::edit(&path, |file| file.set(&Item::Cluster(1), Some(Place::Rejected))).is_err());
         assert_eq!(Names::read(&path).unwrap(), *file.names());
     }
@@ -495,6 +506,9 @@ rejected = [
             let error = Names::read(&written(&dir, text)).unwrap_err().to_string();
             assert!(error.contains(what) && error.contains(&format!("line {line}:")), "{text}: {error}");
         }
+        fs::write_atomic(&dir.path().join("p.names.toml"), b"# a\n# \xe9t\xe9\n").unwrap();
+        let error = Names::read(&dir.path().join("p.names.toml")).unwrap_err().to_string();
+        assert!(error.contains("line 2: it is not UTF-8"), "{error}");
         assert_eq!(Names::read(&dir.path().join("none.toml")).unwrap(), Names::default());
     }
 
@@ -525,7 +539,7 @@ rejected = [
                 let path = &path;
                 scope.spawn(move || {
                     for number in 0..10 {
-                        set(path, &image(&format!("{who}-{number}")), group("shoes"));
+                        set(path, &image(&format!("{who}-{number}")), Some(group("shoes")));
                     }
                 });
             }
