@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 folder = Path(sys.argv[1])
-TABLES = ["images", "features", "neighbors", "labels", "assignments", "curve"]
+TABLES = ["images", "features", "neighbors", "labels", "assignments", "groups", "curve"]
 checks = 0
 
 
@@ -47,7 +47,7 @@ features = tables["features"].schema
 dim = features.field("embedding").type.list_size
 check("embedding keeps its size", str(features.field("embedding").type), f"fixed_size_list<element: float not null>[{dim}]")
 check("neighbor keeps its size", pa.types.is_fixed_size_list(tables["neighbors"].schema.field("neighbor").type))
-for name in ["images", "features", "neighbors", "labels", "assignments"]:
+for name in ["images", "features", "neighbors", "labels", "assignments", "groups"]:
     schema = tables[name].schema
     check(f"{name} begins with id and row", [(f.name, str(f.type)) for f in schema][:2], [("id", "string"), ("row", "uint32")])
     # Hugging Face's `Image` may be missing, and `datasets` decodes only what is declared exactly so.

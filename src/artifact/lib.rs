@@ -3,7 +3,8 @@
 //! What flows between stages. One file per kind: [`images`] and [`labels`] come in, [`encoder`] holds networks (encoder and
 //! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`matches`](mod@matches) and [`selection`] say which images
 //! of a pool look like a target, [`curve`] tells how a training went, [`k_table`] how numbers of clusters compare, [`groups`] what a person
-//! calls clusters, and [`scores`] how well it ended. Labels, groups and scores carry ground truth; nothing else does ([`LabelFree`]).
+//! calls clusters, [`probe`] is a classifier fitted to labels, and [`scores`] tell how well it ended. Labels, groups, probes and scores carry ground
+//! truth; nothing else does ([`LabelFree`]).
 //!
 //! Each kind is checked when it is written and again when it is read. Tables are Parquet ([`mod@parquet`], the only place that
 //! knows the format) and say what they are under the key `kinset` ([`meta`]) and where they come from ([`origin`]); pictures are
@@ -49,6 +50,7 @@ pub mod origin;
 pub mod parquet;
 pub mod picture_facts;
 pub mod pixels;
+pub mod probe;
 pub mod scores;
 pub mod selection;
 mod table;

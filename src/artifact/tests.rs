@@ -7,6 +7,7 @@ use super::curve::Curve;
 use super::encoder::{Classifier, Encoder};
 use super::error::Result;
 use super::features::{FeatureTable, Features};
+use super::groups::{GroupTable, Groups};
 use super::images::{ImageSet, Images, ImagesInfo, ImagesWriter, Picture};
 use super::k_table::KTable;
 use super::labels::{LabelTable, Labels};
@@ -15,6 +16,7 @@ use super::meta::Meta;
 use super::neighbors::{NeighborTable, Neighbors};
 use super::parquet::{Column, TableWriter};
 use super::pixels::Pixels;
+use super::probe::Probe;
 use super::scores::Scores;
 use super::selection::{Selection, SelectionTable};
 use super::testing::stored;
@@ -118,6 +120,10 @@ fn one_of_each_kind_is_written_and_read() {
         second_cluster: (0..N).map(|i| ((i + 1) % 3) as i32).collect(),
     };
     assert_eq!(AssignmentTable::load(&stored(&assignments.save(&dir).unwrap())).unwrap(), assignments);
+    let AssignmentTable { ids, cluster, confidence, .. } = assignments;
+    let group = cluster.iter().map(|cluster| ["", "shirts", "shoes"][*cluster as usize].to_owned()).collect();
+    let groups = GroupTable { ids, group, by_hand: cluster.iter().map(|cluster| *cluster == 0).collect(), cluster, confidence };
+    assert_eq!(GroupTable::load(&stored(&groups.save(&dir).unwrap())).unwrap(), groups);
     let selection = super::selection::tests::table();
     assert_eq!(SelectionTable::load(&stored(&selection.save(&dir).unwrap())).unwrap(), selection);
     let mut curve = Curve::default();
@@ -126,7 +132,7 @@ fn one_of_each_kind_is_written_and_read() {
 }
 
 #[test]
-fn only_labels_and_scores_are_not_label_free() {
+fn only_labels_and_what_is_made_of_them_are_not_label_free() {
     let kinds = [
         (Images::KIND, Images::LABEL_FREE),
         (Labels::KIND, Labels::LABEL_FREE),
@@ -139,8 +145,10 @@ fn only_labels_and_scores_are_not_label_free() {
         (KTable::KIND, KTable::LABEL_FREE),
         (Matches::KIND, Matches::LABEL_FREE),
         (Selection::KIND, Selection::LABEL_FREE),
+        (Groups::KIND, Groups::LABEL_FREE),
+        (Probe::KIND, Probe::LABEL_FREE),
         (Scores::KIND, Scores::LABEL_FREE),
     ];
     let bound: Vec<&str> = kinds.iter().filter(|(_, free)| !free).map(|(kind, _)| *kind).collect();
-    assert_eq!(bound, ["labels", "scores"]);
+    assert_eq!(bound, ["labels", "groups", "probe", "scores"]);
 }

@@ -1,7 +1,7 @@
 //! # kinset-builtin: the stages without a paper
 //!
 //! Reading raw data, features or other people's weights, embedding, mining neighbors, choosing images like a target, k-means,
-//! spectral clustering, the number of clusters, predicting, names of clusters, evaluating: one file or folder each, and one line here.
+//! spectral clustering, the number of clusters, predicting, names of clusters, a probe of labels, evaluating: one file or folder each, and one line here.
 //!
 //! Not here: stages with a paper (`methods`).
 
@@ -24,6 +24,7 @@ pub mod onnx_encoder;
 pub mod pixels;
 pub mod predict;
 pub mod pretrained;
+pub mod probe;
 pub mod retrieve;
 pub mod similar;
 pub mod spectral;
@@ -53,6 +54,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<choose::Choose>::new(),
     &Erased::<predict::Predict>::new(),
     &Erased::<named::Named>::new(),
+    &Erased::<probe::Fit>::new(),
     &Erased::<evaluate::Evaluate>::new(),
     &Erased::<knn_eval::KnnEval>::new(),
 ];

@@ -7,7 +7,9 @@ use candle_core::Device;
 
 use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
 use super::terminal;
+use crate::artifact::encoder::Classifier;
 use crate::artifact::error::ArtifactError;
+use crate::artifact::probe::Probe;
 use crate::artifact::{Artifact, Stored};
 use crate::base::fault::{Diagnosis, Exit, Fault, chain};
 use crate::base::fs;
@@ -295,18 +297,21 @@ pub(super) fn known(outlook: &Outlook<'_>) -> Known {
         .collect()
 }
 
-/// What a person calls the clusters of a classifier, `[K]`; empty if nobody named any. `by_number` says that nobody asks.
-pub(super) fn names_of_classifier(
-    outlook: &Outlook<'_>,
-    held: &Held,
-    clusters: usize,
-    by_number: bool,
-) -> Result<Vec<String>, Failure> {
-    if by_number {
-        return Ok(Vec::new());
+/// A classifier or a probe, and what a person calls its clusters or classes, `[K]`; no names if nobody named any, or `by_number` says
+/// that nobody asks.
+pub(super) fn classifier_of(outlook: &Outlook<'_>, held: &Held, by_number: bool) -> Result<(Classifier, Vec<String>), Failure> {
+    if held.kind == Probe::KIND {
+        let Probe { names, classifier } = Probe::load(&held.typed())?;
+        return Ok((classifier, if by_number { Vec::new() } else { names }));
     }
+    let classifier = Classifier::load(&held.typed())?;
+    if by_number {
+        return Ok((classifier, Vec::new()));
+    }
+    let clusters = classifier.card.clusters;
     let found = names::of_classifier(outlook, &known(outlook), held.node, clusters)?;
-    Ok(found.filter(|(_, names)| !names.clusters.is_empty()).map(|(_, names)| names.of_clusters(clusters)).unwrap_or_default())
+    let named = found.filter(|(_, names)| !names.clusters.is_empty()).map(|(_, names)| names.of_clusters(clusters));
+    Ok((classifier, named.unwrap_or_default()))
 }
 
 /// Compares an output of a stage with its digests.

@@ -11,13 +11,15 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::args::PipelineArgs;
-use super::common::{Answer, Failure, Held, names_of_classifier, not_an_input, outlook, places, stored};
+use super::common::{Answer, Failure, Held, classifier_of, not_an_input, outlook, places, stored};
 use super::result_images::images_behind;
 use super::terminal;
+use crate::artifact::Artifact;
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
 use crate::artifact::encoder::{Classifier, Encoder, HeadKind, Tensors};
 use crate::artifact::groups::GroupTable;
 use crate::artifact::images;
+use crate::artifact::probe::Probe;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs::{self, At};
 use crate::base::name::Name;
@@ -74,7 +76,7 @@ pub struct ExportArgs {
 }
 
 /// What can be exported, the best first where a stage gives several.
-const KINDS: [&str; 3] = ["assignments", "classifier", "encoder"];
+const KINDS: [&str; 4] = ["assignments", "classifier", Probe::KIND, "encoder"];
 /// A card is some kilobytes.
 const LARGEST_CARD: u64 = 1 << 20;
 /// The ending of a picture's name is kept up to this many bytes.
@@ -132,7 +134,7 @@ pub(super) fn run(args: &ExportArgs) -> Answer {
         not_an_input(&args.output, &args.pipeline, outlook)?;
         match (held.kind.as_str(), network(args)) {
             ("encoder", form) => encoder(args, form?, &held),
-            ("classifier", form) => classifier(args, form?, outlook, &held),
+            ("classifier" | Probe::KIND, form) => classifier(args, form?, outlook, &held),
             _ => assignments(args, spec, outlook, &held),
         }
     })?;
@@ -169,8 +171,7 @@ fn encoder(args: &ExportArgs, form: Network, held: &Held) -> Result<Value, Failu
 }
 
 fn classifier(args: &ExportArgs, form: Network, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
-    let classifier = Classifier::load(&held.typed())?;
-    let names = names_of_classifier(outlook, held, classifier.card.clusters, args.by_number)?;
+    let (classifier, names) = classifier_of(outlook, held, args.by_number)?;
     let Network::Weights(layout) = form else { return whole(args, held, &onnx::classifier(classifier, &names)?) };
     let Classifier { card, tensors } = classifier;
     let linear = export::with_linear_heads(&card, &tensors)?;

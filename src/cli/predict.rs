@@ -10,11 +10,12 @@ use rayon::prelude::*;
 use serde_json::json;
 
 use super::args::PipelineArgs;
-use super::common::{Answer, Failure, device_of, names_of_classifier, not_an_input, outlook, stored};
+use super::common::{Answer, Failure, classifier_of, device_of, not_an_input, outlook, stored};
 use super::terminal::{self, Reader};
+use crate::artifact::Artifact;
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
-use crate::artifact::encoder::Classifier;
 use crate::artifact::image_codec::with_channels;
+use crate::artifact::probe::Probe;
 use crate::base::clock::Stopwatch;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs::{self, At};
@@ -52,7 +53,7 @@ pub struct PredictArgs {
     /// Images: folders, PNG, JPEG or WebP files, `.txt` lists of paths, tar or Parquet files
     #[arg(value_name = "IMAGES", required = true)]
     images: Vec<PathBuf>,
-    /// The stage whose classifier is used [default: the one that the last `predict` stage reads, else the last one]
+    /// The stage whose classifier or probe is used [default: the one that the last `predict` stage reads, else the last one]
     #[arg(long, value_name = "STAGE")]
     stage: Option<String>,
     /// Where to write the assignments [default: standard output]
@@ -119,13 +120,12 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
             Some(stage) => stage.clone(),
             None => last_classifier(spec).ok_or_else(|| Failure::own(Trouble::NoClassifier { pipeline: spec.name.clone() }))?,
         };
-        let found = stored(spec, outlook, &stage, &["classifier"])?;
+        let found = stored(spec, outlook, &stage, &["classifier", Probe::KIND])?;
         if let Some(file) = &args.output {
             output::not_over(file, args.images.iter().map(PathBuf::as_path))?;
             not_an_input(file, &args.pipeline, outlook)?;
         }
-        let classifier = Classifier::load(&found.typed())?;
-        let names = names_of_classifier(outlook, &found, classifier.card.clusters, args.by_number)?;
+        let (classifier, names) = classifier_of(outlook, &found, args.by_number)?;
         Ok((stage, classifier, device_of(spec)?.0, names))
     })?;
     let predictor = Predictor::new(&classifier, &device)?;

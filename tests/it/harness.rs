@@ -120,6 +120,12 @@ kind = "named"
 assignments = "assignments"
 file = "names.toml"
 
+[stage.probe]
+kind = "probe"
+features = "features"
+encoder = "pretext"
+labels = "data.train.labels"
+
 [stage.scores]
 kind = "evaluate"
 classifiers = ["kmeans", "cluster", "selflabel", "ruc"]

@@ -195,6 +195,18 @@ fn a_stage_reads_names_and_what_it_writes_is_for_measuring() {
     assert!((acc(&said) - 23.0 / 24.0).abs() < 1e-9, "{}", said.json["scores"]);
     assert_eq!(bench.run(&[]).done().ran(), Vec::<&str>::new());
     bench.kinset(&["export", "p.toml", "assignments", "--output", "out.csv"]).done();
+    // A classifier of the groups as they were corrected, for new images and for other programs.
+    let probe =
+        "\n[stage.probe]\nkind = \"probe\"\nfeatures = \"features\"\nencoder = \"pixels\"\nlabels = \"groups.labels\"\n";
+    bench.write("p.toml", text.clone() + probe);
+    let said = bench.run(&[]).done();
+    assert!(said.ran() == ["probe"] && said.err.contains("images are right when they are held out"), "{}", said.err);
+    let said = bench.kinset(&["predict", "p.toml", "photos/dark/2.png", "--stage", "probe", "--format", "jsonl"]).done();
+    assert_eq!(said.json["group"], "night");
+    bench.kinset(&["export", "p.toml", "probe", "--output", "probe.onnx"]).done();
+    let card: Value = serde_json::from_slice(&fs::read(bench.path("probe.onnx.json")).unwrap()).unwrap();
+    assert!(card["names"].as_array().unwrap().contains(&json!("day")), "{}", card["names"]);
+    bench.write("p.toml", &text);
     // Another result: the stage fails, says what to do, and nothing else suffers.
     let said = bench.run(&["--set", "stage.kmeans.clusters=3"]);
     assert!(said.exit == 4 && said.err.contains("--carry"), "{}", said.err);
@@ -202,7 +214,12 @@ fn a_stage_reads_names_and_what_it_writes_is_for_measuring() {
     assert_eq!(said.those("ran"), ["kmeans", "assignments"]);
 
     // The types let no label into training.
-    let cheat = text + "\n[stage.cheat]\nkind = \"scan_heads\"\nfeatures = \"groups\"\n";
-    bench.write("cheat.toml", cheat);
-    assert_eq!(bench.kinset(&["plan", "cheat.toml"]).exit, 3);
+    for (kind, port, from) in
+        [("kmeans", "features", "groups"), ("selflabel", "classifier", "probe"), ("predict", "classifier", "probe")]
+    {
+        let cheat = format!("{text}{probe}\n[stage.cheat]\nkind = \"{kind}\"\n{port} = \"{from}\"\n");
+        bench.write("cheat.toml", cheat);
+        let said = bench.kinset(&["plan", "cheat.toml"]);
+        assert!(said.exit == 3 && said.err.contains(&format!("`{from}`")), "{kind}: {}", said.err);
+    }
 }

@@ -13,6 +13,7 @@ use kinset::artifact::features::FeatureTable;
 use kinset::artifact::k_table::KSweep;
 use kinset::artifact::matches::MatchTable;
 use kinset::artifact::neighbors::NeighborTable;
+use kinset::artifact::probe::Probe;
 use kinset::artifact::selection::SelectionTable;
 use kinset::artifact::{Artifact, Stored};
 use kinset::registry;
@@ -147,6 +148,13 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
         let mut result = one("heads", json!(together.card.heads));
         result.extend(one("reference", json!(together.card.head)));
         result.extend(one("committee", json!(together.card.committee)));
+        result
+    });
+    let files = Probe::FILES.iter().map(|file| whole.path("artifacts/whole/probe").join(file)).collect();
+    let probe = Probe::load(&Stored::new(files, Digest::of(b""), "a test")).unwrap();
+    all.insert("probe", {
+        let mut result = one("classes", json!(probe.names.len()));
+        result.extend(one("loss", rounded(probe.classifier.card.head_losses[0])));
         result
     });
     for (name, kind) in rest {
