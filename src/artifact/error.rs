@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use super::picture_facts::FORMATS;
 use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
 
@@ -160,7 +161,7 @@ impl Fault for ArtifactError {
             Self::MetaField { .. } => Exit::Data.code("artifact::metadata").hint(EDITED),
             Self::NoColumn { .. } => Exit::Data.code("artifact::no-column").hint(EDITED),
             Self::NoPictures { .. } => Exit::Data.code("artifact::no-pictures").hint(
-                "images are the bytes of PNG, JPEG or WebP files, alone or as `bytes` beside `path`, paths below the table's folder, \
+                "images are the bytes of picture files, PNG or JPEG, alone or as `bytes` beside `path`, paths below the table's folder, \
                  or base64; write arrays of pixels as PNG first",
             ),
             Self::LongMetadata { .. } => Exit::Data
@@ -179,7 +180,7 @@ impl Fault for ArtifactError {
             Self::OutOfRange { .. } => Exit::Data.code("artifact::out-of-range").hint(AGAIN),
             Self::DuplicateId { .. } => Exit::Data.code("artifact::duplicate-id").hint(EDITED),
             Self::Picture { .. } => {
-                Exit::Data.code("artifact::picture").hint("remove the file or fetch it again; PNG, JPEG and WebP are read")
+                Exit::Data.code("artifact::picture").hint(format!("remove the file or fetch it again; a picture is a {FORMATS} file"))
             }
             Self::ChangedPicture { .. } => Exit::Data
                 .code("artifact::picture-changed")

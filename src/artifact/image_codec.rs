@@ -1,14 +1,19 @@
 //! Decoding and encoding of picture files.
 //!
-//! A picture is decoded as it is shown: turned as its EXIF data say, transparency laid over white, 16 bits rounded to 8. Color becomes
-//! gray by the weights of ITU-R 601 in Pillow's integers. Everybody who looks at pixels goes through here, so training, reports and
-//! predictions see the same.
+//! A picture is decoded as it is shown: turned as its EXIF data say, transparency laid over white, 16 bits rounded to 8, unless whoever
+//! asks has another [`Look`]. Color becomes gray by the weights of ITU-R 601 in Pillow's integers. Everybody who looks at pixels goes
+//! through here, so training, reports and predictions see the same.
+//!
+//! Of an animation the first frame is the picture, of a file of pages the first page. Palettes are color, but those of BMP, which has no
+//! other gray, may be gray.
 //!
 //! Microscopes and medical cameras store 8 or 12 bits in files of 16, which would look black. A picture with no value above 255 or
 //! 4,095 is therefore taken to have 8 or 12 bits; [`Opened::decode_with_bits`] tells which, for whoever reports it.
 
 use std::io::Cursor;
 
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::gif::GifDecoder;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::metadata::Orientation;
@@ -23,15 +28,38 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 use super::catch_panic::catch_decoder_panic;
 use super::decode_memory;
 use super::error::{ArtifactError, Result};
-use super::picture_facts::{ImageFormat, PictureFacts};
+use super::picture_facts::{FORMATS, ImageFormat, PictureFacts};
 use super::pixels::Pixels;
-use kinset_base::file_kind::file_kind;
+use super::tiff_page;
+use kinset_base::file_kind::{file_kind, with_remedy};
 use kinset_base::unit::bytes;
 
 /// Sides longer than this are not pictures for training.
 const LONGEST_SIDE: u32 = 65_535;
 /// Bytes a decoder may ask for.
 const LARGEST: u64 = 1 << 30;
+
+/// How a picture file becomes a picture, where its source says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Turned and mirrored as its EXIF data say.
+    pub turned: bool,
+    /// What lies under transparency: red, green, blue.
+    pub background: [u8; 3],
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { turned: true, background: [255; 3] }
+    }
+}
+
+impl Look {
+    /// It makes another picture of a file than the usual look does.
+    pub fn changes(&self, facts: &PictureFacts) -> bool {
+        (!self.turned && facts.is_turned()) || (self.background != [255; 3] && facts.alpha)
+    }
+}
 
 /// A picture's shape as it is shown, after it was turned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,33 +84,40 @@ pub struct Opened<'a> {
 enum Decoder<'a> {
     /// On its own: through `image`, a header is read again before the pixels are, which small pictures feel.
     Jpeg(Box<JpegDecoder<ZCursor<&'a [u8]>>>),
+    Tiff(Box<tiff_page::Page<'a>>),
     Other(Box<dyn ImageDecoder + 'a>),
 }
 
-/// Reads the header of a PNG, JPEG or WebP file. `name` is for messages.
+/// Reads the header of a picture file. `name` is for messages.
 ///
 /// # Errors
 /// If the format is another one, the header is damaged, or a side is longer than 65,535 pixels.
 pub fn open<'a>(name: &'a str, file: &'a [u8]) -> Result<Opened<'a>> {
     let damaged = |detail| ArtifactError::Picture { name: name.to_owned(), detail };
     let Some(facts) = PictureFacts::of(file) else {
-        let what = file_kind(file).map_or_else(String::new, |kind| format!("; it is {kind}"));
-        return Err(damaged(format!("it is not a PNG, JPEG or WebP file{what}")));
+        let what = file_kind(file).map_or_else(String::new, |kind| format!("; it is {}", with_remedy(kind)));
+        return Err(damaged(format!("it is not a {FORMATS} file{what}")));
     };
     let opened = match facts.format {
         ImageFormat::Jpeg => catch_decoder_panic(|| jpeg(file).map_err(as_jpeg)),
+        ImageFormat::Tiff => catch_decoder_panic(|| tiff(file)),
+        ImageFormat::Bmp => catch_decoder_panic(|| bmp(file)),
+        ImageFormat::Gif => catch_decoder_panic(|| gif(file)),
         _ => catch_decoder_panic(|| other(file)),
     };
     let (stored, decoder) = opened.map_err(damaged)?;
+    if stored.width == 0 || stored.height == 0 {
+        return Err(damaged(format!("it has {} × {} pixels", stored.width, stored.height)));
+    }
     Ok(Opened { name, stored, facts, decoder })
 }
 
-/// What the header of a PNG, JPEG or WebP file says. `name` is for messages.
+/// What the header of a picture file says. `name` is for messages.
 pub fn probe(name: &str, file: &[u8]) -> Result<Header> {
     Ok(open(name, file)?.header())
 }
 
-/// Decodes a PNG, JPEG or WebP file to so many channels, 1 or 3. `name` is for messages.
+/// Decodes a picture file to so many channels, 1 or 3. `name` is for messages.
 pub fn decode(name: &str, file: &[u8], channels: usize) -> Result<Pixels> {
     Ok(with_channels(open(name, file)?.decode()?, channels))
 }
@@ -98,51 +133,74 @@ impl Opened<'_> {
 
     /// Decodes the picture, in its own channels.
     pub fn decode(self) -> Result<Pixels> {
-        Ok(self.decode_with_bits()?.0)
+        self.decode_as(Look::default())
+    }
+
+    /// Decodes the picture as it is to look, in its own channels; what was gray is in color over a colored background.
+    pub fn decode_as(self, look: Look) -> Result<Pixels> {
+        Ok(self.decode_with_bits(look)?.0)
     }
 
     /// Decodes the picture, in its own channels, and tells of how many bits its values were taken to be: 8, 12 or 16.
-    pub fn decode_with_bits(self) -> Result<(Pixels, u8)> {
+    pub fn decode_with_bits(self, look: Look) -> Result<(Pixels, u8)> {
         let Self { name, stored: Header { width, height, channels }, facts, decoder } = self;
         let damaged = |detail| ArtifactError::Picture { name: name.to_owned(), detail };
         // As the decoder unpacks it: with transparency, or 16 bits.
         let size = match &decoder {
             Decoder::Jpeg(_) => (width * height * channels) as u64,
+            Decoder::Tiff(page) => page.bytes(),
             Decoder::Other(decoder) => decoder.total_bytes(),
         };
         if size > LARGEST {
             return Err(damaged(format!("{width} × {height} pixels are more than fit into {}", bytes(LARGEST))));
         }
-        // What is converted from 16 bits is there twice.
-        let converted = if facts.deep || facts.is_turned() { (width * height * channels) as u64 } else { 0 };
+        // What is converted from 16 bits is there twice, and a frame may lie on its canvas.
+        let converted = if facts.deep || facts.is_turned() || facts.format == ImageFormat::Gif {
+            (width * height * channels) as u64
+        } else {
+            0
+        };
         let _share = decode_memory::share(size + converted);
-        let (data, bits) = match decoder {
+        let (mut data, bits) = match decoder {
             Decoder::Jpeg(mut decoder) => catch_decoder_panic(|| Ok::<_, String>((decoder.decode().map_err(as_jpeg)?, 8))),
+            Decoder::Tiff(page) => catch_decoder_panic(|| Ok::<_, String>(eight_bits(page.decode()?, look.background))),
             Decoder::Other(decoder) => {
-                catch_decoder_panic(|| Ok::<_, ImageError>(eight_bits(DynamicImage::from_decoder(decoder)?)))
+                catch_decoder_panic(|| Ok::<_, ImageError>(eight_bits(DynamicImage::from_decoder(decoder)?, look.background)))
             }
         }
         .map_err(damaged)?;
-        Ok((turned(Pixels::new(width, height, channels, data), facts.orientation), bits))
+        let found = data.len() / (width * height).max(1);
+        let channels = if facts.format == ImageFormat::Bmp && channels == 1 && found == 3 {
+            // A palette of grays comes as color.
+            data = data.into_iter().step_by(3).collect();
+            1
+        } else {
+            found
+        };
+        let orientation = if look.turned { facts.orientation } else { Orientation::NoTransforms };
+        Ok((turned(Pixels::new(width, height, channels, data), orientation), bits))
     }
 }
 
-/// The values of a picture, gray or RGB, over white where it is transparent; and of how many bits they were taken to be.
-fn eight_bits(picture: DynamicImage) -> (Vec<u8>, u8) {
+/// The values of a picture, gray or RGB, over a background where it is transparent; and of how many bits they were taken to be.
+fn eight_bits(picture: DynamicImage, background: [u8; 3]) -> (Vec<u8>, u8) {
+    let colored = background != [background[0]; 3];
     match picture {
+        DynamicImage::ImageLumaA8(_) if colored => eight_bits(picture.into_rgba8().into(), background),
+        DynamicImage::ImageLumaA16(_) if colored => eight_bits(picture.into_rgba16().into(), background),
         DynamicImage::ImageLuma8(picture) => (picture.into_raw(), 8),
         DynamicImage::ImageRgb8(picture) => (picture.into_raw(), 8),
-        DynamicImage::ImageLumaA8(picture) => (over_white::<2>(picture.into_raw()), 8),
-        DynamicImage::ImageRgba8(picture) => (over_white::<4>(picture.into_raw()), 8),
+        DynamicImage::ImageLumaA8(picture) => (over::<2>(picture.into_raw(), background), 8),
+        DynamicImage::ImageRgba8(picture) => (over::<4>(picture.into_raw(), background), 8),
         DynamicImage::ImageLuma16(picture) => rounded::<1>(&picture.into_raw(), 1),
         DynamicImage::ImageRgb16(picture) => rounded::<3>(&picture.into_raw(), 3),
         DynamicImage::ImageLumaA16(picture) => {
             let (data, bits) = rounded::<2>(&picture.into_raw(), 1);
-            (over_white::<2>(data), bits)
+            (over::<2>(data, background), bits)
         }
         DynamicImage::ImageRgba16(picture) => {
             let (data, bits) = rounded::<4>(&picture.into_raw(), 3);
-            (over_white::<4>(data), bits)
+            (over::<4>(data, background), bits)
         }
         // No format that is read decodes to floats.
         other => (other.into_rgb8().into_raw(), 8),
@@ -162,15 +220,15 @@ fn rounded<const C: usize>(values: &[u16], colors: usize) -> (Vec<u8>, u8) {
     (pixels.iter().flat_map(|pixel| pixel.iter().enumerate().map(of)).collect(), bits)
 }
 
-/// Pixels of C channels, of which the last is opacity, over white: transparent drawings are made for paper, and what lies under
-/// transparency is often black.
-fn over_white<const C: usize>(mut data: Vec<u8>) -> Vec<u8> {
+/// Pixels of C channels, of which the last is opacity, over a background. White is the usual one: transparent drawings are made for
+/// paper, and what lies under transparency is often black.
+fn over<const C: usize>(mut data: Vec<u8>, background: [u8; 3]) -> Vec<u8> {
     let mut to = 0;
     for from in (0..data.len()).step_by(C) {
         let opacity = u32::from(data[from + C - 1]);
         for channel in 0..C - 1 {
             let color = u32::from(data[from + channel]);
-            data[to] = ((color * opacity + 255 * (255 - opacity) + 127) / 255) as u8;
+            data[to] = ((color * opacity + u32::from(background[channel]) * (255 - opacity) + 127) / 255) as u8;
             to += 1;
         }
     }
@@ -216,13 +274,47 @@ fn as_jpeg(error: DecodeErrors) -> String {
     format!("invalid JPEG: {error}")
 }
 
-fn other(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), ImageError> {
-    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format()?;
+fn tiff(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), String> {
+    let page = tiff_page::open(file, LARGEST)?;
+    if page.width.max(page.height) > LONGEST_SIDE {
+        return Err(format!("{} × {} pixels; a side has at most {LONGEST_SIDE}", page.width, page.height));
+    }
+    let channels = if page.is_gray() { 1 } else { 3 };
+    Ok((Header { width: page.width as usize, height: page.height as usize, channels }, Decoder::Tiff(Box::new(page))))
+}
+
+fn bmp(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), ImageError> {
+    let mut decoder = BmpDecoder::new(Cursor::new(file))?;
+    decoder.set_limits(limits())?;
+    let (width, height) = decoder.dimensions();
+    let gray =
+        decoder.get_palette().is_some_and(|colors| colors.iter().all(|&[red, green, blue]| red == green && green == blue));
+    let header = Header { width: width as usize, height: height as usize, channels: if gray { 1 } else { 3 } };
+    Ok((header, Decoder::Other(Box::new(decoder))))
+}
+
+fn gif(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), ImageError> {
+    let mut decoder = GifDecoder::new(Cursor::new(file))?;
+    let (width, height) = decoder.dimensions();
+    // A frame may be larger than the canvas that it is cut to, but not by much.
+    let most = (1 << 20) + (u64::from(width) * u64::from(height)).saturating_mul(16);
+    let mut limits = limits();
+    limits.max_alloc = Some(most.min(LARGEST));
+    decoder.set_limits(limits)?;
+    Ok((Header { width: width as usize, height: height as usize, channels: 3 }, Decoder::Other(Box::new(decoder))))
+}
+
+fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(LONGEST_SIDE);
     limits.max_image_height = Some(LONGEST_SIDE);
     limits.max_alloc = Some(LARGEST);
-    reader.limits(limits);
+    limits
+}
+
+fn other(file: &[u8]) -> std::result::Result<(Header, Decoder<'_>), ImageError> {
+    let mut reader = ImageReader::new(Cursor::new(file)).with_guessed_format()?;
+    reader.limits(limits());
     let decoder = reader.into_decoder()?;
     let ((width, height), color) = (decoder.dimensions(), decoder.color_type());
     let gray = matches!(color, ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16);
@@ -384,6 +476,9 @@ mod tests {
         assert_eq!(decode("x", &file, 3).unwrap().data, [255, 255, 255, 10, 20, 30, 204, 204, 244]);
         let file = png_of(&[0_u16, 0, 0, 65_535, 65_535, 32_768], ExtendedColorType::La16);
         assert_eq!(decode("x", &file, 1).unwrap().data, [255, 0, 255]);
+        let over = |background| open("x", &file).unwrap().decode_as(Look { background, ..Look::default() }).unwrap();
+        assert_eq!(over([0; 3]), Pixels::new(3, 1, 1, vec![0, 0, 128]));
+        assert_eq!(over([9, 0, 255]), Pixels::new(3, 1, 3, vec![9, 0, 255, 0, 0, 0, 132, 128, 255]), "color under gray");
         // A gray that is declared transparent.
         let file = png_with(&png_of(&[0_u8, 7, 200], ExtendedColorType::L8), 33, *b"tRNS", &[0, 7]);
         assert_eq!(decode("x", &file, 1).unwrap().data, [0, 255, 200]);
@@ -400,7 +495,7 @@ mod tests {
         let read = |values: &[u16], color| {
             let file = png_of(values, color);
             assert!(PictureFacts::of(&file).unwrap().deep);
-            let (picture, bits) = open("x", &file).unwrap().decode_with_bits().unwrap();
+            let (picture, bits) = open("x", &file).unwrap().decode_with_bits(Look::default()).unwrap();
             (picture.data, bits)
         };
         assert_eq!(read(&[0, 128, 129, 257, 32_768, 65_535], ExtendedColorType::L16), (vec![0, 0, 1, 1, 128, 255], 16));
@@ -419,14 +514,21 @@ mod tests {
         let mut transparent = 0;
         for path in kinset_base::fs::list(&golden).unwrap() {
             let bytes = kinset_base::fs::read(&path).unwrap();
-            if let Some(facts) = PictureFacts::of(&bytes)
-                && let Decoder::Other(decoder) = open("x", &bytes).unwrap().decoder
-            {
-                assert_eq!(facts.alpha, decoder.color_type().has_alpha(), "{}", path.display());
-                transparent += usize::from(facts.alpha);
-            }
+            let Some(facts) = PictureFacts::of(&bytes) else { continue };
+            let opened = open("x", &bytes).unwrap();
+            let found = match opened.decoder {
+                // Its decoder always gives opacity.
+                Decoder::Other(decoder) if facts.format == ImageFormat::Gif => {
+                    DynamicImage::from_decoder(decoder).unwrap().into_rgba8().pixels().any(|pixel| pixel[3] < 255)
+                }
+                Decoder::Other(decoder) => decoder.color_type().has_alpha(),
+                Decoder::Tiff(page) => page.decode().unwrap().color().has_alpha(),
+                Decoder::Jpeg(_) => continue,
+            };
+            assert_eq!(facts.alpha, found, "{}", path.display());
+            transparent += usize::from(facts.alpha);
         }
-        assert!(transparent >= 4, "{transparent}");
+        assert!(transparent >= 8, "{transparent}");
     }
 
     #[test]
@@ -453,8 +555,8 @@ mod tests {
 
     #[test]
     fn what_is_no_picture_is_refused_by_name() {
-        let text = decode("cat.gif", b"GIF89a and more", 3).unwrap_err().to_string();
-        assert!(text.contains("`cat.gif`") && text.ends_with("it is a GIF picture"), "{text}");
+        let text = decode("cat.jpg", b"\0\0\0\x18ftypheic and more", 3).unwrap_err().to_string();
+        assert!(text.contains("`cat.jpg`") && text.contains("it is a HEIC picture; convert them, `heif-convert"), "{text}");
         assert!(probe("empty", &[]).is_err());
         assert!(encode_png("flat", &Pixels::new(0, 4, 1, vec![])).is_err());
     }

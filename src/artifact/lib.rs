@@ -56,6 +56,7 @@ pub mod selection;
 mod table;
 #[doc(hidden)]
 pub mod testing;
+mod tiff_page;
 mod vit_config;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Properties of a picture file beside its size: how it is to be turned, whether it is transparent, how many bits it has.
+//! Properties of a picture file beside its size: how it is to be turned, whether it is transparent, how many bits and pictures it has.
 //!
 //! Read from its headers without a decoder and in this one place, so that whoever counts pictures, checks them or decodes them sees
 //! the same.
@@ -6,16 +6,22 @@
 use image::metadata::Orientation;
 
 use super::image_codec::Header;
+use super::tiff_page;
+
+/// The formats that are read, for messages.
+pub const FORMATS: &str = "PNG, JPEG, WebP, GIF, BMP or TIFF";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureFacts {
     pub format: ImageFormat,
     /// How it is turned or mirrored before it is shown (EXIF).
     pub orientation: Orientation,
-    /// It has transparency: an alpha channel, or a color that is declared transparent.
+    /// It has transparency: an alpha channel, a color that is declared transparent, or a first frame that does not fill it.
     pub alpha: bool,
     /// 16 bits per channel; all others have 8 or fewer.
     pub deep: bool,
+    /// More frames or pages follow the first one, which is the picture.
+    pub several: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +31,9 @@ pub enum ImageFormat {
     Jpeg,
     /// WebP, lossy or lossless.
     Webp,
+    Gif,
+    Bmp,
+    Tiff,
 }
 
 impl ImageFormat {
@@ -34,6 +43,11 @@ impl ImageFormat {
             [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Some(Self::Png),
             [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Self::Webp),
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some(Self::Gif),
+            [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => Some(Self::Bmp),
+            // Canon's raw files are TIFF files with a mark, whose first picture is a preview.
+            [b'I', b'I', 42, 0, _, _, _, _, b'C', b'R', ..] => None,
+            [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => Some(Self::Tiff),
             _ => None,
         }
     }
@@ -43,6 +57,9 @@ impl ImageFormat {
             Self::Png => "PNG",
             Self::Jpeg => "JPEG",
             Self::Webp => "WebP",
+            Self::Gif => "GIF",
+            Self::Bmp => "BMP",
+            Self::Tiff => "TIFF",
         }
     }
 }
@@ -51,11 +68,14 @@ impl PictureFacts {
     /// `None` if the file is of no format that is read. What is damaged or missing counts as not there.
     pub fn of(file: &[u8]) -> Option<Self> {
         let format = ImageFormat::sniff(file)?;
-        let mut facts = Self { format, orientation: Orientation::NoTransforms, alpha: false, deep: false };
+        let mut facts = Self { format, orientation: Orientation::NoTransforms, alpha: false, deep: false, several: false };
         match format {
             ImageFormat::Png => facts.read_png(file),
             ImageFormat::Jpeg => facts.read_jpeg(file),
             ImageFormat::Webp => facts.read_webp(file),
+            ImageFormat::Gif => facts.read_gif(file),
+            ImageFormat::Bmp => facts.read_bmp(file),
+            ImageFormat::Tiff => facts.read_tiff(file),
         }
         Some(facts)
     }
@@ -91,6 +111,7 @@ impl PictureFacts {
             match kind {
                 b"IDAT" => before = false,
                 b"tRNS" if before => self.alpha = true,
+                b"acTL" if before => self.several = true,
                 b"eXIf" => exif = exif.or(file.get(at + 8..(at + 8).saturating_add(length))),
                 b"IEND" => break,
                 _ => {}
@@ -127,12 +148,59 @@ impl PictureFacts {
             let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
             let body = file.get(at + 8..(at + 8).saturating_add(length));
             match (kind, body) {
-                (b"VP8X", Some([flags, ..])) => (extended, self.alpha) = (true, flags & 0x10 != 0),
+                (b"VP8X", Some([flags, ..])) => {
+                    (extended, self.alpha, self.several) = (true, flags & 0x10 != 0, flags & 2 != 0);
+                }
                 (b"VP8L", Some([0x2f, _, _, _, last, ..])) if !extended => self.alpha = last & 0x10 != 0,
                 (b"EXIF", exif) => return self.turn(exif.map(|exif| exif.strip_prefix(b"Exif\0\0").unwrap_or(exif))),
                 _ => {}
             }
             at = at.saturating_add(length).saturating_add(8 + length % 2);
+        }
+    }
+
+    fn read_gif(&mut self, file: &[u8]) {
+        let colors = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };
+        let Some(screen) = file.get(6..13) else { return };
+        let (mut at, mut frames) = (13 + colors(screen[4]), 0);
+        loop {
+            match file.get(at..) {
+                Some([0x21, label, rest @ ..]) => {
+                    if let (0xf9, 0, [4, flags, ..]) = (label, frames, rest) {
+                        self.alpha = flags & 1 != 0;
+                    }
+                    at += 2;
+                }
+                Some([0x2c, rest @ ..]) if rest.len() >= 9 => {
+                    frames += 1;
+                    if frames > 1 {
+                        self.several = true;
+                        return;
+                    }
+                    self.alpha |= rest[..4] != [0; 4] || rest[4..8] != screen[..4];
+                    at += 11 + colors(rest[8]);
+                }
+                _ => return,
+            }
+            // Blocks, each behind its length.
+            while let Some(length @ 1..) = file.get(at) {
+                at += 1 + usize::from(*length);
+            }
+            at += 1;
+        }
+    }
+
+    /// Of files of 16 and 32 bits, later headers say which of them are opacity.
+    fn read_bmp(&mut self, file: &[u8]) {
+        let number = |at: usize| file.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        self.alpha = matches!(number(14), 56 | 108 | 124) && number(30) == 3 && number(66) != 0;
+    }
+
+    fn read_tiff(&mut self, file: &[u8]) {
+        if let Some(directory) = tiff_page::Directory::first(file) {
+            (self.alpha, self.deep, self.several) = (directory.has_alpha(), directory.bits() == 16, directory.has_next());
+            // TIFF's own directory is what EXIF data are made of.
+            self.turn(Some(file));
         }
     }
 

@@ -44,7 +44,10 @@ pub fn file_kind(begin: &[u8]) -> Option<&'static str> {
     Some(match begin {
         [b'G', b'I', b'F', b'8', ..] => "a GIF picture",
         [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => "a BMP picture",
+        [b'I', b'I', 42, 0, _, _, _, _, b'C', b'R', ..] => RAW,
+        [b'F', b'U', b'J', b'I', b'F', b'I', b'L', b'M', ..] | [b'I', b'I', b'R' | b'U', ..] => RAW,
         [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "a TIFF picture",
+        [b'I', b'I', 43, 0, ..] | [b'M', b'M', 0, 43, ..] => "a TIFF picture of the form for more than 4 GiB (BigTIFF)",
         [_, _, _, _, b'f', b't', b'y', b'p', b'a', b'v', b'i', ..] => "an AVIF picture",
         [_, _, _, _, b'f', b't', b'y', b'p', b'h' | b'm', b'e' | b'i', ..] => "a HEIC picture",
         [0, 0, 0, 12, b'J', b'X', b'L', ..] | [0xff, 0x0a, ..] => "a JPEG XL picture",
@@ -94,9 +97,43 @@ fn zip_kind(begin: &[u8]) -> &'static str {
     }
 }
 
+/// What makes pictures of a kind that is not read ones that are.
+const CONVERT: [(&str, &str); 7] = [
+    ("a HEIC picture", "convert them, `heif-convert IN.heic OUT.jpg` (Debian's package `libheif-examples`)"),
+    ("an AVIF picture", "convert them, `avifdec IN.avif OUT.png` (Debian's package `libavif-bin`)"),
+    ("a JPEG XL picture", "convert them, `djxl IN.jxl OUT.png` (Debian's package `libjxl-tools`)"),
+    ("a JPEG 2000 picture", "convert them, `opj_decompress -i IN.jp2 -o OUT.png` (Debian's package `libopenjp2-tools`)"),
+    ("an SVG drawing", "draw them, `rsvg-convert -w 512 IN.svg -o OUT.png` (Debian's package `librsvg2-bin`)"),
+    ("a Photoshop file", "convert them, `magick IN.psd[0] OUT.png` (ImageMagick)"),
+    (RAW, "develop them, `darktable-cli IN OUT.jpg`, or take the JPEGs that the camera wrote beside them"),
+];
+
+/// What a camera's sensor measured: there are many formats, and most look like TIFF.
+pub const RAW: &str = "a camera's raw file";
+
+/// The kind that a file's ending, in small letters and without its dot, promises: of pictures that are not read.
+pub fn unread_picture(ending: &str) -> Option<&'static str> {
+    Some(match ending {
+        "heic" | "heif" | "hif" => "a HEIC picture",
+        "avif" => "an AVIF picture",
+        "jxl" => "a JPEG XL picture",
+        "jp2" | "j2k" | "jpf" | "jpx" => "a JPEG 2000 picture",
+        "svg" | "svgz" => "an SVG drawing",
+        "psd" | "psb" => "a Photoshop file",
+        "arw" | "cr2" | "cr3" | "crw" | "dng" | "erf" | "iiq" | "kdc" | "mrw" | "nef" | "nrw" | "orf" | "pef" | "raf"
+        | "rw2" | "sr2" | "srw" | "x3f" => RAW,
+        "exr" | "hdr" | "ico" | "icns" | "pbm" | "pgm" | "ppm" | "pnm" | "pcx" | "qoi" | "tga" => "a picture of another format",
+        _ => return None,
+    })
+}
+
 /// What to do with a file of this kind first, if it is known.
 pub fn remedy(kind: &str) -> Option<&'static str> {
+    if let Some((_, remedy)) = CONVERT.iter().find(|(known, _)| *known == kind) {
+        return Some(remedy);
+    }
     match kind {
+        "a picture of another format" => Some("convert them to PNG, `magick IN OUT.png` (ImageMagick)"),
         "an archive of NumPy arrays (.npz)" => {
             Some("save one array of it: `numpy.save(\"x.npy\", numpy.load(\"x.npz\")[\"NAME\"])`")
         }

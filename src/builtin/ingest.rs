@@ -32,7 +32,7 @@ pub struct Ingest;
 
 impl Stage for Ingest {
     const KIND: &'static str = "ingest";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "read a data set: images, and labels apart from them";
 
     type Config = Source;

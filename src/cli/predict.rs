@@ -14,7 +14,7 @@ use super::common::{Answer, Failure, classifier_of, device_of, not_an_input, out
 use super::terminal::{self, Reader};
 use crate::artifact::Artifact;
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
-use crate::artifact::image_codec::with_channels;
+use crate::artifact::image_codec::{Look, with_channels};
 use crate::artifact::probe::Probe;
 use crate::base::clock::Stopwatch;
 use crate::base::fault::{Diagnosis, Exit, Fault};
@@ -23,8 +23,9 @@ use crate::base::id::Ids;
 use crate::base::output::{self, Output, OutputError};
 use crate::base::unit;
 use crate::builtin::predict::assigned;
+use crate::dataset::Source;
 use crate::dataset::adhoc_images::{AdhocImage, AdhocImages};
-use crate::dataset::guarded_decode::decode;
+use crate::dataset::guarded_decode::decode_as;
 use crate::pipeline::spec::Spec;
 use crate::report::lines::{Form, Line};
 use crate::train::infer::Predictor;
@@ -50,7 +51,7 @@ Examples:
 pub struct PredictArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// Images: folders, PNG, JPEG or WebP files, `.txt` lists of paths, tar or Parquet files
+    /// Images: folders, PNG, JPEG, WebP, GIF, BMP or TIFF files, `.txt` lists of paths, tar or Parquet files
     #[arg(value_name = "IMAGES", required = true)]
     images: Vec<PathBuf>,
     /// The stage whose classifier or probe is used [default: the one that the last `predict` stage reads, else the last one]
@@ -115,7 +116,7 @@ impl Fault for Trouble {
 }
 
 pub(super) fn run(args: &PredictArgs) -> Answer {
-    let (stage, classifier, device, names) = outlook(&args.pipeline, |spec, outlook| {
+    let (stage, classifier, device, names, look) = outlook(&args.pipeline, |spec, outlook| {
         let stage = match &args.stage {
             Some(stage) => stage.clone(),
             None => last_classifier(spec).ok_or_else(|| Failure::own(Trouble::NoClassifier { pipeline: spec.name.clone() }))?,
@@ -126,7 +127,8 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
             not_an_input(file, &args.pipeline, outlook)?;
         }
         let (classifier, names) = classifier_of(outlook, &found, args.by_number)?;
-        Ok((stage, classifier, device_of(spec)?.0, names))
+        let look = look_of(spec, &stage);
+        Ok((stage, classifier, device_of(spec)?.0, names, look))
     })?;
     let predictor = Predictor::new(&classifier, &device)?;
     let mut images = AdhocImages::open(&args.images)?;
@@ -146,7 +148,7 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
         let views: Vec<(AdhocImage, Result<Vec<f32>, String>)> = chunk
             .into_par_iter()
             .map(|arrival| {
-                let view = view(&predictor, &arrival);
+                let view = view(&predictor, &arrival, look);
                 (arrival, view)
             })
             .collect();
@@ -210,10 +212,27 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
 }
 
 /// What the network sees of a picture, or why it sees nothing.
-fn view(predictor: &Predictor, arrival: &AdhocImage) -> Result<Vec<f32>, String> {
+fn view(predictor: &Predictor, arrival: &AdhocImage, look: Look) -> Result<Vec<f32>, String> {
     let bytes = arrival.bytes.as_ref().map_err(Clone::clone)?;
-    let picture = decode(bytes).map_err(|error| error.to_string())?;
+    let picture = decode_as(bytes, look).map_err(|error| error.to_string())?;
     predictor.view(with_channels(picture, predictor.channels())).map_err(|error| error.to_string())
+}
+
+/// How pictures look to a stage's network: as they do in the source it learned from, if its sources agree.
+fn look_of(spec: &Spec, stage: &str) -> Look {
+    let mut open: Vec<usize> = spec.nodes.iter().position(|node| node.name == stage).into_iter().collect();
+    let (mut seen, mut looks) = (vec![false; spec.nodes.len()], Vec::new());
+    while let Some(index) = open.pop() {
+        let node = &spec.nodes[index];
+        if std::mem::replace(&mut seen[index], true) {
+            continue;
+        }
+        let source = (node.kind == "ingest").then(|| serde_json::from_value::<Source>(node.settings.clone()));
+        looks.extend(source.and_then(Result::ok).and_then(|source| source.look().ok()));
+        open.extend(node.ports.values().flatten().map(|read| read.node));
+    }
+    looks.dedup();
+    if let [look] = looks[..] { look } else { Look::default() }
 }
 
 /// The classifier that the last `predict` stage reads, else the last one that a stage gives: as written in the file.
@@ -257,7 +276,9 @@ impl Out {
             (None, Some("parquet")) => RowsFormat::Parquet,
             (None, Some("jsonl" | "ndjson" | "json")) => RowsFormat::Jsonl,
             // `--output *.png`: what the shell made of it begins with somebody's picture.
-            (None, Some("png" | "jpg" | "jpeg" | "webp")) => return Err(Failure::own(Trouble::Picture)),
+            (None, Some("png" | "jpg" | "jpeg" | "webp" | "gif" | "bmp" | "tif" | "tiff")) => {
+                return Err(Failure::own(Trouble::Picture));
+            }
             (None, Some(ending @ ("xlsx" | "xls" | "ods" | "html" | "feather" | "arrow" | "npy"))) => {
                 return Err(Failure::own(Trouble::Ending { ending: ending.to_owned() }));
             }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use kinset_artifact::error::ArtifactError;
+use kinset_artifact::picture_facts::FORMATS;
 use kinset_base::fault::{Diagnosis, Exit, Fault, chain};
 use kinset_base::file_kind::{kind_of, remedy};
 use kinset_base::fs::{self, FileError};
@@ -111,7 +112,7 @@ pub enum DatasetError {
     #[error("the weights `{url}` are not at `{place}`")]
     NotFetched { url: String, place: String, command: String },
 
-    #[error("`{folder}` contains no PNG, JPEG or WebP image ({others})")]
+    #[error("`{folder}` contains no {FORMATS} image ({others})")]
     Empty {
         folder: String,
         /// What it holds instead: `12 other files: 11 .gif, 1 .txt`.
@@ -363,7 +364,7 @@ impl Fault for DatasetError {
             }
             Self::Empty { .. } => Exit::Data.code("dataset::empty").hint("set the folder of the images with `root = \"DIR\"`"),
             Self::NoMembers { .. } => Exit::Data.code("dataset::no-members").hint(
-                "a sample's picture is its member `.jpg`, `.jpeg`, `.png` or `.webp`; name another by what follows the first dot of its \
+                "a sample's picture is its member `.jpg`, `.png`, `.webp`, `.gif`, `.bmp` or `.tif`; name another by what follows the first dot of its \
                  name: `image_column = \"input.jpg\"`",
             ),
             Self::Malformed { .. } => Exit::Data.code("dataset::malformed").hint(DAMAGED),

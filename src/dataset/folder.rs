@@ -1,7 +1,7 @@
 //! A folder of image files.
 //!
 //! **Which files.** Everything below the root but hidden names, folders of file servers and what kinset itself wrote (`list_files`).
-//! Files with an ending of PNG, JPEG or WebP are taken for images,
+//! Files with an ending of PNG, JPEG, WebP, GIF, BMP or TIFF are taken for images,
 //! and if one of them is none, that is an error that names it; other files are taken if their first bytes say that they are
 //! images, else counted and left alone. Links are followed, but not back to a folder they lie in.
 //!
@@ -24,6 +24,7 @@
 //! A folder with one image is read; steps that need more say so themselves.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -39,20 +40,19 @@ use super::entry::{Entry, Format, Request, Split};
 use super::error::{DatasetError, FaultyFiles, Result, Searched};
 use super::guarded_decode::ImageFormat;
 use super::list_files::FileList;
-use super::reader::{DatasetFiles, DatasetReader, DigestOf, Labels, Record};
+use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Record};
 use super::skip_broken::{SkipBroken, Tried};
+use kinset_artifact::image_codec::Look;
 use kinset_base::fault::{Exit, Fault};
+use kinset_base::file_kind;
 use kinset_base::fs::{self, At};
 use kinset_base::name::Name;
 use kinset_base::raw_file::RawFile;
-use kinset_base::unit::count;
+use kinset_base::unit::counted;
 use kinset_store::digest::Digest;
 
 /// Endings that promise an image.
-const ENDINGS: [&str; 7] = ["png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp"];
-
-/// Endings of pictures that are not read.
-const UNREAD: &str = ".arw .avif .bmp .cr2 .cr3 .dng .exr .gif .heic .heif .jp2 .jxl .nef .pgm .ppm .tif .tiff";
+const ENDINGS: [&str; 12] = ["png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "dib", "tif", "tiff"];
 
 /// Longer files are refused: nothing that a camera writes in our formats comes near.
 const MAX_FILE: u64 = 1 << 28;
@@ -95,7 +95,7 @@ pub(super) static DATASETS: &[Entry] = &[
     imagenet("imagenet-200", "200 classes of ImageNet, as SCAN's list has them", &Folder { list: Some("imagenet_200.txt") }),
     Entry::new(
         "folder",
-        "your own PNG, JPEG and WebP files; subfolders, if every image is in one, are classes",
+        "your own PNG, JPEG, WebP, GIF, BMP and TIFF files; subfolders, if every image is in one, are classes",
         "name the folder with `root = \"DIR\"`",
         &Folder { list: None },
     ),
@@ -113,7 +113,7 @@ impl Format for Folder {
     }
 
     fn settings(&self) -> &'static [&'static str] {
-        &["class_list", "skip_broken"]
+        &["class_list", "skip_broken", "orientation", "background"]
     }
 
     fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
@@ -174,14 +174,7 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
     }
     let skip = usize::from(!whole);
     let mut doubts = Vec::new();
-    let unread: Vec<_> =
-        ignored.endings.iter().filter(|(ending, _)| UNREAD.split(' ').any(|unread| unread == ending)).collect();
-    if !unread.is_empty() {
-        let (number, endings): (Vec<usize>, Vec<&str>) =
-            unread.iter().map(|(ending, number)| (number, ending.as_str())).unzip();
-        let (number, endings) = (count(number.iter().sum::<usize>() as u64), endings.join(", "));
-        doubts.push(format!("{number} pictures of other forms are not read ({endings}): convert them to PNG, JPEG or WebP"));
-    }
+    doubts.extend(unread_pictures(&ignored));
     let classes = match &list {
         _ if request.source.labels == Some(false) => Err("`labels = false`".to_owned()),
         None => number_classes(&files, skip),
@@ -195,6 +188,7 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
         classes_doubted = doubt.is_some();
         doubts.extend(doubt);
     }
+    let look = request.source.look()?;
     let (images, skip_broken, place) = (files.len(), request.source.skip_broken, root.display().to_string());
     // What the list says decides labels and rows, so it is one of the raw files.
     files.extend(list.map(|list| list.file));
@@ -204,11 +198,27 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
             Ok((_, names)) => Labels::Named(names.clone()),
             Err(why) => Labels::Absent { why: why.clone() },
         };
-        let records = SkipBroken::new(Pictures::new(waiting, LIMITS), place.clone(), skip_broken).by_name();
+        let records = SkipBroken::new(Pictures::new(waiting, LIMITS, look), place.clone(), skip_broken).looking(look).by_name();
         Ok(DatasetReader { labels, count: images, records: Box::new(records) })
     };
     let labels_from = "by folder";
     Ok(DatasetFiles { ignored, labels_from, doubts, classes_doubted, ..DatasetFiles::new(files, Some(root), open) })
+}
+
+/// Says of pictures in formats that are not read how many there are, and what to do with them.
+fn unread_pictures(ignored: &Ignored) -> impl Iterator<Item = String> {
+    let mut kinds: BTreeMap<&str, (usize, Vec<&str>)> = BTreeMap::new();
+    for (ending, number) in &ignored.endings {
+        if let Some(kind) = ending.strip_prefix('.').and_then(file_kind::unread_picture) {
+            let (all, endings) = kinds.entry(kind).or_default();
+            *all += number;
+            endings.push(ending);
+        }
+    }
+    kinds.into_iter().map(|(kind, (number, endings))| {
+        let (number, endings) = (counted(number as u64, "picture"), endings.join(", "));
+        format!("{number} not read ({endings}): {}", file_kind::remedy(kind).unwrap_or("convert them to PNG"))
+    })
 }
 
 /// Numbers the classes as a list does. All files lie in its folders.
@@ -243,8 +253,13 @@ fn number_classes(files: &[RawFile], skip: usize) -> std::result::Result<(Vec<i3
     Ok((numbers, names))
 }
 
-/// Trusts the usual endings, and looks into the other files.
+/// Trusts the usual endings, and looks into the other files, unless their ending promises a format that is not read: many cameras' raw
+/// files look like TIFF.
 pub(super) fn is_image(path: &Path) -> Result<bool> {
+    let unread = |ending: &OsStr| file_kind::unread_picture(&ending.to_string_lossy().to_lowercase()).is_some();
+    if path.extension().is_some_and(unread) {
+        return Ok(false);
+    }
     if path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))) {
         return Ok(true);
     }
@@ -278,6 +293,7 @@ struct Waiting {
 /// The pictures of a folder, in the order of digests.
 struct Pictures {
     files: Arc<[Waiting]>,
+    look: Look,
     limits: Limits,
     /// The first file that nobody has begun with.
     next: usize,
@@ -291,8 +307,8 @@ struct Pictures {
 type Attempts = std::thread::Result<Vec<Result<Tried>>>;
 
 impl Pictures {
-    fn new(files: Vec<Waiting>, limits: Limits) -> Self {
-        Self { files: files.into(), limits, next: 0, ready: Vec::new(), ahead: None }
+    fn new(files: Vec<Waiting>, limits: Limits, look: Look) -> Self {
+        Self { files: files.into(), look, limits, next: 0, ready: Vec::new(), ahead: None }
     }
 
     /// The files of the next chunk.
@@ -314,11 +330,11 @@ impl Pictures {
     fn go_ahead(&mut self) {
         // A thread of the pool must not wait for the pool: it may be the only one. (Whoever begins to read goes on to read.)
         if self.next < self.files.len() && rayon::current_thread_index().is_none() {
-            let (chunk, files) = (self.chunk(), Arc::clone(&self.files));
+            let (chunk, files, look) = (self.chunk(), Arc::clone(&self.files), self.look);
             let (sender, receiver) = std::sync::mpsc::sync_channel(1);
             self.ahead = Some(receiver);
             rayon::spawn(move || {
-                let attempts = catch_unwind(AssertUnwindSafe(|| attempt(&files[chunk])));
+                let attempts = catch_unwind(AssertUnwindSafe(|| attempt(&files[chunk], look)));
                 // Nobody waits where a run was stopped.
                 let _ = sender.send(attempts);
             });
@@ -326,8 +342,8 @@ impl Pictures {
     }
 }
 
-fn attempt(files: &[Waiting]) -> Vec<Result<Tried>> {
-    files.par_iter().map(Waiting::attempt).collect()
+fn attempt(files: &[Waiting], look: Look) -> Vec<Result<Tried>> {
+    files.par_iter().map(|waiting| waiting.attempt(look)).collect()
 }
 
 impl Iterator for Pictures {
@@ -340,7 +356,7 @@ impl Iterator for Pictures {
                 Some(Err(_)) => unreachable!("a chunk that was begun with is sent"),
                 None => {
                     let chunk = self.chunk();
-                    attempt(&self.files[chunk])
+                    attempt(&self.files[chunk], self.look)
                 }
             };
             self.ready.reverse();
@@ -352,7 +368,7 @@ impl Iterator for Pictures {
 
 impl Waiting {
     /// Reads the file through.
-    fn attempt(&self) -> Result<Tried> {
+    fn attempt(&self, look: Look) -> Result<Tried> {
         let name = self.file.name.to_string();
         if self.file.bytes > MAX_FILE {
             return Ok((name, Err(format!("longer than {}", kinset_base::unit::bytes(MAX_FILE)))));
@@ -361,7 +377,7 @@ impl Waiting {
         if Digest::of(&bytes) != self.digest {
             return Err(DatasetError::Changed { file: self.file.path.display().to_string() });
         }
-        let record = Record::encoded(bytes, Some(self.digest), Some(name.clone()), self.label);
+        let record = Record::encoded(bytes, Some(self.digest), Some(name.clone()), self.label, look);
         Ok((name, record.map_err(|why| why.to_string())))
     }
 }
@@ -374,6 +390,7 @@ mod tests {
     use super::*;
     use crate::file_digest;
     use crate::reader::Content;
+    use crate::source::Orientation;
     use crate::{Source, registry};
     use kinset_base::search_path::DataPaths;
 
@@ -532,7 +549,7 @@ mod tests {
         use std::os::unix::ffi::OsStrExt;
         let dir = tempfile::tempdir().unwrap();
         for (class, value) in [(&b"cl\xe9"[..], 1), (b"cl\xe8", 2), ("clé".as_bytes(), 3)] {
-            let class = dir.path().join(std::ffi::OsStr::from_bytes(class));
+            let class = dir.path().join(OsStr::from_bytes(class));
             fs::create_folders(&class).unwrap();
             fs::write_atomic(&class.join("1.png"), &png(value)).unwrap();
         }
@@ -573,6 +590,78 @@ mod tests {
     }
 
     #[test]
+    fn formats_that_are_not_read_are_named_with_what_to_do() {
+        let tiff = fs::read(&golden("rgb.tif")).unwrap();
+        let dir = folder(&[
+            ("1.png", png(1)),
+            ("2.heic", vec![1]),
+            ("3.HEIF", vec![1]),
+            ("4.svg", vec![1]),
+            // Raw files begin like TIFF, with a preview.
+            ("5.nef", tiff),
+        ]);
+        let located = registry::locate(&source(&dir), &DataPaths::new("", None, None)).unwrap();
+        assert_eq!(located.files.len(), 1);
+        let told = &located.doubts;
+        assert!(told[0].starts_with("2 pictures not read (.heic, .heif): convert them, `heif-convert"), "{told:?}");
+        assert!(told[1].starts_with("1 picture not read (.nef): develop them"), "{told:?}");
+        assert!(told[2].starts_with("1 picture not read (.svg): draw them") && told.len() == 3, "{told:?}");
+    }
+
+    fn golden(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dataset").join(name)
+    }
+
+    #[test]
+    fn a_source_says_how_its_pictures_look_and_only_that_moves_a_key() {
+        let files = ["turned.jpg", "rgba.png", "gray_alpha.tif", "animated.gif", "rgb.bmp"];
+        let files: Vec<_> = files.iter().map(|&name| (name, fs::read(&golden(name)).unwrap())).collect();
+        let dir = folder(&files);
+        let with = |orientation, background: Option<&str>| Source {
+            orientation,
+            background: background.map(str::to_owned),
+            ..source(&dir)
+        };
+        let seen = |source: &Source| {
+            let located = registry::locate(source, &DataPaths::new("", None, None)).unwrap();
+            let mut opened = located.open(&mut file_digest).unwrap();
+            let mut records: Vec<Record> = opened.records.by_ref().map(Result::unwrap).collect();
+            records.sort_by(|a, b| a.path.cmp(&b.path));
+            (located.reading(5, &opened.labels, &*opened.records).line(), records)
+        };
+        let (usual, plain) = seen(&source(&dir));
+        let words = "1 PNG, 1 JPEG, 1 GIF, 1 BMP, 1 TIFF, 1 gray, 2 with transparency, laid over white, 1 turned by EXIF, 1 with several \
+                     frames or pages, of which the first is read";
+        assert_eq!(usual, format!("5 images ({words}), no labels: the images lie in no subfolders that could be classes"));
+        let key = |source: &Source| registry::identity(source).unwrap();
+        for same in [with(Some(Orientation::Apply), None), with(None, Some("white")), with(None, Some("#FFFFFF"))] {
+            assert_eq!((key(&same), seen(&same).1), (key(&source(&dir)), plain.clone()), "what happens anyway");
+        }
+        let (said, other) = seen(&with(Some(Orientation::Ignore), Some("#0000ff")));
+        assert!(said.contains("2 with transparency, laid over #0000ff, 1 not turned as EXIF says"), "{said}");
+        for (a, b) in plain.iter().zip(&other) {
+            let (Content::Encoded { bytes, digest: now, .. }, Content::Encoded { digest: before, .. }) =
+                (&b.content, &a.content)
+            else {
+                panic!("files come as they are")
+            };
+            let path = a.path.as_deref().unwrap();
+            let picture = crate::guarded_decode::decode(bytes).unwrap();
+            assert_eq!((picture.width, picture.height, picture.channels), (b.width, b.height, b.channels), "{path}");
+            assert_eq!(now == before, matches!(path, "animated.gif" | "rgb.bmp"), "{path}");
+            match path {
+                "turned.jpg" => assert_eq!((b.width, b.height), (a.height, a.width)),
+                "gray_alpha.tif" => assert_eq!((a.channels, b.channels, &picture.data[..3]), (1, 3, &[0, 0, 255][..])),
+                _ => {}
+            }
+        }
+        assert_eq!(key(&with(None, Some("#00F00a"))), key(&with(None, Some("#00f00A"))));
+        assert_ne!(key(&with(None, Some("black"))), key(&source(&dir)));
+        let error = registry::identity(&with(None, Some("#12"))).unwrap_err();
+        assert_eq!(error.to_string(), "`background` of `folder` must be `white`, `black` or `#rrggbb`, found `#12`");
+    }
+
+    #[test]
     fn content_decides_and_other_files_are_counted() {
         let dir = folder(&[
             ("photo.JPG", png(1)),
@@ -594,8 +683,9 @@ mod tests {
 
     #[test]
     fn a_folder_without_images_says_what_it_holds() {
-        let error = read(&source(&folder(&[("a.gif", b"GIF89a".to_vec()), ("b.gif", vec![]), ("c.txt", vec![])]))).unwrap_err();
-        assert!(error.to_string().ends_with("contains no PNG, JPEG or WebP image (3 other files: 2 .gif, 1 .txt)"), "{error}");
+        let error = read(&source(&folder(&[("a.heic", vec![]), ("b.heic", vec![]), ("c.txt", vec![])]))).unwrap_err();
+        let said = error.to_string();
+        assert!(said.ends_with("no PNG, JPEG, WebP, GIF, BMP or TIFF image (3 other files: 2 .heic, 1 .txt)"), "{said}");
         let error = read(&source(&folder(&[]))).unwrap_err();
         assert!(error.to_string().ends_with("(it is empty)"), "{error}");
         let nowhere = tempfile::tempdir().unwrap();
@@ -643,7 +733,7 @@ mod tests {
             let file = RawFile { name: name.into(), path, bytes: bytes.len() as u64 };
             Waiting { file, digest: Digest::of(&bytes), label: None }
         });
-        Pictures::new(waiting.collect(), Limits { first: 4, most: 16, bytes: 1 << 20, least: 2 })
+        Pictures::new(waiting.collect(), Limits { first: 4, most: 16, bytes: 1 << 20, least: 2 }, Look::default())
     }
 
     #[test]
@@ -686,8 +776,8 @@ mod tests {
 
     #[test]
     fn damaged_jpegs_are_taken_and_named() {
-        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dataset/subsampled.jpg");
-        let (whole, mut damaged) = (fs::read(&golden).unwrap(), fs::read(&golden).unwrap());
+        let whole = fs::read(&golden("subsampled.jpg")).unwrap();
+        let mut damaged = whole.clone();
         let end = damaged.len();
         damaged[end - 60..end - 2].fill(0);
         let dir = folder(&[("a.jpg", whole), ("b.jpg", damaged), ("c.png", png(1))]);

@@ -2,7 +2,7 @@
 //!
 //! Decoding itself is `artifact::image_codec`'s: the pixels that are checked here are the pixels that training will see (turned as
 //! EXIF data say, transparency over white, 16 bits rounded to 8; color profiles are not applied; gray files stay gray; of an
-//! animation the first picture). What is added here:
+//! animation the first frame, of pages the first one). What is added here:
 //!
 //! - The content decides the format, not the file's name.
 //! - A truncated JPEG is an error, although decoders would fill the rest with gray. One that is damaged inside is decoded as they
@@ -11,11 +11,11 @@
 
 use super::jpeg_check::{self, Verdict};
 use kinset_artifact::error::ArtifactError;
-use kinset_artifact::image_codec::{self, Header};
+use kinset_artifact::image_codec::{self, Header, Look};
 pub use kinset_artifact::picture_facts::ImageFormat;
-use kinset_artifact::picture_facts::PictureFacts;
+use kinset_artifact::picture_facts::{FORMATS, PictureFacts};
 use kinset_artifact::pixels::Pixels;
-use kinset_base::file_kind::file_kind;
+use kinset_base::file_kind::{file_kind, with_remedy};
 
 /// The longest side of a picture, in pixels.
 pub const MAX_SIDE: usize = 16_384;
@@ -30,7 +30,7 @@ pub enum Undecodable {
     /// There is nothing.
     #[error("the file is empty")]
     Nothing,
-    #[error("not a PNG, JPEG or WebP file, it {0}")]
+    #[error("not a {FORMATS} file, it {0}")]
     Foreign(String),
     #[error("the file is truncated")]
     Truncated,
@@ -48,7 +48,12 @@ pub enum Undecodable {
 
 /// Decodes a whole file.
 pub fn decode(bytes: &[u8]) -> Result<Pixels, Undecodable> {
-    open(bytes)?.decode().map_err(damaged)
+    decode_as(bytes, Look::default())
+}
+
+/// Decodes a whole file as it is to look.
+pub fn decode_as(bytes: &[u8], look: Look) -> Result<Pixels, Undecodable> {
+    open(bytes)?.decode_as(look).map_err(damaged)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +77,7 @@ pub fn check(bytes: &[u8]) -> Result<Checked, Undecodable> {
     }
     let opened = open(bytes)?;
     let (header, facts) = (opened.header(), opened.facts());
-    let (_, bits) = opened.decode_with_bits().map_err(damaged)?;
+    let (_, bits) = opened.decode_with_bits(Look::default()).map_err(damaged)?;
     Ok(Checked { header, facts, bits, damaged: verdict == Verdict::Damaged })
 }
 
@@ -82,7 +87,7 @@ fn open(bytes: &[u8]) -> Result<image_codec::Opened<'_>, Undecodable> {
         None if bytes.is_empty() => return Err(Undecodable::Nothing),
         None => {
             let begin: Vec<_> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-            let known = file_kind(bytes).map(|kind| format!("is {kind}"));
+            let known = file_kind(bytes).map(|kind| format!("is {}", with_remedy(kind)));
             return Err(Undecodable::Foreign(known.unwrap_or_else(|| format!("begins with `{}`", begin.join(" ")))));
         }
         Some(ImageFormat::Jpeg) if !jpeg_check::is_whole(bytes) => return Err(Undecodable::Truncated),
@@ -109,7 +114,7 @@ fn lacks_exif(webp: &[u8]) -> bool {
 }
 
 /// The caller knows the file's name; only what is wrong with it is of interest.
-fn damaged(error: ArtifactError) -> Undecodable {
+pub(super) fn damaged(error: ArtifactError) -> Undecodable {
     match error {
         ArtifactError::Picture { detail, .. } => Undecodable::Damaged(detail),
         other => Undecodable::Damaged(other.to_string()),
@@ -126,6 +131,9 @@ mod tests {
     use super::*;
     use kinset_base::fs;
 
+    /// Pictures beside this crate's tests.
+    const FILES: usize = 45;
+
     fn golden() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/dataset")
     }
@@ -139,7 +147,7 @@ mod tests {
                 files.push((name, bytes));
             }
         }
-        assert_eq!(files.len(), 21);
+        assert_eq!(files.len(), FILES);
         files
     }
 
@@ -169,7 +177,7 @@ mod tests {
             let checked = check(&bytes).unwrap();
             assert_eq!((checked.header, checked.damaged), (header, false), "{name}");
             assert_eq!(checked.facts.is_turned(), name.starts_with("turned"), "{name}");
-            assert_eq!(checked.bits, if name == "gray16.png" { 16 } else { 8 }, "{name}");
+            assert_eq!(checked.bits, if name.starts_with("gray16") { 16 } else { 8 }, "{name}");
             for length in (0..bytes.len()).step_by(3) {
                 assert_eq!(check(&bytes[..length]).is_ok(), decode(&bytes[..length]).is_ok(), "{name} cut at {length}");
             }
@@ -200,14 +208,15 @@ mod tests {
             for length in 0..bytes.len() {
                 match decode(&bytes[..length]) {
                     Err(_) => refused += 1,
-                    // A PNG without its end chunk, a WebP without its metadata or later frames.
+                    // A PNG without its end chunk, a WebP without its metadata or later frames, a TIFF without its later pages.
                     Ok(pixels) if ImageFormat::sniff(&bytes) == Some(ImageFormat::Jpeg) => {
                         panic!("{name} cut at {length} gives {}×{}", pixels.width, pixels.height)
                     }
                     Ok(pixels) => assert_eq!(pixels, whole, "{name} cut at {length}"),
                 }
             }
-            assert!(refused * 2 > bytes.len(), "{name}: {refused} of {}", bytes.len());
+            // Of two pages of one size nobody misses the second one.
+            assert!(refused * 2 >= bytes.len(), "{name}: {refused} of {}", bytes.len());
         }
     }
 
@@ -215,8 +224,12 @@ mod tests {
     fn what_is_no_picture_is_told_apart() {
         assert_eq!(decode(b"").unwrap_err().to_string(), "the file is empty");
         let refusal = |bytes: &[u8]| decode(bytes).unwrap_err().to_string();
-        assert_eq!(refusal(b"GIF89a......"), "not a PNG, JPEG or WebP file, it is a GIF picture");
-        assert_eq!(refusal(b"\x01 and more"), "not a PNG, JPEG or WebP file, it begins with `01 20 61 6e 64 20 6d 6f`");
+        assert!(
+            refusal(b"\0\0\0\x18ftypavif....")
+                .starts_with("not a PNG, JPEG, WebP, GIF, BMP or TIFF file, it is an AVIF picture; conv")
+        );
+        assert!(refusal(b"\x01 and more").ends_with("TIFF file, it begins with `01 20 61 6e 64 20 6d 6f`"));
+        assert!(refusal(b"II*\0\x10\0\0\0CR\x02\0").contains("a camera's raw file; develop"), "what only looks like TIFF");
         assert!(refusal(b"<!DOCTYPE html><html>").contains("it is an HTML page"));
         assert_eq!(decode(&[0xff, 0xd8, 0xff, 0xe0]).unwrap_err(), Undecodable::Truncated);
     }
@@ -240,7 +253,7 @@ mod tests {
     proptest! {
         #[test]
         fn changed_bytes_make_no_decoder_panic(
-            file in 0_usize..21,
+            file in 0..FILES,
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         ) {
             let (_, mut bytes) = files().swap_remove(file);

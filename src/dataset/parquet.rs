@@ -23,6 +23,7 @@ use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Labels, Reco
 use super::shards::{Form, Shards};
 use super::skip_broken::{SkipBroken, Tried, try_chunks};
 use super::table_paths::beside;
+use kinset_artifact::image_codec::Look;
 use kinset_artifact::parquet::arrow_files;
 use kinset_artifact::parquet::pictures::{FoundLabel, FoundPicture, PictureFile};
 use kinset_base::fs;
@@ -68,7 +69,7 @@ impl Format for Parquet {
     }
 
     fn settings(&self) -> &'static [&'static str] {
-        &["skip_broken", "image_column", "label_column"]
+        &["skip_broken", "orientation", "background", "image_column", "label_column"]
     }
 
     fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
@@ -78,12 +79,12 @@ impl Format for Parquet {
         let columns = Columns { image: source.image_column.clone(), label: source.label_column.clone() };
         let tables = files.len();
         files.extend(named_files(&files, &columns, &mut ignored)?);
-        let (place, skip_broken) = (root.display().to_string(), source.skip_broken);
+        let (place, skip_broken, look) = (root.display().to_string(), source.skip_broken, source.look()?);
         let open = move |files: &[RawFile], digest_of: &mut DigestOf| {
             let (tables, named) = files.split_at(tables);
             let named = named.iter().map(|file| Ok((file.path.clone(), digest_of(file)?))).collect::<Result<_>>()?;
-            let (labels, count, tried) = open(tables, named, &columns)?;
-            let records = SkipBroken::new(tried, place.clone(), skip_broken).saying(chosen(tables, &columns)?);
+            let (labels, count, tried) = open(tables, named, &columns, look)?;
+            let records = SkipBroken::new(tried, place.clone(), skip_broken).looking(look).saying(chosen(tables, &columns)?);
             Ok(DatasetReader { labels, count, records: Box::new(records) })
         };
         Ok(DatasetFiles { ignored, ..DatasetFiles::new(files, Some(root), open) })
@@ -162,6 +163,7 @@ fn open(
     tables: &[RawFile],
     named: BTreeMap<PathBuf, Digest>,
     columns: &Columns,
+    look: Look,
 ) -> Result<(Labels, usize, impl Iterator<Item = Result<Tried>> + Send + use<>)> {
     let Some(first) = tables.first() else { unreachable!("a data set is located with its files") };
     let (mut scan, mut images, mut unfit, mut known) = (LabelScan::default(), 0_usize, None, None);
@@ -220,7 +222,7 @@ fn open(
             (_, Some(classes)) => Some(declared_label(&row, classes)?),
             (classes, None) => Some(classes.number(row.picture.label.as_ref())),
         };
-        attempt(row, label, &named)
+        attempt(row, label, &named, look)
     });
     Ok((labels, images, tried))
 }
@@ -262,7 +264,7 @@ fn declared_label(row: &Row, classes: usize) -> Result<i32> {
     Ok(found as i32)
 }
 
-fn attempt(row: Row, label: Option<i32>, named: &BTreeMap<PathBuf, Digest>) -> Result<Tried> {
+fn attempt(row: Row, label: Option<i32>, named: &BTreeMap<PathBuf, Digest>, look: Look) -> Result<Tried> {
     let FoundPicture { bytes, path, .. } = row.picture;
     let mut name = format!("{}, row {}", row.table, row.number);
     if !path.is_empty() {
@@ -274,7 +276,8 @@ fn attempt(row: Row, label: Option<i32>, named: &BTreeMap<PathBuf, Digest>) -> R
         (true, false) => named_file(&row.path, &path, named)?,
     };
     let path = (!path.is_empty()).then_some(path);
-    let record = found.and_then(|(bytes, digest)| Record::encoded(bytes, digest, path, label).map_err(|why| why.to_string()));
+    let record =
+        found.and_then(|(bytes, digest)| Record::encoded(bytes, digest, path, label, look).map_err(|why| why.to_string()));
     Ok((name, record))
 }
 

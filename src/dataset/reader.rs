@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use super::class_names;
 use super::error::{DatasetError, FaultyImages, Result};
 use super::guarded_decode::{self, Checked, Undecodable};
-use kinset_artifact::image_codec::Header;
+use kinset_artifact::image_codec::{Header, Look, encode_png};
+use kinset_artifact::picture_facts::PictureFacts;
 use kinset_artifact::pixels::Pixels;
 use kinset_base::fs::FileError;
 use kinset_base::name::Name;
 use kinset_base::raw_file::RawFile;
 use kinset_base::reading::Reading;
 use kinset_base::unit::{count, counted};
-use kinset_store::digest::Digest;
+use kinset_store::digest::{Digest, Hasher};
 
 /// Asks the engine for the digest of a raw file's bytes; the engine's memo spares most readings.
 pub type DigestOf<'a> = dyn FnMut(&RawFile) -> std::result::Result<Digest, FileError> + 'a;
@@ -219,6 +220,8 @@ pub struct Record {
     pub channels: usize,
     /// Of how many bits its values were taken to be: 8, or of a file of 16 bits what it uses, 8, 12 or 16.
     pub bits: u8,
+    /// What the header of the file says that was read.
+    pub facts: Option<PictureFacts>,
     /// The file it came from, below the source's root, where it had one to itself.
     pub path: Option<String>,
     /// Its class; `-1` for a picture that the data set leaves without one (STL-10's unlabeled part), `None` if there are no labels.
@@ -229,7 +232,7 @@ pub struct Record {
 pub enum Content {
     /// Pixels from an array.
     Raw(Pixels),
-    /// A whole PNG, JPEG or WebP file, which was read through once and can be decoded.
+    /// A whole picture file, which was read through once and can be decoded.
     Encoded {
         bytes: Vec<u8>,
         digest: Digest,
@@ -241,19 +244,31 @@ pub enum Content {
 impl Record {
     pub(super) fn raw(pixels: Pixels, label: Option<i32>) -> Self {
         let Pixels { width, height, channels, .. } = pixels;
-        Self { content: Content::Raw(pixels), width, height, channels, bits: 8, path: None, label }
+        Self { content: Content::Raw(pixels), width, height, channels, bits: 8, facts: None, path: None, label }
     }
 
-    /// A picture file, read through. `digest` is that of its bytes, where it is known already.
+    /// A picture file, read through. `digest` is that of its bytes, where it is known already. A picture that is to look otherwise than
+    /// its file usually does is kept as the PNG of what is to be seen, so that whoever reads it later sees that.
     pub(super) fn encoded(
-        bytes: Vec<u8>,
+        mut bytes: Vec<u8>,
         digest: Option<Digest>,
         path: Option<String>,
         label: Option<i32>,
+        look: Look,
     ) -> std::result::Result<Self, Undecodable> {
-        let Checked { header: Header { width, height, channels }, damaged, bits, .. } = guarded_decode::check(&bytes)?;
-        let digest = digest.unwrap_or_else(|| Digest::of(&bytes));
-        Ok(Self { content: Content::Encoded { bytes, digest, damaged }, width, height, channels, bits, path, label })
+        let Checked { mut header, facts, damaged, bits } = guarded_decode::check(&bytes)?;
+        let mut digest = digest.unwrap_or_else(|| Digest::of(&bytes));
+        if look.changes(&facts) {
+            let picture = guarded_decode::decode_as(&bytes, look)?;
+            header = Header { width: picture.width, height: picture.height, channels: picture.channels };
+            bytes = encode_png("", &picture).map_err(guarded_decode::damaged)?;
+            // Of the file and the look, not of the PNG: another version of its encoder must not make another picture.
+            let look = format!("{} {:?}", look.turned, look.background);
+            digest = Hasher::derived("kinset 2026-11 picture with a look").field(&digest.hex()).field(&look).finish();
+        }
+        let Header { width, height, channels } = header;
+        let content = Content::Encoded { bytes, digest, damaged };
+        Ok(Self { content, width, height, channels, bits, facts: Some(facts), path, label })
     }
 }
 

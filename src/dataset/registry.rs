@@ -44,7 +44,7 @@ pub fn identity(source: &Source) -> Result<Source> {
     // A list of classes is one of the raw files: what it says counts, not where it lies.
     // Labels are wanted unless it is said that they are not.
     let labels = source.labels.filter(|wanted| !wanted);
-    Ok(Source { split, root: None, class_list: None, labels, ..source })
+    Source { split, root: None, class_list: None, labels, ..source }.with_plain_look()
 }
 
 /// Checks a source's settings without a look at the disk, and fills in the defaults of its format.
@@ -59,6 +59,7 @@ fn complete(entry: &Entry, source: &Source) -> Result<Source> {
             formats.filter(|format| format.settings().contains(&setting)).map(|f| format!("`{}`", f.name())).collect();
         return Err(source.fault(setting, format!("applies to {} only", with.join(", "))));
     }
+    source.look()?;
     if entry.needs_root() && source.root.is_none() {
         return Err(source.fault("root", "is needed: where the data lie"));
     }

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::error::{DatasetError, FaultyFiles, FaultyImages, Result};
 use super::picture_kind::KindCounts;
 use super::reader::{Content, Record, Records};
+use kinset_artifact::image_codec::Look;
 use kinset_base::reading::Reading;
 
 /// A picture that was tried: its name, and the record or why there is none.
@@ -58,6 +59,11 @@ impl<I: Iterator<Item = Result<Tried>>> SkipBroken<I> {
     /// Adds what the format says of itself.
     pub(super) fn saying(self, said: Reading) -> Self {
         Self { said, ..self }
+    }
+
+    /// Counts the kinds of pictures as they look.
+    pub(super) fn looking(self, look: Look) -> Self {
+        Self { kinds: KindCounts::new(look), ..self }
     }
 
     /// Faults are listed by name where the order of the records means nothing to people.

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::{DatasetError, Result};
+use super::picture_kind::color_name;
+use kinset_artifact::image_codec::Look;
 use kinset_base::search_path::DataPaths;
 
 /// A data source as written in a pipeline file.
@@ -34,6 +36,13 @@ pub struct Source {
     /// damaged inside can be, as elsewhere: a warning names them.
     #[serde(default)]
     pub skip_broken: bool,
+    /// `ignore` leaves pictures as they lie in their files, as torchvision reads them; unset and with `apply` they are turned as their
+    /// EXIF data say (folders, Parquet, tar).
+    #[serde(default)]
+    pub orientation: Option<Orientation>,
+    /// What lies under transparency: `white` if unset, `black` or `#rrggbb` (folders, Parquet, tar).
+    #[serde(default)]
+    pub background: Option<String>,
     /// The column of pictures, if not `image`, `img` or the first that can be one (Parquet); the members that are pictures, by what
     /// follows the first dot of their names, `input.jpg` (tar).
     #[serde(default)]
@@ -58,6 +67,14 @@ pub struct Source {
     pub seed: Option<u64>,
 }
 
+/// What is done with the orientation that EXIF data name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Orientation {
+    Apply,
+    Ignore,
+}
+
 fn all() -> String {
     "all".to_owned()
 }
@@ -80,6 +97,8 @@ impl Source {
             class_list: None,
             labels: None,
             skip_broken: false,
+            orientation: None,
+            background: None,
             image_column: None,
             label_column: None,
             images: None,
@@ -107,6 +126,8 @@ impl Source {
         let given = [
             ("class_list", self.class_list.is_some()),
             ("skip_broken", self.skip_broken),
+            ("orientation", self.orientation.is_some()),
+            ("background", self.background.is_some()),
             ("image_column", self.image_column.is_some()),
             ("label_column", self.label_column.is_some()),
             ("images", self.images.is_some()),
@@ -116,6 +137,27 @@ impl Source {
             ("seed", self.seed.is_some()),
         ];
         given.into_iter().filter_map(|(name, given)| given.then_some(name))
+    }
+
+    /// How its pictures look.
+    ///
+    /// # Errors
+    /// A background that is no color.
+    pub fn look(&self) -> Result<Look> {
+        let background = match self.background.as_deref() {
+            None => Look::default().background,
+            Some(name) => color(name)
+                .ok_or_else(|| self.fault("background", format!("must be `white`, `black` or `#rrggbb`, found `{name}`")))?,
+        };
+        Ok(Look { turned: self.orientation != Some(Orientation::Ignore), background })
+    }
+
+    /// The settings of its look in one spelling, and none of them where it is the usual one.
+    pub(super) fn with_plain_look(self) -> Result<Self> {
+        let (look, usual) = (self.look()?, Look::default());
+        let orientation = (look.turned != usual.turned).then_some(Orientation::Ignore);
+        let background = (look.background != usual.background).then(|| color_name(look.background));
+        Ok(Self { orientation, background, ..self })
     }
 
     /// The root of a source that must have one.
@@ -129,5 +171,21 @@ impl Source {
     /// An error about one of its settings.
     pub(super) fn fault(&self, setting: &'static str, problem: impl Into<String>) -> DatasetError {
         DatasetError::Setting { dataset: self.dataset.clone(), setting, problem: problem.into() }
+    }
+}
+
+/// A color by its name in a source.
+fn color(name: &str) -> Option<[u8; 3]> {
+    match name {
+        "white" => Some([255; 3]),
+        "black" => Some([0; 3]),
+        _ => {
+            let digits = name.strip_prefix('#').filter(|digits| digits.len() == 6)?;
+            // `from_str_radix` would take a sign.
+            let number =
+                digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())??;
+            let [_, red, green, blue] = number.to_be_bytes();
+            Some([red, green, blue])
+        }
     }
 }

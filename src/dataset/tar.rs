@@ -1,7 +1,7 @@
 //! Tar shards in WebDataset's layout: files of a shard that share a name up to the first dot of their last part are one sample,
 //! `0042.jpg` with `0042.cls`.
 //!
-//! A sample's picture is its `jpg`, `jpeg`, `png` or `webp`, its label what its `cls` contains: `image_column` and `label_column` name
+//! A sample's picture is its `jpg`, `jpeg`, `png`, `webp`, `gif`, `bmp`, `tif` or `tiff`, its label what its `cls` contains: `image_column` and `label_column` name
 //! others by what follows that first dot, `input.jpg`. Labels are whole numbers from 0, or else texts, which are numbered in their
 //! order. Either every sample has a label or none is taken for labelled. Hard links are what they lead to. Whatever else a shard
 //! holds is counted, not read. Files and splits are as in `shards`; the order is that of the shards. Compressed archives are not
@@ -23,6 +23,7 @@ use super::labels_by_name::{Classes, LabelScan};
 use super::reader::{DatasetFiles, DatasetReader, DigestOf, Ignored, Record, open_lazily};
 use super::shards::{Form, Shards};
 use super::skip_broken::{SkipBroken, Tried, try_chunks};
+use kinset_artifact::image_codec::Look;
 use kinset_artifact::parquet::pictures::FoundLabel;
 use kinset_base::file_kind::kind_of;
 use kinset_base::fs;
@@ -43,7 +44,7 @@ const LONGEST_PICTURE: u64 = 1 << 28;
 /// A label is not longer.
 const LONGEST_LABEL: u64 = 256;
 /// Members that are a sample's picture, if no other is asked for.
-const PICTURES: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+const PICTURES: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
 /// The member that is its label.
 const LABEL: &str = "cls";
 /// Other kinds of members that are told apart.
@@ -74,13 +75,14 @@ impl Format for Tar {
     }
 
     fn settings(&self) -> &'static [&'static str] {
-        &["skip_broken", "image_column", "label_column"]
+        &["skip_broken", "orientation", "background", "image_column", "label_column"]
     }
 
     fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
         let Shards { root, files, ignored } = Shards::find(request, &FORM)?;
         let (place, skip_broken) = (root.display().to_string(), request.source.skip_broken);
         let wanted = Wanted::new(request.source.image_column.as_deref(), request.source.label_column.as_deref());
+        let look = request.source.look()?;
         let with_labels = request.source.labels != Some(false);
         let open = move |files: &[RawFile], _: &mut DigestOf| {
             let Found { pictures, labels: classes, left, doubts } = look_through(files, &wanted, with_labels)?;
@@ -94,7 +96,8 @@ impl Format for Tar {
                 open_lazily(move || Shard::open(file, &wanted, &classes))
             });
             let left = left.endings.iter().map(|(kind, number)| format!("{} × {kind}", count(*number as u64))).collect();
-            let records = SkipBroken::new(try_chunks(chunks, |raw| Ok(attempt(raw))), place.clone(), skip_broken)
+            let records = SkipBroken::new(try_chunks(chunks, move |raw| Ok(attempt(raw, look))), place.clone(), skip_broken)
+                .looking(look)
                 .saying(Reading { left, doubts, ..Reading::default() });
             Ok(DatasetReader { labels, count: pictures, records: Box::new(records) })
         };
@@ -575,9 +578,9 @@ impl Iterator for Shard {
     }
 }
 
-fn attempt(raw: Raw) -> Tried {
+fn attempt(raw: Raw, look: Look) -> Tried {
     let Raw { name, path, bytes, label } = raw;
-    let result = bytes.and_then(|bytes| Record::encoded(bytes, None, Some(path), label).map_err(|why| why.to_string()));
+    let result = bytes.and_then(|bytes| Record::encoded(bytes, None, Some(path), label, look).map_err(|why| why.to_string()));
     (name, result)
 }
 

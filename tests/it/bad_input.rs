@@ -233,7 +233,12 @@ fn bad_data_are_refused_with_file_and_fix() {
         ("no folder", folder, |_| (), &["data.train", "`raw`", "hint", "root"]),
         ("an empty folder", folder, |b| fs::create_dir(b.path("raw")).unwrap(), &["`raw` contains no", "hint", "root"]),
         ("a file as folder", folder, |b| drop(b.write("raw", "x")), &["`raw`", "hint"]),
-        ("no pictures", folder, |b| drop(b.write("raw/a.txt", "x")), &["`raw` contains no PNG, JPEG or WebP", "hint"]),
+        (
+            "no pictures",
+            folder,
+            |b| drop(b.write("raw/a.txt", "x")),
+            &["`raw` contains no PNG, JPEG, WebP, GIF, BMP or TIFF image", "hint"],
+        ),
         (
             "a cut picture",
             folder,

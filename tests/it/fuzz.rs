@@ -23,6 +23,8 @@ use super::harness::{Bench, ROOT, files_below};
 
 /// An input that takes longer is a finding.
 const SLOW: Duration = Duration::from_secs(20);
+/// Endings of pictures.
+const PICTURES: [&str; 6] = ["png", "jpg", "webp", "gif", "bmp", "tif"];
 /// Larger inputs make everything slow and find nothing else.
 const LARGEST: usize = 1 << 20;
 /// As many findings say enough.
@@ -187,7 +189,7 @@ fn golden(folder: &str, endings: &[&str], behind: Option<u8>) -> Vec<Vec<u8>> {
 
 #[test]
 fn pictures() {
-    fuzz("picture", golden("dataset", &["png", "jpg", "webp"], None));
+    fuzz("picture", golden("dataset", &PICTURES, None));
 }
 
 #[test]
@@ -256,6 +258,6 @@ fn data_sets() {
     take("svhn", |_| Some(2), 1 << 14);
     take("parquet", |_| Some(3), LARGEST);
     take("tar", |_| Some(4), LARGEST);
-    seeds.extend(golden("dataset", &["png", "jpg", "webp"], Some(5)));
+    seeds.extend(golden("dataset", &PICTURES, Some(5)));
     fuzz("set", seeds);
 }

@@ -300,12 +300,15 @@ fn wide_list(kind: &DataType) -> Option<DataType> {
     }
 }
 
+/// How pictures begin in base64.
+const BASE64: [&str; 7] = ["iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD", "Qk", "SUkqA", "TU0AK"];
+
 /// The bytes of a picture that stands in a text, as base64 or as a `data:` address.
 fn from_base64(text: &str) -> Option<Vec<u8>> {
-    // As PNG, JPEG and WebP begin; a short one is the name of a file.
+    // As PNG, JPEG, WebP, GIF, BMP and TIFF begin; a short one is the name of a file.
     let body = match text.strip_prefix("data:image/") {
         Some(rest) => rest.split_once(";base64,")?.1,
-        None => Some(text).filter(|text| ["iVBORw0KGgo", "/9j/", "UklGR"].iter().any(|begin| text.starts_with(begin)))?,
+        None => Some(text).filter(|text| BASE64.iter().any(|begin| text.starts_with(begin)))?,
     };
     let bytes = STANDARD.decode(body.trim_ascii()).ok()?;
     ImageFormat::sniff(&bytes).map(|_| bytes)

@@ -247,7 +247,9 @@ fn standing(edges: &Edges) -> Vec<u32> {
 
 /// A name without the ending of a picture file.
 pub fn stem(name: &str) -> &str {
-    let known = |ending: &str| ["jpg", "jpeg", "png", "webp"].iter().any(|known| ending.eq_ignore_ascii_case(known));
+    let known = |ending: &str| {
+        ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"].iter().any(|known| ending.eq_ignore_ascii_case(known))
+    };
     match name.rsplit_once('.') {
         Some((stem, ending)) if known(ending) && !stem.is_empty() => stem,
         _ => name,

@@ -13,7 +13,7 @@ use crate::builtin::similar::stage::stem;
 use crate::dataset::guarded_decode::ImageFormat;
 
 /// The fork tries them in this order.
-const ENDINGS: [&str; 5] = ["jpg", "png", "jpeg", "webp", "JPG"];
+const ENDINGS: [&str; 9] = ["jpg", "png", "jpeg", "webp", "JPG", "tif", "tiff", "bmp", "gif"];
 /// Bytes that tell what a file is.
 const BEGINNING: u64 = 64;
 

@@ -1,4 +1,4 @@
-//! Picture files: PNG, JPEG, WebP.
+//! Picture files: PNG, JPEG, WebP, GIF, BMP, TIFF.
 
 use kinset::dataset::guarded_decode::{ImageFormat, check, decode};
 

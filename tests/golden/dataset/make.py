@@ -11,6 +11,7 @@ data say, over white where transparent; 16 bits are rounded to 8, where Pillow w
 
 import io
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,17 @@ def shown(image):
 
 
 def save(name, image, expected=None, tolerance=0, **options):
+    image.save(HERE / name, **options)
+    note(name, expected, tolerance)
+
+
+def write(name, content):
+    (HERE / name).write_bytes(content)
+    note(name)
+
+
+def note(name, expected=None, tolerance=0):
     path = HERE / name
-    image.save(path, **options)
     if expected is None:
         with Image.open(path) as again:
             expected = shown(again)
@@ -77,6 +87,40 @@ save("lossless.webp", rgb, lossless=True)
 save("lossless_alpha.webp", Image.fromarray(np.dstack([RGB, ALPHA])), lossless=True, exact=True)
 save("lossy.webp", big, tolerance=3, quality=90)
 save("animated.webp", rgb, np.asarray(rgb), save_all=True, append_images=[ImageOps.invert(rgb)], lossless=True, duration=100)
+save("rgb.bmp", rgb)
+save("gray.bmp", gray)
+save("palette.bmp", palette)
+save("bilevel.bmp", Image.fromarray(GRAY > 120))
+bmp_alpha = np.dstack([RGB[..., ::-1], ALPHA])[::-1].tobytes()  # as later headers have it; Pillow writes none
+masks = struct.pack("<IIII", 0xff0000, 0xff00, 0xff, 0xff000000)
+head = struct.pack("<IiiHHIIiiII", 108, W, H, 1, 32, 3, len(bmp_alpha), 0, 0, 0, 0) + masks + bytes(108 - 56)
+write("alpha.bmp", struct.pack("<2sIHHI", b"BM", 14 + len(head) + len(bmp_alpha), 0, 0, 14 + len(head)) + head + bmp_alpha)
+save("palette.gif", palette)
+save("interlaced.gif", palette, interlace=1)
+save("transparent.gif", palette, transparency=2)
+save("animated.gif", palette, save_all=True, append_images=[ImageOps.invert(rgb).quantize(8)], duration=100)
+save("rgb.tif", rgb)
+save("lzw.tif", rgb, compression="tiff_lzw")
+save("deflate.tif", rgb, compression="tiff_adobe_deflate", tiffinfo={317: 2})
+save("packbits.tif", gray, compression="packbits")
+save("jpeg.tif", big, compression="jpeg", quality=95, tolerance=6)
+save("gray16.tif", Image.fromarray(gray16), (gray16.astype(np.int64) + 128) // 257)
+save("bilevel.tif", Image.fromarray(GRAY > 120), compression="group4")
+save("palette.tif", palette, compression="tiff_lzw")
+save("rgba.tif", Image.fromarray(np.dstack([RGB, ALPHA])))
+save("multiplied.tif", Image.fromarray(np.dstack([RGB, ALPHA])).convert("RGBa").convert("RGBA"), tiffinfo={338: 1}, tolerance=1)
+save("gray_alpha.tif", Image.merge("LA", [gray, Image.fromarray(ALPHA)]))
+save("cmyk.tif", rgb.convert("CMYK"), tolerance=1)
+save("turned.tif", rgb, tiffinfo={0x0112: 6})
+save("pages.tif", rgb, np.asarray(rgb), save_all=True, append_images=[ImageOps.invert(rgb)], compression="tiff_lzw")
+
+# The colors one after the other, and the other order of bytes: Pillow writes neither.
+tags = [(256, 3, 1, W << 16), (257, 3, 1, H << 16), (258, 3, 3, 134), (259, 3, 1, 1 << 16), (262, 3, 1, 2 << 16), (273, 4, 3, 140),
+        (277, 3, 1, 3 << 16), (278, 3, 1, H << 16), (279, 4, 3, 152), (284, 3, 1, 2 << 16)]
+entries = b"".join(struct.pack(">HHII", *tag) for tag in tags)
+values = struct.pack(">3H3I3I", 8, 8, 8, *(164 + W * H * i for i in range(3)), W * H, W * H, W * H)
+planes = np.moveaxis(RGB, -1, 0).tobytes()
+write("planes.tif", struct.pack(">2sHIH", b"MM", 42, 8, len(tags)) + entries + bytes(4) + values + planes)
 
 # Hugging Face's layout as their library writes it with pyarrow: struct column, ClassLabel names in the schema metadata, -1 for
 # an image without a label.

@@ -61,7 +61,9 @@ pub(crate) fn data_set(name: &str, bench: &Bench) -> Option<(PathBuf, &'static s
         "folder" => {
             write_photos(bench, "data/folder");
             for file in sorted(&PathBuf::from(ROOT).join("tests/golden/dataset")) {
-                let picture = file.extension().is_some_and(|end| ["png", "jpg", "webp"].iter().any(|known| end == *known));
+                let picture = file
+                    .extension()
+                    .is_some_and(|end| ["png", "jpg", "webp", "gif", "bmp", "tif"].iter().any(|known| end == *known));
                 if picture {
                     let name = file.file_name().unwrap().to_str().unwrap();
                     bench.write(format!("data/folder/dog/{name}"), fs::read(&file).unwrap());
