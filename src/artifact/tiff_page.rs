@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, RgbImage, RgbaImage};
-use tiff::decoder::{BufferLayoutPreference, Decoder, DecodingResult, Limits};
+use tiff::decoder::{BufferLayoutPreference, ChunkType, Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 use tiff::{ColorType, TiffError};
 
@@ -21,6 +21,12 @@ const PHOTOMETRIC: u16 = 262;
 const SAMPLES: u16 = 277;
 const EXTRA_SAMPLES: u16 = 338;
 const DNG_VERSION: u16 = 50_706;
+
+/// A row of a strip or tile takes no more bytes.
+const ROW: u64 = 64 << 20;
+
+/// A tile with a JPEG inside has no more pixels a side; 256 and 512 are usual.
+const TILE: u32 = 4096;
 
 /// Values of tags.
 const JPEG: u32 = 7;
@@ -114,7 +120,7 @@ pub(super) struct Page<'a> {
 pub(super) fn open(file: &[u8], largest: u64) -> Result<Page<'_>, String> {
     let directory = Directory::first(file).ok_or("invalid TIFF: it is cut")?;
     if directory.is_preview() {
-        return Err(format!("its first picture is a preview, as of {}", RAW));
+        return Err(format!("its first picture is a preview, as of {RAW}"));
     }
     let mut bytes = Cow::Borrowed(file);
     let indexed = directory.value(PHOTOMETRIC) == Some(PALETTE);
@@ -132,6 +138,11 @@ pub(super) fn open(file: &[u8], largest: u64) -> Result<Page<'_>, String> {
     let wrong = |error: TiffError| error.to_string();
     let mut decoder = Decoder::new(Cursor::new(bytes)).map_err(wrong)?.with_limits(limits);
     let (width, height) = decoder.dimensions().map_err(wrong)?;
+    // The crate takes the memory of a row of a strip or tile before it reads one.
+    let row = u64::from(decoder.chunk_dimensions().0) * u64::from(directory.value(SAMPLES).unwrap_or(1)) * 2;
+    if row > ROW {
+        return Err(format!("invalid TIFF: a row of a tile takes {}", kinset_base::unit::bytes(row)));
+    }
     let color = decoder.colortype().map_err(wrong)?;
     if let Some(formats) = decoder.find_tag_unsigned_vec::<u16>(Tag::SampleFormat).map_err(wrong)?
         && formats.iter().any(|&format| format != 1)
@@ -141,8 +152,9 @@ pub(super) fn open(file: &[u8], largest: u64) -> Result<Page<'_>, String> {
     let palette = if indexed { Some(decoder.get_tag_u16_vec(Tag::ColorMap).map_err(wrong)?) } else { None };
     let read = match color {
         ColorType::Gray(1 | 2 | 4 | 8) => true,
-        ColorType::Gray(16) => !indexed,
-        ColorType::RGB(8 | 16) | ColorType::RGBA(8 | 16) | ColorType::CMYK(8) | ColorType::YCbCr(8) => !indexed,
+        ColorType::Gray(16) | ColorType::RGB(8 | 16) | ColorType::RGBA(8 | 16) | ColorType::CMYK(8) | ColorType::YCbCr(8) => {
+            !indexed
+        }
         ColorType::Multiband { bit_depth: 8 | 16, num_samples: 2 } => !indexed && directory.has_alpha(),
         _ => false,
     };
@@ -170,7 +182,9 @@ impl Page<'_> {
     pub(super) fn bytes(&self) -> u64 {
         let wide = if self.color.bit_depth() > 8 { 2 } else { 1 };
         let shown = u64::from(self.width) * u64::from(self.height) * if self.is_gray() { 1 } else { 3 };
-        self.values() * wide + if self.color.bit_depth() < 8 || self.palette.is_some() { shown } else { 0 }
+        let again = if self.color.bit_depth() < 8 || self.palette.is_some() { shown } else { 0 };
+        // A strip may be all of it, and is unpacked beside it.
+        self.values() * wide + again + if self.jpeg { self.values() } else { 0 }
     }
 
     pub(super) fn decode(mut self) -> Result<DynamicImage, String> {
@@ -238,13 +252,12 @@ impl Page<'_> {
     fn check_jpegs(&mut self) -> Result<(), String> {
         let wrong = |error: TiffError| error.to_string();
         let (width, height) = self.decoder.chunk_dimensions();
-        let tags = match self.decoder.get_chunk_type() {
-            tiff::decoder::ChunkType::Strip => (Tag::StripOffsets, Tag::StripByteCounts),
-            tiff::decoder::ChunkType::Tile => (Tag::TileOffsets, Tag::TileByteCounts),
+        let (tags, width, height) = match self.decoder.get_chunk_type() {
+            ChunkType::Strip => ((Tag::StripOffsets, Tag::StripByteCounts), width, height.min(self.height)),
+            ChunkType::Tile => ((Tag::TileOffsets, Tag::TileByteCounts), width.min(TILE), height.min(TILE)),
         };
         let offsets = self.decoder.get_tag_u64_vec(tags.0).map_err(wrong)?;
         let lengths = self.decoder.get_tag_u64_vec(tags.1).map_err(wrong)?;
-        let height = height.min(self.height);
         for (at, length) in offsets.into_iter().zip(lengths) {
             let end = at.checked_add(length).filter(|&end| end <= self.file.len() as u64).ok_or("invalid TIFF: it is cut")?;
             let (across, down) =
@@ -329,5 +342,97 @@ fn from_ycbcr(values: &mut [u8]) {
         let [y, cb, cr] = pixel.map(f32::from);
         let (cb, cr) = (cb - 128.0, cr - 128.0);
         *pixel = [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb].map(|value| value.round() as u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tag, kind and value.
+    type Entry = (u16, u16, u32);
+
+    /// A little-endian file of one directory: SHORT or LONG values, and something behind it.
+    fn file(tags: &[Entry], rest: &[u8]) -> Vec<u8> {
+        let mut bytes = b"II\x2a\0\x08\0\0\0".to_vec();
+        bytes.extend((tags.len() as u16).to_le_bytes());
+        for &(tag, kind, value) in tags {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(1_u32.to_le_bytes());
+            bytes.extend(value.to_le_bytes());
+        }
+        bytes.extend([0; 4]);
+        bytes.extend(rest);
+        bytes
+    }
+
+    /// A gray picture of 2 × 2 pixels, with other or more tags.
+    fn gray(other: &[Entry]) -> Vec<u8> {
+        let mut tags = vec![
+            (256, 3, 2),
+            (257, 3, 2),
+            (258, 3, 8),
+            (259, 3, 1),
+            (262, 3, 1),
+            (273, 4, 0),
+            (277, 3, 1),
+            (278, 3, 2),
+            (279, 4, 4),
+        ];
+        tags.retain(|(tag, ..)| other.iter().all(|(own, ..)| own != tag));
+        tags.extend(other);
+        tags.sort_unstable();
+        let data = 8 + 2 + 12 * tags.len() as u32 + 4;
+        tags.iter_mut().filter(|(tag, ..)| *tag == 273).for_each(|(.., at)| *at = data);
+        file(&tags, &[1, 2, 3, 250])
+    }
+
+    fn read(file: &[u8]) -> Result<Vec<u8>, String> {
+        Ok(open(file, 1 << 20)?.decode()?.into_bytes())
+    }
+
+    #[test]
+    fn what_the_directory_says_is_done_or_refused_in_words() {
+        assert_eq!(read(&gray(&[])).unwrap(), [1, 2, 3, 250]);
+        assert_eq!(read(&gray(&[(262, 3, 0)])).unwrap(), [254, 253, 252, 5], "white is zero");
+        let refusals: [(&[Entry], &str); 6] = [
+            (&[(254, 4, 1)], "preview"),
+            (&[(50_706, 4, 1)], "a camera's raw file"),
+            (&[(339, 3, 3)], "no whole numbers"),
+            (&[(258, 3, 32)], "save it as gray or RGB"),
+            (&[(262, 3, 6), (277, 3, 3)], "JPEG compression only"),
+            (&[(277, 3, 40_000), (256, 4, 60_000)], "a row of a tile takes"),
+        ];
+        for (other, told) in refusals {
+            let said = read(&gray(other)).unwrap_err();
+            assert!(said.contains(told), "{other:?}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_jpeg_inside_is_no_larger_than_its_strip() {
+        let jpeg = |side: u16| {
+            let [high, low] = side.to_be_bytes();
+            [&[0xff, 0xd8, 0xff, 0xc0, 0, 11, 8, high, low, high, low, 1, 1, 0x11, 0][..], &[0xff, 0xd9]].concat()
+        };
+        assert_eq!(jpeg_size(&jpeg(700)), Some((700, 700)));
+        assert_eq!(jpeg_size(&[0xff, 0xd8, 0xff, 0xda, 0, 2]), None);
+        let mut bytes = gray(&[(259, 3, JPEG), (279, 4, 17)]);
+        let data = bytes.len() - 4;
+        bytes.truncate(data);
+        bytes.extend(jpeg(16_384));
+        let said = read(&bytes).unwrap_err();
+        assert!(said.contains("16384 × 16384 pixels inside 2 × 2"), "{said}");
+    }
+
+    #[test]
+    fn few_bits_are_unpacked_and_palettes_looked_up() {
+        assert_eq!(unpacked(&[0b1010_0000, 0b0110_0000], 3, 1, true), [255, 0, 255, 0, 255, 255]);
+        assert_eq!(unpacked(&[0b00_01_10_11, 0b11_000000], 5, 2, true), [0, 85, 170, 255, 255]);
+        assert_eq!(unpacked(&[0x3f], 2, 4, false), [3, 15]);
+        let palette = [0x0100, 0x0200, 0x1000, 0x2000, 0xff00, 0xfe00];
+        assert_eq!(colored(&[1, 0], &palette).unwrap(), [2, 0x20, 0xfe, 1, 0x10, 0xff]);
+        assert_eq!(colored(&[2], &palette), None);
     }
 }

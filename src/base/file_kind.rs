@@ -44,8 +44,9 @@ pub fn file_kind(begin: &[u8]) -> Option<&'static str> {
     Some(match begin {
         [b'G', b'I', b'F', b'8', ..] => "a GIF picture",
         [b'B', b'M', _, _, _, _, 0, 0, 0, 0, ..] => "a BMP picture",
-        [b'I', b'I', 42, 0, _, _, _, _, b'C', b'R', ..] => RAW,
-        [b'F', b'U', b'J', b'I', b'F', b'I', b'L', b'M', ..] | [b'I', b'I', b'R' | b'U', ..] => RAW,
+        [b'I', b'I', 42, 0, _, _, _, _, b'C', b'R', ..]
+        | [b'I', b'I', b'R' | b'U', ..]
+        | [b'F', b'U', b'J', b'I', b'F', b'I', b'L', b'M', ..] => RAW,
         [b'I', b'I', 42, 0, ..] | [b'M', b'M', 0, 42, ..] => "a TIFF picture",
         [b'I', b'I', 43, 0, ..] | [b'M', b'M', 0, 43, ..] => "a TIFF picture of the form for more than 4 GiB (BigTIFF)",
         [_, _, _, _, b'f', b't', b'y', b'p', b'a', b'v', b'i', ..] => "an AVIF picture",
@@ -173,6 +174,11 @@ mod tests {
         assert_eq!(kind(b"<?xml version=\"1.0\"?><svg>"), "an SVG drawing");
         assert_eq!(kind(b"\0\0\0\x18ftypheic"), "a HEIC picture");
         assert_eq!(kind(b"GIF89a"), "a GIF picture");
+        assert_eq!([kind(b"II\x2a\0\x10\0\0\0CR"), kind(b"II\x2a\0\x10\0\0\0XX")], [RAW, "a TIFF picture"]);
+        for (ending, told) in [("heic", "heif-convert"), ("nef", "darktable"), ("svg", "rsvg-convert"), ("qoi", "magick")] {
+            assert!(remedy(unread_picture(ending).unwrap()).unwrap().contains(told), "{ending}");
+        }
+        assert_eq!(unread_picture("tif"), None);
         let mut tar = vec![b'a'; 300];
         tar[257..262].copy_from_slice(b"ustar");
         assert_eq!(kind(&tar), "a tar archive");

@@ -132,8 +132,11 @@ pub(super) fn run(args: &PredictArgs) -> Answer {
     })?;
     let predictor = Predictor::new(&classifier, &device)?;
     let mut images = AdhocImages::open(&args.images)?;
-    if !images.reading().is_empty() {
-        terminal::say(&images.reading().line());
+    let (line, doubts) = (images.reading().line(), &images.reading().doubts);
+    for said in
+        Some(line).filter(|line| !line.is_empty()).into_iter().chain(doubts.iter().map(|doubt| format!("warning: {doubt}")))
+    {
+        terminal::say(&said);
     }
     let mut out = Out::open(args, predictor.clusters(), names)?;
     let total = images.count();

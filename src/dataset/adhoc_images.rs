@@ -15,6 +15,7 @@ use super::error::{DatasetError, Result};
 use super::folder;
 use super::guarded_decode::ImageFormat;
 use super::list_files::FileList;
+use super::reader::Ignored;
 use super::table_paths::beside;
 use super::tar::{self, Member};
 use super::vectors::not_text;
@@ -121,15 +122,20 @@ impl AdhocImages {
     fn add_folder(&mut self, folder: &Path) -> Result<()> {
         let mut inside = FileList::default();
         inside.add(folder, &Name::default())?;
-        let (all, before) = (inside.files.len(), self.places.len());
+        let (all, before, mut ignored) = (inside.files.len(), self.places.len(), Ignored::default());
         for file in inside.files {
             let kind = Kind::of(&file.path);
             if matches!(kind, Kind::Table | Kind::Archive) || folder::is_image(&file.path)? {
                 self.add_file(file.path, kind, file.bytes, false)?;
+            } else {
+                ignored.add(&file.path);
             }
         }
+        let unread: Vec<String> = folder::unread_pictures(&ignored).collect();
+        self.reading.doubts.extend(unread.iter().cloned());
         if self.places.len() == before {
-            let others = format!("{} other files", unit::count(all as u64));
+            let told = std::iter::once(format!("{} other files", unit::count(all as u64))).chain(unread);
+            let others = told.collect::<Vec<_>>().join("; ");
             return Err(DatasetError::Empty { folder: folder.display().to_string(), others });
         }
         Ok(())

@@ -170,7 +170,8 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
         }
     }
     if files.is_empty() {
-        return Err(DatasetError::Empty { folder: root.display().to_string(), others: ignored.summary("other files") });
+        let told = std::iter::once(ignored.summary("other files")).chain(unread_pictures(&ignored));
+        return Err(DatasetError::Empty { folder: root.display().to_string(), others: told.collect::<Vec<_>>().join("; ") });
     }
     let skip = usize::from(!whole);
     let mut doubts = Vec::new();
@@ -206,7 +207,7 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
 }
 
 /// Says of pictures in formats that are not read how many there are, and what to do with them.
-fn unread_pictures(ignored: &Ignored) -> impl Iterator<Item = String> {
+pub(super) fn unread_pictures(ignored: &Ignored) -> impl Iterator<Item = String> {
     let mut kinds: BTreeMap<&str, (usize, Vec<&str>)> = BTreeMap::new();
     for (ending, number) in &ignored.endings {
         if let Some(kind) = ending.strip_prefix('.').and_then(file_kind::unread_picture) {
@@ -685,7 +686,8 @@ mod tests {
     fn a_folder_without_images_says_what_it_holds() {
         let error = read(&source(&folder(&[("a.heic", vec![]), ("b.heic", vec![]), ("c.txt", vec![])]))).unwrap_err();
         let said = error.to_string();
-        assert!(said.ends_with("no PNG, JPEG, WebP, GIF, BMP or TIFF image (3 other files: 2 .heic, 1 .txt)"), "{said}");
+        let others = "(3 other files: 2 .heic, 1 .txt; 2 pictures not read (.heic): convert them, `heif-convert";
+        assert!(said.contains(&format!("no PNG, JPEG, WebP, GIF, BMP or TIFF image {others}")), "{said}");
         let error = read(&source(&folder(&[]))).unwrap_err();
         assert!(error.to_string().ends_with("(it is empty)"), "{error}");
         let nowhere = tempfile::tempdir().unwrap();
