@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::assignments::{AssignmentTable, Assignments};
 use super::curve::Curve;
+use super::duplicates::Duplicates;
 use super::encoder::{Classifier, Encoder};
 use super::error::Result;
 use super::features::{FeatureTable, Features};
@@ -14,6 +15,7 @@ use super::labels::{LabelTable, Labels};
 use super::matches::Matches;
 use super::meta::Meta;
 use super::neighbors::{NeighborTable, Neighbors};
+use super::outliers::Outliers;
 use super::parquet::{Column, TableWriter};
 use super::pixels::Pixels;
 use super::probe::Probe;
@@ -143,6 +145,8 @@ fn only_labels_and_what_is_made_of_them_are_not_label_free() {
         (Assignments::KIND, Assignments::LABEL_FREE),
         (Curve::KIND, Curve::LABEL_FREE),
         (KTable::KIND, KTable::LABEL_FREE),
+        (Duplicates::KIND, Duplicates::LABEL_FREE),
+        (Outliers::KIND, Outliers::LABEL_FREE),
         (Matches::KIND, Matches::LABEL_FREE),
         (Selection::KIND, Selection::LABEL_FREE),
         (Groups::KIND, Groups::LABEL_FREE),

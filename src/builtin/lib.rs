@@ -1,7 +1,8 @@
 //! # kinset-builtin: the stages without a paper
 //!
-//! Reading raw data, features or other people's weights, embedding, mining neighbors, choosing images like a target, k-means,
-//! spectral clustering, the number of clusters, predicting, names of clusters, a probe of labels, evaluating: one file or folder each, and one line here.
+//! Reading raw data, features or other people's weights, embedding, mining neighbors, finding duplicates and outliers, choosing images like a
+//! target, k-means, spectral clustering, the number of clusters, predicting, names of clusters, a probe of labels, evaluating: one file or
+//! folder each, and one line here.
 //!
 //! Not here: stages with a paper (`methods`).
 
@@ -11,6 +12,7 @@ pub mod auto_k;
 pub mod choose;
 mod classify;
 pub mod consensus;
+pub mod duplicates;
 pub mod embed;
 pub mod evaluate;
 pub mod frozen;
@@ -21,6 +23,7 @@ pub mod knn_eval;
 pub mod named;
 pub mod neighbors;
 pub mod onnx_encoder;
+pub mod outliers;
 pub mod pixels;
 pub mod predict;
 pub mod pretrained;
@@ -42,6 +45,8 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<onnx_encoder::OnnxEncoder>::new(),
     &Erased::<embed::Embed>::new(),
     &Erased::<neighbors::Mine>::new(),
+    &Erased::<duplicates::FindDuplicates>::new(),
+    &Erased::<outliers::FindOutliers>::new(),
     &Erased::<import_features::ImportFeatures>::new(),
     &Erased::<retrieve::Retrieve>::new(),
     &Erased::<similar::Similar>::new(),

@@ -1,7 +1,7 @@
 //! `kinset export`: a result in the form that others use.
 //!
 //! Networks become safetensors with PyTorch's names, or ONNX, which runs without kinset, and a card beside them; assignments become CSV,
-//! JSON lines, Parquet, or one folder per cluster with the pictures in it.
+//! JSON lines, Parquet, or one folder per cluster with the pictures in it; duplicates and outliers become a table.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::args::PipelineArgs;
 use super::common::{Answer, Failure, Held, classifier_of, not_an_input, outlook, places, stored};
-use super::result_images::images_behind;
+use super::odd_images;
+use super::result_images::{images_behind, paths_of};
 use super::terminal;
 use crate::artifact::Artifact;
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
@@ -44,7 +45,7 @@ enum NamesArg {
     And,
 }
 
-/// Export a result: networks for PyTorch or as ONNX, assignments as CSV or as a folder of images per cluster
+/// Export a result: networks for PyTorch or as ONNX; assignments, duplicates, outliers as CSV; a folder of images per cluster
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -52,13 +53,14 @@ Examples:
   kinset export pipelines/fashion-mini.toml cluster --output scan.onnx     runs in onnxruntime
   kinset export pipelines/fashion-mini.toml assignments --output assignments.csv
   kinset export photos.toml assignments --output sorted          links, one folder per cluster
-  kinset export photos.toml assignments --output sorted --copy")]
+  kinset export photos.toml assignments --output sorted --copy
+  kinset export photos.toml duplicates --output copies.csv       copies, the one to keep first")]
 pub struct ExportArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
     /// The stage, or STAGE.OUTPUT if it has several outputs
     stage: String,
-    /// Output path: FILE.safetensors or .onnx for networks; FILE.csv, .jsonl, .parquet or a new folder for assignments
+    /// Output path: FILE.safetensors or .onnx for networks; FILE.csv, .jsonl, .parquet or a new folder for assignments; FILE.csv, .jsonl or .parquet for duplicates and outliers
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
     /// Naming scheme of the tensors in safetensors
@@ -76,7 +78,7 @@ pub struct ExportArgs {
 }
 
 /// What can be exported, the best first where a stage gives several.
-const KINDS: [&str; 4] = ["assignments", "classifier", Probe::KIND, "encoder"];
+const KINDS: [&str; 6] = ["assignments", "classifier", Probe::KIND, "encoder", "duplicates", "outliers"];
 /// A card is some kilobytes.
 const LARGEST_CARD: u64 = 1 << 20;
 /// The ending of a picture's name is kept up to this many bytes.
@@ -95,6 +97,8 @@ enum Trouble {
     NoImages { stage: String },
     #[error("cannot write assignments to `{path}`: expected a CSV, JSON lines or Parquet file, or a folder")]
     Ending { path: String },
+    #[error("cannot write {what} to `{path}`: expected a CSV, JSON lines or Parquet file")]
+    Table { what: String, path: String },
     #[error("cannot write a network to `{path}`: expected a safetensors or ONNX file")]
     Weights { path: String },
     #[error("`--names` works only with safetensors: in ONNX the tensors keep their names")]
@@ -118,6 +122,7 @@ impl Fault for Trouble {
             Self::Ending { .. } => {
                 Exit::Usage.code("export::ending").hint("end the name in `.csv`, `.jsonl` or `.parquet`, or name a folder")
             }
+            Self::Table { .. } => Exit::Usage.code("export::ending").hint("end the name in `.csv`, `.jsonl` or `.parquet`"),
             Self::Weights { .. } => Exit::Usage
                 .code("export::ending")
                 .hint("end the name in `.safetensors`, which PyTorch loads, or in `.onnx`, which onnxruntime runs"),
@@ -135,6 +140,7 @@ pub(super) fn run(args: &ExportArgs) -> Answer {
         match (held.kind.as_str(), network(args)) {
             ("encoder", form) => encoder(args, form?, &held),
             ("classifier" | Probe::KIND, form) => classifier(args, form?, outlook, &held),
+            ("duplicates" | "outliers", _) => odd(args, outlook, &held),
             _ => assignments(args, spec, outlook, &held),
         }
     })?;
@@ -291,6 +297,30 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
         "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output.display().to_string(), "images": table.len(),
         "clusters": table.clusters, "sizes": table.sizes(),
         "groups": named.map(|(_, names)| names.list(&table).into_iter().map(|group| (group.name, group.images)).collect::<Vec<_>>()),
+    }))
+}
+
+/// Duplicates or outliers as a table.
+fn odd(args: &ExportArgs, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
+    let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let form = match ending.as_deref() {
+        Some("csv") => Form::Csv,
+        Some("jsonl" | "ndjson") => Form::JsonLines,
+        Some("parquet") => {
+            output::write(&args.output, &fs::read(&held.files[0])?)?;
+            let said = format!("{} of `{}` in {}", held.kind, held.stage, args.output.display());
+            return Ok(
+                json!({ "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output.display().to_string() }),
+            );
+        }
+        _ => return Err(Failure::own(Trouble::Table { what: held.kind.clone(), path: args.output.display().to_string() })),
+    };
+    let paths = paths_of(outlook, &outlook.states(&BTreeSet::new()), held.node)?;
+    let (text, rows) = odd_images::lines(held, &paths, form)?;
+    output::write(&args.output, text.as_bytes())?;
+    let said = format!("{} {} of `{}` in {}", unit::count(rows as u64), held.kind, held.stage, args.output.display());
+    Ok(json!({
+        "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output.display().to_string(), "images": rows,
     }))
 }
 

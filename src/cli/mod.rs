@@ -8,6 +8,7 @@
 pub mod args;
 mod common;
 mod init_encoder;
+mod odd_images;
 mod result_images;
 mod terminal;
 mod version;

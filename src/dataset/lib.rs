@@ -10,7 +10,7 @@
 //! | `cifar`, and `cifar_python` beside it | CIFAR's binary version, and the Python version that torchvision keeps: `cifar10`, `cifar20`, `cifar100` |
 //! | `stl` | STL-10's binary files: `stl10` |
 //! | `svhn`, with `mat5` | SVHN's cropped digits in MATLAB files: `svhn` |
-//! | `folder`, with `list_files`, `class_list`, `class_names` | PNG, JPEG, WebP files; class folders become labels: `folder`, `imagenet` and its subsets |
+//! | `folder`, with `list_files`, `class_list`, `class_names` | PNG, JPEG, WebP, GIF, BMP, TIFF files; class folders become labels: `folder`, `imagenet` and its subsets |
 //! | `parquet` | published tables in Hugging Face's layout, one file or many |
 //! | `tar` | tar shards in WebDataset's layout |
 //! | `synthetic` | nothing: it draws shapes, for tests and smoke runs |

@@ -105,6 +105,8 @@ fn wishes<'a>(page: &'a Page) -> Wishes<'a> {
         wish(std::slice::from_ref(&shown.query), NEIGHBOR);
         wish(&shown.neighbors, NEIGHBOR);
     }
+    page.duplicates.iter().flat_map(|copies| &copies.shown).for_each(|group| wish(group, NEIGHBOR));
+    page.outliers.iter().for_each(|unusual| wish(&unusual.shown, NEIGHBOR));
     for point in page.map.shown().into_iter().flat_map(|map| &map.points) {
         wish(std::slice::from_ref(&point.shot), ON_MAP);
     }

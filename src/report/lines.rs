@@ -1,6 +1,6 @@
 //! Assignments as lines that any tool reads: CSV (RFC 4180, with a header) and JSON lines.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Where an image went.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,6 +61,27 @@ impl Form {
     }
 }
 
+/// A table as lines; values are texts, numbers, true and false.
+pub fn table_lines(form: Form, names: &[&str], rows: &[Vec<Value>]) -> String {
+    let mut text = String::new();
+    if form == Form::Csv {
+        text.push_str(&format!("{}\n", names.join(",")));
+    }
+    for row in rows {
+        let line = match form {
+            Form::Csv => {
+                let cells = row.iter().map(|cell| cell.as_str().map_or_else(|| cell.to_string(), field));
+                cells.collect::<Vec<_>>().join(",")
+            }
+            Form::JsonLines => {
+                Value::Object(names.iter().map(|&name| name.to_owned()).zip(row.iter().cloned()).collect()).to_string()
+            }
+        };
+        text.push_str(&format!("{line}\n"));
+    }
+    text
+}
+
 /// A text as a field: in quotes where it must be.
 pub(crate) fn field(text: &str) -> String {
     if text.contains(['"', ',', '\n', '\r']) || text.starts_with(' ') || text.ends_with(' ') {
@@ -91,7 +112,7 @@ mod tests {
         let named = Line { group: Some("a, b"), ..line.clone() };
         assert!(Form::Csv.line(&named).ends_with(",-1,\"a, b\"\n") && Form::Csv.head(true).ends_with(",group\n"));
         assert!(Form::JsonLines.line(&named).contains("\"group\":\"a, b\"") && !Form::JsonLines.line(&line).contains("group"));
-        let json: serde_json::Value = serde_json::from_str(&Form::JsonLines.line(&line)).unwrap();
+        let json: Value = serde_json::from_str(&Form::JsonLines.line(&line)).unwrap();
         assert_eq!((json["path"].as_str(), json["cluster"].as_i64()), (Some("a, \"b\"\n.png"), Some(1)));
         assert_eq!(Form::JsonLines.line(&line).matches('\n').count(), 1);
         assert_eq!([field("plain"), field(" x"), field("")], ["plain", "\" x\"", ""]);

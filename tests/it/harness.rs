@@ -91,6 +91,8 @@ const SMALL: &[(&str, &str)] = &[
     ("temi.encoder", "\"pretext\""),
     ("temi.hidden", "8"),
     ("temi.bottleneck", "4"),
+    ("duplicates.features", "\"features\""),
+    ("outliers.assignments", "\"assignments\""),
     ("auto_k.max", "6"),
     ("auto_k.restarts", "2"),
     ("sweep_k.max", "4"),

@@ -132,6 +132,73 @@ fn a_look_at_a_result_names_the_files_of_its_images() {
 }
 
 #[test]
+fn copies_and_outliers_are_listed_with_their_files_and_shown() {
+    let bench = photos();
+    let more = "\n[stage.neighbors]\nkind = \"neighbors\"\nfeatures = \"features\"\nk = 4\n\n[stage.duplicates]\nkind = \"duplicates\"\n\
+                images = \"data.photos\"\nsimilarity = 1.0\n\n[stage.outliers]\nkind = \"outliers\"\nneighbors = \"neighbors\"\n\
+                assignments = \"assignments\"\n";
+    let pipeline = fs::read_to_string(bench.path("p.toml")).unwrap();
+    bench.write("p.toml", format!("{pipeline}{more}"));
+    let picture = image::load_from_memory(&png(3)).unwrap();
+    bench.write("photos/light/3 (copy).png", png(3));
+    picture.save_with_format(bench.path("photos/dark/3 as bitmap, again.bmp"), image::ImageFormat::Bmp).unwrap();
+    let odd = image::RgbImage::from_fn(8, 8, |x, y| image::Rgb([if (x + y) % 2 == 0 { 255 } else { 0 }, 0, 90]));
+    odd.save_with_format(bench.path("photos/dark/odd.png"), image::ImageFormat::Png).unwrap();
+    let said = bench.run(&[]).done();
+    assert!(said.err.contains("duplicates: 2 images repeat others, in 1 group"), "{}", said.err);
+    bench.kinset(&["export", "p.toml", "duplicates", "--output", "copies.csv"]).done();
+    let lines: Vec<Vec<String>> = fs::read_to_string(bench.path("copies.csv"))
+        .unwrap()
+        .lines()
+        .map(|line| line.split(',').map(str::to_owned).collect())
+        .collect();
+    assert_eq!(lines[0], ["group", "kept", "path", "id", "row", "exact", "similarity"]);
+    assert_eq!((lines.len(), &lines[1][..3]), (4, &["0", "true", "light/3.png"].map(str::to_owned)[..]), "{lines:?}");
+    assert!(lines[2..].iter().all(|line| line[1] == "false" || line[2].starts_with('"')), "{lines:?}");
+    let text = fs::read_to_string(bench.path("copies.csv")).unwrap();
+    assert!(
+        text.contains("0,false,\"dark/3 as bitmap, again.bmp\",") && text.contains("0,false,light/3 (copy).png,"),
+        "{text}"
+    );
+
+    bench.kinset(&["export", "p.toml", "outliers", "--output", "odd.jsonl"]).done();
+    let first: Vec<serde_json::Value> =
+        fs::read_to_string(bench.path("odd.jsonl")).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((first.len(), &first[0]["path"], &first[0]["rank"]), (27, &"dark/odd.png".into(), &1.into()));
+    assert!(first.windows(2).all(|pair| pair[0]["score"].as_f64() >= pair[1]["score"].as_f64()));
+    assert!(first[0]["confidence"].as_f64().is_some_and(|sure| sure > 0.0) && first[0]["cluster"].is_i64(), "{}", first[0]);
+    let said = bench.kinset(&["export", "p.toml", "outliers", "--output", "folder"]);
+    assert_eq!(said.exit, 2, "{}", said.err);
+    assert!(said.err.contains("cannot write outliers to `folder`") && said.err.contains(".jsonl"), "{}", said.err);
+    let page = fs::read_to_string(bench.path("artifacts/photos/report.html")).unwrap();
+    assert!(page.contains("<section id=\"duplicates\">") && page.contains("<section id=\"outliers\">"));
+    assert!(page.contains("dark/3 as bitmap, again.bmp") && page.contains("2 images"), "copies have their names");
+}
+
+#[test]
+fn new_pictures_look_as_those_of_the_source_do() {
+    let bench = photos();
+    let pipeline = fs::read_to_string(bench.path("p.toml")).unwrap();
+    let clear = image::RgbaImage::from_fn(8, 8, |x, y| image::Rgba([9, 9, 9, if y < 4 { 255 } else { x as u8 }]));
+    clear.save_with_format(bench.path("photos/dark/clear.png"), image::ImageFormat::Png).unwrap();
+    let told = |background: &str| {
+        bench.write("p.toml", pipeline.replace("root = \"photos\"\n", &format!("root = \"photos\"\n{background}")));
+        let read = bench.run(&[]).done().err;
+        let inside = bench.kinset(&["export", "p.toml", "assignments", "--output", "stage.csv"]).done();
+        let stage = by_id(&fs::read_to_string(bench.path("stage.csv")).unwrap());
+        let own = stage.values().find(|fields| fields[1] == "dark/clear.png").unwrap();
+        let loose = bench.kinset(&["predict", "p.toml", "photos/dark/clear.png"]).done().out;
+        let said = by_id(&loose).into_values().next().unwrap();
+        assert_eq!(said[2..], own[2..], "{background}: {}{}", read, inside.err);
+        (read, said[3].clone())
+    };
+    let (white, black) = (told(""), told("background = \"black\"\n"));
+    assert!(white.0.contains("1 with transparency, laid over white"), "{}", white.0);
+    assert!(black.0.contains("1 with transparency, laid over black"), "{}", black.0);
+    assert_ne!(white.1, black.1, "it is another picture");
+}
+
+#[test]
 fn a_broken_picture_is_named_and_stops_or_is_left_out() {
     let bench = photos();
     bench.run(&[]).done();

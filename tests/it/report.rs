@@ -469,6 +469,8 @@ fn noise(clusters: usize, images: usize, side: usize, per_row: usize) -> (Page, 
         top: Vec::new(),
     };
     let page = Page {
+        duplicates: None,
+        outliers: None,
         pipeline: "noise".into(),
         file: "noise.toml".into(),
         profile: None,

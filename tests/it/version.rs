@@ -8,11 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kinset::artifact::assignments::AssignmentTable;
+use kinset::artifact::duplicates::DuplicateTable;
 use kinset::artifact::encoder::Classifier;
 use kinset::artifact::features::FeatureTable;
 use kinset::artifact::k_table::KSweep;
 use kinset::artifact::matches::MatchTable;
 use kinset::artifact::neighbors::NeighborTable;
+use kinset::artifact::outliers::OutlierTable;
 use kinset::artifact::probe::Probe;
 use kinset::artifact::selection::SelectionTable;
 use kinset::artifact::{Artifact, Stored};
@@ -67,7 +69,7 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
     let cheap = Bench::with(CHEAP);
     // The pixels are learned features too, as far as the steps are concerned; and they are the same on every machine.
-    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.spectral]\nkind = \"spectral\"\nfeatures = \"features\"\nneighbors = \"neighbors\"\nencoder = \"pixels\"\nclusters = 3\n\n[stage.spectral_assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"spectral\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n";
+    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.spectral]\nkind = \"spectral\"\nfeatures = \"features\"\nneighbors = \"neighbors\"\nencoder = \"pixels\"\nclusters = 3\n\n[stage.spectral_assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"spectral\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n\n[stage.duplicates]\nkind = \"duplicates\"\nimages = \"data.train\"\nsimilarity = 0.8\n\n[stage.outliers]\nkind = \"outliers\"\nneighbors = \"neighbors\"\n";
     cheap.write("p.toml", format!("{CHEAP}{more}"));
     let said = cheap.run(&[]).done();
     let view = |file: &str| cheap.path("artifacts/cheap").join(file);
@@ -90,6 +92,14 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
         "neighbors",
         one("index", digest_of((0..neighbors.len()).flat_map(|row| neighbors.neighbors(row).to_vec()).map(i64::from))),
     );
+    let duplicates = DuplicateTable::load(&stored(&view("duplicates/duplicates.parquet"))).unwrap();
+    all.insert("duplicates", {
+        let mut result = one("representatives", digest_of(duplicates.representative.iter().map(|&row| i64::from(row))));
+        result.extend(one("groups", json!(duplicates.groups().len())));
+        result
+    });
+    let outliers = OutlierTable::load(&stored(&view("outliers/outliers.parquet"))).unwrap();
+    all.insert("outliers", one("scores", rounded(outliers.score.iter().map(|&score| f64::from(score)).sum())));
     let assignments = AssignmentTable::load(&stored(&view("assignments/assignments.parquet"))).unwrap();
     let clusters = digest_of(assignments.cluster.iter().map(|&cluster| i64::from(cluster)));
     all.insert("kmeans", one("clusters", clusters));

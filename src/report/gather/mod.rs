@@ -15,6 +15,7 @@ mod journal;
 mod looked;
 mod map;
 mod neighborhoods;
+mod odd;
 pub mod page;
 mod stages;
 mod taken;

@@ -76,6 +76,8 @@ pub struct Page {
     pub calibration: Part<Calibration>,
     pub neighbors: Part<Neighborhoods>,
     pub map: Part<Map>,
+    pub duplicates: Option<Copies>,
+    pub outliers: Option<Unusual>,
     pub selections: Vec<Selected>,
     /// How numbers of clusters compare.
     pub counts: Vec<CountTable>,
@@ -295,6 +297,35 @@ pub struct Mistake {
     pub count: u64,
     /// As a share of their class.
     pub share: f64,
+}
+
+/// Images that repeat others.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Copies {
+    /// The stage that found them.
+    pub stage: String,
+    pub groups: usize,
+    /// Images that another stands for.
+    pub copies: usize,
+    /// Of these, with pixels equal to those of that one.
+    pub exact: usize,
+    /// The similarity from which on images are near.
+    pub least: f64,
+    /// What was compared.
+    pub by: String,
+    /// Some groups, of each first the image that is kept.
+    pub shown: Vec<Vec<Shot>>,
+}
+
+/// Images that are unlike all others.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Unusual {
+    /// The stage that scored them.
+    pub stage: String,
+    /// Neighbors that an image is compared with.
+    pub k: usize,
+    /// The most unusual first; their similarity is the mean one to their neighbors.
+    pub shown: Vec<Shot>,
 }
 
 /// An image to be shown.

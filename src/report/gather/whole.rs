@@ -8,7 +8,7 @@ use super::journal::Journal;
 use super::looked::Looked;
 use super::page::{Map, Page, Part, Selected, StageRow, Standing, Warning};
 use super::taken::{Elsewhere, taken};
-use super::{boards, calibration, clusters, confusion, map, neighborhoods, stages, trainings, warnings};
+use super::{boards, calibration, clusters, confusion, map, neighborhoods, odd, stages, trainings, warnings};
 use crate::scores;
 use kinset_artifact::Stored;
 use kinset_artifact::assignments::Assignments;
@@ -133,7 +133,9 @@ impl<'a> Glance<'a> {
         let standing = stages::standing(&rows, journal.as_ref());
 
         let subject = Subject::of(&results, self.asked.as_deref());
-        let looked = Looked::load(self.outlook, &results, &subject);
+        let mut looked = Looked::load(self.outlook, &results, &subject);
+        let duplicates = odd::copies(&results, &subject, &mut looked);
+        let outliers = odd::unusual(&results, &subject, &mut looked);
         let scored = scores::collect(spec, self.outlook.store, &self.known);
         let unread = scored.as_ref().err().map(|error| chain(error));
         let scored = scored.unwrap_or_default();
@@ -192,6 +194,8 @@ impl<'a> Glance<'a> {
             calibration,
             neighbors,
             map,
+            duplicates,
+            outliers,
             selections,
             counts,
         }

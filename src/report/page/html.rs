@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::words::{Paper, prose};
-use super::{clusters, features, results, selection, summary};
+use super::{clusters, features, odd, results, selection, summary};
 use crate::album::Album;
 use crate::draw::figure;
 use crate::gather::page::Page;
@@ -66,6 +66,8 @@ fn whole(paper: Paper<'_>) -> Markup {
                     (results::calibration(paper))
                     (features::on_paper(paper))
                     (features::neighbors(paper))
+                    (odd::copies(paper))
+                    (odd::unusual(paper))
                     (results::training(paper))
                     (results::counts(&page.counts))
                     (selection::selections(paper))
@@ -80,7 +82,7 @@ fn whole(paper: Paper<'_>) -> Markup {
 }
 
 /// The sections in their order: name, title, and why it is not there; `None` if it is, an empty reason if nobody misses it.
-fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 10] {
+fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 12] {
     let unless = |empty: bool| empty.then_some("");
     [
         ("scores", "Scores", page.scores.why()),
@@ -89,6 +91,8 @@ fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 10] {
         ("calibration", "Calibration", page.calibration.why()),
         ("map", "Map", page.map.why()),
         ("neighbors", "Neighbors", page.neighbors.why()),
+        ("duplicates", "Duplicates", unless(page.duplicates.is_none())),
+        ("outliers", "Outliers", unless(page.outliers.is_none())),
         ("training", "Training", page.curves.why()),
         ("counts", "Number of clusters", unless(page.counts.is_empty())),
         ("selection", "Selection", unless(page.selections.is_empty())),
