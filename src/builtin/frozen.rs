@@ -133,7 +133,7 @@ fn path_of(config: &Config, places: &DataPaths) -> Result<PathBuf, StageError> {
     let backbone = config.network.backbone;
     if config.weights.is_empty() {
         return found(backbone, places).ok_or_else(|| StageError::Mismatch {
-            what: format!("the weights of `{}` are not here", backbone.name()),
+            what: format!("cannot find the weights of `{}`", backbone.name()),
             hint: format!("download them once with {}, or set a file in `weights`", commands(backbone)),
         });
     }
@@ -226,7 +226,7 @@ mod tests {
         let StageError::Mismatch { what, hint } = Frozen::raw_files(&Config::default(), &places).unwrap_err() else {
             panic!("it was found")
         };
-        assert_eq!(what, "the weights of `dinov2_vits14` are not here");
+        assert_eq!(what, "cannot find the weights of `dinov2_vits14`");
         assert!(hint.contains("`kinset data fetch dinov2_vits14` or `hf download facebook/dinov2-small"), "{hint}");
         let path = PublishedWeights::find("dinov2_vits14").unwrap().weights(&places).unwrap().path();
         kinset_base::fs::create_folders(path.parent().unwrap()).unwrap();

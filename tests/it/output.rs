@@ -20,6 +20,8 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["plan", "p.toml", "--set", "stage.kmeans.clusters=3", "--json"], 10),
     (&["explain", "p.toml", "kmeans"], 0),
     (&["graph", "p.toml"], 0),
+    (&["compare", "p.toml", "--methods", "kmeans", "--seeds", "1"], 0),
+    (&["compare", "p.toml", "--methods", "kmeans", "--seeds", "1", "--json"], 0),
     (&["status", "p.toml"], 0),
     (&["status", "p.toml", "--json"], 0),
     (&["diff", "p.toml", "--right-set", "stage.kmeans.clusters=3"], 0),

@@ -42,6 +42,7 @@ const LINES: &[Line] = &[
     says(&["plan", "p.toml", "--set", "stage.kmeans.clusters=2"]),
     says(&["explain", "p.toml", "kmeans"]),
     says(&["graph", "p.toml"]),
+    says(&["compare", "p.toml", "--methods", "kmeans", "--seeds", "1"]),
     says(&["status", "p.toml"]),
     says(&["diff", "p.toml", "--right-set", "stage.kmeans.clusters=2"]),
     writes(&["report", "p.toml"], &["--out", "out/report.html"]),
