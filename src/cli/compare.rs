@@ -196,14 +196,11 @@ impl Plan {
                 .ok_or_else(|| Unfit::NoFeatures { pipeline: shown() })?,
         };
         let reads = |node: &Node, port: &str| node.ports.get(port).map(|read| family(spec, &read[0]));
-        let clusters = match args.clusters {
-            Some(clusters) => clusters as usize,
-            None => {
-                let said = spec.nodes.iter().filter(|node| node.gives("classifier"));
-                let said = said.filter_map(|node| node.settings.get("clusters").and_then(Value::as_u64)).next();
-                said.ok_or_else(|| Unfit::NoClusters { pipeline: shown() })? as usize
-            }
-        };
+        let said = spec.nodes.iter().filter(|node| node.gives("classifier"));
+        let mut said =
+            said.filter_map(|node| node.settings.get("clusters").and_then(Value::as_u64).map(|clusters| clusters as usize));
+        let clusters = args.clusters.map(|clusters| clusters as usize).or_else(|| said.next());
+        let clusters = clusters.ok_or_else(|| Unfit::NoClusters { pipeline: shown() })?;
         let mined = |node: &&Node| {
             node.gives("neighbors")
                 && reads(node, "features").is_some_and(|read| read == features.family)

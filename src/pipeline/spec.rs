@@ -173,7 +173,9 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
 
     let profiles = profiles(base.take("profile"), &mut findings);
     let mut known = base.clone();
-    added.iter().for_each(|table| known.overlay(table));
+    if let Some(table) = &added {
+        known.overlay(table);
+    }
     let has = Names::of(&known);
     let over = |profile: Option<&Table>| {
         let mut root = base.clone();
