@@ -38,6 +38,12 @@ impl FileError {
         self.source.kind() == io::ErrorKind::IsADirectory
     }
 
+    /// True if an error of reading says nothing of what was to be read: the machine failed, or nobody may look. What has another error
+    /// is gone, or is no file.
+    pub fn is_not_of_content(&self) -> bool {
+        self.is_of_machine() || matches!(self.source.kind(), io::ErrorKind::PermissionDenied)
+    }
+
     /// True if the machine is to blame, not the file: no space, no memory, too many open files, a disk that fails.
     pub fn is_of_machine(&self) -> bool {
         is_of_machine(&self.source)

@@ -24,11 +24,6 @@ struct Looks {
 pub struct Stopped;
 
 impl Stop {
-    /// Shares a flag that signal handlers may raise.
-    pub fn shared(flag: Arc<AtomicBool>) -> Self {
-        Self { asked: flag, looks: None }
-    }
-
     /// Lets so many looks pass, and is a request from then on.
     pub fn after(looks: u64) -> Self {
         Self { looks: Some(Looks { until: looks, so_far: Arc::default() }), ..Self::default() }

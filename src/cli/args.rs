@@ -29,7 +29,7 @@ Environment:
 Exit codes:
   0 done · 2 command line · 3 pipeline file · 4 data · 5 a stage failed · 6 store · 7 machine (device, disk, memory)
   10 `plan` found work to do · 75 stopped, run again to resume · 70 a bug in kinset
-  128 + n ended at once by a second signal n"
+  130 ended at once by a second Ctrl-C"
 )]
 pub struct Cli {
     /// What to do.

@@ -1,19 +1,18 @@
 //! `kinset run`: runs of a pipeline.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
 use super::args::{PipelineArgs, SelectArgs, seconds};
 use super::common::{Answer, Failure, device_of, namesake, pipeline, places, selection};
 use super::report;
 use super::terminal::{self, Screen};
+use crate::base::clock::Stopwatch;
 use crate::base::fault::{Exit, Fault, chain};
 use crate::base::fs::{self, FileError};
 use crate::base::search_path::DataPaths;
@@ -38,7 +37,12 @@ Examples:
   kinset run pipelines/fashion-mini.toml
   kinset run pipelines/fashion-mini.toml --profile smoke
   kinset run pipelines/stl10.toml --set stage.pretext.epochs=5 --until features
-  kinset run pipelines/stl10.toml --only scores --force")]
+  kinset run pipelines/stl10.toml --only scores --force
+
+Signals:
+  SIGINT (Ctrl-C), SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 ask to stop: progress is saved, and the run
+  ends within two seconds with exit code 75; the same command resumes. Further ones change nothing,
+  but a second Ctrl-C, a quarter of a second or more after the first signal, ends it at once (130).")]
 pub struct RunArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
@@ -157,34 +161,43 @@ pub(super) fn score_tables(spec: &Spec, store: &Store, summary: &Summary) -> Res
 /// How long what is at work may take to keep its progress: well within two seconds of the signal the process has ended.
 const GRACE: Duration = Duration::from_millis(1600);
 
+/// Ctrl-C that comes again so soon is the first one, passed on by a program between the terminal and this one.
+const ECHO: Duration = Duration::from_millis(250);
+
 /// The first signal asks to stop, and a little later the process ends whether or not everybody has heard: results and checkpoints
-/// are whole at any moment. The second ends at once, with 128 and its number.
+/// are whole at any moment. A second Ctrl-C ends it at once, with 128 and its number. No other signal does when it is repeated: a
+/// scheduler sends the same one to a job's steps and to its script, which passes it on, some milliseconds apart.
 pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
     let failed = |error| FileError::new("listen to signals of", Path::new("this process"), error);
-    let flag = Arc::new(AtomicBool::new(false));
     let status = fs::read_text(Path::new("/proc/self/status")).unwrap_or_default();
-    let mut signals = vec![SIGINT, SIGTERM, SIGUSR1];
+    // Schedulers announce the end of a job's time by a signal that a person chooses; `USR1` and `USR2` are the usual ones.
+    let mut signals = vec![SIGINT, SIGTERM, SIGUSR1, SIGUSR2];
     // A terminal that is closed; `nohup` has that ignored, and means it.
     if !ignores(&status, SIGHUP) {
         signals.push(SIGHUP);
     }
-    for &signal in &signals {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&flag))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&flag)))
-            .map_err(failed)?;
-    }
     let mut heard = Signals::new(&signals).map_err(failed)?;
+    let stop = Stop::default();
+    let asks = stop.clone();
     let wait = move || {
-        if heard.forever().next().is_some() {
-            std::thread::sleep(GRACE);
-            // Standard error may be held by somebody who waits for a terminal that has gone.
-            let _ = std::thread::Builder::new().spawn(|| terminal::say(LATE));
-            std::thread::sleep(Duration::from_millis(100));
-            signal_hook::low_level::exit(Exit::Stopped as i32);
+        if heard.forever().next().is_none() {
+            return;
         }
+        asks.request();
+        let asked = Stopwatch::start();
+        while asked.elapsed() < GRACE {
+            std::thread::sleep(Duration::from_millis(20));
+            if heard.pending().any(|signal| signal == SIGINT) && asked.elapsed() > ECHO {
+                signal_hook::low_level::exit(128 + SIGINT);
+            }
+        }
+        // Standard error may be held by somebody who waits for a terminal that has gone.
+        let _ = std::thread::Builder::new().spawn(|| terminal::say(LATE));
+        std::thread::sleep(Duration::from_millis(100));
+        signal_hook::low_level::exit(Exit::Stopped as i32);
     };
     std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(failed)?;
-    Ok(Stop::shared(flag))
+    Ok(stop)
 }
 
 const LATE: &str = "\nstopped without waiting for the current step; the same command resumes from the last checkpoint";

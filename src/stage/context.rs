@@ -147,7 +147,7 @@ impl<'a> Context<'a> {
     /// If it cannot be made.
     pub fn out(&self, output: &str) -> Result<PathBuf, StageError> {
         let folder = self.out.join(output);
-        fs::create_folders(&folder)?;
+        fs::create_folders(&folder).map_err(StageError::of_store)?;
         if !self.origin.is_empty() {
             origin::leave(&folder, &self.origin)?;
         }

@@ -6,6 +6,7 @@ use kinset_base::fault::{AnyFault, Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
 use kinset_base::stop::Stopped;
 use kinset_base::unit;
+use kinset_store::StoreError;
 
 /// Why a stage did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,12 @@ fn only(images: usize) -> String {
 }
 
 impl StageError {
+    /// A file of the store that could not be worked with: a checkpoint, an output. The store or the machine is to blame, never the
+    /// data.
+    pub fn of_store(error: FileError) -> Self {
+        Self::Other(Box::new(StoreError::from(error)))
+    }
+
     /// The error of another crate; [`StageError::Stopped`] if that says that it was asked to stop.
     pub fn other(fault: impl Fault + Send + Sync + 'static) -> Self {
         if fault.exit() == Exit::Stopped { Self::Stopped } else { Self::Other(Box::new(fault)) }

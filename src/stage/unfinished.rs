@@ -45,7 +45,7 @@ impl<'a> Unfinished<'a> {
     /// What was kept last; nothing if there is none that is whole.
     ///
     /// # Errors
-    /// If what is no such file cannot be removed.
+    /// If it cannot be read although it may be whole: the disk fails, nobody may look. If what is no such file cannot be removed.
     pub fn load<T: DeserializeOwned>(&self) -> Result<Option<T>, StageError> {
         self.read(&self.path(None))
     }
@@ -63,11 +63,17 @@ impl<'a> Unfinished<'a> {
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StageError> {
-        let Some(found) = fs::metadata(path)? else { return Ok(None) };
-        let whole = if found.is_file() { fs::read(path).ok().and_then(|bytes| self.decode(&bytes)) } else { None };
+        if fs::metadata(path).map_err(StageError::of_store)?.is_none() {
+            return Ok(None);
+        }
+        let whole = match fs::read(path) {
+            Ok(bytes) => self.decode(&bytes),
+            Err(error) if error.is_not_of_content() => return Err(StageError::of_store(error)),
+            Err(_) => None,
+        };
         if whole.is_none() {
             self.cx.warn(format!("the saved progress in `{}` is damaged; that work is repeated", path.display()));
-            if fs::is_real_folder(path) { fs::remove_folder(path)? } else { fs::remove(path)? }
+            fs::remove_folder(path).map_err(StageError::of_store)?;
         }
         Ok(whole)
     }
@@ -103,7 +109,7 @@ impl<'a> Unfinished<'a> {
             .map_err(|error| StageError::Progress { what: self.form.to_owned(), source: serde::ser::Error::custom(error) })?;
         let digest = Digest::of(&bytes).hex();
         bytes.extend(digest.as_bytes());
-        fs::write_atomic(path, &bytes)?;
+        fs::write_atomic(path, &bytes).map_err(StageError::of_store)?;
         self.saved.set(Stopwatch::start());
         Ok(())
     }
@@ -146,6 +152,7 @@ mod tests {
     use super::*;
     use crate::Stop;
     use crate::testing::Heard;
+    use kinset_base::fault::{Exit, Fault};
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
     use kinset_base::stop::Stopped;
@@ -204,6 +211,26 @@ mod tests {
         fs::remove(&path).unwrap();
         fs::create_folders(&path.join("in")).unwrap();
         assert_eq!(refused("test 1"), 1, "a folder");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn work_that_cannot_be_read_or_written_is_the_fault_of_the_machine_or_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("unfinished.bin");
+        // The first page of a process is mapped nowhere, and reading it is an error of input and output.
+        fs::link(Path::new("/proc/self/mem"), &path).unwrap();
+        let told = |folder: &Path, exit| {
+            in_folder(folder, 60, |cx| {
+                let unfinished = cx.unfinished("test 1");
+                let result = if folder.is_dir() { unfinished.load::<Work>().map(drop) } else { unfinished.save(&work()) };
+                let error = result.unwrap_err();
+                assert_eq!(error.exit(), exit, "{error}");
+            })
+        };
+        assert_eq!(told(dir.path(), Exit::Machine), 0);
+        assert!(fs::is_link(&path), "it is still there for a disk that works again");
+        assert_eq!(told(&dir.path().join("gone"), Exit::Store), 0);
     }
 
     #[test]

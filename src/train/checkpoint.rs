@@ -3,7 +3,8 @@
 //! A checkpoint is a folder `checkpoint-<number>` of two files: `tensors.safetensors`, and `state.json`, which holds the caller's
 //! state and the digests of both. Each file is written beside its place, flushed and renamed, `state.json` last: a folder without
 //! it, or whose bytes are not those it vouches for, does not count. The two newest are kept; whoever loads gets the newest that
-//! is whole, a list of those that were not, and nothing if none is: then a run begins again, which is slow but right.
+//! is whole, a list of those that were not, and nothing if none is: then a run begins again, which is slow but right. One that cannot be
+//! read although it may be whole, since the disk fails or nobody may look, is an error: to begin again would throw it away.
 
 use std::path::{Path, PathBuf};
 
@@ -13,8 +14,10 @@ use serde_json::Value;
 
 use super::error::{Result, TrainError};
 use kinset_artifact::encoder::{Tensors, Weights};
+use kinset_artifact::error::ArtifactError;
 use kinset_base::fault::chain;
-use kinset_base::fs;
+use kinset_base::fs::{self, FileError};
+use kinset_store::StoreError;
 use kinset_store::digest::Digest;
 
 const KEPT: usize = 2;
@@ -76,7 +79,7 @@ impl Checkpoints {
     /// The checkpoints in `folder`, which is made if it is not there.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
         let folder = folder.into();
-        fs::create_folders(&folder)?;
+        fs::create_folders(&folder).map_err(StoreError::from)?;
         Ok(Self { folder })
     }
 
@@ -87,8 +90,7 @@ impl Checkpoints {
     /// If something cannot be written. The checkpoints before it are still there then.
     pub fn save<S: Serialize>(&self, number: u64, state: &S, sections: &[(&str, &Tensors)]) -> Result<()> {
         let folder = self.folder.join(format!("{PREFIX}{number:012}"));
-        fs::remove_folder(&folder)?;
-        fs::create_folders(&folder)?;
+        fs::remove_folder(&folder).and_then(|()| fs::create_folders(&folder)).map_err(StoreError::from)?;
         let mut all = Tensors::default();
         for (section, tensors) in sections {
             for (name, Weights { shape, values }) in tensors.iter() {
@@ -96,22 +98,22 @@ impl Checkpoints {
             }
         }
         let path = folder.join(TENSORS);
-        all.save(&path)?;
-        let tensors = Digest::of_file(&path)?;
+        all.save(&path).map_err(kept)?;
+        let tensors = Digest::of_file(&path).map_err(StoreError::from)?;
         let path = folder.join(STATE);
-        let unwritable = |source| TrainError::Unwritable { path: path.clone(), source };
+        let unwritable = |source| StoreError::Encode { what: "a checkpoint", source };
         let state = serde_json::to_value(state).map_err(unwritable)?;
         let digest = Digest::of(&serde_json::to_vec(&state).map_err(unwritable)?);
         let file = File { format: FORMAT, tensors, digest, state };
-        fs::write_atomic(&path, &serde_json::to_vec_pretty(&file).map_err(unwritable)?)?;
-        fs::sync_folder(&self.folder)?;
+        let text = serde_json::to_vec_pretty(&file).map_err(unwritable)?;
+        fs::write_atomic(&path, &text).and_then(|()| fs::sync_folder(&self.folder)).map_err(StoreError::from)?;
         self.prune()
     }
 
     /// The newest checkpoint that is whole.
     ///
     /// # Errors
-    /// If the folder cannot be listed. Damaged checkpoints are not errors.
+    /// If the folder cannot be listed, or a checkpoint that may be whole cannot be read. Damaged checkpoints are not errors.
     pub fn load<S: DeserializeOwned>(&self) -> Result<Resumption<S>> {
         let mut damaged = Vec::new();
         for (number, path) in self.all()? {
@@ -119,7 +121,8 @@ impl Checkpoints {
                 Ok((state, sections)) => {
                     return Ok(Resumption { checkpoint: Some(Checkpoint { number, state, sections }), damaged });
                 }
-                Err(why) => damaged.push(Damage { path, why }),
+                Err(Unusable::Damaged(why)) => damaged.push(Damage { path, why }),
+                Err(Unusable::Unread(error)) => return Err(StoreError::from(error).into()),
             }
         }
         Ok(Resumption { checkpoint: None, damaged })
@@ -128,7 +131,7 @@ impl Checkpoints {
     /// Removes all checkpoints: the run is over.
     pub fn clear(&self) -> Result<()> {
         for (_, path) in self.all()? {
-            fs::remove_folder(&path)?;
+            fs::remove_folder(&path).map_err(StoreError::from)?;
         }
         Ok(())
     }
@@ -140,7 +143,7 @@ impl Checkpoints {
             if kept < KEPT && fs::exists(&path.join(STATE)) {
                 kept += 1;
             } else {
-                fs::remove_folder(&path)?;
+                fs::remove_folder(&path).map_err(StoreError::from)?;
             }
         }
         Ok(())
@@ -149,7 +152,8 @@ impl Checkpoints {
     /// All folders that look like checkpoints, the newest first.
     fn all(&self) -> Result<Vec<(u64, PathBuf)>> {
         let number = |path: &Path| path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse::<u64>().ok();
-        let mut found: Vec<_> = fs::list(&self.folder)?.into_iter().filter_map(|path| Some((number(&path)?, path))).collect();
+        let listed = fs::list(&self.folder).map_err(StoreError::from)?;
+        let mut found: Vec<_> = listed.into_iter().filter_map(|path| Some((number(&path)?, path))).collect();
         found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
         Ok(found)
     }
@@ -168,32 +172,66 @@ impl<S> Checkpoint<S> {
     }
 }
 
-/// Reads and verifies; what is wrong, in words.
-fn read<S: DeserializeOwned>(folder: &Path) -> std::result::Result<(S, Tensors), String> {
-    let path = folder.join(STATE);
-    let bytes = fs::read_at_most(&path, LARGEST_STATE)
-        .map_err(|e| if e.is_missing() { "it was never finished".into() } else { chain(&e) })?;
-    let file: File = serde_json::from_slice(&bytes).map_err(|e| format!("`{STATE}` is damaged ({e})"))?;
-    if file.format != FORMAT {
-        return Err(format!("it has format {}, this program writes {FORMAT}", file.format));
+/// Gives a failed write of tensors its meaning: what a checkpoint needs is of the store.
+fn kept(error: ArtifactError) -> TrainError {
+    match error {
+        ArtifactError::File(error) => StoreError::from(error).into(),
+        error => error.into(),
     }
-    let written = serde_json::to_vec(&file.state).map_err(|e| chain(&e))?;
+}
+
+/// Why a checkpoint is not the one to go on from.
+enum Unusable {
+    /// It is not whole; why, in words.
+    Damaged(String),
+    /// It may be whole.
+    Unread(FileError),
+}
+
+impl From<FileError> for Unusable {
+    fn from(error: FileError) -> Self {
+        if error.is_not_of_content() { Self::Unread(error) } else { Self::Damaged(chain(&error)) }
+    }
+}
+
+/// Reads and verifies.
+fn read<S: DeserializeOwned>(folder: &Path) -> std::result::Result<(S, Tensors), Unusable> {
+    let damaged = |why: String| Err(Unusable::Damaged(why));
+    let path = folder.join(STATE);
+    let bytes = match fs::read_at_most(&path, LARGEST_STATE) {
+        Err(error) if error.is_missing() => return damaged("it was never finished".into()),
+        read => read?,
+    };
+    let file: File = match serde_json::from_slice(&bytes) {
+        Ok(file) => file,
+        Err(error) => return damaged(format!("`{STATE}` is damaged ({error})")),
+    };
+    if file.format != FORMAT {
+        return damaged(format!("it has format {}, this program writes {FORMAT}", file.format));
+    }
+    let written = serde_json::to_vec(&file.state).map_err(|error| Unusable::Damaged(chain(&error)))?;
     if Digest::of(&written) != file.digest {
-        return Err(format!("`{STATE}` is not what was written"));
+        return damaged(format!("`{STATE}` is not what was written"));
     }
     let path = folder.join(TENSORS);
-    if Digest::of_file(&path).map_err(|e| chain(&e))? != file.tensors {
-        return Err(format!("`{TENSORS}` is not what was written"));
+    if Digest::of_file(&path)? != file.tensors {
+        return damaged(format!("`{TENSORS}` is not what was written"));
     }
-    let tensors = Tensors::load(&path).map_err(|e| chain(&e))?;
-    let state =
-        serde_json::from_value(file.state).map_err(|e| format!("its state is that of another stage or version ({e})"))?;
-    Ok((state, tensors))
+    let tensors = match Tensors::load(&path) {
+        Ok(tensors) => tensors,
+        Err(ArtifactError::File(error)) => return Err(error.into()),
+        Err(error) => return damaged(chain(&error)),
+    };
+    match serde_json::from_value(file.state) {
+        Ok(state) => Ok((state, tensors)),
+        Err(error) => damaged(format!("its state is that of another stage or version ({error})")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kinset_base::fault::{Exit, Fault};
 
     #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     struct Place {
@@ -287,6 +325,39 @@ mod tests {
         assert!(found.checkpoint.is_none());
         assert_eq!(found.damaged.len(), 2);
         assert!(found.damaged[0].why.contains("never finished"));
+    }
+
+    /// The first page of a process is mapped nowhere, and reading it is an error of input and output.
+    #[cfg(target_os = "linux")]
+    fn break_disk_below(path: &Path) {
+        fs::remove(path).unwrap();
+        fs::link(Path::new("/proc/self/mem"), path).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_disk_that_fails_is_told_and_the_newest_checkpoint_is_not_given_up_for_it() {
+        for name in [TENSORS, STATE] {
+            let dir = tempfile::tempdir().unwrap();
+            let checkpoints = saved(dir.path(), 0..2);
+            break_disk_below(&file(&checkpoints, 1, name));
+            let error = checkpoints.load::<Place>().unwrap_err();
+            assert_eq!((error.exit(), error.code()), (Exit::Machine, "file::device"), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_that_cannot_be_written_is_never_the_fault_of_the_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoints = saved(dir.path(), 0..1);
+        let folder = dir.path().join("work");
+        fs::remove_folder(&folder).unwrap();
+        let listed = checkpoints.load::<Place>().unwrap_err();
+        fs::write_atomic(&folder, b"mine").unwrap();
+        let saved = checkpoints.save(1, &place(1), &[]).unwrap_err();
+        for error in [listed, saved, Checkpoints::open(&folder).unwrap_err()] {
+            assert_eq!((error.exit(), error.code()), (Exit::Store, "store::file"), "{error}");
+        }
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! Errors of training.
 
-use std::path::PathBuf;
-
 use kinset_artifact::error::ArtifactError;
 use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
 use kinset_model::ModelError;
 use kinset_stage::StageError;
+use kinset_store::StoreError;
 
 /// A fault of training.
 #[derive(Debug, thiserror::Error)]
@@ -59,12 +58,9 @@ pub enum TrainError {
         #[source]
         source: candle_core::Error,
     },
-    #[error("the state of a checkpoint cannot be written to `{path}`")]
-    Unwritable {
-        path: PathBuf,
-        #[source]
-        source: serde_json::Error,
-    },
+    /// A checkpoint could not be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] StoreError),
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -114,7 +110,7 @@ impl Fault for TrainError {
                 .code("train::back-end-missing")
                 .hint(format!("build with `cargo build --release --features {feature}`, or set `device = \"cpu\"`")),
             Self::Device { .. } => Exit::Machine.code("train::device").hint("set `device = \"cpu\"`, or check the driver"),
-            Self::Unwritable { .. } => Exit::Bug.code("train::checkpoint"),
+            Self::Checkpoint(error) => error.diagnosis(),
             Self::File(error) => error.diagnosis(),
             Self::Artifact(error) => error.diagnosis(),
             Self::Model(error) => error.diagnosis(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use kinset::registry;
@@ -331,9 +331,13 @@ impl Bench {
 
     /// Starts kinset and does not wait; standard output and error go to files, so that no pipe fills up.
     pub(crate) fn start(&self, name: &str, args: &[&str]) -> Running {
+        self.spawn(name, &mut self.command(args))
+    }
+
+    /// As [`Bench::start`], for a command.
+    pub(crate) fn spawn(&self, name: &str, command: &mut Command) -> Running {
         let (out, err) = (self.path(format!("{name}.out")), self.path(format!("{name}.err")));
-        let child =
-            self.command(args).stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap()).spawn().unwrap();
+        let child = command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap()).spawn().unwrap();
         Running { child, out, err }
     }
 
@@ -382,8 +386,14 @@ impl Bench {
     }
 }
 
+/// The tests themselves may run under `nohup`, and children inherit what is ignored. What is caught is reset for them instead.
+static CLOSED_TERMINAL: LazyLock<()> = LazyLock::new(|| {
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).unwrap();
+});
+
 /// kinset, to be started in a folder, away from whatever the machine has set.
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
+    LazyLock::force(&CLOSED_TERMINAL);
     let mut command = Command::new(env!("CARGO_BIN_EXE_kinset"));
     command.args(args).current_dir(folder).stdin(Stdio::null()).env("NO_COLOR", "1");
     // What the machine has fetched from Hugging Face's hub is no part of a test.
@@ -492,6 +502,18 @@ impl Running {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Waits until it has asked the system for its signals, or has ended: what comes sooner ends any process. Only Linux says.
+    pub(crate) fn wait_until_it_listens(&mut self) {
+        let status = format!("/proc/{}/status", self.id());
+        let catches = |text: String| {
+            let mask = text.lines().find_map(|line| line.strip_prefix("SigCgt:"))?.trim().to_owned();
+            Some(u64::from_str_radix(&mask, 16).unwrap() >> (signal_hook::consts::SIGTERM - 1) & 1 == 1)
+        };
+        while self.child.try_wait().unwrap().is_none() && fs::read_to_string(&status).ok().and_then(catches) == Some(false) {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kinset::base::clock::Stopwatch;
@@ -88,7 +89,7 @@ fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
     let text = long(60);
     let expected = Bench::with(&text).run(&["--until", "pretext"]).done().digests();
     let args = ["run", "p.toml", "--no-report", "--json", "--until", "pretext"];
-    for signal in ["INT", "TERM", "HUP", "USR1"] {
+    for signal in ["INT", "TERM", "HUP", "USR1", "USR2"] {
         let bench = Bench::with(&text);
         let running = bench.start("run", &args);
         bench.wait_for_an_epoch("whole");
@@ -108,6 +109,58 @@ fn a_signal_stops_at_the_next_step_and_the_same_command_goes_on() {
         // The curve of both halves is one curve: no epoch twice, none lost.
         assert_eq!(bench.metrics("whole", "pretext").iter().filter(|(name, _)| name == "loss").count(), 60);
     }
+}
+
+#[test]
+fn what_a_scheduler_sends_twice_still_leaves_a_checkpoint() {
+    let text = long(60);
+    let args = ["run", "p.toml", "--no-report", "--json", "--until", "pretext", "--checkpoint-every", "3600"];
+    // To a step and to the script that passes it on; a warning before the end of a job's time, and the end of it; Ctrl-C that a
+    // program between the terminal and this one passes on.
+    for (signals, pause) in [(["TERM", "TERM"], 0), (["TERM", "TERM"], 20), (["USR2", "TERM"], 20), (["INT", "INT"], 20)] {
+        let bench = Bench::with(&text);
+        let mut running = bench.start("run", &args);
+        bench.wait_for_an_epoch("whole");
+        running.signal(signals[0]);
+        std::thread::sleep(Duration::from_millis(pause));
+        running.signal_while_alive(signals[1]);
+        let said = running.end();
+        assert_eq!(said.exit, 75, "{signals:?}, {pause} ms: {}", said.err);
+        let kept = files_below(&bench.path("artifacts/store/work"));
+        assert!(kept.iter().any(|path| path.ends_with("state.json")), "{signals:?}, {pause} ms: {kept:?}");
+    }
+}
+
+/// One step of this takes longer than two seconds.
+const SLOW_STEP: &str = "name = \"slow\"\ndevice = \"cpu\"\n\n[data.train]\ndataset = \"synthetic\"\nimages = 256\nclasses = 3\nsize = 32\n\n[stage.pretext]\nkind = \"simclr\"\nimages = \"data.train\"\nepochs = 1\nbatch = 256\nnetwork = { backbone = \"resnet50\", stem = \"cifar\" }\n";
+
+#[test]
+fn a_second_ctrl_c_ends_at_once_and_a_second_term_does_not() {
+    let bench = Bench::with(SLOW_STEP);
+    bench.run(&["--until", "data.train"]).done();
+    for (signal, exit) in [("INT", 130), ("TERM", 75)] {
+        let mut running = bench.start("run", &["run", "p.toml", "--no-report"]);
+        assert!(running.wait_for("pretext (simclr)"), "{}", running.said());
+        std::thread::sleep(Duration::from_millis(500));
+        running.signal(signal);
+        std::thread::sleep(Duration::from_millis(500));
+        running.signal_while_alive(signal);
+        let said = running.end();
+        assert_eq!(said.exit, exit, "{signal}: {}", said.err);
+    }
+}
+
+#[test]
+fn under_nohup_a_closed_terminal_stops_nothing() {
+    let bench = Bench::with(&long(20));
+    let own = bench.command(&["run", "p.toml", "--no-report", "--until", "pretext"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(own.get_program()).args(own.get_args());
+    let running = bench.spawn("run", command.current_dir(bench.path("")).stdin(Stdio::null()));
+    bench.wait_for_an_epoch("whole");
+    running.signal("HUP");
+    let said = running.end();
+    assert_eq!(said.exit, 0, "{}", said.err);
 }
 
 /// Within which a signal is answered.
@@ -146,8 +199,7 @@ fn k_means_answers_every_signal_within_two_seconds_and_goes_on() {
 
 #[test]
 fn a_step_that_takes_longer_than_the_answer_may_is_not_waited_for() {
-    let text = "name = \"slow\"\ndevice = \"cpu\"\n\n[data.train]\ndataset = \"synthetic\"\nimages = 256\nclasses = 3\nsize = 32\n\n[stage.pretext]\nkind = \"simclr\"\nimages = \"data.train\"\nepochs = 1\nbatch = 256\nnetwork = { backbone = \"resnet50\", stem = \"cifar\" }\n";
-    let bench = Bench::with(text);
+    let bench = Bench::with(SLOW_STEP);
     bench.run(&["--until", "data.train"]).done();
     let mut running = bench.start("run", &["run", "p.toml", "--no-report"]);
     assert!(running.wait_for("pretext (simclr)"), "{}", running.said());
@@ -182,6 +234,43 @@ fn a_damaged_checkpoint_costs_a_few_steps_and_changes_nothing() {
     let said = bench.kinset(&args).done();
     assert!(said.err.contains("using an older one") && said.err.contains("resuming at epoch"), "{}", said.err);
     assert_eq!(said.digests(), expected);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn checkpoints_that_cannot_be_read_or_written_are_no_fault_of_the_data() {
+    let text = long(60);
+    let args = ["run", "p.toml", "--no-report", "--json", "--until", "pretext", "--checkpoint-every", "0"];
+    let bench = Bench::with(&text);
+    let running = bench.start("run", &args);
+    bench.wait_for_an_epoch("whole");
+    running.signal("TERM");
+    assert_eq!(running.end().exit, 75);
+    // The first page of a process is mapped nowhere, and reading it is an error of input and output.
+    let files: Vec<_> = files_below(&bench.path("artifacts/store/work"));
+    let newest = files.iter().rfind(|path| path.extension().is_some_and(|e| e == "safetensors")).unwrap();
+    let aside = bench.path("aside");
+    fs::rename(newest, &aside).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", newest).unwrap();
+    let said = bench.kinset(&args);
+    assert_eq!(said.exit, 7, "{}", said.err);
+    // The disk works again.
+    fs::rename(&aside, newest).unwrap();
+    let mut running = bench.start("run", &args);
+    assert!(running.wait_for("resuming at epoch"), "{}", running.said());
+    let work = newest.parent().unwrap().parent().unwrap();
+    for _ in 0..1000 {
+        // The run makes the folder again, if it comes first; or it has ended, since it missed it.
+        let (gone, taken) = (bench.path("gone"), bench.path("file"));
+        fs::write(&taken, "mine").unwrap();
+        let _ = fs::remove_dir_all(&gone);
+        if fs::rename(work, &gone).is_ok() && fs::rename(&taken, work).is_ok() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let said = running.end();
+    assert_eq!(said.exit, 6, "{}", said.err);
 }
 
 #[test]

@@ -17,6 +17,9 @@ const SIGNALS: [&str; 4] = ["KILL", "INT", "TERM", "HUP"];
 
 /// Ends a run by a signal, which may come just before it ends by itself.
 fn end(series: &mut Series, mut running: Running, signal: &str, how: &str) -> Said {
+    if signal != "KILL" {
+        running.wait_until_it_listens();
+    }
     running.signal_while_alive(signal);
     let clock = Stopwatch::start();
     let said = running.end();
