@@ -62,6 +62,7 @@ commands! {
     data: Data(DataArgs),
     methods: Methods(MethodsArgs),
     init: Init(InitArgs),
+    doctor: Doctor(DoctorArgs),
     schema: Schema(SchemaArgs),
     completions: Completions(CompletionsArgs),
     man: Man(ManArgs),

@@ -23,6 +23,8 @@
 //! Files and no database: readers need no lock, two writers of one name write the same thing, and a person can look with `ls`.
 //! [`Store`] is the way in; [`Manifest`] and [`Key`] say what a result was computed from; [`manifest_diff`] says what changed.
 //!
+//! [`place`] tries out what the file system of a folder can do.
+//!
 //! Not here: what the files mean (`artifact`), when something runs (`pipeline`).
 
 #![forbid(unsafe_code)]
@@ -42,6 +44,7 @@ mod layout;
 pub mod lock;
 pub mod manifest_diff;
 pub mod manifests;
+pub mod place;
 pub mod record;
 mod scratch;
 mod settings;

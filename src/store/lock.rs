@@ -213,7 +213,7 @@ fn sign(file: &mut File, holder: &Holder) -> io::Result<()> {
 }
 
 /// True if the file system does not know locks at all.
-fn has_no_locks(error: &io::Error) -> bool {
+pub(super) fn has_no_locks(error: &io::Error) -> bool {
     #[cfg(unix)]
     if error.raw_os_error() == Some(rustix::io::Errno::NOLCK.raw_os_error()) {
         return true;

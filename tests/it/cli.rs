@@ -129,7 +129,7 @@ fn no_snapshot_is_an_orphan() {
 fn every_json_answer_parses_and_is_all_there_is_on_standard_output() {
     let bench = Bench::with(CHEAP);
     let data = format!("{ROOT}/data");
-    let answers: [(&[&str], i32); 21] = [
+    let answers: [(&[&str], i32); 22] = [
         (&["plan", "p.toml", "--json"], 10),
         (&["run", "p.toml", "--json"], 0),
         (&["run", "p.toml", "--json", "--set", "stage.kmeans.clusters=99"], 4),
@@ -145,6 +145,7 @@ fn every_json_answer_parses_and_is_all_there_is_on_standard_output() {
         (&["export", "p.toml", "kmeans", "--output", "x.onnx", "--json"], 0),
         (&["data", "fetch", "stl10", "--dry-run", "--json"], 0),
         (&["verify", "--json"], 0),
+        (&["doctor", "--json"], 0),
         (&["gc", "p.toml", "--json"], 0),
         (&["gc", "--json"], 0),
         (&["data", "list", "--json"], 0),

@@ -54,6 +54,8 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["run", "--help"], 0),
     (&["--version"], 0),
     (&["--version", "--verbose"], 0),
+    (&["doctor"], 0),
+    (&["doctor", "--json"], 0),
     (&["verify"], 6),
     (&["verify", "--json"], 6),
 ];

@@ -50,6 +50,7 @@ const LINES: &[Line] = &[
     writes(&["plot", "p.toml", "confusion"], &["--out", "out/confusion.svg"]),
     writes(&["inspect", "p.toml", "data.train"], &["--html", "out/images.html"]),
     says(&["verify"]),
+    says(&["doctor"]),
     says(&["gc", "p.toml"]),
     needs(&["similar", "--target", "target.csv", "--pool", "pool.csv", "--nn-factor", "2"], &["--save-dir", "out/like"]),
     needs(

@@ -56,7 +56,7 @@ fn under(bench: &Bench, program: &str, before: &[&str], args: &[&str]) -> Comman
 }
 
 /// kinset under a shell's limits. A file that grows too long is an error then, not the end.
-fn limited(bench: &Bench, limits: &str, args: &[&str]) -> Command {
+pub(super) fn limited(bench: &Bench, limits: &str, args: &[&str]) -> Command {
     under(bench, "sh", &["-c", &format!("trap '' XFSZ; {limits}; exec \"$0\" \"$@\"")], args)
 }
 

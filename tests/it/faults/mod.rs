@@ -8,6 +8,7 @@
 //! prints a row: what was done, how often, how many digests differed, how many exit codes were wrong.
 
 mod answers;
+mod doctor;
 mod inputs;
 mod kit;
 mod machine;
