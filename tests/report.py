@@ -24,7 +24,7 @@ chromium = os.environ.get("KINSET_CHROMIUM") or shutil.which("chromium") or shut
 pictures.mkdir(parents=True, exist_ok=True)
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-SECTIONS = ["scores", "clusters", "confusion", "calibration", "map", "neighbors", "training", "stages"]
+SECTIONS = ["clusters", "map", "neighbors", "scores", "confusion", "calibration", "training", "stages"]
 
 
 def check(what, found, wanted):
@@ -115,9 +115,10 @@ def matrices(page):
 
 def clusters(page):
     """Sizes, accuracy and calibration error are those of the same classifier on the same images."""
-    images, classifier = predict[1]["images"], predict[1]["classifier"]
+    key = "images" if "images" in predict[1] else "features"
+    source, classifier = predict[1][key], predict[1]["classifier"]
     sizes = [int(n) for n in page.locator(".cluster").evaluate_all("all => all.map((one) => one.dataset.size)")]
-    judge = next((name for name in judges if spec["stage"][name].get("images") == images), None)
+    judge = next((name for name in judges if spec["stage"][name].get(key) == source), None)
     row = scores(judge)[classifier] if judge else None
     if row is None:
         return
@@ -144,6 +145,20 @@ def clicks(page):
     check("themes", themes, ["dark", "light", "auto"])
     page.locator("a.proto").first.click()
     check("a prototype leads to its cluster", page.evaluate("location.hash"), "#cluster-0")
+    cells = page.locator(".cluster").first.locator(".line").first.locator(".t")
+    cells.first.click()
+    look = page.locator("#look")
+    check("a click shows the whole picture", (look.is_visible(), look.locator("p").inner_text()), (True, cells.first.get_attribute("aria-label")))
+    check("there is a picture", look.locator("img:visible, .t:visible").count(), 1)
+    page.keyboard.press("ArrowRight")
+    check("an arrow leads to the next", look.locator("p").inner_text(), cells.nth(1).get_attribute("aria-label"))
+    page.keyboard.press("Escape")
+    check("and Escape away from it", look.is_visible(), False)
+    cells.nth(1).focus()
+    page.keyboard.press("Enter")
+    check("Enter opens it, too", look.is_visible(), True)
+    look.locator("button").click()
+    check("and its button closes it", look.is_visible(), False)
     page.locator("#map").scroll_into_view_if_needed()
     points = page.locator(".maps .fig").first.locator("[data-i]")
     check("both maps have the same points", page.locator(".maps [data-i]").count(), 2 * points.count())
@@ -166,6 +181,9 @@ with sync_playwright() as playwright:
     for section in SECTIONS:
         check(f"section {section}", page.locator(f"section#{section}").count(), 1)
         check(f"section {section} has something in it", page.locator(f"section#{section} > .absent").count(), 0)
+    order = page.locator("section[id]").evaluate_all("all => all.map((one) => one.id)")
+    check("pictures come before tables", [id for id in order if id in SECTIONS], SECTIONS)
+    check("one headline", page.locator("#headline").count(), 1)
     wider = page.locator(".card").evaluate_all("all => all.filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.innerText)")
     check("every card holds its number", wider, [])
     seen = numbers(page)

@@ -1,4 +1,4 @@
-//! The pictures of a page: found by name, made small, put on sheets.
+//! The pictures of a page: found by name, cut to small squares, put on sheets; and whole ones, for a closer look.
 //!
 //! A page names the images it shows; only these are read, some hundred at a time, and only small copies stay in memory. A sheet is
 //! one picture with many cells, so that a page of a thousand clusters is not ten thousand files.
@@ -26,7 +26,7 @@ use kinset_dataset::guarded_decode::decode;
 
 /// Pictures in memory at a time, before they are made small.
 const AT_ONCE: usize = 128;
-/// What is around a picture that is not square.
+/// What is around a picture that is smaller than its cell.
 const AROUND: u8 = 128;
 
 /// The side of a prototype's cell, in pixels.
@@ -47,11 +47,27 @@ pub const ON_MAP: usize = 28;
 /// The side of a contact sheet's cell.
 pub fn contact(clusters: usize) -> usize {
     match clusters {
-        0..=12 => 64,
-        13..=30 => 48,
+        0..=12 => 96,
+        13..=30 => 64,
         31..=100 => 40,
         101..=300 => 32,
         _ => 28,
+    }
+}
+
+/// Images of a page that can be looked at whole, at most.
+const WHOLES: usize = 1200;
+/// Bytes around the URI of a whole picture on a page, at most.
+const AROUND_WHOLE: usize = 12;
+/// JPEG quality of whole pictures.
+const WHOLE_QUALITY: u8 = 72;
+
+/// The longest side of a whole picture, in pixels, if there are so many.
+const fn whole_side(count: usize) -> usize {
+    match count {
+        0..=200 => 256,
+        201..=450 => 192,
+        _ => 144,
     }
 }
 
@@ -61,8 +77,12 @@ pub struct Album {
     /// By name and side.
     cells: BTreeMap<String, BTreeMap<usize, Pixels>>,
     paths: BTreeMap<String, String>,
-    /// The longest side of any picture, in pixels.
+    /// The largest square that can be cut from any picture: its side in pixels.
     native: usize,
+    /// Images that can be looked at whole, by name; what is seen first on the page has the lowest number.
+    numbers: BTreeMap<String, usize>,
+    /// Whole pictures as data URIs, by number; none where a cell shows as much.
+    wholes: BTreeMap<usize, String>,
     /// Of other sets than that of the rows; all of one size.
     glimpses: BTreeMap<Sight, Pixels>,
     fault: Option<String>,
@@ -113,6 +133,27 @@ fn wishes<'a>(page: &'a Page) -> Wishes<'a> {
     wishes
 }
 
+/// Images that a reader may want to see whole, what is seen first in front.
+fn numbers(page: &Page) -> BTreeMap<String, usize> {
+    let clusters = || page.clusters.shown().into_iter().flat_map(|clusters| &clusters.each);
+    let hoods = page.neighbors.shown().into_iter().flat_map(|neighbors| &neighbors.shown);
+    let shots = clusters()
+        .flat_map(|cluster| &cluster.most)
+        .chain(clusters().flat_map(|cluster| &cluster.least))
+        .chain(clusters().flat_map(|cluster| &cluster.random))
+        .chain(page.duplicates.iter().flat_map(|copies| copies.shown.iter().flatten()))
+        .chain(page.outliers.iter().flat_map(|unusual| &unusual.shown))
+        .chain(hoods.flat_map(|shown| std::iter::once(&shown.query).chain(&shown.neighbors)));
+    let mut numbers = BTreeMap::new();
+    for shot in shots {
+        let next = numbers.len();
+        if next < WHOLES {
+            numbers.entry(shot.id.clone()).or_insert(next);
+        }
+    }
+    numbers
+}
+
 /// Where the pictures of some images lie in their set: by row, with the names that lead there. They are found by name, or where the names are those of
 /// files, by path; a path that stands there twice leads to neither.
 fn places<'a>(set: &ImageSet, wishes: &Wishes<'a>) -> Result<BTreeMap<usize, Vec<&'a str>>, ArtifactError> {
@@ -148,7 +189,7 @@ impl Album {
     /// Reads the pictures of a page. What cannot be read is left out, and [`Album::fault`] says why. `images_of` has the images
     /// of the other stages.
     pub fn of(page: &Page, images: Option<&Stored<Images>>, images_of: impl Fn(usize) -> Option<Stored<Images>>) -> Self {
-        let mut album = Self::default();
+        let mut album = Self { numbers: numbers(page), ..Self::default() };
         let wishes = wishes(page);
         if let Some(images) = images.filter(|_| !wishes.is_empty())
             && let Err(error) = album.read(images, &wishes)
@@ -179,6 +220,21 @@ impl Album {
         self.paths.get(name).map(String::as_str).filter(|path| !path.is_empty())
     }
 
+    /// The number of an image that can be looked at whole.
+    pub fn number(&self, name: &str) -> Option<usize> {
+        self.numbers.get(name).copied()
+    }
+
+    /// Whole pictures as data URIs, by number: as many of the first as fit into so many bytes.
+    pub fn wholes(&self, bytes: usize) -> BTreeMap<usize, &str> {
+        let mut used = 0;
+        let mut fits = |uri: &str| {
+            used += uri.len() + AROUND_WHOLE;
+            used <= bytes
+        };
+        self.wholes.iter().map(|(&number, uri)| (number, uri.as_str())).take_while(|(_, uri)| fits(uri)).collect()
+    }
+
     fn read(&mut self, images: &Stored<Images>, wishes: &Wishes<'_>) -> Result<(), ArtifactError> {
         let set = ImageSet::open_within(images, 0)?;
         let places = places(&set, wishes)?;
@@ -189,7 +245,8 @@ impl Album {
                 Some(format!("{missing} of {all} images that are shown are not in `{origin}`, neither by name nor by path"));
         }
         let rows: Vec<usize> = places.keys().copied().collect();
-        self.native = rows.iter().map(|&row| set.size(row)).map(|(width, height)| width.max(height)).max().unwrap_or(1);
+        self.native = rows.iter().map(|&row| set.size(row)).map(|(width, height)| width.min(height)).max().unwrap_or(1);
+        let longest = whole_side(self.numbers.len());
         let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
         for rows in rows.chunks(AT_ONCE) {
             for (row, (picture, path)) in rows.iter().zip(set.glance(rows)?) {
@@ -198,6 +255,13 @@ impl Album {
                     for &side in wishes.get(name).into_iter().flatten() {
                         let side = side.min(self.native);
                         cells.entry(side).or_insert_with(|| small(&picture, side, &mut scratch, &mut planes));
+                    }
+                    let seen = cells.keys().copied().max().unwrap_or(0);
+                    if let Some(&number) = self.numbers.get(name)
+                        && (picture.width, picture.height) != (seen, seen)
+                        && let Some(uri) = whole(&picture, longest, &mut scratch, &mut planes)
+                    {
+                        self.wholes.insert(number, uri);
                     }
                     self.paths.insert(name.to_owned(), path.clone());
                 }
@@ -226,9 +290,9 @@ impl Album {
             let Ok(found) = set.glance(&rows) else { continue };
             pictures.extend(rows.iter().zip(found).map(|(&row, (picture, _))| (Sight::Table { node, row }, picture)));
         }
-        let longest = pictures.iter().map(|(_, picture)| picture.width.max(picture.height)).max().unwrap_or(1);
+        let native = pictures.iter().map(|(_, picture)| picture.width.min(picture.height)).max().unwrap_or(1);
         let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
-        let side = CONTACT.min(longest);
+        let side = CONTACT.min(native);
         self.glimpses =
             pictures.into_iter().map(|(sight, picture)| (sight, small(&picture, side, &mut scratch, &mut planes))).collect();
     }
@@ -283,17 +347,30 @@ pub(super) fn uri(picture: &Pixels, quality: u8) -> Option<String> {
     Some(format!("data:{kind};base64,{}", STANDARD.encode(bytes)))
 }
 
-/// A picture fitted into a square, as large as it is or smaller.
+/// A whole picture as a data URI, its longest side at most so long; nothing if it cannot be encoded.
+fn whole(picture: &Pixels, longest: usize, scratch: &mut Scratch, planes: &mut Planes) -> Option<String> {
+    let window = Window::whole(picture.width, picture.height);
+    let scaled = scaled(picture, window, longest, scratch, planes);
+    let bytes = image_codec::encode_jpeg("a picture", &scaled, WHOLE_QUALITY).ok()?;
+    Some(format!("data:image/jpeg;base64,{}", STANDARD.encode(bytes)))
+}
+
+/// A part of a picture, its longest side at most so long; never larger than it is.
+fn scaled(picture: &Pixels, window: Window, longest: usize, scratch: &mut Scratch, planes: &mut Planes) -> Pixels {
+    let now = window.width.max(window.height);
+    if now <= longest && (window.width, window.height) == (picture.width, picture.height) {
+        return picture.clone();
+    }
+    let longest = longest.min(now);
+    let fit = |length: usize| ((length * longest) as f64 / now as f64).round().max(1.0) as usize;
+    crop_resize(picture, window, (fit(window.width), fit(window.height)), false, scratch, planes);
+    planes.to_pixels()
+}
+
+/// The centred square of a picture, as large as it is or smaller.
 fn small(picture: &Pixels, side: usize, scratch: &mut Scratch, planes: &mut Planes) -> Pixels {
-    let longest = picture.width.max(picture.height);
-    let scaled = if longest > side {
-        let fit = |length: usize| ((length * side) as f64 / longest as f64).round().max(1.0) as usize;
-        let window = Window::whole(picture.width, picture.height);
-        crop_resize(picture, window, (fit(picture.width), fit(picture.height)), false, scratch, planes);
-        planes.to_pixels()
-    } else {
-        picture.clone()
-    };
+    let window = Window::centre(picture.width, picture.height, picture.width.min(picture.height));
+    let scaled = scaled(picture, window, side, scratch, planes);
     if (scaled.width, scaled.height) == (side, side) {
         return scaled;
     }
@@ -374,17 +451,31 @@ mod tests {
     }
 
     #[test]
-    fn tall_pictures_are_fitted_in_and_small_ones_are_not_blown_up() {
+    fn cells_are_centred_squares_and_small_pictures_are_not_blown_up() {
         let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
-        let tall = small(&Pixels::new(10, 40, 3, vec![0; 1200]), 8, &mut scratch, &mut planes);
-        assert_eq!((tall.width, tall.height, tall.channels), (8, 8, 3));
-        let line = &tall.data[..24];
-        assert_eq!(
-            (&line[..9], &line[9..15], &line[15..]),
-            (&[AROUND; 9][..], &[0; 6][..], &[AROUND; 9][..]),
-            "two of eight columns"
-        );
+        // Its upper and lower quarters are black, the square between them is white.
+        let band = |y: usize| if (8..24).contains(&y) { 255 } else { 0 };
+        let tall = Pixels::new(16, 32, 1, (0..512).map(|at| band(at / 16)).collect());
+        let cell = small(&tall, 8, &mut scratch, &mut planes);
+        assert_eq!((cell.width, cell.height, cell.data), (8, 8, vec![255; 64]), "the middle, and nothing around it");
         let tiny = small(&Pixels::new(2, 2, 1, vec![9; 4]), 4, &mut scratch, &mut planes);
         assert_eq!(tiny.data, [128, 128, 128, 128, 128, 9, 9, 128, 128, 9, 9, 128, 128, 128, 128, 128]);
+    }
+
+    #[test]
+    fn whole_pictures_keep_their_shape_and_the_first_ones_fit() {
+        let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
+        let uri = whole(&Pixels::new(40, 10, 1, vec![7; 400]), 20, &mut scratch, &mut planes).unwrap();
+        let bytes = STANDARD.decode(uri.strip_prefix("data:image/jpeg;base64,").unwrap()).unwrap();
+        let header = image_codec::probe("whole", &bytes).unwrap();
+        assert_eq!((header.width, header.height), (20, 5));
+        let wholes = [(0, "a".repeat(100)), (1, "b".repeat(300)), (2, "c".into())].into();
+        let album = Album { wholes, ..Album::default() };
+        let numbers = |bytes: usize| album.wholes(bytes).into_keys().collect::<Vec<_>>();
+        assert_eq!(
+            (numbers(1000), numbers(200), numbers(50)),
+            (vec![0, 1, 2], vec![0], vec![]),
+            "none before one that does not fit"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! The report page, which says what the results say: whole, broken off, failed, without labels, with names that would like to be markup.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -48,8 +49,13 @@ fn assert_alone(html: &str) {
 
 /// What stands behind a mark up to the next quote.
 fn value<'a>(html: &'a str, mark: &str) -> &'a str {
+    between(html, mark, "\"")
+}
+
+/// What stands between two marks.
+fn between<'a>(html: &'a str, mark: &str, end: &str) -> &'a str {
     let Some((_, rest)) = html.split_once(mark) else { panic!("no `{mark}`") };
-    rest.split('"').next().unwrap()
+    rest.split(end).next().unwrap()
 }
 
 #[test]
@@ -107,6 +113,21 @@ fn the_numbers_of_the_page_are_those_of_the_scores() {
             assert!((found - wanted).abs() < 1e-12, "{stage} {key}: {found} and {wanted}");
         }
     }
+    let at = |mark: &str| html.find(mark).unwrap_or_else(|| panic!("no `{mark}`"));
+    let order = [
+        "id=\"headline\"",
+        "<section id=\"clusters\"",
+        "<section id=\"map\"",
+        "<section id=\"scores\"",
+        "<section id=\"training\"",
+    ]
+    .map(at);
+    assert!(order.is_sorted(), "pictures come before tables and curves: {order:?}");
+    let candidates = between(&html, "<p class=\"note\" id=\"candidates\">", "</p>");
+    assert!(
+        candidates.contains("shows <code><bdi>turtle</bdi></code>") && candidates.contains("<bdi>selflabel</bdi>"),
+        "{candidates}"
+    );
     // What the page is made of, as data.
     let page = bench.kinset(&["report", "p.toml", "--json"]).done().json;
     assert_eq!(page["standing"]["word"], "complete");
@@ -298,6 +319,13 @@ fn without_labels_there_are_clusters_and_no_scores() {
     assert!(html.contains("scores need images with labels"));
     assert_eq!(html.matches("<article class=\"cluster\"").count(), 2);
     assert!(html.contains("url(data:image/") && !html.contains("purity"), "pictures, and nothing that only labels can say");
+    assert!(html.contains("<b>20 images</b> of <bdi>data.photos</bdi> sorted into <b>2 clusters</b> by"), "{html}");
+    assert!(!html.contains("Measured on") && !html.contains("id=\"candidates\""), "no classes, and one classifier");
+    let wholes: BTreeMap<usize, String> =
+        serde_json::from_str(between(&html, "<script id=\"wholes\" type=\"application/json\">", "</script>")).unwrap();
+    assert_eq!(wholes.len(), 20, "no picture is a square, so each can be seen whole");
+    assert!(wholes.values().all(|uri| uri.starts_with("data:image/jpeg;base64,")));
+    assert!(wholes.keys().all(|number| html.contains(&format!("data-whole=\"{number}\""))));
     assert!(html.contains("not probabilities"), "centroids have no calibration");
     let rows = |kind: &str| html.matches(&format!("<span class=\"kind\">{kind}</span>")).count();
     assert_eq!((rows("all"), rows("least confident")), (2, 0), "ten images of a cluster stand there once");
@@ -380,7 +408,7 @@ fn names_that_would_like_to_be_markup_stay_text() {
     }
     assert!(html.contains("&lt;b&gt;cat &amp; &quot;dog&quot;") && html.contains("🦊 'x' `y`"));
     assert!(html.contains("<bdi>\u{5d7}\u{5ea}\u{5d5}\u{5dc} \u{202e}fox</bdi>"), "another direction is kept to itself");
-    assert_eq!(html.matches("<script").count(), 2, "the data of the map, and the page's own");
+    assert_eq!(html.matches("<script").count(), 3, "the data of the map, whole pictures, and the page's own");
     for plot in ["confusion", "prototypes"] {
         let said = bench.kinset(&["plot", "p.toml", plot]).done();
         let svg = fs::read_to_string(bench.path(said.out.trim())).unwrap();

@@ -18,20 +18,21 @@ pub fn sizes(clusters: &Clusters) -> Figure {
     if clusters.each.len() > NAMED {
         return ranked(clusters, most, even, label);
     }
-    let (left, width, line) = (150.0, 300.0, 20.0);
+    let (left, width, line) = (170.0, 300.0, 20.0);
     let x = Scale::new((0.0, most as f64), (left, left + width));
     let height = line * clusters.each.len() as f64 + 16.0;
     let body = html! {
+        // Below the labels, which would be struck through by it.
+        line.dash x1=(num(x.at(even))) x2=(num(x.at(even))) y1="0" y2=(num(height - 14.0)) {}
         @for (place, cluster) in clusters.each.iter().enumerate() {
             @let y = line * place as f64;
             text.end x=(num(left - 8.0)) y=(num(y + 13.5)) {
                 (cluster.number)
-                @if let Some(class) = &cluster.class { tspan.soft { " · " (short(class, 18)) } }
+                @if let Some(called) = cluster.name.as_ref().or(cluster.class.as_ref()) { tspan.soft { " · " (short(called, 20)) } }
             }
             rect.bar x=(num(left)) y=(num(y + 3.0)) width=(num((x.at(cluster.size as f64) - left).max(0.5))) height=(num(line - 6.0)) rx="2" {}
-            text.soft.small x=(num(x.at(cluster.size as f64) + 5.0)) y=(num(y + 13.5)) { (unit::count(cluster.size as u64)) }
+            text.soft.small.clear x=(num(x.at(cluster.size as f64) + 5.0)) y=(num(y + 13.5)) { (unit::count(cluster.size as u64)) }
         }
-        line.dash x1=(num(x.at(even))) x2=(num(x.at(even))) y1="0" y2=(num(height - 14.0)) {}
         text.faint.small.mid x=(num(x.at(even))) y=(num(height - 3.0)) { "even" }
     };
     Figure { width: left + width + 44.0, height, label, body }

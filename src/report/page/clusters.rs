@@ -19,8 +19,9 @@ pub(super) fn clusters(paper: Paper<'_>) -> Markup {
     section("clusters", "Clusters", &paper.page.clusters, |clusters| {
         html! {
             p {
-                (unit::count(clusters.count as u64)) " images of " (name(&clusters.images)) " in " (clusters.each.len()) " clusters, by "
-                (stage(&clusters.stage)) "."
+                (unit::count(clusters.count as u64)) " images"
+                @if !clusters.images.is_empty() { " of " (name(&clusters.images)) }
+                " in " (clusters.each.len()) " clusters, by " (stage(&clusters.stage)) "."
                 @if paper.page.seeds.len() > 1 { " Of several seeds, the first is shown." }
                 @if clusters.unassigned > 0 { " " (unit::count(clusters.unassigned as u64)) " belong to none." }
                 @if let Some(matching) = &clusters.matching { " Names are those of classes: " (matching) "." }
@@ -32,6 +33,14 @@ pub(super) fn clusters(paper: Paper<'_>) -> Markup {
             h3 { "Prototypes" }
             (prototypes(clusters, paper))
             p.note { "The prototype of a cluster: " (prose(&clusters.prototypes_by)) "." }
+            h3 { "Contact sheets" }
+            p.note {
+                "For each cluster its most confident images, its least confident ones, and some drawn at random; of a small one all, the most "
+                "confident first. Thumbnails are cut to squares; a click shows the whole picture."
+                @if clusters.matching.is_some() { " A bar below an image: its class is not that of the cluster." }
+            }
+            @if clusters.each.len() > OPEN { (finder()) }
+            div #sheets.pairs[clusters.each.len() > 12] { @for cluster in &clusters.each { (block(cluster, clusters, paper)) } }
             div.beside {
                 div { h3 { "Sizes" } (bars::sizes(clusters).inline()) }
                 div {
@@ -40,14 +49,6 @@ pub(super) fn clusters(paper: Paper<'_>) -> Markup {
                     p.note { "Median " (percent(clusters.median_confidence)) " %." }
                 }
             }
-            h3 { "Contact sheets" }
-            p.note {
-                "For each cluster its most confident images, its least confident ones, and some drawn at random; of a small one all, the most "
-                "confident first."
-                @if clusters.matching.is_some() { " A bar below an image: its class is not that of the cluster." }
-            }
-            @if clusters.each.len() > OPEN { (finder()) }
-            div #sheets { @for cluster in &clusters.each { (block(cluster, clusters, paper)) } }
         }
     })
 }
@@ -168,7 +169,7 @@ fn rows(cluster: &Cluster, clusters: &Clusters, paper: Paper<'_>) -> Markup {
         @for (line, (title, shots)) in kinds.iter().enumerate() {
             div.line {
                 span.kind { (title) }
-                span.cells { @for (at, shot) in shots.iter().enumerate() { (cell(paper, shot, line * columns + at, columns, "")) } }
+                span.cells.fill style={ "--cols:" (columns) } { @for (at, shot) in shots.iter().enumerate() { (cell(paper, shot, line * columns + at, columns, "")) } }
             }
         }
     };

@@ -1,8 +1,10 @@
 //! The whole page: one file, nothing from elsewhere.
 
+use std::collections::BTreeMap;
+
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::words::{Paper, prose};
+use super::words::{Paper, data, prose};
 use super::{clusters, features, odd, results, selection, summary};
 use crate::album::Album;
 use crate::draw::figure;
@@ -14,6 +16,8 @@ const SCRIPT: &str = include_str!("script.js");
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 /// Pictures are made coarser until a page is below its limit.
 const QUALITIES: [u8; 4] = [84, 62, 40, 20];
+/// Bytes of the element around whole pictures, at most.
+const AROUND_WHOLES: usize = 100;
 /// Where the name of a page's content stands.
 const MARK: &str = "kinset-report";
 
@@ -24,14 +28,18 @@ pub fn limit(page: &Page) -> usize {
 }
 
 pub fn render(page: &Page, album: &Album) -> String {
-    let mut text = String::new();
+    let (none, limit) = (BTreeMap::new(), limit(page));
+    let mut made = (Markup::default(), String::new());
     for quality in QUALITIES {
-        text = whole(Paper { page, album, quality }).into_string();
-        if text.len() <= limit(page) {
+        let parts = parts(Paper { page, album, quality });
+        made = (parts.clone(), whole(page, &parts, &none).into_string());
+        if made.1.len() <= limit {
             break;
         }
     }
-    text
+    // Whole pictures have what the rest leaves them.
+    let wholes = album.wholes(limit.saturating_sub(made.1.len() + AROUND_WHOLES));
+    if wholes.is_empty() { made.1 } else { whole(page, &made.0, &wholes).into_string() }
 }
 
 /// True if a page, of which this is the beginning, was made from the same.
@@ -39,8 +47,30 @@ pub fn is_of(beginning: &str, fingerprint: &str) -> bool {
     beginning.contains(&format!("<meta name=\"{MARK}\" content=\"{fingerprint}\">"))
 }
 
-fn whole(paper: Paper<'_>) -> Markup {
+/// The sections: pictures first, then how they were measured, then how they were made.
+fn parts(paper: Paper<'_>) -> Markup {
     let page = paper.page;
+    html! {
+        (summary::headline(page))
+        (summary::warnings(&page.warnings))
+        (clusters::clusters(paper))
+        (features::on_paper(paper))
+        (features::neighbors(paper))
+        (odd::copies(paper))
+        (odd::unusual(paper))
+        (results::scores(paper))
+        (results::confusion(paper))
+        (results::calibration(paper))
+        (results::training(paper))
+        (results::counts(&page.counts))
+        (selection::selections(paper))
+        (summary::stages(paper))
+        (missing(page))
+    }
+}
+
+/// The page around its sections; `wholes` are data URIs of whole pictures, by their numbers in the album.
+fn whole(page: &Page, parts: &Markup, wholes: &BTreeMap<usize, &str>) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -57,24 +87,14 @@ fn whole(paper: Paper<'_>) -> Markup {
             body {
                 (summary::head(page))
                 (navigation(page))
-                main {
-                    (summary::cards(page))
-                    (summary::warnings(&page.warnings))
-                    (results::scores(paper))
-                    (clusters::clusters(paper))
-                    (results::confusion(paper))
-                    (results::calibration(paper))
-                    (features::on_paper(paper))
-                    (features::neighbors(paper))
-                    (odd::copies(paper))
-                    (odd::unusual(paper))
-                    (results::training(paper))
-                    (results::counts(&page.counts))
-                    (selection::selections(paper))
-                    (summary::stages(paper))
-                    (missing(page))
-                }
+                main { (parts) }
                 footer { "Made by kinset " (page.version) " from " code { bdi { (page.file) } } ". One file, nothing is loaded from elsewhere." }
+                dialog #look aria-label="Whole picture" {
+                    span.t hidden {}
+                    p.words {}
+                    button type="button" { "Close" }
+                }
+                @if !wholes.is_empty() { (data("wholes", wholes)) }
                 script { (PreEscaped(SCRIPT)) }
             }
         }
@@ -85,14 +105,14 @@ fn whole(paper: Paper<'_>) -> Markup {
 fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 12] {
     let unless = |empty: bool| empty.then_some("");
     [
-        ("scores", "Scores", page.scores.why()),
         ("clusters", "Clusters", page.clusters.why()),
-        ("confusion", "Confusion", page.confusions.why()),
-        ("calibration", "Calibration", page.calibration.why()),
         ("map", "Map", page.map.why()),
         ("neighbors", "Neighbors", page.neighbors.why()),
         ("duplicates", "Duplicates", unless(page.duplicates.is_none())),
         ("outliers", "Outliers", unless(page.outliers.is_none())),
+        ("scores", "Scores", page.scores.why()),
+        ("confusion", "Confusion", page.confusions.why()),
+        ("calibration", "Calibration", page.calibration.why()),
         ("training", "Training", page.curves.why()),
         ("counts", "Number of clusters", unless(page.counts.is_empty())),
         ("selection", "Selection", unless(page.selections.is_empty())),

@@ -32,6 +32,64 @@
   addEventListener("hashchange", reveal);
   reveal();
 
+  // Thumbnails are cut to squares. A click, or Enter, shows the whole picture; arrows lead to its neighbors in the line.
+  const dialog = document.getElementById("look");
+  const stored = document.getElementById("wholes");
+  const wholes = stored ? JSON.parse(stored.textContent) : {};
+  const [whole, enlarged, said] = [new Image(), dialog.querySelector(".t"), dialog.querySelector("p")];
+  dialog.prepend(whole);
+  let shown = null;
+  const step = (cell, event) => {
+    const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    const cells = by ? all(".t[tabindex]", cell.closest(".line")) : [];
+    const next = cells[cells.indexOf(cell) + by];
+    if (!next) return null;
+    event.preventDefault();
+    cell.tabIndex = -1;
+    next.tabIndex = 0;
+    return next;
+  };
+  const open = (cell) => {
+    shown = cell;
+    const uri = wholes[cell.dataset.whole];
+    whole.hidden = !uri;
+    enlarged.hidden = !!uri;
+    said.textContent = cell.getAttribute("aria-label");
+    if (uri) {
+      whole.src = uri;
+      whole.alt = said.textContent;
+    } else {
+      const sheet = cell.closest(".sheet");
+      enlarged.style.imageRendering = sheet.matches(".crisp") ? "pixelated" : "auto";
+      for (const name of ["--sprite", "--n", "--m"]) enlarged.style.setProperty(name, sheet.style.getPropertyValue(name));
+      for (const name of ["--x", "--y"]) enlarged.style.setProperty(name, cell.style.getPropertyValue(name));
+    }
+    if (!dialog.open) dialog.showModal();
+  };
+  for (const line of all(".line")) {
+    all(".t[data-whole]", line).forEach((cell, place) => {
+      cell.tabIndex = place === 0 ? 0 : -1;
+      cell.setAttribute("role", "button");
+    });
+  }
+  document.addEventListener("click", (event) => {
+    const cell = event.target.closest(".t[tabindex]");
+    if (cell) open(cell); else if (event.target === dialog || event.target.closest("#look button")) dialog.close();
+  });
+  document.addEventListener("keydown", (event) => {
+    if (dialog.open) {
+      const next = step(shown, event);
+      if (next) open(next);
+      return;
+    }
+    const cell = event.target.closest?.(".t[tabindex]");
+    if (!cell) return;
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      open(cell);
+    } else step(cell, event)?.focus();
+  });
+
   // What is folded up is printed too.
   let folded = [];
   addEventListener("beforeprint", () => {

@@ -44,10 +44,22 @@ pub(super) fn head(page: &Page) -> Markup {
                     p.origin {
                         "Last run with work: " (moment(&run.began)) ", " (unit::counted(run.ran as u64, "stage")) " ran, " (run.fresh) " from cache, "
                         @if let Some(time) = run.seconds { "in " (seconds(time)) "." } @else { "did not end." }
+                        (effort(page))
                     }
                 }
             }
             button #theme type="button" hidden title="light, dark, or as the system has it" { "Theme" }
+        }
+    }
+}
+
+/// What all results together took.
+fn effort(page: &Page) -> Markup {
+    let total: f64 = page.stages.iter().filter_map(|stage| stage.seconds).sum();
+    let memory = page.stages.iter().filter_map(|stage| stage.peak_memory).max();
+    html! {
+        @if total > 0.0 {
+            " All results took " (seconds(total)) @if let Some(peak) = memory { " and at most " (unit::bytes(peak)) " of memory" } "."
         }
     }
 }
@@ -60,37 +72,60 @@ fn seeds(page: &Page) -> Markup {
     }
 }
 
-/// The numbers one looks for first.
-pub(super) fn cards(page: &Page) -> Markup {
-    let clusters = page.clusters.shown();
-    let total: f64 = page.stages.iter().filter_map(|stage| stage.seconds).sum();
-    let memory = page.stages.iter().filter_map(|stage| stage.peak_memory).max();
-    let main = main_row(page);
+/// What came out, in a sentence: how many groups, how sure, how good where classes are known, and beside k-means.
+pub(super) fn headline(page: &Page) -> Markup {
     html! {
-        div.cards {
-            @if let Some(clusters) = clusters {
-                (card("images", &unit::count(clusters.count as u64), &clusters.images))
-                (card("clusters", &clusters.each.len().to_string(), &format!("by {}", clusters.classifier.as_deref().unwrap_or(&clusters.stage))))
+        @if let Some(clusters) = page.clusters.shown() {
+            p #headline {
+                b { (unit::counted((clusters.count - clusters.unassigned) as u64, "image")) }
+                @if !clusters.images.is_empty() { " of " (name(&clusters.images)) }
+                " sorted into " b { (unit::counted(clusters.each.len() as u64, "cluster")) }
+                " by " (stage(clusters.classifier.as_deref().unwrap_or(&clusters.stage)))
+                ", half of them with a confidence of " (percent(clusters.median_confidence)) " % or more."
+                @if let Some((board, row)) = main_row(page) { " " (measured(board, row)) }
             }
-            @if let Some((board, row)) = main {
-                @for (key, title) in [("acc", "accuracy"), ("nmi", "NMI"), ("ari", "ARI")] {
-                    @if let Some(measure) = row.measures.iter().find(|measure| measure.name == key) {
-                        (card(&format!("{title}, %"), &percent(measure.mean), &format!("{} on {}", row.stage, board.images)))
-                    }
-                }
-            }
-            @if let Some(calibration) = page.calibration.shown() {
-                (card("ECE, %", &percent(calibration.ece), "confidence against accuracy"))
-            }
-            @if total > 0.0 {
-                (card("computing", &seconds(total), &memory.map(|peak| format!("at most {}", unit::bytes(peak))).unwrap_or_default()))
-            }
+            (candidates(page))
         }
     }
 }
 
-fn card(title: &str, value: &str, below: &str) -> Markup {
-    html! { div.card { p.key { (title) } p.value { (value) } p.below { bdi { (below) } } } }
+/// The accuracy of a row, and of the k-means that stands in the same table.
+fn measured(board: &Board, row: &BoardRow) -> Markup {
+    let accuracy = |row: &BoardRow| row.measures.iter().find(|measure| measure.name == "acc").map(|measure| measure.mean);
+    let kmeans =
+        board.rows.iter().filter(|other| other.baseline && other.stage != row.stage).filter_map(accuracy).reduce(f64::max);
+    html! {
+        @if let Some(own) = accuracy(row) {
+            "Measured on " (stage(&board.images)) ", " b { (percent(own)) " %" } " lie in the cluster of their class"
+            @if let Some(kmeans) = kmeans { "; k-means: " b { (percent(kmeans)) " %" } }
+            "."
+        }
+    }
+}
+
+/// Which of several classifiers the page shows, and why that one.
+fn candidates(page: &Page) -> Markup {
+    let Some((clusters, taken)) = page.clusters.shown().and_then(|shown| Some((shown, shown.classifier.as_ref()?))) else {
+        return html! {};
+    };
+    let family = |name: &str| page.stages.iter().find(|stage| stage.name == name).map(|stage| stage.family.as_str());
+    let mut others: Vec<&str> = Vec::new();
+    for row in page.wires.iter().filter(|wire| wire.artifact == "classifier").filter_map(|wire| page.stages.get(wire.from)) {
+        if Some(row.family.as_str()) != family(taken) && !others.contains(&row.family.as_str()) {
+            others.push(&row.family);
+        }
+    }
+    let notes = main_row(page).map(|(_, row)| row.notes.as_slice()).unwrap_or_default();
+    html! {
+        @if !others.is_empty() {
+            p.note #candidates {
+                "This page shows " (stage(taken)) " because " (stage(&clusters.stage)) " reads it; this pipeline also has "
+                @for (place, other) in others.iter().enumerate() { @if place > 0 { ", " } (stage(other)) }
+                "."
+                @for note in notes { " " (stage(taken)) ": " (note) "." }
+            }
+        }
+    }
 }
 
 /// The row of the classifier that is shown, best on images that its training did not see.

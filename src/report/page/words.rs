@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::album::{Album, Sheet};
 use crate::gather::page::{Page, Part, Shot};
 use kinset_base::unit;
+use kinset_store::digest::Digest;
 
 /// What all sections write on.
 #[derive(Clone, Copy)]
@@ -75,7 +76,7 @@ pub(super) fn section<T>(id: &str, title: &str, part: &Part<T>, shown: impl FnOn
 /// Cells of a sheet share its picture; `show` is the side of a cell on the page, in CSS pixels.
 pub(super) fn sheet(sheet: &Sheet, show: usize, class: &str, inside: Markup) -> Markup {
     let pixelated = if sheet.side * 2 <= show { " crisp" } else { "" };
-    let style = format!("--sprite:url({});--n:{};--s:{show}px", sheet.uri, sheet.columns);
+    let style = format!("--sprite:url({});--n:{};--m:{};--s:{show}px", sheet.uri, sheet.columns, sheet.rows);
     html! { div class={ "sheet " (class) (pixelated) } style=(style) { (inside) } }
 }
 
@@ -84,12 +85,13 @@ pub(super) fn cell(paper: Paper<'_>, shot: &Shot, place: usize, columns: usize, 
     let wrong = if shot.right == Some(false) { " wrong" } else { "" };
     let style = format!("--x:{};--y:{}", place % columns.max(1), place / columns.max(1));
     let words = about(paper, shot);
-    html! { span class={ "t " (class) (wrong) } style=(style) role="img" title=(words) aria-label=(words) {} }
+    let whole = paper.album.number(&shot.id);
+    html! { span class={ "t " (class) (wrong) } style=(style) role="img" title=(words) aria-label=(words) data-whole=[whole] {} }
 }
 
 /// An image in words.
 pub(super) fn about(paper: Paper<'_>, shot: &Shot) -> String {
-    let mut words = paper.album.path(&shot.id).map_or_else(|| format!("image {} ({})", shot.row, shot.id), str::to_owned);
+    let mut words = paper.album.path(&shot.id).map_or_else(|| unnamed(shot), str::to_owned);
     if let Some(class) = &shot.class {
         words.push_str(&format!(" · {class}"));
     }
@@ -103,6 +105,11 @@ pub(super) fn about(paper: Paper<'_>, shot: &Shot) -> String {
         words.push_str(&format!(" · similarity {similarity:.3}"));
     }
     words
+}
+
+/// An image without a file: its name, or if that is only the digest of its pixels, its number.
+fn unnamed(shot: &Shot) -> String {
+    if shot.id.parse::<Digest>().is_ok() { format!("image {}", shot.row) } else { shot.id.clone() }
 }
 
 /// Data for the page's script. In a script element only `<` can end it, so none is left.
