@@ -11,7 +11,7 @@ use kinset_artifact::features::Features;
 use kinset_artifact::images::Images;
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
-use kinset_math::partition::{Classes, Clusters, Contingency};
+use kinset_math::partition::Contingency;
 use kinset_math::topk::argmax_rows;
 use kinset_stage::{Context, Either, Stage, StageError};
 use kinset_train::neighbor_pairs::check_same_images;
@@ -100,8 +100,7 @@ pub fn information(labels: &[usize], clusters: usize, neighbors: &NeighborTable,
         || (0..neighbors.len()).flat_map(|row| neighbors.neighbors(row)[..used].iter().map(move |&near| (row, near as usize)));
     let here: Vec<i32> = pairs().map(|(row, _)| labels[row] as i32).collect();
     let there: Vec<i32> = pairs().map(|(_, near)| labels[near] as i32).collect();
-    let table = Contingency::new(Clusters { of_row: &here, count: clusters }, Classes { of_row: &there, count: clusters });
-    table.mutual_information()
+    Contingency::between(&here, &there, clusters).mutual_information()
 }
 
 /// The place of the most information, of that which is above the first by more than `margin`; else the first.

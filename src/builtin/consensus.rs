@@ -19,7 +19,7 @@ use kinset_base::seed::Seed;
 use kinset_base::stop::Stopped;
 use kinset_kernel::gemm::Gemm;
 use kinset_math::kmeans::KMeans;
-use kinset_math::partition::{Classes, ClusterId, Clusters, Contingency};
+use kinset_math::partition::{ClusterId, Contingency};
 use kinset_math::temperature;
 use kinset_math::topk::argmax_rows;
 use kinset_model::ClassifierNet;
@@ -227,7 +227,7 @@ fn plain_agreement(
         let fit = method.fit(&part, half, &Gemm, seed.branch("k-means"), &cx.stop)?;
         let found: Vec<i32> = fit.labels.iter().map(|&cluster| cluster as i32).collect();
         for labels in &heads {
-            let table = table_of(&found, labels, clusters);
+            let table = Contingency::between(&found, labels, clusters);
             sum += table.accuracy(&table.match_one_to_one());
         }
     }
@@ -269,10 +269,6 @@ fn alike(first: &Classifier, other: &Classifier, origin: &str) -> Result<(), Sta
     })
 }
 
-fn table_of(one: &[i32], other: &[i32], clusters: usize) -> Contingency {
-    Contingency::new(Clusters { of_row: one, count: clusters }, Classes { of_row: other, count: clusters })
-}
-
 /// The voter that agrees most with all others, by the mean adjusted Rand index; the first of equals.
 fn reference(voters: &[Voter<'_>], clusters: usize, stop: &Stop) -> Result<(usize, f64), Stopped> {
     use rayon::prelude::*;
@@ -280,7 +276,7 @@ fn reference(voters: &[Voter<'_>], clusters: usize, stop: &Stop) -> Result<(usiz
     let pairs: Vec<(usize, usize)> = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))).collect();
     let agreement = |&(a, b): &(usize, usize)| {
         stop.check()?;
-        Ok(table_of(&voters[a].labels, &voters[b].labels, clusters).ari())
+        Ok(Contingency::between(&voters[a].labels, &voters[b].labels, clusters).ari())
     };
     let each = pairs.par_iter().map(agreement).collect::<Result<Vec<f64>, Stopped>>()?;
     let mut sums = vec![0.0; count];
@@ -294,7 +290,7 @@ fn reference(voters: &[Voter<'_>], clusters: usize, stop: &Stop) -> Result<(usiz
 
 /// For every cluster of the reference, the voter's cluster that is matched with it.
 fn matched(labels: &[i32], reference: &[i32], clusters: usize) -> Vec<usize> {
-    let matching = table_of(labels, reference, clusters).match_one_to_one();
+    let matching = Contingency::between(labels, reference, clusters).match_one_to_one();
     let mut order: Vec<usize> = (0..clusters).collect();
     for cluster in 0..clusters {
         if let Some(class) = matching.class(ClusterId(cluster)) {

@@ -69,6 +69,14 @@ pub struct Contingency {
 }
 
 impl Contingency {
+    /// Counts what two clusterings of the same rows into so many clusters share; the second stands in the place of the classes.
+    ///
+    /// # Panics
+    /// As [`Contingency::new`].
+    pub fn between(one: &[i32], other: &[i32], count: usize) -> Self {
+        Self::new(Clusters { of_row: one, count }, Classes { of_row: other, count })
+    }
+
     /// Counts.
     ///
     /// # Panics
