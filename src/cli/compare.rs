@@ -1,13 +1,13 @@
 //! `kinset compare`: every method that clusters features, on the features of one pipeline, with several seeds.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use clap::Args;
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::args::PipelineArgs;
+use super::args::{PipelineArgs, SelectArgs};
 use super::common::{Answer, Failure, pipeline, pipeline_with, selection};
 use super::run::{Patience, perform, score_tables};
 use super::terminal;
@@ -16,13 +16,14 @@ use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::unit;
 use crate::builtin::choose::information;
-use crate::math::partition::{Classes, Clusters, Contingency};
+use crate::math::partition::Contingency;
 use crate::math::stats;
-use crate::pipeline::run::{Outcome, Summary};
+use crate::pipeline::run::Summary;
 use crate::pipeline::spec::{Node, OutputRef, Spec};
 use crate::pipeline::state;
-use crate::report::scores::Scored;
+use crate::report::scores::{Scored, spread};
 use crate::store::Store;
+use crate::store::record::Record;
 
 /// Compare clustering methods on a pipeline's features, with several seeds
 #[derive(Debug, Args)]
@@ -64,7 +65,7 @@ struct Method {
     kind: &'static str,
     /// Other methods that it starts from.
     needs: &'static [&'static str],
-    /// Whether it reads neighbors, and takes `clusters` and the encoder.
+    /// Whether it reads neighbors.
     neighbors: bool,
     settings: &'static str,
 }
@@ -125,7 +126,7 @@ pub(super) fn run(args: &CompareArgs) -> Answer {
         .collect();
     let plan = Plan::of(&given, args).map_err(Failure::own)?;
     let spec = pipeline_with(&args.pipeline, Some(plan.stages(&chosen, args.seeds)))?;
-    let select = super::args::SelectArgs { until: plan.ends(&chosen), ..Default::default() };
+    let select = SelectArgs { until: plan.ends(&chosen), ..Default::default() };
     let selected = selection(&spec, &select)?;
     let done = perform(&spec, selected, &args.pipeline, Patience::default())?;
     let exit = done.summary.exit();
@@ -234,14 +235,14 @@ impl Plan {
         for method in &all {
             let _ = write!(
                 text,
-                "[stage.{PREFIX}{}]\nkind = \"{}\"\nfeatures = {}\n{}",
-                method.name,
+                "[stage.{}]\nkind = \"{}\"\nfeatures = {}\n{}",
+                stage(method),
                 method.kind,
                 json!(self.features),
                 method.settings
             );
             if method.kind == "consensus" {
-                let _ = writeln!(text, "classifiers = \"{PREFIX}{}.last\"", HEADS.name);
+                let _ = writeln!(text, "classifiers = \"{}.last\"", stage(&HEADS));
                 continue;
             }
             let _ = writeln!(text, "clusters = {}", self.clusters);
@@ -287,12 +288,12 @@ fn stage(method: &Method) -> String {
 
 /// The stage that scores it.
 fn scored(method: &Method) -> String {
-    format!("{PREFIX}{}-scores", method.name)
+    format!("{}-scores", stage(method))
 }
 
 /// The stage that says which image is in which cluster.
 fn assigned(method: &Method) -> String {
-    format!("{PREFIX}{}-assigned", method.name)
+    format!("{}-assigned", stage(method))
 }
 
 /// The methods and what they start from, that first.
@@ -343,7 +344,7 @@ impl Results<'_> {
         let mut rows = Vec::new();
         for method in methods {
             let mut labels: Vec<Vec<i32>> = Vec::new();
-            for (_, node, record) in self.of(&assigned(method)) {
+            for (node, record) in self.of(&assigned(method)) {
                 if let Some(output) = record.outputs.get("assignments") {
                     let stored = state::stored::<Assignments>(self.store, &node.name, "assignments", output)?;
                     labels.push(AssignmentTable::load(&stored)?.cluster);
@@ -359,11 +360,7 @@ impl Results<'_> {
             };
             let pairs: Vec<f64> = (0..labels.len())
                 .flat_map(|a| (a + 1..labels.len()).map(move |b| (a, b)))
-                .map(|(a, b)| {
-                    let (one, other) = (&labels[a], &labels[b]);
-                    Contingency::new(Clusters { of_row: one, count: clusters }, Classes { of_row: other, count: clusters })
-                        .ari()
-                })
+                .map(|(a, b)| Contingency::between(&labels[a], &labels[b], clusters).ari())
                 .collect();
             let name = stage(method);
             let scores: Vec<&Scored> = self.scored.iter().filter(|scored| scored.stage == name).collect();
@@ -381,54 +378,41 @@ impl Results<'_> {
     }
 
     /// The repetitions of a stage that have a result.
-    fn of<'s>(&'s self, family: &'s str) -> impl Iterator<Item = (usize, &'s Node, &'s crate::store::record::Record)> + 's {
+    fn of<'s>(&'s self, family: &'s str) -> impl Iterator<Item = (&'s Node, &'s Record)> + 's {
         let nodes = self.spec.nodes.iter().enumerate().filter(move |(_, node)| node.family == family);
-        nodes
-            .filter_map(|(place, node)| Some((place, node, self.summary.records.get(&place)?)))
-            .filter(|(place, ..)| !matches!(self.summary.outcomes[*place], Outcome::Failed { .. }))
+        nodes.filter_map(|(place, node)| Some((node, self.summary.records.get(&place)?)))
     }
 
     fn neighbors(&self) -> Result<Option<NeighborTable>, Failure> {
         let family = self.plan.neighbors();
-        let Some((_, node, record)) = self.of(&family).next() else { return Ok(None) };
+        let Some((node, record)) = self.of(&family).next() else { return Ok(None) };
         let Some(output) = record.outputs.get("neighbors") else { return Ok(None) };
         Ok(Some(NeighborTable::load(&state::stored::<Neighbors>(self.store, &node.name, "neighbors", output)?)?))
     }
 
     /// Of one repetition, in the mean.
     fn seconds(&self, family: &str) -> f64 {
-        let each: Vec<f64> = self.of(family).map(|(_, _, record)| record.seconds).collect();
+        let each: Vec<f64> = self.of(family).map(|(_, record)| record.seconds).collect();
         if each.is_empty() { 0.0 } else { stats::mean(&each) }
     }
 }
 
 fn render(rows: &[Row]) -> String {
-    let spread = |values: &[f64], scale: f64, digits: usize| match values {
-        [] => "–".to_owned(),
-        [one] => format!("{:.digits$}", one * scale),
-        many => format!("{:.digits$} ± {:.digits$}", stats::mean(many) * scale, stats::std(many) * scale),
-    };
+    let percent = |shares: &Vec<f64>| spread(&shares.iter().map(|share| 100.0 * share).collect::<Vec<_>>(), 1);
     let labeled = rows.iter().any(|row| !row.acc.is_empty());
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    let mut header = vec!["  method", "information", "agreement", "time"];
+    let mut columns = vec!["  method", "information", "agreement", "time"];
     if labeled {
-        header.splice(3..3, ["ACC %", "NMI %", "ARI %"]);
+        columns.splice(3..3, ["ACC %", "NMI %", "ARI %"]);
     }
-    table.set_header(header);
+    let right: Vec<usize> = (1..columns.len()).collect();
+    let mut table = terminal::table(&columns, &right);
     for row in rows {
-        let agreement = row.agreement.map_or_else(|| "–".to_owned(), |mean| format!("{mean:.2}"));
-        let mut cells = vec![format!("  {}", row.method), spread(&row.information, 1.0, 3), agreement];
+        let mut cells = vec![format!("  {}", row.method), spread(&row.information, 3), spread(row.agreement.as_slice(), 2)];
         if labeled {
-            cells.extend([&row.acc, &row.nmi, &row.ari].map(|values| spread(values, 100.0, 1)));
+            cells.extend([&row.acc, &row.nmi, &row.ari].map(percent));
         }
-        cells.push(unit::duration(std::time::Duration::from_secs_f64(row.seconds)));
+        cells.push(unit::duration(Duration::from_secs_f64(row.seconds)));
         table.add_row(cells);
     }
-    for column in 1..table.column_count() {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.trim_fmt()
+    terminal::text(&table)
 }

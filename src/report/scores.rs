@@ -169,6 +169,15 @@ pub fn write_tables(rows: &[Scored], store: &Store, pipeline: &str) -> Result<()
 /// A score of a row, if it has it.
 type Measure = fn(&ScoreRow) -> Option<f64>;
 
+/// Measurements of one thing in so many digits: mean ± standard deviation of several, a dash for none.
+pub fn spread(values: &[f64], digits: usize) -> String {
+    match values {
+        [] => "–".into(),
+        [one] => format!("{one:.digits$}"),
+        many => format!("{:.digits$} ± {:.digits$}", stats::mean(many), stats::std(many)),
+    }
+}
+
 fn table(rows: &[&Scored]) -> String {
     let mut names: Vec<&str> = Vec::new();
     for row in rows {
@@ -199,11 +208,7 @@ fn table(rows: &[&Scored]) -> String {
         let mut cells = vec![format!("  {name}")];
         for (_, of) in &used {
             let values: Vec<f64> = of_name.iter().filter_map(|row| of(&row.row)).map(|v| v * 100.0).collect();
-            cells.push(match values.as_slice() {
-                [] => "–".into(),
-                [one] => format!("{one:.1}"),
-                many => format!("{:.1} ± {:.1}", stats::mean(many), stats::std(many)),
-            });
+            cells.push(spread(&values, 1));
         }
         if sized {
             let sizes = &of_name[0].row.cluster_sizes;
