@@ -38,8 +38,8 @@ impl FileError {
         self.source.kind() == io::ErrorKind::IsADirectory
     }
 
-    /// True if an error of reading says nothing of what was to be read: the machine failed, or nobody may look. What has another error
-    /// is gone, or is no file.
+    /// True if reading failed whatever the file holds: the machine failed, or access is denied. With any other error the file is gone, or
+    /// is no file.
     pub fn is_not_of_content(&self) -> bool {
         self.is_of_machine() || matches!(self.source.kind(), io::ErrorKind::PermissionDenied)
     }

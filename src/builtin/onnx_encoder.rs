@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::frozen::{In, Out};
 use super::pretrained::{self, sha256_complaint};
-use kinset_artifact::Draft;
 use kinset_artifact::encoder::{Encoder, Filter, Normalization, Resize};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
@@ -122,19 +122,6 @@ impl Config {
         let named = || serde_json::from_value(said("filter")?.clone()).ok();
         let filter = self.filter.or_else(named).unwrap_or(Filter::Bicubic);
         Ok(Normalization { mean, std, resize: Some(Resize { shorter, filter }) })
-    }
-}
-
-kinset_stage::ports! {
-    /// It reads nothing from the store.
-    pub struct In {}
-}
-
-kinset_stage::outputs! {
-    /// What it writes.
-    pub struct Out {
-        /// The network, and how pictures are prepared for it.
-        encoder: Draft<Encoder>,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -216,18 +217,23 @@ fn a_step_that_takes_longer_than_the_answer_may_is_not_waited_for() {
     bench.assert_sound("after a stop in the middle of a step");
 }
 
+/// Stops a run after an epoch; its newest checkpoint.
+fn stopped_at(bench: &Bench, args: &[&str]) -> PathBuf {
+    let running = bench.start("run", args);
+    bench.wait_for_an_epoch("whole");
+    running.signal("TERM");
+    assert_eq!(running.end().exit, 75);
+    let files = files_below(&bench.path("artifacts/store/work"));
+    files.into_iter().rfind(|path| path.extension().is_some_and(|e| e == "safetensors")).unwrap()
+}
+
 #[test]
 fn a_damaged_checkpoint_costs_a_few_steps_and_changes_nothing() {
     let text = long(60);
     let expected = Bench::with(&text).run(&["--until", "pretext"]).done().digests();
     let args = ["run", "p.toml", "--no-report", "--json", "--until", "pretext", "--checkpoint-every", "0"];
     let bench = Bench::with(&text);
-    let running = bench.start("run", &args);
-    bench.wait_for_an_epoch("whole");
-    running.signal("TERM");
-    assert_eq!(running.end().exit, 75);
-    let files: Vec<_> = files_below(&bench.path("artifacts/store/work"));
-    let newest = files.iter().rfind(|path| path.extension().is_some_and(|e| e == "safetensors")).unwrap().clone();
+    let newest = stopped_at(&bench, &args);
     let bytes = fs::read(&newest).unwrap();
     fs::remove_file(&newest).unwrap();
     fs::write(&newest, &bytes[..bytes.len() / 2]).unwrap();
@@ -242,20 +248,15 @@ fn checkpoints_that_cannot_be_read_or_written_are_no_fault_of_the_data() {
     let text = long(60);
     let args = ["run", "p.toml", "--no-report", "--json", "--until", "pretext", "--checkpoint-every", "0"];
     let bench = Bench::with(&text);
-    let running = bench.start("run", &args);
-    bench.wait_for_an_epoch("whole");
-    running.signal("TERM");
-    assert_eq!(running.end().exit, 75);
+    let newest = stopped_at(&bench, &args);
     // The first page of a process is mapped nowhere, and reading it is an error of input and output.
-    let files: Vec<_> = files_below(&bench.path("artifacts/store/work"));
-    let newest = files.iter().rfind(|path| path.extension().is_some_and(|e| e == "safetensors")).unwrap();
     let aside = bench.path("aside");
-    fs::rename(newest, &aside).unwrap();
-    std::os::unix::fs::symlink("/proc/self/mem", newest).unwrap();
+    fs::rename(&newest, &aside).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", &newest).unwrap();
     let said = bench.kinset(&args);
     assert_eq!(said.exit, 7, "{}", said.err);
     // The disk works again.
-    fs::rename(&aside, newest).unwrap();
+    fs::rename(&aside, &newest).unwrap();
     let mut running = bench.start("run", &args);
     assert!(running.wait_for("resuming at epoch"), "{}", running.said());
     let work = newest.parent().unwrap().parent().unwrap();

@@ -52,7 +52,7 @@ pub struct Wanted {
 /// What its values are when a picture comes to the first operator that learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Values {
-    /// The file says nothing of its own.
+    /// Not known from the file.
     Unknown,
     /// It takes values 0 to 1 and normalizes channels itself.
     Inside,
