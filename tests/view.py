@@ -252,6 +252,10 @@ def neighbors_and_map(page):
     page.mouse.up()
     until("all that was drawn around is selected", lambda: page.locator("#count").inner_text(), f"{SMALL} images, {SMALL} selected")
     page.keyboard.press("Escape")
+    page.locator("#tsne").click()
+    page.wait_for_function("() => document.getElementById('legend').textContent.includes('t-SNE of the features')")
+    page.keyboard.press("t")
+    page.wait_for_function("() => document.getElementById('legend').textContent.includes('principal components')")
     page.locator("#map").click()
 
 

@@ -46,6 +46,36 @@ impl Estimator {
     }
 }
 
+/// Which number the votes make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// The most frequent vote, the smaller of equals: the fork's.
+    Frequent,
+    /// The middle vote, the smaller of two. One estimator that runs to an end of the range does not move it.
+    Median,
+}
+
+impl Rule {
+    fn of(self, votes: &[usize]) -> Option<usize> {
+        match self {
+            Self::Frequent => count::consensus(votes),
+            Self::Median => {
+                let mut votes = votes.to_vec();
+                votes.sort_unstable();
+                votes.get(votes.len().saturating_sub(1) / 2).copied()
+            }
+        }
+    }
+
+    fn told(self) -> &'static str {
+        match self {
+            Self::Frequent => "the most frequent vote, the smaller K of equals",
+            Self::Median => "the middle vote, the smaller K of two",
+        }
+    }
+}
+
 kinset_stage::settings! {
     /// Settings; the defaults are those of the fork's estimator.
     pub struct Config {
@@ -53,7 +83,9 @@ kinset_stage::settings! {
         min: usize = 2, min 2;
         /// The largest K that may come out.
         max: usize = 50;
-        /// Who votes; the most frequent vote wins, the smaller of equals. One alone decides.
+        /// Which number the votes make; none: `frequent`, the most frequent vote. `median` is the middle one.
+        rule: Option<Rule> = None;
+        /// Who votes. One alone decides.
         estimators: Vec<Estimator> = vec![Estimator::Silhouette, Estimator::Eigengap, Estimator::Dpmeans, Estimator::Xmeans, Estimator::Gmeans];
         /// At most so many images, drawn at random, are looked at; memory grows with its square.
         sample: usize = 2048, within 3..=LARGEST;
@@ -202,15 +234,23 @@ impl Stage for AutoK {
             votes.insert(name.to_owned(), answer.k);
         }
         let all: Vec<usize> = votes.values().copied().collect();
-        let Some(chosen) = count::consensus(&all) else { unreachable!("there is at least one estimator") };
+        let rule = config.rule.unwrap_or(Rule::Frequent);
+        let Some(chosen) = rule.of(&all) else { unreachable!("there is at least one estimator") };
         cx.metric(0, "estimated_k", chosen as f64);
         let say: Vec<String> = votes.iter().map(|(name, k)| format!("{name} {k}")).collect();
         cx.note(format!("{chosen} clusters: {}", say.join(", ")));
-        let rule = "the most frequent vote, the smaller K of equals".into();
-        let table = KSweep { points, chosen, rule, votes };
+        let table = KSweep { points, chosen, rule: rule.told().into(), votes };
         if !table.is_agreed() {
             let (named, all, say) = (table.named_by(), table.votes.len(), say.join(", "));
             cx.warn(match named {
+                _ if rule == Rule::Median => {
+                    let (least, most) = (table.votes.values().min(), table.votes.values().max());
+                    let (least, most) = (least.copied().unwrap_or(chosen), most.copied().unwrap_or(chosen));
+                    format!(
+                        "estimators disagree, from {least} to {most} ({say}): {chosen} is the middle one; look at the clusters, and say \
+                         the number yourself if they are too fine or too coarse"
+                    )
+                }
                 1 => format!("no two estimators name the same number of clusters ({say}): {chosen}, the smallest, is a guess"),
                 _ => format!("only {named} of {all} estimators name {chosen} clusters ({say}): compare other numbers too"),
             });
@@ -262,6 +302,15 @@ mod tests {
         assert_ne!(rows, drawn(1000, 50, Seed::new(2)));
         assert_eq!(drawn(5, 50, Seed::new(1)), [0, 1, 2, 3, 4]);
         assert_eq!(sampled(&[1.0, 2.0, 3.0, 4.0], 2, 9, Seed::new(1)), [1.0, 2.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn the_middle_vote_is_not_moved_by_those_at_the_ends() {
+        let of = |rule: Rule, votes: &[usize]| rule.of(votes).unwrap();
+        assert_eq!(of(Rule::Median, &[17, 37, 21, 2, 50]), 21);
+        assert_eq!(of(Rule::Frequent, &[17, 37, 21, 2, 50]), 2, "the smallest of votes that nobody shares");
+        assert_eq!(of(Rule::Median, &[9, 4]), 4);
+        assert_eq!(of(Rule::Median, &[7]), 7);
     }
 
     #[test]

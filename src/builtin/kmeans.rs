@@ -2,6 +2,7 @@
 
 use kinset_artifact::encoder::{Classifier, Encoder};
 use kinset_artifact::features::{FeatureTable, Features};
+use kinset_artifact::k_table::KTable;
 use kinset_artifact::{Draft, Stored};
 use kinset_kernel::gemm::Gemm;
 use kinset_math::kmeans;
@@ -9,6 +10,7 @@ use kinset_model::{ClassifierNet, HeadChoice};
 use kinset_stage::{Context, Stage, StageError};
 use kinset_train::distinct::warn_of_equal_images;
 use kinset_train::feature_space::body_of;
+use kinset_train::found_clusters;
 
 kinset_stage::settings! {
     /// Settings.
@@ -31,6 +33,8 @@ kinset_stage::ports! {
         features: Stored<Features>,
         /// The encoder the features come from, so that new images can be sorted; without it, new features can.
         encoder: Option<Stored<Encoder>>,
+        /// A number of clusters that `auto_k` or `sweep_k` found, in place of `clusters`.
+        clusters_from: Option<Stored<KTable>>,
     }
 }
 
@@ -61,6 +65,7 @@ impl Stage for KMeans {
     }
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let config = &Config { clusters: found_clusters(config.clusters, input.clusters_from.as_ref(), cx)?, ..config.clone() };
         let features = FeatureTable::load(&input.features)?;
         let (body, normalization) = body_of(&features, &input.features, input.encoder.as_ref(), &cx.device)?;
         let n = features.ids.len();
@@ -130,7 +135,7 @@ mod tests {
         let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
         let cx = Context::new("it", Device::Cpu, Seed::new(1), &places, Stop::default(), work, out, &heard);
         let config = Config { clusters, restarts: 2, ..Config::default() };
-        KMeans::run(&config, In { features, encoder: None }, &cx).unwrap();
+        KMeans::run(&config, In { features, encoder: None, clusters_from: None }, &cx).unwrap();
         heard.warnings()
     }
 

@@ -153,7 +153,7 @@ impl Stage for OnnxEncoder {
     fn run(config: &Config, _: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let files = Self::raw_files(config, cx.places)?;
         let (path, bytes) = pretrained::read(&files, config.sha256.as_deref(), cx)?;
-        let wanted = Wanted { output: config.output.clone(), pool: config.pool, size: config.size };
+        let wanted = Wanted { output: config.output.clone(), pool: config.pool, size: config.size, usual_pool: false };
         let found = read(&bytes, &wanted).map_err(|error| pretrained::at(path, error))?;
         drop(bytes);
         cx.check()?;

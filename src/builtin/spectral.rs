@@ -8,6 +8,7 @@
 
 use kinset_artifact::encoder::{Classifier, Encoder, Tensors};
 use kinset_artifact::features::Features;
+use kinset_artifact::k_table::KTable;
 use kinset_artifact::neighbors::Neighbors;
 use kinset_artifact::{Draft, Stored};
 use kinset_kernel::gemm::Gemm;
@@ -18,6 +19,7 @@ use kinset_model::params::values;
 use kinset_model::{HeadChoice, HeadsShape};
 use kinset_stage::{Context, Stage, StageError};
 use kinset_train::feature_space::CenteredFeatures;
+use kinset_train::found_clusters;
 
 kinset_stage::settings! {
     /// Settings.
@@ -44,6 +46,8 @@ kinset_stage::ports! {
         neighbors: Stored<Neighbors>,
         /// The encoder the features come from, so that new images can be sorted; without it, new features can.
         encoder: Option<Stored<Encoder>>,
+        /// A number of clusters that `auto_k` or `sweep_k` found, in place of `clusters`.
+        clusters_from: Option<Stored<KTable>>,
     }
 }
 
@@ -74,6 +78,7 @@ impl Stage for Spectral {
     }
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let config = &Config { clusters: found_clusters(config.clusters, input.clusters_from.as_ref(), cx)?, ..config.clone() };
         let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
         let neighbors = space.neighbors(&input.neighbors)?;
         Self::fits(config, space.len())?;

@@ -19,11 +19,11 @@ use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
 use crate::pipeline::journal;
 use crate::pipeline::spec::{self, Request, Spec};
-use crate::pipeline::state::{Known, Outlook, State};
+use crate::pipeline::state::{self, Known, Outlook, State};
 use crate::registry;
 use crate::report::names;
+use crate::store::Store;
 use crate::store::digest::Digest;
-use crate::store::{Store, StoredOutput};
 use crate::train::device::{DeviceClass, DeviceName};
 
 /// Why a command did not do what it was asked.
@@ -225,8 +225,6 @@ enum NoResult {
     Other { name: String, wanted: String, found: String },
     #[error("`{name}` has no valid cached result in `{artifacts}`")]
     Stale { name: String, artifacts: String },
-    #[error("the result of `{name}` is damaged: {why}")]
-    Damaged { name: String, why: String },
 }
 
 impl Fault for NoResult {
@@ -236,9 +234,6 @@ impl Fault for NoResult {
                 .code("result::no-such-stage")
                 .hint_if(nearest.as_ref().map(|name| format!("did you mean `{name}`?"))),
             Self::Other { .. } => Exit::Usage.code("result::other-kind"),
-            Self::Damaged { .. } => {
-                Exit::Store.code("result::damaged").hint("`kinset verify --repair` removes it; the next run computes it again")
-            }
             Self::Stale { .. } => Exit::Run.code("result::stale").hint(NOT_THERE),
         }
     }
@@ -279,7 +274,7 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
             found: list(record.outputs.values().map(|found| found.kind.clone()).collect()),
         }));
     };
-    intact(outlook, written, output, found)?;
+    state::intact(outlook.store, written, output, found)?;
     Ok(Held {
         stage: written.to_owned(),
         node: index,
@@ -312,14 +307,6 @@ pub(super) fn classifier_of(outlook: &Outlook<'_>, held: &Held, by_number: bool)
     let found = names::of_classifier(outlook, &known(outlook), held.node, clusters)?;
     let named = found.filter(|(_, names)| !names.clusters.is_empty()).map(|(_, names)| names.of_clusters(clusters));
     Ok((classifier, named.unwrap_or_default()))
-}
-
-/// Compares an output of a stage with its digests.
-pub(super) fn intact(outlook: &Outlook<'_>, stage: &str, output: &str, found: &StoredOutput) -> Result<(), Failure> {
-    match outlook.store.damage(output, found)? {
-        Some(why) => Err(Failure::own(NoResult::Damaged { name: stage.to_owned(), why })),
-        None => Ok(()),
-    }
 }
 
 /// Refuses a place for an output that the pipeline reads: its file, its raw data, anything in the store.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::{PipelineArgs, SelectArgs};
 use super::common::{Answer, Failure, pipeline, pipeline_with, selection};
@@ -130,18 +130,20 @@ pub(super) fn run(args: &CompareArgs) -> Answer {
     let selected = selection(&spec, &select)?;
     let done = perform(&spec, selected, &args.pipeline, Patience::default())?;
     let exit = done.summary.exit();
-    let scored = score_tables(&spec, &done.store, &done.summary)?;
+    let scored = score_tables(&spec, &done.store, &done.summary.records)?;
     let rows =
         Results { spec: &spec, store: &done.store, summary: &done.summary, plan: &plan, scored: &scored }.rows(&chosen)?;
+    // Rows are of equal numbers: of the one that was named, or the one that was found.
+    let clusters = rows.first().map(|row| row.clusters);
     let about = format!(
         "features of `{}`, {} clusters, {}",
         plan.features,
-        unit::count(plan.clusters as u64),
+        unit::count(clusters.unwrap_or_default() as u64),
         unit::counted(u64::from(args.seeds), "seed")
     );
     if args.json {
         terminal::print_json(&json!({
-            "features": plan.features, "clusters": plan.clusters, "seeds": args.seeds, "exit": exit as u8, "methods": rows,
+            "features": plan.features, "clusters": clusters, "seeds": args.seeds, "exit": exit as u8, "methods": rows,
         }))?;
     } else if !rows.is_empty() {
         terminal::print(&format!("\n{about}\n{}\n", render(&rows)))?;
@@ -156,6 +158,31 @@ pub(super) fn run(args: &CompareArgs) -> Answer {
     Ok(exit)
 }
 
+/// How many clusters the methods look for.
+enum Clusters {
+    Number(u32),
+    /// As many as this stage of the pipeline finds.
+    Found(String),
+}
+
+impl Clusters {
+    /// Those that a stage looks for.
+    fn of(spec: &Spec, node: &Node) -> Option<Self> {
+        if let Some(found) = node.ports.get("clusters_from") {
+            return Some(Self::Found(family(spec, &found[0])));
+        }
+        Some(Self::Number(u32::try_from(node.settings.get("clusters")?.as_u64()?).ok()?))
+    }
+
+    /// As a setting of a stage.
+    fn setting(&self) -> String {
+        match self {
+            Self::Number(number) => format!("clusters = {number}"),
+            Self::Found(stage) => format!("clusters_from = {}", json!(stage)),
+        }
+    }
+}
+
 /// What is compared on what.
 struct Plan {
     /// The name of the comparison's results.
@@ -165,7 +192,7 @@ struct Plan {
     encoder: Option<String>,
     /// The stage of the pipeline that mined neighbors on these features, if there is one.
     neighbors: Option<String>,
-    clusters: usize,
+    clusters: Clusters,
     /// The stage that scores, as settings of one: what it reads.
     scores: Option<String>,
 }
@@ -197,10 +224,8 @@ impl Plan {
                 .ok_or_else(|| Unfit::NoFeatures { pipeline: shown() })?,
         };
         let reads = |node: &Node, port: &str| node.ports.get(port).map(|read| family(spec, &read[0]));
-        let said = spec.nodes.iter().filter(|node| node.gives("classifier"));
-        let mut said =
-            said.filter_map(|node| node.settings.get("clusters").and_then(Value::as_u64).map(|clusters| clusters as usize));
-        let clusters = args.clusters.map(|clusters| clusters as usize).or_else(|| said.next());
+        let mut said = spec.nodes.iter().filter(|node| node.gives("classifier")).filter_map(|node| Clusters::of(spec, node));
+        let clusters = args.clusters.map(Clusters::Number).or_else(|| said.next());
         let clusters = clusters.ok_or_else(|| Unfit::NoClusters { pipeline: shown() })?;
         let mined = |node: &&Node| {
             node.gives("neighbors")
@@ -245,7 +270,7 @@ impl Plan {
                 let _ = writeln!(text, "classifiers = \"{}.last\"", stage(&HEADS));
                 continue;
             }
-            let _ = writeln!(text, "clusters = {}", self.clusters);
+            let _ = writeln!(text, "{}", self.clusters.setting());
             if method.neighbors {
                 let _ = writeln!(text, "neighbors = {}", json!(self.neighbors()));
             }
@@ -317,6 +342,7 @@ fn family(spec: &Spec, output: &OutputRef) -> String {
 #[derive(Serialize)]
 struct Row {
     method: &'static str,
+    clusters: usize,
     /// Nats, one for each seed.
     information: Vec<f64>,
     /// Mean adjusted Rand index of all pairs of seeds.
@@ -343,17 +369,18 @@ impl Results<'_> {
         let Some(neighbors) = self.neighbors()? else { return Ok(Vec::new()) };
         let mut rows = Vec::new();
         for method in methods {
-            let mut labels: Vec<Vec<i32>> = Vec::new();
+            let (mut labels, mut clusters): (Vec<Vec<i32>>, usize) = (Vec::new(), 0);
             for (node, record) in self.of(&assigned(method)) {
                 if let Some(output) = record.outputs.get("assignments") {
                     let stored = state::stored::<Assignments>(self.store, &node.name, "assignments", output)?;
-                    labels.push(AssignmentTable::load(&stored)?.cluster);
+                    let table = AssignmentTable::load(&stored)?;
+                    clusters = table.clusters;
+                    labels.push(table.cluster);
                 }
             }
             if labels.is_empty() {
                 continue;
             }
-            let clusters = self.plan.clusters;
             let known = |labels: &Vec<i32>| {
                 let places: Vec<usize> = labels.iter().map(|&cluster| usize::try_from(cluster).unwrap_or_default()).collect();
                 information(&places, clusters, &neighbors, neighbors.k)
@@ -366,6 +393,7 @@ impl Results<'_> {
             let scores: Vec<&Scored> = self.scored.iter().filter(|scored| scored.stage == name).collect();
             rows.push(Row {
                 method: method.name,
+                clusters,
                 information: labels.iter().map(known).collect(),
                 agreement: (!pairs.is_empty()).then(|| stats::mean(&pairs)),
                 acc: scores.iter().filter_map(|scored| scored.row.acc).collect(),

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::args::PipelineArgs;
 use super::common::{Answer, Failure, Held, classifier_of, not_an_input, outlook, places, stored};
 use super::odd_images;
-use super::result_images::{images_behind, paths_of};
+use super::pictures::Pictures;
 use super::terminal;
 use crate::artifact::Artifact;
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
@@ -250,11 +250,14 @@ fn write_card(path: &Path, card: &Value) -> Result<(), Failure> {
 
 fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
     let table = AssignmentTable::load(&held.typed())?;
-    let pictures = pictures(spec, outlook, held, &table)?;
+    // A row without its picture says that the ids are of other pictures.
+    let pictures = Pictures::behind(outlook, &outlook.states(&BTreeSet::new()), held.node, &table.ids)?;
+    let pictures = pictures.filter(Pictures::are_all);
+    let paths = pictures.as_ref().map(Pictures::paths).transpose()?.unwrap_or_default();
     let named = if args.by_number { None } else { names::of_assignments(outlook, held.node, held.digest, table.clusters)? };
     let groups = named.as_ref().map(|(_, names)| names.groups(&table));
     let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
-    let path = |row: usize| pictures.as_ref().and_then(|found| found.paths.get(&table.ids[row])).map_or("", String::as_str);
+    let path = |row: usize| paths.get(row).map_or("", String::as_str);
     if args.copy && ending.is_some() {
         return Err(Failure::own(Trouble::Copy { path: args.output.display().to_string() }));
     }
@@ -289,7 +292,7 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
             let Some(pictures) = pictures else {
                 return Err(Failure::own(Trouble::NoImages { stage: held.stage.clone() }));
             };
-            folders(args, spec, &pictures.held, &table, groups.as_ref())?
+            folders(args, spec, &pictures, &table, groups.as_ref())?
         }
         Some(_) => return Err(Failure::own(Trouble::Ending { path: args.output.display().to_string() })),
     };
@@ -315,35 +318,16 @@ fn odd(args: &ExportArgs, outlook: &Outlook<'_>, held: &Held) -> Result<Value, F
         }
         _ => return Err(Failure::own(Trouble::Table { what: held.kind.clone(), path: args.output.display().to_string() })),
     };
-    let paths = paths_of(outlook, &outlook.states(&BTreeSet::new()), held.node)?;
-    let (text, rows) = odd_images::lines(held, &paths, form)?;
+    let paths_of = |ids: &[String]| {
+        let pictures = Pictures::behind(outlook, &outlook.states(&BTreeSet::new()), held.node, ids)?;
+        Ok(pictures.map(|pictures| pictures.paths()).transpose()?.unwrap_or_default())
+    };
+    let (text, rows) = odd_images::lines(held, paths_of, form)?;
     output::write(&args.output, text.as_bytes())?;
     let said = format!("{} {} of `{}` in {}", unit::count(rows as u64), held.kind, held.stage, args.output.display());
     Ok(json!({
         "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output.display().to_string(), "images": rows,
     }))
-}
-
-/// The pictures of assignments, and their paths by id.
-struct Pictures {
-    held: Held,
-    paths: BTreeMap<String, String>,
-}
-
-/// The images that were assigned, or whose features were; nothing where the ids are of no pictures.
-fn pictures(spec: &Spec, outlook: &Outlook<'_>, held: &Held, table: &AssignmentTable) -> Result<Option<Pictures>, Failure> {
-    let straight = spec.nodes[held.node].ports.get("images").and_then(|references| references.first());
-    let behind = || images_behind(spec, held.node).into_iter().next();
-    let Some(reference) = straight.or_else(behind) else { return Ok(None) };
-    let found = match (stored(spec, outlook, &spec.reference(reference), &["images"]), straight) {
-        // Features are there without their images.
-        (Err(_), None) => return Ok(None),
-        (found, _) => found?,
-    };
-    let (ids, paths) = images::names_and_paths(&found.typed())?;
-    let paths: BTreeMap<String, String> = ids.into_iter().zip(paths).collect();
-    let known = table.ids.iter().all(|id| paths.contains_key(id));
-    Ok(known.then_some(Pictures { held: found, paths }))
 }
 
 fn line<'a>(table: &'a AssignmentTable, groups: Option<&'a GroupTable>, row: usize, path: &'a str) -> Line<'a> {
@@ -364,11 +348,11 @@ fn line<'a>(table: &'a AssignmentTable, groups: Option<&'a GroupTable>, row: usi
 fn folders(
     args: &ExportArgs,
     spec: &Spec,
-    pictures: &Held,
+    pictures: &Pictures,
     table: &AssignmentTable,
     groups: Option<&GroupTable>,
 ) -> Result<String, Failure> {
-    let rows: BTreeMap<&str, usize> = table.ids.iter().map(String::as_str).zip(0..).collect();
+    let rows: BTreeMap<usize, usize> = (0..table.len()).filter_map(|row| Some((pictures.place(row)? as usize, row))).collect();
     let output = Output::folder(&args.output)?;
     let place = output.path()?.to_owned();
     let root = if args.copy { None } else { Some(root_of(args, spec, pictures)?) };
@@ -378,8 +362,8 @@ fn folders(
     let (mut made, mut rejected) = (BTreeSet::new(), 0);
     let mut names: BTreeSet<PathBuf> = BTreeSet::new();
     let bar = terminal::bar(table.len() as u64, "images");
-    images::for_each(&pictures.typed(), |_, id, bytes, path| {
-        let Some(&row) = rows.get(id) else { return Ok(()) };
+    images::for_each(&pictures.images, |at, id, bytes, path| {
+        let Some(&row) = rows.get(&at) else { return Ok(()) };
         let cluster = table.cluster[row];
         let word = match groups {
             Some(groups) if groups.is_rejected(row) => {
@@ -400,11 +384,13 @@ fn folders(
             names.insert(to.clone());
         }
         match &root {
-            Some(_) if path.is_empty() => return Err(Failure::own(Trouble::NoFiles { stage: pictures.stage.clone() })),
+            Some(_) if path.is_empty() => {
+                return Err(Failure::own(Trouble::NoFiles { stage: pictures.images.origin().to_owned() }));
+            }
             Some(root) => {
                 let from = root.join(Name::path(path));
                 if !fs::exists(&from) {
-                    let (path, stage) = (from.display().to_string(), pictures.stage.clone());
+                    let (path, stage) = (from.display().to_string(), pictures.images.origin().to_owned());
                     return Err(Failure::own(Trouble::Gone { path, stage }));
                 }
                 fs::link(&from, &to).map_err(|error| output.named(error))?;
@@ -433,9 +419,9 @@ fn write_picture(output: &Output, path: &Path, bytes: &[u8]) -> Result<(), Failu
 }
 
 /// The folder that the paths of a source's pictures begin at.
-fn root_of(args: &ExportArgs, spec: &Spec, pictures: &Held) -> Result<PathBuf, Failure> {
-    let none = || Failure::own(Trouble::NoFiles { stage: pictures.stage.clone() });
-    let node = &spec.nodes[pictures.node];
+fn root_of(args: &ExportArgs, spec: &Spec, pictures: &Pictures) -> Result<PathBuf, Failure> {
+    let none = || Failure::own(Trouble::NoFiles { stage: pictures.images.origin().to_owned() });
+    let node = spec.node(pictures.images.origin()).ok_or_else(none)?;
     let settings: Source = serde_json::from_value(node.settings.clone()).map_err(|_| none())?;
     let located = dataset::locate(&settings, &places(&args.pipeline.places, Some(&args.pipeline.pipeline)))?;
     let root =

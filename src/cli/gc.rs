@@ -10,9 +10,14 @@ use serde_json::json;
 use super::args::{PipelineArgs, PlaceArgs};
 use super::common::{Answer, Failure, outlook};
 use super::terminal;
+use crate::artifact::Artifact;
+use crate::artifact::assignments::Assignments;
 use crate::base::fault::{Diagnosis, Exit, Fault};
-use crate::base::unit;
+use crate::base::{fs, unit};
+use crate::dataset::names::Names;
+use crate::pipeline::journal;
 use crate::pipeline::state::State;
+use crate::report::names;
 use crate::store::Store;
 use crate::store::gc::{Item, Policy};
 
@@ -63,7 +68,7 @@ pub(super) fn run(args: &GcArgs) -> Answer {
         None => None,
         Some(text) => Some(unit::parse_bytes(text).ok_or_else(|| Failure::own(NoSize { text: text.clone() }))?),
     };
-    let mut roots = BTreeMap::new();
+    let (mut roots, mut files) = (BTreeMap::new(), BTreeSet::new());
     for pipeline in &args.pipelines {
         let pipeline = PipelineArgs {
             pipeline: pipeline.clone(),
@@ -79,10 +84,23 @@ pub(super) fn run(args: &GcArgs) -> Answer {
                     roots.insert(record.key, format!("{}/{}", spec.name, node.name));
                 }
             }
+            let gives = |node: &usize| spec.nodes[*node].gives(Assignments::KIND);
+            files.extend((0..spec.nodes.len()).filter(gives).map(|node| names::place(outlook, node)));
             Ok(())
         })?;
     }
     let store = if args.delete { Store::open(&args.places.artifacts)? } else { Store::open_existing(&args.places.artifacts)? };
+    // Names of pipelines that were run here count as well: they cannot be computed again.
+    let runs =
+        fs::list(&args.places.artifacts)?.into_iter().filter_map(|folder| Some(folder.file_name()?.to_str()?.to_owned()));
+    let pipelines = runs.filter_map(|name| journal::last_pipeline(&journal::runs_folder(&args.places.artifacts, &name)));
+    files.extend(pipelines.map(|pipeline| names::beside(&pipeline)));
+    for file in files {
+        let Some(of) = Names::read(&file)?.of else { continue };
+        for (key, ..) in store.outputs_of(Assignments::KIND, of)? {
+            roots.entry(key).or_insert_with(|| format!("its clusters are named in {}", file.display()));
+        }
+    }
     let policy = Policy { roots, max_size, ..Policy::default() };
     let plan = if args.delete { store.gc(&policy)? } else { store.gc_plan(&policy)? };
 

@@ -5,16 +5,24 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::args::PlaceArgs;
-use super::common::{Answer, Failure, namesake, places};
+use super::common::{Answer, Failure, device_of, namesake, places};
+use super::expected::{Expected, Forecast};
 use super::init_encoder::{self, Encoder, quoted};
 use super::terminal;
+use crate::artifact::image_codec;
+use crate::base::clock::Stopwatch;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
+use crate::base::name::Name;
 use crate::base::output;
+use crate::base::search_path::DataPaths;
 use crate::base::unit;
 use crate::dataset::{self, Labels, Source};
-use crate::pipeline::spec::{self, Request};
+use crate::pipeline::graph::Selected;
+use crate::pipeline::spec::{self, Node, Request};
+use crate::pipeline::state::{Outlook, State};
 use crate::registry;
+use crate::store::Store;
 
 /// Write a commented pipeline for a folder of images
 #[derive(Debug, Args)]
@@ -22,14 +30,15 @@ use crate::registry;
 Examples:
   kinset init my/photos > photos.toml
   kinset init my/photos --clusters 12 --output photos.toml
+  kinset init my/photos --clusters auto --output photos.toml             as many clusters as estimators find
   kinset init my/photos --encoder dinov2_vits14 --output photos.toml     an encoder that others trained
   kinset init my/photos --encoder my/encoder.onnx --output photos.toml")]
 pub struct InitArgs {
     /// The folder of images
     folder: PathBuf,
-    /// How many clusters to look for [default: 10, or half as many as there are images]
-    #[arg(long)]
-    clusters: Option<usize>,
+    /// How many clusters to look for, or `auto`: as many as estimators find [default: 10, or half as many as there are images]
+    #[arg(long, value_name = "N|auto", value_parser = count)]
+    clusters: Option<Count>,
     /// Encoder that makes the features: a published one by name (dinov2_vits14, clip_vit_b32, resnet50, …), a file (.onnx,
     /// .safetensors, .pth), or `none` to learn one from these images [default: a published one that is on this machine, else none]
     #[arg(long, value_name = "NAME|FILE|none")]
@@ -100,18 +109,38 @@ enum Folders {
     Unread,
 }
 
+/// How many clusters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Count {
+    Number(usize),
+    /// As many as are found, this at most.
+    Auto(usize),
+}
+
+/// Reads `12` or `auto`.
+fn count(text: &str) -> Result<Count, String> {
+    match text {
+        "auto" => Ok(Count::Auto(MOST)),
+        _ => text.parse().map(Count::Number).map_err(|_| "a number or `auto` is expected".into()),
+    }
+}
+
+/// More clusters are not looked for unasked.
+const MOST: usize = 50;
 /// Fewest clusters that stages take.
 const FEWEST: usize = 2;
 /// As many as are looked for if nobody says how many.
 const USUAL: usize = 10;
 
-/// The number of clusters that was asked for or fits so many images.
-fn clusters_of(asked: Option<usize>, images: usize) -> Result<usize, Unfit> {
-    let clusters = asked.unwrap_or_else(|| USUAL.min(images / 2).max(FEWEST));
-    match clusters {
-        0..FEWEST => Err(Unfit::FewClusters { clusters }),
-        _ if clusters > images => Err(Unfit::ManyClusters { clusters, images }),
-        _ => Ok(clusters),
+/// The number of clusters that was asked for or fits so many images; of those that are found, the most is the root of their number, so
+/// that a cluster has as many images as there are clusters.
+fn clusters_of(asked: Option<Count>, images: usize) -> Result<Count, Unfit> {
+    match asked.unwrap_or_else(|| Count::Number(USUAL.min(images / 2).max(FEWEST))) {
+        Count::Auto(most) if images > 2 * FEWEST => Ok(Count::Auto(most.min(images.isqrt()).max(FEWEST + 1))),
+        Count::Auto(_) => Err(Unfit::ManyClusters { clusters: FEWEST + 1, images }),
+        Count::Number(clusters @ 0..FEWEST) => Err(Unfit::FewClusters { clusters }),
+        Count::Number(clusters) if clusters > images => Err(Unfit::ManyClusters { clusters, images }),
+        number @ Count::Number(_) => Ok(number),
     }
 }
 
@@ -134,6 +163,9 @@ pub(super) fn run(args: &InitArgs) -> Answer {
         terminal::say(&format!("warning: {doubt}"));
     }
     terminal::say(&choice.to_string());
+    if let Count::Auto(most) = clusters {
+        terminal::say(&format!("clusters: as many as most estimators are about, {FEWEST} to {most}"));
+    }
     let labels = match report.labels {
         Labels::Absent { .. } => Folders::Plain,
         _ if args.no_labels => Folders::Unread,
@@ -155,6 +187,10 @@ pub(super) fn run(args: &InitArgs) -> Answer {
         encoder: &choice.encoder,
     };
     let text = fill(&wanted);
+    let rate = Rate { network: choice.seconds, picture: picture_seconds(&report.files, &folder) };
+    if let Some(said) = expected(&text, report.images, rate) {
+        terminal::say(&said);
+    }
     match &args.output {
         None => terminal::print_data(&text)?,
         Some(path) => {
@@ -195,7 +231,7 @@ struct Wanted<'a> {
     name: &'a str,
     /// The folder, as a text of a pipeline file.
     root: &'a str,
-    clusters: usize,
+    clusters: Count,
     images: usize,
     folders: Folders,
     skip_broken: bool,
@@ -204,6 +240,57 @@ struct Wanted<'a> {
 
 /// Images of a smoke run, where an encoder is loaded that takes long for each.
 const SMOKE: usize = 64;
+/// Most clusters of a smoke run that finds their number.
+const SMOKE_CLUSTERS: usize = 6;
+
+/// Seconds that one picture takes.
+#[derive(Clone, Copy)]
+struct Rate {
+    /// In the encoder that is loaded, if it was tried.
+    network: Option<f64>,
+    /// Until it is decoded.
+    picture: f64,
+}
+
+/// Pictures that are decoded to see how long it takes.
+const DECODED: usize = 4;
+
+/// Seconds that decoding one of these files takes, with all threads at it.
+fn picture_seconds(files: &[(String, u64)], folder: &Path) -> f64 {
+    let some = (0..DECODED.min(files.len())).map(|place| &files[place * files.len() / DECODED.min(files.len())].0);
+    let bytes: Vec<Vec<u8>> = some.filter_map(|name| fs::read(&folder.join(Name::path(name))).ok()).collect();
+    let clock = Stopwatch::start();
+    let decoded = bytes.iter().filter(|bytes| image_codec::decode("a picture", bytes, 3).is_ok()).count();
+    clock.seconds() / decoded.max(1) as f64 / rayon::current_num_threads() as f64
+}
+
+/// How long a run of this pipeline will take, and a smoke run; nothing where nothing is known.
+fn expected(text: &str, images: usize, rate: Rate) -> Option<String> {
+    let store = Store::open_to_read(Path::new(ARTIFACTS)).ok()?;
+    let places = DataPaths::new("", None, None);
+    let of = |profile: Option<&str>| {
+        let request = Request { profile: profile.map(str::to_owned), ..Request::default() };
+        let spec = spec::check(Path::new("init.toml"), text, &request, &registry::catalog()).ok()?;
+        let device_class = device_of(&spec).ok()?.1;
+        let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class };
+        let states: Vec<State> = spec.nodes.iter().map(|_| State::Waits { on: Vec::new() }).collect();
+        let selected = Selected { nodes: (0..spec.nodes.len()).collect(), ..Selected::default() };
+        let read = |source: &Node| {
+            let limit = source.settings.get("limit").and_then(serde_json::Value::as_u64);
+            Some(limit.map_or(images, |limit| images.min(limit as usize)))
+        };
+        let Forecast { mut all, unknown } = Forecast::of(&outlook, &states, &selected, read);
+        let shown = spec.nodes.iter().find(|node| node.kind == "ingest").and_then(read).unwrap_or(images) as f64;
+        all += Expected::measured(rate.picture * shown);
+        match (unknown.as_slice(), rate.network) {
+            ([], _) => {}
+            ([name], Some(network)) if name == "features" => all += Expected::measured(network * shown),
+            _ => return None,
+        }
+        (device_class == "cpu").then_some(all)
+    };
+    Some(format!("expected to take {}, and {} with `--profile smoke`", of(None)?, of(Some("smoke"))?))
+}
 
 /// The template for this folder.
 fn fill(wanted: &Wanted<'_>) -> String {
@@ -221,10 +308,23 @@ fn fill(wanted: &Wanted<'_>) -> String {
     };
     let (learned, labeled) = (settings.is_empty(), wanted.folders == Folders::Classes);
     let k = 20.min(images.saturating_sub(1)).max(1);
+    let (many, setting, advice, most) = match clusters {
+        Count::Number(number) => {
+            let advice = "here and below; not sure? Try a few more than you expect, and look at the cluster sizes";
+            (number.to_string(), format!("clusters = {number}"), advice, number)
+        }
+        Count::Auto(most) => (
+            "as many as it finds".to_owned(),
+            "clusters_from = \"how_many\"".to_owned(),
+            "here and below",
+            SMOKE_CLUSTERS.min(most),
+        ),
+    };
     // As many as are looked for, and their neighbors.
-    let smoke = SMOKE.max(4 * clusters).max(k + 1).min(images);
+    let smoke = SMOKE.max(4 * most).max(k + 1).min(images);
     let mut text = TEMPLATE.to_owned();
-    for (section, kept) in [("labels", labeled), ("learned", learned), ("loaded", !learned)] {
+    let counted = matches!(clusters, Count::Auto(_));
+    for (section, kept) in [("labels", labeled), ("learned", learned), ("loaded", !learned), ("counted", counted)] {
         let (start, end) = (format!("# <<{section}\n"), format!("# {section}>>\n"));
         while let (Some(from), Some(to)) = (text.find(&start), text.find(&end)) {
             let inside = text[from + start.len()..to].to_owned();
@@ -238,7 +338,11 @@ fn fill(wanted: &Wanted<'_>) -> String {
         .replace("<<encoder>>", encoder)
         .replace("<<settings>>", settings)
         .replace("<<input>>", if learned { "images = \"data.images\"" } else { "features = \"features\"" })
-        .replace("<<clusters>>", &clusters.to_string())
+        .replace("<<clusters>><<advice>>", &format!("{setting:<30} # {advice}"))
+        .replace("<<clusters>>", &setting)
+        .replace("<<many>>", &many)
+        .replace("<<most>>", &(if let Count::Auto(most) = clusters { most } else { MOST }).to_string())
+        .replace("<<smoke_most>>", &most.to_string())
         .replace("<<images>>", &images.to_string())
         // At most a quarter of the images per step, so that small folders train at all.
         .replace("<<batch>>", &256.min(images / 4).max(2).to_string())
@@ -254,11 +358,11 @@ mod tests {
     fn what_it_writes_is_a_pipeline_without_faults() {
         let loaded = Encoder::Loaded("kind = \"frozen\"\nnetwork = { backbone = \"clip_vit_b32\" }\n".into());
         let Ok(root) = quoted(Path::new("/photos/\"odd\" name")) else { panic!("it is text") };
-        for encoder in [&Encoder::Learned, &loaded] {
+        let each = [(&Encoder::Learned, Count::Number(7)), (&loaded, Count::Number(7)), (&loaded, Count::Auto(40))];
+        for (encoder, clusters) in each {
             for folders in [Folders::Plain, Folders::Classes, Folders::Doubted, Folders::Unread] {
                 let skip_broken = folders == Folders::Plain;
-                let text =
-                    fill(&Wanted { name: "photos", root: &root, clusters: 7, images: 5000, folders, skip_broken, encoder });
+                let text = fill(&Wanted { name: "photos", root: &root, clusters, images: 5000, folders, skip_broken, encoder });
                 assert!(!text.contains("<<") && !text.contains(">>"), "{text}");
                 for profile in [None, Some("smoke".to_owned())] {
                     let request = Request { profile, ..Request::default() };
@@ -268,6 +372,7 @@ mod tests {
                     assert_eq!(has("evaluate"), folders == Folders::Classes);
                     assert_eq!(has("simclr"), matches!(encoder, Encoder::Learned));
                     assert_eq!(has("frozen"), !has("simclr"));
+                    assert_eq!(has("auto_k"), clusters == Count::Auto(40));
                 }
                 assert_eq!(text.contains("\nlabels = false "), matches!(folders, Folders::Doubted | Folders::Unread));
                 assert_eq!(text.contains("\nskip_broken = true "), skip_broken);
@@ -277,8 +382,14 @@ mod tests {
 
     #[test]
     fn clusters_are_at_least_two_and_at_most_as_many_as_images() {
-        let of = |asked, images| clusters_of(asked, images).map_err(|unfit| unfit.to_string());
-        assert_eq!([of(None, 5000), of(None, 12), of(None, 2), of(Some(2), 2)], [10, 6, 2, 2].map(Ok));
+        let of =
+            |asked: Option<usize>, images| clusters_of(asked.map(Count::Number), images).map_err(|unfit| unfit.to_string());
+        let numbers = [10, 6, 2, 2].map(Count::Number).map(Ok);
+        assert_eq!([of(None, 5000), of(None, 12), of(None, 2), of(Some(2), 2)], numbers);
+        let found = |images| clusters_of(count("auto").ok(), images).map_err(|unfit| unfit.to_string());
+        assert_eq!([found(100_000), found(1636), found(90), found(5)], [50, 40, 9, 3].map(Count::Auto).map(Ok));
+        assert_eq!(found(4).unwrap_err(), "4 images cannot be sorted into 3 clusters");
+        assert!(count("many").is_err() && count("7") == Ok(Count::Number(7)));
         assert_eq!(of(Some(1), 9).unwrap_err(), "`--clusters` is 1, and clustering needs two at least");
         assert_eq!(of(Some(0), 9).unwrap_err(), "`--clusters` is 0, and clustering needs two at least");
         assert_eq!(of(Some(10), 9).unwrap_err(), "9 images cannot be sorted into 10 clusters");
@@ -295,7 +406,15 @@ mod tests {
         assert_eq!(name(), "cats");
         let text = |name: &str| {
             let (folders, encoder) = (Folders::Plain, &Encoder::Learned);
-            fill(&Wanted { name, root: "\"/photos\"", clusters: 2, images: 100, folders, skip_broken: false, encoder })
+            fill(&Wanted {
+                name,
+                root: "\"/photos\"",
+                clusters: Count::Number(2),
+                images: 100,
+                folders,
+                skip_broken: false,
+                encoder,
+            })
         };
         fs::write_atomic(&dir.path().join("a.toml"), text("cats").as_bytes()).unwrap();
         fs::write_atomic(&dir.path().join("b.toml"), text("cats-2").as_bytes()).unwrap();

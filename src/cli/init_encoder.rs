@@ -3,21 +3,29 @@
 use std::fmt;
 use std::path::Path;
 
+use candle_core::{DType, Device, Tensor};
+
 use super::common::Failure;
+use crate::artifact::encoder::Normalization;
+use crate::base::clock::Stopwatch;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
 use crate::base::name::Name;
 use crate::base::search_path::DataPaths;
+use crate::base::seed::Seed;
 use crate::builtin::frozen;
 use crate::dataset::fetch::PublishedWeights;
-use crate::model::import::frozen::{Wanted, tower};
-use crate::model::onnx;
+use crate::model::encoder::EncoderNet;
+use crate::model::import::frozen::published;
 use crate::model::published::{Published, TowerSettings};
+use crate::model::{Mode, onnx};
 
 /// What was decided, and why.
 pub(super) struct Choice {
     pub(super) encoder: Encoder,
     pub(super) why: String,
+    /// Seconds that it takes for a picture here, if it was tried.
+    pub(super) seconds: Option<f64>,
 }
 
 pub(super) enum Encoder {
@@ -30,7 +38,7 @@ pub(super) enum Encoder {
 /// An encoder that cannot be had.
 #[derive(Debug, thiserror::Error)]
 enum NoEncoder {
-    #[error("the weights of `{}` are not here", .0.name())]
+    #[error("cannot find the weights of `{}`", .0.name())]
     NotFetched(Published),
     #[error("`{name}` names neither a published encoder nor a file")]
     Unknown { name: String },
@@ -63,26 +71,25 @@ impl Fault for NoEncoder {
 /// # Errors
 /// [`NoEncoder`]; a file that cannot be read.
 pub(super) fn chosen(asked: Option<&str>, places: &DataPaths) -> Result<Choice, Failure> {
-    let published = |network: Published, why: String| Choice {
+    let known = |network: Published, why: String| Choice {
         encoder: Encoder::Loaded(format!("kind = \"frozen\"\nnetwork = {{ backbone = \"{}\" }}\n", network.name())),
         why,
+        seconds: seconds_of(network),
     };
+    let learned = |why: String| Choice { encoder: Encoder::Learned, why, seconds: None };
     match asked {
-        Some("none") => Ok(Choice { encoder: Encoder::Learned, why: "learned from these images, as asked".into() }),
+        Some("none") => Ok(learned("learned from these images, as asked".into())),
         Some(name) => match (Published::named(name), Path::new(name)) {
-            (Some(network), _) if frozen::found(network, places).is_some() => {
-                Ok(published(network, format!("`{name}`, as asked")))
-            }
+            (Some(network), _) if frozen::found(network, places).is_some() => Ok(known(network, format!("`{name}`, as asked"))),
             (Some(network), _) => Err(Failure::own(NoEncoder::NotFetched(network))),
             (None, path) if fs::metadata(path)?.is_some_and(|found| found.is_file()) => of_file(path),
             _ => Err(Failure::own(NoEncoder::Unknown { name: name.to_owned() })),
         },
         None => Ok(match Published::ALL.into_iter().find(|network| frozen::found(*network, places).is_some()) {
-            Some(network) => published(
-                network,
-                format!("`{}`, which is on this machine; `--encoder none` learns one instead", network.name()),
-            ),
-            None => Choice { encoder: Encoder::Learned, why: offer() },
+            Some(network) => {
+                known(network, format!("`{}`, which is on this machine; `--encoder none` learns one instead", network.name()))
+            }
+            None => learned(offer()),
         }),
     }
 }
@@ -103,9 +110,13 @@ fn of_file(path: &Path) -> Result<Choice, Failure> {
     let bytes = fs::read_at_most(path, LARGEST)?;
     let shown = Name::of(path);
     if path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("onnx")) {
-        let (read, pool) = pooled(&bytes)?;
+        let read = onnx::read(&bytes, &onnx::Wanted { usual_pool: true, ..onnx::Wanted::default() })?;
         let mut stage = format!("kind = \"onnx_encoder\"\nfile = {place}\n");
-        if let Some((name, words)) = pool {
+        if let Some(pool) = read.pool {
+            let (name, words) = match pool {
+                onnx::Pool::First => ("first", "the class token; \"mean\" takes the mean of all"),
+                onnx::Pool::Mean => ("mean", "of all places"),
+            };
             stage.push_str(&format!("{:<30} # {words}\n", format!("pool = \"{name}\"")));
         }
         let values = match read.prepared {
@@ -114,46 +125,46 @@ fn of_file(path: &Path) -> Result<Choice, Failure> {
         };
         let (features, size) = (read.architecture.features, read.architecture.size);
         let why = format!("`{}`, as asked: {features} features of {size} × {size} pixels; {values}", shown.as_str());
-        return Ok(Choice { encoder: Encoder::Loaded(stage), why });
+        let plain = Normalization::new(vec![0.0; read.architecture.channels], vec![1.0; read.architecture.channels]);
+        let net = EncoderNet::from_tensors(&read.card(plain), &read.tensors, &Device::Cpu);
+        return Ok(Choice { encoder: Encoder::Loaded(stage), why, seconds: net.ok().and_then(|net| tried(&net)) });
     }
-    for network in Published::ALL {
-        let settings = TowerSettings { backbone: network, ..TowerSettings::default() };
-        let (architecture, normalization) = settings.network(None, None)?;
-        if tower(&bytes, &Wanted::default(), &architecture, &normalization).is_ok() {
-            let name = network.name();
-            let stage = format!("kind = \"frozen\"\nnetwork = {{ backbone = \"{name}\" }}\nweights = {place}\n");
-            return Ok(Choice {
-                encoder: Encoder::Loaded(stage),
-                why: format!("`{}`, as asked: it is `{name}`", shown.as_str()),
-            });
-        }
-    }
-    Err(Failure::own(NoEncoder::Unlike { file: shown.into_string() }))
+    let Some(network) = published(&bytes)? else {
+        return Err(Failure::own(NoEncoder::Unlike { file: shown.into_string() }));
+    };
+    let name = network.name();
+    let stage = format!("kind = \"frozen\"\nnetwork = {{ backbone = \"{name}\" }}\nweights = {place}\n");
+    let why = format!("`{}`, as asked: it is `{name}`", shown.as_str());
+    Ok(Choice { encoder: Encoder::Loaded(stage), why, seconds: seconds_of(network) })
+}
+
+/// Pictures that a network is tried with.
+const TRIED: usize = 4;
+/// Wider ones are not made for a trial, which would take seconds.
+const WIDEST: usize = 768;
+
+/// Seconds that a published network takes for a picture: with any weights.
+fn seconds_of(network: Published) -> Option<f64> {
+    let settings = TowerSettings { backbone: network, ..TowerSettings::default() };
+    let (architecture, _) = settings.network(None, None).ok().filter(|(shape, _)| shape.width <= WIDEST)?;
+    tried(&EncoderNet::init(&architecture, Seed::new(0), &Device::Cpu).ok()?)
+}
+
+/// Seconds that a network takes for a picture; nothing if it takes none.
+fn tried(net: &EncoderNet) -> Option<f64> {
+    let (net, shape) = (net.frozen().ok()?, net.architecture());
+    let run = |count: usize| {
+        let pictures = Tensor::zeros((count, shape.channels, shape.size, shape.size), DType::F32, &Device::Cpu).ok()?;
+        net.features(&pictures, Mode::Eval).ok()
+    };
+    run(1)?;
+    let clock = Stopwatch::start();
+    run(TRIED)?;
+    Some(clock.seconds() / TRIED as f64)
 }
 
 /// The largest file of weights.
 const LARGEST: u64 = 4 << 30;
-
-/// A way to pool, and why.
-type Way = (&'static str, &'static str);
-
-/// A file's encoder; of one that gives tokens, the first, and of one that gives maps, their mean.
-fn pooled(bytes: &[u8]) -> Result<(onnx::Read, Option<Way>), Failure> {
-    let read = |pool| onnx::read(bytes, &onnx::Wanted { pool, ..onnx::Wanted::default() });
-    let whole = match read(None) {
-        Ok(found) => return Ok((found, None)),
-        Err(error) => error,
-    };
-    for (pool, way) in [
-        (onnx::Pool::First, ("first", "the class token; \"mean\" takes the mean of all")),
-        (onnx::Pool::Mean, ("mean", "of all places")),
-    ] {
-        if let Ok(found) = read(Some(pool)) {
-            return Ok((found, Some(way)));
-        }
-    }
-    Err(whole.into())
-}
 
 /// A pipeline file cannot name the file.
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +211,7 @@ mod tests {
             !loaded && text.contains("`kinset data fetch dinov2_vits14` (88 MB), then `--encoder dinov2_vits14`"),
             "{text}"
         );
-        assert_eq!(said(Some("clip_vit_b32"), &places).unwrap_err(), "the weights of `clip_vit_b32` are not here");
+        assert_eq!(said(Some("clip_vit_b32"), &places).unwrap_err(), "cannot find the weights of `clip_vit_b32`");
         assert!(said(Some("dinov3"), &places).unwrap_err().contains("neither a published encoder nor a file"));
         let path = PublishedWeights::find("dinov2_vits14").unwrap().weights(&places).unwrap().path();
         fs::create_folders(path.parent().unwrap()).unwrap();

@@ -1,23 +1,25 @@
 //! `kinset inspect`: a description of what a stage wrote, or of any Parquet file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::args::{PipelineArgs, PlaceArgs};
-use super::common::{Answer, Failure, NOT_THERE, intact, looked_in, not_an_input, outlook};
-use super::result_images::{Shown, paths_of};
+use super::common::{Answer, Failure, NOT_THERE, looked_in, not_an_input, outlook};
+use super::pictures::{Pictures, images_of};
+use super::result_images::Shown;
 use super::terminal;
+use crate::artifact::error::ArtifactError;
 use crate::artifact::images::Images;
 use crate::artifact::parquet::inspect::{inspect, inspect_metadata};
 use crate::artifact::parquet::summary::{FileReport, Shape, Values};
 use crate::artifact::{Artifact, Stored};
-use crate::base::fault::{Diagnosis, Exit, Fault};
+use crate::base::fault::{Diagnosis, Exit, Fault, chain};
 use crate::base::{fs, output, unit};
 use crate::pipeline::graph::{self, Selection};
-use crate::pipeline::state::State;
+use crate::pipeline::state::{self, State};
 use crate::report::album::Album;
 use crate::report::page::look::{self, Look};
 use crate::store::digest::Digest;
@@ -86,12 +88,12 @@ struct Found {
     path: PathBuf,
 }
 
-/// What was asked for: files, the groups of pictures that go with them, and the paths of pictures by their ids.
+/// What was asked for: files, the groups of pictures that go with them, and the images that their rows are of.
 #[derive(Default)]
 struct Target {
     files: Vec<Found>,
     shown: Shown,
-    paths: BTreeMap<String, String>,
+    images: Option<Stored<Images>>,
 }
 
 pub(super) fn run(args: &InspectArgs) -> Answer {
@@ -107,7 +109,8 @@ pub(super) fn run(args: &InspectArgs) -> Answer {
         let parquet = !is_pipeline || ends_with(&file.name, "parquet");
         let answer = if parquet {
             let report = inspect(&file.path, args.rows)?;
-            let paths = paths(&report, &target.paths);
+            // The table is whole, and what was asked for.
+            let paths = paths(&report, target.images.as_ref()).unwrap_or_else(|error| no_paths(&error));
             text.push_str(&described(&title, &report, &paths));
             let mut answer = json!(report);
             if !paths.is_empty() {
@@ -189,7 +192,7 @@ fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
                 }));
             };
             for (output, stored) in &record.outputs {
-                intact(outlook, &spec.nodes[index].name, output, stored)?;
+                state::intact(outlook.store, &spec.nodes[index].name, output, stored)?;
                 for file in &stored.files {
                     let path = outlook.store.blob_path(&file.blob);
                     target.files.push(Found { output: output.clone(), name: file.name.clone(), path });
@@ -198,10 +201,9 @@ fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
                     target.shown = Shown::of_output(outlook, &states, index, stored)?;
                 }
             }
-            match paths_of(outlook, &states, index) {
-                Ok(paths) => target.paths.extend(paths),
-                // The table is whole, and what was asked for.
-                Err(failure) => terminal::say(&format!("warning: no paths of images: {}", failure.in_words())),
+            match images_of(outlook, &states, index) {
+                Ok(images) => target.images = target.images.or(images),
+                Err(error) => no_paths(&error),
             }
         }
         Ok(target)
@@ -209,12 +211,19 @@ fn find_stage(args: &InspectArgs) -> Result<Target, Failure> {
 }
 
 /// The paths of the pictures in the first rows; none if the rows are not of pictures, or the pictures have no paths.
-fn paths(report: &FileReport, of: &BTreeMap<String, String>) -> Vec<String> {
+fn paths(report: &FileReport, images: Option<&Stored<Images>>) -> Result<Vec<String>, ArtifactError> {
     let named = |column: &str| report.columns.iter().position(|found| found.name == column);
     // A table of images shows them itself.
-    let (Some(id), None) = (named("id"), named("image")) else { return Vec::new() };
-    let paths: Vec<String> = report.first_rows.iter().map(|row| of.get(&row[id]).cloned().unwrap_or_default()).collect();
-    if paths.iter().all(String::is_empty) { Vec::new() } else { paths }
+    let (Some(id), None, Some(images)) = (named("id"), named("image"), images) else { return Ok(Vec::new()) };
+    let ids: Vec<String> = report.first_rows.iter().map(|row| row[id].clone()).collect();
+    let paths = Pictures::of(images.clone(), &ids)?.paths()?;
+    Ok(if paths.iter().all(String::is_empty) { Vec::new() } else { paths })
+}
+
+/// Says why there are none.
+fn no_paths<T: Default>(error: &dyn Fault) -> T {
+    terminal::say(&format!("warning: no paths of images: {}", chain(error)));
+    T::default()
 }
 
 /// A Parquet file in words; `paths` are those of the pictures in its first rows.

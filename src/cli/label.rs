@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::PipelineArgs;
 use super::common::{Answer, Failure, Held, looked_in, outlook, stored};
-use super::result_images::paths_of;
+use super::pictures::Pictures;
 use super::terminal;
 use crate::artifact::assignments::{AssignmentTable, Assignments};
 use crate::artifact::{Artifact, Stored};
@@ -206,8 +206,10 @@ impl<'a> Images<'a> {
         let mut of_path: BTreeMap<String, Vec<String>> = BTreeMap::new();
         if asked > 0 {
             let states = outlook.states(&std::collections::BTreeSet::new());
-            for (id, path) in paths_of(outlook, &states, subject.held.node)? {
-                of_path.entry(path).or_default().push(id);
+            let pictures = Pictures::behind(outlook, &states, subject.held.node, &subject.table.ids)?;
+            let paths = pictures.map(|pictures| pictures.paths()).transpose()?.unwrap_or_default();
+            for (id, path) in subject.table.ids.iter().zip(paths).filter(|(_, path)| !path.is_empty()) {
+                of_path.entry(path).or_default().push(id.clone());
             }
         }
         Ok(Self { stage: &subject.held.stage, ids, of_path })
@@ -219,7 +221,7 @@ impl<'a> Images<'a> {
         }
         let (stage, image) = (self.stage.to_owned(), written.to_owned());
         match self.of_path.get(written).map(Vec::as_slice) {
-            Some([id]) if self.ids.binary_search(&id.as_str()).is_ok() => Ok(Item::Image(id.clone())),
+            Some([id]) => Ok(Item::Image(id.clone())),
             Some(several) if several.len() > 1 => Err(Failure::own(Trouble::ManyImages { stage, image, count: several.len() })),
             _ => Err(Failure::own(Trouble::NoImage { stage, image })),
         }

@@ -7,8 +7,10 @@
 
 pub mod args;
 mod common;
+mod expected;
 mod init_encoder;
 mod odd_images;
+mod pictures;
 mod result_images;
 mod terminal;
 mod version;

@@ -1,7 +1,5 @@
 //! Rows of duplicates and outliers for `kinset export`: what there is to act on, in the order in which a person would.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
 use super::common::{Failure, Held};
@@ -12,10 +10,14 @@ use crate::report::lines::{Form, table_lines};
 
 /// The lines of such a result, with their number: of duplicates the images in groups, group by group, what is kept first; of outliers all
 /// images, the most unusual first.
-pub(super) fn lines(held: &Held, paths: &BTreeMap<String, String>, form: Form) -> Result<(String, usize), Failure> {
-    let path = |id: &str| json!(paths.get(id).map_or("", String::as_str));
+pub(super) fn lines(
+    held: &Held,
+    paths_of: impl FnOnce(&[String]) -> Result<Vec<String>, Failure>,
+    form: Form,
+) -> Result<(String, usize), Failure> {
     let (names, rows): (Vec<&str>, Vec<Vec<Value>>) = if held.kind == Duplicates::KIND {
         let table = DuplicateTable::load(&held.typed())?;
+        let paths = paths_of(&table.ids)?;
         let mut rows = Vec::new();
         for (number, group) in table.groups().iter().enumerate() {
             rows.extend(group.iter().map(|&row| {
@@ -24,7 +26,7 @@ pub(super) fn lines(held: &Held, paths: &BTreeMap<String, String>, form: Form) -
                 vec![
                     json!(number),
                     json!(kept),
-                    path(id),
+                    path(&paths, at),
                     json!(id),
                     json!(row),
                     json!(table.exact[at]),
@@ -35,9 +37,10 @@ pub(super) fn lines(held: &Held, paths: &BTreeMap<String, String>, form: Form) -
         (vec!["group", "kept", "path", "id", "row", "exact", "similarity"], rows)
     } else {
         let table = OutlierTable::load(&held.typed())?;
+        let paths = paths_of(&table.ids)?;
         let rows = table.order().into_iter().zip(1..).map(|(row, rank)| {
             let (at, id) = (row as usize, &table.ids[row as usize]);
-            let mut cells = vec![json!(rank), path(id), json!(id), json!(row), float(table.score[at])];
+            let mut cells = vec![json!(rank), path(&paths, at), json!(id), json!(row), float(table.score[at])];
             if let Some(said) = &table.said {
                 cells.extend([float(said.confidence[at]), json!(said.cluster[at])]);
             }
@@ -50,6 +53,11 @@ pub(super) fn lines(held: &Held, paths: &BTreeMap<String, String>, form: Form) -
         (names, rows.collect())
     };
     Ok((table_lines(form, &names, &rows), rows.len()))
+}
+
+/// The path of a row's picture, as far as it is known.
+fn path(paths: &[String], row: usize) -> Value {
+    json!(paths.get(row).map_or("", String::as_str))
 }
 
 /// With the digits that single precision has.

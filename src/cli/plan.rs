@@ -5,9 +5,12 @@ use serde_json::json;
 
 use super::args::{PipelineArgs, SelectArgs};
 use super::common::{Answer, outlook, selection};
+use super::expected::Forecast;
 use super::terminal;
 use crate::base::fault::{Exit, Fault, chain};
-use crate::pipeline::state::State;
+use crate::dataset::{self, Source};
+use crate::pipeline::spec::Node;
+use crate::pipeline::state::{Outlook, State};
 
 /// Show what `run` would do, and why; exit code 10 if there is work
 #[derive(Debug, Args)]
@@ -48,18 +51,32 @@ pub(super) fn run(args: &PlanArgs) -> Answer {
             table.add_row([node.name.as_str(), node.kind.as_str(), word, why.as_str()]);
             rows.push(json!({ "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key }));
         }
+        let forecast = Forecast::of(outlook, &states, &selected, |source| files_of(outlook, source));
         if args.json {
-            terminal::print_json(&json!({ "pipeline": spec.name, "work": work, "stages": rows }))?;
+            let Forecast { all, unknown } = forecast;
+            let seconds = (work > 0 && unknown.is_empty()).then_some([all.low, all.high]);
+            terminal::print_json(&json!({ "pipeline": spec.name, "work": work, "seconds": seconds, "stages": rows }))?;
         } else {
             terminal::print(&terminal::text(&table))?;
             let total = rows.len();
+            let time = forecast.told().map(|told| format!(", {told}")).unwrap_or_default();
             terminal::say(&match work {
                 0 if broken.is_none() => format!("\nnothing to do: {total} of {total} stages are fresh"),
-                _ => format!("\n{work} of {total} stages have work"),
+                _ => format!("\n{work} of {total} stages have work{time}"),
             });
         }
         Ok(broken.unwrap_or(if work > 0 { Exit::Work } else { Exit::Done }))
     })
+}
+
+/// How many images a source will give, where each is a file of its own.
+fn files_of(outlook: &Outlook<'_>, source: &Node) -> Option<usize> {
+    let settings: Source = serde_json::from_value(source.settings.clone()).ok()?;
+    if settings.dataset != "folder" {
+        return None;
+    }
+    let files = dataset::locate(&settings, outlook.places).ok()?.files.len();
+    Some(settings.limit.map_or(files, |limit| files.min(limit)))
 }
 
 /// A state in words: word, why, key.

@@ -1,15 +1,15 @@
 //! The pictures that go with a result: some of the images, the most confident of each cluster, images beside their neighbors.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::common::Failure;
+use super::pictures::images_of;
 use crate::artifact::assignments::{AssignmentTable, Assignments};
 use crate::artifact::images::{ImageSet, Images};
 use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::artifact::{Artifact, Stored};
-use crate::pipeline::error::RunError;
 use crate::pipeline::spec::{OutputRef, Spec};
-use crate::pipeline::state::{self, Outlook, State};
+use crate::pipeline::state::{Outlook, State};
 use crate::report::page::look::Group;
 use crate::store::StoredOutput;
 
@@ -65,21 +65,6 @@ impl Shown {
     }
 }
 
-/// The images that a stage's rows are of: those it reads, or what it reads was made of.
-///
-/// # Errors
-/// If they are not what was written.
-fn images_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Result<Option<Stored<Images>>, RunError> {
-    for reference in images_behind(outlook.spec, index) {
-        if let State::Fresh { record, .. } = &states[reference.node]
-            && let Some(output) = record.outputs.get(reference.output)
-        {
-            return state::stored(outlook.store, &outlook.spec.nodes[reference.node].name, reference.output, output).map(Some);
-        }
-    }
-    Ok(None)
-}
-
 /// The images that a stage reads, or that what it reads was made of, the nearest first.
 pub(super) fn images_behind(spec: &Spec, index: usize) -> Vec<&OutputRef> {
     let (mut ahead, mut found) = (VecDeque::from([index]), Vec::new());
@@ -101,24 +86,6 @@ pub(super) fn images_behind(spec: &Spec, index: usize) -> Vec<&OutputRef> {
         }
     }
     found
-}
-
-/// The paths of the pictures that a stage's rows are of, by their ids; none of arrays, or if there are no pictures.
-///
-/// # Errors
-/// If they are not what was written.
-pub(super) fn paths_of(outlook: &Outlook<'_>, states: &[State], index: usize) -> Result<BTreeMap<String, String>, Failure> {
-    let own = match &states[index] {
-        State::Fresh { record, .. } => record.outputs.iter().find(|(_, output)| output.kind == Images::KIND),
-        _ => None,
-    };
-    let images = match own {
-        Some((name, output)) => Some(state::stored(outlook.store, &outlook.spec.nodes[index].name, name, output)?),
-        None => images_of(outlook, states, index)?,
-    };
-    let Some(images) = images else { return Ok(BTreeMap::new()) };
-    let set = ImageSet::open_within(&images, 0)?;
-    Ok(set.ids().iter().cloned().zip(set.paths()?).filter(|(_, path)| !path.is_empty()).collect())
 }
 
 /// So many of `count` rows, evenly spaced, the first among them.

@@ -10,6 +10,7 @@ use signal_hook::iterator::Signals;
 
 use super::args::{PipelineArgs, SelectArgs, seconds};
 use super::common::{Answer, Failure, device_of, namesake, pipeline, places, selection};
+use super::expected::Told;
 use super::report;
 use super::terminal::{self, Screen};
 use crate::base::clock::Stopwatch;
@@ -23,7 +24,7 @@ use crate::pipeline::journal::{Journal, runs_folder};
 use crate::pipeline::run::{self, Options, Outcome, Summary};
 use crate::pipeline::scalars::Scalars;
 use crate::pipeline::spec::Spec;
-use crate::pipeline::state::Outlook;
+use crate::pipeline::state::{Known, Outlook};
 use crate::registry;
 use crate::report::gather::Elsewhere;
 use crate::report::{file, scores};
@@ -74,7 +75,8 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class };
     let page = file::place(&args.pipeline.places.artifacts, &spec.name);
     let report = (!args.no_report).then(|| report::after_run(&outlook, &summary.records, page, Elsewhere::default())).flatten();
-    let tables = score_tables(&spec, &store, &summary).inspect_err(|_| terminal::say(&closing(&spec, &summary, args)))?;
+    let tables =
+        score_tables(&spec, &store, &summary.records).inspect_err(|_| terminal::say(&closing(&spec, &summary, args)))?;
     if args.json {
         terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;
         return Ok(exit);
@@ -133,7 +135,10 @@ pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, pati
         ));
     }
     let scalars = Scalars::new(&journal);
-    let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
+    let outlook = Outlook { spec, registry: registry::catalog(), store: &store, places: &places, device_class };
+    let say = |text: &str| screen.expect(text);
+    let told = Told::new(outlook, selected.clone(), &say);
+    let listeners: [&dyn Listener; 4] = [&screen, &journal, &scalars, &told];
     let options = Options {
         registry: registry::catalog(),
         chosen: selected.nodes,
@@ -149,9 +154,9 @@ pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, pati
     Ok(Done { summary, store, places, device_class, journal })
 }
 
-/// The scores of a run, which are also written beside its results.
-pub(super) fn score_tables(spec: &Spec, store: &Store, summary: &Summary) -> Result<Vec<scores::Scored>, Failure> {
-    let tables = scores::collect(spec, store, &summary.records)?;
+/// The scores of these results, which are also written beside them.
+pub(super) fn score_tables(spec: &Spec, store: &Store, known: &Known) -> Result<Vec<scores::Scored>, Failure> {
+    let tables = scores::collect(spec, store, known)?;
     if let Err(error) = scores::write_tables(&tables, store, &spec.name) {
         terminal::say(&format!("warning: no `{}`: {}; the results are not touched by this", scores::TABLE, chain(&error)));
     }

@@ -7,10 +7,12 @@ use serde_json::json;
 
 use super::common::{Answer, looked_in, outlook, selection};
 use super::plan::{PlanArgs, words};
+use super::run::score_tables;
 use super::terminal;
 use crate::base::fault::Exit;
 use crate::base::{clock, unit};
-use crate::pipeline::state::State;
+use crate::pipeline::state::{Known, State};
+use crate::store::Record;
 
 /// Show the latest result of each stage, and whether it is up to date
 #[derive(Debug, Args)]
@@ -26,6 +28,20 @@ pub(super) fn run(StatusArgs { plan: args }: &StatusArgs) -> Answer {
     outlook(&args.pipeline, |spec, outlook| {
         let selected = selection(spec, &args.select)?;
         let states = outlook.states(&selected.forced);
+        // A run that was killed between a result and its table of scores left that of an earlier one; whoever asks where results lie
+        // reads it next.
+        let shown = |index: usize, record: &Record| {
+            let view = outlook.store.view(&spec.name, &spec.nodes[index].name);
+            view.is_ok_and(|view| view.is_some_and(|view| view.key == record.key))
+        };
+        let fresh = states.iter().enumerate().filter_map(|(index, state)| match state {
+            State::Fresh { record, .. } if shown(index, record) => Some((index, (**record).clone())),
+            _ => None,
+        });
+        let known: Known = fresh.collect();
+        if let Err(failure) = score_tables(spec, outlook.store, &known) {
+            terminal::say(&format!("warning: {}", failure.in_words()));
+        }
         let mut rows = Vec::new();
         let mut table = terminal::table(&["stage", "state", "size", "took", "finished", "where"], &[2, 3]);
         for &index in &spec.order {

@@ -138,9 +138,13 @@ fn style(template: &str) -> ProgressStyle {
     style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("left", tell)
 }
 
-/// How long the rest may take, if something was done to tell it by.
+/// How long the rest may take, if something was done to tell it by; nothing where that is less than a second, since it is not done.
 fn left(of_total: bool, per_second: f64, rest: Duration) -> String {
-    if of_total && per_second > 0.0 { format!(" · {:#} left", HumanDuration(rest)) } else { String::new() }
+    if of_total && per_second > 0.0 && rest >= Duration::from_secs(1) {
+        format!(" · {:#} left", HumanDuration(rest))
+    } else {
+        String::new()
+    }
 }
 
 /// A bar of this many units; unseen where there is no terminal.
@@ -249,6 +253,11 @@ impl Screen {
         Self { bars, colored: colored(), progress: Mutex::new(None) }
     }
 
+    /// Says what to expect of a run.
+    pub(super) fn expect(&self, text: &str) {
+        self.line(DIM, "note", text);
+    }
+
     fn line(&self, color: &str, word: &str, text: &str) {
         let text = shown(text);
         let line =
@@ -347,5 +356,6 @@ mod tests {
         assert_eq!(left(true, 0.0, Duration::ZERO), "");
         assert_eq!(left(false, 3.0, Duration::ZERO), "", "of an unknown total");
         assert_eq!(left(true, 3.0, Duration::from_secs(90)), " · 2m left");
+        assert_eq!(left(true, 3.0, Duration::from_millis(400)), "", "0 s would say that it is done");
     }
 }

@@ -8,6 +8,12 @@
 //! - A truncated JPEG is an error, although decoders would fill the rest with gray. One that is damaged inside is decoded as they
 //!   do it; of the usual, baseline form, [`check`] says so.
 //! - Neither side may be longer than [`MAX_SIDE`], a guard against files that unpack to more than the machine holds.
+//!
+//! HEIC and AVIF are named with what converts them, and not decoded. Looked at in November 2026, decoders in Rust alone: for AVIF,
+//! `rav1d` (BSD) is a port of a C library with its C interface and `unsafe` throughout, and needs an assembler to be quick; `rav1d-safe`
+//! and `zenavif` are under the AGPL. For HEIC, `heifer` and `heic-rs` (MIT or Apache, no `unsafe`) are some weeks old; the first says
+//! that it agrees with HEVC's conformance streams. They are to be looked at again; decoding HEVC is also covered by patents, for which
+//! neither gives a licence.
 
 use super::jpeg_check::{self, Verdict};
 use kinset_artifact::error::ArtifactError;

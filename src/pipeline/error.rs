@@ -29,6 +29,9 @@ pub enum RunError {
     /// A result that is needed is not what its stage wrote, and the stage cannot run.
     #[error("the result of `{stage}` is damaged: {why}")]
     Damaged { stage: String, why: String },
+    /// A result that somebody wants to read is not what its stage wrote.
+    #[error("the result of `{stage}` is damaged: {why}")]
+    DamagedResult { stage: String, why: String },
     #[error("`{path}` changed while it was being read; the result was discarded")]
     Moved { path: String },
     #[error("another run is computing this stage: {holder}")]
@@ -66,6 +69,9 @@ impl Fault for RunError {
                 "leave out `--only` or `--from`, so that it runs again; if it did run, the disk loses data: \
                  choose another folder with `--artifacts DIR`",
             ),
+            Self::DamagedResult { .. } => {
+                Exit::Store.code("result::damaged").hint("`kinset verify --repair` removes it; the next run computes it again")
+            }
             Self::Moved { .. } => Exit::Data.code("run::input-moved").hint("run again once nothing writes to it"),
             Self::Held { .. } => Exit::Run.code("run::held").hint("leave out `--no-wait` to wait for its result"),
             Self::NoThread { .. } => {

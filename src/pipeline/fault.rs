@@ -137,6 +137,8 @@ pub enum SpecFault {
         /// How many are bound.
         given: usize,
     },
+    #[error("{owner} has {} and {}, and the second is in place of the first", quote(setting), quote(port))]
+    Both { owner: String, setting: String, port: String },
     #[error("port {} of {owner}: there is no source, stage or output {}", quote(port), quote(written))]
     UnknownReference {
         owner: String,
@@ -233,6 +235,11 @@ impl Fault for SpecFault {
                 fits => makers(artifact, fits),
             }),
             Self::OneOf { .. } => code("pipeline::one-of").hint("connect exactly one of them"),
+            Self::Both { setting, port, .. } => code("pipeline::both").hint(format!(
+                "leave {} out, or take {} out of the file to say the number yourself",
+                quote(setting),
+                quote(port)
+            )),
             Self::UnknownReference { artifact, fits, .. } => code("pipeline::unknown-reference").hint(makers(artifact, fits)),
             Self::UnknownOutput { outputs, .. } => code("pipeline::unknown-output").hint(format!("it gives {}", list(outputs))),
             Self::WrongArtifact { wants, fits, .. } => code("pipeline::wrong-artifact").hint(makers(wants, fits)),

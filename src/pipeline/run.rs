@@ -23,12 +23,16 @@ use super::event::{Event, Planned, Tell};
 use super::graph;
 use super::spec::{Node, Spec};
 use super::state::{Inputs, Known, Outlook, Why};
+use kinset_artifact::Artifact;
+use kinset_artifact::features::Features;
+use kinset_artifact::images::Images;
+use kinset_artifact::parquet::TableReader;
 use kinset_base::clock::Stopwatch;
 use kinset_base::fault::{Exit, Fault, chain};
 use kinset_base::fs;
 use kinset_base::memory::Watch;
 use kinset_base::search_path::DataPaths;
-use kinset_stage::{AnyDraft, AnyStage, Context, StageError, Stop};
+use kinset_stage::{AnyDraft, AnyStage, Context, Offers, StageError, Stop};
 use kinset_store::blob::NewFile;
 use kinset_store::digest::Digest;
 use kinset_store::digest_cache::Stamp;
@@ -491,6 +495,10 @@ impl Engine<'_> {
         if resumed {
             facts.notes.insert("resumed".into(), "from a checkpoint; the seconds are those of the last attempt".into());
         }
+        // By this later runs tell how long they will take.
+        if let Some(images) = rows(&inputs.offers) {
+            facts.notes.insert(IMAGES.into(), images.to_string());
+        }
         facts.notes.extend(cx.kept().into_iter().map(|(name, lines)| (name.to_owned(), lines.join("\n"))));
         let _until_shown = self.publishing.read().unwrap_or_else(PoisonError::into_inner);
         let published = store.publish(&inputs.manifest, outputs, facts)?;
@@ -562,6 +570,20 @@ fn wired<'k>(node: &'k Node, known: &'k Known) -> impl Iterator<Item = (usize, &
         let output = known.get(&reference.node)?.outputs.get(reference.output)?;
         Some((reference.node, reference.output, output))
     })
+}
+
+/// The note of a record that says how many images its stage read.
+pub const IMAGES: &str = "images";
+
+/// How many images a stage reads by its features or images.
+fn rows(offers: &Offers) -> Option<usize> {
+    let of = |kind: &'static str| {
+        let [offer] = offers.get(kind)?.as_slice() else { return None };
+        // A table that cannot be read has stopped the stage.
+        TableReader::open(offer.files.first()?, kind).ok().map(|table| table.rows())
+    };
+    // The ports are called as what they take.
+    of(Features::KIND).or_else(|| of(Images::KIND))
 }
 
 /// True if there will be no result.

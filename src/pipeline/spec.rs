@@ -16,6 +16,7 @@ use super::graph;
 use super::settings;
 use kinset_base::file_kind::is_utf16;
 use kinset_base::fs::{self, FileError};
+use kinset_stage::ports::STANDS_FOR;
 use kinset_stage::{OutputInfo, PortInfo};
 
 /// The largest file read, in bytes. The longest pipeline anyone wrote so far has some 200 lines.
@@ -306,6 +307,7 @@ fn stands(finding: &Finding, unreadable: &[usize], sources: &[Source]) -> bool {
         SpecFault::Syntax { .. } => true,
         SpecFault::MissingPort { .. }
         | SpecFault::OneOf { .. }
+        | SpecFault::Both { .. }
         | SpecFault::MissingSetting { .. }
         | SpecFault::NoKind { .. }
         | SpecFault::NothingBelow { .. }
@@ -699,6 +701,14 @@ impl<'a> Survey<'a, '_> {
                 _ if entry.name == "kind" => {}
                 Some(port) => sketch.wires.push((port, entry.item.clone())),
                 None => given.push(entry),
+            }
+        }
+        // A port `clusters_from` brings what the setting `clusters` says: which of the two was meant, nobody knows.
+        for (port, item) in &sketch.wires {
+            let setting = port.name.strip_suffix(STANDS_FOR);
+            if let Some(entry) = setting.and_then(|setting| given.iter().find(|entry| entry.name == setting)) {
+                let (owner, setting, port) = (sketch.owner.clone(), entry.name.clone(), port.name.to_owned());
+                self.findings.push(Finding::at(item.place, SpecFault::Both { owner, setting, port }));
             }
         }
         let mut others = vec!["kind"];

@@ -13,6 +13,7 @@ use kinset_artifact::{Artifact, Stored};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_base::seed::Seed;
+use kinset_stage::ports::STANDS_FOR;
 use kinset_stage::{AnyStage, Offer, Offers, StageError};
 use kinset_store::Store;
 use kinset_store::digest::Digest;
@@ -24,11 +25,20 @@ use kinset_store::record::{Lookup, Record, StoredOutput};
 /// An output of a stage, to be read.
 ///
 /// # Errors
-/// [`RunError::Damaged`] if it is not what the stage wrote.
+/// As [`intact`].
 pub fn stored<A: Artifact>(store: &Store, stage: &str, name: &str, output: &StoredOutput) -> Result<Stored<A>, RunError> {
+    intact(store, stage, name, output)?;
+    Ok(Stored::new(store.paths(output), output.content, stage))
+}
+
+/// Compares an output of a stage with its digests.
+///
+/// # Errors
+/// [`RunError::DamagedResult`] if it is not what the stage wrote.
+pub fn intact(store: &Store, stage: &str, name: &str, output: &StoredOutput) -> Result<(), RunError> {
     match store.damage(name, output)? {
-        Some(why) => Err(RunError::Damaged { stage: stage.to_owned(), why }),
-        None => Ok(Stored::new(store.paths(output), output.content, stage)),
+        Some(why) => Err(RunError::DamagedResult { stage: stage.to_owned(), why }),
+        None => Ok(()),
     }
 }
 
@@ -126,14 +136,16 @@ impl Outlook<'_> {
     /// Why a stage that has to run would refuse the number of its images, where that is known before anything runs.
     pub fn refusal(&self, states: &[State], index: usize) -> Option<StageError> {
         let (node, state) = (&self.spec.nodes[index], &states[index]);
-        if !matches!(state, State::Stale { .. } | State::Waits { .. }) {
+        // What a port brings in place of a setting is not known before it is there.
+        let open = node.ports.keys().any(|port| port.ends_with(STANDS_FOR));
+        if open || !matches!(state, State::Stale { .. } | State::Waits { .. }) {
             return None;
         }
         self.stage(node).ok()?.fits(&node.settings, self.images(states, index)?).err()
     }
 
     /// How many images a stage reads by its features or images; nothing where something has to run before that is known.
-    fn images(&self, states: &[State], index: usize) -> Option<usize> {
+    pub fn images(&self, states: &[State], index: usize) -> Option<usize> {
         let ports = &self.spec.nodes[index].ports;
         let [reference] = ports.get("features").or_else(|| ports.get("images"))?.as_slice() else { return None };
         if let State::Fresh { record, .. } = &states[reference.node] {

@@ -23,7 +23,8 @@ pub fn place(outlook: &Outlook<'_>, node: usize) -> PathBuf {
     file.map_or_else(|| beside(&outlook.spec.path), |file| outlook.places.file(Path::new(file)))
 }
 
-fn beside(pipeline: &Path) -> PathBuf {
+/// The file of names that belongs to a pipeline file.
+pub fn beside(pipeline: &Path) -> PathBuf {
     pipeline.with_extension("names.toml")
 }
 

@@ -7,6 +7,10 @@ use super::error::StageError;
 use kinset_artifact::{Artifact, Stored};
 use kinset_store::digest::Digest;
 
+/// How the name of a port ends that brings what a setting says otherwise: `clusters_from` stands for `clusters`, and a pipeline names
+/// one of them.
+pub const STANDS_FOR: &str = "_from";
+
 /// How many artifacts a port takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arity {

@@ -34,23 +34,24 @@ impl Store {
         read_manifest(&path, key).map(Some)
     }
 
-    /// The stored manifest that differs least from this one, of the same kind and none of `except`, and how: the newest first
-    /// among equals, and only among the newest 256, so that a store with thousands of results answers as quickly as a small
-    /// one. Damaged manifests are passed over.
-    fn nearest_manifest(&self, candidate: &Manifest, except: &BTreeSet<Key>) -> Result<Option<Nearest>> {
+    /// The stored manifests of a kind, the newest first, and no more than 256: a store with thousands of results answers as quickly
+    /// as a small one. Damaged ones are passed over.
+    pub fn newest_manifests(&self, kind: &str) -> Result<impl Iterator<Item = (Key, Manifest)>> {
         let mut known = Vec::new();
-        for (file, path) in entries(&self.manifests_of(&candidate.kind)?)? {
+        for (file, path) in entries(&self.manifests_of(kind)?)? {
             let Some(Ok(key)) = file.strip_suffix(".json").map(str::parse::<Key>) else { continue };
-            if except.contains(&key) {
-                continue;
-            }
             let Some(written) = fs::metadata(&path)?.and_then(|found| found.modified().ok()) else { continue };
             known.push((std::cmp::Reverse(written), key, path));
         }
         known.sort_unstable();
+        Ok(known.into_iter().take(COMPARED).filter_map(|(_, key, path)| Some((key, read_manifest(&path, &key).ok()?))))
+    }
+
+    /// The stored manifest that differs least from this one, of the same kind and none of `except`, and how: the newest first
+    /// among equals, of [`Store::newest_manifests`].
+    fn nearest_manifest(&self, candidate: &Manifest, except: &BTreeSet<Key>) -> Result<Option<Nearest>> {
         let mut best: Option<Nearest> = None;
-        for (_, key, path) in known.into_iter().take(COMPARED) {
-            let Ok(manifest) = read_manifest(&path, &key) else { continue };
+        for (key, manifest) in self.newest_manifests(&candidate.kind)?.filter(|(key, _)| !except.contains(key)) {
             let differences = differences(&manifest, candidate);
             if best.as_ref().is_none_or(|best| differences.len() < best.differences.len()) {
                 best = Some(Nearest { key, manifest, differences });

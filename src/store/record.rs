@@ -296,17 +296,29 @@ impl Store {
         Ok(keys)
     }
 
-    /// The first output of this kind whose content has this digest, whatever stage made it; nothing if none is there whole.
+    /// The outputs of this kind whose content has this digest, whatever stages made them, with their keys and names; the blobs are
+    /// not looked at.
+    ///
+    /// # Errors
+    /// As [`Store::lookup`].
+    pub fn outputs_of(&self, kind: &str, content: Digest) -> Result<Vec<(Key, String, StoredOutput)>> {
+        let mut found = Vec::new();
+        for key in self.keys()? {
+            let Found::Whole(record) = self.record(&key)? else { continue };
+            let outputs = record.outputs.into_iter().filter(|(_, output)| output.kind == kind && output.content == content);
+            found.extend(outputs.map(|(name, output)| (key, name, output)));
+        }
+        Ok(found)
+    }
+
+    /// The first of [`Store::outputs_of`] that is whole.
     ///
     /// # Errors
     /// As [`Store::lookup`].
     pub fn output_of(&self, kind: &str, content: Digest) -> Result<Option<StoredOutput>> {
-        for key in self.keys()? {
-            let Found::Whole(record) = self.record(&key)? else { continue };
-            for (name, output) in record.outputs {
-                if output.kind == kind && output.content == content && self.damage(&name, &output)?.is_none() {
-                    return Ok(Some(output));
-                }
+        for (_, name, output) in self.outputs_of(kind, content)? {
+            if self.damage(&name, &output)?.is_none() {
+                return Ok(Some(output));
             }
         }
         Ok(None)

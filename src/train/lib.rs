@@ -4,7 +4,8 @@
 //! method of the usual kind states of itself, a loss and little more. Below them: the network and the order of the images
 //! ([`trainable`], [`batches`]), what it reads ([`image_loader`], [`input_cache`], [`feature_space`], [`neighbor_pairs`]) and the
 //! batch that is made early ([`prefetch`]); optimizers ([`optim`]) and learning rates ([`schedule`]), what of both suits a number of images ([`course`]), averages of weights ([`ema`]),
-//! checkpoints ([`checkpoint`], [`snapshot`]), the choice of an epoch ([`best_epoch`]), heads that begin where another clustering is ([`start`]), the check for collapse ([`collapse`]) and that for equal images ([`distinct`]).
+//! checkpoints ([`checkpoint`], [`snapshot`]), the choice of an epoch ([`best_epoch`]), heads that begin where another clustering is ([`start`]), the check for collapse ([`collapse`]) and that for equal images ([`distinct`]),
+//! the number of clusters where another stage finds it ([`mod@found_clusters`]).
 //!
 //! Not here: losses (`methods`).
 
@@ -20,6 +21,7 @@ pub mod distinct;
 pub mod ema;
 pub mod error;
 pub mod feature_space;
+pub mod found_clusters;
 mod fused_update;
 pub mod image_loader;
 pub mod infer;
@@ -39,6 +41,7 @@ pub mod training;
 
 pub use course::{Course, Paced};
 pub use error::{Result, TrainError};
+pub use found_clusters::found_clusters;
 pub use image_loader::ImageLoader;
 pub use objective::{At, Objective, Trainer};
 pub use prefetch::Prefetcher;

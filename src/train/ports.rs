@@ -4,6 +4,7 @@ use kinset_artifact::curve::Curve;
 use kinset_artifact::encoder::{Classifier, Encoder};
 use kinset_artifact::features::Features;
 use kinset_artifact::images::Images;
+use kinset_artifact::k_table::KTable;
 use kinset_artifact::neighbors::Neighbors;
 use kinset_artifact::{Draft, Stored};
 
@@ -34,6 +35,8 @@ kinset_stage::ports! {
         neighbors: Stored<Neighbors>,
         /// The encoder the features come from, so that new images can be sorted; without it, new features can.
         encoder: Option<Stored<Encoder>>,
+        /// A number of clusters that `auto_k` or `sweep_k` found, in place of `clusters`.
+        clusters_from: Option<Stored<KTable>>,
     }
 }
 

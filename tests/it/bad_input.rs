@@ -48,6 +48,11 @@ fn bad_settings_and_wires_are_refused_with_place_and_fix() {
             3,
             &["`images`, `features`", "several are connected", "connect exactly one of them"],
         ),
+        (
+            "stage.kmeans.clusters_from=auto_k",
+            3,
+            &["`clusters` and `clusters_from`", "in place of the first", "leave `clusters` out"],
+        ),
         ("stage.tower.network.output=3", 3, &["network.output", "nothing that this network has"]),
         ("stage.tower.weights=hf:nobody", 3, &["names no repository", "hf:facebook/dinov2-small"]),
         ("stage.tower.weights=hf:facebook/dinov2-small", 4, &["cannot find the weights", "hf download facebook/dinov2-small"]),

@@ -351,6 +351,24 @@ fn what_gc_would_delete_is_what_no_named_pipeline_uses() {
 }
 
 #[test]
+fn gc_keeps_the_result_whose_clusters_a_person_named() {
+    let predict = "\n[stage.assignments]\nkind = \"predict\"\nfeatures = \"features\"\nclassifier = \"kmeans\"\n";
+    let bench = Bench::with(&format!("{CHEAP}{predict}"));
+    bench.run(&[]).done();
+    bench.kinset(&["label", "p.toml", "--cluster", "0=shapes"]).done();
+    bench.write("p.toml", format!("{}{predict}", CHEAP.replace("clusters = 3", "clusters = 4")));
+    bench.run(&[]).done();
+    // Its classifier can be computed again; which images were called shapes cannot be told from that.
+    let named: &[&[&str]] = &[&["gc", "p.toml", "--delete"], &["gc", "--delete"]];
+    for args in named {
+        let said = bench.kinset(args).done();
+        assert!(!said.out.contains("predict"), "{}", said.out);
+    }
+    let carried = bench.kinset(&["label", "p.toml", "--carry"]).done();
+    assert!(carried.out.contains("shapes"), "{}", carried.out);
+}
+
+#[test]
 fn a_pipeline_that_init_writes_runs() {
     let bench = Bench::new();
     for (number, shade) in (0..24u8).enumerate() {
@@ -449,4 +467,32 @@ fn the_instruction_set_is_printed_and_can_be_capped() {
         assert!(err.contains("`avx9`") && err.contains("`portable`, `avx2`, `avx512`"), "{err}");
     }
     assert_eq!(kinset("avx9", &["--help"]).0, 0, "help is there for those who look for the right value");
+}
+
+#[test]
+fn the_number_that_is_found_reaches_the_clusters_in_one_run() {
+    let counted = "\n[stage.how_many]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 4\nrestarts = 1\nrule = \"median\"\n";
+    let found = CHEAP.replace("clusters = 3", "clusters_from = \"how_many\"") + counted;
+    let bench = Bench::with(&found);
+    bench.run(&[]).done();
+    let json =
+        |path: &str| -> serde_json::Value { serde_json::from_str(&fs::read_to_string(bench.path(path)).unwrap()).unwrap() };
+    let table = bench.kinset(&["inspect", "p.toml", "how_many", "--json"]).done();
+    let chosen = table.json[0]["content"]["metadata"]["kinset"]
+        .as_str()
+        .map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
+    let chosen = chosen.unwrap()["chosen"].as_u64().unwrap();
+    assert!((2..=4).contains(&chosen));
+    let card = json("artifacts/cheap/kmeans/classifier.json");
+    assert_eq!(card["content"]["clusters"].as_u64().unwrap(), chosen, "{card}");
+    let kept = json("artifacts/cheap/kmeans/stage.json");
+    assert!(kept.to_string().contains(&format!("`clusters` is {chosen}, the number that was found")), "{kept}");
+    // Another estimate, another clustering; the same estimate, nothing.
+    let again = bench.run(&["--set", "stage.how_many.restarts=2"]).done();
+    assert!(!again.ran().contains(&"features"), "{}", again.err);
+    let both = bench.run(&["--set", "stage.kmeans.clusters=3"]);
+    assert!(both.exit == 3 && both.err.contains("in place of the first"), "{}", both.err);
+    // What compares methods looks for as many.
+    let compared = bench.kinset(&["compare", "p.toml", "--methods", "kmeans", "--seeds", "1", "--json"]).done();
+    assert_eq!(compared.json["clusters"].as_u64(), Some(chosen));
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::http::{Request, Response};
-use super::thumbs::{Picture, Thumbs, rows_of};
+use super::thumbs::{Picture, Thumbs};
 use crate::artifact::Stored;
 use crate::artifact::assignments::AssignmentTable;
 use crate::artifact::error::ArtifactError;
@@ -15,8 +15,10 @@ use crate::artifact::features::{FeatureReader, Features};
 use crate::artifact::neighbors::NeighborTable;
 use crate::base::fault::chain;
 use crate::base::seed::Seed;
+use crate::cli::pictures::{Pictures, rows_of};
 use crate::dataset::names::{Change, Item, NamesError, NamesFile, Place};
 use crate::math::pca::principal;
+use crate::math::tsne::Tsne;
 use crate::report::gather::Sights;
 use crate::store::digest::Digest;
 
@@ -25,6 +27,8 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 /// Images on the map: more would keep the page waiting for a minute.
 const ON_MAP: usize = 10_000;
+/// Images on the map by t-SNE, which looks at every pair of them many times.
+const ON_NEAR_MAP: usize = 2000;
 
 /// What is looked at, and where its names go.
 pub(super) struct Desk {
@@ -37,6 +41,8 @@ pub(super) struct Desk {
     near: Option<Near>,
     features: Option<Stored<Features>>,
     map: OnceLock<Response>,
+    /// The same by t-SNE.
+    near_map: OnceLock<Response>,
     /// Held while the file of names is changed.
     writing: Mutex<()>,
 }
@@ -99,7 +105,7 @@ impl Desk {
         path: PathBuf,
         sights: Sights,
     ) -> Result<Self, ArtifactError> {
-        let thumbs = sights.images.map(|images| Thumbs::open(&images, &table.ids)).transpose()?;
+        let thumbs = sights.images.map(|images| Pictures::of(images, &table.ids)).transpose()?.map(Thumbs);
         let near = sights.neighbors.map(|stored| {
             let near = NeighborTable::load(&stored)?;
             Ok::<_, ArtifactError>(Near {
@@ -118,6 +124,7 @@ impl Desk {
             table,
             path,
             map: OnceLock::new(),
+            near_map: OnceLock::new(),
             writing: Mutex::default(),
         })
     }
@@ -142,14 +149,18 @@ impl Desk {
             ("square", Some(row)) if get => self.picture(|thumbs| thumbs.square(row)),
             ("whole", Some(row)) if get => self.picture(|thumbs| thumbs.whole(row)),
             ("near", Some(row)) if get => self.near(row),
-            ("map", None) if get => self.map.get_or_init(|| self.make_map()).clone(),
+            ("map", None) if get => self.map.get_or_init(|| self.make_map(ON_MAP, along_components)).clone(),
+            ("tsne", None) if get => {
+                let place = |rows: &[f32], dim: usize| Tsne::default().place(rows, dim);
+                self.near_map.get_or_init(|| self.make_map(ON_NEAR_MAP, place)).clone()
+            }
             ("edit", None) if !get => self.edit(&request.body),
             _ => Response::text(404, "there is nothing here"),
         }
     }
 
     fn data(&self) -> Response {
-        let paths = self.thumbs.as_ref().map(Thumbs::paths).transpose();
+        let paths = self.thumbs.as_ref().map(|thumbs| thumbs.0.paths()).transpose();
         let paths = match paths {
             Ok(paths) => paths.filter(|paths| paths.iter().any(|path| !path.is_empty())),
             Err(error) => return failed(&error),
@@ -278,24 +289,21 @@ impl Desk {
         as_json(200, &json!(pairs))
     }
 
-    /// Rows along two principal components of their features.
-    fn make_map(&self) -> Response {
+    /// At most so many rows, where `place` puts their features.
+    fn make_map(&self, most: usize, place: impl Fn(&[f32], usize) -> Vec<[f64; 2]>) -> Response {
         let Some(features) = &self.features else { return refused(404, "there are no features of these images") };
         let read = || -> Result<Value, ArtifactError> {
             let reader = FeatureReader::open(features)?;
             let mut sample = Seed::new(0).branch("view").branch("map").rng().permutation(reader.len());
-            sample.truncate(ON_MAP);
+            sample.truncate(most);
             sample.sort_unstable();
             let rows: Vec<u32> = sample.into_iter().map(|row| row as u32).collect();
-            let pca = principal(&reader.rows(&rows)?, reader.dim(), 2);
+            let placed = place(&reader.rows(&rows)?, reader.dim());
             let places = rows_of(reader.ids(), &self.table.ids);
             let points: Vec<(u32, f32, f32)> = rows
                 .iter()
-                .enumerate()
-                .filter_map(|(at, &row)| {
-                    let along = |axis: usize| if axis < pca.count { pca.scores[at * pca.count + axis] as f32 } else { 0.0 };
-                    Some((places[row as usize]?, along(0), along(1)))
-                })
+                .zip(placed)
+                .filter_map(|(&row, [x, y])| Some((places[row as usize]?, x as f32, y as f32)))
                 .collect();
             Ok(json!({ "of": reader.len(), "points": points }))
         };
@@ -304,6 +312,13 @@ impl Desk {
             Err(error) => failed(&error),
         }
     }
+}
+
+/// Rows along two principal components.
+fn along_components(rows: &[f32], dim: usize) -> Vec<[f64; 2]> {
+    let pca = principal(rows, dim, 2);
+    let along = |at: usize, axis: usize| if axis < pca.count { pca.scores[at * pca.count + axis] } else { 0.0 };
+    (0..rows.len() / dim.max(1)).map(|at| [along(at, 0), along(at, 1)]).collect()
 }
 
 fn as_json(status: u16, value: &Value) -> Response {

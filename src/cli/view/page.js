@@ -510,6 +510,7 @@ for (const bound of ["low", "high"]) {
   });
 }
 at("map").addEventListener("click", plane);
+at("tsne").addEventListener("click", other_map);
 
 document.addEventListener("keydown", (event) => {
   if (at("look").open) {
@@ -529,7 +530,7 @@ document.addEventListener("keydown", (event) => {
     ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity,
   };
   const acts = {
-    m: move, x: reject, Delete: reject, r: takeBack, s: similar, n: rename, p: plane, "?": () => at("keys").showModal(),
+    m: move, x: reject, Delete: reject, r: takeBack, s: similar, n: rename, p: plane, t: other_map, "?": () => at("keys").showModal(),
     j: () => step(1), k: () => step(-1), g: () => at("find").focus(), Escape: none,
     u: () => back(undos, redos, "undone"), U: () => back(redos, undos, "done again"),
   };
@@ -554,11 +555,28 @@ let places = null;              // points on the screen, of the last drawing
 async function plane() {
   view.plane = !view.plane && data.map;
   show();
-  if (view.plane && !map) {
+  if (view.plane && !map) await place_images();
+}
+
+const maps = {};                // by how images were placed, "map" or "tsne"
+let placed_by = "map";
+
+async function place_images() {
+  const how = placed_by;
+  at("tsne").setAttribute("aria-pressed", how === "tsne");
+  if (!maps[how]) {
     at("legend").textContent = "computing …";
-    try { map = await ask("map"); } catch (error) { at("legend").textContent = error.message; return; }
-    draw();
+    try { maps[how] = await ask(how); } catch (error) { at("legend").textContent = error.message; return; }
   }
+  if (how !== placed_by) return;
+  map = maps[how];
+  draw();
+}
+
+function other_map() {
+  if (!view.plane) return;
+  placed_by = placed_by === "map" ? "tsne" : "map";
+  place_images();
 }
 
 function draw() {
@@ -587,7 +605,8 @@ function draw() {
     }
   }
   const part = map.points.length < map.of ? `, ${map.points.length.toLocaleString("en")} of ${map.of.toLocaleString("en")} at random` : "";
-  at("legend").textContent = `two principal components of the features${part}; draw around images to select them`;
+  const how = placed_by === "map" ? "two principal components of the features" : "t-SNE of the features: neighbors beside each other, far distances mean nothing";
+  at("legend").textContent = `${how}${part}; draw around images to select them`;
 }
 
 let lasso = null;

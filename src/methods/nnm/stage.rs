@@ -11,6 +11,7 @@ use crate::scan::loss::validation_loss;
 use kinset_artifact::Stored;
 use kinset_artifact::encoder::{Classifier, Encoder};
 use kinset_artifact::images::{ImageSet, Images};
+use kinset_artifact::k_table::KTable;
 use kinset_artifact::neighbors::Neighbors;
 use kinset_math::euclid;
 use kinset_model::encoder::EncoderNet;
@@ -25,7 +26,8 @@ use kinset_train::neighbor_pairs::NeighborPairs;
 use kinset_train::ports::ChosenOut;
 use kinset_train::start::Start;
 use kinset_train::{
-    At, BatchOrder, Course, ImageLoader, Measured, Objective, Paced, Prefetcher, Snapshot, Trainer, finite, measured, train,
+    At, BatchOrder, Course, ImageLoader, Measured, Objective, Paced, Prefetcher, Snapshot, Trainer, finite, found_clusters,
+    measured, train,
 };
 
 kinset_stage::ports! {
@@ -35,6 +37,8 @@ kinset_stage::ports! {
         images: Stored<Images>,
         /// Image → `[D]`.
         encoder: Stored<Encoder>,
+        /// A number of clusters that `auto_k` or `sweep_k` found, in place of `clusters`.
+        clusters_from: Option<Stored<KTable>>,
         /// `[N, M]`, mined on features of the same images; without them, NNM mines its own.
         neighbors: Option<Stored<Neighbors>>,
         /// Classifiers of such images whose clusters the heads begin with, in turn, on the features of the encoder; without them, they
@@ -63,6 +67,7 @@ impl Stage for Nnm {
     type Out = ChosenOut;
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<ChosenOut, StageError> {
+        let config = &Config { clusters: found_clusters(config.clusters, input.clusters_from.as_ref(), cx)?, ..config.clone() };
         let images = ImageSet::open(&input.images)?;
         let encoder = Encoder::load(&input.encoder)?;
         StageError::enough_for_clusters("clusters", config.clusters, images.len())?;
@@ -406,6 +411,7 @@ mod tests {
             In {
                 images: self.images.clone(),
                 encoder: self.encoder.clone(),
+                clusters_from: None,
                 neighbors: None,
                 start: None,
                 val_images: None,

@@ -5,6 +5,7 @@ use super::training::{pairs, train_heads};
 use kinset_artifact::Stored;
 use kinset_artifact::encoder::{Classifier, Encoder};
 use kinset_artifact::features::{FeatureTable, Features};
+use kinset_artifact::k_table::KTable;
 use kinset_artifact::neighbors::Neighbors;
 use kinset_augment::Plain;
 use kinset_model::HeadsShape;
@@ -16,7 +17,7 @@ use kinset_train::feature_space::CenteredFeatures;
 use kinset_train::input_cache::CachedInputs;
 use kinset_train::ports::ChosenOut;
 use kinset_train::start::Start;
-use kinset_train::{OptimizerSettings, Paced, ScheduleSettings};
+use kinset_train::{OptimizerSettings, Paced, ScheduleSettings, found_clusters};
 
 kinset_stage::settings! {
     /// Settings; what is not about features is as in [`stage::Config`].
@@ -83,6 +84,8 @@ kinset_stage::ports! {
         neighbors: Stored<Neighbors>,
         /// The encoder the features come from, so that new images can be sorted; without it, new features can.
         encoder: Option<Stored<Encoder>>,
+        /// A number of clusters that `auto_k` or `sweep_k` found, in place of `clusters`.
+        clusters_from: Option<Stored<KTable>>,
         /// Classifiers of such features whose clusters the heads begin with, in turn; without them, they begin at random.
         start: Option<Vec<Stored<Classifier>>>,
     }
@@ -104,6 +107,7 @@ impl Stage for ScanHeads {
     type Out = ChosenOut;
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<ChosenOut, StageError> {
+        let config = &Config { clusters: found_clusters(config.clusters, input.clusters_from.as_ref(), cx)?, ..config.clone() };
         let features = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
         let table = features.neighbors(&input.neighbors)?;
         StageError::enough_for_clusters("clusters", config.clusters, features.len())?;
@@ -198,7 +202,7 @@ mod tests {
         let start = space.classifier(HeadsShape::linear(3, 1, None), &heads, choice).unwrap();
         let start = stored(&start.save(&folder("start")).unwrap());
         let neighbors = stored(&neighbors.save(&folder("neighbors")).unwrap());
-        (In { features, neighbors, encoder: None, start: Some(vec![start]) }, table)
+        (In { features, neighbors, encoder: None, clusters_from: None, start: Some(vec![start]) }, table)
     }
 
     /// One step of next to nothing.

@@ -7,6 +7,7 @@ use super::training::{pairs, train_heads};
 use kinset_artifact::Stored;
 use kinset_artifact::encoder::{Classifier, Encoder};
 use kinset_artifact::images::{ImageSet, Images};
+use kinset_artifact::k_table::KTable;
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_augment::{Recipe, Strong};
 use kinset_model::ClassifierNet;
@@ -17,7 +18,7 @@ use kinset_train::input_cache::CachedInputs;
 use kinset_train::neighbor_pairs::check_same_images;
 use kinset_train::ports::ChosenOut;
 use kinset_train::start::Start;
-use kinset_train::{ImageLoader, OptimizerSettings, Paced, ScheduleSettings};
+use kinset_train::{ImageLoader, OptimizerSettings, Paced, ScheduleSettings, found_clusters};
 
 /// What training moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -72,6 +73,8 @@ kinset_stage::ports! {
         images: Stored<Images>,
         /// Image → `[D]`.
         encoder: Stored<Encoder>,
+        /// A number of clusters that `auto_k` or `sweep_k` found, in place of `clusters`.
+        clusters_from: Option<Stored<KTable>>,
         /// `[N, M]`, mined on features of the same images.
         neighbors: Stored<Neighbors>,
         /// Classifiers of such images whose clusters the heads begin with, in turn, on the features of the encoder; without them, they
@@ -100,6 +103,7 @@ impl Stage for Scan {
     type Out = ChosenOut;
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<ChosenOut, StageError> {
+        let config = &Config { clusters: found_clusters(config.clusters, input.clusters_from.as_ref(), cx)?, ..config.clone() };
         let images = ImageSet::open(&input.images)?;
         let encoder = Encoder::load(&input.encoder)?;
         let table = NeighborTable::load(&input.neighbors)?;
@@ -230,6 +234,7 @@ mod tests {
         In {
             images,
             encoder: stored(&encoder.save(&folder(dir, "encoder")).unwrap()),
+            clusters_from: None,
             neighbors: stored(&neighbors.save(&folder(dir, "neighbors")).unwrap()),
             start: Some(vec![stored(&start.save(&folder(dir, "start")).unwrap())]),
             val_images: None,

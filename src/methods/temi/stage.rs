@@ -16,8 +16,8 @@ use kinset_train::feature_space::CenteredFeatures;
 use kinset_train::neighbor_pairs::draw_neighbors;
 use kinset_train::ports::{ClassifierOut, FeaturesIn};
 use kinset_train::{
-    At, BatchOrder, Measured, Objective, OptimizerSettings, Paced, Prefetcher, ScheduleSettings, Snapshot, Trainer, measured,
-    scalar, train,
+    At, BatchOrder, Measured, Objective, OptimizerSettings, Paced, Prefetcher, ScheduleSettings, Snapshot, Trainer,
+    found_clusters, measured, scalar, train,
 };
 
 kinset_stage::settings! {
@@ -76,6 +76,7 @@ impl Stage for Temi {
     type Out = ClassifierOut;
 
     fn run(config: &Config, input: FeaturesIn, cx: &Context<'_>) -> Result<ClassifierOut, StageError> {
+        let config = &Config { clusters: found_clusters(config.clusters, input.clusters_from.as_ref(), cx)?, ..config.clone() };
         let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
         space.warn_of_equal_images(config.clusters, cx)?;
         let table = space.neighbors(&input.neighbors)?;

@@ -7,6 +7,7 @@ use kinset_artifact::Stored;
 use kinset_artifact::curve::Curve;
 use kinset_artifact::encoder::{Classifier, Encoder, Tensors};
 use kinset_artifact::features::Features;
+use kinset_artifact::k_table::KTable;
 use kinset_base::seed::Seed;
 use kinset_model::params::values;
 use kinset_model::{ClassifierNet, HeadChoice, HeadsShape, LinearProbes, TaskEncoder};
@@ -14,7 +15,9 @@ use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
 use kinset_train::collapse::check_clusters;
 use kinset_train::feature_space::{CenteredFeatures, alone};
 use kinset_train::ports::ClassifierOut;
-use kinset_train::{Measured, OptimizerSettings, ScheduleSettings, Snapshot, Trainable, TrainingLoop, measured, scalar, train};
+use kinset_train::{
+    Measured, OptimizerSettings, ScheduleSettings, Snapshot, Trainable, TrainingLoop, found_clusters, measured, scalar, train,
+};
 
 kinset_stage::settings! {
     /// Settings; the defaults are those of the paper.
@@ -49,6 +52,8 @@ kinset_stage::ports! {
         features: Vec<Stored<Features>>,
         /// The encoder of the features, if there is one space, so that new images can be sorted; without it, new features can.
         encoder: Option<Stored<Encoder>>,
+        /// A number of clusters that `auto_k` or `sweep_k` found, in place of `clusters`.
+        clusters_from: Option<Stored<KTable>>,
     }
 }
 
@@ -68,6 +73,7 @@ impl Stage for Turtle {
     type Out = ClassifierOut;
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<ClassifierOut, StageError> {
+        let config = &Config { clusters: found_clusters(config.clusters, input.clusters_from.as_ref(), cx)?, ..config.clone() };
         if input.features.len() > 1 && input.encoder.is_some() {
             return Err(StageError::Mismatch {
                 what: format!("`encoder` is one, and `features` are of {} spaces", input.features.len()),

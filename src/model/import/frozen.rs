@@ -10,6 +10,7 @@ use super::state::{self, Dict};
 use super::towers::{FAMILIES, Names, Place, Way, brought};
 use crate::EncoderNet;
 use crate::error::{ModelError, Result};
+use crate::published::{Published, TowerSettings};
 use kinset_artifact::encoder::{Architecture, Encoder, EncoderCard, Normalization, Tensors, Weights};
 use kinset_base::reading::Reading;
 
@@ -42,20 +43,49 @@ pub struct Wanted {
 /// [`ImportError`] for what cannot be read; [`ModelError::Weights`] with all that is missing, unexpected or of another shape, in
 /// the file's words.
 pub fn tower(bytes: &[u8], wanted: &Wanted, architecture: &Architecture, normalization: &Normalization) -> Result<Tower> {
-    let sought: state::Sought<'_> = (&is_mark, &|found| ImportError::NoTower { found });
-    let mut read = state::found(bytes, wanted.part.as_deref(), &wanted.names, sought, |dict, weights| {
-        collect(dict, &wanted.names, weights)
-    })?;
-    let card = EncoderCard {
-        architecture: architecture.clone(),
-        normalization: normalization.clone(),
-        parameters: Vec::new(),
-        buffers: Vec::new(),
-    };
+    let mut read = read(bytes, wanted)?;
     let tensors = std::mem::take(&mut read.tensors);
-    let net = EncoderNet::from_tensors(&card, &tensors, &Device::Cpu).map_err(|error| read.in_their_words(error))?;
+    let net = net(architecture, normalization, &tensors).map_err(|error| read.in_their_words(error))?;
     let encoder = Encoder { card: net.card(normalization.clone()), tensors };
     Ok(Tower { encoder, family: read.names.family, left_out: read.left_out, reading: read.reading })
+}
+
+/// The published network that a file holds, whose tensors are read once; nothing if it is none of them.
+///
+/// # Errors
+/// [`ImportError`] for what cannot be read.
+pub fn published(bytes: &[u8]) -> Result<Option<Published>> {
+    let read = match read(bytes, &Wanted::default()) {
+        Err(ImportError::NoTower { .. }) => return Ok(None),
+        read => read?,
+    };
+    let patches = read.tensors.get(PATCHES).map(|weights| weights.shape.as_slice());
+    for network in Published::ALL {
+        let (architecture, normalization) =
+            TowerSettings { backbone: network, ..TowerSettings::default() }.network(None, None)?;
+        let shape = architecture.transformer.as_ref();
+        let own = shape.map(|shape| [architecture.width, architecture.channels, shape.patch, shape.patch]);
+        // A whole network is only made where its first layer fits.
+        if own.as_ref().map(|own| own.as_slice()) == patches && net(&architecture, &normalization, &read.tensors).is_ok() {
+            return Ok(Some(network));
+        }
+    }
+    Ok(None)
+}
+
+/// The first layer of transformers, `[width, channels, patch, patch]`.
+const PATCHES: &str = "backbone.patch_embed.proj.weight";
+
+fn read(bytes: &[u8], wanted: &Wanted) -> std::result::Result<Read, ImportError> {
+    let sought: state::Sought<'_> = (&is_mark, &|found| ImportError::NoTower { found });
+    state::found(bytes, wanted.part.as_deref(), &wanted.names, sought, |dict, weights| collect(dict, &wanted.names, weights))
+}
+
+/// The network of these tensors.
+fn net(architecture: &Architecture, normalization: &Normalization, tensors: &Tensors) -> Result<EncoderNet> {
+    let (architecture, normalization) = (architecture.clone(), normalization.clone());
+    let card = EncoderCard { architecture, normalization, parameters: Vec::new(), buffers: Vec::new() };
+    EncoderNet::from_tensors(&card, tensors, &Device::Cpu)
 }
 
 /// What a file holds, by our names.
