@@ -1,6 +1,8 @@
-//! The estimated number of clusters: five estimators vote on a sample of features, without labels.
+//! The estimated number of clusters: estimators vote on a sample of features, without labels.
 //!
-//! The automatic K of AND's forks, as a step of its own: it runs once on finished features, not in every epoch of training.
+//! The automatic K of AND's forks, as a step of its own: it runs once on finished features, not in every epoch of training. Modularity is
+//! not the forks'. It looks at the neighbor graph and not at distances, and has a largest value between few and many clusters: on
+//! features of an ImageNet encoder, 18 kinds of clip art gave 20, ten classes of CIFAR 6, where the five go to the largest K they may name.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +34,8 @@ pub enum Estimator {
     Xmeans,
     /// Splits of what is no Gaussian.
     Gmeans,
+    /// The best modularity of spectral clusterings of the neighbor graph over all K.
+    Modularity,
 }
 
 impl Estimator {
@@ -42,36 +46,27 @@ impl Estimator {
             Self::Dpmeans => "dpmeans",
             Self::Xmeans => "xmeans",
             Self::Gmeans => "gmeans",
+            Self::Modularity => "modularity",
         }
     }
 }
 
-/// Which number the votes make.
+/// Whose number it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Rule {
     /// The most frequent vote, the smaller of equals: the fork's.
     Frequent,
-    /// The middle vote, the smaller of two. One estimator that runs to an end of the range does not move it.
-    Median,
+    /// That of the first estimator; the others are there to compare.
+    First,
 }
 
 impl Rule {
+    /// The number that votes make, in the order of the estimators.
     fn of(self, votes: &[usize]) -> Option<usize> {
         match self {
             Self::Frequent => count::consensus(votes),
-            Self::Median => {
-                let mut votes = votes.to_vec();
-                votes.sort_unstable();
-                votes.get(votes.len().saturating_sub(1) / 2).copied()
-            }
-        }
-    }
-
-    fn told(self) -> &'static str {
-        match self {
-            Self::Frequent => "the most frequent vote, the smaller K of equals",
-            Self::Median => "the middle vote, the smaller K of two",
+            Self::First => votes.first().copied(),
         }
     }
 }
@@ -83,7 +78,7 @@ kinset_stage::settings! {
         min: usize = 2, min 2;
         /// The largest K that may come out.
         max: usize = 50;
-        /// Which number the votes make; none: `frequent`, the most frequent vote. `median` is the middle one.
+        /// Whose number it is; none: `frequent`, the most frequent vote, the smaller of equals. `first` is the first estimator's.
         rule: Option<Rule> = None;
         /// Who votes. One alone decides.
         estimators: Vec<Estimator> = vec![Estimator::Silhouette, Estimator::Eigengap, Estimator::Dpmeans, Estimator::Xmeans, Estimator::Gmeans];
@@ -95,7 +90,7 @@ kinset_stage::settings! {
         restarts: usize = 10, min 1;
         /// Most iterations of k-means.
         iterations: usize = 300, min 1;
-        /// Neighbors per image in the graph of `eigengap`.
+        /// Neighbors per image in the graph of `eigengap` and `modularity`.
         neighbors: usize = 10, min 1;
         /// Squared distance from which `dpmeans` opens a cluster, λ.
         lambda: f64 = 0.5, not_negative;
@@ -155,7 +150,7 @@ pub struct AutoK;
 impl Stage for AutoK {
     const KIND: &'static str = "auto_k";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "estimate the number of clusters from features: five estimators vote";
+    const SUMMARY: &'static str = "estimate the number of clusters from features: estimators vote";
     const SEEDED: bool = true;
 
     type Config = Config;
@@ -212,6 +207,7 @@ impl Stage for AutoK {
                     Ok(count::by_silhouettes(std::mem::take(&mut so_far.seen), range))
                 }
                 Estimator::Eigengap => count::eigengaps(&distances, config.neighbors, range, stop),
+                Estimator::Modularity => count::modularities(&distances, config.neighbors, range, method, &Gemm, seed, stop),
                 Estimator::Dpmeans => count::dp_means(rows, config.lambda, config.passes, range, stop),
                 Estimator::Xmeans => count::x_means(rows, config.gain, range, method, &Gemm, seed, stop),
                 Estimator::Gmeans => count::g_means(rows, config.normality, range, method, &Gemm, seed, stop),
@@ -233,29 +229,34 @@ impl Stage for AutoK {
             cx.metric(0, &format!("vote_{name}"), answer.k as f64);
             votes.insert(name.to_owned(), answer.k);
         }
-        let all: Vec<usize> = votes.values().copied().collect();
+        let all: Vec<usize> = config.estimators.iter().filter_map(|estimator| votes.get(estimator.name()).copied()).collect();
         let rule = config.rule.unwrap_or(Rule::Frequent);
         let Some(chosen) = rule.of(&all) else { unreachable!("there is at least one estimator") };
         cx.metric(0, "estimated_k", chosen as f64);
         let say: Vec<String> = votes.iter().map(|(name, k)| format!("{name} {k}")).collect();
         cx.note(format!("{chosen} clusters: {}", say.join(", ")));
-        let table = KSweep { points, chosen, rule: rule.told().into(), votes };
+        let table = KSweep { points, chosen, rule: told(rule, config), votes };
         if !table.is_agreed() {
             let (named, all, say) = (table.named_by(), table.votes.len(), say.join(", "));
             cx.warn(match named {
-                _ if rule == Rule::Median => {
-                    let (least, most) = (table.votes.values().min(), table.votes.values().max());
-                    let (least, most) = (least.copied().unwrap_or(chosen), most.copied().unwrap_or(chosen));
-                    format!(
-                        "estimators disagree, from {least} to {most} ({say}): {chosen} is the middle one; look at the clusters, and say \
-                         the number yourself if they are too fine or too coarse"
-                    )
-                }
+                _ if rule == Rule::First => format!(
+                    "estimators disagree ({say}): {chosen} is taken, by {}; if the clusters are too fine or too coarse, say the number \
+                     yourself",
+                    config.estimators[0].name()
+                ),
                 1 => format!("no two estimators name the same number of clusters ({say}): {chosen}, the smallest, is a guess"),
                 _ => format!("only {named} of {all} estimators name {chosen} clusters ({say}): compare other numbers too"),
             });
         }
         Ok(Out { table: table.save(&cx.out("table")?)? })
+    }
+}
+
+/// The rule in words.
+fn told(rule: Rule, config: &Config) -> String {
+    match rule {
+        Rule::Frequent => "the most frequent vote, the smaller K of equals".into(),
+        Rule::First => format!("the vote of {}", config.estimators[0].name()),
     }
 }
 
@@ -305,12 +306,11 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_vote_is_not_moved_by_those_at_the_ends() {
+    fn the_first_vote_or_the_most_frequent_one_counts() {
         let of = |rule: Rule, votes: &[usize]| rule.of(votes).unwrap();
-        assert_eq!(of(Rule::Median, &[17, 37, 21, 2, 50]), 21);
+        assert_eq!(of(Rule::First, &[17, 37, 21, 2, 50]), 17);
         assert_eq!(of(Rule::Frequent, &[17, 37, 21, 2, 50]), 2, "the smallest of votes that nobody shares");
-        assert_eq!(of(Rule::Median, &[9, 4]), 4);
-        assert_eq!(of(Rule::Median, &[7]), 7);
+        assert_eq!(of(Rule::Frequent, &[9, 4, 9]), 9);
     }
 
     #[test]

@@ -111,6 +111,8 @@ fn amount(kind: &str, settings: &Value, images: usize) -> f64 {
     let images = images as f64;
     match (kind, number("epochs")) {
         ("neighbors" | "duplicates", _) => images * images,
+        // A sample of 2048 by default, and each number of clusters up to the largest.
+        ("auto_k", _) => images.min(number("sample").unwrap_or(2048.0)) * number("max").unwrap_or(50.0),
         (_, Some(epochs)) => images * epochs,
         // 50 passes, and 2000 steps of an eighth of the images at least.
         ("scan_heads", None) => {
@@ -135,6 +137,7 @@ fn tabled(kind: &str, settings: &Value, loaded: bool) -> Option<f64> {
             let (width, size) = (of(network, "width")? / 16.0, of(settings, "size")? / 32.0);
             Some(2.9e-3 * width * width * size * size)
         }
+        "auto_k" => Some(settings.get("restarts").and_then(Value::as_f64)? * if loaded { 1.2e-4 } else { 3e-5 }),
         // Twelve heads on 1280 numbers of an image, or on 128.
         "scan_heads" => Some(settings.get("heads").and_then(Value::as_f64)? / 12.0 * if loaded { 9.7e-5 } else { 1.8e-5 }),
         _ => None,

@@ -164,7 +164,7 @@ pub(super) fn run(args: &InitArgs) -> Answer {
     }
     terminal::say(&choice.to_string());
     if let Count::Auto(most) = clusters {
-        terminal::say(&format!("clusters: as many as most estimators are about, {FEWEST} to {most}"));
+        terminal::say(&format!("clusters: as many as divide the graph of neighbors best, {FEWEST} to {most}"));
     }
     let labels = match report.labels {
         Labels::Absent { .. } => Folders::Plain,

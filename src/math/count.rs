@@ -1,15 +1,16 @@
-//! Estimators of the number of clusters: five answers from the features alone, and what most of them say.
+//! Estimators of the number of clusters: six answers from the features alone, and what most of them say.
 //!
 //! | answer | its idea |
 //! |---|---|
 //! | [`by_silhouettes`] | the K whose k-means clusters are tightest for their distance |
 //! | [`eigengaps`] | where the spectrum of the neighbor graph jumps: nearly separate pieces have nearly zero eigenvalues |
+//! | [`modularities`] | the K whose clusters keep most edges of the neighbor graph, beyond chance |
 //! | [`dp_means`] | a row farther than √λ from every center opens a cluster |
 //! | [`x_means`] | split in two while the Bayesian information criterion gains |
 //! | [`g_means`] | split in two while a cluster does not look like one Gaussian |
 //!
 //! None is right in general; they are for a first guess, to be looked at. The rules and their defaults are those of the automatic
-//! K of AND's forks; where they leave something open, the doc of the function says what is done here.
+//! K of AND's forks, but for modularity; where they leave something open, the doc of the function says what is done here.
 
 use std::cmp::Reverse;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::cosine::dot;
 use super::kmeans::{KMeans, Products};
 use super::silhouette::{Distances, silhouette, square};
+use super::spectral::{Graph, embed};
 use super::spectrum;
 use kinset_base::seed::Seed;
 use kinset_base::stop::{Stop, Stopped};
@@ -111,19 +113,68 @@ pub fn eigengaps(distances: &Distances, neighbors: usize, range: Range, stop: &S
     Ok(Answer { k: range.clip(best(&seen).unwrap_or(range.min)), seen })
 }
 
+/// The modularity of spectral clusterings of the neighbor graph, by K; the K of the largest, the smaller of equals. The graph is that of
+/// [`eigengaps`], and its embedding is made once: fewer clusters see its first vectors.
+///
+/// # Source
+/// Newman and Girvan 2004, "Finding and evaluating community structure in networks", section IV.
+///
+/// # Errors
+/// If it is asked to stop.
+pub fn modularities(
+    distances: &Distances,
+    neighbors: usize,
+    range: Range,
+    method: KMeans,
+    products: &impl Products,
+    seed: Seed,
+    stop: &Stop,
+) -> Result<Answer, Stopped> {
+    let n = distances.len();
+    let k = neighbors.min(n.saturating_sub(1));
+    if k == 0 {
+        return Ok(Answer { k: range.min, seen: Vec::new() });
+    }
+    let mut index = Vec::with_capacity(n * k);
+    for row in 0..n {
+        stop.check()?;
+        index.extend(nearest(distances, row, k).into_iter().map(|other| other as u32));
+    }
+    let graph = Graph::of_neighbors(&index, k, k);
+    let embedding = embed(&graph, range.max, stop)?;
+    let mut seen = Vec::new();
+    for clusters in range.min..=range.max {
+        let dim = clusters.min(embedding.dim);
+        let rows: Vec<f32> = embedding.rows.chunks_exact(embedding.dim).flat_map(|row| unit(&row[..dim])).collect();
+        let fit = KMeans { clusters, ..method }.fit(&rows, dim, products, seed.at(clusters as u64), stop)?;
+        seen.push((clusters, graph.modularity(&fit.labels, clusters)));
+    }
+    Ok(Answer { k: best(&seen).unwrap_or(range.min), seen })
+}
+
+/// A row brought to unit length.
+fn unit(row: &[f32]) -> Vec<f32> {
+    let length = dot(row, row).sqrt();
+    row.iter().map(|&value| if length > 0.0 { (f64::from(value) / length) as f32 } else { 0.0 }).collect()
+}
+
+/// The `k` rows that are nearest to one, in any order; of equal ones the first.
+fn nearest(distances: &Distances, row: usize, k: usize) -> Vec<usize> {
+    let from = distances.of(row);
+    let mut order: Vec<usize> = (0..distances.len()).filter(|&other| other != row).collect();
+    if k > 0 && k < order.len() {
+        order.select_nth_unstable_by(k - 1, |&a, &b| from[a].total_cmp(&from[b]).then(a.cmp(&b)));
+    }
+    order.truncate(k);
+    order
+}
+
 fn laplacian(distances: &Distances, neighbors: usize, stop: &Stop) -> Result<Vec<f64>, Stopped> {
     let n = distances.len();
     let mut graph = vec![0.0; n * n];
     for row in 0..n {
         stop.check()?;
-        let from = distances.of(row);
-        let mut order: Vec<usize> = (0..n).filter(|&other| other != row).collect();
-        let nearer = |&a: &usize, &b: &usize| from[a].total_cmp(&from[b]).then(a.cmp(&b));
-        let k = neighbors.min(order.len());
-        if k > 0 && k < order.len() {
-            order.select_nth_unstable_by(k - 1, nearer);
-        }
-        for &other in &order[..k] {
+        for other in nearest(distances, row, neighbors) {
             graph[row * n + other] += 0.5;
             graph[other * n + row] += 0.5;
         }
@@ -383,6 +434,20 @@ mod tests {
         assert_eq!(x_means(rows, 0.0, RANGE, method(), &Plain, seed, &Stop::default()).unwrap().k, 5);
         // Two balls of 40 have a statistic of 80/6; at 5.991 one true Gaussian in twenty is split too.
         assert_eq!(g_means(rows, 10.0, RANGE, method(), &Plain, seed, &Stop::default()).unwrap().k, 5);
+    }
+
+    #[test]
+    fn the_graph_of_five_balls_is_divided_best_into_five() {
+        let rows = blobs(5, 30, 0.05);
+        let distances = Distances::new(&rows, 8, &Stop::default()).unwrap();
+        let (seed, stop) = (Seed::new(3), Stop::default());
+        let found = modularities(&distances, 10, RANGE, method(), &Plain, seed, &stop).unwrap();
+        assert_eq!((found.k, found.seen.len()), (5, 11));
+        // Five equal pieces without an edge between them: 1 − 5 · (1/5)².
+        assert!((found.seen[3].1 - 0.8).abs() < 1e-6, "{:?}", found.seen);
+        let (same, one) = (vec![1.0; 40], Distances::new(&vec![1.0; 40], 1, &stop).unwrap());
+        assert_eq!(same.len(), one.len());
+        assert!(modularities(&one, 5, Range { min: 2, max: 4 }, method(), &Plain, seed, &stop).unwrap().k <= 4);
     }
 
     #[test]

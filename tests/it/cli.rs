@@ -471,7 +471,7 @@ fn the_instruction_set_is_printed_and_can_be_capped() {
 
 #[test]
 fn the_number_that_is_found_reaches_the_clusters_in_one_run() {
-    let counted = "\n[stage.how_many]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 4\nrestarts = 1\nrule = \"median\"\n";
+    let counted = "\n[stage.how_many]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 4\nrestarts = 1\nestimators = [\"modularity\", \"silhouette\"]\nrule = \"first\"\n";
     let found = CHEAP.replace("clusters = 3", "clusters_from = \"how_many\"") + counted;
     let bench = Bench::with(&found);
     bench.run(&[]).done();
