@@ -481,7 +481,7 @@ fn the_number_that_is_found_reaches_the_clusters_in_one_run() {
     let chosen = table.json[0]["content"]["metadata"]["kinset"]
         .as_str()
         .map(|text| serde_json::from_str::<serde_json::Value>(text).unwrap());
-    let chosen = chosen.unwrap()["chosen"].as_u64().unwrap();
+    let chosen = chosen.unwrap()["fields"]["chosen"].as_u64().unwrap();
     assert!((2..=4).contains(&chosen));
     let card = json("artifacts/cheap/kmeans/classifier.json");
     assert_eq!(card["content"]["clusters"].as_u64().unwrap(), chosen, "{card}");

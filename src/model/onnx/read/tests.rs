@@ -1,3 +1,5 @@
+//! Networks of other exporters, read and run; files that are refused.
+
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
