@@ -223,6 +223,7 @@ fn heads(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
         ..scan::stage::Config::default()
     };
     let input = scan::stage::In {
+        clusters_from: None,
         images,
         encoder: stored(encoder.save(folder.path())?),
         neighbors: stored(table(ids).save(folder.path())?),

@@ -66,7 +66,7 @@ pub fn published(bytes: &[u8]) -> Result<Option<Published>> {
         let shape = architecture.transformer.as_ref();
         let own = shape.map(|shape| [architecture.width, architecture.channels, shape.patch, shape.patch]);
         // A whole network is only made where its first layer fits.
-        if own.as_ref().map(|own| own.as_slice()) == patches && net(&architecture, &normalization, &read.tensors).is_ok() {
+        if own.as_ref().map(<[usize; 4]>::as_slice) == patches && net(&architecture, &normalization, &read.tensors).is_ok() {
             return Ok(Some(network));
         }
     }

@@ -2,13 +2,18 @@
 
 use std::sync::LazyLock;
 
+use candle_core::{Device, Tensor};
 use proptest::prelude::*;
+use prost::Message;
 use rayon::ThreadPoolBuilder;
+use serde_json::Value;
 
 use super::*;
+use crate::onnx::messages::Model;
+use crate::params::values;
 use crate::testing::{assert_near, numbers, wave};
 use crate::{EncoderNet, Mode};
-use kinset_artifact::encoder::Encoder;
+use kinset_artifact::encoder::{Encoder, Normalization};
 
 const MOBILE: &[u8] = include_bytes!("../../../../tests/golden/onnx/mobile.onnx");
 const TOKENS: &[u8] = include_bytes!("../../../../tests/golden/onnx/tokens.onnx");
