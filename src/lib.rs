@@ -233,7 +233,8 @@
 //! - The kernels' fast path wants AVX-512; other x86-64 and ARM machines take the portable one, which is correct and slower.
 //! - Equal bytes are promised on one machine. Other processors have other vector units and may round differently.
 //! - Neighbors are exact: time grows with N². Image sets are decoded into memory up to 2 GiB, above that on demand.
-//! - Locks are the kernel's: on network file systems they hold as well as the file system keeps them.
+//! - On file systems whose locks do not reach other machines, leases keep runs apart ([`store::lease`]): one whose machine has died is
+//!   waited for, ten minutes at most. Clocks of machines play no part, but the file server's has to go on.
 //! - Every stage computes in `f32`; the key has room for other precisions.
 
 #![forbid(unsafe_code)]

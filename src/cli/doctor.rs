@@ -107,7 +107,7 @@ pub(super) fn run(args: &DoctorArgs) -> Answer {
         threads(&facts, &machine),
         memory(&machine),
         limits(&facts, &machine),
-        in_artifacts(artifacts),
+        patiently("artifacts", artifacts, in_artifacts),
         in_data(&paths, named),
         datasets(&paths),
         weights(&paths),
@@ -260,13 +260,24 @@ fn tried(mut check: Check, folder: &Path, refused: impl Fn(Check, &FileError) ->
                 ("no hard links", "views and exports are copies there: choose another file system to save space")
             }
             Lack::SymbolicLinks => ("no symbolic links", "use `kinset export --copy` there"),
-            Lack::Locks => ("no locks", "let only one run at a time use this folder, or mount it with locks"),
-            Lack::LocksThatHold => ("locks that keep nobody out", "let only one run at a time use this folder"),
+            Lack::Locks => ("no locks", "leases keep runs apart there; mount it with locks if you can"),
+            Lack::LocksThatHold => ("locks that keep nobody out", "set `KINSET_LOCKS=none`, so that leases alone keep runs apart"),
         };
         check = check.with(Level::Warning, what, hint);
     }
     let room = place::free(folder).is_some_and(|free| free < LITTLE);
     check.warn_if(room, "little room", "free some space (`kinset gc` lists unused results), or name another folder")
+}
+
+/// Looks at a folder, unless its file system does not answer: then that is what is wrong.
+fn patiently(name: &'static str, folder: &Path, look: fn(&Path) -> Check) -> Check {
+    let place = folder.to_owned();
+    // Longer than a trial by itself may take.
+    place::within(PATIENCE * 2, move || look(&place)).unwrap_or_else(|error| {
+        let check = Check::ok(name, format!("`{}`", folder.display()));
+        let hint = "see whether its server can be reached, or name another folder with `--artifacts DIR`";
+        check.with(Level::Fault(Exit::Machine), &error.to_string(), hint)
+    })
 }
 
 fn in_artifacts(artifacts: &Path) -> Check {
@@ -287,27 +298,15 @@ fn in_artifacts(artifacts: &Path) -> Check {
         let hint = error.hint().unwrap_or_else(|| "name another folder with `--artifacts DIR`".to_owned());
         check.with(Level::Fault(exit), &chain(error), hint)
     });
-    check = match FileSystem::of(&folder).map(|system| system.reach) {
-        Some(Reach::Cluster) => check.with(
-            Level::Warning,
-            "a network file system",
-            "its locks hold on all machines as it is mounted; let one run at a time use this folder if in doubt",
-        ),
-        Some(Reach::Node) => check.with(
-            Level::Warning,
-            "a shared file system whose locks hold on this machine only",
-            "let runs on one machine at a time use this folder",
-        ),
-        Some(Reach::Nowhere) => check.with(
-            Level::Warning,
-            "mounted without locks",
-            "let only one run at a time use this folder, or mount it with locks",
-        ),
-        Some(Reach::Machine) | None => check,
-    };
     match Store::open_to_read(artifacts) {
-        Ok(store) if store.exists() => check.text.push_str("; holds a store"),
-        Ok(_) => check.text.push_str("; no store yet"),
+        Ok(store) => {
+            let told = std::env::var_os(place::VARIABLE).map(|_| format!(" (by {})", place::VARIABLE)).unwrap_or_default();
+            check.text.push_str(&format!("; {}{told}", store.reach().words()));
+            if matches!(store.reach(), Reach::Node | Reach::Nowhere) {
+                check.text.push_str(", so leases keep runs apart");
+            }
+            check.text.push_str(if store.exists() { "; holds a store" } else { "; no store yet" });
+        }
         Err(error) => check = check.with(Level::Fault(error.exit()), &chain(&error), error.hint().unwrap_or_default()),
     }
     check
@@ -376,7 +375,7 @@ fn weights(paths: &DataPaths) -> Check {
 
 /// What of the environment changes what kinset does.
 fn variables() -> Check {
-    let names = ["KINSET_DATA", "KINSET_ISA", "RAYON_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE", "NO_COLOR"];
+    let names = ["KINSET_DATA", "KINSET_HOST", "KINSET_ISA", "KINSET_LEASE", "KINSET_LOCKS", "RAYON_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE", "NO_COLOR"];
     let set: Vec<String> = names
         .into_iter()
         .filter_map(|name| Some(format!("{name}={}", std::env::var_os(name).filter(|value| !value.is_empty())?.display())))

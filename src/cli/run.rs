@@ -30,6 +30,7 @@ use crate::report::gather::Elsewhere;
 use crate::report::{file, scores};
 use crate::stage::Stop;
 use crate::store::Store;
+use crate::store::place::Reach;
 
 /// Run a pipeline: only the stages that are missing or out of date
 #[derive(Debug, Args)]
@@ -124,6 +125,9 @@ pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, pati
     let (device, device_class) = device_of(spec)?;
     let artifacts = &args.places.artifacts;
     let store = Store::open(artifacts)?;
+    if let Some(note) = of_shared(&store) {
+        terminal::say(&note);
+    }
     let places = places(&args.places, Some(&args.pipeline));
     let journal = Journal::new(runs_folder(artifacts, &spec.name));
     let screen = Screen::new();
@@ -152,6 +156,20 @@ pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, pati
     };
     let summary = run::run(spec, &store, &places, &options, Tell(&listeners))?;
     Ok(Done { summary, store, places, device_class, journal })
+}
+
+/// What runs on several machines can rely on, where locks do not tell them apart.
+fn of_shared(store: &Store) -> Option<String> {
+    let keeps_apart = match store.reach() {
+        Reach::Machine | Reach::Cluster => return None,
+        Reach::Node => "locks hold on this machine only",
+        Reach::Nowhere => "no locks",
+    };
+    Some(format!(
+        "note: `{}` is on a file system with {keeps_apart}: runs on several machines are kept apart by leases, and one whose machine \
+         dies is waited for up to ten minutes",
+        store.artifacts().display()
+    ))
 }
 
 /// The scores of these results, which are also written beside them.

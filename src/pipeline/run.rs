@@ -37,7 +37,7 @@ use kinset_store::blob::NewFile;
 use kinset_store::digest::Digest;
 use kinset_store::digest_cache::Stamp;
 use kinset_store::key::Manifest;
-use kinset_store::lock::{self, Holder};
+use kinset_store::lock::{self, StageLock};
 use kinset_store::record::{Lookup, Provenance, Record, StoredOutput};
 use kinset_store::{Store, StoreError};
 
@@ -399,21 +399,21 @@ impl Engine<'_> {
         let (mut waited, mut last) = (false, None::<String>);
         let lock = store.lock_stage(&key, &purpose, |holder| {
             waited = true;
-            let words = holder.map_or_else(|| "an unknown process".to_owned(), in_words);
+            let words = holder.map_or_else(|| "an unknown process".to_owned(), ToString::to_string);
             if last.as_ref() != Some(&words) && self.options.wait {
                 self.tell.tell(Event::StageWaiting { stage: node.name.clone(), holder: words.clone() });
             }
             last = Some(words);
             self.options.wait && !self.options.stop.requested()
         })?;
-        let Some(_lock) = lock else {
+        let Some(lock) = lock else {
             if self.options.stop.requested() {
                 return Err(StageError::Stopped.into());
             }
             return Err(RunError::Held { holder: last.unwrap_or_default() }.into());
         };
         if waited {
-            lookup = store.lookup(&key)?;
+            lookup = store.lookup_after_waiting(&key)?;
             if let Lookup::Hit(record) = lookup {
                 self.show(node, &inputs, &record)?;
                 self.tell.tell(Event::StageFinished { stage: node.name.clone(), key: key.hex(), seconds: 0.0, adopted: true });
@@ -434,14 +434,14 @@ impl Engine<'_> {
             why: why.to_string(),
         });
         let clock = Stopwatch::start();
-        let record = self.work(node, &inputs, known, forced)?;
+        let record = self.work(node, &inputs, known, forced, &lock)?;
         let seconds = clock.seconds();
         self.tell.tell(Event::StageFinished { stage: node.name.clone(), key: key.hex(), seconds, adopted: false });
         Ok((Outcome::Ran { why, seconds }, record))
     }
 
-    /// Runs the stage and publishes what it wrote. The key's lock is held.
-    fn work(&self, node: &Node, inputs: &Inputs, known: &Known, forced: bool) -> Result<Record, Setback> {
+    /// Runs the stage and publishes what it wrote.
+    fn work(&self, node: &Node, inputs: &Inputs, known: &Known, forced: bool, lock: &StageLock) -> Result<Record, Setback> {
         let store = self.outlook.store;
         let key = inputs.manifest.key();
         let stage = self.outlook.stage(node)?;
@@ -456,11 +456,12 @@ impl Engine<'_> {
             Outlook::seed(node),
             self.outlook.places,
             self.options.stop.clone(),
-            store.scratch(&inputs.manifest)?,
+            store.scratch(&inputs.manifest, lock)?,
             out.path().to_owned(),
             &self.tell,
         )
         .with_raw(raw)
+        .with_lock(lock)
         .with_origin(origin(&inputs.manifest, node))
         .with_checkpoint_every(self.options.checkpoint_every);
         let before = self.identities(node, known)?;
@@ -471,7 +472,11 @@ impl Engine<'_> {
             store.remove_scratch(&key)?;
             return Err(damaged.map_or(Setback::Mended, Setback::Damaged));
         }
-        let drafts = ran.map_err(|error| named(error, out.path(), &node.name))?;
+        let drafts = ran.map_err(|error| match lock.check() {
+            // Whatever it says then comes of that.
+            Err(taken @ StoreError::Taken { .. }) => taken.into(),
+            _ => named(error, out.path(), &node.name),
+        })?;
 
         let stamps: Vec<_> = inputs.raw.par_iter().map(|(file, _, _)| Stamp::of(&file.path)).collect();
         for ((file, _, before), after) in inputs.raw.iter().zip(stamps) {
@@ -589,10 +594,6 @@ fn rows(offers: &Offers) -> Option<usize> {
 /// True if there will be no result.
 fn lost(outcome: Option<&Outcome>) -> bool {
     matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Stopped))
-}
-
-fn in_words(holder: &Holder) -> String {
-    format!("process {} on {}, for `{}`", holder.pid, holder.host, holder.stage)
 }
 
 fn message(panic: &(dyn std::any::Any + Send)) -> String {

@@ -21,6 +21,7 @@ use kinset_base::search_path::DataPaths;
 use kinset_base::seed::Seed;
 use kinset_base::stop::Stop;
 use kinset_store::digest::Digest;
+use kinset_store::lock::StageLock;
 
 /// What a stage tells while it runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +76,7 @@ pub struct Context<'a> {
     /// Save a checkpoint at least this often.
     pub checkpoint_every: Duration,
     work: PathBuf,
+    lock: Option<&'a StageLock>,
     out: PathBuf,
     raw: BTreeMap<String, Digest>,
     origin: BTreeMap<String, Value>,
@@ -102,13 +104,21 @@ impl<'a> Context<'a> {
         sink: &'a dyn Sink,
     ) -> Self {
         let (checkpoint_every, raw, origin) = (Duration::from_mins(1), BTreeMap::new(), BTreeMap::new());
-        Self { stage, device, seed, places, stop, checkpoint_every, work, out, raw, origin, kept: Mutex::default(), sink }
+        let (lock, kept) = (None, Mutex::default());
+        Self { stage, device, seed, places, stop, checkpoint_every, work, lock, out, raw, origin, kept, sink }
     }
 
     /// Lends the digests of the raw files, by name, which the engine knows already.
     #[must_use]
     pub fn with_raw(mut self, raw: BTreeMap<String, Digest>) -> Self {
         self.raw = raw;
+        self
+    }
+
+    /// Lends the lock of the stage's key, so that nothing is kept once another process has taken over.
+    #[must_use]
+    pub fn with_lock(mut self, lock: &'a StageLock) -> Self {
+        self.lock = Some(lock);
         self
     }
 
@@ -131,7 +141,15 @@ impl<'a> Context<'a> {
         self.raw.get(file.name.as_str()).copied()
     }
 
-    /// The private folder of this stage's key: checkpoints of an unfinished run live here.
+    /// Goes on to keep progress, unless another process has taken over this stage.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`](kinset_store::StoreError::Taken); if nobody can tell.
+    pub fn check_lock(&self) -> Result<(), StageError> {
+        self.lock.map_or(Ok(()), |lock| lock.check().map_err(|error| StageError::Other(Box::new(error))))
+    }
+
+    /// The private folder of this attempt at the stage's key: checkpoints of an unfinished run live here.
     pub fn work(&self) -> &Path {
         &self.work
     }

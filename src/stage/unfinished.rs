@@ -90,7 +90,7 @@ impl<'a> Unfinished<'a> {
     /// Keeps the work, in place of what was kept before.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// If it cannot be written, or another process has taken over the stage.
     pub fn save<T: Serialize + ?Sized>(&self, work: &T) -> Result<(), StageError> {
         self.write(&self.path(None), work)
     }
@@ -109,6 +109,7 @@ impl<'a> Unfinished<'a> {
             .map_err(|error| StageError::Progress { what: self.form.to_owned(), source: serde::ser::Error::custom(error) })?;
         let digest = Digest::of(&bytes).hex();
         bytes.extend(digest.as_bytes());
+        self.cx.check_lock()?;
         fs::write_atomic(path, &bytes).map_err(StageError::of_store)?;
         self.saved.set(Stopwatch::start());
         Ok(())

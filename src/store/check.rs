@@ -168,7 +168,7 @@ mod tests {
     use super::*;
     use crate::key::Manifest;
     use crate::record::Lookup;
-    use crate::record::tests::{age, manifest, new_store, publish, whole};
+    use crate::record::tests::{age, begun, manifest, new_store, publish, whole};
 
     /// Writes through a second name, as who writes to the file of a view does.
     fn flip_through_a_link(blob: &Path, at: usize) {
@@ -261,7 +261,7 @@ mod tests {
         let [reader, old, busy, other] =
             [manifest(1).input("features", content), manifest(2), manifest(3), manifest(4).input("features", Digest::of(b"x"))];
         for manifest in [&reader, &old, &busy, &other] {
-            files::write(store.scratch(manifest).unwrap().join("checkpoint"), "x").unwrap();
+            files::write(begun(&store, manifest).join("checkpoint"), "x").unwrap();
         }
         for manifest in [&old, &busy] {
             store.age_scratch(&manifest.key());

@@ -1,8 +1,11 @@
 //! A cache of raw files' digests, so that an unchanged data set costs one look per file and not one read.
 //!
-//! An entry is trusted if device, inode, size and both times (to the nanosecond) are the same. A file that was touched less than
+//! An entry is trusted if file system, inode, size and both times (to the nanosecond) are the same. A file that was touched less than
 //! two seconds before it was read is not remembered: it could change again within the clock's step and look the same. Lines
 //! that cannot be read are skipped, and the file may be deleted at any time.
+//!
+//! Each machine appends to a file of its own, since over a network two that append to one write over each other, and reads those of all:
+//! what lies on a file system that they share was read for all of them.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata, OpenOptions};
@@ -14,14 +17,18 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::digest::Digest;
-use super::disk::changed_at;
+use super::disk::{changed_at, entries};
 use super::error::{Result, StoreError};
 use super::layout::Store;
+use super::place::volume;
 use kinset_base::clock;
 use kinset_base::fs;
 
 /// Seconds that a file must have been left alone before it is read, to be remembered.
 pub(super) const QUIET: f64 = 2.0;
+
+/// How the names of the files begin.
+const FILES: &str = "digests-";
 
 /// Entries kept when the file is rewritten.
 const MOST: usize = 1 << 20;
@@ -35,7 +42,8 @@ const ATTEMPTS: usize = 3;
 /// What tells that a file is the one we know, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    device: u64,
+    /// The file system's number, by [`volume`].
+    volume: u64,
     inode: u64,
     size: u64,
     modified: i64,
@@ -55,7 +63,7 @@ impl Stamp {
         use std::os::unix::fs::MetadataExt;
         let nanos = |seconds: i64, nanos: i64| seconds.checked_mul(1_000_000_000)?.checked_add(nanos);
         Some(Self {
-            device: metadata.dev(),
+            volume: volume(metadata.dev()),
             inode: metadata.ino(),
             size: metadata.size(),
             modified: nanos(metadata.mtime(), metadata.mtime_nsec())?,
@@ -69,18 +77,18 @@ impl Stamp {
     }
 }
 
-/// One line of the file: device, inode, size, modified, changed (nanoseconds since 1970), digest.
+/// One line of the file: file system, inode, size, modified, changed (nanoseconds since 1970), digest.
 #[derive(Serialize, Deserialize)]
 struct Line(u64, u64, u64, i64, i64, Digest);
 
 impl Line {
     fn new(stamp: &Stamp, digest: Digest) -> Self {
-        Self(stamp.device, stamp.inode, stamp.size, stamp.modified, stamp.changed, digest)
+        Self(stamp.volume, stamp.inode, stamp.size, stamp.modified, stamp.changed, digest)
     }
 
     fn split(self) -> (Stamp, Digest) {
-        let Self(device, inode, size, modified, changed, digest) = self;
-        (Stamp { device, inode, size, modified, changed }, digest)
+        let Self(volume, inode, size, modified, changed, digest) = self;
+        (Stamp { volume, inode, size, modified, changed }, digest)
     }
 }
 
@@ -93,41 +101,61 @@ pub(super) struct DigestCache {
 impl DigestCache {
     /// Reads the file; the number of its lines says whether it is time to rewrite it.
     fn load(path: &Path) -> (Self, usize) {
+        let mut cache = Self::default();
+        let lines = cache.read(path);
+        (cache, lines)
+    }
+
+    /// Adds what a file says; how many lines it has.
+    fn read(&mut self, path: &Path) -> usize {
         let bytes = fs::read_at_most(path, LARGEST).unwrap_or_default();
-        let (mut cache, mut lines) = (Self::default(), 0);
+        let mut lines = 0;
         for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             lines += 1;
             if let Ok(line) = serde_json::from_slice::<Line>(line) {
                 let (stamp, digest) = line.split();
-                cache.put(stamp, digest);
+                self.put(stamp, digest);
             }
         }
-        (cache, lines)
+        lines
     }
 
     fn get(&self, stamp: &Stamp) -> Option<Digest> {
-        let (known, digest) = self.known.get(&(stamp.device, stamp.inode))?;
+        let (known, digest) = self.known.get(&(stamp.volume, stamp.inode))?;
         (known == stamp).then_some(*digest)
     }
 
     fn put(&mut self, stamp: Stamp, digest: Digest) {
-        self.known.insert((stamp.device, stamp.inode), (stamp, digest));
+        self.known.insert((stamp.volume, stamp.inode), (stamp, digest));
     }
 }
 
 impl Store {
     fn digest_cache_path(&self) -> PathBuf {
-        self.root().join("digests.jsonl")
+        self.root().join(format!("{FILES}{}.jsonl", self.me.machine_tag()))
+    }
+
+    /// Those that other machines have written.
+    fn digests_of_others(&self) -> Vec<PathBuf> {
+        let own = self.digest_cache_path();
+        let is_one = |name: &str| name.starts_with(FILES) && name.ends_with(".jsonl");
+        let found = entries(self.root()).unwrap_or_default();
+        found.into_iter().filter(|(name, path)| is_one(name) && *path != own).map(|(_, path)| path).collect()
     }
 
     fn cache(&self) -> &Mutex<DigestCache> {
         self.cache.get_or_init(|| {
             let path = self.digest_cache_path();
-            let (cache, lines) = DigestCache::load(&path);
-            if lines > 1000 + 2 * cache.known.len() || lines > 2 * MOST {
-                self.compact(&path, &cache);
+            let (own, lines) = DigestCache::load(&path);
+            if lines > 1000 + 2 * own.known.len() || lines > 2 * MOST {
+                self.compact(&path, &own);
             }
-            Mutex::new(cache)
+            let mut all = DigestCache::default();
+            for path in self.digests_of_others() {
+                all.read(&path);
+            }
+            all.known.extend(own.known);
+            Mutex::new(all)
         })
     }
 
@@ -206,7 +234,7 @@ impl Store {
         let superfluous = cache.known.len().saturating_sub(MOST);
         // What changed longest ago goes first.
         let mut kept: Vec<&(Stamp, Digest)> = cache.known.values().collect();
-        kept.sort_by_key(|(stamp, _)| (stamp.changed, stamp.device, stamp.inode));
+        kept.sort_by_key(|(stamp, _)| (stamp.changed, stamp.volume, stamp.inode));
         if self.writable().is_ok() {
             let _ = self.replace(path, &lines(kept.into_iter().skip(superfluous)));
         }
@@ -368,7 +396,7 @@ mod tests {
                 let path = &path;
                 scope.spawn(move || {
                     for i in 0..50 {
-                        let stamp = Stamp { device: thread, inode: i, size: 1, modified: 1, changed: 1 };
+                        let stamp = Stamp { volume: thread, inode: i, size: 1, modified: 1, changed: 1 };
                         append(path, &lines([(stamp, Digest::of(b"x"))].iter())).unwrap();
                     }
                 });
@@ -382,7 +410,7 @@ mod tests {
     fn superseded_lines_are_dropped_when_they_are_many() {
         let (_dir, store) = new_store();
         store.writable().unwrap();
-        let entry = |changed: i64| (Stamp { device: 1, inode: 2, size: 3, modified: 4, changed }, Digest::of(b"x"));
+        let entry = |changed: i64| (Stamp { volume: 1, inode: 2, size: 3, modified: 4, changed }, Digest::of(b"x"));
         let many: Vec<_> = (0..1500).map(entry).collect();
         files::write(store.digest_cache_path(), lines(many.iter())).unwrap();
         assert_eq!(store.cache().lock().unwrap().get(&entry(1499).0), Some(Digest::of(b"x")));

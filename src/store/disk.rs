@@ -60,12 +60,13 @@ pub(super) fn make_read_only(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A new file under `tmp/` with this content, flushed to disk, readable for whom the umask allows (a store may be shared).
-pub(super) fn write_tmp(tmp: &Path, content: &[u8]) -> Result<NamedTempFile> {
+/// A new file under `tmp/` with this content, flushed to disk, readable for whom the umask allows (a store may be shared). Its name
+/// begins with `prefix`.
+pub(super) fn write_tmp(tmp: &Path, prefix: &str, content: &[u8]) -> Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix("new-").tempfile_in(tmp).at("create a file in", tmp)?;
+    let mut file = builder.prefix(prefix).tempfile_in(tmp).at("create a file in", tmp)?;
     let path = file.path().to_path_buf();
     file.write_all(content).at("write", &path)?;
     file.as_file().sync_all().at("flush", &path)?;

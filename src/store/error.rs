@@ -30,8 +30,25 @@ pub enum StoreError {
     /// A newer kinset wrote it. Whoever meets it leaves it as it is.
     #[error("`{path}` has format {found}; this kinset reads formats up to {known}")]
     Newer { path: String, found: u32, known: u32 },
-    #[error("the store `{path}` is in use")]
-    Busy { path: String },
+    #[error("the store `{path}` is in use{}", by.as_ref().map(|by| format!(": {by}")).unwrap_or_default())]
+    Busy {
+        path: String,
+        /// By whom, in words, if that is known.
+        by: Option<String>,
+    },
+    /// This process said nothing for so long that another took over what it was at.
+    #[error("another process has taken over this stage{}", by.as_ref().map(|by| format!(": {by}")).unwrap_or_default())]
+    Taken {
+        /// Which, in words, if that is known.
+        by: Option<String>,
+    },
+    #[error("the environment variable `{name}` is `{value}`")]
+    Variable {
+        name: &'static str,
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
     #[error("`{field}` is {value}; expected a finite number")]
     NotFinite {
         /// The setting: `settings.optimizer.rate`.
@@ -110,6 +127,11 @@ impl Fault for StoreError {
             Self::Busy { .. } => {
                 Exit::Store.code("store::busy").hint("wait until the runs that use it are done; results are safe meanwhile")
             }
+            Self::Taken { .. } => Exit::Stopped.code("store::taken").hint(
+                "this process was suspended, or lost the file server, for too long; the same command takes the other's result, or \
+                 goes on from its progress",
+            ),
+            Self::Variable { expected, .. } => Exit::Usage.code("store::variable").hint(format!("set it to {expected}, or unset it")),
             Self::NotFinite { field, .. } => {
                 Exit::Pipeline.code("store::not-finite").hint(format!("write a number for `{field}`"))
             }

@@ -384,7 +384,7 @@ mod tests {
 
     use super::*;
     use crate::record::Lookup;
-    use crate::record::tests::{manifest, new_store, publish, whole};
+    use crate::record::tests::{begun, manifest, new_store, publish, whole};
 
     /// Two hours from now: nothing is young.
     fn later() -> Policy {
@@ -517,7 +517,7 @@ mod tests {
         files::create_dir_all(orphan.parent().unwrap()).unwrap();
         files::write(&orphan, "orphan").unwrap();
         store.publish_blob(&orphan).unwrap();
-        store.scratch(&manifest(2)).unwrap();
+        begun(&store, &manifest(2));
         let plan = store.gc(&Policy::default()).unwrap();
         assert_eq!(plan.after, plan.before);
         assert!(plan.spared > 0);
@@ -533,7 +533,7 @@ mod tests {
     fn checkpoints_stay_while_their_key_is_named() {
         let (_dir, store) = new_store();
         for i in 1..=2 {
-            files::write(store.scratch(&manifest(i)).unwrap().join("epoch-1"), "12345").unwrap();
+            files::write(begun(&store, &manifest(i)).join("epoch-1"), "12345").unwrap();
         }
         let plan = store.gc(&Policy { roots: roots(&[1]), ..later() }).unwrap();
         assert_eq!((plan.before, plan.after), (10, 5));

@@ -10,6 +10,7 @@ use std::fs as files;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
 
 use super::check::Checked;
 use super::digest::Digest;
@@ -18,6 +19,10 @@ use super::disk::{parent, rename_new, stat, write_tmp};
 use super::error::{Result, StoreError};
 use super::failpoint::Failpoints;
 use super::key::Key;
+use super::lease;
+use super::place::{self, FileSystem, Reach};
+use super::process::Process;
+use super::scratch::FORGETS;
 use kinset_base::fs::{self, At, FileError};
 
 /// The folder of the store inside the artifacts folder; no pipeline can have this name.
@@ -25,6 +30,10 @@ pub(super) const FOLDER: &str = "store";
 
 /// Where things go that lay in the place of a file or folder of the store. Nobody needs them; a person may look.
 const ASIDE: &str = "aside";
+
+/// How the names begin of small files that are being written, and of the trial of a store.
+pub(super) const NEW: &str = "new-";
+pub(super) const PROBE: &str = ".probe-";
 
 /// Things of one name that are kept there.
 const MOST_ASIDE: u32 = 1000;
@@ -41,6 +50,12 @@ pub struct Store {
     root: PathBuf,
     may_write: bool,
     writable: OnceLock<()>,
+    pub(super) me: Process,
+    /// How far its locks reach.
+    pub(super) reach: OnceLock<Reach>,
+    pub(super) lease_lasts: Duration,
+    /// After so long what another machine left half done is nobody's.
+    pub(super) forgets: Duration,
     pub(super) cache: OnceLock<Mutex<DigestCache>>,
     /// Seconds that a raw file must have been left alone for its digest to be remembered.
     pub(super) quiet: f64,
@@ -100,10 +115,24 @@ impl Store {
             root,
             may_write,
             writable: OnceLock::new(),
+            me: Process::this().clone(),
+            reach: named_reach()?.map_or_else(OnceLock::new, OnceLock::from),
+            lease_lasts: named_lease()?.unwrap_or(lease::LASTS),
+            forgets: FORGETS,
             cache: OnceLock::new(),
             quiet: QUIET,
             checked: Checked::default(),
             fail: Failpoints::default(),
+        })
+    }
+
+    /// How far the locks of its file system reach; that of a folder above it while it is not there. Where no table of mounts says so,
+    /// it is taken for one of this machine.
+    pub fn reach(&self) -> Reach {
+        *self.reach.get_or_init(|| {
+            let there = self.root.ancestors().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder });
+            let nearest = there.into_iter().find(|folder| folder.is_dir());
+            nearest.and_then(FileSystem::of).map_or(Reach::Machine, |system| system.reach)
         })
     }
 
@@ -174,12 +203,14 @@ impl Store {
     fn probe(&self) -> Result<()> {
         let (tmp, blobs) = (self.tmp(), self.blobs());
         self.writing(fs::create_folders(&self.root))?;
-        for folder in [&tmp, &blobs, &self.records(), &self.manifests(), &self.scratch_folders(), &self.locks()] {
+        for folder in [&tmp, &blobs, &self.records(), &self.manifests(), &self.scratch_folders(), &self.locks(), &self.leases()]
+        {
             self.make_folder(folder)?;
         }
         self.writing(self.fail.pass("probe").at("write", &tmp))?;
         // Device numbers do not tell bind mounts apart; only a rename does.
-        let probe = self.writing(tempfile::Builder::new().prefix(".probe-").tempfile_in(&tmp).at("create a file in", &tmp))?;
+        let prefix = self.temporary(PROBE);
+        let probe = self.writing(tempfile::Builder::new().prefix(&prefix).tempfile_in(&tmp).at("create a file in", &tmp))?;
         let from = probe.path();
         let to = blobs.join(from.file_name().unwrap_or_default());
         match files::rename(from, &to) {
@@ -199,7 +230,7 @@ impl Store {
     /// Publishes a small file of our own under a name that must be free. `Ok(false)`: it is taken.
     pub(super) fn write_new(&self, path: &Path, content: &[u8]) -> Result<bool> {
         let folder = self.folder_of(path)?;
-        let file = self.writing(write_tmp(&self.tmp(), content))?;
+        let file = self.writing(write_tmp(&self.tmp(), &self.temporary(NEW), content))?;
         self.writing(self.fail.pass("file written").at("publish", path))?;
         let fresh = match rename_new(file.path(), path) {
             Ok(()) => true,
@@ -214,7 +245,7 @@ impl Store {
     /// Publishes a small file of our own, over an older one if there is one.
     pub(super) fn replace(&self, path: &Path, content: &[u8]) -> Result<()> {
         let folder = self.folder_of(path)?;
-        let file = self.writing(write_tmp(&self.tmp(), content))?;
+        let file = self.writing(write_tmp(&self.tmp(), &self.temporary(NEW), content))?;
         self.writing(self.fail.pass("file written").at("publish", path))?;
         self.keep_for_file(path)?;
         self.writing(file.persist(path).map_err(|e| e.error).at("publish", path))?;
@@ -290,6 +321,30 @@ impl Store {
     }
 }
 
+/// How far locks reach, if the environment says so.
+fn named_reach() -> Result<Option<Reach>> {
+    let Some(value) = variable(place::VARIABLE) else { return Ok(None) };
+    let known = Reach::NAMES.into_iter().find(|(name, _)| *name == value);
+    let expected = "`machine`, `cluster`, `node` or `none`";
+    known.map(|(_, reach)| Some(reach)).ok_or(StoreError::Variable { name: place::VARIABLE, value, expected })
+}
+
+/// How long leases last, if the environment says so.
+fn named_lease() -> Result<Option<Duration>> {
+    let Some(value) = variable(lease::VARIABLE) else { return Ok(None) };
+    let seconds = value.parse().ok().filter(|seconds| (1.0..=1e6).contains(seconds));
+    let expected = "a number of seconds from 1 to 1000000";
+    seconds.map(|seconds| Some(Duration::from_secs_f64(seconds))).ok_or(StoreError::Variable {
+        name: lease::VARIABLE,
+        value,
+        expected,
+    })
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().trim().to_owned()).filter(|value| !value.is_empty())
+}
+
 /// A name that is safe as a file name everywhere: letters, digits, `-`, `_`, `.`, `=`, `@`; a letter or digit first; 1–100 bytes.
 pub(super) fn checked_name<'a>(what: &'static str, name: &'a str) -> Result<&'a str> {
     let fits = |c: char| c.is_alphanumeric() || "-_.=@".contains(c);
@@ -314,7 +369,7 @@ mod tests {
         assert!(!artifacts.exists());
         store.writable().unwrap();
         let made: Vec<_> = fs::list(store.root()).unwrap().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
-        assert_eq!(made, ["blobs", "locks", "manifests", "records", "tmp", "work"]);
+        assert_eq!(made, ["blobs", "leases", "locks", "manifests", "records", "tmp", "work"]);
         assert!(fs::list(&store.blobs()).unwrap().is_empty() && fs::list(&store.tmp()).unwrap().is_empty());
     }
 

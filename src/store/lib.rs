@@ -8,10 +8,11 @@
 //! artifacts/store/  blobs/ab/abcd…        read-only files, named by the digest of their bytes      [blob]
 //!                   records/12/1234….json stage key → outputs, cost, provenance                   [record]
 //!                   manifests/scan/1234….json  what went into the key, readable                   [manifests]
-//!                   work/1234…/           checkpoints of an unfinished stage                       [scratch]
-//!                   tmp/                  half-written things, removed when no run uses the store  [scratch]
+//!                   work/1234…/           checkpoints of an unfinished stage, by attempt           [scratch]
+//!                   tmp/                  half-written things, removed when their process is gone  [scratch]
 //!                   locks/                kernel file locks: one per stage key, one for the store  [lock]
-//!                   digests.jsonl         stat → digest of raw inputs; may be deleted              [digest_cache]
+//!                   leases/               the same said in files, for other machines               [lease]
+//!                   digests-….jsonl       stat → digest of raw inputs; may be deleted              [digest_cache]
 //!                   aside/                what lay in the place of one of these and was none       [layout]
 //!                   pins                  keys that `gc` must keep                                 [gc]
 //! artifacts/<pipeline>/<stage>/           the latest result under readable names                   [view]
@@ -22,6 +23,10 @@
 //!
 //! Files and no database: readers need no lock, two writers of one name write the same thing, and a person can look with `ls`.
 //! [`Store`] is the way in; [`Manifest`] and [`Key`] say what a result was computed from; [`manifest_diff`] says what changed.
+//!
+//! Several machines may share a store. What is temporary is named by the process that wrote it, so that nobody takes away what another
+//! machine is at; locks have leases beside them, for file systems whose locks do not reach other machines; and what was not there is
+//! looked for again where a machine remembers for a while what it did not find.
 //!
 //! [`place`] tries out what the file system of a folder can do.
 //!
@@ -39,12 +44,16 @@ mod disk;
 pub mod error;
 mod failpoint;
 pub mod gc;
+#[cfg(test)]
+mod hosts_test;
 pub mod key;
 mod layout;
+pub mod lease;
 pub mod lock;
 pub mod manifest_diff;
 pub mod manifests;
 pub mod place;
+pub mod process;
 pub mod record;
 mod scratch;
 mod settings;

@@ -1,11 +1,13 @@
-//! File locks on stages and on the store. The kernel frees them when their holder is killed: no PID files, no leases.
+//! File locks on stages and on the store. The kernel frees them when their holder is killed: no PID files.
 //!
 //! While a stage runs, its key is locked: a second run that wants the same key waits, says for whom, and adopts the result.
 //! Different keys never block each other, nor do readers. Runs share the lock of the store; what deletes holds it exclusively.
 //!
-//! Correctness does not rest on this. Where a file system has no locks (some network ones), every attempt succeeds, and the
-//! worst is the same work done twice: publishing is idempotent.
+//! Where locks hold on one machine only, or not at all, the [leases](super::lease) beside them keep processes apart; everywhere else they
+//! say the same as the locks. Should both fail, two processes do the same work, each with checkpoints of its own, and the first result
+//! counts.
 
+use std::fmt;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -16,12 +18,18 @@ use serde::{Deserialize, Serialize};
 use super::error::{Result, StoreError};
 use super::key::Key;
 use super::layout::Store;
+use super::lease::{Lease, Taken};
+use super::place::Reach;
+use super::process::Process;
+use super::scratch::lease_name;
 use kinset_base::clock;
 use kinset_base::fs::{self, At};
 
 /// How often a waiter looks: often at first, since most waits are short.
 const SHORTEST: Duration = Duration::from_millis(5);
 const LONGEST: Duration = Duration::from_millis(200);
+/// And over a network, where each look is some questions to a server.
+const LONGEST_AFAR: Duration = Duration::from_secs(1);
 
 /// A lock file that keeps being removed under our eyes is not one.
 const ATTEMPTS: usize = 100;
@@ -36,10 +44,34 @@ pub struct Holder {
     pub stage: String,
 }
 
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} on {}, for `{}`", self.pid, self.host, self.stage)
+    }
+}
+
 /// The right to run a key. It ends with the handle, or with the process.
 #[derive(Debug)]
 pub struct StageLock {
+    // Before the lock: who gets that next finds no lease.
+    lease: Lease,
     file: File,
+}
+
+impl StageLock {
+    /// Goes on, if nobody has taken over: another machine does so when nothing was heard of this one for long. Ask before progress is
+    /// kept.
+    ///
+    /// # Errors
+    /// [`StoreError::Taken`]; if the lease cannot be read or written.
+    pub fn check(&self) -> Result<()> {
+        self.lease.check()
+    }
+
+    /// True if it was taken over from one that is not known to be gone.
+    pub(super) fn holder_may_still_write(&self) -> bool {
+        self.lease.from_the_lost
+    }
 }
 
 impl Drop for StageLock {
@@ -52,14 +84,29 @@ impl Drop for StageLock {
 /// The store, held together with other runs. It ends with the handle, or with the process.
 #[derive(Debug)]
 pub struct RunLock {
+    _lease: Option<Lease>,
     _file: Option<File>,
 }
 
 /// The store, held alone. It ends with the handle, or with the process.
 #[derive(Debug)]
 pub(super) struct ExclusiveLock {
+    _lease: Option<Lease>,
     _file: File,
 }
+
+/// What came of trying to lock a file.
+enum Tried {
+    Locked,
+    /// Another has it.
+    Held,
+    /// The file system knows no locks.
+    Unlockable,
+}
+
+/// How the names of leases begin: of runs, and of who deletes.
+const RUN: &str = "run";
+const DELETING: &str = "gc";
 
 impl Store {
     pub(super) fn lock_path(&self, key: &Key) -> PathBuf {
@@ -68,6 +115,19 @@ impl Store {
 
     fn store_lock_path(&self) -> PathBuf {
         self.locks().join("store.lock")
+    }
+
+    /// Tries to lock a file of the store; where its locks reach nobody, that is not even tried.
+    fn try_lock(&self, path: &Path, lock: impl FnOnce() -> std::result::Result<(), TryLockError>) -> Result<Tried> {
+        if self.reach() == Reach::Nowhere {
+            return Ok(Tried::Unlockable);
+        }
+        match lock() {
+            Ok(()) => Ok(Tried::Locked),
+            Err(TryLockError::WouldBlock) => Ok(Tried::Held),
+            Err(TryLockError::Error(error)) if has_no_locks(&error) => Ok(Tried::Unlockable),
+            Err(TryLockError::Error(error)) => self.writing(Err(error).at("lock", path)),
+        }
     }
 
     /// Holds the store for a run, so that nothing is deleted meanwhile; sweeps `tmp/` if no other run does. While `gc` is
@@ -80,65 +140,102 @@ impl Store {
             // Read-only, disk full: nothing may need to be written at all, and what does will say why it cannot.
             Err(_) => match fs::open(&path) {
                 Ok(file) => (file, false),
-                Err(_) => return Ok(Some(RunLock { _file: None })),
+                Err(_) => return Ok(Some(RunLock { _lease: None, _file: None })),
             },
         };
-        if ours && file.try_lock().is_ok() {
-            let removed = self.remove_leftovers();
-            file.unlock().at("unlock", &path)?;
-            removed?;
+        if ours {
+            match self.try_lock(&path, || file.try_lock())? {
+                Tried::Locked => {
+                    let removed = self.remove_leftovers();
+                    file.unlock().at("unlock", &path)?;
+                    removed?;
+                }
+                Tried::Unlockable => self.remove_leftovers()?,
+                Tried::Held => {}
+            }
         }
         let mut pause = SHORTEST;
-        loop {
-            match file.try_lock_shared() {
-                Ok(()) => return Ok(Some(RunLock { _file: Some(file) })),
-                Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(Some(RunLock { _file: None })),
-                Err(TryLockError::Error(error)) => return Err(error).at("lock", &path).map_err(StoreError::File),
-                Err(TryLockError::WouldBlock) if !keep_waiting() => return Ok(None),
-                Err(TryLockError::WouldBlock) => pause = wait(pause),
+        let locked = loop {
+            match self.try_lock(&path, || file.try_lock_shared())? {
+                Tried::Locked => break true,
+                Tried::Unlockable => break false,
+                Tried::Held if !keep_waiting() => return Ok(None),
+                Tried::Held => pause = self.wait(pause),
             }
+        };
+        let lease = if ours { self.announce(RUN, locked)? } else { None };
+        // Both announce themselves before they look for the other, so that one of them sees the other at least.
+        while lease.is_some() && self.living_lease(DELETING, None, locked)?.is_some() {
+            if !keep_waiting() {
+                return Ok(None);
+            }
+            pause = self.wait(pause);
+        }
+        Ok(Some(RunLock { _lease: lease, _file: locked.then_some(file) }))
+    }
+
+    /// A lease that says to other machines that somebody is here. Nothing if the disk is full: who can do no harm then need not be
+    /// announced, and what is written next will say so.
+    fn announce(&self, what: &str, locked: bool) -> Result<Option<Lease>> {
+        match self.new_lease(what, locked) {
+            Err(StoreError::File(error)) if error.is_full() => Ok(None),
+            lease => lease.map(Some),
         }
     }
 
     /// Holds the store alone, to delete.
     ///
     /// # Errors
-    /// [`StoreError::Busy`] while a run holds it.
+    /// [`StoreError::Busy`] while a run holds it, here or on another machine.
     pub(super) fn lock_exclusive(&self) -> Result<ExclusiveLock> {
-        let busy = || StoreError::Busy { path: self.root().display().to_string() };
+        let busy = |by: Option<Holder>| StoreError::Busy {
+            path: self.root().display().to_string(),
+            by: by.map(|by| format!("process {} on {}", by.pid, by.host)),
+        };
         self.writable()?;
         let path = self.store_lock_path();
         let file = self.open_lock(&path)?;
         // A run that starts holds it alone for the moment of sweeping `tmp/`.
         for _ in 0..20 {
-            match file.try_lock() {
-                Ok(()) => return Ok(ExclusiveLock { _file: file }),
-                Err(TryLockError::Error(error)) if has_no_locks(&error) => return Ok(ExclusiveLock { _file: file }),
-                Err(TryLockError::Error(error)) => return Err(error).at("lock", &path).map_err(StoreError::File),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(SHORTEST),
+            let locked = match self.try_lock(&path, || file.try_lock())? {
+                Tried::Held => {
+                    std::thread::sleep(SHORTEST);
+                    continue;
+                }
+                Tried::Locked => true,
+                Tried::Unlockable => false,
+            };
+            let lease = self.announce(DELETING, locked)?;
+            for others in [RUN, DELETING] {
+                if let Some(by) = self.living_lease(others, lease.as_ref(), locked)? {
+                    return Err(busy(by));
+                }
             }
+            return Ok(ExclusiveLock { _lease: lease, _file: file });
         }
-        Err(busy())
+        Err(busy(None))
     }
 
-    /// Takes the lock of a key if it is free. `stage` says what for: `stl10/cluster`.
+    /// Takes the lock of a key if it is free, and its lease. `stage` says what for: `stl10/cluster`.
     pub fn try_lock_stage(&self, key: &Key, stage: &str) -> Result<Option<StageLock>> {
         self.writable()?;
         let path = self.lock_path(key);
         for _ in 0..ATTEMPTS {
             let mut file = self.open_lock(&path)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) if has_no_locks(&error) => {}
-                Err(TryLockError::Error(error)) => return self.writing(Err(error).at("lock", &path)),
-            }
+            let locked = match self.try_lock(&path, || file.try_lock())? {
+                Tried::Locked => true,
+                Tried::Held => return Ok(None),
+                Tried::Unlockable => false,
+            };
             // `gc` removes lock files: one that has lost its name guards nothing.
             if still_named(&file, &path)? {
-                let holder =
-                    Holder { host: host(), pid: std::process::id(), since: clock::unix_seconds(), stage: stage.to_owned() };
-                self.writing(sign(&mut file, &holder).at("write", &path))?;
-                return Ok(Some(StageLock { file }));
+                let Taken::Ours(lease) = self.take_lease(&lease_name(key), stage, locked)? else { return Ok(None) };
+                if locked {
+                    let Process { host, pid, .. } = self.me.clone();
+                    let holder = Holder { host, pid, since: clock::unix_seconds(), stage: stage.to_owned() };
+                    self.writing(sign(&mut file, &holder).at("write", &path))?;
+                }
+                return Ok(Some(StageLock { lease, file }));
             }
         }
         let error = io::Error::other("the lock file keeps being removed");
@@ -146,7 +243,7 @@ impl Store {
     }
 
     /// Waits for the lock of a key. At each look `keep_waiting` hears who holds it (if that is known) and says whether to go on;
-    /// `Ok(None)`: it said no. Looks come at most 0.2 s apart.
+    /// `Ok(None)`: it said no. Looks come at most 0.2 s apart, or 1 s on a shared file system.
     pub fn lock_stage(
         &self,
         key: &Key,
@@ -161,20 +258,29 @@ impl Store {
             if !keep_waiting(self.holder(key).as_ref()) {
                 return Ok(None);
             }
-            pause = wait(pause);
+            pause = self.wait(pause);
         }
+    }
+
+    fn wait(&self, pause: Duration) -> Duration {
+        std::thread::sleep(pause);
+        (pause * 2).min(if self.reach() == Reach::Machine { LONGEST } else { LONGEST_AFAR })
     }
 
     /// Who holds a key, if somebody does and has signed.
     pub fn holder(&self, key: &Key) -> Option<Holder> {
+        self.lock_holder(key).or_else(|| self.lease_holder(&lease_name(key)))
+    }
+
+    fn lock_holder(&self, key: &Key) -> Option<Holder> {
         let path = self.lock_path(key);
         let file = fs::open(&path).ok()?;
         let mut text = String::new();
         (&file).take(4096).read_to_string(&mut text).ok()?;
         let holder = serde_json::from_str(&text).ok()?;
         // A killed holder leaves its name, but not its lock.
-        match file.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => Some(holder),
+        match self.try_lock(&path, || file.try_lock_shared()) {
+            Ok(Tried::Held) => Some(holder),
             _ => None,
         }
     }
@@ -198,11 +304,6 @@ impl Store {
 
 fn open_lock(path: &Path) -> fs::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).at("open", path)
-}
-
-fn wait(pause: Duration) -> Duration {
-    std::thread::sleep(pause);
-    (pause * 2).min(LONGEST)
 }
 
 fn sign(file: &mut File, holder: &Holder) -> io::Result<()> {
@@ -235,14 +336,9 @@ fn still_named(file: &File, path: &Path) -> Result<bool> {
     }
 }
 
+/// The name of this machine.
 pub fn host() -> String {
-    ["/proc/sys/kernel/hostname", "/etc/hostname"]
-        .into_iter()
-        .filter_map(|path| fs::read_text(Path::new(path)).ok())
-        .chain(["HOSTNAME", "COMPUTERNAME"].into_iter().filter_map(|name| std::env::var(name).ok()))
-        .map(|name| name.trim().to_owned())
-        .find(|name| !name.is_empty())
-        .unwrap_or_else(|| "this machine".into())
+    Process::this().host.clone()
 }
 
 #[cfg(test)]
@@ -369,7 +465,9 @@ mod tests {
     #[test]
     fn runs_share_the_store_and_the_first_sweeps() {
         let (dir, store) = new_store();
-        let left = store.draft().unwrap().keep();
+        store.writable().unwrap();
+        let left = store.tmp().join("draft-of-nobody");
+        files::create_dir(&left).unwrap();
         let first = store.lock_shared(|| true).unwrap().unwrap();
         assert!(!left.exists());
         let draft = store.draft().unwrap();

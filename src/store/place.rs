@@ -1,13 +1,18 @@
-//! What the file system of a folder is, how much room it has, and whether it can do what the store relies on.
+//! What the file system of a folder is, how far its locks reach, how much room it has, and whether it can do what the store relies on.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use super::digest::Hasher;
 use super::disk::rename_new;
 use super::lock::has_no_locks;
+use super::process::Process;
 use kinset_base::fs::{self, At, Result, UNFINISHED};
 
 /// The longest table of mounts that is read.
@@ -15,8 +20,12 @@ const LARGEST: u64 = 1 << 24;
 /// Written in a trial.
 const TRIED: usize = 1 << 16;
 
+/// Says how far the locks of the store reach where the table of mounts does not: `machine`, `cluster`, `node`, `none`.
+pub const VARIABLE: &str = "KINSET_LOCKS";
+
 /// Where a lock that one process holds keeps others out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reach {
     /// The file system is of this machine alone.
     Machine,
@@ -26,6 +35,22 @@ pub enum Reach {
     Node,
     /// Nowhere: it was mounted without locks.
     Nowhere,
+}
+
+impl Reach {
+    /// The values of [`VARIABLE`].
+    pub(super) const NAMES: [(&str, Self); 4] =
+        [("machine", Self::Machine), ("cluster", Self::Cluster), ("node", Self::Node), ("none", Self::Nowhere)];
+
+    /// In words, of a file system whose locks have this reach.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Machine => "of this machine alone",
+            Self::Cluster => "shared, with locks that hold on all machines",
+            Self::Node => "shared, with locks that hold on this machine only",
+            Self::Nowhere => "without locks",
+        }
+    }
 }
 
 /// The file system that a folder lies on.
@@ -44,7 +69,8 @@ impl FileSystem {
         Self::in_table(&folder, &String::from_utf8_lossy(&table))
     }
 
-    /// A line is `id parent device root point options … - kind source options`; of two at one point the later lies on top.
+    /// A line is `id parent device root point options … - kind source options`; of two at one point the later lies on top. A kind that
+    /// is not known may be anybody's.
     fn in_table(folder: &Path, table: &str) -> Option<Self> {
         let mounts = table.lines().filter_map(|line| {
             let (mount, system) = line.split_once(" - ")?;
@@ -74,9 +100,90 @@ fn reach(kind: &str, options: &str) -> Reach {
         "lustre" if !has(&["flock"]) => Reach::Nowhere,
         "cifs" | "smb3" if has(&["nobrl"]) => Reach::Node,
         "nfs" | "nfs4" | "lustre" | "cifs" | "smb3" | "ceph" | "gfs2" | "ocfs2" => Reach::Cluster,
-        "gpfs" | "beegfs" | "afs" | "9p" | "virtiofs" | "vboxsf" | "fuse" => Reach::Node,
-        kind if kind.starts_with("fuse.") => Reach::Node,
-        _ => Reach::Machine,
+        kind if LOCAL.contains(&kind) => Reach::Machine,
+        _ => Reach::Node,
+    }
+}
+
+/// File systems that one machine alone can have mounted.
+const LOCAL: [&str; 36] = [
+    "apfs",
+    "aufs",
+    "bcachefs",
+    "btrfs",
+    "devtmpfs",
+    "ecryptfs",
+    "erofs",
+    "exfat",
+    "ext2",
+    "ext3",
+    "ext4",
+    "f2fs",
+    "fuseblk",
+    "hfs",
+    "hfsplus",
+    "hugetlbfs",
+    "iso9660",
+    "jffs2",
+    "jfs",
+    "minix",
+    "msdos",
+    "nilfs2",
+    "ntfs",
+    "ntfs3",
+    "overlay",
+    "proc",
+    "ramfs",
+    "reiserfs",
+    "rootfs",
+    "squashfs",
+    "sysfs",
+    "tmpfs",
+    "udf",
+    "vfat",
+    "xfs",
+    "zfs",
+];
+
+/// A number for the file system with this device number, the same on all machines if they share it. Device numbers are not: each
+/// machine counts its mounts.
+pub(super) fn volume(device: u64) -> u64 {
+    static KNOWN: Mutex<BTreeMap<u64, u64>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    *known.entry(device).or_insert_with(|| {
+        let table = fs::read_at_most(Path::new("/proc/self/mountinfo"), LARGEST).unwrap_or_default();
+        volume_in(&String::from_utf8_lossy(&table), device)
+    })
+}
+
+fn volume_in(table: &str, device: u64) -> u64 {
+    let mut hasher = Hasher::derived("kinset 2026-11 volume");
+    match shared_source(table, device) {
+        Some((kind, source)) => hasher.field(kind).field(source),
+        None => hasher.field(&Process::this().machine_tag()).field(&device.to_string()),
+    };
+    let digest = hasher.finish().hex();
+    u64::from_str_radix(&digest[..16], 16).unwrap_or(device)
+}
+
+/// Kind and source of a file system that other machines may have mounted too.
+fn shared_source(table: &str, device: u64) -> Option<(&str, &str)> {
+    let number = device_number(device)?;
+    let (_, system) =
+        table.lines().filter_map(|line| line.split_once(" - ")).find(|(mount, _)| mount.split(' ').nth(2) == Some(&number))?;
+    let mut parts = system.split(' ');
+    let (kind, source, options) = (parts.next()?, parts.next()?, parts.next().unwrap_or_default());
+    (reach(kind, options) != Reach::Machine).then_some((kind, source))
+}
+
+/// As the table of mounts writes it.
+fn device_number(device: u64) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    return Some(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)));
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = device;
+        None
     }
 }
 
@@ -154,8 +261,11 @@ pub fn try_out_within(folder: &Path, patience: Duration) -> Result<Vec<Lack>> {
     within(patience, move || try_out(&place)).at("try out", folder)?
 }
 
-/// Does it on a thread of its own.
-fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+/// Does it on a thread of its own, and waits no longer than `patience` for what comes of it.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`]; if there can be no thread.
+pub fn within<T: Send + 'static>(patience: Duration, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
     let (done, answer) = mpsc::channel();
     // Nobody listens any more once patience has ended.
     std::thread::Builder::new().name("trial".into()).spawn(move || drop(done.send(work())))?;
@@ -193,7 +303,8 @@ mod tests {
                      43 27 0:40 / /scratch rw - lustre 10.0.0.1@tcp:/x rw,flock\n\
                      44 27 0:41 / /work rw - gpfs work rw\n\
                      45 27 0:42 / /mnt rw - ext4 /dev/vdb rw\n\
-                     46 27 0:43 / /mnt rw - fuse.bindfs /x rw\n";
+                     46 27 0:43 / /mnt rw - fuse.bindfs /x rw\n\
+                     47 27 0:44 / /odd rw - wekafs pool rw\n";
         for (folder, kind, locks) in [
             ("/srv", "ext4", Reach::Machine),
             ("/u/me", "nfs4", Reach::Cluster),
@@ -202,6 +313,7 @@ mod tests {
             ("/scratch/me", "lustre", Reach::Cluster),
             ("/work", "gpfs", Reach::Node),
             ("/mnt/x", "fuse.bindfs", Reach::Node),
+            ("/odd", "wekafs", Reach::Node),
         ] {
             let found = FileSystem::in_table(Path::new(folder), table).unwrap();
             assert_eq!((found.kind.as_str(), found.reach), (kind, locks), "{folder}");
@@ -209,6 +321,24 @@ mod tests {
         assert_eq!(FileSystem::in_table(Path::new("/x"), ""), None);
         assert_eq!(reach("lustre", "rw"), Reach::Nowhere);
         assert_eq!(reach("lustre", "rw,localflock"), Reach::Node);
+        assert!(LOCAL.is_sorted());
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_shared_file_system_has_one_number_whatever_its_device_is_here() {
+        let table = |device: &str| {
+            format!(
+                "41 27 {device} / /u rw - nfs4 server:/u rw\n42 27 0:9 / /v rw - nfs4 server:/v rw\n\
+                 27 1 254:0 / / rw - ext4 /dev/vda rw\n"
+            )
+        };
+        let [one, other, third, disk] = [(0, 38), (0, 77), (0, 9), (254, 0)].map(|(a, b)| rustix::fs::makedev(a, b));
+        let number = volume_in(&table("0:38"), one);
+        assert_eq!(volume_in(&table("0:77"), other), number);
+        assert_ne!(volume_in(&table("0:77"), third), number);
+        let none = rustix::fs::makedev(0, 99);
+        assert_ne!(volume_in(&table("0:38"), disk), volume_in(&table("0:38"), none), "a disk is that of its machine");
     }
 
     #[test]

@@ -10,18 +10,20 @@
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::check::{UNCHECKED, changed};
 use super::digest::{Digest, Hasher};
-use super::disk::{entries, stat};
+use super::disk::{entries, parent, stat};
 use super::error::{Result, StoreError};
 use super::key::{Key, Manifest};
 use super::layout::{Store, checked_name};
-use kinset_base::clock;
-use kinset_base::fs;
+use super::place::Reach;
+use kinset_base::clock::{self, Stopwatch};
+use kinset_base::fs::{self, At};
 
 /// The form of records. Until 1 they carried no digest, and nobody compared the inputs of a stage with theirs.
 pub const FORMAT: u32 = 2;
@@ -32,6 +34,12 @@ const SEALED: u32 = 2;
 /// How a file begins that carries the digest of what follows. Later forms begin likewise.
 const SEAL: &str = "{\n  \"digest\": \"";
 const SEAL_END: &str = "\",";
+
+/// On a shared file system, for so long after a wait for somebody a result may still come into sight.
+const SETTLES: Duration = Duration::from_secs(1);
+/// And for so long at most what a folder lists may not be found by its name.
+const REMEMBERED: Duration = Duration::from_mins(1);
+const LOOKS: Duration = Duration::from_millis(100);
 
 /// A record larger than this is none.
 const LARGEST: u64 = 16 << 20;
@@ -164,21 +172,63 @@ pub fn content_digest<'a>(kind: &str, files: impl IntoIterator<Item = (&'a str, 
 }
 
 impl Store {
-    /// What is known of a key. Reads one small file and looks at each blob's size; opens nothing else and writes nothing.
+    /// What is known of a key. Reads one small file and looks at each blob's size; opens nothing else and writes nothing. On a shared
+    /// file system nothing counts as missing before its folder was listed.
     ///
     /// # Errors
     /// If the file system fails, or a newer kinset wrote the record; a damaged result is no error.
     pub fn lookup(&self, key: &Key) -> Result<Lookup> {
-        let record = match self.record(key)? {
+        let path = self.record_path(key);
+        let found = match self.record(key)? {
+            Found::Nothing if self.appears(&path)? => self.record(key)?,
+            found => found,
+        };
+        let record = match found {
             Found::Nothing => return Ok(Lookup::Miss),
             Found::Damaged(damage) => return Ok(Lookup::Damaged(damage)),
-            Found::Newer(format) => return Err(StoreError::newer(&self.record_path(key), format, FORMAT)),
+            Found::Newer(format) => return Err(StoreError::newer(&path, format, FORMAT)),
             Found::Whole(record) => record,
         };
         Ok(match self.missing_from_any(&record.outputs)? {
             Some(damage) => Lookup::Damaged(damage),
             None => Lookup::Hit(record),
         })
+    }
+
+    /// As [`Store::lookup`], after waiting for the process that was at the key: on a shared file system what it did may take a moment to
+    /// be seen.
+    ///
+    /// # Errors
+    /// Those.
+    pub fn lookup_after_waiting(&self, key: &Key) -> Result<Lookup> {
+        let waited = Stopwatch::start();
+        loop {
+            let found = self.lookup(key)?;
+            if found != Lookup::Miss || self.reach() == Reach::Machine || waited.elapsed() >= SETTLES {
+                return Ok(found);
+            }
+            std::thread::sleep(LOOKS);
+        }
+    }
+
+    /// True if a file is there that was not found by its name. Over a network a machine remembers for a while what it did not find, but
+    /// asks the server when a folder is opened. What that lists is waited for.
+    fn appears(&self, path: &Path) -> Result<bool> {
+        if self.reach() == Reach::Machine {
+            return Ok(false);
+        }
+        let is_listed = |path: &Path| Ok::<_, StoreError>(entries(parent(path))?.iter().any(|(_, listed)| listed == path));
+        if !is_listed(parent(path))? || !is_listed(path)? {
+            return Ok(false);
+        }
+        let waited = Stopwatch::start();
+        while stat(path)?.is_none() {
+            if waited.elapsed() >= REMEMBERED || !is_listed(path)? {
+                return Ok(false);
+            }
+            std::thread::sleep(LOOKS);
+        }
+        Ok(true)
     }
 
     pub(super) fn missing_from_any(&self, outputs: &BTreeMap<String, StoredOutput>) -> Result<Option<String>> {
@@ -195,7 +245,11 @@ impl Store {
         for file in &stored.files {
             let StoredFile { name, blob, size, .. } = file;
             let path = self.blob_path(blob);
-            match stat(&path)?.filter(Metadata::is_file) {
+            let found = match stat(&path)? {
+                None if self.appears(&path)? => stat(&path)?,
+                found => found,
+            };
+            match found.filter(Metadata::is_file) {
                 Some(found) if found.len() != *size => {
                     let found = found.len();
                     return Ok(Some(format!("`{name}` of its output `{output}` has {found} bytes instead of {size}")));
@@ -267,7 +321,7 @@ impl Store {
             self.replace(&path, &text)?;
             Published { record: ours, adopted: false, differed: false }
         };
-        self.writing(fs::At::at(self.fail.pass("record durable"), "publish", &path))?;
+        self.writing(self.fail.pass("record durable").at("publish", &path))?;
         self.remove_scratch(&key)?;
         Ok(published)
     }
@@ -326,7 +380,9 @@ impl Store {
 
     /// The record of a key; its blobs are not looked at.
     pub(super) fn record(&self, key: &Key) -> Result<Found> {
-        let found = match fs::read_at_most(&self.record_path(key), LARGEST) {
+        let path = self.record_path(key);
+        let read = self.fail.pass("record looked for").at("read", &path).and_then(|()| fs::read_at_most(&path, LARGEST));
+        let found = match read {
             Ok(bytes) => check(&bytes, key),
             Err(error) if error.is_missing() || error.source.kind() == ErrorKind::NotADirectory => return Ok(Found::Nothing),
             Err(error) if error.is_no_file() || error.source.kind() == ErrorKind::Other => Err(error.source.to_string()),
@@ -439,6 +495,12 @@ pub(super) mod tests {
         store.publish(manifest, BTreeMap::from([("features".to_owned(), output)]), facts)
     }
 
+    /// The folder for checkpoints of an attempt that has ended.
+    pub(crate) fn begun(store: &Store, manifest: &Manifest) -> PathBuf {
+        let lock = store.try_lock_stage(&manifest.key(), "digits/cluster").unwrap().unwrap();
+        store.scratch(manifest, &lock).unwrap()
+    }
+
     /// Gives a record the form of those whose inputs nobody compared.
     pub(crate) fn age(store: &Store, key: &Key) {
         let Found::Whole(record) = store.record(key).unwrap() else { panic!("no record") };
@@ -457,7 +519,7 @@ pub(super) mod tests {
     fn what_was_published_is_found_again_and_what_was_not_is_not() {
         let (dir, store) = new_store();
         assert_eq!(store.lookup(&manifest(1).key()).unwrap(), Lookup::Miss);
-        let work = store.scratch(&manifest(1)).unwrap();
+        let work = begun(&store, &manifest(1));
         let published = publish(&store, &manifest(1), "one", 3.5).unwrap();
         assert!(!published.adopted && !published.differed);
         assert!(!work.exists(), "the checkpoints of a finished stage are removed");

@@ -260,7 +260,7 @@ mod tests {
     use super::*;
     use crate::key::Manifest;
     use crate::record::Lookup;
-    use crate::record::tests::{age, manifest, new_store, publish, whole};
+    use crate::record::tests::{age, begun, manifest, new_store, publish, whole};
     use std::fs as files;
 
     fn flip_a_bit(path: &Path) {
@@ -356,9 +356,9 @@ mod tests {
         for manifest in [&old, &new, &manifest(2)] {
             publish(&store, manifest, "result", 1.0).unwrap();
         }
-        let [begun, other] = [manifest(8).input("features", content), manifest(9)];
-        for manifest in [&begun, &other] {
-            files::write(store.scratch(manifest).unwrap().join("checkpoint"), "x").unwrap();
+        let [started, other] = [manifest(8).input("features", content), manifest(9)];
+        for manifest in [&started, &other] {
+            files::write(begun(&store, manifest).join("checkpoint"), "x").unwrap();
         }
         for key in [old.key(), manifest(2).key()] {
             age(&store, &key);
@@ -374,7 +374,7 @@ mod tests {
         }
         whole(&store, &new);
         whole(&store, &manifest(2));
-        assert_eq!([&begun, &other].map(|manifest| store.has_scratch(&manifest.key())), [false, true]);
+        assert_eq!([&started, &other].map(|manifest| store.has_scratch(&manifest.key())), [false, true]);
         assert!(store.verify(false, None).unwrap().is_clean());
     }
 

@@ -27,7 +27,7 @@ const FORMAT: u32 = 1;
 pub const CARD: &str = "stage.json";
 
 /// How the folders begin in which views are built.
-const BUILDING: &str = ".new-";
+pub(super) const BUILDING: &str = ".new-";
 
 /// A card larger than this is none.
 const LARGEST: u64 = 32 << 20;
@@ -138,14 +138,14 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes views that a kill left half built. Only who has locked the store exclusively may call this.
+    /// Removes views that a process that is gone left half built. Only who has locked the store exclusively may call this.
     pub(super) fn remove_unfinished_views(&self) -> Result<()> {
         for (pipeline, folder) in entries(self.artifacts())? {
             let Ok(found) = files::read_dir(&folder) else { continue };
             for entry in found.filter(|_| pipeline != FOLDER) {
                 let entry = entry.at("list", &folder)?;
                 if entry.file_name().to_string_lossy().starts_with(BUILDING) {
-                    self.writing(fs::remove_folder(&entry.path()))?;
+                    self.remove_leftover(&entry.file_name(), &entry.path())?;
                 }
             }
         }
@@ -175,7 +175,8 @@ impl Store {
         manifest: &Manifest,
         record: &Record,
     ) -> Result<tempfile::TempDir> {
-        let fresh = tempfile::Builder::new().prefix(BUILDING).tempdir_in(parent).at("create a folder in", parent);
+        let fresh =
+            tempfile::Builder::new().prefix(&self.temporary(BUILDING)).tempdir_in(parent).at("create a folder in", parent);
         let fresh = self.writing(fresh)?;
         #[cfg(unix)]
         {

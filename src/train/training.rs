@@ -66,8 +66,8 @@ struct Position {
 /// Trains to the end and returns the curve.
 ///
 /// # Errors
-/// [`StageError::Stopped`] if it was asked to stop, with the progress saved; a loss that is not finite; whatever the loop
-/// says.
+/// [`StageError::Stopped`] if it was asked to stop, with the progress saved; a loss that is not finite; another process that has taken
+/// over; whatever the loop says.
 pub fn train(trained: &mut dyn TrainingLoop, cx: &Context<'_>) -> Result<Vec<Point>, StageError> {
     let checkpoints = Checkpoints::open(cx.work())?;
     let (epochs, steps) = (trained.epochs(), trained.steps());
@@ -87,6 +87,7 @@ pub fn train(trained: &mut dyn TrainingLoop, cx: &Context<'_>) -> Result<Vec<Poi
     let save = |trained: &mut dyn TrainingLoop, at: &mut Position| -> Result<(), StageError> {
         let mut snapshot = Snapshot::default();
         visit(trained, at, &mut snapshot)?;
+        cx.check_lock()?;
         snapshot.save(&checkpoints, at.epoch * steps + at.step)
     };
 

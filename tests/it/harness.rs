@@ -398,7 +398,7 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
     command.args(args).current_dir(folder).stdin(Stdio::null()).env("NO_COLOR", "1");
     // What the machine has fetched from Hugging Face's hub is no part of a test.
     command.env("HF_HOME", folder.join("hf"));
-    for name in ["HF_HUB_CACHE", "KINSET_DATA", "RAYON_NUM_THREADS", "COLUMNS", "LINES", "RUST_LOG", "RUST_BACKTRACE"] {
+    for name in ["HF_HUB_CACHE", "KINSET_DATA", "KINSET_HOST", "KINSET_LEASE", "KINSET_LOCKS", "RAYON_NUM_THREADS", "COLUMNS", "LINES", "RUST_LOG", "RUST_BACKTRACE"] {
         command.env_remove(name);
     }
     command

@@ -19,6 +19,7 @@ mod faults;
 mod fresh;
 mod fuzz;
 mod harness;
+mod hosts;
 mod import_export;
 mod names;
 mod output;
