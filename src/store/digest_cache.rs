@@ -138,9 +138,8 @@ impl Store {
     /// Those that other machines have written.
     fn digests_of_others(&self) -> Vec<PathBuf> {
         let own = self.digest_cache_path();
-        let is_one = |name: &str| name.starts_with(FILES) && name.ends_with(".jsonl");
         let found = entries(self.root()).unwrap_or_default();
-        found.into_iter().filter(|(name, path)| is_one(name) && *path != own).map(|(_, path)| path).collect()
+        found.into_iter().filter(|(name, path)| name.starts_with(FILES) && *path != own).map(|(_, path)| path).collect()
     }
 
     fn cache(&self) -> &Mutex<DigestCache> {

@@ -48,7 +48,7 @@ const LONGEST_FORMAT: u64 = 64;
 pub struct Store {
     artifacts: PathBuf,
     root: PathBuf,
-    may_write: bool,
+    pub(super) may_write: bool,
     writable: OnceLock<()>,
     pub(super) me: Process,
     /// How far its locks reach.

@@ -80,6 +80,18 @@ impl Terms {
     }
 }
 
+/// Who has a lease.
+pub(super) struct Somebody {
+    /// Nothing where that cannot be read just now.
+    pub(super) known: Option<Holder>,
+}
+
+impl Somebody {
+    fn words(&self) -> Option<String> {
+        self.known.as_ref().map(ToString::to_string)
+    }
+}
+
 /// What lies in the place of a lease.
 enum Seen {
     Nothing,
@@ -91,8 +103,7 @@ enum Seen {
 /// Where somebody stands who wants a lease.
 pub(super) enum Taken {
     Ours(Lease),
-    /// Another has it, if known who.
-    Theirs(Option<Holder>),
+    Theirs(Somebody),
 }
 
 /// The clock of the file server.
@@ -136,18 +147,18 @@ struct Kept {
 }
 
 impl Kept {
-    /// Says that the holder is there. `Some`: it is another's now, if known whose.
-    fn renew(&self) -> fs::Result<Option<Option<Holder>>> {
+    /// Says that the holder is there. `Some`: it is another's now.
+    fn renew(&self) -> fs::Result<Option<Somebody>> {
         let opened = std::fs::OpenOptions::new().read(true).write(true).open(&self.path);
         let mut file = match opened {
-            Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => return Ok(Some(None)),
+            Err(gone) if gone.kind() == std::io::ErrorKind::NotFound => return Ok(Some(Somebody { known: None })),
             opened => opened.at("open", &self.path)?,
         };
         let mut text = Vec::new();
         (&file).take(LARGEST).read_to_end(&mut text).at("read", &self.path)?;
         match serde_json::from_slice::<Terms>(&text) {
             Ok(terms) if terms.name == self.name => {}
-            other => return Ok(Some(other.ok().map(|terms| terms.holder()))),
+            other => return Ok(Some(Somebody { known: other.ok().map(|terms| terms.holder()) })),
         }
         let beat = written(self.clock.now()?);
         let at = BEFORE_BEAT.len() as u64;
@@ -164,7 +175,7 @@ impl Lease {
     pub(super) fn check(&self) -> Result<()> {
         match self.kept.renew()? {
             None => Ok(()),
-            Some(by) => Err(StoreError::Taken { by: by.map(|by| by.to_string()) }),
+            Some(by) => Err(StoreError::Taken { by: by.words() }),
         }
     }
 }
@@ -225,11 +236,11 @@ impl Store {
                         return self.keep_lease(kept, from_the_lost).map(Taken::Ours);
                     }
                     if self.is_unseen(&path)? {
-                        return Ok(Taken::Theirs(None));
+                        return Ok(Taken::Theirs(Somebody { known: None }));
                     }
                 }
                 Seen::Terms(theirs) => match self.is_over(&theirs, locked)? {
-                    Over::No => return Ok(Taken::Theirs(Some(theirs.holder()))),
+                    Over::No => return Ok(Taken::Theirs(Somebody { known: Some(theirs.holder()) })),
                     how => {
                         from_the_lost |= matches!(how, Over::Lost);
                         self.writing(retire(&path, &theirs.name, &self.server_clock()))?;
@@ -239,7 +250,7 @@ impl Store {
                     from_the_lost = true;
                     self.remove_file(&path)?;
                 }
-                Seen::Damaged => return Ok(Taken::Theirs(None)),
+                Seen::Damaged => return Ok(Taken::Theirs(Somebody { known: None })),
             }
         }
         let error = std::io::Error::other("the lease keeps being replaced");
@@ -252,7 +263,7 @@ impl Store {
         let name = format!("{what}-{}-{}.json", self.me.tag(), NUMBER.fetch_add(1, Ordering::Relaxed));
         match self.take_lease(&name, what, locked)? {
             Taken::Ours(lease) => Ok(lease),
-            Taken::Theirs(by) => Err(StoreError::Taken { by: by.map(|by| by.to_string()) }),
+            Taken::Theirs(by) => Err(StoreError::Taken { by: by.words() }),
         }
     }
 
@@ -371,17 +382,17 @@ impl Store {
 
     /// The first lease beside one's own that is not over, of those whose name begins so. `locked`: no process that this machine's locks
     /// reach has one.
-    pub(super) fn living_lease(&self, prefix: &str, own: Option<&Lease>, locked: bool) -> Result<Option<Option<Holder>>> {
+    pub(super) fn living_lease(&self, prefix: &str, own: Option<&Lease>, locked: bool) -> Result<Option<Somebody>> {
         for (name, path) in entries(&self.leases())? {
             if !name.starts_with(prefix) || own.is_some_and(|own| own.kept.path == path) {
                 continue;
             }
             match self.read_lease(&path)? {
                 Seen::Terms(terms) if matches!(self.is_over(&terms, locked)?, Over::No) => {
-                    return Ok(Some(Some(terms.holder())));
+                    return Ok(Some(Somebody { known: Some(terms.holder()) }));
                 }
-                Seen::Damaged if !self.is_damaged_over(&path, locked)? => return Ok(Some(None)),
-                Seen::Nothing if self.is_unseen(&path)? => return Ok(Some(None)),
+                Seen::Damaged if !self.is_damaged_over(&path, locked)? => return Ok(Some(Somebody { known: None })),
+                Seen::Nothing if self.is_unseen(&path)? => return Ok(Some(Somebody { known: None })),
                 Seen::Nothing | Seen::Terms(_) | Seen::Damaged => {}
             }
         }

@@ -208,7 +208,7 @@ impl Store {
             let lease = self.announce(DELETING, locked)?;
             for others in [RUN, DELETING] {
                 if let Some(by) = self.living_lease(others, lease.as_ref(), locked)? {
-                    return Err(busy(by));
+                    return Err(busy(by.known));
                 }
             }
             return Ok(ExclusiveLock { _lease: lease, _file: file });

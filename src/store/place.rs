@@ -168,7 +168,7 @@ fn volume_in(table: &str, device: u64) -> u64 {
 
 /// Kind and source of a file system that other machines may have mounted too.
 fn shared_source(table: &str, device: u64) -> Option<(&str, &str)> {
-    let number = device_number(device)?;
+    let number = device_number(device);
     let (_, system) =
         table.lines().filter_map(|line| line.split_once(" - ")).find(|(mount, _)| mount.split(' ').nth(2) == Some(&number))?;
     let mut parts = system.split(' ');
@@ -177,14 +177,11 @@ fn shared_source(table: &str, device: u64) -> Option<(&str, &str)> {
 }
 
 /// As the table of mounts writes it.
-fn device_number(device: u64) -> Option<String> {
+fn device_number(device: u64) -> String {
     #[cfg(target_os = "linux")]
-    return Some(format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device)));
+    return format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     #[cfg(not(target_os = "linux"))]
-    {
-        let _ = device;
-        None
-    }
+    device.to_string()
 }
 
 /// Bytes that an ordinary process may still write below a folder that is there.

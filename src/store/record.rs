@@ -226,6 +226,10 @@ impl Store {
             if waited.elapsed() >= REMEMBERED || !is_listed(path)? {
                 return Ok(false);
             }
+            // Who wants to make something asks the server in any case, and from then on the machine knows that the name is taken.
+            if self.may_write && std::fs::create_dir(path).is_ok() {
+                let _ = std::fs::remove_dir(path);
+            }
             std::thread::sleep(LOOKS);
         }
         Ok(true)
