@@ -160,13 +160,13 @@ pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, pati
 
 /// What runs on several machines can rely on, where locks do not tell them apart.
 fn of_shared(store: &Store) -> Option<String> {
-    let keeps_apart = match store.reach() {
+    let which = match store.reach() {
         Reach::Machine | Reach::Cluster => return None,
-        Reach::Node => "locks hold on this machine only",
-        Reach::Nowhere => "no locks",
+        Reach::Node => "whose locks hold on this machine only",
+        Reach::Nowhere => "without locks",
     };
     Some(format!(
-        "note: `{}` is on a file system with {keeps_apart}: runs on several machines are kept apart by leases, and one whose machine \
+        "note: `{}` is on a file system {which}: runs on several machines are kept apart by leases, and one whose machine \
          dies is waited for up to ten minutes",
         store.artifacts().display()
     ))

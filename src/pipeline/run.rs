@@ -412,8 +412,9 @@ impl Engine<'_> {
             }
             return Err(RunError::Held { holder: last.unwrap_or_default() }.into());
         };
-        if waited {
-            lookup = store.lookup_after_waiting(&key)?;
+        if waited || !forced {
+            // Without a wait too: another may have ended between the look and the lock.
+            lookup = if waited { store.lookup_after_waiting(&key)? } else { store.lookup(&key)? };
             if let Lookup::Hit(record) = lookup {
                 self.show(node, &inputs, &record)?;
                 self.tell.tell(Event::StageFinished { stage: node.name.clone(), key: key.hex(), seconds: 0.0, adopted: true });

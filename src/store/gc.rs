@@ -168,7 +168,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Busy`] while a run holds the store; if something cannot be listed or removed.
     pub fn gc(&self, policy: &Policy) -> Result<Plan> {
-        let _alone = self.lock_exclusive()?;
+        let alone = self.lock_exclusive()?;
         let plan = self.gc_plan(policy)?;
         let (mut blobs, mut folders) = (BTreeSet::new(), BTreeSet::new());
         for victim in &plan.victims {
@@ -201,7 +201,7 @@ impl Store {
                 self.remove_file(&self.blob_path(&blob))?;
             }
         }
-        self.remove_leftovers()?;
+        self.remove_leftovers(alone.locked)?;
         self.remove_idle_locks()?;
         Ok(plan)
     }

@@ -399,14 +399,14 @@ impl Store {
         Ok(None)
     }
 
-    /// Removes the leases of the dead. Only who has locked the store exclusively may call this.
-    pub(super) fn remove_leases_of_the_dead(&self) -> Result<()> {
+    /// Removes the leases of the dead. `locked`: the store is locked exclusively.
+    pub(super) fn remove_leases_of_the_dead(&self, locked: bool) -> Result<()> {
         for (_, path) in entries(&self.leases())? {
             match self.read_lease(&path)? {
-                Seen::Terms(terms) if !matches!(self.is_over(&terms, true)?, Over::No) && terms.process != self.me => {
+                Seen::Terms(terms) if !matches!(self.is_over(&terms, locked)?, Over::No) && terms.process != self.me => {
                     self.writing(retire(&path, &terms.name, &self.server_clock()))?;
                 }
-                Seen::Damaged if self.is_damaged_over(&path, true)? => self.remove_file(&path)?,
+                Seen::Damaged if self.is_damaged_over(&path, locked)? => self.remove_file(&path)?,
                 Seen::Nothing | Seen::Terms(_) | Seen::Damaged => {}
             }
         }

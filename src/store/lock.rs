@@ -91,6 +91,8 @@ pub struct RunLock {
 /// The store, held alone. It ends with the handle, or with the process.
 #[derive(Debug)]
 pub(super) struct ExclusiveLock {
+    /// Whether by a lock of the kernel too.
+    pub(super) locked: bool,
     _lease: Option<Lease>,
     _file: File,
 }
@@ -146,11 +148,11 @@ impl Store {
         if ours {
             match self.try_lock(&path, || file.try_lock())? {
                 Tried::Locked => {
-                    let removed = self.remove_leftovers();
+                    let removed = self.remove_leftovers(true);
                     file.unlock().at("unlock", &path)?;
                     removed?;
                 }
-                Tried::Unlockable => self.remove_leftovers()?,
+                Tried::Unlockable => self.remove_leftovers(false)?,
                 Tried::Held => {}
             }
         }
@@ -211,7 +213,7 @@ impl Store {
                     return Err(busy(by.known));
                 }
             }
-            return Ok(ExclusiveLock { _lease: lease, _file: file });
+            return Ok(ExclusiveLock { locked, _lease: lease, _file: file });
         }
         Err(busy(None))
     }

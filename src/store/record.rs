@@ -218,19 +218,21 @@ impl Store {
             return Ok(false);
         }
         let is_listed = |path: &Path| Ok::<_, StoreError>(entries(parent(path))?.iter().any(|(_, listed)| listed == path));
-        if !is_listed(parent(path))? || !is_listed(path)? {
-            return Ok(false);
-        }
         let waited = Stopwatch::start();
-        while stat(path)?.is_none() {
-            if waited.elapsed() >= REMEMBERED || !is_listed(path)? {
-                return Ok(false);
+        // The folder too may be remembered as not there.
+        for place in [parent(path), path] {
+            while stat(place)?.is_none() {
+                if waited.elapsed() >= REMEMBERED || !is_listed(place)? {
+                    return Ok(false);
+                }
+                // Who wants to make something asks the server in any case, and from then on the machine knows that the name is taken.
+                if self.may_write && std::fs::create_dir(place).is_ok() {
+                    let _ = std::fs::remove_dir(place);
+                }
+                if stat(place)?.is_none() {
+                    std::thread::sleep(LOOKS);
+                }
             }
-            // Who wants to make something asks the server in any case, and from then on the machine knows that the name is taken.
-            if self.may_write && std::fs::create_dir(path).is_ok() {
-                let _ = std::fs::remove_dir(path);
-            }
-            std::thread::sleep(LOOKS);
         }
         Ok(true)
     }

@@ -120,26 +120,26 @@ impl Store {
         self.writing(fs::remove_folder(&self.scratch_path(key)))
     }
 
-    /// Removes from `tmp/` and from the views what processes that are gone left half done, and their leases. Only who has locked the
-    /// store exclusively may call this.
-    pub(super) fn remove_leftovers(&self) -> Result<()> {
+    /// Removes from `tmp/` and from the views what processes that are gone left half done, and their leases. `locked`: the store is locked
+    /// exclusively.
+    pub(super) fn remove_leftovers(&self, locked: bool) -> Result<()> {
         let tmp = self.tmp();
         let Ok(found) = std::fs::read_dir(&tmp) else { return Ok(()) };
         // Hidden names too: a probe that was killed.
         for entry in found {
             let entry = entry.at("list", &tmp)?;
-            self.remove_leftover(&entry.file_name(), &entry.path())?;
+            self.remove_leftover(&entry.file_name(), &entry.path(), locked)?;
         }
-        self.remove_half_written_checkpoints()?;
-        self.remove_leases_of_the_dead()?;
-        self.remove_unfinished_views()
+        self.remove_half_written_checkpoints(locked)?;
+        self.remove_leases_of_the_dead(locked)?;
+        self.remove_unfinished_views(locked)
     }
 
     /// Removes something temporary, if its process is gone.
-    pub(super) fn remove_leftover(&self, name: &OsStr, path: &Path) -> Result<()> {
+    pub(super) fn remove_leftover(&self, name: &OsStr, path: &Path, locked: bool) -> Result<()> {
         let name = name.to_string_lossy();
         let process = [DRAFT, NEW, PROBE, RETIRED, HEIR, BUILDING].into_iter().find_map(|what| Process::in_name(&name, what));
-        if !self.is_left(process.as_ref(), path)? {
+        if !self.is_left(process.as_ref(), path, locked)? {
             return Ok(());
         }
         if stat(path)?.is_some_and(|found| found.is_dir()) {
@@ -149,8 +149,8 @@ impl Store {
     }
 
     /// True if the process is gone that wrote something. What bears no name is an older kinset's.
-    fn is_left(&self, process: Option<&Process>, path: &Path) -> Result<bool> {
-        let is_own = self.reach() == Reach::Machine;
+    fn is_left(&self, process: Option<&Process>, path: &Path, locked: bool) -> Result<bool> {
+        let is_own = locked && self.reach() == Reach::Machine;
         match process.map(|process| process.fate(&self.me)) {
             Some(Fate::Running) => return Ok(false),
             Some(Fate::Gone) => return Ok(true),
@@ -164,21 +164,21 @@ impl Store {
 
     /// Removes what a kill left beside checkpoints. A stage that goes on removes it with its folder; one that was killed after its result
     /// was stored does not run again.
-    fn remove_half_written_checkpoints(&self) -> Result<()> {
+    fn remove_half_written_checkpoints(&self, locked: bool) -> Result<()> {
         for (_, top) in entries(&self.scratch_folders())? {
             let Ok(found) = std::fs::read_dir(&top) else { continue };
             for entry in found {
                 let entry = entry.at("list", &top)?;
                 let (name, folder) = (entry.file_name(), entry.path());
                 if name.to_string_lossy().starts_with(HEIR) {
-                    self.remove_leftover(&name, &folder)?;
+                    self.remove_leftover(&name, &folder, locked)?;
                 }
                 let Some((_, process)) = attempt(&name.to_string_lossy()) else { continue };
                 let Ok(found) = std::fs::read_dir(&folder) else { continue };
                 for entry in found {
                     let entry = entry.at("list", &folder)?;
                     let is_half = entry.file_name().to_string_lossy().starts_with(fs::HALF_WRITTEN);
-                    if is_half && self.is_left(Some(&process), &entry.path())? {
+                    if is_half && self.is_left(Some(&process), &entry.path(), locked)? {
                         self.writing(fs::remove(&entry.path()))?;
                     }
                 }
@@ -311,7 +311,7 @@ mod tests {
         }
         let building = dir.path().join(format!("digits/{}x", store.temporary(BUILDING)));
         files::create_dir_all(&building).unwrap();
-        store.remove_leftovers().unwrap();
+        store.remove_leftovers(true).unwrap();
         assert!(living.path().exists() && building.exists(), "what is being written stays");
         assert!(dead.iter().all(|folder| files::read_dir(folder).unwrap().count() == 1));
     }
@@ -327,7 +327,7 @@ mod tests {
             files::write(folder.join("epoch-1"), "x").unwrap();
             files::write(folder.join(format!("{}x", fs::HALF_WRITTEN)), "half a checkpoint").unwrap();
         }
-        store.remove_leftovers().unwrap();
+        store.remove_leftovers(true).unwrap();
         let count = |folder: &Path| files::read_dir(folder).unwrap().count();
         assert_eq!((count(&work), count(&dead)), (2, 1), "checkpoints stay");
     }

@@ -138,14 +138,14 @@ impl Store {
         Ok(true)
     }
 
-    /// Removes views that a process that is gone left half built. Only who has locked the store exclusively may call this.
-    pub(super) fn remove_unfinished_views(&self) -> Result<()> {
+    /// Removes views that a process that is gone left half built. `locked`: the store is locked exclusively.
+    pub(super) fn remove_unfinished_views(&self, locked: bool) -> Result<()> {
         for (pipeline, folder) in entries(self.artifacts())? {
             let Ok(found) = files::read_dir(&folder) else { continue };
             for entry in found.filter(|_| pipeline != FOLDER) {
                 let entry = entry.at("list", &folder)?;
                 if entry.file_name().to_string_lossy().starts_with(BUILDING) {
-                    self.remove_leftover(&entry.file_name(), &entry.path())?;
+                    self.remove_leftover(&entry.file_name(), &entry.path(), locked)?;
                 }
             }
         }
