@@ -60,15 +60,19 @@ pub(super) fn make_read_only(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A new file under `tmp/` with this content, flushed to disk, readable for whom the umask allows (a store may be shared). Its name
-/// begins with `prefix`.
+/// A new file under `tmp/` that goes with its handle, readable for whom the umask allows (a store may be shared). Its name begins with
+/// `prefix`. Errors are the system's own: `tempfile` would hide their numbers.
+pub(super) fn new_file(tmp: &Path, prefix: &str) -> Result<NamedTempFile> {
+    let create = |path: &Path| File::options().read(true).write(true).create_new(true).open(path);
+    tempfile::Builder::new().prefix(prefix).make_in(tmp, create).at("create a file in", tmp)
+}
+
+/// As [`new_file`], with this content, flushed to disk.
 pub(super) fn write_tmp(tmp: &Path, prefix: &str, content: &[u8]) -> Result<NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.prefix(prefix).tempfile_in(tmp).at("create a file in", tmp)?;
+    let mut file = new_file(tmp, prefix)?;
     let path = file.path().to_path_buf();
-    file.write_all(content).at("write", &path)?;
+    // Not through `file` itself, whose errors hide their numbers as well.
+    file.as_file_mut().write_all(content).at("write", &path)?;
     file.as_file().sync_all().at("flush", &path)?;
     Ok(file)
 }

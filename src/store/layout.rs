@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::check::Checked;
 use super::digest::Digest;
 use super::digest_cache::{DigestCache, QUIET};
-use super::disk::{parent, rename_new, stat, write_tmp};
+use super::disk::{new_file, parent, rename_new, stat, write_tmp};
 use super::error::{Result, StoreError};
 use super::failpoint::Failpoints;
 use super::key::Key;
@@ -209,8 +209,7 @@ impl Store {
         }
         self.writing(self.fail.pass("probe").at("write", &tmp))?;
         // Device numbers do not tell bind mounts apart; only a rename does.
-        let prefix = self.temporary(PROBE);
-        let probe = self.writing(tempfile::Builder::new().prefix(&prefix).tempfile_in(&tmp).at("create a file in", &tmp))?;
+        let probe = self.writing(new_file(&tmp, &self.temporary(PROBE)))?;
         let from = probe.path();
         let to = blobs.join(from.file_name().unwrap_or_default());
         match files::rename(from, &to) {

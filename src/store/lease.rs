@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{changed_at, entries, rename_new, stat};
+use super::disk::{changed_at, entries, new_file, rename_new, stat};
 use super::error::{Result, StoreError};
 use super::layout::Store;
 use super::lock::Holder;
@@ -121,7 +121,7 @@ impl ServerClock {
             return Ok(clock::unix_seconds());
         }
         let prefix = format!("new-{}-", self.tag);
-        let file = tempfile::Builder::new().prefix(&prefix).tempfile_in(&self.tmp).at("create a file in", &self.tmp)?;
+        let file = new_file(&self.tmp, &prefix)?;
         let made = file.as_file().metadata().at("look at", file.path())?;
         let since = made.modified().at("look at", file.path())?.duration_since(std::time::UNIX_EPOCH);
         Ok(since.map_or(0.0, |since| since.as_secs_f64()))
@@ -284,11 +284,7 @@ impl Store {
         text.resize(text.len().max(LONG - 1), b' ');
         text.push(b'\n');
         // Not flushed: who loses power is gone.
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-        let prefix = format!("new-{}-", clock.tag);
-        let mut file = self.writing(builder.prefix(&prefix).tempfile_in(&clock.tmp).at("create a file in", &clock.tmp))?;
+        let mut file = self.writing(new_file(&clock.tmp, &format!("new-{}-", clock.tag)))?;
         self.writing(file.as_file_mut().write_all(&text).at("write", path))?;
         // Closed, so that other machines can read it as soon as it has its name.
         let file = file.into_temp_path();

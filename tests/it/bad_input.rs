@@ -539,7 +539,7 @@ fn a_damaged_memo_costs_time_and_nothing_else() {
     let bench = Bench::with(&over("dataset = \"digits\"\nlimit = 40\n"));
     let data = format!("{ROOT}/data");
     bench.run(&["--data", &data]).done();
-    let memo = bench.path("artifacts/store/digests.jsonl");
+    let memo = bench.memo();
     assert!(memo.is_file());
     for content in ["", "nonsense\n{\"a\":1}\n", "\u{0}\u{0}\u{0}"] {
         replace(&memo, content.as_bytes());

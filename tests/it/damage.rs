@@ -269,7 +269,7 @@ fn a_folder_or_pipe_in_the_place_of_anything_in_the_store_heals_by_running() {
     let bench = Bench::with(CHEAP);
     let good = bench.run(&[]).done().digests();
     let places = || {
-        let mut places = vec![bench.record("kmeans"), bench.path("artifacts/store/digests.jsonl")];
+        let mut places = vec![bench.record("kmeans"), bench.path("artifacts/store/digests-of-another.jsonl")];
         places.push(bench.path("artifacts/store/locks/store.lock"));
         places.extend(files_below(&bench.path("artifacts/store/blobs")).into_iter().step_by(3));
         let key = bench.record("kmeans").file_stem().unwrap().to_owned();

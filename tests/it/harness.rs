@@ -341,6 +341,12 @@ impl Bench {
         Running { child, out, err }
     }
 
+    /// Where the digests of raw files are kept that this machine has read.
+    pub(crate) fn memo(&self) -> PathBuf {
+        let is_one = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("digests-"));
+        sorted(&self.path("artifacts/store")).into_iter().find(is_one).unwrap()
+    }
+
     /// The metrics of a stage over all runs so far, in the order they came: name and value.
     pub(crate) fn metrics(&self, pipeline: &str, stage: &str) -> Vec<(String, f64)> {
         let mut found = Vec::new();
@@ -398,7 +404,18 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
     command.args(args).current_dir(folder).stdin(Stdio::null()).env("NO_COLOR", "1");
     // What the machine has fetched from Hugging Face's hub is no part of a test.
     command.env("HF_HOME", folder.join("hf"));
-    for name in ["HF_HUB_CACHE", "KINSET_DATA", "KINSET_HOST", "KINSET_LEASE", "KINSET_LOCKS", "RAYON_NUM_THREADS", "COLUMNS", "LINES", "RUST_LOG", "RUST_BACKTRACE"] {
+    for name in [
+        "HF_HUB_CACHE",
+        "KINSET_DATA",
+        "KINSET_HOST",
+        "KINSET_LEASE",
+        "KINSET_LOCKS",
+        "RAYON_NUM_THREADS",
+        "COLUMNS",
+        "LINES",
+        "RUST_LOG",
+        "RUST_BACKTRACE",
+    ] {
         command.env_remove(name);
     }
     command

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kinset::base::clock::Stopwatch;
 use kinset::base::seed::{Rng, Seed};
 
-use super::harness::{Bench, GROUND, WHOLE, WHOLE_NODES, event_files, files_below, ground, methods, tiny_stage};
+use super::harness::{Bench, GROUND, WHOLE, WHOLE_NODES, event_files, files_below, ground, methods, sorted, tiny_stage};
 
 /// Kills after a random while, longer and longer, until a run gets through; returns what that one gave, and how many were killed.
 fn kill_until_done(bench: &Bench, args: &[&str], rng: &mut Rng, first: f64) -> (BTreeMap<String, String>, usize) {
@@ -223,6 +223,11 @@ fn stopped_at(bench: &Bench, args: &[&str]) -> PathBuf {
     bench.wait_for_an_epoch("whole");
     running.signal("TERM");
     assert_eq!(running.end().exit, 75);
+    newest(bench)
+}
+
+/// The newest checkpoint; each attempt at a stage takes those of the last one into a folder of its own.
+fn newest(bench: &Bench) -> PathBuf {
     let files = files_below(&bench.path("artifacts/store/work"));
     files.into_iter().rfind(|path| path.extension().is_some_and(|e| e == "safetensors")).unwrap()
 }
@@ -256,16 +261,17 @@ fn checkpoints_that_cannot_be_read_or_written_are_no_fault_of_the_data() {
     let said = bench.kinset(&args);
     assert_eq!(said.exit, 7, "{}", said.err);
     // The disk works again.
-    fs::rename(&aside, &newest).unwrap();
+    fs::rename(&aside, self::newest(&bench)).unwrap();
     let mut running = bench.start("run", &args);
     assert!(running.wait_for("resuming at epoch"), "{}", running.said());
-    let work = newest.parent().unwrap().parent().unwrap();
+    let works = bench.path("artifacts/store/work");
+    let work = sorted(&sorted(&works)[0]).into_iter().rfind(|path| path.is_dir()).unwrap();
     for _ in 0..1000 {
         // The run makes the folder again, if it comes first; or it has ended, since it missed it.
         let (gone, taken) = (bench.path("gone"), bench.path("file"));
         fs::write(&taken, "mine").unwrap();
         let _ = fs::remove_dir_all(&gone);
-        if fs::rename(work, &gone).is_ok() && fs::rename(&taken, work).is_ok() {
+        if fs::rename(&work, &gone).is_ok() && fs::rename(&taken, &work).is_ok() {
             break;
         }
         std::thread::sleep(Duration::from_millis(1));
