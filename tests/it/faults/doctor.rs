@@ -141,8 +141,10 @@ fn a_folder_that_two_machines_share_is_said_to_be_one() {
     }
     let said = bench.kinset(&JSON);
     assert!(Command::new("umount").arg("-l").arg(&artifacts).status().unwrap().success());
-    let (level, text, _) = of(&said, "artifacts");
-    assert_eq!((said.exit, level), (0, "ok"), "{}", said.out);
+    let (level, text, hint) = of(&said, "artifacts");
+    assert_eq!(said.exit, 0, "{}", said.out);
     assert!(text.contains("fuse") && text.contains("this machine only, so leases keep runs apart"), "{text}");
+    // Whether its locks keep anybody out at all depends on its version.
+    assert!(level == "ok" || hint.contains("KINSET_LOCKS=none"), "{}", said.out);
     assert!(sorted(&inner).is_empty());
 }
