@@ -261,7 +261,9 @@ fn tried(mut check: Check, folder: &Path, refused: impl Fn(Check, &FileError) ->
             }
             Lack::SymbolicLinks => ("no symbolic links", "use `kinset export --copy` there"),
             Lack::Locks => ("no locks", "leases keep runs apart there; mount it with locks if you can"),
-            Lack::LocksThatHold => ("locks that keep nobody out", "set `KINSET_LOCKS=none`, so that leases alone keep runs apart"),
+            Lack::LocksThatHold => {
+                ("locks that keep nobody out", "set `KINSET_LOCKS=none`, so that leases alone keep runs apart")
+            }
         };
         check = check.with(Level::Warning, what, hint);
     }
@@ -375,7 +377,17 @@ fn weights(paths: &DataPaths) -> Check {
 
 /// What of the environment changes what kinset does.
 fn variables() -> Check {
-    let names = ["KINSET_DATA", "KINSET_HOST", "KINSET_ISA", "KINSET_LEASE", "KINSET_LOCKS", "RAYON_NUM_THREADS", "HF_HOME", "HF_HUB_CACHE", "NO_COLOR"];
+    let names = [
+        "KINSET_DATA",
+        "KINSET_HOST",
+        "KINSET_ISA",
+        "KINSET_LEASE",
+        "KINSET_LOCKS",
+        "RAYON_NUM_THREADS",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "NO_COLOR",
+    ];
     let set: Vec<String> = names
         .into_iter()
         .filter_map(|name| Some(format!("{name}={}", std::env::var_os(name).filter(|value| !value.is_empty())?.display())))

@@ -110,12 +110,13 @@ fn slow(epochs: u32) -> String {
 
 #[test]
 fn a_start_elsewhere_takes_nothing_from_a_run_that_is_held_up() {
-    let text = slow(25);
+    let text = slow(60);
     let expected = Bench::with(&text).run(&["--until", "pretext"]).done().digests();
     Pair::each(&text, |pair| {
         pair.bench.write("q.toml", CHEAP);
-        let mut running = pair.start(A, 600, &TRAIN);
-        assert!(running.wait_for("runs  pretext"), "{}", running.said());
+        let running = pair.start(A, 600, &TRAIN);
+        // At work, so that its draft is open.
+        pair.bench.wait_for_an_epoch("whole");
         running.signal("STOP");
         let drafts = || sorted(&pair.bench.path("artifacts/store/tmp"));
         let before = drafts();
