@@ -27,7 +27,8 @@ def run(pipeline, store, *options, kill_after=None):
         out, err = process.communicate(timeout=kill_after)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.communicate()
+        # It may have ended by itself meanwhile.
+        out, err = process.communicate()
     seconds = time.monotonic() - start
     if process.returncode == -signal.SIGKILL:
         return None, seconds
