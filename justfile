@@ -97,6 +97,12 @@ memcheck:
 faults *args:
     KINSET_FAULTS=long cargo test --profile quick --test it faults:: -- --nocapture --test-threads 1 "$@"
 
+# a real Slurm on this machine, and a pipeline on it: killed, preempted, cancelled, the same bytes (root; Debian's slurmctld slurmd slurm-client munge)
+[group('check')]
+cluster:
+    cargo build --release
+    bash tests/cluster.sh "${CARGO_TARGET_DIR:-target}/release/kinset"
+
 # each fuzz target for so many seconds, two at a time: just fuzz 600 weights
 [group('check')]
 fuzz seconds="60" target="":

@@ -57,6 +57,8 @@
 //!    side; only one at a time computes on the device. A failed stage stops what depends on it and nothing else. A training stage saves
 //!    checkpoints in the work folder of its key ([`train::training`]), others their [`stage::Unfinished`] work, so a killed run finds
 //!    them again. A request to stop is a flag ([`base::stop`]) that all long loops look at; whoever is too slow is not waited for.
+//!    Where other processes compute the stages, [`pipeline::dispatch`] writes tickets, has a scheduler or this machine start workers on them,
+//!    and watches the store; one attempt at a stage is the same code in a run and in a worker.
 //! 4. **Store.** Outputs are written to a private folder, synced, published as read-only blobs, and then named by one record.
 //!    A record therefore never names what is not there. [`store::view`] shows the latest result of each stage under
 //!    `artifacts/<pipeline>/<stage>/`.
@@ -93,6 +95,7 @@
 //! | `base`, `math`, `store` and `artifact` know no tensor library. | The same. |
 //! | Only `base/fs.rs` and `store/` touch files. | `tests/it/tidy.rs`. |
 //! | Only `cli` prints. | Clippy: `print_stdout`, `print_stderr`; `tests/it/tidy.rs`. |
+//! | Only `base/command.rs` starts programs. | `tests/it/tidy.rs`. |
 //! | One clock, one source of randomness. | Clippy: `disallowed_methods` names the others. [`base::seed`] pins its streams. |
 //! | Nothing loops in hash order. | Clippy: `HashMap` and `HashSet` are disallowed types. |
 //! | The same bytes for any number of threads. | Fixed chunks, fixed order of sums; tests in each crate that computes. |

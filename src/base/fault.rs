@@ -27,6 +27,13 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// What a process means that ended with this code.
+    pub fn of_code(code: i32) -> Self {
+        let all = [Self::Done, Self::Usage, Self::Pipeline, Self::Data, Self::Run, Self::Store, Self::Machine];
+        let more = [Self::Work, Self::Stopped];
+        all.into_iter().chain(more).find(|exit| *exit as i32 == code).unwrap_or(Self::Bug)
+    }
+
     /// The diagnosis of an error that ends the process this way. `code` is stable and searchable, `crate::what-is-wrong`.
     pub fn code(self, code: &'static str) -> Diagnosis {
         Diagnosis { code, exit: self, hint: None }

@@ -3,7 +3,7 @@
 //! Randomness that needs no state ([`seed`]), stable names for images ([`id`]), the names that others gave ([`name`]), file access whose
 //! errors carry the path ([`fs`]), the one writer for what people get ([`output`]), what an error owes its reader ([`fault`]),
 //! units for people ([`mod@unit`]), texts of others as people see them ([`shown`]), the memory of the process ([`memory`]), what the
-//! machine allows it ([`machine`]), the only clock ([`clock`]), requests to stop ([`stop`]), raw files ([`raw_file`]), where they are
+//! machine allows it ([`machine`]), other programs ([`command`]), the only clock ([`clock`]), requests to stop ([`stop`]), raw files ([`raw_file`]), where they are
 //! looked for ([`search_path`]), what they are ([`mod@file_kind`]) and what was read of them ([`reading`]); and `pickle`, which reads
 //! the plain values in Python's files.
 //!
@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod command;
 pub mod fault;
 pub mod file_kind;
 pub mod fs;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser};
 
 use super::Command;
+use crate::pipeline::dispatch::rules::Executor;
 
 /// Sort images without labels; build training sets that look like a target.
 ///
@@ -68,6 +69,17 @@ pub struct PipelineArgs {
     pub device: Option<String>,
     #[command(flatten)]
     pub places: PlaceArgs,
+}
+
+/// Where stages run.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ClusterArgs {
+    /// What runs the stages: here, local:N (so many processes), slurm [default: that of the cluster file, else here]
+    #[arg(long, value_name = "EXECUTOR", help_heading = "Cluster")]
+    pub executor: Option<Executor>,
+    /// The cluster file [default: $KINSET_CLUSTER, else cluster.toml beside the pipeline, else ~/.config/kinset/cluster.toml]
+    #[arg(long, value_name = "FILE", help_heading = "Cluster")]
+    pub cluster: Option<PathBuf>,
 }
 
 /// Which stages.

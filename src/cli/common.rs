@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Device;
 
-use super::args::{PipelineArgs, PlaceArgs, SelectArgs};
+use super::args::{ClusterArgs, PipelineArgs, PlaceArgs, SelectArgs};
+use super::cluster::Where;
 use super::terminal;
 use crate::artifact::encoder::Classifier;
 use crate::artifact::error::ArtifactError;
@@ -19,7 +20,7 @@ use crate::pipeline::fault::Faults;
 use crate::pipeline::graph::{self, Selected, Selection};
 use crate::pipeline::journal;
 use crate::pipeline::spec::{self, Request, Spec};
-use crate::pipeline::state::{self, Known, Outlook, State};
+use crate::pipeline::state::{self, Devices, Known, Outlook, State};
 use crate::registry;
 use crate::report::names;
 use crate::store::Store;
@@ -52,6 +53,7 @@ faults!(
     crate::dataset::fetch::FetchError,
     crate::dataset::names::NamesError,
     crate::model::ModelError,
+    crate::pipeline::dispatch::error::DispatchError,
     crate::pipeline::error::RunError,
     crate::stage::StageError,
     crate::store::StoreError,
@@ -80,6 +82,13 @@ impl From<Faults> for Failure {
 }
 
 impl Failure {
+    pub(super) fn fault(&self) -> &dyn Fault {
+        match self {
+            Self::Faults(faults) => faults,
+            Self::Fault(fault) => &**fault,
+        }
+    }
+
     /// What is wrong, on one line.
     pub(super) fn in_words(&self) -> String {
         match self {
@@ -183,11 +192,11 @@ fn hub() -> PathBuf {
     })
 }
 
-/// The device of a pipeline, and its class for keys.
-pub(super) fn device_of(spec: &Spec) -> Result<(Device, &'static str), Failure> {
+/// The device of a pipeline on this machine, and its class for keys.
+pub(super) fn device_of(spec: &Spec) -> Result<(Device, Devices), Failure> {
     let device = spec.device.parse::<DeviceName>()?.open()?;
     let class = DeviceClass::of(&device).word();
-    Ok((device, class))
+    Ok((device, class.into()))
 }
 
 pub(super) fn selection(spec: &Spec, args: &SelectArgs) -> Result<Selected, Failure> {
@@ -335,9 +344,18 @@ pub(super) fn outlook<T>(
     args: &PipelineArgs,
     look: impl FnOnce(&Spec, &Outlook<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    outlook_at(args, &ClusterArgs::default(), look)
+}
+
+/// The same for stages that run where the command line says.
+pub(super) fn outlook_at<T>(
+    args: &PipelineArgs,
+    cluster: &ClusterArgs,
+    look: impl FnOnce(&Spec, &Outlook<'_>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let spec = pipeline(args)?;
     let store = Store::open_to_read(&args.places.artifacts)?;
     let places = places(&args.places, Some(&args.pipeline));
-    let device_class = device_of(&spec)?.1;
-    look(&spec, &Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class })
+    let devices = Where::of(cluster, &args.pipeline)?.devices(&spec)?;
+    look(&spec, &Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, devices })
 }

@@ -20,7 +20,7 @@ use crate::base::unit;
 use crate::dataset::{self, Labels, Source};
 use crate::pipeline::graph::Selected;
 use crate::pipeline::spec::{self, Node, Request};
-use crate::pipeline::state::{Outlook, State};
+use crate::pipeline::state::{Devices, Outlook, State};
 use crate::registry;
 use crate::store::Store;
 
@@ -271,8 +271,9 @@ fn expected(text: &str, images: usize, rate: Rate) -> Option<String> {
     let of = |profile: Option<&str>| {
         let request = Request { profile: profile.map(str::to_owned), ..Request::default() };
         let spec = spec::check(Path::new("init.toml"), text, &request, &registry::catalog()).ok()?;
-        let device_class = device_of(&spec).ok()?.1;
-        let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class };
+        let devices = device_of(&spec).ok()?.1;
+        let on_cpu = devices == Devices::from("cpu");
+        let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, devices };
         let states: Vec<State> = spec.nodes.iter().map(|_| State::Waits { on: Vec::new() }).collect();
         let selected = Selected { nodes: (0..spec.nodes.len()).collect(), ..Selected::default() };
         let read = |source: &Node| {
@@ -287,7 +288,7 @@ fn expected(text: &str, images: usize, rate: Rate) -> Option<String> {
             ([name], Some(network)) if name == "features" => all += Expected::measured(network * shown),
             _ => return None,
         }
-        (device_class == "cpu").then_some(all)
+        on_cpu.then_some(all)
     };
     Some(format!("expected to take {}, and {} with `--profile smoke`", of(None)?, of(Some("smoke"))?))
 }

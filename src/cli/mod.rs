@@ -6,6 +6,7 @@
 //! Not here: anything else. This is the only module that prints, and nobody imports it but `main`.
 
 pub mod args;
+mod cluster;
 mod common;
 mod expected;
 mod init_encoder;
@@ -50,6 +51,7 @@ commands! {
     graph: Graph(GraphArgs),
     compare: Compare(CompareArgs),
     status: Status(StatusArgs),
+    jobs: Jobs(JobsArgs),
     diff: Diff(DiffArgs),
     report: Report(ReportArgs),
     plot: Plot(PlotArgs),
@@ -68,6 +70,7 @@ commands! {
     schema: Schema(SchemaArgs),
     completions: Completions(CompletionsArgs),
     man: Man(ManArgs),
+    exec_stage: ExecStage(ExecStageArgs),
 }
 
 /// Does what was typed; returns how the process should end.
@@ -87,6 +90,7 @@ pub fn main() -> Exit {
         Command::Run(args) => args.threads,
         Command::Compare(args) => args.threads,
         Command::Similar(args) => args.threads,
+        Command::ExecStage(args) => exec_stage::threads(args),
         _ => None,
     };
     let done = common::start_threads(threads).and_then(|()| dispatch(&command));

@@ -3,12 +3,14 @@
 use clap::Args;
 use serde_json::json;
 
-use super::args::{PipelineArgs, SelectArgs};
-use super::common::{Answer, outlook, selection};
+use super::args::{ClusterArgs, PipelineArgs, SelectArgs};
+use super::cluster::Where;
+use super::common::{Answer, outlook_at, selection};
 use super::expected::Forecast;
 use super::terminal;
 use crate::base::fault::{Exit, Fault, chain};
 use crate::dataset::{self, Source};
+use crate::pipeline::dispatch::rules::Executor;
 use crate::pipeline::spec::Node;
 use crate::pipeline::state::{Outlook, State};
 
@@ -23,13 +25,16 @@ pub struct PlanArgs {
     pub(super) pipeline: PipelineArgs,
     #[command(flatten)]
     pub(super) select: SelectArgs,
+    #[command(flatten)]
+    pub(super) cluster: ClusterArgs,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
 }
 
 pub(super) fn run(args: &PlanArgs) -> Answer {
-    outlook(&args.pipeline, |spec, outlook| {
+    let here = Where::of(&args.cluster, &args.pipeline.pipeline)?.executor == Executor::Here;
+    outlook_at(&args.pipeline, &args.cluster, |spec, outlook| {
         let selected = selection(spec, &args.select)?;
         let states = outlook.states(&selected.forced);
         let (mut work, mut broken) = (0, None);
@@ -49,17 +54,21 @@ pub(super) fn run(args: &PlanArgs) -> Answer {
                 State::Broken { error } => broken = broken.or(Some(error.exit())),
             }
             table.add_row([node.name.as_str(), node.kind.as_str(), word, why.as_str()]);
-            rows.push(json!({ "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key }));
+            let device = outlook.stage(node)?.on_device().then(|| outlook.devices.class(&node.name));
+            rows.push(
+                json!({ "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key, "device": device }),
+            );
         }
-        let forecast = Forecast::of(outlook, &states, &selected, |source| files_of(outlook, source));
+        // Of other machines nothing is known.
+        let forecast = here.then(|| Forecast::of(outlook, &states, &selected, |source| files_of(outlook, source)));
         if args.json {
-            let Forecast { all, unknown } = forecast;
-            let seconds = (work > 0 && unknown.is_empty()).then_some([all.low, all.high]);
+            let known = forecast.filter(|forecast| work > 0 && forecast.unknown.is_empty());
+            let seconds = known.map(|Forecast { all, .. }| [all.low, all.high]);
             terminal::print_json(&json!({ "pipeline": spec.name, "work": work, "seconds": seconds, "stages": rows }))?;
         } else {
             terminal::print(&terminal::text(&table))?;
             let total = rows.len();
-            let time = forecast.told().map(|told| format!(", {told}")).unwrap_or_default();
+            let time = forecast.and_then(|forecast| forecast.told()).map(|told| format!(", {told}")).unwrap_or_default();
             terminal::say(&match work {
                 0 if broken.is_none() => format!("\nnothing to do: {total} of {total} stages are fresh"),
                 _ => format!("\n{work} of {total} stages have work{time}"),

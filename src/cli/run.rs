@@ -1,6 +1,8 @@
 //! `kinset run`: runs of a pipeline.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -8,23 +10,31 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::args::{PipelineArgs, SelectArgs, seconds};
+use super::args::{ClusterArgs, PipelineArgs, SelectArgs, seconds};
+use super::cluster::Where;
 use super::common::{Answer, Failure, device_of, namesake, pipeline, places, selection};
 use super::expected::Told;
 use super::report;
 use super::terminal::{self, Screen};
 use crate::base::clock::Stopwatch;
-use crate::base::fault::{Exit, Fault, chain};
+use crate::base::fault::{Diagnosis, Exit, Fault, chain};
 use crate::base::fs::{self, FileError};
 use crate::base::search_path::DataPaths;
 use crate::base::unit;
+use crate::pipeline::dispatch::cluster::Cluster;
+use crate::pipeline::dispatch::local::Local;
+use crate::pipeline::dispatch::rehearsal::Rehearsal;
+use crate::pipeline::dispatch::rules::{Executor, Rules};
+use crate::pipeline::dispatch::slurm::Slurm;
+use crate::pipeline::dispatch::ticket::{Form, Restarts};
+use crate::pipeline::dispatch::watch::{self, Dispatch};
 use crate::pipeline::event::{Listener, Tell};
 use crate::pipeline::graph::Selected;
-use crate::pipeline::journal::{Journal, runs_folder};
-use crate::pipeline::run::{self, Options, Outcome, Summary};
+use crate::pipeline::journal::{Journal, jobs_of, runs_folder};
+use crate::pipeline::run::{self, Jobs, Options, Outcome, Summary};
 use crate::pipeline::scalars::Scalars;
 use crate::pipeline::spec::Spec;
-use crate::pipeline::state::{Known, Outlook};
+use crate::pipeline::state::{Devices, Known, Outlook};
 use crate::registry;
 use crate::report::gather::Elsewhere;
 use crate::report::{file, scores};
@@ -65,19 +75,69 @@ pub struct RunArgs {
     /// Print one JSON object at the end instead of tables
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    #[command(flatten)]
+    jobs: WatchArgs,
+}
+
+/// How jobs are watched.
+#[derive(Debug, Args)]
+struct WatchArgs {
+    /// With slurm: submit, and leave; the same command comes back to the jobs
+    #[arg(long, help_heading = "Cluster")]
+    detach: bool,
+    /// With slurm: write the scripts of all jobs into this folder, and submit nothing
+    #[arg(long, value_name = "DIR", help_heading = "Cluster", conflicts_with = "detach")]
+    dry_run: Option<PathBuf>,
+    /// With slurm: cancel the jobs when this command is stopped, instead of leaving them at work
+    #[arg(long, help_heading = "Cluster", conflicts_with_all = ["detach", "dry_run"])]
+    cancel_on_exit: bool,
+}
+
+/// An option that means nothing where the stages run.
+#[derive(Debug, thiserror::Error)]
+#[error("`{option}` is for stages that run on a cluster")]
+struct NotHere {
+    option: &'static str,
+}
+
+impl Fault for NotHere {
+    fn diagnosis(&self) -> Diagnosis {
+        Exit::Usage.code("run::not-here").hint("add `--executor slurm`, or `executor = \"slurm\"` to the cluster file")
+    }
 }
 
 pub(super) fn run(args: &RunArgs) -> Answer {
     let spec = pipeline(&args.pipeline)?;
     let selected = selection(&spec, &args.select)?;
     let patience = Patience { wait: !args.no_wait, checkpoint_every: args.checkpoint_every };
-    let Done { summary, store, places, device_class, journal } = perform(&spec, selected, &args.pipeline, patience)?;
+    let at = Where::of(&args.cluster, &args.pipeline.pipeline)?;
+    let slurm_only = [
+        ("--detach", args.jobs.detach),
+        ("--dry-run", args.jobs.dry_run.is_some()),
+        ("--cancel-on-exit", args.jobs.cancel_on_exit),
+    ];
+    if let Some((option, _)) = slurm_only.into_iter().find(|(_, given)| *given && at.executor != Executor::Slurm) {
+        return Err(Failure::own(NotHere { option }));
+    }
+    let done = match at.executor {
+        Executor::Here => perform(&spec, selected, &args.pipeline, patience)?,
+        _ => distribute(&spec, selected, args, &at)?,
+    };
+    let Done { summary, store, places, devices, journal } = done;
     let exit = summary.exit();
-    let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class };
+    if let Some(folder) = &args.jobs.dry_run {
+        let scripts = unit::counted(summary.jobs.submitted as u64, "script");
+        terminal::say(&format!("wrote {scripts} and `submit.sh` to `{}`; nothing was submitted", folder.display()));
+        // What can only be submitted later is no failure.
+        return Ok(if exit == Exit::Stopped { Exit::Done } else { exit });
+    }
+    let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, devices };
     let page = file::place(&args.pipeline.places.artifacts, &spec.name);
     let report = (!args.no_report).then(|| report::after_run(&outlook, &summary.records, page, Elsewhere::default())).flatten();
-    let tables =
-        score_tables(&spec, &store, &summary.records).inspect_err(|_| terminal::say(&closing(&spec, &summary, args)))?;
+    let tables = score_tables(&spec, &store, &summary.records)
+        .inspect_err(|_| terminal::say(&closing(&spec, &summary, args, at.executor)))?;
     if args.json {
         terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;
         return Ok(exit);
@@ -85,7 +145,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     if !tables.is_empty() {
         terminal::print(&format!("\n{}", scores::render(&tables)))?;
     }
-    terminal::say(&closing(&spec, &summary, args));
+    terminal::say(&closing(&spec, &summary, args, at.executor));
     if let Some(report) = &report {
         terminal::say(&format!("report: {}", report.display()));
     }
@@ -115,14 +175,14 @@ pub(super) struct Done {
     pub(super) summary: Summary,
     pub(super) store: Store,
     pub(super) places: DataPaths,
-    pub(super) device_class: &'static str,
+    pub(super) devices: Devices,
     pub(super) journal: Journal,
 }
 
 /// Runs the selected stages on the screen and in the journal, until a signal.
 pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, patience: Patience) -> Result<Done, Failure> {
     let stop = stop_on_signals()?;
-    let (device, device_class) = device_of(spec)?;
+    let (device, devices) = device_of(spec)?;
     let artifacts = &args.places.artifacts;
     let store = Store::open(artifacts)?;
     if let Some(note) = of_shared(&store) {
@@ -139,7 +199,7 @@ pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, pati
         ));
     }
     let scalars = Scalars::new(&journal);
-    let outlook = Outlook { spec, registry: registry::catalog(), store: &store, places: &places, device_class };
+    let outlook = Outlook { spec, registry: registry::catalog(), store: &store, places: &places, devices: devices.clone() };
     let say = |text: &str| screen.expect(text);
     let told = Told::new(outlook, selected.clone(), &say);
     let listeners: [&dyn Listener; 4] = [&screen, &journal, &scalars, &told];
@@ -149,13 +209,108 @@ pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, pati
         forced: selected.forced,
         threads: rayon::current_num_threads(),
         device,
-        device_class,
+        devices: devices.clone(),
+        shows: true,
         wait: patience.wait,
         checkpoint_every: Duration::from_secs_f64(patience.checkpoint_every),
         stop,
     };
     let summary = run::run(spec, &store, &places, &options, Tell(&listeners))?;
-    Ok(Done { summary, store, places, device_class, journal })
+    Ok(Done { summary, store, places, devices, journal })
+}
+
+/// How often files of jobs, and processes, are looked at.
+const TICK: Duration = Duration::from_millis(50);
+const TICK_OF_CLUSTER: Duration = Duration::from_millis(500);
+
+/// Runs the selected stages by jobs, on the screen and in the journal.
+fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Result<Done, Failure> {
+    let artifacts = &args.pipeline.places.artifacts;
+    let dry = args.jobs.dry_run.as_deref();
+    // Processes of this machine stop first, and then this one, which has seen how.
+    let stop = stop_on_signals_within(|_| GRACE + Duration::from_secs(2), |_| ())?.stop;
+    let (device, devices) = (at.device(spec)?, at.devices(spec)?);
+    let store = if dry.is_some() { Store::open_to_read(artifacts)? } else { Store::open(artifacts)? };
+    if let Some(note) = of_shared(&store) {
+        terminal::say(&note);
+    }
+    let places = places(&args.pipeline.places, Some(&args.pipeline.pipeline));
+    let runs = runs_folder(artifacts, &spec.name);
+    let journal = Journal::new(runs.clone());
+    let screen = Screen::new();
+    let scalars = Scalars::new(&journal);
+    let whole = |path: &Path| std::path::absolute(path).map_err(|error| FileError::new("look for", path, error));
+    let kinset = std::env::current_exe().map_err(|error| FileError::new("look for", Path::new("this program"), error))?;
+    let threads = rayon::current_num_threads();
+    let mut rules = at.rules.clone();
+    let (cluster, of_worker): (Box<dyn Cluster>, Option<u16>) = match (at.executor, dry) {
+        (Executor::Local(count), _) => {
+            // What is true of nodes elsewhere is not of this machine.
+            rules = Rules::default();
+            rules.limits.settle = Duration::ZERO;
+            let share = u16::try_from((threads / count).max(1)).ok();
+            (Box::new(Local::new(kinset, count)), share)
+        }
+        (_, None) => (Box::new(Slurm::new(kinset, rules.clone())), None),
+        (_, Some(folder)) => {
+            fs::create_folders(folder)?;
+            (Box::new(Rehearsal::new(Slurm::new(kinset, rules.clone()), folder.to_owned())), None)
+        }
+    };
+    let data = match &rules.data {
+        Some(data) => whole(data)?,
+        None => whole(places.data())?,
+    };
+    let form = Form {
+        pipeline: spec.name.clone(),
+        file: whole(&spec.path)?,
+        text: spec.text.clone(),
+        request: spec.request.clone(),
+        artifacts: whole(artifacts)?,
+        places: DataPaths::new(whole(&places.file(Path::new(".")))?, Some(data), None).with_hub(whole(places.hub())?),
+        devices: devices.clone(),
+        checkpoint_every: args.checkpoint_every,
+        settle: rules.limits.settle.as_secs_f64(),
+        restarts: Restarts {
+            times: rules.requeue.times,
+            signal: rules.requeue.signal.clone(),
+            without_progress: rules.requeue.without_progress,
+        },
+    };
+    let folder = || match dry {
+        Some(folder) => std::path::absolute(folder).map_err(|error| FileError::new("look for", folder, error)),
+        None => Ok(jobs_of(&fs::absolute(&journal.begin()?)?)),
+    };
+    let options = Options {
+        registry: registry::catalog(),
+        chosen: selected.nodes,
+        forced: selected.forced,
+        threads,
+        device,
+        devices: devices.clone(),
+        shows: dry.is_none(),
+        wait: !args.no_wait,
+        checkpoint_every: Duration::from_secs_f64(args.checkpoint_every),
+        stop: stop.clone(),
+    };
+    let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
+    let forward: [&dyn Listener; 2] = [&screen, &scalars];
+    let dispatch = Dispatch {
+        cluster: &*cluster,
+        rules: &rules,
+        form: &form,
+        folder: &folder,
+        runs,
+        forward: Tell(&forward),
+        detach: args.jobs.detach || dry.is_some(),
+        cancel: args.jobs.cancel_on_exit,
+        threads: of_worker,
+        tick: if cluster.keeps_order() { TICK_OF_CLUSTER } else { TICK },
+    };
+    // Without a trace: nothing has happened.
+    let tell: &[&dyn Listener] = if dry.is_some() { &listeners[..1] } else { &listeners };
+    let summary = watch::run(spec, &store, &places, &options, &dispatch, Tell(tell))?;
+    Ok(Done { summary, store, places, devices, journal })
 }
 
 /// What runs on several machines can rely on, where locks do not tell them apart.
@@ -182,7 +337,7 @@ pub(super) fn score_tables(spec: &Spec, store: &Store, known: &Known) -> Result<
 }
 
 /// How long what is at work may take to keep its progress: well within two seconds of the signal the process has ended.
-const GRACE: Duration = Duration::from_millis(1600);
+pub(super) const GRACE: Duration = Duration::from_millis(1600);
 
 /// Ctrl-C that comes again so soon is the first one, passed on by a program between the terminal and this one.
 const ECHO: Duration = Duration::from_millis(250);
@@ -191,6 +346,38 @@ const ECHO: Duration = Duration::from_millis(250);
 /// are whole at any moment. A second Ctrl-C ends it at once, with 128 and its number. No other signal does when it is repeated: a
 /// scheduler sends the same one to a job's steps and to its script, which passes it on, some milliseconds apart.
 pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
+    Ok(stop_on_signals_within(|_| GRACE, |_| ())?.stop)
+}
+
+/// A request to stop, and the signal that it came by.
+pub(super) struct Heard {
+    pub(super) stop: Stop,
+    pub(super) signal: HeardSignal,
+}
+
+/// The first signal that was heard.
+#[derive(Clone, Default)]
+pub(super) struct HeardSignal(Arc<AtomicI32>);
+
+impl HeardSignal {
+    /// What a scheduler calls it.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        match self.0.load(Ordering::Relaxed) {
+            SIGINT => Some("INT"),
+            SIGTERM => Some("TERM"),
+            SIGUSR1 => Some("USR1"),
+            SIGUSR2 => Some("USR2"),
+            SIGHUP => Some("HUP"),
+            _ => None,
+        }
+    }
+}
+
+/// As [`stop_on_signals`], with as much time as `grace` has for a signal, and `last` before the process is ended without waiting.
+pub(super) fn stop_on_signals_within(
+    grace: impl Fn(&str) -> Duration + Send + 'static,
+    last: impl FnOnce(&str) + Send + 'static,
+) -> Result<Heard, Failure> {
     let failed = |error| FileError::new("listen to signals of", Path::new("this process"), error);
     let status = fs::read_text(Path::new("/proc/self/status")).unwrap_or_default();
     // Schedulers announce the end of a job's time by a signal that a person chooses; `USR1` and `USR2` are the usual ones.
@@ -200,27 +387,29 @@ pub(super) fn stop_on_signals() -> Result<Stop, Failure> {
         signals.push(SIGHUP);
     }
     let mut heard = Signals::new(&signals).map_err(failed)?;
-    let stop = Stop::default();
-    let asks = stop.clone();
+    let ours = Heard { stop: Stop::default(), signal: HeardSignal::default() };
+    let asks = Heard { stop: ours.stop.clone(), signal: ours.signal.clone() };
     let wait = move || {
-        if heard.forever().next().is_none() {
-            return;
-        }
-        asks.request();
+        let Some(first) = heard.forever().next() else { return };
+        asks.signal.0.store(first, Ordering::Relaxed);
+        asks.stop.request();
         let asked = Stopwatch::start();
-        while asked.elapsed() < GRACE {
+        let name = asks.signal.name().unwrap_or_default();
+        let grace = grace(name);
+        while asked.elapsed() < grace {
             std::thread::sleep(Duration::from_millis(20));
             if heard.pending().any(|signal| signal == SIGINT) && asked.elapsed() > ECHO {
                 signal_hook::low_level::exit(128 + SIGINT);
             }
         }
+        last(name);
         // Standard error may be held by somebody who waits for a terminal that has gone.
         let _ = std::thread::Builder::new().spawn(|| terminal::say(LATE));
         std::thread::sleep(Duration::from_millis(100));
         signal_hook::low_level::exit(Exit::Stopped as i32);
     };
     std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(failed)?;
-    Ok(stop)
+    Ok(ours)
 }
 
 const LATE: &str = "\nstopped without waiting for the current step; the same command resumes from the last checkpoint";
@@ -231,7 +420,7 @@ fn ignores(status: &str, signal: i32) -> bool {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-fn closing(spec: &Spec, summary: &Summary, args: &RunArgs) -> String {
+fn closing(spec: &Spec, summary: &Summary, args: &RunArgs, executor: Executor) -> String {
     let time = unit::duration(Duration::from_secs_f64(summary.seconds));
     let count = |is: fn(&Outcome) -> bool| summary.outcomes.iter().filter(|o| is(o)).count();
     let stages = |count: usize| unit::counted(count as u64, "stage");
@@ -239,14 +428,29 @@ fn closing(spec: &Spec, summary: &Summary, args: &RunArgs) -> String {
     let (failed, blocked) = (count(|o| matches!(o, Outcome::Failed { .. })), count(|o| matches!(o, Outcome::Blocked { .. })));
     let adopted = count(|o| matches!(o, Outcome::Adopted));
     let folder = args.pipeline.places.artifacts.join(&spec.name);
+    let submitted = count(|o| matches!(o, Outcome::Submitted));
+    let counted = |jobs: usize| unit::counted(jobs as u64, "job");
+    let of_jobs = match summary.jobs {
+        Jobs { submitted: 0, attached: 0 } => String::new(),
+        Jobs { submitted, attached: 0 } => format!("; {} submitted", counted(submitted)),
+        Jobs { submitted, attached } => format!("; re-attached {}, {} submitted", counted(attached), counted(submitted)),
+    };
+    let pipeline = args.pipeline.pipeline.display();
+    let back = format!(
+        "the same command comes back to the jobs; `kinset jobs {pipeline}` lists them, `kinset jobs {pipeline} --cancel` cancels them"
+    );
     match summary.exit() {
+        Exit::Done if submitted > 0 => format!("\n{} in jobs{of_jobs}\n{back}", stages(submitted)),
         Exit::Done if ran == 0 && adopted == 0 => format!("\nnothing to do, {} fresh ({time})", stages(fresh)),
         Exit::Done => {
             let by_others = if adopted > 0 { format!(", {adopted} by another run") } else { String::new() };
-            format!("\n{} ran{by_others}, {fresh} fresh, in {time}; results are in {}", stages(ran), folder.display())
+            format!("\n{} ran{by_others}, {fresh} fresh, in {time}{of_jobs}; results are in {}", stages(ran), folder.display())
+        }
+        Exit::Stopped if executor == Executor::Slurm && !args.jobs.cancel_on_exit && summary.jobs != Jobs::default() => {
+            format!("\nstopped watching after {time}{of_jobs}; jobs go on\n{back}")
         }
         Exit::Stopped => format!("\nstopped after {time}; the same command resumes from here"),
-        _ => format!("\n{} failed, {blocked} could not run, {ran} ran, {fresh} fresh, in {time}", stages(failed)),
+        _ => format!("\n{} failed, {blocked} could not run, {ran} ran, {fresh} fresh, in {time}{of_jobs}", stages(failed)),
     }
 }
 
@@ -276,6 +480,7 @@ fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored], report: Op
                     "blocked"
                 }
                 Outcome::Skipped => "skipped",
+                Outcome::Submitted => "submitted",
             };
             stage["state"] = json!(state);
             if let Some(record) = summary.records.get(&index) {
@@ -291,6 +496,7 @@ fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored], report: Op
         "pipeline": spec.name,
         "exit": summary.exit() as u8,
         "seconds": summary.seconds,
+        "jobs": { "submitted": summary.jobs.submitted, "attached": summary.jobs.attached },
         "ran": summary.ran().map(|index| spec.nodes[index].name.clone()).collect::<Vec<_>>(),
         "stages": stages,
         "scores": tables,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::common::{Answer, looked_in, outlook, selection};
+use super::common::{Answer, looked_in, outlook_at, selection};
 use super::plan::{PlanArgs, words};
 use super::run::score_tables;
 use super::terminal;
@@ -25,7 +25,7 @@ pub struct StatusArgs {
 }
 
 pub(super) fn run(StatusArgs { plan: args }: &StatusArgs) -> Answer {
-    outlook(&args.pipeline, |spec, outlook| {
+    outlook_at(&args.pipeline, &args.cluster, |spec, outlook| {
         let selected = selection(spec, &args.select)?;
         let states = outlook.states(&selected.forced);
         // A run that was killed between a result and its table of scores left that of an earlier one; whoever asks where results lie

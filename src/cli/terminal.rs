@@ -341,6 +341,10 @@ impl Listener for Screen {
                     self.line(DIM, "hint", hint);
                 }
             }
+            Event::Job { unit, job, tasks, attached } => {
+                let word = if *attached { "attached" } else { "submitted" };
+                self.line(DIM, word, &format!("{unit}: job {job}, {}", unit::counted(*tasks as u64, "task")));
+            }
             Event::StageBlocked { stage, by } => self.line(YELLOW, "blocked", &format!("{stage}: `{by}` has no result")),
             Event::StageStopped { stage } => self.line(YELLOW, "stopped", &format!("{stage}: its progress is kept")),
         }

@@ -1,5 +1,6 @@
 //! Errors of running a pipeline.
 
+use super::dispatch::error::DispatchError;
 use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;
 use kinset_stage::StageError;
@@ -11,13 +12,17 @@ use kinset_store::error::StoreError;
 pub enum RunError {
     #[error(transparent)]
     Stage(#[from] StageError),
-    /// The same of an output that it was writing: named, because the private folder it lay in is gone.
+    /// The same in words: of an output that it was writing, because the private folder it lay in is gone; or of a stage that ran
+    /// elsewhere.
     #[error("{said}")]
-    Writing { said: String, diagnosis: Diagnosis },
+    Told { said: String, diagnosis: Diagnosis },
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     File(#[from] FileError),
+    /// Of running it elsewhere.
+    #[error(transparent)]
+    Dispatch(#[from] DispatchError),
     #[error("`{maker}` did not produce output `{output}`")]
     NoOutput {
         /// The output, as the pipeline file names it.
@@ -26,6 +31,9 @@ pub enum RunError {
     },
     #[error("`{needs}` needs `{stage}`, which is not selected and has no valid cached result")]
     NotChosen { stage: String, needs: String },
+    /// A worker misses what its ticket promises.
+    #[error("`{stage}` has no result, and it is an input")]
+    NoInput { stage: String },
     /// A result that is needed is not what its stage wrote, and the stage cannot run.
     #[error("the result of `{stage}` is damaged: {why}")]
     Damaged { stage: String, why: String },
@@ -54,9 +62,10 @@ impl Fault for RunError {
     fn diagnosis(&self) -> Diagnosis {
         match self {
             Self::Stage(e) => e.diagnosis(),
-            Self::Writing { diagnosis, .. } => diagnosis.clone(),
+            Self::Told { diagnosis, .. } => diagnosis.clone(),
             Self::Store(e) => e.diagnosis(),
             Self::File(e) => e.diagnosis(),
+            Self::Dispatch(e) => e.diagnosis(),
             Self::NoOutput { output, .. } if output.ends_with(".labels") => Exit::Data.code("run::no-output").hint(
                 "the source has no labels: for a folder, put the images of each class into a sub-folder, or leave out the \
                  stages that measure against labels",
@@ -65,6 +74,9 @@ impl Fault for RunError {
             Self::NotChosen { .. } => {
                 Exit::Run.code("run::not-chosen").hint("leave out `--only` or `--from`, so that it runs too")
             }
+            Self::NoInput { .. } => Exit::Run
+                .code("run::no-input")
+                .hint("its raw data have changed since the job was submitted, or somebody deleted it: run the pipeline again"),
             Self::Damaged { .. } => Exit::Store.code("run::damaged").hint(
                 "leave out `--only` or `--from`, so that it runs again; if it did run, the disk loses data: \
                  choose another folder with `--artifacts DIR`",

@@ -125,6 +125,14 @@ pub enum Event {
     StageStopped {
         stage: String,
     },
+    /// Stages were submitted as a job, or one of an earlier run was found again.
+    Job {
+        unit: String,
+        /// What the scheduler calls it.
+        job: String,
+        tasks: usize,
+        attached: bool,
+    },
     RunFinished {
         seconds: f64,
         /// Stages that worked.

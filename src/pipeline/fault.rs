@@ -55,6 +55,8 @@ pub enum SpecFault {
         /// A file that may have been meant.
         near: Option<String>,
     },
+    #[error("there is no cluster file {}", quote(path))]
+    NoCluster { path: String },
     #[error("{} is a folder, not a pipeline file", quote(path))]
     Folder { path: String, files: Vec<String> },
     #[error("{source}: {}", .source.source)]
@@ -203,6 +205,8 @@ impl Fault for SpecFault {
             Self::NoFile { near: None, .. } => {
                 code("pipeline::no-file").hint("`kinset init DIR > FILE` writes one for a folder of images")
             }
+            Self::NoCluster { .. } => code("pipeline::no-cluster")
+                .hint("name one with `--cluster FILE`, or leave it out: the guide's page \"On a cluster\" shows one"),
             Self::Folder { files, .. } if files.is_empty() => code("pipeline::folder"),
             Self::Folder { files, .. } => {
                 code("pipeline::folder").hint(format!("it contains these pipeline files: {}", list(files)))

@@ -18,6 +18,17 @@ pub fn inputs(node: &Node) -> impl Iterator<Item = usize> + '_ {
     node.ports.values().flatten().map(|output| output.node)
 }
 
+/// These nodes and all that they need.
+pub fn needed(spec: &Spec, chosen: &BTreeSet<usize>) -> BTreeSet<usize> {
+    let mut needed = chosen.clone();
+    for &index in spec.order.iter().rev() {
+        if needed.contains(&index) {
+            needed.extend(inputs(&spec.nodes[index]));
+        }
+    }
+    needed
+}
+
 fn digraph(inputs: &[Vec<usize>]) -> DiGraph<(), ()> {
     let mut graph = DiGraph::with_capacity(inputs.len(), inputs.len() * 2);
     let nodes: Vec<NodeIndex> = inputs.iter().map(|_| graph.add_node(())).collect();

@@ -41,10 +41,33 @@ pub fn run_of(file: &Path) -> String {
     file.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// The events of a file that are known here, in their order.
+/// The folder of a run in which its jobs leave theirs.
+const JOBS: &str = "jobs";
+
+/// The events of a run that are known here, in their order. What its jobs said comes behind the first, which says what was planned.
 pub fn events(file: &Path) -> fs::Result<impl Iterator<Item = Event>> {
-    let lines = fs::reader(file)?.split(b'\n').map_while(Result::ok);
-    Ok(lines.filter_map(|line| serde_json::from_slice(&line).ok()))
+    let mut own = lines(fs::reader(file)?);
+    let jobs = jobs_of(fs::parent(file));
+    let files = fs::list(&jobs).unwrap_or_default().into_iter().filter(|file| file.extension().is_some_and(|e| e == EVENTS));
+    let of_jobs = files.flat_map(|file| events_of(&file));
+    Ok(own.next().into_iter().chain(of_jobs).chain(own))
+}
+
+/// The ending of files of events.
+const EVENTS: &str = "jsonl";
+
+/// The events of this file alone; none if it cannot be read.
+pub fn events_of(file: &Path) -> impl Iterator<Item = Event> + use<> {
+    fs::reader(file).into_iter().flat_map(lines)
+}
+
+fn lines(reader: impl BufRead) -> impl Iterator<Item = Event> {
+    reader.split(b'\n').map_while(Result::ok).filter_map(|line| serde_json::from_slice(&line).ok())
+}
+
+/// Where the jobs of a run lie.
+pub fn jobs_of(run: &Path) -> PathBuf {
+    run.join(JOBS)
 }
 
 /// The pipeline file of the last run below `runs/`, if one tells.
@@ -78,6 +101,29 @@ impl Journal {
     /// A journal below `runs/`.
     pub fn new(runs: PathBuf) -> Self {
         Self { runs, state: Mutex::default() }
+    }
+
+    /// A journal at the end of this file, which belongs to the run of somebody else.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn at_end_of(file: &Path) -> fs::Result<Self> {
+        let state = JournalState { file: Some(fs::append(file)?), ..JournalState::default() };
+        Ok(Self { runs: PathBuf::new(), state: Mutex::new(state) })
+    }
+
+    /// The folder of this run, which is made if it was not needed so far.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn begin(&self) -> fs::Result<PathBuf> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(folder) = &state.folder {
+            return Ok(folder.clone());
+        }
+        let (folder, file) = self.open()?;
+        (state.folder, state.file) = (Some(folder.clone()), Some(file));
+        Ok(folder)
     }
 
     /// The folder of this run, if it left one.

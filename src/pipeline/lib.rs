@@ -10,7 +10,9 @@
 
 #![forbid(unsafe_code)]
 
+mod attempt;
 pub mod catalog;
+pub mod dispatch;
 pub mod document;
 pub mod error;
 pub mod event;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::catalog::{Catalog, INGEST, StageInfo};
@@ -33,7 +34,7 @@ const ADDED: &str = "what is added to the file";
 pub const MAX_NAME: usize = 100;
 
 /// What the command line adds to the file.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Request {
     /// `--profile P`.
     pub profile: Option<String>,
@@ -59,6 +60,9 @@ pub struct Spec {
     /// `f32`.
     pub precision: String,
     pub path: PathBuf,
+    /// The text of the file, and what was added to it.
+    pub text: String,
+    pub request: Request,
     /// The profile that was laid over.
     pub profile: Option<String>,
     /// `store.max_size` in bytes.
@@ -226,12 +230,12 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
         findings.retain(|finding| stands(finding, &unreadable, &sources));
     }
     match draft {
-        Some(draft) if findings.is_empty() => Ok(draft.finish(path, request)),
+        Some(draft) if findings.is_empty() => Ok(draft.finish(path, text, request)),
         _ => Err(Faults::new(sources, findings)),
     }
 }
 
-fn read(path: &Path) -> Result<String, Box<SpecFault>> {
+pub(super) fn read(path: &Path) -> Result<String, Box<SpecFault>> {
     let shown = || path.display().to_string();
     let unreadable = |source: FileError| Box::new(SpecFault::Unreadable { source });
     let Some(metadata) = fs::metadata(path).map_err(unreadable)? else {
@@ -944,7 +948,7 @@ fn meant(nodes: &[Sketch<'_>], names: &BTreeMap<String, usize>, written: &str, f
 }
 
 /// `200 GB`, `1.5 TiB`, `4096` in bytes.
-fn size(text: &str) -> Option<u64> {
+pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim();
     let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
@@ -977,7 +981,7 @@ impl Draft<'_> {
     }
 
     /// Writes out defaults and repetitions. Only for a draft without faults.
-    fn finish(self, path: &Path, request: &Request) -> Spec {
+    fn finish(self, path: &Path, text: &str, request: &Request) -> Spec {
         let repeat = self.repeat.as_ref().map(|(from, seeds)| {
             let seeds = match seeds {
                 Seeds::Count(count) => (0..*count as u64).map(|step| self.seed.wrapping_add(step)).collect(),
@@ -1029,6 +1033,8 @@ impl Draft<'_> {
             device: self.device,
             precision: self.precision,
             path: path.to_owned(),
+            text: text.to_owned(),
+            request: request.clone(),
             profile: request.profile.clone(),
             max_size: self.max_size,
             repeat: repeat.map(|(_, repeat)| repeat),

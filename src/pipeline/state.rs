@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::catalog::Registry;
 use super::error::RunError;
 use super::graph;
+use super::run::Options;
 use super::spec::{Node, Spec};
 use kinset_artifact::features::Features;
 use kinset_artifact::parquet::TableReader;
@@ -78,6 +81,8 @@ pub enum Why {
     Damaged(String),
     /// Somebody said so.
     Forced,
+    /// What a worker process said.
+    Told(String),
     /// It was begun and did not end.
     Unfinished,
 }
@@ -87,6 +92,7 @@ impl fmt::Display for Why {
         match self {
             Self::Never => f.write_str("never ran"),
             Self::Forced => f.write_str("forced"),
+            Self::Told(why) => f.write_str(why),
             Self::Gone => f.write_str("its result was deleted"),
             Self::Unfinished => f.write_str("interrupted; will resume"),
             Self::Damaged(what) => write!(f, "damaged: {what}"),
@@ -120,11 +126,44 @@ pub struct Outlook<'a> {
     pub store: &'a Store,
     /// Where raw data are looked for.
     pub places: &'a DataPaths,
-    /// The class of device stages run on: `cpu`, `cuda`, `metal`.
-    pub device_class: &'a str,
+    /// The class of device of each stage.
+    pub devices: Devices,
 }
 
-impl Outlook<'_> {
+/// The class of device that each stage runs on, which is part of the keys of those that compute there: `cpu`, `cuda`, `metal`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    usual: String,
+    /// Of stages that run elsewhere, by name.
+    of: BTreeMap<String, String>,
+}
+
+impl From<&str> for Devices {
+    /// The same for all stages.
+    fn from(class: &str) -> Self {
+        Self { usual: class.to_owned(), of: BTreeMap::new() }
+    }
+}
+
+impl Devices {
+    /// Says where a stage runs.
+    pub fn put(&mut self, stage: &str, class: &str) {
+        if class != self.usual {
+            self.of.insert(stage.to_owned(), class.to_owned());
+        }
+    }
+
+    pub fn class(&self, stage: &str) -> &str {
+        self.of.get(stage).unwrap_or(&self.usual)
+    }
+}
+
+impl<'a> Outlook<'a> {
+    /// The pipeline as a run sees it.
+    pub fn of(spec: &'a Spec, options: &Options, store: &'a Store, places: &'a DataPaths) -> Self {
+        Self { spec, registry: options.registry, store, places, devices: options.devices.clone() }
+    }
+
     /// The stage behind a node.
     ///
     /// # Errors
@@ -170,7 +209,7 @@ impl Outlook<'_> {
         let stage = self.stage(node)?;
         let mut manifest = stage.manifest(&node.settings)?;
         if stage.on_device() {
-            manifest = manifest.numerics(&self.spec.precision, self.device_class);
+            manifest = manifest.numerics(&self.spec.precision, self.devices.class(&node.name));
         }
         if stage.seeded() {
             manifest = manifest.seed(Self::seed(node).fingerprint());

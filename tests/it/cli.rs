@@ -34,7 +34,7 @@ fn redacted(text: &str) -> String {
 
 /// Compares with the committed text, or writes it if asked to.
 #[track_caller]
-fn assert_snapshot(name: &str, text: &str) {
+pub(crate) fn assert_snapshot(name: &str, text: &str) {
     let path = snapshots().join(format!("{name}.txt"));
     let text = redacted(text);
     if std::env::var_os("KINSET_BLESS").is_some() {
@@ -116,7 +116,7 @@ fn no_snapshot_is_an_orphan() {
             ["plan-before", "plan-after", "plan-changed", "graph-mermaid", "graph-dot", "explain-changed", "explain-fresh"]
                 .map(str::to_owned),
         )
-        .chain(["methods".to_owned(), "verify".to_owned()])
+        .chain(["methods".to_owned(), "verify".to_owned(), "dry-run".to_owned()])
         .collect();
     known.sort();
     for path in sorted(&snapshots()) {

@@ -200,7 +200,7 @@ fn every_stage_stops_when_it_is_asked_and_goes_on_to_the_same_bytes() {
     bench.run(&[]).done();
     let spec = spec::check(Path::new("p.toml"), &WHOLE, &Request::default(), &registry::catalog()).unwrap();
     let (store, places) = (Store::open(&bench.path("artifacts")).unwrap(), DataPaths::new(bench.path(""), None, None));
-    let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, device_class: "cpu" };
+    let outlook = Outlook { spec: &spec, registry: registry::catalog(), store: &store, places: &places, devices: "cpu".into() };
     let (mut known, mut kinds) = (Known::new(), BTreeSet::new());
     for &index in &spec.order {
         let node = &spec.nodes[index];

@@ -404,8 +404,11 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
     command.args(args).current_dir(folder).stdin(Stdio::null()).env("NO_COLOR", "1");
     // What the machine has fetched from Hugging Face's hub is no part of a test.
     command.env("HF_HOME", folder.join("hf"));
+    // Nor is a person's own cluster.
+    command.env("XDG_CONFIG_HOME", folder.join("config"));
     for name in [
         "HF_HUB_CACHE",
+        "KINSET_CLUSTER",
         "KINSET_DATA",
         "KINSET_HOST",
         "KINSET_LEASE",

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod cli;
+mod cluster;
 mod compare;
 mod concurrent_runs;
 mod conformance;

@@ -24,6 +24,7 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["compare", "p.toml", "--methods", "kmeans", "--seeds", "1", "--json"], 0),
     (&["status", "p.toml"], 0),
     (&["status", "p.toml", "--json"], 0),
+    (&["jobs", "p.toml", "--json"], 0),
     (&["diff", "p.toml", "--right-set", "stage.kmeans.clusters=3"], 0),
     (&["diff", "p.toml", "--json"], 0),
     (&["report", "p.toml"], 0),
@@ -99,7 +100,8 @@ fn assert_ends(out: impl Fn() -> Stdio, wanted: impl Fn(i32) -> i32, words: &str
 fn every_command_is_asked_what_it_does_without_room_or_reader() {
     let mut command = Cli::command();
     command.build();
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+    // What is hidden is for other programs, and leaves its answer in files.
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
         assert!(ANSWERS.iter().any(|(args, _)| args[0] == sub.get_name()), "`{}` is not among the answers", sub.get_name());
     }
 }

@@ -54,6 +54,12 @@ const RULES: &[Rule] = &[
         tests_too: false,
     },
     Rule {
+        words: &["process::Command", "Command::new"],
+        places: &[("src/base/command.rs", "this is what starts programs")],
+        why: "other programs are started through `base::command`, which waits no longer than it was told",
+        tests_too: false,
+    },
+    Rule {
         words: &["HashMap", "HashSet", "RandomState", "DefaultHasher"],
         places: &[],
         why: "their order changes from run to run: BTreeMap, BTreeSet, or a Vec by index",

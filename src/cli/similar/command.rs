@@ -103,7 +103,7 @@ fn page(
     });
     let finder = |pictures: &'_ Pictures, name: &str| pictures.find(name).ok().and_then(|found| found.image);
     let places = DataPaths::new("", None, None);
-    let outlook = Outlook { spec, registry: registry::catalog(), store, places: &places, device_class: device_of(spec)?.1 };
+    let outlook = Outlook { spec, registry: registry::catalog(), store, places: &places, devices: device_of(spec)?.1 };
     let elsewhere = Elsewhere {
         target: target.as_ref().map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
         pool: pool.map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
@@ -162,7 +162,7 @@ fn spare(args: &SimilarArgs) -> Result<(), Failure> {
 
 fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Result<Summary, Failure> {
     let stop = stop_on_signals()?;
-    let (device, device_class) = device_of(spec)?;
+    let (device, devices) = device_of(spec)?;
     let journal = Journal::new(runs_folder(artifacts, &spec.name));
     let screen = Screen::new();
     let listeners: [&dyn Listener; 2] = [&screen, &journal];
@@ -172,7 +172,8 @@ fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Res
         forced: std::collections::BTreeSet::new(),
         threads: rayon::current_num_threads(),
         device,
-        device_class,
+        devices,
+        shows: true,
         wait: true,
         checkpoint_every: Duration::from_secs_f64(args.checkpoint_every),
         stop,

@@ -77,7 +77,7 @@ impl Journal {
                 self.stages.insert(stage, Told { word: "blocked", error, hint: None });
             }
             Event::Warning { stage, text } if self.warnings.len() < WARNINGS => self.warnings.push((stage, text)),
-            Event::Warning { .. } | Event::Metric { .. } | Event::Progress { .. } | Event::Note { .. } => {}
+            Event::Warning { .. } | Event::Metric { .. } | Event::Progress { .. } | Event::Note { .. } | Event::Job { .. } => {}
         }
     }
 

@@ -44,6 +44,7 @@ const LINES: &[Line] = &[
     says(&["graph", "p.toml"]),
     says(&["compare", "p.toml", "--methods", "kmeans", "--seeds", "1"]),
     says(&["status", "p.toml"]),
+    says(&["jobs", "p.toml", "--json"]),
     says(&["label", "p.toml"]),
     says(&["diff", "p.toml", "--right-set", "stage.kmeans.clusters=2"]),
     writes(&["report", "p.toml"], &["--out", "out/report.html"]),
