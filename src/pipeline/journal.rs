@@ -174,7 +174,7 @@ impl Listener for Journal {
             state.progress.insert(stage.clone(), Stopwatch::start());
         }
         let Ok(line) = serde_json::to_string(&Line { time: clock::unix_seconds(), event }) else { return };
-        if state.file.is_none() && matches!(event, Event::StageStarted { .. } | Event::StageFailed { .. }) {
+        if state.file.is_none() && matches!(event, Event::StageStarted { .. } | Event::StageFailed { .. } | Event::Job { .. }) {
             match self.open() {
                 Ok((folder, file)) => (state.folder, state.file) = (Some(folder), Some(file)),
                 Err(error) => {

@@ -538,9 +538,11 @@ impl Watch<'_> {
             jobs::note(&place, &comment, Some(&id))?;
         }
         self.numbered += 1;
-        self.counts.submitted += 1;
-        let event = Event::Job { unit: unit.name.clone(), job: id.clone(), tasks: unit.tasks.len(), attached: false };
-        self.tell.tell(event);
+        if cluster.keeps_order() {
+            self.counts.submitted += 1;
+            let event = Event::Job { unit: unit.name.clone(), job: id.clone(), tasks: unit.tasks.len(), attached: false };
+            self.tell.tell(event);
+        }
         self.add(id, place, unit.tasks.clone(), &own);
         // It is to be seen soon.
         self.pause = self.dispatch.rules.limits.poll;
@@ -776,8 +778,12 @@ impl Watch<'_> {
     /// Says what became of a task of which `node` is the first that has no result.
     fn judge_task(&mut self, job: usize, task: usize, node: usize) {
         let cluster = self.dispatch.cluster;
-        let Sent { id, place, tasks } = &self.jobs[job];
-        let Followed { standing, gone, seen, .. } = &tasks[task];
+        // What it waits for is not there: that is what has to be judged first, and this may not even have begun.
+        if !graph::inputs(&self.spec.nodes[node]).all(|above| self.known.contains_key(&above)) {
+            return;
+        }
+        let Sent { place, tasks, .. } = &self.jobs[job];
+        let gone = tasks[task].gone;
         let settled = gone.is_some_and(|gone| gone.elapsed() >= self.dispatch.rules.limits.settle);
         // Of a job that is at work nobody else knows more than its own files.
         let end = if gone.is_some() || cluster.keeps_order() { End::read(&place.end(task)) } else { None };
@@ -799,6 +805,15 @@ impl Watch<'_> {
         if !settled {
             return;
         }
+        // Once more, since it may have ended between the last look and the last answer.
+        self.listen_to(job, task);
+        self.nodes[node].looked = None;
+        self.look();
+        if self.nodes[node].at != (At::Job { job, task }) {
+            return;
+        }
+        let Sent { id, place, tasks } = &self.jobs[job];
+        let Followed { standing, seen, .. } = &tasks[task];
         let death = match standing {
             Some(Standing { state: State::Ended(death), .. }) => Some(death.clone()),
             _ => cluster.post_mortem(id, task),

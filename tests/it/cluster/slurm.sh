@@ -73,7 +73,10 @@ case ${0##*/} in
       put "$D/busy" $((busy - 1))
       echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2; exit 1
     fi
-    script=$(cat)
+    # What stands on the command line is said in the script as well, here.
+    file=/dev/stdin; options=''
+    for arg; do case $arg in *.sbatch) file=$arg ;; --dependency=*) options+="#SBATCH $arg"$'\n' ;; esac; done
+    script=$(printf '#!/bin/bash\n%s' "$options"; tail -n +2 "$file")
     if grep -q -- '--partition=nowhere' <<< "$script"; then
       echo "sbatch: error: invalid partition specified: nowhere" >&2; exit 1
     fi
