@@ -191,13 +191,7 @@ pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, pati
     let places = places(&args.places, Some(&args.pipeline));
     let journal = Journal::new(runs_folder(artifacts, &spec.name));
     let screen = Screen::new();
-    if let Some(other) = namesake(&spec.name, artifacts, Some(&args.pipeline)) {
-        let (name, other, folder) = (&spec.name, other.display(), artifacts.join(&spec.name));
-        terminal::say(&format!(
-            "warning: `{other}` is also called `{name}`: this run replaces its views and its report in `{}`; change `name` in one of them",
-            folder.display()
-        ));
-    }
+    warn_of_namesake(spec, args);
     let scalars = Scalars::new(&journal);
     let outlook = Outlook { spec, registry: registry::catalog(), store: &store, places: &places, devices: devices.clone() };
     let say = |text: &str| screen.expect(text);
@@ -238,6 +232,9 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
     let runs = runs_folder(artifacts, &spec.name);
     let journal = Journal::new(runs.clone());
     let screen = Screen::new();
+    if dry.is_none() {
+        warn_of_namesake(spec, &args.pipeline);
+    }
     let scalars = Scalars::new(&journal);
     let whole = |path: &Path| std::path::absolute(path).map_err(|error| FileError::new("look for", path, error));
     let kinset = std::env::current_exe().map_err(|error| FileError::new("look for", Path::new("this program"), error))?;
@@ -325,6 +322,18 @@ fn of_shared(store: &Store) -> Option<String> {
          dies is waited for up to ten minutes",
         store.artifacts().display()
     ))
+}
+
+/// Says which other pipeline shows its results under the same name.
+fn warn_of_namesake(spec: &Spec, args: &PipelineArgs) {
+    let artifacts = &args.places.artifacts;
+    if let Some(other) = namesake(&spec.name, artifacts, Some(&args.pipeline)) {
+        let (name, other, folder) = (&spec.name, other.display(), artifacts.join(&spec.name));
+        terminal::say(&format!(
+            "warning: `{other}` is also called `{name}`: this run replaces its views and its report in `{}`; change `name` in one of them",
+            folder.display()
+        ));
+    }
 }
 
 /// The scores of these results, which are also written beside them.

@@ -261,3 +261,52 @@ pub fn leave(place: &Place, index: usize, error: &dyn Fault) -> fs::Result<()> {
     };
     end.write(&place.end(index))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ticket::{Form, Restarts};
+    use super::*;
+    use crate::spec::Request;
+    use crate::state::Devices;
+
+    #[test]
+    fn stops_without_progress_are_counted_until_something_moves() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let form = Form {
+            pipeline: "p".into(),
+            file: "p.toml".into(),
+            text: String::new(),
+            request: Request::default(),
+            artifacts: dir.path().into(),
+            places: DataPaths::new("", None, None),
+            devices: Devices::from("cpu"),
+            checkpoint_every: 1.0,
+            settle: 0.0,
+            restarts: Restarts { times: 1, signal: "USR2".into(), without_progress: 2 },
+        };
+        let task = Task { stage: "s".into(), forced: false, plan: Digest::of(b"") };
+        let ticket = form.fill("s".into(), None, std::collections::BTreeMap::new(), vec![vec![task]]);
+        let place = Place { folder: dir.path().into(), stem: "01-s".into() };
+        fs::write_atomic(&place.ticket(), &serde_json::to_vec(&ticket).unwrap()).unwrap();
+        assert!(matches!(Work::load(&place.ticket(), 1), Err(DispatchError::NoTask { tasks: 1, index: 1 })));
+        let work = Work::load(&place.ticket(), 0).unwrap();
+        // What its events say it works on, and what that has kept.
+        let key: Key = "12".repeat(32).parse().unwrap();
+        let before = work.mark(&store);
+        let begun = Event::StageStarted { stage: "s".into(), kind: "k".into(), key: key.hex(), why: String::new() };
+        fs::write_atomic(&work.events(), &serde_json::to_vec(&begun).unwrap()).unwrap();
+        let kept = store.scratch_path(&key).join("attempt");
+        fs::create_folders(&kept).unwrap();
+        let begun = work.mark(&store);
+        assert_ne!(before, begun);
+        assert_eq!((work.stalls(begun, begun).unwrap(), work.stalls(begun, begun).unwrap()), (1, 2));
+        fs::write_atomic(&kept.join("checkpoint-2"), b"more").unwrap();
+        let moved = work.mark(&store);
+        assert_ne!(begun, moved);
+        assert_eq!((work.stalls(begun, moved).unwrap(), work.stalls(moved, moved).unwrap()), (0, 1));
+        // An heir keeps the same in a folder of its own.
+        fs::rename(&kept, &store.scratch_path(&key).join("heir")).unwrap();
+        assert_eq!(work.mark(&store), moved);
+    }
+}
