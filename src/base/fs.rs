@@ -159,18 +159,37 @@ pub fn open(path: &Path) -> Result<File> {
 
 fn open_to(action: &'static str, path: &Path) -> Result<File> {
     // Looked at first, because opening a pipe waits, and opening a device may do something.
-    let what = match fs::metadata(path) {
-        Err(error) if leads_to_itself(&error) => Some("a link to itself"),
-        Err(error) => {
-            let link = (error.kind() == io::ErrorKind::NotFound).then(|| dangling(path)).flatten();
-            return Err(FileError::new(action, path, link.unwrap_or(error)));
+    open_found(action, path, &look_at(action, path)?)
+}
+
+/// What a path leads to.
+fn look_at(action: &'static str, path: &Path) -> Result<Metadata> {
+    fs::metadata(path).map_err(|error| {
+        if leads_to_itself(&error) {
+            return no_file(action, path, "a link to itself");
         }
-        Ok(found) => what_else(&found),
-    };
-    match what {
+        let link = (error.kind() == io::ErrorKind::NotFound).then(|| dangling(path)).flatten();
+        FileError::new(action, path, link.unwrap_or(error))
+    })
+}
+
+/// Opens a path that was looked at a moment ago: on a file server, and for 100,000 files, a second look is felt.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_after_look(path: &Path, found: &Metadata) -> Result<File> {
+    open_found("open", path, found)
+}
+
+fn open_found(action: &'static str, path: &Path, found: &Metadata) -> Result<File> {
+    match what_else(found) {
         None => File::open(path).at(action, path),
-        Some(what) => Err(FileError::new(action, path, io::Error::new(io::ErrorKind::IsADirectory, NotAFile(what)))),
+        Some(what) => Err(no_file(action, path, what)),
     }
+}
+
+fn no_file(action: &'static str, path: &Path, what: &'static str) -> FileError {
+    FileError::new(action, path, io::Error::new(io::ErrorKind::IsADirectory, NotAFile(what)))
 }
 
 /// True if a path is a link that leads back to itself.
@@ -224,16 +243,19 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// At most `limit` bytes of a file: a guard against files that are not what they claim to be.
 pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    take_at_most(&open(path)?, path, limit)
+    let found = look_at("open", path)?;
+    take_at_most(&open_after_look(path, &found)?, found.len(), path, limit)
 }
 
 /// As [`read_at_most`], but of whatever gives bytes: for what a person hands over once and is read once, as `<(command)`.
 pub fn read_stream_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    take_at_most(&File::open(path).at("open", path)?, path, limit)
+    let file = File::open(path).at("open", path)?;
+    let length = file.metadata().at("look at", path)?.len();
+    take_at_most(&file, length, path, limit)
 }
 
-fn take_at_most(file: &File, path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let length = file.metadata().at("look at", path)?.len();
+/// `length` is what to make room for; there may be more.
+fn take_at_most(file: &File, length: u64, path: &Path, limit: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let room = usize::try_from(length.min(limit)).unwrap_or(usize::MAX).saturating_add(1);
     bytes.try_reserve_exact(room).map_err(|e| FileError::new("read", path, io::Error::new(io::ErrorKind::OutOfMemory, e)))?;

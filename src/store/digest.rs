@@ -1,6 +1,7 @@
 //! Content digests: 256 bits of BLAKE3.
 
 use std::fmt;
+use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::str::FromStr;
@@ -23,7 +24,11 @@ impl Digest {
     }
 
     pub fn of_file(path: &Path) -> fs::Result<Self> {
-        let mut file = fs::open(path)?;
+        Self::of_open(&mut fs::open(path)?, path)
+    }
+
+    /// The digest of a file from where it stands to its end; `path` is for errors.
+    pub fn of_open(file: &mut File, path: &Path) -> fs::Result<Self> {
         let mut read = |bytes: &mut Vec<u8>, most: usize| {
             bytes.clear();
             file.by_ref().take(most as u64).read_to_end(bytes).at("read", path)

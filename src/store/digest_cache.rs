@@ -207,14 +207,16 @@ impl Store {
     fn read_steady(&self, path: &Path, mut before: Metadata) -> Result<Digested> {
         for _ in 0..ATTEMPTS {
             let began = clock::unix_seconds();
-            let digest = Digest::of_file(path).map_err(StoreError::Input)?;
-            let after = stat(path)?;
+            let mut file = fs::open_after_look(path, &before).map_err(StoreError::Input)?;
+            let digest = Digest::of_open(&mut file, path).map_err(StoreError::Input)?;
+            // Of what was opened: another file of this name is another inode, and no longer what was looked at before.
+            let after = fs::At::at(file.metadata(), "look at", path).map_err(StoreError::Input)?;
             let same = Stamp::from(&before) == Stamp::from(&after) && before.len() == after.len();
             if same && before.modified().ok() == after.modified().ok() {
                 let quiet = began - changed_at(&after) >= self.quiet;
                 return Ok(Digested { digest, stamp: Stamp::from(&after), remember: quiet });
             }
-            before = after;
+            before = stat(path)?;
         }
         Err(StoreError::Unsteady { path: path.display().to_string() })
     }
