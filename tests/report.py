@@ -49,7 +49,7 @@ def scores(stage):
     return named
 
 
-judges = [name for name, stage in spec["stage"].items() if stage["kind"] in ("evaluate", "knn_eval")]
+judges = [name for name, stage in spec["stage"].items() if stage["kind"] in ("evaluate", "knn_eval", "linear_eval")]
 predict = [(name, stage) for name, stage in spec["stage"].items() if stage["kind"] == "predict"][-1]
 
 

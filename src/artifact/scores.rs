@@ -68,6 +68,10 @@ pub struct ScoreRow {
     pub majority: Option<f64>,
     /// Accuracy of the nearest neighbors' vote on the features, 0–1.
     pub knn: Option<f64>,
+    /// Accuracy of a linear classifier on the features, 0–1.
+    // Left out where there is none: scores of before keep their bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linear: Option<f64>,
     /// Pairs of cluster and class.
     pub matching: Vec<(u32, u32)>,
     /// `[C]`: the share of each class that was found, 0–1; nothing where the class has no image.
@@ -109,8 +113,8 @@ impl Scores {
 }
 
 impl ScoreRow {
-    /// The named numbers of this result, for tables: `acc` … `knn`.
-    pub fn numbers(&self) -> [(&'static str, Option<f64>); 7] {
+    /// The named numbers of this result, for tables: `acc` … `linear`.
+    pub fn numbers(&self) -> [(&'static str, Option<f64>); 8] {
         [
             ("acc", self.acc),
             ("nmi", self.nmi),
@@ -119,6 +123,7 @@ impl ScoreRow {
             ("ece", self.ece),
             ("majority", self.majority),
             ("knn", self.knn),
+            ("linear", self.linear),
         ]
     }
 

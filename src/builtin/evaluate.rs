@@ -1,4 +1,4 @@
-//! Classifiers against labels: the only place, with `knn_eval`, where ground truth is read.
+//! Classifiers against labels: the only place, with `knn_eval` and `linear_eval`, where ground truth is read.
 //!
 //! A row of k-means always stands beside the others: a learned result should be better than it. If
 //! none is connected, one is fitted on the features of the first classifier's own encoder.

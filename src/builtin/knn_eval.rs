@@ -1,10 +1,8 @@
 //! k-nearest-neighbor evaluation of features alone: labelled neighbors vote about images that took no part in training.
 
-use super::evaluate::truth_of;
-use kinset_artifact::features::{FeatureTable, Features};
-use kinset_artifact::labels::{LabelTable, Labels};
-use kinset_artifact::scores::{Protocol, ScoreRow, Scores};
-use kinset_artifact::{Draft, Stored};
+use super::bank::{Bank, In, Out};
+use kinset_artifact::features::FeatureTable;
+use kinset_artifact::scores::Scores;
 use kinset_kernel::neighbors::Search;
 use kinset_math::cosine;
 use kinset_math::knn;
@@ -23,28 +21,6 @@ kinset_stage::settings! {
     }
 }
 
-kinset_stage::ports! {
-    /// What it reads.
-    pub struct In {
-        /// Features of the images that vote.
-        bank: Stored<Features>,
-        /// Their labels.
-        bank_labels: Stored<Labels>,
-        /// Features of the images that are voted about.
-        queries: Stored<Features>,
-        /// Their labels.
-        query_labels: Stored<Labels>,
-    }
-}
-
-kinset_stage::outputs! {
-    /// What it writes.
-    pub struct Out {
-        /// One row.
-        scores: Draft<Scores>,
-    }
-}
-
 /// k-nearest-neighbor evaluation.
 #[derive(Debug)]
 pub struct KnnEval;
@@ -60,22 +36,10 @@ impl Stage for KnnEval {
     type Out = Out;
 
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        let bank = unit(FeatureTable::load(&input.bank)?);
-        let queries = unit(FeatureTable::load(&input.queries)?);
-        if bank.encoder != queries.encoder || bank.dim != queries.dim {
-            return Err(StageError::Mismatch {
-                what: format!(
-                    "the features of `{}` and `{}` come from different encoders",
-                    input.bank.origin(),
-                    input.queries.origin()
-                ),
-                hint: "embed both with the same encoder".into(),
-            });
-        }
-        let (bank_labels, query_labels) = (LabelTable::load(&input.bank_labels)?, LabelTable::load(&input.query_labels)?);
-        let truth = truth_of(&queries.ids, &query_labels)?;
-        let votes = truth_of(&bank.ids, &bank_labels)?;
-        let classes = bank_labels.classes().max(query_labels.classes());
+        let mut sets = Bank::load(&input)?;
+        unit(&mut sets.bank);
+        unit(&mut sets.queries);
+        let (bank, queries) = (&sets.bank, &sets.queries);
         let k = cx.fitting("k", config.k, Config::default().k, 1..=bank.len(), bank.len())?;
         let bar = cx.bar(bank.len() as u64, "bank images");
         let mut search = Search::new(&queries.values, queries.dim, k, &cx.stop).map_err(StageError::other)?;
@@ -86,34 +50,20 @@ impl Stage for KnnEval {
         let found = search.finish().map_err(StageError::other)?;
         // Equal weights are those of an endless temperature.
         let temperature = config.temperature.unwrap_or(1e12);
-        let said = knn::weighted_vote(&found.index, &found.similarity, k, k, &votes, classes, temperature);
-        let known: Vec<usize> = (0..truth.len()).filter(|&r| truth[r] >= 0).collect();
-        let right = known.iter().filter(|&&r| said[r] == truth[r]).count();
-        let row = ScoreRow {
-            name: "queries".into(),
-            measured: Some(input.bank.digest()),
-            images: known.len(),
-            classes,
-            knn: Some(right as f64 / known.len().max(1) as f64),
-            notes: vec![format!("{k} of {} images vote", bank.len())],
-            ..ScoreRow::default()
-        };
-        let protocol = Protocol {
-            scored_on: vec![input.queries.digest()],
-            labels: Some(input.query_labels.digest()),
-            matching: "none: neighbors vote with their labels".into(),
-        };
+        let said = knn::weighted_vote(&found.index, &found.similarity, k, k, &sets.labels, sets.classes, temperature);
+        let notes = vec![format!("{k} of {} images vote", bank.len())];
+        let row = sets.row(&input, &said, |row, share| row.knn = Some(share), notes);
+        let protocol = Bank::protocol(&input, "none: neighbors vote with their labels");
         Ok(Out { scores: Scores { protocol, rows: vec![row] }.save(&cx.out("scores")?)? })
     }
 }
 
 /// Features of unit length, as cosine similarity wants them.
-fn unit(mut table: FeatureTable) -> FeatureTable {
+fn unit(table: &mut FeatureTable) {
     if !table.normalized {
         // Rows that are all 0 are refused by the search.
         let _ = cosine::normalize_rows(&mut table.values, table.dim);
     }
-    table
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod auto_k;
+mod bank;
 pub mod choose;
 mod classify;
 pub mod consensus;
@@ -20,6 +21,7 @@ pub mod import_features;
 pub mod ingest;
 pub mod kmeans;
 pub mod knn_eval;
+pub mod linear_eval;
 pub mod named;
 pub mod neighbors;
 pub mod onnx_encoder;
@@ -62,4 +64,5 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<probe::Fit>::new(),
     &Erased::<evaluate::Evaluate>::new(),
     &Erased::<knn_eval::KnnEval>::new(),
+    &Erased::<linear_eval::LinearEval>::new(),
 ];

@@ -160,7 +160,7 @@ pub struct ScoreDiff {
     pub stage: String,
     /// The images it was measured on.
     pub images: String,
-    /// `acc`, `nmi`, `ari`, `top5`, `ece`, `knn`.
+    /// `acc`, `nmi`, `ari`, `top5`, `ece`, `knn`, `linear`.
     pub score: &'static str,
     /// Mean over seeds left, 0–1.
     pub left: Option<Spread>,
@@ -265,8 +265,15 @@ fn stage(left: Option<&SideStage>, right: Option<&SideStage>) -> Option<StageDif
 /// A score of a row, if it has it.
 type Measure = fn(&ScoreRow) -> Option<f64>;
 
-const SCORES: [(&str, Measure); 6] =
-    [("acc", |r| r.acc), ("nmi", |r| r.nmi), ("ari", |r| r.ari), ("top5", |r| r.top5), ("ece", |r| r.ece), ("knn", |r| r.knn)];
+const SCORES: [(&str, Measure); 7] = [
+    ("acc", |r| r.acc),
+    ("nmi", |r| r.nmi),
+    ("ari", |r| r.ari),
+    ("top5", |r| r.top5),
+    ("ece", |r| r.ece),
+    ("knn", |r| r.knn),
+    ("linear", |r| r.linear),
+];
 
 fn score(left: &[Scored], right: &[Scored], renamed: &BTreeMap<String, String>) -> Vec<ScoreDiff> {
     let by_left = |name: &String| renamed.get(name).unwrap_or(name).clone();

@@ -185,13 +185,14 @@ fn table(rows: &[&Scored]) -> String {
             names.push(&row.stage);
         }
     }
-    let columns: [(&str, Measure); 6] = [
+    let columns: [(&str, Measure); 7] = [
         ("ACC", |r| r.acc),
         ("NMI", |r| r.nmi),
         ("ARI", |r| r.ari),
         ("top-5", |r| r.top5),
         ("ECE", |r| r.ece),
         ("kNN", |r| r.knn),
+        ("linear", |r| r.linear),
     ];
     let used: Vec<_> = columns.into_iter().filter(|(_, of)| rows.iter().any(|row| of(&row.row).is_some())).collect();
     let sized = rows.iter().any(|row| !row.row.cluster_sizes.is_empty());
@@ -278,9 +279,9 @@ mod tests {
             [scored("scores@1", "scan.last", Some(0.75)), scored("scores@2", "scan", None), scored("scores@1", "k,m", None)];
         assert_eq!(
             csv(&rows, "scores@1"),
-            "measured,images,seed,count,clusters,classes,acc,nmi,ari,top5,ece,majority,knn\n\
-             scan.last,data.test,7,20,3,2,0.75,,,,,,0.30000000000000004\n\
-             \"k,m\",data.test,7,20,3,2,,,,,,,0.30000000000000004\n"
+            "measured,images,seed,count,clusters,classes,acc,nmi,ari,top5,ece,majority,knn,linear\n\
+             scan.last,data.test,7,20,3,2,0.75,,,,,,0.30000000000000004,\n\
+             \"k,m\",data.test,7,20,3,2,,,,,,,0.30000000000000004,\n"
         );
     }
 

@@ -146,6 +146,13 @@ bank_labels = "data.train.labels"
 queries = "test_features"
 query_labels = "data.test.labels"
 
+[stage.linear]
+kind = "linear_eval"
+bank = "features"
+bank_labels = "data.train.labels"
+queries = "test_features"
+query_labels = "data.test.labels"
+
 [stage.instance_features]
 kind = "embed"
 images = "data.train"

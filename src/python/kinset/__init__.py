@@ -201,7 +201,7 @@ def scores(pipeline: PathLike, *, as_: Library = "pandas", **options: Any) -> An
     rows: list[dict[str, Any]] = []
     for stage in _status(pipeline, options):
         file = Path(stage["folder"] or os.devnull) / "scores.csv"
-        if stage["kind"] in ("evaluate", "knn_eval") and file.is_file():
+        if stage["kind"] in ("evaluate", "knn_eval", "linear_eval") and file.is_file():
             _doubt(stage)
             with file.open(newline="", encoding="utf-8") as lines:
                 rows += [{"stage": stage["stage"], **row} for row in csv.DictReader(lines)]

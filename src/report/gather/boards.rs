@@ -63,7 +63,7 @@ fn new_row(results: &Results<'_>, judge: usize, score: &Scored) -> BoardRow {
         stage: score.stage.clone(),
         baseline: kind == "kmeans",
         kind,
-        seen: seen.filter(|_| score.row.knn.is_none()),
+        seen: seen.filter(|_| score.row.knn.is_none() && score.row.linear.is_none()),
         seeds: Vec::new(),
         measures: Vec::new(),
         clusters: score.row.clusters,

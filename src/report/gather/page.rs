@@ -210,7 +210,7 @@ pub struct BoardRow {
 /// A measure over repetitions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measured {
-    /// `acc`, `nmi`, `ari`, `top5`, `ece`, `majority`, `knn`.
+    /// `acc`, `nmi`, `ari`, `top5`, `ece`, `majority`, `knn`, `linear`.
     pub name: &'static str,
     /// One for each repetition.
     pub values: Vec<f64>,

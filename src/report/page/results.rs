@@ -10,13 +10,14 @@ use crate::gather::page::{Board, BoardRow, Confusion, CountTable, Measured, Trai
 use kinset_base::unit;
 
 /// Columns of a table of scores: name, title, and whether less is better.
-const COLUMNS: [(&str, &str, bool); 7] = [
+const COLUMNS: [(&str, &str, bool); 8] = [
     ("acc", "ACC", false),
     ("nmi", "NMI", false),
     ("ari", "ARI", false),
     ("top5", "top-5", false),
     ("majority", "majority", false),
     ("knn", "kNN", false),
+    ("linear", "linear", false),
     ("ece", "ECE", true),
 ];
 
