@@ -57,7 +57,33 @@ def features(work, encoder, threads=None):
     card = json.loads((view / "encoder" / "encoder.json").read_text())["content"]
     images = pq.read_table(view / "data.images" / "images.parquet", columns=["image"])["image"].to_pylist()
     values = np.stack(pq.read_table(view / "features" / "features.parquet")["embedding"].to_numpy())
+    exported(run, file, artifacts, work, values)
     return values, images, card, seconds
+
+
+def exported(run, file, artifacts, work, values):
+    """Features as others load them are the same numbers."""
+    for name in ("f.npy", "f.csv", "f.safetensors", "projector"):
+        run("export", file, "features", "--output", work / name, "--artifacts", artifacts)
+    raw = (work / "f.safetensors").read_bytes()
+    head = 8 + int.from_bytes(raw[:8], "little")
+    tensor = json.loads(raw[8:head])["features"]
+    found = {
+        "npy": np.load(work / "f.npy"),
+        "csv": np.loadtxt(work / "f.csv", np.float32, delimiter=",", skiprows=1, usecols=range(1, values.shape[1] + 1)),
+        "safetensors": np.frombuffer(raw[head:], "<f4").reshape(tensor["shape"]),
+        "projector": np.loadtxt(work / "projector" / "vectors.tsv", np.float32, delimiter="\t"),
+    }
+    for form, numbers in found.items():
+        if not np.array_equal(numbers, values):
+            sys.exit(f"FAILED features exported as {form}")
+    for names in ("f.names.txt", "projector/metadata.tsv"):
+        if len((work / names).read_text().splitlines()) != len(values):
+            sys.exit(f"FAILED {names}")
+        (work / names).unlink()
+    for made in ("f.npy", "f.csv", "f.safetensors"):
+        (work / made).unlink()
+    subprocess.run(["rm", "-r", work / "projector"], check=True)
 
 
 def prepared(image, card):

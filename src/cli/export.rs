@@ -1,7 +1,8 @@
 //! `kinset export`: a result in the form that others use.
 //!
 //! Networks become safetensors with PyTorch's names, or ONNX, which runs without kinset, and a card beside them; assignments become CSV,
-//! JSON lines, Parquet, or one folder per cluster with the pictures in it; duplicates and outliers become a table.
+//! JSON lines, Parquet, or one folder per cluster with the pictures in it; duplicates and outliers become a table; features and
+//! neighbors become arrays, tables, or a folder for TensorBoard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -12,14 +13,16 @@ use serde_json::{Value, json};
 
 use super::args::PipelineArgs;
 use super::common::{Answer, Failure, Held, classifier_of, not_an_input, outlook, places, stored};
-use super::odd_images;
 use super::pictures::Pictures;
 use super::terminal;
+use super::{export_tables, odd_images};
 use crate::artifact::Artifact;
 use crate::artifact::assignments::{AssignmentTable, AssignmentsWriter};
 use crate::artifact::encoder::{Classifier, Encoder, HeadKind, Tensors};
+use crate::artifact::features::Features;
 use crate::artifact::groups::GroupTable;
 use crate::artifact::images;
+use crate::artifact::neighbors::Neighbors;
 use crate::artifact::probe::Probe;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs::{self, At};
@@ -45,7 +48,7 @@ enum NamesArg {
     And,
 }
 
-/// Export a result: networks for PyTorch or as ONNX; assignments, duplicates, outliers as CSV; a folder of images per cluster
+/// Export a result: networks for PyTorch or as ONNX; assignments, duplicates, outliers as CSV; features and neighbors for NumPy; a folder of images per cluster
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -54,13 +57,17 @@ Examples:
   kinset export pipelines/fashion-mini.toml assignments --output assignments.csv
   kinset export photos.toml assignments --output sorted          links, one folder per cluster
   kinset export photos.toml assignments --output sorted --copy
-  kinset export photos.toml duplicates --output copies.csv       copies, the one to keep first")]
+  kinset export photos.toml duplicates --output copies.csv       copies, the one to keep first
+  kinset export photos.toml features --output features.npy       names beside it, in features.names.txt
+  kinset export photos.toml features --output projector          for `tensorboard --logdir projector`
+  kinset export photos.toml neighbors --output neighbors.csv     an edge a line")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct ExportArgs {
     #[command(flatten)]
     pipeline: PipelineArgs,
     /// The stage, or STAGE.OUTPUT if it has several outputs
     stage: String,
-    /// Output path: FILE.safetensors or .onnx for networks; FILE.csv, .jsonl, .parquet or a new folder for assignments; FILE.csv, .jsonl or .parquet for duplicates and outliers
+    /// Output path: FILE.safetensors or .onnx for networks; FILE.csv, .jsonl, .parquet or a new folder for assignments; FILE.csv, .jsonl or .parquet for duplicates and outliers; .npy, .safetensors, .csv, .parquet or a new folder for features; .npy, .csv, .jsonl or .parquet for neighbors
     #[arg(long, short, value_name = "PATH")]
     output: PathBuf,
     /// Naming scheme of the tensors in safetensors
@@ -72,13 +79,17 @@ pub struct ExportArgs {
     /// Copy images into their folders instead of linking them
     #[arg(long)]
     copy: bool,
+    /// Neighbors as .npy: each image first among its own, as in SCAN's and NNM's files
+    #[arg(long)]
+    with_self: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 /// What can be exported, the best first where a stage gives several.
-const KINDS: [&str; 6] = ["assignments", "classifier", Probe::KIND, "encoder", "duplicates", "outliers"];
+const KINDS: [&str; 8] =
+    ["assignments", "classifier", Probe::KIND, "encoder", "duplicates", "outliers", Features::KIND, Neighbors::KIND];
 /// A card is some kilobytes.
 const LARGEST_CARD: u64 = 1 << 20;
 /// The ending of a picture's name is kept up to this many bytes.
@@ -141,6 +152,8 @@ pub(super) fn run(args: &ExportArgs) -> Answer {
             ("encoder", form) => encoder(args, form?, &held),
             ("classifier" | Probe::KIND, form) => classifier(args, form?, outlook, &held),
             ("duplicates" | "outliers", _) => odd(args, outlook, &held),
+            (Features::KIND, _) => export_tables::features(&args.output, &held),
+            (Neighbors::KIND, _) => export_tables::neighbors(&args.output, args.with_self, &held),
             _ => assignments(args, spec, outlook, &held),
         }
     })?;

@@ -9,6 +9,7 @@ pub mod args;
 mod cluster;
 mod common;
 mod expected;
+mod export_tables;
 mod init_encoder;
 mod odd_images;
 mod pictures;

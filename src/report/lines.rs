@@ -83,7 +83,7 @@ pub fn table_lines(form: Form, names: &[&str], rows: &[Vec<Value>]) -> String {
 }
 
 /// A text as a field: in quotes where it must be.
-pub(crate) fn field(text: &str) -> String {
+pub fn field(text: &str) -> String {
     if text.contains(['"', ',', '\n', '\r']) || text.starts_with(' ') || text.ends_with(' ') {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {

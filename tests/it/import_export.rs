@@ -74,6 +74,10 @@ fn by_id(csv: &str) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
+fn text(bench: &Bench, name: &str) -> String {
+    fs::read_to_string(bench.path(name)).unwrap()
+}
+
 #[test]
 fn loose_pictures_go_where_the_pipeline_puts_them() {
     let bench = photos();
@@ -245,10 +249,58 @@ fn pictures_are_sorted_into_one_folder_per_cluster() {
     bench.kinset(&["export", "p.toml", "assignments", "--output", "copied", "--copy", "--json"]).done();
     let copy = bench.path("copied/0");
     assert!(!fs::symlink_metadata(fs::read_dir(copy).unwrap().next().unwrap().unwrap().path()).unwrap().is_symlink());
-    assert_eq!(bench.kinset(&["export", "p.toml", "features", "--output", "x.csv"]).exit, 2);
     assert_eq!(bench.kinset(&["export", "p.toml", "assignments", "--output", "x.xlsx"]).exit, 2);
     let said = bench.kinset(&["export", "p.toml", "data.photos", "--output", "x"]);
     assert!(said.err.contains("it gives"), "{}", said.err);
+}
+
+#[test]
+fn features_and_neighbors_leave_as_arrays_and_come_back_the_same() {
+    let bench = photos();
+    let pipeline = text(&bench, "p.toml");
+    bench.write("p.toml", format!("{pipeline}\n[stage.neighbors]\nkind = \"neighbors\"\nfeatures = \"features\"\nk = 3\n"));
+    bench.kinset(&["run", "p.toml"]).done();
+    let export = |pipeline: &str, stage: &str, file: &str| bench.kinset(&["export", pipeline, stage, "--output", file]);
+    for file in ["f.npy", "f.csv", "f.safetensors", "f.parquet", "projector"] {
+        export("p.toml", "features", file).done();
+    }
+    assert!(bench.path("projector/projector_config.pbtxt").is_file());
+    let back = |file: &str| format!("[stage.features]\nkind = \"import_features\"\nfile = \"{file}\"\nnormalize = false\n");
+    for (file, more) in [("f.npy", "names = \"f.names.txt\"\n"), ("f.csv", ""), ("f.parquet", "")] {
+        bench.write("back.toml", format!("name = \"back\"\n{}{more}", back(file)));
+        bench.kinset(&["run", "back.toml"]).done();
+        export("back.toml", "features", "back.csv").done();
+        assert_eq!(text(&bench, "back.csv"), text(&bench, "f.csv"), "{file}");
+    }
+    for (file, more) in
+        [("n.npy", &[][..]), ("own.npy", &["--with-self"]), ("n.csv", &[]), ("n.jsonl", &[]), ("n.parquet", &[])]
+    {
+        bench.kinset(&[&["export", "p.toml", "neighbors", "--output", file], more].concat()).done();
+    }
+    let edges = text(&bench, "n.csv");
+    assert_eq!((edges.lines().next(), edges.lines().count()), (Some("source,target,rank,similarity"), 1 + 24 * 3));
+    let rows = |file: &str, width: usize| -> Vec<Vec<i64>> {
+        let bytes = fs::read(bench.path(file)).unwrap();
+        let data = &bytes[bytes.len() - 24 * width * 8..];
+        let numbers: Vec<i64> = data.as_chunks().0.iter().map(|number| i64::from_le_bytes(*number)).collect();
+        numbers.chunks(width).map(<[i64]>::to_vec).collect()
+    };
+    for (row, (with, without)) in (0..).zip(rows("own.npy", 4).iter().zip(rows("n.npy", 3))) {
+        assert_eq!((with[0], &with[1..]), (row, &without[..]));
+    }
+    for (stage, file, more) in
+        [("features", "x.xlsx", None), ("neighbors", "folder", None), ("neighbors", "x.csv", Some("--with-self"))]
+    {
+        let mut args = vec!["export", "p.toml", stage, "--output", file];
+        args.extend(more);
+        assert_eq!(bench.kinset(&args).exit, 2, "{stage} {file}");
+    }
+    fs::remove_file(bench.path("f.npy")).unwrap();
+    export("p.toml", "features", "f.npy").done();
+    fs::remove_file(bench.path("f.npy")).unwrap();
+    bench.write("f.names.txt", "somebody's");
+    let said = export("p.toml", "features", "f.npy");
+    assert!(said.exit == 2 && said.err.contains("f.names.txt"), "{}", said.err);
 }
 
 #[test]
