@@ -70,10 +70,9 @@ fn file(args: &ClusterArgs, pipeline: &Path) -> Result<Option<PathBuf>, Failure>
     let beside = fs::parent(pipeline).join(FILE);
     let config = set("XDG_CONFIG_HOME").or_else(|| Some(set("HOME")?.join(".config")));
     let own = config.map(|config| config.join("kinset").join(FILE));
-    for file in [Some(beside), own].into_iter().flatten() {
-        if fs::metadata(&file)?.is_some_and(|found| found.is_file()) {
-            return Ok(Some(file));
-        }
+    if fs::metadata(&beside)?.is_some_and(|found| found.is_file()) {
+        return Ok(Some(beside));
     }
-    Ok(None)
+    // A home that may not be looked into, of a service or a guest, has no such file.
+    Ok(own.filter(|file| fs::metadata(file).is_ok_and(|found| found.is_some_and(|found| found.is_file()))))
 }

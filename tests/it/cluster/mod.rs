@@ -309,7 +309,10 @@ fn who_comes_back_finds_the_jobs_of_one_that_was_killed() {
     assert!(!slurm.bench.path("artifacts/tiny/pretext").exists(), "before the first was done");
     assert!(running.kill());
     let said = slurm.run(&[]).done();
-    assert_eq!(said.json["jobs"], serde_json::json!({ "submitted": 0, "attached": 5 }), "{}", said.err);
+    // On a busy machine the first of the six may have ended before the second run looked.
+    let ended = said.err.lines().filter(|line| line.trim_start().starts_with("fresh ")).count();
+    assert!(ended < 6, "nothing was left to come back to: {}", said.err);
+    assert_eq!(said.json["jobs"], serde_json::json!({ "submitted": 0, "attached": 6 - ended }), "{}", said.err);
     assert_eq!(slurm.calls("sbatch").len(), 6);
     assert_eq!(said.digests(), expected);
     assert_eq!(sorted(&slurm.bench.path("artifacts/tiny/runs")).len(), 2, "one folder for each that watches");
