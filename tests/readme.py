@@ -20,8 +20,18 @@ if len(text.split()) > WORDS:
     sys.exit(f"FAILED the README has {len(text.split())} words, more than {WORDS}")
 
 links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith("http")]
+
+
+def slugs(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 for link in links:
-    if not (path.parent / link).exists():
+    file, _, anchor = link.partition("#")
+    page = path.parent / file if file else path
+    if not page.exists() or (anchor and anchor not in slugs(page)):
         sys.exit(f"FAILED the README links to {link}, which does not exist")
 
 # The tables are a selection from the page of benchmarks, where each figure has its command, machine and seeds.
