@@ -228,9 +228,6 @@ type Step = u16;
 struct Table {
     /// By the next bits; 0 where a longer code begins, or none.
     short: [Step; 1 << SHORT],
-    /// The same, and where the next bits tell two codes that follow each other and the first does not end the block, both as one step:
-    /// most steps are so short, and each look waits for the one before.
-    pairs: [Step; 1 << SHORT],
     /// By the number of the symbol.
     steps: [Step; 256],
     /// Where the codes up to a length end, as the next 16 bits.
@@ -242,15 +239,7 @@ struct Table {
 impl Table {
     /// `meaning` of a symbol: the bits that follow it and the coefficients it stands for.
     fn new(counts: &[u8; LONGEST], symbols: &[u8], meaning: fn(u8) -> Option<(usize, usize)>) -> Option<Self> {
-        let mut table = Self {
-            short: [0; 1 << SHORT],
-            pairs: [0; 1 << SHORT],
-            steps: [0; 256],
-            ends: [0; LONGEST + 1],
-            symbols: [0; LONGEST + 1],
-        };
-        // How long the codes in `short` are, without what follows them.
-        let mut lengths = [0_u8; 1 << SHORT];
+        let mut table = Self { short: [0; 1 << SHORT], steps: [0; 256], ends: [0; LONGEST + 1], symbols: [0; LONGEST + 1] };
         let (mut code, mut number) = (0_u32, 0);
         for (length, &count) in (1..).zip(counts) {
             let width = 1 << (LONGEST - length);
@@ -260,9 +249,7 @@ impl Table {
                 *table.steps.get_mut(number)? = step;
                 if length <= SHORT {
                     let first = code as usize >> (LONGEST - SHORT);
-                    let range = first..first + (1 << (SHORT - length));
-                    table.short.get_mut(range.clone())?.fill(step);
-                    lengths.get_mut(range)?.fill(length as u8);
+                    table.short.get_mut(first..first + (1 << (SHORT - length)))?.fill(step);
                 }
                 code += width;
                 number += 1;
@@ -273,18 +260,6 @@ impl Table {
             }
             table.ends[length] = code;
             table.symbols[length] = number;
-        }
-        for (at, pair) in table.pairs.iter_mut().enumerate() {
-            let first = table.short[at];
-            *pair = first;
-            let used = usize::from(first & 0xff);
-            if first != 0 && used < SHORT && usize::from(first >> 8) < END {
-                let next = at << used & ((1 << SHORT) - 1);
-                if (1..=SHORT - used).contains(&usize::from(lengths[next])) {
-                    // Lengths in the lower byte, coefficients in the upper: neither overflows.
-                    *pair += table.short[next];
-                }
-            }
         }
         Some(table)
     }
@@ -343,16 +318,7 @@ impl<'a> Codes<'a> {
     fn block(&mut self, means: &Table, others: &Table) -> Option<()> {
         let mut place = self.step(means)?;
         while place < BLOCK {
-            self.fill_up();
-            let pair = others.pairs[(self.bits >> (64 - SHORT)) as usize];
-            let coefficients = usize::from(pair >> 8);
-            // The second code of a pair is the next block's where the first fills this one.
-            if pair != 0 && place + coefficients % END < BLOCK {
-                self.skip(pair);
-                place += coefficients;
-            } else {
-                place += self.step(others)?;
-            }
+            place += self.step(others)?;
         }
         // A run that leads out of the block, or bits that are not there.
         ((place == BLOCK || place > END) && self.known >= 0).then_some(())
@@ -361,28 +327,18 @@ impl<'a> Codes<'a> {
     /// Steps over a code and what follows it; how many coefficients these are.
     #[inline]
     fn step(&mut self, table: &Table) -> Option<usize> {
-        self.fill_up();
+        // A code and its bits are 27 at most.
+        if self.known < 32 && !self.ended {
+            self.fill();
+        }
         let mut step = table.short[(self.bits >> (64 - SHORT)) as usize];
         if step == 0 {
             step = table.long((self.bits >> 48) as u32)?;
         }
-        self.skip(step);
-        Some(usize::from(step >> 8))
-    }
-
-    #[inline]
-    fn skip(&mut self, step: Step) {
         let length = step & 0xff;
         self.bits <<= length;
         self.known -= i32::from(length);
-    }
-
-    #[inline]
-    fn fill_up(&mut self) {
-        // A code and its bits are 27 at most, and a pair is 20: what is left of SHORT for the second code, and 10 bits that follow it.
-        if self.known < 32 && !self.ended {
-            self.fill();
-        }
+        Some(usize::from(step >> 8))
     }
 
     #[inline]
