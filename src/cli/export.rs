@@ -172,7 +172,7 @@ enum Network {
 
 /// By the ending of the name.
 fn network(args: &ExportArgs) -> Result<Network, Failure> {
-    let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let ending = export_tables::ending(&args.output);
     match (ending.as_deref(), args.names) {
         (Some("onnx"), NamesArg::Scan) => Ok(Network::Onnx),
         (Some("onnx"), _) => Err(Failure::own(Trouble::Names)),
@@ -269,7 +269,7 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
     let paths = pictures.as_ref().map(Pictures::paths).transpose()?.unwrap_or_default();
     let named = if args.by_number { None } else { names::of_assignments(outlook, held.node, held.digest, table.clusters)? };
     let groups = named.as_ref().map(|(_, names)| names.groups(&table));
-    let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let ending = export_tables::ending(&args.output);
     let path = |row: usize| paths.get(row).map_or("", String::as_str);
     if args.copy && ending.is_some() {
         return Err(Failure::own(Trouble::Copy { path: args.output.display().to_string() }));
@@ -286,7 +286,7 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
         }
         Some("parquet") => {
             match &groups {
-                None => output::write(&args.output, &fs::read(&held.files[0])?)?,
+                None => output::copy(&held.files[0], &args.output)?,
                 Some(groups) => {
                     let output = Output::file(&args.output)?;
                     let paths = (0..table.len()).map(|row| path(row).to_owned()).collect();
@@ -318,12 +318,12 @@ fn assignments(args: &ExportArgs, spec: &Spec, outlook: &Outlook<'_>, held: &Hel
 
 /// Duplicates or outliers as a table.
 fn odd(args: &ExportArgs, outlook: &Outlook<'_>, held: &Held) -> Result<Value, Failure> {
-    let ending = args.output.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let ending = export_tables::ending(&args.output);
     let form = match ending.as_deref() {
         Some("csv") => Form::Csv,
         Some("jsonl" | "ndjson") => Form::JsonLines,
         Some("parquet") => {
-            output::write(&args.output, &fs::read(&held.files[0])?)?;
+            output::copy(&held.files[0], &args.output)?;
             let said = format!("{} of `{}` in {}", held.kind, held.stage, args.output.display());
             return Ok(
                 json!({ "said": said, "stage": held.stage, "artifact": held.kind, "to": args.output.display().to_string() }),

@@ -9,7 +9,7 @@ use super::common::{Failure, Held};
 use crate::artifact::features::FeatureReader;
 use crate::artifact::neighbors::NeighborTable;
 use crate::base::fault::{Diagnosis, Exit, Fault};
-use crate::base::fs::{self, At};
+use crate::base::fs::{self, At, File};
 use crate::base::output::{self, Output};
 use crate::base::unit;
 use crate::report::lines::{Form, field, table_lines};
@@ -62,11 +62,11 @@ pub(super) fn features(place: &Path, held: &Held) -> Result<Value, Failure> {
     let (rows, dim) = (reader.len(), reader.dim());
     let mut beside = None;
     match ending(place).as_deref() {
-        Some("parquet") => output::write(place, &fs::read(&held.files[0])?)?,
+        Some("parquet") => output::copy(&held.files[0], place)?,
         Some("csv") => {
             let columns: Vec<String> = (0..dim).map(|column| format!("f{column}")).collect();
             let output = Output::file(place)?;
-            stream(&output, place, &reader, format!("id,{}\n", columns.join(",")).as_bytes(), |to, row, vector| {
+            stream(output.create()?, place, &reader, format!("id,{}\n", columns.join(",")).as_bytes(), |to, row, vector| {
                 write!(to, "{}", field(&reader.ids()[row]))?;
                 vector.iter().try_for_each(|value| write!(to, ",{value}"))?;
                 to.write_all(b"\n")
@@ -77,7 +77,7 @@ pub(super) fn features(place: &Path, held: &Held) -> Result<Value, Failure> {
             let names = names_beside(place, reader.ids())?;
             let head = if form == "npy" { npy_head("<f4", &[rows, dim]) } else { safetensors_head("features", &[rows, dim]) };
             let output = Output::file(place)?;
-            stream(&output, place, &reader, &head, |to, _, vector| {
+            stream(output.create()?, place, &reader, &head, |to, _, vector| {
                 vector.iter().try_for_each(|value| to.write_all(&value.to_le_bytes()))
             })?;
             output.finish()?;
@@ -95,52 +95,43 @@ pub(super) fn features(place: &Path, held: &Held) -> Result<Value, Failure> {
     }))
 }
 
-/// Writes a head and all vectors.
+/// Writes a head and all vectors into a file that will be at `place`.
 fn stream(
-    output: &Output,
+    file: File,
     place: &Path,
     reader: &FeatureReader,
     head: &[u8],
     mut line: impl FnMut(&mut dyn Write, usize, &[f32]) -> std::io::Result<()>,
 ) -> Result<(), Failure> {
-    let mut to = BufWriter::with_capacity(1 << 18, output.create()?);
-    let failed = |error| output.named(error);
-    to.write_all(head).at("write", place).map_err(failed)?;
+    let mut to = BufWriter::with_capacity(1 << 18, file);
+    to.write_all(head).at("write", place)?;
     let mut first = 0;
     for group in 0..reader.groups() {
         let values = reader.group(group, first)?;
         for (vector, row) in values.chunks_exact(reader.dim()).zip(first..) {
-            line(&mut to, row, vector).at("write", place).map_err(failed)?;
+            line(&mut to, row, vector).at("write", place)?;
         }
         first += reader.group_rows(group);
     }
-    to.flush().at("write", place).map_err(failed)?;
-    Ok(to.get_ref().sync_all().at("flush", place).map_err(failed)?)
+    to.flush().at("write", place)?;
+    Ok(to.get_ref().sync_all().at("flush", place)?)
 }
 
 /// A folder that TensorBoard's embedding projector opens with `--logdir`.
 fn projector(place: &Path, reader: &FeatureReader) -> Result<(), Failure> {
     let output = Output::folder(place)?;
     let folder = output.path()?.to_owned();
-    let mut vectors = Vec::new();
-    let mut first = 0;
-    for group in 0..reader.groups() {
-        let values = reader.group(group, first)?;
-        first += reader.group_rows(group);
-        for vector in values.chunks_exact(reader.dim()) {
-            let cells: Vec<String> = vector.iter().map(f32::to_string).collect();
-            vectors.extend_from_slice(cells.join("\t").as_bytes());
-            vectors.push(b'\n');
-        }
-    }
+    let vectors = fs::create_new(&folder.join("vectors.tsv")).map_err(|error| output.named(error))?;
+    stream(vectors, &place.join("vectors.tsv"), reader, b"", |to, _, vector| {
+        let cells: Vec<String> = vector.iter().map(f32::to_string).collect();
+        writeln!(to, "{}", cells.join("\t"))
+    })?;
     // One column of metadata has no header there.
     let names: String = reader.ids().iter().map(|id| id.replace(['\t', '\n', '\r'], " ") + "\n").collect();
     let config =
         "embeddings {\n  tensor_name: \"features\"\n  tensor_path: \"vectors.tsv\"\n  metadata_path: \"metadata.tsv\"\n}\n";
-    for (name, text) in
-        [("vectors.tsv", vectors.as_slice()), ("metadata.tsv", names.as_bytes()), ("projector_config.pbtxt", config.as_bytes())]
-    {
-        fs::write_atomic(&folder.join(name), text).map_err(|error| output.named(error))?;
+    for (name, text) in [("metadata.tsv", names.as_str()), ("projector_config.pbtxt", config)] {
+        fs::write_atomic(&folder.join(name), text.as_bytes()).map_err(|error| output.named(error))?;
     }
     Ok(output.finish()?)
 }
@@ -153,7 +144,7 @@ pub(super) fn neighbors(place: &Path, with_self: bool, held: &Held) -> Result<Va
     }
     let table = NeighborTable::load(&held.typed())?;
     match form.as_deref() {
-        Some("parquet") => output::write(place, &fs::read(&held.files[0])?)?,
+        Some("parquet") => output::copy(&held.files[0], place)?,
         Some("npy") => {
             let width = table.k + usize::from(with_self);
             let mut bytes = npy_head("<i8", &[table.len(), width]);
