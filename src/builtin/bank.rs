@@ -61,25 +61,27 @@ impl Bank {
         Ok(Self { bank, queries, labels, truth, classes })
     }
 
-    /// The share of queries with a known class that `said` has right, 0 to 1, as a row; `measure` puts it there.
-    pub(super) fn row(&self, input: &In, said: &[i32], measure: fn(&mut ScoreRow, f64), notes: Vec<String>) -> ScoreRow {
-        let (right, known) = self.right(said);
-        let mut row = ScoreRow {
+    /// A row without a measure yet.
+    pub(super) fn row(&self, input: &In, notes: Vec<String>) -> ScoreRow {
+        ScoreRow {
             name: "queries".into(),
             measured: Some(input.bank.digest()),
-            images: known,
+            images: self.known(),
             classes: self.classes,
             notes,
             ..ScoreRow::default()
-        };
-        measure(&mut row, right as f64 / known.max(1) as f64);
-        row
+        }
     }
 
-    /// Queries that are right, and those whose class is known.
-    pub(super) fn right(&self, said: &[i32]) -> (usize, usize) {
-        let known = self.truth.iter().zip(said).filter(|(truth, _)| **truth >= 0);
-        known.fold((0, 0), |(right, count), (truth, said)| (right + usize::from(truth == said), count + 1))
+    /// Queries whose class is known.
+    fn known(&self) -> usize {
+        self.truth.iter().filter(|truth| **truth >= 0).count()
+    }
+
+    /// The share of them that `said` has right, 0 to 1.
+    pub(super) fn share(&self, said: &[i32]) -> f64 {
+        let right = self.truth.iter().zip(said).filter(|(truth, said)| **truth >= 0 && truth == said).count();
+        right as f64 / self.known().max(1) as f64
     }
 
     pub(super) fn protocol(input: &In, matching: &str) -> Protocol {

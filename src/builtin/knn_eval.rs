@@ -2,7 +2,7 @@
 
 use super::bank::{Bank, In, Out};
 use kinset_artifact::features::FeatureTable;
-use kinset_artifact::scores::Scores;
+use kinset_artifact::scores::{ScoreRow, Scores};
 use kinset_kernel::neighbors::Search;
 use kinset_math::cosine;
 use kinset_math::knn;
@@ -52,7 +52,7 @@ impl Stage for KnnEval {
         let temperature = config.temperature.unwrap_or(1e12);
         let said = knn::weighted_vote(&found.index, &found.similarity, k, k, &sets.labels, sets.classes, temperature);
         let notes = vec![format!("{k} of {} images vote", bank.len())];
-        let row = sets.row(&input, &said, |row, share| row.knn = Some(share), notes);
+        let row = ScoreRow { knn: Some(sets.share(&said)), ..sets.row(&input, notes) };
         let protocol = Bank::protocol(&input, "none: neighbors vote with their labels");
         Ok(Out { scores: Scores { protocol, rows: vec![row] }.save(&cx.out("scores")?)? })
     }

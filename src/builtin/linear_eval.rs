@@ -6,7 +6,7 @@
 //! convex, so there is no rate, no schedule and no last epoch to choose. What there is to choose is the penalty.
 
 use super::bank::{Bank, In, Out};
-use kinset_artifact::scores::Scores;
+use kinset_artifact::scores::{ScoreRow, Scores};
 use kinset_base::unit;
 use kinset_kernel::gemm::Gemm;
 use kinset_math::logistic::{Linear, Logistic};
@@ -79,20 +79,19 @@ impl Stage for LinearEval {
             };
             let (seen, unseen) = (part(&held(false)), part(&held(true)));
             let unfinished = cx.unfinished("linear_eval 1");
-            // Of each penalty: the share that is right of what was held out, and the queries that are.
-            let mut tried: Vec<(f64, usize)> = unfinished.load()?.unwrap_or_default();
+            // Of each penalty: the share that is right of what was held out, and of the queries.
+            let mut tried: Vec<(f64, f64)> = unfinished.load()?.unwrap_or_default();
             let bar = cx.bar(PENALTIES.len() as u64, "penalties");
             bar.advance(tried.len() as u64);
             for &penalty in PENALTIES.iter().skip(tried.len()) {
                 let share = fit(&seen, penalty)?.agreement(&unseen.rows, dim, &unseen.labels, &Gemm);
-                let (right, _) = sets.right(&answers(&fit(&all, penalty)?));
-                tried.push((share, right));
+                tried.push((share, sets.share(&answers(&fit(&all, penalty)?))));
                 unfinished.save(&tried)?;
                 bar.advance(1);
             }
             // The largest of equal ones.
             let chosen = (0..tried.len()).max_by(|&a, &b| tried[a].0.total_cmp(&tried[b].0)).unwrap_or_default();
-            (PENALTIES[chosen], tried.iter().map(|(_, right)| *right).max())
+            (PENALTIES[chosen], tried.iter().map(|(_, share)| *share).max_by(f64::total_cmp))
         };
         let head = fit(&all, penalty)?;
         if !head.converged {
@@ -102,11 +101,11 @@ impl Stage for LinearEval {
         let how = if config.penalty.is_none() { ", the best on a fifth that was held out" } else { "" };
         let mut notes =
             vec![format!("fitted to {} of the bank, penalty {penalty}{how}", unit::counted(known.len() as u64, "image"))];
-        if let Some(right) = best {
-            let share = 100.0 * right as f64 / sets.right(&said).1.max(1) as f64;
+        if let Some(share) = best {
+            let share = 100.0 * share;
             notes.push(format!("with the penalty that is best by the labels of the queries themselves: {share:.1} %"));
         }
-        let row = sets.row(&input, &said, |row, share| row.linear = Some(share), notes);
+        let row = ScoreRow { linear: Some(sets.share(&said)), ..sets.row(&input, notes) };
         let protocol = Bank::protocol(&input, "none: a linear classifier was fitted to labels");
         Ok(Out { scores: Scores { protocol, rows: vec![row] }.save(&cx.out("scores")?)? })
     }

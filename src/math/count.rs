@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 
 use serde::{Deserialize, Serialize};
 
-use super::cosine::dot;
+use super::cosine::{self, dot};
 use super::kmeans::{KMeans, Products};
 use super::silhouette::{Distances, silhouette, square};
 use super::spectral::{Graph, embed};
@@ -145,17 +145,13 @@ pub fn modularities(
     let mut seen = Vec::new();
     for clusters in range.min..=range.max {
         let dim = clusters.min(embedding.dim);
-        let rows: Vec<f32> = embedding.rows.chunks_exact(embedding.dim).flat_map(|row| unit(&row[..dim])).collect();
+        let mut rows: Vec<f32> = embedding.rows.chunks_exact(embedding.dim).flat_map(|row| row[..dim].to_vec()).collect();
+        // Rows without a direction stay as they are.
+        let _ = cosine::normalize_rows(&mut rows, dim);
         let fit = KMeans { clusters, ..method }.fit(&rows, dim, products, seed.at(clusters as u64), stop)?;
         seen.push((clusters, graph.modularity(&fit.labels, clusters)));
     }
     Ok(Answer { k: best(&seen).unwrap_or(range.min), seen })
-}
-
-/// A row brought to unit length.
-fn unit(row: &[f32]) -> Vec<f32> {
-    let length = dot(row, row).sqrt();
-    row.iter().map(|&value| if length > 0.0 { (f64::from(value) / length) as f32 } else { 0.0 }).collect()
 }
 
 /// The `k` rows that are nearest to one, in any order; of equal ones the first.

@@ -80,6 +80,13 @@ pub enum Outcome {
     Submitted,
 }
 
+impl Outcome {
+    /// True if there will be no result.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Blocked { .. } | Self::Stopped)
+    }
+}
+
 /// What became of a run.
 #[derive(Debug)]
 pub struct Summary {
@@ -187,7 +194,7 @@ impl Engine<'_> {
                 // In order, so that what can start is found in one pass and equal runs start equal stages.
                 waiting.retain(|&index| {
                     let node = &spec.nodes[index];
-                    if let Some(above) = graph::inputs(node).find(|above| lost(outcomes.get(above))) {
+                    if let Some(above) = graph::inputs(node).find(|above| outcomes.get(above).is_some_and(Outcome::is_lost)) {
                         let by = spec.nodes[above].name.clone();
                         self.tell.tell(Event::StageBlocked { stage: node.name.clone(), by: by.clone() });
                         outcomes.insert(index, Outcome::Blocked { by });
@@ -315,9 +322,4 @@ impl Engine<'_> {
         let key = |index: usize| self.attempt.outlook.inputs(&nodes[index], known).ok().map(|inputs| inputs.manifest.key());
         nodes[one].kind == nodes[other].kind && key(one).is_some_and(|own| key(other) == Some(own))
     }
-}
-
-/// True if there will be no result.
-fn lost(outcome: Option<&Outcome>) -> bool {
-    matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Stopped))
 }

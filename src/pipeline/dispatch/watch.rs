@@ -260,7 +260,9 @@ impl Watch<'_> {
                 continue;
             }
             let node = &spec.nodes[index];
-            if let Some(above) = graph::inputs(node).find(|&above| lost(self.nodes[above].outcome.as_ref())) {
+            if let Some(above) =
+                graph::inputs(node).find(|&above| self.nodes[above].outcome.as_ref().is_some_and(Outcome::is_lost))
+            {
                 let by = self.name(above);
                 self.tell.tell(Event::StageBlocked { stage: self.name(index), by: by.clone() });
                 self.end(index, Outcome::Blocked { by });
@@ -859,9 +861,4 @@ impl Watch<'_> {
         let outcomes = std::mem::take(&mut self.nodes).into_iter().map(outcome).collect();
         Summary { outcomes, records: self.known, seconds, jobs: self.counts }
     }
-}
-
-/// True if there will be no result.
-fn lost(outcome: Option<&Outcome>) -> bool {
-    matches!(outcome, Some(Outcome::Failed { .. } | Outcome::Blocked { .. } | Outcome::Stopped))
 }
