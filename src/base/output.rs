@@ -223,7 +223,7 @@ impl Output {
 /// Copies a file, piece by piece: tables may be larger than memory.
 ///
 /// # Errors
-/// As [`write`]; if `from` cannot be read.
+/// As [`write()`]; if `from` cannot be read.
 pub fn copy(from: &Path, place: &Path) -> Result<()> {
     let mut file = fs::open(from)?;
     let output = Output::file(place)?;
