@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::args::PlaceArgs;
 use super::common::{Answer, Failure, places};
 use super::terminal;
+use crate::artifact::parquet::arrow_files;
 use crate::artifact::parquet::pictures::PictureFile;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
@@ -175,10 +176,16 @@ pub(super) fn run(DataArgs { command }: &DataArgs) -> Answer {
 }
 
 /// The format of a data set that lies at a path; nothing for features.
-fn form(path: &Path) -> Option<&'static str> {
+pub(super) fn form(path: &Path) -> Option<&'static str> {
     let ending = path.extension().map(std::ffi::OsStr::to_ascii_lowercase);
     match ending.as_ref().and_then(|ending| ending.to_str()) {
-        _ if fs::metadata(path).is_ok_and(|found| found.is_some_and(|found| found.is_dir())) => Some("folder"),
+        _ if fs::metadata(path).is_ok_and(|found| found.is_some_and(|found| found.is_dir())) => {
+            match arrow_files::files(path) {
+                // What Hugging Face's `save_to_disk` writes: images, or features.
+                Ok(Some(files)) => files.first().is_some_and(|file| PictureFile::open(file, None).is_ok()).then_some("parquet"),
+                _ => Some("folder"),
+            }
+        }
         Some("tar") => Some("tar"),
         Some("parquet") if PictureFile::open(path, None).is_ok() => Some("parquet"),
         _ => None,

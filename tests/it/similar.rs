@@ -406,6 +406,105 @@ fn the_command_leaves_a_page_with_pictures_where_it_knows_them() {
     assert!(said.json["report"].is_null() && !bench.path("out/report.html").exists());
 }
 
+/// A picture of one color with a little noise, as PNG.
+fn colored(color: [u8; 3], seed: u64) -> Vec<u8> {
+    let mut rng = Seed::new(seed).rng();
+    let data = (0..24 * 24).flat_map(|_| color.map(|level| level.saturating_add(rng.below(20) as u8))).collect();
+    image_codec::encode_png("p", &Pixels::new(24, 24, 3, data)).unwrap()
+}
+
+const RED: [u8; 3] = [210, 20, 20];
+const BLUE: [u8; 3] = [20, 20, 210];
+
+/// Folders of pictures: a red target, and a pool of red and blue ones.
+fn folders(bench: &Bench) {
+    for i in 0..3 {
+        bench.write(format!("target/t{i}.png"), colored(RED, i));
+    }
+    for i in 0..6 {
+        bench.write(format!("pool/red/{i}.png"), colored(RED, 10 + i));
+        bench.write(format!("pool/blue/{i}.png"), colored(BLUE, 20 + i));
+    }
+}
+
+/// `kinset similar` of folders, with a small encoder.
+fn of_folders(bench: &Bench, args: &[&str]) -> Said {
+    let encoder = format!("{ROOT}/tests/golden/onnx/mobile.onnx");
+    let fixed = ["similar", "--save-dir", "out", "--json", "--encoder", encoder.as_str(), "--dedup", "none"];
+    bench.kinset(&[&fixed[..], args].concat())
+}
+
+#[test]
+fn folders_of_images_are_enough_and_their_images_go_by_the_names_of_files() {
+    let bench = Bench::new();
+    folders(&bench);
+    let args = ["--target", "target", "--pool", "pool", "--nn-factor", "6", "--budget", "5", "--materialize", "symlink"];
+    let said = of_folders(&bench, &args).done();
+    assert!(said.err.contains("encoder: `"), "{}", said.err);
+    assert_eq!((&said.json["nn"][0]["counts"]["selected"], &said.json["nn"][0]["images_found"]), (&5.into(), &5.into()));
+    let chosen = list(&bench, 6);
+    assert!(chosen.len() == 5 && chosen.iter().all(|name| name.starts_with("red/")), "{chosen:?}");
+    let link = bench.path("out/nn6/images").join(format!("{}.png", chosen[0]));
+    assert_eq!(fs::read(&link).unwrap(), fs::read(bench.path("pool").join(format!("{}.png", chosen[0]))).unwrap());
+    let page = fs::read_to_string(bench.path("out/report.html")).unwrap();
+    assert!(page.contains("Images of the target"), "the page has pictures");
+    // The fork's flags for pictures say the same.
+    let plain = outputs(&bench);
+    of_folders(&bench, &[&["--target-db", "target", "--near-db", "pool"], &args[4..]].concat()).done();
+    for (name, bytes) in outputs(&bench) {
+        // Which of the flags were typed stands nowhere.
+        assert!(plain[&name] == bytes, "{name} differs");
+    }
+    // What must not be taken may be images, too.
+    for i in 0..6 {
+        bench.write(format!("test/{i}.png"), colored(RED, 10 + i));
+    }
+    let args =
+        ["--target", "target", "--pool", "pool", "--nn-factor", "12", "--held-out", "test", "--held-out-sim", "0.9999999"];
+    of_folders(&bench, &args).done();
+    let out = selection(&bench, 12).edges.iter().filter(|judged| judged.reason == Reason::HeldOut).count();
+    assert_eq!(out, 18, "six images, each near three: {:?}", selection(&bench, 12).report.edges);
+}
+
+#[test]
+fn pools_of_several_folders_and_archives_are_shards() {
+    let bench = Bench::new();
+    folders(&bench);
+    let args = ["--target", "target", "--pool", "pool/blue", "pool/red", "--nn-factor", "6", "--budget", "5"];
+    of_folders(&bench, &[&args[..], &["--materialize", "copy"]].concat()).done();
+    let places: Vec<String> = files_below(&bench.path("out/nn6"))
+        .iter()
+        .map(|path| path.strip_prefix(bench.path("out/nn6")).unwrap().display().to_string())
+        .collect();
+    assert!(places.len() == 6 && places[1..].iter().all(|place| place.starts_with("pool_2/images/")), "{places:?}");
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_dir_all("", bench.path("pool/red")).unwrap();
+    bench.write("red.tar", archive.into_inner().unwrap());
+    let args = ["--target", "target", "--pool", "pool/blue", "red.tar", "--nn-factor", "6", "--budget", "5"];
+    of_folders(&bench, &args).done();
+    assert_eq!(list(&bench, 6).len(), 5);
+    let refused = of_folders(&bench, &[&args[..], &["--materialize", "copy"]].concat());
+    assert!(refused.err.contains("those of `red.tar` are inside it"), "{}", refused.err);
+}
+
+#[test]
+fn features_and_images_are_not_mixed_and_flags_go_with_what_is_given() {
+    let bench = Bench::new();
+    folders(&bench);
+    bench.write("p.csv", numbered("p", SEVEN.map(angle)));
+    let refused = |args: &[&str], wanted: &str| {
+        let said = of_folders(&bench, args);
+        assert_eq!(said.exit, 2, "{}", said.err);
+        assert!(said.err.contains(wanted), "{}", said.err);
+    };
+    refused(&["--target", "target", "--pool", "p.csv"], "`target` holds images, and `p.csv` holds features");
+    refused(&["--target", "p.csv", "--pool", "p.csv"], "`--encoder` and `--skip-broken` are for images");
+    refused(&["--target", "target", "--pool", "pool", "--exclude", "p.csv"], "`--exclude` is for files of features");
+    let said = bench.kinset(&["similar", "--target", "target", "--pool", "pool", "--save-dir", "out", "--encoder", "alexnet"]);
+    assert!(said.exit == 2 && said.err.contains("names neither a published encoder nor a file"));
+    assert!(bench.kinset(&["similar", "--target", "target", "--save-dir", "out"]).err.contains("--near-csv"));
+}
+
 #[test]
 fn what_is_known_of_images_is_compared_and_changes_no_choice() {
     let bench = Bench::new();

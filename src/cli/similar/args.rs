@@ -65,25 +65,34 @@ pub enum PickArg {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  kinset similar --target my/target --pool my/pool --save-dir out --budget 500 --materialize symlink
+  kinset similar --target my/target --pool a.tar b.tar --save-dir out --encoder dinov2_vits14
   kinset similar --target-csv target.csv --near-csv pool.csv --save-dir out --nn-factor 5 20
   kinset similar --target t.parquet --pool a.parquet b.parquet --save-dir out --budget 6000 --pool-sim 0.95
   kinset similar --target t.npy --pool p.npy --save-dir out --near-db pictures --materialize symlink")]
 pub struct SimilarArgs {
-    /// Features of the target: .csv, .npy, .parquet or .arrow
-    #[arg(long, alias = "target_csv", visible_alias = "target", value_name = "FILE")]
-    pub target_csv: PathBuf,
-    /// Features of the pool; several files are shards, each cached separately
-    #[arg(long, alias = "near_csv", visible_alias = "pool", value_name = "FILE", num_args = 1.., required = true)]
+    /// The target: a folder, .tar or .parquet of images, or features: .csv, .npy, .parquet or .arrow
+    #[arg(long, alias = "target_csv", visible_alias = "target", value_name = "PATH", required_unless_present = "target_db")]
+    pub target_csv: Option<PathBuf>,
+    /// The pool, likewise; several are shards, each cached separately
+    #[arg(long, alias = "near_csv", visible_alias = "pool", value_name = "PATH", num_args = 1.., required_unless_present = "near_db")]
     pub near_csv: Vec<PathBuf>,
     /// Output folder for lists and tables
     #[arg(long, alias = "save_dir", value_name = "DIR")]
     pub save_dir: PathBuf,
-    /// The target's images, for the report: a folder, or VOC's JPEGImages/
+    /// The target's images, for the report where its features were given: a folder, or VOC's JPEGImages/
     #[arg(long, alias = "target_db", value_name = "DIR")]
     pub target_db: Option<PathBuf>,
-    /// The pool's images: a folder, or VOC's JPEGImages/ and Annotations/
+    /// The pool's images where its features were given: a folder, or VOC's JPEGImages/ and Annotations/
     #[arg(long, alias = "near_db", value_name = "DIR")]
     pub near_db: Option<PathBuf>,
+    /// Encoder that makes the features of images: a published one by name, a file (.onnx, .safetensors, .pth), or `none` to learn one
+    /// from the pool [default: a published one that is on this machine, else none]
+    #[arg(long, value_name = "NAME|FILE|none")]
+    pub encoder: Option<String>,
+    /// Leave out images that cannot be decoded, instead of stopping at them
+    #[arg(long)]
+    pub skip_broken: bool,
     /// Pool images per target image; several give one nested selection each
     #[arg(long, alias = "nn_factor", value_name = "K", num_args = 1.., default_values_t = [20], value_parser = positive)]
     pub nn_factor: Vec<usize>,
@@ -135,8 +144,8 @@ pub struct SimilarArgs {
     /// Drop pool images this similar to any target image
     #[arg(long, value_name = "S", value_parser = similarity, allow_negative_numbers = true, help_heading = "Which pairs")]
     pub target_sim: Option<f64>,
-    /// Features of images to exclude together with their near-duplicates: test sets
-    #[arg(long, value_name = "FILE", num_args = 1.., help_heading = "Which pairs")]
+    /// Images to exclude together with their near-duplicates, or their features: test sets
+    #[arg(long, value_name = "PATH", num_args = 1.., help_heading = "Which pairs")]
     pub held_out: Vec<PathBuf>,
     /// Drop pool images this similar to a held-out image
     #[arg(

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use super::args::SimilarArgs;
 use super::attributes;
 use super::export::{self, Placed};
+use super::inputs::{FileNames, Input, Inputs, PoolPictures, Shard};
 use super::materialize::Pictures;
 use super::plan;
 use crate::artifact::features::{FeatureTable, Features};
+use crate::artifact::images::{Images, names_and_paths};
 use crate::artifact::matches::{MatchTable, Matches};
 use crate::artifact::selection::{Selection, SelectionTable};
 use crate::artifact::{Artifact, Stored};
@@ -20,7 +22,8 @@ use crate::base::output;
 use crate::base::search_path::DataPaths;
 use crate::builtin::similar::shards::Shards;
 use crate::builtin::similar::stage::stem;
-use crate::cli::common::{Answer, Failure, device_of};
+use crate::cli::args::PlaceArgs;
+use crate::cli::common::{Answer, Failure, device_of, places};
 use crate::cli::report;
 use crate::cli::run::stop_on_signals;
 use crate::cli::terminal::{self, Screen};
@@ -36,6 +39,7 @@ use crate::pipeline::state::{self, Outlook};
 use crate::registry;
 use crate::report::gather::{Elsewhere, Finder};
 use crate::store::Store;
+use crate::store::digest::Digest;
 
 /// Names that are shown of a long list.
 const SHOWN: usize = 3;
@@ -43,9 +47,9 @@ const SHOWN: usize = 3;
 /// A flag that makes no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
-struct Unfit {
-    what: String,
-    hint: String,
+pub(super) struct Unfit {
+    pub(super) what: String,
+    pub(super) hint: String,
 }
 
 impl Fault for Unfit {
@@ -56,23 +60,26 @@ impl Fault for Unfit {
 
 pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
     check(args)?;
-    let pictures = args.near_db.as_deref().map(Pictures::open).transpose()?;
-    spare(args)?;
+    let places = places(&PlaceArgs { artifacts: ARTIFACTS.into(), data: None }, None);
+    let inputs = Inputs::of(args, &places)?;
+    let pictures = inputs.pictures(args)?;
+    spare(args, &inputs)?;
     let path = args.save_dir.join(plan::FILE);
-    let text = plan::write(args)?;
+    let text = plan::write(args, &inputs)?;
     output::write(&path, text.as_bytes())?;
     let spec = spec::check(&path, &text, &Request::default(), &registry::catalog())?;
-    let artifacts = args.artifacts.clone().unwrap_or_else(|| args.save_dir.join("artifacts"));
+    let artifacts = args.artifacts.clone().unwrap_or_else(|| args.save_dir.join(ARTIFACTS));
     let store = Store::open(&artifacts)?;
-    let summary = work(args, &spec, &store, &artifacts)?;
+    let summary = work(args, &spec, &store, &artifacts, &places)?;
     if summary.exit() != Exit::Done {
         if summary.exit() == Exit::Stopped {
             terminal::say("\nstopped; the same command resumes from here");
         }
         return Ok(summary.exit());
     }
-    let rows = export(args, &spec, &store, &summary, pictures.as_ref())?;
-    let page = if args.no_report { None } else { page(args, &spec, &store, &summary, pictures.as_ref())? };
+    let done = Done { args, inputs: &inputs, spec: &spec, store: &store, summary: &summary };
+    let rows = export(&done, pictures.as_ref())?;
+    let page = if args.no_report { None } else { page(&done, &places, pictures.as_ref())? };
     let page = page.map(|path| path.display().to_string());
     if args.json {
         terminal::print_json(
@@ -88,25 +95,30 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
     Ok(Exit::Done)
 }
 
+/// Where results lie unless `--artifacts` says otherwise.
+const ARTIFACTS: &str = "artifacts";
+
+/// A run that is done.
+struct Done<'a> {
+    args: &'a SimilarArgs,
+    inputs: &'a Inputs,
+    spec: &'a Spec,
+    store: &'a Store,
+    summary: &'a Summary,
+}
+
 /// Writes the page that shows the selections, with pictures where it is known where they lie.
-fn page(
-    args: &SimilarArgs,
-    spec: &Spec,
-    store: &Store,
-    summary: &Summary,
-    pool: Option<&Pictures>,
-) -> Result<Option<PathBuf>, Failure> {
+fn page(done: &Done<'_>, places: &DataPaths, pool: Option<&PoolPictures>) -> Result<Option<PathBuf>, Failure> {
+    let Done { args, spec, store, summary, .. } = *done;
     // The fork asks for this folder and reads nothing from it, so what is typed there may be anything.
     let target = args.target_db.as_deref().and_then(|folder| {
         let opened = Pictures::open(folder);
         opened.map_err(|error| terminal::say(&format!("warning: no images of the target: {error}: {}", error.source))).ok()
     });
-    let finder = |pictures: &'_ Pictures, name: &str| pictures.find(name).ok().and_then(|found| found.image);
-    let places = DataPaths::new("", None, None);
-    let outlook = Outlook { spec, registry: registry::catalog(), store, places: &places, devices: device_of(spec)?.1 };
+    let outlook = Outlook { spec, registry: registry::catalog(), store, places, devices: device_of(spec)?.1 };
     let elsewhere = Elsewhere {
-        target: target.as_ref().map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
-        pool: pool.map(|pictures| Box::new(move |name: &str| finder(pictures, name)) as Finder<'_>),
+        target: target.as_ref().map(|pictures| Box::new(|name: &str| pictures.find(name).ok()?.image) as Finder<'_>),
+        pool: pool.map(|pictures| Box::new(|name: &str| pictures.find(name)) as Finder<'_>),
     };
     Ok(report::after_run(&outlook, &summary.records, args.save_dir.join(export::PAGE), elsewhere))
 }
@@ -131,9 +143,6 @@ fn check(args: &SimilarArgs) -> Result<(), Failure> {
     if args.separator.as_deref().is_some_and(|separator| byte_of(separator).is_none()) {
         return unfit("`--separator` is not one character", "name one such as `;`, or `tab` or `blank`");
     }
-    if args.near_db.is_none() && args.materialize != super::args::Materialize::List {
-        return unfit("`--materialize` needs the pool's images", "name their folder with `--near-db`");
-    }
     if args.nn_npy.is_some() {
         terminal::say(
             "warning: `--nn-npy` is not needed: what was found is kept, and found again only if something has changed",
@@ -143,13 +152,12 @@ fn check(args: &SimilarArgs) -> Result<(), Failure> {
 }
 
 /// Refuses a folder in which something else would be overwritten: an input, or a file that no earlier run wrote.
-fn spare(args: &SimilarArgs) -> Result<(), Failure> {
+fn spare(args: &SimilarArgs, inputs: &Inputs) -> Result<(), Failure> {
     let files = export::files(&args.save_dir, &plan::factors(args));
     let lists = [&args.exclude, &args.attributes].into_iter().flatten();
-    let inputs: Vec<&Path> =
-        args.near_csv.iter().chain(&args.held_out).chain([&args.target_csv]).chain(lists).map(PathBuf::as_path).collect();
+    let read: Vec<&Path> = inputs.all().map(|input| &input.path).chain(lists).map(PathBuf::as_path).collect();
     for file in &files {
-        output::not_over(file, inputs.iter().copied())?;
+        output::not_over(file, read.iter().copied())?;
     }
     let ours = fs::read_text(&args.save_dir.join(plan::FILE)).is_ok_and(|text| text.starts_with(plan::MARK));
     if let Some(foreign) = files.iter().find(|file| !ours && (fs::exists(file) || fs::is_link(file))) {
@@ -160,7 +168,7 @@ fn spare(args: &SimilarArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Result<Summary, Failure> {
+fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path, places: &DataPaths) -> Result<Summary, Failure> {
     let stop = stop_on_signals()?;
     let (device, devices) = device_of(spec)?;
     let journal = Journal::new(runs_folder(artifacts, &spec.name));
@@ -178,53 +186,70 @@ fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path) -> Res
         checkpoint_every: Duration::from_secs_f64(args.checkpoint_every),
         stop,
     };
-    // Every path of the pipeline is written in full.
-    let places = DataPaths::new("", None, None);
-    Ok(run::run(spec, store, &places, &options, Tell(&listeners))?)
+    Ok(run::run(spec, store, places, &options, Tell(&listeners))?)
 }
 
-/// The main output of a stage.
-fn stored<A: Artifact>(spec: &Spec, store: &Store, summary: &Summary, stage: &str) -> Result<Stored<A>, Failure> {
-    let index = spec.nodes.iter().position(|node| node.name == stage);
-    let record = index.and_then(|index| summary.records.get(&index));
-    let output = record.and_then(|record| record.outputs.iter().find(|(_, output)| output.kind == A::KIND));
-    let Some((name, output)) = output else { return Err(RunError::NoKind { kind: stage.to_owned() }.into()) };
-    Ok(state::stored(store, stage, name, output)?)
+impl Done<'_> {
+    /// The main output of a stage.
+    fn stored<A: Artifact>(&self, stage: &str) -> Result<Stored<A>, Failure> {
+        let index = self.spec.nodes.iter().position(|node| node.name == stage);
+        let record = index.and_then(|index| self.summary.records.get(&index));
+        let output = record.and_then(|record| record.outputs.iter().find(|(_, output)| output.kind == A::KIND));
+        let Some((name, output)) = output else { return Err(RunError::NoKind { kind: stage.to_owned() }.into()) };
+        Ok(state::stored(self.store, stage, name, output)?)
+    }
+
+    /// What the images are called by people, if features were made of them here; `sizes` of the shards.
+    fn file_names(&self, sizes: &[usize]) -> Result<Option<FileNames>, Failure> {
+        if !self.inputs.are_images() {
+            return Ok(None);
+        }
+        let of = |features: &str| Ok::<_, Failure>(names_and_paths(&self.stored::<Images>(&plan::source(features))?)?);
+        let (mut pool, mut start) = (Vec::with_capacity(sizes.len()), 0);
+        for (shard, size) in (1..).zip(sizes) {
+            let (ids, paths) = of(&plan::pool(shard))?;
+            pool.push(Shard { start, ids, paths });
+            start += size;
+        }
+        Ok(Some(FileNames { target: of(plan::TARGET)?.1, pool }))
+    }
 }
 
 /// Writes everything, and returns what to say of each number of neighbors.
-fn export(
-    args: &SimilarArgs,
-    spec: &Spec,
-    store: &Store,
-    summary: &Summary,
-    pictures: Option<&Pictures>,
-) -> Result<Vec<Value>, Failure> {
+fn export(done: &Done<'_>, pictures: Option<&PoolPictures>) -> Result<Vec<Value>, Failure> {
+    let Done { args, inputs, spec, .. } = *done;
     let dir = &args.save_dir;
     let factors = plan::factors(args);
-    let target = FeatureTable::load(&stored::<Features>(spec, store, summary, plan::TARGET)?)?;
-    let (mut edges, mut start): (Vec<Edge>, u32) = (Vec::new(), 0);
-    for shard in 1..=args.near_csv.len() {
-        let matches = MatchTable::load(&stored::<Matches>(spec, store, summary, &plan::matches(shard))?)?;
-        if shard == 1 {
-            export::repetitions(dir, &matches)?;
-        }
+    let target = FeatureTable::load(&done.stored::<Features>(plan::TARGET)?)?;
+    let (mut edges, mut start, mut sizes, mut repeats): (Vec<Edge>, u32, _, _) = (Vec::new(), 0, Vec::new(), None);
+    for shard in 1..=inputs.pool.len() {
+        let matches = MatchTable::load(&done.stored::<Matches>(&plan::matches(shard))?)?;
         edges.extend(matches.edges.iter().map(|edge| Edge { pool: edge.pool + start, ..*edge }));
         start += matches.pool as u32;
+        sizes.push(matches.pool);
+        repeats.get_or_insert(matches);
+    }
+    let names = done.file_names(&sizes)?;
+    if let Some(matches) = &repeats {
+        export::repetitions(dir, names.as_ref().map_or(&matches.targets, |names| &names.target), &matches.repeats)?;
     }
     edges.sort_by(|a, b| a.target.cmp(&b.target).then(b.cosine.total_cmp(&a.cosine)).then(a.pool.cmp(&b.pool)));
     export::arrays(dir, &factors, &target, &edges)?;
     let known = args.attributes.as_deref().map(|path| Attributes::open(path, |name| stem(name).to_owned())).transpose()?;
     let pool = match &known {
-        Some(known) => Some(pool_shares(known, args, spec, store, summary)?),
+        Some(known) => Some(pool_shares(known, done, &target, names.as_ref())?),
         None => None,
     };
     let (mut rows, mut reports) = (Vec::new(), serde_json::Map::new());
     for &k in &factors {
-        let selection = SelectionTable::load(&stored::<Selection>(spec, store, summary, &plan::selection(k))?)?;
+        let mut selection = SelectionTable::load(&done.stored::<Selection>(&plan::selection(k))?)?;
+        if let Some(names) = &names {
+            names.rename(&mut selection);
+        }
         let list = export::list(dir, k, &selection)?;
         export::edges(dir, k, &selection)?;
-        let placed = export::manifest(dir, k, &selection, pictures, args.materialize)?;
+        let shard = |row| names.as_ref().map_or(0, |names| names.place(row).0);
+        let placed = export::manifest(dir, k, &selection, pictures, &shard, args.materialize)?;
         warn(k, &placed, pictures.is_some());
         let report = &selection.report;
         let attributes = match (&known, &pool) {
@@ -252,8 +277,7 @@ fn export(
         }
         reports.insert(k.to_string(), report);
     }
-    let inputs = inputs(args)?;
-    let report = json!({ "inputs": inputs, "settings": spec_settings(spec), "nn": reports });
+    let report = json!({ "inputs": digests(done)?, "settings": spec_settings(spec), "nn": reports });
     let mut text = serde_json::to_vec_pretty(&report).unwrap_or_default();
     text.push(b'\n');
     output::write(&dir.join(export::REPORT), &text)?;
@@ -263,16 +287,15 @@ fn export(
 /// How often each value of each attribute occurs in the pool: what random selection would give.
 fn pool_shares(
     known: &Attributes,
-    args: &SimilarArgs,
-    spec: &Spec,
-    store: &Store,
-    summary: &Summary,
+    done: &Done<'_>,
+    target: &FeatureTable,
+    names: Option<&FileNames>,
 ) -> Result<attributes::Counts, Failure> {
     let mut all = attributes::Counts::none(known);
-    let target = FeatureTable::load(&stored::<Features>(spec, store, summary, plan::TARGET)?)?;
-    let shards = (1..=args.near_csv.len()).map(|shard| stored::<Features>(spec, store, summary, &plan::pool(shard)));
-    let pool = Shards::open(&shards.collect::<Result<Vec<_>, _>>()?, &target)?;
-    all.add(known.count((0..pool.len() as u32).map(|row| stem(&pool.id(row)).to_owned())));
+    let shards = (1..=done.inputs.pool.len()).map(|shard| done.stored::<Features>(&plan::pool(shard)));
+    let pool = Shards::open(&shards.collect::<Result<Vec<_>, _>>()?, target)?;
+    let name = |row: u32| names.map_or_else(|| pool.id(row), |names| names.place(row).1.into());
+    all.add(known.count((0..pool.len() as u32).map(|row| stem(&name(row)).to_owned())));
     Ok(all)
 }
 
@@ -281,13 +304,22 @@ fn spec_settings(spec: &Spec) -> Value {
     spec.nodes.iter().map(|node| (node.name.clone(), node.settings.clone())).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// Which files went in, and the digests of their bytes.
-fn inputs(args: &SimilarArgs) -> Result<Value, Failure> {
-    let one = |path: &PathBuf| -> Result<Value, Failure> {
-        Ok(json!({ "path": path.display().to_string(), "blake3": crate::store::digest::Digest::of_file(path)?.hex() }))
+/// What went in, and digests: of a file's bytes, of the features that were made of images.
+fn digests(done: &Done<'_>) -> Result<Value, Failure> {
+    let one = |input: &Input, stage: &str| -> Result<Value, Failure> {
+        let digest = match input.images {
+            None => Digest::of_file(&input.path)?,
+            Some(_) => done.stored::<Features>(stage)?.digest(),
+        };
+        Ok(json!({ "path": input.path.display().to_string(), "blake3": digest.hex() }))
     };
-    let all = |paths: &[PathBuf]| paths.iter().map(one).collect::<Result<Vec<_>, _>>();
-    Ok(json!({ "target": one(&args.target_csv)?, "pool": all(&args.near_csv)?, "held_out": all(&args.held_out)? }))
+    let all = |inputs: &[Input], stage: &dyn Fn(usize) -> String| {
+        (1..).zip(inputs).map(|(number, input)| one(input, &stage(number))).collect::<Result<Vec<_>, _>>()
+    };
+    let Inputs { target, pool, held_out, .. } = done.inputs;
+    Ok(json!({
+        "target": one(target, plan::TARGET)?, "pool": all(pool, &plan::pool)?, "held_out": all(held_out, &plan::held_out)?,
+    }))
 }
 
 fn warn(k: usize, placed: &Placed, looked: bool) {

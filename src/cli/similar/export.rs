@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::args::Materialize;
-use super::materialize::{self, Found, Pictures};
+use super::inputs::PoolPictures;
+use super::materialize::{self, Found};
 use super::plan;
 use crate::artifact::error::ArtifactError;
 use crate::artifact::features::FeatureTable;
-use crate::artifact::matches::MatchTable;
 use crate::artifact::meta::Meta;
 use crate::artifact::parquet::{Column, ColumnKind, TableWriter};
 use crate::artifact::selection::SelectionTable;
@@ -20,6 +20,7 @@ use crate::dataset::vectors::npy;
 use crate::kernel::neighbors;
 use crate::math::cosine;
 use crate::math::curate::choose::{Edge, Reason};
+use crate::math::curate::repeats::Repeats;
 use crate::stage::StageError;
 
 /// Rows that are written at a time.
@@ -142,30 +143,33 @@ pub(super) fn manifest(
     dir: &Path,
     k: usize,
     selection: &SelectionTable,
-    pictures: Option<&Pictures>,
+    pictures: Option<&PoolPictures>,
+    shard: &dyn Fn(u32) -> usize,
     how: Materialize,
 ) -> Result<Placed, Failure> {
     let mut placed = Placed::default();
     let below = dir.join(format!("nn{k}"));
     let (mut found, mut ways) = (Vec::with_capacity(selection.chosen.len()), Vec::new());
     for chosen in &selection.chosen {
-        let here = pictures.map(|pictures| pictures.find(&chosen.id)).transpose()?.unwrap_or_default();
-        if let Some(pictures) = pictures {
+        let shard = shard(chosen.best.pool);
+        let folder = pictures.map(|pictures| pictures.of(shard));
+        let here = folder.map(|folder| folder.find(&chosen.id)).transpose()?.unwrap_or_default();
+        if let (Some(pictures), Some(folder)) = (pictures, folder) {
             placed.images += usize::from(here.image.is_some());
             if here.image.is_none() {
                 placed.without_image.push(chosen.id.clone());
             }
-            if pictures.voc && here.annotation.is_none() {
+            if folder.voc && here.annotation.is_none() {
                 placed.without_annotation.push(chosen.id.clone());
             }
             if here.outside {
                 placed.outside.push(chosen.id.clone());
             }
             if how != Materialize::List {
-                for (from, to) in pictures.destination(&chosen.id, &here) {
+                for (from, to) in pictures.destination(shard, &chosen.id, &here) {
                     let to = below.join(to);
                     // All are looked at before the first is put anywhere.
-                    pictures.spare(&from, &to)?;
+                    folder.spare(&from, &to)?;
                     ways.push((from, to));
                 }
             }
@@ -215,7 +219,7 @@ pub(super) fn manifest(
 }
 
 /// Which target images repeat others.
-pub(super) fn repetitions(dir: &Path, matches: &MatchTable) -> Result<(), Failure> {
+pub(super) fn repetitions(dir: &Path, targets: &[String], repeats: &Repeats) -> Result<(), Failure> {
     let schema = [
         ("target_id", ColumnKind::U32),
         ("target_name", ColumnKind::Text),
@@ -223,11 +227,10 @@ pub(super) fn repetitions(dir: &Path, matches: &MatchTable) -> Result<(), Failur
         ("representative_id", ColumnKind::U32),
         ("similarity", ColumnKind::F32),
     ];
-    let repeats = &matches.repeats;
     table(&dir.join(REPETITIONS), &schema, Meta::new("target_dedup"), |writer| {
         writer.write(vec![
-            Column::U32((0..matches.targets.len() as u32).collect()),
-            Column::Text(matches.targets.clone()),
+            Column::U32((0..targets.len() as u32).collect()),
+            Column::Text(targets.to_vec()),
             Column::Bool(repeats.kept.clone()),
             Column::U32(repeats.representative.clone()),
             Column::F32(repeats.similarity.iter().map(|similarity| *similarity as f32).collect()),

@@ -14,6 +14,8 @@ use crate::dataset::guarded_decode::ImageFormat;
 
 /// The fork tries them in this order.
 const ENDINGS: [&str; 9] = ["jpg", "png", "jpeg", "webp", "JPG", "tif", "tiff", "bmp", "gif"];
+/// Where VOC's layout has its images.
+pub const VOC_IMAGES: &str = "JPEGImages";
 /// Bytes that tell what a file is.
 const BEGINNING: u64 = 64;
 
@@ -44,7 +46,7 @@ enum Sort {
 
 impl Pictures {
     pub fn open(root: &Path) -> fs::Result<Self> {
-        let voc = fs::metadata(&root.join("JPEGImages"))?.is_some_and(|found| found.is_dir());
+        let voc = fs::metadata(&root.join(VOC_IMAGES))?.is_some_and(|found| found.is_dir());
         // Says in the words of the file system what is missing.
         fs::list(root)?;
         Ok(Self { root: root.to_owned(), real: fs::absolute(root)?, voc })
@@ -56,7 +58,7 @@ impl Pictures {
         if !inside(name) {
             return Ok(found);
         }
-        let folder = if self.voc { self.root.join("JPEGImages") } else { self.root.clone() };
+        let folder = if self.voc { self.root.join(VOC_IMAGES) } else { self.root.clone() };
         let mut places = vec![folder.join(name)];
         places.extend(ENDINGS.map(|ending| folder.join(format!("{}.{ending}", stem(name)))));
         for place in places {
@@ -118,7 +120,7 @@ impl Pictures {
         let mut ways = Vec::new();
         if let Some(image) = &found.image {
             let ending = image.extension().map(|ending| format!(".{}", ending.to_string_lossy())).unwrap_or_default();
-            let folder = if self.voc { "JPEGImages" } else { "images" };
+            let folder = if self.voc { VOC_IMAGES } else { "images" };
             ways.push((image.clone(), Path::new(folder).join(format!("{}{ending}", stem(name)))));
         }
         if let Some(annotation) = &found.annotation {

@@ -1,10 +1,14 @@
-//! The pipeline behind the command: import target and pool, search every shard, choose once for every number of neighbors.
+//! The pipeline behind the command: import the features of target and pool, or make them; search every shard; choose once for every
+//! number of neighbors.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::args::{Dedup, LinkArg, OrderArg, PickArg, SimilarArgs};
+use super::inputs::{Input, Inputs};
 use crate::base::fs;
+use crate::cli::common::Failure;
+use crate::cli::init_encoder::{Encoder, quoted};
 
 /// The file in the folder of results.
 pub const FILE: &str = "similar.toml";
@@ -20,9 +24,19 @@ pub fn pool(shard: usize) -> String {
     format!("pool_{shard}")
 }
 
+/// The source of images behind a stage of features.
+pub fn source(features: &str) -> String {
+    format!("data.{features}")
+}
+
 /// The stage of a shard's matches, from 1.
 pub fn matches(shard: usize) -> String {
     format!("matches_{shard}")
+}
+
+/// The stage of the features of images that must not be selected, from 1.
+pub fn held_out(number: usize) -> String {
+    format!("held_out_{number}")
 }
 
 /// The stage of a selection.
@@ -38,36 +52,45 @@ pub fn factors(args: &SimilarArgs) -> Vec<usize> {
     factors
 }
 
+/// The stage of the encoder that makes features of images.
+const ENCODER: &str = "encoder";
+
+/// Where its settings are left out: small images and a small network, as in `pipelines/similar.toml`. Its epochs go by their number.
+const LEARNED: &str =
+    "kind = \"simclr\"\nsize = 32\nnetwork = { backbone = \"resnet18\", width = 16 }\noptimizer = { lr = 0.2 }\n";
+
 /// The pipeline as TOML. Paths are written in full, so that it may be moved.
 ///
 /// # Errors
-/// If the working directory is gone.
-pub fn write(args: &SimilarArgs) -> fs::Result<String> {
+/// If the working directory is gone, or a path is no text.
+pub(super) fn write(args: &SimilarArgs, inputs: &Inputs) -> Result<String, Failure> {
+    let device = if inputs.are_images() { "auto" } else { "cpu" };
     let mut text = format!(
-        "{MARK} `kinset plan` and `kinset explain` read it too.\n\nname = \"similar\"\nseed = {}\ndevice = \"cpu\"\n",
+        "{MARK} `kinset plan` and `kinset explain` read it too.\n\nname = \"similar\"\nseed = {}\ndevice = \"{device}\"\n",
         args.seed
     );
-    let import = |text: &mut String, name: &str, path: &Path| -> fs::Result<()> {
-        let _ = write!(text, "\n[stage.{name}]\nkind = \"import_features\"\nfile = {}\n", quoted(&absolute(path)?));
-        let csv =
-            path.extension().is_some_and(|ending| ["csv", "tsv", "txt"].iter().any(|text| ending.eq_ignore_ascii_case(text)));
-        for (key, value) in [("id_column", &args.id_column), ("column", &args.column)] {
-            if let Some(value) = value {
-                let _ = writeln!(text, "{key} = {}", quoted(Path::new(value)));
+    match &inputs.encoder {
+        None => {}
+        Some(Encoder::Loaded(settings)) => {
+            let _ = write!(text, "\n[stage.{ENCODER}]\n{settings}");
+        }
+        Some(Encoder::Learned) => {
+            let _ = write!(text, "\n[stage.{ENCODER}]\nimages = \"{}\"\n{LEARNED}", source(&pool(1)));
+        }
+    }
+    let features = |text: &mut String, name: &str, input: &Input| match input.images {
+        None => import(text, args, name, &input.path),
+        Some(format) => {
+            let (source, root) = (source(name), quoted(&absolute(&input.root())?)?);
+            let _ = write!(text, "\n[{source}]\ndataset = \"{format}\"\nroot = {root}\nlabels = false\n");
+            if args.skip_broken {
+                text.push_str("skip_broken = true\n");
             }
+            let _ = write!(text, "\n[stage.{name}]\nkind = \"embed\"\nimages = \"{source}\"\nencoder = \"{ENCODER}\"\n");
+            Ok(())
         }
-        if let Some(dim) = args.feature_dim.filter(|_| csv) {
-            let _ = writeln!(text, "dim = {dim}");
-        }
-        if let Some(header) = args.header.filter(|_| csv) {
-            let _ = writeln!(text, "header = {header}");
-        }
-        if let Some(separator) = args.separator.as_ref().filter(|_| csv) {
-            let _ = writeln!(text, "separator = {}", quoted(Path::new(separator)));
-        }
-        Ok(())
     };
-    import(&mut text, TARGET, &args.target_csv)?;
+    features(&mut text, TARGET, &inputs.target)?;
     let factors = factors(args);
     // One more than asked for: the fork's table of neighbors has it.
     let k = factors.last().map_or(1, |most| most + 1);
@@ -76,10 +99,10 @@ pub fn write(args: &SimilarArgs) -> fs::Result<String> {
         Dedup::Fork => "fork",
         Dedup::None => "none",
     };
-    let (mut pools, mut found, mut held_out) = (Vec::new(), Vec::new(), Vec::new());
-    for (shard, path) in (1..).zip(&args.near_csv) {
+    let (mut pools, mut found, mut unwanted) = (Vec::new(), Vec::new(), Vec::new());
+    for (shard, path) in (1..).zip(&inputs.pool) {
         let pool = pool(shard);
-        import(&mut text, &pool, path)?;
+        features(&mut text, &pool, path)?;
         let _ = write!(
             text,
             "\n[stage.{}]\nkind = \"retrieve\"\ntarget = \"{TARGET}\"\npool = \"{pool}\"\nk = {k}\ndedup = \"{dedup}\"\ndedup_sim = {:?}\n",
@@ -89,10 +112,10 @@ pub fn write(args: &SimilarArgs) -> fs::Result<String> {
         pools.push(format!("\"{pool}\""));
         found.push(format!("\"{}\"", matches(shard)));
     }
-    for (number, path) in (1..).zip(&args.held_out) {
-        let name = format!("held_out_{number}");
-        import(&mut text, &name, path)?;
-        held_out.push(format!("\"{name}\""));
+    for (number, path) in (1..).zip(&inputs.held_out) {
+        let name = held_out(number);
+        features(&mut text, &name, path)?;
+        unwanted.push(format!("\"{name}\""));
     }
     for k in factors {
         let _ = write!(
@@ -102,16 +125,37 @@ pub fn write(args: &SimilarArgs) -> fs::Result<String> {
             pools.join(", "),
             found.join(", ")
         );
-        if !held_out.is_empty() {
-            let _ = writeln!(text, "held_out = [{}]", held_out.join(", "));
+        if !unwanted.is_empty() {
+            let _ = writeln!(text, "held_out = [{}]", unwanted.join(", "));
         }
         choose(&mut text, args, k)?;
     }
     Ok(text)
 }
 
+/// The stage that reads a file of features.
+fn import(text: &mut String, args: &SimilarArgs, name: &str, path: &Path) -> Result<(), Failure> {
+    let _ = write!(text, "\n[stage.{name}]\nkind = \"import_features\"\nfile = {}\n", quoted(&absolute(path)?)?);
+    let csv = path.extension().is_some_and(|ending| ["csv", "tsv", "txt"].iter().any(|text| ending.eq_ignore_ascii_case(text)));
+    for (key, value) in [("id_column", &args.id_column), ("column", &args.column)] {
+        if let Some(value) = value {
+            let _ = writeln!(text, "{key} = {}", quoted(Path::new(value))?);
+        }
+    }
+    if let Some(dim) = args.feature_dim.filter(|_| csv) {
+        let _ = writeln!(text, "dim = {dim}");
+    }
+    if let Some(header) = args.header.filter(|_| csv) {
+        let _ = writeln!(text, "header = {header}");
+    }
+    if let Some(separator) = args.separator.as_ref().filter(|_| csv) {
+        let _ = writeln!(text, "separator = {}", quoted(Path::new(separator))?);
+    }
+    Ok(())
+}
+
 /// The settings of a selection.
-fn choose(text: &mut String, args: &SimilarArgs, k: usize) -> fs::Result<()> {
+fn choose(text: &mut String, args: &SimilarArgs, k: usize) -> Result<(), Failure> {
     let pick = match args.pick {
         PickArg::Nearest => "nearest",
         PickArg::Random => "random",
@@ -149,7 +193,7 @@ fn choose(text: &mut String, args: &SimilarArgs, k: usize) -> fs::Result<()> {
         let _ = writeln!(text, "quotas = {{ clusters = {clusters}, power = {:?} }}", args.power);
     }
     if let Some(list) = &args.exclude {
-        let _ = writeln!(text, "exclude = {}", quoted(&absolute(list)?));
+        let _ = writeln!(text, "exclude = {}", quoted(&absolute(list)?)?);
     }
     Ok(())
 }
@@ -158,16 +202,12 @@ fn absolute(path: &Path) -> fs::Result<PathBuf> {
     std::path::absolute(path).map_err(|error| fs::FileError::new("find", path, error))
 }
 
-/// JSON's strings are TOML's.
-fn quoted(path: &Path) -> String {
-    serde_json::Value::String(path.display().to_string()).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::base::search_path::DataPaths;
     use crate::cli::Command;
     use crate::cli::args::Cli;
     use crate::pipeline::spec::{self, Request};
@@ -180,9 +220,16 @@ mod tests {
         }
     }
 
+    fn written(words: &[&str]) -> String {
+        let args = args(words);
+        let inputs =
+            Inputs::of(&args, &DataPaths::new("", None, None)).unwrap_or_else(|failure| panic!("{}", failure.in_words()));
+        write(&args, &inputs).unwrap_or_else(|failure| panic!("{}", failure.in_words()))
+    }
+
     #[test]
     fn every_flag_becomes_a_setting_that_the_stages_know() {
-        let text = write(&args(&[
+        let text = written(&[
             "--target_csv",
             "t a\"b.csv",
             "--near_csv",
@@ -239,8 +286,7 @@ mod tests {
             "x/",
             "--near_db",
             "y/",
-        ]))
-        .unwrap();
+        ]);
         let spec = spec::check(Path::new("similar.toml"), &text, &Request::default(), &registry::catalog());
         let spec = spec.unwrap_or_else(|faults| panic!("{}\n{text}", faults.render(false, 100)));
         let names: Vec<&str> = spec.nodes.iter().map(|node| node.name.as_str()).collect();
@@ -289,8 +335,27 @@ mod tests {
 
     #[test]
     fn the_fork_s_own_call_is_enough() {
-        let text = write(&args(&["--target-csv", "t.csv", "--near-csv", "p.csv", "--save-dir", "out"])).unwrap();
+        let text = written(&["--target-csv", "t.csv", "--near-csv", "p.csv", "--save-dir", "out"]);
         assert!(text.contains("k = 21\ndedup = \"greedy\"\ndedup_sim = 0.98\n") && text.contains("[stage.nn20]"), "{text}");
         assert!(Cli::try_parse_from(["kinset", "similar", "--target-csv", "t.csv", "--save-dir", "out"]).is_err());
+    }
+
+    #[test]
+    fn images_go_through_one_encoder_that_is_learned_from_the_pool_if_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            fs::create_folders(&dir.path().join(name)).unwrap();
+            dir.path().join(name).display().to_string()
+        };
+        folder("voc/JPEGImages");
+        let (target, a, b) = (folder("target"), folder("a"), folder("voc"));
+        let text = written(&["--target", &target, "--pool", &a, &b, "--save-dir", "out", "--encoder", "none", "--skip-broken"]);
+        let spec = spec::check(Path::new("similar.toml"), &text, &Request::default(), &registry::catalog());
+        let spec = spec.unwrap_or_else(|faults| panic!("{}\n{text}", faults.render(false, 100)));
+        let of = |name: &str| spec.node(name).unwrap();
+        assert_eq!((of("encoder").kind.as_str(), of("pool_2").kind.as_str()), ("simclr", "embed"));
+        assert!(of("data.pool_2").settings["root"].as_str().unwrap().ends_with("voc/JPEGImages"));
+        assert_eq!(of("data.target").settings["skip_broken"], true);
+        assert_eq!(spec.device, "auto");
     }
 }
