@@ -6,6 +6,7 @@ use super::error::{ArtifactError, Result, display};
 use super::meta::Meta;
 use super::parquet::{Column, TableReader};
 use super::{Artifact, Draft, Stored, table};
+use kinset_math::partition::Contingency;
 
 const FILE: &str = "neighbors.parquet";
 
@@ -49,6 +50,19 @@ impl NeighborTable {
 
     pub fn similarities(&self, row: usize) -> &[f32] {
         &self.similarity[row * self.k..(row + 1) * self.k]
+    }
+
+    /// The mutual information of an image's cluster and its neighbor's, in nats, over the first `used` neighbors of every image. It falls
+    /// when neighbors come apart, and when clusters are emptied or merged, and needs no labels.
+    ///
+    /// # Shapes
+    /// `of_row`: `[N]`, below `clusters`; −1 where an image is in none.
+    pub fn information(&self, of_row: &[i32], clusters: usize, used: usize) -> f64 {
+        let pairs =
+            || (0..self.len()).flat_map(|row| self.neighbors(row)[..used].iter().map(move |&near| (row, near as usize)));
+        let here: Vec<i32> = pairs().map(|(row, _)| of_row[row]).collect();
+        let there: Vec<i32> = pairs().map(|(_, near)| of_row[near]).collect();
+        Contingency::between(&here, &there, clusters).mutual_information()
     }
 
     /// Writes `neighbors.parquet` into a folder.
@@ -165,5 +179,31 @@ mod tests {
         assert!(refuse(|t| t.similarity.truncate(4)).contains("`similarity`"));
         assert!(refuse(|t| t.k = 3).contains("3 images cannot have 3 neighbors"));
         assert!(refuse(|t| t.k = 0).contains("0 neighbors"));
+    }
+
+    #[test]
+    fn arcs_of_a_ring_say_more_of_their_neighbors_than_one_large_cluster_or_a_mixture() {
+        let n = 1200;
+        let ring = NeighborTable {
+            ids: (0..n).map(|i| i.to_string()).collect(),
+            k: 2,
+            index: (0..n).flat_map(|i| [(i + 1) % n, (i + n - 1) % n]).collect(),
+            similarity: vec![0.5; 2 * n as usize],
+            metric: "cosine".into(),
+            exact: true,
+            recall: None,
+        };
+        let of = |label: fn(usize) -> usize| {
+            ring.information(&(0..n as usize).map(|row| label(row) as i32).collect::<Vec<_>>(), 4, 2)
+        };
+        let arcs = of(|i| i / 300);
+        // By hand: 298 of 300 images of an arc have both neighbors in it, and 2 have one in the next arc.
+        let (same, next) = (598.0 / 2400.0_f64, 1.0 / 2400.0_f64);
+        let by_hand = 4.0 * same * (same * 16.0).ln() + 8.0 * next * (next * 16.0).ln();
+        assert!((arcs - by_hand).abs() < 1e-12, "{arcs} {by_hand}");
+        assert!(arcs > of(|i| usize::from(i >= 1190) * 3), "all but ten in one cluster");
+        assert!(arcs > of(|i| (i / 300).min(2)), "two merged");
+        assert!(arcs > of(|i| i * 7919 % 1201 % 4), "mixed");
+        assert!(of(|_| 2).abs() < 1e-12);
     }
 }

@@ -112,19 +112,45 @@ impl Scores {
     }
 }
 
+/// A number that results may have, and tables a column for.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure {
+    /// In files: `acc`.
+    pub name: &'static str,
+    /// In tables: `ACC`.
+    pub title: &'static str,
+    /// True of errors.
+    pub less_is_better: bool,
+    of: fn(&ScoreRow) -> Option<f64>,
+}
+
+/// All of them, in the order of tables.
+pub const MEASURES: [Measure; 8] = [
+    Measure { name: "acc", title: "ACC", less_is_better: false, of: |row| row.acc },
+    Measure { name: "nmi", title: "NMI", less_is_better: false, of: |row| row.nmi },
+    Measure { name: "ari", title: "ARI", less_is_better: false, of: |row| row.ari },
+    Measure { name: "top5", title: "top-5", less_is_better: false, of: |row| row.top5 },
+    Measure { name: "ece", title: "ECE", less_is_better: true, of: |row| row.ece },
+    Measure { name: "majority", title: "majority", less_is_better: false, of: |row| row.majority },
+    Measure { name: "knn", title: "kNN", less_is_better: false, of: |row| row.knn },
+    Measure { name: "linear", title: "linear", less_is_better: false, of: |row| row.linear },
+];
+
+impl Measure {
+    pub fn of(&self, row: &ScoreRow) -> Option<f64> {
+        (self.of)(row)
+    }
+
+    /// For tables that people read: that several clusters share a class is only worth a column where there are more of them.
+    pub fn told(&self, row: &ScoreRow) -> Option<f64> {
+        self.of(row).filter(|_| self.name != "majority" || row.clusters > row.classes)
+    }
+}
+
 impl ScoreRow {
-    /// The named numbers of this result, for tables: `acc` … `linear`.
-    pub fn numbers(&self) -> [(&'static str, Option<f64>); 8] {
-        [
-            ("acc", self.acc),
-            ("nmi", self.nmi),
-            ("ari", self.ari),
-            ("top5", self.top5),
-            ("ece", self.ece),
-            ("majority", self.majority),
-            ("knn", self.knn),
-            ("linear", self.linear),
-        ]
+    /// The numbers of this result by name, in the order of [`MEASURES`].
+    pub fn numbers(&self) -> [(&'static str, Option<f64>); MEASURES.len()] {
+        MEASURES.map(|measure| (measure.name, measure.of(self)))
     }
 
     fn check(&self, path: &Path, place: usize) -> Result<()> {

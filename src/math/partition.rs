@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use super::entropy::entropy_of_counts;
 use super::hungarian::assign;
+use super::stats;
 use super::topk::top_k;
 
 /// The number of a cluster: what a model predicts.
@@ -56,6 +57,13 @@ impl<'a> Classes<'a> {
 
 fn above(of_row: &[i32]) -> usize {
     of_row.iter().copied().max().map_or(0, |highest| (i64::from(highest) + 1).max(0) as usize)
+}
+
+/// The mean adjusted Rand index of all pairs among clusterings of the same rows into so many clusters; nothing for less than two.
+pub fn agreement(of_rows: &[Vec<i32>], count: usize) -> Option<f64> {
+    let pairs = (0..of_rows.len()).flat_map(|a| (a + 1..of_rows.len()).map(move |b| (a, b)));
+    let each: Vec<f64> = pairs.map(|(a, b)| Contingency::between(&of_rows[a], &of_rows[b], count).ari()).collect();
+    (!each.is_empty()).then(|| stats::mean(&each))
 }
 
 /// How many rows are in cluster k and class g, for the rows that have both. Only cells that are not empty are kept, so that
@@ -392,6 +400,15 @@ mod tests {
         assert!((t.accuracy(&matching) - 0.8).abs() < 1e-12);
         assert!((t.ari() - 0.5081081).abs() < 1e-7);
         assert!((t.nmi() - 0.7539376).abs() < 1e-7);
+    }
+
+    #[test]
+    fn seeds_agree_by_the_mean_of_their_pairs() {
+        let (one, other) = (vec![0, 0, 1, 1], vec![0, 1, 1, 1]);
+        let pair = Contingency::between(&one, &other, 2).ari();
+        assert_eq!((agreement(&[], 2), agreement(std::slice::from_ref(&one), 2)), (None, None));
+        let all = agreement(&[one.clone(), vec![1, 1, 0, 0], other], 2).unwrap();
+        assert!((all - (1.0 + 2.0 * pair) / 3.0).abs() < 1e-12, "names of clusters do not matter: {all}");
     }
 
     #[test]
