@@ -164,6 +164,12 @@ mistakes = [
     ("[profile", '[repeat]\nfrom = "cluster"\nseeds = 0\n[profile', "repeat.seeds"),
     ("[profile", '[store]\nmax_size = "much"\n[profile', "store.max_size"),
     ("[profile.smoke.stage.pretext]", "[profile.smoke.stages.pretext]", "profile.smoke"),
+    ("[profile", "[vary]\nseed = [1, 2]\n[profile", "vary"),
+    ("[profile", "[vary]\nstage.pretext.temperature = []\n[profile", "vary.stage.pretext.temperature"),
+    ("[profile", "[vary]\nstage.pretext.temperature = [0.1, 0.1]\n[profile", "vary.stage.pretext.temperature"),
+    ("[profile", '[vary]\nstage.pretext.temperature = [0.1, "low"]\n[profile', "vary.stage.pretext.temperature.1"),
+    ("[profile", "[vary]\nstage.pretext.temprature = [0.1]\n[profile", "vary.stage.pretext"),
+    ("[profile", "[vary]\nstage.pretext.optimizer.lr = 0.1\n[profile", "vary.stage.pretext.optimizer.lr"),
 ]
 right = [
     sample,
@@ -172,6 +178,8 @@ right = [
     sample.replace("temperature = 0.2", "temperature = 1"),
     sample.replace("[profile", '[repeat]\nfrom = ["cluster"]\nseeds = [3, 5]\n[profile'),
     sample.replace("[profile", '[store]\nmax_size = "1.5 TiB"\n[profile'),
+    sample.replace("[profile", "[vary]\nstage.pretext.optimizer.lr = [0.1, 0.2]\ndata.train.limit = [10, 20]\n[profile"),
+    sample.replace("[profile", "[vary]\nstage.pretext = [{ temperature = 0.1, batch = 8 }, { temperature = 0.2, batch = 16 }]\n[profile"),
     sample.replace("epochs = 1", "epochs = 1\nnetwork = { width = 8 }\n[profile.smoke]\nseed = 3"),
 ]
 

@@ -11,7 +11,6 @@ use kinset_artifact::features::Features;
 use kinset_artifact::images::Images;
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_artifact::{Draft, Stored};
-use kinset_math::partition::Contingency;
 use kinset_math::topk::argmax_rows;
 use kinset_stage::{Context, Either, Stage, StageError};
 use kinset_train::neighbor_pairs::check_same_images;
@@ -73,7 +72,8 @@ impl Stage for Choose {
         let said = inputs.said(&classifiers, &input.classifiers, cx)?;
         let information_of = |(classifier, said): (&Classifier, &Vec<f32>)| {
             let clusters = classifier.card.clusters;
-            information(&argmax_rows(said, clusters), clusters, &neighbors, used)
+            let of_row: Vec<i32> = argmax_rows(said, clusters).into_iter().map(|cluster| cluster as i32).collect();
+            neighbors.information(&of_row, clusters, used)
         };
         let information: Vec<f64> = classifiers.iter().zip(&said).map(information_of).collect();
         let kept = kept(&information, config.margin);
@@ -89,18 +89,6 @@ impl Stage for Choose {
         );
         Ok(Out { classifier: classifier.save(&cx.out("classifier")?)? })
     }
-}
-
-/// The mutual information of an image's cluster and its neighbor's, in nats, over the first `used` neighbors of every image.
-///
-/// # Shapes
-/// `labels`: `[N]`, below `clusters`.
-pub fn information(labels: &[usize], clusters: usize, neighbors: &NeighborTable, used: usize) -> f64 {
-    let pairs =
-        || (0..neighbors.len()).flat_map(|row| neighbors.neighbors(row)[..used].iter().map(move |&near| (row, near as usize)));
-    let here: Vec<i32> = pairs().map(|(row, _)| labels[row] as i32).collect();
-    let there: Vec<i32> = pairs().map(|(_, near)| labels[near] as i32).collect();
-    Contingency::between(&here, &there, clusters).mutual_information()
 }
 
 /// The place of the most information, of that which is above the first by more than `margin`; else the first.
@@ -138,20 +126,6 @@ mod tests {
             exact: true,
             recall: None,
         }
-    }
-
-    #[test]
-    fn arcs_of_a_ring_say_more_of_their_neighbors_than_one_large_cluster_or_a_mixture() {
-        let of = |label: fn(usize) -> usize| information(&(0..1200).map(label).collect::<Vec<_>>(), 4, &ring(1200), 2);
-        let arcs = of(|i| i / 300);
-        // By hand: 298 of 300 images of an arc have both neighbors in it, and 2 have one in the next arc.
-        let (same, next) = (598.0 / 2400.0_f64, 1.0 / 2400.0_f64);
-        let by_hand = 4.0 * same * (same * 16.0).ln() + 8.0 * next * (next * 16.0).ln();
-        assert!((arcs - by_hand).abs() < 1e-12, "{arcs} {by_hand}");
-        assert!(arcs > of(|i| usize::from(i >= 1190) * 3), "all but ten in one cluster");
-        assert!(arcs > of(|i| (i / 300).min(2)), "two merged");
-        assert!(arcs > of(|i| i * 7919 % 1201 % 4), "mixed");
-        assert!(of(|_| 2).abs() < 1e-12);
     }
 
     #[test]

@@ -264,7 +264,10 @@ pub(super) fn stored(spec: &Spec, outlook: &Outlook<'_>, written: &str, kinds: &
         (Some(index), _) => (index, None),
         (None, Some((name, output))) if find(name).is_some() => (find(name).unwrap_or(0), Some(output)),
         (None, _) => {
-            let nearest = crate::base::fault::nearest(written, spec.nodes.iter().map(|node| node.name.as_str()));
+            // Of repetitions, and of what varies, one has to be named.
+            let one = spec.nodes.iter().find(|node| node.is_called(written)).map(|node| node.name.as_str());
+            let nearest =
+                one.or_else(|| crate::base::fault::nearest(written, spec.nodes.iter().map(|node| node.name.as_str())));
             return Err(Failure::own(NoResult::Unknown { name: written.to_owned(), nearest: nearest.map(str::to_owned) }));
         }
     };

@@ -15,8 +15,7 @@ use crate::artifact::assignments::{AssignmentTable, Assignments};
 use crate::artifact::neighbors::{NeighborTable, Neighbors};
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::unit;
-use crate::builtin::choose::information;
-use crate::math::partition::Contingency;
+use crate::math::partition::agreement;
 use crate::math::stats;
 use crate::pipeline::run::Summary;
 use crate::pipeline::spec::{Node, OutputRef, Spec};
@@ -100,6 +99,8 @@ enum Unfit {
     NoFeatures { pipeline: String },
     #[error("`{stage}` writes no features")]
     Other { stage: String, known: Vec<String> },
+    #[error("`[vary]` makes several features of `{stage}`")]
+    Several { stage: String, varied: String },
     #[error("no stage of `{pipeline}` says how many clusters there are")]
     NoClusters { pipeline: String },
 }
@@ -112,6 +113,9 @@ impl Fault for Unfit {
             }
             Self::Other { known, .. } => {
                 Exit::Usage.code("compare::features").hint(format!("stages with features: {}", known.join(", ")))
+            }
+            Self::Several { varied, .. } => {
+                Exit::Usage.code("compare::several").hint(format!("choose one value: `--set vary.{varied}=[…]`"))
             }
             Self::NoClusters { .. } => Exit::Usage.code("compare::no-clusters").hint("name a number: `--clusters 10`"),
         }
@@ -208,7 +212,7 @@ impl Plan {
         };
         let features = match &args.features {
             Some(name) => {
-                spec.nodes.iter().filter(gives).find(|node| node.family == *name || node.name == *name).ok_or_else(|| {
+                spec.nodes.iter().filter(gives).find(|node| node.is_called(name)).ok_or_else(|| {
                     let mut known: Vec<String> = spec.nodes.iter().filter(gives).map(|node| node.family.clone()).collect();
                     known.dedup();
                     if known.is_empty() {
@@ -223,6 +227,10 @@ impl Plan {
                 .or_else(|| spec.nodes.iter().find(gives))
                 .ok_or_else(|| Unfit::NoFeatures { pipeline: shown() })?,
         };
+        // Of a list with one value there is one of everything.
+        if let Some(varied) = features.varied.first().filter(|_| spec.nodes.iter().filter(|node| node.family == features.family).any(|node| node.varied != features.varied)) {
+            return Err(Unfit::Several { stage: features.family.clone(), varied: varied.path.clone() });
+        }
         let reads = |node: &Node, port: &str| node.ports.get(port).map(|read| family(spec, &read[0]));
         let mut said = spec.nodes.iter().filter(|node| node.gives("classifier")).filter_map(|node| Clusters::of(spec, node));
         let clusters = args.clusters.map(Clusters::Number).or_else(|| said.next());
@@ -381,21 +389,14 @@ impl Results<'_> {
             if labels.is_empty() {
                 continue;
             }
-            let known = |labels: &Vec<i32>| {
-                let places: Vec<usize> = labels.iter().map(|&cluster| usize::try_from(cluster).unwrap_or_default()).collect();
-                information(&places, clusters, &neighbors, neighbors.k)
-            };
-            let pairs: Vec<f64> = (0..labels.len())
-                .flat_map(|a| (a + 1..labels.len()).map(move |b| (a, b)))
-                .map(|(a, b)| Contingency::between(&labels[a], &labels[b], clusters).ari())
-                .collect();
+            let known = |labels: &Vec<i32>| neighbors.information(labels, clusters, neighbors.k);
             let name = stage(method);
-            let scores: Vec<&Scored> = self.scored.iter().filter(|scored| scored.stage == name).collect();
+            let scores: Vec<&Scored> = self.scored.iter().filter(|scored| scored.measured == name).collect();
             rows.push(Row {
                 method: method.name,
                 clusters,
                 information: labels.iter().map(known).collect(),
-                agreement: (!pairs.is_empty()).then(|| stats::mean(&pairs)),
+                agreement: agreement(&labels, clusters),
                 acc: scores.iter().filter_map(|scored| scored.row.acc).collect(),
                 nmi: scores.iter().filter_map(|scored| scored.row.nmi).collect(),
                 ari: scores.iter().filter_map(|scored| scored.row.ari).collect(),

@@ -36,7 +36,7 @@ use crate::pipeline::scalars::Scalars;
 use crate::pipeline::spec::Spec;
 use crate::pipeline::state::{Devices, Known, Outlook};
 use crate::registry;
-use crate::report::gather::Elsewhere;
+use crate::report::gather::{Elsewhere, Glance};
 use crate::report::{file, scores};
 use crate::stage::Stop;
 use crate::store::Store;
@@ -138,6 +138,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let report = (!args.no_report).then(|| report::after_run(&outlook, &summary.records, page, Elsewhere::default())).flatten();
     let tables = score_tables(&spec, &store, &summary.records)
         .inspect_err(|_| terminal::say(&closing(&spec, &summary, args, at.executor)))?;
+    let varied = varied_table(&outlook, &summary.records);
     if args.json {
         terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;
         return Ok(exit);
@@ -146,6 +147,9 @@ pub(super) fn run(args: &RunArgs) -> Answer {
         terminal::print(&format!("\n{}", scores::render(&tables)))?;
     }
     terminal::say(&closing(&spec, &summary, args, at.executor));
+    if let Some(table) = &varied {
+        terminal::say(&format!("varied settings: {}", table.display()));
+    }
     if let Some(report) = &report {
         terminal::say(&format!("report: {}", report.display()));
     }
@@ -343,6 +347,25 @@ pub(super) fn score_tables(spec: &Spec, store: &Store, known: &Known) -> Result<
         terminal::say(&format!("warning: no `{}`: {}; the results are not touched by this", scores::TABLE, chain(&error)));
     }
     Ok(tables)
+}
+
+/// Writes what all combinations of varied settings gave beside the report, as `scores.csv` and `scores.json`: one line for each of them,
+/// each thing that was measured and each seed.
+fn varied_table(outlook: &Outlook<'_>, known: &Known) -> Option<PathBuf> {
+    if outlook.spec.nodes.iter().all(|node| node.varied.is_empty()) {
+        return None;
+    }
+    let (csv, json) = Glance::after(outlook, known).varied()?;
+    let table = outlook.store.artifacts().join(&outlook.spec.name).join(scores::TABLE);
+    let text = format!("{json:#}\n");
+    let written = fs::write_atomic(&table, csv.as_bytes()).and_then(|()| fs::write_atomic(&table.with_extension("json"), text.as_bytes()));
+    written
+        .inspect_err(|error| {
+            let name = table.display();
+            terminal::say(&format!("warning: no `{name}`: {}; the results are not touched by this", chain(error)));
+        })
+        .ok()
+        .map(|()| table)
 }
 
 /// How long what is at work may take to keep its progress: well within two seconds of the signal the process has ended.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::Spec;
+use super::spec::{self, Spec};
+use super::vary::Varied;
 use kinset_stage::{Signal, Sink};
 
 /// A stage as a run planned it: enough to read its results later, when the pipeline file says something else.
@@ -13,10 +14,13 @@ use kinset_stage::{Signal, Sink};
 pub struct Planned {
     /// The stage: `cluster`, `cluster@3`.
     pub stage: String,
-    /// Its name without the mark of a repetition.
+    /// Its name in the file.
     pub family: String,
     pub kind: String,
     pub seed: u64,
+    /// The varied settings that it depends on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub varied: Vec<Varied>,
     /// By port, what it reads: a stage for its main output, else `stage.output`.
     pub reads: BTreeMap<String, Vec<String>>,
 }
@@ -24,11 +28,12 @@ pub struct Planned {
 impl Planned {
     /// All stages of a pipeline, in the order of its file.
     pub fn of(spec: &Spec) -> Vec<Self> {
-        let node = |node: &super::spec::Node| Self {
+        let node = |node: &spec::Node| Self {
             stage: node.name.clone(),
             family: node.family.clone(),
             kind: node.kind.clone(),
             seed: node.seed,
+            varied: node.varied.clone(),
             reads: node
                 .ports
                 .iter()
@@ -36,6 +41,11 @@ impl Planned {
                 .collect(),
         };
         spec.nodes.iter().map(node).collect()
+    }
+
+    /// Its name without the mark of a repetition: `cluster@lr=0.1`.
+    pub fn variant(&self) -> &str {
+        spec::without_seed(&self.stage, self.seed)
     }
 }
 

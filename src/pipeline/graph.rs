@@ -110,8 +110,8 @@ fn reach(inputs: &[Vec<usize>], from: &[usize], direction: Direction) -> Vec<boo
     reached
 }
 
-/// Which part of a pipeline to look at. Names are of nodes (`cluster@3`) or of families (`cluster`, all repetitions). Empty
-/// lists restrict nothing; what several lists allow is what all of them allow.
+/// Which part of a pipeline to look at. Names are of nodes (`cluster@lr=0.1@3`), of all their repetitions (`cluster@lr=0.1`) or of all
+/// that a stage has become (`cluster`). Empty lists restrict nothing; what several lists allow is what all of them allow.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
     /// `--only A,B`: these and nothing else.
@@ -144,8 +144,7 @@ pub fn select(spec: &Spec, selection: &Selection) -> Result<Selected, Faults> {
         let mut found = Vec::new();
         for name in names {
             let before = found.len();
-            let carries = |node: &Node| node.name == *name || node.family == *name;
-            found.extend(spec.nodes.iter().enumerate().filter(|(_, node)| carries(node)).map(|(index, _)| index));
+            found.extend(spec.nodes.iter().enumerate().filter(|(_, node)| node.is_called(name)).map(|(index, _)| index));
             if found.len() == before {
                 let mut known: Vec<String> = spec.nodes.iter().map(|node| node.family.clone()).collect();
                 known.dedup();

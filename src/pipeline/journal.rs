@@ -208,7 +208,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::new(dir.path().join("runs"));
         let stage = || "s".to_owned();
-        let planned = Planned { stage: stage(), family: stage(), kind: "k".into(), seed: 1, reads: [].into() };
+        let planned = Planned { stage: stage(), family: stage(), kind: "k".into(), seed: 1, varied: vec![], reads: [].into() };
         let heard = [
             Event::RunStarted { pipeline: "p".into(), file: "p.toml".into(), version: "1".into(), plan: vec![planned] },
             Event::StageFresh { stage: stage(), key: "1".into() },

@@ -26,6 +26,12 @@ pub fn schema(registry: &Registry) -> Json {
     settings["data"] = named(source, "source", MAX_NAME);
     settings["stage"] = named(stage, "stage", MAX_NAME);
     settings["repeat"]["required"] = json!(["from", "seeds"]);
+    let (varied_source, varied_stage) = (varied("changed-source", &definitions), varied("changed-stage", &definitions));
+    definitions.insert("varied-source".into(), varied_source);
+    definitions.insert("varied-stage".into(), varied_stage);
+    // Settings that are tables of settings: somewhere below there are lists.
+    let deeper = json!({"type": "object", "minProperties": 1, "additionalProperties": reference("lists")});
+    definitions.insert("lists".into(), list_or(json!({"type": "array", "minItems": 1, "uniqueItems": true}), deeper));
     let mut profile = general();
     profile["data"] = named("changed settings of sources", "changed-source", MAX_NAME);
     profile["stage"] = named("changed settings of stages", "changed-stage", MAX_NAME);
@@ -93,6 +99,11 @@ fn general() -> Json {
                 },
             },
         },
+        "vary": {
+            "description": "Settings that take several values: what depends on them is computed for every combination.",
+            "type": "object", "additionalProperties": false, "minProperties": 1,
+            "properties": {"data": vary("changed-source", "varied-source"), "stage": vary("changed-stage", "varied-stage")},
+        },
         "store": {
             "description": "The store of results.", "type": "object", "additionalProperties": false,
             "properties": {
@@ -132,6 +143,35 @@ fn stage_table(stage: &dyn AnyStage) -> Json {
         table["oneOf"] = Json::Array(either);
     }
     table
+}
+
+/// `data` or `stage` below `[vary]`: lists of values by name and setting, or a list of tables whose settings go together.
+fn vary(changed: &str, varied: &str) -> Json {
+    let together = json!({"type": "object", "minProperties": 1, "additionalProperties": reference(changed)});
+    list_or(
+        json!({"type": "array", "minItems": 1, "uniqueItems": true, "items": together}),
+        json!({"type": "object", "minProperties": 1, "additionalProperties": reference(varied)}),
+    )
+}
+
+/// By a condition, so that a mistake is told where it is. Taplo looks into none, and finds the table in the alternatives.
+fn list_or(list: Json, table: Json) -> Json {
+    json!({"if": {"type": "array"}, "then": list, "else": table.clone(), "anyOf": [table, {}]})
+}
+
+/// A table of lists of what a table of changed settings may hold, or a list of such tables.
+fn varied(changed: &str, definitions: &Map<String, Json>) -> Json {
+    let lists = |(key, _): (&String, &Json)| {
+        let value = reference(&format!("{changed}/properties/{key}"));
+        let list = json!({"type": "array", "minItems": 1, "uniqueItems": true, "items": value});
+        let deeper = json!({"type": "object", "minProperties": 1, "additionalProperties": reference("lists")});
+        (key.clone(), list_or(list, deeper))
+    };
+    let settings: Map<String, Json> = definitions[changed]["properties"].as_object().into_iter().flatten().map(lists).collect();
+    list_or(
+        json!({"type": "array", "minItems": 1, "uniqueItems": true, "items": reference(changed)}),
+        json!({"type": "object", "minProperties": 1, "additionalProperties": false, "properties": settings}),
+    )
 }
 
 fn port_value(kind: &str, port: &PortInfo) -> Json {

@@ -15,6 +15,7 @@ use super::document::{self, Entry, Item, Table, Value};
 use super::fault::{COLLECTED, Faults, Finding, Place, Source, SpecFault, near, one_of, quote};
 use super::graph;
 use super::settings;
+use super::vary::{self, Axes, On, Varied};
 use kinset_base::file_kind::is_utf16;
 use kinset_base::fs::{self, FileError};
 use kinset_stage::ports::STANDS_FOR;
@@ -32,6 +33,8 @@ pub const MAX_SEEDS: usize = 1000;
 const ADDED: &str = "what is added to the file";
 /// The longest name of a stage: it becomes a folder.
 pub const MAX_NAME: usize = 100;
+/// The longest name of a node, with what varies and its seed.
+const MAX_NODE_NAME: usize = 200;
 
 /// What the command line adds to the file.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -88,7 +91,7 @@ pub struct Repeat {
 /// A stage of the pipeline, or a source (`data.X`).
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// `pretext`, `data.pool`, `cluster@3` for the repetition with seed 3.
+    /// `pretext`, `data.pool`, `cluster@3` for the repetition with seed 3, `cluster@lr=0.1@3` where a setting varies.
     pub name: String,
     /// The name in the file: `cluster` for `cluster@3`.
     pub family: String,
@@ -99,6 +102,8 @@ pub struct Node {
     pub ports: BTreeMap<String, Vec<OutputRef>>,
     pub seed: u64,
     pub repeated: bool,
+    /// The varied settings that it depends on, its own and those of stages above it, in the order of `[vary]`.
+    pub varied: Vec<Varied>,
     /// What it writes, the main output first.
     pub outputs: Vec<OutputInfo>,
     /// Where the file names it.
@@ -106,10 +111,25 @@ pub struct Node {
 }
 
 impl Node {
+    /// Its name without the mark of a repetition: `cluster@lr=0.1`.
+    pub fn variant(&self) -> &str {
+        without_seed(&self.name, self.seed)
+    }
+
+    /// True if this names it, alone or with others: itself, all its repetitions, or all that the file's stage has become.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.family == name || self.variant() == name
+    }
+
     /// True if it writes an artifact of this kind.
     pub fn gives(&self, artifact: &str) -> bool {
         self.outputs.iter().any(|output| output.artifact == artifact)
     }
+}
+
+/// The name of a node without the mark of a repetition. Words of varied settings have a `=`, which no seed has.
+pub(super) fn without_seed(name: &str, seed: u64) -> &str {
+    name.strip_suffix(&format!("@{seed}")).unwrap_or(name)
 }
 
 /// An output of a node.
@@ -188,7 +208,7 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
         root
     };
     let survey = |root: &Table| {
-        let mut survey = Survey { catalog, path, has: &has, findings: Vec::new() };
+        let mut survey = Survey { catalog, path, has: &has, axes: Axes::default(), findings: Vec::new() };
         let draft = survey.root(root);
         (draft, survey.findings)
     };
@@ -379,6 +399,7 @@ struct Draft<'a> {
     precision: String,
     max_size: Option<u64>,
     repeat: Option<(Vec<usize>, Seeds)>,
+    axes: Axes,
     nodes: Vec<Sketch<'a>>,
 }
 
@@ -404,7 +425,10 @@ struct Sketch<'a> {
     stage: Option<&'a dyn StageInfo>,
     /// In words: ``stage `pretext` (simclr)``.
     owner: String,
-    settings: Json,
+    /// The axes that set something of it.
+    on: On,
+    /// For each combination of these.
+    settings: Vec<Json>,
     bindings: Vec<Binding>,
     /// Every port that was given, with what was written.
     wires: Vec<(&'a PortInfo, Item)>,
@@ -422,6 +446,7 @@ struct Survey<'a, 'n> {
     catalog: &'a dyn Catalog,
     path: &'n Path,
     has: &'n Names,
+    axes: Axes,
     findings: Vec<Finding>,
 }
 
@@ -433,7 +458,7 @@ impl<'a> Survey<'a, '_> {
     }
 
     fn root(&mut self, root: &Table) -> Option<Draft<'a>> {
-        const KNOWN: [&str; 8] = ["name", "seed", "device", "precision", "data", "stage", "repeat", "store"];
+        const KNOWN: [&str; 9] = ["name", "seed", "device", "precision", "data", "stage", "vary", "repeat", "store"];
         for entry in &root.entries {
             if !KNOWN.contains(&entry.name.as_str()) {
                 let known = KNOWN.iter().map(|key| (*key).to_owned()).chain(["profile".to_owned()]).collect();
@@ -446,19 +471,45 @@ impl<'a> Survey<'a, '_> {
         let device = root.get("device").and_then(|entry| self.device(&entry.item)).unwrap_or_else(|| "auto".into());
         let precision = root.get("precision").and_then(|entry| self.precision(&entry.item)).unwrap_or_else(|| "f32".into());
         let max_size = root.get("store").and_then(|entry| self.store(entry));
+        if let Some(entry) = root.get("vary") {
+            let known = [("stage", "stage", self.has.stages.as_slice()), ("data", "source", self.has.sources.as_slice())];
+            self.axes = Axes(vary::read(entry, known, &mut self.findings));
+        }
         let nodes = self.nodes(root)?;
         let repeat = root.get("repeat").and_then(|entry| self.repeat(entry, &nodes));
-        let draft = Draft { name, seed, device, precision, max_size, repeat, nodes };
-        if let Some((from, seeds)) = &draft.repeat {
-            let cone = draft.below(from).iter().filter(|below| **below).count();
-            let count = draft.nodes.len() + cone * seeds.len().saturating_sub(1);
-            if count > MAX_NODES {
-                let place = root.get("repeat").map_or(draft.nodes[from[0]].place, |entry| entry.key);
-                let what = "stages with their repetitions";
-                self.report(Finding::at(place, SpecFault::TooMany { what, count, limit: MAX_NODES }));
+        let draft = Draft { name, seed, device, precision, max_size, repeat, axes: self.axes.clone(), nodes };
+        self.size(&draft, root);
+        Some(draft)
+    }
+
+    /// Reports more nodes than there may be, and names that are too long, before any of them is made.
+    fn size(&mut self, draft: &Draft<'_>, root: &Table) {
+        let place = |key: &str| root.get(key).map_or(draft.nodes[0].place, |entry| entry.key);
+        let (spread, below) = (draft.spread(), draft.repeat.as_ref().map(|(from, seeds)| (draft.below(from), seeds.len())));
+        let seeds = |node: usize| below.as_ref().map_or(1, |(below, seeds)| if below[node] { *seeds } else { 1 });
+        let counts = (0..draft.nodes.len()).map(|node| draft.axes.count(&spread[node]).saturating_mul(seeds(node)));
+        let count = counts.fold(0, usize::saturating_add);
+        if count > MAX_NODES {
+            let (key, what) = if draft.axes.0.is_empty() {
+                ("repeat", "stages with their repetitions")
+            } else {
+                ("vary", "stages with all combinations of what varies, and their repetitions")
+            };
+            self.report(Finding::at(place(key), SpecFault::TooMany { what, count, limit: MAX_NODES }));
+        }
+        for (node, on) in draft.nodes.iter().zip(&spread).filter(|(_, on)| !on.is_empty()) {
+            let word = |&axis: &usize| draft.axes.0[axis].choices.iter().map(|choice| choice.word.len()).max().unwrap_or(0) + 1;
+            // A seed has at most 20 digits.
+            let length = node.name.len() + on.iter().map(word).sum::<usize>() + 21;
+            if length > MAX_NODE_NAME {
+                let fault = SpecFault::Setting {
+                    owner: "`vary`".into(),
+                    message: format!("names of {} with all that varies would have {length} letters", quote(&node.name)),
+                    hint: Some(format!("{MAX_NODE_NAME} fit: vary fewer settings at a time")),
+                };
+                self.report(Finding::at(place("vary"), fault));
             }
         }
-        Some(draft)
     }
 
     fn name(&mut self, entry: Option<&Entry>) -> Option<String> {
@@ -659,28 +710,72 @@ impl<'a> Survey<'a, '_> {
         let stage = self.catalog.stage(INGEST);
         let name = format!("data.{}", entry.name);
         let owner = format!("source {}", quote(&name));
+        let on = self.axes.of("data", &entry.name);
         let mut sketch =
-            Sketch { name, place: entry.key, stage, owner, settings: Json::Null, bindings: Vec::new(), wires: Vec::new() };
+            Sketch { name, place: entry.key, stage, owner, on, settings: Vec::new(), bindings: Vec::new(), wires: Vec::new() };
         if stage.is_none() {
             // Not the file's fault, but better told than met later.
             let fault = SpecFault::UnknownKind { stage: sketch.name.clone(), kind: INGEST.to_owned(), known: Vec::new() };
             self.report(Finding::at(entry.key, fault));
         }
         if let (Some(stage), Some(table)) = (stage, table_of(entry, &sketch.owner, &mut self.findings)) {
-            let given: Vec<&Entry> = table.entries.iter().collect();
-            let checked = settings::check(stage, &given, &sketch.owner, entry.key, &[]);
+            let (settings, found) = self.settings(stage, entry, table, ("data", &sketch.on), &sketch.owner, &[]);
             let stranger = !self.has.sources.contains(&entry.name)
                 && near(&entry.name, self.has.sources.iter().map(String::as_str)).is_some();
-            if stranger && !checked.findings.is_empty() {
+            if stranger && !found.is_empty() {
                 let fault =
                     SpecFault::NothingBelow { what: "source", name: entry.name.clone(), known: self.has.sources.clone() };
                 self.report(Finding::at(entry.key, fault));
             } else {
-                self.findings.extend(checked.findings);
+                self.findings.extend(found);
             }
-            sketch.settings = checked.settings;
+            sketch.settings = settings;
         }
         sketch
+    }
+
+    /// Checks the table of a stage or source under every combination of what varies of it. `others` are keys that are no settings.
+    fn settings(
+        &self,
+        stage: &dyn StageInfo,
+        entry: &Entry,
+        table: &Table,
+        (section, on): (&str, &On),
+        owner: &str,
+        others: &[&str],
+    ) -> (Vec<Json>, Vec<Finding>) {
+        let (name, count) = (entry.name.as_str(), self.axes.count(on));
+        let mut findings = Vec::new();
+        for (place, input) in self.axes.inputs_of(on, section, name, others) {
+            let message = format!("{} is no setting, and only settings vary", quote(&input));
+            let hint = Some("write a stage for each of them".to_owned());
+            findings.push(Finding::at(place, SpecFault::Setting { owner: owner.to_owned(), message, hint }));
+        }
+        for (place, path) in self.axes.overruled(table, on, section, name) {
+            let message = format!("`[vary]` says what {} is", quote(&path));
+            let hint = Some(format!("write `vary.{path}=[…]`"));
+            findings.push(Finding::at(place, SpecFault::Setting { owner: owner.to_owned(), message, hint }));
+        }
+        if count > MAX_NODES {
+            let what = "combinations of what varies of a stage";
+            findings.push(Finding::at(self.axes.0[on[0]].place, SpecFault::TooMany { what, count, limit: MAX_NODES }));
+            return (Vec::new(), findings);
+        }
+        let mut all = Vec::with_capacity(count);
+        for combination in 0..count {
+            let table = self.axes.laid_over(table, section, name, on, combination);
+            let given: Vec<&Entry> = table.entries.iter().filter(|entry| !others.contains(&entry.name.as_str())).collect();
+            let checked = settings::check(stage, &given, owner, entry.key, others);
+            for finding in checked.findings {
+                let told =
+                    |other: &Finding| other.place == finding.place && other.fault.to_string() == finding.fault.to_string();
+                if findings.len() < COLLECTED && !findings.iter().any(told) {
+                    findings.push(finding);
+                }
+            }
+            all.push(checked.settings);
+        }
+        (all, findings)
     }
 
     /// `[stage.Y]`.
@@ -691,7 +786,8 @@ impl<'a> Survey<'a, '_> {
             place: entry.key,
             stage: None,
             owner: format!("stage {}", quote(&entry.name)),
-            settings: Json::Null,
+            on: self.axes.of("stage", &entry.name),
+            settings: Vec::new(),
             bindings: Vec::new(),
             wires: Vec::new(),
         };
@@ -699,27 +795,26 @@ impl<'a> Survey<'a, '_> {
         let Some(stage) = self.kind(entry, table) else { return sketch };
         sketch.stage = Some(stage);
         sketch.owner = format!("stage {} ({})", quote(&entry.name), stage.kind());
-        let mut given = Vec::new();
         for entry in &table.entries {
-            match stage.ports().iter().find(|port| port.name == entry.name) {
-                _ if entry.name == "kind" => {}
-                Some(port) => sketch.wires.push((port, entry.item.clone())),
-                None => given.push(entry),
+            if let Some(port) = stage.ports().iter().find(|port| port.name == entry.name) {
+                sketch.wires.push((port, entry.item.clone()));
             }
         }
+        // Any combination gives the same settings, if not the same values.
+        let whole = self.axes.laid_over(table, "stage", &entry.name, &sketch.on, 0);
         // A port `clusters_from` brings what the setting `clusters` says: which of the two was meant, nobody knows.
         for (port, item) in &sketch.wires {
             let setting = port.name.strip_suffix(STANDS_FOR);
-            if let Some(entry) = setting.and_then(|setting| given.iter().find(|entry| entry.name == setting)) {
+            if let Some(entry) = setting.and_then(|setting| whole.get(setting)) {
                 let (owner, setting, port) = (sketch.owner.clone(), entry.name.clone(), port.name.to_owned());
                 self.findings.push(Finding::at(item.place, SpecFault::Both { owner, setting, port }));
             }
         }
         let mut others = vec!["kind"];
         others.extend(stage.ports().iter().map(|port| port.name));
-        let checked = settings::check(stage, &given, &sketch.owner, entry.key, &others);
-        self.findings.extend(checked.findings);
-        sketch.settings = checked.settings;
+        let (settings, found) = self.settings(stage, entry, table, ("stage", &sketch.on), &sketch.owner, &others);
+        self.findings.extend(found);
+        sketch.settings = settings;
         sketch
     }
 
@@ -969,10 +1064,20 @@ pub(super) fn size(text: &str) -> Option<u64> {
 }
 
 impl Draft<'_> {
+    /// What each node reads.
+    fn inputs(&self) -> Vec<Vec<usize>> {
+        self.nodes.iter().map(|node| node.bindings.iter().map(|binding| binding.node).collect()).collect()
+    }
+
+    /// The axes that each node depends on.
+    fn spread(&self) -> Vec<On> {
+        let own: Vec<On> = self.nodes.iter().map(|node| node.on.clone()).collect();
+        Axes::spread(&own, &self.inputs())
+    }
+
     /// Which nodes are among the given ones or read from them, over any number of steps.
     fn below(&self, from: &[usize]) -> Vec<bool> {
-        let inputs: Vec<Vec<usize>> =
-            self.nodes.iter().map(|node| node.bindings.iter().map(|binding| binding.node).collect()).collect();
+        let inputs = self.inputs();
         let mut all = vec![false; self.nodes.len()];
         for &one in from {
             all.iter_mut().zip(graph::below(&inputs, one)).for_each(|(all, below)| *all |= below);
@@ -980,7 +1085,7 @@ impl Draft<'_> {
         all
     }
 
-    /// Writes out defaults and repetitions. Only for a draft without faults.
+    /// Writes out defaults, combinations of what varies, and repetitions. Only for a draft without faults.
     fn finish(self, path: &Path, text: &str, request: &Request) -> Spec {
         let repeat = self.repeat.as_ref().map(|(from, seeds)| {
             let seeds = match seeds {
@@ -993,37 +1098,46 @@ impl Draft<'_> {
             Some((below, repeat)) if below[node] => Some(repeat.seeds.as_slice()),
             _ => None,
         };
-        // Where the first repetition of each node comes to lie; the others follow it.
+        let (axes, on) = (&self.axes, self.spread());
+        // Where the first repetition of the first combination of each node comes to lie; the others follow it.
         let mut first = Vec::with_capacity(self.nodes.len());
         let mut count = 0;
-        for index in 0..self.nodes.len() {
+        for (index, on) in on.iter().enumerate() {
             first.push(count);
-            count += seeds_of(index).map_or(1, <[u64]>::len);
+            count += axes.count(on) * seeds_of(index).map_or(1, <[u64]>::len);
         }
         let mut nodes = Vec::with_capacity(count);
         for (index, sketch) in self.nodes.iter().enumerate() {
             let Some(stage) = sketch.stage else { unreachable!("a node of unknown kind is a fault") };
-            let settings = settings::sorted(stage.normalize(&sketch.settings));
             let seeds = seeds_of(index);
-            for (repetition, &seed) in seeds.unwrap_or(&[self.seed]).iter().enumerate() {
-                let mut ports: BTreeMap<String, Vec<OutputRef>> = BTreeMap::new();
-                for binding in &sketch.bindings {
-                    let Some(output) = &binding.output else { unreachable!("a node of unknown kind is a fault") };
-                    let shift = if seeds_of(binding.node).is_some() { repetition } else { 0 };
-                    let node = first[binding.node] + shift;
-                    ports.entry(binding.port.to_owned()).or_default().push(OutputRef { node, ..output.clone() });
+            for combination in 0..axes.count(&on[index]) {
+                let own = axes.part(&on[index], combination, &sketch.on);
+                let settings = settings::sorted(stage.normalize(&sketch.settings[own]));
+                let choices = axes.choices(&on[index], combination);
+                let words = choices.iter().map(|(_, choice)| format!("@{}", choice.word));
+                let variant = words.fold(sketch.name.clone(), |name, word| name + &word);
+                for (repetition, &seed) in seeds.unwrap_or(&[self.seed]).iter().enumerate() {
+                    let mut ports: BTreeMap<String, Vec<OutputRef>> = BTreeMap::new();
+                    for binding in &sketch.bindings {
+                        let Some(output) = &binding.output else { unreachable!("a node of unknown kind is a fault") };
+                        let read = axes.part(&on[index], combination, &on[binding.node]);
+                        let node =
+                            first[binding.node] + seeds_of(binding.node).map_or(read, |seeds| read * seeds.len() + repetition);
+                        ports.entry(binding.port.to_owned()).or_default().push(OutputRef { node, ..output.clone() });
+                    }
+                    nodes.push(Node {
+                        name: if seeds.is_some() { format!("{variant}@{seed}") } else { variant.clone() },
+                        family: sketch.name.clone(),
+                        kind: stage.kind().to_owned(),
+                        settings: settings.clone(),
+                        ports,
+                        seed,
+                        repeated: seeds.is_some(),
+                        varied: choices.iter().flat_map(|(_, choice)| choice.varied.clone()).collect(),
+                        outputs: stage.outputs().to_vec(),
+                        place: sketch.place,
+                    });
                 }
-                nodes.push(Node {
-                    name: if seeds.is_some() { format!("{}@{seed}", sketch.name) } else { sketch.name.clone() },
-                    family: sketch.name.clone(),
-                    kind: stage.kind().to_owned(),
-                    settings: settings.clone(),
-                    ports,
-                    seed,
-                    repeated: seeds.is_some(),
-                    outputs: stage.outputs().to_vec(),
-                    place: sketch.place,
-                });
             }
         }
         let inputs: Vec<Vec<usize>> = nodes.iter().map(|node| graph::inputs(node).collect()).collect();
@@ -1425,7 +1539,7 @@ mod tests {
     }
 
     /// Pieces that make damage likely to matter.
-    const PIECES: [&str; 24] = [
+    const PIECES: [&str; 26] = [
         "[",
         "]",
         "\"",
@@ -1450,6 +1564,8 @@ mod tests {
         "\0",
         "ä",
         "[profile.smoke.stage.x]\n",
+        "[vary]\nstage.pretext.lr = [1, 2]\n",
+        "stage.neighbors = [{ k = 1 }, { k = 2 }]\n",
     ];
 
     proptest::proptest! {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::journal::Run;
 use super::scores::{self, Scored};
-use kinset_artifact::scores::ScoreRow;
+use kinset_artifact::scores::MEASURES;
 use kinset_math::stats;
 use kinset_pipeline::error::RunError;
 use kinset_pipeline::event::Planned;
@@ -160,7 +160,7 @@ pub struct ScoreDiff {
     pub stage: String,
     /// The images it was measured on.
     pub images: String,
-    /// `acc`, `nmi`, `ari`, `top5`, `ece`, `knn`, `linear`.
+    /// The name of one of [`MEASURES`].
     pub score: &'static str,
     /// Mean over seeds left, 0–1.
     pub left: Option<Spread>,
@@ -184,7 +184,7 @@ pub fn compare(left: &Side, right: &Side) -> Diff {
     for (a, b) in pairs {
         let (a, b) = (a.map(|at| &left.stages[at]), b.map(|at| &right.stages[at]));
         if let (Some(a), Some(b)) = (a, b) {
-            renamed.insert(b.planned.family.clone(), a.planned.family.clone());
+            renamed.insert(b.planned.variant().to_owned(), a.planned.variant().to_owned());
         }
         stages.extend(stage(a, b));
     }
@@ -262,19 +262,6 @@ fn stage(left: Option<&SideStage>, right: Option<&SideStage>) -> Option<StageDif
     })
 }
 
-/// A score of a row, if it has it.
-type Measure = fn(&ScoreRow) -> Option<f64>;
-
-const SCORES: [(&str, Measure); 7] = [
-    ("acc", |r| r.acc),
-    ("nmi", |r| r.nmi),
-    ("ari", |r| r.ari),
-    ("top5", |r| r.top5),
-    ("ece", |r| r.ece),
-    ("knn", |r| r.knn),
-    ("linear", |r| r.linear),
-];
-
 fn score(left: &[Scored], right: &[Scored], renamed: &BTreeMap<String, String>) -> Vec<ScoreDiff> {
     let by_left = |name: &String| renamed.get(name).unwrap_or(name).clone();
     let mut rows: Vec<(String, String)> = Vec::new();
@@ -286,7 +273,7 @@ fn score(left: &[Scored], right: &[Scored], renamed: &BTreeMap<String, String>) 
     }
     let mut found = Vec::new();
     for (stage, images) in rows {
-        for (score, of) in SCORES {
+        for measure in MEASURES {
             let spread = |values: Vec<f64>| {
                 (!values.is_empty()).then(|| Spread {
                     mean: stats::mean(&values),
@@ -296,10 +283,12 @@ fn score(left: &[Scored], right: &[Scored], renamed: &BTreeMap<String, String>) 
             };
             let a = left.iter().filter(|row| row.stage == stage && row.images == images);
             let b = right.iter().filter(|row| by_left(&row.stage) == stage && by_left(&row.images) == images);
-            let (a, b) =
-                (spread(a.filter_map(|row| of(&row.row)).collect()), spread(b.filter_map(|row| of(&row.row)).collect()));
+            let (a, b) = (
+                spread(a.filter_map(|row| measure.told(&row.row)).collect()),
+                spread(b.filter_map(|row| measure.told(&row.row)).collect()),
+            );
             if a.is_some() || b.is_some() {
-                found.push(ScoreDiff { stage: stage.clone(), images: images.clone(), score, left: a, right: b });
+                found.push(ScoreDiff { stage: stage.clone(), images: images.clone(), score: measure.name, left: a, right: b });
             }
         }
     }
@@ -311,6 +300,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use kinset_artifact::scores::ScoreRow;
 
     fn side(title: &str, stages: &[(&str, &str, Value)], scores: &[(&str, u64, f64)]) -> Side {
         let stage = |(name, kind, settings): &(&str, &str, Value)| SideStage {
@@ -319,6 +309,7 @@ mod tests {
                 family: (*name).into(),
                 kind: (*kind).into(),
                 seed: 1,
+                varied: Vec::new(),
                 reads: BTreeMap::new(),
             },
             settings: Some(settings.clone()),
@@ -328,6 +319,8 @@ mod tests {
         let scored = |(stage, seed, acc): &(&str, u64, f64)| Scored {
             judge: "scores".into(),
             measured_by: "scores".into(),
+            measured: (*stage).into(),
+            varied: Vec::new(),
             stage: (*stage).into(),
             made_by: Some((*stage).into()),
             images: "data.test".into(),

@@ -84,7 +84,14 @@ mod tests {
     use kinset_store::Manifest;
 
     fn planned(stage: &str) -> Planned {
-        Planned { stage: stage.into(), family: stage.into(), kind: "pixels".into(), seed: 1, reads: BTreeMap::new() }
+        Planned {
+            stage: stage.into(),
+            family: stage.into(),
+            kind: "pixels".into(),
+            seed: 1,
+            varied: vec![],
+            reads: BTreeMap::new(),
+        }
     }
 
     #[test]

@@ -10,13 +10,14 @@ use super::lines;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use kinset_artifact::scores::{ScoreRow, Scores};
+use kinset_artifact::scores::{MEASURES, Measure, ScoreRow, Scores};
 use kinset_base::fs;
 use kinset_math::stats;
 use kinset_pipeline::error::RunError;
 use kinset_pipeline::event::Planned;
 use kinset_pipeline::spec::Spec;
 use kinset_pipeline::state::{self, Known};
+use kinset_pipeline::vary::Varied;
 use kinset_stage::StageError;
 use kinset_store::Store;
 use kinset_store::record::Record;
@@ -26,14 +27,18 @@ use kinset_store::record::Record;
 pub struct Scored {
     /// The stage that measured it.
     pub judge: String,
-    /// The stage that measured it, without the mark of a repetition.
+    /// The stage that measured it, by its name in the file.
     pub measured_by: String,
-    /// What was measured, without the mark of a repetition: a stage, or one of its outputs (`scan.last`).
+    /// What was measured, by its name in the file: a stage, or one of its outputs (`scan.last`).
+    pub measured: String,
+    /// The same with the settings that vary, without the mark of a repetition: `scan@lr=0.1.last`.
     pub stage: String,
     /// The stage that made it, without the mark of a repetition; none for the k-means that is fitted on the way.
     pub made_by: Option<String>,
     /// The images it was measured on, as the pipeline names them.
     pub images: String,
+    /// The varied settings that what was measured depends on.
+    pub varied: Vec<Varied>,
     /// The seed of the measured repetition.
     pub seed: u64,
     pub row: ScoreRow,
@@ -59,12 +64,22 @@ pub fn of_plan<'r>(
                 let wired = |port: &str, place: usize| wired(plan, planned, port, place);
                 let measured = measured(&row.name, wired);
                 let images = ["images", "queries", "features"].into_iter().find_map(|port| wired(port, 0));
+                // What a judge makes itself depends on what it reads, and on its own settings.
+                let own = planned.varied.iter().filter(|varied| {
+                    let of_images = images.as_ref().is_some_and(|images| images.planned.varied.contains(varied));
+                    of_images || varied.is_of(&planned.family)
+                });
+                let varied = measured.as_ref().map_or_else(|| own.cloned().collect(), |made| made.planned.varied.clone());
                 all.push(Scored {
                     judge: planned.stage.clone(),
                     measured_by: planned.family.clone(),
-                    stage: measured.as_ref().map_or_else(|| row.name.clone(), Wired::reference),
-                    made_by: measured.map(|measured| measured.family.to_owned()),
-                    images: images.as_ref().map(Wired::reference).unwrap_or_default(),
+                    measured: measured.as_ref().map_or_else(|| row.name.clone(), |made| made.reference(&made.planned.family)),
+                    stage: measured
+                        .as_ref()
+                        .map_or_else(|| marked(&row.name, &varied), |made| made.reference(made.planned.variant())),
+                    made_by: measured.map(|made| made.planned.variant().to_owned()),
+                    images: images.as_ref().map(|images| images.reference(images.planned.variant())).unwrap_or_default(),
+                    varied,
                     seed: planned.seed,
                     row,
                 });
@@ -74,17 +89,37 @@ pub fn of_plan<'r>(
     Ok(all)
 }
 
+/// The name of what a judge makes itself, with what varies of it.
+fn marked(name: &str, varied: &[Varied]) -> String {
+    varied.iter().fold(name.to_owned(), |name, varied| format!("{name}@{}={}", varied.name, varied.word()))
+}
+
+/// The rows that say something else than those before: what does not vary is measured by each judge of what does.
+pub fn distinct(rows: &[Scored]) -> Vec<&Scored> {
+    let mut found: Vec<&Scored> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let same = |known: &&Scored| {
+            (&known.stage, &known.measured_by, &known.images) == (&row.stage, &row.measured_by, &row.images)
+                && known.seed == row.seed
+                && known.row == row.row
+        };
+        if !found.iter().any(same) {
+            found.push(row);
+        }
+    }
+    found
+}
+
 /// What is wired to a port.
 struct Wired<'p> {
-    /// The stage, without the mark of a repetition.
-    family: &'p str,
+    planned: &'p Planned,
     /// The output with a dot before it; empty if it is the main one.
     output: &'p str,
 }
 
 impl Wired<'_> {
-    fn reference(&self) -> String {
-        format!("{}{}", self.family, self.output)
+    fn reference(&self, stage: &str) -> String {
+        format!("{stage}{}", self.output)
     }
 }
 
@@ -93,7 +128,7 @@ fn wired<'p>(plan: &'p [Planned], planned: &'p Planned, port: &str, place: usize
     let output_of = |stage: &str| name.strip_prefix(stage).filter(|output| output.is_empty() || output.starts_with('.'));
     // Of `data.test` and `data` the longer one is meant.
     let fits = plan.iter().filter_map(|other| Some((other, output_of(&other.stage)?)));
-    fits.min_by_key(|(_, output)| output.len()).map(|(other, output)| Wired { family: &other.family, output })
+    fits.min_by_key(|(_, output)| output.len()).map(|(planned, output)| Wired { planned, output })
 }
 
 /// `classifiers[1]` by what it is in the pipeline.
@@ -110,13 +145,14 @@ fn measured<'p>(name: &str, wired: impl Fn(&str, usize) -> Option<Wired<'p>>) ->
 pub fn render(rows: &[Scored]) -> String {
     let mut text = String::new();
     let mut groups: Vec<&str> = Vec::new();
-    for row in rows {
+    let rows = distinct(rows);
+    for row in &rows {
         if !groups.contains(&row.measured_by.as_str()) {
             groups.push(&row.measured_by);
         }
     }
     for (position, group) in groups.iter().enumerate() {
-        let of_group: Vec<&Scored> = rows.iter().filter(|row| row.measured_by == **group).collect();
+        let of_group: Vec<&Scored> = rows.iter().copied().filter(|row| row.measured_by == **group).collect();
         if position > 0 {
             text.push('\n');
         }
@@ -135,15 +171,39 @@ pub fn render(rows: &[Scored]) -> String {
 /// Where the scores of a stage lie under the names of its pipeline, in the stage's view.
 pub const TABLE: &str = "scores.csv";
 
-/// The rows that a stage measured as CSV (RFC 4180, with a header), under the names of the pipeline. Scores are shares.
+/// The names of all settings that vary of some rows, in the order of the file.
+pub(super) fn names<'r>(rows: impl IntoIterator<Item = &'r [Varied]>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for name in rows.into_iter().flatten().map(|varied| &varied.name) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
+/// The value of a setting as a field of CSV, empty where there is none.
+pub(super) fn cell(varied: &[Varied], name: &str) -> String {
+    varied.iter().find(|varied| varied.name == name).map(|found| lines::field(&found.word())).unwrap_or_default()
+}
+
+/// The rows that a stage measured as CSV (RFC 4180, with a header), under the names of the pipeline. Scores are shares. Each setting
+/// that varies in the pipeline has a column, empty where a row does not depend on it.
 pub fn csv(rows: &[Scored], judge: &str) -> String {
-    let mut text = String::from("measured,images,seed,count,clusters,classes");
-    ScoreRow::default().numbers().iter().for_each(|(name, _)| text.push_str(&format!(",{name}")));
+    let settings = names(rows.iter().map(|row| row.varied.as_slice()));
+    let mut text = String::from("measured,images,seed");
+    let columns = settings.iter().map(|name| lines::field(name)).chain(["count", "clusters", "classes"].map(str::to_owned));
+    for column in columns.chain(MEASURES.map(|measure| measure.name.to_owned())) {
+        text.push_str(&format!(",{column}"));
+    }
     text.push('\n');
     for scored in rows.iter().filter(|scored| scored.judge == judge) {
-        let Scored { stage, images, seed, row, .. } = scored;
-        let (stage, images) = (lines::field(stage), lines::field(images));
-        text.push_str(&format!("{stage},{images},{seed},{},{},{}", row.images, row.clusters, row.classes));
+        let Scored { measured, images, seed, row, .. } = scored;
+        text.push_str(&format!("{},{},{seed}", lines::field(measured), lines::field(images)));
+        for name in &settings {
+            text.push_str(&format!(",{}", cell(&scored.varied, name)));
+        }
+        text.push_str(&format!(",{},{},{}", row.images, row.clusters, row.classes));
         row.numbers().iter().for_each(|(_, score)| text.push_str(&score.map_or_else(|| ",".to_owned(), |s| format!(",{s}"))));
         text.push('\n');
     }
@@ -166,9 +226,6 @@ pub fn write_tables(rows: &[Scored], store: &Store, pipeline: &str) -> Result<()
     Ok(())
 }
 
-/// A score of a row, if it has it.
-type Measure = fn(&ScoreRow) -> Option<f64>;
-
 /// Measurements of one thing in so many digits: mean ± standard deviation of several, a dash for none.
 pub fn spread(values: &[f64], digits: usize) -> String {
     match values {
@@ -185,21 +242,13 @@ fn table(rows: &[&Scored]) -> String {
             names.push(&row.stage);
         }
     }
-    let columns: [(&str, Measure); 7] = [
-        ("ACC", |r| r.acc),
-        ("NMI", |r| r.nmi),
-        ("ARI", |r| r.ari),
-        ("top-5", |r| r.top5),
-        ("ECE", |r| r.ece),
-        ("kNN", |r| r.knn),
-        ("linear", |r| r.linear),
-    ];
-    let used: Vec<_> = columns.into_iter().filter(|(_, of)| rows.iter().any(|row| of(&row.row).is_some())).collect();
+    let used: Vec<Measure> =
+        MEASURES.into_iter().filter(|measure| rows.iter().any(|row| measure.told(&row.row).is_some())).collect();
     let sized = rows.iter().any(|row| !row.row.cluster_sizes.is_empty());
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let mut header: Vec<String> = vec!["  stage".into()];
-    header.extend(used.iter().map(|(name, _)| format!("{name} %")));
+    header.extend(used.iter().map(|measure| format!("{} %", measure.title)));
     if sized {
         header.extend(["clusters".into(), "sizes".into()]);
     }
@@ -207,8 +256,8 @@ fn table(rows: &[&Scored]) -> String {
     for name in names {
         let of_name: Vec<&&Scored> = rows.iter().filter(|row| row.stage == name).collect();
         let mut cells = vec![format!("  {name}")];
-        for (_, of) in &used {
-            let values: Vec<f64> = of_name.iter().filter_map(|row| of(&row.row)).map(|v| v * 100.0).collect();
+        for measure in &used {
+            let values: Vec<f64> = of_name.iter().filter_map(|row| measure.told(&row.row)).map(|v| v * 100.0).collect();
             cells.push(spread(&values, 1));
         }
         if sized {
@@ -242,7 +291,8 @@ mod tests {
             stage: stage.into(),
             family: stage.split('@').next().unwrap().into(),
             kind: "any".into(),
-            seed: 1,
+            seed: stage.split('@').nth(1).map_or(1, |seed| seed.parse().unwrap()),
+            varied: Vec::new(),
             reads: BTreeMap::from([("classifiers".to_owned(), reads.iter().map(|&name| name.to_owned()).collect())]),
         };
         let plan = [
@@ -253,7 +303,7 @@ mod tests {
         ];
         let called = |name: &str| {
             let found = measured(name, |port, place| wired(&plan, &plan[3], port, place));
-            found.map(|found| (found.reference(), found.family.to_owned()))
+            found.map(|found| (found.reference(&found.planned.family), found.planned.family.clone()))
         };
         let pair = |reference: &str, family: &str| Some((reference.to_owned(), family.to_owned()));
         assert_eq!(called("classifiers[0]"), pair("scan", "scan"));
@@ -269,6 +319,8 @@ mod tests {
         let scored = |judge: &str, stage: &str, acc| Scored {
             judge: judge.into(),
             measured_by: "scores".into(),
+            measured: stage.into(),
+            varied: Vec::new(),
             stage: stage.into(),
             made_by: None,
             images: "data.test".into(),
@@ -292,6 +344,8 @@ mod tests {
             let scored = Scored {
                 judge: "scores".into(),
                 measured_by: "scores".into(),
+                measured: "kmeans".into(),
+                varied: Vec::new(),
                 stage: "kmeans".into(),
                 made_by: None,
                 images: images.into(),

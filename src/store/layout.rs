@@ -344,10 +344,10 @@ fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-/// A name that is safe as a file name everywhere: letters, digits, `-`, `_`, `.`, `=`, `@`; a letter or digit first; 1–100 bytes.
+/// A name that is safe as a file name everywhere: letters, digits, `-`, `_`, `.`, `=`, `@`; a letter or digit first; 1–200 bytes.
 pub(super) fn checked_name<'a>(what: &'static str, name: &'a str) -> Result<&'a str> {
     let fits = |c: char| c.is_alphanumeric() || "-_.=@".contains(c);
-    if name.len() <= 100 && name.starts_with(char::is_alphanumeric) && name.chars().all(fits) {
+    if name.len() <= 200 && name.starts_with(char::is_alphanumeric) && name.chars().all(fits) {
         Ok(name)
     } else {
         Err(StoreError::Name { name: name.to_owned(), what })
@@ -474,7 +474,7 @@ mod tests {
         for good in ["scan", "auto_k", "stl10", "cluster@3", "seed=1", "größe", "a.b"] {
             assert!(checked_name("a stage", good).is_ok(), "{good}");
         }
-        let long = "x".repeat(101);
+        let long = "x".repeat(201);
         for bad in ["", ".", "..", ".hidden", "a/b", "a\\b", "a b", "-x", "a\0", &long] {
             assert!(checked_name("a stage", bad).is_err(), "{bad}");
         }

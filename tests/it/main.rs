@@ -30,4 +30,5 @@ mod report;
 mod resume;
 mod similar;
 mod tidy;
+mod varied;
 mod version;

@@ -556,6 +556,7 @@ fn noise(clusters: usize, images: usize, side: usize, per_row: usize) -> (Page, 
         }),
         selections: Vec::new(),
         counts: Vec::new(),
+        varied: Vec::new(),
     };
     (page, stored, dir)
 }

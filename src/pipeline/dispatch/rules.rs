@@ -114,7 +114,7 @@ impl Rule {
         let has = |names: &Option<Vec<String>>, own: &[&str]| {
             names.as_ref().is_none_or(|names| names.iter().any(|name| own.contains(&name.as_str())))
         };
-        has(&self.kinds, &[&node.kind]) && has(&self.stages, &[&node.name, &node.family])
+        has(&self.kinds, &[&node.kind]) && has(&self.stages, &[&node.name, node.variant(), &node.family])
     }
 }
 

@@ -12,6 +12,7 @@ scores by `scores`. Tables come as pandas data frames, or with ``as_="polars"`` 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import html
 import json
@@ -195,7 +196,8 @@ def table(pipeline: PathLike, stage: str, name: str, *, as_: Library = "pandas",
 def scores(pipeline: PathLike, *, as_: Library = "pandas", **options: Any) -> Any:
     """The scores of each classifier that the pipeline has measured by labels, under the names of the pipeline.
 
-    One row for each stage that measures (``stage``), what it measured (``measured``) and on which images.
+    One row for each stage that measures (``stage``), what it measured (``measured``) and on which images, with a column for each setting that
+    varies.
     """
     _arrow(as_)
     rows: list[dict[str, Any]] = []
@@ -208,10 +210,15 @@ def scores(pipeline: PathLike, *, as_: Library = "pandas", **options: Any) -> An
     if not rows:
         raise Error(f"`{os.fspath(pipeline)}` has no scores", "a stage of the kind `evaluate` measures classifiers; run the pipeline first")
     words, counts = {"stage", "measured", "images"}, {"seed", "count", "clusters", "classes"}
-    columns = {
-        name: [row[name] if name in words else (int if name in counts else float)(row[name]) if row[name] else None for row in rows]
-        for name in rows[0]
-    }
+    columns: dict[str, list[Any]] = {name: [row[name] or None for row in rows] for name in rows[0]}
+    # Settings that vary stand between the seed and the counts, and may have any values.
+    names = list(columns)
+    settings = names[names.index("seed") + 1 : names.index("count")]
+    for name in (name for name in names if name not in words):
+        for kind in (int, float) if name in settings else (int,) if name in counts else (float,):
+            with contextlib.suppress(ValueError) if name in settings else contextlib.nullcontext():
+                columns[name] = [None if value is None else kind(value) for value in columns[name]]
+                break
     return _as(_arrow(as_).table(columns), as_)
 
 

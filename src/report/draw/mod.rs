@@ -1,6 +1,6 @@
 //! # report/draw: the drawings
 //!
-//! One kind of drawing, one file: [`curves`], [`matrix`], [`reliability`], [`bars`], [`dag`] (placed by [`layers`]), [`map`]. Each takes
+//! One kind of drawing, one file: [`curves`], [`matrix`], [`reliability`], [`bars`], [`dag`] (placed by [`layers`]), [`map`], [`varied`]. Each takes
 //! a part of the [`page`](super::gather::page) and gives a [`figure`], which goes into a page or into a file of its own.
 //! Axes are [`scale`]'s. All texts go through `maud`, which escapes them by type.
 //!
@@ -15,3 +15,4 @@ pub mod map;
 pub mod matrix;
 pub mod reliability;
 pub mod scale;
+pub mod varied;

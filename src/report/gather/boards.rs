@@ -2,14 +2,14 @@
 
 use super::find::{Results, above, wired};
 use super::page::{Board, BoardRow, Measured};
-use crate::scores::Scored;
-use kinset_artifact::scores::Scores;
+use crate::scores::{Scored, distinct};
+use kinset_artifact::scores::{MEASURES, Scores};
 use kinset_math::stats;
 
 /// One board for each measuring stage, in the order of the file.
 pub(super) fn boards(results: &Results<'_>, scored: &[Scored]) -> Vec<Board> {
     let mut boards: Vec<Board> = Vec::new();
-    for score in scored {
+    for score in distinct(scored) {
         let Some(judge) = results.spec.nodes.iter().position(|node| node.family == score.measured_by) else { continue };
         let board = if let Some(place) = boards.iter().position(|board| board.stage == score.measured_by) {
             &mut boards[place]
@@ -32,24 +32,34 @@ pub(super) fn boards(results: &Results<'_>, scored: &[Scored]) -> Vec<Board> {
         });
         let row = &mut board.rows[place];
         row.seeds.push(score.seed);
-        for (name, value) in score.row.numbers() {
-            let Some(value) = value else { continue };
-            match row.measures.iter_mut().find(|measure| measure.name == name) {
-                Some(measure) => measure.values.push(value),
-                None => row.measures.push(Measured { name, values: vec![value], mean: value, std: None }),
-            }
+        for measure in MEASURES {
+            note(&mut row.measures, measure.name, measure.told(&score.row));
         }
     }
-    for measure in boards.iter_mut().flat_map(|board| &mut board.rows).flat_map(|row| &mut row.measures) {
+    boards.iter_mut().flat_map(|board| &mut board.rows).for_each(|row| sum_up(&mut row.measures));
+    boards
+}
+
+/// Puts a measurement to those of the same name.
+pub(super) fn note(measures: &mut Vec<Measured>, name: &'static str, value: Option<f64>) {
+    let Some(value) = value else { return };
+    match measures.iter_mut().find(|measure| measure.name == name) {
+        Some(measure) => measure.values.push(value),
+        None => measures.push(Measured { name, values: vec![value], mean: value, std: None }),
+    }
+}
+
+/// Finds mean and deviation of what was noted.
+pub(super) fn sum_up(measures: &mut [Measured]) {
+    for measure in measures {
         measure.mean = stats::mean(&measure.values);
         measure.std = (measure.values.len() > 1).then(|| stats::std(&measure.values));
     }
-    boards
 }
 
 fn new_row(results: &Results<'_>, judge: usize, score: &Scored) -> BoardRow {
     let nodes = &results.spec.nodes;
-    let measured = score.made_by.as_ref().and_then(|maker| nodes.iter().position(|node| node.family == *maker));
+    let measured = score.made_by.as_ref().and_then(|maker| nodes.iter().position(|node| node.variant() == maker));
     let kind = measured.map_or_else(|| "kmeans".to_owned(), |node| nodes[node].kind.clone());
     // The baseline that `evaluate` fits itself is fitted on the images it measures.
     let images = wired(&nodes[judge], "images").or_else(|| wired(&nodes[judge], "queries"));

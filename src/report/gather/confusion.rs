@@ -27,7 +27,7 @@ pub(super) fn confusions(results: &Results<'_>, scored: &[Scored], main: Option<
     for judge in judges {
         let of_judge: Vec<usize> = (0..all.len()).filter(|&place| all[place].measured_by == judge).collect();
         let named = of_judge.iter().find(|&&place| Some(all[place].stage.as_str()) == main);
-        let known = of_judge.iter().rfind(|&&place| results.spec.nodes.iter().any(|node| node.family == all[place].stage));
+        let known = of_judge.iter().rfind(|&&place| results.spec.nodes.iter().any(|node| node.variant() == all[place].stage));
         if let Some(&place) = named.or(known).or(of_judge.first()) {
             all[place].main = true;
         }

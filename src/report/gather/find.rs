@@ -83,14 +83,14 @@ impl Subject {
     /// there are features or neighbors of. Of repetitions the first.
     pub(super) fn of(results: &Results<'_>, asked: Option<&str>) -> Self {
         let nodes = &results.spec.nodes;
-        let is = |index: usize, name: &str| nodes[index].name == name || nodes[index].family == name;
+        let is = |index: usize, name: &str| nodes[index].is_called(name);
         let candidates: Vec<usize> = (0..nodes.len()).filter(|&index| nodes[index].gives("assignments")).collect();
         let by_name = |&&index: &&usize| {
             asked.is_none_or(|name| is(index, name) || wired(&nodes[index], "classifier").is_some_and(|maker| is(maker, name)))
         };
         let mut there = candidates.iter().filter(by_name).filter(|index| results.has(**index, "assignments"));
         let last = there.next_back().or_else(|| candidates.iter().rfind(by_name)).copied();
-        // The first repetition of the family that comes last.
+        // The first repetition, and the first of what varies, of the family that comes last.
         let assignments = last.and_then(|last| {
             let twins = || candidates.iter().copied().filter(|&index| nodes[index].family == nodes[last].family);
             twins().find(|&index| results.has(index, "assignments")).or_else(|| twins().next())

@@ -20,10 +20,12 @@ pub mod page;
 mod stages;
 mod taken;
 mod trainings;
+mod varied;
 mod warnings;
 pub mod whole;
 
 pub(super) use find::wired;
 pub use page::Page;
 pub use taken::{Elsewhere, Finder};
+pub(super) use varied::{AGREEMENT, INFORMATION};
 pub use whole::{Glance, Sights};

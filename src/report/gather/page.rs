@@ -81,6 +81,8 @@ pub struct Page {
     pub selections: Vec<Selected>,
     /// How numbers of clusters compare.
     pub counts: Vec<CountTable>,
+    /// How settings compare, for each thing that was measured under several.
+    pub varied: Vec<Sweep>,
 }
 
 /// How a pipeline stands.
@@ -127,8 +129,10 @@ pub struct LastRun {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StageRow {
     pub name: String,
-    /// Its name without the mark of a repetition.
+    /// Its name in the file.
     pub family: String,
+    /// Its name without the mark of a repetition.
+    pub variant: String,
     pub kind: String,
     /// `fresh`, `to run`, `waits`, `broken`: how it stands now.
     pub state: String,
@@ -210,13 +214,41 @@ pub struct BoardRow {
 /// A measure over repetitions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measured {
-    /// `acc`, `nmi`, `ari`, `top5`, `ece`, `majority`, `knn`, `linear`.
+    /// The name of one of [`MEASURES`](kinset_artifact::scores::MEASURES), or a measure without labels.
     pub name: &'static str,
     /// One for each repetition.
     pub values: Vec<f64>,
     pub mean: f64,
     /// Their standard deviation (n − 1); nothing for one.
     pub std: Option<f64>,
+}
+
+/// Something under all combinations of the settings that vary.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Sweep {
+    /// What it is, by its name in the file.
+    pub stage: String,
+    /// What it was measured on; empty without scores.
+    pub images: String,
+    pub measured_by: Option<String>,
+    /// Names of the settings.
+    pub settings: Vec<String>,
+    pub rows: Vec<SweepRow>,
+}
+
+/// One combination.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SweepRow {
+    /// The stage with what varies, without the mark of a repetition.
+    pub stage: String,
+    /// By setting.
+    pub values: BTreeMap<String, serde_json::Value>,
+    /// One for each repetition.
+    pub seeds: Vec<u64>,
+    /// `information`, `agreement`, then scores.
+    pub measures: Vec<Measured>,
+    /// True for the one with the most information between neighbors, which needs no labels.
+    pub most: bool,
 }
 
 /// How a training went.

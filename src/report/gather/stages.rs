@@ -15,7 +15,7 @@ use kinset_store::digest::Digest;
 use kinset_store::record::Record;
 
 /// The form of reports. Raise it when the page changes, so that finished pipelines get a new one.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// All stages as they stand now, and the results there are.
 pub(super) fn rows(outlook: &Outlook<'_>) -> (Vec<StageRow>, Known) {
@@ -62,6 +62,7 @@ fn row(outlook: &Outlook<'_>, node: &Node) -> StageRow {
     StageRow {
         name: node.name.clone(),
         family: node.family.clone(),
+        variant: node.variant().to_owned(),
         kind: node.kind.clone(),
         seed: outlook.stage(node).is_ok_and(AnyStage::seeded).then_some(node.seed),
         ..StageRow::default()

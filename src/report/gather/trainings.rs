@@ -10,7 +10,7 @@ use kinset_artifact::k_table::{KSweep, KTable};
 
 /// Points of a line; a longer one is thinned.
 const POINTS: usize = 400;
-/// Repetitions that are drawn.
+/// Repetitions, or combinations of settings, that are drawn.
 const LINES: usize = 12;
 /// What begins so was measured in validation, and shares a chart with the same in training.
 const VALIDATION: &str = "val_";
@@ -24,12 +24,22 @@ pub(super) fn trainings(results: &Results<'_>, rows: &[StageRow], runs: &Path) -
             continue;
         }
         seen.push(&row.family);
-        let twins = || rows.iter().enumerate().filter(|(_, twin)| twin.family == row.family);
+        // Where settings vary, of each combination the first seed.
+        let varies = rows.iter().any(|twin| twin.family == row.family && twin.variant != row.variant);
+        let first = |place: usize, twin: &StageRow| !rows[..place].iter().any(|other| other.variant == twin.variant);
+        let twins = || {
+            let twins = rows.iter().enumerate().filter(|(_, twin)| twin.family == row.family);
+            twins.filter(move |(place, twin)| !varies || first(*place, twin))
+        };
+        let label = |twin: &StageRow| match twin.variant.strip_prefix(&format!("{}@", row.family)) {
+            Some(settings) if varies => settings.to_owned(),
+            _ => twin.name.clone(),
+        };
         let mut curves: Vec<(String, Vec<Point>)> = Vec::new();
         for (node, twin) in twins().take(LINES) {
             let curve = results.get::<Curve>(node).and_then(|stored| Curve::load(&stored).ok());
             if let Some(curve) = curve.filter(|curve| !curve.points.is_empty()) {
-                curves.push((twin.name.clone(), curve.points));
+                curves.push((label(twin), curve.points));
             }
         }
         let unfinished = curves.is_empty();
@@ -37,14 +47,15 @@ pub(super) fn trainings(results: &Results<'_>, rows: &[StageRow], runs: &Path) -
             for (_, twin) in twins().take(LINES).filter(|(_, twin)| twin.state == "to run") {
                 let points = journal::progress(runs, &twin.name, twin.key.as_deref().unwrap_or_default());
                 if !points.is_empty() {
-                    curves.push((twin.name.clone(), points));
+                    curves.push((label(twin), points));
                 }
             }
         }
         if curves.is_empty() {
             continue;
         }
-        let best = curves.first().and_then(|(_, points)| best(points));
+        // Of one combination only it would be taken for that of all.
+        let best = curves.first().filter(|_| !varies).and_then(|(_, points)| best(points));
         let (stage, kind) = (row.family.clone(), row.kind.clone());
         all.push(Training { stage, kind, unfinished, charts: charts(&curves), best });
     }

@@ -8,7 +8,7 @@ use super::journal::Journal;
 use super::looked::Looked;
 use super::page::{Map, Page, Part, Selected, StageRow, Standing, Warning};
 use super::taken::{Elsewhere, taken};
-use super::{boards, calibration, clusters, confusion, map, neighborhoods, odd, stages, trainings, warnings};
+use super::{boards, calibration, clusters, confusion, map, neighborhoods, odd, stages, trainings, varied, warnings};
 use crate::scores;
 use kinset_artifact::Stored;
 use kinset_artifact::assignments::Assignments;
@@ -110,6 +110,14 @@ impl<'a> Glance<'a> {
         }
     }
 
+    /// A line for each combination of what varies, each thing that was measured and each seed, as CSV and as JSON; nothing where nothing
+    /// varies or has a result.
+    pub fn varied(&self) -> Option<(String, serde_json::Value)> {
+        let scored = scores::collect(self.outlook.spec, self.outlook.store, &self.known).unwrap_or_default();
+        let singles = varied::singles(&self.results(), &scored);
+        (!singles.is_empty()).then(|| (varied::csv(&singles), varied::json(&singles)))
+    }
+
     fn results(&self) -> Results<'_> {
         Results { spec: self.outlook.spec, store: self.outlook.store, known: &self.known, damaged: &self.damaged }
     }
@@ -140,7 +148,7 @@ impl<'a> Glance<'a> {
         let unread = scored.as_ref().err().map(|error| chain(error));
         let scored = scored.unwrap_or_default();
         let boards = boards::boards(&results, &scored);
-        let main = subject.classifier.map(|node| spec.nodes[node].family.as_str());
+        let main = subject.classifier.map(|node| spec.nodes[node].variant());
         let confusions = confusion::confusions(&results, &scored, main);
         let clusters = clusters::clusters(&results, &subject, &looked);
         let calibration = calibration::calibration(&results, &subject, &looked);
@@ -198,6 +206,7 @@ impl<'a> Glance<'a> {
             outliers,
             selections,
             counts,
+            varied: varied::sweeps(&varied::singles(&results, &scored)),
         }
     }
 }

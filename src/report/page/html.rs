@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::words::{Paper, data, prose};
-use super::{clusters, features, odd, results, selection, summary};
+use super::{clusters, features, odd, results, selection, summary, varied};
 use crate::album::Album;
 use crate::draw::figure;
 use crate::gather::page::Page;
@@ -59,6 +59,7 @@ fn parts(paper: Paper<'_>) -> Markup {
         (odd::copies(paper))
         (odd::unusual(paper))
         (results::scores(paper))
+        (varied::varied(&page.varied))
         (results::confusion(paper))
         (results::calibration(paper))
         (results::training(paper))
@@ -102,7 +103,7 @@ fn whole(page: &Page, parts: &Markup, wholes: &BTreeMap<usize, &str>) -> Markup 
 }
 
 /// The sections in their order: name, title, and why it is not there; `None` if it is, an empty reason if nobody misses it.
-fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 12] {
+fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 13] {
     let unless = |empty: bool| empty.then_some("");
     [
         ("clusters", "Clusters", page.clusters.why()),
@@ -111,6 +112,7 @@ fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 12] {
         ("duplicates", "Duplicates", unless(page.duplicates.is_none())),
         ("outliers", "Outliers", unless(page.outliers.is_none())),
         ("scores", "Scores", page.scores.why()),
+        ("varied", "Varied settings", unless(page.varied.is_empty())),
         ("confusion", "Confusion", page.confusions.why()),
         ("calibration", "Calibration", page.calibration.why()),
         ("training", "Training", page.curves.why()),

@@ -1,6 +1,6 @@
 //! # report/page: the HTML page
 //!
-//! [`html`] puts the page together from its sections: `summary`, `results`, `clusters`, `features`, `odd`, `selection`. [`look`] is a
+//! [`html`] puts the page together from its sections: `summary`, `results`, `clusters`, `features`, `odd`, `selection`, `varied`. [`look`] is a
 //! small page about one result. All words from
 //! outside pass through `words` or `maud`, which escape by type. Style and script are files beside this one; the page can be read
 //! without the script.
@@ -17,6 +17,7 @@ mod selection;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod varied;
 mod words;
 
 pub use html::render;

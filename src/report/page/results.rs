@@ -7,19 +7,11 @@ use crate::album;
 use crate::draw::scale::tidy;
 use crate::draw::{bars, curves, matrix, reliability};
 use crate::gather::page::{Board, BoardRow, Confusion, CountTable, Measured, Training};
+use kinset_artifact::scores::{MEASURES, Measure};
 use kinset_base::unit;
 
-/// Columns of a table of scores: name, title, and whether less is better.
-const COLUMNS: [(&str, &str, bool); 8] = [
-    ("acc", "ACC", false),
-    ("nmi", "NMI", false),
-    ("ari", "ARI", false),
-    ("top5", "top-5", false),
-    ("majority", "majority", false),
-    ("knn", "kNN", false),
-    ("linear", "linear", false),
-    ("ece", "ECE", true),
-];
+/// Confusion matrices beside the main ones; settings that vary make many.
+const OTHERS: usize = 16;
 
 pub(super) fn scores(paper: Paper<'_>) -> Markup {
     section("scores", "Scores", &paper.page.scores, |boards| {
@@ -34,15 +26,13 @@ pub(super) fn scores(paper: Paper<'_>) -> Markup {
 }
 
 fn table(board: &Board) -> Markup {
-    let used: Vec<_> = COLUMNS
+    let used: Vec<Measure> = MEASURES
         .into_iter()
-        .filter(|(key, _, _)| board.rows.iter().any(|row| measured(row, key).is_some()))
-        // What many clusters share a class is only worth a column where there are more clusters than classes.
-        .filter(|(key, _, _)| *key != "majority" || board.rows.iter().any(|row| row.clusters > board.classes))
+        .filter(|column| board.rows.iter().any(|row| measured(&row.measures, column.name).is_some()))
         .collect();
-    let best = |key: &str, less: bool| {
-        let means = board.rows.iter().filter_map(|row| measured(row, key)).map(|measure| measure.mean);
-        if less { means.fold(f64::INFINITY, f64::min) } else { means.fold(f64::NEG_INFINITY, f64::max) }
+    let best = |column: &Measure| {
+        let means = board.rows.iter().filter_map(|row| measured(&row.measures, column.name)).map(|measure| measure.mean);
+        if column.less_is_better { means.fold(f64::INFINITY, f64::min) } else { means.fold(f64::NEG_INFINITY, f64::max) }
     };
     let seeds = board.rows.iter().map(|row| row.seeds.len()).max().unwrap_or(1);
     let told = board.rows.iter().any(|row| row.seen.is_some());
@@ -57,7 +47,7 @@ fn table(board: &Board) -> Markup {
                     thead {
                         tr {
                             th { "stage" } th { "kind" }
-                            @for (_, title, _) in &used { th.r { (title) } }
+                            @for column in &used { th.r { (column.title) } }
                             @if sized { th.r { "clusters" } th.r { "sizes" } }
                             @if told { th { "images in training" } }
                         }
@@ -67,7 +57,7 @@ fn table(board: &Board) -> Markup {
                             tr.baseline[row.baseline] data-row=(row.stage) {
                                 td { (stage(&row.stage)) }
                                 td { (row.kind) @if row.baseline { span.tag { "baseline" } } }
-                                @for (key, _, less) in &used { (score(measured(row, key), key, best(key, *less))) }
+                                @for column in &used { (score(measured(&row.measures, column.name), column.name, best(column))) }
                                 @if sized {
                                     td.r { (row.clusters) }
                                     td.r { @if let Some((least, most)) = row.sizes { (unit::count(least)) "–" (unit::count(most)) } }
@@ -89,8 +79,8 @@ fn table(board: &Board) -> Markup {
     }
 }
 
-fn measured<'a>(row: &'a BoardRow, key: &str) -> Option<&'a Measured> {
-    row.measures.iter().find(|measure| measure.name == key)
+fn measured<'a>(measures: &'a [Measured], key: &str) -> Option<&'a Measured> {
+    measures.iter().find(|measure| measure.name == key)
 }
 
 fn score(measure: Option<&Measured>, key: &str, best: f64) -> Markup {
@@ -164,6 +154,8 @@ pub(super) fn counts(tables: &[CountTable]) -> Markup {
 /// Confusion matrices: the main one of each measuring stage open, the others behind a line.
 pub(super) fn confusion(paper: Paper<'_>) -> Markup {
     section("confusion", "Confusion", &paper.page.confusions, |all| {
+        let others: Vec<&Confusion> =
+            all.iter().filter(|one| !one.main && one.classes.len().max(one.columns.len()) <= matrix::CELLS).collect();
         html! {
             p.note {
                 "Rows are classes, scaled by the true class: each row sums to 1. Columns are clusters in the order of the matching; framed "
@@ -171,8 +163,9 @@ pub(super) fn confusion(paper: Paper<'_>) -> Markup {
                 @if paper.page.seeds.len() > 1 { " Of several seeds, the first is shown." }
             }
             @for one in all.iter().filter(|one| one.main) { (one_confusion(one, paper, true)) }
-            @for one in all.iter().filter(|one| !one.main && one.classes.len().max(one.columns.len()) <= matrix::CELLS) {
-                (one_confusion(one, paper, false))
+            @for one in others.iter().take(OTHERS) { (one_confusion(one, paper, false)) }
+            @if others.len() > OTHERS {
+                p.note { "And " (others.len() - OTHERS) " more: " code { "kinset plot PIPELINE confusion --stage STAGE" } " draws one of them." }
             }
         }
     })

@@ -132,8 +132,8 @@ fn candidates(page: &Page) -> Markup {
 fn main_row(page: &Page) -> Option<(&Board, &BoardRow)> {
     let boards = page.scores.shown()?;
     let wanted = page.clusters.shown().and_then(|clusters| clusters.classifier.clone());
-    let family = |name: &str| page.stages.iter().find(|stage| stage.name == name).map(|stage| stage.family.clone());
-    let wanted = wanted.as_deref().and_then(family);
+    let variant = |name: &str| page.stages.iter().find(|stage| stage.name == name).map(|stage| stage.variant.clone());
+    let wanted = wanted.as_deref().and_then(variant);
     let rows = || boards.iter().flat_map(|board| board.rows.iter().map(move |row| (board, row)));
     let has_acc = |row: &BoardRow| row.measures.iter().any(|measure| measure.name == "acc");
     let of = |unseen: bool| {

@@ -29,6 +29,7 @@ pub(super) fn empty_page() -> Page {
         map: Part::absent("no map"),
         selections: Vec::new(),
         counts: Vec::new(),
+        varied: Vec::new(),
         duplicates: None,
         outliers: None,
     }

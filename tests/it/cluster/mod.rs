@@ -532,3 +532,36 @@ fn a_ticket_of_another_version_is_refused_and_whoever_watches_hears_of_it() {
     let said = slurm.bench.kinset(&["exec-stage", "d/02-pixels.json", "7"]);
     assert_eq!(said.exit, 2, "{}", said.err);
 }
+
+#[test]
+fn a_sweep_ends_in_one_report_though_its_driver_dies_twice() {
+    let counts: Vec<String> = (1..=20).map(|count| count.to_string()).collect();
+    let assigned = "\n[stage.assigned]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n";
+    let seeds = "\n[repeat]\nfrom = \"kmeans\"\nseeds = 3\n";
+    let text = format!("{CHEAP}{assigned}{seeds}\n[vary]\nstage.kmeans.restarts = [{}]\n", counts.join(", "));
+    // One task for each setting and seed.
+    let rules = format!("{QUICK}\n[[rule]]\nstage = [\"kmeans\", \"assigned\", \"scores\"]\nfuse = true\n");
+    let slurm = Slurm::with(&text, &rules);
+    slurm.run(&["--executor", "here", "--until", "neighbors"]).done();
+    let first = slurm.start("first", &[]);
+    wait_until("all are submitted", || slurm.submitted() == 1);
+    assert!(first.kill());
+    let second = slurm.start("second", &[]);
+    wait_until("some of the sweep is done", || slurm.count("COMPLETED") >= 10);
+    assert!(second.kill());
+    let said = slurm.kinset(&["run", "p.toml", "--json"]).done();
+    assert_eq!(slurm.calls("sbatch").len(), 1, "one array, submitted once");
+    assert!(slurm.scripts()[0].contains("#SBATCH --array=0-59\n"), "{}", slurm.scripts()[0]);
+    assert_eq!(said.states().len(), 4 + 3 * 60);
+    assert_eq!(said.json["scores"].as_array().unwrap().len(), 60);
+    let report = fs::read_to_string(slurm.bench.path(said.json["report"].as_str().unwrap())).unwrap();
+    assert!(report.contains("data-sweep=\"kmeans\""));
+    let page = slurm.kinset(&["report", "p.toml", "--json"]).done().json;
+    let rows = page["varied"][0]["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 20);
+    assert!(rows.iter().all(|row| row["seeds"] == serde_json::json!([1, 2, 3]) && row["measures"][1]["name"] == "agreement"));
+    // One of them, by hand and in one process.
+    let hand = Bench::with(&format!("{CHEAP}{seeds}"));
+    let digests = hand.run(&["--no-report", "--set", "stage.kmeans.restarts=7"]).done().digests();
+    assert_eq!(said.digests()["kmeans@restarts=7@3.classifier"], digests["kmeans@3.classifier"]);
+}
