@@ -208,6 +208,53 @@ for old, new, where in mistakes:
         fail(f"kinset takes {new!r}")
 print(f"  ok  {len(mistakes)} mistakes are found, each at its place, and kinset refuses them too; {len(right)} variants are right")
 
+# Cluster files: that of the guide, and mistakes in it.
+cluster_schema = work / "cluster.schema.json"
+if (said := kinset("schema", "cluster", "--output", cluster_schema)).returncode:
+    fail("kinset schema cluster", said.stderr)
+of_cluster = jsonschema.Draft7Validator(json.loads(cluster_schema.read_text()))
+guide = (Path(__file__).resolve().parent.parent / "src" / "guide.md").read_text()
+shown = re.search(r"```toml\n(executor = .*?)```", guide, re.DOTALL)[1]
+(work / "p.toml").write_text(sample)
+
+
+def taken(text):
+    """What the schema says of a cluster file, and whether kinset takes it."""
+    path = work / "cluster.toml"
+    path.write_text(text)
+    said = kinset("plan", work / "p.toml", "--cluster", path, "--executor", "here", "--artifacts", work / "artifacts")
+    places = [".".join(map(str, error.absolute_path)) for error in of_cluster.iter_errors(tomllib.loads(text))]
+    return places, said.returncode != 3, said.stderr
+
+
+places, fits, said = taken(shown)
+if places or not fits:
+    fail("the guide's cluster file", f"{places}\n{said}")
+of_clusters = [
+    ('executor = "slurm"', 'executor = "slrum"', "executor"),
+    ("cpus = 4", "cpu = 4", "default"),
+    ("cpus = 4", "cpus = 0", "default.cpus"),
+    ('time = "1h"', 'time = "1 week"', "default.time"),
+    ('memory = "16GiB"', 'memory = "much"', "default.memory"),
+    ('"simclr"', '"simcrl"', "rule.0.kind"),
+    ("gpus = 1 ", 'gres = "gpu:1"\ngpus = 1 ', "rule.0"),
+    ('["mem"]', '["memory"]', "rule.0.without.0"),
+    ('["--constraint=a100"]', '["constraint=a100"]', "rule.0.extra.0"),
+    ('where = "here"', 'where = "there"', "rule.1.where"),
+    ("fuse = true", 'fuse = "true"', "rule.2.fuse"),
+    ("jobs = 200", "jobs = 0", "limits.jobs"),
+    ('signal = "USR2"', 'signal = "KILL"', "requeue.signal"),
+]
+for old, new, where in of_clusters:
+    if old not in shown:
+        fail(f"the guide's cluster file lacks {old!r}")
+    places, fits, said = taken(shown.replace(old, new, 1))
+    if where not in places:
+        fail(f"{new!r}: the schema of cluster files does not point at `{where}`", places)
+    if fits:
+        fail(f"kinset takes {new!r} in a cluster file")
+print(f"  ok  the guide's cluster file, and {len(of_clusters)} mistakes in it")
+
 # The editors' own tool.
 taplo = Path(sys.executable).with_name("taplo")
 if taplo.exists():

@@ -48,6 +48,7 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["init", "photos"], 0),
     (&["completions", "fish"], 0),
     (&["schema"], 0),
+    (&["schema", "cluster"], 0),
     (&["man"], 0),
     (&["gc", "p.toml"], 0),
     (&["gc", "--json"], 0),

@@ -1,7 +1,7 @@
 //! Runs whose stages are computed by other processes: on this machine, or on a cluster that Slurm runs.
 //!
 //! A job is a [`ticket`]: some nodes of a pipeline over one store. Its outcome is the records of its nodes, never the word of whoever
-//! runs it: what a scheduler says only tells when to look, and how to put a failure into words. [`rules`] says where stages run,
+//! runs it: what a scheduler says only tells when to look, and how to put a failure into words. [`rules`] says where stages run ([`schema`] says so to editors),
 //! [`unit`](self) groups them into jobs, [`watch`] submits and follows them, [`worker`] is what a job does, [`local`] and [`slurm`]
 //! run jobs, and [`jobs`] finds those of earlier runs. Workers never show results under readable names; the watching process does.
 
@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod local;
 pub mod rehearsal;
 pub mod rules;
+pub mod schema;
 pub mod slurm;
 mod tail;
 pub mod ticket;

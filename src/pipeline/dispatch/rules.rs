@@ -247,7 +247,8 @@ struct Reader {
     findings: Vec<Finding>,
 }
 
-const NEEDS: [&str; 14] = [
+/// Keys of `[default]` and `[[rule]]`.
+pub(super) const NEEDS: [&str; 14] = [
     "cpus",
     "memory",
     "time",
@@ -263,6 +264,9 @@ const NEEDS: [&str; 14] = [
     "extra",
     "without",
 ];
+
+/// Signals that may warn a job.
+pub(super) const SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
 
 /// Lines of a job's script that `without` names.
 pub const LINES: [&str; 14] = [
@@ -304,9 +308,8 @@ impl Reader {
         let requeue = self.table(root, "requeue").unwrap_or(&none);
         self.only(requeue, "`requeue`", &["times", "signal", "lead", "without_progress"]);
         self.count(requeue, "requeue.", "times", 0).into_iter().for_each(|times| rules.requeue.times = times);
-        let signals = ["USR1", "USR2", "TERM", "INT", "HUP"];
-        let signal = |item: &Item| item.text().filter(|text| signals.contains(text)).map(str::to_owned);
-        self.get(requeue, "requeue.", "signal", &one_of(&signals), signal)
+        let signal = |item: &Item| item.text().filter(|text| SIGNALS.contains(text)).map(str::to_owned);
+        self.get(requeue, "requeue.", "signal", &one_of(&SIGNALS), signal)
             .into_iter()
             .for_each(|signal| rules.requeue.signal = signal);
         self.time(requeue, "requeue.", "lead").into_iter().for_each(|lead| rules.requeue.lead = lead);
