@@ -12,8 +12,11 @@ pub(super) fn pair(operator: &str, a: &Tensor, b: &Tensor) -> Step<Tensor> {
     }
     let same = a.dims() == b.dims();
     small(a.shape().broadcast_shape_binary_op(b.shape(), "pair")?.elem_count())?;
-    if operator == "Div" && b.dtype() == DType::I64 && b.flatten_all()?.to_vec1::<i64>()?.contains(&0) {
-        return stuck("it divides by 0");
+    if operator == "Div" && b.dtype() == DType::I64 {
+        let below = b.flatten_all()?.to_vec1::<i64>()?;
+        if below.contains(&0) || (below.contains(&-1) && a.flatten_all()?.to_vec1::<i64>()?.contains(&i64::MIN)) {
+            return stuck("it divides by 0, or what is out of range");
+        }
     }
     let yes = |found: candle_core::Result<Tensor>| found?.to_dtype(DType::I64)?.to_device(&Device::Cpu);
     Ok(match operator {

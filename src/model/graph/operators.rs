@@ -13,6 +13,11 @@ use kinset_kernel::{clip, gelu, relu};
 /// What operator makes of its inputs.
 pub(crate) fn operator(node: &Node, inputs: &Inputs<'_>, device: &Device) -> Step<Vec<Tensor>> {
     let x = || inputs.at(0);
+    // candle answers whole numbers with a panic or with zeros.
+    let real = || match x()? {
+        x if x.dtype().is_float() => Ok(x),
+        _ => stuck("it takes floating numbers, and these are whole ones"),
+    };
     let one = match node.operator.as_str() {
         "Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" | "Equal" | "Less" | "Greater" | "And" | "Or" => {
             pair(&node.operator, x()?, inputs.at(1)?)?
@@ -20,33 +25,36 @@ pub(crate) fn operator(node: &Node, inputs: &Inputs<'_>, device: &Device) -> Ste
         "Pow" => power(x()?, inputs)?,
         "Identity" | "Dropout" => x()?.clone(),
         "Relu" => relu(x()?)?,
-        "Gelu" if node.text("approximate").is_none_or(|how| how == "none") => gelu(x()?)?,
-        "Gelu" => x()?.gelu()?,
-        "Sigmoid" => sigmoid(x()?)?,
-        "HardSigmoid" => {
-            clip(&x()?.affine(node.float("alpha").unwrap_or(0.2).into(), node.float("beta").unwrap_or(0.5).into())?, 0.0, 1.0)?
-        }
-        "HardSwish" => (x()? * clip(&x()?.affine(1.0 / 6.0, 0.5)?, 0.0, 1.0)?)?,
+        "Gelu" if node.text("approximate").is_none_or(|how| how == "none") => gelu(real()?)?,
+        "Gelu" => real()?.gelu()?,
+        "Sigmoid" => sigmoid(real()?)?,
+        "HardSigmoid" => clip(
+            &real()?.affine(node.float("alpha").unwrap_or(0.2).into(), node.float("beta").unwrap_or(0.5).into())?,
+            0.0,
+            1.0,
+        )?,
+        "HardSwish" => (real()? * clip(&x()?.affine(1.0 / 6.0, 0.5)?, 0.0, 1.0)?)?,
         "LeakyRelu" => {
-            let below = (x()?.minimum(0.0)? * f64::from(node.float("alpha").unwrap_or(0.01)))?;
+            let below = (real()?.minimum(0.0)? * f64::from(node.float("alpha").unwrap_or(0.01)))?;
             (x()?.relu()? + below)?
         }
         "Clip" => {
             let (low, high) = (inputs.scalar(1)?.unwrap_or(f32::MIN), inputs.scalar(2)?.unwrap_or(f32::MAX));
             clip(x()?, low, high)?
         }
-        "Tanh" => x()?.tanh()?,
-        "Erf" => x()?.erf()?,
-        "Exp" => x()?.exp()?,
-        "Log" => x()?.log()?,
-        "Sqrt" => x()?.sqrt()?,
-        "Reciprocal" => x()?.recip()?,
+        "Tanh" => real()?.tanh()?,
+        "Erf" => real()?.erf()?,
+        "Exp" => real()?.exp()?,
+        "Log" => real()?.log()?,
+        "Sqrt" => real()?.sqrt()?,
+        "Reciprocal" => real()?.recip()?,
+        "Neg" if !x()?.dtype().is_float() => x()?.zeros_like()?.sub(x()?)?,
         "Neg" => x()?.neg()?,
         "Abs" => x()?.abs()?,
         "Floor" => x()?.floor()?,
         "Ceil" => x()?.ceil()?,
-        "Sin" => x()?.sin()?,
-        "Cos" => x()?.cos()?,
+        "Sin" => real()?.sin()?,
+        "Cos" => real()?.cos()?,
         "Not" => x()?.eq(0_i64)?.to_dtype(DType::I64)?,
         "Cast" => cast(x()?, node.int("to").unwrap_or(1), device)?,
         "MatMul" => product(x()?, inputs.at(1)?)?,
@@ -56,12 +64,13 @@ pub(crate) fn operator(node: &Node, inputs: &Inputs<'_>, device: &Device) -> Ste
         "LayerNormalization" => layer_norm(node, inputs)?,
         "Softmax" => {
             let axis = axis(node.int("axis").unwrap_or(-1), x()?.rank())?;
-            if axis + 1 == x()?.rank() { softmax_last_dim(&x()?.contiguous()?)? } else { softmax(x()?, axis)? }
+            if axis + 1 == x()?.rank() { softmax_last_dim(&real()?.contiguous()?)? } else { softmax(real()?, axis)? }
         }
         "MaxPool" | "AveragePool" => pool(node, x()?)?,
         "GlobalAveragePool" => spatial(x()?)?.mean_keepdim((2, 3))?,
         "GlobalMaxPool" => spatial(x()?)?.max_keepdim(3)?.max_keepdim(2)?,
-        "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceL2" | "ReduceProd" => reduce(node, x()?)?,
+        "ReduceL2" => reduce(node, real()?)?,
+        "ReduceMean" | "ReduceSum" | "ReduceMax" | "ReduceMin" | "ReduceProd" => reduce(node, x()?)?,
         "Shape" => {
             let sides: Vec<i64> = x()?.dims().iter().map(|&side| side as i64).collect();
             let (start, end) = (node.int("start").unwrap_or(0), node.int("end").unwrap_or(i64::MAX));
@@ -141,4 +150,49 @@ pub(crate) fn operator(node: &Node, inputs: &Inputs<'_>, device: &Device) -> Ste
         _ => return stuck("kinset does not have it"),
     };
     Ok(vec![one])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an operator makes of one input, or of two.
+    fn of(operator_name: &str, inputs: &[&Tensor]) -> Step<Vec<Tensor>> {
+        let node = Node { operator: operator_name.into(), inputs: vec!["x".into(); inputs.len()], ..Node::default() };
+        let inputs: Vec<Option<&Tensor>> = inputs.iter().map(|input| Some(*input)).collect();
+        operator(&node, &Inputs(&inputs), &Device::Cpu)
+    }
+
+    #[test]
+    fn whole_numbers_where_floating_ones_belong_are_refused_and_never_a_panic() {
+        let whole = Tensor::new(&[[4_i64, i64::MIN], [0, -1]], &Device::Cpu).unwrap();
+        let real = [
+            "Gelu",
+            "Sigmoid",
+            "HardSigmoid",
+            "HardSwish",
+            "LeakyRelu",
+            "Tanh",
+            "Erf",
+            "Exp",
+            "Log",
+            "Sqrt",
+            "Reciprocal",
+            "Sin",
+        ];
+        for name in real.into_iter().chain(["Cos", "Softmax", "ReduceL2"]) {
+            let refused = of(name, &[&whole]).unwrap_err().to_string();
+            assert!(refused.contains("whole ones"), "{name}: {refused}");
+        }
+        // The others may answer or refuse.
+        for name in
+            ["Relu", "Clip", "Abs", "Floor", "Ceil", "Not", "Pow", "ReduceMean", "ReduceSum", "ReduceMax", "MatMul", "Gemm"]
+        {
+            drop(of(name, &[&whole, &whole]));
+        }
+        let negative = &of("Neg", &[&Tensor::new(&[3_i64, -1], &Device::Cpu).unwrap()]).unwrap()[0];
+        assert_eq!(negative.to_vec1::<i64>().unwrap(), [-3, 1]);
+        let one = Tensor::new(&[[-1_i64]], &Device::Cpu).unwrap();
+        assert!(of("Div", &[&whole, &one]).unwrap_err().to_string().contains("out of range"));
+    }
 }
