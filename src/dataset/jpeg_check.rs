@@ -8,6 +8,9 @@
 //! Read is what cameras, scrapers and data sets hold: baseline files (ITU-T T.81, process 1) of one component, or of three that are
 //! sampled in one of the usual ways, in one scan, with or without restarts. Of others nothing is said.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use kinset_artifact::image_codec::Header;
 
 /// Longest codes, in bits.
@@ -24,6 +27,9 @@ const LITTLE: usize = 16;
 
 /// Coefficients of a block.
 const BLOCK: usize = 64;
+
+/// Tables of codes that a thread keeps. Most files carry the four of T.81's annex K, which cost more to make than a small picture to read.
+const KEPT: usize = 8;
 
 /// What can be said of a file without decoding it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +167,7 @@ impl Frame {
             {
                 return None;
             }
-            let table = |tables: &'a [Option<Table>], number| tables.get(usize::from(number))?.as_ref();
+            let table = |tables: &'a [Option<Rc<Table>>], number| tables.get(usize::from(number))?.as_deref();
             let pair = (table(&tables.means, choice >> 4)?, table(&tables.others, choice & 15)?);
             units.extend(std::iter::repeat_n(pair, component.blocks));
         }
@@ -173,9 +179,9 @@ impl Frame {
 #[derive(Default)]
 struct Tables {
     /// Codes of a block's mean (DC).
-    means: [Option<Table>; 2],
+    means: [Option<Rc<Table>>; 2],
     /// Codes of its other coefficients (AC).
-    others: [Option<Table>; 2],
+    others: [Option<Rc<Table>>; 2],
     /// Quantization steps: whether they are there.
     steps: [bool; 4],
 }
@@ -183,15 +189,16 @@ struct Tables {
 impl Tables {
     /// Tables of codes (T.81, B.2.4.2).
     fn read_codes(&mut self, mut body: &[u8]) -> Option<()> {
-        while let Some((&[kind, ref counts @ ..], rest)) = body.split_first_chunk::<{ 1 + LONGEST }>() {
-            let symbols;
-            (symbols, body) = rest.split_at_checked(counts.iter().map(|&count| usize::from(count)).sum())?;
+        while let Some(([kind, counts @ ..], _)) = body.split_first_chunk::<{ 1 + LONGEST }>() {
+            let symbols: usize = counts.iter().map(|&count| usize::from(count)).sum();
+            let definition;
+            (definition, body) = body.split_at_checked(1 + LONGEST + symbols)?;
             let table = match kind >> 4 {
-                0 => self.means.get_mut(usize::from(kind)),
+                0 => self.means.get_mut(usize::from(*kind)),
                 1 => self.others.get_mut(usize::from(kind & 15)),
                 _ => None,
             };
-            *table? = Some(Table::new(counts, symbols, if kind >> 4 == 0 { mean } else { other })?);
+            *table? = Some(Table::of(definition)?);
         }
         body.is_empty().then_some(())
     }
@@ -228,6 +235,9 @@ type Step = u16;
 struct Table {
     /// By the next bits; 0 where a longer code begins, or none.
     short: [Step; 1 << SHORT],
+    /// The same, but both as one step where the next bits tell two codes of which the first does not end the block: most steps are so
+    /// short, and each look waits for the one before.
+    pairs: [Step; 1 << SHORT],
     /// By the number of the symbol.
     steps: [Step; 256],
     /// Where the codes up to a length end, as the next 16 bits.
@@ -236,10 +246,37 @@ struct Table {
     symbols: [usize; LONGEST + 1],
 }
 
+thread_local! {
+    /// With their definitions, the one that was made last in front.
+    static TABLES: RefCell<Vec<(Vec<u8>, Rc<Table>)>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Table {
+    /// The table of a definition: kind and number, how many codes there are of each length, symbols.
+    fn of(definition: &[u8]) -> Option<Rc<Self>> {
+        TABLES.with_borrow_mut(|tables| {
+            if let Some((_, table)) = tables.iter().find(|(known, _)| known == definition) {
+                return Some(Rc::clone(table));
+            }
+            let ([kind, counts @ ..], symbols) = definition.split_first_chunk::<{ 1 + LONGEST }>()?;
+            let table = Rc::new(Self::new(counts, symbols, if kind >> 4 == 0 { mean } else { other })?);
+            tables.insert(0, (definition.to_owned(), Rc::clone(&table)));
+            tables.truncate(KEPT);
+            Some(table)
+        })
+    }
+
     /// `meaning` of a symbol: the bits that follow it and the coefficients it stands for.
     fn new(counts: &[u8; LONGEST], symbols: &[u8], meaning: fn(u8) -> Option<(usize, usize)>) -> Option<Self> {
-        let mut table = Self { short: [0; 1 << SHORT], steps: [0; 256], ends: [0; LONGEST + 1], symbols: [0; LONGEST + 1] };
+        let mut table = Self {
+            short: [0; 1 << SHORT],
+            pairs: [0; 1 << SHORT],
+            steps: [0; 256],
+            ends: [0; LONGEST + 1],
+            symbols: [0; LONGEST + 1],
+        };
+        // How long the codes in `short` are, without what follows them.
+        let mut lengths = [0_u8; 1 << SHORT];
         let (mut code, mut number) = (0_u32, 0);
         for (length, &count) in (1..).zip(counts) {
             let width = 1 << (LONGEST - length);
@@ -249,7 +286,9 @@ impl Table {
                 *table.steps.get_mut(number)? = step;
                 if length <= SHORT {
                     let first = code as usize >> (LONGEST - SHORT);
-                    table.short.get_mut(first..first + (1 << (SHORT - length)))?.fill(step);
+                    let range = first..first + (1 << (SHORT - length));
+                    table.short.get_mut(range.clone())?.fill(step);
+                    lengths.get_mut(range)?.fill(length as u8);
                 }
                 code += width;
                 number += 1;
@@ -260,6 +299,18 @@ impl Table {
             }
             table.ends[length] = code;
             table.symbols[length] = number;
+        }
+        for (bits, pair) in table.pairs.iter_mut().enumerate() {
+            let first = table.short[bits];
+            *pair = first;
+            let used = usize::from(first & 0xff);
+            if first != 0 && used < SHORT && usize::from(first >> 8) < END {
+                let next = bits << used & ((1 << SHORT) - 1);
+                if (1..=SHORT - used).contains(&usize::from(lengths[next])) {
+                    // Bits in the lower byte, coefficients in the upper: neither overflows.
+                    *pair += table.short[next];
+                }
+            }
         }
         Some(table)
     }
@@ -318,7 +369,16 @@ impl<'a> Codes<'a> {
     fn block(&mut self, means: &Table, others: &Table) -> Option<()> {
         let mut place = self.step(means)?;
         while place < BLOCK {
-            place += self.step(others)?;
+            self.fill_up();
+            let pair = others.pairs[(self.bits >> (64 - SHORT)) as usize];
+            let coefficients = usize::from(pair >> 8);
+            // The second code of a pair is the next block's where the first fills this one.
+            if pair != 0 && place + coefficients % END < BLOCK {
+                self.skip(pair);
+                place += coefficients;
+            } else {
+                place += self.step(others)?;
+            }
         }
         // A run that leads out of the block, or bits that are not there.
         ((place == BLOCK || place > END) && self.known >= 0).then_some(())
@@ -327,18 +387,28 @@ impl<'a> Codes<'a> {
     /// Steps over a code and what follows it; how many coefficients these are.
     #[inline]
     fn step(&mut self, table: &Table) -> Option<usize> {
-        // A code and its bits are 27 at most.
-        if self.known < 32 && !self.ended {
-            self.fill();
-        }
+        self.fill_up();
         let mut step = table.short[(self.bits >> (64 - SHORT)) as usize];
         if step == 0 {
             step = table.long((self.bits >> 48) as u32)?;
         }
+        self.skip(step);
+        Some(usize::from(step >> 8))
+    }
+
+    #[inline]
+    fn skip(&mut self, step: Step) {
         let length = step & 0xff;
         self.bits <<= length;
         self.known -= i32::from(length);
-        Some(usize::from(step >> 8))
+    }
+
+    #[inline]
+    fn fill_up(&mut self) {
+        // A code and its bits are 27 at most, and a pair is fewer: what is left of SHORT for the second code, and 10 bits that follow it.
+        if self.known < 32 && !self.ended {
+            self.fill();
+        }
     }
 
     #[inline]
