@@ -13,13 +13,12 @@ use serde::Serialize;
 use super::pretrained;
 use kinset_artifact::Draft;
 use kinset_artifact::encoder::Encoder;
-use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_dataset::fetch::PublishedWeights;
 use kinset_dataset::hub::{NotFetched, Repository};
 use kinset_model::import::{Names, frozen};
 use kinset_model::published::{Published, TowerSettings};
-use kinset_stage::{Complaint, Context, Stage, StageError};
+use kinset_stage::{Complaint, Context, RawFiles, Stage, StageError};
 
 /// What stands before the name of a repository.
 const HUB: &str = "hf:";
@@ -99,7 +98,7 @@ impl Stage for Frozen {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<RawFiles, StageError> {
         let path = path_of(config, places)?;
         pretrained::weights_at(path.clone(), || StageError::Mismatch {
             what: format!("cannot find the weights `{}`", path.display()),

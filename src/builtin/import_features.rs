@@ -15,7 +15,7 @@ use kinset_dataset::DatasetError;
 use kinset_dataset::vectors::open::ENDINGS;
 use kinset_dataset::vectors::{Batch, Options, Vectors, fault, files, repeated};
 use kinset_math::cosine;
-use kinset_stage::{Complaint, Context, Stage, StageError};
+use kinset_stage::{Complaint, Context, RawFiles, Stage, StageError};
 
 /// Vectors that are written at a time.
 const BATCH: usize = 4096;
@@ -91,7 +91,7 @@ impl Stage for ImportFeatures {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<RawFiles, StageError> {
         let path = places.file(&config.file);
         let mut raw_files = Vec::new();
         for (number, file) in files(&path)?.into_iter().enumerate() {
@@ -103,7 +103,7 @@ impl Stage for ImportFeatures {
             files(&path)?;
             raw_files.push(raw("names".into(), &path)?);
         }
-        Ok(raw_files)
+        Ok(raw_files.into())
     }
 
     /// Where the files lie is no part of the key; what they say is.

@@ -1,5 +1,7 @@
 //! Raw data, read once, into images and separate labels. Every `[data.NAME]` table is one of these.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use kinset_artifact::Draft;
@@ -8,8 +10,8 @@ use kinset_artifact::images::{Images, ImagesInfo, ImagesWriter, KnownFile, Pictu
 use kinset_artifact::labels::{LabelTable, Labels};
 use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
-use kinset_dataset::{self as dataset, Content, Source};
-use kinset_stage::{Context, Stage, StageError};
+use kinset_dataset::{self as dataset, Content, DatasetFiles, Source};
+use kinset_stage::{Context, RawFiles, Stage, StageError};
 
 kinset_stage::ports! {
     /// A source reads nothing from the store.
@@ -39,8 +41,9 @@ impl Stage for Ingest {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Source, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
-        Ok(dataset::locate(config, places)?.files)
+    fn raw_files(config: &Source, places: &DataPaths) -> Result<RawFiles, StageError> {
+        let located = dataset::locate(config, places)?;
+        Ok(RawFiles::with(Arc::clone(&located.files), located))
     }
 
     /// Where the data lie is no part of the key; what they are called inside their root, and what they say, is.
@@ -49,7 +52,7 @@ impl Stage for Ingest {
     }
 
     fn run(config: &Source, _: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        let located = dataset::locate(config, cx.places)?;
+        let located: DatasetFiles = cx.found().map_or_else(|| dataset::locate(config, cx.places), Ok)?;
         let mut digest_of = |file: &RawFile| cx.raw_digest(file).map_or_else(|| dataset::file_digest(file), Ok);
         let opened = located.open(&mut digest_of)?;
         let bar = cx.bar(opened.count as u64, "images");

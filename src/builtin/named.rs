@@ -14,7 +14,7 @@ use kinset_base::search_path::DataPaths;
 use kinset_base::unit;
 use kinset_dataset::names::Names;
 use kinset_dataset::names::carry::missing;
-use kinset_stage::{Complaint, Context, Stage, StageError};
+use kinset_stage::{Complaint, Context, RawFiles, Stage, StageError};
 
 /// The name of the file in the key, wherever it lies.
 const FILE: &str = "names.toml";
@@ -69,8 +69,8 @@ impl Stage for Named {
     type Out = Out;
 
     /// None while there is no such file: then every cluster is a group by itself.
-    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
-        Ok(RawFile::find(FILE, places.file(&config.file))?.into_iter().collect())
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<RawFiles, StageError> {
+        Ok(Vec::from_iter(RawFile::find(FILE, places.file(&config.file))?).into())
     }
 
     /// Where the file lies is no part of the key; what it says is.

@@ -14,11 +14,10 @@ use serde_json::Value;
 use super::frozen::{In, Out};
 use super::pretrained::{self, sha256_complaint};
 use kinset_artifact::encoder::{Encoder, Filter, Normalization, Resize};
-use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_model::onnx::{Pool, Read, Values, Wanted, read};
 use kinset_model::published::{CLIP, IMAGENET};
-use kinset_stage::{Complaint, Context, Stage, StageError};
+use kinset_stage::{Complaint, Context, RawFiles, Stage, StageError};
 
 /// What the channels of a picture are before the network sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -138,7 +137,7 @@ impl Stage for OnnxEncoder {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<RawFiles, StageError> {
         let path = pretrained::path_of(&config.file, config.sha256.as_deref(), places)?;
         pretrained::weights_at(path.clone(), || StageError::Mismatch {
             what: format!("there is no file `{}` to read an encoder from", path.display()),

@@ -24,7 +24,7 @@ use kinset_dataset::DatasetError;
 use kinset_dataset::fetch::Weights;
 use kinset_model::ModelError;
 use kinset_model::import::{self, ImportError, Layout, Names, Wanted};
-use kinset_stage::{Complaint, Context, Stage, StageError};
+use kinset_stage::{Complaint, Context, RawFiles, Stage, StageError};
 use kinset_store::digest::Digest;
 use kinset_train::image_loader::ImageLoader;
 
@@ -119,7 +119,7 @@ impl Stage for Pretrained {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<RawFiles, StageError> {
         let path = path_of(&config.file, config.sha256.as_deref(), places)?;
         weights_at(path.clone(), || StageError::Mismatch {
             what: format!("there is no file `{}` to read weights from", path.display()),
@@ -174,9 +174,9 @@ pub(super) fn path_of(file: &Path, sha256: Option<&str>, places: &DataPaths) -> 
 }
 
 /// What a key is made of. Not the file's own name: what it is called says nothing.
-pub(super) fn weights_at(path: PathBuf, missing: impl FnOnce() -> StageError) -> Result<Vec<RawFile>, StageError> {
+pub(super) fn weights_at(path: PathBuf, missing: impl FnOnce() -> StageError) -> Result<RawFiles, StageError> {
     match fs::metadata(&path)?.filter(fs::Metadata::is_file) {
-        Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }]),
+        Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }].into()),
         None => Err(missing()),
     }
 }

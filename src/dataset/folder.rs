@@ -23,7 +23,7 @@
 //!
 //! A folder with one image is read; steps that need more say so themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::ops::Range;
@@ -69,7 +69,10 @@ struct Limits {
     least: usize,
 }
 
-const LIMITS: Limits = Limits { first: 64, most: 1024, bytes: 64 << 20, least: 16 };
+const LIMITS: Limits = Limits { first: 64, most: 1024, bytes: 32 << 20, least: 16 };
+
+/// Chunks that are tried while another is written. A table is written in pushes, during which more than one is done.
+const AHEAD: usize = 3;
 
 /// Missing folders that an error names.
 const MOST_NAMED: usize = 5;
@@ -160,8 +163,9 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
     }
     let mut ignored = found.ignored;
     let mut files = Vec::with_capacity(found.files.len());
-    for file in found.files {
-        match is_image(&file.path) {
+    let images: Vec<_> = found.files.par_iter().map(|file| is_image(&file.path)).collect();
+    for (file, image) in found.files.into_iter().zip(images) {
+        match image {
             Ok(false) => ignored.add(&file.path),
             Ok(true) => files.push(file),
             // Named with all others when it is digested.
@@ -300,8 +304,8 @@ struct Pictures {
     next: usize,
     /// Pictures that were tried, the next one last.
     ready: Vec<Result<Tried>>,
-    /// The chunk after them, which is being tried while they are written.
-    ahead: Option<Receiver<Attempts>>,
+    /// The chunks after them, which are being tried while they are written.
+    ahead: VecDeque<Receiver<Attempts>>,
 }
 
 /// A chunk of pictures that were tried, or the panic that it ended in.
@@ -309,7 +313,7 @@ type Attempts = std::thread::Result<Vec<Result<Tried>>>;
 
 impl Pictures {
     fn new(files: Vec<Waiting>, limits: Limits, look: Look) -> Self {
-        Self { files: files.into(), look, limits, next: 0, ready: Vec::new(), ahead: None }
+        Self { files: files.into(), look, limits, next: 0, ready: Vec::new(), ahead: VecDeque::new() }
     }
 
     /// The files of the next chunk.
@@ -327,13 +331,13 @@ impl Pictures {
         first..self.next
     }
 
-    /// Begins with the next chunk.
+    /// Begins with the next chunks.
     fn go_ahead(&mut self) {
         // A thread of the pool must not wait for the pool: it may be the only one. (Whoever begins to read goes on to read.)
-        if self.next < self.files.len() && rayon::current_thread_index().is_none() {
+        while self.ahead.len() < AHEAD && self.next < self.files.len() && rayon::current_thread_index().is_none() {
             let (chunk, files, look) = (self.chunk(), Arc::clone(&self.files), self.look);
             let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-            self.ahead = Some(receiver);
+            self.ahead.push_back(receiver);
             rayon::spawn(move || {
                 let attempts = catch_unwind(AssertUnwindSafe(|| attempt(&files[chunk], look)));
                 // Nobody waits where a run was stopped.
@@ -352,7 +356,7 @@ impl Iterator for Pictures {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ready.is_empty() {
-            self.ready = match self.ahead.take().map(|ahead| ahead.recv()) {
+            self.ready = match self.ahead.pop_front().map(|ahead| ahead.recv()) {
                 Some(Ok(attempts)) => attempts.unwrap_or_else(|panic| resume_unwind(panic)),
                 Some(Err(_)) => unreachable!("a chunk that was begun with is sent"),
                 None => {
@@ -758,10 +762,10 @@ mod tests {
         assert_eq!((ahead[3].as_str(), ahead[50].as_str(), ahead[99].as_str()), ("003.png", "broken 050.png", "099.png"));
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         assert_eq!(pool.install(|| names(in_chunks(&dir))), ahead, "in the pool nothing is read ahead");
-        // Whoever goes away leaves a chunk behind that nobody waits for.
+        // Whoever goes away leaves chunks behind that nobody waits for.
         let mut folder = in_chunks(&dir);
         assert!(folder.next().unwrap().is_ok());
-        assert_eq!((folder.next, folder.ready.len()), (8, 3));
+        assert_eq!((folder.next, folder.ready.len(), folder.ahead.len()), (32, 3, AHEAD));
         drop(folder);
         let folder = in_chunks(&dir);
         fs::write_atomic(&dir.path().join("070.png"), &png(0)).unwrap();

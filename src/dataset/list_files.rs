@@ -52,18 +52,27 @@ pub(super) struct FileList {
 impl FileList {
     /// Adds all that lies below a folder; `prefix` comes before each name.
     pub(super) fn add(&mut self, folder: &Path, prefix: &Name) -> Result<()> {
-        self.descend(folder, prefix, &mut Vec::new())?;
+        self.join(Self::below(folder, prefix, &[])?);
         // By name, not by path: paths differ from machine to machine.
         self.files.sort_unstable_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
         Ok(())
     }
 
-    /// `above` holds the folders this one lies in.
-    fn descend(&mut self, folder: &Path, prefix: &Name, above: &mut Vec<Identity>) -> Result<()> {
-        let Some(found) = fs::metadata(folder)? else { return Ok(()) };
+    fn join(&mut self, other: Self) {
+        self.files.extend(other.files);
+        for (what, count) in other.ignored.endings {
+            self.ignored.count_as(&what, count);
+        }
+        self.from_export |= other.from_export;
+    }
+
+    /// All that lies below a folder; `above` holds the folders this one lies in.
+    fn below(folder: &Path, prefix: &Name, above: &[Identity]) -> Result<Self> {
+        let mut list = Self::default();
+        let Some(found) = fs::metadata(folder)? else { return Ok(list) };
         let identity = identity(folder, &found);
         if above.contains(&identity) {
-            return Ok(()); // a link back: all of it is listed already
+            return Ok(list); // a link back: all of it is listed already
         }
         if above.len() >= MAX_DEPTH {
             let why = std::io::Error::other(format!("more than {MAX_DEPTH} folders deep"));
@@ -72,35 +81,51 @@ impl FileList {
         let paths = fs::list(folder)?;
         let marked = holds(&paths, EXPORT_MARK);
         if above.is_empty() {
-            self.from_export |= marked;
+            list.from_export = marked;
         } else if let Some(kind) = if marked { Some(EXPORTS) } else { is_store(&paths).then_some(RESULTS) } {
-            self.ignored.count_as(kind, 1);
+            list.ignored.count_as(kind, 1);
+            return Ok(list);
+        }
+        let above = [above, &[identity]].concat();
+        // Together: on a file server every look is a journey. Of several errors the first by name is told.
+        let rest = paths
+            .into_par_iter()
+            .fold(
+                || Ok(Self::default()),
+                |list: Result<Self>, path| list.and_then(|mut list| list.take(path, prefix, &above).map(|()| list)),
+            )
+            .reduce(
+                || Ok(Self::default()),
+                |one, other| {
+                    let mut one = one?;
+                    one.join(other?);
+                    Ok(one)
+                },
+            );
+        list.join(rest?);
+        Ok(list)
+    }
+
+    /// Adds one entry of a folder, and what lies below it.
+    fn take(&mut self, path: PathBuf, prefix: &Name, above: &[Identity]) -> Result<()> {
+        let Some(name) = path.file_name().map(Name::of) else { return Ok(()) };
+        if name.starts_with('.') {
+            if name.as_str() != EXPORT_MARK {
+                self.ignored.count_as("hidden", 1);
+            }
             return Ok(());
         }
-        above.push(identity);
-        // Together: on a file server every look is a journey.
-        let looks: Vec<_> = paths.par_iter().map(|path| fs::metadata(path)).collect();
-        for (path, look) in paths.into_iter().zip(looks) {
-            let Some(name) = path.file_name().map(Name::of) else { continue };
-            if name.starts_with('.') {
-                if name.as_str() != EXPORT_MARK {
-                    self.ignored.count_as("hidden", 1);
-                }
-                continue;
+        match fs::metadata(&path)? {
+            Some(found) if found.is_dir() && FOREIGN.contains(&name.as_str()) => {
+                self.ignored.count_as(&format!("folder {name}"), 1);
             }
-            match look? {
-                Some(found) if found.is_dir() && FOREIGN.contains(&name.as_str()) => {
-                    self.ignored.count_as(&format!("folder {name}"), 1);
-                }
-                Some(found) if found.is_dir() => self.descend(&path, &prefix.below(&name).below(&"/".into()), above)?,
-                Some(found) if found.is_file() => {
-                    self.files.push(RawFile { name: prefix.below(&name), path, bytes: found.len() });
-                }
-                Some(_) => self.ignored.count_as("device, pipe or socket", 1),
-                None => self.ignored.count_as("broken link", 1),
+            Some(found) if found.is_dir() => self.join(Self::below(&path, &prefix.below(&name).below(&"/".into()), above)?),
+            Some(found) if found.is_file() => {
+                self.files.push(RawFile { name: prefix.below(&name), path, bytes: found.len() });
             }
+            Some(_) => self.ignored.count_as("device, pipe or socket", 1),
+            None => self.ignored.count_as("broken link", 1),
         }
-        above.pop();
         Ok(())
     }
 }

@@ -395,7 +395,7 @@ mod tests {
             shard(&dir.path().join(name), &[(png(1), 0)], &[]);
             let source = Source::named("parquet").root(dir.path().join(name));
             let located = registry::locate(&source, &DataPaths::new("", None, None)).unwrap();
-            located.files.into_iter().map(|file| file.name).collect::<Vec<_>>()
+            located.files.iter().map(|file| file.name.clone()).collect::<Vec<_>>()
         });
         assert_eq!(names[0], names[1]);
         let error = read(&Source::named("parquet").root(dir.path().join("a.parquet")).split("train")).unwrap_err();

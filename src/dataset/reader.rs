@@ -1,6 +1,7 @@
 //! Located raw files, and the records that are read from them one by one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::class_names;
 use super::error::{DatasetError, FaultyImages, Result};
@@ -27,7 +28,7 @@ pub fn file_digest(file: &RawFile) -> std::result::Result<Digest, FileError> {
 /// and names of its [`files`](Self::files) decide what it will say.
 pub struct DatasetFiles {
     /// All raw files the records depend on, in the reader's order.
-    pub files: Vec<RawFile>,
+    pub files: Arc<[RawFile]>,
     /// Where they lie; nowhere for what is drawn.
     pub root: Option<PathBuf>,
     /// What lies there beside them and is not read.
@@ -63,7 +64,7 @@ impl DatasetFiles {
     ) -> Self {
         let (ignored, labels_from, doubts) = (Ignored::default(), "", Vec::new());
         let (open, limit, with_labels, classes_doubted) = (Box::new(open), None, true, false);
-        Self { files, root, ignored, labels_from, doubts, classes_doubted, open, limit, with_labels }
+        Self { files: files.into(), root, ignored, labels_from, doubts, classes_doubted, open, limit, with_labels }
     }
 
     /// Opens the data set for one reading from front to back. `digest_of` is asked for each file of a folder; where no memo

@@ -166,7 +166,6 @@ impl<'a> Attempt<'a> {
         let memory = Watch::start();
         let resumed = store.has_scratch(&key);
         let out = store.draft()?;
-        let raw = inputs.raw.iter().map(|(file, digest, _)| (file.name.to_string(), *digest)).collect();
         let cx = Context::new(
             &node.name,
             self.options.device.clone(),
@@ -178,7 +177,7 @@ impl<'a> Attempt<'a> {
             &self.tell,
         )
         .with_lock(lock)
-        .with_raw(raw)
+        .with_raw(&inputs.raw, inputs.digests.iter().map(|(digest, _)| *digest))
         .with_origin(origin(&inputs.manifest, node))
         .with_checkpoint_every(self.options.checkpoint_every);
         let before = self.identities(node, known)?;
@@ -195,8 +194,8 @@ impl<'a> Attempt<'a> {
             _ => named(error, out.path(), &node.name),
         })?;
 
-        let stamps: Vec<_> = inputs.raw.par_iter().map(|(file, _, _)| Stamp::of(&file.path)).collect();
-        for ((file, _, before), after) in inputs.raw.iter().zip(stamps) {
+        let stamps: Vec<_> = inputs.raw.par_iter().map(|file| Stamp::of(&file.path)).collect();
+        for ((file, (_, before)), after) in inputs.raw.iter().zip(&inputs.digests).zip(stamps) {
             if after? != *before {
                 return Err(RunError::Moved { path: file.path.display().to_string() }.into());
             }

@@ -13,11 +13,10 @@ use super::spec::{Node, Spec};
 use kinset_artifact::features::Features;
 use kinset_artifact::parquet::TableReader;
 use kinset_artifact::{Artifact, Stored};
-use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_base::seed::Seed;
 use kinset_stage::ports::STANDS_FOR;
-use kinset_stage::{AnyStage, Offer, Offers, StageError};
+use kinset_stage::{AnyStage, Offer, Offers, RawFiles, StageError};
 use kinset_store::Store;
 use kinset_store::digest::Digest;
 use kinset_store::digest_cache::Stamp;
@@ -46,7 +45,7 @@ pub fn intact(store: &Store, stage: &str, name: &str, output: &StoredOutput) -> 
 }
 
 /// Raw files that are digested at a time.
-const PIECE: usize = 256;
+const PIECE: usize = 1024;
 
 /// What is known of a stage before anything runs.
 #[derive(Debug)]
@@ -113,8 +112,10 @@ pub type Known = BTreeMap<usize, Record>;
 pub struct Inputs {
     /// What is wired to each port.
     pub offers: Offers,
-    /// Files outside the store, with their digests and what they looked like before they were read.
-    pub raw: Vec<(RawFile, Digest, Option<Stamp>)>,
+    /// Files outside the store.
+    pub raw: RawFiles,
+    /// Their digests, and what they looked like before they were read.
+    pub digests: Vec<(Digest, Option<Stamp>)>,
     /// What the key is made of.
     pub manifest: Manifest,
 }
@@ -237,20 +238,18 @@ impl<'a> Outlook<'a> {
             manifest = manifest.input(port, input);
             offers.insert(port.clone(), wired);
         }
-        let mut raw = Vec::new();
-        let files = stage.raw_files(&node.settings, self.places)?;
-        if !files.is_empty() {
+        let raw = stage.raw_files(&node.settings, self.places)?;
+        let mut digests = Vec::with_capacity(raw.len());
+        // What is read is remembered piece by piece: a run that is ended while it reads many files reads few of them again.
+        for files in raw.chunks(PIECE) {
             let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
-            let mut found = Vec::with_capacity(paths.len());
-            // What is read is remembered piece by piece: a run that is ended while it reads many files reads few of them again.
-            for paths in paths.chunks(PIECE) {
-                found.extend(self.store.digest_files(paths)?);
-            }
-            let named = files.iter().zip(&found).map(|(file, (digest, _))| (file.name.as_str(), *digest));
-            manifest = manifest.input("raw", kinset_artifact::content_digest("raw files", named));
-            raw = files.into_iter().zip(found).map(|(file, (digest, stamp))| (file, digest, stamp)).collect();
+            digests.extend(self.store.digest_files(&paths)?);
         }
-        Ok(Inputs { offers, raw, manifest })
+        if !raw.is_empty() {
+            let named = raw.iter().zip(&digests).map(|(file, (digest, _))| (file.name.as_str(), *digest));
+            manifest = manifest.input("raw", kinset_artifact::content_digest("raw files", named));
+        }
+        Ok(Inputs { offers, raw, digests, manifest })
     }
 
     /// Why a node that is no hit has to run.

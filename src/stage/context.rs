@@ -1,5 +1,6 @@
 //! The context of a running stage: all that it may use.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -11,6 +12,7 @@ use candle_core::Device;
 use serde_json::Value;
 
 use super::error::StageError;
+use super::raw_files::RawFiles;
 use super::unfinished::Unfinished;
 use kinset_artifact::origin;
 use kinset_base::clock::Stopwatch;
@@ -78,7 +80,8 @@ pub struct Context<'a> {
     work: PathBuf,
     lock: Option<&'a StageLock>,
     out: PathBuf,
-    raw: BTreeMap<String, Digest>,
+    raw: Option<&'a RawFiles>,
+    digests: BTreeMap<&'a str, Digest>,
     origin: BTreeMap<String, Value>,
     kept: Mutex<Kept>,
     sink: &'a dyn Sink,
@@ -103,15 +106,16 @@ impl<'a> Context<'a> {
         out: PathBuf,
         sink: &'a dyn Sink,
     ) -> Self {
-        let (checkpoint_every, raw, origin) = (Duration::from_mins(1), BTreeMap::new(), BTreeMap::new());
-        let (lock, kept) = (None, Mutex::default());
-        Self { stage, device, seed, places, stop, checkpoint_every, work, lock, out, raw, origin, kept, sink }
+        let (checkpoint_every, digests, origin) = (Duration::from_mins(1), BTreeMap::new(), BTreeMap::new());
+        let (lock, raw, kept) = (None, None, Mutex::default());
+        Self { stage, device, seed, places, stop, checkpoint_every, work, lock, out, raw, digests, origin, kept, sink }
     }
 
-    /// Lends the digests of the raw files, by name, which the engine knows already.
+    /// Lends the raw files, and their digests in the same order, which the engine knows already.
     #[must_use]
-    pub fn with_raw(mut self, raw: BTreeMap<String, Digest>) -> Self {
-        self.raw = raw;
+    pub fn with_raw(mut self, raw: &'a RawFiles, digests: impl Iterator<Item = Digest>) -> Self {
+        self.raw = Some(raw);
+        self.digests = raw.iter().map(|file| file.name.as_str()).zip(digests).collect();
         self
     }
 
@@ -138,7 +142,12 @@ impl<'a> Context<'a> {
 
     /// The digest of a raw file, if the engine knows it.
     pub fn raw_digest(&self, file: &RawFile) -> Option<Digest> {
-        self.raw.get(file.name.as_str()).copied()
+        self.digests.get(file.name.as_str()).copied()
+    }
+
+    /// What [`Stage::raw_files`](super::Stage::raw_files) found with the files, once.
+    pub fn found<T: Any>(&self) -> Option<T> {
+        self.raw?.take()
     }
 
     /// Goes on to keep progress, unless another process has taken over this stage.

@@ -6,8 +6,8 @@ use super::context::Context;
 use super::error::StageError;
 use super::outputs::Outputs;
 use super::ports::{LabelFreePorts, Ports};
+use super::raw_files::RawFiles;
 use super::settings::Settings;
-use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 
 /// One step of a pipeline: what it asks for, what it yields, how it runs.
@@ -33,8 +33,8 @@ pub trait Stage: 'static {
     ///
     /// # Errors
     /// If they cannot be found.
-    fn raw_files(_config: &Self::Config, _places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
-        Ok(Vec::new())
+    fn raw_files(_config: &Self::Config, _places: &DataPaths) -> Result<RawFiles, StageError> {
+        Ok(RawFiles::default())
     }
 
     /// The settings that go into the key: all but those that say where something lies and not what it is.

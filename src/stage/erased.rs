@@ -10,9 +10,9 @@ use super::contract::{Method, PaperCard, Stage};
 use super::error::StageError;
 use super::outputs::{AnyDraft, OutputInfo, Outputs};
 use super::ports::{Offers, PortInfo, Ports};
+use super::raw_files::RawFiles;
 use super::schema;
 use super::settings::{Complaint, Limit, Settings};
-use kinset_base::raw_file::RawFile;
 use kinset_base::search_path::DataPaths;
 use kinset_store::Manifest;
 
@@ -56,7 +56,7 @@ pub trait AnyStage: Sync {
     ///
     /// # Errors
     /// If the files cannot be found.
-    fn raw_files(&self, settings: &Value, places: &DataPaths) -> Result<Vec<RawFile>, StageError>;
+    fn raw_files(&self, settings: &Value, places: &DataPaths) -> Result<RawFiles, StageError>;
     /// [`Stage::fits`].
     ///
     /// # Errors
@@ -179,7 +179,7 @@ impl<S: Stage> AnyStage for Erased<S> {
         Manifest::new(S::KIND, S::VERSION, &settings).map_err(StageError::other)
     }
 
-    fn raw_files(&self, settings: &Value, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
+    fn raw_files(&self, settings: &Value, places: &DataPaths) -> Result<RawFiles, StageError> {
         S::raw_files(&typed::<S>(settings)?, places)
     }
 

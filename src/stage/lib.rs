@@ -16,6 +16,7 @@ pub mod erased;
 pub mod error;
 pub mod outputs;
 pub mod ports;
+pub mod raw_files;
 pub mod schema;
 pub mod settings;
 #[doc(hidden)]
@@ -32,5 +33,6 @@ pub use erased::{AnyStage, Erased};
 pub use error::StageError;
 pub use outputs::{AnyDraft, OutputInfo, Outputs};
 pub use ports::{Arity, Either, LabelFreePorts, Offer, Offers, Port, PortInfo, Ports};
+pub use raw_files::RawFiles;
 pub use settings::{Complaint, Limit, NoSettings, Settings};
 pub use unfinished::Unfinished;

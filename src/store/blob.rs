@@ -32,9 +32,11 @@ impl Store {
         // The rights before the flush, so that they last too.
         self.writing(make_read_only(draft))?;
         point("blob read-only")?;
-        self.writing(flush(draft))?;
+        // The disk is at work while the bytes are read again.
+        let (flushed, digest) = rayon::join(|| flush(draft), || Digest::of_file(draft));
+        self.writing(flushed)?;
         point("blob flushed")?;
-        let digest = Digest::of_file(draft)?;
+        let digest = digest?;
         let size = fs::metadata(draft)?.map_or(0, |found| found.len());
         let path = self.blob_path(&digest);
         let folder = self.folder_of(&path)?;

@@ -23,7 +23,7 @@ use kinset_math::curate::choose::{Edge, Edges, Limits, Reason};
 use kinset_math::curate::groups;
 use kinset_math::curate::join::{self, Rows};
 use kinset_math::curate::repeats::Repeats;
-use kinset_stage::{Context, Stage, StageError, Stop};
+use kinset_stage::{Context, RawFiles, Stage, StageError, Stop};
 
 kinset_stage::ports! {
     /// What it reads.
@@ -61,13 +61,13 @@ impl Stage for Similar {
     type In = In;
     type Out = Out;
 
-    fn raw_files(config: &Config, places: &DataPaths) -> Result<Vec<RawFile>, StageError> {
-        let Some(list) = &config.exclude else { return Ok(Vec::new()) };
+    fn raw_files(config: &Config, places: &DataPaths) -> Result<RawFiles, StageError> {
+        let Some(list) = &config.exclude else { return Ok(RawFiles::default()) };
         let path = places.file(list);
         // Before it is opened, which waits for ever at a pipe.
         files(&path)?;
         let bytes = fs::open(&path)?.metadata().at("look at", &path)?.len();
-        Ok(vec![RawFile { name: "exclude".into(), path, bytes }])
+        Ok(vec![RawFile { name: "exclude".into(), path, bytes }].into())
     }
 
     /// Where the list of exclusions lies is no part of the key; what it says is.

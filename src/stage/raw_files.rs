@@ -1,0 +1,41 @@
+//! Files outside the store that a stage reads, as it found them.
+
+use std::any::Any;
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kinset_base::raw_file::RawFile;
+
+/// What a stage finds outside the store before it runs.
+#[derive(Debug, Default)]
+pub struct RawFiles {
+    files: Arc<[RawFile]>,
+    found: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl RawFiles {
+    /// Files, and what else was found with them: [`Context::found`](super::Context::found) hands it to the run, so that a folder of many
+    /// files is listed once, and what is read is what the key speaks of.
+    pub fn with(files: Arc<[RawFile]>, found: impl Any + Send) -> Self {
+        Self { files, found: Mutex::new(Some(Box::new(found))) }
+    }
+
+    pub(super) fn take<T: Any>(&self) -> Option<T> {
+        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        found.downcast().ok().map(|found| *found)
+    }
+}
+
+impl From<Vec<RawFile>> for RawFiles {
+    fn from(files: Vec<RawFile>) -> Self {
+        Self { files: files.into(), found: Mutex::default() }
+    }
+}
+
+impl Deref for RawFiles {
+    type Target = [RawFile];
+
+    fn deref(&self) -> &[RawFile] {
+        &self.files
+    }
+}
