@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Add, AddAssign, Mul};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ use crate::pipeline::graph::Selected;
 use crate::pipeline::run::IMAGES;
 use crate::pipeline::spec::Node;
 use crate::pipeline::state::{Outlook, State};
-use crate::store::key::Input;
+use crate::store::key::{Input, Key};
 use crate::store::record::{Lookup, Record};
 use crate::store::{Manifest, lock};
 
@@ -280,21 +281,27 @@ pub(super) struct Told<'a> {
     /// Takes what is to be said.
     pub(super) say: &'a (dyn Fn(&str) + Sync),
     said: AtomicBool,
+    /// The keys of the results that are there, by stage.
+    made: Mutex<BTreeMap<String, Key>>,
 }
 
 impl<'a> Told<'a> {
     pub(super) fn new(outlook: Outlook<'a>, selected: Selected, say: &'a (dyn Fn(&str) + Sync)) -> Self {
-        Self { outlook, selected, say, said: AtomicBool::new(false) }
+        Self { outlook, selected, say, said: AtomicBool::new(false), made: Mutex::default() }
     }
 }
 
 impl Listener for Told<'_> {
     fn hear(&self, event: &Event) {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Event::StageFresh { stage, key } | Event::StageFinished { stage, key, .. } = event {
+            made.extend(key.parse().ok().map(|key| (stage.clone(), key)));
+        }
         let Event::StageStarted { kind, .. } = event else { return };
         if kind == "ingest" || is_loaded(kind) || self.said.swap(true, Ordering::Relaxed) {
             return;
         }
-        let states = self.outlook.states(&self.selected.forced);
+        let states = self.outlook.states_after(&self.selected.forced, &made);
         if let Some(text) = Forecast::of(&self.outlook, &states, &self.selected, |_| None).told() {
             (self.say)(&text);
         }

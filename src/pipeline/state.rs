@@ -269,17 +269,36 @@ impl<'a> Outlook<'a> {
 
     /// How every node stands, in the order of the pipeline's nodes. `forced` nodes are stale whatever their keys say.
     pub fn states(&self, forced: &BTreeSet<usize>) -> Vec<State> {
+        self.states_after(forced, &BTreeMap::new())
+    }
+
+    /// As [`Outlook::states`], when the results of some stages, by name, are known to have these keys: then their raw files are not looked
+    /// at again.
+    pub fn states_after(&self, forced: &BTreeSet<usize>, made: &BTreeMap<String, Key>) -> Vec<State> {
         let mut states: Vec<Option<State>> = self.spec.nodes.iter().map(|_| None).collect();
         let mut known = Known::new();
         for &index in &self.spec.order {
             let node = &self.spec.nodes[index];
-            let state = self.state(node, &known, forced.contains(&index)).unwrap_or_else(|error| State::Broken { error });
+            let state = match made.get(&node.name).map(|key| self.stored(node, key)) {
+                Some(Ok(Some(fresh))) => Ok(fresh),
+                Some(Err(error)) => Err(error),
+                _ => self.state(node, &known, forced.contains(&index)),
+            };
+            let state = state.unwrap_or_else(|error| State::Broken { error });
             if let State::Fresh { record, .. } = &state {
                 known.insert(index, (**record).clone());
             }
             states[index] = Some(state);
         }
         states.into_iter().flatten().collect()
+    }
+
+    /// The state of a node whose result has this key, if it is there and whole.
+    fn stored(&self, node: &Node, key: &Key) -> Result<Option<State>, RunError> {
+        let (Some(manifest), Lookup::Hit(record)) = (self.store.manifest(&node.kind, key)?, self.store.lookup(key)?) else {
+            return Ok(None);
+        };
+        Ok(Some(State::Fresh { manifest, record: Box::new(record) }))
     }
 
     fn state(&self, node: &Node, known: &Known, forced: bool) -> Result<State, RunError> {
