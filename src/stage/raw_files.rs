@@ -39,3 +39,17 @@ impl Deref for RawFiles {
         &self.files
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_is_handed_over_once_and_as_what_it_is() {
+        let file = RawFile { name: "a".into(), path: "a".into(), bytes: 1 };
+        let raw = RawFiles::with(vec![file.clone()].into(), 7_u32);
+        assert_eq!((&raw[..], raw.take(), raw.take::<u32>()), (&[file.clone()][..], Some(7_u32), None));
+        assert_eq!(RawFiles::with(Arc::default(), 7_u32).take::<u64>(), None);
+        assert_eq!(RawFiles::from(vec![file]).take::<u32>(), None);
+    }
+}
