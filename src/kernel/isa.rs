@@ -10,8 +10,8 @@
 //! | value | what runs |
 //! |---|---|
 //! | `portable` | loops as compiled for any x86-64; convolutions by unfolding and `gemm`; 16-bit products in plain Rust |
-//! | `avx2` | the same with element-wise loops and image transforms compiled for AVX2, and 16-bit products with AVX2 |
-//! | `avx512` | loops compiled for AVX-512; hand-written convolutions (Winograd, direct, strided), matrix products, transposes |
+//! | `avx2` | loops compiled for AVX2; convolutions (Winograd, direct, strided), matrix products and transposes with AVX2 and FMA |
+//! | `avx512` | the same for AVX-512 |
 //!
 //! Unset is the best the processor has. On another architecture there is only `portable`. Matrix products of the `gemm` crate,
 //! which all three use, and candle's own operations choose their instructions themselves: no value caps them. Results of
@@ -29,7 +29,7 @@ const VARIABLE: &str = "KINSET_ISA";
 /// What [`Isa::chosen`] found; the environment is read once.
 static CHOSEN: OnceLock<Isa> = OnceLock::new();
 
-/// Proof that the processor has AVX2.
+/// Proof that the processor has AVX2 and FMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Avx2(());
 
@@ -72,8 +72,8 @@ impl Isa {
         #[cfg(target_arch = "x86_64")]
         {
             use std::arch::is_x86_feature_detected as has;
-            let avx2 = has!("avx2");
-            if avx2 && has!("fma") && has!("avx512f") && has!("avx512vl") && has!("avx512dq") && has!("avx512bw") {
+            let avx2 = has!("avx2") && has!("fma");
+            if avx2 && has!("avx512f") && has!("avx512vl") && has!("avx512dq") && has!("avx512bw") {
                 return Self::Avx512(Avx512(()));
             }
             if avx2 {
@@ -102,6 +102,16 @@ impl Isa {
     #[inline]
     pub(super) fn used() -> Self {
         CHOSEN.get().copied().unwrap_or_else(|| Self::chosen().unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// This one and those that it contains, for tests of all of them.
+    #[cfg(test)]
+    pub(super) fn with_smaller(self) -> Vec<Self> {
+        match self {
+            Self::Portable => vec![self],
+            Self::Avx2(_) => vec![self, Self::Portable],
+            Self::Avx512(isa) => vec![self, Self::Avx2(isa.avx2()), Self::Portable],
+        }
     }
 
     /// What a value of the variable leaves of what was detected.

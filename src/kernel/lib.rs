@@ -35,6 +35,8 @@ mod patches;
 mod pool;
 mod scan_loss;
 #[cfg(target_arch = "x86_64")]
+mod simd;
+#[cfg(target_arch = "x86_64")]
 mod small_gemm;
 mod threads;
 mod transformer;

@@ -66,8 +66,8 @@ fn forward([batch, outputs, inputs]: [usize; 3], x: &[f32], w: &[f32], b: &[f32]
 /// `out` `[m, n]` = `left` `[m, k]` · `right` `[n, k]`ᵀ, row-major.
 fn against_rows<'a>(sizes @ [.., k]: [usize; 3], out: &'a mut [Place], left: &[f32], right: &[f32]) -> &'a mut [f32] {
     #[cfg(target_arch = "x86_64")]
-    if let Some(isa) = small_gemm::suits(right.len()) {
-        return small_gemm::inner(isa, sizes, out, left, right);
+    if small_gemm::suits(right.len()) {
+        return small_gemm::inner(sizes, out, left, right);
     }
     multiply_whole(sizes, out, left, rows(k), right, columns(k))
 }
@@ -79,8 +79,8 @@ fn back([m, n, k]: [usize; 3], left: &[f32], left_at: Strides, right: &[f32]) ->
         let sizes = [out.len() / n, n, k];
         let left = &left[i * piece * left_at.row..];
         #[cfg(target_arch = "x86_64")]
-        if let Some(isa) = small_gemm::suits(right.len()) {
-            return small_gemm::outer(isa, sizes, out, left, left_at, right);
+        if small_gemm::suits(right.len()) {
+            return small_gemm::outer(sizes, out, left, left_at, right);
         }
         multiply_whole(sizes, out, left, left_at, right, rows(n))
     })

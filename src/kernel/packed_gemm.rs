@@ -1,33 +1,71 @@
 //! Products with a matrix that is packed once and used for many rows.
 //!
 //! ```text
-//! right [k, n] → panels of 64 columns, each [k, 64]
+//! right [k, n] → panels of some columns, each [k, columns]
 //! ```
 //!
 //! A general product cannot know that a matrix comes again, and packs it for every few hundred rows. Here the left side stays
-//! as it lies; 6 rows meet 64 columns in 24 registers, and [`TERMS`] rows of a panel stay in the first-level cache while all
-//! rows of the left pass by. What a row becomes does not depend on the rows beside it, not in one bit.
+//! as it lies; 6 rows meet a panel of 4 registers, where there are 32, or of 2; and [`TERMS`] rows of a panel stay in the
+//! first-level cache while all rows of the left pass by. What a row becomes does not depend on the rows beside it, not in one
+//! bit.
 //!
-//! AVX-512; elsewhere `gemm` multiplies the same panels.
-#![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
+//! Where there are no registers of our own, `gemm` multiplies the same panels.
+#![expect(unsafe_code, reason = "reads and writes of registers; every block states its bounds")]
 
 use super::gemm::{Strides, multiply, rows};
 #[cfg(target_arch = "x86_64")]
-use super::isa::{Avx512, Isa};
+use super::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Simd, with_simd};
 #[cfg(target_arch = "x86_64")]
 use super::transpose::transpose_padded;
 
-/// Numbers in a register.
-const LANES: usize = 16;
-/// Registers of columns in a panel.
-const VECTORS: usize = 4;
-/// Columns of a panel.
-const PANEL: usize = LANES * VECTORS;
-/// Rows of a tile: 24 sums.
+/// Rows of a tile: 24 or 12 sums.
 #[cfg(target_arch = "x86_64")]
 const ROWS: usize = 6;
-/// Terms at a time: of a panel, 32 KiB.
+/// Terms at a time: of a panel, 32 KiB or 8.
+#[cfg(target_arch = "x86_64")]
 const TERMS: usize = 128;
+/// Numbers of a cache line.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 16;
+
+/// How wide panels are.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Columns are padded to a multiple.
+    lanes: usize,
+    /// Columns of a panel.
+    panel: usize,
+}
+
+impl Layout {
+    /// For the registers in use.
+    fn used() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(layout) = with_simd!(Isa::used(), |simd| Self::of(simd)) {
+            return layout;
+        }
+        Self { lanes: 16, panel: 64 }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn of<S: Simd>(_: S) -> Self {
+        Self { lanes: S::LANES, panel: S::LANES * if S::REGISTERS >= 32 { 4 } else { 2 } }
+    }
+
+    fn padded(self, columns: usize) -> usize {
+        columns.next_multiple_of(self.lanes)
+    }
+
+    /// (first column, columns, columns with those that are zero) of each panel.
+    fn panels(self, columns: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+        (0..columns).step_by(self.panel).map(move |first| {
+            let here = self.panel.min(columns - first);
+            (first, here, self.padded(here))
+        })
+    }
+}
 
 /// What stands in the result before sums are added.
 #[derive(Clone, Copy)]
@@ -41,18 +79,11 @@ pub(super) enum Start<'a> {
 }
 
 pub(super) struct PackedMatrix {
+    layout: Layout,
     columns: usize,
     terms: usize,
     /// Panel by panel, `[terms, columns]` each; the last one is as wide as it must be, in whole registers, zeros beyond.
     numbers: Vec<f32>,
-}
-
-/// (first column, columns, columns with those that are zero) of each panel.
-fn panels(columns: usize) -> impl Iterator<Item = (usize, usize, usize)> {
-    (0..columns).step_by(PANEL).map(move |first| {
-        let here = PANEL.min(columns - first);
-        (first, here, here.next_multiple_of(LANES))
-    })
 }
 
 impl PackedMatrix {
@@ -62,12 +93,12 @@ impl PackedMatrix {
     /// If a length does not fit.
     pub(super) fn of_columns(w: &[f32], line: usize, columns: usize, terms: usize) -> Self {
         assert!(rows(line).fits(columns, terms, w.len()) && columns * terms > 0, "matrix out of bounds");
-        let mut numbers = vec![0.0; columns.next_multiple_of(LANES) * terms];
-        for (first, here, wide) in panels(columns) {
+        let layout = Layout::used();
+        let mut numbers = vec![0.0; layout.padded(columns) * terms];
+        for (first, here, wide) in layout.panels(columns) {
             let (w, to) = (&w[first * line..], &mut numbers[first * terms..][..wide * terms]);
             #[cfg(target_arch = "x86_64")]
-            if let Isa::Avx512(isa) = Isa::used() {
-                transpose_padded(isa, w, line, here, terms, to, wide);
+            if with_simd!(Isa::used(), |simd| transpose_padded(simd, w, line, here, terms, to, wide)).is_some() {
                 continue;
             }
             for (column, w) in w.chunks(line).take(here).enumerate() {
@@ -76,7 +107,7 @@ impl PackedMatrix {
                 }
             }
         }
-        Self { columns, terms, numbers }
+        Self { layout, columns, terms, numbers }
     }
 
     /// Of the matrix as it is, rows `line` apart: `right[k][n] = w[k · line + n]`.
@@ -85,13 +116,14 @@ impl PackedMatrix {
     /// If a length does not fit.
     pub(super) fn of_rows(w: &[f32], line: usize, columns: usize, terms: usize) -> Self {
         assert!(rows(line).fits(terms, columns, w.len()) && columns * terms > 0, "matrix out of bounds");
-        let mut numbers = vec![0.0; columns.next_multiple_of(LANES) * terms];
-        for (first, here, wide) in panels(columns) {
+        let layout = Layout::used();
+        let mut numbers = vec![0.0; layout.padded(columns) * terms];
+        for (first, here, wide) in layout.panels(columns) {
             for (to, w) in numbers[first * terms..].chunks_exact_mut(wide).zip(w.chunks(line)).take(terms) {
                 to[..here].copy_from_slice(&w[first..first + here]);
             }
         }
-        Self { columns, terms, numbers }
+        Self { layout, columns, terms, numbers }
     }
 
     /// n
@@ -101,7 +133,7 @@ impl PackedMatrix {
 
     pub(super) fn scale(&mut self, by: &[f32]) {
         assert_eq!(by.len(), self.columns, "a number for each column");
-        for (first, here, wide) in panels(self.columns) {
+        for (first, here, wide) in self.layout.panels(self.columns) {
             for line in self.numbers[first * self.terms..][..wide * self.terms].chunks_exact_mut(wide) {
                 line.iter_mut().zip(&by[first..first + here]).for_each(|(number, by)| *number *= by);
             }
@@ -121,8 +153,8 @@ impl PackedMatrix {
             assert_eq!(row.len(), self.columns, "a number for each column");
         }
         #[cfg(target_arch = "x86_64")]
-        if let Isa::Avx512(isa) = Isa::used() {
-            return self.tiles(isa, count, left, line, out, pitch, start);
+        if with_simd!(Isa::used(), |simd| self.tiles(simd, count, left, line, out, pitch, start)).is_some() {
+            return;
         }
         self.plain(count, left, line, out, pitch, start);
     }
@@ -132,7 +164,7 @@ impl PackedMatrix {
             out.chunks_mut(pitch).take(count).for_each(|out| out[..self.columns].copy_from_slice(row));
         }
         let add = !matches!(start, Start::Zero);
-        for (first, here, wide) in panels(self.columns) {
+        for (first, here, wide) in self.layout.panels(self.columns) {
             let (out, right) = (&mut out[first..], &self.numbers[first * self.terms..]);
             let right_at = Strides { row: wide, column: 1 };
             multiply([count, here, self.terms], out, rows(pitch), add, left, rows(line), right, right_at);
@@ -142,8 +174,17 @@ impl PackedMatrix {
     /// By tiles in registers.
     #[cfg(target_arch = "x86_64")]
     #[expect(clippy::too_many_arguments, reason = "two matrices with the distances of their rows")]
-    fn tiles(&self, isa: Avx512, count: usize, left: &[f32], line: usize, out: &mut [f32], pitch: usize, start: Start<'_>) {
-        for (first, here, wide) in panels(self.columns) {
+    fn tiles<S: Simd>(
+        &self,
+        simd: S,
+        count: usize,
+        left: &[f32],
+        line: usize,
+        out: &mut [f32],
+        pitch: usize,
+        start: Start<'_>,
+    ) {
+        for (first, here, wide) in self.layout.panels(self.columns) {
             let panel = &self.numbers[first * self.terms..][..wide * self.terms];
             for (term, right) in (0..self.terms).step_by(TERMS).zip(panel.chunks(TERMS * wide)) {
                 let start = match start {
@@ -154,8 +195,8 @@ impl PackedMatrix {
                 for (number, row) in (0..count).step_by(ROWS).enumerate() {
                     let size = tiles::Size { rows: ROWS.min(count - row), columns: here, terms: right.len() / wide };
                     let (left, out) = (&left[row * line + term..], &mut out[row * pitch + first..]);
-                    let ahead = right.len() + number * size.terms / 2 * LANES % right.len();
-                    tiles::tile(isa, size, left, line, (right, ahead), out, pitch, start);
+                    let ahead = right.len() + number * size.terms / 2 * LINE % right.len();
+                    tiles::tile(simd, size, left, line, (right, ahead), out, pitch, start);
                 }
             }
         }
@@ -164,18 +205,13 @@ impl PackedMatrix {
 
 #[cfg(target_arch = "x86_64")]
 mod tiles {
-    use std::arch::x86_64::{
-        __m512, _MM_HINT_T1, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-        _mm512_set1_ps, _mm512_setzero_ps,
-    };
-
-    use super::{Avx512, LANES, ROWS, Start, VECTORS};
+    use super::{LINE, ROWS, Simd, Start};
 
     #[derive(Clone, Copy)]
     pub(super) struct Size {
         /// At most [`ROWS`].
         pub(super) rows: usize,
-        /// At most [`super::PANEL`].
+        /// At most those of a panel.
         pub(super) columns: usize,
         pub(super) terms: usize,
     }
@@ -185,8 +221,8 @@ mod tiles {
     /// With `right` goes how far from its beginning lies what will be wanted after it: while this tile is multiplied, the tiles
     /// of some rows together call the next rows of the panel from main memory. Without it a third of the time is spent waiting.
     #[expect(clippy::too_many_arguments, reason = "three matrices with the distances of their rows")]
-    pub(super) fn tile(
-        _: Avx512,
+    pub(super) fn tile<S: Simd>(
+        simd: S,
         size: Size,
         left: &[f32],
         line: usize,
@@ -195,33 +231,34 @@ mod tiles {
         pitch: usize,
         start: Start<'_>,
     ) {
-        let vectors = size.columns.div_ceil(LANES);
+        let vectors = size.columns.div_ceil(S::LANES);
         let (rows, last) = (size.rows, size.rows.wrapping_sub(1));
         assert!(
             (1..=ROWS).contains(&rows)
-                && (1..=VECTORS).contains(&vectors)
+                && (1..=4).contains(&vectors)
                 && left.len() >= last * line + size.terms
-                && right.len() >= size.terms * vectors * LANES
+                && right.len() >= size.terms * vectors * S::LANES
                 && out.len() >= last * pitch + size.columns
                 && !matches!(start, Start::Row(row) if row.len() < size.columns),
             "tile out of bounds"
         );
-        // SAFETY: AVX-512 is proven; the bounds were just checked for as many registers as the columns need.
+        // SAFETY: the bounds were just checked for as many registers as the columns need.
         unsafe {
             match vectors {
-                1 => sums::<1>(size, left, line, (right, ahead), out, pitch, start),
-                2 => sums::<2>(size, left, line, (right, ahead), out, pitch, start),
-                3 => sums::<3>(size, left, line, (right, ahead), out, pitch, start),
-                _ => sums::<VECTORS>(size, left, line, (right, ahead), out, pitch, start),
+                1 => sums::<S, 1>(simd, size, left, line, (right, ahead), out, pitch, start),
+                2 => sums::<S, 2>(simd, size, left, line, (right, ahead), out, pitch, start),
+                3 => sums::<S, 3>(simd, size, left, line, (right, ahead), out, pitch, start),
+                _ => sums::<S, 4>(simd, size, left, line, (right, ahead), out, pitch, start),
             }
         }
     }
 
     /// # Safety
-    /// AVX-512F; `left` has `rows` rows of `terms` numbers, `right` V registers a term, `out` `rows` rows of `columns` numbers,
-    /// of which all but the last register are full.
-    #[target_feature(enable = "avx512f")]
-    unsafe fn sums<const V: usize>(
+    /// `left` has `rows` rows of `terms` numbers, `right` V registers a term, `out` `rows` rows of `columns` numbers, of which all
+    /// but the last register are full.
+    #[expect(clippy::too_many_arguments, reason = "three matrices with the distances of their rows")]
+    unsafe fn sums<S: Simd, const V: usize>(
+        simd: S,
         size: Size,
         left: &[f32],
         line: usize,
@@ -230,55 +267,60 @@ mod tiles {
         pitch: usize,
         start: Start<'_>,
     ) {
-        let masks: [u16; V] = std::array::from_fn(|j| match size.columns - j * LANES {
-            rest if rest >= LANES => u16::MAX,
-            rest => (1 << rest) - 1,
-        });
-        // Rows that do not exist repeat the last one: their sums are dropped.
-        let left: [*const f32; ROWS] = std::array::from_fn(|i| left[i.min(size.rows - 1) * line..].as_ptr());
-        let (mut right, mut ahead) = (right.as_ptr(), right.as_ptr().wrapping_add(ahead));
-        // SAFETY: the caller's row has `columns` numbers; masked lanes are not touched.
-        let read = |from: *const f32, j: usize| unsafe { _mm512_maskz_loadu_ps(masks[j], from.wrapping_add(j * LANES)) };
-        let mut sums: [[__m512; V]; ROWS] = [[_mm512_setzero_ps(); V]; ROWS];
-        match start {
-            Start::Zero => {}
-            Start::Row(row) => sums = [std::array::from_fn(|j| read(row.as_ptr(), j)); ROWS],
-            Start::There => {
-                for (i, sums) in sums.iter_mut().enumerate().take(size.rows) {
-                    *sums = std::array::from_fn(|j| read(out[i * pitch..].as_ptr(), j));
+        simd.run(|| {
+            // Rows that do not exist repeat the last one: their sums are dropped.
+            let left: [*const f32; ROWS] = std::array::from_fn(|i| left[i.min(size.rows - 1) * line..].as_ptr());
+            let (mut right, mut ahead) = (right.as_ptr(), right.as_ptr().wrapping_add(ahead));
+            let mask = |j: usize| simd.first(size.columns - j * S::LANES);
+            // SAFETY: the caller's row has `columns` numbers; masked lanes are not touched.
+            let read = |from: *const f32, j: usize| unsafe { simd.load_some(mask(j), from.wrapping_add(j * S::LANES)) };
+            let mut sums: [[S::Vector; V]; ROWS] = [[simd.zero(); V]; ROWS];
+            match start {
+                Start::Zero => {}
+                Start::Row(row) => {
+                    for (j, sum) in sums[0].iter_mut().enumerate() {
+                        *sum = read(row.as_ptr(), j);
+                    }
+                    sums = [sums[0]; ROWS];
                 }
-            }
-        }
-        let mut step = |term: usize| {
-            // SAFETY: `right` holds V registers for each term, `left` as many numbers as there are terms.
-            unsafe {
-                let b: [__m512; V] = std::array::from_fn(|j| _mm512_loadu_ps(right.add(j * LANES)));
-                for (sums, left) in sums.iter_mut().zip(left) {
-                    let a = _mm512_set1_ps(*left.add(term));
-                    for (sum, b) in sums.iter_mut().zip(b) {
-                        *sum = _mm512_fmadd_ps(a, b, *sum);
+                Start::There => {
+                    for (i, sums) in sums.iter_mut().enumerate().take(size.rows) {
+                        for (j, sum) in sums.iter_mut().enumerate() {
+                            *sum = read(out[i * pitch..].as_ptr(), j);
+                        }
                     }
                 }
-                right = right.add(V * LANES);
             }
-        };
-        for term in (0..size.terms - size.terms % 2).step_by(2) {
-            // A hint, whatever the address.
-            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-            ahead = ahead.wrapping_add(LANES);
-            step(term);
-            step(term + 1);
-        }
-        if size.terms % 2 == 1 {
-            step(size.terms - 1);
-        }
-        for (i, sums) in sums.iter().enumerate().take(size.rows) {
-            let out = out[i * pitch..].as_mut_ptr();
-            for (j, sum) in sums.iter().enumerate() {
-                // SAFETY: the row has `columns` numbers; masked lanes are not touched.
-                unsafe { _mm512_mask_storeu_ps(out.wrapping_add(j * LANES), masks[j], *sum) };
+            for term in 0..size.terms {
+                if term % 2 == 0 {
+                    simd.prefetch(ahead);
+                    ahead = ahead.wrapping_add(LINE);
+                }
+                // SAFETY: `right` holds V registers for each term, `left` as many numbers as there are terms.
+                unsafe {
+                    let mut b = [simd.zero(); V];
+                    for (j, b) in b.iter_mut().enumerate() {
+                        *b = simd.load(right.add(j * S::LANES));
+                    }
+                    for (sums, left) in sums.iter_mut().zip(left) {
+                        let a = simd.all(*left.add(term));
+                        for (sum, b) in sums.iter_mut().zip(b) {
+                            *sum = simd.fma(a, b, *sum);
+                        }
+                    }
+                    right = right.add(V * S::LANES);
+                }
             }
-        }
+            let whole = size.columns == V * S::LANES;
+            for (i, sums) in sums.iter().enumerate().take(size.rows) {
+                let out = out[i * pitch..].as_mut_ptr();
+                for (j, sum) in sums.iter().enumerate() {
+                    let to = out.wrapping_add(j * S::LANES);
+                    // SAFETY: the row has `columns` numbers; masked lanes are not touched.
+                    unsafe { if whole { simd.store(to, *sum) } else { simd.store_some(mask(j), to, *sum) } };
+                }
+            }
+        });
     }
 }
 
@@ -367,7 +409,7 @@ mod tests {
             let mut alone = vec![0.0; n];
             panels.multiply(1, &left[row * k..], k, &mut alone, n, Start::Zero);
             let same = alone.iter().zip(&all[row * n..]).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same || !matches!(Isa::used(), Isa::Avx512(_)), "row {row}");
+            assert!(same || Isa::used() == Isa::Portable, "row {row}");
         }
     }
 

@@ -459,7 +459,7 @@ mod tests {
             let all = run(&t, batch, heads, Activation::Gelu, true).unwrap().reshape((batch, tokens, ())).unwrap();
             let among = doubles(&all.narrow(1, 0, 1).unwrap());
             let same = doubles(&found) == among;
-            assert!(same || !matches!(Isa::used(), Isa::Avx512(_)));
+            assert!(same || Isa::used() == Isa::Portable);
         }
     }
 
@@ -509,7 +509,7 @@ mod tests {
         };
         let all = bits(&t, 7, 1);
         assert_eq!(all, bits(&t, 7, 3));
-        if matches!(Isa::used(), Isa::Avx512(_)) {
+        if Isa::used() != Isa::Portable {
             let mut alone = t.clone();
             alone[0] = t[0].narrow(0, 6 * tokens, tokens).unwrap();
             assert_eq!(all[6 * tokens * width..], bits(&alone, 1, 2));

@@ -1,24 +1,17 @@
-//! Transposes of matrices, sixteen by sixteen in registers: [channel, pixel] and [pixel, channel].
-#![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
-
-use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_castpd_ps, _mm512_castps_pd, _mm512_mask_loadu_ps, _mm512_mask_storeu_ps, _mm512_setzero_ps,
-    _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
-};
+//! Transposes of matrices, square by square in registers: [channel, pixel] and [pixel, channel].
+#![expect(unsafe_code, reason = "reads and writes of registers; every block states its bounds")]
+#![expect(clippy::inline_always, reason = "compiled as part of a loop, with its instruction set")]
 
 use super::buffers::Place;
-use super::isa::Avx512;
-
-/// Numbers in a register.
-pub(super) const LANES: usize = 16;
+use super::simd::Simd;
 
 /// Transposes `rows` lines of `columns` numbers, lines `line` apart, into `columns` lines of `rows` numbers, `pitch` apart;
-/// numbers beyond `rows` up to a multiple of 16 become zero.
+/// numbers beyond `rows` up to a whole register become zero.
 ///
 /// # Panics
 /// If a matrix does not lie inside its slice.
-pub(super) fn transpose_padded(
-    _: Avx512,
+pub(super) fn transpose_padded<S: Simd>(
+    simd: S,
     from: &[f32],
     line: usize,
     rows: usize,
@@ -30,13 +23,34 @@ pub(super) fn transpose_padded(
         return;
     }
     assert!(
-        pitch >= rows.next_multiple_of(LANES)
+        pitch >= rows.next_multiple_of(S::LANES)
             && from.len() >= (rows - 1) * line + columns
-            && to.len() >= (columns - 1) * pitch + rows.next_multiple_of(LANES),
+            && to.len() >= (columns - 1) * pitch + rows.next_multiple_of(S::LANES),
         "matrix out of bounds"
     );
-    // SAFETY: AVX-512 is proven; both sides are large enough, as just checked.
-    unsafe { all_padded(from.as_ptr(), line, rows, columns, to.as_mut_ptr(), pitch) };
+    let (from, to) = (from.as_ptr(), to.as_mut_ptr());
+    simd.run(|| {
+        for row in (0..rows).step_by(S::LANES) {
+            for column in (0..columns).step_by(S::LANES) {
+                let (high, wide) = (S::LANES.min(rows - row), S::LANES.min(columns - column));
+                // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of a register written: both sides are large
+                // enough, as checked.
+                unsafe {
+                    let block = transposed(simd, from.add(row * line + column), line, high, wide);
+                    let to = to.add(column * pitch + row);
+                    if wide == S::LANES {
+                        for (i, block) in block.as_ref().iter().enumerate() {
+                            simd.store(to.add(i * pitch), *block);
+                        }
+                    } else {
+                        for (i, block) in block.as_ref().iter().enumerate().take(wide) {
+                            simd.store(to.add(i * pitch), *block);
+                        }
+                    }
+                }
+            }
+        }
+    });
 }
 
 /// Transposes `rows` lines of `columns` numbers, lines `pitch` apart, into `columns` lines of `rows` numbers, `line` apart,
@@ -47,8 +61,8 @@ pub(super) fn transpose_padded(
 ///
 /// # Safety
 /// If `add`, the numbers that are added to were written.
-pub(super) unsafe fn transpose_exact(
-    _: Avx512,
+pub(super) unsafe fn transpose_exact<S: Simd>(
+    simd: S,
     from: &[f32],
     (pitch, rows, columns): (usize, usize, usize),
     to: &mut [Place],
@@ -59,137 +73,77 @@ pub(super) unsafe fn transpose_exact(
         return;
     }
     assert!(from.len() >= (rows - 1) * pitch + columns && to.len() >= (columns - 1) * line + rows, "matrix out of bounds");
-    // SAFETY: AVX-512 is proven; both sides are large enough, as just checked; what is added to was written, as the caller
-    // promises.
-    unsafe { all_exact(from.as_ptr(), (pitch, rows, columns), to.as_mut_ptr().cast(), line, add) };
-}
-
-/// # Safety
-/// AVX-512F; `rows` lines of `columns` numbers may be read, `columns` lines of `rows`, rounded up to 16, written.
-#[target_feature(enable = "avx512f")]
-unsafe fn all_padded(from: *const f32, line: usize, rows: usize, columns: usize, to: *mut f32, pitch: usize) {
-    for row in (0..rows).step_by(LANES) {
-        for column in (0..columns).step_by(LANES) {
-            let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
-            // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of 16 written, as the caller promises.
-            unsafe {
-                let block = transposed(from.add(row * line + column), line, high, wide);
-                let to = to.add(column * pitch + row);
-                if wide == LANES {
-                    for (i, block) in block.iter().enumerate() {
-                        _mm512_storeu_ps(to.add(i * pitch), *block);
+    let (from, to) = (from.as_ptr(), to.as_mut_ptr().cast::<f32>());
+    simd.run(|| {
+        for column in (0..columns).step_by(S::LANES) {
+            for row in (0..rows).step_by(S::LANES) {
+                let (high, wide) = (S::LANES.min(rows - row), S::LANES.min(columns - column));
+                let mask = simd.first(high);
+                // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of `high` written, both inside their slices as
+                // checked; what is added to was written, as the caller promises; masked lanes are not touched.
+                unsafe {
+                    let mut block = transposed(simd, from.add(row * pitch + column), pitch, high, wide);
+                    let to = to.add(column * line + row);
+                    if add {
+                        for (i, block) in block.as_mut().iter_mut().enumerate().take(wide) {
+                            *block = simd.add(simd.load_some(mask, to.add(i * line)), *block);
+                        }
                     }
-                } else {
-                    for (i, block) in block.iter().enumerate().take(wide) {
-                        _mm512_storeu_ps(to.add(i * pitch), *block);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// # Safety
-/// AVX-512F; `rows` lines of `columns` numbers may be read, `columns` lines of `rows` numbers written and, if `add`, read.
-#[target_feature(enable = "avx512f")]
-unsafe fn all_exact(from: *const f32, (pitch, rows, columns): (usize, usize, usize), to: *mut f32, line: usize, add: bool) {
-    for column in (0..columns).step_by(LANES) {
-        for row in (0..rows).step_by(LANES) {
-            let (high, wide) = (LANES.min(rows - row), LANES.min(columns - column));
-            // SAFETY: `high` lines of `wide` numbers are read, `wide` lines of `high` written, as the caller promises; masked
-            // lanes are not touched.
-            unsafe {
-                let mut block = transposed(from.add(row * pitch + column), pitch, high, wide);
-                let to = to.add(column * line + row);
-                if add {
-                    for (i, block) in block.iter_mut().enumerate().take(wide) {
-                        let there = _mm512_mask_loadu_ps(_mm512_setzero_ps(), mask(high), to.add(i * line));
-                        *block = _mm512_add_ps(there, *block);
-                    }
-                }
-                if (high, wide) == (LANES, LANES) {
-                    for (i, block) in block.iter().enumerate() {
-                        _mm512_storeu_ps(to.add(i * line), *block);
-                    }
-                } else {
-                    for (i, block) in block.iter().enumerate().take(wide) {
-                        _mm512_mask_storeu_ps(to.add(i * line), mask(high), *block);
+                    if (high, wide) == (S::LANES, S::LANES) {
+                        for (i, block) in block.as_ref().iter().enumerate() {
+                            simd.store(to.add(i * line), *block);
+                        }
+                    } else {
+                        for (i, block) in block.as_ref().iter().enumerate().take(wide) {
+                            simd.store_some(mask, to.add(i * line), *block);
+                        }
                     }
                 }
             }
         }
-    }
-}
-
-fn mask(count: usize) -> u16 {
-    if count >= LANES { u16::MAX } else { (1 << count) - 1 }
+    });
 }
 
 /// # Safety
-/// AVX-512F; `high` lines of `wide` numbers may be read.
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn transposed(from: *const f32, line: usize, high: usize, wide: usize) -> [__m512; LANES] {
+/// `high` lines of `wide` numbers may be read.
+#[inline(always)]
+unsafe fn transposed<S: Simd>(simd: S, from: *const f32, line: usize, high: usize, wide: usize) -> S::Square {
+    let mut rows = simd.square();
     // SAFETY: as the caller promises; masked lanes are not touched.
     unsafe {
-        let mask = mask(wide);
-        let mut r = [_mm512_setzero_ps(); LANES];
-        if high == LANES {
-            for (i, r) in r.iter_mut().enumerate() {
-                *r = _mm512_mask_loadu_ps(*r, mask, from.add(i * line));
+        if (high, wide) == (S::LANES, S::LANES) {
+            for (i, row) in rows.as_mut().iter_mut().enumerate() {
+                *row = simd.load(from.add(i * line));
             }
         } else {
-            for (i, r) in r.iter_mut().enumerate().take(high) {
-                *r = _mm512_mask_loadu_ps(*r, mask, from.add(i * line));
+            let mask = simd.first(wide);
+            for (i, row) in rows.as_mut().iter_mut().enumerate().take(high) {
+                *row = simd.load_some(mask, from.add(i * line));
             }
         }
-        let mut t = r;
-        for i in 0..8 {
-            t[2 * i] = _mm512_unpacklo_ps(r[2 * i], r[2 * i + 1]);
-            t[2 * i + 1] = _mm512_unpackhi_ps(r[2 * i], r[2 * i + 1]);
-        }
-        let wider = |a: __m512, b: __m512| (_mm512_castps_pd(a), _mm512_castps_pd(b));
-        for i in 0..4 {
-            for j in 0..2 {
-                let (a, b) = wider(t[4 * i + j], t[4 * i + j + 2]);
-                // Columns 2j and 2j + 1 (plus multiples of four) of rows 4i to 4i + 3.
-                r[4 * i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
-                r[4 * i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
-            }
-        }
-        for j in 0..4 {
-            let low = _mm512_shuffle_f32x4::<0x88>(r[j], r[4 + j]);
-            let low_odd = _mm512_shuffle_f32x4::<0xdd>(r[j], r[4 + j]);
-            let high = _mm512_shuffle_f32x4::<0x88>(r[8 + j], r[12 + j]);
-            let high_odd = _mm512_shuffle_f32x4::<0xdd>(r[8 + j], r[12 + j]);
-            t[j] = _mm512_shuffle_f32x4::<0x88>(low, high);
-            t[8 + j] = _mm512_shuffle_f32x4::<0xdd>(low, high);
-            t[4 + j] = _mm512_shuffle_f32x4::<0x88>(low_odd, high_odd);
-            t[12 + j] = _mm512_shuffle_f32x4::<0xdd>(low_odd, high_odd);
-        }
-        t
     }
+    simd.transposed(rows)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::buffers::{room, written};
     use super::super::isa::Isa;
+    use super::super::simd::with_simd;
     use super::*;
 
-    #[test]
-    fn matrices_of_any_size_are_transposed_and_back() {
-        let Isa::Avx512(isa) = Isa::used() else { return };
-        for (rows, columns) in [(1usize, 1usize), (3, 20), (16, 16), (17, 33), (40, 5), (64, 49)] {
-            let (line, pitch) = (columns + 3, rows.next_multiple_of(LANES) + 16);
+    fn there_and_back<S: Simd>(simd: S) {
+        for (rows, columns) in [(1usize, 1usize), (3, 20), (8, 8), (16, 16), (17, 33), (40, 5), (64, 49)] {
+            let padded = rows.next_multiple_of(S::LANES);
+            let (line, pitch) = (columns + 3, padded + 16);
             let from: Vec<f32> = (0..rows * line).map(|i| i as f32 + 1.0).collect();
             let mut transposed = vec![-1.0; columns * pitch];
-            transpose_padded(isa, &from, line, rows, columns, &mut transposed, pitch);
+            transpose_padded(simd, &from, line, rows, columns, &mut transposed, pitch);
             for c in 0..columns {
                 for r in 0..pitch {
                     let expected = match r {
                         r if r < rows => from[r * line + c],
-                        r if r < rows.next_multiple_of(LANES) => 0.0,
+                        r if r < padded => 0.0,
                         _ => -1.0,
                     };
                     assert!((transposed[c * pitch + r] - expected).abs() < 0.5, "{rows}x{columns} at {r}, {c}");
@@ -200,7 +154,7 @@ mod tests {
                 let mut places = room(Some(back), rows * line);
                 // SAFETY: they hold numbers already.
                 back = unsafe {
-                    transpose_exact(isa, &transposed, (pitch, columns, rows), &mut places, line, add);
+                    transpose_exact(simd, &transposed, (pitch, columns, rows), &mut places, line, add);
                     written(places)
                 };
                 for (i, (back, from)) in back.iter().zip(&from).enumerate() {
@@ -208,6 +162,13 @@ mod tests {
                     assert!((back - expected).abs() < 0.5, "{rows}x{columns} at {i}, {times} times");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn matrices_of_any_size_are_transposed_and_back() {
+        for isa in Isa::used().with_smaller() {
+            with_simd!(isa, |simd| there_and_back(simd));
         }
     }
 }

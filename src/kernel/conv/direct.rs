@@ -16,7 +16,8 @@
 //! The input's gradient is the same with the kernel rotated by 180°. The weights' gradient has its own product: lanes over
 //! output channels, `dw[k, o] += flat[n + offset(k)] · dyᵀ[n, o]`.
 //!
-//! Without stride only; `strided` does the others.
+//! Without stride only; `strided` does the others. And with AVX-512 only: 16 registers hold too few sums for the price of writing
+//! pieces with masks, and both `winograd` and `strided` are faster (measured for 3, 16 and 32 channels).
 #![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
 
 use std::arch::x86_64::{
@@ -28,10 +29,14 @@ use rayon::prelude::*;
 
 use super::super::buffers::{room, with_scratch, written};
 use super::super::isa::Avx512;
-use super::super::transpose::{LANES, transpose_padded};
+use super::super::transpose::transpose_padded;
 use super::Algorithm;
 use super::reduce::{best_vectors, sum_of_parts};
 use super::shape::Shape;
+use super::strided::copy_rows;
+
+/// Numbers in a register.
+const LANES: usize = 16;
 
 /// Registers of positions per block.
 const VECTORS: usize = 3;
@@ -193,28 +198,6 @@ unsafe fn gather_panel(offsets: &[u32], flat: *const f32, pieces: &[Vec<Piece>],
     }
 }
 
-/// Copies rows of neighbors to rows `row` apart: a call of memcpy for 7 or 28 numbers costs more than the copy.
-///
-/// # Safety
-/// AVX-512F; both sides hold `height` rows of `width` numbers.
-#[target_feature(enable = "avx512f")]
-pub(super) unsafe fn copy_rows(from: *const f32, height: usize, width: usize, to: *mut f32, row: usize) {
-    // SAFETY: as the caller promises; masked lanes are not touched.
-    unsafe {
-        let rest = (1u16 << (width % LANES)) - 1;
-        for y in 0..height {
-            let (from, to) = (from.add(y * width), to.add(y * row));
-            for x in 0..width / LANES {
-                _mm512_storeu_ps(to.add(x * LANES), _mm512_loadu_ps(from.add(x * LANES)));
-            }
-            if rest != 0 {
-                let x = width / LANES * LANES;
-                _mm512_mask_storeu_ps(to.add(x), rest, _mm512_mask_loadu_ps(_mm512_setzero_ps(), rest, from.add(x)));
-            }
-        }
-    }
-}
-
 /// Flat copies of images: the geometry.
 #[derive(Clone, Copy)]
 struct Flat {
@@ -243,15 +226,15 @@ impl Flat {
     }
 
     /// Copies channels of an image into their planes, over another image or over zeros.
-    fn fill(&self, _: Avx512, image: &[f32], out: &mut [f32]) {
+    fn fill(&self, isa: Avx512, image: &[f32], out: &mut [f32]) {
         assert!(
             self.before * self.row + self.before + (self.height - 1) * self.row + self.width <= self.plane,
             "the image is larger than its plane"
         );
         for (input, plane) in image.chunks_exact(self.height * self.width).zip(out.chunks_exact_mut(self.plane)) {
             let plane = &mut plane[self.before * self.row + self.before..];
-            // SAFETY: AVX-512 is proven; `height` rows of `width` are there on both sides, as just checked.
-            unsafe { copy_rows(input.as_ptr(), self.height, self.width, plane.as_mut_ptr(), self.row) };
+            // SAFETY: `height` rows of `width` are there on both sides, as just checked.
+            unsafe { copy_rows(isa, input.as_ptr(), self.height, self.width, plane.as_mut_ptr(), self.row) };
         }
     }
 
@@ -488,7 +471,7 @@ fn weight_gradient(isa: Avx512, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                     for (k, taps) in taps[..channels * area].chunks(TAPS).enumerate() {
                         let mut column = 0;
                         while column < pitch {
-                            let vectors = best_vectors((pitch - column) / LANES);
+                            let vectors = best_vectors::<Avx512>((pitch - column) / LANES);
                             let out = sums[k * TAPS * pitch + column..].as_mut_ptr();
                             // SAFETY: AVX-512 is proven; positions and taps lie in the flat images, `right` has a row per
                             // position, `sums` a row per tap.

@@ -1,8 +1,8 @@
 //! Two-dimensional convolution: the layer, its gradients, and the table of algorithms.
 //!
-//! Each algorithm is a file beside this one and a line in the table of `table.rs`. With AVX-512, `winograd` does the 3 x 3
-//! convolutions without stride, which are most of a residual network, `direct` the others without stride, and `strided` those
-//! with stride 2; `unfolded` does the rest, and all of them on other processors.
+//! Each algorithm is a file beside this one and a line in the table of `table.rs`. With vector registers of our own (`simd`),
+//! `winograd` does the 3 x 3 convolutions without stride, which are most of a residual network, `strided` those with stride 2,
+//! and `direct` (AVX-512) or `strided` the others without stride; `unfolded` does the rest, and all of them on other processors.
 
 #[cfg(target_arch = "x86_64")]
 mod direct;

@@ -3,16 +3,15 @@
 use rayon::prelude::*;
 
 use super::super::accumulate::add_to;
+use super::super::simd::Simd;
 use super::shape::Shape;
 
-/// Registers of outputs in a block of sums.
-const VECTORS: usize = 3;
-
-/// How many registers the next block takes of those left. Four are better done as two and two than as three and one.
-pub(super) fn best_vectors(left: usize) -> usize {
+/// How many registers of outputs the next block of sums takes of those left. Four are better done as two and two than as three
+/// and one.
+pub(super) fn best_vectors<S: Simd>(left: usize) -> usize {
     match left {
         4 => 2,
-        n => n.min(VECTORS),
+        n => n.min(if S::REGISTERS >= 32 { 3 } else { 2 }),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Convolution with stride 1 or 2, one input number broadcast to sixteen output channels (AVX-512).
+//! Convolution with stride 1 or 2, one input number broadcast to a register of output channels.
 //!
 //! All lanes of a register hold output channels, and a pixel of the input is read as one number for all of them:
 //!
@@ -13,17 +13,14 @@
 //!
 //! The input's gradient is done once per phase of the input's pixels, each with the taps that meet it. The weights' gradient
 //! has positions for terms: `dw[k, o] += flat[base(n) + offset(k)] · dyᵀ[n, o]`.
-#![expect(unsafe_code, reason = "AVX-512 intrinsics on pointers; every block states its bounds")]
-
-use std::arch::x86_64::{_mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps};
+#![expect(unsafe_code, reason = "reads and writes of registers; every block states its bounds")]
 
 use rayon::prelude::*;
 
 use super::super::buffers::{room, with_scratch, written};
-use super::super::isa::Avx512;
-use super::super::transpose::{LANES, transpose_exact, transpose_padded};
+use super::super::simd::Simd;
+use super::super::transpose::{transpose_exact, transpose_padded};
 use super::Algorithm;
-use super::direct::copy_rows;
 use super::reduce::{best_vectors, sum_of_parts};
 use super::shape::Shape;
 
@@ -36,9 +33,9 @@ const PREPARED: usize = 256 * 1024;
 
 /// Products with lanes over outputs.
 #[derive(Debug)]
-pub(super) struct Strided(pub(super) Avx512);
+pub(super) struct Strided<S>(pub(super) S);
 
-impl Algorithm for Strided {
+impl<S: Simd> Algorithm for Strided<S> {
     fn computes(&self, s: &Shape) -> bool {
         s.stride <= 2
     }
@@ -65,12 +62,37 @@ impl Algorithm for Strided {
     }
 }
 
-/// T positions `S` apart and V registers of outputs; position t goes to `out + t · step`.
+/// Copies rows of neighbors to rows `row` apart: a call of memcpy for 7 or 28 numbers costs more than the copy.
 ///
 /// # Safety
-/// AVX-512F; T positions may be read from each offset on, `w` holds V registers per offset, T times V registers may be written.
-#[target_feature(enable = "avx512f")]
-unsafe fn block<const T: usize, const V: usize, const S: usize>(
+/// Both sides hold `height` rows of `width` numbers.
+pub(super) unsafe fn copy_rows<S: Simd>(simd: S, from: *const f32, height: usize, width: usize, to: *mut f32, row: usize) {
+    // SAFETY: as the caller promises; masked lanes are not touched.
+    simd.run(|| unsafe {
+        if width < S::LANES {
+            let mask = simd.first(width);
+            for y in 0..height {
+                simd.store_some(mask, to.add(y * row), simd.load_some(mask, from.add(y * width)));
+            }
+            return;
+        }
+        for y in 0..height {
+            let (from, to) = (from.add(y * width), to.add(y * row));
+            for x in (0..width).step_by(S::LANES) {
+                // The last register overlaps the one before it.
+                let x = x.min(width - S::LANES);
+                simd.store(to.add(x), simd.load(from.add(x)));
+            }
+        }
+    });
+}
+
+/// T positions `A` apart and V registers of outputs; position t goes to `out + t · step`.
+///
+/// # Safety
+/// T positions may be read from each offset on, `w` holds V registers per offset, T times V registers may be written.
+unsafe fn block<S: Simd, const T: usize, const V: usize, const A: usize>(
+    simd: S,
     offsets: &[u32],
     flat: *const f32,
     w: *const f32,
@@ -78,51 +100,55 @@ unsafe fn block<const T: usize, const V: usize, const S: usize>(
     step: usize,
 ) {
     // SAFETY: as the caller promises.
-    unsafe {
-        let mut sums = [[_mm512_setzero_ps(); V]; T];
+    simd.run(|| unsafe {
+        let mut sums = [[simd.zero(); V]; T];
         let mut w = w;
         for &offset in offsets {
             let flat = flat.add(offset as usize);
-            let mut v = [_mm512_setzero_ps(); V];
+            let mut v = [simd.zero(); V];
             for (j, v) in v.iter_mut().enumerate() {
-                *v = _mm512_loadu_ps(w.add(j * LANES));
+                *v = simd.load(w.add(j * S::LANES));
             }
             for (t, sums) in sums.iter_mut().enumerate() {
-                let x = _mm512_set1_ps(*flat.add(t * S));
+                let x = simd.all(*flat.add(t * A));
                 for (sum, v) in sums.iter_mut().zip(v) {
-                    *sum = _mm512_fmadd_ps(x, v, *sum);
+                    *sum = simd.fma(x, v, *sum);
                 }
             }
-            w = w.add(V * LANES);
+            w = w.add(V * S::LANES);
         }
         for (t, sums) in sums.iter().enumerate() {
             for (j, sum) in sums.iter().enumerate() {
-                _mm512_storeu_ps(out.add(t * step + j * LANES), *sum);
+                simd.store(out.add(t * step + j * S::LANES), *sum);
             }
         }
-    }
+    });
 }
 
-type Block = unsafe fn(&[u32], *const f32, *const f32, *mut f32, usize);
+type Block<S> = unsafe fn(S, &[u32], *const f32, *const f32, *mut f32, usize);
 
 /// The block for so many positions in a row: its width, at most `positions`, so that the last block may begin earlier and
 /// overlap.
-fn best_block(positions: usize, vectors: usize, stride: usize) -> (usize, Block) {
+fn best_block<S: Simd>(positions: usize, vectors: usize, stride: usize) -> (usize, Block<S>) {
     macro_rules! pick {
         ($(($t:literal, $v:literal))*) => {{
-            let all: &[(usize, usize, [Block; 2])] = &[$(($t, $v, [block::<$t, $v, 1>, block::<$t, $v, 2>])),*];
+            let all: &[(usize, usize, [Block<S>; 2])] = &[$(($t, $v, [block::<S, $t, $v, 1>, block::<S, $t, $v, 2>])),*];
             // Half a cycle per multiplication, but four for the sums to be ready again, and one for the loop.
             let cost = |t: usize| positions.div_ceil(t) * ((t * vectors).max(8) + 2);
             let fitting = all.iter().filter(|(t, v, _)| *v == vectors && *t <= positions);
             match fitting.min_by_key(|(t, _, _)| cost(*t)) {
                 Some((t, _, blocks)) => (*t, blocks[stride - 1]),
-                None => unreachable!("there are blocks of one position and one, two and four registers, not {vectors}"),
+                None => unreachable!("there are blocks of one position for each number of registers in `groups`, not {vectors}"),
             }
         }};
     }
-    pick!((28, 1)(22, 1)(16, 1)(14, 1)(12, 1)(8, 1)(7, 1)(4, 1)(2, 1)(1, 1)(14, 2)(11, 2)(8, 2)(7, 2)(4, 2)(2, 2)(1, 2)(6, 4)(
-        4, 4
-    )(2, 4)(1, 4))
+    if S::REGISTERS >= 32 {
+        pick!((28, 1)(22, 1)(16, 1)(14, 1)(12, 1)(8, 1)(7, 1)(4, 1)(2, 1)(1, 1)(14, 2)(11, 2)(8, 2)(7, 2)(4, 2)(2, 2)(1, 2)(
+            6, 4
+        )(4, 4)(2, 4)(1, 4))
+    } else {
+        pick!((12, 1)(8, 1)(7, 1)(4, 1)(2, 1)(1, 1)(6, 2)(5, 2)(4, 2)(2, 2)(1, 2))
+    }
 }
 
 /// Images with a border of zeros: the geometry.
@@ -161,7 +187,7 @@ impl Flat {
     }
 
     /// Copies an image over another of the same geometry, or over zeros.
-    fn fill(&self, _: Avx512, image: &[f32], out: &mut [f32]) {
+    fn fill<S: Simd>(&self, simd: S, image: &[f32], out: &mut [f32]) {
         assert!(
             (self.before + self.height - 1) * self.row + self.before + self.width <= self.plane
                 && self.before + self.width <= self.row,
@@ -169,8 +195,8 @@ impl Flat {
         );
         for (input, plane) in image.chunks_exact(self.height * self.width).zip(out.chunks_exact_mut(self.plane)) {
             let plane = &mut plane[self.before * self.row + self.before..];
-            // SAFETY: AVX-512 is proven; `height` rows of `width` are there on both sides, as just checked.
-            unsafe { copy_rows(input.as_ptr(), self.height, self.width, plane.as_mut_ptr(), self.row) };
+            // SAFETY: `height` rows of `width` are there on both sides, as just checked.
+            unsafe { copy_rows(simd, input.as_ptr(), self.height, self.width, plane.as_mut_ptr(), self.row) };
         }
     }
 }
@@ -201,17 +227,17 @@ struct Product {
 }
 
 /// Registers of outputs per group, the last group may have fewer.
-fn group_of(outputs: usize, columns: usize) -> usize {
-    match outputs.div_ceil(LANES) {
+fn group_of<S: Simd>(outputs: usize, columns: usize) -> usize {
+    match outputs.div_ceil(S::LANES) {
         1 => 1,
-        4.. if columns < 7 => 4,
+        4.. if S::REGISTERS >= 32 && columns < 7 => 4,
         _ => 2,
     }
 }
 
 /// (first register, registers) of groups of one, two or four registers.
-fn groups(outputs: usize, columns: usize) -> Vec<(usize, usize)> {
-    let (all, most) = (outputs.div_ceil(LANES), group_of(outputs, columns));
+fn groups<S: Simd>(outputs: usize, columns: usize) -> Vec<(usize, usize)> {
+    let (all, most) = (outputs.div_ceil(S::LANES), group_of::<S>(outputs, columns));
     let mut groups = Vec::new();
     let mut first = 0;
     while first < all {
@@ -228,14 +254,14 @@ fn groups(outputs: usize, columns: usize) -> Vec<(usize, usize)> {
 
 impl Product {
     /// Weights as a function of (output, tap of the phase), in groups.
-    fn pack(outputs: usize, columns: usize, taps: usize, at: impl Fn(usize, usize) -> f32 + Sync) -> Vec<f32> {
-        let width = outputs.next_multiple_of(LANES);
+    fn pack<S: Simd>(outputs: usize, columns: usize, taps: usize, at: impl Fn(usize, usize) -> f32 + Sync) -> Vec<f32> {
+        let width = outputs.next_multiple_of(S::LANES);
         let mut packed = vec![0.0; width * taps];
         let mut rest = packed.as_mut_slice();
         let mut parts = Vec::new();
-        for (first, vectors) in groups(outputs, columns) {
-            let (part, more) = rest.split_at_mut(vectors * LANES * taps);
-            parts.push((first * LANES, vectors * LANES, part));
+        for (first, vectors) in groups::<S>(outputs, columns) {
+            let (part, more) = rest.split_at_mut(vectors * S::LANES * taps);
+            parts.push((first * S::LANES, vectors * S::LANES, part));
             rest = more;
         }
         parts.into_par_iter().for_each(|(first, width, part)| {
@@ -257,36 +283,36 @@ impl Product {
         }
     }
 
-    fn run(&self, isa: Avx512, batch: usize, x: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
+    fn run<S: Simd>(&self, simd: S, batch: usize, x: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
         self.check();
         let (map, image) = (self.height * self.width, self.flat.channels * self.flat.height * self.flat.width);
-        let groups = groups(self.outputs, self.width);
-        let widest = groups[0].1 * LANES;
+        let groups = groups::<S>(self.outputs, self.width);
+        let widest = groups[0].1 * S::LANES;
         let lines = (STRIP / self.width).max(1).next_multiple_of(self.spread);
         let copy = if self.flat.is_plain() { 0 } else { self.flat.image() };
         let add = sum.is_some();
         let mut y = room(sum, batch * self.outputs * map);
         y.par_chunks_mut(IMAGES * self.outputs * map).zip(x.par_chunks(IMAGES * image)).for_each(|(y, x)| {
-            with_scratch([copy, lines * self.width * widest + LANES, 0], |flat, strip, _| {
-                let skip = strip.as_ptr().align_offset(64).min(LANES);
+            with_scratch([copy, lines * self.width * widest + S::LANES, 0], |flat, strip, _| {
+                let skip = strip.as_ptr().align_offset(64).min(S::LANES);
                 let strip = &mut strip[skip..];
                 flat.fill(0.0);
                 for (x, y) in x.chunks_exact(image).zip(y.chunks_exact_mut(self.outputs * map)) {
                     let flat = if copy == 0 {
                         x
                     } else {
-                        self.flat.fill(isa, x, flat);
+                        self.flat.fill(simd, x, flat);
                         &*flat
                     };
                     for &(first, vectors) in &groups {
                         for line in (0..self.height).step_by(lines) {
                             let lines = lines.min(self.height - line);
-                            self.strip(isa, flat, (first, vectors), line..line + lines, strip);
-                            let outputs = (self.outputs - first * LANES).min(vectors * LANES);
-                            let to = &mut y[first * LANES * map + line * self.width..];
+                            self.strip(simd, flat, (first, vectors), line..line + lines, strip);
+                            let outputs = (self.outputs - first * S::LANES).min(vectors * S::LANES);
+                            let to = &mut y[first * S::LANES * map + line * self.width..];
                             // SAFETY: if there is a sum, all of `y` holds its numbers.
                             unsafe {
-                                transpose_exact(isa, strip, (vectors * LANES, lines * self.width, outputs), to, map, add);
+                                transpose_exact(simd, strip, (vectors * S::LANES, lines * self.width, outputs), to, map, add);
                             };
                         }
                     }
@@ -298,26 +324,34 @@ impl Product {
     }
 
     /// Some lines of a group of outputs of one image.
-    fn strip(&self, _: Avx512, flat: &[f32], (first, vectors): (usize, usize), lines: std::ops::Range<usize>, out: &mut [f32]) {
-        let pitch = vectors * LANES;
+    fn strip<S: Simd>(
+        &self,
+        simd: S,
+        flat: &[f32],
+        (first, vectors): (usize, usize),
+        lines: std::ops::Range<usize>,
+        out: &mut [f32],
+    ) {
+        let pitch = vectors * S::LANES;
         assert!(out.len() >= lines.len() * self.width * pitch && flat.len() >= self.flat.image(), "strip out of bounds");
         for b in 0..self.spread {
             let columns = self.phases[b].columns;
             if columns == 0 {
                 continue;
             }
-            let (width, block) = best_block(columns, vectors, self.stride);
+            let (width, block) = best_block::<S>(columns, vectors, self.stride);
             for (i, y) in lines.clone().enumerate() {
                 let phase = &self.phases[y % self.spread * self.spread + b];
-                let weights = &phase.weights[first * LANES * phase.offsets.len()..];
+                let weights = &phase.weights[first * S::LANES * phase.offsets.len()..];
                 let from = &flat[y / self.spread * self.stride * self.flat.row..];
                 let out = &mut out[(i * self.width + b) * pitch..];
                 for column in (0..columns).step_by(width) {
                     let column = column.min(columns - width);
-                    // SAFETY: AVX-512 is proven; positions and taps lie inside the flat image by `check`, the weights hold
+                    // SAFETY: positions and taps lie inside the flat image by `check`, the weights hold
                     // `vectors` registers per tap, the line of outputs lies in `out`, as checked.
                     unsafe {
                         block(
+                            simd,
                             &phase.offsets,
                             from.as_ptr().add(column * self.stride),
                             weights.as_ptr(),
@@ -332,12 +366,12 @@ impl Product {
 }
 
 /// y [B,O,P] of x [B,C,H,W] with weights given as a function of (o, tap), added to `sum` if there is one.
-fn multiply(isa: Avx512, s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: Option<Vec<f32>>) -> Vec<f32> {
+fn multiply<S: Simd>(simd: S, s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 + Sync, sum: Option<Vec<f32>>) -> Vec<f32> {
     let flat = Flat::of(s);
     let area = s.kernel * s.kernel;
     let offsets =
         (0..s.taps()).map(|k| (k / area * flat.plane + k % area / s.kernel * flat.row + k % s.kernel) as u32).collect();
-    let weights = Product::pack(s.outputs, s.out_width, s.taps(), w);
+    let weights = Product::pack::<S>(s.outputs, s.out_width, s.taps(), w);
     let phase = Phase { offsets, weights, rows: s.out_height, columns: s.out_width };
     let product = Product {
         flat,
@@ -348,12 +382,12 @@ fn multiply(isa: Avx512, s: &Shape, x: &[f32], w: impl Fn(usize, usize) -> f32 +
         spread: 1,
         stride: s.stride,
     };
-    product.run(isa, s.batch, x, sum)
+    product.run(simd, s.batch, x, sum)
 }
 
 /// dx of a convolution with stride: pixel s·i + a − padding meets only the taps a, a + s, a + 2s …, of the outputs i, i − 1, i
 /// − 2 …
-fn phased_gradient(isa: Avx512, s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
+fn phased_gradient<S: Simd>(simd: S, s: &Shape, dy: &[f32], w: &[f32], sum: Option<Vec<f32>>) -> Vec<f32> {
     let stride = s.stride;
     let before = (s.kernel - 1) / stride;
     // As far as the last pixel sees.
@@ -373,7 +407,7 @@ fn phased_gradient(isa: Avx512, s: &Shape, dy: &[f32], w: &[f32], sum: Option<Ve
                 .collect();
             let offsets =
                 taps.iter().map(|&(o, ky, kx)| (o * plane + (down - ky / stride) * row + right - kx / stride) as u32).collect();
-            let weights = Product::pack(s.channels, s.width, taps.len(), |c, k| {
+            let weights = Product::pack::<S>(s.channels, s.width, taps.len(), |c, k| {
                 let (o, ky, kx) = taps[k];
                 w[((o * s.channels + c) * s.kernel + ky) * s.kernel + kx]
             });
@@ -382,7 +416,7 @@ fn phased_gradient(isa: Avx512, s: &Shape, dy: &[f32], w: &[f32], sum: Option<Ve
         })
         .collect();
     let product = Product { flat, outputs: s.channels, height: s.height, width: s.width, phases, spread: stride, stride: 1 };
-    product.run(isa, s.batch, dy, sum)
+    product.run(simd, s.batch, dy, sum)
 }
 
 /// The positions of a weight gradient: images, rows, columns, and how far apart they lie in the flat copy.
@@ -400,9 +434,9 @@ struct Walk {
 /// outputs; `right` and `out` have rows `pitch` apart.
 ///
 /// # Safety
-/// AVX-512F; flat positions plus taps may be read, `right` has a row per position, `out` a row per tap, each V registers wide.
-#[target_feature(enable = "avx512f")]
-unsafe fn outer<const R: usize, const K: usize, const V: usize>(
+/// Flat positions plus taps may be read, `right` has a row per position, `out` a row per tap, each V registers wide.
+unsafe fn outer<S: Simd, const R: usize, const K: usize, const V: usize>(
+    simd: S,
     walk: Walk,
     flat: *const f32,
     lines: &[u32],
@@ -411,8 +445,8 @@ unsafe fn outer<const R: usize, const K: usize, const V: usize>(
     out: *mut f32,
 ) {
     // SAFETY: as the caller promises.
-    unsafe {
-        let mut sums = [[[_mm512_setzero_ps(); V]; K]; R];
+    simd.run(|| unsafe {
+        let mut sums = [[[simd.zero(); V]; K]; R];
         let mut from = [flat; R];
         for (from, &line) in from.iter_mut().zip(lines) {
             *from = flat.add(line as usize);
@@ -422,15 +456,15 @@ unsafe fn outer<const R: usize, const K: usize, const V: usize>(
             for row in 0..walk.rows {
                 let mut n = image * walk.image + row * walk.row;
                 for _ in 0..walk.columns {
-                    let mut v = [_mm512_setzero_ps(); V];
+                    let mut v = [simd.zero(); V];
                     for (j, v) in v.iter_mut().enumerate() {
-                        *v = _mm512_loadu_ps(right.add(j * LANES));
+                        *v = simd.load(right.add(j * S::LANES));
                     }
                     for (sums, from) in sums.iter_mut().zip(from) {
                         for (k, sums) in sums.iter_mut().enumerate() {
-                            let x = _mm512_set1_ps(*from.add(n + k));
+                            let x = simd.all(*from.add(n + k));
                             for (sum, v) in sums.iter_mut().zip(v) {
-                                *sum = _mm512_fmadd_ps(x, v, *sum);
+                                *sum = simd.fma(x, v, *sum);
                             }
                         }
                     }
@@ -442,21 +476,21 @@ unsafe fn outer<const R: usize, const K: usize, const V: usize>(
         for (r, sums) in sums.iter().enumerate() {
             for (k, sums) in sums.iter().enumerate() {
                 for (j, sum) in sums.iter().enumerate() {
-                    let out = out.add((r * K + k) * pitch + j * LANES);
-                    _mm512_storeu_ps(out, _mm512_add_ps(_mm512_loadu_ps(out), *sum));
+                    let out = out.add((r * K + k) * pitch + j * S::LANES);
+                    simd.store(out, simd.add(simd.load(out), *sum));
                 }
             }
         }
-    }
+    });
 }
 
-type Outer = unsafe fn(Walk, *const f32, &[u32], *const f32, usize, *mut f32);
+type Outer<S> = unsafe fn(S, Walk, *const f32, &[u32], *const f32, usize, *mut f32);
 
 /// The block of `lines` lines at most: how many it takes.
-fn best_outer(lines: usize, taps: usize, vectors: usize) -> (usize, Outer) {
+fn best_outer<S: Simd>(lines: usize, taps: usize, vectors: usize) -> (usize, Outer<S>) {
     macro_rules! pick {
         ($(($r:literal, $k:literal, $v:literal))*) => {{
-            let all: &[(usize, usize, usize, Outer)] = &[$(($r, $k, $v, outer::<$r, $k, $v>)),*];
+            let all: &[(usize, usize, usize, Outer<S>)] = &[$(($r, $k, $v, outer::<S, $r, $k, $v>)),*];
             let fitting = all.iter().filter(|(r, k, v, _)| (*k, *v) == (taps, vectors) && *r <= lines);
             match fitting.max_by_key(|(r, ..)| *r) {
                 Some((r, _, _, outer)) => (*r, *outer),
@@ -464,18 +498,22 @@ fn best_outer(lines: usize, taps: usize, vectors: usize) -> (usize, Outer) {
             }
         }};
     }
-    pick!(
-        (6, 3, 1)(3, 3, 1)(2, 3, 1)(1, 3, 1)(3, 3, 2)(2, 3, 2)(1, 3, 2)(3, 3, 3)(2, 3, 3)(1, 3, 3)(9, 1, 1)(4, 1, 1)(2, 1, 1)(
-            1, 1, 1
-        )(9, 1, 2)(4, 1, 2)(2, 1, 2)(1, 1, 2)(9, 1, 3)(4, 1, 3)(2, 1, 3)(1, 1, 3)
-    )
+    if S::REGISTERS >= 32 {
+        pick!((6, 3, 1)(3, 3, 1)(2, 3, 1)(1, 3, 1)(3, 3, 2)(2, 3, 2)(1, 3, 2)(3, 3, 3)(2, 3, 3)(1, 3, 3)(9, 1, 1)(4, 1, 1)(
+            2, 1, 1
+        )(1, 1, 1)(9, 1, 2)(4, 1, 2)(2, 1, 2)(1, 1, 2)(9, 1, 3)(4, 1, 3)(2, 1, 3)(1, 1, 3))
+    } else {
+        pick!((3, 3, 1)(2, 3, 1)(1, 3, 1)(2, 3, 2)(1, 3, 2)(9, 1, 1)(6, 1, 1)(4, 1, 1)(2, 1, 1)(1, 1, 1)(6, 1, 2)(4, 1, 2)(
+            2, 1, 2
+        )(1, 1, 2))
+    }
 }
 
 /// dw [O,C,k,k] = Σ over images and positions of dy ⊗ the pixels under each tap. Tasks are (part of the batch) x (slice of the
 /// channels); parts are added in order.
-fn weight_gradient(isa: Avx512, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
+fn weight_gradient<S: Simd>(simd: S, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let (map, area) = (s.map(), s.kernel * s.kernel);
-    let pitch = s.outputs.next_multiple_of(LANES);
+    let pitch = s.outputs.next_multiple_of(S::LANES);
     let slice = (576 / area).clamp(1, s.channels);
     let slices = s.channels.div_ceil(slice);
     let parts = 16usize.div_ceil(slices).min(s.batch);
@@ -500,17 +538,17 @@ fn weight_gradient(isa: Avx512, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
             let (images, first) = (task / slices * part..((task / slices + 1) * part).min(s.batch), task % slices * slice);
             let channels = slice.min(s.channels - first);
             let mut sums = vec![0.0; channels * area * pitch];
-            with_scratch([group * flat.image(), group * map * pitch + LANES, 0], |buffer, right, _| {
-                let skip = right.as_ptr().align_offset(64).min(LANES);
+            with_scratch([group * flat.image(), group * map * pitch + S::LANES, 0], |buffer, right, _| {
+                let skip = right.as_ptr().align_offset(64).min(S::LANES);
                 let right = &mut right[skip..];
                 buffer.fill(0.0);
                 for start in images.clone().step_by(group) {
                     let count = group.min(images.end - start);
                     for i in 0..count {
                         let image = &x[(start + i) * s.image() + first * s.height * s.width..][..channels * s.height * s.width];
-                        flat.fill(isa, image, &mut buffer[i * flat.image()..][..flat.image()]);
+                        flat.fill(simd, image, &mut buffer[i * flat.image()..][..flat.image()]);
                         let dy = &dy[(start + i) * s.outputs * map..][..s.outputs * map];
-                        transpose_padded(isa, dy, map, s.outputs, map, &mut right[i * map * pitch..], pitch);
+                        transpose_padded(simd, dy, map, s.outputs, map, &mut right[i * map * pitch..], pitch);
                     }
                     let walk = Walk {
                         images: count,
@@ -522,22 +560,26 @@ fn weight_gradient(isa: Avx512, s: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> {
                     };
                     let lines = &lines[..channels * area / width];
                     // One register leaves room for more lines; with several groups of outputs, all take the same.
-                    let most = if pitch == LANES || width == 1 { 9 } else { 3 };
+                    let most = match (pitch == S::LANES, S::REGISTERS >= 32) {
+                        (true, _) => 9,
+                        (_, true) => 9 / width,
+                        _ => 6 / width,
+                    };
                     let mut done = 0;
                     while done < lines.len() {
                         let mut column = 0;
                         let mut taken = 0;
                         while column < pitch {
-                            let vectors = best_vectors((pitch - column) / LANES);
-                            let (block, outer) = best_outer(most.min(lines.len() - done), width, vectors);
+                            let vectors = best_vectors::<S>((pitch - column) / S::LANES);
+                            let (block, outer) = best_outer::<S>(most.min(lines.len() - done), width, vectors);
                             taken = block;
                             let out = sums[done * width * pitch + column..].as_mut_ptr();
-                            // SAFETY: AVX-512 is proven; positions and taps lie in the flat images, as checked, `right` has a
+                            // SAFETY: positions and taps lie in the flat images, as checked, `right` has a
                             // row per position, `sums` a row per tap.
                             unsafe {
-                                outer(walk, buffer.as_ptr(), &lines[done..], right[column..].as_ptr(), pitch, out);
+                                outer(simd, walk, buffer.as_ptr(), &lines[done..], right[column..].as_ptr(), pitch, out);
                             }
-                            column += vectors * LANES;
+                            column += vectors * S::LANES;
                         }
                         done += taken;
                     }
