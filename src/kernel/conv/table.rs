@@ -278,7 +278,20 @@ mod tests {
         // Several slices of channels and of outputs, several terms and panels; several pieces of one image.
         agrees(2, 130, (8, 7), 150, 3, 1, 1);
         agrees(5, 80, (4, 4), 200, 3, 1, 1);
-        agrees(1, 48, (70, 50), 64, 3, 1, 1);
+        agrees(1, 48, (80, 70), 64, 3, 1, 1);
+        // One image of few tiles: several parts of its channels, and panels.
+        agrees(1, 150, (8, 7), 130, 3, 1, 1);
+    }
+
+    #[test]
+    fn an_image_is_the_same_alone_and_in_company() {
+        let (x, w) = (normal("image", &[3, 150, 9, 8]), normal("weight", &[130, 150, 3, 3]));
+        let all = floats(&conv2d(&x, &w, 1, 1).unwrap());
+        for (i, together) in all.chunks(all.len() / 3).enumerate() {
+            let alone = floats(&conv2d(&x.narrow(0, i, 1).unwrap().contiguous().unwrap(), &w, 1, 1).unwrap());
+            let same = alone.iter().zip(together).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same || Isa::used() == Isa::Portable, "image {i}");
+        }
     }
 
     #[test]

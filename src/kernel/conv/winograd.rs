@@ -442,30 +442,38 @@ fn transform_kernels<S: Simd>(simd: S, channels: usize, outputs: usize, w: &[f32
     let mut all = room(None, sizes + LINE);
     let full = NUMBERS * number_apart::<S>(channels, most_vectors::<S>());
     aligned(&mut all)[..sizes].par_chunks_mut(full).zip(all_panels).for_each(|(panel, (first, vectors))| {
-        let apart = number_apart::<S>(channels, vectors);
-        let mut kernel = [0.0; 9 * WIDEST];
-        for v in 0..vectors {
-            let first = first + v * S::LANES;
-            let count = S::LANES.min(outputs - first);
-            for c in 0..channels {
-                let rotated = match way {
-                    Way::Forward => {
-                        transpose_padded(simd, &w[(first * channels + c) * 9..], channels * 9, count, 9, &mut kernel, S::LANES);
-                        false
-                    }
-                    Way::Back => {
-                        transpose_padded(simd, &w[(c * outputs + first) * 9..], 9, count, 9, &mut kernel, S::LANES);
-                        true
-                    }
-                };
-                let to = &mut panel[c * vectors * S::LANES + v * S::LANES..];
-                assert!(to.len() >= (NUMBERS - 1) * apart + S::LANES, "kernels out of bounds");
-                // SAFETY: the numbers lie in the panel, as checked, and there are nine registers of the widest.
-                unsafe { transform_kernel(simd, kernel.as_ptr(), rotated, to.as_mut_ptr().cast(), apart) };
-            }
-        }
+        transform_panel(simd, [channels, outputs], 0..channels, (first, vectors), w, way, panel);
     });
     all
+}
+
+/// The kernels of some channels and a panel's outputs, transformed: [number, channel, output of the panel].
+fn transform_panel<S: Simd>(
+    simd: S,
+    [all_channels, outputs]: [usize; 2],
+    channels: Range<usize>,
+    (first, vectors): (usize, usize),
+    w: &[f32],
+    way: Way,
+    panel: &mut [Place],
+) {
+    let apart = number_apart::<S>(channels.len(), vectors);
+    let mut kernel = [0.0; 9 * WIDEST];
+    for v in 0..vectors {
+        let first = first + v * S::LANES;
+        let count = S::LANES.min(outputs - first);
+        for (row, c) in channels.clone().enumerate() {
+            let (from, line, rotated) = match way {
+                Way::Forward => ((first * all_channels + c) * 9, all_channels * 9, false),
+                Way::Back => ((c * outputs + first) * 9, 9, true),
+            };
+            transpose_padded(simd, &w[from..], line, count, 9, &mut kernel, S::LANES);
+            let to = &mut panel[row * vectors * S::LANES + v * S::LANES..];
+            assert!(to.len() >= (NUMBERS - 1) * apart + S::LANES, "kernels out of bounds");
+            // SAFETY: the numbers lie in the panel, as checked, and there are nine registers of the widest.
+            unsafe { transform_kernel(simd, kernel.as_ptr(), rotated, to.as_mut_ptr().cast(), apart) };
+        }
+    }
 }
 
 /// Floats from one number's kernels to the next in a panel; a line more than needed, or powers of two would compete for the
@@ -477,6 +485,9 @@ fn number_apart<S: Simd>(channels: usize, vectors: usize) -> usize {
 /// y [B,O,P] of x [B,C,H,W], added to `sum` if there is one.
 fn multiply<S: Simd>(simd: S, s: &Shape, x: &[f32], w: &[f32], way: Way, sum: Option<Vec<f32>>) -> Vec<f32> {
     let grid = Grid::of(s);
+    if s.batch == 1 && grid.tiles() <= TILES[1] {
+        return multiply_one(simd, &grid, x, w, way, sum);
+    }
     let mut kernels = transform_kernels(simd, s.channels, s.outputs, w, way);
     let kernels = &*aligned(&mut kernels);
     let panels = panels::<S>(s.outputs);
@@ -544,6 +555,64 @@ fn multiply<S: Simd>(simd: S, s: &Shape, x: &[f32], w: &[f32], way: Way, sum: Op
         });
     });
     // SAFETY: the pixels of all tiles were written, for all outputs of all images.
+    unsafe { written(y) }
+}
+
+/// The same for one image. Transformed kernels are used for few tiles, and would take longer to write to memory and to read again
+/// than to multiply: a panel's are made when they are wanted, some channels at a time, and tasks are panels.
+fn multiply_one<S: Simd>(simd: S, grid: &Grid, x: &[f32], w: &[f32], way: Way, sum: Option<Vec<f32>>) -> Vec<f32> {
+    let s = &grid.shape;
+    let (panels, map, count, rows) = (panels::<S>(s.outputs), s.map(), grid.tiles(), 0..grid.rows);
+    let pitch = s.channels.next_multiple_of(S::LANES);
+    let wide = panels[0].1 * S::LANES;
+    let most = count.next_multiple_of(S::LANES);
+    let (tile_apart, product_apart) = (most * pitch + LINE, most * wide + LINE);
+    let mut tiles = vec![0.0; NUMBERS * tile_apart + LINE];
+    let tiles = aligned(&mut tiles);
+    with_scratch([grid.pixels(grid.rows) * pitch + LINE, 0, 0], |padded, _, _| {
+        let padded = aligned(padded);
+        grid.pad(simd, x, &rows, padded, pitch);
+        transform_tiles(simd, grid, grid.rows, padded, pitch, pitch, tiles, tile_apart);
+    });
+    let tiles = &*tiles;
+    let add = sum.is_some();
+    let mut y = room(sum, s.outputs * map);
+    y.par_chunks_mut(wide * map).zip(panels).for_each(|(y, (first, vectors))| {
+        let (width, outputs) = (vectors * S::LANES, y.len() / map);
+        let mut kernels = room(None, NUMBERS * number_apart::<S>(TERMS.min(s.channels), vectors) + LINE);
+        let kernels = aligned(&mut kernels);
+        with_scratch([NUMBERS * product_apart + LINE, map * wide, 0], |products, pixels, _| {
+            let products = aligned(products);
+            for channel in (0..s.channels).step_by(TERMS) {
+                let terms = TERMS.min(s.channels - channel);
+                let channels = channel..channel + terms;
+                transform_panel(simd, [s.channels, s.outputs], channels, (first, vectors), w, way, kernels);
+                let apart = number_apart::<S>(terms, vectors);
+                for number in 0..NUMBERS {
+                    let (tiles, kernels) =
+                        (&tiles[number * tile_apart + channel..], &kernels[number * apart..][..terms * width]);
+                    // SAFETY: there is room for `most` tiles, a multiple of a block's rows, of `pitch` channels and `width`
+                    // outputs; the kernels of so many terms were just written.
+                    unsafe {
+                        product(
+                            simd,
+                            count,
+                            terms,
+                            (tiles.as_ptr(), pitch, 1),
+                            (kernels.as_ptr().cast(), width),
+                            (products[number * product_apart..].as_mut_ptr(), width),
+                            channel > 0,
+                            vectors,
+                        );
+                    }
+                }
+            }
+            let count = pixels_of(simd, grid, &rows, products, product_apart, width, pixels);
+            // SAFETY: if there is a sum, all of `y` holds its numbers.
+            unsafe { transpose_exact(simd, pixels, (width, count, outputs), y, map, add) };
+        });
+    });
+    // SAFETY: all pixels were written, for all outputs.
     unsafe { written(y) }
 }
 
