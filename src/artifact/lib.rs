@@ -2,9 +2,10 @@
 //!
 //! What flows between stages. One file per kind: [`images`] and [`labels`] come in, [`encoder`] holds networks (encoder and
 //! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`matches`](mod@matches) and [`selection`] say which images
-//! of a pool look like a target, [`duplicates`] and [`outliers`] which images stand out, [`curve`] tells how a training went, [`k_table`]
-//! how numbers of clusters compare, [`groups`] what a person calls clusters, [`probe`] is a classifier fitted to labels, and [`scores`] tell
-//! how well it ended. Labels, groups, probes and scores carry ground truth; nothing else does ([`LabelFree`]).
+//! of a pool are taken, [`duplicates`] and [`outliers`] which images stand out, [`curve`] tells how a training went, [`k_table`]
+//! how numbers of clusters compare, [`levels`] how a pool was divided, [`groups`] what a person calls clusters, [`probe`] is a classifier
+//! fitted to labels, [`distribution`] counts classes, and [`scores`] tell how well it ended. Labels, groups, probes, distributions and
+//! scores carry ground truth; nothing else does ([`LabelFree`]).
 //!
 //! Each kind is checked when it is written and again when it is read. Tables are Parquet ([`mod@parquet`], the only place that
 //! knows the format) and say what they are under the key `kinset` ([`meta`]) and where they come from ([`origin`]); pictures are
@@ -34,6 +35,7 @@ pub mod assignments;
 mod catch_panic;
 pub mod curve;
 mod decode_memory;
+pub mod distribution;
 pub mod duplicates;
 pub mod encoder;
 pub mod error;
@@ -44,6 +46,7 @@ pub mod image_codec;
 pub mod images;
 pub mod k_table;
 pub mod labels;
+pub mod levels;
 pub mod matches;
 pub mod meta;
 pub mod neighbors;

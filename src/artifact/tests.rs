@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::assignments::{AssignmentTable, Assignments};
 use super::curve::Curve;
+use super::distribution::Distribution;
 use super::duplicates::Duplicates;
 use super::encoder::{Classifier, Encoder};
 use super::error::Result;
@@ -12,6 +13,7 @@ use super::groups::{GroupTable, Groups};
 use super::images::{ImageSet, Images, ImagesInfo, ImagesWriter, Picture};
 use super::k_table::KTable;
 use super::labels::{LabelTable, Labels};
+use super::levels::{LevelTable, Levels};
 use super::matches::Matches;
 use super::meta::Meta;
 use super::neighbors::{NeighborTable, Neighbors};
@@ -128,6 +130,8 @@ fn one_of_each_kind_is_written_and_read() {
     assert_eq!(GroupTable::load(&stored(&groups.save(&dir).unwrap())).unwrap(), groups);
     let selection = super::selection::tests::table();
     assert_eq!(SelectionTable::load(&stored(&selection.save(&dir).unwrap())).unwrap(), selection);
+    let levels = super::levels::tests::table();
+    assert_eq!(LevelTable::load(&stored(&levels.save(&dir).unwrap())).unwrap(), levels);
     let mut curve = Curve::default();
     (0..10).for_each(|step| curve.push(step, "loss", 2.0 / f64::from(step + 1)));
     assert_eq!(Curve::load(&stored(&curve.save(&dir).unwrap())).unwrap(), curve);
@@ -150,9 +154,11 @@ fn only_labels_and_what_is_made_of_them_are_not_label_free() {
         (Matches::KIND, Matches::LABEL_FREE),
         (Selection::KIND, Selection::LABEL_FREE),
         (Groups::KIND, Groups::LABEL_FREE),
+        (Levels::KIND, Levels::LABEL_FREE),
         (Probe::KIND, Probe::LABEL_FREE),
+        (Distribution::KIND, Distribution::LABEL_FREE),
         (Scores::KIND, Scores::LABEL_FREE),
     ];
     let bound: Vec<&str> = kinds.iter().filter(|(_, free)| !free).map(|(kind, _)| *kind).collect();
-    assert_eq!(bound, ["labels", "groups", "probe", "scores"]);
+    assert_eq!(bound, ["labels", "groups", "probe", "distribution", "scores"]);
 }

@@ -1,7 +1,7 @@
 //! # kinset-builtin: the stages without a paper
 //!
 //! Reading raw data, features or other people's weights, embedding, mining neighbors, finding duplicates and outliers, choosing images like a
-//! target, k-means, spectral clustering, the number of clusters, predicting, names of clusters, a probe of labels, evaluating: one file or
+//! target or a balanced part of a pool, k-means, spectral clustering, the number of clusters, predicting, names of clusters, a probe of labels, evaluating: one file or
 //! folder each, and one line here.
 //!
 //! Not here: stages with a paper (`methods`).
@@ -13,6 +13,8 @@ mod bank;
 pub mod choose;
 mod classify;
 pub mod consensus;
+pub mod curate;
+pub mod distribution;
 pub mod duplicates;
 pub mod embed;
 pub mod evaluate;
@@ -52,6 +54,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<import_features::ImportFeatures>::new(),
     &Erased::<retrieve::Retrieve>::new(),
     &Erased::<similar::Similar>::new(),
+    &Erased::<curate::Curate>::new(),
     &Erased::<subset::Subset>::new(),
     &Erased::<kmeans::KMeans>::new(),
     &Erased::<spectral::Spectral>::new(),
@@ -65,4 +68,5 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<evaluate::Evaluate>::new(),
     &Erased::<knn_eval::KnnEval>::new(),
     &Erased::<linear_eval::LinearEval>::new(),
+    &Erased::<distribution::Count>::new(),
 ];

@@ -81,6 +81,9 @@ const SMALL: &[(&str, &str)] = &[
     ("and.rounds", "2"),
     ("batch", "16"),
     ("clusters", "3"),
+    ("curate.clusters", "[6, 2]"),
+    ("curate.resamples", "2"),
+    ("curate.nearest", "2"),
     ("heads", "2"),
     ("confidence_threshold", "0.34"),
     ("network", NETWORK),
@@ -189,6 +192,11 @@ pool_sim = 0.999
 kind = "subset"
 images = ["data.train"]
 selection = "selection"
+
+[stage.counted]
+kind = "distribution"
+selections = ["curate"]
+labels = ["data.train.labels"]
 
 [stage.weights]
 kind = "pretrained"

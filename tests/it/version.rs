@@ -8,15 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use kinset::artifact::assignments::AssignmentTable;
+use kinset::artifact::distribution::Distribution;
 use kinset::artifact::duplicates::DuplicateTable;
 use kinset::artifact::encoder::Classifier;
 use kinset::artifact::features::FeatureTable;
 use kinset::artifact::k_table::KSweep;
+use kinset::artifact::levels::{LevelTable, Levels};
 use kinset::artifact::matches::MatchTable;
 use kinset::artifact::neighbors::NeighborTable;
 use kinset::artifact::outliers::OutlierTable;
 use kinset::artifact::probe::Probe;
-use kinset::artifact::selection::SelectionTable;
+use kinset::artifact::selection::{Selection, SelectionTable};
 use kinset::artifact::{Artifact, Stored};
 use kinset::registry;
 use kinset::store::digest::Digest;
@@ -69,7 +71,7 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
     let cheap = Bench::with(CHEAP);
     // The pixels are learned features too, as far as the steps are concerned; and they are the same on every machine.
-    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.spectral]\nkind = \"spectral\"\nfeatures = \"features\"\nneighbors = \"neighbors\"\nencoder = \"pixels\"\nclusters = 3\n\n[stage.spectral_assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"spectral\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.linear]\nkind = \"linear_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n\n[stage.duplicates]\nkind = \"duplicates\"\nimages = \"data.train\"\nsimilarity = 0.8\n\n[stage.outliers]\nkind = \"outliers\"\nneighbors = \"neighbors\"\n";
+    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.spectral]\nkind = \"spectral\"\nfeatures = \"features\"\nneighbors = \"neighbors\"\nencoder = \"pixels\"\nclusters = 3\n\n[stage.spectral_assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"spectral\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.linear]\nkind = \"linear_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n\n[stage.balanced]\nkind = \"curate\"\npool = [\"features\"]\nclusters = [6, 3]\nresamples = 2\nnearest = 3\n\n[stage.counted]\nkind = \"distribution\"\nselections = [\"balanced\"]\nlabels = [\"data.train.labels\"]\n\n[stage.duplicates]\nkind = \"duplicates\"\nimages = \"data.train\"\nsimilarity = 0.8\n\n[stage.outliers]\nkind = \"outliers\"\nneighbors = \"neighbors\"\n";
     cheap.write("p.toml", format!("{CHEAP}{more}"));
     let said = cheap.run(&[]).done();
     let view = |file: &str| cheap.path("artifacts/cheap").join(file);
@@ -134,16 +136,29 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let matches = stored_at(&["matches/edges.parquet", "matches/targets.parquet"]);
     let matches = MatchTable::load(&Stored::new(matches, Digest::of(b""), "a test")).unwrap();
     all.insert("retrieve", one("pool rows", digest_of(matches.edges.iter().map(|edge| i64::from(edge.pool)))));
-    let files = ["selection", "edges", "targets"].map(|table| format!("selection/{table}.parquet"));
-    let files = stored_at(&[&files[0], &files[1], &files[2], "selection/report.json"]);
-    let selection = SelectionTable::load(&Stored::new(files, Digest::of(b""), "a test")).unwrap();
+    let selected = |stage: &str| {
+        let files = Selection::FILES.iter().map(|file| view(&format!("{stage}/{file}"))).collect();
+        SelectionTable::load(&Stored::new(files, Digest::of(b""), "a test")).unwrap()
+    };
+    let rows = |selection: &SelectionTable| digest_of(selection.chosen.iter().map(|chosen| i64::from(chosen.best.pool)));
+    let selection = selected("selection");
     all.insert("similar", {
-        let mut result = one("chosen", digest_of(selection.chosen.iter().map(|chosen| i64::from(chosen.best.pool))));
+        let mut result = one("chosen", rows(&selection));
         let difference = selection.report.difference["selection"];
         result.extend(one("energy", rounded(difference.energy)));
         result.extend(one("frechet", rounded(difference.frechet.unwrap())));
         result
     });
+    all.insert("curate", {
+        let files = Levels::FILES.iter().map(|file| view(&format!("balanced/{file}"))).collect();
+        let levels = LevelTable::load(&Stored::new(files, Digest::of(b""), "a test")).unwrap();
+        let mut result = one("chosen", rows(&selected("balanced")));
+        result.extend(one("clusters", digest_of(levels.clusters.iter().map(|cluster| i64::from(cluster.images)))));
+        result.extend(levels.levels.iter().map(|level| (format!("within level {}", level.level), rounded(level.within))));
+        result
+    });
+    let counted = Distribution::load(&stored(&view("counted/distribution.json"))).unwrap();
+    all.insert("distribution", counted.sets.iter().map(|set| (set.name.clone(), rounded(set.effective))).collect());
     all.insert("subset", one("images", json!(digests["chosen.images"][..12])));
 
     // Of what is not pinned yet: the first loss where something is trained, else what comes out, by digest.

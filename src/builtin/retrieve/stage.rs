@@ -62,7 +62,7 @@ impl Stage for Retrieve {
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let target = load_target(&input.target)?;
         let pool = FeatureReader::open(&input.pool)?;
-        same_dim(&target, &pool, input.pool.origin())?;
+        same_dim(target.dim, TARGET, &pool, input.pool.origin())?;
         if config.dedup != Rule::None && config.dedup_sim < 0.5 {
             cx.warn(format!(
                 "dedup_sim is {}: target images above this similarity count as near-duplicates; it is a similarity, not a distance",
@@ -124,14 +124,17 @@ pub fn load_target(stored: &Stored<Features>) -> Result<FeatureTable, StageError
     }
 }
 
-/// Refuses features of another dimension than the target's.
-pub fn same_dim(target: &FeatureTable, other: &FeatureReader, origin: &str) -> Result<(), StageError> {
-    if target.dim == other.dim() {
+/// The word for a target whose dimension others must have.
+pub const TARGET: &str = "the target";
+
+/// Refuses features of another dimension than `whose`.
+pub fn same_dim(dim: usize, whose: &str, other: &FeatureReader, origin: &str) -> Result<(), StageError> {
+    if dim == other.dim() {
         return Ok(());
     }
     Err(StageError::Mismatch {
-        what: format!("the target has features of {} numbers, those of `{origin}` have {}", target.dim, other.dim()),
-        hint: "features are comparable only if one encoder made both: embed target and pool with the same one".into(),
+        what: format!("{whose} has features of {dim} numbers, those of `{origin}` have {}", other.dim()),
+        hint: "features are comparable only if one encoder made both: embed all images with the same one".into(),
     })
 }
 

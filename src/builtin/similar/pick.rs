@@ -19,14 +19,19 @@ pub fn random(pool: &Shards, count: usize, seed: Seed) -> Vec<u32> {
     blind::random(pool.len(), count, seed)
 }
 
-/// As many images far from each other, out of a sample of the pool at least four times as large; ascending.
+/// As many images far from each other, as [`farthest`] finds them; ascending.
 pub fn diverse(pool: &Shards, count: usize, seed: Seed, stop: &Stop) -> Result<Vec<u32>, StageError> {
+    let mut rows = farthest(pool, count, seed, stop)?;
+    rows.sort_unstable();
+    Ok(rows)
+}
+
+/// As many images far from each other, out of a sample of the pool at least four times as large, in the order they are taken.
+pub fn farthest(pool: &Shards, count: usize, seed: Seed, stop: &Stop) -> Result<Vec<u32>, StageError> {
     let sample = blind::random(pool.len(), SAMPLE.max(4 * count), seed.branch("sample"));
     let values = pool.rows(&sample)?;
     let taken = blind::diverse(&values, pool.dim(), count, seed.branch("first"), &Gemm, stop)?;
-    let mut rows: Vec<u32> = taken.into_iter().map(|place| sample[place as usize]).collect();
-    rows.sort_unstable();
-    Ok(rows)
+    Ok(taken.into_iter().map(|place| sample[place as usize]).collect())
 }
 
 /// For every kept target image some pool images that it does not look like, in the order they were drawn.

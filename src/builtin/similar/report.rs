@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::config::Quotas;
 use super::shards::Shards;
 use kinset_artifact::features::FeatureTable;
-use kinset_artifact::selection::{Coverage, Nearest, Share};
+use kinset_artifact::selection::{Coverage, Nearest, Report, Share};
 use kinset_base::seed::Seed;
 use kinset_kernel::gemm::Gemm;
 use kinset_kernel::neighbors::{self, Search};
@@ -137,8 +137,21 @@ fn to_distance(cosine: f32) -> f64 {
     (1.0 - f64::from(cosine)).clamp(0.0, 2.0)
 }
 
+/// The parts of a report that compare a selection, and as many random images, with the target; rows ascend.
+pub fn compare(measure: &Measure<'_>, rows: &[u32], random: &[u32], quotas: Option<&[usize]>) -> Result<Report, StageError> {
+    let (looks, drawn) = (measure.of(rows, "selection")?, measure.of(random, "beside")?);
+    let among = measure.among_targets()?;
+    let (clusters, total_variation) = shares(&measure.sizes(), &looks, &drawn, quotas);
+    let mut difference = BTreeMap::new();
+    for (name, looks) in [("selection", &looks), ("random", &drawn)] {
+        difference.extend(looks.difference.map(|found| (name.to_owned(), found)));
+    }
+    let (coverage, nearest) = (coverage(&looks, &drawn), nearest(&among, &looks, &drawn));
+    Ok(Report { coverage, nearest, difference, clusters, total_variation, ..Report::default() })
+}
+
 /// Shares of the target with an image nearer than each of some distances.
-pub fn coverage(selection: &Looks, random: &Looks) -> Vec<Coverage> {
+fn coverage(selection: &Looks, random: &Looks) -> Vec<Coverage> {
     let share =
         |nearest: &[f64], distance: f64| nearest.iter().filter(|d| **d < distance).count() as f64 / nearest.len().max(1) as f64;
     let steps = (1..=20).map(|step| f64::from(step) * BIN);
@@ -152,7 +165,7 @@ pub fn coverage(selection: &Looks, random: &Looks) -> Vec<Coverage> {
 }
 
 /// Histograms of nearest distances.
-pub fn nearest(target: &[f64], selection: &Looks, random: &Looks) -> Nearest {
+fn nearest(target: &[f64], selection: &Looks, random: &Looks) -> Nearest {
     const BINS: usize = 40;
     let histogram = |values: &[f64]| stats::histogram(values, 0.0, 2.0, BINS);
     let mut mean = BTreeMap::new();
@@ -171,12 +184,7 @@ pub fn nearest(target: &[f64], selection: &Looks, random: &Looks) -> Nearest {
 }
 
 /// Shares of parts, and how far those of selection and of random images are from the target's.
-pub fn shares(
-    sizes: &[usize],
-    selection: &Looks,
-    random: &Looks,
-    quotas: Option<&[usize]>,
-) -> (Vec<Share>, BTreeMap<String, f64>) {
+fn shares(sizes: &[usize], selection: &Looks, random: &Looks, quotas: Option<&[usize]>) -> (Vec<Share>, BTreeMap<String, f64>) {
     let of = |counts: &[usize]| {
         let all = counts.iter().sum::<usize>().max(1) as f64;
         counts.iter().map(|count| *count as f64 / all).collect::<Vec<f64>>()

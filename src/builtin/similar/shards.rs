@@ -5,16 +5,20 @@
 
 use std::borrow::Cow;
 
-use crate::retrieve::stage::{same_dim, unit_group};
+use crate::retrieve::stage::{TARGET, same_dim, unit_group};
 use kinset_artifact::Stored;
-use kinset_artifact::features::{FeatureReader, FeatureTable, Features};
+use kinset_artifact::features::{FeatureReader, Features};
 use kinset_base::reading::Reading;
 use kinset_kernel::neighbors::NeighborError;
 use kinset_math::cosine;
+use kinset_math::curate::hierarchy::Take;
 use kinset_stage::StageError;
 
 /// Rows that are held at a time while many stream by.
 const STEP: usize = 1 << 15;
+
+/// A shard, a row group of it, the row of the pool that it begins with, and its rows.
+type Group = (usize, usize, usize, usize);
 
 /// Shards, open.
 #[derive(Debug)]
@@ -28,15 +32,19 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Opens shards.
+    /// Opens shards; `target` is the dimension of a target that they must have.
     ///
     /// # Errors
-    /// If one cannot be read, has features of another dimension than the target, or a name stands in two of them.
-    pub fn open(stored: &[Stored<Features>], target: &FeatureTable) -> Result<Self, StageError> {
-        let (mut readers, mut starts) = (Vec::new(), vec![0]);
+    /// If one cannot be read, has features of another dimension than the target or the first shard, or a name stands in two of them.
+    pub fn open(stored: &[Stored<Features>], target: Option<usize>) -> Result<Self, StageError> {
+        let (mut readers, mut starts) = (Vec::<FeatureReader>::new(), vec![0]);
         for shard in stored {
             let reader = FeatureReader::open(shard)?;
-            same_dim(target, &reader, shard.origin())?;
+            let (dim, whose) = match (target, readers.first()) {
+                (Some(dim), _) => (dim, TARGET),
+                (None, first) => (first.map_or(reader.dim(), FeatureReader::dim), "the first shard of the pool"),
+            };
+            same_dim(dim, whose, &reader, shard.origin())?;
             starts.push(starts[starts.len() - 1] + reader.len());
             readers.push(reader);
         }
@@ -150,6 +158,58 @@ impl Shards {
             None => Ok(values),
             Some(&place) => Err(StageError::other(NeighborError::ZeroRow { row: rows[place] as usize })),
         }
+    }
+
+    /// Passes on all vectors from a row, a multiple of `size`, `size` at a time (at the end fewer), with the row of the first: the
+    /// same blocks however the pool is cut. The next row group is read meanwhile.
+    ///
+    /// # Errors
+    /// If they cannot be read, one has no direction, or `take` says so.
+    pub fn blocks(&self, from: usize, size: usize, take: Take<'_, StageError>) -> Result<(), StageError> {
+        let dim = self.dim();
+        let mut groups = self.groups().filter(|&(_, _, first, rows)| first + rows > from).peekable();
+        let read = |&(shard, group, first, _): &Group| unit_group(&self.readers[shard], group, first - self.starts[shard]);
+        // Rows of the first group that come before `from`.
+        let skipped = groups.peek().map_or(0, |&(_, _, first, _)| from.saturating_sub(first));
+        let (mut first, mut waiting) = (from, Vec::new());
+        let mut next = groups.next().map(|group| read(&group)).transpose()?;
+        if let Some(values) = &mut next {
+            values.drain(..skipped * dim);
+        }
+        while let Some(values) = next.take() {
+            let (mut following, mut taken) = (None, Ok(()));
+            let ahead = groups.next();
+            rayon::in_place_scope(|scope| {
+                let following = &mut following;
+                scope.spawn(move |_| *following = ahead.map(|group| read(&group)));
+                waiting.extend(values);
+                let whole = waiting.len() / (size * dim) * size * dim;
+                let last = ahead.is_none();
+                let ready = if last { waiting.len() } else { whole };
+                for block in waiting[..ready].chunks(size * dim) {
+                    taken = take(first, block);
+                    first += block.len() / dim;
+                    if taken.is_err() {
+                        return;
+                    }
+                }
+                waiting.drain(..ready);
+            });
+            taken?;
+            next = following.transpose()?;
+        }
+        Ok(())
+    }
+
+    fn groups(&self) -> impl Iterator<Item = Group> {
+        self.readers.iter().enumerate().flat_map(|(shard, reader)| {
+            let mut first = self.starts[shard];
+            (0..reader.groups()).map(move |group| {
+                let rows = reader.group_rows(group);
+                first += rows;
+                (shard, group, first - rows, rows)
+            })
+        })
     }
 
     /// Passes on some vectors, some thousand at a time, with the place of the first in `rows`, which must ascend.

@@ -8,7 +8,7 @@ use super::config::{Config, Pick};
 use super::pick;
 use super::report::{self, Measure};
 use super::shards::{self, Shards};
-use crate::retrieve::stage::{load_target, same_dim};
+use crate::retrieve::stage::{TARGET, load_target, same_dim};
 use kinset_artifact::features::{FeatureReader, FeatureTable, Features};
 use kinset_artifact::matches::{MatchTable, Matches};
 use kinset_artifact::selection::{Chosen, Counts, Duplicates, Judged, Report, Selection, SelectionTable};
@@ -80,7 +80,7 @@ impl Stage for Similar {
             cx.warn(doubt);
         }
         let target = load_target(&input.target)?;
-        let pool = Shards::open(&input.pool, &target)?;
+        let pool = Shards::open(&input.pool, Some(target.dim))?;
         cx.read(pool.reading());
         let (repeats, found) = merge(config, &input, &pool)?;
         let kept: Vec<u32> = (0..target.len() as u32).filter(|&row| repeats.kept[row as usize]).collect();
@@ -124,14 +124,8 @@ impl Stage for Similar {
         }
         cx.check()?;
         let rows: Vec<u32> = chosen.iter().map(|chosen| chosen.best.pool).collect();
-        let looks = measure.of(&rows, "selection")?;
-        let drawn = measure.of(&pick::random(&pool, rows.len(), cx.seed.branch("beside")), "beside")?;
-        let among = measure.among_targets()?;
-        let (clusters, total_variation) = report::shares(&measure.sizes(), &looks, &drawn, quotas.as_deref());
-        let mut difference = BTreeMap::new();
-        for (name, looks) in [("selection", &looks), ("random", &drawn)] {
-            difference.extend(looks.difference.map(|found| (name.to_owned(), found)));
-        }
+        let random = pick::random(&pool, rows.len(), cx.seed.branch("beside"));
+        let compared = report::compare(&measure, &rows, &random, quotas.as_deref())?;
         let report = Report {
             pick: config.pick.word().into(),
             inputs: inputs(&input),
@@ -147,12 +141,8 @@ impl Stage for Similar {
             },
             edges: by_reason(&edges),
             rank_distance: rank_distance(&edges),
-            coverage: report::coverage(&looks, &drawn),
-            nearest: report::nearest(&among, &looks, &drawn),
-            difference,
-            clusters,
-            total_variation,
             duplicates,
+            ..compared
         };
         let mmd = |name: &str| report.difference.get(name).map_or(0.0, |found| found.mmd2);
         cx.note(format!(
@@ -299,7 +289,7 @@ fn hold_out(
     }
     for held_out in input.held_out.iter().flatten() {
         let reader = FeatureReader::open(held_out)?;
-        same_dim(target, &reader, held_out.origin())?;
+        same_dim(target.dim, TARGET, &reader, held_out.origin())?;
         let rows = standing(edges);
         let values = pool.rows(&rows)?;
         let images = Rows::new(&values, target.dim);

@@ -293,7 +293,7 @@ fn pool_shares(
 ) -> Result<attributes::Counts, Failure> {
     let mut all = attributes::Counts::none(known);
     let shards = (1..=done.inputs.pool.len()).map(|shard| done.stored::<Features>(&plan::pool(shard)));
-    let pool = Shards::open(&shards.collect::<Result<Vec<_>, _>>()?, target)?;
+    let pool = Shards::open(&shards.collect::<Result<Vec<_>, _>>()?, Some(target.dim))?;
     let name = |row: u32| names.map_or_else(|| pool.id(row), |names| names.place(row).1.into());
     all.add(known.count((0..pool.len() as u32).map(|row| stem(&name(row)).to_owned())));
     Ok(all)
