@@ -18,13 +18,13 @@
 //! | [`math`] | Formulas, without files or tensors: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means, curation. |
 //! | [`kernel`] | CPU loops: convolution, batch norm, pooling, exact neighbors. The only `unsafe`. |
 //! | [`store`] | Results on disk: blobs, records, keys, locks, garbage, repair. |
-//! | [`artifact`] | The files that stages exchange: images, labels, encoder, features, neighbors, duplicates, outliers, matches, selection, classifier, assignments, groups, probe, scores. |
+//! | [`artifact`] | The files that stages exchange: images, labels, encoder, features, neighbors, duplicates, outliers, matches, selection, levels, classifier, assignments, groups, probe, distribution, scores. |
 //! | [`stage`] | The contract between the engine and everything it runs. |
 //! | [`dataset`] | Raw files become pictures, with labels apart from them; `artifact::image_codec` decodes one. What a person calls clusters. |
 //! | [`augment`] | Pixels become views. |
 //! | [`model`] | Encoders, heads, and the names of their weights. |
 //! | [`train`] | The training loop, optimizers, schedules, prefetching, checkpoints, devices. |
-//! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, neighbors, duplicates and outliers, images like a target, k-means, spectral clustering, how many clusters, consensus, the better of several classifiers, predict, groups by a person's names, a probe of them, evaluate. |
+//! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, neighbors, duplicates and outliers, images like a target, a balanced part of a pool, k-means, spectral clustering, how many clusters, consensus, the better of several classifiers, predict, groups by a person's names, a probe of them, evaluate. |
 //! | [`methods`] | Stages from papers: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
 //! | [`pipeline`] | Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | A page with pictures, drawings, score tables. |
@@ -124,7 +124,8 @@
 //! itself. [`builtin::similar`] takes the edges of all shards through filters, duplicates, caps and a budget, says of every edge why
 //! it counts or not, and measures beside as many random images whether the selection looks like the target. [`builtin::subset`] takes
 //! the pictures out for whoever trains on them. The rules are plain functions in [`math::curate`]; `kinset similar` is a pipeline
-//! of these stages, written by [`cli::similar::plan`].
+//! of these stages, written by [`cli::similar::plan`]. Without a target, [`builtin::curate`] clusters the pool level by level
+//! ([`math::curate::hierarchy`]), takes images from the clusters in turn ([`math::curate::balanced`]), and writes the same kind of selection.
 //!
 //! # A pipeline from code
 //!

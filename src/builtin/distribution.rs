@@ -79,3 +79,85 @@ impl Stage for Count {
         Ok(Out { distribution: Distribution { labels, classes, sets }.save(&cx.out("distribution")?)? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::Device;
+
+    use super::*;
+    use kinset_artifact::Artifact;
+    use kinset_artifact::selection::{Chosen, Report};
+    use kinset_base::fs;
+    use kinset_base::search_path::DataPaths;
+    use kinset_base::seed::Seed;
+    use kinset_math::curate::choose::Edge;
+    use kinset_math::curate::repeats::Repeats;
+    use kinset_stage::Stop;
+    use kinset_stage::testing::Heard;
+    use kinset_store::digest::Digest;
+
+    fn labels(folder: &Path, ids: &[&str], labels: &[i32], names: &[&str]) -> Stored<Labels> {
+        fs::create_folders(folder).unwrap();
+        let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let table = LabelTable { ids: owned(ids), labels: labels.to_vec(), names: owned(names) };
+        let draft = table.save(folder).unwrap();
+        Stored::new(vec![draft.files[0].path.clone()], Digest::of(b"labels"), "labels")
+    }
+
+    fn selection(folder: &Path, ids: &[&str]) -> Stored<Selection> {
+        fs::create_folders(folder).unwrap();
+        let chosen = (0..).zip(ids).map(|(row, id)| Chosen {
+            id: (*id).to_owned(),
+            order: row,
+            best: Edge { target: 0, pool: row, rank: row + 1, cosine: 1.0 },
+            targets: 0,
+            copies: 0,
+            cluster: -1,
+        });
+        let table = SelectionTable {
+            pick: "random".into(),
+            k: 1,
+            chosen: chosen.collect(),
+            edges: Vec::new(),
+            targets: vec!["a".into()],
+            repeats: Repeats { kept: vec![true], representative: vec![0], similarity: vec![1.0] },
+            selected: vec![0],
+            report: Report::default(),
+        };
+        let files = table.save(folder).unwrap().files.into_iter().map(|file| file.path).collect();
+        Stored::new(files, Digest::of(b"selection"), "selection")
+    }
+
+    fn run(dir: &Path, selections: Vec<Stored<Selection>>, labels: Vec<Stored<Labels>>) -> Result<Distribution, StageError> {
+        let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
+        let out = dir.join("counted");
+        let cx = Context::new("counted", Device::Cpu, Seed::new(1), &places, Stop::default(), dir.to_owned(), out, &heard);
+        let out = Count::run(&NoSettings {}, In { selections, labels }, &cx)?;
+        let files = out.distribution.files.into_iter().map(|file| file.path).collect();
+        assert_eq!(Distribution::FILES.len(), 1);
+        Ok(Distribution::load(&Stored::new(files, Digest::of(b"d"), "d")).unwrap())
+    }
+
+    #[test]
+    fn classes_are_counted_over_all_shards_before_and_after() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let shards = vec![
+            labels(&path("l1"), &["a", "b", "c"], &[0, 0, -1], &["cat", "dog"]),
+            labels(&path("l2"), &["d", "e"], &[0, 1], &["cat", "dog"]),
+        ];
+        let found = run(dir.path(), vec![selection(&path("s"), &["e", "a"])], shards.clone()).unwrap();
+        assert_eq!(found.classes, ["cat", "dog"]);
+        let numbers: Vec<(&str, &[u64], u64)> =
+            found.sets.iter().map(|set| (set.name.as_str(), &set.images[..], set.unknown)).collect();
+        assert_eq!(numbers, [("pool", &[3, 1][..], 1), ("selections[0]", &[1, 1][..], 0)]);
+        assert!((found.sets[1].effective - 2.0).abs() < 1e-12);
+        let stranger = run(dir.path(), vec![selection(&path("x"), &["z"])], shards.clone()).unwrap_err();
+        assert!(stranger.to_string().contains("the image `z` of `selection` is not in the labels"), "{stranger}");
+        let other = labels(&path("l3"), &["f"], &[0], &["bird"]);
+        let refused = run(dir.path(), vec![selection(&path("y"), &["a"])], vec![shards[0].clone(), other]).unwrap_err();
+        assert!(refused.to_string().contains("bird"), "{refused}");
+    }
+}

@@ -268,3 +268,155 @@ impl Points for Pool<'_> {
         self.0.blocks(from, hierarchy::BLOCK, take)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::Device;
+
+    use super::*;
+    use kinset_artifact::Artifact;
+    use kinset_artifact::features::FeaturesWriter;
+    use kinset_artifact::levels::LevelTable;
+    use kinset_base::fs;
+    use kinset_base::search_path::DataPaths;
+    use kinset_stage::Stop;
+    use kinset_stage::testing::Heard;
+    use kinset_store::digest::Digest;
+
+    /// Directions of a plane: many around one, few around each of three others. The name of an image tells around which.
+    fn uneven(sizes: [usize; 4]) -> (Vec<String>, Vec<f32>) {
+        let mut rng = Seed::new(1).rng();
+        let mut rows: Vec<(String, [f32; 2])> = Vec::new();
+        for (place, size) in sizes.into_iter().enumerate() {
+            for number in 0..size {
+                let angle = 1.5 * place as f64 + 0.1 * rng.normal();
+                rows.push((format!("{place} {number}"), [angle.cos() as f32, angle.sin() as f32]));
+            }
+        }
+        rng.shuffle(&mut rows);
+        (rows.iter().map(|(id, _)| id.clone()).collect(), rows.into_iter().flat_map(|(_, row)| row).collect())
+    }
+
+    fn stored(folder: &Path, ids: &[String], values: &[f32]) -> Stored<Features> {
+        fs::create_folders(folder).unwrap();
+        let mut writer = FeaturesWriter::create(folder, 2, false, "test", "test").unwrap();
+        for (ids, values) in ids.chunks(1000).zip(values.chunks(2000)) {
+            writer.push(ids, values).unwrap();
+        }
+        let draft = writer.finish().unwrap();
+        Stored::new(vec![draft.files[0].path.clone()], Digest::of(folder.as_os_str().as_encoded_bytes()), "test")
+    }
+
+    /// One run in a folder.
+    fn run(
+        dir: &Path,
+        config: &Config,
+        pool: &[Stored<Features>],
+        stop: &Stop,
+    ) -> Result<(SelectionTable, LevelTable), StageError> {
+        let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
+        let (work, out) = (dir.join("work"), dir.join("out"));
+        fs::create_folders(&work).unwrap();
+        let cx = Context::new("balanced", Device::Cpu, Seed::new(1), &places, stop.clone(), work, out, &heard);
+        let out = Curate::run(config, In { pool: pool.to_vec() }, &cx)?;
+        let paths = |files: &[kinset_artifact::DraftFile]| files.iter().map(|file| file.path.clone()).collect::<Vec<_>>();
+        assert_eq!(out.selection.files.len(), Selection::FILES.len());
+        let selection = Stored::new(paths(&out.selection.files), Digest::of(b"s"), "s");
+        let levels = Stored::new(paths(&out.levels.files), Digest::of(b"l"), "l");
+        Ok((SelectionTable::load(&selection).unwrap(), LevelTable::load(&levels).unwrap()))
+    }
+
+    fn config(pick: Pick) -> Config {
+        Config { pick, budget: Some(80), clusters: Some(vec![24, 8, 4]), resamples: 3, ..Config::default() }
+    }
+
+    /// Images taken around each direction.
+    fn around(table: &SelectionTable) -> [usize; 4] {
+        let mut counts = [0; 4];
+        table.chosen.iter().for_each(|chosen| counts[usize::from(chosen.id.as_bytes()[0] - b'0')] += 1);
+        counts
+    }
+
+    #[test]
+    fn what_is_rare_is_taken_as_often_as_what_is_frequent() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ids, values) = uneven([4000, 60, 60, 60]);
+        let pool = [stored(&dir.path().join("p"), &ids, &values)];
+        let of = |pick: Pick| run(&dir.path().join(pick.word()), &config(pick), &pool, &Stop::default()).unwrap();
+        let (hierarchical, levels) = of(Pick::Hierarchical);
+        let counts = around(&hierarchical);
+        assert!(counts.iter().all(|&count| (12..=32).contains(&count)), "{counts:?}");
+        assert!(around(&of(Pick::Random).0)[0] > 65);
+        assert!(around(&of(Pick::Flat).0)[0] > counts[0]);
+        assert!(around(&of(Pick::Farthest).0).iter().all(|&count| count > 0));
+        assert_eq!(levels.levels.len(), 3);
+        for row in &levels.levels {
+            let taken: u32 = levels.of(row.level).iter().map(|cluster| cluster.selected).sum();
+            let images: u32 = levels.of(row.level).iter().map(|cluster| cluster.images).sum();
+            assert_eq!((taken, images), (80, 4180), "level {}", row.level);
+            assert!(row.effective_selected > row.effective_random, "{row:?}");
+        }
+        assert!(levels.nearest_selected > levels.nearest_random);
+        // Every image is beside the typical image of its own cluster, and none is its own target twice.
+        assert!(hierarchical.edges.iter().all(|judged| judged.edge.cosine > 0.8));
+        assert_eq!(hierarchical.selected.iter().sum::<u32>(), 80);
+    }
+
+    #[test]
+    fn a_smaller_budget_is_the_beginning_of_a_larger() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ids, values) = uneven([900, 50, 50, 50]);
+        let pool = [stored(&dir.path().join("p"), &ids, &values)];
+        for within in [Within::Random, Within::Nearest] {
+            let of = |budget| {
+                let config = Config { budget: Some(budget), within, ..config(Pick::Hierarchical) };
+                let mut chosen =
+                    run(&dir.path().join(format!("{within:?}{budget}")), &config, &pool, &Stop::default()).unwrap().0.chosen;
+                chosen.sort_by_key(|chosen| chosen.order);
+                chosen.into_iter().map(|chosen| chosen.id).collect::<Vec<_>>()
+            };
+            assert_eq!(of(30), of(200)[..30]);
+        }
+    }
+
+    #[test]
+    fn neither_shards_nor_stops_change_what_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        // More than a block, more than a row group, and more than a sample.
+        let (ids, values) = uneven([69_000, 900, 900, 900]);
+        let config =
+            Config { clusters: Some(vec![40, 6]), resamples: 2, passes: 2, iterations: 4, ..config(Pick::Hierarchical) };
+        let whole = [stored(&dir.path().join("p"), &ids, &values)];
+        let never = Stop::after(u64::MAX);
+        let expected = run(&dir.path().join("whole"), &config, &whole, &never).unwrap();
+        let cut = 30_001;
+        let shards = [
+            stored(&dir.path().join("a"), &ids[..cut], &values[..2 * cut]),
+            stored(&dir.path().join("b"), &ids[cut..], &values[2 * cut..]),
+        ];
+        let in_shards = run(&dir.path().join("shards"), &config, &shards, &Stop::default()).unwrap();
+        assert_eq!(in_shards.0.chosen, expected.0.chosen);
+        assert_eq!(in_shards.1, expected.1);
+        let stopped = dir.path().join("stopped");
+        for attempt in 1..=4 {
+            let stop = Stop::after(never.looks() / 5);
+            assert!(matches!(run(&stopped, &config, &whole, &stop), Err(StageError::Stopped)), "attempt {attempt}");
+        }
+        assert_eq!(run(&stopped, &config, &whole, &Stop::default()).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_does_not_fit_a_pool_is_refused_or_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ids, values) = uneven([9, 3, 3, 3]);
+        let pool = [stored(&dir.path().join("p"), &ids, &values)];
+        let refused = run(dir.path(), &config(Pick::Hierarchical), &pool, &Stop::default()).unwrap_err();
+        assert!(refused.to_string().contains("clusters"), "{refused}");
+        let all = Config { clusters: Some(vec![5, 2]), ..config(Pick::Hierarchical) };
+        assert_eq!(run(dir.path(), &all, &pool, &Stop::default()).unwrap().0.chosen.len(), 18);
+        let tenth = Config::default();
+        assert_eq!(run(&dir.path().join("tenth"), &tenth, &pool, &Stop::default()).unwrap().0.chosen.len(), 2);
+    }
+}

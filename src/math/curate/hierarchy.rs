@@ -479,7 +479,7 @@ mod tests {
         let whole = |threads| pool(threads).install(|| run(&method, &points));
         let expected = whole(1);
         assert_eq!(whole(3), expected);
-        for looks in [60, 150, 300] {
+        for looks in [60, 100, 200] {
             let (mut progress, mut sample, mut stops) = (Progress::default(), kmeans::Progress::default(), 0);
             let found = loop {
                 let stop = Stop::after(looks);

@@ -21,18 +21,30 @@ pub(super) fn selections(paper: Paper<'_>) -> Markup {
     }
 }
 
+/// Whether it was chosen for a target. Without one, clusters of the pool take its place, each by its most typical image.
+fn has_target(report: &Report) -> bool {
+    report.inputs.contains_key("target")
+}
+
 fn one(selected: &Selected, paper: Paper<'_>) -> Markup {
     let report = &selected.report;
     let counts = &report.counts;
     let count = |number: usize| unit::count(number as u64);
+    let target = has_target(report);
+    let per = if target { "for each target image" } else { "from each cluster" };
     html! {
         div data-selection=(selected.stage) {
-            h3 { (stage(&selected.stage)) span.quiet { " · " (report.pick) ", up to " (report.k) " for each target image" } }
+            h3 { (stage(&selected.stage)) span.quiet { " · " (report.pick) ", up to " (report.k) " " (per) } }
             div.cards {
                 (fact("selected", &count(counts.selected), &format!("of {} in the pool", count(counts.pool))))
-                (fact("target", &count(counts.target_kept), &format!("of {} without near-duplicates", count(counts.target))))
-                (fact("candidates", &count(counts.candidates), "in the pool, near a target image"))
-                (fact("uncovered", &count(counts.uncovered), "target images with nothing selected"))
+                @if target {
+                    (fact("target", &count(counts.target_kept), &format!("of {} without near-duplicates", count(counts.target))))
+                    (fact("candidates", &count(counts.candidates), "in the pool, near a target image"))
+                    (fact("uncovered", &count(counts.uncovered), "target images with nothing selected"))
+                } @else {
+                    (fact("clusters", &count(counts.target), "of images of the pool"))
+                    (fact("uncovered", &count(counts.uncovered), "clusters with nothing selected"))
+                }
             }
             @if let Some(taken) = &selected.taken { (looked_at(taken, paper)) }
             div.charts {
@@ -57,7 +69,7 @@ fn one(selected: &Selected, paper: Paper<'_>) -> Markup {
             @if !report.clusters.is_empty() {
                 div.wide {
                     table {
-                        thead { tr { th { "part of the target" } th.r { "target %" } th.r { "selection %" } th.r { "random %" } } }
+                        thead { tr { th { "part of the " (whom(report)) } th.r { (whom(report)) " %" } th.r { "selection %" } th.r { "random %" } } }
                         tbody {
                             @for share in &report.clusters {
                                 tr {
@@ -71,6 +83,11 @@ fn one(selected: &Selected, paper: Paper<'_>) -> Markup {
             }
         }
     }
+}
+
+/// What the selection is compared with.
+fn whom(report: &Report) -> &'static str {
+    if has_target(report) { "target" } else { "clusters" }
 }
 
 /// The pictures: targets with what was taken for them, and some of all.
@@ -136,7 +153,10 @@ fn coverage(report: &Report) -> Chart {
         name: name.to_owned(),
         points: report.coverage.iter().map(|at| (at.distance, of(at))).collect(),
     };
-    Chart { name: "target covered".into(), lines: vec![line("selection", |at| at.selection), line("random", |at| at.random)] }
+    Chart {
+        name: format!("{} covered", whom(report)),
+        lines: vec![line("selection", |at| at.selection), line("random", |at| at.random)],
+    }
 }
 
 fn nearest(report: &Report) -> Chart {
@@ -148,7 +168,11 @@ fn nearest(report: &Report) -> Chart {
     };
     Chart {
         name: "nearest".into(),
-        lines: vec![line("target", &nearest.target), line("selection", &nearest.selection), line("random", &nearest.random)],
+        lines: vec![
+            line(whom(report), &nearest.target),
+            line("selection", &nearest.selection),
+            line("random", &nearest.random),
+        ],
     }
 }
 
@@ -168,7 +192,7 @@ fn differences(report: &Report) -> Markup {
     html! {
         div.wide {
             table {
-                thead { tr { th { "difference from the target" } @for name in &names { th.r { (name) } } } }
+                thead { tr { th { "difference from the " (whom(report)) } @for name in &names { th.r { (name) } } } }
                 tbody {
                     @for (title, of) in rows {
                         tr {
