@@ -81,6 +81,14 @@ impl Stage for Curate {
         let random = pick::random(&pool, selected.len(), cx.seed.branch("beside"));
         let levels = measure::table(&levels, &pool, (&selected, &random), cx.seed.branch("levels"), &cx.stop)?;
         let first = &levels.levels[0];
+        // Among features without structure k-means leaves most in one cluster, and single ones beside it are given as much.
+        if levels.levels.len() > 1 && first.effective_selected < first.effective_random {
+            cx.warn(format!(
+                "what was taken comes from {:.1} clusters of images in effect, as many random images from {:.1}: the higher levels do not divide \
+                 these features evenly; name fewer levels in `clusters`, such as [{}]",
+                first.effective_selected, first.effective_random, first.clusters
+            ));
+        }
         cx.note(format!(
             "{} of {} images, from {} clusters; effective number of clusters {:.1}, of as many random images {:.1}",
             selected.len(),
