@@ -90,10 +90,10 @@ impl Stage for Curate {
             ));
         }
         cx.note(format!(
-            "{} of {} images, from {} clusters; effective number of clusters {:.1}, of as many random images {:.1}",
+            "{} of {} images, from {}; effective number of clusters {:.1}, of as many random images {:.1}",
             selected.len(),
             pool.len(),
-            first.clusters,
+            unit::counted(u64::from(first.clusters), "cluster"),
             first.effective_selected,
             first.effective_random
         ));
