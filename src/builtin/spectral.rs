@@ -1,10 +1,10 @@
 //! Spectral clustering of the neighbor graph, and a linear head that sorts new images the same way.
 //!
 //! Images of a class are joined by many neighbors, also where they are far apart: k-means on features sees distances, the graph sees
-//! what hangs together. K eigenvectors of I − D^(−½) W D^(−½) after the trivial one, with W = (A + Aᵀ) / 2 of the nearest neighbors;
-//! rows brought to unit length; k-means (Ng, Jordan and Weiss 2001, "On Spectral Clustering: Analysis and an Algorithm"; von Luxburg
-//! 2007, arXiv 0711.0189). W joins neighbors (von Luxburg, section 2.2) in place of all pairs by a Gaussian. The head is kinset's:
-//! logistic regression of the clusters on the features.
+//! what hangs together. K eigenvectors of I − D^(−½) W D^(−½) after the trivial one; rows brought to unit length; k-means (Ng, Jordan
+//! and Weiss 2001, "On Spectral Clustering: Analysis and an Algorithm"; von Luxburg 2007, arXiv 0711.0189). W joins neighbors (von
+//! Luxburg, section 2.2) in place of all pairs by a Gaussian, and an edge weighs as much as its ends have neighbors in common (Jarvis
+//! and Patrick 1973). The head is kinset's: logistic regression of the clusters on the features.
 
 use kinset_artifact::encoder::{Classifier, Encoder, Tensors};
 use kinset_artifact::features::Features;
@@ -65,7 +65,7 @@ pub struct Spectral;
 
 impl Stage for Spectral {
     const KIND: &'static str = "spectral";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "cluster the neighbor graph by its spectrum; a linear head sorts new images";
     const SEEDED: bool = true;
 
@@ -82,7 +82,7 @@ impl Stage for Spectral {
         let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
         let neighbors = space.neighbors(&input.neighbors)?;
         Self::fits(config, space.len())?;
-        let graph = Graph::of_neighbors(&neighbors.index, neighbors.k, config.num_neighbors.min(neighbors.k));
+        let graph = Graph::of_shared_neighbors(&neighbors.index, neighbors.k, config.num_neighbors.min(neighbors.k));
         let embedding = spectral::embed(&graph, config.clusters, &cx.stop)?;
         if !embedding.converged {
             cx.warn("the spectrum of the neighbor graph did not converge; clusters that hang together may be split");
