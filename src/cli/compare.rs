@@ -74,7 +74,7 @@ const METHODS: [Method; 6] = [
     Method { name: "kmeans", kind: "kmeans", needs: &[], neighbors: false, settings: "" },
     Method { name: "spectral", kind: "spectral", needs: &[], neighbors: true, settings: "" },
     Method { name: "scan", kind: "scan_heads", needs: &[], neighbors: true, settings: "" },
-    Method { name: "default", kind: "consensus", needs: &["kmeans", "spectral", HEADS.name], neighbors: false, settings: "" },
+    Method { name: "default", kind: "consensus", needs: &["kmeans", "spectral", HEADS.name], neighbors: true, settings: "" },
     Method { name: "turtle", kind: "turtle", needs: &[], neighbors: false, settings: "" },
     // The paper's 50 heads are for a card.
     Method { name: "temi", kind: "temi", needs: &[], neighbors: true, settings: "heads = 8\n" },
@@ -274,14 +274,14 @@ impl Plan {
                 json!(self.features),
                 method.settings
             );
+            if method.neighbors {
+                let _ = writeln!(text, "neighbors = {}", json!(self.neighbors()));
+            }
             if method.kind == "consensus" {
                 let _ = writeln!(text, "classifiers = \"{}.last\"", stage(&HEADS));
                 continue;
             }
             let _ = writeln!(text, "{}", self.clusters.setting());
-            if method.neighbors {
-                let _ = writeln!(text, "neighbors = {}", json!(self.neighbors()));
-            }
             if let Some(encoder) = &self.encoder {
                 let _ = writeln!(text, "encoder = {}", json!(encoder));
             }

@@ -13,7 +13,7 @@
 //! | which cluster is which class, and how well do they agree? | [`hungarian`], [`partition`] |
 //! | is a confidence of 0.9 right nine times in ten? | [`calibration`] |
 //! | which image stands for its cluster? | [`prototype`] |
-//! | what do the neighbors say? | [`knn`] |
+//! | what do the neighbors say? | [`knn`], [`propagation`] |
 //! | what would the plainest clustering say? | [`kmeans`] |
 //! | which images hang together in the neighbor graph? | [`spectral`] |
 //! | which linear head gives these labels? | [`logistic`] |
@@ -43,6 +43,7 @@ pub mod knn;
 pub mod logistic;
 pub mod partition;
 pub mod pca;
+pub mod propagation;
 pub mod prototype;
 pub mod rerank;
 pub mod silhouette;

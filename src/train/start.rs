@@ -22,7 +22,7 @@ use kinset_model::{ClassifierNet, HeadsShape, ModelError};
 use kinset_stage::{Context, StageError};
 
 /// As in spectral clustering, whose head is made the same way.
-const FIT: Logistic = Logistic::new(1e-3);
+pub const FIT: Logistic = Logistic::new(1e-3);
 
 /// Below this share of images on which the first head and the clustering agree, the features do not carry it.
 const AGREE: f64 = 0.8;

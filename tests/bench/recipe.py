@@ -55,12 +55,17 @@ kind = "scan_heads"
 features = "features"
 neighbors = "neighbors"
 clusters = {clusters}
+[stage.alone]
+kind = "consensus"
+classifiers = "heads.last"
+features = "features"
 [stage.consensus]
 kind = "consensus"
 classifiers = "heads.last"
 features = "features"
+neighbors = "neighbors"
 """
-CLASSIFIERS = ["kmeans", "spectral", "random_heads", "heads", "consensus"]
+CLASSIFIERS = ["kmeans", "spectral", "random_heads", "heads", "alone", "consensus"]
 BINS = 15
 
 
