@@ -211,24 +211,24 @@ impl Plan {
             reader.map(|node| &spec.nodes[node.ports["features"][0].node])
         };
         let features = match &args.features {
-            Some(name) => {
-                spec.nodes.iter().filter(gives).find(|node| node.is_called(name)).ok_or_else(|| {
-                    let mut known: Vec<String> = spec.nodes.iter().filter(gives).map(|node| node.family.clone()).collect();
-                    known.dedup();
-                    if known.is_empty() {
-                        Unfit::NoFeatures { pipeline: shown() }
-                    } else {
-                        Unfit::Other { stage: name.clone(), known }
-                    }
-                })?
-            }
+            Some(name) => spec.nodes.iter().filter(gives).find(|node| node.is_called(name)).ok_or_else(|| {
+                let mut known: Vec<String> = spec.nodes.iter().filter(gives).map(|node| node.family.clone()).collect();
+                known.dedup();
+                if known.is_empty() {
+                    Unfit::NoFeatures { pipeline: shown() }
+                } else {
+                    Unfit::Other { stage: name.clone(), known }
+                }
+            })?,
             None => read("neighbors")
                 .or_else(|| read("encoder"))
                 .or_else(|| spec.nodes.iter().find(gives))
                 .ok_or_else(|| Unfit::NoFeatures { pipeline: shown() })?,
         };
         // Of a list with one value there is one of everything.
-        if let Some(varied) = features.varied.first().filter(|_| spec.nodes.iter().filter(|node| node.family == features.family).any(|node| node.varied != features.varied)) {
+        if let Some(varied) = features.varied.first().filter(|_| {
+            spec.nodes.iter().filter(|node| node.family == features.family).any(|node| node.varied != features.varied)
+        }) {
             return Err(Unfit::Several { stage: features.family.clone(), varied: varied.path.clone() });
         }
         let reads = |node: &Node, port: &str| node.ports.get(port).map(|read| family(spec, &read[0]));

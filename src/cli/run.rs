@@ -358,7 +358,8 @@ fn varied_table(outlook: &Outlook<'_>, known: &Known) -> Option<PathBuf> {
     let (csv, json) = Glance::after(outlook, known).varied()?;
     let table = outlook.store.artifacts().join(&outlook.spec.name).join(scores::TABLE);
     let text = format!("{json:#}\n");
-    let written = fs::write_atomic(&table, csv.as_bytes()).and_then(|()| fs::write_atomic(&table.with_extension("json"), text.as_bytes()));
+    let written = fs::write_atomic(&table, csv.as_bytes())
+        .and_then(|()| fs::write_atomic(&table.with_extension("json"), text.as_bytes()));
     written
         .inspect_err(|error| {
             let name = table.display();

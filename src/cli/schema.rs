@@ -50,10 +50,7 @@ pub(super) fn run(args: &SchemaArgs) -> Answer {
         None => terminal::print_data(&text)?,
         Some(path) => {
             output::write(path, text.as_bytes())?;
-            terminal::say(&format!(
-                "wrote `{}`; `#:schema PATH` in the first line of {file} names it",
-                path.display()
-            ));
+            terminal::say(&format!("wrote `{}`; `#:schema PATH` in the first line of {file} names it", path.display()));
         }
     }
     Ok(Exit::Done)

@@ -6,10 +6,7 @@
 //! operation would be a call.
 //!
 //! Another instruction set is another implementation here and a line in [`with_simd!`](with_simd).
-#![expect(
-    unsafe_code,
-    reason = "intrinsics; a value proves that the processor has them, and who gives a pointer states its bounds"
-)]
+#![expect(unsafe_code, reason = "a value proves the instructions, and who gives a pointer states its bounds")]
 #![expect(clippy::inline_always, reason = "operations are compiled as part of a kernel, with its instruction set")]
 
 use std::arch::x86_64::{
