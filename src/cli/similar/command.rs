@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::args::SimilarArgs;
 use super::attributes;
 use super::export::{self, Placed};
-use super::inputs::{FileNames, Input, Inputs, PoolPictures, Shard};
+use super::inputs::{FileNames, Input, Inputs, PoolPictures};
 use super::materialize::Pictures;
 use super::plan;
 use crate::artifact::features::{FeatureTable, Features};
@@ -199,19 +199,20 @@ impl Done<'_> {
         Ok(state::stored(self.store, stage, name, output)?)
     }
 
-    /// What the images are called by people, if features were made of them here; `sizes` of the shards.
-    fn file_names(&self, sizes: &[usize]) -> Result<Option<FileNames>, Failure> {
+    /// What the images are called by people, if features were made of them here.
+    fn file_names(&self) -> Result<Option<FileNames>, Failure> {
         if !self.inputs.are_images() {
             return Ok(None);
         }
         let of = |features: &str| Ok::<_, Failure>(names_and_paths(&self.stored::<Images>(&plan::source(features))?)?);
-        let (mut pool, mut start) = (Vec::with_capacity(sizes.len()), 0);
-        for (shard, size) in (1..).zip(sizes) {
-            let (ids, paths) = of(&plan::pool(shard))?;
-            pool.push(Shard { start, ids, paths });
-            start += size;
+        let (mut ids, mut paths, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+        for shard in 1..=self.inputs.pool.len() {
+            starts.push(ids.len());
+            let (shard_ids, shard_paths) = of(&plan::pool(shard))?;
+            ids.extend(shard_ids);
+            paths.extend(shard_paths);
         }
-        Ok(Some(FileNames { target: of(plan::TARGET)?.1, pool }))
+        Ok(Some(FileNames { target: of(plan::TARGET)?.1, ids, paths, starts }))
     }
 }
 
@@ -221,15 +222,14 @@ fn export(done: &Done<'_>, pictures: Option<&PoolPictures>) -> Result<Vec<Value>
     let dir = &args.save_dir;
     let factors = plan::factors(args);
     let target = FeatureTable::load(&done.stored::<Features>(plan::TARGET)?)?;
-    let (mut edges, mut start, mut sizes, mut repeats): (Vec<Edge>, u32, _, _) = (Vec::new(), 0, Vec::new(), None);
+    let (mut edges, mut start, mut repeats): (Vec<Edge>, u32, _) = (Vec::new(), 0, None);
     for shard in 1..=inputs.pool.len() {
         let matches = MatchTable::load(&done.stored::<Matches>(&plan::matches(shard))?)?;
         edges.extend(matches.edges.iter().map(|edge| Edge { pool: edge.pool + start, ..*edge }));
         start += matches.pool as u32;
-        sizes.push(matches.pool);
         repeats.get_or_insert(matches);
     }
-    let names = done.file_names(&sizes)?;
+    let names = done.file_names()?;
     if let Some(matches) = &repeats {
         export::repetitions(dir, names.as_ref().map_or(&matches.targets, |names| &names.target), &matches.repeats)?;
     }
@@ -248,7 +248,7 @@ fn export(done: &Done<'_>, pictures: Option<&PoolPictures>) -> Result<Vec<Value>
         }
         let list = export::list(dir, k, &selection)?;
         export::edges(dir, k, &selection)?;
-        let shard = |row| names.as_ref().map_or(0, |names| names.place(row).0);
+        let shard = |row| names.as_ref().map_or(0, |names| names.shard(row));
         let placed = export::manifest(dir, k, &selection, pictures, &shard, args.materialize)?;
         warn(k, &placed, pictures.is_some());
         let report = &selection.report;
@@ -294,7 +294,7 @@ fn pool_shares(
     let mut all = attributes::Counts::none(known);
     let shards = (1..=done.inputs.pool.len()).map(|shard| done.stored::<Features>(&plan::pool(shard)));
     let pool = Shards::open(&shards.collect::<Result<Vec<_>, _>>()?, Some(target.dim))?;
-    let name = |row: u32| names.map_or_else(|| pool.id(row), |names| names.place(row).1.into());
+    let name = |row: u32| names.map_or_else(|| pool.id(row), |names| names.paths[row as usize].as_str().into());
     all.add(known.count((0..pool.len() as u32).map(|row| stem(&name(row)).to_owned())));
     Ok(all)
 }

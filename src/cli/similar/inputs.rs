@@ -16,11 +16,11 @@ use crate::cli::terminal;
 
 /// One of the things that were given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Input {
+pub(super) struct Input {
     /// As it was typed.
-    pub(in crate::cli) path: PathBuf,
+    pub(super) path: PathBuf,
     /// The format of a source of images; nothing for features.
-    pub(in crate::cli) images: Option<&'static str>,
+    pub(super) images: Option<&'static str>,
 }
 
 impl Input {
@@ -29,7 +29,7 @@ impl Input {
     }
 
     /// Where the source begins: VOC's folder has annotations and masks beside its images.
-    pub(in crate::cli) fn root(&self) -> PathBuf {
+    pub(super) fn root(&self) -> PathBuf {
         let voc = self.path.join(VOC_IMAGES);
         if self.images == Some("folder") && fs::exists(&voc) { voc } else { self.path.clone() }
     }
@@ -44,13 +44,13 @@ impl Input {
 }
 
 /// All that was given.
-pub(in crate::cli) struct Inputs {
-    pub(in crate::cli) target: Input,
+pub(super) struct Inputs {
+    pub(super) target: Input,
     /// The shards.
-    pub(in crate::cli) pool: Vec<Input>,
-    pub(in crate::cli) held_out: Vec<Input>,
+    pub(super) pool: Vec<Input>,
+    pub(super) held_out: Vec<Input>,
     /// What makes features of images, if any are given.
-    pub(in crate::cli) encoder: Option<Encoder>,
+    pub(super) encoder: Option<Encoder>,
 }
 
 impl Inputs {
@@ -58,7 +58,7 @@ impl Inputs {
     ///
     /// # Errors
     /// If features and images are mixed, a flag goes with the other of the two, or there is no such encoder.
-    pub(in crate::cli) fn of(args: &SimilarArgs, places: &DataPaths) -> Result<Self, Failure> {
+    pub(super) fn of(args: &SimilarArgs, places: &DataPaths) -> Result<Self, Failure> {
         let all = |paths: &[PathBuf]| paths.iter().map(|path| Input::of(path)).collect::<Vec<_>>();
         // clap has seen to it that one of the two is there.
         let target = args.target_csv.as_ref().or(args.target_db.as_ref()).map_or(Path::new(""), PathBuf::as_path);
@@ -74,12 +74,12 @@ impl Inputs {
     }
 
     /// Each thing that was given.
-    pub(in crate::cli) fn all(&self) -> impl Iterator<Item = &Input> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Input> {
         [&self.target].into_iter().chain(&self.pool).chain(&self.held_out)
     }
 
     /// True if features are made here.
-    pub(in crate::cli) fn are_images(&self) -> bool {
+    pub(super) fn are_images(&self) -> bool {
         self.target.images.is_some()
     }
 
@@ -134,7 +134,7 @@ impl Inputs {
     ///
     /// # Errors
     /// If a folder cannot be read.
-    pub(in crate::cli) fn pictures(&self, args: &SimilarArgs) -> fs::Result<Option<PoolPictures>> {
+    pub(super) fn pictures(&self, args: &SimilarArgs) -> fs::Result<Option<PoolPictures>> {
         let own = || self.pool.iter().filter(|input| input.is_folder()).map(|input| input.path.as_path()).collect::<Vec<_>>();
         let folders = match &args.near_db {
             Some(folder) => vec![folder.as_path()],
@@ -148,66 +148,57 @@ impl Inputs {
 }
 
 /// The folders of the pool's pictures: one for all shards, or one each.
-pub(in crate::cli) struct PoolPictures {
+pub(super) struct PoolPictures {
     folders: Vec<Pictures>,
 }
 
 impl PoolPictures {
     /// The folder of a shard, from 0.
-    pub(in crate::cli) fn of(&self, shard: usize) -> &Pictures {
+    pub(super) fn of(&self, shard: usize) -> &Pictures {
         &self.folders[if self.folders.len() == 1 { 0 } else { shard }]
     }
 
     /// Where the picture of a name lies, in whichever folder has it first.
-    pub(in crate::cli) fn find(&self, name: &str) -> Option<PathBuf> {
+    pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
         self.folders.iter().find_map(|pictures| pictures.find(name).ok()?.image)
     }
 
     /// Where a picture of a shard and its annotation go below a folder. Where there are several folders, the same name may be in all.
-    pub(in crate::cli) fn destination(&self, shard: usize, name: &str, found: &Found) -> Vec<(PathBuf, PathBuf)> {
+    pub(super) fn destination(&self, shard: usize, name: &str, found: &Found) -> Vec<(PathBuf, PathBuf)> {
         let below = if self.folders.len() == 1 { PathBuf::new() } else { PathBuf::from(super::plan::pool(shard + 1)) };
         let all = self.of(shard).destination(name, found);
         all.into_iter().map(|(from, to)| (from, below.join(to))).collect()
     }
 }
 
-/// The images of a shard of the pool.
-pub(in crate::cli) struct Shard {
-    /// The row of the pool that it begins at.
-    pub(in crate::cli) start: usize,
-    /// What they are called in its features: by their content.
-    pub(in crate::cli) ids: Vec<String>,
-    /// Their paths within the source.
-    pub(in crate::cli) paths: Vec<String>,
-}
-
 /// The names of files, for people, in place of those that are made of content.
-pub(in crate::cli) struct FileNames {
+pub(super) struct FileNames {
     /// By row.
-    pub(in crate::cli) target: Vec<String>,
-    pub(in crate::cli) pool: Vec<Shard>,
+    pub(super) target: Vec<String>,
+    /// By row of the pool: what images are called in its features, and their paths within their source.
+    pub(super) ids: Vec<String>,
+    pub(super) paths: Vec<String>,
+    /// The row of the pool that each shard begins at.
+    pub(super) starts: Vec<usize>,
 }
 
 impl FileNames {
-    /// The shard of a row of the pool, from 0, and the path of its image.
-    pub(in crate::cli) fn place(&self, row: u32) -> (usize, &str) {
-        let shard = self.pool.partition_point(|shard| shard.start <= row as usize).saturating_sub(1);
-        let Shard { start, paths, .. } = &self.pool[shard];
-        (shard, &paths[row as usize - start])
+    /// The shard of a row of the pool, from 0.
+    pub(super) fn shard(&self, row: u32) -> usize {
+        self.starts.partition_point(|start| *start <= row as usize).saturating_sub(1)
     }
 
-    pub(in crate::cli) fn rename(&self, selection: &mut SelectionTable) {
+    pub(super) fn rename(&self, selection: &mut SelectionTable) {
         selection.targets.clone_from(&self.target);
         for chosen in &mut selection.chosen {
-            self.place(chosen.best.pool).1.clone_into(&mut chosen.id);
+            chosen.id.clone_from(&self.paths[chosen.best.pool as usize]);
         }
         let doubled = selection.edges.iter().any(|judged| !judged.duplicate_of.is_empty());
-        let shards = self.pool.iter().filter(|_| doubled);
-        let paths: BTreeMap<&String, &String> = shards.flat_map(|shard| shard.ids.iter().zip(&shard.paths)).collect();
+        let known: BTreeMap<&String, &String> = self.ids.iter().zip(&self.paths).filter(|_| doubled).collect();
         for judged in &mut selection.edges {
-            self.place(judged.edge.pool).1.clone_into(&mut judged.pool_id);
-            if let Some(path) = paths.get(&judged.duplicate_of) {
-                judged.duplicate_of = (*path).clone();
+            judged.pool_id.clone_from(&self.paths[judged.edge.pool as usize]);
+            if let Some(path) = known.get(&judged.duplicate_of) {
+                judged.duplicate_of.clone_from(path);
             }
         }
     }
