@@ -139,7 +139,7 @@ impl NeighborTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::stored;
+    use crate::testing::{ring, stored};
 
     fn table() -> NeighborTable {
         NeighborTable {
@@ -183,16 +183,8 @@ mod tests {
 
     #[test]
     fn arcs_of_a_ring_say_more_of_their_neighbors_than_one_large_cluster_or_a_mixture() {
-        let n = 1200;
-        let ring = NeighborTable {
-            ids: (0..n).map(|i| i.to_string()).collect(),
-            k: 2,
-            index: (0..n).flat_map(|i| [(i + 1) % n, (i + n - 1) % n]).collect(),
-            similarity: vec![0.5; 2 * n as usize],
-            metric: "cosine".into(),
-            exact: true,
-            recall: None,
-        };
+        let n = 1200_u32;
+        let ring = ring(n);
         let of = |label: fn(usize) -> usize| {
             ring.information(&(0..n as usize).map(|row| label(row) as i32).collect::<Vec<_>>(), 4, 2)
         };

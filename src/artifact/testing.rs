@@ -7,12 +7,26 @@ use arrow::datatypes::{DataType, Field};
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 
+use super::neighbors::NeighborTable;
 use super::{Artifact, Draft, Stored};
 use kinset_store::digest::Digest;
 
 /// A draft as if the store had taken it.
 pub fn stored<A: Artifact>(draft: &Draft<A>) -> Stored<A> {
     Stored::new(draft.files.iter().map(|file| file.path.clone()).collect(), Digest::of(b"test"), "test")
+}
+
+/// A ring of images, each with its two neighbors.
+pub fn ring(n: u32) -> NeighborTable {
+    NeighborTable {
+        ids: (0..n).map(|i| i.to_string()).collect(),
+        k: 2,
+        index: (0..n).flat_map(|i| [(i + 1) % n, (i + n - 1) % n]).collect(),
+        similarity: vec![0.5; 2 * n as usize],
+        metric: "cosine".into(),
+        exact: true,
+        recall: None,
+    }
 }
 
 /// A stream of Arrow with names, `id`, and their features, `[N, dim]`.

@@ -107,26 +107,13 @@ mod tests {
     use super::*;
     use kinset_artifact::encoder::Tensors;
     use kinset_artifact::features::FeatureTable;
-    use kinset_artifact::testing::stored;
+    use kinset_artifact::testing::{ring, stored};
     use kinset_base::search_path::DataPaths;
     use kinset_base::seed::Seed;
     use kinset_model::{HeadChoice, HeadsShape};
     use kinset_stage::Stop;
     use kinset_stage::testing::Heard;
     use kinset_train::feature_space::CenteredFeatures;
-
-    /// A ring of images, each with its two neighbors.
-    fn ring(n: u32) -> NeighborTable {
-        NeighborTable {
-            ids: (0..n).map(|i| i.to_string()).collect(),
-            k: 2,
-            index: (0..n).flat_map(|i| [(i + 1) % n, (i + n - 1) % n]).collect(),
-            similarity: vec![0.5; 2 * n as usize],
-            metric: "cosine".into(),
-            exact: true,
-            recall: None,
-        }
-    }
 
     #[test]
     fn the_first_is_kept_unless_another_is_better_by_the_margin() {
