@@ -290,7 +290,7 @@ impl Centered {
     fn choose(&self, start: &mut Start, seeding: &mut Seeding, products: &impl Products, stop: &Stop) -> Result<(), Stopped> {
         let Start { chosen, nearest, .. } = start;
         if chosen.is_empty() {
-            *nearest = self.closer(&[seeding.first], None, products, stop)?.swap_remove(0);
+            *nearest = self.closer(&[seeding.first], None, products, stop)?;
             chosen.push(seeding.first);
             return Ok(());
         }
@@ -303,28 +303,27 @@ impl Centered {
             // Every row coincides with a center: the first row that is not one yet keeps the centers in number.
             candidates.extend((0..self.len()).find(|row| !chosen.contains(row)));
         }
-        let options = self.closer(&candidates, Some(nearest), products, stop)?;
-        let mut best: Option<(f64, usize)> = None;
-        for (option, distances) in options.iter().enumerate() {
-            let potential = sum(distances);
-            if best.is_none_or(|(least, _)| potential < least) {
-                best = Some((potential, option));
-            }
+        let (width, options) = (candidates.len(), self.closer(&candidates, Some(nearest), products, stop)?);
+        let mut potentials = vec![0.0; width];
+        for row in options.chunks(width) {
+            potentials.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
         }
-        let Some((_, option)) = best else { unreachable!("there are fewer centers than rows, so a row is left to choose") };
+        // Ties: the first.
+        let best = (0..width).min_by(|&a, &b| potentials[a].total_cmp(&potentials[b]));
+        let Some(option) = best else { unreachable!("there are fewer centers than rows, so a row is left to choose") };
         chosen.push(candidates[option]);
-        *nearest = options.into_iter().nth(option).unwrap_or_default();
+        *nearest = options.into_iter().skip(option).step_by(width).collect();
         Ok(())
     }
 
-    /// For each candidate the squared distance of all rows to it, or to the nearest center if that is closer.
+    /// [N, candidates]: the squared distance of each row to each candidate, or to the nearest center if that is closer.
     fn closer(
         &self,
         candidates: &[usize],
         nearest: Option<&[f32]>,
         products: &impl Products,
         stop: &Stop,
-    ) -> Result<Vec<Vec<f32>>, Stopped> {
+    ) -> Result<Vec<f32>, Stopped> {
         let width = candidates.len();
         let points: Vec<f32> = candidates.iter().flat_map(|&row| self.row(row).iter().copied()).collect();
         let piece = piece(width);
@@ -346,7 +345,7 @@ impl Centered {
                 Ok(())
             },
         )?;
-        Ok((0..width).map(|c| table.iter().skip(c).step_by(width).copied().collect()).collect())
+        Ok(table)
     }
 
     fn nearest(&self, centers: &[f32], products: &impl Products, stop: &Stop) -> Result<Vec<u32>, Stopped> {
@@ -360,17 +359,7 @@ impl Centered {
                 stop.check()?;
                 table.resize(labels.len() * k, 0.0);
                 products.products(rows, centers, self.dim, table);
-                for (label, x) in labels.iter_mut().zip(table.chunks(k)) {
-                    // |x − c|² / 2 without |x|², which is the same for all centers.
-                    let (mut least, mut winner) = (f32::INFINITY, 0);
-                    for (c, (&product, &half)) in x.iter().zip(&half_squares).enumerate() {
-                        let distance = half - product;
-                        if distance < least {
-                            (least, winner) = (distance, c as u32);
-                        }
-                    }
-                    *label = winner;
-                }
+                labels.iter_mut().zip(table.chunks(k)).for_each(|(label, products)| *label = winner(products, &half_squares));
                 Ok(())
             },
         )?;
@@ -439,6 +428,31 @@ impl Centered {
             members[cluster].push(row);
         }
     }
+}
+
+/// Distances that are compared side by side.
+const LANES: usize = 8;
+
+/// The number of the center that is nearest to a row x (ties: lower number), from its products with all centers and |c|² / 2 of
+/// each: |x − c|² / 2 without |x|², which is the same for all. 0 if no distance is a number.
+fn winner(products: &[f32], half_squares: &[f32]) -> u32 {
+    // Each lane keeps its own, so that the compiler can compare them in one instruction.
+    let (mut least, mut winners) = ([f32::INFINITY; LANES], [0_u32; LANES]);
+    for (block, (products, halves)) in products.chunks(LANES).zip(half_squares.chunks(LANES)).enumerate() {
+        let mut compare = |lane: usize, product: f32, half: f32| {
+            let distance = half - product;
+            let closer = distance < least[lane];
+            least[lane] = if closer { distance } else { least[lane] };
+            winners[lane] = if closer { (block * LANES + lane) as u32 } else { winners[lane] };
+        };
+        if let (Some(products), Some(halves)) = (products.as_array::<LANES>(), halves.as_array::<LANES>()) {
+            (0..LANES).for_each(|lane| compare(lane, products[lane], halves[lane]));
+        } else {
+            products.iter().zip(halves).enumerate().for_each(|(lane, (&product, &half))| compare(lane, product, half));
+        }
+    }
+    let best = least.into_iter().zip(winners).min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    best.map_or(0, |(_, winner)| winner)
 }
 
 /// Rows at these places of the cumulated weights (ascending); a place beyond the end by rounding takes the last row that
