@@ -7,6 +7,7 @@ use std::process::ExitCode;
 static ALLOCATOR: kinset::kernel::CachingAllocator = kinset::kernel::CachingAllocator::new();
 
 fn main() -> ExitCode {
+    kinset::kernel::keep_large_blocks_apart();
     kinset::kernel::keep_candle_on_one_thread();
     ExitCode::from(kinset::cli::main() as u8)
 }

@@ -6,7 +6,7 @@
 //! the highest use so far, it frees the blocks that have been idle longest.
 //!
 //! It is meant for a program, not for a library: `#[global_allocator] static ALLOCATOR: CachingAllocator =
-//! CachingAllocator::new();` in `main.rs`.
+//! CachingAllocator::new();` in `main.rs`, and [`keep_large_blocks_apart`] as the first thing that `main` does.
 #![expect(unsafe_code, reason = "an allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -221,6 +221,23 @@ unsafe impl GlobalAlloc for CachingAllocator {
                 }
             }
         }
+    }
+}
+
+/// Tells glibc to map each block of a huge page or more by itself, whatever was freed before. Left alone, glibc raises the size
+/// from which it maps with every large block that is freed, up to 32 MiB; then aligned blocks lie among small ones and leave
+/// holes (measured: a quarter of the memory in which Fashion-MNIST is read, a third of that in which a small network trains).
+pub fn keep_large_blocks_apart() {
+    #[cfg(all(target_os = "linux", target_env = "gnu", not(miri)))]
+    {
+        unsafe extern "C" {
+            fn mallopt(parameter: i32, value: i32) -> i32;
+        }
+        /// `M_MMAP_THRESHOLD` and `M_TRIM_THRESHOLD` of malloc.h.
+        const MAPPED_FROM: i32 = -3;
+        const KEPT: i32 = -1;
+        // SAFETY: the call changes settings of the allocator under its own lock. Its failure costs memory only.
+        let _advice = unsafe { [mallopt(MAPPED_FROM, PAGE as i32), mallopt(KEPT, 64 << 20)] };
     }
 }
 

@@ -43,7 +43,7 @@ mod transformer;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 
-pub use allocator::{CachingAllocator, memory_refused};
+pub use allocator::{CachingAllocator, keep_large_blocks_apart, memory_refused};
 pub use batch_norm::{After, BatchNorm, batch_norm, batch_norm_eval, l2_normalize, scale_shift};
 pub use conv::conv2d;
 pub use depthwise::depthwise_conv2d;
