@@ -360,6 +360,8 @@ fn png(name: &str, picture: &Pixels, compression: CompressionType) -> Result<Vec
     PngEncoder::new_with_quality(&mut file, compression, FilterType::Adaptive)
         .write_image(&picture.data, width, height, color)
         .map_err(|e| ArtifactError::Picture { name: name.to_owned(), detail: e.to_string() })?;
+    // Thousands of small ones wait for their row group.
+    file.shrink_to_fit();
     Ok(file)
 }
 

@@ -167,7 +167,7 @@ impl ImagesWriter {
         for (picture, given) in prepared.into_iter().zip(given) {
             let Prepared { header, content, name, is_file, bytes, path } = picture?;
             self.color |= header.channels == 3;
-            ids.push(given.unwrap_or_else(|| self.ids.named(name.hex())));
+            ids.push(given.unwrap_or_else(|| self.ids.named(name.bytes())));
             contents.push(content);
             widths.push(header.width as u32);
             heights.push(header.height as u32);

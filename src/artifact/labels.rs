@@ -59,7 +59,9 @@ impl LabelTable {
         let schema = [("id", ColumnKind::Text), ("row", ColumnKind::U32), ("label", ColumnKind::I32)];
         let mut writer = TableWriter::create(&path, &schema, meta)?;
         writer.add_metadata("huggingface", hugging_face(&[("label", class)]));
-        writer.write(vec![self.ids.clone().into(), table::row_numbers(0..self.len()), self.labels.clone().into()])?;
+        writer.write_all(self.len(), |rows| {
+            vec![table::slice(&self.ids, &rows), table::row_numbers(rows.clone()), table::slice(&self.labels, &rows)]
+        })?;
         let digest = writer.finish()?;
         Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: Some(digest) }]))
     }

@@ -9,22 +9,24 @@ const DIGITS: usize = 16;
 /// Hands out one stable name per image: the digest of its content, with `-1`, `-2` … for equal images in the order they come.
 #[derive(Debug, Default)]
 pub struct Ids {
-    seen: BTreeMap<String, u32>,
+    /// How often each content was named, by the first 64 bits of its digest.
+    seen: BTreeMap<u64, u32>,
 }
 
 impl Ids {
     /// The name of the next image. `content` is what makes two images the same: the file's own bytes, or shape and pixels.
     pub fn next(&mut self, content: &[u8]) -> String {
-        self.named(blake3::hash(content).to_hex().to_string())
+        self.named(blake3::hash(content).as_bytes())
     }
 
-    /// As [`Ids::next`], where the digest of the content is known: its hexadecimal digits.
-    pub fn named(&mut self, mut name: String) -> String {
-        name.truncate(DIGITS);
-        let count = self.seen.entry(name.clone()).or_insert(0);
+    /// As [`Ids::next`], where the digest of the content is known.
+    pub fn named(&mut self, digest: &[u8; 32]) -> String {
+        let [a, b, c, d, e, f, g, h, ..] = *digest;
+        let first = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        let count = self.seen.entry(first).or_insert(0);
         let twin = *count;
         *count += 1;
-        if twin == 0 { name } else { format!("{name}-{twin}") }
+        if twin == 0 { format!("{first:0DIGITS$x}") } else { format!("{first:0DIGITS$x}-{twin}") }
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, FixedSizeListArray, Float32Array, Float64Array,
+    Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryBuilder, BooleanArray, FixedSizeListArray, Float32Array, Float64Array,
     Int32Array, Int64Array, StringArray, StructArray, UInt32Array,
 };
 use arrow::buffer::NullBuffer;
@@ -338,9 +338,12 @@ impl Column {
             Self::Vectors { width, values } => list(Arc::new(Float32Array::from(values)), width)?,
             Self::IndexLists { width, values } => list(Arc::new(UInt32Array::from(values)), width)?,
             Self::Images { bytes, paths } => {
-                let bytes: BinaryArray = bytes.iter().map(|b| (!b.is_empty()).then_some(b.as_slice())).collect();
+                // Collected, pictures would lie in memory three times: here, in a buffer that grows, and where it grew from.
+                let mut all = BinaryBuilder::with_capacity(bytes.len(), bytes.iter().map(Vec::len).sum());
+                bytes.into_iter().for_each(|picture| all.append_option((!picture.is_empty()).then_some(picture)));
                 let paths: StringArray = paths.iter().map(|p| (!p.is_empty()).then_some(p.as_str())).collect();
-                Arc::new(StructArray::try_new(image_fields(), vec![Arc::new(bytes), Arc::new(paths)], None::<NullBuffer>)?)
+                let parts: Vec<ArrayRef> = vec![Arc::new(all.finish()), Arc::new(paths)];
+                Arc::new(StructArray::try_new(image_fields(), parts, None::<NullBuffer>)?)
             }
         })
     }

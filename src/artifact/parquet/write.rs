@@ -121,11 +121,13 @@ impl TableWriter {
     ) -> Result<Digest> {
         let schema: Vec<_> = columns(0..0).iter().map(|(name, column)| (*name, column.kind())).collect();
         let mut writer = Self::create(path, &schema, meta)?;
-        for start in (0..rows).step_by(SAVED_ROWS) {
-            let columns = columns(start..rows.min(start + SAVED_ROWS));
-            writer.write(columns.into_iter().map(|(_, column)| column).collect())?;
-        }
+        writer.write_all(rows, |rows| columns(rows).into_iter().map(|(_, column)| column).collect())?;
         writer.finish()
+    }
+
+    /// Writes rows that lie in memory, some thousand copied at a time: `columns` gives those of a range.
+    pub fn write_all(&mut self, rows: usize, columns: impl Fn(Range<usize>) -> Vec<Column>) -> Result<()> {
+        (0..rows).step_by(SAVED_ROWS).try_for_each(|start| self.write(columns(start..rows.min(start + SAVED_ROWS))))
     }
 
     /// Writes some rows: one column per column of the schema, in its order.
