@@ -3,7 +3,7 @@
 #
 # Starts two nodes on loopback as the user who calls it (root: munge and slurmd want that), runs a pipeline of 4 seeds by jobs, kills the
 # watching process on the way, queues a training again by hand, preempts another, cancels one, and compares all results with those of
-# one process, byte for byte. Needs slurmctld, slurmd, munge and sbatch (Debian: slurmctld slurmd slurm-client munge).
+# one process, byte for byte. Then a sweep of 20 values with 3 seeds each, whose watching process dies twice. Needs slurmctld, slurmd, munge and sbatch (Debian: slurmctld slurmd slurm-client munge).
 set -euo pipefail
 kinset=$(readlink -f "$1")
 for program in slurmctld slurmd sbatch munged munge; do
@@ -175,6 +175,35 @@ code=0; wait $watcher || code=$?
 [ $code = 5 ] && grep -q "its job was cancelled" third.err
 echo "ok: cancelled, and told so"
 [ -z "$(squeue -h)" ]
+
+{ sed -e 's/^name = .*/name = "sweep"/' -e 's/^epochs = 600/epochs = 20/' -e 's/^seeds = 4/seeds = 3/' p.toml
+    echo "[vary]"
+    echo "stage.cluster.entropy_weight = [$(seq -s ', ' 0.5 0.25 5.25)]"; } > sweep.toml
+sweep() { "$kinset" run sweep.toml --json "$@"; }
+queued() { squeue -h -r | wc -l; }
+fewer() { [ "$(queued)" -lt "$1" ]; }
+sweep --artifacts alone --threads 1 > sweep-alone.json 2> sweep-alone.err
+digests sweep-alone.json > sweep-alone.txt
+started=$SECONDS
+sweep --executor slurm > sweep-1.json 2> sweep-1.err & watcher=$!
+more() { [ "$(queued)" -gt 100 ]; }
+wait_for 60 more
+kill -9 $watcher
+sweep --executor slurm > sweep-2.json 2> sweep-2.err & watcher=$!
+wait_for 600 fewer 80
+kill -9 $watcher
+echo "ok: the watching process of the sweep died twice, $(queued) jobs are in the queue"
+sweep --executor slurm > sweep-3.json 2> sweep-3.err
+digests sweep-3.json > sweep-3.txt
+cmp sweep-alone.txt sweep-3.txt
+jobs=$(python3 -c 'import json; print(json.load(open("sweep-3.json"))["jobs"]["submitted"])')
+[ "$jobs" = 0 ] || { echo "the third watching process submitted $jobs" >&2; exit 1; }
+[ "$(tail -n +2 artifacts/sweep/scores.csv | wc -l)" = 60 ]
+"$kinset" report sweep.toml --json | python3 -c 'import json, sys
+[sweep] = json.load(sys.stdin)["varied"]
+assert len(sweep["rows"]) == 20 and all(row["seeds"] == [1, 2, 3] for row in sweep["rows"]), sweep'
+[ -s artifacts/sweep/report.html ]
+echo "ok: 20 values with 3 seeds each in $((SECONDS - started)) s, one report, and every result equals that of one process"
 
 "$kinset" verify > /dev/null
 echo "all is well"
