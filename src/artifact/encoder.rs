@@ -5,7 +5,7 @@
 //! (moved by training) and buffers (running statistics) are named apart, and loading is strict both ways: a tensor too few means
 //! a silently random layer, a tensor too many means another network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use safetensors::SafeTensors;
@@ -137,6 +137,11 @@ pub struct EncoderCard {
 }
 
 impl EncoderCard {
+    /// The names of all its tensors.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.parameters.iter().chain(&self.buffers).map(String::as_str)
+    }
+
     /// The first contradiction in it, in words.
     fn contradiction(&self) -> Option<String> {
         let shape = &self.architecture;
@@ -335,10 +340,16 @@ impl Tensors {
     /// # Errors
     /// If the file cannot be written, or the names alone exceed the format's 100 MB.
     pub fn save(&self, path: &Path) -> Result<()> {
+        Self::save_these(self.0.iter().collect(), path)
+    }
+
+    /// Writes some of a network's tensors.
+    fn save_these(tensors: Vec<(&String, &Weights)>, path: &Path) -> Result<()> {
         let failed = |e: safetensors::SafeTensorError| ArtifactError::Encode { path: display(path), detail: e.to_string() };
-        let bytes: Vec<Vec<u8>> = self.0.values().map(|w| w.values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
+        let bytes: Vec<Vec<u8>> =
+            tensors.iter().map(|(_, w)| w.values.iter().flat_map(|v| v.to_le_bytes()).collect()).collect();
         let mut views = Vec::with_capacity(bytes.len());
-        for ((name, weights), bytes) in self.0.iter().zip(&bytes) {
+        for ((name, weights), bytes) in tensors.into_iter().zip(&bytes) {
             views.push((name, TensorView::new(Dtype::F32, weights.shape.clone(), bytes).map_err(failed)?));
         }
         let file = serialize(views, None).map_err(failed)?;
@@ -425,7 +436,7 @@ impl Encoder {
         if let Some(what) = self.card.contradiction() {
             return Err(ArtifactError::Contradiction { path: display(json), what });
         }
-        self.tensors.check_names(tensors, self.card.parameters.iter().chain(&self.card.buffers).map(String::as_str))
+        self.tensors.check_names(tensors, self.card.names())
     }
 }
 
@@ -437,31 +448,46 @@ pub struct Classifier {
     pub tensors: Tensors,
 }
 
-artifact!(Classifier, "classifier", ["classifier.json", "classifier.safetensors"], label_free);
+artifact!(Classifier, "classifier", [CARD, HEADS, BODY], label_free);
+
+const CARD: &str = "classifier.json";
+const HEADS: &str = "classifier.safetensors";
+/// The tensors of a classifier's encoder. They have a file of their own, so that a store keeps an encoder that stays as it was
+/// once, however many classifiers stand on it.
+const BODY: &str = "classifier-encoder.safetensors";
 
 impl Classifier {
-    /// Writes `classifier.json` and `classifier.safetensors` into a folder.
+    /// Writes `classifier.json`, the heads as `classifier.safetensors` and the encoder as `classifier-encoder.safetensors` into a
+    /// folder.
     pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
-        let (json, tensors) = (dir.join("classifier.json"), dir.join("classifier.safetensors"));
-        self.check(&json, &tensors)?;
-        write_json(&json, Self::KIND, &self.card)?;
-        self.tensors.save(&tensors)?;
-        Ok(Draft::new(vec![plain("classifier.json", &json), plain("classifier.safetensors", &tensors)]))
+        let files = [CARD, HEADS, BODY].map(|name| plain(name, &dir.join(name)));
+        let [json, heads, body] = files.each_ref().map(|file| file.path.as_path());
+        self.check(json, heads)?;
+        write_json(json, Self::KIND, &self.card)?;
+        let of_encoder: BTreeSet<&str> = self.card.encoder.names().collect();
+        let (bottom, top) = self.tensors.0.iter().partition::<Vec<_>, _>(|(name, _)| of_encoder.contains(name.as_str()));
+        Tensors::save_these(top, heads)?;
+        Tensors::save_these(bottom, body)?;
+        Ok(Draft::new(files.into()))
     }
 
     /// Reads the card alone: what kind of head it is, without its weights.
     pub fn card(stored: &Stored<Self>) -> Result<ClassifierCard> {
-        read_json(stored.file("classifier.json"), Self::KIND)
+        read_json(stored.file(CARD), Self::KIND)
     }
 
-    /// Reads both files.
+    /// Reads all files.
     ///
     /// # Errors
     /// If a file cannot be read or is damaged, or the tensors are not exactly those of the encoder and the heads.
     pub fn load(stored: &Stored<Self>) -> Result<Self> {
-        let (json, tensors) = (stored.file("classifier.json"), stored.file("classifier.safetensors"));
-        let classifier = Self { card: read_json(json, Self::KIND)?, tensors: Tensors::load(tensors)? };
-        classifier.check(json, tensors)?;
+        let [json, heads, body] = [CARD, HEADS, BODY].map(|name| stored.file(name));
+        let card: ClassifierCard = read_json(json, Self::KIND)?;
+        let (mut tensors, encoder) = (Tensors::load(heads)?, Tensors::load(body)?);
+        encoder.check_names(body, card.encoder.names())?;
+        tensors.0.extend(encoder.0);
+        let classifier = Self { card, tensors };
+        classifier.check(json, heads)?;
         Ok(classifier)
     }
 
@@ -475,8 +501,7 @@ impl Classifier {
             return Err(ArtifactError::Contradiction { path: display(json), what });
         }
         let heads = self.card.head_parameters();
-        let encoder = self.card.encoder.parameters.iter().chain(&self.card.encoder.buffers);
-        self.tensors.check_names(tensors, encoder.map(String::as_str).chain(heads.iter().map(|(name, _)| name.as_str())))?;
+        self.tensors.check_names(tensors, self.card.encoder.names().chain(heads.iter().map(|(name, _)| name.as_str())))?;
         for (name, shape) in &heads {
             if let Some(found) = self.tensors.get(name).filter(|weights| weights.shape != *shape) {
                 let what = format!("`{name}` has the shape {:?}; {shape:?} was expected", found.shape);
@@ -559,6 +584,7 @@ mod tests {
         assert_eq!(first, fs::read(&draft.files[1].path).unwrap());
         let draft = classifier().save(dir.path()).unwrap();
         assert_eq!(Classifier::load(&stored(&draft)).unwrap(), classifier());
+        assert_eq!(first, fs::read(&draft.files[2].path).unwrap(), "a store keeps the encoder of both once");
     }
 
     #[test]

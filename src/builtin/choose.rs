@@ -55,7 +55,7 @@ pub struct Choose;
 
 impl Stage for Choose {
     const KIND: &'static str = "choose";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "keep the classifier whose clusters neighbors share most; the first unless another is better";
     const ON_DEVICE: bool = true;
 

@@ -80,7 +80,7 @@ pub struct Consensus;
 
 impl Stage for Consensus {
     const KIND: &'static str = "consensus";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const SUMMARY: &'static str = "match the clusters of many heads and average their predictions";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;

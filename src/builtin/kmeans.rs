@@ -52,7 +52,7 @@ pub struct KMeans;
 
 impl Stage for KMeans {
     const KIND: &'static str = "kmeans";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "k-means on features, as a classifier: the baseline of every method";
     const SEEDED: bool = true;
 

@@ -112,7 +112,7 @@ pub struct Pretrained;
 
 impl Stage for Pretrained {
     const KIND: &'static str = "pretrained";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "load published weights of SCAN, NNM, RUC, AND or MoCo: PyTorch files or safetensors";
 
     type Config = Config;

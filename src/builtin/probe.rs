@@ -57,7 +57,7 @@ pub struct Fit;
 
 impl Stage for Fit {
     const KIND: &'static str = "probe";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "fit a linear classifier to labels, such as a person's names: supervised";
     const SEEDED: bool = true;
 

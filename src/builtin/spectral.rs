@@ -65,7 +65,7 @@ pub struct Spectral;
 
 impl Stage for Spectral {
     const KIND: &'static str = "spectral";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "cluster the neighbor graph by its spectrum; a linear head sorts new images";
     const SEEDED: bool = true;
 

@@ -77,7 +77,7 @@ pub struct SelfLabel;
 
 impl Stage for SelfLabel {
     const KIND: &'static str = "selflabel";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "train a classifier on its own confident predictions";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;

@@ -468,6 +468,12 @@ fn replace(path: &Path, content: &[u8]) {
     fs::write(path, content).unwrap();
 }
 
+/// How many stages have a blob of this name among their results.
+fn makers(bench: &Bench, name: &str) -> usize {
+    let records = files_below(&bench.path("artifacts/store/records"));
+    records.iter().filter(|record| fs::read_to_string(record).unwrap().contains(name)).count()
+}
+
 #[test]
 fn a_flipped_byte_in_any_blob_is_found_and_heals() {
     let bench = Bench::with(CHEAP);
@@ -481,9 +487,10 @@ fn a_flipped_byte_in_any_blob_is_found_and_heals() {
         let said = bench.kinset(&["verify"]);
         assert_eq!(said.exit, 6, "{}", said.out);
         assert!(said.out.contains(&name) && said.out.contains("hint: `kinset verify --repair`"), "{}", said.out);
+        let makers = makers(&bench, &name);
         assert!(bench.kinset(&["verify", "--repair"]).exit == 0);
         let healed = bench.run(&[]).done();
-        assert_eq!(healed.ran().len(), 1, "one stage made it: {}", healed.err);
+        assert_eq!(healed.ran().len(), makers, "the stages that made it: {}", healed.err);
         assert_eq!(healed.digests(), good, "after a flip in {name}");
         bench.assert_sound("after healing");
     }
@@ -494,7 +501,7 @@ fn a_deleted_or_shortened_blob_heals_by_running() {
     let bench = Bench::with(CHEAP);
     let good = bench.run(&[]).done().digests();
     for (number, blob) in blobs(&bench).into_iter().enumerate() {
-        let bytes = fs::read(&blob).unwrap();
+        let (name, bytes) = (blob.file_name().unwrap().to_str().unwrap(), fs::read(&blob).unwrap());
         if number % 2 == 0 {
             fs::remove_file(&blob).unwrap();
         } else {
@@ -504,7 +511,8 @@ fn a_deleted_or_shortened_blob_heals_by_running() {
         let plan = bench.kinset(&["plan", "p.toml"]);
         assert!(plan.exit == 10 && plan.out.contains("damaged"), "{}", plan.out);
         let healed = bench.run(&[]).done();
-        assert_eq!(healed.ran().len(), 1, "{}", healed.err);
+        // What one stage writes again is whole for the others that have the same.
+        assert!((1..=makers(&bench, name)).contains(&healed.ran().len()), "{}", healed.err);
         assert_eq!(healed.digests(), good);
         bench.assert_sound("after healing");
     }

@@ -168,8 +168,8 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let digests = whole.run(&["--until", &names.join(",")]).done().digests();
     // Copied numbers; the statistics of drawn images are whole numbers divided once.
     all.insert("pretrained", one("encoder", json!(digests["weights.encoder"][..12])));
-    let files = ["classifier.json", "classifier.safetensors"].map(|file| whole.path("artifacts/whole/together").join(file));
-    let together = Classifier::load(&Stored::new(files.to_vec(), Digest::of(b""), "a test")).unwrap();
+    let files = Classifier::FILES.iter().map(|file| whole.path("artifacts/whole/together").join(file)).collect();
+    let together = Classifier::load(&Stored::new(files, Digest::of(b""), "a test")).unwrap();
     all.insert("consensus", {
         let mut result = one("heads", json!(together.card.heads));
         result.extend(one("reference", json!(together.card.head)));

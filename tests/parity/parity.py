@@ -111,6 +111,7 @@ class Results:
         card = json.loads((folder / f"{last}classifier.json").read_text())["content"]
         net = peer.Classifier(peer.backbone_of(card["encoder"]["architecture"]), card["heads"], card.get("hidden"))
         tensors = load_file(folder / f"{last}classifier.safetensors")
+        tensors |= load_file(folder / f"{last}classifier-encoder.safetensors")
         tensors |= {key: torch.tensor(0) for key in net.state_dict() if key.endswith("num_batches_tracked")}
         net.load_state_dict(tensors)
         return net, card

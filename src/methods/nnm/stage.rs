@@ -57,7 +57,7 @@ pub struct Nnm;
 
 impl Stage for Nnm {
     const KIND: &'static str = "nnm";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "cluster images so that neighbors in batch and set agree";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;

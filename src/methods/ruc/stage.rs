@@ -46,7 +46,7 @@ pub struct Ruc;
 
 impl Stage for Ruc {
     const KIND: &'static str = "ruc";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "retrain a clustering as if its labels were noisy, with two networks";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;

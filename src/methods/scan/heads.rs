@@ -97,7 +97,7 @@ pub struct ScanHeads;
 
 impl Stage for ScanHeads {
     const KIND: &'static str = "scan_heads";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "cluster features so that neighbors agree: SCAN's heads on a frozen encoder";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;

@@ -93,7 +93,7 @@ pub struct Scan;
 
 impl Stage for Scan {
     const KIND: &'static str = "scan";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const SUMMARY: &'static str = "cluster images so that neighbors agree";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;

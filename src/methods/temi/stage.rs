@@ -66,7 +66,7 @@ pub struct Temi;
 
 impl Stage for Temi {
     const KIND: &'static str = "temi";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "cluster features by the mutual information of neighbors: self-distilled heads";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;

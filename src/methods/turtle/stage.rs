@@ -63,7 +63,7 @@ pub struct Turtle;
 
 impl Stage for Turtle {
     const KIND: &'static str = "turtle";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "find the labelling that linear classifiers fit best, in one or several feature spaces";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
