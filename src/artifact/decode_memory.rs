@@ -1,12 +1,15 @@
 //! The memory of pictures that are being decoded: one bound for all threads of the process.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 
-/// Bytes that pictures may take while they are decoded, together; one that needs more is decoded alone.
-const MOST: u64 = 1 << 30;
+use kinset_base::memory;
+
+/// Bytes that pictures usually may take while they are decoded, together; one that needs more is decoded alone.
+const USUAL: u64 = 1 << 30;
 
 /// What threads share: pictures are decoded wherever pixels are wanted, and each thread's share cannot be known before.
-static MEMORY: Memory = Memory { most: MOST, used: Mutex::new(0), freed: Condvar::new() };
+static MEMORY: LazyLock<Memory> =
+    LazyLock::new(|| Memory { most: memory::share(USUAL), used: Mutex::new(0), freed: Condvar::new() });
 
 struct Memory {
     most: u64,

@@ -17,6 +17,7 @@ use super::pixels::Pixels;
 use super::{Artifact, Draft, DraftFile, Stored, table};
 use kinset_base::fs;
 use kinset_base::id::Ids;
+use kinset_base::memory;
 use kinset_base::name::Name;
 use kinset_store::digest::{Digest, Hasher};
 
@@ -25,8 +26,8 @@ const FILE: &str = "images.parquet";
 const GROUP: usize = 1024;
 /// … or so many bytes.
 const GROUP_BYTES: usize = 32 << 20;
-/// Decoded pictures are kept in memory up to this many bytes, unless another budget is named.
-pub const BUDGET: u64 = 2 << 30;
+/// Decoded pictures are usually kept in memory up to this many bytes, unless another budget is named.
+const USUAL_BUDGET: u64 = 2 << 30;
 /// A picture file that was left outside may have at most so many bytes.
 const LARGEST_FILE: u64 = 1 << 30;
 
@@ -304,9 +305,9 @@ struct Entry {
 }
 
 impl ImageSet {
-    /// Opens the pictures of a table, with [`BUDGET`].
+    /// Opens the pictures of a table; at most 2 GiB are kept in memory, or what [`memory::share`] says.
     pub fn open(stored: &Stored<Images>) -> Result<Self> {
-        Self::open_within(stored, BUDGET)
+        Self::open_within(stored, memory::share(USUAL_BUDGET))
     }
 
     /// Opens the pictures of a table; at most `budget` bytes are kept in memory.
@@ -572,7 +573,7 @@ mod tests {
     fn arrays_come_back_as_they_were_within_any_budget() {
         let dir = tempfile::tempdir().unwrap();
         let (draft, ids) = save(dir.path(), &ImagesInfo::new("test"), (0..3000).map(|i| Picture::Raw(raw(i))).collect());
-        for (budget, decoded) in [(BUDGET, true), (3000 * 12, true), (3000 * 12 - 1, false), (0, false)] {
+        for (budget, decoded) in [(USUAL_BUDGET, true), (3000 * 12, true), (3000 * 12 - 1, false), (0, false)] {
             let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
             assert_eq!((set.len(), set.channels(), set.fixed_size()), (3000, 1, Some((4, 3))));
             assert_eq!((set.ids(), set.is_decoded()), (&ids[..], decoded));
@@ -600,7 +601,7 @@ mod tests {
         let other = dir.path().join("other");
         fs::create_folders(&other).unwrap();
         let mut writer = ImagesWriter::create(&other, &ImagesInfo::new("test")).unwrap();
-        for budget in [0, BUDGET] {
+        for budget in [0, USUAL_BUDGET] {
             let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
             for row in if budget == 0 { [2, 3, 5] } else { [4, 6, 7] } {
                 match (set.picture(row).unwrap(), pictures(row)) {
@@ -696,7 +697,7 @@ mod tests {
         let (draft, ids) = save(&turned);
         assert_ne!(draft.files[0].logical, other);
         assert_eq!(ids, [Ids::default().next(&turned)], "its name is that of its bytes");
-        for budget in [0, BUDGET] {
+        for budget in [0, USUAL_BUDGET] {
             let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
             let wanted = Pixels::new(2, 3, 1, vec![3, 0, 4, 1, 5, 2]);
             assert_eq!((set.size(0), set.get(0).unwrap().into_owned()), ((2, 3), wanted.clone()));
@@ -713,7 +714,7 @@ mod tests {
         let info = ImagesInfo { pack: false, ..ImagesInfo::new("test") };
         let picture = Picture::file(file(1).1, display(&path));
         let (draft, _) = save(dir.path(), &info, vec![picture]);
-        for budget in [0, BUDGET] {
+        for budget in [0, USUAL_BUDGET] {
             let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
             assert_eq!(*set.get(0).unwrap(), file(1).0);
         }

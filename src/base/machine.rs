@@ -38,6 +38,11 @@ impl Machine {
         Self::of(Path::new("/"))
     }
 
+    /// Bytes of memory in all that this process may use.
+    pub fn memory_in_all(&self) -> Option<u64> {
+        [self.memory, self.group_memory, self.addresses].into_iter().flatten().min()
+    }
+
     /// The same where `proc` and `sys` lie below another root.
     fn of(root: &Path) -> Self {
         let text = |path: &str| {

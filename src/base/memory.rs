@@ -1,12 +1,39 @@
-//! The memory that the process holds, looked at from time to time, because the system's own peak is that of the whole life.
+//! The memory that the process may use, and the memory that it holds.
 
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::fs;
+use super::machine::Machine;
 
+/// What the user allows; nothing if nobody said.
+static ALLOWED: OnceLock<u64> = OnceLock::new();
+
+/// Sets the bytes that the process may use: a bound for what is kept or decoded at a time, not for what a method needs. The first
+/// call counts.
+pub fn allow(bytes: u64) {
+    ALLOWED.get_or_init(|| bytes);
+}
+
+/// The bytes that one use of memory may take, of which there are few at a time: a quarter of what the user allows; else the usual
+/// amount, or a quarter of what the machine has if that is less.
+pub fn share(usual: u64) -> u64 {
+    static MACHINE: OnceLock<Option<u64>> = OnceLock::new();
+    let of_machine = || *MACHINE.get_or_init(|| Machine::look().memory_in_all());
+    share_of(usual, ALLOWED.get().copied(), of_machine)
+}
+
+fn share_of(usual: u64, allowed: Option<u64>, machine: impl FnOnce() -> Option<u64>) -> u64 {
+    match allowed {
+        Some(bytes) => bytes / 4,
+        None => machine().map_or(usual, |bytes| usual.min(bytes / 4)),
+    }
+}
+
+/// Looked at from time to time, because the system's own peak is that of the whole life.
 const PAUSE: Duration = Duration::from_millis(50);
 /// `status` has some 60 lines.
 const LARGEST: u64 = 1 << 16;
@@ -52,6 +79,15 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_a_quarter_of_what_is_said_and_never_more_of_the_machine() {
+        let machine = |bytes: u64| move || Some(bytes);
+        assert_eq!(share_of(100, Some(1000), machine(80)), 250, "who says it is believed");
+        assert_eq!(share_of(100, None, machine(1000)), 100);
+        assert_eq!(share_of(100, None, machine(80)), 20);
+        assert_eq!(share_of(100, None, || None), 100);
+    }
 
     #[test]
     #[cfg(target_os = "linux")]

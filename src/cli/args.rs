@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser};
 
 use super::Command;
+use crate::base::unit::parse_bytes;
 use crate::pipeline::dispatch::rules::Executor;
 
 /// Sort images without labels; build training sets that look like a target.
@@ -82,6 +83,18 @@ pub struct ClusterArgs {
     pub cluster: Option<PathBuf>,
 }
 
+/// How much of the machine is used.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct MachineArgs {
+    /// Number of threads; results do not depend on it [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Memory for pictures: a quarter each for those that are decoded at a time and those that are kept, as 8GiB [default: 1 GiB
+    /// and 2 GiB, or a quarter of what the machine or its control group has if that is less]
+    #[arg(long, value_name = "SIZE", value_parser = memory)]
+    pub memory: Option<u64>,
+}
+
 /// Which stages.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SelectArgs {
@@ -120,6 +133,12 @@ pub(super) fn distance(text: &str) -> Result<f64, String> {
 /// Reads the power of a cluster's size.
 pub(super) fn power(text: &str) -> Result<f64, String> {
     within(text, 0.0, 4.0, "a number is expected, 0 to 4")
+}
+
+/// Reads an amount of memory, in bytes.
+fn memory(text: &str) -> Result<u64, String> {
+    let least = 64 << 20;
+    parse_bytes(text).filter(|&bytes| bytes >= least).ok_or_else(|| "a size of at least 64MiB is expected, as 8GiB".to_owned())
 }
 
 /// Reads a time in seconds.

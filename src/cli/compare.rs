@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::{PipelineArgs, SelectArgs};
+use super::args::{MachineArgs, PipelineArgs, SelectArgs};
 use super::common::{Answer, Failure, pipeline, pipeline_with, selection};
 use super::run::{Patience, perform, score_tables};
 use super::terminal;
@@ -50,9 +50,8 @@ pub struct CompareArgs {
     /// Only these methods (comma-separated)
     #[arg(long, value_name = "METHODS", value_delimiter = ',', value_parser = METHODS.map(|method| method.name))]
     methods: Vec<String>,
-    /// Number of threads; results do not depend on it [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(super) threads: Option<u16>,
+    #[command(flatten)]
+    pub(super) machine: MachineArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::args::MachineArgs;
 use super::cluster::device_of_class;
 use super::common::{Answer, Failure};
 use super::run::{GRACE, Heard, stop_on_signals_within};
@@ -54,10 +55,10 @@ fn own() -> Option<Own> {
     Own::of(|name| std::env::var(name).ok())
 }
 
-/// How many threads the ticket allows, if it can be read; whoever reads it next says why it cannot.
-pub(super) fn threads(args: &ExecStageArgs) -> Option<u16> {
-    let ticket = Ticket::load(&args.ticket).ok()?;
-    ticket.threads.or_else(|| own()?.cpus)
+/// What of the machine the ticket allows, if it can be read; whoever reads it next says why it cannot.
+pub(super) fn machine(args: &ExecStageArgs) -> MachineArgs {
+    let Ok(ticket) = Ticket::load(&args.ticket) else { return MachineArgs::default() };
+    MachineArgs { threads: ticket.threads.or_else(|| own()?.cpus), memory: ticket.memory }
 }
 
 pub(super) fn run(args: &ExecStageArgs) -> Answer {

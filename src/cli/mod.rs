@@ -21,8 +21,9 @@ use clap::Parser;
 use clap::error::ErrorKind;
 
 use crate::base::fault::Exit;
+use crate::base::memory;
 use crate::kernel::isa::Isa;
-use args::Cli;
+use args::{Cli, MachineArgs};
 use common::{Answer, Failure};
 
 /// From each entry the module, what may be typed, and the call of the module's `run`.
@@ -87,13 +88,16 @@ pub fn main() -> Exit {
     if let Err(fault) = Isa::chosen() {
         return Failure::own(fault).report();
     }
-    let threads = match &command {
-        Command::Run(args) => args.threads,
-        Command::Compare(args) => args.threads,
-        Command::Similar(args) => args.threads,
-        Command::ExecStage(args) => exec_stage::threads(args),
-        _ => None,
+    let machine = match &command {
+        Command::Run(args) => args.machine,
+        Command::Compare(args) => args.machine,
+        Command::Similar(args) => args.machine,
+        Command::ExecStage(args) => exec_stage::machine(args),
+        _ => MachineArgs::default(),
     };
-    let done = common::start_threads(threads).and_then(|()| dispatch(&command));
+    if let Some(bytes) = machine.memory {
+        memory::allow(bytes);
+    }
+    let done = common::start_threads(machine.threads).and_then(|()| dispatch(&command));
     done.unwrap_or_else(|failure| failure.report())
 }

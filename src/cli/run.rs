@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::args::{ClusterArgs, PipelineArgs, SelectArgs, seconds};
+use super::args::{ClusterArgs, MachineArgs, PipelineArgs, SelectArgs, seconds};
 use super::cluster::Where;
 use super::common::{Answer, Failure, device_of, namesake, pipeline, places, selection};
 use super::expected::Told;
@@ -26,7 +26,7 @@ use crate::pipeline::dispatch::local::Local;
 use crate::pipeline::dispatch::rehearsal::Rehearsal;
 use crate::pipeline::dispatch::rules::{Executor, Rules};
 use crate::pipeline::dispatch::slurm::Slurm;
-use crate::pipeline::dispatch::ticket::{Form, Restarts};
+use crate::pipeline::dispatch::ticket::{Form, Restarts, Worker};
 use crate::pipeline::dispatch::watch::{self, Dispatch};
 use crate::pipeline::event::{Listener, Tell};
 use crate::pipeline::graph::Selected;
@@ -60,9 +60,8 @@ pub struct RunArgs {
     pipeline: PipelineArgs,
     #[command(flatten)]
     select: SelectArgs,
-    /// Number of threads; results do not depend on it [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(super) threads: Option<u16>,
+    #[command(flatten)]
+    pub(super) machine: MachineArgs,
     /// Fail instead of waiting when another run computes the same stage
     #[arg(long)]
     no_wait: bool,
@@ -244,18 +243,21 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
     let kinset = std::env::current_exe().map_err(|error| FileError::new("look for", Path::new("this program"), error))?;
     let threads = rayon::current_num_threads();
     let mut rules = at.rules.clone();
-    let (cluster, of_worker): (Box<dyn Cluster>, Option<u16>) = match (at.executor, dry) {
+    let memory = args.machine.memory;
+    let (cluster, worker): (Box<dyn Cluster>, Worker) = match (at.executor, dry) {
         (Executor::Local(count), _) => {
             // What is true of nodes elsewhere is not of this machine.
             rules = Rules::default();
             rules.limits.settle = Duration::ZERO;
-            let share = u16::try_from((threads / count).max(1)).ok();
-            (Box::new(Local::new(kinset, count)), share)
+            let threads = u16::try_from((threads / count).max(1)).ok();
+            let memory = memory.map(|bytes| bytes / count as u64);
+            (Box::new(Local::new(kinset, count)), Worker { threads, memory })
         }
-        (_, None) => (Box::new(Slurm::new(kinset, rules.clone())), None),
+        (_, None) => (Box::new(Slurm::new(kinset, rules.clone())), Worker { threads: None, memory }),
         (_, Some(folder)) => {
             fs::create_folders(folder)?;
-            (Box::new(Rehearsal::new(Slurm::new(kinset, rules.clone()), folder.to_owned())), None)
+            let worker = Worker { threads: None, memory };
+            (Box::new(Rehearsal::new(Slurm::new(kinset, rules.clone()), folder.to_owned())), worker)
         }
     };
     let data = match &rules.data {
@@ -305,7 +307,7 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
         forward: Tell(&forward),
         detach: args.jobs.detach || dry.is_some(),
         cancel: args.jobs.cancel_on_exit,
-        threads: of_worker,
+        worker,
         tick: if cluster.keeps_order() { TICK_OF_CLUSTER } else { TICK },
     };
     // Without a trace: nothing has happened.

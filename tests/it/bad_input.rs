@@ -161,6 +161,7 @@ fn bad_command_lines_are_refused() {
         (&["rum", "p.toml"], 2, &["'rum'", "'run'"]),
         (&["run", "p.toml", "--treads", "1"], 2, &["--treads", "--threads"]),
         (&["run", "p.toml", "--threads", "many"], 2, &["many", "--threads"]),
+        (&["run", "p.toml", "--memory", "8MiB"], 2, &["8MiB", "--memory", "at least 64MiB"]),
         (&["run", "p.toml", "--checkpoint-every=-1"], 2, &["--checkpoint-every", "a number of seconds is expected"]),
         (&["run", "p.toml", "--set", "garbage"], 3, &["`garbage`", "stage.pretext.epochs=5"]),
         (&["run", "p.toml", "--profile", "nope"], 3, &["no profile `nope`"]),

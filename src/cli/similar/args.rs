@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::{distance, positive, power, seconds, similarity};
+use crate::cli::args::{MachineArgs, distance, positive, power, seconds, similarity};
 
 /// How repetitions in the target are found.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -234,9 +234,8 @@ pub struct SimilarArgs {
     /// Folder of the cache [default: artifacts/ in --save-dir]
     #[arg(long, value_name = "DIR")]
     pub artifacts: Option<PathBuf>,
-    /// Number of threads; results do not depend on it [default: all cores]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
+    #[command(flatten)]
+    pub machine: MachineArgs,
     /// Save the progress of the search at least this often
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
     pub checkpoint_every: f64,

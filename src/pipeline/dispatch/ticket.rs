@@ -45,6 +45,9 @@ pub struct Ticket {
     pub devices: Devices,
     /// Threads of a worker; all there are if nobody said how many.
     pub threads: Option<u16>,
+    /// Bytes of memory of a worker, if somebody said how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// Seconds between checkpoints, at most.
     pub checkpoint_every: f64,
     /// Seconds after which what should be there is not.
@@ -73,6 +76,14 @@ pub struct Restarts {
     pub without_progress: u32,
 }
 
+/// What a worker may use; all that there is if nobody said how much.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Worker {
+    pub threads: Option<u16>,
+    /// Bytes.
+    pub memory: Option<u64>,
+}
+
 /// What all tickets of a run share.
 #[derive(Clone, Debug)]
 pub struct Form {
@@ -90,7 +101,7 @@ pub struct Form {
 
 impl Form {
     /// A ticket for these tasks.
-    pub fn fill(&self, unit: String, threads: Option<u16>, keys: BTreeMap<String, Key>, tasks: Vec<Vec<Task>>) -> Ticket {
+    pub fn fill(&self, unit: String, worker: Worker, keys: BTreeMap<String, Key>, tasks: Vec<Vec<Task>>) -> Ticket {
         Ticket {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -104,7 +115,8 @@ impl Form {
             data: self.places.data().to_owned(),
             hub: self.places.hub().to_owned(),
             devices: self.devices.clone(),
-            threads,
+            threads: worker.threads,
+            memory: worker.memory,
             checkpoint_every: self.checkpoint_every,
             settle: self.settle,
             restarts: self.restarts.clone(),

@@ -13,7 +13,7 @@ use super::error::{DispatchError, last_lines};
 use super::jobs;
 use super::rules::Rules;
 use super::tail::Tail;
-use super::ticket::{End, Form, Place, Task, Ticket};
+use super::ticket::{End, Form, Place, Task, Ticket, Worker};
 use super::unit::{Unit, units};
 use crate::attempt::{Attempt, Setback};
 use crate::error::RunError;
@@ -59,8 +59,8 @@ pub struct Dispatch<'a> {
     pub detach: bool,
     /// Whether jobs end with this process, where they could go on.
     pub cancel: bool,
-    /// Threads of a worker for which no rule has a number.
-    pub threads: Option<u16>,
+    /// What a worker may use for which no rule has a number.
+    pub worker: Worker,
     /// How often files and processes are looked at.
     pub tick: Duration,
 }
@@ -522,8 +522,11 @@ impl Watch<'_> {
             };
             tasks.push(nodes.iter().map(task).collect());
         }
-        let threads = unit.needs.cpus.and_then(|cpus| u16::try_from(cpus).ok()).or(self.dispatch.threads);
-        let ticket = form.fill(unit.name.clone(), threads, keys, tasks);
+        let worker = Worker {
+            threads: unit.needs.cpus.and_then(|cpus| u16::try_from(cpus).ok()).or(self.dispatch.worker.threads),
+            memory: unit.needs.memory.or(self.dispatch.worker.memory),
+        };
+        let ticket = form.fill(unit.name.clone(), worker, keys, tasks);
         let folder = (self.dispatch.folder)()?;
         fs::create_folders(&folder)?;
         let after = self.after(unit);

@@ -264,7 +264,7 @@ pub fn leave(place: &Place, index: usize, error: &dyn Fault) -> fs::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ticket::{Form, Restarts};
+    use super::super::ticket::{Form, Restarts, Worker};
     use super::*;
     use crate::spec::Request;
     use crate::state::Devices;
@@ -286,7 +286,7 @@ mod tests {
             restarts: Restarts { times: 1, signal: "USR2".into(), without_progress: 2 },
         };
         let task = Task { stage: "s".into(), forced: false, plan: Digest::of(b"") };
-        let ticket = form.fill("s".into(), None, std::collections::BTreeMap::new(), vec![vec![task]]);
+        let ticket = form.fill("s".into(), Worker::default(), std::collections::BTreeMap::new(), vec![vec![task]]);
         let place = Place { folder: dir.path().into(), stem: "01-s".into() };
         fs::write_atomic(&place.ticket(), &serde_json::to_vec(&ticket).unwrap()).unwrap();
         assert!(matches!(Work::load(&place.ticket(), 1), Err(DispatchError::NoTask { tasks: 1, index: 1 })));
