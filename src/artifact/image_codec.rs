@@ -143,6 +143,11 @@ impl Opened<'_> {
 
     /// Decodes the picture, in its own channels, and tells of how many bits its values were taken to be: 8, 12 or 16.
     pub fn decode_with_bits(self, look: Look) -> Result<(Pixels, u8)> {
+        self.decode_held(look).map(|(pixels, bits, _)| (pixels, bits))
+    }
+
+    /// As [`Opened::decode_with_bits`], with the memory that it takes while somebody looks at it.
+    pub(super) fn decode_held(self, look: Look) -> Result<(Pixels, u8, decode_memory::Share)> {
         let Self { name, stored: Header { width, height, channels }, facts, decoder } = self;
         let damaged = |detail| ArtifactError::Picture { name: name.to_owned(), detail };
         // As the decoder unpacks it: with transparency, or 16 bits.
@@ -160,7 +165,7 @@ impl Opened<'_> {
         } else {
             0
         };
-        let _share = decode_memory::share(size + converted);
+        let share = decode_memory::share(size + converted);
         let (mut data, bits) = match decoder {
             Decoder::Jpeg(mut decoder) => catch_decoder_panic(|| Ok::<_, String>((decoder.decode().map_err(as_jpeg)?, 8))),
             Decoder::Tiff(page) => catch_decoder_panic(|| Ok::<_, String>(eight_bits(page.decode()?, look.background))),
@@ -178,7 +183,7 @@ impl Opened<'_> {
             found
         };
         let orientation = if look.turned { facts.orientation } else { Orientation::NoTransforms };
-        Ok((turned(Pixels::new(width, height, channels, data), orientation), bits))
+        Ok((turned(Pixels::new(width, height, channels, data), orientation), bits, share))
     }
 }
 

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::decode_memory::Share;
 use super::error::{ArtifactError, Result, display};
-use super::image_codec::{self, Header};
+use super::image_codec::{self, Header, Look};
 use super::meta::{Meta, hugging_face};
 use super::parquet::{Column, ColumnKind, TableReader, TableWriter};
 use super::picture_facts::PictureFacts;
@@ -437,16 +438,21 @@ impl ImageSet {
         }
     }
 
-    /// Some pictures, decoded in parallel where that is to be done, in the order asked for.
+    /// Shows a picture, in the channels of the set. Any thread may ask, but not while it is shown another: large pictures are
+    /// decoded and looked at one after the other, so that they fit memory together.
     ///
     /// # Panics
     /// If there is no such row.
-    pub fn get_many(&self, rows: &[usize]) -> Result<Vec<Cow<'_, Pixels>>> {
-        if self.is_decoded() {
-            return rows.iter().map(|row| self.get(*row)).collect();
-        }
-        let pictures: Vec<Result<Cow<'_, Pixels>>> = rows.par_iter().map(|row| self.get(*row)).collect();
-        pictures.into_iter().collect()
+    pub fn show<R>(&self, row: usize, look: impl FnOnce(&Pixels) -> R) -> Result<R> {
+        let held = match &self.backing {
+            Backing::Decoded(pictures) => return Ok(look(&pictures[row])),
+            Backing::Files(files) => self.decode_held(row, &files[row])?,
+            Backing::Table(reader) => {
+                let (bytes, path) = reader.picture("image", row)?;
+                self.decode_held(row, &Entry { bytes, path })?
+            }
+        };
+        Ok(look(&held.0))
     }
 
     /// A few pictures with their paths (empty for arrays), decoded in parallel: only what is asked for is read, and nothing is kept.
@@ -516,6 +522,10 @@ impl ImageSet {
     }
 
     fn decode(&self, row: usize, entry: &Entry) -> Result<Pixels> {
+        self.decode_held(row, entry).map(|(pixels, _)| pixels)
+    }
+
+    fn decode_held(&self, row: usize, entry: &Entry) -> Result<(Pixels, Share)> {
         let bytes = self.bytes(row, entry)?;
         let name = if entry.path.is_empty() { &self.ids[row] } else { &entry.path };
         let opened = image_codec::open(name, &bytes)?;
@@ -533,7 +543,8 @@ impl ImageSet {
             );
             return Err(ArtifactError::Picture { name: name.clone(), detail });
         }
-        Ok(image_codec::with_channels(opened.decode()?, self.channels))
+        let (pixels, _, share) = opened.decode_held(Look::default())?;
+        Ok((image_codec::with_channels(pixels, self.channels), share))
     }
 }
 
@@ -583,8 +594,7 @@ mod tests {
             let rows = [0, 3, 4, 1023, 1024, 2048, 2998, 2999];
             let glance = set.glance(&rows).unwrap();
             assert_eq!(glance, rows.map(|row| (raw(row), String::new())), "only these are read, whatever else is in memory");
-            let many = set.get_many(&[2999, 5, 5]).unwrap();
-            assert_eq!(many.iter().map(|p| p.data[0]).collect::<Vec<_>>(), [raw(2999), raw(5), raw(5)].map(|p| p.data[0]));
+            assert_eq!([2999, 5, 5].map(|row| set.show(row, Pixels::clone).unwrap()), [2999, 5, 5].map(raw));
             assert_eq!(image_codec::decode("x", &set.file(7).unwrap(), 1).unwrap(), raw(7));
         }
     }

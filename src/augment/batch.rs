@@ -28,11 +28,11 @@ use kinset_stage::{Complaint, Settings};
 pub trait Pictures: Sync {
     fn len(&self) -> usize;
 
-    /// The picture in a row, which is less than [`Pictures::len`].
+    /// Shows the picture in a row, which is less than [`Pictures::len`].
     ///
     /// # Errors
     /// If it is decoded only now and cannot be.
-    fn picture(&self, row: usize) -> Result<Cow<'_, Pixels>, Error>;
+    fn show<R>(&self, row: usize, look: impl FnOnce(&Pixels) -> R) -> Result<R, Error>;
 
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -44,8 +44,8 @@ impl Pictures for ImageSet {
         ImageSet::len(self)
     }
 
-    fn picture(&self, row: usize) -> Result<Cow<'_, Pixels>, Error> {
-        self.get(row).map_err(|error| Error::Undecodable { row, why: error.to_string() })
+    fn show<R>(&self, row: usize, look: impl FnOnce(&Pixels) -> R) -> Result<R, Error> {
+        ImageSet::show(self, row, look).map_err(|error| Error::Undecodable { row, why: error.to_string() })
     }
 }
 
@@ -54,8 +54,8 @@ impl Pictures for [Pixels] {
         <[Pixels]>::len(self)
     }
 
-    fn picture(&self, row: usize) -> Result<Cow<'_, Pixels>, Error> {
-        Ok(Cow::Borrowed(&self[row]))
+    fn show<R>(&self, row: usize, look: impl FnOnce(&Pixels) -> R) -> Result<R, Error> {
+        Ok(look(&self[row]))
     }
 }
 
@@ -64,8 +64,8 @@ impl Pictures for Vec<Pixels> {
         self.as_slice().len()
     }
 
-    fn picture(&self, row: usize) -> Result<Cow<'_, Pixels>, Error> {
-        Ok(Cow::Borrowed(&self[row]))
+    fn show<R>(&self, row: usize, look: impl FnOnce(&Pixels) -> R) -> Result<R, Error> {
+        Ok(look(&self[row]))
     }
 }
 
@@ -202,18 +202,15 @@ impl Viewer {
             if row >= count {
                 return Some(Error::Row { row, count });
             }
-            let picture = match pictures.picture(row) {
-                Ok(picture) => picture,
-                Err(error) => return Some(error),
+            let make = |picture: &Pixels| {
+                self.suits(picture, row)?;
+                SCRATCH.with_borrow_mut(|scratch| {
+                    self.make(picture, &mut leaf(row).rng(), scratch);
+                    self.normalize(scratch, out);
+                });
+                Ok(())
             };
-            if let Err(error) = self.suits(&picture, row) {
-                return Some(error);
-            }
-            SCRATCH.with_borrow_mut(|scratch| {
-                self.make(&picture, &mut leaf(row).rng(), scratch);
-                self.normalize(scratch, out);
-            });
-            None
+            pictures.show(row, make).flatten().err()
         });
         fault.map_or(Ok(()), Err)
     }

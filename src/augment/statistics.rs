@@ -29,13 +29,14 @@ pub fn channels(pictures: &(impl Pictures + ?Sized), stop: &Stop) -> Result<Norm
             let mut sums = [(0_u64, 0_u64, 0_u64); 3];
             for row in start..(start + CHUNK).min(pictures.len()) {
                 stop.check()?;
-                let picture = pictures.picture(row)?;
-                for pixel in picture.data.chunks_exact(picture.channels) {
-                    for (sum, &value) in sums.iter_mut().zip(pixel) {
-                        let value = u64::from(value);
-                        *sum = (sum.0 + 1, sum.1 + value, sum.2 + value * value);
+                pictures.show(row, |picture| {
+                    for pixel in picture.data.chunks_exact(picture.channels) {
+                        for (sum, &value) in sums.iter_mut().zip(pixel) {
+                            let value = u64::from(value);
+                            *sum = (sum.0 + 1, sum.1 + value, sum.2 + value * value);
+                        }
                     }
-                }
+                })?;
             }
             Ok(sums)
         })

@@ -177,9 +177,10 @@ fn look(images: &ImageSet, cx: &Context<'_>) -> Result<(Vec<Digest>, Vec<f32>), 
     let rows: Vec<usize> = (0..images.len()).collect();
     for chunk in rows.chunks(CHUNK) {
         cx.check()?;
-        let pictures = images.get_many(chunk)?;
-        let seen: Vec<_> = pictures.par_iter().map(|picture| (digest(picture), small_copy(picture))).collect();
-        for (digest, copy) in seen {
+        let see = |&row: &usize| images.show(row, |picture| (digest(picture), small_copy(picture)));
+        let seen: Vec<_> = chunk.par_iter().map(see).collect();
+        for one in seen {
+            let (digest, copy) = one?;
             digests.push(digest);
             small.extend(copy);
         }
