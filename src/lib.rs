@@ -16,7 +16,7 @@
 //! |---|---|
 //! | [`base`] | Shared tools: seeds, ids, files, errors, units, the clock. |
 //! | [`math`] | Formulas, without files or tensors: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means, curation. |
-//! | [`kernel`] | CPU loops: convolution, batch norm, pooling, exact neighbors. The only `unsafe`. |
+//! | [`kernel`] | CPU loops: convolution, batch norm, pooling, neighbors (exact, or approximate by cells). The only `unsafe`. |
 //! | [`store`] | Results on disk: blobs, records, keys, locks, garbage, repair. |
 //! | [`artifact`] | The files that stages exchange: images, labels, encoder, features, neighbors, duplicates, outliers, matches, selection, levels, classifier, assignments, groups, probe, distribution, scores. |
 //! | [`stage`] | The contract between the engine and everything it runs. |

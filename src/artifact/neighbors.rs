@@ -16,6 +16,15 @@ pub enum Neighbors {}
 
 artifact!(Neighbors, "neighbors", [FILE], label_free);
 
+/// The share of true neighbors found, measured on a sample.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Recall {
+    /// 0 to 1.
+    pub share: f64,
+    /// Images whose true neighbors were compared.
+    pub images: usize,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct NeighborTable {
     /// Names of the images, N.
@@ -30,8 +39,8 @@ pub struct NeighborTable {
     pub metric: String,
     /// True if no nearer neighbor was missed.
     pub exact: bool,
-    /// The share of true neighbors found, measured on a sample, where the search was not exact.
-    pub recall: Option<f64>,
+    /// Where the search was not exact.
+    pub recall: Option<Recall>,
 }
 
 impl NeighborTable {
@@ -76,7 +85,7 @@ impl NeighborTable {
             .with("exact", self.exact)
             .with("self", "excluded");
         if let Some(recall) = self.recall {
-            meta = meta.with("recall", recall);
+            meta = meta.with("recall", recall.share).with("recall_images", recall.images);
         }
         let k = self.k;
         let file = table::save_images(dir, FILE, meta, &self.ids, |r| {
@@ -98,8 +107,11 @@ impl NeighborTable {
         let meta = reader.meta();
         let metric = meta.get(path, "metric", "a word like `cosine`")?;
         let exact = meta.get(path, "exact", "true or false")?;
-        let recall =
-            if meta.fields.contains_key("recall") { Some(meta.get(path, "recall", "a number from 0 to 1")?) } else { None };
+        let recall = meta.fields.contains_key("recall").then(|| {
+            let share = meta.get(path, "recall", "a number from 0 to 1")?;
+            Ok::<_, ArtifactError>(Recall { share, images: meta.get(path, "recall_images", "a number of images")? })
+        });
+        let recall = recall.transpose()?;
         let table = Self { ids, k, index, similarity, metric, exact, recall };
         table.check(path)?;
         Ok(table)
@@ -156,7 +168,7 @@ mod tests {
     #[test]
     fn neighbors_come_back_as_they_were() {
         let dir = tempfile::tempdir().unwrap();
-        let approximate = NeighborTable { exact: false, recall: Some(0.98), ..table() };
+        let approximate = NeighborTable { exact: false, recall: Some(Recall { share: 0.98, images: 1000 }), ..table() };
         for table in [table(), approximate] {
             assert_eq!(NeighborTable::load(&stored(&table.save(dir.path()).unwrap())).unwrap(), table);
         }

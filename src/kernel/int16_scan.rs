@@ -28,7 +28,7 @@ const HIGH: usize = 8;
 type Tile = [[i32; WIDE]; HIGH];
 
 /// Unit rows, rounded to 16-bit integers.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Int16Rows {
     /// [groups, pairs, rows of a group, 2]; rows and numbers that do not exist are 0, and two groups more than needed, so that
     /// every group begins a strip.
@@ -43,14 +43,27 @@ pub(super) struct Int16Rows {
 impl Int16Rows {
     /// Rounds rows [N, D], given 1 / length of each.
     pub(super) fn new(rows: &[f32], dim: usize, inverse: &[f64]) -> Self {
-        let (len, pairs) = (inverse.len(), dim.div_ceil(2));
+        Self::placed(inverse.len(), dim, |at| Some((&rows[at * dim..(at + 1) * dim], inverse[at])))
+    }
+
+    /// The same for the rows at these places, in this order; where a place is no row there are zeros.
+    pub(super) fn arranged(rows: &[f32], dim: usize, inverse: &[f64], places: &[u32]) -> Self {
+        Self::placed(places.len(), dim, |at| {
+            let row = places[at] as usize;
+            inverse.get(row).map(|&inverse| (&rows[row * dim..(row + 1) * dim], inverse))
+        })
+    }
+
+    fn placed<'a>(len: usize, dim: usize, row: impl Fn(usize) -> Option<(&'a [f32], f64)> + Sync) -> Self {
+        let pairs = dim.div_ceil(2);
         let mut packed = vec![[0; 2]; (len.div_ceil(GROUP) + 2) * pairs * GROUP];
         let errors: Vec<f64> = packed
             .par_chunks_mut(pairs * GROUP)
-            .zip(rows.par_chunks(GROUP * dim).zip(inverse.par_chunks(GROUP)))
-            .map(|(group, (rows, inverse))| {
+            .enumerate()
+            .map(|(number, group)| {
                 let mut largest = 0.0_f64;
-                for (lane, (row, inverse)) in rows.chunks(dim).zip(inverse).enumerate() {
+                for lane in 0..GROUP.min(len.saturating_sub(number * GROUP)) {
+                    let Some((row, inverse)) = row(number * GROUP + lane) else { continue };
                     let mut error = 0.0;
                     for (at, &x) in row.iter().enumerate() {
                         let exact = f64::from(x) * inverse * SCALE;
@@ -70,6 +83,33 @@ impl Int16Rows {
     pub(super) fn margin(&self, other: &Self) -> i32 {
         // ⟨u, v⟩ − ⟨u − e, v − f⟩ = ⟨e, v⟩ + ⟨u − e, f⟩; the 2 covers what double precision rounds. The conversion cuts off.
         ((self.error + other.error + self.error * other.error) * ONE).ceil() as i32 + 2
+    }
+
+    /// Takes the place of what was here with copies of some rows of another table.
+    pub(super) fn copy(&mut self, other: &Self, rows: impl ExactSizeIterator<Item = usize>) {
+        (self.pairs, self.len, self.error) = (other.pairs, rows.len(), other.error);
+        self.packed.resize(self.len.next_multiple_of(GROUP) * self.pairs, [0; 2]);
+        for (at, row) in rows.enumerate() {
+            let (from, to) = (other.first_of(row), self.first_of(at));
+            for pair in (0..self.pairs * GROUP).step_by(GROUP) {
+                self.packed[to + pair] = other.packed[from + pair];
+            }
+        }
+    }
+
+    /// Where the first pair of a row lies; the others follow [`GROUP`] apart.
+    fn first_of(&self, row: usize) -> usize {
+        row / GROUP * self.pairs * GROUP + row % GROUP
+    }
+
+    fn pairs_of(&self, row: usize) -> impl Iterator<Item = &[i16; 2]> {
+        self.packed[self.first_of(row)..].iter().step_by(GROUP).take(self.pairs)
+    }
+
+    /// The product of one row with one of another table.
+    pub(super) fn product(&self, row: usize, other: &Self, column: usize) -> i32 {
+        let terms = self.pairs_of(row).zip(other.pairs_of(column));
+        terms.map(|(a, b)| i32::from(a[0]) * i32::from(b[0]) + i32::from(a[1]) * i32::from(b[1])).sum()
     }
 
     /// From this group on, as long as a strip.

@@ -14,6 +14,7 @@ mod attention;
 mod autograd;
 mod batch_norm;
 mod buffers;
+pub mod cells;
 #[cfg(test)]
 mod check;
 mod conv;

@@ -323,7 +323,7 @@ pub fn nearest(queries: &[f32], pool: &[f32], dim: usize, k: usize, stop: &Stop)
     search.finish()
 }
 
-fn enough(k: usize, others: usize) -> Result<()> {
+pub(super) fn enough(k: usize, others: usize) -> Result<()> {
     match k {
         0 => Err(NeighborError::NoneAsked),
         k if k > others => Err(NeighborError::TooFew { k, others }),
@@ -339,15 +339,15 @@ fn collect<'a>(best: impl Iterator<Item = &'a Vec<Scored>> + Clone, k: usize) ->
 
 /// Unit rows with what is known of their lengths.
 #[derive(Debug)]
-struct Table<'a> {
-    rows: &'a [f32],
-    dim: usize,
+pub(super) struct Table<'a> {
+    pub(super) rows: &'a [f32],
+    pub(super) dim: usize,
     /// 1 / length of each row.
-    inverse: Vec<f64>,
+    pub(super) inverse: Vec<f64>,
 }
 
 impl<'a> Table<'a> {
-    fn new(rows: &'a [f32], dim: usize, first_row: usize) -> Result<Self> {
+    pub(super) fn new(rows: &'a [f32], dim: usize, first_row: usize) -> Result<Self> {
         assert!(dim > 0 && rows.len().is_multiple_of(dim), "rows must be [N, D] with D > 0");
         let count = rows.len() / dim;
         if first_row.saturating_add(count) > u32::MAX as usize {
@@ -370,15 +370,15 @@ impl<'a> Table<'a> {
         Ok(Self { rows, dim, inverse })
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.inverse.len()
     }
 
-    fn rows_of(&self, from: usize, to: usize) -> &'a [f32] {
+    pub(super) fn rows_of(&self, from: usize, to: usize) -> &'a [f32] {
         &self.rows[from * self.dim..to * self.dim]
     }
 
-    fn cosine(&self, row: usize, other: usize) -> f64 {
+    pub(super) fn cosine(&self, row: usize, other: usize) -> f64 {
         self.cosine_with(row, self, other)
     }
 
@@ -391,9 +391,9 @@ impl<'a> Table<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Scored {
-    cosine: f64,
-    row: u32,
+pub(super) struct Scored {
+    pub(super) cosine: f64,
+    pub(super) row: u32,
 }
 
 impl Scored {
@@ -419,19 +419,19 @@ fn below(cosine: f64, margin: i32) -> i32 {
 
 /// The candidates of some rows.
 #[derive(Debug)]
-struct Shortlist {
+pub(super) struct Shortlist {
     k: usize,
     room: usize,
     margin: i32,
     /// What a product must reach to be a candidate of each row.
-    thresholds: Vec<i32>,
+    pub(super) thresholds: Vec<i32>,
     counts: Vec<u32>,
     /// [rows, room] product and row number.
     candidates: Vec<(i32, u32)>,
 }
 
 impl Shortlist {
-    fn new(thresholds: Vec<i32>, k: usize, margin: i32) -> Self {
+    pub(super) fn new(thresholds: Vec<i32>, k: usize, margin: i32) -> Self {
         // Room beyond k is what makes thinning out rare.
         let room = k + (k / 2).max(32);
         Self {
@@ -446,7 +446,7 @@ impl Shortlist {
 
     /// Takes a candidate if it reaches the threshold; thins the row out when it is full.
     #[inline]
-    fn offer(&mut self, row: usize, value: i32, other: u32, exact: impl Fn(usize, u32) -> f64) {
+    pub(super) fn offer(&mut self, row: usize, value: i32, other: u32, exact: impl Fn(usize, u32) -> f64) {
         if value < self.thresholds[row] {
             return;
         }
@@ -490,7 +490,7 @@ impl Shortlist {
     }
 
     /// The k best of each row by exact cosine, fewer where fewer were offered.
-    fn settle(mut self, exact: impl Fn(usize, u32) -> f64 + Copy) -> impl Iterator<Item = Vec<Scored>> {
+    pub(super) fn settle(mut self, exact: impl Fn(usize, u32) -> f64 + Copy) -> impl Iterator<Item = Vec<Scored>> {
         (0..self.thresholds.len()).map(move |row| {
             if self.counts[row] as usize > self.k {
                 self.thin(row, exact);

@@ -51,6 +51,7 @@ pub(super) fn neighborhoods(results: &Results<'_>, subject: &Subject, looked: &L
         k: table.k,
         metric: table.metric.clone(),
         exact: table.exact,
+        recall: table.recall.map(|recall| (recall.share, recall.images)),
         purity: shares.filter(|(all, first)| all.is_finite() && first.is_finite()),
         similarity: (mean(0), mean(table.k - 1)),
         shown,

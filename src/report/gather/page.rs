@@ -479,6 +479,8 @@ pub struct Neighborhoods {
     pub metric: String,
     /// True if none was missed.
     pub exact: bool,
+    /// The share of true neighbors found, and on how many images that was measured, where it is not exact.
+    pub recall: Option<(f64, usize)>,
     /// Share of neighbors of the image's own class, over all images, for all k and for the first.
     pub purity: Option<(f64, f64)>,
     /// Mean similarity of the first and of the last neighbor.

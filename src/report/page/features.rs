@@ -17,6 +17,9 @@ pub(super) fn neighbors(paper: Paper<'_>) -> Markup {
             p {
                 (stage(&neighbors.stage)) ": " (neighbors.k) " neighbors of each image by " (neighbors.metric) " similarity"
                 @if neighbors.exact { ", none missed" }
+                @if let Some((share, images)) = neighbors.recall {
+                    ", " b #recall data-value=(share) { (percent(share)) " %" } " of the true ones, measured on " (unit::count(images as u64)) " images"
+                }
                 ". Mean similarity " (format!("{:.3}", neighbors.similarity.0)) " of the first, " (format!("{:.3}", neighbors.similarity.1)) " of the last."
                 @if let Some((all, first)) = neighbors.purity {
                     " Of the image's own class: " b #purity data-value=(all) { (percent(all)) " %" } " of all neighbors, " (percent(first))
