@@ -340,7 +340,9 @@ impl Column {
             Self::Images { bytes, paths } => {
                 // Collected, pictures would lie in memory three times: here, in a buffer that grows, and where it grew from.
                 let mut all = BinaryBuilder::with_capacity(bytes.len(), bytes.iter().map(Vec::len).sum());
-                bytes.into_iter().for_each(|picture| all.append_option((!picture.is_empty()).then_some(picture)));
+                for picture in bytes {
+                    all.append_option((!picture.is_empty()).then_some(picture));
+                }
                 let paths: StringArray = paths.iter().map(|p| (!p.is_empty()).then_some(p.as_str())).collect();
                 let parts: Vec<ArrayRef> = vec![Arc::new(all.finish()), Arc::new(paths)];
                 Arc::new(StructArray::try_new(image_fields(), parts, None::<NullBuffer>)?)
