@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ArtifactError, Result, display};
-use super::meta::{read_json, write_json};
-use super::{Artifact, Draft, DraftFile, Stored};
+use super::meta::{load_checked, save_checked};
+use super::{Artifact, Draft, Stored};
 use kinset_math::entropy::entropy_of_counts;
 use kinset_store::digest::Digest;
 
@@ -73,17 +73,11 @@ fn effective(images: &[u64]) -> f64 {
 impl Distribution {
     /// Writes `distribution.json` into a folder.
     pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
-        let path = dir.join(FILE);
-        self.check(&path)?;
-        write_json(&path, Self::KIND, self)?;
-        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: None }]))
+        Ok(Draft::new(vec![save_checked((dir, FILE, Self::KIND), self, |path| self.check(path))?]))
     }
 
     pub fn load(stored: &Stored<Self>) -> Result<Self> {
-        let path = stored.file(FILE);
-        let found: Self = read_json(path, Self::KIND)?;
-        found.check(path)?;
-        Ok(found)
+        load_checked(stored.file(FILE), Self::KIND, Self::check)
     }
 
     fn check(&self, path: &Path) -> Result<()> {

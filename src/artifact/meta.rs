@@ -11,6 +11,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::DraftFile;
 use super::error::{ArtifactError, Result, display};
 use kinset_base::fs;
 
@@ -108,6 +109,29 @@ pub(super) fn read_json<T: DeserializeOwned>(path: &Path, artifact: &'static str
     check_head(path, &head.artifact, head.format, artifact)?;
     let file: JsonFile<T> = serde_json::from_slice(&bytes).map_err(failed)?;
     Ok(file.content)
+}
+
+/// Writes an artifact that is one JSON file into a folder, once `check` has found no fault in it.
+pub(super) fn save_checked<T: Serialize>(
+    (dir, name, artifact): (&Path, &'static str, &'static str),
+    content: &T,
+    check: impl FnOnce(&Path) -> Result<()>,
+) -> Result<DraftFile> {
+    let path = dir.join(name);
+    check(&path)?;
+    write_json(&path, artifact, content)?;
+    Ok(DraftFile { name, path, logical: None })
+}
+
+/// Reads it, and checks it again: whoever wrote it may not have.
+pub(super) fn load_checked<T: DeserializeOwned>(
+    path: &Path,
+    artifact: &'static str,
+    check: impl FnOnce(&T, &Path) -> Result<()>,
+) -> Result<T> {
+    let content = read_json(path, artifact)?;
+    check(&content, path)?;
+    Ok(content)
 }
 
 /// What Hugging Face's `datasets` reads from the file metadata: the features, of which `id` and `row` are always the first.

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::encoder::Classifier;
 use super::error::{ArtifactError, Result, display};
-use super::meta::{read_json, write_json};
-use super::{Artifact, Draft, DraftFile, Stored};
+use super::meta::{read_json, save_checked};
+use super::{Artifact, Draft, Stored};
 
 const FILE: &str = "probe.json";
 
@@ -35,10 +35,8 @@ struct Card {
 impl Probe {
     /// Writes its files into a folder.
     pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
-        let path = dir.join(FILE);
-        self.check(&path)?;
-        write_json(&path, Self::KIND, &Card { names: self.names.clone() })?;
-        let mut files = vec![DraftFile { name: FILE, path, logical: None }];
+        let card = Card { names: self.names.clone() };
+        let mut files = vec![save_checked((dir, FILE, Self::KIND), &card, |path| self.check(path))?];
         files.extend(self.classifier.save(dir)?.files);
         Ok(Draft::new(files))
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::error::{ArtifactError, Result, display};
-use super::meta::{read_json, write_json};
-use super::{Artifact, Draft, DraftFile, Stored, table};
+use super::meta::{load_checked, save_checked};
+use super::{Artifact, Draft, Stored, table};
 use kinset_store::digest::Digest;
 
 const FILE: &str = "scores.json";
@@ -88,17 +88,11 @@ artifact!(Scores, "scores", [FILE], ground_truth);
 impl Scores {
     /// Writes `scores.json` into a folder.
     pub fn save(&self, dir: &Path) -> Result<Draft<Self>> {
-        let path = dir.join(FILE);
-        self.check(&path)?;
-        write_json(&path, Self::KIND, self)?;
-        Ok(Draft::new(vec![DraftFile { name: FILE, path, logical: None }]))
+        Ok(Draft::new(vec![save_checked((dir, FILE, Self::KIND), self, |path| self.check(path))?]))
     }
 
     pub fn load(stored: &Stored<Self>) -> Result<Self> {
-        let path = stored.file(FILE);
-        let scores: Self = read_json(path, Self::KIND)?;
-        scores.check(path)?;
-        Ok(scores)
+        load_checked(stored.file(FILE), Self::KIND, Self::check)
     }
 
     fn check(&self, path: &Path) -> Result<()> {
