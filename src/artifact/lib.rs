@@ -2,7 +2,8 @@
 //!
 //! What flows between stages. One file per kind: [`images`] and [`labels`] come in, [`encoder`] holds networks (encoder and
 //! classifier), [`features`], [`neighbors`] and [`assignments`] are made from them, [`matches`](mod@matches) and [`selection`] say which images
-//! of a pool are taken, [`duplicates`] and [`outliers`] which images stand out, [`curve`] tells how a training went, [`k_table`]
+//! of a pool are taken, [`duplicates`] and [`outliers`] which images stand out, [`near_duplicates`] which ones several sets share,
+//! [`curve`] tells how a training went, [`k_table`]
 //! how numbers of clusters compare, [`levels`] how a pool was divided, [`groups`] what a person calls clusters, [`probe`] is a classifier
 //! fitted to labels, [`distribution`] counts classes, and [`scores`] tell how well it ended. Labels, groups, probes, distributions and
 //! scores carry ground truth; nothing else does ([`LabelFree`]).
@@ -49,6 +50,7 @@ pub mod labels;
 pub mod levels;
 pub mod matches;
 pub mod meta;
+pub mod near_duplicates;
 pub mod neighbors;
 pub mod origin;
 pub mod outliers;

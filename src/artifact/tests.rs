@@ -16,6 +16,7 @@ use super::labels::{LabelTable, Labels};
 use super::levels::{LevelTable, Levels};
 use super::matches::Matches;
 use super::meta::Meta;
+use super::near_duplicates::NearDuplicates;
 use super::neighbors::{NeighborTable, Neighbors};
 use super::outliers::Outliers;
 use super::parquet::{Column, TableWriter};
@@ -151,6 +152,7 @@ fn only_labels_and_what_is_made_of_them_are_not_label_free() {
         (KTable::KIND, KTable::LABEL_FREE),
         (Duplicates::KIND, Duplicates::LABEL_FREE),
         (Outliers::KIND, Outliers::LABEL_FREE),
+        (NearDuplicates::KIND, NearDuplicates::LABEL_FREE),
         (Matches::KIND, Matches::LABEL_FREE),
         (Selection::KIND, Selection::LABEL_FREE),
         (Groups::KIND, Groups::LABEL_FREE),

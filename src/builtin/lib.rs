@@ -1,6 +1,6 @@
 //! # kinset-builtin: the stages without a paper
 //!
-//! Reading raw data, features or other people's weights, embedding, mining neighbors, finding duplicates and outliers, choosing images like a
+//! Reading raw data, features or other people's weights, embedding, mining neighbors, finding duplicates, near-duplicates across sets and outliers, choosing images like a
 //! target or a balanced part of a pool, k-means, spectral clustering, the number of clusters, predicting, names of clusters, a probe of labels, evaluating: one file or
 //! folder each, and one line here.
 //!
@@ -25,6 +25,7 @@ pub mod kmeans;
 pub mod knn_eval;
 pub mod linear_eval;
 pub mod named;
+pub mod near_duplicates;
 pub mod neighbors;
 pub mod onnx_encoder;
 pub mod outliers;
@@ -51,6 +52,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<neighbors::Mine>::new(),
     &Erased::<duplicates::FindDuplicates>::new(),
     &Erased::<outliers::FindOutliers>::new(),
+    &Erased::<near_duplicates::NearDuplicates>::new(),
     &Erased::<import_features::ImportFeatures>::new(),
     &Erased::<retrieve::Retrieve>::new(),
     &Erased::<similar::Similar>::new(),

@@ -30,6 +30,7 @@ mod golden;
 mod int16_scan;
 pub mod isa;
 mod linear;
+pub mod near_pairs;
 pub mod neighbors;
 mod packed_gemm;
 mod patches;

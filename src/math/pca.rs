@@ -82,6 +82,34 @@ pub fn principal(rows: &[f32], dim: usize, count: usize) -> Pca {
     Pca { count, scores, share: before.iter().map(|value| (value / total).clamp(0.0, 1.0)).collect() }
 }
 
+/// Steps of the iteration that finds [`longest`] directions: each makes what they hold larger, and nobody needs the last percent.
+const STEPS: usize = 3;
+
+/// Directions that hold much of the length of rows, those that hold most first: roughly the principal components of rows whose mean is
+/// not taken off. Where rows span fewer directions than asked for, the last ones hold nothing, and may be zero.
+///
+/// # Shapes
+/// `rows` [N, D]; result [count, D], orthonormal, count at most D.
+///
+/// # Panics
+/// If `dim` or `count` is 0, or `dim` does not divide the length.
+pub fn longest(rows: &[f32], dim: usize, count: usize) -> Vec<f64> {
+    assert!(dim > 0 && count > 0 && rows.len().is_multiple_of(dim), "rows must be [N, D], and a direction asked for");
+    let width = count.min(dim);
+    let table = Table { rows, dim, mean: vec![0.0; dim] };
+    let mut rng = Seed::new(0).branch("longest").rng();
+    let mut basis: Vec<f64> = (0..width * dim).map(|_| rng.normal()).collect();
+    orthonormalize(&mut basis, dim);
+    for _ in 0..STEPS {
+        basis = table.back(&table.times(&basis, width), width);
+        orthonormalize(&mut basis, dim);
+    }
+    let (_, rotation) = eigen(gram(&table.times(&basis, width), width), width);
+    basis = rotated(&basis, &rotation, width, dim);
+    orthonormalize(&mut basis, dim);
+    basis
+}
+
 /// A table whose mean is taken off on the way.
 struct Table<'a> {
     rows: &'a [f32],
@@ -158,6 +186,30 @@ mod tests {
                 [7.0 + a * cosine - b * sine, -3.0 + a * sine + b * cosine, tail[0], tail[1], tail[2]].map(|x| x as f32)
             })
             .collect()
+    }
+
+    #[test]
+    fn the_longest_directions_hold_most_of_the_length_and_are_orthonormal() {
+        let rows = ellipsoid(2000);
+        let basis = longest(&rows, 5, 3);
+        for (place, one) in basis.chunks_exact(5).enumerate() {
+            for (other, two) in basis.chunks_exact(5).enumerate() {
+                let expected = f64::from(u8::from(place == other));
+                assert!((dot(one, two) - expected).abs() < 1e-12, "{place} and {other}");
+            }
+        }
+        let held: Vec<f64> = basis
+            .chunks_exact(5)
+            .map(|way| {
+                let along = |row: &[f32]| row.iter().zip(way).map(|(&x, w)| f64::from(x) * w).sum::<f64>().powi(2);
+                rows.chunks_exact(5).map(along).sum()
+            })
+            .collect();
+        let all: f64 = rows.iter().map(|&x| f64::from(x).powi(2)).sum();
+        assert!(held[0] > held[1] && held[1] > held[2] && held.iter().sum::<f64>() > 0.999 * all, "{held:?} of {all}");
+        let few = longest(&rows[..5], 5, 4);
+        let lengths: Vec<f64> = few.chunks_exact(5).map(|way| dot(way, way).sqrt()).collect();
+        assert!(lengths.iter().all(|length| *length == 0.0 || (length - 1.0).abs() < 1e-12), "{lengths:?}");
     }
 
     #[test]

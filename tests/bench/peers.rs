@@ -21,7 +21,7 @@ use kinset::augment::{Plain, Recipe, Simclr, Viewer};
 use kinset::base::clock::Stopwatch;
 use kinset::base::search_path::DataPaths;
 use kinset::base::seed::Seed;
-use kinset::kernel::gemm::Gemm;
+use kinset::kernel::gemm::{Gemm, product};
 use kinset::kernel::{conv2d, neighbors};
 use kinset::math::kmeans::KMeans;
 use kinset::methods::{scan, simclr};
@@ -32,6 +32,7 @@ use kinset::stage::{Context, Signal, Sink, Stage, Stop};
 use kinset::store::digest::Digest;
 use kinset::train::image_loader::ImageLoader;
 use kinset::train::ports::ImagesIn;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 mod ground;
@@ -52,12 +53,13 @@ fn main() -> Answer<()> {
         "conv" => convolutions(&mut settings)?,
         "views" => views(&mut settings)?,
         "knn" => nearest(&mut settings)?,
+        "gemm" => products(&mut settings),
         "heads" => heads(&mut settings)?,
         "kmeans" => k_means(&mut settings)?,
         "frozen" => frozen(&mut settings)?,
         // `cargo bench` without a word: nothing to compare, so nothing to do.
         "" => return Ok(()),
-        other => return Err(format!("no work `{other}`: simclr, conv, views, knn, heads, kmeans or frozen").into()),
+        other => return Err(format!("no work `{other}`: simclr, conv, views, knn, gemm, heads, kmeans or frozen").into()),
     };
     settings.all_used()?;
     let program = format!("kinset {}", env!("CARGO_PKG_VERSION"));
@@ -198,6 +200,26 @@ fn nearest(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let seconds = start.seconds();
     let sample: Vec<&[u32]> = found.index.chunks(k).step_by((count / 100).max(1)).collect();
     Ok((vec![seconds], json!({ "sample": sample })))
+}
+
+/// Products of rows with columns in single precision, each dropped: what a search among them would cost without a search.
+fn products(settings: &mut Settings) -> (Vec<f64>, Value) {
+    const TILE: (usize, usize) = (128, 2048);
+    let (count, columns, dim) = (settings.get("rows", 4096), settings.get("columns", 65_536), settings.get("dim", 256));
+    let (a, b) = (ground::unit_rows(count, dim), ground::unit_rows(columns, dim));
+    let tiles: Vec<(&[f32], &[f32])> =
+        a.chunks(TILE.0 * dim).flat_map(|a| b.chunks(TILE.1 * dim).map(move |b| (a, b))).collect();
+    let once = || {
+        tiles.par_iter().for_each_init(Vec::new, |out: &mut Vec<f32>, (a, b)| {
+            out.resize(a.len() / dim * (b.len() / dim), 0.0);
+            product(a, b, dim, out);
+            std::hint::black_box(&out);
+        });
+    };
+    once();
+    let start = Stopwatch::start();
+    once();
+    (vec![start.seconds()], json!({ "pairs": count * columns }))
 }
 
 /// Epochs of SCAN's heads on features that were computed once: training and validation, the stage itself. The features are the

@@ -188,6 +188,13 @@ budget = 20
 quotas = { clusters = 2 }
 pool_sim = 0.999
 
+[stage.near]
+kind = "near_duplicates"
+pool = ["features"]
+target = "test_features"
+held_out = ["test_features"]
+similarity = 0.99
+
 [stage.chosen]
 kind = "subset"
 images = ["data.train"]
@@ -288,6 +295,13 @@ pub(crate) fn whole_below(name: &str) -> Vec<&'static str> {
             return WHOLE_NODES.iter().copied().filter(|node| below.contains(node)).collect();
         }
     }
+}
+
+/// A pipeline that looks for near-duplicates in a pool of features, and for those of a test set.
+pub(crate) fn repeats(test: &str, pool: &str) -> String {
+    let import = |name: &str, file: &str| format!("[stage.{name}]\nkind = \"import_features\"\nfile = \"{file}\"\n");
+    let near = "[stage.near]\nkind = \"near_duplicates\"\npool = [\"pool\"]\nheld_out = [\"test\"]\n";
+    format!("name = \"repeats\"\ndevice = \"cpu\"\n{}{}{near}", import("pool", pool), import("test", test))
 }
 
 /// Features that somebody else made, beside every pipeline.

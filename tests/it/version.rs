@@ -15,6 +15,7 @@ use kinset::artifact::features::FeatureTable;
 use kinset::artifact::k_table::KSweep;
 use kinset::artifact::levels::{LevelTable, Levels};
 use kinset::artifact::matches::MatchTable;
+use kinset::artifact::near_duplicates::{NearDuplicates, NearTable};
 use kinset::artifact::neighbors::NeighborTable;
 use kinset::artifact::outliers::OutlierTable;
 use kinset::artifact::probe::Probe;
@@ -71,7 +72,7 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     let one = |name: &str, value: Value| BTreeMap::from([(name.to_owned(), value)]);
     let cheap = Bench::with(CHEAP);
     // The pixels are learned features too, as far as the steps are concerned; and they are the same on every machine.
-    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.spectral]\nkind = \"spectral\"\nfeatures = \"features\"\nneighbors = \"neighbors\"\nencoder = \"pixels\"\nclusters = 3\n\n[stage.spectral_assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"spectral\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.linear]\nkind = \"linear_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n\n[stage.balanced]\nkind = \"curate\"\npool = [\"features\"]\nclusters = [6, 3]\nresamples = 2\nnearest = 3\n\n[stage.counted]\nkind = \"distribution\"\nselections = [\"balanced\"]\nlabels = [\"data.train.labels\"]\n\n[stage.duplicates]\nkind = \"duplicates\"\nimages = \"data.train\"\nsimilarity = 0.8\n\n[stage.outliers]\nkind = \"outliers\"\nneighbors = \"neighbors\"\n";
+    let more = "\n[stage.assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"kmeans\"\n\n[stage.spectral]\nkind = \"spectral\"\nfeatures = \"features\"\nneighbors = \"neighbors\"\nencoder = \"pixels\"\nclusters = 3\n\n[stage.spectral_assignments]\nkind = \"predict\"\nimages = \"data.train\"\nclassifier = \"spectral\"\n\n[stage.knn]\nkind = \"knn_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.linear]\nkind = \"linear_eval\"\nbank = \"features\"\nbank_labels = \"data.train.labels\"\nqueries = \"features\"\nquery_labels = \"data.train.labels\"\n\n[stage.estimate]\nkind = \"auto_k\"\nfeatures = \"features\"\nmax = 8\n\n[stage.sweep]\nkind = \"sweep_k\"\nfeatures = \"features\"\nmax = 5\n\n[data.test]\ndataset = \"synthetic\"\nsplit = \"test\"\nimages = 8\nclasses = 3\nsize = 8\n\n[stage.target]\nkind = \"embed\"\nimages = \"data.test\"\nencoder = \"pixels\"\n\n[stage.matches]\nkind = \"retrieve\"\ntarget = \"target\"\npool = \"features\"\nk = 4\n\n[stage.selection]\nkind = \"similar\"\ntarget = \"target\"\npool = [\"features\"]\nmatches = [\"matches\"]\nk = 4\nbudget = 9\n\n[stage.chosen]\nkind = \"subset\"\nimages = [\"data.train\"]\nselection = \"selection\"\n\n[stage.balanced]\nkind = \"curate\"\npool = [\"features\"]\nclusters = [6, 3]\nresamples = 2\nnearest = 3\n\n[stage.counted]\nkind = \"distribution\"\nselections = [\"balanced\"]\nlabels = [\"data.train.labels\"]\n\n[stage.duplicates]\nkind = \"duplicates\"\nimages = \"data.train\"\nsimilarity = 0.8\n\n[stage.outliers]\nkind = \"outliers\"\nneighbors = \"neighbors\"\n\n[stage.near]\nkind = \"near_duplicates\"\npool = [\"features\"]\ntarget = \"target\"\nsimilarity = 0.9\n";
     cheap.write("p.toml", format!("{CHEAP}{more}"));
     let said = cheap.run(&[]).done();
     let view = |file: &str| cheap.path("artifacts/cheap").join(file);
@@ -98,6 +99,15 @@ fn measure() -> BTreeMap<String, BTreeMap<String, Value>> {
     all.insert("duplicates", {
         let mut result = one("representatives", digest_of(duplicates.representative.iter().map(|&row| i64::from(row))));
         result.extend(one("groups", json!(duplicates.groups().len())));
+        result
+    });
+    let files = NearDuplicates::FILES.iter().map(|file| view(&format!("near/{file}"))).collect();
+    let (near, _) = NearTable::load(&Stored::new(files, Digest::of(b""), "near")).unwrap();
+    all.insert("near_duplicates", {
+        let members = near.members.iter().flat_map(|member| [member.group, member.set, member.row]).map(i64::from);
+        let mut result = one("members", digest_of(members));
+        let copies = near.shared.iter().flat_map(|copy| [copy.row, copy.other_row, copy.copies]).map(i64::from);
+        result.extend(one("shared", digest_of(copies)));
         result
     });
     let outliers = OutlierTable::load(&stored(&view("outliers/outliers.parquet"))).unwrap();

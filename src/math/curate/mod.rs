@@ -4,7 +4,7 @@
 //! |---|---|
 //! | which pairs are at least so alike? | [`join`] |
 //! | which frames of the target repeat others? | [`repeats`] |
-//! | which images of a pool are one image, more or less? | [`groups`] |
+//! | which images of a pool are one image, more or less? | [`groups`], of more than fit memory [`owners`] |
 //! | which pairs of target and pool count, and which images are taken? | [`choose`] |
 //! | how many for each part of the target? | [`quota`] |
 //! | which parts does a pool have, whatever their sizes? | [`hierarchy`] |
@@ -24,5 +24,6 @@ pub mod frechet;
 pub mod groups;
 pub mod hierarchy;
 pub mod join;
+pub mod owners;
 pub mod quota;
 pub mod repeats;
