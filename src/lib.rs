@@ -18,13 +18,13 @@
 //! | [`math`] | Formulas, without files or tensors: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means, curation. |
 //! | [`kernel`] | CPU loops: convolution, batch norm, pooling, neighbors (exact, or approximate by cells). The only `unsafe`. |
 //! | [`store`] | Results on disk: blobs, records, keys, locks, garbage, repair. |
-//! | [`artifact`] | The files that stages exchange: images, labels, encoder, features, neighbors, duplicates, outliers, matches, selection, levels, classifier, assignments, groups, probe, distribution, scores. |
+//! | [`artifact`] | The files that stages exchange: images, labels, encoder, features, neighbors, duplicates, near-duplicates, outliers, matches, selection, levels, classifier, assignments, groups, probe, distribution, scores. |
 //! | [`stage`] | The contract between the engine and everything it runs. |
 //! | [`dataset`] | Raw files become pictures, with labels apart from them; `artifact::image_codec` decodes one. What a person calls clusters. |
 //! | [`augment`] | Pixels become views. |
 //! | [`model`] | Encoders, heads, and the names of their weights. |
 //! | [`train`] | The training loop, optimizers, schedules, prefetching, checkpoints, devices. |
-//! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, neighbors, duplicates and outliers, images like a target, a balanced part of a pool, k-means, spectral clustering, how many clusters, consensus, the better of several classifiers, predict, groups by a person's names, a probe of them, evaluate. |
+//! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, neighbors, duplicates and outliers, near-duplicates across sets, images like a target, a balanced part of a pool, k-means, spectral clustering, how many clusters, consensus, the better of several classifiers, predict, groups by a person's names, a probe of them, evaluate. |
 //! | [`methods`] | Stages from papers: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
 //! | [`pipeline`] | Checks the file, compares keys, runs what is stale. |
 //! | [`report`] | A page with pictures, drawings, score tables. |

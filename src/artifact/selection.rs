@@ -105,6 +105,78 @@ pub struct Report {
     pub total_variation: BTreeMap<String, f64>,
     /// Images that nearly equal others, if they were looked for.
     pub duplicates: Option<Duplicates>,
+    /// What the selection leaves out, where it was chosen for a target.
+    // Left out where there is none: reports of before keep their bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missed: Option<Missed>,
+}
+
+/// What a selection leaves out, and what more of it would bring.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Missed {
+    /// The target is said to be covered where a selected image is at most so far: as far as half of the target's images are from their
+    /// nearest other one.
+    pub near: f64,
+    /// Target images without repetitions that are not covered.
+    pub uncovered: usize,
+    /// Of these, those that an image of the pool would cover which may be taken: no copy of an image of the target or of a held-out one.
+    pub in_pool: usize,
+    /// Those that are farthest from what was taken.
+    pub targets: Vec<Farthest>,
+    /// Parts of the pool (k-means on a sample), those nearest to the target first.
+    pub regions: Vec<Region>,
+    /// By budget, rising: what was taken, and what less and more would have brought.
+    pub budgets: Vec<Budget>,
+}
+
+/// A target image, and how far it is from what was taken.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Farthest {
+    pub id: String,
+    /// In the target.
+    pub row: u32,
+    /// To the nearest image that was taken; 2 if nothing was.
+    pub distance: f64,
+    /// To the nearest image of the pool that may be taken; if none may, to the nearest.
+    pub in_pool: f64,
+    /// That image.
+    pub pool_id: String,
+    pub pool: u32,
+    /// Why it was not taken; `ok` if it was.
+    pub reason: String,
+}
+
+/// A part of a pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Region {
+    /// The image nearest to its center, of a sample of the pool.
+    pub typical: String,
+    pub pool: u32,
+    /// Its share of the pool, 0 to 1.
+    pub share: f64,
+    /// Images taken from it.
+    pub selected: usize,
+    /// Mean distance of its images to the nearest one of the target.
+    pub distance: f64,
+}
+
+/// What a budget brings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    pub images: usize,
+    /// Share of the target that is covered.
+    pub coverage: f64,
+    /// By as many random images.
+    pub random_coverage: f64,
+    /// Mean distance of target images to the nearest one taken.
+    pub distance: f64,
+    /// MMD² of what is taken and the target.
+    pub mmd2: f64,
+    pub random_mmd2: f64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -376,6 +376,11 @@ pub fn is_link(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
 }
 
+/// Where a link leads that the path is itself, as it was written.
+pub fn link_target(path: &Path) -> Option<PathBuf> {
+    fs::read_link(path).ok()
+}
+
 pub fn exists(path: &Path) -> bool {
     path.exists()
 }

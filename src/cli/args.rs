@@ -125,6 +125,11 @@ pub(super) fn similarity(text: &str) -> Result<f64, String> {
     within(text, -1.0, 1.0, "a cosine similarity is expected, -1 to 1")
 }
 
+/// Reads the cosine of images that are one, more or less.
+pub(super) fn fraction(text: &str) -> Result<f64, String> {
+    within(text, 0.0, 1.0, "a cosine similarity is expected, 0 to 1")
+}
+
 /// Reads 1 − cosine; a little above 2, so that "everything" can be said.
 pub(super) fn distance(text: &str) -> Result<f64, String> {
     within(text, 0.0, 2.1, "a distance is expected: 1 - cosine, 0 to 2")

@@ -86,7 +86,7 @@ const TELLING: f64 = 0.8;
 /// Shorter runs are not worth a word: seconds.
 const WORTH: f64 = 30.0;
 /// Kinds that take seconds where others take minutes; unless they are known, they are not counted.
-const QUICK: [&str; 17] = [
+const QUICK: [&str; 18] = [
     "ingest",
     "frozen",
     "onnx_encoder",
@@ -100,6 +100,7 @@ const QUICK: [&str; 17] = [
     "predict",
     "outliers",
     "duplicates",
+    "near_duplicates",
     "evaluate",
     "knn_eval",
     "named",

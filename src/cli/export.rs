@@ -22,6 +22,7 @@ use crate::artifact::encoder::{Classifier, Encoder, HeadKind, Tensors};
 use crate::artifact::features::Features;
 use crate::artifact::groups::GroupTable;
 use crate::artifact::images;
+use crate::artifact::near_duplicates::NearDuplicates;
 use crate::artifact::neighbors::Neighbors;
 use crate::artifact::probe::Probe;
 use crate::base::fault::{Diagnosis, Exit, Fault};
@@ -88,8 +89,17 @@ pub struct ExportArgs {
 }
 
 /// What can be exported, the best first where a stage gives several.
-const KINDS: [&str; 8] =
-    ["assignments", "classifier", Probe::KIND, "encoder", "duplicates", "outliers", Features::KIND, Neighbors::KIND];
+const KINDS: [&str; 9] = [
+    "assignments",
+    "classifier",
+    Probe::KIND,
+    "encoder",
+    "duplicates",
+    NearDuplicates::KIND,
+    "outliers",
+    Features::KIND,
+    Neighbors::KIND,
+];
 /// A card is some kilobytes.
 const LARGEST_CARD: u64 = 1 << 20;
 /// The ending of a picture's name is kept up to this many bytes.
@@ -151,7 +161,7 @@ pub(super) fn run(args: &ExportArgs) -> Answer {
         match (held.kind.as_str(), network(args)) {
             ("encoder", form) => encoder(args, form?, &held),
             ("classifier" | Probe::KIND, form) => classifier(args, form?, outlook, &held),
-            ("duplicates" | "outliers", _) => odd(args, outlook, &held),
+            ("duplicates" | "outliers" | NearDuplicates::KIND, _) => odd(args, outlook, &held),
             (Features::KIND, _) => export_tables::features(&args.output, &held),
             (Neighbors::KIND, _) => export_tables::neighbors(&args.output, args.with_self, &held),
             _ => assignments(args, spec, outlook, &held),
@@ -331,11 +341,7 @@ fn odd(args: &ExportArgs, outlook: &Outlook<'_>, held: &Held) -> Result<Value, F
         }
         _ => return Err(Failure::own(Trouble::Table { what: held.kind.clone(), path: args.output.display().to_string() })),
     };
-    let paths_of = |ids: &[String]| {
-        let pictures = Pictures::behind(outlook, &outlook.states(&BTreeSet::new()), held.node, ids)?;
-        Ok(pictures.map(|pictures| pictures.paths()).transpose()?.unwrap_or_default())
-    };
-    let (text, rows) = odd_images::lines(held, paths_of, form)?;
+    let (text, rows) = odd_images::lines(held, outlook, form)?;
     output::write(&args.output, text.as_bytes())?;
     let said = format!("{} {} of `{}` in {}", unit::count(rows as u64), held.kind, held.stage, args.output.display());
     Ok(json!({

@@ -11,6 +11,7 @@ mod common;
 mod expected;
 mod export_tables;
 mod init_encoder;
+mod near_images;
 mod odd_images;
 mod pictures;
 mod result_images;
@@ -58,6 +59,7 @@ commands! {
     report: Report(ReportArgs),
     plot: Plot(PlotArgs),
     inspect: Inspect(InspectArgs),
+    duplicates: Duplicates(DuplicatesArgs),
     verify: Verify(VerifyArgs),
     gc: Gc(GcArgs),
     pub similar: Similar(SimilarArgs),

@@ -1,20 +1,30 @@
 //! Rows of duplicates and outliers for `kinset export`: what there is to act on, in the order in which a person would.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use super::common::{Failure, Held};
+use super::common::{Failure, Held, known};
+use super::near_images::Near;
+use super::pictures::Pictures;
 use crate::artifact::Artifact;
 use crate::artifact::duplicates::{DuplicateTable, Duplicates};
+use crate::artifact::near_duplicates::NearDuplicates;
 use crate::artifact::outliers::OutlierTable;
+use crate::pipeline::state::Outlook;
 use crate::report::lines::{Form, table_lines};
 
-/// The lines of such a result, with their number: of duplicates the images in groups, group by group, what is kept first; of outliers all
+/// The lines of such a result, with their number: of duplicates and near-duplicates the images in groups, group by group, what is kept first; of outliers all
 /// images, the most unusual first.
-pub(super) fn lines(
-    held: &Held,
-    paths_of: impl FnOnce(&[String]) -> Result<Vec<String>, Failure>,
-    form: Form,
-) -> Result<(String, usize), Failure> {
+pub(super) fn lines(held: &Held, outlook: &Outlook<'_>, form: Form) -> Result<(String, usize), Failure> {
+    if held.kind == NearDuplicates::KIND {
+        return Ok(Near::of(&held.typed(), held.node, (outlook.spec, outlook.store, &known(outlook)))?.groups(form));
+    }
+    let states = outlook.states(&BTreeSet::new());
+    let paths_of = |ids: &[String]| {
+        let pictures = Pictures::behind(outlook, &states, held.node, ids)?;
+        Ok::<_, Failure>(pictures.map(|pictures| pictures.paths()).transpose()?.unwrap_or_default())
+    };
     let (names, rows): (Vec<&str>, Vec<Vec<Value>>) = if held.kind == Duplicates::KIND {
         let table = DuplicateTable::load(&held.typed())?;
         let paths = paths_of(&table.ids)?;

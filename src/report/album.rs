@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::gather::page::{Page, Shot, Sight, Taken};
+use super::gather::page::{NearSets, Page, Shot, Sight, Taken};
 use kinset_artifact::Stored;
 use kinset_artifact::error::ArtifactError;
 use kinset_artifact::image_codec;
@@ -182,7 +182,8 @@ fn places<'a>(set: &ImageSet, wishes: &Wishes<'a>) -> Result<BTreeMap<usize, Vec
 /// What is seen of other sets.
 fn glimpses(page: &Page) -> BTreeSet<&Sight> {
     let taken = page.selections.iter().filter_map(|selected| selected.taken.as_ref());
-    taken.flat_map(Taken::all).map(|glimpse| &glimpse.sight).collect()
+    let near = page.near.iter().flat_map(NearSets::all);
+    taken.flat_map(Taken::all).chain(near).map(|glimpse| &glimpse.sight).collect()
 }
 
 impl Album {

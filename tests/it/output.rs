@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use clap::CommandFactory;
 use kinset::cli::args::Cli;
 
-use super::harness::{Bench, Said, files_below, sorted};
+use super::harness::{Bench, Said, files_below, repeats, sorted};
 use super::import_export::photos;
 
 /// Every command that answers on standard output, and how it ends otherwise. The last ones need a damaged store.
@@ -32,6 +32,8 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["plot", "p.toml", "prototypes"], 0),
     (&["inspect", "p.toml", "features"], 0),
     (&["inspect", "p.toml", "features", "--json"], 0),
+    (&["duplicates", "d.toml"], 0),
+    (&["duplicates", "d.toml", "--json"], 0),
     (&["label", "p.toml"], 0),
     (&["label", "p.toml", "--json"], 0),
     (&["view", "p.toml"], 0),
@@ -68,6 +70,8 @@ fn answering() -> Bench {
     bench.run(&[]).done();
     bench.write("t.csv", "a,1,0\nb,0,1\n");
     bench.write("p.csv", "c,1,0.1\nd,0.1,1\ne,1,1\n");
+    bench.write("d.toml", repeats("t.csv", "p.csv"));
+    bench.kinset(&["run", "d.toml"]).done();
     bench
 }
 
@@ -198,7 +202,7 @@ fn what_a_killed_export_left_is_no_reason_to_refuse() {
         assert_eq!(files_below(&bench.path(place)).len(), 25, "{place}: the pictures and the mark of an export");
     }
     bench.kinset(&["predict", "p.toml", "photos", "--output", "x.csv"]).done();
-    assert_eq!(beside(&bench), ["empty", "sorted", "x.csv"]);
+    assert_eq!(beside(&bench), ["d.toml", "empty", "sorted", "x.csv"]);
 }
 
 #[test]

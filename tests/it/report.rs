@@ -500,6 +500,7 @@ fn noise(clusters: usize, images: usize, side: usize, per_row: usize) -> (Page, 
     };
     let page = Page {
         duplicates: None,
+        near: Vec::new(),
         outliers: None,
         pipeline: "noise".into(),
         file: "noise.toml".into(),

@@ -12,7 +12,7 @@ use kinset::artifact::{Artifact, Stored};
 use kinset::base::seed::Seed;
 use kinset::math::curate::choose::Reason;
 use kinset::store::digest::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::harness::{Bench, ROOT, Said, event_files, files_below, sorted};
 
@@ -154,7 +154,7 @@ fn one_thread_and_five_write_the_same_bytes() {
         found
     };
     let one = run("1");
-    assert_eq!(one.len(), 10, "{:?}", one.keys());
+    assert_eq!(one.len(), 11, "{:?}", one.keys());
     assert_eq!(run("5"), one);
 }
 
@@ -205,8 +205,32 @@ fn copies_in_the_pool_of_the_target_and_of_a_test_set_are_dropped_and_traced() {
         "--pool-sim",
         "0.9999",
     ];
-    similar(&bench, &more).done();
+    let said = similar(&bench, &more).done();
     assert_eq!(list(&bench, 6), ["p1", "p4"]);
+    // Whatever is left out of the selection, it is told what the pool has of target and test set: here from 8° apart on.
+    assert_eq!(
+        said.json["near"]["said"],
+        json!([
+            "2 of 2 images of `target` have a near copy in `pool_1`: 6 images of it",
+            "1 of 1 image of `held_out_1` has a near copy in `pool_1`: 1 image of it",
+            "1 of 1 image of `held_out_1` has a near copy in `target`: 1 image of it"
+        ])
+    );
+    let copies = fs::read_to_string(bench.path("out/near_copies.csv")).unwrap();
+    let line = copies.lines().find(|line| line.starts_with("held_out[0],")).unwrap();
+    assert!(line.starts_with("held_out[0],,h0.jpg,0,pool,,p5.jpg,5,1"), "{copies}");
+    let said = bench.kinset(&["duplicates", "out/similar.toml", "--artifacts", "out/artifacts", "--rows", "1"]).done();
+    assert!(
+        said.out.contains("of `held_out_1` has a near copy in `pool_1`") && said.out.contains("… and 3 more"),
+        "{}",
+        said.out
+    );
+    let said = similar(&bench, &["--nn-factor", "6", "--duplicates", "--near-sim", "0.9999"]).done();
+    assert_eq!(said.json["near"]["said"][0], "2 of 6 images of `pool_1` repeat others, 0 with equal features");
+    let groups = fs::read_to_string(bench.path("out/duplicates.csv")).unwrap();
+    let kept: Vec<&str> = groups.lines().filter(|line| line.contains(",true,pool,")).collect();
+    assert!(kept.len() == 2 && kept[1].contains("p1.jpg"), "{groups}");
+    similar(&bench, &more).done();
     let found = selection(&bench, 6);
     let why = |pool: &str| {
         found.edges.iter().find(|judged| judged.pool_id == pool).map(|j| (j.reason, j.duplicate_of.clone())).unwrap()
@@ -241,10 +265,42 @@ fn shards_are_one_pool_and_a_new_one_costs_only_itself() {
     assert_eq!(list(&bench, 20), whole);
     assert_eq!(selection(&bench, 20).edges, edges);
     let ran = started(&bench, before);
-    assert_eq!(ran, ["pool_3", "matches_3", "nn20"], "what was searched is kept");
-    let twice = shards(&["a.csv", "p.csv"]);
+    assert!(
+        ran.len() == 4 && ["pool_3", "matches_3", "near_copies", "nn20"].iter().all(|stage| ran.iter().any(|one| one == stage)),
+        "what was searched is kept: {ran:?}"
+    );
+    // What is in two shards under one name is one image, and the selection that of the pool without the second.
+    let twice = shards(&["a.csv", "p.csv"]).done();
+    assert!(twice.err.contains("200 images of `pool_2` that are in an earlier shard of the pool"), "{}", twice.err);
+    let sorted = |mut names: Vec<String>| {
+        names.sort();
+        names
+    };
+    assert_eq!(sorted(list(&bench, 20)), sorted(whole.clone()));
+    for pick in ["random", "diverse", "dissimilar"] {
+        let args = [
+            "similar",
+            "--target",
+            "t.csv",
+            "--save-dir",
+            "out",
+            "--pool",
+            "a.csv",
+            "p.csv",
+            "--pick",
+            pick,
+            "--budget",
+            "400",
+        ];
+        bench.kinset(&args).done();
+        let names = sorted(list(&bench, 20));
+        assert!(names.len() > 100 && names.windows(2).all(|pair| pair[0] != pair[1]), "{pick}: each once");
+    }
+    bench.write("other.csv", csv([("p0.jpg", vec![0.0, 0.0, 0.0, 0.0, 0.0, 1.0])]));
+    let twice = shards(&["a.csv", "other.csv"]);
     assert_eq!(twice.exit, 4);
-    assert!(twice.err.contains("is in two shards of the pool, `pool_1` and `pool_2`"), "{}", twice.err);
+    let words = "the image `p0.jpg` is in two shards of the pool, `pool_1` and `pool_2`, with different features";
+    assert!(twice.err.contains(words), "{}", twice.err);
 }
 
 #[test]
@@ -380,6 +436,60 @@ fn pictures_and_annotations_are_put_in_place_and_what_is_missing_is_named() {
     bench.write("out/nn1/JPEGImages/old.jpg", "x");
     let said = similar(&bench, &["--nn-factor", "1", "--near-db", "db/", "--materialize", "copy"]).done();
     assert!(said.err.contains("nn1: 1 files are left from an earlier selection"), "{}", said.err);
+}
+
+#[test]
+fn a_smaller_selection_takes_away_the_links_of_a_larger_one_and_nothing_else() {
+    let bench = Bench::new();
+    bench.write("t.csv", numbered("t", [0.0].map(angle)));
+    bench.write("p.csv", numbered("p", (0..5).map(|i| angle(f64::from(i)))));
+    for i in 0..5 {
+        bench.write(format!("db/p{i}.jpg"), format!("picture {i}"));
+    }
+    let select = |budget: &str, how: &str| {
+        similar(&bench, &["--nn-factor", "5", "--budget", budget, "--near-db", "db", "--materialize", how]).done()
+    };
+    for how in ["symlink", "hardlink"] {
+        select("5", how);
+        bench.write("out/nn5/images/mine.jpg", "mine");
+        let said = select("2", how);
+        let there: Vec<String> =
+            sorted(&bench.path("out/nn5/images")).iter().map(|path| path.file_name().unwrap().display().to_string()).collect();
+        assert_eq!(there, ["mine.jpg", "p0.jpg", "p1.jpg"], "{how}");
+        assert!(said.err.contains("nn5: 3 links of an earlier selection removed"), "{}", said.err);
+        assert!(said.err.contains("nn5: 1 files are left from an earlier selection"), "{}", said.err);
+        assert_eq!(sorted(&bench.path("db")).len(), 5, "pictures stay");
+    }
+    // Copies are nobody's links: they stay.
+    select("5", "copy");
+    let said = select("1", "copy");
+    assert!(said.err.contains("nn5: 5 files are left from an earlier selection"), "{}", said.err);
+}
+
+#[test]
+fn a_report_says_what_would_be_missed() {
+    let bench = Bench::new();
+    // Images of the target at 0° to 9°, at 90°, where the pool has one, and at 180°, where it has none.
+    bench.write("t.csv", numbered("t", (0..10).map(f64::from).chain([90.0, 180.0]).map(angle)));
+    let pool = (0..100).map(|i| f64::from(i) * 0.1).chain([90.5]).chain((0..100).map(|i| 270.0 + f64::from(i) * 0.1));
+    bench.write("p.csv", numbered("p", pool.map(angle)));
+    let said = similar(&bench, &["--dedup", "none", "--nn-factor", "3", "--budget", "8"]).done();
+    let missed = selection(&bench, 3).report.missed.unwrap();
+    assert_eq!(json!(missed), said.json["nn"][0]["missed"]);
+    let names: Vec<(&str, &str)> = missed.targets.iter().map(|far| (far.id.as_str(), far.reason.as_str())).collect();
+    assert_eq!(names[0].0, "t11.jpg", "{names:?}");
+    let near = missed.targets.iter().find(|far| far.id == "t10.jpg").unwrap();
+    assert_eq!((near.pool_id.as_str(), near.reason.as_str()), ("p100.jpg", "budget"), "{near:?}");
+    assert!(near.in_pool < missed.near && missed.in_pool < missed.uncovered, "{missed:?}");
+    let far = missed.regions.last().unwrap();
+    assert!(far.selected == 0 && far.distance > 0.5 && missed.regions[0].selected > 0, "{:?}", missed.regions);
+    assert!((missed.regions.iter().map(|region| region.share).sum::<f64>() - 1.0).abs() < 1e-9);
+    let budgets: Vec<usize> = missed.budgets.iter().map(|budget| budget.images).collect();
+    assert_eq!(budgets[..4], [1, 2, 4, 8]);
+    assert!(budgets.last().unwrap() > &8, "what a larger budget would bring: {budgets:?}");
+    assert!(missed.budgets.windows(2).all(|pair| pair[0].coverage <= pair[1].coverage && pair[0].distance >= pair[1].distance));
+    let page = fs::read_to_string(bench.path("out/report.html")).unwrap();
+    assert!(page.contains("What would be missed") && page.contains("covered by budget"), "the page says it");
 }
 
 #[test]

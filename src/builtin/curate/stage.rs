@@ -73,7 +73,11 @@ impl Stage for Curate {
             ));
         }
         let levels = cluster(config, &pool, cx)?;
-        let leaves = members(&levels[0].labels, levels[0].clusters(pool.dim()));
+        let mut leaves = members(&levels[0].labels, levels[0].clusters(pool.dim()));
+        // Of an image that is in two shards the first is there to be taken, in the same leaf.
+        for rows in leaves.iter_mut().filter(|rows| rows.iter().any(|&row| !pool.is_copy(row))) {
+            rows.retain(|&row| !pool.is_copy(row));
+        }
         let order = order(config, &pool, &levels, &leaves, budget, cx)?;
         cx.check()?;
         let table = select(config, &input, &pool, &levels, &leaves, &order, cx)?;
@@ -230,7 +234,7 @@ fn select(
             uncovered: selected.iter().filter(|count| **count == 0).count(),
         },
         edges: BTreeMap::from([(Reason::Ok.word().to_owned(), edges.len())]),
-        ..report::compare(&measure, &rows, &random, None)?
+        ..report::compare(&measure, &rows, &random, None)?.report
     };
     let repeats = Repeats { kept: vec![true; kept.len()], similarity: vec![1.0; kept.len()], representative: kept };
     Ok(SelectionTable {

@@ -2,11 +2,12 @@
 //!
 //! [`mod@stage`] takes what `retrieve` found through filters, caps and a budget; [`config`] says by which; [`shards`] is the pool
 //! as one table; [`pick`] are the ways to choose that do not search; [`report`] measures whether the result looks like the
-//! target.
+//! target, [`missed`] what it leaves out and what a larger one would bring.
 //!
 //! Not here: the search (`builtin/retrieve`), the rules themselves (`math/curate`), images for training (`builtin/subset`).
 
 pub mod config;
+pub mod missed;
 pub mod pick;
 pub mod report;
 pub mod shards;

@@ -15,8 +15,10 @@ use kinset_stage::{StageError, Stop};
 /// Pool images that a picker looks at, if there are more.
 const SAMPLE: usize = 1 << 14;
 
+/// Images of the pool, each as likely, ascending.
 pub fn random(pool: &Shards, count: usize, seed: Seed) -> Vec<u32> {
-    blind::random(pool.len(), count, seed)
+    let places = blind::random(pool.distinct_len(), count, seed);
+    places.into_iter().map(|place| pool.distinct_row(place)).collect()
 }
 
 /// As many images far from each other, as [`farthest`] finds them; ascending.
@@ -28,7 +30,7 @@ pub fn diverse(pool: &Shards, count: usize, seed: Seed, stop: &Stop) -> Result<V
 
 /// As many images far from each other, out of a sample of the pool at least four times as large, in the order they are taken.
 pub fn farthest(pool: &Shards, count: usize, seed: Seed, stop: &Stop) -> Result<Vec<u32>, StageError> {
-    let sample = blind::random(pool.len(), SAMPLE.max(4 * count), seed.branch("sample"));
+    let sample = random(pool, SAMPLE.max(4 * count), seed.branch("sample"));
     let values = pool.rows(&sample)?;
     let taken = blind::diverse(&values, pool.dim(), count, seed.branch("first"), &Gemm, stop)?;
     Ok(taken.into_iter().map(|place| sample[place as usize]).collect())
@@ -43,7 +45,7 @@ pub fn dissimilar(
     seed: Seed,
     stop: &Stop,
 ) -> Result<Vec<Edge>, StageError> {
-    let sample = blind::random(pool.len(), SAMPLE, seed.branch("sample"));
+    let sample = random(pool, SAMPLE, seed.branch("sample"));
     let values = pool.rows(&sample)?;
     let (rows, targets) = (Rows::new(&values, pool.dim()), Rows::new(&target.values, target.dim));
     let mut edges = Vec::new();

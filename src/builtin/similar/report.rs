@@ -27,20 +27,21 @@ const BIN: f64 = 0.05;
 
 /// The target without repetitions, and what is measured on it.
 pub struct Measure<'a> {
-    pool: &'a Shards,
-    dim: usize,
+    pub(super) pool: &'a Shards,
+    pub(super) dim: usize,
     /// Row of the target → place among the kept.
     pub kept: &'a [u32],
     /// `[T′, D]`.
-    queries: Vec<f32>,
+    pub(super) queries: Vec<f32>,
     /// A sample of them.
-    sample: Vec<f32>,
-    width: f64,
+    pub(super) sample: Vec<f32>,
+    /// Of the kernel of the MMD.
+    pub(super) width: f64,
     centers: Vec<f32>,
     /// The part of each kept row.
     pub part: Vec<u32>,
-    seed: Seed,
-    stop: Stop,
+    pub(super) seed: Seed,
+    pub(super) stop: Stop,
 }
 
 /// What is measured on a set of pool images.
@@ -133,12 +134,22 @@ impl<'a> Measure<'a> {
     }
 }
 
-fn to_distance(cosine: f32) -> f64 {
+pub(super) fn to_distance(cosine: f32) -> f64 {
     (1.0 - f64::from(cosine)).clamp(0.0, 2.0)
 }
 
-/// The parts of a report that compare a selection, and as many random images, with the target; rows ascend.
-pub fn compare(measure: &Measure<'_>, rows: &[u32], random: &[u32], quotas: Option<&[usize]>) -> Result<Report, StageError> {
+/// A comparison, and distances that further ones start from.
+pub struct Compared {
+    /// The parts of a report that compare.
+    pub report: Report,
+    /// For each kept target row the distance to its nearest other one.
+    pub among: Vec<f64>,
+    /// To its nearest selected image; 2 if nothing was selected.
+    pub nearest: Vec<f64>,
+}
+
+/// Compares a selection, and as many random images, with the target; rows ascend.
+pub fn compare(measure: &Measure<'_>, rows: &[u32], random: &[u32], quotas: Option<&[usize]>) -> Result<Compared, StageError> {
     let (looks, drawn) = (measure.of(rows, "selection")?, measure.of(random, "beside")?);
     let among = measure.among_targets()?;
     let (clusters, total_variation) = shares(&measure.sizes(), &looks, &drawn, quotas);
@@ -147,7 +158,8 @@ pub fn compare(measure: &Measure<'_>, rows: &[u32], random: &[u32], quotas: Opti
         difference.extend(looks.difference.map(|found| (name.to_owned(), found)));
     }
     let (coverage, nearest) = (coverage(&looks, &drawn), nearest(&among, &looks, &drawn));
-    Ok(Report { coverage, nearest, difference, clusters, total_variation, ..Report::default() })
+    let report = Report { coverage, nearest, difference, clusters, total_variation, ..Report::default() };
+    Ok(Compared { report, among, nearest: looks.nearest })
 }
 
 /// Shares of the target with an image nearer than each of some distances.

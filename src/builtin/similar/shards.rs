@@ -1,14 +1,17 @@
 //! A pool in several shards, as one table: rows are counted over all of them, in the order in which they are wired.
 //!
 //! A shard of a file without names has row numbers for names. Where several have, they would be the same names for other images;
-//! there an image is named by its row in the whole pool. So a shard that comes last changes no name.
+//! there an image is named by its row in the whole pool. So a shard that comes last changes no name. An image that is in several shards under
+//! one name is one image: the first.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::retrieve::stage::{TARGET, same_dim, unit_group};
 use kinset_artifact::Stored;
 use kinset_artifact::features::{FeatureReader, Features};
 use kinset_base::reading::Reading;
+use kinset_base::unit;
 use kinset_kernel::neighbors::NeighborError;
 use kinset_math::cosine;
 use kinset_math::curate::hierarchy::Take;
@@ -16,6 +19,8 @@ use kinset_stage::StageError;
 
 /// Rows that are held at a time while many stream by.
 const STEP: usize = 1 << 15;
+/// The cosine of the features of one image, which were computed among different others.
+const SAME: f64 = 1.0 - 1e-4;
 
 /// A shard, a row group of it, the row of the pool that it begins with, and its rows.
 type Group = (usize, usize, usize, usize);
@@ -28,6 +33,8 @@ pub struct Shards {
     starts: Vec<usize>,
     /// Which have row numbers for names and share them with others, so that their images are named by their row in the pool.
     by_row: Vec<bool>,
+    /// Rows of images that an earlier shard has too; they ascend.
+    copies: Vec<u32>,
     reading: Reading,
 }
 
@@ -35,7 +42,8 @@ impl Shards {
     /// Opens shards; `target` is the dimension of a target that they must have.
     ///
     /// # Errors
-    /// If one cannot be read, has features of another dimension than the target or the first shard, or a name stands in two of them.
+    /// If one cannot be read, has features of another dimension than the target or the first shard, or a name stands in two of them for
+    /// different images.
     pub fn open(stored: &[Stored<Features>], target: Option<usize>) -> Result<Self, StageError> {
         let (mut readers, mut starts) = (Vec::<FeatureReader>::new(), vec![0]);
         for shard in stored {
@@ -66,7 +74,7 @@ impl Shards {
                 hint: "each image of the pool must be in one shard only".into(),
             });
         }
-        let shards = Self { readers, starts, by_row, reading };
+        let mut shards = Self { readers, starts, by_row, copies: Vec::new(), reading };
         shards.distinct(stored)?;
         Ok(shards)
     }
@@ -76,32 +84,81 @@ impl Shards {
         &self.reading
     }
 
-    fn distinct(&self, stored: &[Stored<Features>]) -> Result<(), StageError> {
+    /// Finds images that are in several shards: the same name, and the same features but for rounding.
+    fn distinct(&mut self, stored: &[Stored<Features>]) -> Result<(), StageError> {
         if self.readers.len() < 2 {
             return Ok(());
         }
-        let named = |shard: usize| self.readers[shard].ids().iter().map(move |id| (id.as_str(), shard));
-        let mut names: Vec<(&str, usize)> =
+        let named = |shard: usize| {
+            let rows = self.starts[shard] as u32..;
+            self.readers[shard].ids().iter().map(String::as_str).zip(rows)
+        };
+        let mut names: Vec<(&str, u32)> =
             (0..self.readers.len()).filter(|shard| !self.by_row[*shard]).flat_map(named).collect();
         names.sort_unstable();
-        let twice = names.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| [pair[0], pair[1]]);
-        // A name that is the row of an image without one.
-        let rows = names.iter().find_map(|&(name, shard)| {
-            let row = name.parse::<usize>().ok().filter(|row| *row < self.len() && row.to_string() == name)?;
-            Some([(name, shard), (name, self.shard(row))]).filter(|pair| self.by_row[pair[1].1])
-        });
-        match twice.or(rows) {
-            None => Ok(()),
-            Some(pair) => Err(StageError::Mismatch {
+        let stands_twice = |name: &str, one: u32, other: u32, how: &str| {
+            let origin = |row: u32| stored[self.shard(row as usize)].origin();
+            StageError::Mismatch {
                 what: format!(
-                    "the image `{}` is in two shards of the pool, `{}` and `{}`",
-                    pair[0].0,
-                    stored[pair[0].1].origin(),
-                    stored[pair[1].1].origin()
+                    "the image `{name}` is in two shards of the pool, `{}` and `{}`{how}",
+                    origin(one.min(other)),
+                    origin(one.max(other))
                 ),
-                hint: "each image of the pool must be in one shard only, under a name of its own".into(),
-            }),
+                hint: "each image of the pool must have a name of its own".into(),
+            }
+        };
+        // A name that is the row of an image without one.
+        for &(name, row) in &names {
+            let number =
+                name.parse::<u32>().ok().filter(|number| (*number as usize) < self.len() && number.to_string() == name);
+            if let Some(number) = number.filter(|number| self.by_row[self.shard(*number as usize)]) {
+                return Err(stands_twice(name, row, number, ""));
+            }
         }
+        let copies = names.chunk_by(|a, b| a.0 == b.0).flat_map(|same| same[1..].iter().map(|copy| (copy.1, same[0].1)));
+        let mut copies: Vec<(u32, u32)> = copies.collect();
+        copies.sort_unstable();
+        for copies in copies.chunks(STEP) {
+            let mut rows: Vec<u32> = copies.iter().flat_map(|&(row, first)| [row, first]).collect();
+            rows.sort_unstable();
+            rows.dedup();
+            let values = self.rows(&rows)?;
+            let vector = |row: u32| &values[rows.partition_point(|other| *other < row) * self.dim()..][..self.dim()];
+            if let Some(&(row, first)) = copies.iter().find(|(row, first)| cosine::dot(vector(*row), vector(*first)) < SAME) {
+                return Err(stands_twice(&self.id(row), first, row, ", with different features"));
+            }
+        }
+        let mut left: BTreeMap<usize, usize> = BTreeMap::new();
+        for (row, _) in &copies {
+            *left.entry(self.shard(*row as usize)).or_default() += 1;
+        }
+        self.copies = copies.into_iter().map(|(row, _)| row).collect();
+        for (shard, count) in left {
+            let (images, are) = (unit::counted(count as u64, "image"), if count == 1 { "is" } else { "are" });
+            self.reading.left(format!("{images} of `{}` that {are} in an earlier shard of the pool", stored[shard].origin()));
+        }
+        Ok(())
+    }
+
+    /// True of an image that an earlier shard has under the same name: it is one image.
+    pub fn is_copy(&self, row: u32) -> bool {
+        self.copies.binary_search(&row).is_ok()
+    }
+
+    /// Images in all of them, each once.
+    pub fn distinct_len(&self) -> usize {
+        self.len() - self.copies.len()
+    }
+
+    /// The row of an image, of those that are no copies counted from 0.
+    pub fn distinct_row(&self, place: u32) -> u32 {
+        // Copies up to the row are as many as those with that many others or fewer between them and the begin.
+        let (mut low, mut high) = (0, self.copies.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.copies[middle] - middle as u32 <= place { low = middle + 1 } else { high = middle }
+        }
+        place + low as u32
     }
 
     /// Images in all of them.

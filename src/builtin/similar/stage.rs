@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::config::{Config, Pick};
+use super::missed::{self, Selected};
 use super::pick;
 use super::report::{self, Measure};
 use super::shards::{self, Shards};
@@ -53,7 +54,7 @@ pub struct Similar;
 
 impl Stage for Similar {
     const KIND: &'static str = "similar";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "select the pool images that make a training set like a target";
     const SEEDED: bool = true;
 
@@ -87,10 +88,10 @@ impl Stage for Similar {
         cx.check()?;
         let measure = Measure::new(&target, &kept, &pool, config.quotas, cx.seed.branch("measure"), &cx.stop)?;
         let edges = match config.pick {
-            Pick::Nearest => found,
+            Pick::Nearest => found.clone(),
             Pick::Dissimilar => pick::dissimilar(config, &target, &kept, &pool, cx.seed.branch("dissimilar"), &cx.stop)?,
             Pick::Random | Pick::Diverse => {
-                let count = config.budget.unwrap_or_else(|| Edges::new(found, config.k).picks().len());
+                let count = config.budget.unwrap_or_else(|| Edges::new(found.clone(), config.k).picks().len());
                 let rows = match config.pick {
                     Pick::Random => pick::random(&pool, count, cx.seed.branch("random")),
                     _ => pick::diverse(&pool, count, cx.seed.branch("diverse"), &cx.stop)?,
@@ -110,11 +111,16 @@ impl Stage for Similar {
         let (duplicate_of, duplicates) = collapse(config, &pool, &mut edges, &cx.stop)?;
         edges.cap(config.per_image, config.per_target);
         let quotas = config.quotas.zip(config.budget).map(|(quotas, budget)| measure.quotas(quotas, budget));
-        if let Some(budget) = config.budget {
-            let part = by_row(&measure, target.len());
+        let unspent = edges.clone();
+        let part = by_row(&measure, target.len());
+        let spend = |edges: &mut Edges, budget: usize| {
+            let quotas = config.quotas.map(|quotas| measure.quotas(quotas, budget));
             edges.spend(budget, quotas.as_deref().map(|quotas| (quotas, &part[..])));
+        };
+        if let Some(budget) = config.budget {
+            spend(&mut edges, budget);
         }
-        let chosen = chosen(&edges, &pool, &duplicate_of, config.quotas.map(|_| by_row(&measure, target.len())).as_deref());
+        let chosen = chosen(&edges, &pool, &duplicate_of, config.quotas.map(|_| &part[..]));
         let selected = edges.per_target(target.len());
         let uncovered: Vec<&str> =
             kept.iter().filter(|row| selected[**row as usize] == 0).map(|row| target.ids[*row as usize].as_str()).collect();
@@ -126,6 +132,18 @@ impl Stage for Similar {
         let rows: Vec<u32> = chosen.iter().map(|chosen| chosen.best.pool).collect();
         let random = pick::random(&pool, rows.len(), cx.seed.branch("beside"));
         let compared = report::compare(&measure, &rows, &random, quotas.as_deref())?;
+        let missed = missed::missed(
+            &Selected {
+                measure: &measure,
+                compared: &compared,
+                edges: &edges,
+                unspent: &unspent,
+                rows: &rows,
+                found: &found,
+                targets: &target.ids,
+            },
+            &spend,
+        )?;
         let report = Report {
             pick: config.pick.word().into(),
             inputs: inputs(&input),
@@ -142,8 +160,18 @@ impl Stage for Similar {
             edges: by_reason(&edges),
             rank_distance: rank_distance(&edges),
             duplicates,
-            ..compared
+            missed,
+            ..compared.report
         };
+        if let Some(missed) = report.missed.as_ref().filter(|missed| missed.uncovered > 0) {
+            cx.note(format!(
+                "{} of {} target images have no selected image within a distance of {:.3}; for {} of them the pool has one that may be taken",
+                missed.uncovered,
+                kept.len(),
+                missed.near,
+                missed.in_pool
+            ));
+        }
         let mmd = |name: &str| report.difference.get(name).map_or(0.0, |found| found.mmd2);
         cx.note(format!(
             "{} of {} pool images for {} target images; MMD² {:.4}, of as many random ones {:.4}",
@@ -209,7 +237,9 @@ fn merge(config: &Config, input: &In, pool: &Shards) -> Result<(Repeats, Vec<Edg
         }
         repeats = Some(table.repeats);
         let start = pool.start(shard) as u32;
-        edges.extend(table.edges.into_iter().map(|edge| Edge { pool: edge.pool + start, ..edge }));
+        let edges_here = table.edges.into_iter().map(|edge| Edge { pool: edge.pool + start, ..edge });
+        // What is in two shards counts once; each shard has as many of the nearest as are needed without.
+        edges.extend(edges_here.filter(|edge| !pool.is_copy(edge.pool)));
     }
     let Some(repeats) = repeats else { unreachable!("a port of many has one at least") };
     edges.sort_by(|a, b| a.target.cmp(&b.target).then(b.cosine.total_cmp(&a.cosine)).then(a.pool.cmp(&b.pool)));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::args::{MachineArgs, distance, positive, power, seconds, similarity};
+use crate::cli::args::{MachineArgs, distance, fraction, positive, power, seconds, similarity};
 
 /// How repetitions in the target are found.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -70,6 +70,7 @@ Examples:
   kinset similar --target-csv target.csv --near-csv pool.csv --save-dir out --nn-factor 5 20
   kinset similar --target t.parquet --pool a.parquet b.parquet --save-dir out --budget 6000 --pool-sim 0.95
   kinset similar --target t.npy --pool p.npy --save-dir out --near-db pictures --materialize symlink")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct SimilarArgs {
     /// The target: a folder, .tar or .parquet of images, or features: .csv, .npy, .parquet or .arrow
     #[arg(long, alias = "target_csv", visible_alias = "target", value_name = "PATH", required_unless_present = "target_db")]
@@ -157,6 +158,18 @@ pub struct SimilarArgs {
         help_heading = "Which pairs"
     )]
     pub held_out_sim: f64,
+    /// Tell which images of target and test sets have a pool image this similar
+    #[arg(
+        long,
+        value_name = "S",
+        default_value_t = 0.98,
+        value_parser = fraction,
+        help_heading = "Which pairs"
+    )]
+    pub near_sim: f64,
+    /// Also look for near-duplicates within the pool, the target, the test sets: all pairs are compared
+    #[arg(long, help_heading = "Which pairs")]
+    pub duplicates: bool,
     /// Pool images this similar count as one image
     #[arg(long, value_name = "S", value_parser = similarity, allow_negative_numbers = true, help_heading = "Which pairs")]
     pub pool_sim: Option<f64>,

@@ -20,10 +20,12 @@ use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
 use crate::base::output;
 use crate::base::search_path::DataPaths;
+use crate::base::unit;
 use crate::builtin::similar::shards::Shards;
 use crate::builtin::similar::stage::stem;
 use crate::cli::args::PlaceArgs;
 use crate::cli::common::{Answer, Failure, device_of, places};
+use crate::cli::near_images::Near;
 use crate::cli::report;
 use crate::cli::run::stop_on_signals;
 use crate::cli::terminal::{self, Screen};
@@ -79,12 +81,13 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
     }
     let done = Done { args, inputs: &inputs, spec: &spec, store: &store, summary: &summary };
     let rows = export(&done, pictures.as_ref())?;
+    let near = near(&done)?;
     let page = if args.no_report { None } else { page(&done, &places, pictures.as_ref())? };
     let page = page.map(|path| path.display().to_string());
     if args.json {
-        terminal::print_json(
-            &json!({ "save_dir": args.save_dir.display().to_string(), "seconds": summary.seconds, "nn": rows, "report": page }),
-        )?;
+        terminal::print_json(&json!({
+            "save_dir": args.save_dir.display().to_string(), "seconds": summary.seconds, "nn": rows, "near": near, "report": page,
+        }))?;
     } else {
         terminal::print(&table(&rows))?;
         terminal::say(&format!("\nlists, tables and report.json are in {}", args.save_dir.display()));
@@ -93,6 +96,28 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
         }
     }
     Ok(Exit::Done)
+}
+
+/// Writes what the pool shares with target and test sets, and says it.
+fn near(done: &Done<'_>) -> Result<Value, Failure> {
+    let Done { args, spec, store, summary, .. } = *done;
+    let node = spec.nodes.iter().position(|node| node.name == plan::NEAR).unwrap_or_default();
+    let near = Near::of(&done.stored(plan::NEAR)?, node, (spec, store, &summary.records))?;
+    export::near(&args.save_dir, &near)?;
+    let lines = near.told();
+    if !args.json {
+        for line in &lines {
+            terminal::say(line);
+        }
+        let target = near.summary().shared.iter().any(|share| (share.set, share.other) == (1, 0) && share.copies > 0);
+        if target && args.target_sim.is_none() && args.min_dist.is_none() {
+            terminal::say(&format!(
+                "hint: `--target-sim {}` leaves the copies of target images out of the selection",
+                args.near_sim
+            ));
+        }
+    }
+    Ok(json!({ "said": lines, "summary": near.summary() }))
 }
 
 /// Where results lie unless `--artifacts` says otherwise.
@@ -269,6 +294,7 @@ fn export(done: &Done<'_>, pictures: Option<&PoolPictures>) -> Result<Vec<Value>
             "without_image": placed.without_image.len(),
             "without_annotation": placed.without_annotation.len(),
             "difference": report.difference,
+            "missed": report.missed,
             "attributes": attributes,
         }));
         let mut report = json!(report);
@@ -336,6 +362,9 @@ fn warn(k: usize, placed: &Placed, looked: bool) {
             let more = if names.len() > SHOWN { " …" } else { "" };
             terminal::say(&format!("warning: nn{k}: {} names {what}: {}{more}", names.len(), first.join(", ")));
         }
+    }
+    if placed.removed > 0 {
+        terminal::say(&format!("nn{k}: {} of an earlier selection removed", unit::counted(placed.removed as u64, "link")));
     }
     if placed.strangers > 0 {
         terminal::say(&format!("warning: nn{k}: {} files are left from an earlier selection", placed.strangers));

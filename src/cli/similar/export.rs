@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::Materialize;
 use super::inputs::PoolPictures;
+use super::links::Links;
 use super::materialize::{self, Found};
 use super::plan;
 use crate::artifact::error::ArtifactError;
@@ -15,12 +16,14 @@ use crate::base::output::{self, Output, OutputError};
 use crate::base::stop::Stop;
 use crate::builtin::similar::stage::stem;
 use crate::cli::common::Failure;
+use crate::cli::near_images::Near;
 use crate::dataset::EXPORT_MARK;
 use crate::dataset::vectors::npy;
 use crate::kernel::neighbors;
 use crate::math::cosine;
 use crate::math::curate::choose::{Edge, Reason};
 use crate::math::curate::repeats::Repeats;
+use crate::report::lines::Form;
 use crate::stage::StageError;
 
 /// Rows that are written at a time.
@@ -39,13 +42,16 @@ pub struct Placed {
     pub without_annotation: Vec<String>,
     /// Names whose links lead out of the folder of pictures.
     pub outside: Vec<String>,
-    /// Files that an earlier selection left.
+    /// Links of an earlier selection that were removed.
+    pub removed: usize,
+    /// Other files that an earlier selection left.
     pub strangers: usize,
 }
 
 /// Every file that a run writes, but for pictures, which lie in the folders `nn<k>`.
 pub(super) fn files(dir: &Path, factors: &[usize]) -> Vec<PathBuf> {
-    let mut names = vec![plan::FILE.to_owned(), REPORT.to_owned(), PAGE.to_owned(), REPETITIONS.to_owned()];
+    let ours = [plan::FILE, REPORT, PAGE, REPETITIONS, SHARED, GROUPS];
+    let mut names: Vec<String> = ours.map(str::to_owned).to_vec();
     names.extend(factors.first().map(|&k| near_target(k)));
     for &k in factors {
         names.extend([list_of(k), edges_of(k), manifest_of(k), near_pool(k), format!("nn{k}")]);
@@ -56,6 +62,8 @@ pub(super) fn files(dir: &Path, factors: &[usize]) -> Vec<PathBuf> {
 pub(super) const REPORT: &str = "report.json";
 pub(super) const PAGE: &str = "report.html";
 const REPETITIONS: &str = "target_dedup.parquet";
+const SHARED: &str = "near_copies.csv";
+const GROUPS: &str = "duplicates.csv";
 
 fn list_of(k: usize) -> String {
     format!("ImageSets/scan_nn{k}.txt")
@@ -176,14 +184,22 @@ pub(super) fn manifest(
         }
         found.push(here);
     }
-    for (from, to) in &ways {
-        materialize::put(how, from, to).map_err(OutputError::from)?;
-    }
     if how != Materialize::List {
         // A source whose root holds this folder leaves it out by that.
         let mark = below.join(EXPORT_MARK);
-        output::write(&mark, b"")?;
-        let wanted = ways.into_iter().map(|(_, to)| to).chain([mark]).collect();
+        let before = Links::read(&mark);
+        let now = if how == Materialize::Copy { Links::default() } else { Links::of(&below, &ways, &before)? };
+        // All that may be there is on the list before the first is put in place, and what was there until it is gone.
+        output::write(&mark, before.with(&now).text().as_bytes())?;
+        for (from, to) in &ways {
+            materialize::put(how, from, to).map_err(OutputError::from)?;
+        }
+        let wanted = ways.into_iter().map(|(_, to)| to).chain([mark.clone()]).collect();
+        // An earlier selection in the same place that is the pool of this one keeps its pictures.
+        if pictures.is_none_or(|pictures| !pictures.are_below(&below)) {
+            placed.removed = before.remove_all_but(&below, &wanted)?;
+            output::write(&mark, now.text().as_bytes())?;
+        }
         placed.strangers = materialize::strangers(&below, &wanted)?;
     }
     let schema = [
@@ -216,6 +232,15 @@ pub(super) fn manifest(
         })
     })?;
     Ok(placed)
+}
+
+/// What the pool shares with target and test sets, and what repeats if that was asked for.
+pub(super) fn near(dir: &Path, near: &Near) -> Result<(), Failure> {
+    output::write(&dir.join(SHARED), near.shared(Form::Csv).0.as_bytes())?;
+    if near.summary().within {
+        output::write(&dir.join(GROUPS), near.groups(Form::Csv).0.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Which target images repeat others.

@@ -158,6 +158,11 @@ impl PoolPictures {
         &self.folders[if self.folders.len() == 1 { 0 } else { shard }]
     }
 
+    /// True if a folder of pictures lies in this one.
+    pub(super) fn are_below(&self, folder: &Path) -> bool {
+        self.folders.iter().any(|pictures| pictures.is_below(folder))
+    }
+
     /// Where the picture of a name lies, in whichever folder has it first.
     pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
         self.folders.iter().find_map(|pictures| pictures.find(name).ok()?.image)
@@ -194,7 +199,7 @@ impl FileNames {
             chosen.id.clone_from(&self.paths[chosen.best.pool as usize]);
         }
         let doubled = selection.edges.iter().any(|judged| !judged.duplicate_of.is_empty());
-        let known: BTreeMap<&String, &String> = self.ids.iter().zip(&self.paths).filter(|_| doubled).collect();
+        let known: BTreeMap<&String, &String> = self.ids.iter().zip(&self.paths).rev().filter(|_| doubled).collect();
         for judged in &mut selection.edges {
             judged.pool_id.clone_from(&self.paths[judged.edge.pool as usize]);
             if let Some(path) = known.get(&judged.duplicate_of) {

@@ -52,6 +52,11 @@ impl Pictures {
         Ok(Self { root: root.to_owned(), real: fs::absolute(root)?, voc })
     }
 
+    /// True if this folder lies in another one.
+    pub fn is_below(&self, folder: &Path) -> bool {
+        fs::absolute(folder).is_ok_and(|folder| self.real.starts_with(folder))
+    }
+
     /// Where the picture of a name lies, and its annotation. A name that leads out of the folder has neither.
     pub fn find(&self, name: &str) -> fs::Result<Found> {
         let mut found = Found::default();

@@ -39,6 +39,9 @@ pub fn held_out(number: usize) -> String {
     format!("held_out_{number}")
 }
 
+/// The stage that looks for what the pool shares with the target and with images that must not be selected.
+pub const NEAR: &str = "near_copies";
+
 /// The stage of a selection.
 pub fn selection(k: usize) -> String {
     format!("nn{k}")
@@ -116,6 +119,16 @@ pub(super) fn write(args: &SimilarArgs, inputs: &Inputs) -> Result<String, Failu
         let name = held_out(number);
         features(&mut text, &name, path)?;
         unwanted.push(format!("\"{name}\""));
+    }
+    let _ = write!(
+        text,
+        "\n[stage.{NEAR}]\nkind = \"near_duplicates\"\npool = [{}]\ntarget = \"{TARGET}\"\nsimilarity = {:?}\nwithin = {}\n",
+        pools.join(", "),
+        args.near_sim,
+        args.duplicates
+    );
+    if !unwanted.is_empty() {
+        let _ = writeln!(text, "held_out = [{}]", unwanted.join(", "));
     }
     for k in factors {
         let _ = write!(
@@ -286,16 +299,20 @@ mod tests {
             "x/",
             "--near_db",
             "y/",
+            "--near-sim",
+            "0.97",
+            "--duplicates",
         ]);
         let spec = spec::check(Path::new("similar.toml"), &text, &Request::default(), &registry::catalog());
         let spec = spec.unwrap_or_else(|faults| panic!("{}\n{text}", faults.render(false, 100)));
         let names: Vec<&str> = spec.nodes.iter().map(|node| node.name.as_str()).collect();
-        assert_eq!(names, ["target", "pool_1", "matches_1", "pool_2", "matches_2", "held_out_1", "nn5", "nn20"]);
+        assert_eq!(names, ["target", "pool_1", "matches_1", "pool_2", "matches_2", "held_out_1", "near_copies", "nn5", "nn20"]);
         let settings = |name: &str| spec.node(name).unwrap().settings.clone();
         assert_eq!((settings("matches_2")["k"].as_u64(), settings("nn5")["k"].as_u64()), (Some(21), Some(5)));
         assert_eq!(settings("matches_1")["dedup"], "fork");
         assert_eq!((&settings("target")["header"], &settings("target")["separator"]), (&true.into(), &";".into()));
         assert_eq!((settings("target")["dim"].as_u64(), settings("pool_2")["dim"].as_u64()), (Some(64), None));
+        assert_eq!((&settings("near_copies")["similarity"], &settings("near_copies")["within"]), (&0.97.into(), &true.into()));
         assert_eq!(settings("nn20")["quotas"]["clusters"].as_u64(), Some(4));
         assert_eq!(spec.seed, 7);
     }

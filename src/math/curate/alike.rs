@@ -87,11 +87,9 @@ pub fn difference(
     let (t, s) = (target.len() / dim, set.len() / dim);
     let (tt, ts, ss) =
         (cosines(target, target, dim, products), cosines(target, set, dim, products), cosines(set, set, dim, products));
-    let kernel = |c: f32| (-squared(c) / (2.0 * width * width)).exp();
     let far = |c: f32| squared(c).sqrt();
     let (within_t, across, within_s) = (Sums::of(&tt, t, true), Sums::of(&ts, s, false), Sums::of(&ss, s, true));
-    let pairs = |n: usize| (n * n.saturating_sub(1)).max(1) as f64;
-    let mmd2 = within_t.sum(kernel) / pairs(t) + within_s.sum(kernel) / pairs(s) - 2.0 * across.sum(kernel) / (t * s) as f64;
+    let mmd2 = discrepancy([&within_t, &within_s, &across], t, s, width);
     let squares = |n: usize| (n * n) as f64;
     let energy = 2.0 * across.sum(far) / (t * s) as f64 - within_t.sum(far) / squares(t) - within_s.sum(far) / squares(s);
     let each = t.min(s);
@@ -106,6 +104,23 @@ pub fn difference(
         two_sample,
         two_sample_error: 0.5 / (2.0 * each as f64).sqrt(),
     })
+}
+
+/// Only [`Difference::mmd2`], of the same sets.
+///
+/// # Shapes
+/// `target` [T, D], `set` [S, D], of unit length, neither empty.
+pub fn mmd2(target: &[f32], set: &[f32], dim: usize, width: f64, products: &impl Products) -> f64 {
+    let (t, s) = (target.len() / dim, set.len() / dim);
+    let (tt, ts, ss) =
+        (cosines(target, target, dim, products), cosines(target, set, dim, products), cosines(set, set, dim, products));
+    discrepancy([&Sums::of(&tt, t, true), &Sums::of(&ss, s, true), &Sums::of(&ts, s, false)], t, s, width)
+}
+
+fn discrepancy([within_t, within_s, across]: [&Sums<'_>; 3], t: usize, s: usize, width: f64) -> f64 {
+    let kernel = |c: f32| (-squared(c) / (2.0 * width * width)).exp();
+    let pairs = |n: usize| (n * n.saturating_sub(1)).max(1) as f64;
+    within_t.sum(kernel) / pairs(t) + within_s.sum(kernel) / pairs(s) - 2.0 * across.sum(kernel) / (t * s) as f64
 }
 
 /// Sums over a table of cosines, without its diagonal if it is of a set with itself.

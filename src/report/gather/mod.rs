@@ -14,6 +14,7 @@ mod find;
 mod journal;
 mod looked;
 mod map;
+mod near;
 mod neighborhoods;
 mod odd;
 pub mod page;

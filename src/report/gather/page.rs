@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use kinset_artifact::near_duplicates::NearSummary;
 use kinset_artifact::selection::Report as SelectionReport;
 
 /// Something to show, or why there is nothing.
@@ -77,6 +78,8 @@ pub struct Page {
     pub neighbors: Part<Neighborhoods>,
     pub map: Part<Map>,
     pub duplicates: Option<Copies>,
+    /// What repeats within and across sets of features.
+    pub near: Vec<NearSets>,
     pub outliers: Option<Unusual>,
     pub selections: Vec<Selected>,
     /// How numbers of clusters compare.
@@ -547,12 +550,36 @@ pub struct Taken {
     pub pairs: Vec<(Glimpse, Vec<Glimpse>)>,
     /// Some of all that were taken, at random.
     pub lot: Vec<Glimpse>,
+    /// Images of the target that are farthest from what was taken, each with the nearest of the pool.
+    pub missed: Vec<(Glimpse, Vec<Glimpse>)>,
+    /// A typical image of each part of the pool.
+    pub regions: Vec<Glimpse>,
 }
 
 impl Taken {
     pub fn all(&self) -> impl Iterator<Item = &Glimpse> {
-        let pairs = self.pairs.iter().flat_map(|(target, beside)| std::iter::once(target).chain(beside));
-        pairs.chain(&self.lot)
+        let pairs = self.pairs.iter().chain(&self.missed);
+        pairs.flat_map(|(target, beside)| std::iter::once(target).chain(beside)).chain(&self.lot).chain(&self.regions)
+    }
+}
+
+/// What repeats within and across a pool, a target and held-out sets.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NearSets {
+    pub stage: String,
+    pub summary: NearSummary,
+    /// What was found, in words.
+    pub told: Vec<String>,
+    /// Some images with a near copy in an earlier set: what people call their set, the image, the copy.
+    pub shared: Vec<(String, Glimpse, Glimpse)>,
+    /// Some groups, the least alike first: the image that is kept, and the others.
+    pub groups: Vec<(Glimpse, Vec<Glimpse>)>,
+}
+
+impl NearSets {
+    pub fn all(&self) -> impl Iterator<Item = &Glimpse> {
+        let groups = self.groups.iter().flat_map(|(kept, rest)| std::iter::once(kept).chain(rest));
+        self.shared.iter().flat_map(|(_, image, copy)| [image, copy]).chain(groups)
     }
 }
 

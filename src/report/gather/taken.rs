@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::find::{Results, wired};
+use super::near::Paths;
 use super::page::{Glimpse, Sight, Taken};
 use kinset_artifact::features::{FeatureReader, Features};
 use kinset_artifact::selection::{Selection, SelectionTable};
@@ -71,15 +72,26 @@ pub(super) fn taken(results: &Results<'_>, node: usize, elsewhere: &Elsewhere<'_
     lot.truncate(LOT);
     lot.sort_unstable();
     let lot = lot.into_iter().map(|at| pool(table.chosen[at].best.pool, &table.chosen[at].id)).collect();
-    Some(Taken { pairs: pairs.unwrap_or_default(), lot })
+    let (mut missed, mut regions) = (Vec::new(), Vec::new());
+    if let Some(found) = &table.report.missed {
+        let mut paths = Paths::of(results);
+        let mut named = |glimpse: Glimpse| Glimpse { id: paths.name(&glimpse), ..glimpse };
+        for far in found.targets.iter().take(TARGETS) {
+            let nearest = Glimpse { similarity: Some(1.0 - far.in_pool), ..pool(far.pool, &far.pool_id) };
+            missed.push((named(target(far.row as usize)), vec![named(nearest)]));
+        }
+        regions = found.regions.iter().map(|region| named(pool(region.pool, &region.typical))).collect();
+    }
+    Some(Taken { pairs: pairs.unwrap_or_default(), lot, missed, regions })
 }
 
 /// The node whose images features were made of.
-fn images_of(features: &Node) -> Option<usize> {
+pub(super) fn images_of(features: &Node) -> Option<usize> {
     wired(features, "images")
 }
 
-fn sight(images: Option<usize>, row: usize, id: &str, finder: Option<&Finder<'_>>) -> Sight {
+/// Where a row's picture is seen: among the images of a stage, or else where a finder knows it.
+pub(super) fn sight(images: Option<usize>, row: usize, id: &str, finder: Option<&Finder<'_>>) -> Sight {
     match (images, finder) {
         (Some(node), _) => Sight::Table { node, row },
         (None, Some(find)) => find(id).map_or(Sight::Nowhere, Sight::File),
@@ -88,10 +100,10 @@ fn sight(images: Option<usize>, row: usize, id: &str, finder: Option<&Finder<'_>
 }
 
 /// The pool, shard by shard: where each begins, and the node of its images.
-struct Shards(Vec<(usize, Option<usize>)>);
+pub(super) struct Shards(Vec<(usize, Option<usize>)>);
 
 impl Shards {
-    fn of(results: &Results<'_>, selection: &Node) -> Option<Self> {
+    pub(super) fn of(results: &Results<'_>, selection: &Node) -> Option<Self> {
         let shards = selection.ports.get("pool")?;
         let mut start = 0;
         let mut all = Vec::new();
@@ -105,7 +117,8 @@ impl Shards {
         Some(Self(all))
     }
 
-    fn place(&self, row: usize) -> (Option<usize>, usize) {
+    /// The node of a row's images, and the row there.
+    pub(super) fn place(&self, row: usize) -> (Option<usize>, usize) {
         let shard = self.0.partition_point(|(start, _)| *start <= row).saturating_sub(1);
         self.0.get(shard).map_or((None, row), |(start, images)| (*images, row - start))
     }

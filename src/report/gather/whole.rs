@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::find::{Results, Subject};
 use super::journal::Journal;
 use super::looked::Looked;
+use super::near::near_sets;
 use super::page::{Map, Page, Part, Selected, StageRow, Standing, Warning};
 use super::taken::{Elsewhere, taken};
 use super::{boards, calibration, clusters, confusion, map, neighborhoods, odd, stages, trainings, varied, warnings};
@@ -203,6 +204,7 @@ impl<'a> Glance<'a> {
             neighbors,
             map,
             duplicates,
+            near: near_sets(&results, &self.elsewhere),
             outliers,
             selections,
             counts,

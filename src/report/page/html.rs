@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::words::{Paper, data, prose};
-use super::{clusters, features, odd, results, selection, summary, varied};
+use super::{clusters, features, near, odd, results, selection, summary, varied};
 use crate::album::Album;
 use crate::draw::figure;
 use crate::gather::page::Page;
@@ -64,6 +64,7 @@ fn parts(paper: Paper<'_>) -> Markup {
         (results::calibration(paper))
         (results::training(paper))
         (results::counts(&page.counts))
+        (near::near_sets(paper))
         (selection::selections(paper))
         (summary::stages(paper))
         (missing(page))
@@ -103,7 +104,7 @@ fn whole(page: &Page, parts: &Markup, wholes: &BTreeMap<usize, &str>) -> Markup 
 }
 
 /// The sections in their order: name, title, and why it is not there; `None` if it is, an empty reason if nobody misses it.
-fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 13] {
+fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 14] {
     let unless = |empty: bool| empty.then_some("");
     [
         ("clusters", "Clusters", page.clusters.why()),
@@ -117,6 +118,7 @@ fn sections(page: &Page) -> [(&'static str, &'static str, Option<&str>); 13] {
         ("calibration", "Calibration", page.calibration.why()),
         ("training", "Training", page.curves.why()),
         ("counts", "Number of clusters", unless(page.counts.is_empty())),
+        ("near", "Near-duplicates", unless(page.near.is_empty())),
         ("selection", "Selection", unless(page.selections.is_empty())),
         ("stages", "Stages", None),
     ]

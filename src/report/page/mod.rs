@@ -1,6 +1,6 @@
 //! # report/page: the HTML page
 //!
-//! [`html`] puts the page together from its sections: `summary`, `results`, `clusters`, `features`, `odd`, `selection`, `varied`. [`look`] is a
+//! [`html`] puts the page together from its sections: `summary`, `results`, `clusters`, `features`, `odd`, `near`, `selection`, `varied`. [`look`] is a
 //! small page about one result. All words from
 //! outside pass through `words` or `maud`, which escape by type. Style and script are files beside this one; the page can be read
 //! without the script.
@@ -11,6 +11,7 @@ mod clusters;
 mod features;
 pub mod html;
 pub mod look;
+mod near;
 mod odd;
 mod results;
 mod selection;

@@ -6,9 +6,12 @@ use super::words::{Paper, percent, sheet, stage};
 use crate::draw::curves;
 use crate::draw::scale::tidy;
 use crate::gather::page::{Chart, Glimpse, Line, Selected, Sight, Taken};
-use kinset_artifact::selection::Report;
+use kinset_artifact::selection::{Budget, Missed, Report};
 use kinset_base::unit;
 use kinset_math::curate::alike::Difference;
+
+/// Target images that are listed as missed.
+const LISTED: usize = 8;
 
 pub(super) fn selections(paper: Paper<'_>) -> Markup {
     html! {
@@ -50,7 +53,11 @@ fn one(selected: &Selected, paper: Paper<'_>) -> Markup {
             div.charts {
                 @if report.coverage.len() > 1 { (curves::chart(&coverage(report), None, "distance").inline()) }
                 @if report.nearest.edges.len() > 2 { (curves::chart(&nearest(report), None, "distance").inline()) }
+                @if let Some(missed) = report.missed.as_ref().filter(|missed| missed.budgets.len() > 1) {
+                    @for chart in by_budget(missed) { (curves::chart(&chart, None, "image").inline()) }
+                }
             }
+            @if let Some(missed) = &report.missed { (left_out(missed, counts.target_kept, selected.taken.as_ref(), paper)) }
             div.beside {
                 (differences(report))
                 div {
@@ -85,6 +92,95 @@ fn one(selected: &Selected, paper: Paper<'_>) -> Markup {
     }
 }
 
+/// What more and fewer images would bring.
+fn by_budget(missed: &Missed) -> [Chart; 2] {
+    type Of = fn(&Budget) -> f64;
+    let chart = |name: &str, lines: [(&str, Of); 2]| Chart {
+        name: name.to_owned(),
+        lines: lines
+            .map(|(name, of)| Line {
+                name: name.to_owned(),
+                points: missed.budgets.iter().map(|budget| (budget.images as f64, of(budget))).collect(),
+            })
+            .to_vec(),
+    };
+    [
+        chart("covered by budget", [("selection", |at| at.coverage), ("random", |at| at.random_coverage)]),
+        chart("MMD² by budget", [("selection", |at| at.mmd2), ("random", |at| at.random_mmd2)]),
+    ]
+}
+
+/// What was not taken and may be missed.
+fn left_out(missed: &Missed, targets: usize, taken: Option<&Taken>, paper: Paper<'_>) -> Markup {
+    let count = |number: usize| unit::count(number as u64);
+    let distance = |distance: f64| format!("{distance:.3}");
+    let pictures = taken.and_then(|taken| beside(&taken.missed, "nothing is near", paper));
+    let name = |taken: Option<&String>, id: &str| taken.map_or_else(|| id.to_owned(), Clone::clone);
+    let never = missed.regions.iter().filter(|region| region.selected == 0).count();
+    html! {
+        h4 { "What would be missed" }
+        p {
+            b data-uncovered=(missed.uncovered) { (count(missed.uncovered)) " of " (count(targets)) } " target images are not covered: no image that was taken is "
+            "as near to them as half of the target's images are to another one, a distance of " (distance(missed.near)) ". The pool has such an image, which may be "
+            "taken, for " (count(missed.in_pool)) " of them."
+        }
+        @if !missed.targets.is_empty() {
+            div.wide {
+                table {
+                    thead { tr { th { "target image" } th.r { "distance" } th { "nearest in the pool" } th.r { "distance" } th { "why not taken" } } }
+                    tbody {
+                        @for (place, far) in missed.targets.iter().enumerate().take(LISTED) {
+                            @let shown = taken.and_then(|taken| taken.missed.get(place));
+                            tr {
+                                td { bdi { (name(shown.map(|(image, _)| &image.id), &far.id)) } } td.r { (distance(far.distance)) }
+                                td { bdi { (name(shown.and_then(|(_, near)| Some(&near.first()?.id)), &far.pool_id)) } } td.r { (distance(far.in_pool)) }
+                                td { (if far.reason == "ok" { "taken" } else { &far.reason }) }
+                            }
+                        }
+                    }
+                }
+            }
+            @if let Some(pictures) = pictures { p { "Target images that are farthest from what was taken, each with the nearest of the pool:" } (pictures) }
+        }
+        @if !missed.regions.is_empty() {
+            p {
+                "Parts of the pool, those nearest to the target first; of " b data-never=(never) { (count(never)) } " of " (count(missed.regions.len())) " nothing was taken."
+            }
+            div.wide {
+                table {
+                    thead { tr { th { "like" } th.r { "of the pool %" } th.r { "distance to the target" } th.r { "taken" } } }
+                    tbody {
+                        @for (place, region) in missed.regions.iter().enumerate() {
+                            tr {
+                                td { bdi { (name(taken.and_then(|taken| Some(&taken.regions.get(place)?.id)), &region.typical)) } }
+                                td.r { (percent(region.share)) } td.r { (distance(region.distance)) } td.r { (count(region.selected)) }
+                            }
+                        }
+                    }
+                }
+            }
+            @if let Some(regions) = taken.and_then(|taken| row_of(&taken.regions, paper)) { p { "A typical image of each part, in the same order:" } (regions) }
+        }
+        @if missed.budgets.len() > 1 {
+            div.wide {
+                table {
+                    thead {
+                        tr { th.r { "images" } th.r { "covered %" } th.r { "by random %" } th.r { "mean distance" } th.r { "MMD²" } th.r { "of random" } }
+                    }
+                    tbody {
+                        @for budget in &missed.budgets {
+                            tr {
+                                td.r { (count(budget.images)) } td.r { (percent(budget.coverage)) } td.r { (percent(budget.random_coverage)) }
+                                td.r { (distance(budget.distance)) } td.r { (tidy(budget.mmd2)) } td.r { (tidy(budget.random_mmd2)) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What the selection is compared with.
 fn whom(report: &Report) -> &'static str {
     if has_target(report) { "target" } else { "clusters" }
@@ -92,49 +188,56 @@ fn whom(report: &Report) -> &'static str {
 
 /// The pictures: targets with what was taken for them, and some of all.
 fn looked_at(taken: &Taken, paper: Paper<'_>) -> Markup {
-    let columns = 1 + taken.pairs.iter().map(|(_, beside)| beside.len()).max().unwrap_or(0);
-    let mut sights = vec![None; columns * taken.pairs.len()];
-    for (line, (target, beside)) in taken.pairs.iter().enumerate() {
-        let all = std::iter::once(target).chain(beside).map(|glimpse| Some(&glimpse.sight));
+    let (pairs, some) = (beside(&taken.pairs, "nothing was taken", paper), row_of(&taken.lot, paper));
+    html! {
+        @if let Some(pairs) = pairs { p { "Images of the target, each with the nearest of those taken for it:" } (pairs) }
+        @if let Some(some) = some { p { "A random sample of all that were taken:" } (some) }
+    }
+}
+
+/// A row of pictures. Nothing where none can be seen.
+fn row_of(glimpses: &[Glimpse], paper: Paper<'_>) -> Option<Markup> {
+    let sights: Vec<Option<&Sight>> = glimpses.iter().map(|glimpse| Some(&glimpse.sight)).collect();
+    let found = paper.album.sheet_of(&sights, sights.len(), paper.quality)?;
+    let inside = html! {
+        div.line {
+            span.cells {
+                @for (place, glimpse) in glimpses.iter().enumerate() {
+                    @let words = in_words(glimpse);
+                    span.t style=(format!("--x:{place};--y:0")) role="img" title=(words) aria-label=(words) {}
+                }
+            }
+        }
+    };
+    Some(sheet(&found, 48, "contact", inside))
+}
+
+/// Lines of pictures: an image each, framed, and those beside it, or why there are none. Nothing where no picture can be seen.
+pub(super) fn beside(lines: &[(Glimpse, Vec<Glimpse>)], none: &str, paper: Paper<'_>) -> Option<Markup> {
+    let columns = 1 + lines.iter().map(|(_, beside)| beside.len()).max().unwrap_or(0);
+    let mut sights = vec![None; columns * lines.len()];
+    for (line, (first, beside)) in lines.iter().enumerate() {
+        let all = std::iter::once(first).chain(beside).map(|glimpse| Some(&glimpse.sight));
         all.enumerate().for_each(|(at, sight)| sights[line * columns + at] = sight);
     }
-    let lot: Vec<Option<&Sight>> = taken.lot.iter().map(|glimpse| Some(&glimpse.sight)).collect();
     let cell = |glimpse: &Glimpse, place: usize, class: &str| {
         let style = format!("--x:{};--y:{}", place % columns, place / columns);
         let words = in_words(glimpse);
         html! { span class={ "t " (class) } style=(style) role="img" title=(words) aria-label=(words) {} }
     };
-    let pairs = paper.album.sheet_of(&sights, columns, paper.quality).map(|found| {
-        let inside = html! {
-            @for (line, (target, beside)) in taken.pairs.iter().enumerate() {
-                div.line.hood {
-                    (cell(target, line * columns, "query"))
-                    span.cells {
-                        @for (at, glimpse) in beside.iter().enumerate() { (cell(glimpse, line * columns + at + 1, "")) }
-                        @if beside.is_empty() { span.quiet { "nothing was taken" } }
-                    }
-                }
-            }
-        };
-        sheet(&found, 48, "contact hoods", inside)
-    });
-    let some = paper.album.sheet_of(&lot, lot.len(), paper.quality).map(|found| {
-        let inside = html! {
-            div.line {
+    let found = paper.album.sheet_of(&sights, columns, paper.quality)?;
+    let inside = html! {
+        @for (line, (first, beside)) in lines.iter().enumerate() {
+            div.line.hood {
+                (cell(first, line * columns, "query"))
                 span.cells {
-                    @for (place, glimpse) in taken.lot.iter().enumerate() {
-                        @let words = in_words(glimpse);
-                        span.t style=(format!("--x:{place};--y:0")) role="img" title=(words) aria-label=(words) {}
-                    }
+                    @for (at, glimpse) in beside.iter().enumerate() { (cell(glimpse, line * columns + at + 1, "")) }
+                    @if beside.is_empty() { span.quiet { (none) } }
                 }
             }
-        };
-        sheet(&found, 48, "contact", inside)
-    });
-    html! {
-        @if let Some(pairs) = pairs { p { "Images of the target, each with the nearest of those taken for it:" } (pairs) }
-        @if let Some(some) = some { p { "A random sample of all that were taken:" } (some) }
-    }
+        }
+    };
+    Some(sheet(&found, 48, "contact hoods", inside))
 }
 
 fn in_words(glimpse: &Glimpse) -> String {

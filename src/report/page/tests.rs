@@ -31,6 +31,7 @@ pub(super) fn empty_page() -> Page {
         counts: Vec::new(),
         varied: Vec::new(),
         duplicates: None,
+        near: Vec::new(),
         outliers: None,
     }
 }

@@ -12,7 +12,7 @@ use kinset::base::seed::Seed;
 use kinset::cli::args::Cli;
 
 use super::super::bad_input::Disk;
-use super::super::harness::{Bench, CHEAP, files_below};
+use super::super::harness::{Bench, CHEAP, files_below, repeats};
 use super::kit::{Series, attempt, attempt_into, count};
 use super::samples::write_photos;
 
@@ -46,6 +46,9 @@ const LINES: &[Line] = &[
     says(&["status", "p.toml"]),
     says(&["jobs", "p.toml", "--json"]),
     says(&["label", "p.toml"]),
+    says(&["duplicates", "d.toml"]),
+    needs(&["duplicates", "d.toml"], &["--output", "out/groups.csv"]),
+    needs(&["duplicates", "d.toml"], &["--shared", "out/leaks.jsonl"]),
     says(&["diff", "p.toml", "--right-set", "stage.kmeans.clusters=2"]),
     writes(&["report", "p.toml"], &["--out", "out/report.html"]),
     writes(&["plot", "p.toml", "confusion"], &["--out", "out/confusion.svg"]),
@@ -105,6 +108,8 @@ fn place() -> Bench {
         bench.write(pool, (6..24).map(line).collect::<String>());
     }
     fs::create_dir(bench.path("out")).unwrap();
+    bench.write("d.toml", repeats("t.csv", "p.csv"));
+    bench.kinset(&["run", "d.toml"]).done();
     bench.run(&[]).done();
     bench
 }
