@@ -23,6 +23,9 @@ kinset_stage::settings! {
         iterations: usize = 300, min 1;
         /// Stop when centers move less than this share of the mean variance (scikit-learn's default).
         tolerance: f64 = 1e-4, not_negative;
+        /// How much clusters of equal size are preferred: weight of the entropy of the sizes, as a share of the total variance; 0 is k-means.
+        /// 0.2 decides between clusterings of nearly the same inertia and changes little otherwise. New images go to the nearest center.
+        balance: f64 = 0.0, not_negative;
     }
 }
 
@@ -76,8 +79,9 @@ impl Stage for KMeans {
             restarts: config.restarts,
             iterations: config.iterations,
             tolerance: config.tolerance,
+            balance: config.balance,
         };
-        let unfinished = cx.unfinished("kmeans 1");
+        let unfinished = cx.unfinished("kmeans 2");
         let mut progress: kmeans::Progress = unfinished.load()?.unwrap_or_default();
         if progress != kmeans::Progress::default() {
             cx.note(format!("resuming in start {} of {}", progress.starts() + 1, config.restarts));
@@ -97,7 +101,10 @@ impl Stage for KMeans {
         let net = ClassifierNet::from_centroids(&body, &fit.centers, features.normalized, &cx.device)?;
         let choice = HeadChoice {
             head: 0,
-            chosen_by: format!("least inertia of {} starts", config.restarts),
+            chosen_by: match config.balance {
+                0.0 => format!("least inertia of {} starts", config.restarts),
+                balance => format!("least inertia less {balance} times the entropy of the sizes, of {} starts", config.restarts),
+            },
             losses: vec![fit.inertia],
         };
         let card = net.card(normalization, choice)?;

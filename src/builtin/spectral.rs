@@ -87,8 +87,7 @@ impl Stage for Spectral {
         if !embedding.converged {
             cx.warn("the spectrum of the neighbor graph did not converge; clusters that hang together may be split");
         }
-        let KMeans { tolerance, .. } = KMeans::new(config.clusters);
-        let method = KMeans { clusters: config.clusters, restarts: config.restarts, iterations: config.iterations, tolerance };
+        let method = KMeans { restarts: config.restarts, iterations: config.iterations, ..KMeans::new(config.clusters) };
         let fit = method.fit(&embedding.rows, embedding.dim, &Gemm, cx.seed, &cx.stop)?;
         let rows = values(&space.values)?;
         let head = Logistic::new(config.penalty).fit(&rows, space.dim(), &fit.labels, config.clusters, &Gemm, &cx.stop)?;

@@ -101,7 +101,7 @@ impl Stage for SweepK {
         let given = given(input.given.as_deref().unwrap_or_default(), &features)?;
         let sample = drawn(n, config.sample, cx.seed);
         let distances = Distances::new(&rows_of(&features.values, features.dim, &sample), features.dim, &cx.stop)?;
-        let unfinished = cx.unfinished("sweep_k 1");
+        let unfinished = cx.unfinished("sweep_k 2");
         let (mut swept, mut progress): (Swept, Progress) = unfinished.load()?.unwrap_or_default();
         if given.is_empty() {
             let max = cx.fitting("max", config.max, Config::default().max, config.min..=n, n)?;

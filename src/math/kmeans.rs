@@ -7,6 +7,11 @@
 //! Distances come from products, |x|² − 2 x·c + |c|², and products from whoever can do them fast: the kernel crate implements
 //! [`Products`]; [`Plain`] needs nothing. Data are centered first, which keeps the cancellation harmless. Sums run in double
 //! precision over fixed pieces: the same bits for any number of threads.
+//!
+//! With [`KMeans::balance`] large clusters cost more: the mean squared distance less `balance` × the total variance × the entropy of
+//! the cluster sizes is lowered. It is SCAN's entropy term (Van Gansbeke et al. 2020, eq. 2) in k-means; that a center's distance rises
+//! with its share of the rows is frequency-sensitive competitive learning (Banerjee and Ghosh 2004). Where two clusterings have nearly
+//! the same inertia, one that joins two groups and halves a third among them, the even one is found.
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -48,22 +53,29 @@ pub struct KMeans {
     pub iterations: usize,
     /// Stop when the squared shift of all centers is at most this share of the mean variance of a feature.
     pub tolerance: f64,
+    /// Weight of the entropy of the cluster sizes (nats), in total variances; 0 is k-means.
+    pub balance: f64,
 }
 
 impl KMeans {
-    /// K clusters, 10 restarts, at most 300 iterations, tolerance 1e-4.
+    /// K clusters, 10 restarts, at most 300 iterations, tolerance 1e-4, sizes as they come.
     pub fn new(clusters: usize) -> Self {
-        Self { clusters, restarts: 10, iterations: 300, tolerance: 1e-4 }
+        Self { clusters, restarts: 10, iterations: 300, tolerance: 1e-4, balance: 0.0 }
     }
 }
+
+/// Iterations in which the prices of clusters follow their sizes; then they stand, so that the centers can settle.
+const PRICED: usize = 50;
+/// The part of the way to its price that a cluster's goes in an iteration: at once, rows would go to and fro.
+const STEP: f64 = 0.3;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fit {
     /// [K, D].
     pub centers: Vec<f32>,
-    /// `[N]`, the nearest center of each row (ties: lower number).
+    /// `[N]`, the nearest center of each row (ties: lower number), after prices where clusters have them.
     pub labels: Vec<u32>,
-    /// Sum of squared distances to the nearest center.
+    /// Sum of squared distances of rows to their centers.
     pub inertia: f64,
     /// Iterations of the winning start.
     pub iterations: usize,
@@ -92,6 +104,8 @@ struct Start {
     centers: Vec<f32>,
     /// `[N]`; nothing before the first iteration.
     labels: Vec<u32>,
+    /// `[K]`, what is added to the squared distance from each center; nothing before the first iteration, or without balance.
+    prices: Vec<f64>,
     iterations: usize,
     /// The labels stayed as they were.
     settled: bool,
@@ -106,13 +120,14 @@ impl Progress {
 
     /// True if it can be that of a fit of these shapes.
     fn fits(&self, method: &KMeans, rows: usize, dim: usize) -> bool {
-        let Start { chosen, nearest, centers, labels, .. } = &self.start;
+        let Start { chosen, nearest, centers, labels, prices, .. } = &self.start;
         let size = method.clusters * dim;
         chosen.len() <= method.clusters
             && chosen.iter().all(|&row| row < rows)
             && nearest.len() == if chosen.is_empty() { 0 } else { rows }
             && (centers.is_empty() || (centers.len() == size && chosen.len() == method.clusters))
             && (labels.is_empty() || labels.len() == rows)
+            && prices.len() == if labels.is_empty() || method.balance == 0.0 { 0 } else { method.clusters }
             && self.best.as_ref().is_none_or(|best| best.centers.len() == size && best.labels.len() == rows)
             && self.over <= method.restarts
             && (self.over == 0) == self.best.is_none()
@@ -164,7 +179,8 @@ impl KMeans {
         }
         while progress.over < self.restarts {
             let fit = self.start(&data, products, seed.at(progress.over as u64), stop, progress, &mut each)?;
-            if progress.best.as_ref().is_none_or(|best| fit.inertia < best.inertia) {
+            let cost = |fit: &Fit| fit.inertia + self.price_of_sizes(&data, &fit.labels);
+            if progress.best.as_ref().is_none_or(|best| cost(&fit) < cost(best)) {
                 progress.best = Some(fit);
             }
             (progress.over, progress.start) = (progress.over + 1, Start::default());
@@ -197,21 +213,53 @@ impl KMeans {
         }
         while progress.start.iterations < self.iterations && !progress.start.converged {
             let start = &mut progress.start;
-            let nearest = data.nearest(&start.centers, products, stop)?;
+            let nearest = data.nearest(&start.centers, &start.prices, products, stop)?;
             let moved = data.means(&nearest, &start.centers);
             let shift: f64 = start.centers.iter().zip(&moved).map(|(&a, &b)| (f64::from(a) - f64::from(b)).powi(2)).sum();
             start.iterations += 1;
-            start.settled = nearest == start.labels;
-            start.converged = start.settled || shift <= tolerance;
+            let moving = self.balance > 0.0 && start.iterations <= PRICED;
+            start.settled = !moving && nearest == start.labels;
+            start.converged = start.settled || (!moving && shift <= tolerance);
+            if moving {
+                self.follow(&data, &nearest, &mut start.prices);
+            }
             (start.labels, start.centers) = (nearest, moved);
             each(progress)?;
         }
         let start = &progress.start;
-        let labels = if start.settled { start.labels.clone() } else { data.nearest(&start.centers, products, stop)? };
+        let labels =
+            if start.settled { start.labels.clone() } else { data.nearest(&start.centers, &start.prices, products, stop)? };
         let inertia = data.distances(&labels, &start.centers).iter().sum();
         let Start { centers, iterations, converged, .. } = start.clone();
         Ok(Fit { centers, labels, inertia, iterations, converged })
     }
+
+    /// What the sizes of the clusters add to the inertia: −`balance` × total variance × N × entropy.
+    fn price_of_sizes(&self, data: &Centered, labels: &[u32]) -> f64 {
+        if self.balance == 0.0 {
+            return 0.0;
+        }
+        let shares = shares(labels, self.clusters);
+        let ordered: f64 = shares.iter().filter(|share| **share > 0.0).map(|share| share * share.ln()).sum();
+        self.balance * data.total() * labels.len() as f64 * ordered
+    }
+
+    /// Moves the prices towards what one more row in each cluster adds to [`KMeans::price_of_sizes`].
+    fn follow(&self, data: &Centered, labels: &[u32], prices: &mut Vec<f64>) {
+        prices.resize(self.clusters, 0.0);
+        // An empty cluster is as cheap as one of a single row.
+        let least = 1.0 / labels.len() as f64;
+        for (price, share) in prices.iter_mut().zip(shares(labels, self.clusters)) {
+            *price += STEP * (self.balance * data.total() * (share.max(least).ln() + 1.0) - *price);
+        }
+    }
+}
+
+/// Of each cluster the share of the rows.
+fn shares(labels: &[u32], clusters: usize) -> Vec<f64> {
+    let mut counts = vec![0_usize; clusters];
+    labels.iter().for_each(|&label| counts[label as usize] += 1);
+    counts.into_iter().map(|count| count as f64 / labels.len() as f64).collect()
 }
 
 /// The draws of k-means++, which begin anew with the stream of a start and pass over those of the rows that are chosen already.
@@ -245,7 +293,7 @@ pub fn assign(rows: &[f32], centers: &[f32], dim: usize, products: &impl Product
     let mean = column_means(centers, dim);
     let shifted = |table: &[f32]| subtract(table, &mean);
     let data = Centered { rows: shifted(rows), dim, mean: Vec::new(), variance: 0.0, squares: Vec::new() };
-    data.nearest(&shifted(centers), products, stop)
+    data.nearest(&shifted(centers), &[], products, stop)
 }
 
 /// The rows around their mean, and what is asked of them again and again.
@@ -273,6 +321,11 @@ impl Centered {
 
     fn len(&self) -> usize {
         self.rows.len() / self.dim
+    }
+
+    /// The sum over features of the variance.
+    fn total(&self) -> f64 {
+        self.variance * self.dim as f64
     }
 
     fn row(&self, row: usize) -> &[f32] {
@@ -348,9 +401,12 @@ impl Centered {
         Ok(table)
     }
 
-    fn nearest(&self, centers: &[f32], products: &impl Products, stop: &Stop) -> Result<Vec<u32>, Stopped> {
+    /// `prices`: `[K]`, added to the squared distances; none if it is empty.
+    fn nearest(&self, centers: &[f32], prices: &[f64], products: &impl Products, stop: &Stop) -> Result<Vec<u32>, Stopped> {
         let k = centers.len() / self.dim;
-        let half_squares: Vec<f32> = centers.chunks(self.dim).map(|c| (dot(c, c) / 2.0) as f32).collect();
+        let price = |c: usize| prices.get(c).copied().unwrap_or(0.0);
+        let half = |(c, center): (usize, &[f32])| ((dot(center, center) + price(c)) / 2.0) as f32;
+        let half_squares: Vec<f32> = centers.chunks(self.dim).enumerate().map(half).collect();
         let piece = piece(k);
         let mut labels = vec![0_u32; self.len()];
         labels.par_chunks_mut(piece).zip(self.rows.par_chunks(piece * self.dim)).try_for_each_init(
@@ -524,6 +580,47 @@ mod tests {
         assert!(fit.converged);
         assert!((fit.inertia / 400.0 - 4.0).abs() < 0.5, "{}", fit.inertia);
         assert_eq!(assign(&rows, &fit.centers, 4, &Plain, &Stop::default()).unwrap(), fit.labels);
+    }
+
+    #[test]
+    fn balance_halves_what_is_large_where_k_means_halves_what_is_wide() {
+        // Three groups, the first far wider than the others: two of its halves are worth more inertia than the gap of the others.
+        let mut rows: Vec<f32> = (0..40).map(|row| row as f32 * 0.5).collect();
+        rows.extend((0..160).map(|row| 40.0 + (row % 2) as f32 * 3.0 + (row % 7) as f32 * 0.1));
+        rows.extend((0..100).map(|row| -30.0 + (row % 5) as f32 * 0.1));
+        let fit = |balance| {
+            let method = KMeans { balance, ..KMeans::new(4) };
+            method.fit(&rows, 1, &Plain, Seed::new(1), &Stop::default()).unwrap()
+        };
+        let sizes = |fit: &Fit| {
+            let mut sizes: Vec<f64> = shares(&fit.labels, 4).into_iter().map(|share| (share * 300.0).round()).collect();
+            sizes.sort_by(f64::total_cmp);
+            sizes
+        };
+        let (plain, even) = (fit(0.0), fit(0.2));
+        assert_eq!(sizes(&plain), [20.0, 20.0, 100.0, 160.0]);
+        assert_eq!(sizes(&even), [40.0, 80.0, 80.0, 100.0]);
+        assert!(plain.inertia < even.inertia && even.converged);
+    }
+
+    #[test]
+    fn a_balanced_fit_that_was_stopped_goes_on_to_the_same_bits() {
+        let rows = blobs(5, 30, 2.0, 8);
+        let method = KMeans { restarts: 2, balance: 0.3, ..KMeans::new(6) };
+        let whole = method.fit(&rows, 4, &Plain, Seed::new(5), &Stop::default()).unwrap();
+        let (mut progress, mut calls) = (Progress::default(), 0);
+        let found = loop {
+            let mut left = 7;
+            let ran = method.go_on((&rows, 4), &Plain, Seed::new(5), &Stop::default(), &mut progress, |_| {
+                left -= 1;
+                if left == 0 { Err(Stopped) } else { Ok(()) }
+            });
+            calls += 1;
+            if let Ok(fit) = ran {
+                break fit;
+            }
+        };
+        assert!(calls > 5 && found == whole, "{calls}");
     }
 
     #[test]
