@@ -14,6 +14,7 @@ pub mod choose;
 mod classify;
 pub mod consensus;
 pub mod curate;
+pub mod distill;
 pub mod distribution;
 pub mod duplicates;
 pub mod embed;
@@ -21,6 +22,7 @@ pub mod evaluate;
 pub mod frozen;
 pub mod import_features;
 pub mod ingest;
+pub mod join;
 pub mod kmeans;
 pub mod knn_eval;
 pub mod linear_eval;
@@ -49,6 +51,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<frozen::Frozen>::new(),
     &Erased::<onnx_encoder::OnnxEncoder>::new(),
     &Erased::<embed::Embed>::new(),
+    &Erased::<join::Join>::new(),
     &Erased::<neighbors::Mine>::new(),
     &Erased::<duplicates::FindDuplicates>::new(),
     &Erased::<outliers::FindOutliers>::new(),
@@ -62,6 +65,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<spectral::Spectral>::new(),
     &Erased::<auto_k::AutoK>::new(),
     &Erased::<sweep_k::SweepK>::new(),
+    &Erased::<distill::Distill>::new(),
     &Erased::<consensus::Consensus>::new(),
     &Erased::<choose::Choose>::new(),
     &Erased::<predict::Predict>::new(),

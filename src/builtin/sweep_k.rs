@@ -119,6 +119,7 @@ impl Stage for SweepK {
                     restarts: config.restarts,
                     iterations: config.iterations,
                     tolerance: config.tolerance,
+                    balance: 0.0,
                 };
                 for seed in swept.clusterings.len()..config.seeds {
                     let (rows, seed) = ((&features.values[..], features.dim), cx.seed.at(k as u64).at(seed as u64));
