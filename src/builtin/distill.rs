@@ -69,7 +69,11 @@ impl Stage for Distill {
         let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
         if read.ids != space.ids {
             return Err(StageError::Mismatch {
-                what: format!("the features of `{}` and `{}` are of other images", input.reads[0].origin(), input.features.origin()),
+                what: format!(
+                    "the features of `{}` and `{}` are of other images",
+                    input.reads[0].origin(),
+                    input.features.origin()
+                ),
                 hint: "connect features of the same images, in the same order".into(),
             });
         }
@@ -80,13 +84,20 @@ impl Stage for Distill {
         let rows = values(&space.values)?;
         let head = Logistic::new(config.penalty).fit(&rows, dim, &labels, clusters, &Gemm, &cx.stop)?;
         let share = 100.0 * head.agreement(&rows, dim, &labels, &Gemm);
-        cx.note(format!("the head gives {share:.1} % of the images the cluster that `{}` gives them", input.classifier.origin()));
+        cx.note(format!(
+            "the head gives {share:.1} % of the images the cluster that `{}` gives them",
+            input.classifier.origin()
+        ));
         let (weight, bias) = space.plain_layer(&head.weight, &head.bias);
         let mut tensors = Tensors::default();
         tensors.insert("cluster_head.0.weight", vec![clusters, dim], weight);
         tensors.insert("cluster_head.0.bias", vec![clusters], bias);
         let choice = HeadChoice { head: 0, chosen_by: "learned from another classifier".into(), losses: vec![head.loss] };
-        Ok(Out { classifier: space.classifier(HeadsShape::linear(clusters, 1, None), &tensors, choice)?.save(&cx.out("classifier")?)? })
+        Ok(Out {
+            classifier: space
+                .classifier(HeadsShape::linear(clusters, 1, None), &tensors, choice)?
+                .save(&cx.out("classifier")?)?,
+        })
     }
 }
 

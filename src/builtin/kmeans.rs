@@ -103,7 +103,9 @@ impl Stage for KMeans {
             head: 0,
             chosen_by: match config.balance {
                 0.0 => format!("least inertia of {} starts", config.restarts),
-                balance => format!("least inertia less {balance} times the entropy of the sizes, of {} starts", config.restarts),
+                balance => {
+                    format!("least inertia less {balance} times the entropy of the sizes, of {} starts", config.restarts)
+                }
             },
             losses: vec![fit.inertia],
         };

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::eigen::{dot, eigen, gram, orthonormalize, rotated};
 use kinset_base::seed::Seed;
+use kinset_base::stop::{Stop, Stopped};
 
 /// Vectors beyond those asked for; they make the iteration converge fast.
 const SPARE: usize = 8;
@@ -40,14 +41,7 @@ pub fn principal(rows: &[f32], dim: usize, count: usize) -> Pca {
     assert!(dim > 0 && count > 0 && rows.len().is_multiple_of(dim), "rows must be [N, D], and a component asked for");
     let n = rows.len() / dim;
     let count = count.min(dim).min(n);
-    let mut mean = vec![0.0_f64; dim];
-    for row in rows.chunks_exact(dim) {
-        mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-    }
-    for sum in &mut mean {
-        *sum /= n.max(1) as f64;
-    }
-    let table = Table { rows, dim, mean };
+    let table = Table { rows, dim, mean: column_means(rows, dim) };
     let total: f64 = table.per_piece(|row| row.iter().map(|x| x * x).sum::<f64>()).iter().sum();
     if total <= 0.0 {
         return Pca { count, scores: vec![0.0; n * count], share: vec![0.0; count] };
@@ -110,6 +104,84 @@ pub fn longest(rows: &[f32], dim: usize, count: usize) -> Vec<f64> {
     basis
 }
 
+/// Tables up to this width have their scatter matrix computed once, in place of two passes over the rows an iteration: 8 MiB of it.
+const SCATTERED: usize = 1024;
+/// Rows of the scatter matrix that one thread adds up; they stay in its cache.
+const BLOCK: usize = 32;
+/// Relative change of the variances at which components are good enough to be whitened.
+const CLOSE: f64 = 1e-7;
+/// Components of less than this share of the variance are rounding.
+const LEAST: f64 = 1e-9;
+
+/// The first `count` principal components, fewer where there are fewer rows or columns, each of mean 0 and variance 1; one along which
+/// nothing varies is 0. `stop` is looked at in each pass. The same bits for any number of threads.
+///
+/// # Shapes
+/// `rows` [N, D]. Returns `[N, count]` and the count.
+///
+/// # Errors
+/// [`Stopped`].
+///
+/// # Panics
+/// As [`principal`].
+pub fn whitened(rows: &[f32], dim: usize, count: usize, stop: &Stop) -> Result<(Vec<f32>, usize), Stopped> {
+    assert!(dim > 0 && count > 0 && rows.len().is_multiple_of(dim), "rows must be [N, D], and a component asked for");
+    let n = rows.len() / dim;
+    let count = count.min(dim).min(n);
+    let width = (count + SPARE).min(dim).min(n);
+    let table = Table { rows, dim, mean: column_means(rows, dim) };
+    let scatter = if dim <= SCATTERED { Some(table.scatter(stop)?) } else { None };
+    // XᵀX B.
+    let image = |basis: &[f64]| match &scatter {
+        Some(scatter) => {
+            basis.chunks_exact(dim).flat_map(|vector| scatter.chunks_exact(dim).map(|row| dot(row, vector))).collect()
+        }
+        None => table.back(&table.times(basis, width), width),
+    };
+    let mut rng = Seed::new(0).branch("pca").rng();
+    let mut basis: Vec<f64> = (0..width * dim).map(|_| rng.normal()).collect();
+    orthonormalize(&mut basis, dim);
+    let mut before = vec![0.0; width];
+    for _ in 0..ITERATIONS {
+        stop.check()?;
+        let moved: Vec<f64> = image(&basis);
+        let mut products: Vec<f64> =
+            basis.chunks_exact(dim).flat_map(|a| moved.chunks_exact(dim).map(move |b| dot(a, b))).collect();
+        // The same but for rounding; the eigenvectors are of a symmetric matrix.
+        for row in 0..width {
+            for column in 0..row {
+                products[row * width + column] = products[column * width + row];
+            }
+        }
+        let (values, rotation) = eigen(products, width);
+        let total: f64 = values.iter().sum();
+        let settled = values[..count].iter().zip(&before).all(|(now, old)| (now - old).abs() <= CLOSE * total);
+        before = values;
+        basis = rotated(if settled { &basis } else { &moved }, &rotation, width, dim);
+        if settled {
+            break;
+        }
+        orthonormalize(&mut basis, dim);
+    }
+    let total: f64 = before.iter().sum();
+    let scales: Vec<f64> =
+        before[..count].iter().map(|&square| if square > LEAST * total { (n as f64 / square).sqrt() } else { 0.0 }).collect();
+    let scores = table.times(&basis, width);
+    let scaled = |row: &[f64]| row.iter().zip(&scales).map(|(x, scale)| (x * scale) as f32).collect::<Vec<_>>();
+    Ok((scores.chunks_exact(width).flat_map(scaled).collect(), count))
+}
+
+/// The mean row.
+fn column_means(rows: &[f32], dim: usize) -> Vec<f64> {
+    let mut mean = vec![0.0_f64; dim];
+    for row in rows.chunks_exact(dim) {
+        mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    let n = (rows.len() / dim).max(1) as f64;
+    mean.iter_mut().for_each(|sum| *sum /= n);
+    mean
+}
+
 /// A table whose mean is taken off on the way.
 struct Table<'a> {
     rows: &'a [f32],
@@ -127,6 +199,34 @@ impl Table<'_> {
             rows.chunks_exact(self.dim).map(|row| of(&self.centered(row).collect::<Vec<f64>>())).sum()
         };
         self.rows.par_chunks(ROWS * self.dim).map(piece).collect()
+    }
+
+    /// `[D, D]`: XᵀX of the centered rows. Each entry is summed over the rows in their order.
+    fn scatter(&self, stop: &Stop) -> Result<Vec<f64>, Stopped> {
+        let dim = self.dim;
+        let mut all = vec![0.0; dim * dim];
+        all.par_chunks_mut(BLOCK * dim).enumerate().try_for_each(|(block, sums)| {
+            let first = block * BLOCK;
+            let mut row = Vec::with_capacity(dim);
+            for rows in self.rows.chunks(ROWS * dim) {
+                stop.check()?;
+                for values in rows.chunks_exact(dim) {
+                    row.clear();
+                    row.extend(self.centered(values));
+                    for (place, sums) in sums.chunks_exact_mut(dim).enumerate() {
+                        let own = row[first + place];
+                        sums[first..].iter_mut().zip(&row[first..]).for_each(|(sum, x)| *sum += own * x);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        for row in 0..dim {
+            for column in 0..row {
+                all[row * dim + column] = all[column * dim + row];
+            }
+        }
+        Ok(all)
     }
 
     /// `[N, width]`: products of all rows with the vectors of a basis [width, D].
@@ -240,6 +340,35 @@ mod tests {
                 assert!(products[i * 5 + j].abs() < 1e-6 * scale, "{i} and {j}");
             }
         }
+    }
+
+    #[test]
+    fn whitened_components_are_the_principal_ones_at_variance_one() {
+        let rows = ellipsoid(500);
+        let (found, count) = whitened(&rows, 5, 3, &Stop::default()).unwrap();
+        let pca = principal(&rows, 5, 3);
+        assert_eq!(count, 3);
+        for column in 0..3 {
+            let of = |values: Vec<f64>| values.into_iter().skip(column).step_by(3).collect::<Vec<f64>>();
+            let (white, plain) = (of(found.iter().map(|&x| f64::from(x)).collect()), of(pca.scores.clone()));
+            assert!((dot(&white, &white) / 500.0 - 1.0).abs() < 1e-4);
+            let cosine = dot(&white, &plain) / (dot(&white, &white) * dot(&plain, &plain)).sqrt();
+            assert!(cosine.abs() > 0.9999, "{column}: {cosine}");
+        }
+    }
+
+    #[test]
+    fn a_wide_table_is_whitened_by_passes_and_a_direction_in_which_nothing_varies_stays_zero() {
+        let dim = SCATTERED + 1;
+        let mut rng = Seed::new(4).rng();
+        let mut rows = vec![1.0_f32; 40 * dim];
+        rows.chunks_exact_mut(dim).for_each(|row| (row[3], row[dim - 1]) = (9.0 * rng.normal() as f32, rng.normal() as f32));
+        let (found, count) = whitened(&rows, dim, 3, &Stop::default()).unwrap();
+        for (column, wanted) in [(0, 1.0), (1, 1.0), (2, 0.0)] {
+            let mean = found.iter().skip(column).step_by(count).map(|x| x * x).sum::<f32>() / 40.0;
+            assert!((mean - wanted).abs() < 1e-3, "{column}: {mean}");
+        }
+        assert_eq!(whitened(&rows, dim, 3, &Stop::after(2)), Err(Stopped));
     }
 
     #[test]
