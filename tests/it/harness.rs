@@ -90,6 +90,7 @@ const SMALL: &[(&str, &str)] = &[
     ("moco.queue", "32"),
     ("ruc.optimizer", "{ lr = 0.05 }"),
     ("kmeans.encoder", "\"pretext\""),
+    ("join.components", "2"),
     ("scan_heads.encoder", "\"pretext\""),
     ("temi.encoder", "\"pretext\""),
     ("temi.hidden", "8"),
@@ -238,6 +239,13 @@ clusters = 3
 epochs = 2
 steps = 4
 batch = 32
+
+[stage.taught]
+kind = "distill"
+classifier = "turtle"
+reads = ["features", "tower_features"]
+features = "features"
+encoder = "pretext"
 
 [stage.together]
 kind = "consensus"
