@@ -87,7 +87,9 @@ impl Stage for Join {
         let dim = spaces.iter().map(|(_, dim)| dim).sum();
         let mut values = Vec::with_capacity(ids.len() * dim);
         for row in 0..ids.len() {
-            spaces.iter().for_each(|(space, dim)| values.extend_from_slice(&space[row * dim..(row + 1) * dim]));
+            for (space, dim) in &spaces {
+                values.extend_from_slice(&space[row * dim..(row + 1) * dim]);
+            }
         }
         // A row of zeros has been told of.
         let _ = normalize_rows(&mut values, dim);

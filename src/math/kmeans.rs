@@ -221,7 +221,7 @@ impl KMeans {
             start.settled = !moving && nearest == start.labels;
             start.converged = start.settled || (!moving && shift <= tolerance);
             if moving {
-                self.follow(&data, &nearest, &mut start.prices);
+                self.follow(data, &nearest, &mut start.prices);
             }
             (start.labels, start.centers) = (nearest, moved);
             each(progress)?;
@@ -258,7 +258,9 @@ impl KMeans {
 /// Of each cluster the share of the rows.
 fn shares(labels: &[u32], clusters: usize) -> Vec<f64> {
     let mut counts = vec![0_usize; clusters];
-    labels.iter().for_each(|&label| counts[label as usize] += 1);
+    for &label in labels {
+        counts[label as usize] += 1;
+    }
     counts.into_iter().map(|count| count as f64 / labels.len() as f64).collect()
 }
 
@@ -405,7 +407,7 @@ impl Centered {
     fn nearest(&self, centers: &[f32], prices: &[f64], products: &impl Products, stop: &Stop) -> Result<Vec<u32>, Stopped> {
         let k = centers.len() / self.dim;
         let price = |c: usize| prices.get(c).copied().unwrap_or(0.0);
-        let half = |(c, center): (usize, &[f32])| ((dot(center, center) + price(c)) / 2.0) as f32;
+        let half = |(c, center): (usize, &[f32])| (dot(center, center) / 2.0 + price(c) / 2.0) as f32;
         let half_squares: Vec<f32> = centers.chunks(self.dim).enumerate().map(half).collect();
         let piece = piece(k);
         let mut labels = vec![0_u32; self.len()];

@@ -178,7 +178,9 @@ fn column_means(rows: &[f32], dim: usize) -> Vec<f64> {
         mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
     }
     let n = (rows.len() / dim).max(1) as f64;
-    mean.iter_mut().for_each(|sum| *sum /= n);
+    for sum in &mut mean {
+        *sum /= n;
+    }
     mean
 }
 
@@ -362,7 +364,9 @@ mod tests {
         let dim = SCATTERED + 1;
         let mut rng = Seed::new(4).rng();
         let mut rows = vec![1.0_f32; 40 * dim];
-        rows.chunks_exact_mut(dim).for_each(|row| (row[3], row[dim - 1]) = (9.0 * rng.normal() as f32, rng.normal() as f32));
+        for row in rows.chunks_exact_mut(dim) {
+            (row[3], row[dim - 1]) = (9.0 * rng.normal() as f32, rng.normal() as f32);
+        }
         let (found, count) = whitened(&rows, dim, 3, &Stop::default()).unwrap();
         for (column, wanted) in [(0, 1.0), (1, 1.0), (2, 0.0)] {
             let mean = found.iter().skip(column).step_by(count).map(|x| x * x).sum::<f32>() / 40.0;
