@@ -66,6 +66,15 @@ impl Store {
         Ok(None)
     }
 
+    /// True if the bytes of a file are here, whole.
+    ///
+    /// # Errors
+    /// If it is there and cannot be read.
+    pub fn has(&self, file: &StoredFile) -> Result<bool> {
+        let found = stat(&self.blob_path(&file.blob))?;
+        Ok(found.is_some_and(|found| found.is_file() && found.len() == file.size) && self.is_intact(&file.blob)?)
+    }
+
     fn is_intact(&self, blob: &Digest) -> Result<bool> {
         let path = self.blob_path(blob);
         let cell = self.checked.cell(blob);

@@ -15,7 +15,7 @@ use kinset_base::fs;
 const COMPARED: usize = 256;
 
 /// A larger file is no manifest.
-const LARGEST: u64 = 16 << 20;
+pub const LARGEST: u64 = 16 << 20;
 
 impl Store {
     fn manifests_of(&self, kind: &str) -> Result<PathBuf> {
@@ -103,13 +103,20 @@ pub struct Nearest {
 /// # Errors
 /// [`StoreError::Newer`] if a newer kinset wrote it, whatever it holds.
 pub(super) fn read_manifest(path: &Path, key: &Key) -> Result<Manifest> {
+    manifest_of(&fs::read_at_most(path, LARGEST)?, path, key)
+}
+
+/// The same of bytes from elsewhere; `path` is for errors.
+///
+/// # Errors
+/// [`StoreError::Newer`], [`StoreError::Damaged`].
+pub fn manifest_of(bytes: &[u8], path: &Path, key: &Key) -> Result<Manifest> {
     let damaged = |why: String| StoreError::Damaged { path: path.display().to_string(), why };
-    let bytes = fs::read_at_most(path, LARGEST)?;
-    let Form { format } = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let Form { format } = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     if format > FORMAT {
         return Err(StoreError::newer(path, format, FORMAT));
     }
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
     // What the key of another format is cannot be told.
     let matches = manifest.format != FORMAT || manifest.key() == *key;
     if matches { Ok(manifest) } else { Err(damaged("its contents do not match its name".into())) }

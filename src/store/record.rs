@@ -42,7 +42,7 @@ const REMEMBERED: Duration = Duration::from_mins(1);
 const LOOKS: Duration = Duration::from_millis(100);
 
 /// A record larger than this is none.
-const LARGEST: u64 = 16 << 20;
+pub const LARGEST: u64 = 16 << 20;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredFile {
@@ -159,6 +159,60 @@ pub struct Published {
     pub adopted: bool,
     /// True if the adopted one says something else than ours did: the stage does not repeat itself.
     pub differed: bool,
+}
+
+/// Why bytes from elsewhere are not the record of a key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotThisRecord {
+    #[error("{0}")]
+    Damaged(String),
+    /// Whoever meets it leaves it as it is.
+    #[error("a newer kinset wrote it, in format {0}")]
+    Newer(u32),
+    #[error("an older kinset computed its result without a check of the inputs")]
+    Unchecked,
+    #[error("it is of `{kind}`, version {version}")]
+    Other { kind: String, version: u32 },
+}
+
+impl Record {
+    /// Reads the record of a manifest's key as another store holds it.
+    ///
+    /// # Errors
+    /// [`NotThisRecord`]; nothing of it counts then.
+    pub fn read(bytes: &[u8], manifest: &Manifest) -> std::result::Result<Self, NotThisRecord> {
+        let record = Self::read_any(bytes, &manifest.key())?;
+        if record.kind != manifest.kind || record.version != manifest.version {
+            return Err(NotThisRecord::Other { kind: record.kind, version: record.version });
+        }
+        Ok(record)
+    }
+
+    /// Reads the record of a key whose manifest is not known.
+    ///
+    /// # Errors
+    /// As [`Record::read`].
+    pub fn read_any(bytes: &[u8], key: &Key) -> std::result::Result<Self, NotThisRecord> {
+        match check(bytes, key).map_err(NotThisRecord::Damaged)? {
+            Found::Whole(record) if record.format <= UNCHECKED => Err(NotThisRecord::Unchecked),
+            Found::Whole(record) => Ok(record),
+            Found::Newer(format) => Err(NotThisRecord::Newer(format)),
+            Found::Nothing | Found::Damaged(_) => Err(NotThisRecord::Damaged("it is empty".into())),
+        }
+    }
+
+    /// The record as a store holds it.
+    ///
+    /// # Errors
+    /// None in practice: all its fields can be written.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        sealed(self)
+    }
+
+    /// True if the results say the same.
+    pub fn says_the_same_as(&self, other: &Self) -> bool {
+        same_content(self, other)
+    }
 }
 
 /// The digest of an artifact from the digests of what its files say, in the order of the kind's files.
@@ -293,15 +347,9 @@ impl Store {
         outputs: BTreeMap<String, StoredOutput>,
         facts: Provenance,
     ) -> Result<Published> {
-        let key = manifest.key();
-        let path = self.record_path(&key);
-        self.writable()?;
-        if let Some(damage) = self.missing_from_any(&outputs)? {
-            return Err(StoreError::Damaged { path: path.display().to_string(), why: damage });
-        }
         let ours = Record {
             format: FORMAT,
-            key,
+            key: manifest.key(),
             kind: manifest.kind.clone(),
             version: manifest.version,
             outputs,
@@ -313,6 +361,20 @@ impl Store {
             host: facts.host,
             notes: facts.notes,
         };
+        self.adopt(manifest, ours)
+    }
+
+    /// Makes a record valid here whose blobs are here: one of ours, or one of another store. Otherwise as [`Store::publish`].
+    ///
+    /// # Errors
+    /// Those.
+    pub fn adopt(&self, manifest: &Manifest, ours: Record) -> Result<Published> {
+        let key = ours.key;
+        let path = self.record_path(&key);
+        self.writable()?;
+        if let Some(damage) = self.missing_from_any(&ours.outputs)? {
+            return Err(StoreError::Damaged { path: path.display().to_string(), why: damage });
+        }
         self.save_manifest(manifest, &key)?;
         let text = sealed(&ours)?;
         let published = if self.write_new(&path, &text)? {
