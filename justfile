@@ -30,7 +30,7 @@ fmt:
 [group('dev')]
 lint:
     git ls-files '*.rs' | xargs rustfmt --edition 2024 --check
-    cargo clippy --profile quick --all-targets -- -D warnings
+    cargo clippy --profile quick --all-targets --features remote -- -D warnings
 
 # the smoke pipelines: cold, warm, one changed setting, kill -9
 [group('dev')]
@@ -96,6 +96,13 @@ memcheck:
 [group('check')]
 faults *args:
     KINSET_FAULTS=long cargo test --profile quick --test it faults:: -- --nocapture --test-threads 1 "$@"
+
+# caches in object storage: the feature `remote` in a folder, behind a web server, on S3 (KINSET_MOTO: a Python that has moto)
+[group('check')]
+remote:
+    cargo test --release -p kinset-remote --features object-store
+    cargo build --release --features remote
+    folder=$(mktemp -d) && "${KINSET_MOTO:-python3}" tests/remote.py "${CARGO_TARGET_DIR:-target}/release/kinset" "$folder" && rm -r "$folder"
 
 # a real Slurm on this machine, and a pipeline on it: killed, preempted, cancelled, the same bytes (root; Debian's slurmctld slurmd slurm-client munge)
 [group('check')]

@@ -27,6 +27,7 @@
 //! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, neighbors, duplicates and outliers, near-duplicates across sets, images like a target, a balanced part of a pool, k-means, spectral clustering, how many clusters, consensus, the better of several classifiers, predict, groups by a person's names, a probe of them, evaluate. |
 //! | [`methods`] | Stages from papers: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
 //! | [`pipeline`] | Checks the file, compares keys, runs what is stale. |
+//! | [`remote`] | A second store in object storage: pulled, pushed, checked. |
 //! | [`report`] | A page with pictures, drawings, score tables. |
 //! | [`cli`] | The command line: the only part that prints; a module of the root crate. |
 //!
@@ -40,6 +41,8 @@
 //! base → {math → kernel, store} → artifact → stage → {dataset, augment, model} → train → {builtin, methods} ┐
 //!                                                └→ pipeline → report ─────────────────────────────────────┴→ registry, cli, main
 //! ```
+//!
+//! `remote` stands on `store`, and `cli` alone imports it: the engine has a trait for it ([`pipeline::cache`]).
 //!
 //! All crates carry one version and are internal to kinset: they make no promise of a stable interface. `cargo install --path .` and
 //! `cargo run` build the program, `cargo test --release` at the root runs the tests of all crates.
@@ -62,7 +65,9 @@
 //! 4. **Store.** Outputs are written to a private folder, synced, published as read-only blobs, and then named by one record.
 //!    A record therefore never names what is not there. [`store::view`] shows the latest result of each stage under
 //!    `artifacts/<pipeline>/<stage>/`.
-//! 5. **Report.** [`report::gather`] reads what a person wants to see into plain data, and [`report::file`] writes it as one page,
+//! 5. **Cache.** Where a cache is set ([`remote`]), a run asks it for what is not here before it computes, and sends what it computed
+//!    beside its work. [`pipeline::cache`] is all that the engine knows of it.
+//! 6. **Report.** [`report::gather`] reads what a person wants to see into plain data, and [`report::file`] writes it as one page,
 //!    `artifacts/<pipeline>/report.html`, if anything is new. What cannot be read or written is said, and costs no result.
 //!
 //! Downstream keys hold the digest of what a result contains, not how it was made. So a stage that runs again with an equal result
@@ -94,6 +99,8 @@
 //! | Only `artifact` names arrow and parquet, only `pipeline` and `dataset::names` TOML, only the root crate clap and progress bars. | Each crate's `Cargo.toml`; `tests/it/tidy.rs` reads them. |
 //! | `base`, `math`, `store` and `artifact` know no tensor library. | The same. |
 //! | Only `base/fs.rs` and `store/` touch files. | `tests/it/tidy.rs`. |
+//! | Only `remote` knows object storage and an asynchronous runtime, and only with the feature `remote`. | Its `Cargo.toml`; `tests/it/tidy.rs`. |
+//! | Nothing from a cache is half believed. | Tests in [`remote`] change every byte of every object; `tests/remote.py`, against servers. |
 //! | Only `cli` prints. | Clippy: `print_stdout`, `print_stderr`; `tests/it/tidy.rs`. |
 //! | Only `base/command.rs` starts programs. | `tests/it/tidy.rs`. |
 //! | One clock, one source of randomness. | Clippy: `disallowed_methods` names the others. [`base::seed`] pins its streams. |
@@ -269,6 +276,8 @@ pub use kinset_methods as methods;
 pub use kinset_model as model;
 #[doc(inline)]
 pub use kinset_pipeline as pipeline;
+#[doc(inline)]
+pub use kinset_remote as remote;
 #[doc(inline)]
 pub use kinset_report as report;
 #[doc(inline)]

@@ -46,6 +46,10 @@ said(python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-
 check("--help of the installed program", said(program, "--help").startswith("Sort images"))
 version = said(program, "--version").split()[1]
 check("the wheel has the program's version", wheel.name.split("-")[1], version)
+place = work / "cache"
+place.mkdir()
+none = said(program, "cache", "status", "--url", f"file://{place}", "--artifacts", work / "none")
+check("the wheel's program asks caches", none, f"0 results are here and in `file://{place}`, 0 only here, 0 only there\n")
 print(f"  ok  {wheel.name}, {wheel.stat().st_size / 1e6:.0f} MB: installed, {program.name} {version}")
 
 # Without pandas: it runs, and says what reading needs.

@@ -6,7 +6,7 @@ use clap::{Args, Parser};
 
 use super::Command;
 use crate::base::unit::parse_bytes;
-use crate::pipeline::dispatch::rules::Executor;
+use crate::pipeline::dispatch::rules::{CacheMode, Executor};
 
 /// Sort images without labels; build training sets that look like a target.
 ///
@@ -95,6 +95,17 @@ pub struct MachineArgs {
     pub memory: Option<u64>,
 }
 
+/// Which cache a run asks.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CacheArgs {
+    /// Look for results here before computing them: s3://, gs://, az://, file://, https:// [default: $KINSET_CACHE, else that of the cluster file]
+    #[arg(long, value_name = "URL", help_heading = "Cache")]
+    pub cache: Option<String>,
+    /// read, read-write (send what was computed) or off [default: $KINSET_CACHE_MODE, else that of the cluster file, else read]
+    #[arg(long, value_name = "MODE", help_heading = "Cache")]
+    pub cache_mode: Option<CacheMode>,
+}
+
 /// Which stages.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SelectArgs {
@@ -169,7 +180,7 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && sub.get_name() != "data") {
+        for sub in command.get_subcommands().filter(|sub| !["help", "data", "cache"].contains(&sub.get_name())) {
             let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Example"), "`{}` has no example", sub.get_name());
         }

@@ -55,6 +55,7 @@ faults!(
     crate::model::ModelError,
     crate::pipeline::dispatch::error::DispatchError,
     crate::pipeline::error::RunError,
+    crate::remote::RemoteError,
     crate::stage::StageError,
     crate::store::StoreError,
     crate::train::TrainError,

@@ -7,7 +7,8 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use super::args::{MachineArgs, PipelineArgs, SelectArgs};
+use super::args::{CacheArgs, ClusterArgs, MachineArgs, PipelineArgs, SelectArgs};
+use super::cluster::Where;
 use super::common::{Answer, Failure, pipeline, pipeline_with, selection};
 use super::run::{Patience, perform, score_tables};
 use super::terminal;
@@ -131,7 +132,8 @@ pub(super) fn run(args: &CompareArgs) -> Answer {
     let spec = pipeline_with(&args.pipeline, Some(plan.stages(&chosen, args.seeds)))?;
     let select = SelectArgs { until: plan.ends(&chosen), ..Default::default() };
     let selected = selection(&spec, &select)?;
-    let done = perform(&spec, selected, &args.pipeline, Patience::default())?;
+    let rules = Where::of(&ClusterArgs::default(), &args.pipeline.pipeline)?.rules;
+    let done = perform(&spec, selected, &args.pipeline, Patience::default(), (&CacheArgs::default(), &rules.cache))?;
     let exit = done.summary.exit();
     let scored = score_tables(&spec, &done.store, &done.summary.records)?;
     let rows =

@@ -6,10 +6,13 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::args::PlaceArgs;
-use super::common::{Answer, places};
+use super::args::{CacheArgs, ClusterArgs, PlaceArgs};
+use super::cluster::Where;
+use super::common::{Answer, Failure, places};
+use super::run_cache::Settings;
 use super::terminal;
 use super::version::Facts;
+use crate::base::clock::Stopwatch;
 use crate::base::fault::{Exit, Fault, chain};
 use crate::base::fs::{self, FileError};
 use crate::base::machine::Machine;
@@ -17,6 +20,8 @@ use crate::base::search_path::DataPaths;
 use crate::base::unit;
 use crate::dataset::hub::Repository;
 use crate::dataset::{Entry, Source, registry};
+use crate::pipeline::dispatch::rules::CacheMode;
+use crate::remote::Remote;
 use crate::store::Store;
 use crate::store::place::{self, FileSystem, Lack, Reach};
 use crate::train::device::DeviceName;
@@ -30,10 +35,14 @@ removed. Your home folder is shown as `~`, your user name as `USER`.
 
 Examples:
   kinset doctor
-  kinset doctor --artifacts /scratch/artifacts --data /shared/data")]
+  kinset doctor --artifacts /scratch/artifacts --data /shared/data
+  kinset doctor --cache s3://bucket/team")]
 pub struct DoctorArgs {
     #[command(flatten)]
     places: PlaceArgs,
+    /// Try this cache: s3://, gs://, az://, file://, https:// [default: $KINSET_CACHE, else that of the cluster file]
+    #[arg(long, value_name = "URL")]
+    cache: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -108,6 +117,7 @@ pub(super) fn run(args: &DoctorArgs) -> Answer {
         memory(&machine),
         limits(&facts, &machine),
         patiently("artifacts", artifacts, in_artifacts),
+        cache(args.cache.as_ref()),
         in_data(&paths, named),
         datasets(&paths),
         weights(&paths),
@@ -314,6 +324,40 @@ fn in_artifacts(artifacts: &Path) -> Check {
     check
 }
 
+/// The cache of runs that name no other: whether it answers, as for a result that is not there. Nothing is written to it.
+fn cache(named: Option<&String>) -> Check {
+    let check = Check::ok(
+        "cache",
+        if Remote::is_built() { "none set" } else { "none set; this kinset was built without remote caches" },
+    );
+    let args = CacheArgs { cache: named.cloned(), cache_mode: None };
+    let settings = match Where::of(&ClusterArgs::default(), Path::new("")).and_then(|at| Settings::of(&args, &at.rules.cache)) {
+        Ok(None) => return check,
+        Ok(Some(settings)) => settings,
+        Err(failure) => return unfit(Check::ok("cache", "set"), &failure),
+    };
+    let mode = CacheMode::NAMES.into_iter().find(|(_, mode)| *mode == settings.mode).map_or("", |(name, _)| name);
+    let check = Check::ok("cache", format!("`{}`, {mode}", settings.address));
+    let asked = Stopwatch::start();
+    match settings.open().and_then(|remote| Ok(remote.probe()?)) {
+        Ok(()) => {
+            let time = unit::duration(asked.elapsed());
+            Check { text: format!("{}; answers in {time}", check.text), ..check }
+        }
+        Err(failure) => unfit(check, &failure),
+    }
+}
+
+/// A check of something that runs can do without.
+fn unfit(check: Check, failure: &Failure) -> Check {
+    let level = match failure.fault().exit() {
+        // Runs go on without a cache that does not answer; with one that makes no sense they do not begin.
+        Exit::Store => Level::Warning,
+        exit => Level::Fault(exit),
+    };
+    check.with(level, &failure.in_words(), failure.fault().hint().unwrap_or_default())
+}
+
 fn in_data(paths: &DataPaths, named: bool) -> Check {
     let folder = paths.data();
     let is_folder = fs::metadata(folder).is_ok_and(|found| found.is_some_and(|found| found.is_dir()));
@@ -378,6 +422,9 @@ fn weights(paths: &DataPaths) -> Check {
 /// What of the environment changes what kinset does.
 fn variables() -> Check {
     let names = [
+        "KINSET_CACHE_MODE",
+        "KINSET_CACHE_TIMEOUT",
+        "KINSET_CLUSTER",
         "KINSET_DATA",
         "KINSET_HOST",
         "KINSET_ISA",

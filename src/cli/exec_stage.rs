@@ -117,6 +117,8 @@ fn perform(args: &ExecStageArgs) -> Answer {
         wait: true,
         checkpoint_every: Duration::from_secs_f64(work.ticket.checkpoint_every),
         stop,
+        // Whoever watches asks it, before there is a job.
+        cache: None,
     };
     let places = work.ticket.places();
     let mut end = work.run(&spec, &store, &places, &options, Tell(&listeners))?;

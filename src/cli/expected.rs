@@ -295,7 +295,10 @@ impl<'a> Told<'a> {
 impl Listener for Told<'_> {
     fn hear(&self, event: &Event) {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Event::StageFresh { stage, key } | Event::StageFinished { stage, key, .. } = event {
+        if let Event::StageFresh { stage, key }
+        | Event::StageFinished { stage, key, .. }
+        | Event::StagePulled { stage, key, .. } = event
+        {
             made.extend(key.parse().ok().map(|key| (stage.clone(), key)));
         }
         let Event::StageStarted { kind, .. } = event else { return };

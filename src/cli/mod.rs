@@ -15,6 +15,7 @@ mod near_images;
 mod odd_images;
 mod pictures;
 mod result_images;
+mod run_cache;
 mod terminal;
 mod version;
 
@@ -62,6 +63,7 @@ commands! {
     duplicates: Duplicates(DuplicatesArgs),
     verify: Verify(VerifyArgs),
     gc: Gc(GcArgs),
+    cache: Cache(CacheArgs),
     pub similar: Similar(SimilarArgs),
     label: Label(LabelArgs),
     pub view: View(ViewArgs),

@@ -10,21 +10,23 @@ use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use super::args::{ClusterArgs, MachineArgs, PipelineArgs, SelectArgs, seconds};
+use super::args::{CacheArgs, ClusterArgs, MachineArgs, PipelineArgs, SelectArgs, seconds};
 use super::cluster::Where;
 use super::common::{Answer, Failure, device_of, namesake, pipeline, places, selection};
 use super::expected::Told;
 use super::report;
+use super::run_cache::{Finished, RunCache};
 use super::terminal::{self, Screen};
 use crate::base::clock::Stopwatch;
 use crate::base::fault::{Diagnosis, Exit, Fault, chain};
 use crate::base::fs::{self, FileError};
 use crate::base::search_path::DataPaths;
 use crate::base::unit;
+use crate::pipeline::cache::Cache;
 use crate::pipeline::dispatch::cluster::Cluster;
 use crate::pipeline::dispatch::local::Local;
 use crate::pipeline::dispatch::rehearsal::Rehearsal;
-use crate::pipeline::dispatch::rules::{Executor, Rules};
+use crate::pipeline::dispatch::rules::{CacheRules, Executor, Rules};
 use crate::pipeline::dispatch::slurm::Slurm;
 use crate::pipeline::dispatch::ticket::{Form, Restarts, Worker};
 use crate::pipeline::dispatch::watch::{self, Dispatch};
@@ -77,6 +79,8 @@ pub struct RunArgs {
     #[command(flatten)]
     cluster: ClusterArgs,
     #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
     jobs: WatchArgs,
 }
 
@@ -121,10 +125,10 @@ pub(super) fn run(args: &RunArgs) -> Answer {
         return Err(Failure::own(NotHere { option }));
     }
     let done = match at.executor {
-        Executor::Here => perform(&spec, selected, &args.pipeline, patience)?,
+        Executor::Here => perform(&spec, selected, &args.pipeline, patience, (&args.cache, &at.rules.cache))?,
         _ => distribute(&spec, selected, args, &at)?,
     };
-    let Done { summary, store, places, devices, journal } = done;
+    let Done { summary, store, places, devices, journal, cache } = done;
     let exit = summary.exit();
     if let Some(folder) = &args.jobs.dry_run {
         let scripts = unit::counted(summary.jobs.submitted as u64, "script");
@@ -139,7 +143,7 @@ pub(super) fn run(args: &RunArgs) -> Answer {
         .inspect_err(|_| terminal::say(&closing(&spec, &summary, args, at.executor)))?;
     let varied = varied_table(&outlook, &summary.records);
     if args.json {
-        terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref()))?;
+        terminal::print_json(&as_json(&spec, &summary, &tables, report.as_deref(), cache.as_ref()))?;
         return Ok(exit);
     }
     if !tables.is_empty() {
@@ -180,14 +184,22 @@ pub(super) struct Done {
     pub(super) places: DataPaths,
     pub(super) devices: Devices,
     pub(super) journal: Journal,
+    pub(super) cache: Option<Finished>,
 }
 
 /// Runs the selected stages on the screen and in the journal, until a signal.
-pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, patience: Patience) -> Result<Done, Failure> {
+pub(super) fn perform(
+    spec: &Spec,
+    selected: Selected,
+    args: &PipelineArgs,
+    patience: Patience,
+    (cache, rules): (&CacheArgs, &CacheRules),
+) -> Result<Done, Failure> {
     let stop = stop_on_signals()?;
     let (device, devices) = device_of(spec)?;
     let artifacts = &args.places.artifacts;
     let store = Store::open(artifacts)?;
+    let cache = RunCache::of(cache, rules, artifacts, &stop)?;
     if let Some(note) = of_shared(&store) {
         terminal::say(&note);
     }
@@ -211,9 +223,16 @@ pub(super) fn perform(spec: &Spec, selected: Selected, args: &PipelineArgs, pati
         wait: patience.wait,
         checkpoint_every: Duration::from_secs_f64(patience.checkpoint_every),
         stop,
+        cache: for_engine(cache.as_ref()),
     };
     let summary = run::run(spec, &store, &places, &options, Tell(&listeners))?;
-    Ok(Done { summary, store, places, devices, journal })
+    let cache = cache.map(|cache| cache.finish());
+    Ok(Done { summary, store, places, devices, journal, cache })
+}
+
+/// The cache as the engine knows it.
+fn for_engine(cache: Option<&Arc<RunCache>>) -> Option<Arc<dyn Cache>> {
+    cache.map(|cache| Arc::clone(cache) as Arc<dyn Cache>)
 }
 
 /// How often files of jobs, and processes, are looked at.
@@ -228,6 +247,7 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
     let stop = stop_on_signals_within(|_| GRACE + Duration::from_secs(2), |_| ())?.stop;
     let (device, devices) = (at.device(spec)?, at.devices(spec)?);
     let store = if dry.is_some() { Store::open_to_read(artifacts)? } else { Store::open(artifacts)? };
+    let cache = if dry.is_some() { None } else { RunCache::of(&args.cache, &at.rules.cache, artifacts, &stop)? };
     if let Some(note) = of_shared(&store) {
         terminal::say(&note);
     }
@@ -295,6 +315,7 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
         wait: !args.no_wait,
         checkpoint_every: Duration::from_secs_f64(args.checkpoint_every),
         stop: stop.clone(),
+        cache: for_engine(cache.as_ref()),
     };
     let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
     let forward: [&dyn Listener; 2] = [&screen, &scalars];
@@ -313,7 +334,8 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
     // Without a trace: nothing has happened.
     let tell: &[&dyn Listener] = if dry.is_some() { &listeners[..1] } else { &listeners };
     let summary = watch::run(spec, &store, &places, &options, &dispatch, Tell(tell))?;
-    Ok(Done { summary, store, places, devices, journal })
+    let cache = cache.map(|cache| cache.finish());
+    Ok(Done { summary, store, places, devices, journal, cache })
 }
 
 /// What runs on several machines can rely on, where locks do not tell them apart.
@@ -462,6 +484,7 @@ fn closing(spec: &Spec, summary: &Summary, args: &RunArgs, executor: Executor) -
     let (ran, fresh) = (summary.ran().count(), count(|o| matches!(o, Outcome::Fresh)));
     let (failed, blocked) = (count(|o| matches!(o, Outcome::Failed { .. })), count(|o| matches!(o, Outcome::Blocked { .. })));
     let adopted = count(|o| matches!(o, Outcome::Adopted));
+    let pulled = count(|o| matches!(o, Outcome::Pulled { .. }));
     let folder = args.pipeline.places.artifacts.join(&spec.name);
     let submitted = count(|o| matches!(o, Outcome::Submitted));
     let counted = |jobs: usize| unit::counted(jobs as u64, "job");
@@ -476,10 +499,15 @@ fn closing(spec: &Spec, summary: &Summary, args: &RunArgs, executor: Executor) -
     );
     match summary.exit() {
         Exit::Done if submitted > 0 => format!("\n{} in jobs{of_jobs}\n{back}", stages(submitted)),
-        Exit::Done if ran == 0 && adopted == 0 => format!("\nnothing to do, {} fresh ({time})", stages(fresh)),
+        Exit::Done if ran == 0 && adopted == 0 && pulled == 0 => format!("\nnothing to do, {} fresh ({time})", stages(fresh)),
         Exit::Done => {
             let by_others = if adopted > 0 { format!(", {adopted} by another run") } else { String::new() };
-            format!("\n{} ran{by_others}, {fresh} fresh, in {time}{of_jobs}; results are in {}", stages(ran), folder.display())
+            let from_cache = if pulled > 0 { format!(", {pulled} from the cache") } else { String::new() };
+            format!(
+                "\n{} ran{by_others}{from_cache}, {fresh} fresh, in {time}{of_jobs}; results are in {}",
+                stages(ran),
+                folder.display()
+            )
         }
         Exit::Stopped if executor == Executor::Slurm && !args.jobs.cancel_on_exit && summary.jobs != Jobs::default() => {
             format!("\nstopped watching after {time}{of_jobs}; jobs go on\n{back}")
@@ -489,7 +517,13 @@ fn closing(spec: &Spec, summary: &Summary, args: &RunArgs, executor: Executor) -
     }
 }
 
-fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored], report: Option<&Path>) -> Value {
+fn as_json(
+    spec: &Spec,
+    summary: &Summary,
+    tables: &[scores::Scored],
+    report: Option<&Path>,
+    cache: Option<&Finished>,
+) -> Value {
     let stages: Vec<Value> = spec
         .nodes
         .iter()
@@ -505,6 +539,10 @@ fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored], report: Op
                     "ran"
                 }
                 Outcome::Adopted => "adopted",
+                Outcome::Pulled { bytes } => {
+                    stage["bytes"] = json!(bytes);
+                    "pulled"
+                }
                 Outcome::Failed { error } => {
                     stage["error"] = json!({ "code": error.code(), "message": chain(error), "hint": error.hint() });
                     "failed"
@@ -536,6 +574,7 @@ fn as_json(spec: &Spec, summary: &Summary, tables: &[scores::Scored], report: Op
         "stages": stages,
         "scores": tables,
         "report": report.map(|path| path.display().to_string()),
+        "cache": cache.map(Finished::as_json),
     })
 }
 

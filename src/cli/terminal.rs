@@ -306,7 +306,10 @@ impl Listener for Screen {
     fn hear(&self, event: &Event) {
         if let (
             Some(bars),
-            Event::StageFinished { stage, .. } | Event::StageFailed { stage, .. } | Event::StageStopped { stage },
+            Event::StageFinished { stage, .. }
+            | Event::StageFailed { stage, .. }
+            | Event::StageStopped { stage }
+            | Event::StagePulled { stage, .. },
         ) = (&self.bars, event)
         {
             bars.remove(stage);
@@ -314,6 +317,9 @@ impl Listener for Screen {
         match event {
             Event::RunStarted { .. } | Event::RunFinished { .. } | Event::Metric { .. } => {}
             Event::StageFresh { stage, .. } => self.line(DIM, "fresh", stage),
+            Event::StagePulled { stage, bytes, .. } => {
+                self.line(GREEN, "pulled", &format!("{stage}, {}", unit::bytes(*bytes)));
+            }
             Event::StageWaiting { stage, holder } => self.line(YELLOW, "waits", &format!("{stage}: {holder} is computing it")),
             Event::StageStarted { stage, kind, why, .. } => self.line(CYAN, "runs", &format!("{stage} ({kind}): {why}")),
             Event::Progress { stage, done, total, unit, text } => {

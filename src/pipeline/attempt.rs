@@ -4,11 +4,13 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use super::cache::Found;
 use super::error::RunError;
 use super::event::{Event, Tell};
 use super::graph;
@@ -103,6 +105,9 @@ impl<'a> Attempt<'a> {
             self.tell.tell(Event::StageFresh { stage: node.name.clone(), key: key.hex() });
             return Ok((Outcome::Fresh, record));
         }
+        if !forced && let Some((record, bytes)) = self.pull(node, &inputs.manifest)? {
+            return Ok((Outcome::Pulled { bytes }, record));
+        }
         if !self.options.chosen.contains(&index) {
             let (stage, needs) = (node.name.clone(), self.reader_of(index));
             return Err(match lookup {
@@ -155,6 +160,34 @@ impl<'a> Attempt<'a> {
         let seconds = clock.seconds();
         self.tell.tell(Event::StageFinished { stage: node.name.clone(), key: key.hex(), seconds, adopted: false });
         Ok((Outcome::Ran { why, seconds }, record))
+    }
+
+    /// The result of a node that is not here, if a cache has it, and how many bytes came. What a cache has and is of no use is told.
+    pub(super) fn pull(&self, node: &Node, manifest: &Manifest) -> Result<Option<(Record, u64)>, RunError> {
+        let Some(cache) = &self.options.cache else { return Ok(None) };
+        let stage = || node.name.clone();
+        let told = AtomicU64::new(0);
+        let moved = |done: u64, total: u64| {
+            let percent = done.saturating_mul(100) / total.max(1);
+            if told.fetch_max(percent, Ordering::Relaxed) < percent {
+                let unit = "% from the cache".into();
+                self.tell.tell(Event::Progress { stage: stage(), done: percent, total: 100, unit, text: None });
+            }
+        };
+        let found = cache.pull(self.outlook.store, manifest, &moved, &self.options.stop);
+        match found {
+            _ if self.options.stop.requested() => Err(StageError::Stopped.into()),
+            Found::Nothing => Ok(None),
+            Found::Unusable(text) => {
+                self.tell.tell(Event::Warning { stage: stage(), text });
+                Ok(None)
+            }
+            Found::Here(record, bytes) => {
+                self.show(node, manifest, &record)?;
+                self.tell.tell(Event::StagePulled { stage: stage(), key: record.key.hex(), bytes });
+                Ok(Some((*record, bytes)))
+            }
+        }
     }
 
     /// Runs the stage and publishes what it wrote.
@@ -228,6 +261,7 @@ impl<'a> Attempt<'a> {
             return Err(RunError::Unsteady { key: key.to_string() }.into());
         }
         self.show(node, &inputs.manifest, &published.record)?;
+        self.push(node, &published.record);
         Ok(published.record)
     }
 
@@ -244,6 +278,13 @@ impl<'a> Attempt<'a> {
             self.outlook.store.update_view(&self.outlook.spec.name, &node.name, manifest, record)?;
         }
         Ok(())
+    }
+
+    /// Sends a result that was just computed, if this run does.
+    pub(super) fn push(&self, node: &Node, record: &Record) {
+        if let Some(cache) = &self.options.cache {
+            cache.push(&node.name, record);
+        }
     }
 
     pub(super) fn reader_of(&self, index: usize) -> String {

@@ -68,6 +68,13 @@ pub enum Event {
         stage: String,
         key: String,
     },
+    /// The result of a stage came from a cache.
+    StagePulled {
+        stage: String,
+        key: String,
+        /// Bytes that came.
+        bytes: u64,
+    },
     /// Another run is computing this stage; we wait for it.
     StageWaiting {
         stage: String,

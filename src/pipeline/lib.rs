@@ -4,13 +4,15 @@
 //! ([`catalog`]), the checked nodes ([`spec`], with [`settings`]), their shape ([`graph`]), and all that can be wrong
 //! ([`fault`]). [`run`] tells its [`event`]s, which [`journal`] keeps; numbers among them also go
 //! where TensorBoard finds them ([`scalars`]). [`schema`] says to editors what may stand in a file. For `kinset verify`, the
-//! catalog also says what results have to look like (`judge`). [`vary`] makes several nodes of a stage whose settings take several values.
+//! catalog also says what results have to look like (`judge`). [`cache`] is what a run asks
+//! of results of other machines. [`vary`] makes several nodes of a stage whose settings take several values.
 //!
 //! Not here: what a stage does (`builtin`, `methods`), words on the screen (`cli`).
 
 #![forbid(unsafe_code)]
 
 mod attempt;
+pub mod cache;
 pub mod catalog;
 pub mod dispatch;
 pub mod document;

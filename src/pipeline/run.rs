@@ -8,13 +8,14 @@
 //! them. If one is damaged, nothing is published, the stage that made it runs again, and all below that are looked at anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use candle_core::Device;
 
 pub use super::attempt::IMAGES;
 use super::attempt::{Attempt, DamagedInput, Setback};
+use super::cache::Cache;
 use super::catalog::Registry;
 use super::error::RunError;
 use super::event::{Event, Planned, Tell};
@@ -50,6 +51,8 @@ pub struct Options {
     pub checkpoint_every: Duration,
     /// Raised when the run shall stop.
     pub stop: Stop,
+    /// Where results are looked for before they are computed, and sent.
+    pub cache: Option<Arc<dyn Cache>>,
 }
 
 /// What became of a stage.
@@ -65,6 +68,10 @@ pub enum Outcome {
     },
     /// Another run computed it meanwhile.
     Adopted,
+    /// A cache had it, and so many bytes came.
+    Pulled {
+        bytes: u64,
+    },
     Failed {
         error: RunError,
     },

@@ -72,7 +72,8 @@ impl FromStr for Address {
             return refuse("its scheme is not known");
         };
         let (root, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        if root.contains('@') {
+        // Anywhere: a password may hold a slash.
+        if scheme != Scheme::File && rest.contains('@') {
             return refuse("it holds a user or a password, which belong into the environment");
         }
         if url.contains(['?', '#', '%', '\\'])
@@ -90,6 +91,7 @@ impl FromStr for Address {
             }
             Scheme::File => {}
             _ if root.is_empty() => return refuse("it names no bucket, container or host"),
+            _ if root.contains(':') && !scheme.is_web() => return refuse("a bucket or container has no `:`"),
             _ => {}
         }
         let root = if scheme == Scheme::File { String::new() } else { root.to_owned() };
@@ -97,13 +99,12 @@ impl FromStr for Address {
     }
 }
 
-/// A URL as it may be shown: what stands before an `@` of the authority, or after a `?`, may be a secret.
+/// A URL as it may be shown: what stands before an `@`, or after a `?`, may be a secret.
 fn without_secrets(url: &str) -> String {
     let url = url.split_once(['?', '#']).map_or(url, |(before, _)| before);
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://…@{host}{path}"),
+    let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://…@{host}"),
         None => url.to_owned(),
     }
 }
@@ -148,6 +149,10 @@ mod tests {
             "az://c/x?sig=SECRET",
             "https://host/x#SECRET",
             "https://user:SECRET@host/x",
+            "https://user:12/SECRET@host/x",
+            "user:SECRET@host/x",
+            "s3://key:SECRET/x@bucket",
+            "s3://a:b/x",
             "s3://SECRET@bucket/x",
             "s3://b/a%20b",
         ] {

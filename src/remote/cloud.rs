@@ -244,6 +244,8 @@ fn trouble(error: Error) -> Trouble {
         denied |= deepest.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied);
     }
     let why = in_short(&deepest.to_string());
+    // Of the server that gives out credentials, say.
+    denied |= ["401", "403"].iter().any(|status| why.contains(&format!("status code: {status}")));
     if refuses || denied { Trouble::Refused(why) } else { Trouble::Unreachable(why) }
 }
 

@@ -146,7 +146,7 @@ impl Remote {
             match before.get(&blob) {
                 // Pushed again since then, it begins anew.
                 Some(since) if changed <= *since && policy.now - since >= RESPITE.as_secs_f64() => {
-                    plan.blobs.push((blob, size))
+                    plan.blobs.push((blob, size));
                 }
                 Some(since) if changed <= *since => {
                     list.condemned.insert(blob, *since);

@@ -63,7 +63,9 @@ impl Run {
         let mut run = Self { folder, pipeline, version, plan, keys: BTreeMap::new(), end: None };
         for event in events {
             match event {
-                Event::StageFresh { stage, key } | Event::StageFinished { stage, key, .. } => {
+                Event::StageFresh { stage, key }
+                | Event::StageFinished { stage, key, .. }
+                | Event::StagePulled { stage, key, .. } => {
                     let key = key.parse().map_err(|_| other("it names a result in no way that is known here"))?;
                     run.keys.insert(stage, key);
                 }

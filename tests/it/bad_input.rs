@@ -636,3 +636,35 @@ fn strangers_in_the_store_are_named_and_left_alone() {
     assert_eq!(bench.run(&[]).done().ran().len(), 0);
     assert!(!sorted(&bench.path("artifacts/store")).is_empty());
 }
+
+#[test]
+fn a_cache_that_makes_no_sense_or_cannot_be_asked_is_refused_and_never_ignored() {
+    let bench = Bench::with(CHEAP);
+    let mut rows: Vec<(&[&str], &str, &str)> = vec![
+        (&["--cache", "ftp://host/x"], "", "its scheme is not known"),
+        (&["--cache", "https://ada:SECRET@host/x"], "", "belong into the environment"),
+        (&["--cache", "/mnt/team"], "", "`file:///mnt/team`"),
+        (&[], "s3://bucket/x?secret=SECRET", "more than a place"),
+        (&["--cache-mode", "write"], "", "`read`, `read-write` or `off`"),
+    ];
+    if cfg!(not(feature = "remote")) {
+        rows.push((&["--cache", "s3://bucket/team"], "", "--features remote"));
+        rows.push((&[], "file:///mnt/team", "built without remote caches"));
+    }
+    for (args, variable, words) in rows {
+        let mut command = bench.command(&[&["run", "p.toml"][..], args].concat());
+        let said = Said::of(&command.env("KINSET_CACHE", variable).output().unwrap());
+        assert_refused(&said, 2, &[words], &format!("{args:?} {variable}"));
+        assert!(!said.err.contains("SECRET"), "{}", said.err);
+        assert!(!bench.path("artifacts/store/records").exists(), "{args:?} {variable}");
+    }
+    assert_refused(&bench.kinset(&["cache", "push", "p.toml"]), 2, &["no cache is named", "--url"], "no URL");
+    bench.write("cluster.toml", "[cache]\nurl = \"ftp://host/x\"\n");
+    assert_refused(
+        &bench.kinset(&["compare", "p.toml"]),
+        2,
+        &["its scheme is not known"],
+        "the cluster file, of another command",
+    );
+    bench.run(&["--cache-mode", "off"]).done();
+}

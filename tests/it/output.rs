@@ -54,6 +54,8 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["man"], 0),
     (&["gc", "p.toml"], 0),
     (&["gc", "--json"], 0),
+    // What it answers with its feature, `tests/remote.py` sees.
+    (&["cache", "--help"], 0),
     (&["--help"], 0),
     (&["run", "--help"], 0),
     (&["--version"], 0),

@@ -17,7 +17,9 @@ const BELONGS: &[(&str, &[&str])] = &[
     ("indicatif", &["kinset"]),
     ("tracing-subscriber", &["kinset"]),
     ("maud", &["kinset-report"]),
-    ("ureq", &["kinset-dataset"]),
+    ("ureq", &["kinset-dataset", "kinset-remote"]),
+    ("object_store", &["kinset-remote"]),
+    ("tokio", &["kinset-remote"]),
     ("candle-nn", &["kinset", "kinset-kernel", "kinset-model", "kinset-methods"]),
 ];
 

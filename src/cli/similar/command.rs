@@ -1,6 +1,7 @@
 //! The run of the pipeline behind the command, and its summary.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -23,15 +24,18 @@ use crate::base::search_path::DataPaths;
 use crate::base::unit;
 use crate::builtin::similar::shards::Shards;
 use crate::builtin::similar::stage::stem;
-use crate::cli::args::PlaceArgs;
+use crate::cli::args::{CacheArgs, ClusterArgs, PlaceArgs};
+use crate::cli::cluster::Where;
 use crate::cli::common::{Answer, Failure, device_of, places};
 use crate::cli::near_images::Near;
 use crate::cli::report;
 use crate::cli::run::stop_on_signals;
+use crate::cli::run_cache::RunCache;
 use crate::cli::terminal::{self, Screen};
 use crate::dataset::vectors::attributes::Attributes;
 use crate::dataset::vectors::byte_of;
 use crate::math::curate::choose::Edge;
+use crate::pipeline::cache::Cache;
 use crate::pipeline::error::RunError;
 use crate::pipeline::event::{Listener, Tell};
 use crate::pipeline::journal::{Journal, runs_folder};
@@ -196,6 +200,9 @@ fn spare(args: &SimilarArgs, inputs: &Inputs) -> Result<(), Failure> {
 fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path, places: &DataPaths) -> Result<Summary, Failure> {
     let stop = stop_on_signals()?;
     let (device, devices) = device_of(spec)?;
+    // There is no file of a pipeline that a cluster file could lie beside.
+    let rules = Where::of(&ClusterArgs::default(), Path::new(plan::FILE))?.rules;
+    let cache = RunCache::of(&CacheArgs::default(), &rules.cache, artifacts, &stop)?;
     let journal = Journal::new(runs_folder(artifacts, &spec.name));
     let screen = Screen::new();
     let listeners: [&dyn Listener; 2] = [&screen, &journal];
@@ -210,8 +217,11 @@ fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path, places
         wait: true,
         checkpoint_every: Duration::from_secs_f64(args.checkpoint_every),
         stop,
+        cache: cache.clone().map(|cache| cache as Arc<dyn Cache>),
     };
-    Ok(run::run(spec, store, places, &options, Tell(&listeners))?)
+    let summary = run::run(spec, store, places, &options, Tell(&listeners))?;
+    cache.inspect(|cache| drop(cache.finish()));
+    Ok(summary)
 }
 
 impl Done<'_> {

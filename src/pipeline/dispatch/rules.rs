@@ -146,6 +146,40 @@ pub struct Requeue {
     pub without_progress: u32,
 }
 
+/// Whether a run asks a cache of results, and fills it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheMode {
+    #[default]
+    Read,
+    ReadWrite,
+    Off,
+}
+
+impl CacheMode {
+    pub const NAMES: [(&'static str, Self); 3] = [("read", Self::Read), ("read-write", Self::ReadWrite), ("off", Self::Off)];
+}
+
+/// How a mode is written.
+pub const CACHE_MODES: &str = "`read`, `read-write` or `off`";
+
+impl std::str::FromStr for CacheMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::NAMES.into_iter().find(|(name, _)| *name == text);
+        known.map(|(_, mode)| mode).ok_or_else(|| format!("{CACHE_MODES} is expected"))
+    }
+}
+
+/// `[cache]`.
+#[derive(Clone, Debug, Default)]
+pub struct CacheRules {
+    pub url: Option<String>,
+    pub mode: Option<CacheMode>,
+    /// How long a server may be silent.
+    pub timeout: Option<Duration>,
+}
+
 /// A checked `cluster.toml`, or what holds without one.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -162,6 +196,7 @@ pub struct Rules {
     rules: Vec<Rule>,
     pub limits: Limits,
     pub requeue: Requeue,
+    pub cache: CacheRules,
 }
 
 impl Default for Rules {
@@ -183,6 +218,7 @@ impl Default for Rules {
                 settle: Duration::from_mins(1),
             },
             requeue: Requeue { times: 20, signal: "USR2".into(), lead: Duration::from_mins(3), without_progress: 2 },
+            cache: CacheRules::default(),
         }
     }
 }
@@ -289,7 +325,11 @@ pub const LINES: [&str; 14] = [
 impl Reader {
     fn rules(&mut self, root: &Table, catalog: &dyn Catalog) -> Rules {
         let mut rules = Rules::default();
-        self.only(root, "the cluster file", &["executor", "kinset", "data", "setup", "default", "rule", "limits", "requeue"]);
+        self.only(
+            root,
+            "the cluster file",
+            &["executor", "kinset", "data", "setup", "default", "rule", "limits", "requeue", "cache"],
+        );
         if let Some(executor) = self.get(root, "", "executor", EXECUTORS, |item| item.text()?.parse().ok()) {
             rules.executor = executor;
         }
@@ -316,6 +356,14 @@ impl Reader {
         self.count(requeue, "requeue.", "without_progress", 1)
             .into_iter()
             .for_each(|times| rules.requeue.without_progress = times);
+        if let Some(table) = self.table(root, "cache") {
+            self.only(table, "`cache`", &["url", "mode", "timeout"]);
+            rules.cache = CacheRules {
+                url: self.line(table, "cache.", "url"),
+                mode: self.get(table, "cache.", "mode", CACHE_MODES, |item| item.text()?.parse().ok()),
+                timeout: self.time(table, "cache.", "timeout"),
+            };
+        }
         if let Some(table) = self.table(root, "default") {
             self.only(table, "`default`", &NEEDS);
             rules.default = self.needs(table, "default.", &rules.requeue);
@@ -489,7 +537,7 @@ fn one_line(text: &str) -> Option<String> {
 }
 
 /// `90min`, `1h30m`, `2d`, `500ms`.
-fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let (mut rest, mut whole) = (text.trim(), Duration::ZERO);
     if rest.is_empty() {
         return None;
@@ -555,6 +603,11 @@ poll = "1h30m"
 
 [requeue]
 times = 3
+
+[cache]
+url = "s3://bucket/team"
+mode = "read-write"
+timeout = "5s"
 "#;
 
     #[test]
@@ -568,6 +621,11 @@ times = 3
         assert_eq!(["cluster@1", "cluster@2", "scores@1"].map(|name| needs(name).here), [None, Some(true), Some(true)]);
         assert_eq!(rules.data, Some(PathBuf::from("shared/data")), "relative to the file");
         assert_eq!((rules.limits.poll, rules.limits.at_once), (Duration::from_mins(90), Some(8)));
+        let CacheRules { url, mode, timeout } = &rules.cache;
+        assert_eq!(
+            (url.as_deref(), *mode, *timeout),
+            (Some("s3://bucket/team"), Some(CacheMode::ReadWrite), Some(Duration::from_secs(5)))
+        );
         let devices = rules.devices(&spec, "cpu");
         assert_eq!(["pretext", "features", "scores@1"].map(|name| devices.class(name)), ["cuda", "cpu", "cpu"]);
     }
@@ -583,7 +641,8 @@ times = 3
     #[test]
     fn every_fault_is_told_with_its_place() {
         let wrong = "executor = \"pbs\"\nsetup = [\"a\\nb\"]\nstore = 1\n[default]\ntime = \"1min\"\nmemory = \"much\"\n[[rule]]\nkind = \
-                     \"simclrr\"\nwhere = \"there\"\nextra = [\"rm\"]\n[limits]\njobs = 0\n";
+                     \"simclrr\"\nwhere = \"there\"\nextra = [\"rm\"]\n[limits]\njobs = 0\n\
+                     [cache]\nmode = \"write\"\n";
         let found = rules(wrong).unwrap_err();
         assert_eq!(
             found,
@@ -597,6 +656,7 @@ times = 3
                 "9:9 `rule.where` expects `here` or `job`, found the text `there`",
                 "10:9 `rule.extra`: `rm` is no option of the scheduler",
                 "12:8 `limits.jobs` expects an integer, 1 or more, found `0`",
+                "14:8 `cache.mode` expects `read`, `read-write` or `off`, found the text `write`",
             ]
         );
         assert!(rules("[requeue]\ntimes = 0\n[default]\ntime = \"1min\"\n").is_ok(), "what is not warned may be short");

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::rules::{LINES, SIGNALS};
+use super::rules::{CacheMode, LINES, SIGNALS};
 
 /// The schema of all cluster files. `kinds` are those of stages.
 pub fn schema(kinds: &[&str]) -> Json {
@@ -57,6 +57,19 @@ pub fn schema(kinds: &[&str]) -> Json {
                     "signal": {"description": "The warning before the end of its time.", "enum": SIGNALS},
                     "lead": after("How long before its end it is warned."),
                     "without_progress": count("Restarts in a row that may move nothing.", 1),
+                },
+            },
+            "cache": {
+                "description": "Results that several machines share.", "type": "object", "additionalProperties": false,
+                "properties": {
+                    "url": {
+                        "description": "s3://BUCKET/PREFIX, gs://…, az://…, file:///FOLDER, or to read only https://HOST/PATH; no credentials.",
+                        "type": "string", "pattern": "^(s3|gs|az|file|https?)://[^@?#%]+$",
+                    },
+                    "mode": {
+                        "description": "Whether runs only read it.", "enum": CacheMode::NAMES.map(|(name, _)| name), "default": "read",
+                    },
+                    "timeout": after("How long a server may be silent."),
                 },
             },
         },

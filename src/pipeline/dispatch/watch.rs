@@ -136,6 +136,8 @@ struct Standpoint {
     manifest: Option<Manifest>,
     /// When its result was looked for last.
     looked: Option<Stopwatch>,
+    /// Whether a cache was asked for it.
+    asked: bool,
     /// Why it runs, and how long it took, as its worker says.
     why: Option<String>,
     seconds: Option<f64>,
@@ -297,6 +299,14 @@ impl Watch<'_> {
                 self.finish(index, record);
             }
             _ if in_job => {}
+            _ if !forced && !self.options.stop.requested() && !std::mem::replace(&mut self.nodes[index].asked, true) => {
+                if let Some((record, bytes)) = self.attempt.pull(node, &manifest)? {
+                    self.known.insert(index, record);
+                    self.end(index, Outcome::Pulled { bytes });
+                } else {
+                    self.look_at(index)?;
+                }
+            }
             lookup if !self.options.chosen.contains(&index) => {
                 let stage = self.name(index);
                 return Err(match lookup {
@@ -339,6 +349,9 @@ impl Watch<'_> {
             Some(why) if in_job => Outcome::Ran { why: Why::Told(why.clone()), seconds },
             _ => Outcome::Fresh,
         };
+        if let Outcome::Ran { .. } = outcome {
+            self.attempt.push(&self.spec.nodes[index], &record);
+        }
         self.tell.tell(match &outcome {
             Outcome::Fresh => Event::StageFresh { stage, key },
             outcome => Event::StageFinished { stage, key, seconds, adopted: matches!(outcome, Outcome::Adopted) },

@@ -184,7 +184,7 @@ impl Worker<'_> {
         let mut mended = 0;
         loop {
             match self.attempt.node(index, &self.known, task.forced) {
-                Ok((Outcome::Ran { .. } | Outcome::Adopted | Outcome::Fresh, record)) => {
+                Ok((Outcome::Ran { .. } | Outcome::Adopted | Outcome::Fresh | Outcome::Pulled { .. }, record)) => {
                     self.known.insert(index, record);
                     return Ok(());
                 }

@@ -64,6 +64,7 @@ impl Journal {
             Event::RunStarted { version, .. } => self.version = version.into_owned(),
             Event::RunFinished { seconds, exit, .. } => (self.seconds, self.exit) = (Some(seconds), Some(exit)),
             Event::StageFresh { stage, .. } => say(stage, "cached"),
+            Event::StagePulled { stage, .. } => say(stage, "from a cache"),
             Event::StageWaiting { stage, .. } => say(stage, "waited"),
             Event::StageStarted { stage, .. } => say(stage, "began"),
             Event::StageFinished { stage, adopted: true, .. } => say(stage, "adopted"),

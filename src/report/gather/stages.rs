@@ -120,7 +120,7 @@ pub(super) fn last_run(journal: &Journal) -> LastRun {
         seconds: journal.seconds,
         exit: journal.exit,
         ran: journal.count("ran"),
-        fresh: journal.count("cached") + journal.count("adopted"),
+        fresh: ["cached", "adopted", "from a cache"].map(|word| journal.count(word)).into_iter().sum(),
         version: journal.version.clone(),
     }
 }

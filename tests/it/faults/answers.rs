@@ -56,6 +56,11 @@ const LINES: &[Line] = &[
     says(&["verify"]),
     says(&["doctor"]),
     says(&["gc", "p.toml"]),
+    // With its feature too: there is no such folder.
+    says(&["cache", "status", "p.toml", "--url", "file:///no/such/folder"]),
+    says(&["cache", "push", "p.toml", "--url", "file:///no/such/folder"]),
+    says(&["cache", "pull", "p.toml", "--url", "file:///no/such/folder"]),
+    says(&["cache", "gc", "--older-than", "1d", "--url", "file:///no/such/folder"]),
     needs(&["similar", "--target", "target.csv", "--pool", "pool.csv", "--nn-factor", "2"], &["--save-dir", "out/like"]),
     needs(
         &[
