@@ -61,7 +61,7 @@ impl Fault for RemoteError {
                 .code("remote::address")
                 .hint(format!("write {FORMS}; credentials come from the environment, such as AWS_ACCESS_KEY_ID")),
             Self::NotBuilt { .. } => Exit::Usage.code("remote::not-built").hint(
-                "the wheel has them (`pip install kinset`), or build with `cargo build --release --features remote`; \
+                "the wheel has them (`pip install ./src/python`), or build with `cargo build --release --features remote`; \
                  `--cache-mode off` runs without",
             ),
             Self::ReadOnly { .. } => {

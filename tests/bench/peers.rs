@@ -271,7 +271,7 @@ fn k_means(settings: &mut Settings) -> Answer<(Vec<f64>, Value)> {
     let (count, dim, clusters) = (settings.get("rows", 60_000), settings.get("dim", 128), settings.get("clusters", 10));
     let (restarts, iterations) = (settings.get("restarts", 3), settings.get("iterations", 20));
     let rows = ground::bells(count * dim);
-    let config = KMeans { clusters, restarts, iterations, tolerance: 0.0 };
+    let config = KMeans { restarts, iterations, tolerance: 0.0, ..KMeans::new(clusters) };
     let start = Stopwatch::start();
     let fit = config.fit(&rows, dim, &Gemm, Seed::new(1), &Stop::default())?;
     Ok((vec![start.seconds()], json!({ "inertia": fit.inertia, "iterations": fit.iterations })))
