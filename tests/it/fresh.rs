@@ -152,7 +152,7 @@ fn changing_one_setting_runs_exactly_its_cone() {
     assert_eq!(whole_below("ruc"), ["ruc", "scores"]);
     assert_eq!(
         whole_below("data.test"),
-        ["data.test", "scores", "test_features", "knn", "linear", "matches", "selection", "chosen"],
+        ["data.test", "scores", "test_features", "knn", "linear", "matches", "selection", "near", "chosen"],
         "labels, and over several stages"
     );
     for change in [
