@@ -460,8 +460,7 @@ fn init_says_what_the_subfolders_are_and_leaves_splits_unread_as_classes() {
 
 #[test]
 fn pixels_of_large_pictures_are_no_features() {
-    let large = ["--no-report", "--until", "pixels", "--set", "data.train.size=2100", "--set", "data.train.images=3"];
-    let said = Bench::with(CHEAP).run(&large);
+    let said = Bench::with(CHEAP).run(&["--no-report", "--until", "pixels", "--set", "stage.pixels.size=2100"]);
     assert_eq!(said.exit, 4, "{}", said.err);
     assert!(said.err.contains("2100 × 2100 pixels of 1 channel are more than 4,194,304 features"), "{}", said.err);
     assert!(said.err.contains("`size = 64`"), "{}", said.err);
