@@ -56,6 +56,12 @@ pub(crate) fn wired(node: &Node, port: &str) -> Option<usize> {
     Some(node.ports.get(port)?.first()?.node)
 }
 
+/// The images that features are of: those that were embedded, also where several features were joined.
+fn embedded(nodes: &[Node], features: usize) -> Option<usize> {
+    let node = &nodes[features];
+    wired(node, "images").or_else(|| wired(node, "features").and_then(|below| embedded(nodes, below)))
+}
+
 /// All that a node reads, over any number of steps, and itself.
 pub(super) fn above(spec: &Spec, node: usize) -> BTreeSet<usize> {
     let mut found = BTreeSet::from([node]);
@@ -115,7 +121,7 @@ impl Subject {
         images = images.or_else(|| features.and_then(|node| images_of(&nodes[node])));
         let neighbors = (0..nodes.len())
             .filter(|&index| results.has(index, "neighbors"))
-            .filter(|&index| wired(&nodes[index], "features").and_then(|node| images_of(&nodes[node])) == images)
+            .filter(|&index| wired(&nodes[index], "features").and_then(|node| embedded(nodes, node)) == images)
             .min_by_key(|&index| (!chain.contains(&index), index));
         images = images.or_else(|| (0..nodes.len()).find(|&index| results.has(index, "images")));
 
