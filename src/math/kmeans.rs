@@ -490,10 +490,22 @@ impl Centered {
 
 /// Distances that are compared side by side.
 const LANES: usize = 8;
+/// Up to so many, comparing them one by one takes less time than putting the lanes together.
+const FEW: usize = 32;
 
 /// The number of the center that is nearest to a row x (ties: lower number), from its products with all centers and |c|² / 2 of
 /// each: |x − c|² / 2 without |x|², which is the same for all. 0 if no distance is a number.
 fn winner(products: &[f32], half_squares: &[f32]) -> u32 {
+    if products.len() < FEW {
+        let (mut least, mut winner) = (f32::INFINITY, 0);
+        for (center, (product, half)) in products.iter().zip(half_squares).enumerate() {
+            let distance = half - product;
+            if distance < least {
+                (least, winner) = (distance, center as u32);
+            }
+        }
+        return winner;
+    }
     // Each lane keeps its own, so that the compiler can compare them in one instruction.
     let (mut least, mut winners) = ([f32::INFINITY; LANES], [0_u32; LANES]);
     for (block, (products, halves)) in products.chunks(LANES).zip(half_squares.chunks(LANES)).enumerate() {
@@ -623,6 +635,18 @@ mod tests {
             }
         };
         assert!(calls > 5 && found == whole, "{calls}");
+    }
+
+    #[test]
+    fn the_winner_is_the_first_of_the_nearest_however_many_there_are() {
+        let mut rng = Seed::new(3).rng();
+        for k in 1..100 {
+            // Few values, so that there are ties.
+            let mut draw = || (0..k).map(|_| rng.below(4) as f32).collect::<Vec<_>>();
+            let (products, halves) = (draw(), draw());
+            let expected = (0..k).min_by(|&a, &b| (halves[a] - products[a]).total_cmp(&(halves[b] - products[b])));
+            assert_eq!(winner(&products, &halves) as usize, expected.unwrap(), "{k} centers");
+        }
     }
 
     #[test]
