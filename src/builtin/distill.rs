@@ -16,7 +16,7 @@ use kinset_math::topk::argmax_rows;
 use kinset_model::params::values;
 use kinset_model::{HeadChoice, HeadsShape};
 use kinset_stage::{Context, Stage, StageError};
-use kinset_train::feature_space::{CenteredFeatures, side_by_side};
+use kinset_train::feature_space::{CenteredFeatures, check_alike, side_by_side};
 
 use super::classify::of_features;
 
@@ -67,16 +67,7 @@ impl Stage for Distill {
     fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let read = side_by_side(&input.reads)?;
         let space = CenteredFeatures::of(&input.features, input.encoder.as_ref(), &cx.device)?;
-        if read.ids != space.ids {
-            return Err(StageError::Mismatch {
-                what: format!(
-                    "the features of `{}` and `{}` are of other images",
-                    input.reads[0].origin(),
-                    input.features.origin()
-                ),
-                hint: "connect features of the same images, in the same order".into(),
-            });
-        }
+        check_alike((&input.reads[0], &read.ids), (&input.features, &space.ids))?;
         let classifier = Classifier::load(&input.classifier)?;
         let (clusters, dim) = (classifier.card.clusters, space.dim());
         let said = of_features(&classifier, input.classifier.origin(), &read, cx)?;

@@ -12,6 +12,7 @@ use kinset_artifact::{Draft, Stored};
 use kinset_math::cosine::normalize_rows;
 use kinset_math::pca::whitened;
 use kinset_stage::{Context, Stage, StageError};
+use kinset_train::feature_space::check_alike;
 
 kinset_stage::settings! {
     /// Settings.
@@ -56,15 +57,8 @@ impl Stage for Join {
         for (place, stored) in input.features.iter().enumerate() {
             cx.check()?;
             let table = FeatureTable::load(stored)?;
-            if place > 0 && table.ids != ids {
-                return Err(StageError::Mismatch {
-                    what: format!(
-                        "the features of `{}` and `{}` are of other images",
-                        input.features[0].origin(),
-                        stored.origin()
-                    ),
-                    hint: "connect features of the same images, in the same order".into(),
-                });
+            if place > 0 {
+                check_alike((&input.features[0], &ids), (stored, &table.ids))?;
             }
             let (mut values, dim) = match config.components {
                 Some(components) => whitened(&table.values, table.dim, components, &cx.stop)?,

@@ -549,7 +549,8 @@ fn sum(values: &[f32]) -> f64 {
     values.iter().map(|&x| f64::from(x)).sum()
 }
 
-fn column_means(rows: &[f32], dim: usize) -> Vec<f64> {
+/// The mean row.
+pub(super) fn column_means(rows: &[f32], dim: usize) -> Vec<f64> {
     let mut mean = vec![0.0; dim];
     for row in rows.chunks(dim) {
         mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));

@@ -7,6 +7,7 @@
 use rayon::prelude::*;
 
 use super::eigen::{dot, eigen, gram, orthonormalize, rotated};
+use super::kmeans::column_means;
 use kinset_base::seed::Seed;
 use kinset_base::stop::{Stop, Stopped};
 
@@ -169,19 +170,6 @@ pub fn whitened(rows: &[f32], dim: usize, count: usize, stop: &Stop) -> Result<(
     let scores = table.times(&basis, width);
     let scaled = |row: &[f64]| row.iter().zip(&scales).map(|(x, scale)| (x * scale) as f32).collect::<Vec<_>>();
     Ok((scores.chunks_exact(width).flat_map(scaled).collect(), count))
-}
-
-/// The mean row.
-fn column_means(rows: &[f32], dim: usize) -> Vec<f64> {
-    let mut mean = vec![0.0_f64; dim];
-    for row in rows.chunks_exact(dim) {
-        mean.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
-    }
-    let n = (rows.len() / dim).max(1) as f64;
-    for sum in &mut mean {
-        *sum /= n;
-    }
-    mean
 }
 
 /// A table whose mean is taken off on the way.

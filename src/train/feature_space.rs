@@ -204,6 +204,23 @@ pub fn body_of(
     Ok((body, card.normalization))
 }
 
+/// Checks that features, given with the names of their images, are of the same images in the same order.
+///
+/// # Errors
+/// [`StageError::Mismatch`] if not.
+pub fn check_alike(
+    (first, ids): (&Stored<Features>, &[String]),
+    (other, other_ids): (&Stored<Features>, &[String]),
+) -> Result<(), StageError> {
+    if ids == other_ids {
+        return Ok(());
+    }
+    Err(StageError::Mismatch {
+        what: format!("the features of `{}` and `{}` are of other images", first.origin(), other.origin()),
+        hint: "connect features of the same images, in the same order".into(),
+    })
+}
+
 /// Features of several spaces side by side, as they are: what heads over all of them read.
 ///
 /// # Errors
@@ -213,12 +230,7 @@ pub fn side_by_side(features: &[Stored<Features>]) -> Result<FeatureTable, Stage
     let mut tables = tables.into_iter().zip(features);
     let Some((mut all, first)) = tables.next() else { unreachable!("the port takes one or more") };
     for (table, stored) in tables {
-        if table.ids != all.ids {
-            return Err(StageError::Mismatch {
-                what: format!("the features of `{}` and `{}` are of other images", first.origin(), stored.origin()),
-                hint: "connect features of the same images, in the same order".into(),
-            });
-        }
+        check_alike((first, &all.ids), (stored, &table.ids))?;
         let rows = all.values.chunks_exact(all.dim).zip(table.values.chunks_exact(table.dim));
         all.values = rows.flat_map(|(a, b)| a.iter().chain(b).copied()).collect();
         all.dim += table.dim;
