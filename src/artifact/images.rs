@@ -414,36 +414,16 @@ impl ImageSet {
         self.sizes.iter().all(|size| *size == first).then_some((first.0 as usize, first.1 as usize))
     }
 
-    /// True if pictures need no decoding when they are looked at.
-    pub fn is_decoded(&self) -> bool {
-        matches!(self.backing, Backing::Decoded(_))
-    }
-
-    /// A picture, in the channels of the set. Any thread may ask.
+    /// Shows a picture, in the channels of the set. Any thread may ask, but not while it is shown another: large pictures are
+    /// decoded and looked at one after the other, so that they fit memory together.
     ///
     /// # Errors
     /// If it is decoded only now and cannot be.
     ///
     /// # Panics
     /// If there is no such row.
-    pub fn get(&self, row: usize) -> Result<Cow<'_, Pixels>> {
-        assert!(row < self.len(), "row {row} of {} images", self.len());
-        match &self.backing {
-            Backing::Decoded(pictures) => Ok(Cow::Borrowed(&pictures[row])),
-            Backing::Files(files) => self.decode(row, &files[row]).map(Cow::Owned),
-            Backing::Table(reader) => {
-                let (bytes, path) = reader.picture("image", row)?;
-                self.decode(row, &Entry { bytes, path }).map(Cow::Owned)
-            }
-        }
-    }
-
-    /// Shows a picture, in the channels of the set. Any thread may ask, but not while it is shown another: large pictures are
-    /// decoded and looked at one after the other, so that they fit memory together.
-    ///
-    /// # Panics
-    /// If there is no such row.
     pub fn show<R>(&self, row: usize, look: impl FnOnce(&Pixels) -> R) -> Result<R> {
+        assert!(row < self.len(), "row {row} of {} images", self.len());
         let held = match &self.backing {
             Backing::Decoded(pictures) => return Ok(look(&pictures[row])),
             Backing::Files(files) => self.decode_held(row, &files[row])?,
@@ -587,9 +567,9 @@ mod tests {
         for (budget, decoded) in [(USUAL_BUDGET, true), (3000 * 12, true), (3000 * 12 - 1, false), (0, false)] {
             let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
             assert_eq!((set.len(), set.channels(), set.fixed_size()), (3000, 1, Some((4, 3))));
-            assert_eq!((set.ids(), set.is_decoded()), (&ids[..], decoded));
+            assert_eq!((set.ids(), matches!(set.backing, Backing::Decoded(_))), (&ids[..], decoded));
             for row in [0, 1, 1023, 1024, 2999] {
-                assert_eq!(*set.get(row).unwrap(), raw(row), "row {row}, budget {budget}");
+                assert_eq!(set.show(row, Pixels::clone).unwrap(), raw(row), "row {row}, budget {budget}");
             }
             let rows = [0, 3, 4, 1023, 1024, 2048, 2998, 2999];
             let glance = set.glance(&rows).unwrap();
@@ -657,7 +637,7 @@ mod tests {
         let (draft, _) = save(dir.path(), &ImagesInfo::new("test"), (0..4).map(|_| flat()).collect());
         let set = ImageSet::open_within(&stored(&draft), 100_000).unwrap();
         assert!(matches!(set.backing, Backing::Files(_)), "a megabyte of gray is some kilobytes of PNG");
-        assert_eq!(set.get(3).unwrap().data, vec![9; 250_000]);
+        assert_eq!(set.show(3, Pixels::clone).unwrap().data, vec![9; 250_000]);
     }
 
     #[test]
@@ -681,8 +661,8 @@ mod tests {
         let set = ImageSet::open(&stored(&draft)).unwrap();
         assert_eq!((set.channels(), set.fixed_size(), set.size(1)), (3, None, (2, 3)));
         assert_eq!(set.file(2).unwrap(), file(2).1);
-        assert_eq!(*set.get(2).unwrap(), file(2).0);
-        assert_eq!(set.get(0).unwrap().data[..4], [0, 0, 0, 1], "gray is repeated");
+        assert_eq!(set.show(2, Pixels::clone).unwrap(), file(2).0);
+        assert_eq!(set.show(0, Pixels::clone).unwrap().data[..4], [0, 0, 0, 1], "gray is repeated");
         assert_eq!(set.id(1), Ids::default().next(&file(1).1));
     }
 
@@ -710,7 +690,7 @@ mod tests {
         for budget in [0, USUAL_BUDGET] {
             let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
             let wanted = Pixels::new(2, 3, 1, vec![3, 0, 4, 1, 5, 2]);
-            assert_eq!((set.size(0), set.get(0).unwrap().into_owned()), ((2, 3), wanted.clone()));
+            assert_eq!((set.size(0), set.show(0, Pixels::clone).unwrap()), ((2, 3), wanted.clone()));
             assert_eq!(set.glance(&[0]).unwrap(), [(wanted, "a.png".to_owned())]);
             assert_eq!(set.file(0).unwrap(), turned, "whoever exports it gets the file as it came");
         }
@@ -726,7 +706,7 @@ mod tests {
         let (draft, _) = save(dir.path(), &info, vec![picture]);
         for budget in [0, USUAL_BUDGET] {
             let set = ImageSet::open_within(&stored(&draft), budget).unwrap();
-            assert_eq!(*set.get(0).unwrap(), file(1).0);
+            assert_eq!(set.show(0, Pixels::clone).unwrap(), file(1).0);
         }
         fs::write_atomic(&path, &file(2).1).unwrap();
         assert!(matches!(ImageSet::open(&stored(&draft)).unwrap_err(), ArtifactError::ChangedPicture { .. }));

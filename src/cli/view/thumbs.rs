@@ -56,11 +56,13 @@ impl Thumbs {
         cut: impl FnOnce(&Pixels) -> (Window, (usize, usize)),
     ) -> Result<Option<Picture>, ArtifactError> {
         let Some(place) = self.0.place(row) else { return Ok(None) };
-        let picture = self.0.set.get(place as usize)?;
-        let (window, size) = cut(&picture);
-        let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
-        crop_resize(&picture, window, size, false, &mut scratch, &mut planes);
-        let (small, name) = (planes.to_pixels(), self.0.set.id(place as usize));
+        let (small, size) = self.0.set.show(place as usize, |picture| {
+            let (window, size) = cut(picture);
+            let (mut scratch, mut planes) = (Scratch::default(), Planes::default());
+            crop_resize(picture, window, size, false, &mut scratch, &mut planes);
+            (planes.to_pixels(), size)
+        })?;
+        let name = self.0.set.id(place as usize);
         Ok(Some(if size.0 * size.1 <= EXACT {
             ("image/png", encode_png(name, &small)?)
         } else {
