@@ -24,7 +24,7 @@ pub struct Probe {
     pub classifier: Classifier,
 }
 
-artifact!(Probe, "probe", [FILE, "classifier.json", "classifier.safetensors", "classifier-encoder.safetensors"], ground_truth);
+artifact!(Probe, "probe", [FILE, Classifier::FILES[0], Classifier::FILES[1], Classifier::FILES[2]], ground_truth);
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
