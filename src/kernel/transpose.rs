@@ -1,4 +1,7 @@
 //! Transposes of matrices, square by square in registers: [channel, pixel] and [pixel, channel].
+//!
+//! A square that is not full is gone through as a full one, and each row asked for: a loop of fewer turns is not unrolled, and then the
+//! square lies in memory and not in registers.
 #![expect(unsafe_code, reason = "reads and writes of registers; every block states its bounds")]
 #![expect(clippy::inline_always, reason = "compiled as part of a loop, with its instruction set")]
 
@@ -43,8 +46,10 @@ pub(super) fn transpose_padded<S: Simd>(
                             simd.store(to.add(i * pitch), *block);
                         }
                     } else {
-                        for (i, block) in block.as_ref().iter().enumerate().take(wide) {
-                            simd.store(to.add(i * pitch), *block);
+                        for (i, block) in block.as_ref().iter().enumerate() {
+                            if i < wide {
+                                simd.store(to.add(i * pitch), *block);
+                            }
                         }
                     }
                 }
@@ -85,8 +90,10 @@ pub(super) unsafe fn transpose_exact<S: Simd>(
                     let mut block = transposed(simd, from.add(row * pitch + column), pitch, high, wide);
                     let to = to.add(column * line + row);
                     if add {
-                        for (i, block) in block.as_mut().iter_mut().enumerate().take(wide) {
-                            *block = simd.add(simd.load_some(mask, to.add(i * line)), *block);
+                        for (i, block) in block.as_mut().iter_mut().enumerate() {
+                            if i < wide {
+                                *block = simd.add(simd.load_some(mask, to.add(i * line)), *block);
+                            }
                         }
                     }
                     if (high, wide) == (S::LANES, S::LANES) {
@@ -94,8 +101,10 @@ pub(super) unsafe fn transpose_exact<S: Simd>(
                             simd.store(to.add(i * line), *block);
                         }
                     } else {
-                        for (i, block) in block.as_ref().iter().enumerate().take(wide) {
-                            simd.store_some(mask, to.add(i * line), *block);
+                        for (i, block) in block.as_ref().iter().enumerate() {
+                            if i < wide {
+                                simd.store_some(mask, to.add(i * line), *block);
+                            }
                         }
                     }
                 }
@@ -117,8 +126,10 @@ unsafe fn transposed<S: Simd>(simd: S, from: *const f32, line: usize, high: usiz
             }
         } else {
             let mask = simd.first(wide);
-            for (i, row) in rows.as_mut().iter_mut().enumerate().take(high) {
-                *row = simd.load_some(mask, from.add(i * line));
+            for (i, row) in rows.as_mut().iter_mut().enumerate() {
+                if i < high {
+                    *row = simd.load_some(mask, from.add(i * line));
+                }
             }
         }
     }
