@@ -13,7 +13,7 @@ use kinset_model::params::values;
 use kinset_model::{ClassifierNet, HeadChoice, HeadsShape, LinearProbes, TaskEncoder};
 use kinset_stage::{Context, Method, PaperCard, Stage, StageError};
 use kinset_train::collapse::check_clusters;
-use kinset_train::feature_space::{CenteredFeatures, alone};
+use kinset_train::feature_space::{CenteredFeatures, alone, check_alike};
 use kinset_train::ports::ClassifierOut;
 use kinset_train::{
     Measured, OptimizerSettings, ScheduleSettings, Snapshot, Trainable, TrainingLoop, found_clusters, measured, scalar, train,
@@ -87,12 +87,7 @@ impl Stage for Turtle {
             .collect::<Result<Vec<_>, _>>()?;
         let Some(first) = spaces.first() else { unreachable!("the port takes one or more") };
         for (space, features) in spaces.iter().zip(&input.features) {
-            if space.ids != first.ids {
-                return Err(StageError::Mismatch {
-                    what: format!("the features of `{}` are of other images than the first", features.origin()),
-                    hint: "connect features of the same images, in the same order".into(),
-                });
-            }
+            check_alike((&input.features[0], &first.ids), (features, &space.ids))?;
         }
         StageError::enough_for_clusters("clusters", config.clusters, first.len())?;
         if spaces.len() == 1 {
