@@ -173,18 +173,76 @@ fn look_at(action: &'static str, path: &Path) -> Result<Metadata> {
     })
 }
 
-/// Opens a path that was looked at a moment ago: on a file server, and for 100,000 files, a second look is felt.
+/// Opens a path that was found to be a file a moment ago: on a file server, and for 100,000 files, a second look is felt. What has come
+/// in its place since is opened too, and does not make wait; whoever reads it compares what was opened or read with what was found.
 ///
 /// # Errors
-/// As [`open`].
-pub fn open_after_look(path: &Path, found: &Metadata) -> Result<File> {
-    open_found("open", path, found)
+/// If it cannot be opened.
+pub fn open_again(path: &Path) -> Result<File> {
+    let mut options = fs::OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    options.open(path).at("open", path)
+}
+
+/// The bytes of a path that was found to be a file of this length a moment ago; one that has grown since is read so far. At most `limit`
+/// bytes where the length is 0: there are file systems that call everything empty.
+///
+/// # Errors
+/// As [`open_again`]; if it cannot be read.
+pub fn read_again(path: &Path, length: u64, limit: u64) -> Result<Vec<u8>> {
+    if length == 0 {
+        return read_at_most(path, limit);
+    }
+    let mut bytes = room(path, length)?;
+    open_again(path)?.take(length).read_to_end(&mut bytes).at("read", path)?;
+    Ok(bytes)
+}
+
+/// Checks that what was found at a path is a file.
+///
+/// # Errors
+/// If it is not ([`FileError::is_no_file`]).
+pub fn must_be_file(path: &Path, found: &Metadata) -> Result<()> {
+    what_else(found).map_or(Ok(()), |what| Err(no_file("open", path, what)))
 }
 
 fn open_found(action: &'static str, path: &Path, found: &Metadata) -> Result<File> {
     match what_else(found) {
         None => File::open(path).at(action, path),
         Some(what) => Err(no_file(action, path, what)),
+    }
+}
+
+/// What tells a file from others and from what it was before, without reading it. Times are nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The file system's number on this machine, until it is mounted anew.
+    pub device: u64,
+    pub inode: u64,
+    pub modified: i64,
+    /// When content or name, owner, permissions were changed: no program can set it back.
+    pub changed: i64,
+}
+
+impl Identity {
+    /// `None` where the system has no inodes, and for times that nanoseconds in 64 bits do not reach (after 2262).
+    #[cfg(unix)]
+    pub fn of(found: &Metadata) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let nanos = |seconds: i64, nanos: i64| seconds.checked_mul(1_000_000_000)?.checked_add(nanos);
+        Some(Self {
+            device: found.dev(),
+            inode: found.ino(),
+            modified: nanos(found.mtime(), found.mtime_nsec())?,
+            changed: nanos(found.ctime(), found.ctime_nsec())?,
+        })
+    }
+
+    #[cfg(not(unix))]
+    pub fn of(_: &Metadata) -> Option<Self> {
+        None
     }
 }
 
@@ -244,7 +302,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 /// At most `limit` bytes of a file: a guard against files that are not what they claim to be.
 pub fn read_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let found = look_at("open", path)?;
-    take_at_most(&open_after_look(path, &found)?, found.len(), path, limit)
+    take_at_most(&open_found("open", path, &found)?, found.len(), path, limit)
 }
 
 /// As [`read_at_most`], but of whatever gives bytes: for what a person hands over once and is read once, as `<(command)`.
@@ -256,14 +314,20 @@ pub fn read_stream_at_most(path: &Path, limit: u64) -> Result<Vec<u8>> {
 
 /// `length` is what to make room for; there may be more.
 fn take_at_most(file: &File, length: u64, path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let room = usize::try_from(length.min(limit)).unwrap_or(usize::MAX).saturating_add(1);
-    bytes.try_reserve_exact(room).map_err(|e| FileError::new("read", path, io::Error::new(io::ErrorKind::OutOfMemory, e)))?;
+    let mut bytes = room(path, length.min(limit).saturating_add(1))?;
     file.take(limit + 1).read_to_end(&mut bytes).at("read", path)?;
     if bytes.len() as u64 > limit {
         let why = format!("it is larger than {}", super::unit::bytes(limit));
         return Err(FileError::new("read", path, io::Error::other(why)));
     }
+    Ok(bytes)
+}
+
+/// An empty buffer with room for so many bytes.
+fn room(path: &Path, length: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let room = usize::try_from(length).unwrap_or(usize::MAX);
+    bytes.try_reserve_exact(room).map_err(|e| FileError::new("read", path, io::Error::new(io::ErrorKind::OutOfMemory, e)))?;
     Ok(bytes)
 }
 
@@ -502,6 +566,27 @@ mod tests {
         drop(create_new(&dir.path().join("b")).unwrap());
         let mode = |name: &str| metadata(&dir.path().join(name)).unwrap().unwrap().permissions().mode();
         assert_eq!(mode("a"), mode("b"));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_was_looked_at_is_read_as_far_as_it_was_long_and_nothing_waits_for_what_came_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, pipe] = ["file", "pipe"].map(|name| dir.path().join(name));
+        fs::write(&file, "0123456789").unwrap();
+        assert_eq!(read_again(&file, 10, 100).unwrap(), b"0123456789");
+        assert_eq!(read_again(&file, 4, 100).unwrap(), b"0123");
+        assert_eq!(read_again(&file, 20, 100).unwrap(), b"0123456789");
+        // A length of 0 says nothing.
+        assert_eq!(read_again(&file, 0, 10).unwrap(), b"0123456789");
+        assert!(read_again(&file, 0, 9).is_err());
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(read_again(&pipe, 10, 100).unwrap(), b"");
+        assert!(read_again(dir.path(), 10, 100).is_err() && read_again(&dir.path().join("none"), 10, 100).is_err());
+        let identity = |path: &Path| Identity::of(&metadata(path).unwrap().unwrap()).unwrap();
+        let before = identity(&file);
+        assert_eq!(identity(&file), before);
+        assert_ne!(identity(&pipe), before);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::fs::{self, FileError};
+use super::fs::{self, FileError, Identity, Metadata};
 use super::name::Name;
 
 /// A raw file: its name and its bytes belong to the key of what is made from it, its place does not.
@@ -12,11 +12,18 @@ pub struct RawFile {
     pub name: Name,
     pub path: PathBuf,
     pub bytes: u64,
+    /// What it was known by when it was found.
+    pub identity: Option<Identity>,
 }
 
 impl RawFile {
     pub fn find(name: impl Into<Name>, path: PathBuf) -> Result<Option<Self>, FileError> {
-        let found = fs::metadata(&path)?.filter(fs::Metadata::is_file);
-        Ok(found.map(|found| Self { name: name.into(), path, bytes: found.len() }))
+        let found = fs::metadata(&path)?.filter(Metadata::is_file);
+        Ok(found.map(|found| Self::new(name, path, &found)))
+    }
+
+    /// What was found at a path: nobody looks a second time, which is felt with 100,000 files and on a file server.
+    pub fn new(name: impl Into<Name>, path: PathBuf, found: &Metadata) -> Self {
+        Self { name: name.into(), path, bytes: found.len(), identity: Identity::of(found) }
     }
 }

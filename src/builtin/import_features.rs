@@ -270,8 +270,7 @@ fn raw(name: String, path: &Path) -> Result<RawFile, StageError> {
         // Opened, so that what is missing is said in the words of the file system.
         return Err(fs::open(path).err().map_or_else(|| wrong(path, "it", "is not a file").into(), StageError::from));
     };
-    let bytes = found.len();
-    Ok(RawFile { name: name.into(), path: path.to_owned(), bytes })
+    Ok(RawFile::new(name, path.to_owned(), &found))
 }
 
 fn wrong(path: &Path, place: &str, problem: impl Into<String>) -> DatasetError {

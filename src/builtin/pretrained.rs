@@ -176,7 +176,7 @@ pub(super) fn path_of(file: &Path, sha256: Option<&str>, places: &DataPaths) -> 
 /// What a key is made of. Not the file's own name: what it is called says nothing.
 pub(super) fn weights_at(path: PathBuf, missing: impl FnOnce() -> StageError) -> Result<RawFiles, StageError> {
     match fs::metadata(&path)?.filter(fs::Metadata::is_file) {
-        Some(found) => Ok(vec![RawFile { name: "weights".into(), path, bytes: found.len() }].into()),
+        Some(found) => Ok(vec![RawFile::new("weights", path, &found)].into()),
         None => Err(missing()),
     }
 }

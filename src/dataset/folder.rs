@@ -378,7 +378,7 @@ impl Waiting {
         if self.file.bytes > MAX_FILE {
             return Ok((name, Err(format!("longer than {}", kinset_base::unit::bytes(MAX_FILE)))));
         }
-        let bytes = fs::read_at_most(&self.file.path, MAX_FILE)?;
+        let bytes = fs::read_again(&self.file.path, self.file.bytes, MAX_FILE)?;
         if Digest::of(&bytes) != self.digest {
             return Err(DatasetError::Changed { file: self.file.path.display().to_string() });
         }
@@ -736,7 +736,7 @@ mod tests {
         let waiting = names.into_iter().map(|name| {
             let path = dir.path().join(&name);
             let bytes = fs::read(&path).unwrap();
-            let file = RawFile { name: name.into(), path, bytes: bytes.len() as u64 };
+            let file = RawFile { name: name.into(), path, bytes: bytes.len() as u64, identity: None };
             Waiting { file, digest: Digest::of(&bytes), label: None }
         });
         Pictures::new(waiting.collect(), Limits { first: 4, most: 16, bytes: 1 << 20, least: 2 }, Look::default())

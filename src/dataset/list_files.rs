@@ -121,7 +121,7 @@ impl FileList {
             }
             Some(found) if found.is_dir() => self.join(Self::below(&path, &prefix.below(&name).below(&"/".into()), above)?),
             Some(found) if found.is_file() => {
-                self.files.push(RawFile { name: prefix.below(&name), path, bytes: found.len() });
+                self.files.push(RawFile::new(prefix.below(&name), path, &found));
             }
             Some(_) => self.ignored.count_as("device, pipe or socket", 1),
             None => self.ignored.count_as("broken link", 1),

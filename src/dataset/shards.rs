@@ -45,7 +45,7 @@ impl Shards {
                 if !whole {
                     return Err(source.fault("split", "must be `all` where `root` is one file"));
                 }
-                vec![RawFile { name: form.alone.into(), path: root.clone(), bytes: found.len() }]
+                vec![RawFile::new(form.alone, root.clone(), &found)]
             }
             Some(_) => {
                 let mut found = FileList::default();

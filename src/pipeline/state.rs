@@ -242,8 +242,7 @@ impl<'a> Outlook<'a> {
         let mut digests = Vec::with_capacity(raw.len());
         // What is read is remembered piece by piece: a run that is ended while it reads many files reads few of them again.
         for files in raw.chunks(PIECE) {
-            let paths: Vec<_> = files.iter().map(|file| file.path.as_path()).collect();
-            digests.extend(self.store.digest_files(&paths)?);
+            digests.extend(self.store.digest_files(files)?);
         }
         if !raw.is_empty() {
             let named = raw.iter().zip(&digests).map(|(file, (digest, _))| (file.name.as_str(), *digest));

@@ -24,11 +24,13 @@ impl Digest {
     }
 
     pub fn of_file(path: &Path) -> fs::Result<Self> {
-        Self::of_open(&mut fs::open(path)?, path)
+        Self::of_open(&mut fs::open(path)?, u64::MAX, path)
     }
 
-    /// The digest of a file from where it stands to its end; `path` is for errors.
-    pub fn of_open(file: &mut File, path: &Path) -> fs::Result<Self> {
+    /// The digest of a file from where it stands, of at most `length` bytes: whoever knows it saves the look for the end. `path` is for
+    /// errors.
+    pub fn of_open(file: &mut File, length: u64, path: &Path) -> fs::Result<Self> {
+        let mut file = file.take(length);
         let mut read = |bytes: &mut Vec<u8>, most: usize| {
             bytes.clear();
             file.by_ref().take(most as u64).read_to_end(bytes).at("read", path)

@@ -12,6 +12,7 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{Read as _, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,8 @@ use super::error::{Result, StoreError};
 use super::layout::Store;
 use super::place::volume;
 use kinset_base::clock;
-use kinset_base::fs;
+use kinset_base::fs::{self, Identity};
+use kinset_base::raw_file::RawFile;
 
 /// Seconds that a file must have been left alone before it is read, to be remembered.
 pub(super) const QUIET: f64 = 2.0;
@@ -57,23 +59,13 @@ impl Stamp {
         Ok(Self::from(&stat(path)?))
     }
 
-    /// `None` also for times that nanoseconds in 64 bits do not reach (after 2262).
-    #[cfg(unix)]
-    fn from(metadata: &Metadata) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt;
-        let nanos = |seconds: i64, nanos: i64| seconds.checked_mul(1_000_000_000)?.checked_add(nanos);
-        Some(Self {
-            volume: volume(metadata.dev()),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: nanos(metadata.mtime(), metadata.mtime_nsec())?,
-            changed: nanos(metadata.ctime(), metadata.ctime_nsec())?,
-        })
+    fn from(found: &Metadata) -> Option<Self> {
+        Identity::of(found).map(|identity| Self::new(identity, found.len()))
     }
 
-    #[cfg(not(unix))]
-    fn from(_: &Metadata) -> Option<Self> {
-        None
+    fn new(identity: Identity, size: u64) -> Self {
+        let Identity { device, inode, modified, changed } = identity;
+        Self { volume: volume(device), inode, size, modified, changed }
     }
 }
 
@@ -158,35 +150,28 @@ impl Store {
         })
     }
 
-    /// The digest of a raw file's bytes, from the cache if the file is as it was.
-    ///
-    /// # Errors
-    /// If it cannot be read, or changes while it is.
-    pub fn digest_file(&self, path: &Path) -> Result<Digest> {
-        Ok(self.digest_files(std::slice::from_ref(&path))?[0].0)
-    }
-
-    /// The digests of many raw files and what they looked like then, in their order; read in parallel.
+    /// The digests of many raw files and what they looked like then, in their order; from the cache if a file is as it was, else read,
+    /// in parallel.
     ///
     /// # Errors
     /// The first (in their order) that cannot be read or changes while it is.
-    pub fn digest_files(&self, paths: &[impl AsRef<Path> + Sync]) -> Result<Vec<(Digest, Option<Stamp>)>> {
+    pub fn digest_files(&self, files: &[RawFile]) -> Result<Vec<(Digest, Option<Stamp>)>> {
         let cache = self.cache();
-        let found: Vec<Result<Digested>> = paths
+        let known = |stamp| cache.lock().unwrap_or_else(PoisonError::into_inner).get(&stamp);
+        let found: Vec<Result<Digested>> = files
             .par_iter()
-            .map(|path| {
-                let path = path.as_ref();
-                let metadata = stat(path)?;
-                let stamp = Stamp::from(&metadata);
-                if let Some(stamp) = stamp
-                    && let Some(digest) = cache.lock().unwrap_or_else(PoisonError::into_inner).get(&stamp)
-                {
-                    return Ok(Digested { digest, stamp: Some(stamp), remember: false });
+            .map(|file| {
+                let look = match file.identity {
+                    Some(identity) => Look { stamp: Some(Stamp::new(identity, file.bytes)), size: file.bytes, modified: None },
+                    None => Look::at(&file.path)?,
+                };
+                match look.stamp.and_then(known) {
+                    Some(digest) => Ok(Digested { digest, stamp: look.stamp, remember: false }),
+                    None => self.read_steady(&file.path, look),
                 }
-                self.read_steady(path, metadata)
             })
             .collect();
-        let mut digests = Vec::with_capacity(paths.len());
+        let mut digests = Vec::with_capacity(files.len());
         let mut fresh = Vec::new();
         for result in found {
             let Digested { digest, stamp, remember } = result?;
@@ -204,19 +189,20 @@ impl Store {
     }
 
     /// Reads a file until it stays the same from before, when it was looked at, to after.
-    fn read_steady(&self, path: &Path, mut before: Metadata) -> Result<Digested> {
+    fn read_steady(&self, path: &Path, mut before: Look) -> Result<Digested> {
         for _ in 0..ATTEMPTS {
             let began = clock::unix_seconds();
-            let mut file = fs::open_after_look(path, &before).map_err(StoreError::Input)?;
-            let digest = Digest::of_open(&mut file, path).map_err(StoreError::Input)?;
+            let mut file = fs::open_again(path).map_err(StoreError::Input)?;
+            // There are file systems that call everything empty.
+            let length = if before.size == 0 { u64::MAX } else { before.size };
+            let digest = Digest::of_open(&mut file, length, path).map_err(StoreError::Input)?;
             // Of what was opened: another file of this name is another inode, and no longer what was looked at before.
             let after = fs::At::at(file.metadata(), "look at", path).map_err(StoreError::Input)?;
-            let same = Stamp::from(&before) == Stamp::from(&after) && before.len() == after.len();
-            if same && before.modified().ok() == after.modified().ok() {
+            if before.is_of(&after) {
                 let quiet = began - changed_at(&after) >= self.quiet;
                 return Ok(Digested { digest, stamp: Stamp::from(&after), remember: quiet });
             }
-            before = stat(path)?;
+            before = Look::at(path)?;
         }
         Err(StoreError::Unsteady { path: path.display().to_string() })
     }
@@ -277,6 +263,30 @@ fn ends_torn(file: &mut File) -> std::io::Result<bool> {
     Ok(last != *b"\n")
 }
 
+/// What a file looked like before it was read.
+struct Look {
+    stamp: Option<Stamp>,
+    size: u64,
+    /// Asked where there is no stamp.
+    modified: Option<SystemTime>,
+}
+
+impl Look {
+    fn at(path: &Path) -> Result<Self> {
+        let found = stat(path)?;
+        fs::must_be_file(path, &found).map_err(StoreError::Input)?;
+        Ok(Self { stamp: Stamp::from(&found), size: found.len(), modified: found.modified().ok() })
+    }
+
+    /// True if what was opened then is what was looked at, and has not changed.
+    fn is_of(&self, opened: &Metadata) -> bool {
+        match self.stamp {
+            Some(stamp) => Stamp::from(opened) == Some(stamp),
+            None => opened.is_file() && (self.size, self.modified) == (opened.len(), opened.modified().ok()),
+        }
+    }
+}
+
 /// A raw file that was looked at, and read if the cache did not know it.
 struct Digested {
     digest: Digest,
@@ -291,7 +301,7 @@ fn stat(path: &Path) -> Result<Metadata> {
 
 #[cfg(test)]
 #[cfg(unix)]
-mod tests {
+pub(crate) mod tests {
     use std::fs as files;
 
     use super::*;
@@ -303,6 +313,15 @@ mod tests {
         names.iter().inspect(|name| files::write(dir.join(name), name).unwrap()).map(|name| dir.join(name)).collect()
     }
 
+    fn raw(path: &Path) -> RawFile {
+        let unknown = RawFile { name: "raw".into(), path: path.to_owned(), bytes: 0, identity: None };
+        RawFile::find("raw", path.to_owned()).unwrap().unwrap_or(unknown)
+    }
+
+    pub(crate) fn digest(store: &Store, path: &Path) -> Digest {
+        store.digest_files(&[raw(path)]).unwrap()[0].0
+    }
+
     /// A store that takes every file for one that has been left alone for long enough.
     fn trusting(dir: &Path) -> Store {
         let mut store = Store::open(&dir.join("artifacts")).unwrap();
@@ -311,7 +330,7 @@ mod tests {
     }
 
     fn digests(store: &Store, paths: &[PathBuf]) -> Vec<Digest> {
-        store.digest_files(paths).unwrap().into_iter().map(|(digest, _)| digest).collect()
+        paths.iter().map(|path| digest(store, path)).collect()
     }
 
     fn cached_lines(store: &Store) -> usize {
@@ -336,7 +355,7 @@ mod tests {
         let mtime = files::metadata(&paths[0]).unwrap().modified().unwrap();
         files::write(&paths[0], "c").unwrap();
         File::options().write(true).open(&paths[0]).unwrap().set_modified(mtime).unwrap();
-        assert_eq!(again.digest_file(&paths[0]).unwrap(), Digest::of(b"c"));
+        assert_eq!(digest(&again, &paths[0]), Digest::of(b"c"));
     }
 
     #[test]
@@ -345,10 +364,10 @@ mod tests {
         let path = dir.path().join("a");
         files::write(&path, "a").unwrap();
         let store = Store::open(&dir.path().join("artifacts")).unwrap();
-        assert_eq!(store.digest_file(&path).unwrap(), Digest::of(b"a"));
+        assert_eq!(digest(&store, &path), Digest::of(b"a"));
         assert_eq!(cached_lines(&store), 0);
         files::write(&path, "b").unwrap();
-        assert_eq!(store.digest_file(&path).unwrap(), Digest::of(b"b"));
+        assert_eq!(digest(&store, &path), Digest::of(b"b"));
     }
 
     #[test]
@@ -356,13 +375,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = written(dir.path(), &["a", "b"]);
         let store = trusting(dir.path());
-        store.digest_file(&paths[0]).unwrap();
+        digest(&store, &paths[0]);
         let mut text = files::read(store.digest_cache_path()).unwrap();
         text.splice(0..0, b"nonsense\n{}\n\xff\xfe\n[1,2]\n".iter().copied());
         text.extend_from_slice(b"[1,2,3");
         files::write(store.digest_cache_path(), &text).unwrap();
         let again = trusting(dir.path());
-        again.digest_files(&paths).unwrap();
+        digests(&again, &paths);
         let (cache, lines) = DigestCache::load(&store.digest_cache_path());
         assert_eq!((cache.known.len(), lines), (2, 7), "the torn line was ended before the new one");
     }
@@ -371,7 +390,7 @@ mod tests {
     fn a_pipe_or_folder_in_its_place_makes_nobody_wait_and_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let paths = written(dir.path(), &["a", "b"]);
-        trusting(dir.path()).digest_file(&paths[1]).unwrap();
+        digest(&trusting(dir.path()), &paths[1]);
         let place = trusting(dir.path()).digest_cache_path();
         for what in ["pipe", "folder", "full folder"] {
             files::remove_file(&place).unwrap();
@@ -383,7 +402,7 @@ mod tests {
                 files::write(place.join("mine"), "").unwrap();
             }
             let store = trusting(dir.path());
-            assert_eq!(store.digest_file(&paths[0]).unwrap(), Digest::of(b"a"));
+            assert_eq!(digest(&store, &paths[0]), Digest::of(b"a"));
             assert_eq!(cached_lines(&store), 1, "{what}");
         }
     }
@@ -425,7 +444,7 @@ mod tests {
         let paths = written(dir.path(), &["a"]);
         let artifacts = dir.path().join("artifacts");
         let store = Store::open_to_read(&artifacts).unwrap();
-        assert_eq!(store.digest_file(&paths[0]).unwrap(), Digest::of(b"a"));
+        assert_eq!(digest(&store, &paths[0]), Digest::of(b"a"));
         assert!(!artifacts.exists());
     }
 
@@ -434,7 +453,7 @@ mod tests {
         let (dir, store) = new_store();
         let paths = ["x", "y", "z"].map(|name| dir.path().join(name));
         files::write(&paths[0], "x").unwrap();
-        let error = store.digest_files(&paths).unwrap_err();
+        let error = store.digest_files(&paths.map(|path| raw(&path))).unwrap_err();
         assert!(error.to_string().contains("y`"), "{error}");
         assert_eq!(error.exit(), Exit::Data);
     }

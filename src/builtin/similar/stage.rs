@@ -67,8 +67,8 @@ impl Stage for Similar {
         let path = places.file(list);
         // Before it is opened, which waits for ever at a pipe.
         files(&path)?;
-        let bytes = fs::open(&path)?.metadata().at("look at", &path)?.len();
-        Ok(vec![RawFile { name: "exclude".into(), path, bytes }].into())
+        let found = fs::open(&path)?.metadata().at("look at", &path)?;
+        Ok(vec![RawFile::new("exclude", path, &found)].into())
     }
 
     /// Where the list of exclusions lies is no part of the key; what it says is.
