@@ -1,4 +1,5 @@
-"""Caches in object storage, as machines share them: a folder, a web server, S3 (moto); altered, cut, silent, refusing, killed.
+"""Caches in object storage, as machines share them: a folder, jobs of a cluster, a web server, S3 (moto); altered, cut, silent, refusing,
+killed.
 
     python tests/remote.py KINSET FOLDER   # the program, built with the feature `remote`, and an empty folder to work in
 
@@ -117,9 +118,9 @@ class Machine:
     def cache(self, command, url, *args, env=None):
         return self.kinset("cache", command, *args, "--url", url, "--json", env=env)
 
-    def sound(self, what):
+    def sound(self, what, env=None):
         """Whole, and nothing half written is left once a run has looked."""
-        self.run().ends()
+        self.run(env=env).ends()
         self.kinset("verify").ends()
         check(f"{what}: nothing is left in tmp", [path.name for path in (self.folder / "artifacts/store/tmp").iterdir()], [])
 
@@ -558,10 +559,62 @@ def s3(source):
     moto.stop()
 
 
+def jobs(source, ran):
+    print("jobs of a cluster read and fill it, whoever watches", flush=True)
+    bin = folder / "bin"
+    bin.mkdir()
+    slurm = Path(__file__).resolve().parent / "it/cluster/slurm.sh"
+    for name in ("sbatch", "squeue", "scancel", "scontrol", "sacct"):
+        (bin / name).symlink_to(slurm)
+
+    def machine():
+        made = Machine()
+        quick = 'poll = "200ms"\nsubmit_every = "1ms"\nsettle = "1s"\n'
+        (made.folder / "cluster.toml").write_text(f'executor = "slurm"\n\n[default]\ncpus = 1\n\n[limits]\n{quick}')
+        own = made.folder / "slurm"
+        own.mkdir()
+        return made, own, {"PATH": f"{bin}:{os.environ['PATH']}", "FAKE_SLURM": str(own)}
+
+    place = folder / "of jobs"
+    url = f"file://{place}"
+    first, own, env = machine()
+    told = {"KINSET_CACHE": url, "KINSET_CACHE_MODE": "read-write"}
+    check("submitted", set(states(first.run("--detach", env=env | told).ends()).values()), {"submitted"})
+    done = lambda: sum(path.read_text() == "COMPLETED" for path in own.glob("*/*.state"))
+    for _ in range(600):
+        if done() == len(STAGES):
+            break
+        time.sleep(0.1)
+    check("all jobs are done", done(), len(STAGES))
+    check("jobs have sent what they computed, while nobody watched", len(files(place, "records")), len(STAGES))
+    check("and it is the same", first.records(), source.records())
+    all_pulled("whoever asks before there is a job needs none", Machine().run("--cache", url))
+
+    # Those above are not there, so that nobody can know the keys of the last two before jobs have run.
+    for stage in STAGES[:3]:
+        of_stage(place, stage, ran)[0].unlink()
+    second, own, env = machine()
+    said = second.run("--cache", url, env=env)
+    check("a job takes what the cache has by then", states(said.ends()), dict.fromkeys(STAGES[:3], "ran") | dict.fromkeys(STAGES[3:], "pulled"))
+    check("of jobs that ran or did not", second.records(), source.records())
+    check("a cache that is only read stays as it is", len(files(place, "records")), 2)
+    check("who watches sends nothing either", said.json["cache"]["sent"], None)
+    second.sound("after jobs", env)
+    third, own, env = machine()
+    said = third.run("--cache", url, "--cache-mode", "read-write", env=env).ends()
+    check("what is sent twice is there once", (said.json["cache"]["sent"]["results"], len(files(place, "records"))), (3, 5))
+
+    gone = f"file://{folder}/not mounted/team"
+    fourth, own, env = machine()
+    said = fourth.run("--cache", gone, env=env).ends()
+    check("a cache that is not there costs no job", set(states(said).values()), {"ran"})
+
+
 source = Machine()
 ran = source.run().ends()
 words(source)
 a_folder(source, ran)
+jobs(source, ran)
 a_web_server(source)
 collection(source)
 s3(source)

@@ -9,7 +9,8 @@ use clap::Args;
 use super::args::MachineArgs;
 use super::cluster::device_of_class;
 use super::common::{Answer, Failure};
-use super::run::{GRACE, Heard, stop_on_signals_within};
+use super::run::{GRACE, Heard, for_engine, stop_on_signals_within};
+use super::run_cache::{RunCache, Settings};
 use super::terminal::{self, Screen};
 use crate::base::fault::{Exit, chain};
 use crate::pipeline::dispatch::error::DispatchError;
@@ -99,6 +100,8 @@ fn perform(args: &ExecStageArgs) -> Answer {
     if args.attended {
         end_with_input(&stop)?;
     }
+    let settings = work.ticket.cache.as_ref().map(Settings::of_ticket).transpose()?;
+    let cache = settings.map_or(Ok(None), |settings| RunCache::with(&settings, &work.ticket.artifacts, &stop))?;
     let device = device_of_class(&spec, work.device_class())?;
     let (screen, journal) = (Screen::new(), Journal::at_end_of(&work.events())?);
     let listeners: [&dyn Listener; 2] = [&screen, &journal];
@@ -117,11 +120,13 @@ fn perform(args: &ExecStageArgs) -> Answer {
         wait: true,
         checkpoint_every: Duration::from_secs_f64(work.ticket.checkpoint_every),
         stop,
-        // Whoever watches asks it, before there is a job.
-        cache: None,
+        cache: for_engine(cache.as_ref()),
     };
     let places = work.ticket.places();
     let mut end = work.run(&spec, &store, &places, &options, Tell(&listeners))?;
+    if let Some(cache) = cache {
+        cache.finish();
+    }
     if end.exit == Exit::Stopped as u8 {
         end = stopped(&work, &store, before, signal.name())?;
     }

@@ -15,7 +15,7 @@ use super::cluster::Where;
 use super::common::{Answer, Failure, device_of, namesake, pipeline, places, selection};
 use super::expected::Told;
 use super::report;
-use super::run_cache::{Finished, RunCache};
+use super::run_cache::{Finished, RunCache, Settings};
 use super::terminal::{self, Screen};
 use crate::base::clock::Stopwatch;
 use crate::base::fault::{Diagnosis, Exit, Fault, chain};
@@ -39,6 +39,7 @@ use crate::pipeline::spec::Spec;
 use crate::pipeline::state::{Devices, Known, Outlook};
 use crate::registry;
 use crate::report::gather::{Elsewhere, Glance};
+use crate::remote::Remote;
 use crate::report::{file, scores};
 use crate::stage::Stop;
 use crate::store::Store;
@@ -231,7 +232,7 @@ pub(super) fn perform(
 }
 
 /// The cache as the engine knows it.
-fn for_engine(cache: Option<&Arc<RunCache>>) -> Option<Arc<dyn Cache>> {
+pub(super) fn for_engine(cache: Option<&Arc<RunCache>>) -> Option<Arc<dyn Cache>> {
     cache.map(|cache| Arc::clone(cache) as Arc<dyn Cache>)
 }
 
@@ -247,7 +248,13 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
     let stop = stop_on_signals_within(|_| GRACE + Duration::from_secs(2), |_| ())?.stop;
     let (device, devices) = (at.device(spec)?, at.devices(spec)?);
     let store = if dry.is_some() { Store::open_to_read(artifacts)? } else { Store::open(artifacts)? };
-    let cache = if dry.is_some() { None } else { RunCache::of(&args.cache, &at.rules.cache, artifacts, &stop)? };
+    let settings = Settings::of(&args.cache, &at.rules.cache)?;
+    let cache = match &settings {
+        // Nobody is asked, but for whether a worker could.
+        Some(settings) if dry.is_some() && !Remote::is_built() => settings.open().map(|_| None)?,
+        Some(settings) if dry.is_none() => RunCache::with(settings, artifacts, &stop)?,
+        _ => None,
+    };
     if let Some(note) = of_shared(&store) {
         terminal::say(&note);
     }
@@ -320,6 +327,8 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
     let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
     let forward: [&dyn Listener; 2] = [&screen, &scalars];
     let dispatch = Dispatch {
+        // Where each stage is submitted when its inputs are there, this process has asked for it.
+        cache: settings.filter(|_| cluster.keeps_order()).map(|settings| settings.ticket()),
         cluster: &*cluster,
         rules: &rules,
         form: &form,

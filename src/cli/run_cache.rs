@@ -15,6 +15,7 @@ use crate::base::fs::FileError;
 use crate::base::unit;
 use crate::pipeline::cache::{Cache, Found};
 use crate::pipeline::dispatch::rules::{CACHE_MODES, CacheMode, CacheRules};
+use crate::pipeline::dispatch::ticket::TicketCache;
 use crate::remote::pull::missing;
 use crate::remote::pusher::{Pusher, Sent};
 use crate::remote::{Address, Remote, RemoteError, Work};
@@ -93,6 +94,17 @@ impl Settings {
         Self::of(&args, rules)?.ok_or_else(|| Failure::own(Unset::NoUrl))
     }
 
+    /// As a ticket says.
+    pub(super) fn of_ticket(ticket: &TicketCache) -> Result<Self, Failure> {
+        let patience = Duration::try_from_secs_f64(ticket.timeout).unwrap_or(PATIENCE);
+        Ok(Self { address: ticket.url.parse()?, mode: ticket.mode, patience })
+    }
+
+    /// For a ticket.
+    pub(super) fn ticket(&self) -> TicketCache {
+        TicketCache { url: self.address.to_string(), mode: self.mode, timeout: self.patience.as_secs_f64() }
+    }
+
     pub(super) fn open(&self) -> Result<Remote, Failure> {
         Ok(Remote::open(&self.address, self.patience)?)
     }
@@ -124,7 +136,12 @@ impl RunCache {
         artifacts: &Path,
         stop: &Stop,
     ) -> Result<Option<Arc<Self>>, Failure> {
-        let Some(settings) = Settings::of(args, rules)? else { return Ok(None) };
+        let settings = Settings::of(args, rules)?;
+        settings.map_or(Ok(None), |settings| Self::with(&settings, artifacts, stop))
+    }
+
+    /// The cache of a run, as it is set. Nothing, and a word why, if it cannot be had now.
+    pub(super) fn with(settings: &Settings, artifacts: &Path, stop: &Stop) -> Result<Option<Arc<Self>>, Failure> {
         let remote = match settings.open() {
             Ok(remote) => Arc::new(remote),
             // A folder that is not mounted, say. What makes no sense, or was not built, is another matter.

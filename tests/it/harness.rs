@@ -445,6 +445,9 @@ pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
     command.env("XDG_CONFIG_HOME", folder.join("config"));
     for name in [
         "HF_HUB_CACHE",
+        "KINSET_CACHE",
+        "KINSET_CACHE_MODE",
+        "KINSET_CACHE_TIMEOUT",
         "KINSET_CLUSTER",
         "KINSET_DATA",
         "KINSET_HOST",

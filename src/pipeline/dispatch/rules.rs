@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::catalog::Catalog;
 use crate::document::{self, Entry, Item, Table, Value};
 use crate::fault::{Faults, Finding, SpecFault, one_of, quote};
@@ -147,7 +149,8 @@ pub struct Requeue {
 }
 
 /// Whether a run asks a cache of results, and fills it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CacheMode {
     #[default]
     Read,

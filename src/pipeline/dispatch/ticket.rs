@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::error::DispatchError;
+use super::rules::CacheMode;
 use crate::error::RunError;
 use crate::spec::Request;
 use crate::state::Devices;
@@ -54,6 +55,9 @@ pub struct Ticket {
     pub settle: f64,
     /// How often a job that was stopped is queued again.
     pub restarts: Restarts,
+    /// Where results are looked for before they are computed, and sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<TicketCache>,
     /// Keys of what is there, and of sources, by node: nobody has to read raw data to know them.
     pub keys: BTreeMap<String, Key>,
     /// The nodes of each task, in the order in which they run.
@@ -74,6 +78,15 @@ pub struct Restarts {
     pub times: u32,
     pub signal: String,
     pub without_progress: u32,
+}
+
+/// The cache of a job, as whoever submitted it was told. Its credentials are in the environment of the job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TicketCache {
+    pub url: String,
+    pub mode: CacheMode,
+    /// Seconds that a server may be silent.
+    pub timeout: f64,
 }
 
 /// What a worker may use; all that there is if nobody said how much.
@@ -97,6 +110,7 @@ pub struct Form {
     pub checkpoint_every: f64,
     pub settle: f64,
     pub restarts: Restarts,
+    pub cache: Option<TicketCache>,
 }
 
 impl Form {
@@ -120,6 +134,7 @@ impl Form {
             checkpoint_every: self.checkpoint_every,
             settle: self.settle,
             restarts: self.restarts.clone(),
+            cache: self.cache.clone(),
             keys,
             tasks,
         }

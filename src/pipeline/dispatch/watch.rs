@@ -142,6 +142,8 @@ struct Standpoint {
     why: Option<String>,
     seconds: Option<f64>,
     adopted: bool,
+    /// The bytes that came from a cache, if its worker had it from there.
+    pulled: Option<u64>,
 }
 
 /// A job that was submitted, by this run or an earlier one.
@@ -342,11 +344,12 @@ impl Watch<'_> {
             self.listen_to(job, task);
         }
         let (stage, key) = (self.name(index), record.key.hex());
-        let Standpoint { at, why, seconds, adopted, .. } = &self.nodes[index];
+        let Standpoint { at, why, seconds, adopted, pulled, .. } = &self.nodes[index];
         let (in_job, seconds) = (matches!(at, At::Job { .. }), seconds.unwrap_or(record.seconds));
-        let outcome = match why {
+        let outcome = match (why, pulled) {
             _ if in_job && *adopted => Outcome::Adopted,
-            Some(why) if in_job => Outcome::Ran { why: Why::Told(why.clone()), seconds },
+            (Some(why), _) if in_job => Outcome::Ran { why: Why::Told(why.clone()), seconds },
+            (None, Some(bytes)) if in_job => Outcome::Pulled { bytes: *bytes },
             _ => Outcome::Fresh,
         };
         if let Outcome::Ran { .. } = outcome {
@@ -354,6 +357,7 @@ impl Watch<'_> {
         }
         self.tell.tell(match &outcome {
             Outcome::Fresh => Event::StageFresh { stage, key },
+            Outcome::Pulled { bytes } => Event::StagePulled { stage, key, bytes: *bytes },
             outcome => Event::StageFinished { stage, key, seconds, adopted: matches!(outcome, Outcome::Adopted) },
         });
         self.known.insert(index, record);
@@ -733,6 +737,12 @@ impl Watch<'_> {
             Event::StageFinished { stage, seconds, adopted, .. } => {
                 if let Some(node) = node(stage) {
                     (self.nodes[node].seconds, self.nodes[node].adopted) = (Some(*seconds), *adopted);
+                    self.nodes[node].looked = None;
+                }
+            }
+            Event::StagePulled { stage, bytes, .. } => {
+                if let Some(node) = node(stage) {
+                    self.nodes[node].pulled = Some(*bytes);
                     self.nodes[node].looked = None;
                 }
             }

@@ -284,6 +284,7 @@ mod tests {
             checkpoint_every: 1.0,
             settle: 0.0,
             restarts: Restarts { times: 1, signal: "USR2".into(), without_progress: 2 },
+            cache: None,
         };
         let task = Task { stage: "s".into(), forced: false, plan: Digest::of(b"") };
         let ticket = form.fill("s".into(), Worker::default(), std::collections::BTreeMap::new(), vec![vec![task]]);
