@@ -75,7 +75,7 @@ pub struct PipelineArgs {
 /// Where stages run.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ClusterArgs {
-    /// What runs the stages: here, local:N (so many processes), slurm [default: that of the cluster file, else here]
+    /// What runs the stages: here, local:N (so many processes), slurm, kubernetes (with --dry-run) [default: that of the cluster file, else here]
     #[arg(long, value_name = "EXECUTOR", help_heading = "Cluster")]
     pub executor: Option<Executor>,
     /// The cluster file [default: $KINSET_CLUSTER, else cluster.toml beside the pipeline, else ~/.config/kinset/cluster.toml]

@@ -35,11 +35,14 @@ impl Where {
         match self.executor {
             Executor::Here | Executor::Local(_) => Ok(device_of(spec)?.1),
             // Nobody here needs a device that a pipeline names for the nodes.
-            Executor::Slurm if spec.device != "auto" => {
+            Executor::Slurm | Executor::Kubernetes if spec.device != "auto" => {
                 let class = spec.device.split(':').next().unwrap_or_default();
                 Ok(Devices::from(class))
             }
-            Executor::Slurm => Ok(self.rules.devices(spec, crate::train::device::DeviceClass::of(&device_of(spec)?.0).word())),
+            Executor::Slurm | Executor::Kubernetes => {
+                let own = crate::train::device::DeviceClass::of(&device_of(spec)?.0).word();
+                Ok(self.rules.devices(spec, own))
+            }
         }
     }
 
@@ -48,7 +51,7 @@ impl Where {
         let here = |node: &crate::pipeline::spec::Node| {
             self.rules.needs(node).here == Some(true) && registry::find(&node.kind).is_some_and(AnyStage::on_device)
         };
-        if self.executor == Executor::Slurm && !spec.nodes.iter().any(here) {
+        if matches!(self.executor, Executor::Slurm | Executor::Kubernetes) && !spec.nodes.iter().any(here) {
             return Ok(Device::Cpu);
         }
         Ok(device_of(spec)?.0)

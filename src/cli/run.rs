@@ -24,6 +24,7 @@ use crate::base::search_path::DataPaths;
 use crate::base::unit;
 use crate::pipeline::cache::Cache;
 use crate::pipeline::dispatch::cluster::Cluster;
+use crate::pipeline::dispatch::kubernetes::Kubernetes;
 use crate::pipeline::dispatch::local::Local;
 use crate::pipeline::dispatch::rehearsal::Rehearsal;
 use crate::pipeline::dispatch::rules::{CacheRules, Executor, Rules};
@@ -38,8 +39,8 @@ use crate::pipeline::scalars::Scalars;
 use crate::pipeline::spec::Spec;
 use crate::pipeline::state::{Devices, Known, Outlook};
 use crate::registry;
-use crate::report::gather::{Elsewhere, Glance};
 use crate::remote::Remote;
+use crate::report::gather::{Elsewhere, Glance};
 use crate::report::{file, scores};
 use crate::stage::Stop;
 use crate::store::Store;
@@ -91,7 +92,7 @@ struct WatchArgs {
     /// With slurm: submit, and leave; the same command comes back to the jobs
     #[arg(long, help_heading = "Cluster")]
     detach: bool,
-    /// With slurm: write the scripts of all jobs into this folder, and submit nothing
+    /// With slurm or kubernetes: write the scripts or manifests of all jobs into this folder, and submit nothing
     #[arg(long, value_name = "DIR", help_heading = "Cluster", conflicts_with = "detach")]
     dry_run: Option<PathBuf>,
     /// With slurm: cancel the jobs when this command is stopped, instead of leaving them at work
@@ -99,16 +100,25 @@ struct WatchArgs {
     cancel_on_exit: bool,
 }
 
-/// An option that means nothing where the stages run.
+/// An option that means nothing where the stages run, or one that is missing there.
 #[derive(Debug, thiserror::Error)]
-#[error("`{option}` is for stages that run on a cluster")]
-struct NotHere {
-    option: &'static str,
+enum NotHere {
+    #[error("`{option}` is for stages that run on a cluster")]
+    Option { option: &'static str },
+    #[error("kinset does not talk to Kubernetes itself: it writes manifests")]
+    OnlyWritten,
 }
 
 impl Fault for NotHere {
     fn diagnosis(&self) -> Diagnosis {
-        Exit::Usage.code("run::not-here").hint("add `--executor slurm`, or `executor = \"slurm\"` to the cluster file")
+        match self {
+            Self::Option { .. } => {
+                Exit::Usage.code("run::not-here").hint("add `--executor slurm`, or `executor = \"slurm\"` to the cluster file")
+            }
+            Self::OnlyWritten => Exit::Usage
+                .code("run::only-written")
+                .hint("add `--dry-run DIR`; then `DIR/submit.sh` applies them by `kubectl`, each when what it reads is done"),
+        }
     }
 }
 
@@ -117,13 +127,17 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let selected = selection(&spec, &args.select)?;
     let patience = Patience { wait: !args.no_wait, checkpoint_every: args.checkpoint_every };
     let at = Where::of(&args.cluster, &args.pipeline.pipeline)?;
-    let slurm_only = [
-        ("--detach", args.jobs.detach),
-        ("--dry-run", args.jobs.dry_run.is_some()),
-        ("--cancel-on-exit", args.jobs.cancel_on_exit),
+    let (slurm, kubernetes) = (at.executor == Executor::Slurm, at.executor == Executor::Kubernetes);
+    let fits = [
+        ("--detach", args.jobs.detach, slurm),
+        ("--dry-run", args.jobs.dry_run.is_some(), slurm || kubernetes),
+        ("--cancel-on-exit", args.jobs.cancel_on_exit, slurm),
     ];
-    if let Some((option, _)) = slurm_only.into_iter().find(|(_, given)| *given && at.executor != Executor::Slurm) {
-        return Err(Failure::own(NotHere { option }));
+    if let Some((option, ..)) = fits.into_iter().find(|(_, given, fits)| *given && !fits) {
+        return Err(Failure::own(NotHere::Option { option }));
+    }
+    if kubernetes && args.jobs.dry_run.is_none() {
+        return Err(Failure::own(NotHere::OnlyWritten));
     }
     let done = match at.executor {
         Executor::Here => perform(&spec, selected, &args.pipeline, patience, (&args.cache, &at.rules.cache))?,
@@ -132,8 +146,9 @@ pub(super) fn run(args: &RunArgs) -> Answer {
     let Done { summary, store, places, devices, journal, cache } = done;
     let exit = summary.exit();
     if let Some(folder) = &args.jobs.dry_run {
-        let scripts = unit::counted(summary.jobs.submitted as u64, "script");
-        terminal::say(&format!("wrote {scripts} and `submit.sh` to `{}`; nothing was submitted", folder.display()));
+        let what = if kubernetes { "manifest" } else { "script" };
+        let files = unit::counted(summary.jobs.submitted as u64, what);
+        terminal::say(&format!("wrote {files} and `submit.sh` to `{}`; nothing was submitted", folder.display()));
         // What can only be submitted later is no failure.
         return Ok(if exit == Exit::Stopped { Exit::Done } else { exit });
     }
@@ -281,10 +296,16 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
             (Box::new(Local::new(kinset, count)), Worker { threads, memory })
         }
         (_, None) => (Box::new(Slurm::new(kinset, rules.clone())), Worker { threads: None, memory }),
-        (_, Some(folder)) => {
+        (executor, Some(folder)) => {
             fs::create_folders(folder)?;
             let worker = Worker { threads: None, memory };
-            (Box::new(Rehearsal::new(Slurm::new(kinset, rules.clone()), folder.to_owned())), worker)
+            if executor == Executor::Kubernetes {
+                // What ends a pod asks it to stop first, with as much time as a warning leaves.
+                rules.requeue.signal = "TERM".into();
+                (Box::new(Kubernetes::new(rules.clone(), whole(folder)?, &whole(artifacts)?)?), worker)
+            } else {
+                (Box::new(Rehearsal::new(Slurm::new(kinset, rules.clone()), folder.to_owned())), worker)
+            }
         }
     };
     let data = match &rules.data {
@@ -306,6 +327,8 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
             signal: rules.requeue.signal.clone(),
             without_progress: rules.requeue.without_progress,
         },
+        // Where each stage is submitted when its inputs are there, this process has asked for it.
+        cache: settings.filter(|_| cluster.keeps_order()).map(|settings| settings.ticket()),
     };
     let folder = || match dry {
         Some(folder) => std::path::absolute(folder).map_err(|error| FileError::new("look for", folder, error)),
@@ -327,8 +350,6 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
     let listeners: [&dyn Listener; 3] = [&screen, &journal, &scalars];
     let forward: [&dyn Listener; 2] = [&screen, &scalars];
     let dispatch = Dispatch {
-        // Where each stage is submitted when its inputs are there, this process has asked for it.
-        cache: settings.filter(|_| cluster.keeps_order()).map(|settings| settings.ticket()),
         cluster: &*cluster,
         rules: &rules,
         form: &form,

@@ -116,7 +116,7 @@ fn no_snapshot_is_an_orphan() {
             ["plan-before", "plan-after", "plan-changed", "graph-mermaid", "graph-dot", "explain-changed", "explain-fresh"]
                 .map(str::to_owned),
         )
-        .chain(["methods".to_owned(), "verify".to_owned(), "dry-run".to_owned()])
+        .chain(["methods".to_owned(), "verify".to_owned(), "dry-run".to_owned(), "dry-run-kubernetes".to_owned()])
         .collect();
     known.sort();
     for path in sorted(&snapshots()) {

@@ -28,6 +28,10 @@ pub enum DispatchError {
     NoTask { tasks: usize, index: usize },
     #[error("{}", words(death, *seen))]
     Died { death: Death, seen: bool, log: String, tail: String, memory: Option<String> },
+    #[error("the cluster file names no image for pods")]
+    NoImage,
+    #[error("`{path}` lies in no volume of the pods")]
+    Unseen { path: String },
     #[error("it was stopped {times} times in a row without progress")]
     NoProgress { times: u32 },
     #[error("its job ended well and left another result than the plan expects")]
@@ -79,6 +83,13 @@ impl Fault for DispatchError {
                 let tail = if tail.is_empty() { String::new() } else { format!(", which ends with:\n{tail}") };
                 exit.code(code).hint(format!("{advice}{memory}; log: `{log}`{tail}"))
             }
+            Self::NoImage => Exit::Pipeline
+                .code("job::no-image")
+                .hint("say which image has kinset: `[kubernetes]` with `image = \"registry/kinset:1\"` in `cluster.toml`"),
+            Self::Unseen { .. } => Exit::Pipeline.code("job::unseen").hint(
+                "name the claim of the volume that it is in, and where pods mount it: `[kubernetes]` with `claims = \
+                 [\"team:/shared\"]` in `cluster.toml`; it must be mounted there on this machine too",
+            ),
             Self::NoProgress { .. } => Exit::Run
                 .code("job::no-progress")
                 .hint("raise `time`, or `lead` of `[requeue]`, in `cluster.toml`; its last checkpoint is kept"),

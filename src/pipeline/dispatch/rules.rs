@@ -26,10 +26,12 @@ pub enum Executor {
     /// So many processes on this machine.
     Local(usize),
     Slurm,
+    /// Written down, not submitted.
+    Kubernetes,
 }
 
 /// How an executor is written.
-pub const EXECUTORS: &str = "`here`, `local:N` or `slurm`";
+pub const EXECUTORS: &str = "`here`, `local:N`, `slurm` or `kubernetes`";
 
 impl std::str::FromStr for Executor {
     type Err = String;
@@ -39,6 +41,7 @@ impl std::str::FromStr for Executor {
         match text {
             "here" => Ok(Self::Here),
             "slurm" => Ok(Self::Slurm),
+            "kubernetes" => Ok(Self::Kubernetes),
             _ => text.strip_prefix("local:").and_then(local).ok_or_else(|| format!("{EXECUTORS} is expected")),
         }
     }
@@ -183,6 +186,22 @@ pub struct CacheRules {
     pub timeout: Option<Duration>,
 }
 
+/// `[kubernetes]`: the pods of jobs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pods {
+    /// It has kinset, and a shell.
+    pub image: Option<String>,
+    pub namespace: Option<String>,
+    /// Claims of volumes, each with the place where pods have it.
+    pub claims: Vec<(String, PathBuf)>,
+    /// Secrets whose entries are variables of the environment.
+    pub secrets: Vec<String>,
+    pub service_account: Option<String>,
+    /// As whom pods write into volumes, if not as the image says.
+    pub user: Option<u32>,
+    pub group: Option<u32>,
+}
+
 /// A checked `cluster.toml`, or what holds without one.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -200,6 +219,7 @@ pub struct Rules {
     pub limits: Limits,
     pub requeue: Requeue,
     pub cache: CacheRules,
+    pub pods: Pods,
 }
 
 impl Default for Rules {
@@ -222,6 +242,7 @@ impl Default for Rules {
             },
             requeue: Requeue { times: 20, signal: "USR2".into(), lead: Duration::from_mins(3), without_progress: 2 },
             cache: CacheRules::default(),
+            pods: Pods::default(),
         }
     }
 }
@@ -304,6 +325,9 @@ pub(super) const NEEDS: [&str; 14] = [
     "without",
 ];
 
+/// Keys of `[kubernetes]`.
+pub(super) const PODS: [&str; 7] = ["image", "namespace", "claims", "secrets", "service_account", "user", "group"];
+
 /// Signals that may warn a job.
 pub(super) const SIGNALS: [&str; 5] = ["USR1", "USR2", "TERM", "INT", "HUP"];
 
@@ -331,7 +355,7 @@ impl Reader {
         self.only(
             root,
             "the cluster file",
-            &["executor", "kinset", "data", "setup", "default", "rule", "limits", "requeue", "cache"],
+            &["executor", "kinset", "data", "setup", "default", "rule", "limits", "requeue", "cache", "kubernetes"],
         );
         if let Some(executor) = self.get(root, "", "executor", EXECUTORS, |item| item.text()?.parse().ok()) {
             rules.executor = executor;
@@ -367,6 +391,9 @@ impl Reader {
                 timeout: self.time(table, "cache.", "timeout"),
             };
         }
+        if let Some(table) = self.table(root, "kubernetes") {
+            rules.pods = self.pods(table);
+        }
         if let Some(table) = self.table(root, "default") {
             self.only(table, "`default`", &NEEDS);
             rules.default = self.needs(table, "default.", &rules.requeue);
@@ -387,6 +414,29 @@ impl Reader {
             rules.rules.push(Rule { kinds, stages, needs: self.needs(table, "rule.", &rules.requeue) });
         }
         rules
+    }
+
+    fn pods(&mut self, table: &Table) -> Pods {
+        const OF: &str = "kubernetes.";
+        self.only(table, "`kubernetes`", &PODS);
+        let name = |item: &Item| item.text().filter(|text| is_name(text)).map(str::to_owned);
+        let claims = |item: &Item| match &item.value {
+            Value::List(items) => items.iter().map(|item| claim(item.text()?)).collect(),
+            _ => None,
+        };
+        let secrets = |item: &Item| match &item.value {
+            Value::List(items) => items.iter().map(name).collect(),
+            _ => None,
+        };
+        Pods {
+            image: self.line(table, OF, "image"),
+            namespace: self.get(table, OF, "namespace", NAME, name),
+            claims: self.get(table, OF, "claims", "a list of texts such as `team:/shared`", claims).unwrap_or_default(),
+            secrets: self.get(table, OF, "secrets", "a list of names of secrets", secrets).unwrap_or_default(),
+            service_account: self.get(table, OF, "service_account", NAME, name),
+            user: self.count(table, OF, "user", 0),
+            group: self.count(table, OF, "group", 0),
+        }
     }
 
     fn needs(&mut self, table: &Table, of: &str, requeue: &Requeue) -> Needs {
@@ -535,6 +585,21 @@ impl Reader {
     }
 }
 
+/// What an object of Kubernetes may be called.
+const NAME: &str = "a name of small letters, digits, `-` and `.`";
+
+fn is_name(text: &str) -> bool {
+    let ends = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let inner = |c: char| ends(c) || "-.".contains(c);
+    text.len() <= 253 && text.chars().all(inner) && text.starts_with(ends) && text.ends_with(ends)
+}
+
+/// `team:/shared`: a claim, and where pods have its volume.
+fn claim(text: &str) -> Option<(String, PathBuf)> {
+    let (claim, at) = text.split_once(':')?;
+    (is_name(claim) && at.starts_with('/') && one_line(at).is_some()).then(|| (claim.to_owned(), at.into()))
+}
+
 fn one_line(text: &str) -> Option<String> {
     (!text.is_empty() && !text.contains(char::is_control)).then(|| text.to_owned())
 }
@@ -611,6 +676,11 @@ times = 3
 url = "s3://bucket/team"
 mode = "read-write"
 timeout = "5s"
+
+[kubernetes]
+image = "registry/kinset:1"
+claims = ["team:/shared", "scratch.fast:/fast disk"]
+user = 1000
 "#;
 
     #[test]
@@ -629,6 +699,8 @@ timeout = "5s"
             (url.as_deref(), *mode, *timeout),
             (Some("s3://bucket/team"), Some(CacheMode::ReadWrite), Some(Duration::from_secs(5)))
         );
+        let claims = [("team", "/shared"), ("scratch.fast", "/fast disk")].map(|(claim, at)| (claim.to_owned(), at.into()));
+        assert_eq!((&rules.pods.claims[..], rules.pods.user, rules.pods.group), (&claims[..], Some(1000), None));
         let devices = rules.devices(&spec, "cpu");
         assert_eq!(["pretext", "features", "scores@1"].map(|name| devices.class(name)), ["cuda", "cpu", "cpu"]);
     }
@@ -645,12 +717,12 @@ timeout = "5s"
     fn every_fault_is_told_with_its_place() {
         let wrong = "executor = \"pbs\"\nsetup = [\"a\\nb\"]\nstore = 1\n[default]\ntime = \"1min\"\nmemory = \"much\"\n[[rule]]\nkind = \
                      \"simclrr\"\nwhere = \"there\"\nextra = [\"rm\"]\n[limits]\njobs = 0\n\
-                     [cache]\nmode = \"write\"\n";
+                     [cache]\nmode = \"write\"\n[kubernetes]\nclaims = [\"Team:/x\"]\nsecrets = [\"a b\"]\nuser = -1\n";
         let found = rules(wrong).unwrap_err();
         assert_eq!(
             found,
             [
-                "1:12 `executor` expects `here`, `local:N` or `slurm`, found the text `pbs`",
+                "1:12 `executor` expects `here`, `local:N`, `slurm` or `kubernetes`, found the text `pbs`",
                 "2:9 `setup` expects a list of texts of one line each, found a list of 1",
                 "3:1 unknown key `store` in the cluster file",
                 "5:8 `default.time`: a job so short is warned almost as soon as it begins, and makes no progress",
@@ -660,6 +732,9 @@ timeout = "5s"
                 "10:9 `rule.extra`: `rm` is no option of the scheduler",
                 "12:8 `limits.jobs` expects an integer, 1 or more, found `0`",
                 "14:8 `cache.mode` expects `read`, `read-write` or `off`, found the text `write`",
+                "16:10 `kubernetes.claims` expects a list of texts such as `team:/shared`, found a list of 1",
+                "17:11 `kubernetes.secrets` expects a list of names of secrets, found a list of 1",
+                "18:8 `kubernetes.user` expects an integer, 0 or more, found `-1`",
             ]
         );
         assert!(rules("[requeue]\ntimes = 0\n[default]\ntime = \"1min\"\n").is_ok(), "what is not warned may be short");
@@ -674,7 +749,8 @@ timeout = "5s"
 
     #[test]
     fn executors_are_read() {
-        assert_eq!(["here", "local:3", "slurm"].map(str::parse), [Executor::Here, Executor::Local(3), Executor::Slurm].map(Ok));
+        let executors = [Executor::Here, Executor::Local(3), Executor::Slurm, Executor::Kubernetes];
+        assert_eq!(["here", "local:3", "slurm", "kubernetes"].map(str::parse), executors.map(Ok));
         assert!(["", "local", "local:0", "local:x", "Slurm"].iter().all(|text| text.parse::<Executor>().is_err()));
     }
 }

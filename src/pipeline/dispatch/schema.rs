@@ -24,8 +24,8 @@ pub fn schema(kinds: &[&str]) -> Json {
         "additionalProperties": false,
         "properties": {
             "executor": {
-                "description": "What runs stages: this process (here), so many processes (local:4), jobs of Slurm. `--executor` overrides it.",
-                "type": "string", "pattern": "^(here|slurm|local:[0-9]{1,4})$", "default": "here",
+                "description": "What runs stages: this process (here), so many processes (local:4), jobs of Slurm or, written down, of Kubernetes. `--executor` overrides it.",
+                "type": "string", "pattern": "^(here|slurm|kubernetes|local:[0-9]{1,4})$", "default": "here",
             },
             "kinset": line("The program on the nodes, of the same version; else the one that submits."),
             "data": line("`--data` of the jobs."),
@@ -59,6 +59,10 @@ pub fn schema(kinds: &[&str]) -> Json {
                     "without_progress": count("Restarts in a row that may move nothing.", 1),
                 },
             },
+            "kubernetes": {
+                "description": "The pods of jobs.", "type": "object", "additionalProperties": false,
+                "properties": pods().into_iter().collect::<Map<_, _>>(),
+            },
             "cache": {
                 "description": "Results that several machines share.", "type": "object", "additionalProperties": false,
                 "properties": {
@@ -75,6 +79,34 @@ pub fn schema(kinds: &[&str]) -> Json {
         },
     })
 }
+
+/// What pods are.
+fn pods() -> Vec<(String, Json)> {
+    let name = |description: &str| described(description, json!({"type": "string", "pattern": NAME}));
+    let whole = |description: &str| described(description, json!({"type": "integer", "minimum": 0}));
+    let claim = json!({"type": "string", "pattern": "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?:/[^\\u0000-\\u001f\\u007f]*$"});
+    let secret = json!({"type": "string", "pattern": NAME});
+    [
+        ("image", described("The image, which has kinset and a shell.", one_line())),
+        ("namespace", name("The namespace of the Jobs.")),
+        (
+            "claims",
+            described("Volumes by claim, and where pods mount them: `team:/shared`.", json!({"type": "array", "items": claim})),
+        ),
+        (
+            "secrets",
+            described("Secrets whose entries are variables of the environment.", json!({"type": "array", "items": secret})),
+        ),
+        ("service_account", name("The service account of pods.")),
+        ("user", whole("The number of the user that pods run as.")),
+        ("group", whole("The number of their group.")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// The name of an object of Kubernetes.
+const NAME: &str = "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$";
 
 /// What a job asks for.
 fn needs() -> Vec<(String, Json)> {
@@ -135,13 +167,15 @@ fn time() -> Json {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rules::NEEDS;
+    use super::super::rules::{NEEDS, PODS};
     use super::*;
 
     #[test]
     fn it_has_what_the_file_may_have() {
         let names: Vec<String> = needs().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, NEEDS);
+        let names: Vec<String> = pods().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, PODS);
         let schema = schema(&["scan"]);
         let rule = &schema["properties"]["rule"]["items"]["properties"];
         assert_eq!(rule["kind"]["anyOf"][0]["enum"], json!(["scan"]));

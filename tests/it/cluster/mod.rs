@@ -1,4 +1,5 @@
-//! Stages that other processes compute: workers of this machine, and jobs of a Slurm that is a script (`slurm.sh`).
+//! Stages that other processes compute: workers of this machine, jobs of a Slurm that is a script (`slurm.sh`), and pods of a Kubernetes
+//! that is one (`kubectl.sh`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -564,4 +565,105 @@ fn a_sweep_ends_in_one_report_though_its_driver_dies_twice() {
     let hand = Bench::with(&format!("{CHEAP}{seeds}"));
     let digests = hand.run(&["--no-report", "--set", "stage.kmeans.restarts=7"]).done().digests();
     assert_eq!(said.digests()["kmeans@restarts=7@3.classifier"], digests["kmeans@3.classifier"]);
+}
+
+/// A Kubernetes of one's own, whose pods see this bench.
+struct Kubernetes {
+    bench: Bench,
+    bin: PathBuf,
+    own: PathBuf,
+}
+
+impl Kubernetes {
+    fn with(pipeline: &str) -> Self {
+        let bench = Bench::with(pipeline);
+        let (bin, own) = (bench.path("bin"), bench.path("kubernetes"));
+        fs::create_dir_all(&bin).unwrap();
+        fs::create_dir_all(&own).unwrap();
+        std::os::unix::fs::symlink(Path::new(ROOT).join("tests/it/cluster/kubectl.sh"), bin.join("kubectl")).unwrap();
+        let cluster = format!(
+            "executor = \"kubernetes\"\nkinset = \"{}\"\nsetup = [\"echo $(uname) pod $JOB_COMPLETION_INDEX\"]\n\n\
+             [default]\ncpus = 1\nmemory = \"2GiB\"\ntime = \"1h\"\n\n[limits]\nat_once = 2\nsettle = \"1s\"\n\n\
+             [requeue]\ntimes = 3\n\n\
+             [kubernetes]\nimage = \"registry.example/kinset:1\"\nnamespace = \"vision\"\nclaims = [\"team:{}\"]\nsecrets = [\"s3\"]\n\
+             user = 1000\n",
+            env!("CARGO_BIN_EXE_kinset"),
+            bench.path("").canonicalize().unwrap().display()
+        );
+        bench.write("cluster.toml", cluster);
+        Self { bench, bin, own }
+    }
+
+    /// Applies what was written.
+    fn submit(&self) -> Said {
+        let path = format!("{}:{}", self.bin.display(), std::env::var("PATH").unwrap());
+        let mut script = Command::new("bash");
+        script.arg("d/submit.sh").current_dir(self.bench.path("")).stdin(Stdio::null());
+        script.env("PATH", path).env("FAKE_KUBERNETES", &self.own).env("KINSET_POLL", "0.1");
+        Said::of(&script.output().unwrap())
+    }
+
+    fn calls(&self, of: &str) -> usize {
+        let calls = fs::read_to_string(self.own.join("calls")).unwrap_or_default();
+        calls.lines().filter(|line| line.contains(&format!(" {of} "))).count()
+    }
+}
+
+/// The text with the digests of tickets, which hold paths of this machine, taken out.
+fn without_digests(text: &str) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = ["kinset-", "kinset:"].iter().filter_map(|mark| rest.find(mark)).min() {
+        let (before, digest) = rest.split_at(at + 7);
+        let is_one = digest.get(..12).is_some_and(|digest| digest.bytes().all(|c| c.is_ascii_hexdigit()));
+        out.push_str(before);
+        out.push_str(if is_one { "DIGEST" } else { "" });
+        rest = &digest[if is_one { 12 } else { 0 }..];
+    }
+    out + rest
+}
+
+#[test]
+fn manifests_for_kubernetes_leave_what_one_process_does() {
+    let text = repeated(3, 4);
+    let one = Bench::with(&text);
+    one.run(&["--no-report"]).done();
+    let pods = Kubernetes::with(&text);
+    let said = pods.bench.kinset(&["run", "p.toml"]);
+    assert!(said.exit == 2 && said.err.contains("--dry-run DIR"), "{}", said.err);
+    let said = pods.bench.kinset(&["run", "p.toml", "--dry-run", "d"]).done();
+    assert!(said.err.contains("wrote 6 manifests"), "{}", said.err);
+    assert!(!pods.bench.path("artifacts").exists(), "nothing was done");
+    let files = ["d/submit.sh", "d/02-pretext.yaml", "d/05-cluster.yaml"];
+    let text: String =
+        files.iter().map(|file| format!("== {file}\n{}\n", fs::read_to_string(pods.bench.path(file)).unwrap())).collect();
+    let text = without_digests(&text)
+        .replace(env!("CARGO_BIN_EXE_kinset"), "KINSET")
+        .replace(pods.bench.path("").canonicalize().unwrap().to_str().unwrap(), "DIR");
+    super::cli::assert_snapshot("dry-run-kubernetes", &text);
+
+    let said = pods.submit().done();
+    assert_eq!(pods.calls("apply"), 6, "{}", said.err);
+    assert!(contents(&one) == contents(&pods.bench), "the same records and the same blobs");
+    pods.bench.assert_sound("after pods");
+    let log = files_below(&pods.own).into_iter().find(|path| path.to_string_lossy().ends_with("tiny-cluster-3.log")).unwrap();
+    assert!(fs::read_to_string(log).unwrap().contains(" pod 3\n"));
+    assert_eq!(pods.bench.run(&["--executor", "here"]).done().ran().len(), 0);
+}
+
+#[test]
+fn a_pod_that_fails_stops_what_reads_it_and_is_tried_again_by_the_same_script() {
+    let pods = Kubernetes::with(CHEAP);
+    pods.bench.kinset(&["run", "p.toml", "--dry-run", "d", "--set", "stage.kmeans.clusters=99"]).done();
+    for round in 1..3 {
+        let said = pods.submit();
+        assert_eq!(said.exit, 5, "{}", said.err);
+        assert!(
+            said.err.contains("cheap-kmeans has failed") && said.err.contains("cheap-scores is not submitted"),
+            "{}",
+            said.err
+        );
+        assert_eq!((pods.calls("apply"), pods.calls("delete")), (5 * round, round - 1));
+    }
+    let said = pods.bench.run(&["--executor", "here", "--until", "neighbors"]).done();
+    assert_eq!(said.those("fresh").len(), 4, "the others are done");
 }
