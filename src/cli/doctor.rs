@@ -9,6 +9,7 @@ use serde_json::json;
 use super::args::{CacheArgs, ClusterArgs, PlaceArgs};
 use super::cluster::Where;
 use super::common::{Answer, Failure, places};
+use super::doctor_peers::peers;
 use super::run_cache::Settings;
 use super::terminal;
 use super::version::Facts;
@@ -33,19 +34,35 @@ Each line is `ok`, a `warning` or a `fault`, with what to do. The exit code is t
 fault, or 0 if there is none. Folders are tried out in a temporary folder inside them, which is
 removed. Your home folder is shown as `~`, your user name as `USER`.
 
+`--peers` is for a store that machines share: start it on two of them at the same time (`--peers 3`:
+on three). They meet in the store, which is made if there is none, and say whether locks hold between
+them, how soon one sees what another writes, and how far their clocks are apart.
+
 Examples:
   kinset doctor
   kinset doctor --artifacts /scratch/artifacts --data /shared/data
-  kinset doctor --cache s3://bucket/team")]
+  kinset doctor --cache s3://bucket/team
+  srun -N 2 kinset doctor --artifacts /shared/artifacts --peers")]
 pub struct DoctorArgs {
     #[command(flatten)]
     places: PlaceArgs,
     /// Try this cache: s3://, gs://, az://, file://, https:// [default: $KINSET_CACHE, else that of the cluster file]
     #[arg(long, value_name = "URL")]
     cache: Option<String>,
+    /// Meet the same command on other machines over the store; so many in all [2]
+    #[arg(long, value_name = "MACHINES", num_args = 0..=1, default_missing_value = "2", value_parser = machines)]
+    peers: Option<usize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Reads how many machines meet.
+fn machines(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|count| (2..=64).contains(count))
+        .ok_or_else(|| "a number of machines is expected, 2 to 64".to_owned())
 }
 
 /// A file system that takes longer to answer does not answer.
@@ -59,7 +76,7 @@ const FEW_THREADS: u64 = 32;
 
 /// How well it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
+pub(super) enum Level {
     Ok,
     Warning,
     Fault(Exit),
@@ -76,21 +93,21 @@ impl Level {
 }
 
 /// One thing that was looked at.
-struct Check {
+pub(super) struct Check {
     name: &'static str,
-    level: Level,
-    text: String,
+    pub(super) level: Level,
+    pub(super) text: String,
     /// What to do.
-    hint: Option<String>,
+    pub(super) hint: Option<String>,
 }
 
 impl Check {
-    fn ok(name: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn ok(name: &'static str, text: impl Into<String>) -> Self {
         Self { name, level: Level::Ok, text: text.into(), hint: None }
     }
 
     /// Adds what is wrong, and what to do; of several the worst is what the check is.
-    fn with(mut self, level: Level, what: &str, hint: impl Into<String>) -> Self {
+    pub(super) fn with(mut self, level: Level, what: &str, hint: impl Into<String>) -> Self {
         self.text.push_str(&format!("; {what}"));
         if self.hint.is_none() || level > self.level {
             self.hint = Some(hint.into());
@@ -100,7 +117,7 @@ impl Check {
     }
 
     /// The same, if it is so.
-    fn warn_if(self, is_so: bool, what: &str, hint: &str) -> Self {
+    pub(super) fn warn_if(self, is_so: bool, what: &str, hint: &str) -> Self {
         if is_so { self.with(Level::Warning, what, hint) } else { self }
     }
 }
@@ -109,7 +126,7 @@ pub(super) fn run(args: &DoctorArgs) -> Answer {
     let (facts, machine, paths) = (Facts::look()?, Machine::look(), places(&args.places, None));
     let artifacts = &args.places.artifacts;
     let named = args.places.data.is_some() || std::env::var_os("KINSET_DATA").is_some_and(|folder| !folder.is_empty());
-    let mut checks = vec![
+    let checks = [
         version(),
         device(&facts),
         processor(&facts),
@@ -124,6 +141,8 @@ pub(super) fn run(args: &DoctorArgs) -> Answer {
         variables(),
         Check::ok("python", "not needed"),
     ];
+    let met = args.peers.map(|count| peers(artifacts, &facts, count)).transpose()?;
+    let mut checks: Vec<Check> = checks.into_iter().chain(met).collect();
     let own = Own::known();
     for check in &mut checks {
         check.text = own.hidden(&check.text);

@@ -8,6 +8,7 @@
 pub mod args;
 mod cluster;
 mod common;
+mod doctor_peers;
 mod expected;
 mod export_tables;
 mod init_encoder;

@@ -42,6 +42,13 @@ pub enum StoreError {
         /// Which, in words, if that is known.
         by: Option<String>,
     },
+    /// Processes were to meet over the store.
+    #[error("{came} of {expected} others came")]
+    NobodyCame { came: usize, expected: usize },
+    #[error("{came} came together, and {expected} were expected")]
+    TooManyCame { came: usize, expected: usize },
+    #[error("another process was lost: {what}")]
+    PeerLost { what: String },
     #[error("the environment variable `{name}` is `{value}`")]
     Variable {
         name: &'static str,
@@ -130,6 +137,16 @@ impl Fault for StoreError {
             Self::Taken { .. } => Exit::Stopped.code("store::taken").hint(
                 "this process was suspended, or lost the file server, for too long; the same command takes the other's result, or \
                  goes on from its progress",
+            ),
+            Self::NobodyCame { .. } => Exit::Store.code("store::nobody-came").hint(
+                "start the same command on the other machines at the same time, over the same `--artifacts`; if they say the same, \
+                 they do not see what another one writes there",
+            ),
+            Self::TooManyCame { .. } => {
+                Exit::Usage.code("store::too-many-came").hint("say how many machines meet: `--peers 3`")
+            }
+            Self::PeerLost { .. } => Exit::Store.code("store::peer-lost").hint(
+                "if the command was not stopped on the other machine, that machine does not see in time what is written here",
             ),
             Self::Variable { expected, .. } => Exit::Usage.code("store::variable").hint(format!("set it to {expected}, or unset it")),
             Self::NotFinite { field, .. } => {

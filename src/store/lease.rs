@@ -225,6 +225,11 @@ impl Store {
         ServerClock { tmp: self.tmp(), tag: self.me.tag(), own: self.reach() == Reach::Machine }
     }
 
+    /// Seconds since 1970 on the clock of the file server.
+    pub(super) fn server_time(&self) -> fs::Result<f64> {
+        self.server_clock().now()
+    }
+
     /// Takes a lease of this name if it is free, or was that of a holder that is gone. `locked`: the lock beside it is held.
     pub(super) fn take_lease(&self, name: &str, stage: &str, locked: bool) -> Result<Taken> {
         let path = self.leases().join(name);

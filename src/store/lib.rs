@@ -28,7 +28,7 @@
 //! machine is at; locks have leases beside them, for file systems whose locks do not reach other machines; and what was not there is
 //! looked for again where a machine remembers for a while what it did not find.
 //!
-//! [`place`] tries out what the file system of a folder can do.
+//! [`place`] tries out what the file system of a folder can do, and [`peers`] what several machines see of each other there.
 //!
 //! Not here: what the files mean (`artifact`), when something runs (`pipeline`).
 
@@ -52,6 +52,7 @@ pub mod lease;
 pub mod lock;
 pub mod manifest_diff;
 pub mod manifests;
+pub mod peers;
 pub mod place;
 pub mod process;
 pub mod record;

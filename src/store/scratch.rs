@@ -19,6 +19,7 @@ use super::layout::{NEW, PROBE, Store};
 use super::lease::RETIRED;
 use super::lock::StageLock;
 use super::manifests::read_manifest;
+use super::peers::PEER;
 use super::place::Reach;
 use super::process::{Fate, Process};
 use super::view::BUILDING;
@@ -138,7 +139,8 @@ impl Store {
     /// Removes something temporary, if its process is gone.
     pub(super) fn remove_leftover(&self, name: &OsStr, path: &Path, locked: bool) -> Result<()> {
         let name = name.to_string_lossy();
-        let process = [DRAFT, NEW, PROBE, RETIRED, HEIR, BUILDING].into_iter().find_map(|what| Process::in_name(&name, what));
+        let process =
+            [DRAFT, NEW, PROBE, RETIRED, HEIR, BUILDING, PEER].into_iter().find_map(|what| Process::in_name(&name, what));
         if !self.is_left(process.as_ref(), path, locked)? {
             return Ok(());
         }
