@@ -97,6 +97,11 @@ memcheck:
 faults *args:
     KINSET_FAULTS=long cargo test --profile quick --test it faults:: -- --nocapture --test-threads 1 "$@"
 
+# two machines over one store, as names and, where bindfs can mount, as two mounts: the tests, with 40 kills of runs and workers
+[group('check')]
+hosts *args:
+    KINSET_FAULTS=long cargo test --profile quick --test it hosts:: -- --nocapture --test-threads 1 "$@"
+
 # caches in object storage: the feature `remote` in a folder, behind a web server, on S3 (KINSET_MOTO: a Python that has moto)
 [group('check')]
 remote:

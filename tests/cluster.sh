@@ -2,8 +2,8 @@
 # A real Slurm on this machine, and a pipeline on it: cluster.sh KINSET
 #
 # Starts two nodes on loopback as the user who calls it (root: munge and slurmd want that), runs a pipeline of 4 seeds by jobs, kills the
-# watching process on the way, queues a training again by hand, preempts another, cancels one, and compares all results with those of
-# one process, byte for byte. Then a sweep of 20 values with 3 seeds each, whose watching process dies twice. Needs slurmctld, slurmd, munge and sbatch (Debian: slurmctld slurmd slurm-client munge).
+# watching process on the way, queues a training again by hand, preempts another, cancels one, lets one run out of memory, takes a
+# node from another, and compares all results with those of one process, byte for byte. Then a sweep of 20 values with 3 seeds each, whose watching process dies twice. Needs slurmctld, slurmd, munge and sbatch (Debian: slurmctld slurmd slurm-client munge).
 set -euo pipefail
 kinset=$(readlink -f "$1")
 for program in slurmctld slurmd sbatch munged munge; do
@@ -52,6 +52,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 ReturnToService=2
+SlurmdTimeout=15
 JobRequeue=1
 KillWait=5
 PreemptType=preempt/partition_prio
@@ -175,6 +176,29 @@ code=0; wait $watcher || code=$?
 [ $code = 5 ] && grep -q "its job was cancelled" third.err
 echo "ok: cancelled, and told so"
 [ -z "$(squeue -h)" ]
+
+# A job that gets too little memory, and one whose node is gone.
+{ echo 'setup = ["ulimit -v 500000"]'; cat cluster.toml; } > small.toml
+code=0; run --executor slurm --cluster small.toml --artifacts third --set seed=2 --set stage.pretext.network.width=1024 --until pretext > small.json 2> small.err || code=$?
+[ $code = 7 ] && grep -q "its job ran out of memory" small.err && grep -q 'pretext-0.log' small.err
+echo "ok: a job that ran out of memory says so"
+run --artifacts alone --threads 1 --set seed=3 --until pretext > node-alone.json 2> node-alone.err
+run --executor slurm --artifacts fourth --set seed=3 --until pretext > node.json 2> node.err & watcher=$!
+wait_for 60 grep -q "runs  pretext" node.err; sleep 3
+read -r pretext node <<< "$(squeue -h -o '%A %j %N' | awk '$2 == "cluster/pretext" { print $1, $3 }')"
+step=$(pgrep -f "^slurmstepd: \\[$pretext\\.")
+# The daemon of the node, the one of the job, and what that has started: nobody is left to tell of it.
+kill -9 "$(cat "$D/slurmd-$node.pid")" $step $(for one in $step; do cat "/proc/$one/task/$one/children"; done)
+wait_for 120 restarted
+slurmd -N "$node"
+wait $watcher
+digests node-alone.json > node-alone.txt
+digests node.json > node.txt
+cmp node-alone.txt node.txt
+[ "$(python3 -c 'import json; print(json.load(open("node.json"))["jobs"]["submitted"])')" = 2 ]
+cat fourth/cluster/runs/*/jobs/*pretext-0.log | grep "resuming at epoch"
+echo "ok: the node of pretext was gone, Slurm queued it again, and it ended with the same bytes"
+wait_for 60 all_idle
 
 { sed -e 's/^name = .*/name = "sweep"/' -e 's/^epochs = 600/epochs = 20/' -e 's/^seeds = 4/seeds = 3/' p.toml
     echo "[vary]"

@@ -577,6 +577,10 @@ impl Running {
         }
     }
 
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// kill -9. True if it was still at work.
     pub(crate) fn kill(mut self) -> bool {
         let alive = self.child.try_wait().unwrap().is_none();

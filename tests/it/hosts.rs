@@ -1,14 +1,18 @@
 //! Two machines over one store. They are names that processes give themselves, without locks; and, where FUSE is at hand, also two mounts
 //! of one folder whose locks do not reach each other, and which remember for half a minute what they have seen and not found.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use kinset::base::clock::Stopwatch;
+use kinset::base::seed::Seed;
 use tempfile::TempDir;
 
+use super::cluster::{contents_at, repeated, workers_of};
+use super::faults::kit::count;
 use super::harness::{Bench, CHEAP, Running, Said, WHOLE, WHOLE_NODES, command, sorted};
 
 const HOSTS: [&str; 2] = ["a", "b"];
@@ -31,14 +35,14 @@ struct Mounts {
 }
 
 impl Mounts {
-    /// None where there is no FUSE, with a word why.
-    fn of(folder: &Path) -> Option<Self> {
+    /// None where there is no FUSE, with a word why. They remember for so many seconds.
+    fn of(folder: &Path, remembers: u32) -> Option<Self> {
         let mounts = Self { dir: tempfile::tempdir().unwrap() };
         for host in HOSTS {
             let at = mounts.at(host);
             fs::create_dir(&at).unwrap();
-            let caches = "attr_timeout=30,entry_timeout=30,negative_timeout=30";
-            match Command::new("bindfs").args(["-o", caches]).args([folder, &at]).output() {
+            let caches = ["attr", "entry", "negative"].map(|cache| format!("{cache}_timeout={remembers}")).join(",");
+            match Command::new("bindfs").args(["-o", &caches]).args([folder, &at]).output() {
                 Ok(done) if done.status.success() => {}
                 Ok(done) => {
                     println!("skipped: bindfs cannot mount here: {}", String::from_utf8_lossy(&done.stderr).trim());
@@ -69,11 +73,16 @@ impl Drop for Mounts {
 impl Pair {
     /// The same test on machines that are names, and on two mounts where they can be made.
     fn each(pipeline: &str, test: impl Fn(&Self)) {
+        Self::each_of(pipeline, 30, test);
+    }
+
+    /// With mounts that remember for so many seconds.
+    fn each_of(pipeline: &str, remembers: u32, test: impl Fn(&Self)) {
         let bench = Bench::with(pipeline);
         let seen = [bench.path(""), bench.path("")];
         test(&Self { bench, seen, locks: Some("none"), mounts: None });
         let bench = Bench::with(pipeline);
-        let Some(mounts) = Mounts::of(&bench.path("")) else { return };
+        let Some(mounts) = Mounts::of(&bench.path(""), remembers) else { return };
         let seen = HOSTS.map(|host| mounts.at(host));
         test(&Self { bench, seen, locks: None, mounts: Some(mounts) });
     }
@@ -259,5 +268,105 @@ fn raw_files_are_hashed_by_one_machine_for_all() {
         let names: Vec<_> = found.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
         let digests: Vec<_> = names.into_iter().filter(|name| name.starts_with("digests-")).collect();
         assert!(digests.len() == 1 && digests[0].starts_with("digests-a-"), "{}: {digests:?}", pair.how());
+    });
+}
+
+/// Kills of runs and of their workers, in turn on one machine and on the other, until both runs are done; then again over another store,
+/// until there were enough.
+#[test]
+fn whoever_is_killed_on_two_machines_the_store_is_that_of_one_process() {
+    let text = repeated(40, 2);
+    let one = Bench::with(&text);
+    one.run(&["--no-report"]).done();
+    let (expected, kills) = (contents_at(&one, "artifacts"), count(4, 40));
+    Pair::each(&text, |pair| {
+        let clock = Stopwatch::start();
+        let mut rng = Seed::new(31).branch("hosts").rng();
+        let (mut killed, mut stores) = ([0; 2], 0);
+        while killed.iter().sum::<usize>() < kills {
+            stores += 1;
+            let artifacts = format!("artifacts-{stores}");
+            let more = ["--checkpoint-every", "0", "--executor", "local:2", "--artifacts", &artifacts];
+            let args = [&RUN[..], &more].concat();
+            let start = |host| pair.start(host, 2, &args);
+            let mut runs = [start(A), start(B)].map(Some);
+            let mut patience = 400.0;
+            while killed.iter().sum::<usize>() < kills && runs.iter().all(Option::is_some) {
+                std::thread::sleep(Duration::from_secs_f64(rng.between(50.0, patience) / 1000.0));
+                let number: usize = killed.iter().sum();
+                let (host, of_worker) = (number / 2 % 2, number % 2 == 1);
+                let mut run = runs[host].take().unwrap();
+                if run.has_ended() {
+                    let said = run.end();
+                    // Its worker was killed or lost its lease, or all is done.
+                    assert!([0, 5, 75].contains(&said.exit), "{}: exit {}: {}", pair.how(), said.exit, said.err);
+                    runs[host] = (said.exit != 0).then(|| start(host));
+                    continue;
+                }
+                if of_worker {
+                    if let Some(worker) = workers_of(&run).pop() {
+                        let sent = Command::new("kill").args(["-9", &worker.to_string()]).output().unwrap();
+                        killed[1] += usize::from(sent.status.success());
+                    }
+                    runs[host] = Some(run);
+                } else {
+                    killed[0] += usize::from(run.kill());
+                    runs[host] = Some(start(host));
+                }
+                // Grows, so that the slowest machine gets through.
+                patience *= 1.04;
+            }
+            for (host, run) in runs.into_iter().enumerate() {
+                run.map(Running::end);
+                // What its workers left is removed by the next run on that machine.
+                let said = pair.on(host, &args).done();
+                assert!(said.those("failed").is_empty(), "{}", said.err);
+            }
+            pair.on(A, &args).done();
+            let found = contents_at(&pair.bench, &artifacts);
+            let differs = |name: &&String| found.get(*name) != expected.get(*name);
+            let names: BTreeSet<&String> = found.keys().chain(expected.keys()).filter(differs).collect();
+            assert!(names.is_empty(), "{}: not the same records and blobs: {names:#?}", pair.how());
+            pair.bench.assert_sound_at(&artifacts, pair.how());
+        }
+        let [runs, workers] = killed;
+        println!("{}: killed {runs} runs and {workers} workers over {stores} stores in {:.0} s", pair.how(), clock.seconds());
+    });
+}
+
+#[test]
+fn two_machines_that_meet_say_what_they_see_of_each_other() {
+    let doctor = ["doctor", "--peers", "--json"];
+    let of_peers = |said: &Said| {
+        let all = said.json["checks"].as_array().unwrap_or_else(|| panic!("{}\n{}", said.out, said.err));
+        let check = all.iter().find(|check| check["check"] == "peers").unwrap();
+        ["level", "text", "hint"].map(|part| check[part].as_str().unwrap_or_default().to_owned())
+    };
+    Pair::each_of(CHEAP, 3, |pair| {
+        let meet = |locks: Option<&str>| {
+            let start = |host: usize| {
+                let mut command = pair.command(host, 600, &doctor);
+                command.envs(locks.map(|locks| ("KINSET_LOCKS", locks)));
+                pair.bench.spawn(HOSTS[host], &mut command)
+            };
+            [start(A), start(B)].map(Running::end)
+        };
+        for (said, other) in meet(None).iter().zip([" on b;", " on a;"]) {
+            let [level, text, hint] = of_peers(said);
+            assert_eq!(said.exit, 0, "{}: {}", pair.how(), said.out);
+            // Two names of one machine prove nothing about two machines.
+            assert!(level == "warning" && text.contains("one machine") && hint.contains("two machines"), "{text}: {hint}");
+            let locks = if pair.mounts.is_some() { "do not hold between them, as expected" } else { "locks hold between them" };
+            assert!(text.starts_with("met process ") && text.contains(other) && text.contains(locks), "{}: {text}", pair.how());
+            println!("{}: {text}", pair.how());
+        }
+        assert!(sorted(&pair.bench.path("artifacts/store/tmp")).is_empty());
+        if pair.mounts.is_some() {
+            for said in meet(Some("cluster")) {
+                let [level, text, hint] = of_peers(&said);
+                assert_eq!((said.exit, level.as_str()), (6, "fault"), "{text}");
+                assert!(text.contains("locks do not hold") && hint.contains("KINSET_LOCKS=node"), "{text}: {hint}");
+            }
+        }
     });
 }

@@ -13,7 +13,12 @@ use super::harness::{Bench, CHEAP, ROOT, Running, Said, WHOLE, WHOLE_NODES, file
 
 /// The bytes of a store by name: of blobs all, of records what they say of the result and not of the run.
 fn contents(bench: &Bench) -> BTreeMap<String, Vec<u8>> {
-    let store = bench.path("artifacts/store");
+    contents_at(bench, "artifacts")
+}
+
+/// The same of a store elsewhere.
+pub(crate) fn contents_at(bench: &Bench, artifacts: &str) -> BTreeMap<String, Vec<u8>> {
+    let store = bench.path(artifacts).join("store");
     let mut found = BTreeMap::new();
     for path in files_below(&store.join("blobs")).into_iter().chain(files_below(&store.join("records"))) {
         let name = path.strip_prefix(&store).unwrap().display().to_string();
@@ -31,7 +36,7 @@ fn contents(bench: &Bench) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// [`ground`] with repetitions from the clustering on, and scores.
-fn repeated(epochs: u32, seeds: u32) -> String {
+pub(crate) fn repeated(epochs: u32, seeds: u32) -> String {
     ground("tiny", 48, epochs)
         + "\n[stage.scores]\nkind = \"evaluate\"\nclassifiers = [\"cluster\"]\nimages = \"data.train\"\nlabels = \"data.train.labels\"\n"
         + &format!("\n[repeat]\nfrom = \"cluster\"\nseeds = {seeds}\n")
@@ -177,7 +182,7 @@ fn whoever_is_killed_the_same_command_ends_with_the_same_bytes() {
 }
 
 /// The processes that one has started and that live.
-fn workers_of(running: &Running) -> Vec<u32> {
+pub(crate) fn workers_of(running: &Running) -> Vec<u32> {
     let of = |path: PathBuf| {
         let status = fs::read_to_string(path.join("status")).ok()?;
         let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse::<u32>().ok()?;
@@ -346,8 +351,10 @@ fn ctrl_c_leaves_jobs_at_work_and_jobs_cancels_them() {
     wait_until("the queue is empty", || slurm.count("RUNNING") + slurm.count("PENDING") == 0);
     let kept = files_below(&slurm.bench.path("artifacts/store/work"));
     assert!(kept.iter().any(|path| path.ends_with("state.json")), "{kept:?}");
-    let said = slurm.kinset(&["run", "p.toml", "--json", "--no-report", "--until", "data.train"]).done();
-    assert_eq!(said.ran().len(), 0);
+    let mut again = slurm.start("again", &["--until", "pretext"]);
+    assert!(again.wait_for("resuming at epoch"), "{}", again.said());
+    again.signal("INT");
+    assert_eq!(again.end().exit, 75);
 }
 
 #[test]
@@ -363,6 +370,62 @@ fn a_job_that_was_cancelled_has_failed_and_says_so() {
     assert!(said.err.contains("its job was cancelled") && said.err.contains("pretext-0.log"), "{}", said.err);
 }
 
+/// A job that is at work by its stage: the folder of the first task.
+fn job_of(slurm: &Slurm, stage: &str) -> PathBuf {
+    let of_stage = |path: &PathBuf| {
+        fs::read_to_string(path.join("comment")).is_ok_and(|comment| comment.trim().ends_with(&format!(":{stage}")))
+    };
+    sorted(&slurm.own).into_iter().find(of_stage).unwrap()
+}
+
+fn kill_9(pid: &str) {
+    assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+}
+
+#[test]
+fn a_job_whose_node_fails_is_queued_again_by_slurm_and_goes_on() {
+    let text = repeated(60, 1);
+    let expected = Bench::with(&text).run(&["--no-report"]).done().digests();
+    let slurm = Slurm::with(&text, QUICK);
+    let mut running = slurm.start("first", &["--checkpoint-every", "0"]);
+    wait_until("an epoch", || has_an_epoch(&slurm.bench, "pretext"));
+    let job = job_of(&slurm, "pretext");
+    // The node is gone, with all that ran on it; Slurm queues the job again under its number.
+    fs::write(job.join("0.requeue"), "").unwrap();
+    kill_9(&fs::read_to_string(job.join("0.pid")).unwrap());
+    assert!(running.wait_for("resuming at epoch"), "{}", running.said());
+    let said = running.end().done();
+    assert_eq!(said.digests(), expected, "{}", said.err);
+    assert!(said.those("failed").is_empty() && slurm.calls("scontrol").is_empty());
+    assert_eq!(slurm.calls("sbatch").len(), 6, "nothing is submitted twice");
+}
+
+#[test]
+fn a_job_that_runs_out_of_memory_says_so_and_how_much_its_last_result_needed() {
+    let slurm = Slurm::with(&repeated(1, 1), QUICK);
+    slurm.run(&["--until", "pretext"]).done();
+    // Enough for the program, and less than the network takes.
+    slurm.bench.write("cluster.toml", format!("setup = [\"ulimit -v 600000\"]\n{QUICK}"));
+    let said = slurm.run(&["--until", "pretext", "--set", "stage.pretext.network.width=1024"]);
+    assert_eq!(said.exit, 7, "{}", said.err);
+    assert_eq!(said.those("failed"), ["pretext"], "{}", said.err);
+    for words in ["out of memory", "raise `memory`", "its last results needed", "pretext-0.log"] {
+        assert!(said.err.contains(words), "`{words}` is not in: {}", said.err);
+    }
+}
+
+#[test]
+fn a_job_that_is_killed_without_a_word_has_failed_and_its_log_is_named() {
+    let slurm = Slurm::with(&repeated(400, 1), QUICK);
+    let running = slurm.start("first", &["--until", "pretext"]);
+    wait_until("an epoch", || has_an_epoch(&slurm.bench, "pretext"));
+    kill_9(&fs::read_to_string(job_of(&slurm, "pretext").join("0.pid")).unwrap());
+    let said = running.end();
+    assert_eq!(said.exit, 5, "{}", said.err);
+    assert_eq!(said.those("failed"), ["pretext"], "{}", said.err);
+    assert!(said.err.contains("its job ended without a result") && said.err.contains("pretext-0.log"), "{}", said.err);
+}
+
 #[test]
 fn a_job_that_is_warned_of_its_end_is_queued_again_and_goes_on() {
     let text = repeated(60, 1);
@@ -370,11 +433,7 @@ fn a_job_that_is_warned_of_its_end_is_queued_again_and_goes_on() {
     let slurm = Slurm::with(&text, QUICK);
     let mut running = slurm.start("first", &[]);
     wait_until("an epoch", || has_an_epoch(&slurm.bench, "pretext"));
-    let job = fs::read_dir(&slurm.own)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| fs::read_to_string(path.join("comment")).is_ok_and(|comment| comment.trim().ends_with(":pretext")));
-    let pid = fs::read_to_string(job.unwrap().join("0.pid")).unwrap();
+    let pid = fs::read_to_string(job_of(&slurm, "pretext").join("0.pid")).unwrap();
     assert!(Command::new("kill").args(["-USR2", &pid]).status().unwrap().success());
     assert!(running.wait_for("resuming at epoch"), "{}", running.said());
     let said = running.end().done();
@@ -385,7 +444,7 @@ fn a_job_that_is_warned_of_its_end_is_queued_again_and_goes_on() {
 #[test]
 fn a_scheduler_that_is_busy_is_asked_again_and_one_that_refuses_fails_a_stage() {
     let slurm = Slurm::with(CHEAP, QUICK);
-    fs::write(slurm.own.join("busy"), "2").unwrap();
+    fs::write(slurm.own.join("busy"), "3").unwrap();
     let said = slurm.run(&[]).done();
     assert_eq!(said.ran().len(), 6, "{}", said.err);
     assert!(said.err.contains("Socket timed out"), "{}", said.err);
@@ -633,9 +692,10 @@ fn manifests_for_kubernetes_leave_what_one_process_does() {
     let said = pods.bench.kinset(&["run", "p.toml", "--dry-run", "d"]).done();
     assert!(said.err.contains("wrote 6 manifests"), "{}", said.err);
     assert!(!pods.bench.path("artifacts").exists(), "nothing was done");
-    let files = ["d/submit.sh", "d/02-pretext.yaml", "d/05-cluster.yaml"];
-    let text: String =
-        files.iter().map(|file| format!("== {file}\n{}\n", fs::read_to_string(pods.bench.path(file)).unwrap())).collect();
+    let mut text = String::new();
+    for file in ["d/submit.sh", "d/02-pretext.yaml", "d/05-cluster.yaml"] {
+        text.push_str(&format!("== {file}\n{}\n", fs::read_to_string(pods.bench.path(file)).unwrap()));
+    }
     let text = without_digests(&text)
         .replace(env!("CARGO_BIN_EXE_kinset"), "KINSET")
         .replace(pods.bench.path("").canonicalize().unwrap().to_str().unwrap(), "DIR");

@@ -21,7 +21,7 @@ use super::super::harness::{Bench, Said, files_below, sorted};
 pub(super) type Digests = BTreeMap<String, String>;
 
 /// As many as a sample takes, or as the long campaign does.
-pub(super) fn count(sample: usize, campaign: usize) -> usize {
+pub(crate) fn count(sample: usize, campaign: usize) -> usize {
     if std::env::var("KINSET_FAULTS").is_ok_and(|kind| kind == "long") { campaign } else { sample }
 }
 

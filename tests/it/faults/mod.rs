@@ -10,7 +10,7 @@
 mod answers;
 mod doctor;
 mod inputs;
-mod kit;
+pub(crate) mod kit;
 mod machine;
 pub(crate) mod samples;
 mod stops;
