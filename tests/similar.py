@@ -5,7 +5,7 @@
         artifacts/fashion-mnist/pixel_features/features.parquet artifacts/fashion-mnist/features/features.parquet
 
 For five pairs of classes the target is 300 images of the two, the pool all others; 6,000 of the pool are taken. Printed for every
-table of features and three orders of the budget, as means over the pairs: the share of the two classes among those taken (of
+table of features and four orders of the budget, as means over the pairs: the share of the two classes among those taken (of
 random images: 19.6 %), and what the report says without classes, for the selection and for as many random images. Needs numpy
 and pyarrow.
 """
@@ -26,6 +26,7 @@ ORDERS = {
     "rank": ["--order", "rank"],
     "votes": ["--order", "votes"],
     "votes in 30 parts": ["--order", "votes", "--clusters", "30", "--power", "1"],
+    "clusters": ["--order", "clusters"],
 }
 
 

@@ -25,9 +25,9 @@ const REPORT: &str = "report.json";
 /// - `selection.parquet`, the images in pool order: `id`, `row`, `pool` (row in the pool, shards one after the other), `order`
 ///   (place in budget order, from 0: a prefix is the selection of a smaller budget), `target_id`, `target`, `rank`, `similarity`,
 ///   `distance` (of the best target), `targets` (how many chose it), `copies` (images dropped because they nearly equal it),
-///   `cluster` (of the best target; −1 without quotas), `reason` (how it was picked).
+///   `cluster` (the part that the budget was divided by: of the best target, or of the candidates; −1 without), `reason` (how it was picked).
 /// - `edges.parquet`, every pair that was looked at: `target_id`, `target`, `pool_id`, `pool`, `rank`, `similarity`, `distance`,
-///   `kept`, `reason` (`ok`, or why not), `duplicate_of` (the pool image that stands for it, or nothing).
+///   `kept`, `reason` (`ok`; `refill` beyond the first k; or why not), `duplicate_of` (the pool image that stands for it, or nothing).
 /// - `targets.parquet`, every target image: `id`, `row`, `kept`, `representative` (the row that stands for it), `similarity` (to
 ///   that), `selected` (pool images taken for it), `covered`.
 /// - `report.json`: does the selection look like the target? [`Report`].
@@ -47,7 +47,7 @@ pub struct Chosen {
     pub targets: u32,
     /// Images dropped because they nearly equal it.
     pub copies: u32,
-    /// The part of the target that its best target belongs to; −1 where none were made.
+    /// The part that it was taken from: of the target by its best target, or of the candidates; −1 where none were made.
     pub cluster: i32,
 }
 
@@ -282,7 +282,7 @@ impl SelectionTable {
                 ("rank", column(all, |e| e.edge.rank)),
                 ("similarity", column(all, |e| e.edge.cosine)),
                 ("distance", column(all, |e| e.edge.distance())),
-                ("kept", column(all, |e| e.reason == Reason::Ok)),
+                ("kept", column(all, |e| e.reason.counts())),
                 ("reason", column(all, |e| e.reason.word().to_owned())),
                 ("duplicate_of", column(all, |e| e.duplicate_of.clone())),
             ]
@@ -386,7 +386,7 @@ impl SelectionTable {
                 return Err(table::out_of_range(path, "similarity", row, edge.cosine, "a cosine from -1 to 1"));
             }
         }
-        let kept = self.edges.iter().filter(|judged| judged.reason == Reason::Ok).count();
+        let kept = self.edges.iter().filter(|judged| judged.reason.counts()).count();
         let counted: usize = self.chosen.iter().map(|chosen| chosen.targets as usize).sum();
         if kept != counted {
             let what = format!("{kept} edges count, but the images taken speak of {counted}");

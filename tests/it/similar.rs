@@ -105,6 +105,96 @@ fn a_pool_that_is_the_target_gives_the_target() {
 }
 
 #[test]
+fn a_budget_is_refilled_beyond_k_and_its_edges_say_so() {
+    let bench = Bench::new();
+    bench.write("t.csv", numbered("t", cloud(6, 4, &[1.0], 0.5, 2)));
+    bench.write("p.csv", numbered("p", cloud(300, 4, &[], 1.0, 3)));
+    let chosen = |more: &[&str]| {
+        let said = similar(&bench, &[&["--nn-factor", "2"], more].concat()).done();
+        (selection(&bench, 2), said.err)
+    };
+    let pools = |table: &SelectionTable| table.chosen.iter().map(|chosen| chosen.best.pool).collect::<Vec<_>>();
+    let (short, said) = chosen(&["--budget", "100"]);
+    assert!(short.chosen.len() <= 12 && said.contains("of the budget of 100 images were taken; `refill`"), "{said}");
+    for order in ["rank", "votes", "clusters"] {
+        let (full, said) = chosen(&["--budget", "100", "--order", order, "--refill"]);
+        assert_eq!(full.chosen.len(), 100);
+        assert!(said.contains("looking for"), "twelve neighbors of each are not enough: {said}");
+        assert!(pools(&short).iter().all(|pool| pools(&full).contains(pool)), "{order}: what k gives is there");
+        for judged in &full.edges {
+            let wanted = if judged.edge.rank <= 2 { Reason::Ok } else { Reason::Refill };
+            assert!(judged.reason == wanted || judged.edge.rank > 2 && judged.reason == Reason::Budget, "{judged:?}");
+        }
+        let refills = full.edges.iter().filter(|judged| judged.reason == Reason::Refill).count();
+        assert_eq!(refills, 100 - short.chosen.len());
+        // In their order: a smaller budget is the beginning, also where it needs less depth.
+        let mut by_order: Vec<_> = full.chosen.iter().map(|chosen| (chosen.order, chosen.best.pool)).collect();
+        by_order.sort_unstable();
+        let mut some: Vec<u32> = by_order[..30].iter().map(|(_, pool)| *pool).collect();
+        some.sort_unstable();
+        assert_eq!(pools(&chosen(&["--budget", "30", "--order", order, "--refill"]).0), some, "{order}");
+    }
+    // Where k is enough nothing is refilled, and all of a pool is its end.
+    let (five, _) = chosen(&["--budget", "5", "--refill"]);
+    assert!(five.edges.iter().all(|judged| judged.edge.rank <= 2 && judged.reason != Reason::Refill));
+    let (all, said) = chosen(&["--budget", "400", "--refill"]);
+    assert_eq!((all.chosen.len(), said.contains("raise")), (300, true));
+    for more in [&["--pick", "random"][..], &["--order", "clusters", "--clusters", "2"], &["--pool-clusters", "3"]] {
+        let said = similar(&bench, &[&["--nn-factor", "2", "--budget", "9", "--refill"], more].concat());
+        assert_eq!(said.exit, 2, "{}", said.err);
+    }
+}
+
+#[test]
+fn clusters_of_candidates_get_weighted_shares_of_the_budget() {
+    let bench = Bench::new();
+    // Ninety images of the target are about the first direction and ten about the other; so are those of the pool, half and half.
+    let two = |n: usize, other: usize, seed: u64| {
+        let mut rows = cloud(n, 4, &[4.0], 0.7, seed);
+        rows.extend(cloud(other, 4, &[0.0, 4.0], 0.7, seed + 1));
+        rows
+    };
+    bench.write("t.csv", numbered("t", two(90, 10, 1)));
+    bench.write("p.csv", numbered("p", two(300, 300, 5)));
+    let chosen = |order: &str| {
+        let common = ["--dedup", "none", "--nn-factor", "40", "--budget", "60", "--order", order];
+        similar(&bench, &[&common[..], if order == "clusters" { &["--pool-clusters", "2"] } else { &[] }].concat()).done();
+        selection(&bench, 40)
+    };
+    let rare = |table: &SelectionTable| table.chosen.iter().filter(|chosen| chosen.best.pool >= 300).count();
+    let (votes, clusters) = (chosen("votes"), chosen("clusters"));
+    assert_eq!((votes.chosen.len(), clusters.chosen.len()), (60, 60));
+    // Ten parts of the target, of which the rare direction has one or two: by the definition its cluster gets about their share, and the
+    // images with the most votes are all about the other.
+    assert!(rare(&votes) == 0 && (4..=16).contains(&rare(&clusters)), "{} {}", rare(&votes), rare(&clusters));
+    let of: std::collections::BTreeSet<(bool, i32)> = clusters.chosen.iter().map(|c| (c.best.pool >= 300, c.cluster)).collect();
+    assert!(of == [(false, 0), (true, 1)].into() || of == [(false, 1), (true, 0)].into(), "{of:?}");
+    let before = outputs(&bench);
+    similar(
+        &bench,
+        &[
+            "--dedup",
+            "none",
+            "--nn-factor",
+            "40",
+            "--budget",
+            "60",
+            "--order",
+            "clusters",
+            "--pool-clusters",
+            "2",
+            "--threads",
+            "1",
+            "--artifacts",
+            "other",
+        ],
+    )
+    .done();
+    let after = outputs(&bench);
+    assert!(before.iter().filter(|(name, _)| *name != "similar.toml").all(|(name, bytes)| after[name] == *bytes));
+}
+
+#[test]
 fn selections_are_nested_filters_do_what_they_say_and_every_edge_has_a_reason() {
     let bench = Bench::new();
     bench.write("t.csv", numbered("t", cloud(30, 6, &[1.0], 0.7, 2)));

@@ -73,8 +73,15 @@ kinset_stage::settings! {
         exclude: Option<PathBuf> = None;
         /// Most images to take.
         budget: Option<usize> = None, min 1;
-        /// Which come first: those of best rank, then best distance (`rank`), or those that most target images chose (`votes`).
+        /// Images beyond `k` that may be taken where `k` do not meet the budget: up to this many per target image, by rank; at most what
+        /// `retrieve` looked for.
+        refill: Option<usize> = None, min 1;
+        /// Which come first: those of best rank, then best distance (`rank`); those that most target images chose (`votes`); or, as in the
+        /// cluster sampling of the SCAN fork, those with the most votes in each cluster of the candidates, clusters and votes weighted so that
+        /// rarely chosen parts of the target get more (`clusters`).
         order: Order = Order::Rank;
+        /// For `order = "clusters"`: clusters of the candidates, by k-means; none: 27, the fork's number, or those of `assignments`.
+        pool_clusters: Option<usize> = None, min 1;
         /// Most target images that one pool image may serve, so that hubs do not stand for all.
         per_image: Option<usize> = None, min 1;
         /// Most pool images taken for one target image.
@@ -94,10 +101,34 @@ impl Config {
         {
             found.push(Complaint::new("min_dist", format!("is {min}, and `max_dist` {max} leaves nothing above it")));
         }
-        if self.quotas.is_some() && self.budget.is_none() {
-            found.push(Complaint::new("quotas", "need a budget").with_hint("set `budget`"));
+        for (field, given) in [("quotas", self.quotas.is_some()), ("refill", self.refill.is_some())] {
+            if given && self.budget.is_none() {
+                found.push(Complaint::new(field, "needs a budget").with_hint("set `budget`"));
+            }
+        }
+        if let Some(refill) = self.refill {
+            if self.pick != Pick::Nearest {
+                found.push(Complaint::new("refill", "goes with `pick = \"nearest\"` only: other picks meet any budget"));
+            }
+            if refill <= self.k {
+                found.push(
+                    Complaint::new("refill", format!("is {refill}, and `k` is {} already", self.k)).with_hint("raise it"),
+                );
+            }
+        }
+        if self.order == Order::Clusters && self.quotas.is_some() {
+            let hint = "leave out `quotas`, or choose another `order`";
+            found.push(Complaint::new("quotas", "and `order = \"clusters\"` both divide the budget").with_hint(hint));
+        }
+        if self.order != Order::Clusters && self.pool_clusters.is_some() {
+            found.push(Complaint::new("pool_clusters", "is for `order = \"clusters\"`").with_hint("set `order`"));
         }
         found
+    }
+
+    /// Neighbors of each target image that must have been looked for.
+    pub fn depth(&self) -> usize {
+        self.k.max(self.refill.unwrap_or(0))
     }
 
     /// What may be meant in another unit than it is said in.
@@ -143,6 +174,12 @@ mod tests {
         assert_eq!(paths, ["k", "max_dist", "min_dist", "pool_sim", "budget", "per_image", "quotas.clusters", "quotas.power"]);
         let alone = Config { quotas: Some(Quotas::default()), ..Config::default() }.check();
         assert_eq!(alone[0].hint.as_deref(), Some("set `budget`"));
+        let both =
+            Config { order: Order::Clusters, quotas: Some(Quotas::default()), budget: Some(9), ..Config::default() }.check();
+        assert_eq!(both[0].path, "quotas");
+        let idle = Config { pool_clusters: Some(3), refill: Some(20), pick: Pick::Random, ..Config::default() }.check();
+        let idle: Vec<&str> = idle.iter().map(|complaint| complaint.path.as_str()).collect();
+        assert_eq!(idle, ["refill", "refill", "refill", "pool_clusters"]);
         for (max, fits) in [(0.0, true), (2.01, true), (2.2, false)] {
             assert_eq!(Config { max_dist: Some(max), ..Config::default() }.check().is_empty(), fits, "{max}");
         }

@@ -18,8 +18,8 @@ use kinset_stage::{StageError, Stop};
 
 /// Rows of each set whose distributions are compared.
 const SAMPLE: usize = 2000;
-/// Rows of the target that k-means looks at.
-const CLUSTERED: usize = 20_000;
+/// Rows that k-means looks at.
+pub(super) const CLUSTERED: usize = 20_000;
 /// Parts of the target, if nobody says how many.
 const PARTS: usize = 10;
 /// Width of a histogram's bins, and of the steps of the coverage.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::clusters::Clusters;
 use super::config::{Config, Pick};
 use super::missed::{self, Selected};
 use super::pick;
 use super::report::{self, Measure};
 use super::shards::{self, Shards};
 use crate::retrieve::stage::{TARGET, load_target, same_dim};
+use kinset_artifact::assignments::Assignments;
 use kinset_artifact::features::{FeatureReader, FeatureTable, Features};
 use kinset_artifact::matches::{MatchTable, Matches};
 use kinset_artifact::selection::{Chosen, Counts, Duplicates, Judged, Report, Selection, SelectionTable};
@@ -20,10 +22,11 @@ use kinset_base::search_path::DataPaths;
 use kinset_dataset::vectors::files;
 use kinset_dataset::vectors::open::names;
 use kinset_kernel::gemm::Gemm;
-use kinset_math::curate::choose::{Edge, Edges, Limits, Reason};
+use kinset_math::curate::choose::{Edge, Edges, Limits, Order, Parts, Reason};
 use kinset_math::curate::groups;
 use kinset_math::curate::join::{self, Rows};
 use kinset_math::curate::repeats::Repeats;
+use kinset_math::curate::sampling;
 use kinset_stage::{Context, RawFiles, Stage, StageError, Stop};
 
 kinset_stage::ports! {
@@ -37,6 +40,8 @@ kinset_stage::ports! {
         matches: Vec<Stored<Matches>>,
         /// Images that must not be in the selection, not even nearly: a test set.
         held_out: Option<Vec<Stored<Features>>>,
+        /// Clusters of the pool's images for `order = "clusters"`, shard by shard in the same order, as a classifier gave them.
+        assignments: Option<Vec<Stored<Assignments>>>,
     }
 }
 
@@ -102,25 +107,47 @@ impl Stage for Similar {
         cx.check()?;
         // Whoever picks without a search has as many edges per target as it has.
         let k = if matches!(config.pick, Pick::Random | Pick::Diverse) { usize::MAX } else { config.k };
-        let mut edges = Edges::new(edges, k).in_order_of(config.order);
-        let candidates = distinct(edges.edges.iter().map(|edge| edge.pool));
-        exclude(config, &pool, &mut edges, cx)?;
-        edges.limit(Limits { max: config.max_dist, min: config.min_dist });
-        hold_out(config, &input, &target, &pool, &mut edges, &cx.stop)?;
-        cx.check()?;
-        let (duplicate_of, duplicates) = collapse(config, &pool, &mut edges, &cx.stop)?;
-        edges.cap(config.per_image, config.per_target);
-        let quotas = config.quotas.zip(config.budget).map(|(quotas, budget)| measure.quotas(quotas, budget));
-        let unspent = edges.clone();
+        let unwanted = unwanted(config, &pool, cx)?;
+        let judge = |edges: Edges| {
+            let mut edges = edges.in_order_of(config.order);
+            drop_rows(&mut edges, &unwanted, Reason::Excluded);
+            edges.limit(Limits { max: config.max_dist, min: config.min_dist });
+            hold_out(config, &input, &target, &pool, &mut edges, &cx.stop)?;
+            cx.check()?;
+            let (duplicate_of, duplicates) = collapse(config, &pool, &mut edges, &cx.stop)?;
+            edges.cap(config.per_image, config.per_target);
+            Ok::<_, StageError>((edges, duplicate_of, duplicates))
+        };
+        let mut judged = judge(Edges::new(edges.iter().copied(), k))?;
+        if config.refill.is_some() && config.budget.is_some_and(|budget| judged.0.picks().len() < budget) {
+            judged = judge(Edges::refilled(edges, k))?;
+        }
+        let (mut edges, duplicate_of, duplicates) = judged;
         let part = by_row(&measure, target.len());
+        let clusters = clusters(config, &input, &edges, &part, &pool, cx)?;
+        if let Some(clusters) = &clusters {
+            edges = edges.weighing(clusters.votes());
+        }
+        let quotas = |budget: usize| match (&clusters, config.quotas) {
+            (Some(clusters), _) => Some(clusters.quotas(budget)),
+            (None, Some(quotas)) => Some(measure.quotas(quotas, budget)),
+            (None, None) => None,
+        };
+        let of = |edge: &Edge| match (&clusters, config.quotas) {
+            (Some(clusters), _) => clusters.cluster(edge),
+            (None, quotas) => quotas.map(|_| part[edge.target as usize]),
+        };
+        let unspent = edges.clone();
         let spend = |edges: &mut Edges, budget: usize| {
-            let quotas = config.quotas.map(|quotas| measure.quotas(quotas, budget));
-            edges.spend(budget, quotas.as_deref().map(|quotas| (quotas, &part[..])));
+            let quotas = quotas(budget);
+            edges.spend(budget, quotas.as_deref().map(|quotas| Parts { quotas, of: &of }));
         };
         if let Some(budget) = config.budget {
             spend(&mut edges, budget);
         }
-        let chosen = chosen(&edges, &pool, &duplicate_of, config.quotas.map(|_| &part[..]));
+        edges.tell_refills();
+        let candidates = distinct(edges.edges.iter().map(|edge| edge.pool));
+        let chosen = chosen(&edges, &pool, &duplicate_of, &of);
         let selected = edges.per_target(target.len());
         let uncovered: Vec<&str> =
             kept.iter().filter(|row| selected[**row as usize] == 0).map(|row| target.ids[*row as usize].as_str()).collect();
@@ -130,8 +157,21 @@ impl Stage for Similar {
         }
         cx.check()?;
         let rows: Vec<u32> = chosen.iter().map(|chosen| chosen.best.pool).collect();
+        if let Some(budget) = config.budget.filter(|budget| rows.len() < *budget) {
+            let hint = match config.refill {
+                _ if config.pick != Pick::Nearest || config.depth() >= pool.len() => "",
+                Some(_) => "; raise `refill`, and `k` of `retrieve`, to look farther",
+                None => "; `refill` goes on beyond `k`",
+            };
+            cx.warn(format!("{} of the budget of {budget} images were taken{hint}", rows.len()));
+        }
+        let refills = chosen.iter().filter(|chosen| edges.refills(&chosen.best)).count();
+        if refills > 0 {
+            cx.note(format!("{} by the first {k}, {refills} beyond", rows.len() - refills));
+        }
         let random = pick::random(&pool, rows.len(), cx.seed.branch("beside"));
-        let compared = report::compare(&measure, &rows, &random, quotas.as_deref())?;
+        let shares = config.quotas.zip(config.budget).map(|(quotas, budget)| measure.quotas(quotas, budget));
+        let compared = report::compare(&measure, &rows, &random, shares.as_deref())?;
         let missed = missed::missed(
             &Selected {
                 measure: &measure,
@@ -201,7 +241,7 @@ impl Stage for Similar {
     }
 }
 
-/// The edges of all shards as those of one pool: the first `k` of each target image.
+/// The edges of all shards as those of one pool: the first of each target image.
 fn merge(config: &Config, input: &In, pool: &Shards) -> Result<(Repeats, Vec<Edge>), StageError> {
     if input.matches.len() != input.pool.len() {
         return Err(StageError::Mismatch {
@@ -223,10 +263,11 @@ fn merge(config: &Config, input: &In, pool: &Shards) -> Result<(Repeats, Vec<Edg
         if table.pool_digest != features.digest().hex() {
             return Err(stranger("the pool", features.origin()));
         }
-        if table.k < config.k {
+        if table.k < config.depth() {
+            let field = if config.refill.is_some() { "refill" } else { "k" };
             return Err(StageError::Mismatch {
-                what: format!("k is {}, but `{}` looked for {} images only", config.k, matches.origin(), table.k),
-                hint: "raise `k` of `retrieve`, or lower it here".into(),
+                what: format!("{field} is {}, but `{}` looked for {} images only", config.depth(), matches.origin(), table.k),
+                hint: format!("raise `k` of `retrieve`, or lower `{field}` here"),
             });
         }
         if repeats.as_ref().is_some_and(|repeats| *repeats != table.repeats) {
@@ -248,7 +289,7 @@ fn merge(config: &Config, input: &In, pool: &Shards) -> Result<(Repeats, Vec<Edg
         last = if last.0 == edge.target { (edge.target, last.1 + 1) } else { (edge.target, 1) };
         edge.rank = last.1;
     }
-    edges.retain(|edge| edge.rank as usize <= config.k);
+    edges.retain(|edge| edge.rank as usize <= config.depth());
     Ok((repeats, edges))
 }
 
@@ -261,7 +302,7 @@ fn distinct(rows: impl Iterator<Item = u32>) -> Vec<u32> {
 
 /// Pool images with an edge that counts, ascending.
 fn standing(edges: &Edges) -> Vec<u32> {
-    let left = edges.edges.iter().zip(&edges.reasons).filter(|(_, reason)| **reason == Reason::Ok);
+    let left = edges.edges.iter().zip(&edges.reasons).filter(|(_, reason)| reason.counts());
     distinct(left.map(|(edge, _)| edge.pool))
 }
 
@@ -276,16 +317,19 @@ pub fn stem(name: &str) -> &str {
     }
 }
 
-fn exclude(config: &Config, pool: &Shards, edges: &mut Edges, cx: &Context<'_>) -> Result<(), StageError> {
-    let Some(list) = &config.exclude else { return Ok(()) };
+/// Rows of the images that are on the list of those never to take.
+fn unwanted(config: &Config, pool: &Shards, cx: &Context<'_>) -> Result<Vec<u32>, StageError> {
+    let Some(list) = &config.exclude else { return Ok(Vec::new()) };
     let list = names(&cx.places.file(list))?;
     let mut unwanted: Vec<&str> = list.iter().map(|name| stem(name)).collect();
     unwanted.sort_unstable();
     unwanted.dedup();
     let mut seen = vec![false; unwanted.len()];
+    let mut rows = Vec::new();
     for row in 0..pool.len() as u32 {
         if let Ok(place) = unwanted.binary_search(&stem(&pool.id(row))) {
             seen[place] = true;
+            rows.push(row);
         }
     }
     let strangers = seen.iter().filter(|seen| !**seen).count();
@@ -293,8 +337,32 @@ fn exclude(config: &Config, pool: &Shards, edges: &mut Edges, cx: &Context<'_>) 
         let first = seen.iter().position(|seen| !seen).map_or("", |place| unwanted[place]);
         cx.warn(format!("{strangers} of {} names to exclude are not in the pool; the first is `{first}`", unwanted.len()));
     }
-    edges.drop_where(|edge| unwanted.binary_search(&stem(&pool.id(edge.pool))).is_ok().then_some(Reason::Excluded));
-    Ok(())
+    Ok(rows)
+}
+
+/// The clusters that the budget is divided by, in that order of it.
+fn clusters(
+    config: &Config,
+    input: &In,
+    edges: &Edges,
+    part: &[u32],
+    pool: &Shards,
+    cx: &Context<'_>,
+) -> Result<Option<Clusters>, StageError> {
+    let idle = |what: &str| {
+        let hint = "leave out `assignments`, or `pool_clusters`, or set `order = \"clusters\"`".into();
+        Err(StageError::Mismatch { what: what.into(), hint })
+    };
+    match (config.order == Order::Clusters, &input.assignments) {
+        (false, None) => Ok(None),
+        (false, Some(_)) => idle("`assignments` are for `order = \"clusters\"`"),
+        (true, Some(_)) if config.pool_clusters.is_some() => idle("`assignments` say how many clusters there are"),
+        (true, Some(given)) => Clusters::given(edges, part, pool, given).map(Some),
+        (true, None) => {
+            let count = config.pool_clusters.unwrap_or(sampling::CLUSTERS);
+            Clusters::find(edges, part, pool, count, cx.seed.branch("sampling"), &cx.stop).map(Some)
+        }
+    }
 }
 
 /// Drops candidates that nearly equal an image of the target or of a held-out set.
@@ -379,7 +447,7 @@ fn by_row(measure: &Measure<'_>, targets: usize) -> Vec<u32> {
 }
 
 /// What is taken, in pool order.
-fn chosen(edges: &Edges, pool: &Shards, duplicate_of: &BTreeMap<u32, u32>, part: Option<&[u32]>) -> Vec<Chosen> {
+fn chosen(edges: &Edges, pool: &Shards, duplicate_of: &BTreeMap<u32, u32>, part: &dyn Fn(&Edge) -> Option<u32>) -> Vec<Chosen> {
     let mut copies: BTreeMap<u32, u32> = BTreeMap::new();
     for row in duplicate_of.values() {
         *copies.entry(*row).or_default() += 1;
@@ -392,7 +460,7 @@ fn chosen(edges: &Edges, pool: &Shards, duplicate_of: &BTreeMap<u32, u32>, part:
             best: pick.best,
             targets: pick.targets,
             copies: copies.get(&pick.best.pool).copied().unwrap_or(0),
-            cluster: part.map_or(-1, |part| part[pick.best.target as usize] as i32),
+            cluster: part(&pick.best).map_or(-1, |part| part as i32),
         })
         .collect();
     chosen.sort_unstable_by_key(|chosen| chosen.best.pool);
@@ -420,7 +488,7 @@ fn by_reason(edges: &Edges) -> BTreeMap<String, usize> {
 /// Mean distance of the edges that count, by rank.
 fn rank_distance(edges: &Edges) -> Vec<Option<f64>> {
     let mut sums: Vec<(f64, usize)> = Vec::new();
-    for (edge, _) in edges.edges.iter().zip(&edges.reasons).filter(|(_, reason)| **reason == Reason::Ok) {
+    for (edge, _) in edges.edges.iter().zip(&edges.reasons).filter(|(_, reason)| reason.counts()) {
         let place = edge.rank as usize - 1;
         if sums.len() <= place {
             sums.resize(place + 1, (0.0, 0));

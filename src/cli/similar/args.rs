@@ -40,16 +40,18 @@ pub enum LinkArg {
 }
 
 /// Which images come first.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OrderArg {
     /// Best rank, then smallest distance: every target image in turn
     Rank,
     /// Chosen by most target images: higher precision, lower coverage of rare targets
     Votes,
+    /// Cluster sampling: clusters of the candidates get weighted shares of --budget; within each, images with the most votes
+    Clusters,
 }
 
 /// How images are picked.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PickArg {
     /// The nearest of each target image
     Nearest,
@@ -183,6 +185,12 @@ pub struct SimilarArgs {
     /// Which images come first
     #[arg(long, value_enum, default_value = "rank", help_heading = "How many")]
     pub order: OrderArg,
+    /// With --order clusters: clusters of the candidates [default: 27]
+    #[arg(long, value_name = "K", value_parser = positive, help_heading = "How many")]
+    pub pool_clusters: Option<usize>,
+    /// Where K images per target image do not meet the budget, go on beyond them until it is met
+    #[arg(long, requires = "budget", help_heading = "How many")]
+    pub refill: bool,
     /// Split the budget among this many clusters of the target
     #[arg(long, value_name = "K", requires = "budget", value_parser = positive, help_heading = "How many")]
     pub clusters: Option<usize>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::args::SimilarArgs;
+use super::args::{OrderArg, PickArg, SimilarArgs};
 use super::attributes;
 use super::export::{self, Placed};
 use super::inputs::{FileNames, Input, Inputs, PoolPictures};
@@ -21,6 +21,7 @@ use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs;
 use crate::base::output;
 use crate::base::search_path::DataPaths;
+use crate::base::stop::Stop;
 use crate::base::unit;
 use crate::builtin::similar::shards::Shards;
 use crate::builtin::similar::stage::stem;
@@ -71,18 +72,30 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
     let pictures = inputs.pictures(args)?;
     spare(args, &inputs)?;
     let path = args.save_dir.join(plan::FILE);
-    let text = plan::write(args, &inputs)?;
-    output::write(&path, text.as_bytes())?;
-    let spec = spec::check(&path, &text, &Request::default(), &registry::catalog())?;
     let artifacts = args.artifacts.clone().unwrap_or_else(|| args.save_dir.join(ARTIFACTS));
     let store = Store::open(&artifacts)?;
-    let summary = work(args, &spec, &store, &artifacts, &places)?;
-    if summary.exit() != Exit::Done {
-        if summary.exit() == Exit::Stopped {
-            terminal::say("\nstopped; the same command resumes from here");
+    let (screen, stop) = (Screen::new(), stop_on_signals()?);
+    let mut depth = plan::depth(args);
+    let (spec, summary) = loop {
+        let text = plan::write(args, &inputs, depth)?;
+        output::write(&path, text.as_bytes())?;
+        let spec = spec::check(&path, &text, &Request::default(), &registry::catalog())?;
+        let summary = work(args, &spec, &store, (&artifacts, &places), (&screen, &stop))?;
+        if summary.exit() != Exit::Done {
+            if summary.exit() == Exit::Stopped {
+                terminal::say("\nstopped; the same command resumes from here");
+            }
+            return Ok(summary.exit());
         }
-        return Ok(summary.exit());
-    }
+        let farther = if args.refill {
+            deeper(&Done { args, inputs: &inputs, spec: &spec, store: &store, summary: &summary }, depth)?
+        } else {
+            None
+        };
+        let Some(farther) = farther else { break (spec, summary) };
+        terminal::say(&format!("the budget is not met by {depth} neighbors of each target image; looking for {farther}"));
+        depth = farther;
+    };
     let done = Done { args, inputs: &inputs, spec: &spec, store: &store, summary: &summary };
     let rows = export(&done, pictures.as_ref())?;
     let near = near(&done)?;
@@ -100,6 +113,18 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
         }
     }
     Ok(Exit::Done)
+}
+
+/// How many neighbors are to be looked for next, where a selection has not met its budget and the pool has more.
+fn deeper(done: &Done<'_>, depth: usize) -> Result<Option<usize>, Failure> {
+    let mut next = None;
+    for k in plan::factors(done.args) {
+        let counts = SelectionTable::report(&done.stored::<Selection>(&plan::selection(k))?)?.counts;
+        if done.args.budget.is_some_and(|budget| counts.selected < budget) && depth < counts.pool {
+            next = Some((plan::REFILL * depth).min(counts.pool));
+        }
+    }
+    Ok(next)
 }
 
 /// Writes what the pool shares with target and test sets, and says it.
@@ -172,6 +197,18 @@ fn check(args: &SimilarArgs) -> Result<(), Failure> {
     if args.separator.as_deref().is_some_and(|separator| byte_of(separator).is_none()) {
         return unfit("`--separator` is not one character", "name one such as `;`, or `tab` or `blank`");
     }
+    if args.refill && args.pick != PickArg::Nearest {
+        return unfit(
+            "`--refill` goes with `--pick nearest` only",
+            "leave it out: other picks meet any budget that the pool has images for",
+        );
+    }
+    if args.order == OrderArg::Clusters && args.clusters.is_some() {
+        return unfit("`--order clusters` and `--clusters` both divide the budget", "leave one out");
+    }
+    if args.order != OrderArg::Clusters && args.pool_clusters.is_some() {
+        return unfit("`--pool-clusters` is for `--order clusters`", "add that, or leave it out");
+    }
     if args.nn_npy.is_some() {
         terminal::say(
             "warning: `--nn-npy` is not needed: what was found is kept, and found again only if something has changed",
@@ -197,15 +234,19 @@ fn spare(args: &SimilarArgs, inputs: &Inputs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path, places: &DataPaths) -> Result<Summary, Failure> {
-    let stop = stop_on_signals()?;
+fn work(
+    args: &SimilarArgs,
+    spec: &Spec,
+    store: &Store,
+    (artifacts, places): (&Path, &DataPaths),
+    (screen, stop): (&Screen, &Stop),
+) -> Result<Summary, Failure> {
     let (device, devices) = device_of(spec)?;
     // There is no file of a pipeline that a cluster file could lie beside.
     let rules = Where::of(&ClusterArgs::default(), Path::new(plan::FILE))?.rules;
-    let cache = RunCache::of(&CacheArgs::default(), &rules.cache, artifacts, &stop)?;
+    let cache = RunCache::of(&CacheArgs::default(), &rules.cache, artifacts, stop)?;
     let journal = Journal::new(runs_folder(artifacts, &spec.name));
-    let screen = Screen::new();
-    let listeners: [&dyn Listener; 2] = [&screen, &journal];
+    let listeners: [&dyn Listener; 2] = [screen, &journal];
     let options = Options {
         registry: registry::catalog(),
         chosen: (0..spec.nodes.len()).collect(),
@@ -216,7 +257,7 @@ fn work(args: &SimilarArgs, spec: &Spec, store: &Store, artifacts: &Path, places
         shows: true,
         wait: true,
         checkpoint_every: Duration::from_secs_f64(args.checkpoint_every),
-        stop,
+        stop: stop.clone(),
         cache: cache.clone().map(|cache| cache as Arc<dyn Cache>),
     };
     let summary = run::run(spec, store, places, &options, Tell(&listeners))?;

@@ -21,7 +21,7 @@ use crate::dataset::EXPORT_MARK;
 use crate::dataset::vectors::npy;
 use crate::kernel::neighbors;
 use crate::math::cosine;
-use crate::math::curate::choose::{Edge, Reason};
+use crate::math::curate::choose::Edge;
 use crate::math::curate::repeats::Repeats;
 use crate::report::lines::Form;
 use crate::stage::StageError;
@@ -138,7 +138,7 @@ pub(super) fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<
                 Column::U32(all.iter().map(|e| e.edge.rank).collect()),
                 Column::F32(all.iter().map(|e| e.edge.cosine as f32).collect()),
                 Column::F32(all.iter().map(|e| e.edge.distance() as f32).collect()),
-                Column::Bool(all.iter().map(|e| e.reason == Reason::Ok).collect()),
+                Column::Bool(all.iter().map(|e| e.reason.counts()).collect()),
                 Column::Text(all.iter().map(|e| e.reason.word().to_owned()).collect()),
                 Column::Text(all.iter().map(|e| e.duplicate_of.clone()).collect()),
             ])

@@ -55,6 +55,15 @@ pub fn factors(args: &SimilarArgs) -> Vec<usize> {
     factors
 }
 
+/// Neighbors of each target image that are looked for at first: one more than asked for, as the fork's table of neighbors has it.
+pub fn depth(args: &SimilarArgs) -> usize {
+    let most = factors(args).last().map_or(1, |most| most + 1);
+    if args.refill { REFILL * most } else { most }
+}
+
+/// How much farther a refill looks each time, with the budget not met.
+pub const REFILL: usize = 4;
+
 /// The stage of the encoder that makes features of images.
 const ENCODER: &str = "encoder";
 
@@ -62,11 +71,11 @@ const ENCODER: &str = "encoder";
 const LEARNED: &str =
     "kind = \"simclr\"\nsize = 32\nnetwork = { backbone = \"resnet18\", width = 16 }\noptimizer = { lr = 0.2 }\n";
 
-/// The pipeline as TOML. Paths are written in full, so that it may be moved.
+/// The pipeline as TOML; `depth` neighbors of each target image are looked for. Paths are written in full, so that it may be moved.
 ///
 /// # Errors
 /// If the working directory is gone, or a path is no text.
-pub(super) fn write(args: &SimilarArgs, inputs: &Inputs) -> Result<String, Failure> {
+pub(super) fn write(args: &SimilarArgs, inputs: &Inputs, depth: usize) -> Result<String, Failure> {
     let device = if inputs.are_images() { "auto" } else { "cpu" };
     let mut text = format!(
         "{MARK} `kinset plan` and `kinset explain` read it too.\n\nname = \"similar\"\nseed = {}\ndevice = \"{device}\"\n",
@@ -94,9 +103,6 @@ pub(super) fn write(args: &SimilarArgs, inputs: &Inputs) -> Result<String, Failu
         }
     };
     features(&mut text, TARGET, &inputs.target)?;
-    let factors = factors(args);
-    // One more than asked for: the fork's table of neighbors has it.
-    let k = factors.last().map_or(1, |most| most + 1);
     let dedup = match args.dedup {
         Dedup::Greedy => "greedy",
         Dedup::Fork => "fork",
@@ -108,7 +114,7 @@ pub(super) fn write(args: &SimilarArgs, inputs: &Inputs) -> Result<String, Failu
         features(&mut text, &pool, path)?;
         let _ = write!(
             text,
-            "\n[stage.{}]\nkind = \"retrieve\"\ntarget = \"{TARGET}\"\npool = \"{pool}\"\nk = {k}\ndedup = \"{dedup}\"\ndedup_sim = {:?}\n",
+            "\n[stage.{}]\nkind = \"retrieve\"\ntarget = \"{TARGET}\"\npool = \"{pool}\"\nk = {depth}\ndedup = \"{dedup}\"\ndedup_sim = {:?}\n",
             matches(shard),
             args.dist_thr
         );
@@ -130,7 +136,7 @@ pub(super) fn write(args: &SimilarArgs, inputs: &Inputs) -> Result<String, Failu
     if !unwanted.is_empty() {
         let _ = writeln!(text, "held_out = [{}]", unwanted.join(", "));
     }
-    for k in factors {
+    for k in factors(args) {
         let _ = write!(
             text,
             "\n[stage.{}]\nkind = \"similar\"\ntarget = \"{TARGET}\"\npool = [{}]\nmatches = [{}]\n",
@@ -141,7 +147,7 @@ pub(super) fn write(args: &SimilarArgs, inputs: &Inputs) -> Result<String, Failu
         if !unwanted.is_empty() {
             let _ = writeln!(text, "held_out = [{}]", unwanted.join(", "));
         }
-        choose(&mut text, args, k)?;
+        choose(&mut text, args, k, depth)?;
     }
     Ok(text)
 }
@@ -168,7 +174,7 @@ fn import(text: &mut String, args: &SimilarArgs, name: &str, path: &Path) -> Res
 }
 
 /// The settings of a selection.
-fn choose(text: &mut String, args: &SimilarArgs, k: usize) -> Result<(), Failure> {
+fn choose(text: &mut String, args: &SimilarArgs, k: usize, depth: usize) -> Result<(), Failure> {
     let pick = match args.pick {
         PickArg::Nearest => "nearest",
         PickArg::Random => "random",
@@ -182,6 +188,7 @@ fn choose(text: &mut String, args: &SimilarArgs, k: usize) -> Result<(), Failure
     let order = match args.order {
         OrderArg::Rank => "rank",
         OrderArg::Votes => "votes",
+        OrderArg::Clusters => "clusters",
     };
     let _ = writeln!(text, "k = {k}\npick = \"{pick}\"\nlink = \"{link}\"\norder = \"{order}\"");
     let numbers = [
@@ -197,7 +204,14 @@ fn choose(text: &mut String, args: &SimilarArgs, k: usize) -> Result<(), Failure
             let _ = writeln!(text, "{key} = {value:?}");
         }
     }
-    for (key, value) in [("budget", args.budget), ("per_image", args.per_image), ("per_target", args.per_target)] {
+    let refill = args.refill.then_some(depth);
+    for (key, value) in [
+        ("budget", args.budget),
+        ("refill", refill),
+        ("pool_clusters", args.pool_clusters),
+        ("per_image", args.per_image),
+        ("per_target", args.per_target),
+    ] {
         if let Some(value) = value {
             let _ = writeln!(text, "{key} = {value}");
         }
@@ -237,7 +251,7 @@ mod tests {
         let args = args(words);
         let inputs =
             Inputs::of(&args, &DataPaths::new("", None, None)).unwrap_or_else(|failure| panic!("{}", failure.in_words()));
-        write(&args, &inputs).unwrap_or_else(|failure| panic!("{}", failure.in_words()))
+        write(&args, &inputs, depth(&args)).unwrap_or_else(|failure| panic!("{}", failure.in_words()))
     }
 
     #[test]

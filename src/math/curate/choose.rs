@@ -3,7 +3,11 @@
 //! An *edge* says that a pool image is among the k nearest of a target image. Edges are filtered after the search, so fewer than
 //! k may remain; what a filter drops keeps its reason. The images with an edge left are the selection. Its order is that of best
 //! rank, best distance, pool row: all targets' first choices come before any second one, so a budget keeps the target's shape. Or
-//! it is that of votes: images that many targets chose come first, which is surer and follows where the target is dense.
+//! it is that of votes: images that many targets chose come first, which is surer and follows where the target is dense. Votes may
+//! weigh differently, as in [cluster sampling](super::sampling).
+//!
+//! Where k images per target do not meet a budget, others may *refill* it: of each image beyond the first k of all targets its best edge
+//! counts, and those images come last, by rank.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -40,6 +44,8 @@ impl Edge {
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     Ok,
+    /// It counts, and its image is beyond the first k: the budget was not met without.
+    Refill,
     /// The image is on the list of those never to be taken.
     Excluded,
     MaxDist,
@@ -60,8 +66,9 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ok,
+        Self::Refill,
         Self::Excluded,
         Self::MaxDist,
         Self::MinDist,
@@ -73,10 +80,16 @@ impl Reason {
         Self::Budget,
     ];
 
+    /// True if the edge counts.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Ok | Self::Refill)
+    }
+
     /// The word in tables.
     pub fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Refill => "refill",
             Self::Excluded => "excluded",
             Self::MaxDist => "max_dist",
             Self::MinDist => "min_dist",
@@ -99,6 +112,9 @@ pub enum Order {
     Rank,
     /// Most targets that chose it, then as by `rank`.
     Votes,
+    /// The fork's cluster sampling: clusters of candidates get weighted shares of the budget; within each, images with the most votes,
+    /// votes of a rarely served part of the target weighing more.
+    Clusters,
 }
 
 /// Limits on distances: a pair counts if `min ≤ distance < max`.
@@ -117,6 +133,10 @@ pub struct Edges {
     pub edges: Vec<Edge>,
     pub reasons: Vec<Reason>,
     pub order: Order,
+    /// Edges of a higher rank refill.
+    k: usize,
+    /// What the vote of each target row weighs, in the order of clusters; 1 where it is not said.
+    weights: Vec<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,18 +145,65 @@ pub struct Pick {
     pub best: Edge,
     /// How many targets chose it.
     pub targets: u32,
+    /// What their votes weigh together.
+    pub weight: f64,
+}
+
+/// How a budget is divided.
+#[derive(Clone, Copy)]
+pub struct Parts<'a> {
+    /// Images that each part gets first.
+    pub quotas: &'a [usize],
+    /// The part of an image, told by its best edge; none if it belongs to none.
+    pub of: &'a dyn Fn(&Edge) -> Option<u32>,
 }
 
 impl Edges {
     pub fn new(edges: impl IntoIterator<Item = Edge>, k: usize) -> Self {
         let edges: Vec<Edge> = edges.into_iter().filter(|edge| edge.rank as usize <= k).collect();
-        Self { reasons: vec![Reason::Ok; edges.len()], edges, order: Order::Rank }
+        Self { reasons: vec![Reason::Ok; edges.len()], edges, order: Order::Rank, k, weights: Vec::new() }
+    }
+
+    /// The same, and of each image that no target has among its first `k` the best edge beyond.
+    pub fn refilled(edges: impl IntoIterator<Item = Edge>, k: usize) -> Self {
+        let (mut edges, mut beyond): (Vec<Edge>, Vec<Edge>) = edges.into_iter().partition(|edge| edge.rank as usize <= k);
+        let mut known: Vec<u32> = edges.iter().map(|edge| edge.pool).collect();
+        known.sort_unstable();
+        beyond.retain(|edge| known.binary_search(&edge.pool).is_err());
+        beyond.sort_unstable_by(|a, b| a.pool.cmp(&b.pool).then(a.before(b)));
+        beyond.dedup_by_key(|edge| edge.pool);
+        edges.extend(beyond);
+        edges.sort_unstable_by_key(|edge| (edge.target, edge.rank));
+        Self { k, ..Self::new(edges, usize::MAX) }
     }
 
     /// The same, in another order.
     #[must_use]
     pub fn in_order_of(self, order: Order) -> Self {
         Self { order, ..self }
+    }
+
+    /// The same, the vote of each target row weighing differently in the order of clusters.
+    #[must_use]
+    pub fn weighing(self, weights: Vec<f64>) -> Self {
+        Self { weights, ..self }
+    }
+
+    /// True if the image of an edge is beyond the first k of every target.
+    pub fn refills(&self, edge: &Edge) -> bool {
+        edge.rank as usize > self.k
+    }
+
+    /// Calls those edges by their name that count and refill, and forgets the edges of higher ranks than they have: they would be others
+    /// if the search had gone farther, and nothing was taken from them.
+    pub fn tell_refills(&mut self) {
+        let counting = self.edges.iter().zip(&self.reasons).filter(|(_, reason)| reason.counts());
+        let last = counting.map(|(edge, _)| edge.rank as usize).max().unwrap_or(0).max(self.k);
+        let mut left = self.edges.iter().map(|edge| edge.rank as usize <= last);
+        self.reasons.retain(|_| left.next().unwrap_or(true));
+        self.edges.retain(|edge| edge.rank as usize <= last);
+        let k = self.k;
+        self.drop_where(|edge| (edge.rank as usize > k).then_some(Reason::Refill));
     }
 
     /// Gives a reason to the edges that still count and for which there is one.
@@ -181,7 +248,7 @@ impl Edges {
 
     /// Places of the edges that count, best first.
     fn in_order(&self) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.edges.len()).filter(|&place| self.reasons[place] == Reason::Ok).collect();
+        let mut order: Vec<usize> = (0..self.edges.len()).filter(|&place| self.reasons[place].counts()).collect();
         order.sort_unstable_by(|&a, &b| self.edges[a].before(&self.edges[b]));
         order
     }
@@ -193,32 +260,38 @@ impl Edges {
         order.sort_by_key(|edge| edge.pool);
         let mut picks: Vec<Pick> = Vec::new();
         for edge in order {
+            let weight = self.weights.get(edge.target as usize).copied().unwrap_or(1.0);
             match picks.last_mut() {
-                Some(pick) if pick.best.pool == edge.pool => pick.targets += 1,
-                _ => picks.push(Pick { best: edge, targets: 1 }),
+                Some(pick) if pick.best.pool == edge.pool => {
+                    (pick.targets, pick.weight) = (pick.targets + 1, pick.weight + weight)
+                }
+                _ => picks.push(Pick { best: edge, targets: 1, weight }),
             }
         }
         picks.sort_unstable_by(|a, b| {
+            let refills = self.refills(&a.best);
             let votes = match self.order {
-                Order::Rank => std::cmp::Ordering::Equal,
-                Order::Votes => b.targets.cmp(&a.targets),
+                Order::Votes if !refills => b.targets.cmp(&a.targets),
+                Order::Clusters if !refills => b.weight.total_cmp(&a.weight),
+                _ => std::cmp::Ordering::Equal,
             };
-            let order = votes.then(a.best.rank.cmp(&b.best.rank));
+            let order = refills.cmp(&self.refills(&b.best)).then(votes).then(a.best.rank.cmp(&b.best.rank));
             order.then(a.best.distance().total_cmp(&b.best.distance())).then(a.best.pool.cmp(&b.best.pool))
         });
         picks
     }
 
-    /// Takes `budget` images at most, in budget order. With quotas – one number per part of the target, and the part of each
-    /// target row – each part gets its number first, and what some cannot use goes to the others in order.
-    pub fn spend(&mut self, budget: usize, quotas: Option<(&[usize], &[u32])>) {
+    /// Takes `budget` images at most, in budget order. With parts, each gets its number first, and what some cannot use goes to the others
+    /// in order.
+    pub fn spend(&mut self, budget: usize, parts: Option<Parts<'_>>) {
         let picks = self.picks();
         let mut taken = vec![false; picks.len()];
         let mut left = budget;
-        if let Some((quotas, part)) = quotas {
-            let mut room = quotas.to_vec();
+        if let Some(parts) = parts {
+            let mut room = parts.quotas.to_vec();
             for (pick, taken) in picks.iter().zip(&mut taken) {
-                let room = &mut room[part[pick.best.target as usize] as usize];
+                let Some(part) = (parts.of)(&pick.best) else { continue };
+                let room = &mut room[part as usize];
                 if *room > 0 && left > 0 {
                     (*room, left, *taken) = (*room - 1, left - 1, true);
                 }
@@ -238,7 +311,7 @@ impl Edges {
     /// For each of so many target rows how many edges count.
     pub fn per_target(&self, targets: usize) -> Vec<u32> {
         let mut counts = vec![0; targets];
-        for (edge, _) in self.edges.iter().zip(&self.reasons).filter(|(_, reason)| **reason == Reason::Ok) {
+        for (edge, _) in self.edges.iter().zip(&self.reasons).filter(|(_, reason)| reason.counts()) {
             counts[edge.target as usize] += 1;
         }
         counts
@@ -317,14 +390,63 @@ mod tests {
 
     #[test]
     fn quotas_are_served_first_and_what_is_left_goes_on() {
-        let part = [0, 1];
+        let of = |edge: &Edge| Some(edge.target);
         let mut edges = Edges::new(two(), 3);
-        edges.spend(3, Some((&[0, 2], &part)));
+        edges.spend(3, Some(Parts { quotas: &[0, 2], of: &of }));
         // Part 1 owns images 4 and 2; then the next in order, 7.
         assert_eq!(pools(&edges), [4, 7, 2]);
         let mut edges = Edges::new(two(), 3);
-        edges.spend(9, Some((&[1, 8], &part)));
+        edges.spend(9, Some(Parts { quotas: &[1, 8], of: &of }));
         assert_eq!(pools(&edges).len(), 5);
+        // An image of no part waits until the parts have their numbers.
+        let mut edges = Edges::new(two(), 3);
+        edges.spend(2, Some(Parts { quotas: &[1, 1], of: &|edge| (edge.pool != 4).then_some(edge.target) }));
+        assert_eq!(pools(&edges), [7, 2]);
+    }
+
+    #[test]
+    fn votes_weigh_as_much_as_they_are_said_to() {
+        let edges = Edges::new(two(), 3).in_order_of(Order::Clusters);
+        assert_eq!(pools(&edges), [7, 4, 3, 9, 2], "as by votes");
+        let edges = edges.weighing(vec![0.25, 0.875]);
+        assert_eq!(pools(&edges), [7, 4, 2, 3, 9]);
+        assert_eq!(edges.picks()[0].weight.to_bits(), 1.125_f64.to_bits());
+    }
+
+    #[test]
+    fn images_beyond_k_refill_a_budget_by_rank_and_say_so() {
+        let mut all = two();
+        all.extend([edge(0, 5, 4, 0.4), edge(0, 4, 5, 0.3), edge(1, 6, 4, 0.05), edge(1, 5, 5, 0.04), edge(1, 8, 6, 0.0)]);
+        for order in [Order::Rank, Order::Votes, Order::Clusters] {
+            let first = Edges::new(all.clone(), 3).in_order_of(order);
+            let mut edges = Edges::refilled(all.clone(), 3).in_order_of(order).weighing(vec![0.5, 1.0]);
+            assert_eq!(edges.picks().len(), 8);
+            assert_eq!(
+                edges.clone().weighing(vec![]).picks()[..5],
+                first.picks()[..],
+                "what was there comes first, with its votes"
+            );
+            assert_eq!(pools(&edges)[5..], [5, 6, 8]);
+            edges.spend(7, None);
+            edges.tell_refills();
+            let reason = |pool: u32| {
+                let mut its = edges.edges.iter().zip(&edges.reasons).filter(|(edge, _)| edge.pool == pool);
+                its.next().map(|(edge, reason)| (edge.target, edge.rank, *reason))
+            };
+            assert_eq!(reason(5), Some((0, 4, Reason::Refill)), "its best edge alone");
+            assert_eq!(reason(6), Some((1, 4, Reason::Refill)));
+            assert_eq!(reason(8), None, "no budget reached it");
+            assert_eq!((edges.edges.len(), edges.reasons.len()), (8, 8));
+            assert_eq!(edges.per_target(2), [4, 4]);
+        }
+        // A deeper search changes nothing.
+        let mut shallow = Edges::refilled(all.iter().copied().filter(|edge| edge.rank < 5), 3);
+        let mut deep = Edges::refilled(all, 3);
+        for edges in [&mut shallow, &mut deep] {
+            edges.spend(7, None);
+            edges.tell_refills();
+        }
+        assert_eq!(shallow, deep);
     }
 
     #[test]

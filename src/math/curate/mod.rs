@@ -7,6 +7,7 @@
 //! | which images of a pool are one image, more or less? | [`groups`], of more than fit memory [`owners`] |
 //! | which pairs of target and pool count, and which images are taken? | [`choose`] |
 //! | how many for each part of the target? | [`quota`] |
+//! | how many of each cluster of candidates, if what is rare weighs more? | [`sampling`] |
 //! | which parts does a pool have, whatever their sizes? | [`hierarchy`] |
 //! | which images are a balanced part of a pool? | [`balanced`] |
 //! | what is a selection without the target? | [`blind`] |
@@ -27,3 +28,4 @@ pub mod join;
 pub mod owners;
 pub mod quota;
 pub mod repeats;
+pub mod sampling;

@@ -8,7 +8,6 @@ use super::page::{Glimpse, Sight, Taken};
 use kinset_artifact::features::{FeatureReader, Features};
 use kinset_artifact::selection::{Selection, SelectionTable};
 use kinset_base::seed::Seed;
-use kinset_math::curate::choose::Reason;
 use kinset_pipeline::spec::Node;
 
 /// Target images that are shown.
@@ -60,7 +59,7 @@ pub(super) fn taken(results: &Results<'_>, node: usize, elsewhere: &Elsewhere<'_
     // Only the pick by neighbors takes images for somebody.
     let pairs = (table.pick == "nearest").then(|| {
         let of = |row: usize| {
-            let edges = table.edges.iter().filter(|judged| judged.edge.target as usize == row && judged.reason == Reason::Ok);
+            let edges = table.edges.iter().filter(|judged| judged.edge.target as usize == row && judged.reason.counts());
             let beside = edges
                 .take(BESIDE)
                 .map(|judged| Glimpse { similarity: Some(judged.edge.cosine), ..pool(judged.edge.pool, &judged.pool_id) });
