@@ -38,6 +38,7 @@ pub mod curve;
 mod decode_memory;
 pub mod distribution;
 pub mod duplicates;
+mod edges;
 pub mod encoder;
 pub mod error;
 pub mod features;

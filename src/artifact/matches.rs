@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use super::edges;
 use super::error::{ArtifactError, Result, display};
 use super::meta::Meta;
 use super::parquet::TableReader;
-use super::table::{self, column, slice};
+use super::table;
 use super::{Artifact, Draft, Stored};
 use kinset_math::curate::choose::Edge;
 use kinset_math::curate::repeats::Repeats;
@@ -52,23 +53,10 @@ impl MatchTable {
             .with("target", self.target_digest.as_str())
             .with("pool", self.pool_digest.as_str());
         let edges = table::save(dir, EDGES, meta, self.edges.len(), |r| {
-            let edges = &self.edges[r];
-            vec![
-                ("target_id", column(edges, |edge| self.targets[edge.target as usize].clone())),
-                ("target", column(edges, |edge| edge.target)),
-                ("pool_id", column(edges, |edge| name(edge.pool).to_owned())),
-                ("pool", column(edges, |edge| edge.pool)),
-                ("rank", column(edges, |edge| edge.rank)),
-                ("similarity", column(edges, |edge| edge.cosine)),
-            ]
+            edges::columns(&self.edges[r], |edge| edge, &self.targets, |edge| name(edge.pool).to_owned())
         })?;
-        let Repeats { kept, representative, similarity } = &self.repeats;
         let targets = table::save_images(dir, TARGETS, Meta::new(Matches::KIND), &self.targets, |r| {
-            vec![
-                ("kept", slice(kept, &r)),
-                ("representative", slice(representative, &r)),
-                ("similarity", slice(similarity, &r)),
-            ]
+            edges::repeats_columns(&self.repeats, &r)
         })?;
         Ok(Draft::new(vec![edges, targets]))
     }
@@ -76,10 +64,10 @@ impl MatchTable {
     pub fn load(stored: &Stored<Matches>) -> Result<Self> {
         let reader = TableReader::open(stored.file(TARGETS), Matches::KIND)?;
         let targets = table::read_ids(&reader, "images")?;
-        let repeats = read_repeats(&reader)?;
+        let repeats = edges::read_repeats(&reader)?;
         let path = stored.file(EDGES);
         let reader = TableReader::open(path, Matches::KIND)?;
-        let edges = read_edges(&reader)?;
+        let edges = edges::read(&reader)?;
         let meta = reader.meta();
         let table = Self {
             targets,
@@ -97,11 +85,7 @@ impl MatchTable {
     fn check(&self, path: &Path) -> Result<()> {
         let targets = self.targets.len();
         table::check_count(path, self.edges.len())?;
-        for (row, &representative) in self.repeats.representative.iter().enumerate() {
-            if representative as usize >= targets {
-                return Err(table::out_of_range(path, "representative", row, representative, format!("a row below {targets}")));
-            }
-        }
+        edges::check_repeats(path, &self.repeats, targets)?;
         let wanted = self.k.min(self.pool);
         let mut edges = self.edges.iter().enumerate().peekable();
         for target in (0..targets as u32).filter(|&target| self.repeats.kept[target as usize]) {
@@ -118,9 +102,7 @@ impl MatchTable {
                 if edge.pool as usize >= self.pool {
                     return Err(table::out_of_range(path, "pool", row, edge.pool, format!("a row below {}", self.pool)));
                 }
-                if !(-1.0..=1.0).contains(&edge.cosine) {
-                    return Err(table::out_of_range(path, "similarity", row, edge.cosine, "a cosine from -1 to 1"));
-                }
+                edges::check(path, row, edge, targets)?;
                 if last.is_some_and(|last| last.cosine < edge.cosine || last.cosine <= edge.cosine && last.pool >= edge.pool) {
                     return Err(table::out_of_range(path, "similarity", row, edge.cosine, "falling similarities, ties by row"));
                 }
@@ -132,19 +114,6 @@ impl MatchTable {
             Some((row, edge)) => Err(table::out_of_range(path, "target", row, edge.target, "no further match")),
         }
     }
-}
-
-/// The columns of a table of targets that say which of them repeat others.
-pub(super) fn read_repeats(reader: &TableReader) -> Result<Repeats> {
-    let (kept, representative) = (reader.values("kept")?, reader.values("representative")?);
-    Ok(Repeats { kept, representative, similarity: reader.values("similarity")? })
-}
-
-pub(super) fn read_edges(reader: &TableReader) -> Result<Vec<Edge>> {
-    let (target, pool, rank): (Vec<u32>, Vec<u32>, Vec<u32>) =
-        (reader.values("target")?, reader.values("pool")?, reader.values("rank")?);
-    let edges = target.into_iter().zip(pool).zip(rank).zip(reader.values("similarity")?);
-    Ok(edges.map(|(((target, pool), rank), cosine)| Edge { target, pool, rank, cosine }).collect())
 }
 
 #[cfg(test)]

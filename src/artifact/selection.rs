@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::edges;
 use super::error::{ArtifactError, Result, display};
-use super::matches::{read_edges, read_repeats};
 use super::meta::{Meta, read_json, write_json};
 use super::parquet::TableReader;
 use super::table::{self, column, slice};
@@ -274,28 +274,20 @@ impl SelectionTable {
         })?;
         let edges = table::save(dir, EDGES, Meta::new(Selection::KIND), self.edges.len(), |r| {
             let all = &self.edges[r];
-            vec![
-                ("target_id", column(all, |e| target(&e.edge))),
-                ("target", column(all, |e| e.edge.target)),
-                ("pool_id", column(all, |e| e.pool_id.clone())),
-                ("pool", column(all, |e| e.edge.pool)),
-                ("rank", column(all, |e| e.edge.rank)),
-                ("similarity", column(all, |e| e.edge.cosine)),
+            let mut columns = edges::columns(all, |e| &e.edge, &self.targets, |e| e.pool_id.clone());
+            columns.extend([
                 ("distance", column(all, |e| e.edge.distance())),
                 ("kept", column(all, |e| e.reason.counts())),
                 ("reason", column(all, |e| e.reason.word().to_owned())),
                 ("duplicate_of", column(all, |e| e.duplicate_of.clone())),
-            ]
+            ]);
+            columns
         })?;
-        let Repeats { kept, representative, similarity } = &self.repeats;
         let targets = table::save_images(dir, TARGETS, Meta::new(Selection::KIND), &self.targets, |r| {
-            vec![
-                ("kept", slice(kept, &r)),
-                ("representative", slice(representative, &r)),
-                ("similarity", slice(similarity, &r)),
-                ("selected", slice(&self.selected, &r)),
-                ("covered", column(&self.selected[r], |count| *count > 0)),
-            ]
+            let mut columns = edges::repeats_columns(&self.repeats, &r);
+            columns.push(("selected", slice(&self.selected, &r)));
+            columns.push(("covered", column(&self.selected[r], |count| *count > 0)));
+            columns
         })?;
         let path = dir.join(REPORT);
         write_json(&path, Selection::KIND, &self.report)?;
@@ -305,7 +297,7 @@ impl SelectionTable {
     pub fn load(stored: &Stored<Selection>) -> Result<Self> {
         let reader = TableReader::open(stored.file(TARGETS), Selection::KIND)?;
         let targets = table::read_ids(&reader, "images")?;
-        let (repeats, selected) = (read_repeats(&reader)?, reader.values("selected")?);
+        let (repeats, selected) = (edges::read_repeats(&reader)?, reader.values("selected")?);
         let edges = Self::load_edges(stored)?;
         let path = stored.file(FILE);
         let reader = TableReader::open(path, Selection::KIND)?;
@@ -331,7 +323,7 @@ impl SelectionTable {
         let (ids, order): (Vec<String>, Vec<u32>) = (reader.values("id")?, reader.values("order")?);
         let (targets, copies): (Vec<u32>, Vec<u32>) = (reader.values("targets")?, reader.values("copies")?);
         let cluster: Vec<i32> = reader.values("cluster")?;
-        let rows = ids.into_iter().zip(read_edges(reader)?).enumerate();
+        let rows = ids.into_iter().zip(edges::read(reader)?).enumerate();
         let chosen = rows.map(|(row, (id, best))| Chosen {
             id,
             order: order[row],
@@ -346,7 +338,7 @@ impl SelectionTable {
     fn load_edges(stored: &Stored<Selection>) -> Result<Vec<Judged>> {
         let path = stored.file(EDGES);
         let reader = TableReader::open(path, Selection::KIND)?;
-        let edges = read_edges(&reader)?.into_iter().zip(reader.values::<String>("pool_id")?);
+        let edges = edges::read(&reader)?.into_iter().zip(reader.values::<String>("pool_id")?);
         let edges = edges.zip(reader.values::<String>("reason")?).zip(reader.values("duplicate_of")?).enumerate();
         edges
             .map(|(row, (((edge, pool_id), word), duplicate_of))| {
@@ -361,15 +353,8 @@ impl SelectionTable {
         table::check_ids(path, &self.targets, "images")?;
         let t = self.targets.len();
         table::check_count(path, self.edges.len())?;
-        let lengths = [
-            ("kept", self.repeats.kept.len()),
-            ("representative", self.repeats.representative.len()),
-            ("similarity", self.repeats.similarity.len()),
-            ("selected", self.selected.len()),
-        ];
-        for (column, found) in lengths {
-            table::check_length(path, column, found, t)?;
-        }
+        edges::check_repeats(path, &self.repeats, t)?;
+        table::check_length(path, "selected", self.selected.len(), t)?;
         if !self.chosen.is_empty() {
             let ids: Vec<String> = self.chosen.iter().map(|chosen| chosen.id.clone()).collect();
             table::check_ids(path, &ids, "images")?;
@@ -379,12 +364,7 @@ impl SelectionTable {
         }
         let edges = self.chosen.iter().map(|chosen| &chosen.best).chain(self.edges.iter().map(|judged| &judged.edge));
         for (row, edge) in edges.enumerate() {
-            if edge.target as usize >= t {
-                return Err(table::out_of_range(path, "target", row, edge.target, format!("a row below {t}")));
-            }
-            if !(-1.0..=1.0).contains(&edge.cosine) {
-                return Err(table::out_of_range(path, "similarity", row, edge.cosine, "a cosine from -1 to 1"));
-            }
+            edges::check(path, row, edge, t)?;
         }
         let kept = self.edges.iter().filter(|judged| judged.reason.counts()).count();
         let counted: usize = self.chosen.iter().map(|chosen| chosen.targets as usize).sum();
@@ -460,5 +440,6 @@ pub(super) mod tests {
         assert!(refuse(|t| t.edges[0].edge.cosine = 2.0).contains("a cosine"));
         assert!(refuse(|t| t.edges[0].reason = Reason::Budget).contains("2 edges count"));
         assert!(refuse(|t| t.selected.truncate(2)).contains("`selected`"));
+        assert!(refuse(|t| t.repeats.representative[1] = 7).contains("a row below 3"));
     }
 }

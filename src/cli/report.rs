@@ -70,14 +70,12 @@ fn say_damage(glance: &Glance<'_>) {
 /// `elsewhere` finds pictures of features that were brought along.
 pub(super) fn after_run(outlook: &Outlook<'_>, known: &Known, path: PathBuf, elsewhere: Elsewhere<'_>) -> Option<PathBuf> {
     let written = catch_unwind(AssertUnwindSafe(|| {
-        // Whether those pictures are still the same is not known.
-        let sure = elsewhere.is_empty();
         let glance = Glance::after(outlook, known).with_pictures(elsewhere);
         // Nothing has a result: a page that is there says more.
         if glance.is_blank() {
             return Ok(false);
         }
-        if sure && file::is_current(&path, glance.fingerprint()) { Ok(true) } else { file::write(&glance, &path).map(|_| true) }
+        file::refresh(&glance, &path).map(|()| true)
     }));
     match written {
         Ok(Ok(there)) => there.then_some(path),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::gather::page::{NearSets, Page, Shot, Sight, Taken};
+use super::gather::page::{Page, Shot, Sight};
 use kinset_artifact::Stored;
 use kinset_artifact::error::ArtifactError;
 use kinset_artifact::image_codec;
@@ -179,13 +179,6 @@ fn places<'a>(set: &ImageSet, wishes: &Wishes<'a>) -> Result<BTreeMap<usize, Vec
     Ok(by_row)
 }
 
-/// What is seen of other sets.
-fn glimpses(page: &Page) -> BTreeSet<&Sight> {
-    let taken = page.selections.iter().filter_map(|selected| selected.taken.as_ref());
-    let near = page.near.iter().flat_map(NearSets::all);
-    taken.flat_map(Taken::all).chain(near).map(|glimpse| &glimpse.sight).collect()
-}
-
 impl Album {
     /// Reads the pictures of a page. What cannot be read is left out, and [`Album::fault`] says why. `images_of` has the images
     /// of the other stages.
@@ -197,7 +190,7 @@ impl Album {
         {
             album.fault = Some(chain(&error));
         }
-        album.catch(glimpses(page), images_of);
+        album.catch(page.sights().collect(), images_of);
         album
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::album::Album;
 use super::gather::Glance;
+use super::gather::page::Page;
 use super::page::html;
 use kinset_base::fs;
 use kinset_base::output::{self, OutputError};
@@ -18,7 +19,7 @@ pub fn place(artifacts: &Path, pipeline: &str) -> PathBuf {
 const BEGINNING: u64 = 4096;
 
 /// True if the file is a page that was made from the same.
-pub fn is_current(path: &Path, fingerprint: &str) -> bool {
+fn is_current(path: &Path, fingerprint: &str) -> bool {
     let Ok(file) = fs::open(path) else { return false };
     let mut beginning = Vec::new();
     let read = file.take(BEGINNING).read_to_end(&mut beginning);
@@ -30,9 +31,27 @@ pub fn is_current(path: &Path, fingerprint: &str) -> bool {
 /// # Errors
 /// If the file cannot be written. What cannot be read is said on the page.
 pub fn write(glance: &Glance<'_>, path: &Path) -> Result<usize, OutputError> {
+    draw(glance, &glance.gather(), path)
+}
+
+/// As [`write`], unless the file is a page that was made from the same.
+///
+/// # Errors
+/// As for [`write`].
+pub fn refresh(glance: &Glance<'_>, path: &Path) -> Result<(), OutputError> {
+    if glance.fingerprint().is_some_and(|fingerprint| is_current(path, fingerprint)) {
+        return Ok(());
+    }
     let page = glance.gather();
-    let album = Album::of(&page, glance.images().as_ref(), |node| glance.images_of(node));
-    let text = html::render(&page, &album);
+    if is_current(path, &page.fingerprint) {
+        return Ok(());
+    }
+    draw(glance, &page, path).map(|_| ())
+}
+
+fn draw(glance: &Glance<'_>, page: &Page, path: &Path) -> Result<usize, OutputError> {
+    let album = Album::of(page, glance.images().as_ref(), |node| glance.images_of(node));
+    let text = html::render(page, &album);
     output::write(path, text.as_bytes())?;
     Ok(text.len())
 }

@@ -599,6 +599,12 @@ fn the_command_leaves_a_page_with_pictures_where_it_knows_them() {
     assert!(without.contains("data-selection=\"nn1\"") && !without.contains("Images of the target"), "no pictures, no sheet");
     let with = page(&["--target-db", "targets", "--near-db", "pool"]);
     assert!(with.contains("Images of the target") && with.contains("t0.jpg") && with.contains("p1.jpg · distance 0.000"));
+    // What is the same is not drawn again, and a picture that has changed is.
+    let written = || fs::metadata(bench.path("out/report.html")).unwrap().modified().unwrap();
+    let first = written();
+    assert!(page(&["--target-db", "targets", "--near-db", "pool"]) == with && written() == first, "it was drawn again");
+    bench.write("pool/p1.png", picture(100));
+    assert!(page(&["--target-db", "targets", "--near-db", "pool"]) != with);
     let odd = similar(&bench, &["--nn-factor", "1", "--target-db", "nowhere/"]).done();
     assert!(odd.err.contains("warning: no images of the target"), "{}", odd.err);
     fs::remove_file(bench.path("out/report.html")).unwrap();
@@ -648,6 +654,10 @@ fn folders_of_images_are_enough_and_their_images_go_by_the_names_of_files() {
     assert_eq!(fs::read(&link).unwrap(), fs::read(bench.path("pool").join(format!("{}.png", chosen[0]))).unwrap());
     let page = fs::read_to_string(bench.path("out/report.html")).unwrap();
     assert!(page.contains("Images of the target"), "the page has pictures");
+    let written = || fs::metadata(bench.path("out/report.html")).unwrap().modified().unwrap();
+    let first = written();
+    of_folders(&bench, &args).done();
+    assert_eq!(written(), first, "nothing is new, nothing is drawn");
     // The fork's flags for pictures say the same.
     let plain = outputs(&bench);
     of_folders(&bench, &[&["--target-db", "target", "--near-db", "pool"], &args[4..]].concat()).done();

@@ -163,16 +163,21 @@ struct Done<'a> {
 
 /// Writes the page that shows the selections, with pictures where it is known where they lie.
 fn page(done: &Done<'_>, places: &DataPaths, pool: Option<&PoolPictures>) -> Result<Option<PathBuf>, Failure> {
-    let Done { args, spec, store, summary, .. } = *done;
+    let Done { args, inputs, spec, store, summary } = *done;
     // The fork asks for this folder and reads nothing from it, so what is typed there may be anything.
     let target = args.target_db.as_deref().and_then(|folder| {
         let opened = Pictures::open(folder);
         opened.map_err(|error| terminal::say(&format!("warning: no images of the target: {error}: {}", error.source))).ok()
     });
     let outlook = Outlook { spec, registry: registry::catalog(), store, places, devices: device_of(spec)?.1 };
-    let elsewhere = Elsewhere {
-        target: target.as_ref().map(|pictures| Box::new(|name: &str| pictures.find(name).ok()?.image) as Finder<'_>),
-        pool: pool.map(|pictures| Box::new(|name: &str| pictures.find(name)) as Finder<'_>),
+    let elsewhere = if inputs.are_images() {
+        // They are results, like all others that a page shows.
+        Elsewhere::default()
+    } else {
+        Elsewhere {
+            target: target.as_ref().map(|pictures| Box::new(|name: &str| pictures.find(name).ok()?.image) as Finder<'_>),
+            pool: pool.map(|pictures| Box::new(|name: &str| pictures.find(name)) as Finder<'_>),
+        }
     };
     Ok(report::after_run(&outlook, &summary.records, args.save_dir.join(export::PAGE), elsewhere))
 }

@@ -534,6 +534,14 @@ pub struct Point {
     pub tsne: (f64, f64),
 }
 
+impl Page {
+    /// What is seen of other sets than that of the rows.
+    pub fn sights(&self) -> impl Iterator<Item = &Sight> {
+        let taken = self.selections.iter().filter_map(|selected| selected.taken.as_ref()).flat_map(Taken::all);
+        taken.chain(self.near.iter().flat_map(NearSets::all)).map(|glimpse| &glimpse.sight)
+    }
+}
+
 /// What a curation stage found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Selected {

@@ -6,7 +6,7 @@ use super::find::{Results, wired};
 use super::near::Paths;
 use super::page::{Glimpse, Sight, Taken};
 use kinset_artifact::features::{FeatureReader, Features};
-use kinset_artifact::selection::{Selection, SelectionTable};
+use kinset_artifact::selection::SelectionTable;
 use kinset_base::seed::Seed;
 use kinset_pipeline::spec::Node;
 
@@ -33,10 +33,9 @@ impl Elsewhere<'_> {
     }
 }
 
-/// Some target images with what was taken for them, and some of all that was taken. Nothing if the tables cannot be read: their
-/// report, which stands beside it, says so.
-pub(super) fn taken(results: &Results<'_>, node: usize, elsewhere: &Elsewhere<'_>) -> Option<Taken> {
-    let table = SelectionTable::load(&results.get::<Selection>(node)?).ok()?;
+/// Some target images with what was taken for them, and some of all that was taken, from the tables of a node. Nothing if the pool's
+/// shards cannot be read.
+pub(super) fn taken(results: &Results<'_>, node: usize, table: &SelectionTable, elsewhere: &Elsewhere<'_>) -> Option<Taken> {
     let at = &results.spec.nodes[node];
     let target = wired(at, "target").and_then(|features| images_of(&results.spec.nodes[features]));
     let target = |row: usize| Glimpse {

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use super::find::{Results, Subject};
 use super::journal::Journal;
 use super::looked::Looked;
 use super::near::near_sets;
-use super::page::{Map, Page, Part, Selected, StageRow, Standing, Warning};
+use super::page::{Map, Page, Part, Selected, Sight, StageRow, Standing, Warning};
 use super::taken::{Elsewhere, taken};
 use super::{boards, calibration, clusters, confusion, map, neighborhoods, odd, stages, trainings, varied, warnings};
 use crate::scores;
@@ -20,6 +21,7 @@ use kinset_artifact::selection::{Selection, SelectionTable};
 use kinset_base::fault::chain;
 use kinset_pipeline::journal::runs_folder;
 use kinset_pipeline::state::{Known, Outlook};
+use kinset_store::digest::Digest;
 
 /// A look at a pipeline that has cost next to nothing: how its stages stand.
 pub struct Glance<'a> {
@@ -67,9 +69,10 @@ impl<'a> Glance<'a> {
         Self { elsewhere, ..self }
     }
 
-    /// Changes when anything changes that a report shows.
-    pub fn fingerprint(&self) -> &str {
-        &self.fingerprint
+    /// Changes when anything changes that a report shows. None if that is not known before the page is gathered, since it shows pictures
+    /// that are no results.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.elsewhere.is_empty().then_some(&*self.fingerprint)
     }
 
     /// The results that were left out so far because their bytes are not what was written.
@@ -182,7 +185,7 @@ impl<'a> Glance<'a> {
         let labels = "No stage has measured anything: scores need images with labels and a stage of the kind `evaluate`.";
         let judges = spec.nodes.iter().any(|node| node.gives("scores"));
         let no_scores = if judges { "The stages that measure have no result yet." } else { labels };
-        Page {
+        let page = Page {
             pipeline: spec.name.clone(),
             file: spec.path.display().to_string(),
             profile: spec.profile.clone(),
@@ -209,7 +212,9 @@ impl<'a> Glance<'a> {
             selections,
             counts,
             varied: varied::sweeps(&varied::singles(&results, &scored)),
-        }
+        };
+        let fingerprint = with_files(page.fingerprint.clone(), page.sights());
+        Page { fingerprint, ..page }
     }
 }
 
@@ -222,11 +227,25 @@ pub struct Sights {
     pub neighbors: Option<Stored<Neighbors>>,
 }
 
-/// The reports of curation stages.
+/// A fingerprint that also changes with the bytes of files that are shown and are no results.
+fn with_files<'a>(fingerprint: String, sights: impl Iterator<Item = &'a Sight>) -> String {
+    let files: BTreeSet<&Path> =
+        sights.filter_map(|sight| if let Sight::File(path) = sight { Some(path.as_path()) } else { None }).collect();
+    if files.is_empty() {
+        return fingerprint;
+    }
+    let of =
+        |path: &&Path| format!("{} {}", path.display(), Digest::of_file(path).map(|digest| digest.hex()).unwrap_or_default());
+    let all: Vec<String> = std::iter::once(fingerprint).chain(files.iter().map(of)).collect();
+    Digest::of(all.join("\n").as_bytes()).hex()
+}
+
+/// What curation stages took. Nothing of one whose tables cannot be read.
 fn selections(results: &Results<'_>, elsewhere: &Elsewhere<'_>) -> Vec<Selected> {
     let load = |node: usize| {
-        let report = SelectionTable::report(&results.get::<Selection>(node)?).ok()?;
-        Some(Selected { stage: results.name(node).to_owned(), report, taken: taken(results, node, elsewhere) })
+        let table = SelectionTable::load(&results.get::<Selection>(node)?).ok()?;
+        let taken = taken(results, node, &table, elsewhere);
+        Some(Selected { stage: results.name(node).to_owned(), report: table.report, taken })
     };
     (0..results.spec.nodes.len()).filter_map(load).collect()
 }
