@@ -132,7 +132,7 @@
 //! it counts or not, and measures beside as many random images whether the selection looks like the target. [`builtin::subset`] takes
 //! the pictures out for whoever trains on them. The rules are plain functions in [`math::curate`]; `kinset similar` is a pipeline
 //! of these stages, written by [`cli::similar::plan`]. Without a target, [`builtin::curate`] clusters the pool level by level
-//! ([`math::curate::hierarchy`]), takes images from the clusters in turn ([`math::curate::balanced`]), and writes the same kind of selection.
+//! ([`math::curate::hierarchy`]), takes images from the clusters in turn ([`math::curate::balanced`]), and writes the same kind of selection; [`cli::curate`] is its command.
 //!
 //! # A pipeline from code
 //!

@@ -66,6 +66,7 @@ commands! {
     gc: Gc(GcArgs),
     cache: Cache(CacheArgs),
     pub similar: Similar(SimilarArgs),
+    pub curate: Curate(CurateArgs),
     label: Label(LabelArgs),
     pub view: View(ViewArgs),
     predict: Predict(PredictArgs),
@@ -96,7 +97,8 @@ pub fn main() -> Exit {
     let machine = match &command {
         Command::Run(args) => args.machine,
         Command::Compare(args) => args.machine,
-        Command::Similar(args) => args.machine,
+        Command::Similar(args) => args.set.machine,
+        Command::Curate(args) => args.set.machine,
         Command::ExecStage(args) => exec_stage::machine(args),
         _ => MachineArgs::default(),
     };

@@ -41,6 +41,7 @@ const ANSWERS: &[(&[&str], i32)] = &[
     (&["predict", "p.toml", "photos", "--output", "x.csv", "--json"], 0),
     (&["export", "p.toml", "kmeans", "--output", "x.onnx", "--json"], 0),
     (&["similar", "--target", "t.csv", "--pool", "p.csv", "--save-dir", "out", "--nn-factor", "1", "--no-report"], 0),
+    (&["curate", "--pool", "p.csv", "--save-dir", "even", "--budget", "2", "--clusters", "1", "--no-report"], 0),
     (&["data", "list"], 0),
     (&["data", "check", "folder", "--root", "photos"], 0),
     (&["data", "check", "folder", "--root", "photos", "--json"], 0),

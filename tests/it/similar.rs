@@ -1,4 +1,5 @@
-//! `kinset similar`, which chooses what the specification says, from every form of features, and says why.
+//! `kinset similar`, which chooses what the specification says, from every form of features, and says why; and `kinset curate`, which does so
+//! without a target.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,6 +7,7 @@ use std::path::Path;
 
 use kinset::artifact::image_codec;
 use kinset::artifact::matches::MatchTable;
+use kinset::artifact::parquet::TableReader;
 use kinset::artifact::pixels::Pixels;
 use kinset::artifact::selection::SelectionTable;
 use kinset::artifact::{Artifact, Stored};
@@ -847,4 +849,96 @@ fn a_search_killed_at_random_ends_with_the_same_bytes() {
     assert_eq!(again.run(&[]).done().digests()["again.matches"], expected);
     assert!(killed >= 1);
     again.assert_sound("after all kills");
+}
+
+fn curate(bench: &Bench, args: &[&str]) -> Said {
+    bench.kinset(&[&["curate", "--save-dir", "out", "--json"], args].concat())
+}
+
+fn curated(bench: &Bench) -> Vec<String> {
+    let text = fs::read_to_string(bench.path("out/ImageSets/curated.txt")).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_balanced_part_of_a_folder_takes_what_is_rare() {
+    let bench = Bench::new();
+    for i in 0..30 {
+        bench.write(format!("pool/blue/{i}.png"), colored(BLUE, 20 + i));
+    }
+    for i in 0..3 {
+        bench.write(format!("pool/red/{i}.png"), colored(RED, 10 + i));
+    }
+    let encoder = format!("{ROOT}/tests/golden/onnx/mobile.onnx");
+    let args = ["--pool", "pool", "--budget", "6", "--encoder", &encoder, "--clusters", "2", "--materialize", "symlink"];
+    let said = curate(&bench, &args).done();
+    let names = curated(&bench);
+    let red = names.iter().filter(|name| name.starts_with("red/")).count();
+    assert_eq!((names.len(), red), (6, 3), "in turn from two clusters: {names:?}");
+    let found = &said.json["curated"];
+    assert_eq!((&found["counts"]["selected"], &found["images_found"]), (&6.into(), &6.into()));
+    let level = &found["levels"][0];
+    assert_eq!((&level["clusters"], &level["smallest"], &level["largest"]), (&2.into(), &3.into(), &30.into()));
+    for name in &names {
+        let link = bench.path("out/curated/images").join(format!("{name}.png"));
+        assert_eq!(fs::read(&link).unwrap(), fs::read(bench.path("pool").join(format!("{name}.png"))).unwrap());
+    }
+    let page = fs::read_to_string(bench.path("out/report.html")).unwrap();
+    assert!(page.contains("data-selection=\"curated\"") && page.contains("A random sample"), "the page has pictures");
+    let report: Value = serde_json::from_str(&fs::read_to_string(bench.path("out/report.json")).unwrap()).unwrap();
+    assert_eq!(report["curated"], *found);
+    // Typical images go by the names of files, too.
+    let manifest = TableReader::open(&bench.path("out/manifest_curated.parquet"), "manifest").unwrap();
+    let typical: Vec<String> = manifest.values("best_target_name").unwrap();
+    assert!(typical.iter().all(|name| name.ends_with(".png")), "{typical:?}");
+    // Nothing is new: nothing is computed, no file changes.
+    let (before, written) = (outputs(&bench), || fs::metadata(bench.path("out/report.html")).unwrap().modified().unwrap());
+    let first = written();
+    curate(&bench, &args).done();
+    assert!(outputs(&bench) == before && written() == first);
+    // A smaller budget is the beginning of it; the links that it does not need go.
+    curate(&bench, &[&args[..3], &["2"], &args[4..]].concat()).done();
+    assert!(curated(&bench).iter().all(|name| names.contains(name)) && curated(&bench).len() == 2);
+    assert_eq!(files_below(&bench.path("out/curated/images")).len(), 2);
+}
+
+#[test]
+fn a_balanced_part_of_features_is_that_of_the_stage_in_shards_or_not() {
+    let bench = Bench::new();
+    let mut rows = cloud(180, 4, &[3.0], 0.4, 5);
+    rows.extend(cloud(20, 4, &[0.0, 3.0], 0.4, 6));
+    let text = numbered("p", rows);
+    bench.write("p.csv", &text);
+    curate(&bench, &["--pool", "p.csv", "--clusters", "8", "2", "--seed", "3"]).done();
+    let names = curated(&bench);
+    assert_eq!(names.len(), 20, "a tenth");
+    let stored = stored(&bench.path("out/artifacts/curate/curated"));
+    let table = SelectionTable::load(&stored).unwrap();
+    assert_eq!(table.chosen.iter().map(|chosen| chosen.id.trim_end_matches(".jpg").to_owned()).collect::<Vec<_>>(), names);
+    let rare = table.chosen.iter().filter(|chosen| chosen.best.pool >= 180).count();
+    assert!((7..=13).contains(&rare), "{rare} of the rare tenth");
+    let before = outputs(&bench);
+    curate(&bench, &["--pool", "p.csv", "--clusters", "8", "2", "--seed", "3", "--threads", "1", "--artifacts", "other"])
+        .done();
+    assert!(outputs(&bench) == before, "whatever the number of threads");
+    let at = text.match_indices('\n').nth(99).unwrap().0 + 1;
+    bench.write("a.csv", &text[..at]);
+    bench.write("b.csv", &text[at..]);
+    curate(&bench, &["--pool", "a.csv", "b.csv", "--clusters", "8", "2", "--seed", "3"]).done();
+    assert_eq!(curated(&bench), names);
+    for (args, exit, words) in [
+        (&["--pool", "p.csv", "--clusters", "2", "8"][..], 2, "must be numbers that fall"),
+        (&["--pool", "p.csv", "--clusters", "500"], 4, "clusters"),
+        (&["--pool", "p.csv", "--materialize", "copy"], 2, "`--materialize` needs the pool's images"),
+        (&["--pool", "p.csv", "--encoder", "none"], 2, "are for images"),
+        (&["--pool", "gone.csv"], 4, "gone.csv"),
+        (&["--budget", "5"], 2, "--pool"),
+    ] {
+        let said = curate(&bench, args);
+        assert!(said.exit == exit && said.err.contains(words), "{args:?}: {} {}", said.exit, said.err);
+    }
+    // Each command spares the files of the other.
+    bench.write("t.csv", numbered("t", cloud(5, 4, &[], 1.0, 7)));
+    let refused = similar(&bench, &["--nn-factor", "2"]);
+    assert!(refused.exit == 2 && refused.err.contains("was not written by `kinset similar`"), "{}", refused.err);
 }

@@ -63,29 +63,12 @@ pub enum PickArg {
     Dissimilar,
 }
 
-/// Select the images of a pool that make a training set like a target
+/// What every selection from a pool is told: where its results go, what its features and images are.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  kinset similar --target my/target --pool my/pool --save-dir out --budget 500 --materialize symlink
-  kinset similar --target my/target --pool a.tar b.tar --save-dir out --encoder dinov2_vits14
-  kinset similar --target-csv target.csv --near-csv pool.csv --save-dir out --nn-factor 5 20
-  kinset similar --target t.parquet --pool a.parquet b.parquet --save-dir out --budget 6000 --pool-sim 0.95
-  kinset similar --target t.npy --pool p.npy --save-dir out --near-db pictures --materialize symlink")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub struct SimilarArgs {
-    /// The target: a folder, .tar or .parquet of images, or features: .csv, .npy, .parquet or .arrow
-    #[arg(long, alias = "target_csv", visible_alias = "target", value_name = "PATH", required_unless_present = "target_db")]
-    pub target_csv: Option<PathBuf>,
-    /// The pool, likewise; several are shards, each cached separately
-    #[arg(long, alias = "near_csv", visible_alias = "pool", value_name = "PATH", num_args = 1.., required_unless_present = "near_db")]
-    pub near_csv: Vec<PathBuf>,
+pub struct SetArgs {
     /// Output folder for lists and tables
     #[arg(long, alias = "save_dir", value_name = "DIR")]
     pub save_dir: PathBuf,
-    /// The target's images, for the report where its features were given: a folder, or VOC's JPEGImages/
-    #[arg(long, alias = "target_db", value_name = "DIR")]
-    pub target_db: Option<PathBuf>,
     /// The pool's images where its features were given: a folder, or VOC's JPEGImages/ and Annotations/
     #[arg(long, alias = "near_db", value_name = "DIR")]
     pub near_db: Option<PathBuf>,
@@ -96,15 +79,71 @@ pub struct SimilarArgs {
     /// Leave out images that cannot be decoded, instead of stopping at them
     #[arg(long)]
     pub skip_broken: bool,
-    /// Pool images per target image; several give one nested selection each
-    #[arg(long, alias = "nn_factor", value_name = "K", num_args = 1.., default_values_t = [20], value_parser = positive)]
-    pub nn_factor: Vec<usize>,
     /// Dimension of the vectors in CSV files [default: that of their first records]
     #[arg(long, alias = "feature_dim", value_name = "D", value_parser = positive)]
     pub feature_dim: Option<usize>,
+    /// How images and annotations are written
+    #[arg(long, alias = "materialise", value_enum, default_value = "list")]
+    pub materialize: Materialize,
+    /// The column of image names; "" uses row numbers [default: id, name, ...]
+    #[arg(long, value_name = "NAME")]
+    pub id_column: Option<String>,
+    /// The column of vectors, or the prefix of numbered columns [default: embedding, ...]
+    #[arg(long, value_name = "NAME")]
+    pub column: Option<String>,
+    /// Whether CSV files begin with a header [default: detected]
+    #[arg(long, value_name = "true|false")]
+    pub header: Option<bool>,
+    /// Field separator of CSV files: a character, tab or blank [default: detected]
+    #[arg(long, value_name = "CHAR")]
+    pub separator: Option<String>,
+    /// Folder of the cache [default: artifacts/ in --save-dir]
+    #[arg(long, value_name = "DIR")]
+    pub artifacts: Option<PathBuf>,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+    /// Save progress at least this often
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
+    pub checkpoint_every: f64,
+    /// Write no report.html at the end
+    #[arg(long)]
+    pub no_report: bool,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// Random seed
+    // A pipeline file's whole numbers end here.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    pub seed: u64,
+}
+
+/// Select the images of a pool that make a training set like a target
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  kinset similar --target my/target --pool my/pool --save-dir out --budget 500 --materialize symlink
+  kinset similar --target my/target --pool a.tar b.tar --save-dir out --encoder dinov2_vits14
+  kinset similar --target-csv target.csv --near-csv pool.csv --save-dir out --nn-factor 5 20
+  kinset similar --target t.parquet --pool a.parquet b.parquet --save-dir out --budget 6000 --pool-sim 0.95
+  kinset similar --target t.npy --pool p.npy --save-dir out --near-db pictures --materialize symlink")]
+pub struct SimilarArgs {
+    /// The target: a folder, .tar or .parquet of images, or features: .csv, .npy, .parquet or .arrow
+    #[arg(long, alias = "target_csv", visible_alias = "target", value_name = "PATH", required_unless_present = "target_db")]
+    pub target_csv: Option<PathBuf>,
+    /// The pool, likewise; several are shards, each cached separately
+    #[arg(long, alias = "near_csv", visible_alias = "pool", value_name = "PATH", num_args = 1.., required_unless_present = "near_db")]
+    pub near_csv: Vec<PathBuf>,
+    /// The target's images, for the report where its features were given: a folder, or VOC's JPEGImages/
+    #[arg(long, alias = "target_db", value_name = "DIR")]
+    pub target_db: Option<PathBuf>,
+    /// Pool images per target image; several give one nested selection each
+    #[arg(long, alias = "nn_factor", value_name = "K", num_args = 1.., default_values_t = [20], value_parser = positive)]
+    pub nn_factor: Vec<usize>,
     /// A saved table of neighbors (not needed: what was found is kept)
     #[arg(long, alias = "nn_npy", value_name = "FILE", hide = true)]
     pub nn_npy: Option<PathBuf>,
+    #[command(flatten)]
+    pub set: SetArgs,
 
     /// Target images with at least this cosine similarity are near-duplicates, -1 to 1
     #[arg(
@@ -223,47 +262,7 @@ pub struct SimilarArgs {
         help_heading = "How many"
     )]
     pub dissimilar_below: f64,
-    /// Random seed
-    // A pipeline file's whole numbers end here.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1,
-        value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64),
-        help_heading = "How many"
-    )]
-    pub seed: u64,
-
     /// Attributes of images, for the report: a CSV with a header, names first, then a column per attribute
     #[arg(long, value_name = "FILE")]
     pub attributes: Option<PathBuf>,
-    /// How images and annotations are written
-    #[arg(long, alias = "materialise", value_enum, default_value = "list")]
-    pub materialize: Materialize,
-    /// The column of image names; "" uses row numbers [default: id, name, ...]
-    #[arg(long, value_name = "NAME")]
-    pub id_column: Option<String>,
-    /// The column of vectors, or the prefix of numbered columns [default: embedding, ...]
-    #[arg(long, value_name = "NAME")]
-    pub column: Option<String>,
-    /// Whether CSV files begin with a header [default: detected]
-    #[arg(long, value_name = "true|false")]
-    pub header: Option<bool>,
-    /// Field separator of CSV files: a character, tab or blank [default: detected]
-    #[arg(long, value_name = "CHAR")]
-    pub separator: Option<String>,
-    /// Folder of the cache [default: artifacts/ in --save-dir]
-    #[arg(long, value_name = "DIR")]
-    pub artifacts: Option<PathBuf>,
-    #[command(flatten)]
-    pub machine: MachineArgs,
-    /// Save the progress of the search at least this often
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0, value_parser = seconds)]
-    pub checkpoint_every: f64,
-    /// Write no report.html at the end
-    #[arg(long)]
-    pub no_report: bool,
-    /// Print one JSON object instead of a table
-    #[arg(long)]
-    pub json: bool,
 }

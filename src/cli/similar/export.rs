@@ -6,7 +6,6 @@ use super::args::Materialize;
 use super::inputs::PoolPictures;
 use super::links::Links;
 use super::materialize::{self, Found};
-use super::plan;
 use crate::artifact::error::ArtifactError;
 use crate::artifact::features::FeatureTable;
 use crate::artifact::meta::Meta;
@@ -48,34 +47,49 @@ pub struct Placed {
     pub strangers: usize,
 }
 
-/// Every file that a run writes, but for pictures, which lie in the folders `nn<k>`.
-pub(super) fn files(dir: &Path, factors: &[usize]) -> Vec<PathBuf> {
-    let ours = [plan::FILE, REPORT, PAGE, REPETITIONS, SHARED, GROUPS];
+/// Where the files of a selection lie below the folder of results.
+pub(in crate::cli) struct Names {
+    pub(in crate::cli) list: String,
+    edges: String,
+    pub(in crate::cli) manifest: String,
+    /// Of pictures.
+    pub(in crate::cli) folder: String,
+}
+
+impl Names {
+    /// As the fork calls the selection of so many neighbors.
+    pub(super) fn of(k: usize) -> Self {
+        Self { list: format!("ImageSets/scan_nn{k}.txt"), ..Self::called(&format!("nn{k}")) }
+    }
+
+    /// Of a selection with a name of its own.
+    pub(in crate::cli) fn called(name: &str) -> Self {
+        Self {
+            list: format!("ImageSets/{name}.txt"),
+            edges: format!("edges_{name}.parquet"),
+            manifest: format!("manifest_{name}.parquet"),
+            folder: name.to_owned(),
+        }
+    }
+}
+
+/// Every file that a run writes but the pipeline, and the folders `nn<k>` of pictures.
+pub(super) fn files(factors: &[usize]) -> Vec<String> {
+    let ours = [REPORT, PAGE, REPETITIONS, SHARED, GROUPS];
     let mut names: Vec<String> = ours.map(str::to_owned).to_vec();
     names.extend(factors.first().map(|&k| near_target(k)));
     for &k in factors {
-        names.extend([list_of(k), edges_of(k), manifest_of(k), near_pool(k), format!("nn{k}")]);
+        let Names { list, edges, manifest, folder } = Names::of(k);
+        names.extend([list, edges, manifest, near_pool(k), folder]);
     }
-    names.iter().map(|name| dir.join(name)).collect()
+    names
 }
 
-pub(super) const REPORT: &str = "report.json";
-pub(super) const PAGE: &str = "report.html";
+pub(in crate::cli) const REPORT: &str = "report.json";
+pub(in crate::cli) const PAGE: &str = "report.html";
 const REPETITIONS: &str = "target_dedup.parquet";
 const SHARED: &str = "near_copies.csv";
 const GROUPS: &str = "duplicates.csv";
-
-fn list_of(k: usize) -> String {
-    format!("ImageSets/scan_nn{k}.txt")
-}
-
-fn edges_of(k: usize) -> String {
-    format!("edges_nn{k}.parquet")
-}
-
-fn manifest_of(k: usize) -> String {
-    format!("manifest_nn{k}.parquet")
-}
 
 fn near_target(k: usize) -> String {
     format!("topk{k}_neighbors_target.npy")
@@ -103,8 +117,8 @@ fn table(
 }
 
 /// The list of names, without endings, in pool order.
-pub(super) fn list(dir: &Path, k: usize, selection: &SelectionTable) -> Result<PathBuf, Failure> {
-    let path = dir.join(list_of(k));
+pub(in crate::cli) fn list(dir: &Path, names: &Names, selection: &SelectionTable) -> Result<PathBuf, Failure> {
+    let path = dir.join(&names.list);
     let mut text = String::new();
     for chosen in &selection.chosen {
         text.push_str(stem(&chosen.id));
@@ -115,7 +129,7 @@ pub(super) fn list(dir: &Path, k: usize, selection: &SelectionTable) -> Result<P
 }
 
 /// Every pair that was looked at.
-pub(super) fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<(), Failure> {
+pub(super) fn edges(dir: &Path, names: &Names, selection: &SelectionTable) -> Result<(), Failure> {
     let schema = [
         ("target_id", ColumnKind::U32),
         ("target_name", ColumnKind::Text),
@@ -128,7 +142,7 @@ pub(super) fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<
         ("reason", ColumnKind::Text),
         ("duplicate_of", ColumnKind::Text),
     ];
-    table(&dir.join(edges_of(k)), &schema, Meta::new("edges").with("k", k), |writer| {
+    table(&dir.join(&names.edges), &schema, Meta::new("edges").with("k", selection.k), |writer| {
         selection.edges.chunks(STEP).try_for_each(|all| {
             writer.write(vec![
                 Column::U32(all.iter().map(|e| e.edge.target).collect()),
@@ -147,16 +161,16 @@ pub(super) fn edges(dir: &Path, k: usize, selection: &SelectionTable) -> Result<
 }
 
 /// Every image that was taken, where it lies, and for whom it was taken; pictures and annotations are put in place.
-pub(super) fn manifest(
+pub(in crate::cli) fn manifest(
     dir: &Path,
-    k: usize,
+    names: &Names,
     selection: &SelectionTable,
     pictures: Option<&PoolPictures>,
     shard: &dyn Fn(u32) -> usize,
     how: Materialize,
 ) -> Result<Placed, Failure> {
     let mut placed = Placed::default();
-    let below = dir.join(format!("nn{k}"));
+    let below = dir.join(&names.folder);
     let (mut found, mut ways) = (Vec::with_capacity(selection.chosen.len()), Vec::new());
     for chosen in &selection.chosen {
         let shard = shard(chosen.best.pool);
@@ -215,7 +229,7 @@ pub(super) fn manifest(
         ("order", ColumnKind::U32),
     ];
     let shown = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
-    table(&dir.join(manifest_of(k)), &schema, Meta::new("manifest").with("k", k), |writer| {
+    table(&dir.join(&names.manifest), &schema, Meta::new("manifest").with("k", selection.k), |writer| {
         selection.chosen.chunks(STEP).zip(found.chunks(STEP)).try_for_each(|(all, found)| {
             writer.write(vec![
                 Column::U32(all.iter().map(|c| c.best.pool).collect()),

@@ -4,6 +4,7 @@
 //! ([`args`]). Both are files of features, or images ([`inputs`]). The work is a pipeline like any other ([`plan`] writes it), so it
 //! is cached, resumed and explained; [`command`] runs it, [`export`] turns its selections into lists, tables and arrays,
 //! [`materialize`] finds and lays out pictures and annotations, [`links`] remembers which of them it put there, [`attributes`] compares what is known of the images besides.
+//! [`set`] is what `kinset curate` does likewise.
 
 pub mod args;
 pub mod attributes;
@@ -13,6 +14,7 @@ pub mod inputs;
 pub mod links;
 pub mod materialize;
 pub mod plan;
+pub mod set;
 
 pub use args::SimilarArgs;
 pub(super) use command::run;

@@ -4,17 +4,24 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::args::{Dedup, LinkArg, OrderArg, PickArg, SimilarArgs};
+use super::args::{Dedup, LinkArg, OrderArg, PickArg, SetArgs, SimilarArgs};
 use super::inputs::{Input, Inputs};
 use crate::base::fs;
 use crate::cli::common::Failure;
 use crate::cli::init_encoder::{Encoder, quoted};
 
-/// The file in the folder of results.
-pub const FILE: &str = "similar.toml";
+/// The command, and the name of its pipeline.
+pub const COMMAND: &str = "similar";
 
-/// How it begins.
-pub const MARK: &str = "# Written by `kinset similar`;";
+/// The file of a command's pipeline in the folder of results.
+pub(in crate::cli) fn file(command: &str) -> String {
+    format!("{command}.toml")
+}
+
+/// How the file of a command begins.
+pub(in crate::cli) fn mark(command: &str) -> String {
+    format!("# Written by `kinset {command}`;")
+}
 
 /// The stage of the target's features.
 pub const TARGET: &str = "target";
@@ -76,33 +83,11 @@ const LEARNED: &str =
 /// # Errors
 /// If the working directory is gone, or a path is no text.
 pub(super) fn write(args: &SimilarArgs, inputs: &Inputs, depth: usize) -> Result<String, Failure> {
-    let device = if inputs.are_images() { "auto" } else { "cpu" };
-    let mut text = format!(
-        "{MARK} `kinset plan` and `kinset explain` read it too.\n\nname = \"similar\"\nseed = {}\ndevice = \"{device}\"\n",
-        args.seed
-    );
-    match &inputs.encoder {
-        None => {}
-        Some(Encoder::Loaded(settings)) => {
-            let _ = write!(text, "\n[stage.{ENCODER}]\n{settings}");
-        }
-        Some(Encoder::Learned) => {
-            let _ = write!(text, "\n[stage.{ENCODER}]\nimages = \"{}\"\n{LEARNED}", source(&pool(1)));
-        }
+    let set = &args.set;
+    let mut text = begin(COMMAND, set, inputs);
+    if let Some(target) = &inputs.target {
+        features(&mut text, set, TARGET, target)?;
     }
-    let features = |text: &mut String, name: &str, input: &Input| match input.images {
-        None => import(text, args, name, &input.path),
-        Some(format) => {
-            let (source, root) = (source(name), quoted(&absolute(&input.root())?)?);
-            let _ = write!(text, "\n[{source}]\ndataset = \"{format}\"\nroot = {root}\nlabels = false\n");
-            if args.skip_broken {
-                text.push_str("skip_broken = true\n");
-            }
-            let _ = write!(text, "\n[stage.{name}]\nkind = \"embed\"\nimages = \"{source}\"\nencoder = \"{ENCODER}\"\n");
-            Ok(())
-        }
-    };
-    features(&mut text, TARGET, &inputs.target)?;
     let dedup = match args.dedup {
         Dedup::Greedy => "greedy",
         Dedup::Fork => "fork",
@@ -111,7 +96,7 @@ pub(super) fn write(args: &SimilarArgs, inputs: &Inputs, depth: usize) -> Result
     let (mut pools, mut found, mut unwanted) = (Vec::new(), Vec::new(), Vec::new());
     for (shard, path) in (1..).zip(&inputs.pool) {
         let pool = pool(shard);
-        features(&mut text, &pool, path)?;
+        features(&mut text, set, &pool, path)?;
         let _ = write!(
             text,
             "\n[stage.{}]\nkind = \"retrieve\"\ntarget = \"{TARGET}\"\npool = \"{pool}\"\nk = {depth}\ndedup = \"{dedup}\"\ndedup_sim = {:?}\n",
@@ -123,7 +108,7 @@ pub(super) fn write(args: &SimilarArgs, inputs: &Inputs, depth: usize) -> Result
     }
     for (number, path) in (1..).zip(&inputs.held_out) {
         let name = held_out(number);
-        features(&mut text, &name, path)?;
+        features(&mut text, set, &name, path)?;
         unwanted.push(format!("\"{name}\""));
     }
     let _ = write!(
@@ -152,22 +137,57 @@ pub(super) fn write(args: &SimilarArgs, inputs: &Inputs, depth: usize) -> Result
     Ok(text)
 }
 
+/// The beginning of the pipeline behind a command, as far as the encoder.
+pub(in crate::cli) fn begin(command: &str, set: &SetArgs, inputs: &Inputs) -> String {
+    let device = if inputs.are_images() { "auto" } else { "cpu" };
+    let mut text = format!(
+        "{} `kinset plan` and `kinset explain` read it too.\n\nname = \"{command}\"\nseed = {}\ndevice = \"{device}\"\n",
+        mark(command),
+        set.seed
+    );
+    match &inputs.encoder {
+        None => {}
+        Some(Encoder::Loaded(settings)) => {
+            let _ = write!(text, "\n[stage.{ENCODER}]\n{settings}");
+        }
+        Some(Encoder::Learned) => {
+            let _ = write!(text, "\n[stage.{ENCODER}]\nimages = \"{}\"\n{LEARNED}", source(&pool(1)));
+        }
+    }
+    text
+}
+
+/// A stage of features: read from a file, or made of images.
+///
+/// # Errors
+/// If the working directory is gone, or a path is no text.
+pub(in crate::cli) fn features(text: &mut String, set: &SetArgs, name: &str, input: &Input) -> Result<(), Failure> {
+    let Some(format) = input.images else { return import(text, set, name, &input.path) };
+    let (source, root) = (source(name), quoted(&absolute(&input.root())?)?);
+    let _ = write!(text, "\n[{source}]\ndataset = \"{format}\"\nroot = {root}\nlabels = false\n");
+    if set.skip_broken {
+        text.push_str("skip_broken = true\n");
+    }
+    let _ = write!(text, "\n[stage.{name}]\nkind = \"embed\"\nimages = \"{source}\"\nencoder = \"{ENCODER}\"\n");
+    Ok(())
+}
+
 /// The stage that reads a file of features.
-fn import(text: &mut String, args: &SimilarArgs, name: &str, path: &Path) -> Result<(), Failure> {
+fn import(text: &mut String, set: &SetArgs, name: &str, path: &Path) -> Result<(), Failure> {
     let _ = write!(text, "\n[stage.{name}]\nkind = \"import_features\"\nfile = {}\n", quoted(&absolute(path)?)?);
     let csv = path.extension().is_some_and(|ending| ["csv", "tsv", "txt"].iter().any(|text| ending.eq_ignore_ascii_case(text)));
-    for (key, value) in [("id_column", &args.id_column), ("column", &args.column)] {
+    for (key, value) in [("id_column", &set.id_column), ("column", &set.column)] {
         if let Some(value) = value {
             let _ = writeln!(text, "{key} = {}", quoted(Path::new(value))?);
         }
     }
-    if let Some(dim) = args.feature_dim.filter(|_| csv) {
+    if let Some(dim) = set.feature_dim.filter(|_| csv) {
         let _ = writeln!(text, "dim = {dim}");
     }
-    if let Some(header) = args.header.filter(|_| csv) {
+    if let Some(header) = set.header.filter(|_| csv) {
         let _ = writeln!(text, "header = {header}");
     }
-    if let Some(separator) = args.separator.as_ref().filter(|_| csv) {
+    if let Some(separator) = set.separator.as_ref().filter(|_| csv) {
         let _ = writeln!(text, "separator = {}", quoted(Path::new(separator))?);
     }
     Ok(())
@@ -233,6 +253,7 @@ fn absolute(path: &Path) -> fs::Result<PathBuf> {
 mod tests {
     use clap::Parser;
 
+    use super::super::command::given;
     use super::*;
     use crate::base::search_path::DataPaths;
     use crate::cli::Command;
@@ -249,8 +270,8 @@ mod tests {
 
     fn written(words: &[&str]) -> String {
         let args = args(words);
-        let inputs =
-            Inputs::of(&args, &DataPaths::new("", None, None)).unwrap_or_else(|failure| panic!("{}", failure.in_words()));
+        let inputs = Inputs::of(&given(&args), &args.set, &DataPaths::new("", None, None))
+            .unwrap_or_else(|failure| panic!("{}", failure.in_words()));
         write(&args, &inputs, depth(&args)).unwrap_or_else(|failure| panic!("{}", failure.in_words()))
     }
 
