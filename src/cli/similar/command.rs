@@ -1,6 +1,6 @@
 //! The run of the pipeline behind the command, and its summary.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub(super) fn given(args: &SimilarArgs) -> Given<'_> {
     // clap has seen to it that one of the two is there.
     let pool = if args.near_csv.is_empty() { args.set.near_db.as_slice() } else { &args.near_csv };
     let target = args.target_csv.as_ref().or(args.target_db.as_ref());
-    Given { target: target.map(|path| path.as_path()), pool, held_out: &args.held_out, exclude: args.exclude.as_deref() }
+    Given { target: target.map(PathBuf::as_path), pool, held_out: &args.held_out, exclude: args.exclude.as_deref() }
 }
 
 pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
@@ -39,7 +39,7 @@ pub(in crate::cli) fn run(args: &SimilarArgs) -> Answer {
     let places = places(&PlaceArgs { artifacts: set::ARTIFACTS.into(), data: None }, None);
     let inputs = Inputs::of(&given(args), set, &places)?;
     let pictures = inputs.pictures(set)?;
-    let lists: Vec<&Path> = [&args.exclude, &args.attributes].into_iter().flatten().map(|path| path.as_path()).collect();
+    let lists: Vec<&Path> = [&args.exclude, &args.attributes].into_iter().flatten().map(PathBuf::as_path).collect();
     set::spare(plan::COMMAND, set, &inputs, &export::files(&plan::factors(args)), &lists)?;
     let store = set::store(set)?;
     let work = Work::new(plan::COMMAND, set, &inputs, &places, &store)?;

@@ -214,11 +214,13 @@ impl FileNames {
         let known: BTreeMap<&String, &String> = self.ids.iter().zip(&self.paths).rev().filter(|_| named).collect();
         match &self.target {
             Some(target) => selection.targets.clone_from(target),
-            None => selection.targets.iter_mut().for_each(|target| {
-                if let Some(path) = known.get(target) {
-                    target.clone_from(path);
+            None => {
+                for target in &mut selection.targets {
+                    if let Some(path) = known.get(target) {
+                        target.clone_from(path);
+                    }
                 }
-            }),
+            }
         }
         for judged in &mut selection.edges {
             judged.pool_id.clone_from(&self.paths[judged.edge.pool as usize]);

@@ -263,7 +263,7 @@ impl Edges {
             let weight = self.weights.get(edge.target as usize).copied().unwrap_or(1.0);
             match picks.last_mut() {
                 Some(pick) if pick.best.pool == edge.pool => {
-                    (pick.targets, pick.weight) = (pick.targets + 1, pick.weight + weight)
+                    (pick.targets, pick.weight) = (pick.targets + 1, pick.weight + weight);
                 }
                 _ => picks.push(Pick { best: edge, targets: 1, weight }),
             }

@@ -41,7 +41,9 @@ impl Weights {
         let mut clusters: Vec<f64> = counts.chunks_exact(classes).map(shares).collect();
         let sum: f64 = clusters.iter().sum();
         if sum > 0.0 {
-            clusters.iter_mut().for_each(|weight| *weight /= sum);
+            for weight in &mut clusters {
+                *weight /= sum;
+            }
         }
         Self { classes: weights, clusters }
     }
