@@ -890,7 +890,7 @@ fn a_balanced_part_of_a_folder_takes_what_is_rare() {
     // Typical images go by the names of files, too.
     let manifest = TableReader::open(&bench.path("out/manifest_curated.parquet"), "manifest").unwrap();
     let typical: Vec<String> = manifest.values("best_target_name").unwrap();
-    assert!(typical.iter().all(|name| name.ends_with(".png")), "{typical:?}");
+    assert!(typical.iter().all(|name| name.contains(".png")), "{typical:?}");
     // Nothing is new: nothing is computed, no file changes.
     let (before, written) = (outputs(&bench), || fs::metadata(bench.path("out/report.html")).unwrap().modified().unwrap());
     let first = written();

@@ -246,7 +246,7 @@ fn what_cannot_be_written_leaves_nothing_in_the_way_of_the_next_try() {
             disk.remount("size=64m");
             let mut due = wanted.clone();
             // A page that finds no room costs a warning and no result: it alone may be missing then.
-            if said.exit == 0 && ["similar", "curate"].contains(&&*args[0]) && said.err.contains("warning: no report: ") {
+            if said.exit == 0 && ["similar", "curate"].contains(&args[0]) && said.err.contains("warning: no report: ") {
                 series.same(&format!("{how}: a page is due"), &due.remove("like/report.html").is_some(), &true);
             }
             if said.exit != 0 {
