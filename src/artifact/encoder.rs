@@ -30,8 +30,20 @@ pub enum Stem {
     Strided,
     /// 3×3, stride 1, then a 2×2 pool of stride 2.
     Stl,
-    /// 7×7, stride 2, then a 3×3 pool of stride 2.
+    /// 7×7, stride 2, then a 3×3 pool of stride 2; of `alexnet` 11×11, stride 4.
     Imagenet,
+}
+
+impl Stem {
+    /// As settings call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Cifar => "cifar",
+            Self::Strided => "strided",
+            Self::Stl => "stl",
+            Self::Imagenet => "imagenet",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -45,6 +57,8 @@ pub enum Backbone {
     Resnet50,
     /// Basic blocks, one per stage: for small pictures on a CPU.
     ResnetTiny,
+    /// Five convolutions and two fully connected layers with batch norm: AND's published table.
+    Alexnet,
     /// No network: the pixels themselves, in `[0, 1]`, as features.
     Pixels,
     Vit,
@@ -80,7 +94,7 @@ pub struct Projection {
 pub struct Architecture {
     pub backbone: Backbone,
     pub stem: Stem,
-    /// Channels of the first stage; 64 in the papers.
+    /// Channels of the first stage, or of the first convolution; 64 in the papers.
     pub width: usize,
     /// Channels of the input: 1 or 3.
     pub channels: usize,

@@ -29,7 +29,7 @@ pub struct FeatureTable {
     pub normalized: bool,
     /// The encoder they come from: its digest, hexadecimal, or another name.
     pub encoder: String,
-    /// The layer of it that they are: `backbone` or `projection`.
+    /// The layer of it that they are: `backbone`, `projection`, or the name of an inner one.
     pub layer: String,
 }
 
@@ -70,7 +70,7 @@ impl FeatureTable {
         let (dim, values) = reader.vectors("embedding")?;
         let normalized = reader.meta().get(path, "normalized", "true or false")?;
         let encoder = reader.meta().get(path, "encoder", "a digest or a name")?;
-        let layer = reader.meta().get(path, "layer", "`backbone` or `projection`")?;
+        let layer = reader.meta().get(path, "layer", "the name of a layer")?;
         let table = Self { ids, dim, values, normalized, encoder, layer };
         table.check(path)?;
         Ok(table)

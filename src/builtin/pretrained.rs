@@ -1,5 +1,5 @@
 //! Somebody else's weights as an encoder, and as a classifier if the file has heads: files of SCAN, NNM, RUC, AND, MoCo, and of whoever
-//! trains a residual network with torchvision, timm, Lightning, solo-learn or lightly.
+//! trains a residual network with torchvision, timm, Lightning, solo-learn or lightly. AND's AlexNet is read too.
 //!
 //! What is read, and what never is, says [`kinset_model::import`]. The images lend what the file does not say: the size a network
 //! sees them at, and the statistics of their channels where `mean` and `std` are not given.
@@ -45,11 +45,11 @@ kinset_stage::settings! {
         prefix: Option<String> = None;
         /// Tensors to leave out: `["projector.*"]`; `*` stands for any characters.
         ignore: Option<Vec<String>> = None;
-        /// `resnet18`, `resnet34`, `resnet50`, `resnet_tiny`; none: the one whose blocks the file has.
+        /// `resnet18`, `resnet34`, `resnet50`, `resnet_tiny`, `alexnet`; none: the one whose layers the file has.
         backbone: Option<Backbone> = None;
         /// The first layers. `cifar`, `stl` and `strided` have equal tensors, so one of them must be named; `imagenet` shows.
         stem: Option<Stem> = None;
-        /// Side the images are brought to, pixels; none: their own.
+        /// Side the images are brought to, pixels; none: their own. An AlexNet takes only those of its training.
         size: Option<usize> = None, min 1;
         /// Channel means the network was trained with, of values 0–1; none: those of the images.
         mean: Option<Vec<f32>> = None;

@@ -1,7 +1,8 @@
 //! From images to features.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 
+use super::alexnet::{self, AlexNet};
 use super::error::{ModelError, Result};
 use super::graph::GraphNet;
 use super::head::ProjectionHead;
@@ -11,16 +12,19 @@ use super::resnet::{Layout, ResNet};
 use super::vit::Vit;
 use kinset_artifact::encoder::{Architecture, Backbone, EncoderCard, Normalization, Projection, Stem, Tensors, Transformer};
 use kinset_base::seed::Seed;
-use kinset_kernel::l2_normalize;
+use kinset_kernel::{avg_pool2d, l2_normalize};
 
 /// The widest first stage that is accepted: 16 times the paper's, some 30 GiB of ResNet-50.
 const WIDEST: usize = 1024;
+/// Numbers that remain of the map of an inner layer: about as many as the usual linear evaluation of layers leaves (9,000 to 9,600).
+const MOST_INNER: usize = 10_000;
 /// The largest input side and projection that are accepted.
 const LARGEST: usize = 65_536;
 
 #[derive(Clone, Debug)]
 enum Body {
     ResNet(ResNet),
+    AlexNet(AlexNet),
     Vit(Box<Vit>),
     Graph(GraphNet),
     /// No network: the input, flattened.
@@ -120,15 +124,30 @@ fn features(architecture: &Architecture) -> Result<usize> {
             dim => wrong("features", dim, format!("1 to {LARGEST} numbers, without a projection")),
         };
     }
+    if !(1..=WIDEST).contains(&architecture.width) && architecture.backbone != Backbone::Pixels {
+        return wrong("width", architecture.width, format!("1 to {WIDEST} channels in the first stage"));
+    }
+    if let Some(layout) = alexnet(architecture) {
+        if !matches!(layout.stem, Stem::Cifar | Stem::Imagenet) {
+            return Err(ModelError::Architecture {
+                field: "stem",
+                found: layout.stem.word().into(),
+                wanted: "`cifar` or `imagenet`, the two forms of AlexNet".into(),
+            });
+        }
+        if layout.dense().is_none() {
+            let least = if layout.stem == Stem::Cifar { 8 } else { 63 };
+            let most = "and so few that its first fully connected layer has at most 2,147,483,648 weights";
+            return wrong("size", layout.size, format!("at least {least} pixels, {most}"));
+        }
+        return Ok(layout.features());
+    }
     let Some(layout) = layout(architecture) else {
         if architecture.projection.is_some() {
             return wrong("projection", 1, "pixels go without a projection".into());
         }
         return Ok(architecture.channels * architecture.size * architecture.size);
     };
-    if !(1..=WIDEST).contains(&architecture.width) {
-        return wrong("width", architecture.width, format!("1 to {WIDEST} channels in the first stage"));
-    }
     Ok(layout.features())
 }
 
@@ -153,8 +172,30 @@ pub(super) fn layout(architecture: &Architecture) -> Option<Layout> {
         Backbone::Resnet34 => of(&[3, 4, 6, 3], false),
         Backbone::Resnet50 => of(&[3, 4, 6, 3], true),
         Backbone::ResnetTiny => of(&[1, 1, 1], false),
-        Backbone::Pixels | Backbone::Vit | Backbone::Graph | Backbone::Features => None,
+        Backbone::Alexnet | Backbone::Pixels | Backbone::Vit | Backbone::Graph | Backbone::Features => None,
     }
+}
+
+/// The layers of an AlexNet, if it is one.
+pub(super) fn alexnet(architecture: &Architecture) -> Option<alexnet::Layout> {
+    let &Architecture { stem, channels, width, size, .. } = architecture;
+    (architecture.backbone == Backbone::Alexnet).then_some(alexnet::Layout { stem, channels, width, size })
+}
+
+/// A map with as many numbers per image as an inner layer may have.
+///
+/// # Shapes
+/// `[B, C, H, W]` → `[B, C·⌊H/w⌋·⌊W/w⌋]` for windows of w × w pixels.
+fn averaged(map: &Tensor) -> Result<Tensor> {
+    let (_, channels, height, width) = map.dims4()?;
+    let most = height.min(width);
+    let window = (1..most).find(|w| channels * (height / w) * (width / w) <= MOST_INNER).unwrap_or(most);
+    if window == 1 {
+        return Ok(map.flatten_from(1)?);
+    }
+    let (rows, columns) = (height / window * window, width / window * window);
+    let seen = map.narrow(2, (height - rows) / 2, rows)?.narrow(3, (width - columns) / 2, columns)?.contiguous()?;
+    Ok(avg_pool2d(&seen, window, window)?.flatten_from(1)?)
 }
 
 impl EncoderNet {
@@ -188,7 +229,10 @@ impl EncoderNet {
                 Body::Graph(builder.within("backbone", |b| GraphNet::build(b, graph))?)
             }
             (None, None) if architecture.backbone == Backbone::Features => Body::Features,
-            (None, None) => Body::Pixels,
+            (None, None) => match alexnet(architecture).and_then(|layout| Some((layout, layout.dense()?))) {
+                Some((layout, dense)) => Body::AlexNet(builder.within("backbone", |b| AlexNet::build(b, &layout, dense))?),
+                None => Body::Pixels,
+            },
         };
         let projection = match &architecture.projection {
             Some(shape) => Some(builder.within("contrastive_head", |b| ProjectionHead::build(b, features, shape))?),
@@ -249,11 +293,87 @@ impl EncoderNet {
     ///
     /// # Shapes
     /// `images`: `[B, C, S, S]`, normalised by the card's mean and standard deviation. Returns `[B, D]`. A residual network
-    /// takes any S, a transformer any multiple of its patch, `pixels` only its own.
+    /// takes any S, a transformer any multiple of its patch, `alexnet` and `pixels` only their own.
     ///
     /// # Errors
     /// [`ModelError::Input`] for another shape, or a single value per channel in [`Mode::Train`].
     pub fn features(&self, images: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.check_images(images)?;
+        match &self.body {
+            Body::ResNet(net) => net.forward(images, mode),
+            Body::AlexNet(net) => net.forward(images, mode),
+            Body::Vit(net) => net.forward(images),
+            Body::Graph(net) => {
+                let (batch, features) = (images.dim(0)?, net.forward(images)?);
+                if features.dims() == [batch, self.dim()] {
+                    return Ok(features);
+                }
+                let wanted = format!("a graph that makes `[{batch}, {}]` of {batch} pictures", self.dim());
+                Err(ModelError::Input { wanted, found: features.dims().to_vec() })
+            }
+            Body::Features => Err(ModelError::NoImages),
+            Body::Pixels => Ok(images.flatten_from(1)?),
+        }
+    }
+
+    /// Names of the layers that [`EncoderNet::inner`] knows, from the first to the last: `conv1` and the blocks `layer1.0`, … of a
+    /// residual network, `conv1` to `fc2` of AlexNet, `blocks.0`, … of a transformer, none of others.
+    pub fn layers(&self) -> Vec<String> {
+        match &self.body {
+            Body::ResNet(net) => net.layers(),
+            Body::AlexNet(net) => net.layers(),
+            Body::Vit(net) => net.layers(),
+            Body::Graph(_) | Body::Pixels | Body::Features => Vec::new(),
+        }
+    }
+
+    /// What a layer inside the backbone makes of images, by its place in [`EncoderNet::layers`]: a map after its ReLU and before a
+    /// pooling, a fully connected layer's output, a transformer's class token.
+    ///
+    /// A map of more than 10,000 numbers is averaged over the smallest square windows that leave at most so many; what does not fill a
+    /// window is cut off around it.
+    ///
+    /// # Shapes
+    /// `images` as in [`EncoderNet::features`]. Returns `[B, D']`.
+    ///
+    /// # Paper
+    /// Zhang, Isola and Efros 2016, "Colorful image colorization", section 3.2: linear classifiers on layers of AlexNet, each reduced to
+    /// about 9,000 numbers.
+    ///
+    /// # Errors
+    /// As [`EncoderNet::features`]; [`ModelError::Absent`] for a layer that is not there.
+    pub fn inner(&self, images: &Tensor, layer: usize) -> Result<Tensor> {
+        let made = self.made(images, layer)?;
+        if made.dims().len() == 2 { Ok(made) } else { averaged(&made) }
+    }
+
+    /// The same as the layer makes it.
+    pub(super) fn made(&self, images: &Tensor, layer: usize) -> Result<Tensor> {
+        self.check_images(images)?;
+        if layer >= self.layers().len() {
+            return Err(ModelError::Absent { part: "such layer" });
+        }
+        match &self.body {
+            Body::ResNet(net) => net.until(images, Mode::Eval, layer),
+            Body::AlexNet(net) => net.until(images, Mode::Eval, layer),
+            Body::Vit(net) => net.until(images, Some(layer)),
+            Body::Graph(_) | Body::Pixels | Body::Features => unreachable!("they have no named layers"),
+        }
+    }
+
+    /// Numbers per image of a layer, D'.
+    ///
+    /// # Errors
+    /// As [`EncoderNet::inner`].
+    pub fn inner_dim(&self, layer: usize) -> Result<usize> {
+        let Architecture { channels, size, .. } = self.architecture;
+        let device = self.params.iter().next().map_or(Device::Cpu, |(_, _, var)| var.device().clone());
+        let one = Tensor::zeros((1, channels, size, size), DType::F32, &device)?;
+        Ok(self.frozen()?.inner(&one, layer)?.dim(1)?)
+    }
+
+    /// Whether images are what the backbone takes.
+    fn check_images(&self, images: &Tensor) -> Result<()> {
         let Architecture { channels, size, .. } = self.architecture;
         let wrong = |wanted: String| Err(ModelError::Input { wanted, found: images.dims().to_vec() });
         let &[batch, found, height, width] = images.dims() else {
@@ -266,20 +386,11 @@ impl EncoderNet {
             return wrong(format!("at least one image of {channels} channels, `[B, {channels}, S, S]`"));
         }
         match &self.body {
-            Body::ResNet(net) => net.forward(images, mode),
-            Body::Vit(net) => net.forward(images),
-            Body::Graph(_) if (height, width) != (size, size) => wrong(format!("pictures of {size} × {size} pixels")),
-            Body::Graph(net) => {
-                let features = net.forward(images)?;
-                if features.dims() == [batch, self.dim()] {
-                    return Ok(features);
-                }
-                let wanted = format!("a graph that makes `[{batch}, {}]` of {batch} pictures", self.dim());
-                Err(ModelError::Input { wanted, found: features.dims().to_vec() })
+            Body::AlexNet(_) | Body::Graph(_) if (height, width) != (size, size) => {
+                wrong(format!("pictures of {size} × {size} pixels"))
             }
-            Body::Features => Err(ModelError::NoImages),
             Body::Pixels if (height, width) != (size, size) => wrong(format!("pixels of {size} × {size}")),
-            Body::Pixels => Ok(images.flatten_from(1)?),
+            _ => Ok(()),
         }
     }
 
@@ -303,7 +414,7 @@ impl EncoderNet {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Var};
+    use candle_core::Var;
     use rayon::ThreadPoolBuilder;
 
     use super::super::params::values;
@@ -486,6 +597,37 @@ mod tests {
     }
 
     #[test]
+    fn inner_layers_have_names_and_the_last_of_a_residual_network_averages_to_its_features() {
+        let net = tiny();
+        assert_eq!(net.layers(), ["conv1", "layer1.0", "layer2.0", "layer3.0"]);
+        let images = wave(&[2, 1, 8, 8], 0.1, 0.0, 1.0);
+        let dims: Vec<usize> = (0..4).map(|layer| net.inner(&images, layer).unwrap().dim(1).unwrap()).collect();
+        assert_eq!(dims, [4 * 64, 4 * 64, 8 * 16, 16 * 4]);
+        let last = net.made(&images, 3).unwrap().flatten_from(2).unwrap().mean(2).unwrap();
+        let features: Vec<f64> =
+            values(&net.features(&images, Mode::Eval).unwrap()).unwrap().iter().map(|&v| v.into()).collect();
+        assert_near("last", &values(&last).unwrap(), &features, 1e-6);
+        assert_eq!(net.inner_dim(2).unwrap(), 8 * 16 * 16, "of images of its own 32 pixels");
+        assert!(matches!(net.inner(&images, 4), Err(ModelError::Absent { .. })));
+        assert!(net.inner(&wave(&[2, 3, 8, 8], 0.1, 0.0, 1.0), 0).is_err(), "other channels");
+    }
+
+    #[test]
+    fn a_large_map_is_averaged_over_the_smallest_windows_that_leave_few_enough_numbers() {
+        let map = wave(&[2, 200, 15, 17], 0.37, 0.1, 1.0);
+        let small = averaged(&map).unwrap();
+        // 2 × 2 would leave 200 · 7 · 8 = 11,200.
+        assert_eq!(small.dims(), [2, 200 * 5 * 5]);
+        let all = values(&map).unwrap();
+        // Two of 17 columns are cut off, one on each side.
+        let wanted: f32 =
+            (0..3).flat_map(|row| (1..4).map(move |column| row * 17 + column)).map(|at| all[at]).sum::<f32>() / 9.0;
+        assert!((values(&small).unwrap()[0] - wanted).abs() < 1e-6);
+        assert_eq!(averaged(&map.narrow(1, 0, 39).unwrap()).unwrap().dims(), [2, 39 * 255], "as it is");
+        assert_eq!(averaged(&wave(&[1, 3, 1, 1], 0.3, 0.0, 1.0)).unwrap().dims(), [1, 3]);
+    }
+
+    #[test]
     fn pixels_are_their_own_features() {
         let shape = architecture(Backbone::Pixels, Stem::Cifar, 64, 1, 4, None).unwrap();
         let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap();
@@ -536,9 +678,12 @@ mod tests {
 
     #[test]
     fn gradients_are_those_of_finite_differences() {
-        let net = wide(&tiny());
+        let projection = Some(Projection { kind: ProjectionKind::Linear, dim: 5 });
+        let alexnet = architecture(Backbone::Alexnet, Stem::Cifar, 1, 1, 8, projection).unwrap();
+        let alexnet = EncoderNet::init(&alexnet, Seed::new(1), &Device::Cpu).unwrap();
         let images = wave(&[4, 1, 8, 8], 0.05, 0.3, 1.0).to_dtype(DType::F64).unwrap();
-        for mode in [Mode::Train, Mode::Eval] {
+        let both = [Mode::Train, Mode::Eval].map(|mode| [(wide(&tiny()), mode), (wide(&alexnet), mode)]);
+        for (net, mode) in both.into_iter().flatten() {
             let value = || loss(&net, &images, mode).to_scalar::<f64>().unwrap();
             let grads = loss(&net, &images, mode).backward().unwrap();
             for (name, var) in net.params().parameters() {
@@ -564,16 +709,22 @@ mod tests {
 
     #[test]
     fn the_fast_operations_give_the_gradients_of_the_precise_ones() {
-        for stem in [Stem::Cifar, Stem::Strided, Stem::Stl, Stem::Imagenet] {
-            let net = new(Backbone::ResnetTiny, stem, 4, 1, Some(Projection { kind: ProjectionKind::Mlp, dim: 5 }));
+        let residual = [Stem::Cifar, Stem::Strided, Stem::Stl, Stem::Imagenet].map(|stem| (Backbone::ResnetTiny, stem, 12));
+        let plain = [(Backbone::Alexnet, Stem::Cifar, 17), (Backbone::Alexnet, Stem::Imagenet, 70)];
+        for (backbone, stem, size) in residual.into_iter().chain(plain) {
+            let projection = Some(Projection { kind: ProjectionKind::Mlp, dim: 5 });
+            let shape = architecture(backbone, stem, 4, 1, size, projection).unwrap();
+            let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap();
             let precise = wide(&net);
-            let images = wave(&[4, 1, 12, 12], 0.05, 0.3, 1.0);
+            let images = wave(&[4, 1, size, size], 0.05, 0.3, 1.0);
             let fast = loss(&net, &images, Mode::Train).backward().unwrap();
             let slow = loss(&precise, &images.to_dtype(DType::F64).unwrap(), Mode::Train).backward().unwrap();
             for ((name, var), (_, other)) in net.params().parameters().zip(precise.params().parameters()) {
                 let found = values(fast.get(var.as_tensor()).unwrap()).unwrap();
                 let wanted = slow.get(other.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
                 let scale = wanted.iter().fold(1e-3_f64, |most, v| most.max(v.abs()));
+                // A bias before batch norm has no effect: its gradient is what rounding leaves.
+                let scale = if wanted.iter().all(|v| v.abs() < 1e-9) { 1.0 } else { scale };
                 for (found, wanted) in found.iter().zip(&wanted) {
                     assert!((f64::from(*found) - wanted).abs() < 2e-4 * scale, "{stem:?} {name}: {found} is not {wanted}");
                 }

@@ -52,9 +52,10 @@ pub fn with_linear_heads(card: &ClassifierCard, tensors: &Tensors) -> Result<Ten
 /// [`ModelError::NoPlace`] if the family has no name for one of them; a file that cannot be written.
 pub fn save(tensors: &Tensors, layout: Layout, path: &Path) -> Result<Vec<String>> {
     let zero = 0_i64.to_le_bytes();
+    let alexnet = tensors.get("backbone.fc1.0.weight").is_some();
     let mut floats = Vec::with_capacity(tensors.len());
     for (name, weights) in tensors.iter() {
-        let theirs = layout.theirs(name).ok_or_else(|| ModelError::NoPlace { what: format!("`{name}`") })?;
+        let theirs = layout.theirs(name, alexnet).ok_or_else(|| ModelError::NoPlace { what: format!("`{name}`") })?;
         floats.push((theirs, weights, weights.values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>()));
     }
     let failed = |error: safetensors::SafeTensorError| {

@@ -1,6 +1,6 @@
 //! # kinset-model: networks and their weights
 //!
-//! Residual networks, published vision transformers, graphs of ONNX's operators, and heads; their initial weights, and the names their tensors go by. [`EncoderNet`] turns images
+//! Residual networks, AlexNet, published vision transformers, graphs of ONNX's operators, and heads; their initial weights, and the names their tensors go by. [`EncoderNet`] turns images
 //! into features, [`ClassifierNet`] turns features into clusters; both are made of [`Params`], an ordered list of named
 //! tensors that says which of them training moves. [`export`] and [`onnx`] write them for PyTorch and for the runtimes of ONNX; [`onnx`] reads encoders too.
 //!
@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alexnet;
 pub mod classifier;
 pub mod encoder;
 pub mod error;

@@ -179,27 +179,47 @@ impl Block {
 pub(super) struct ResNet {
     first: Unit,
     pool: Option<(usize, usize, usize)>,
-    blocks: Vec<Block>,
+    /// With their names, `layer1.0`.
+    blocks: Vec<(String, Block)>,
 }
 
 impl ResNet {
     pub(super) fn build(b: &mut Builder, layout: &Layout) -> Result<Self> {
         let first = Unit::build(b, &layout.first())?;
         let blocks = layout.residuals();
-        let blocks = blocks.iter().map(|residual| b.within(&residual.name, |b| Block::build(b, residual)));
+        let blocks = blocks.into_iter().map(|residual| {
+            let block = b.within(&residual.name, |b| Block::build(b, &residual))?;
+            Ok((residual.name, block))
+        });
         Ok(Self { first, pool: layout.pool(), blocks: blocks.collect::<Result<_>>()? })
     }
 
     /// # Shapes
     /// `x`: `[B, C, S, S]`. Returns `[B, D]`.
     pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        Ok(global_avg_pool(&self.until(x, mode, self.blocks.len())?)?)
+    }
+
+    /// Names of its layers, from the first to the last: the convolution before the blocks, then each block.
+    pub(super) fn layers(&self) -> Vec<String> {
+        std::iter::once("conv1".to_owned()).chain(self.blocks.iter().map(|(name, _)| name.clone())).collect()
+    }
+
+    /// The map of a layer, counted from 0; that of the first is the one before the pooling.
+    ///
+    /// # Shapes
+    /// `x`: `[B, C, S, S]`. Returns `[B, C', H, W]`.
+    pub(super) fn until(&self, x: &Tensor, mode: Mode, layer: usize) -> Result<Tensor> {
         let mut y = self.first.forward(x, mode, After::Relu)?;
+        if layer == 0 {
+            return Ok(y);
+        }
         if let Some((kernel, stride, padding)) = self.pool {
             y = max_pool2d(&y, kernel, stride, padding)?;
         }
-        for block in &self.blocks {
+        for (_, block) in self.blocks.iter().take(layer) {
             y = block.forward(&y, mode)?;
         }
-        Ok(global_avg_pool(&y)?)
+        Ok(y)
     }
 }

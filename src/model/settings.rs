@@ -13,7 +13,8 @@ kinset_stage::settings! {
     /// A network to be trained from scratch.
     #[derive(PartialEq)]
     pub struct NetworkSettings {
-        /// `resnet18` (SCAN on CIFAR and STL), `resnet50` (ImageNet) or `resnet_tiny` (8–32 px on a CPU).
+        /// `resnet18` (SCAN on CIFAR and STL), `resnet50` (ImageNet), `resnet_tiny` (8–32 px on a CPU) or `alexnet` (AND's table; stem
+        /// `cifar` or `imagenet`, images of one size).
         #[schemars(transform = trainable)]
         backbone: Backbone = Backbone::Resnet18;
         /// `cifar` for small images, `stl` for 96 px, `imagenet` for 224 px (SCAN's code, `models/`).
@@ -25,7 +26,7 @@ kinset_stage::settings! {
         /// Outputs of the projection head, P; 128 in SimCLR and SCAN.
         projection_dim: usize = 128, within 1..=65_536;
     }
-    and nothing_to_train
+    and combinations
 }
 
 /// Leaves networks that have nothing to train out of the schema.
@@ -42,7 +43,7 @@ fn untrainable(backbone: Backbone) -> Option<&'static str> {
         Backbone::Pixels | Backbone::Features => Some("is one that has nothing to train"),
         Backbone::Graph => Some("is `graph`: read one with the stage `onnx_encoder`"),
         Backbone::Vit => Some("is `vit`: read a published one with the stage `frozen`"),
-        Backbone::Resnet18 | Backbone::Resnet34 | Backbone::Resnet50 | Backbone::ResnetTiny => None,
+        Backbone::Resnet18 | Backbone::Resnet34 | Backbone::Resnet50 | Backbone::ResnetTiny | Backbone::Alexnet => None,
     }
 }
 
@@ -53,7 +54,11 @@ impl NetworkSettings {
         architecture(self.backbone, self.stem, self.width, channels, size, Some(projection))
     }
 
-    fn nothing_to_train(&self) -> Option<Complaint> {
+    fn combinations(&self) -> Option<Complaint> {
+        if self.backbone == Backbone::Alexnet && !matches!(self.stem, Stem::Cifar | Stem::Imagenet) {
+            let what = format!("is `{}`; `alexnet` has the forms `cifar` and `imagenet`", self.stem.word());
+            return Some(Complaint::new("stem", what));
+        }
         untrainable(self.backbone).map(|why| Complaint::new("backbone", why))
     }
 }

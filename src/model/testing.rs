@@ -1,4 +1,4 @@
-//! Formulas and comparisons that the tests share with `tests/golden/model/make.py`.
+//! Formulas and comparisons that the tests share with `tests/golden/model/make.py` and `tests/parity/alexnet.py`.
 #![expect(clippy::unwrap_used, reason = "a test that fails says where")]
 
 use candle_core::{Device, Tensor};
@@ -25,6 +25,37 @@ pub fn fill(params: &Params) {
             _ => 0.1 * (0.53 * j + k).sin(),
         };
         let values: Vec<f32> = (0..var.elem_count()).map(|j| value(j as f64) as f32).collect();
+        var.set(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap();
+    }
+}
+
+/// Numbers from -1 to 1 for the tensor at a place: whole-number noise, so that every bit is PyTorch's too.
+pub fn noise(count: usize, place: usize) -> Vec<f64> {
+    let value = |index: usize| {
+        let x = (index as u64 + 1 + 1_000_003 * place as u64).wrapping_mul(2_654_435_761) as u32;
+        let x = (x ^ (x >> 16)).wrapping_mul(1_812_433_253);
+        f64::from(x ^ (x >> 13)) / 2_147_483_648.0 - 1.0
+    };
+    (0..count).map(value).collect()
+}
+
+/// A tensor of noise.
+pub fn noisy(shape: &[usize], place: usize) -> Tensor {
+    let values: Vec<f32> = noise(shape.iter().product(), place).into_iter().map(|value| value as f32).collect();
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+/// Fills a network with noise that keeps the variance through ReLU.
+pub fn fill_with_noise(params: &Params) {
+    for (place, (name, _, var)) in params.iter().enumerate() {
+        let shape = var.dims();
+        let inputs: usize = shape.iter().skip(1).product();
+        let value = |noise: f64| match shape.len() {
+            1 if name.ends_with("running_var") || name.ends_with(".weight") => 1.0 + 0.1 * noise,
+            1 => 0.1 * noise,
+            _ => noise * (6.0 / inputs as f64).sqrt(),
+        };
+        let values: Vec<f32> = noise(var.elem_count(), place).into_iter().map(|noise| value(noise) as f32).collect();
         var.set(&Tensor::from_vec(values, shape, &Device::Cpu).unwrap()).unwrap();
     }
 }

@@ -197,6 +197,19 @@ impl Vit {
     /// # Shapes
     /// `images`: `[B, 3, S, S]`, S a multiple of the patch. Returns `[B, D]`.
     pub(super) fn forward(&self, images: &Tensor) -> Result<Tensor> {
+        self.until(images, None)
+    }
+
+    /// Names of its blocks, from the first to the last.
+    pub(super) fn layers(&self) -> Vec<String> {
+        (0..self.blocks.len()).map(|block| format!("blocks.{block}")).collect()
+    }
+
+    /// The class token after a block, counted from 0, without the last norm; after none the features.
+    ///
+    /// # Shapes
+    /// As [`Vit::forward`]; a block's token is `[B, width]`.
+    pub(super) fn until(&self, images: &Tensor, block: Option<usize>) -> Result<Tensor> {
         let (batch, _, height, side) = images.dims4()?;
         if height != side || !side.is_multiple_of(self.shape.patch) {
             let wanted = format!("squares of a multiple of {} pixels", self.shape.patch);
@@ -204,11 +217,11 @@ impl Vit {
         }
         let (before, positions) = self.placed(side / self.shape.patch)?;
         if images.track_op() || self.class.track_op() || batch <= GROUP {
-            return self.group(images, &before, &positions);
+            return self.group(images, &before, &positions, block);
         }
         let groups = (0..batch)
             .step_by(GROUP)
-            .map(|first| self.group(&images.narrow(0, first, GROUP.min(batch - first))?, &before, &positions))
+            .map(|first| self.group(&images.narrow(0, first, GROUP.min(batch - first))?, &before, &positions, block))
             .collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&groups, 0)?)
     }
@@ -226,18 +239,23 @@ impl Vit {
         })
     }
 
-    fn group(&self, images: &Tensor, before: &Tensor, positions: &Tensor) -> Result<Tensor> {
+    fn group(&self, images: &Tensor, before: &Tensor, positions: &Tensor, until: Option<usize>) -> Result<Tensor> {
         let batch = images.dim(0)?;
         let patches = Patches { weight: &self.patches, bias: self.patch_bias.as_ref(), before, positions };
         let mut x = patches.tokens(images)?;
         if let Some(norm) = &self.before {
             x = norm.forward(&x)?;
         }
-        let Some((last, blocks)) = self.blocks.split_last() else { unreachable!("a depth of 0 is refused") };
+        let blocks = &self.blocks[..until.map_or(self.blocks.len(), |block| block + 1)];
+        let Some((last, blocks)) = blocks.split_last() else { unreachable!("a depth of 0 is refused") };
         for block in blocks {
             x = block.lent().of(&x, batch)?;
         }
-        let features = self.after.forward(&last.lent().of_first(&x, batch)?)?;
+        let token = last.lent().of_first(&x, batch)?;
+        if until.is_some() {
+            return Ok(token);
+        }
+        let features = self.after.forward(&token)?;
         match &self.projection {
             None => Ok(features),
             Some(projection) => {
@@ -288,6 +306,24 @@ mod tests {
             assert_near("still", &values(&still).unwrap(), &wanted, 1e-5);
             let last = values(&frozen.features(&images.narrow(0, GROUP + 2, 1).unwrap(), Mode::Eval).unwrap()).unwrap();
             assert_near("alone", &last, &wanted[(GROUP + 2) * net.dim()..], 1e-5);
+        }
+    }
+
+    #[test]
+    fn a_block_gives_its_class_token_in_groups_as_at_once() {
+        for shape in families() {
+            let net = net(shape);
+            fill(net.params());
+            assert_eq!(net.layers(), ["blocks.0", "blocks.1"]);
+            let images = wave(&[GROUP + 3, 3, 12, 12], 0.013, 0.2, 1.0);
+            let all = [0, 1].map(|block| net.frozen().unwrap().inner(&images, block).unwrap());
+            assert_ne!(values(&all[0]).unwrap(), values(&all[1]).unwrap());
+            for (block, all) in all.iter().enumerate() {
+                assert_eq!(all.dims(), [GROUP + 3, 6]);
+                let alone = net.frozen().unwrap().inner(&images.narrow(0, GROUP + 2, 1).unwrap(), block).unwrap();
+                let wanted: Vec<f64> = values(all).unwrap()[(GROUP + 2) * 6..].iter().map(|&v| v.into()).collect();
+                assert_near("alone", &values(&alone).unwrap(), &wanted, 1e-5);
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Training puts a network inside others, and each puts a word before the names: `module.` (data-parallel training), `_orig_mod.`
 //! (`torch.compile`), `model.`, `net.`, `encoder.`, `backbone.` (Lightning, solo-learn, lightly), `base_encoder.`, `encoder_q.` (MoCo).
-//! The network is found by a tensor that every residual network has, so that any word will do if there is one network only. A copy that
+//! The network is found by a tensor that every residual network has (or AND's AlexNet), so that any word will do if there is one network only. A copy that
 //! follows another network (`momentum_backbone.`, `encoder_k.`, `teacher.`) is taken only if it is named. Heads beside the network are
 //! left, and it is said which.
 
@@ -88,16 +88,18 @@ fn is_copy(prefix: &str) -> bool {
     prefix.split('.').any(|word| COPIES.contains(&word) || word.contains("momentum") || word.ends_with("_ema"))
 }
 
-/// How the layers of a residual network are called below its prefix.
+/// How the layers of a network are called below its prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Layers {
     /// `conv1`, `layer1`.
     Named,
     /// Places in an `nn.Sequential`, of the stages the given ones: `0`, `1`, `4`.
     Numbered(Vec<usize>),
+    /// No residual network but an AlexNet: `features.0`, `fc1.0`.
+    Alexnet,
 }
 
-/// A residual network in a file.
+/// A network in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// What stands before its names, without [`bare`]'s words.
@@ -136,6 +138,13 @@ impl Place {
         let known: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         let mut places: BTreeMap<&str, Layers> = BTreeMap::new();
         for name in names {
+            if let Some(prefix) = before(name, "features.0.weight")
+                && known.contains(format!("{prefix}features.1.running_mean").as_str())
+                && known.contains(format!("{prefix}fc1.0.weight").as_str())
+            {
+                places.insert(prefix, Layers::Alexnet);
+                continue;
+            }
             let Some(rest) = before(name, "0.conv1.weight") else { continue };
             if let Some(prefix) = before(rest.trim_end_matches('.'), "layer1") {
                 places.insert(prefix, Layers::Named);
@@ -178,7 +187,7 @@ impl Place {
 }
 
 /// What stands before the end of a name, if it ends so: nothing, or words with a dot behind them.
-fn before<'a>(name: &'a str, end: &str) -> Option<&'a str> {
+pub(super) fn before<'a>(name: &'a str, end: &str) -> Option<&'a str> {
     name.strip_suffix(end).filter(|before| before.is_empty() || before.ends_with('.'))
 }
 

@@ -29,7 +29,9 @@ pub enum ImportError {
     Header(String),
     #[error("its SHA-256 is {found}, expected {wanted}")]
     Checksum { wanted: String, found: String },
-    #[error("it contains no residual network: none of its dictionaries has a tensor `conv1.weight` ({found})")]
+    #[error(
+        "it contains neither a residual network nor AND's AlexNet: none of its dictionaries has a tensor `conv1.weight`, or `features.0.weight` and `fc1.0.weight` ({found})"
+    )]
     NoNetwork { found: String },
     /// An ONNX file that is no encoder.
     #[error("it {what}")]

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | SCAN, NNM, RUC | `backbone.…` | `contrastive_head.…` | `cluster_head.{h}.…` |
 //! | MoCo | `encoder_q.…` | `encoder_q.fc.…` | |
-//! | AND | `…` | `linear.…` | |
+//! | AND | `…` | `linear.…`; of an AlexNet `projection.0.…` | |
 //!
 //! What stands in front of all of them, and what is left beside them, says [`super::beginnings`]. `num_batches_tracked` matters only to
 //! a batch norm without momentum; MoCo's key encoder and queue only to its training: they are left out.
@@ -22,6 +22,9 @@ pub enum Layout {
 
 /// The counters that only PyTorch needs.
 pub(crate) const COUNTER: &str = "num_batches_tracked";
+
+/// The linear layer at the end of AND's AlexNet; what brings its output to unit length counts as a layer and has no tensors.
+pub(super) const ALEXNET_PROJECTION: &str = "projection.0.";
 
 impl Layout {
     /// The family whose backbone has this in front of its names.
@@ -52,15 +55,15 @@ impl Layout {
                     None => format!("backbone.{inner}"),
                 })
             }
-            Self::And => Some(match name.strip_prefix("linear.") {
+            Self::And => Some(match name.strip_prefix("linear.").or_else(|| name.strip_prefix(ALEXNET_PROJECTION)) {
                 Some(rest) => format!("contrastive_head.{rest}"),
                 None => format!("backbone.{name}"),
             }),
         }
     }
 
-    /// Their name for one of ours; nothing where they have no place for it.
-    pub(crate) fn theirs(self, name: &str) -> Option<String> {
+    /// Their name for one of ours, in an AlexNet or another network; nothing where they have no place for it.
+    pub(crate) fn theirs(self, name: &str, alexnet: bool) -> Option<String> {
         let parts = [name.strip_prefix("backbone."), name.strip_prefix("contrastive_head.")];
         match (self, parts) {
             (Self::Scan, _) => Some(name.to_owned()),
@@ -68,7 +71,9 @@ impl Layout {
             (Self::Moco, [_, Some(rest)]) => Some(format!("module.encoder_q.fc.{rest}")),
             (Self::And, [Some(rest), _]) => Some(rest.to_owned()),
             // Two layers would need other names, and AND's network has one.
-            (Self::And, [_, Some(rest)]) if !rest.contains('.') => Some(format!("linear.{rest}")),
+            (Self::And, [_, Some(rest)]) if !rest.contains('.') => {
+                Some(format!("{}{rest}", if alexnet { ALEXNET_PROJECTION } else { "linear." }))
+            }
             (Self::Moco | Self::And, _) => None,
         }
     }
@@ -82,14 +87,17 @@ mod tests {
     fn names_go_out_and_come_back() {
         for layout in [Layout::Scan, Layout::Moco, Layout::And] {
             for name in ["backbone.conv1.weight", "backbone.layer2.0.bn1.running_mean", "contrastive_head.weight"] {
-                let theirs = layout.theirs(name).unwrap();
+                let theirs = layout.theirs(name, false).unwrap();
                 assert_eq!(layout.ours(theirs.trim_start_matches("module.")).unwrap(), name, "{layout:?}");
             }
         }
-        assert_eq!(Layout::Moco.theirs("contrastive_head.2.bias").unwrap(), "module.encoder_q.fc.2.bias");
-        assert_eq!(Layout::And.theirs("contrastive_head.2.bias"), None);
-        assert_eq!(Layout::Moco.theirs("cluster_head.0.weight"), None);
-        assert_eq!(Layout::Scan.theirs("cluster_head.0.weight").unwrap(), "cluster_head.0.weight");
+        let theirs = Layout::And.theirs("contrastive_head.weight", true).unwrap();
+        assert_eq!(theirs, "projection.0.weight");
+        assert_eq!(Layout::And.ours(&theirs).unwrap(), "contrastive_head.weight");
+        assert_eq!(Layout::Moco.theirs("contrastive_head.2.bias", false).unwrap(), "module.encoder_q.fc.2.bias");
+        assert_eq!(Layout::And.theirs("contrastive_head.2.bias", true), None);
+        assert_eq!(Layout::Moco.theirs("cluster_head.0.weight", false), None);
+        assert_eq!(Layout::Scan.theirs("cluster_head.0.weight", false).unwrap(), "cluster_head.0.weight");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use super::beginnings::{self, Names};
 use super::error::ImportError;
 use super::names::Layout;
 use super::state::{self, State};
+use crate::alexnet;
+use crate::encoder::alexnet;
 use crate::error::{ModelError, Result};
 use crate::{ClassifierNet, EncoderNet, HeadChoice, architecture};
 use kinset_artifact::encoder::{
@@ -17,6 +19,8 @@ use kinset_base::reading::Reading;
 /// The most stages and blocks that are accepted from names.
 const MOST_BLOCKS: usize = 64;
 const MOST_HEADS: usize = 1024;
+/// The largest side of an image, pixels, that an AlexNet of a file is looked at for.
+const LARGEST_ALEXNET: usize = 2048;
 
 /// What the file does not say, or what is to be said otherwise.
 #[derive(Clone, Debug, Default)]
@@ -62,18 +66,21 @@ struct Heads {
 /// or several, a stem or head that must be named.
 pub fn find(bytes: &[u8], wanted: &Wanted) -> std::result::Result<Found, ImportError> {
     let mut state = state::read(bytes, wanted.part.as_deref(), &wanted.names)?;
-    let Some(first) = state.tensors.get("backbone.conv1.weight") else {
+    let alexnet = state.alexnet;
+    let name = if alexnet { "features.0.weight" } else { "conv1.weight" };
+    let Some(first) = state.tensors.get(&format!("backbone.{name}")) else {
         let found = format!("the names of its tensors begin with {}", beginnings::in_words(&state.beginnings));
         return Err(ImportError::NoNetwork { found });
     };
     let shape = first.shape.clone();
     let &[width, channels, kernel, _] = shape.as_slice() else {
-        return Err(ImportError::Tensor { name: "conv1.weight".into(), what: format!("has the shape {shape:?}") });
+        return Err(ImportError::Tensor { name: name.into(), what: format!("has the shape {shape:?}") });
     };
-    let stem = stem(wanted.stem, kernel, &shape)?;
+    let stem = if alexnet { form(wanted.stem, kernel, &shape)? } else { stem(wanted.stem, kernel, &shape)? };
     let (own, other) = if stem == Stem::Imagenet { ("downsample", "shortcut") } else { ("shortcut", "downsample") };
     rename(&mut state, other, own);
-    let backbone = wanted.backbone.unwrap_or_else(|| backbone(&state.tensors));
+    let known = || if alexnet { Backbone::Alexnet } else { backbone(&state.tensors) };
+    let backbone = wanted.backbone.unwrap_or_else(known);
     let heads = heads(&state, wanted)?;
     Ok(Found { state, channels, backbone, stem, width, heads })
 }
@@ -151,7 +158,24 @@ impl Found {
     }
 
     fn architecture(&self, size: usize, projection: Option<Projection>) -> Result<Architecture> {
-        architecture(self.backbone, self.stem, self.width, self.channels, size, projection)
+        let shape = architecture(self.backbone, self.stem, self.width, self.channels, size, projection)?;
+        if let Some(layout) = alexnet(&shape)
+            && let Some(Weights { shape: fc1, .. }) = self.state.tensors.get("backbone.fc1.0.weight")
+            && let &[_, inputs] = fc1.as_slice()
+        {
+            let fits = |size: &usize| {
+                let [(_, [wanted, _]), _] = alexnet::Layout { size: *size, ..layout }.dense()?;
+                (wanted == inputs).then_some(())
+            };
+            let sizes: Vec<usize> = (1..=LARGEST_ALEXNET).filter(|size| fits(size).is_some()).collect();
+            if let [least, .., most] = sizes.as_slice()
+                && !(least..=most).contains(&&size)
+            {
+                let wanted = format!("{least} to {most} pixels, because `fc1` of the file reads {inputs} numbers: set `size`");
+                return Err(ModelError::Architecture { field: "size", found: size.to_string(), wanted });
+            }
+        }
+        Ok(shape)
     }
 
     fn part(&self, keep: impl Fn(&str) -> bool) -> Tensors {
@@ -182,6 +206,7 @@ fn word(backbone: Backbone) -> &'static str {
         Backbone::Resnet34 => "resnet34",
         Backbone::Resnet50 => "resnet50",
         Backbone::ResnetTiny => "resnet_tiny",
+        Backbone::Alexnet => "alexnet",
         Backbone::Pixels => "pixels",
         Backbone::Vit => "vit",
         Backbone::Graph => "graph",
@@ -191,18 +216,21 @@ fn word(backbone: Backbone) -> &'static str {
 
 /// The first layers: told by the kernel where only one stem has it.
 fn stem(wanted: Option<Stem>, kernel: usize, shape: &[usize]) -> std::result::Result<Stem, ImportError> {
-    let word = |stem: Stem| match stem {
-        Stem::Cifar => "cifar",
-        Stem::Strided => "strided",
-        Stem::Stl => "stl",
-        Stem::Imagenet => "imagenet",
-    };
     match (kernel, wanted) {
         (7, None | Some(Stem::Imagenet)) => Ok(Stem::Imagenet),
         (3, None) => Err(ImportError::WhichStem),
         (3, Some(stem)) if stem != Stem::Imagenet => Ok(stem),
-        (_, Some(stem)) => Err(ImportError::Stem { found: format!("{shape:?}"), stem: word(stem) }),
+        (_, Some(stem)) => Err(ImportError::Stem { found: format!("{shape:?}"), stem: stem.word() }),
         (_, None) => Err(ImportError::Stem { found: format!("{shape:?}"), stem: "imagenet" }),
+    }
+}
+
+/// The form of an AlexNet, which its first kernel tells.
+fn form(wanted: Option<Stem>, kernel: usize, shape: &[usize]) -> std::result::Result<Stem, ImportError> {
+    let found = if kernel == 11 { Stem::Imagenet } else { Stem::Cifar };
+    match wanted {
+        Some(stem) if stem != found => Err(ImportError::Stem { found: format!("{shape:?}"), stem: stem.word() }),
+        _ => Ok(found),
     }
 }
 

@@ -1,15 +1,15 @@
 //! The state dict in a file: which of the things in it is a network, and what the network's tensors are called here.
 //!
-//! A state dict is a dictionary of named tensors, one of which is a `conv1.weight` of four axes. It may be the whole file (SCAN's
+//! A state dict is a dictionary of named tensors, one of which is a `conv1.weight` of four axes, or an AlexNet's `features.0.weight`. It may be the whole file (SCAN's
 //! pretext and self-label files), stand beside other things (`model` and `head`; `state_dict`; AND's `net`), or have a twin
 //! (RUC's `net1` and `net2`, of which the caller names one).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::beginnings::{self, Names, Place, bare};
+use super::beginnings::{self, Layers, Names, Place, bare};
 use super::error::ImportError;
 use super::file::{Opened, named};
-use super::names::{COUNTER, Layout};
+use super::names::{ALEXNET_PROJECTION, COUNTER, Layout};
 use kinset_artifact::encoder::{Tensors, Weights};
 use kinset_base::pickle::PickleError;
 use kinset_base::pickle::value::{Id, Pickled, Tensor, Value};
@@ -30,6 +30,8 @@ pub(super) struct State {
     /// Our name → the name in the file.
     pub(super) theirs: BTreeMap<String, String>,
     pub(super) layout: Layout,
+    /// It is an AlexNet, and not a residual network.
+    pub(super) alexnet: bool,
     /// The head that the file calls the best.
     pub(super) head: Option<i64>,
     /// Tensors that were left out, because only training needs them.
@@ -151,7 +153,8 @@ fn translate(dict: Dict, wanted: &Names, weights: &mut dyn FnMut(&str) -> Result
     }
     let usual = matches!(place.prefix.as_str(), "backbone." | "encoder_q.") && wanted.prefix.is_none();
     let reading = beginnings::told((&place.prefix, usual), &taken, &left, ignored, lightning);
-    Ok(State { tensors, theirs, layout, head, left_out, reading, beginnings })
+    let alexnet = place.layers == Layers::Alexnet;
+    Ok(State { tensors, theirs, layout, alexnet, head, left_out, reading, beginnings })
 }
 
 /// What becomes of a tensor.
@@ -173,8 +176,9 @@ fn ours(place: &Place, layout: Layout, name: &str) -> Option<Ours> {
         Layout::And => "",
     };
     if let Some(below) = name.strip_prefix(&place.prefix) {
-        // MoCo's projection is called `fc`.
-        let head = layout != Layout::Moco && beginnings::is_head(below);
+        // MoCo's projection is called `fc`, and that of AND's AlexNet as others call their heads.
+        let own = layout == Layout::Moco || (place.layers == Layers::Alexnet && below.starts_with(ALEXNET_PROJECTION));
+        let head = !own && beginnings::is_head(below);
         return if head { None } else { by(&format!("{last}{}", place.named(below))) };
     }
     let beside = name.strip_prefix(place.prefix.strip_suffix(last)?)?;
@@ -188,7 +192,7 @@ fn ours(place: &Place, layout: Layout, name: &str) -> Option<Ours> {
 }
 
 fn is_first(name: &str) -> bool {
-    name == "conv1.weight" || name.ends_with(".conv1.weight")
+    ["conv1.weight", "features.0.weight"].iter().any(|first| beginnings::before(name, first).is_some())
 }
 
 /// The state dicts of networks in a file, with the path that leads to each; the whole file's is empty.

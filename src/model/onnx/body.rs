@@ -1,10 +1,11 @@
-//! From pictures to features: what stands before a network, and residual networks.
+//! From pictures to features: what stands before a network, residual networks and AlexNet.
 
 use super::graph::Sketch;
 use super::messages::Attribute;
 use super::messages::Node;
 use super::transformer;
-use crate::encoder::layout;
+use crate::alexnet;
+use crate::encoder::{alexnet, layout};
 use crate::error::Result;
 use crate::resnet::{Layout, Step};
 use kinset_artifact::encoder::EncoderCard;
@@ -23,6 +24,9 @@ pub(super) fn features(s: &mut Sketch, card: &EncoderCard, images: &str) -> Resu
     let x = s.node("Div", "normalized", &[&centred, &std], Vec::new());
     if let Some(graph) = &architecture.graph {
         return Ok(foreign(s, graph, &x));
+    }
+    if let Some(layout) = alexnet(architecture) {
+        return Ok(plain(s, &layout, x));
     }
     Ok(match (layout(architecture), &architecture.transformer) {
         (Some(layout), _) => residual(s, &layout, x),
@@ -105,6 +109,36 @@ fn residual(s: &mut Sketch, layout: &Layout, x: String) -> String {
     }
     let pooled = s.node("GlobalAveragePool", "backbone.avgpool", &[&x], Vec::new());
     flat(s, &pooled)
+}
+
+/// AlexNet: convolutions with bias, batch norm, ReLU, poolings, and the two fully connected layers.
+fn plain(s: &mut Sketch, layout: &alexnet::Layout, mut x: String) -> String {
+    for (number, step) in layout.steps().iter().enumerate() {
+        let &alexnet::Step { inputs, outputs, kernel, stride, padding, pool, .. } = step;
+        let name = format!("backbone.{}", step.conv);
+        let weight = s.weight(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel]);
+        let bias = s.weight(&format!("{name}.bias"), &[outputs]);
+        let window = |kernel: usize, stride: usize, padding: usize| {
+            vec![
+                Attribute::ints("kernel_shape", &[kernel; 2]),
+                Attribute::ints("pads", &[padding; 4]),
+                Attribute::ints("strides", &[stride; 2]),
+            ]
+        };
+        x = s.node("Conv", &name, &[&x, &weight, &bias], window(kernel, stride, padding));
+        x = s.batch_norm(&x, &format!("backbone.{}", step.norm), outputs);
+        x = s.relu(&x, &format!("backbone.relu{}", number + 1));
+        if let Some((kernel, stride)) = pool {
+            x = s.node("MaxPool", &format!("backbone.maxpool{}", number + 1), &[&x], window(kernel, stride, 0));
+        }
+    }
+    let mut x = s.node("Flatten", "backbone.flatten", &[&x], vec![Attribute::int("axis", 1)]);
+    for (name, [inputs, outputs]) in layout.dense().into_iter().flatten() {
+        x = s.linear(&x, &format!("backbone.{name}.0"), inputs, outputs);
+        x = s.batch_norm(&x, &format!("backbone.{name}.1"), outputs);
+        x = s.relu(&x, &format!("backbone.{name}.relu"));
+    }
+    flat(s, &x)
 }
 
 /// A convolution and its batch norm.

@@ -43,7 +43,7 @@ fn residual(backbone: Backbone, stem: Stem, size: usize, projection: Option<Proj
 
 /// One of each, by name.
 fn encoders() -> Vec<(&'static str, EncoderNet)> {
-    use Backbone::{Pixels, Resnet18, Resnet34, Resnet50, ResnetTiny};
+    use Backbone::{Alexnet, Pixels, Resnet18, Resnet34, Resnet50, ResnetTiny};
     vec![
         ("resnet_tiny-strided", residual(ResnetTiny, Stem::Strided, 28, Some(ProjectionKind::Mlp))),
         ("resnet_tiny-cifar", residual(ResnetTiny, Stem::Cifar, 13, None)),
@@ -51,6 +51,8 @@ fn encoders() -> Vec<(&'static str, EncoderNet)> {
         ("resnet34-stl", residual(Resnet34, Stem::Stl, 24, None)),
         ("resnet18-stl", residual(Resnet18, Stem::Stl, 31, Some(ProjectionKind::MlpNorm))),
         ("resnet50-imagenet", residual(Resnet50, Stem::Imagenet, 64, Some(ProjectionKind::Mlp))),
+        ("alexnet-cifar", residual(Alexnet, Stem::Cifar, 32, Some(ProjectionKind::Linear))),
+        ("alexnet-imagenet", residual(Alexnet, Stem::Imagenet, 67, None)),
         ("pixels", residual(Pixels, Stem::Cifar, 6, None)),
         ("dinov2", built(&tower(Transformer { registers: 0, ..DINOV2 }, 6, 12).unwrap())),
         ("dinov2-registers-larger", built(&tower(DINOV2, 6, 20).unwrap())),

@@ -1,4 +1,4 @@
-"""The networks of SCAN, NNM, RUC, AND and MoCo, written from their papers; tensors are called as in their authors' files."""
+"""The networks of SCAN, NNM, RUC, AND and MoCo, and AND's AlexNet, written from their papers; tensors are called as in their authors' files."""
 import torch
 from torch import nn
 import torch.nn.functional as F
@@ -98,3 +98,44 @@ class And(ResNet):
     def __init__(self, width, p):
         super().__init__("cifar", width)
         self.linear = nn.Linear(self.dim, p)
+
+
+class AlexNet(nn.Module):
+    """Krizhevsky 2014 with batch norm after each layer, for 32 pixels (`cifar`) or 224 (`imagenet`); AND's projection at the end."""
+
+    def __init__(self, form, width, p, channels=3):
+        super().__init__()
+        large = form == "imagenet"
+        kernels = [(11, 4, 2), (5, 1, 2)] if large else [(3, 1, 1)] * 2
+        widths = [width * times for times in (1, 3, 6, 4, 4)]
+        layers, inputs = [], channels
+        for number, (outputs, (kernel, stride, padding)) in enumerate(zip(widths, kernels + [(3, 1, 1)] * 3), 1):
+            layers += [nn.Conv2d(inputs, outputs, kernel, stride, padding), nn.BatchNorm2d(outputs), nn.ReLU()]
+            if number in (1, 2, 5):
+                layers.append(nn.MaxPool2d(3 if large else 2, 2))
+            inputs = outputs
+        self.features = nn.Sequential(*layers)
+        self.dim, sides = (64 * width, 6) if large else (16 * width, 4)
+        self.fc1, self.fc2 = (
+            nn.Sequential(nn.Linear(inputs, self.dim), nn.BatchNorm1d(self.dim), nn.ReLU())
+            for inputs in (widths[-1] * sides**2, self.dim)
+        )
+        self.projection = nn.Sequential(nn.Linear(self.dim, p))
+
+    def layers(self, x):
+        """What each layer makes of images, by name; of a convolution before the pooling."""
+        made, number = {}, 0
+        for layer in self.features:
+            x = layer(x)
+            if isinstance(layer, nn.ReLU):
+                number += 1
+                made[f"conv{number}"] = x
+        made["fc1"] = self.fc1(x.flatten(1))
+        made["fc2"] = self.fc2(made["fc1"])
+        return made
+
+    def forward(self, x):
+        return self.layers(x)["fc2"]
+
+    def project(self, x):
+        return F.normalize(self.projection(self(x)), dim=1)
