@@ -55,6 +55,18 @@ impl Bank {
                 hint: "embed both with the same encoder".into(),
             });
         }
+        if bank.layer != queries.layer {
+            return Err(StageError::Mismatch {
+                what: format!(
+                    "the features of `{}` are the layer `{}`, those of `{}` the layer `{}`",
+                    input.bank.origin(),
+                    bank.layer,
+                    input.queries.origin(),
+                    queries.layer
+                ),
+                hint: "embed both with the same `layer`".into(),
+            });
+        }
         let (bank_labels, query_labels) = (LabelTable::load(&input.bank_labels)?, LabelTable::load(&input.query_labels)?);
         let (truth, labels) = (truth_of(&queries.ids, &query_labels)?, truth_of(&bank.ids, &bank_labels)?);
         let classes = bank_labels.classes().max(query_labels.classes());

@@ -1,37 +1,40 @@
 //! Images through an encoder, to features in Parquet.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use kinset_artifact::encoder::Encoder;
 use kinset_artifact::features::{FeatureTable, Features};
 use kinset_artifact::images::{ImageSet, Images};
 use kinset_artifact::{Draft, Stored};
 use kinset_math::cosine;
 use kinset_model::encoder::EncoderNet;
-use kinset_stage::{Context, Stage, StageError};
+use kinset_stage::{Complaint, Context, Stage, StageError};
 use kinset_train::image_loader::ImageLoader;
 use kinset_train::infer::{self, Layer};
-
-/// Which layer becomes the features.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LayerChoice {
-    /// The projection head's output where there is one (SCAN mines on it after SimCLR), else the backbone's.
-    #[default]
-    Auto,
-    /// The backbone's output (SCAN mines on it after MoCo).
-    Backbone,
-    Projection,
-}
 
 kinset_stage::settings! {
     /// Settings.
     pub struct Config {
-        /// Which layer becomes the features.
-        layer: LayerChoice = LayerChoice::Auto;
+        /// Which layer becomes the features. `auto`: the projection head's output where there is one (SCAN mines on it after SimCLR), else
+        /// the backbone's. `backbone`: the backbone's output (SCAN mines on it after MoCo). `projection`: the projection head's. Or a layer inside
+        /// the backbone: `conv1` or a block, `layer3.1`, of a residual network, `conv1` to `conv5`, `fc1`, `fc2` of `alexnet`, a block, `blocks.5`, of a
+        /// transformer; a map is averaged until it has at most 10,000 numbers.
+        layer: String = "auto".into();
         /// Whether features are brought to unit length.
         normalize: bool = true;
+    }
+    and combinations
+}
+
+impl Config {
+    /// Which layers an encoder has is known when it is there; what is the name of none is known before.
+    fn combinations(&self) -> Option<Complaint> {
+        let number = |text: &str| !text.is_empty() && text.len() < 6 && text.bytes().all(|byte| byte.is_ascii_digit());
+        let numbered = |word: &str| self.layer.strip_prefix(word).is_some_and(number);
+        let block = self.layer.strip_prefix("layer").and_then(|rest| rest.split_once('.'));
+        let known = ["auto", "backbone", "projection"].contains(&self.layer.as_str())
+            || ["conv", "fc", "blocks."].into_iter().any(numbered)
+            || block.is_some_and(|(stage, block)| number(stage) && number(block));
+        let hint = "`auto`, `backbone`, `projection`, or a layer inside: `conv1`, `layer3.1`, `fc1`, `blocks.5`";
+        (!known).then(|| Complaint::new("layer", format!("is `{}`, which is no layer", self.layer)).with_hint(hint))
     }
 }
 
@@ -74,15 +77,16 @@ impl Stage for Embed {
         let loader =
             ImageLoader::like(&images, architecture.channels, architecture.size, &encoder.card.normalization, &cx.device)?;
         let net = EncoderNet::from_tensors(&encoder.card, &encoder.tensors, &cx.device)?;
-        let (layer, dim) = match (config.layer, &architecture.projection) {
-            (LayerChoice::Auto | LayerChoice::Projection, Some(projection)) => (Layer::Projection, projection.dim),
-            (LayerChoice::Auto | LayerChoice::Backbone, _) => (Layer::Backbone, net.dim()),
-            (LayerChoice::Projection, None) => {
+        let (layer, dim) = match (config.layer.as_str(), &architecture.projection) {
+            ("auto" | "projection", Some(projection)) => (Layer::Projection, projection.dim),
+            ("auto" | "backbone", _) => (Layer::Backbone, net.dim()),
+            ("projection", None) => {
                 return Err(StageError::Mismatch {
                     what: format!("the encoder of `{}` has no projection head", input.encoder.origin()),
                     hint: "set `layer = \"backbone\"`".into(),
                 });
             }
+            (name, _) => inner(&net, name, input.encoder.origin())?,
         };
         let bar = cx.bar(images.len() as u64, "images");
         let unfinished = cx.unfinished("embed 1");
@@ -127,8 +131,24 @@ impl Stage for Embed {
             layer: match layer {
                 Layer::Backbone => "backbone".into(),
                 Layer::Projection => "projection".into(),
+                Layer::Inner(_) => config.layer.clone(),
             },
         };
         Ok(Out { features: table.save(&cx.out("features")?)? })
     }
+}
+
+/// A layer inside the backbone, and its numbers per image.
+fn inner(net: &EncoderNet, name: &str, origin: &str) -> Result<(Layer, usize), StageError> {
+    let layers = net.layers();
+    if let Some(at) = layers.iter().position(|layer| layer == name) {
+        return Ok((Layer::Inner(at), net.inner_dim(at)?));
+    }
+    let hint = if layers.is_empty() {
+        "set `layer = \"backbone\"`: its inner layers have no names; of an ONNX file `onnx_encoder` reads another `output`"
+            .into()
+    } else {
+        format!("it has {}", layers.iter().map(|layer| format!("`{layer}`")).collect::<Vec<_>>().join(", "))
+    };
+    Err(StageError::Mismatch { what: format!("the encoder of `{origin}` has no layer `{name}`"), hint })
 }

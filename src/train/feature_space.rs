@@ -198,6 +198,12 @@ pub fn body_of(
             hint: "connect the encoder that `embed` used".into(),
         });
     }
+    if !matches!(table.layer.as_str(), "projection" | "backbone") {
+        return Err(StageError::Mismatch {
+            what: format!("the features of `{}` are the layer `{}` of its encoder", features.origin(), table.layer),
+            hint: "a classifier of images reads the encoder's last layer: set `layer = \"backbone\"` in `embed`, or leave `encoder` out".into(),
+        });
+    }
     let Encoder { card, tensors } = Encoder::load(stored)?;
     let body = EncoderNet::from_tensors(&card, &tensors, device)?;
     let body = if table.layer == "projection" { body } else { body.without_projection()? };

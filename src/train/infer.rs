@@ -26,6 +26,8 @@ pub enum Layer {
     Backbone,
     /// The projection head's output, of unit length.
     Projection,
+    /// A layer inside the backbone, by its place in [`EncoderNet::layers`].
+    Inner(usize),
 }
 
 /// Runs a set through `network` chunk by chunk, from where `done` images gave `all`; `tick` hears how many more are done and what all
@@ -101,7 +103,7 @@ impl Predictor {
 /// Features of all images.
 ///
 /// # Shapes
-/// Returns `[N, D]`, or `[N, P]` for the projection, row-major.
+/// Returns `[N, D]`, `[N, P]` for the projection, `[N, D']` for an inner layer, row-major.
 pub fn features<E: From<TrainError>>(
     net: &EncoderNet,
     layer: Layer,
@@ -124,10 +126,10 @@ pub fn features_from<E: From<TrainError>>(
 ) -> Result<Vec<f32>, E> {
     let net = net.frozen().map_err(|error| E::from(error.into()))?;
     let network = |images: &Tensor| {
-        let features = net.features(images, Mode::Eval)?;
         Ok(match layer {
-            Layer::Backbone => features,
-            Layer::Projection => net.project(&features, Mode::Eval)?,
+            Layer::Backbone => net.features(images, Mode::Eval)?,
+            Layer::Projection => net.project(&net.features(images, Mode::Eval)?, Mode::Eval)?,
+            Layer::Inner(layer) => net.inner(images, layer)?,
         })
     };
     collect(loader, network, before, tick)

@@ -405,6 +405,79 @@ classifier = "cluster_again.classifier"
     assert!(said.exit == 2 && said.err.contains("cannot store `cluster_head.0"), "{}", said.err);
 }
 
+/// AND's AlexNet of PyTorch's own file, two layers of it, and what is done with them.
+const ALEXNET: &str = r#"
+name = "alexnet"
+device = "cpu"
+[data.d]
+dataset = "synthetic"
+images = 40
+classes = 2
+size = 32
+channels = 3
+[stage.net]
+kind = "pretrained"
+images = "data.d"
+file = "net.ckpt"
+[stage.features]
+kind = "embed"
+images = "data.d"
+encoder = "net"
+[stage.conv5]
+kind = "embed"
+images = "data.d"
+encoder = "net"
+layer = "conv5"
+[stage.linear]
+kind = "linear_eval"
+bank = "conv5"
+bank_labels = "data.d.labels"
+queries = "conv5"
+query_labels = "data.d.labels"
+[stage.kmeans]
+kind = "kmeans"
+features = "features"
+encoder = "net"
+clusters = 2
+"#;
+
+#[test]
+fn ands_alexnet_is_read_used_layer_by_layer_and_goes_back_under_ands_names() {
+    let bench = Bench::with(ALEXNET);
+    bench.write("net.ckpt", fs::read(format!("{ROOT}/tests/golden/alexnet/cifar.ckpt")).unwrap());
+    let first = bench.run(&[]).done();
+    let inner = bench.kinset(&["inspect", "p.toml", "conv5", "--json"]).done().out;
+    assert!(inner.contains("\"conv5\""), "{inner}");
+    bench.kinset(&["export", "p.toml", "net.encoder", "--output", "net.safetensors", "--names", "and"]).done();
+    let weights = String::from_utf8_lossy(&fs::read(bench.path("net.safetensors")).unwrap()[..4000]).into_owned();
+    for name in ["features.0.weight", "fc1.1.running_mean", "projection.0.bias"] {
+        assert!(weights.contains(&format!("\"{name}\"")), "{name}: {weights}");
+    }
+    for (stage, file) in [("net.encoder", "net.onnx"), ("kmeans", "kmeans.onnx")] {
+        bench.kinset(&["export", "p.toml", stage, "--output", file]).done();
+    }
+    bench.write("p.toml", ALEXNET.replace("net.ckpt", "net.safetensors"));
+    let second = bench.run(&[]).done();
+    assert_eq!(second.digests()["net.encoder"], first.digests()["net.encoder"], "bit by bit");
+    let loose = fs::read(format!("{ROOT}/tests/golden/dataset/rgb.png")).unwrap();
+    bench.write("loose/a.png", loose);
+    bench.kinset(&["predict", "p.toml", "loose", "--stage", "kmeans"]).done();
+
+    // What is no layer is told before anything runs; what this network lacks, with its layers.
+    let with = |more: &str| bench.kinset(&["run", "p.toml", "--set", more]);
+    let said = with("stage.conv5.layer=konv5");
+    assert!(said.exit == 3 && said.err.contains("is no layer"), "{}", said.err);
+    let said = with("stage.conv5.layer=conv6");
+    assert!(said.exit == 4 && said.err.contains("no layer `conv6`") && said.err.contains("`conv5`, `fc1`"), "{}", said.err);
+    // Images of another size, layers that differ, and heads on a layer inside.
+    let said = with("stage.net.size=96");
+    assert!(said.exit == 3 && said.err.contains("32 to 39 pixels"), "{} {}", said.exit, said.err);
+    let said = with("stage.linear.queries=\"features\"");
+    assert!(said.exit == 4, "{}", said.err);
+    let said = with("stage.kmeans.features=\"conv5\"");
+    assert!(said.exit == 4 && said.err.contains("are the layer `conv5` of its encoder"), "{}", said.err);
+}
+
 #[test]
 fn a_network_becomes_one_onnx_file_and_says_what_goes_in_and_comes_out() {
     let bench = Bench::with(NETWORK);
