@@ -710,7 +710,7 @@ mod tests {
     #[test]
     fn the_fast_operations_give_the_gradients_of_the_precise_ones() {
         let residual = [Stem::Cifar, Stem::Strided, Stem::Stl, Stem::Imagenet].map(|stem| (Backbone::ResnetTiny, stem, 12));
-        let plain = [(Backbone::Alexnet, Stem::Cifar, 17), (Backbone::Alexnet, Stem::Imagenet, 70)];
+        let plain = [(Backbone::Alexnet, Stem::Cifar, 17)];
         for (backbone, stem, size) in residual.into_iter().chain(plain) {
             let projection = Some(Projection { kind: ProjectionKind::Mlp, dim: 5 });
             let shape = architecture(backbone, stem, 4, 1, size, projection).unwrap();

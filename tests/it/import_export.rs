@@ -447,11 +447,11 @@ fn ands_alexnet_is_read_used_layer_by_layer_and_goes_back_under_ands_names() {
     bench.write("net.ckpt", fs::read(format!("{ROOT}/tests/golden/alexnet/cifar.ckpt")).unwrap());
     let first = bench.run(&[]).done();
     let inner = bench.kinset(&["inspect", "p.toml", "conv5", "--json"]).done().out;
-    assert!(inner.contains("\"conv5\""), "{inner}");
+    assert!(inner.contains(r#"\"layer\":\"conv5\""#), "{inner}");
     bench.kinset(&["export", "p.toml", "net.encoder", "--output", "net.safetensors", "--names", "and"]).done();
-    let weights = String::from_utf8_lossy(&fs::read(bench.path("net.safetensors")).unwrap()[..4000]).into_owned();
+    let weights = String::from_utf8_lossy(&fs::read(bench.path("net.safetensors")).unwrap()).into_owned();
     for name in ["features.0.weight", "fc1.1.running_mean", "projection.0.bias"] {
-        assert!(weights.contains(&format!("\"{name}\"")), "{name}: {weights}");
+        assert!(weights.contains(&format!("\"{name}\"")), "{name}");
     }
     for (stage, file) in [("net.encoder", "net.onnx"), ("kmeans", "kmeans.onnx")] {
         bench.kinset(&["export", "p.toml", stage, "--output", file]).done();
