@@ -419,7 +419,7 @@ mod tests {
 
     use super::super::params::values;
     use super::*;
-    use crate::testing::{assert_near, fill, wave};
+    use crate::testing::{assert_near, fill, noisy, wave};
     use crate::{Mismatch, Role};
     use kinset_artifact::encoder::ProjectionKind;
 
@@ -710,13 +710,14 @@ mod tests {
     #[test]
     fn the_fast_operations_give_the_gradients_of_the_precise_ones() {
         let residual = [Stem::Cifar, Stem::Strided, Stem::Stl, Stem::Imagenet].map(|stem| (Backbone::ResnetTiny, stem, 12));
-        let plain = [(Backbone::Alexnet, Stem::Cifar, 17)];
+        let plain = [(Backbone::Alexnet, Stem::Cifar, 17), (Backbone::Alexnet, Stem::Imagenet, 70)];
         for (backbone, stem, size) in residual.into_iter().chain(plain) {
             let projection = Some(Projection { kind: ProjectionKind::Mlp, dim: 5 });
             let shape = architecture(backbone, stem, 4, 1, size, projection).unwrap();
             let net = EncoderNet::init(&shape, Seed::new(1), &Device::Cpu).unwrap();
             let precise = wide(&net);
-            let images = wave(&[4, 1, size, size], 0.05, 0.3, 1.0);
+            // Noise, for a large AlexNet: on a wave poolings have near-ties, which rounding decides.
+            let images = if size == 70 { noisy(&[4, 1, size, size], 7) } else { wave(&[4, 1, size, size], 0.05, 0.3, 1.0) };
             let fast = loss(&net, &images, Mode::Train).backward().unwrap();
             let slow = loss(&precise, &images.to_dtype(DType::F64).unwrap(), Mode::Train).backward().unwrap();
             for ((name, var), (_, other)) in net.params().parameters().zip(precise.params().parameters()) {
