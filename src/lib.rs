@@ -51,7 +51,7 @@
 //!
 //! 1. **Spec.** [`pipeline::spec`] reads the text, lays `--profile` and `--set` over it, and checks everything against the
 //!    [`pipeline::catalog`] of stages: kinds, settings, ports, cycles. It reports all faults at once, each with line and caret.
-//!    Nothing on disk but the file has been read.
+//!    Nothing on disk but the file has been read. Then stages become nodes: one for each value of `[vary]`, part of `[shard]` and seed.
 //! 2. **Plan.** [`pipeline::state`] goes through the nodes in order. For each it collects the settings, the digests of what
 //!    its inputs *say*, and its seed into a [`store::Manifest`]; the digest of that is the [`store::Key`]. If a key has an
 //!    undamaged record, the stage is *fresh*. For any other, [`store::manifest_diff`] finds the nearest earlier manifest and names

@@ -6,7 +6,7 @@ use kinset_artifact::distribution::{Counted, Distribution};
 use kinset_artifact::labels::{LabelTable, Labels};
 use kinset_artifact::selection::{Selection, SelectionTable};
 use kinset_artifact::{Draft, Stored};
-use kinset_stage::{Context, NoSettings, Stage, StageError};
+use kinset_stage::{Context, NoSettings, Parts, Stage, StageError};
 
 kinset_stage::ports! {
     /// What it reads.
@@ -14,7 +14,7 @@ kinset_stage::ports! {
         /// What was taken, in the order of the rows.
         selections: Vec<Stored<Selection>>,
         /// The ground truth of the pool, in its shards.
-        labels: Vec<Stored<Labels>>,
+        labels: Parts<Vec<Stored<Labels>>>,
     }
 }
 
@@ -42,7 +42,7 @@ impl Stage for Count {
     fn run(_: &NoSettings, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
         let shards = input.labels.iter().map(LabelTable::load).collect::<Result<Vec<_>, _>>()?;
         let named = &shards[0].names;
-        if let Some((table, stored)) = shards.iter().zip(&input.labels).find(|(table, _)| table.names != *named) {
+        if let Some((table, stored)) = shards.iter().zip(input.labels.iter()).find(|(table, _)| table.names != *named) {
             return Err(StageError::Mismatch {
                 what: format!(
                     "the classes of `{}` are {:?}, those of `{}` {named:?}",
@@ -134,7 +134,7 @@ mod tests {
         let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
         let out = dir.join("counted");
         let cx = Context::new("counted", Device::Cpu, Seed::new(1), &places, Stop::default(), dir.to_owned(), out, &heard);
-        let out = Count::run(&NoSettings {}, In { selections, labels }, &cx)?;
+        let out = Count::run(&NoSettings {}, In { selections, labels: Parts(labels) }, &cx)?;
         let files = out.distribution.files.into_iter().map(|file| file.path).collect();
         assert_eq!(Distribution::FILES.len(), 1);
         Ok(Distribution::load(&Stored::new(files, Digest::of(b"d"), "d")).unwrap())

@@ -12,6 +12,7 @@ pub mod auto_k;
 mod bank;
 pub mod choose;
 mod classify;
+pub mod concat;
 pub mod consensus;
 pub mod curate;
 pub mod distill;
@@ -52,6 +53,7 @@ pub const BUILTIN: &[&dyn AnyStage] = &[
     &Erased::<onnx_encoder::OnnxEncoder>::new(),
     &Erased::<embed::Embed>::new(),
     &Erased::<join::Join>::new(),
+    &Erased::<concat::Concat>::new(),
     &Erased::<neighbors::Mine>::new(),
     &Erased::<duplicates::FindDuplicates>::new(),
     &Erased::<outliers::FindOutliers>::new(),

@@ -3,13 +3,13 @@
 use kinset_artifact::images::{ImageSet, Images, ImagesInfo, ImagesWriter};
 use kinset_artifact::selection::{Selection, SelectionTable};
 use kinset_artifact::{Draft, Stored};
-use kinset_stage::{Context, NoSettings, Stage, StageError};
+use kinset_stage::{Context, NoSettings, Parts, Stage, StageError};
 
 kinset_stage::ports! {
     /// What it reads.
     pub label_free struct In {
         /// `[N, H, W, C]`: the pool, in the shards the selection was made from, in the same order.
-        images: Vec<Stored<Images>>,
+        images: Parts<Vec<Stored<Images>>>,
         /// Which of them.
         selection: Stored<Selection>,
     }
@@ -49,7 +49,7 @@ impl Stage for Subset {
         let mut writer = ImagesWriter::create(&cx.out("images")?, &ImagesInfo::new("a selection"))?;
         let mut rows = rows.into_iter().peekable();
         let mut start = 0;
-        for shard in &input.images {
+        for shard in input.images.iter() {
             // Read picture by picture: a selection is a small part of a pool.
             let set = ImageSet::open_within(shard, 0)?;
             let after = start + set.len();

@@ -67,8 +67,9 @@ pub(super) fn run(args: &JobsArgs) -> Answer {
     let listed = if any { jobs::list(&runs, &slurm.poll().map_err(Failure::own)?) } else { Vec::new() };
     let none = |stage: &str| Failure::own(NoJob { pipeline: spec.name.clone(), stage: stage.to_owned() });
     // Of a stage, or of one of its settings, all that it has become.
-    let carries =
-        |stage: &String, name: &str| stage.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('@'));
+    let carries = |stage: &String, name: &str| {
+        stage.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['@', '#']))
+    };
     let of = |job: &Listed, name: &str| job.stages.iter().any(|stage| carries(stage, name));
     if let Some(stage) = &args.log {
         let job = listed.iter().rev().find(|job| of(job, stage)).ok_or_else(|| none(stage))?;

@@ -116,7 +116,7 @@ impl Format for Folder {
     }
 
     fn settings(&self) -> &'static [&'static str] {
-        &["class_list", "skip_broken", "orientation", "background"]
+        &["part", "class_list", "skip_broken", "orientation", "background"]
     }
 
     fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
@@ -178,6 +178,15 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
         return Err(DatasetError::Empty { folder: root.display().to_string(), others: told.collect::<Vec<_>>().join("; ") });
     }
     let skip = usize::from(!whole);
+    if request.source.part.is_some() {
+        // Parts follow the order of names, which is that of the classes.
+        let labelled = request.source.labels != Some(false) && (list.is_some() || number_classes(&files, skip).is_ok());
+        if labelled {
+            let problem = "would put one class after the other, since its subfolders are classes: set `labels = false`";
+            return Err(request.source.fault("part", problem));
+        }
+        files = request.source.part_of(files)?;
+    }
     let mut doubts = Vec::new();
     doubts.extend(unread_pictures(&ignored));
     let classes = match &list {

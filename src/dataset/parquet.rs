@@ -69,13 +69,14 @@ impl Format for Parquet {
     }
 
     fn settings(&self) -> &'static [&'static str] {
-        &["skip_broken", "orientation", "background", "image_column", "label_column"]
+        &["part", "skip_broken", "orientation", "background", "image_column", "label_column"]
     }
 
     fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
         let Shards { root, mut files, mut ignored } = Shards::find(request, &FORM)?;
         only_saved(&mut files, &mut ignored)?;
         let source = request.source;
+        files = source.part_of(files)?;
         let columns = Columns { image: source.image_column.clone(), label: source.label_column.clone() };
         let tables = files.len();
         files.extend(named_files(&files, &columns, &mut ignored)?);

@@ -3,6 +3,7 @@
 use super::FORMATS;
 use super::entry::{Entry, Request};
 use super::error::{DatasetError, Result};
+use super::part::Part;
 use super::reader::DatasetFiles;
 use super::source::Source;
 use kinset_base::fault::{Fault, nearest};
@@ -42,9 +43,10 @@ pub fn identity(source: &Source) -> Result<Source> {
     let source = complete(entry, source)?;
     let split = entry.parts(&source.split)?.join("+");
     // A list of classes is one of the raw files: what it says counts, not where it lies.
+    // So it is with a part: which files it has, the raw files say.
     // Labels are wanted unless it is said that they are not.
     let labels = source.labels.filter(|wanted| !wanted);
-    Source { split, root: None, class_list: None, labels, ..source }.with_plain_look()
+    Source { split, root: None, part: None, class_list: None, labels, ..source }.with_plain_look()
 }
 
 /// Checks a source's settings without a look at the disk, and fills in the defaults of its format.
@@ -58,6 +60,9 @@ fn complete(entry: &Entry, source: &Source) -> Result<Source> {
         let with: Vec<_> =
             formats.filter(|format| format.settings().contains(&setting)).map(|f| format!("`{}`", f.name())).collect();
         return Err(source.fault(setting, format!("applies to {} only", with.join(", "))));
+    }
+    if let Some(problem) = source.part.as_ref().and_then(Part::problem) {
+        return Err(source.fault("part", problem));
     }
     source.look()?;
     if entry.needs_root() && source.root.is_none() {

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::{DatasetError, Result};
+use super::part::Part;
 use super::picture_kind::color_name;
 use kinset_artifact::image_codec::Look;
 use kinset_base::search_path::DataPaths;
@@ -26,6 +27,9 @@ pub struct Source {
     /// Only the first so many images.
     #[serde(default)]
     pub limit: Option<usize>,
+    /// Only one part of its files, which `[shard]` cuts; then `limit` counts the images of each part (folders, Parquet, tar).
+    #[serde(default)]
+    pub part: Option<Part>,
     /// Only the classes of this list, one folder name per line, numbered by line (folders). Relative to the data's root.
     #[serde(default)]
     pub class_list: Option<PathBuf>,
@@ -94,6 +98,7 @@ impl Source {
             split: all(),
             root: None,
             limit: None,
+            part: None,
             class_list: None,
             labels: None,
             skip_broken: false,
@@ -124,6 +129,7 @@ impl Source {
     /// The settings that only some formats have, if they are given.
     pub(super) fn special(&self) -> impl Iterator<Item = &'static str> {
         let given = [
+            ("part", self.part.is_some()),
             ("class_list", self.class_list.is_some()),
             ("skip_broken", self.skip_broken),
             ("orientation", self.orientation.is_some()),

@@ -75,11 +75,12 @@ impl Format for Tar {
     }
 
     fn settings(&self) -> &'static [&'static str] {
-        &["skip_broken", "orientation", "background", "image_column", "label_column"]
+        &["part", "skip_broken", "orientation", "background", "image_column", "label_column"]
     }
 
     fn locate(&self, request: &Request<'_>) -> Result<DatasetFiles> {
         let Shards { root, files, ignored } = Shards::find(request, &FORM)?;
+        let files = request.source.part_of(files)?;
         let (place, skip_broken) = (root.display().to_string(), request.source.skip_broken);
         let wanted = Wanted::new(request.source.image_column.as_deref(), request.source.label_column.as_deref());
         let look = request.source.look()?;

@@ -23,6 +23,16 @@ struct Ingest {
     dataset: Option<String>,
     split: Option<String>,
     limit: Option<u32>,
+    part: Option<Part>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    number: u32,
+    of: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<u32>,
 }
 
 impl Config for Ingest {
@@ -186,7 +196,10 @@ impl StageInfo for Fake {
 fn fake<C: Config>(kind: &'static str, ports: &[(&'static str, &'static str, Arity)], outputs: &[&'static str]) -> Fake {
     Fake {
         kind,
-        ports: ports.iter().map(|&(name, artifact, arity)| PortInfo { name, artifact, arity }).collect(),
+        ports: ports
+            .iter()
+            .map(|&(name, artifact, arity)| PortInfo { name, artifact, arity, collects: kind == "concat" })
+            .collect(),
         outputs: outputs.iter().map(|name| OutputInfo { name, artifact: name, files: &[], optional: false }).collect(),
         defaults: defaults::<C>,
         check: check::<C>,
@@ -225,6 +238,7 @@ pub(super) fn catalog() -> Fakes {
             &["scores"],
         ),
         fake::<Nothing>("compare", &[("scores", "scores", Many)], &["scores"]),
+        fake::<Nothing>("concat", &[("features", "features", Many)], &["features"]),
     ])
 }
 

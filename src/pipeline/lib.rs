@@ -5,7 +5,7 @@
 //! ([`fault`]). [`run`] tells its [`event`]s, which [`journal`] keeps; numbers among them also go
 //! where TensorBoard finds them ([`scalars`]). [`schema`] says to editors what may stand in a file. For `kinset verify`, the
 //! catalog also says what results have to look like (`judge`). [`cache`] is what a run asks
-//! of results of other machines. [`vary`] makes several nodes of a stage whose settings take several values.
+//! of results of other machines. [`vary`] makes several nodes of a stage whose settings take several values, `shard` of a source that is read in parts.
 //!
 //! Not here: what a stage does (`builtin`, `methods`), words on the screen (`cli`).
 
@@ -28,6 +28,7 @@ pub mod run;
 pub mod scalars;
 pub mod schema;
 pub mod settings;
+mod shard;
 pub mod spec;
 pub mod state;
 pub mod vary;

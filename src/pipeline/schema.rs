@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use super::catalog::{INGEST, Registry};
-use super::spec::{MAX_NAME, MAX_PROFILES, MAX_SEEDS};
+use super::spec::{MAX_NAME, MAX_NODES, MAX_PROFILES, MAX_SEEDS};
 use kinset_stage::{AnyStage, Arity, PortInfo};
 
 /// The schema of all pipeline files.
@@ -26,6 +26,7 @@ pub fn schema(registry: &Registry) -> Json {
     settings["data"] = named(source, "source", MAX_NAME);
     settings["stage"] = named(stage, "stage", MAX_NAME);
     settings["repeat"]["required"] = json!(["from", "seeds"]);
+    settings["shard"]["required"] = json!(["from", "parts"]);
     let (varied_source, varied_stage) = (varied("changed-source", &definitions), varied("changed-stage", &definitions));
     definitions.insert("varied-source".into(), varied_source);
     definitions.insert("varied-stage".into(), varied_stage);
@@ -96,6 +97,18 @@ fn general() -> Json {
                         {"type": "integer", "minimum": 1, "maximum": MAX_SEEDS},
                         {"type": "array", "items": seed, "minItems": 1, "maxItems": MAX_SEEDS, "uniqueItems": true},
                     ],
+                },
+            },
+        },
+        "shard": {
+            "description": "A source that is read in parts, and all that depends on it once for each part, until a stage collects them.",
+            "type": "object", "additionalProperties": false,
+            "properties": {
+                "from": {"description": "The source: `data.NAME`.", "type": "string", "pattern": "^data\\.[A-Za-z0-9_-]+$"},
+                "parts": {"description": "How many parts.", "type": "integer", "minimum": 1, "maximum": MAX_NODES},
+                "files": {
+                    "description": "Files in each, fewer in the last; unset, all parts have the same number, or one more.",
+                    "type": "integer", "minimum": 1, "maximum": u32::MAX,
                 },
             },
         },

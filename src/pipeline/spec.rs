@@ -15,6 +15,7 @@ use super::document::{self, Entry, Item, Table, Value};
 use super::fault::{COLLECTED, Faults, Finding, Place, Source, SpecFault, near, one_of, quote};
 use super::graph;
 use super::settings;
+use super::shard;
 use super::vary::{self, Axes, On, Varied};
 use kinset_base::file_kind::is_utf16;
 use kinset_base::fs::{self, FileError};
@@ -207,8 +208,8 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
         profile.into_iter().chain(&options).for_each(|table| root.overlay(table));
         root
     };
-    let survey = |root: &Table| {
-        let mut survey = Survey { catalog, path, has: &has, axes: Axes::default(), findings: Vec::new() };
+    let survey = |root: &Table, profile: &[Place]| {
+        let mut survey = Survey { catalog, path, has: &has, profile, axes: Axes::default(), findings: Vec::new() };
         let draft = survey.root(root);
         (draft, survey.findings)
     };
@@ -225,15 +226,13 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
             found.map(|(_, _, table)| table)
         }
     };
-    let (draft, found) = survey(&over(chosen));
+    let (draft, found) = survey(&over(chosen), &chosen.map(places).unwrap_or_default());
     findings.extend(found);
     if request.profile.is_none() {
         // A profile that drifted from its file is found when the file is checked, not on the day the profile is needed.
         for (key, _, table) in &profiles {
-            let (_, found) = survey(&over(Some(table)));
-            let mut inside = Vec::new();
-            table.places(&mut inside);
-            inside.sort_unstable();
+            let inside = places(table);
+            let (_, found) = survey(&over(Some(table)), &inside);
             for mut finding in found {
                 let known =
                     |other: &Finding| other.place == finding.place && other.fault.to_string() == finding.fault.to_string();
@@ -253,6 +252,14 @@ pub fn check(path: &Path, text: &str, request: &Request, catalog: &dyn Catalog) 
         Some(draft) if findings.is_empty() => Ok(draft.finish(path, text, request)),
         _ => Err(Faults::new(sources, findings)),
     }
+}
+
+/// The places of all that stands in a table, sorted.
+fn places(table: &Table) -> Vec<Place> {
+    let mut places = Vec::new();
+    table.places(&mut places);
+    places.sort_unstable();
+    places
 }
 
 pub(super) fn read(path: &Path) -> Result<String, Box<SpecFault>> {
@@ -440,12 +447,16 @@ struct Binding {
     place: Place,
     node: usize,
     output: Option<OutputRef>,
+    /// Whether it reads all parts of a source that is cut.
+    collects: bool,
 }
 
 struct Survey<'a, 'n> {
     catalog: &'a dyn Catalog,
     path: &'n Path,
     has: &'n Names,
+    /// All places of the profile that was laid over, sorted.
+    profile: &'n [Place],
     axes: Axes,
     findings: Vec<Finding>,
 }
@@ -458,7 +469,7 @@ impl<'a> Survey<'a, '_> {
     }
 
     fn root(&mut self, root: &Table) -> Option<Draft<'a>> {
-        const KNOWN: [&str; 9] = ["name", "seed", "device", "precision", "data", "stage", "vary", "repeat", "store"];
+        const KNOWN: [&str; 10] = ["name", "seed", "device", "precision", "data", "stage", "shard", "vary", "repeat", "store"];
         for entry in &root.entries {
             if !KNOWN.contains(&entry.name.as_str()) {
                 let known = KNOWN.iter().map(|key| (*key).to_owned()).chain(["profile".to_owned()]).collect();
@@ -475,6 +486,9 @@ impl<'a> Survey<'a, '_> {
             let known = [("stage", "stage", self.has.stages.as_slice()), ("data", "source", self.has.sources.as_slice())];
             self.axes = Axes(vary::read(entry, known, &mut self.findings));
         }
+        // Last, so that the parts of one combination follow each other.
+        let shard = root.get("shard").and_then(|entry| shard::read(entry, &self.has.sources, &mut self.findings));
+        self.axes.0.extend(shard);
         let nodes = self.nodes(root)?;
         let repeat = root.get("repeat").and_then(|entry| self.repeat(entry, &nodes));
         let draft = Draft { name, seed, device, precision, max_size, repeat, axes: self.axes.clone(), nodes };
@@ -490,15 +504,15 @@ impl<'a> Survey<'a, '_> {
         let counts = (0..draft.nodes.len()).map(|node| draft.axes.count(&spread[node]).saturating_mul(seeds(node)));
         let count = counts.fold(0, usize::saturating_add);
         if count > MAX_NODES {
-            let (key, what) = if draft.axes.0.is_empty() {
-                ("repeat", "stages with their repetitions")
-            } else {
-                ("vary", "stages with all combinations of what varies, and their repetitions")
+            let (key, what) = match draft.axes.0.last() {
+                None => ("repeat", "stages with their repetitions"),
+                Some(axis) if axis.cuts => ("shard", "stages with all parts, combinations and repetitions"),
+                Some(_) => ("vary", "stages with all combinations of what varies, and their repetitions"),
             };
             self.report(Finding::at(place(key), SpecFault::TooMany { what, count, limit: MAX_NODES }));
         }
         for (node, on) in draft.nodes.iter().zip(&spread).filter(|(_, on)| !on.is_empty()) {
-            let word = |&axis: &usize| draft.axes.0[axis].choices.iter().map(|choice| choice.word.len()).max().unwrap_or(0) + 1;
+            let word = |&axis: &usize| draft.axes.0[axis].choices.iter().map(|choice| choice.word.len()).max().unwrap_or(0);
             // A seed has at most 20 digits.
             let length = node.name.len() + on.iter().map(word).sum::<usize>() + 21;
             if length > MAX_NODE_NAME {
@@ -751,9 +765,10 @@ impl<'a> Survey<'a, '_> {
             let hint = Some("write a stage for each of them".to_owned());
             findings.push(Finding::at(place, SpecFault::Setting { owner: owner.to_owned(), message, hint }));
         }
-        for (place, path) in self.axes.overruled(table, on, section, name) {
-            let message = format!("`[vary]` says what {} is", quote(&path));
-            let hint = Some(format!("write `vary.{path}=[…]`"));
+        for (place, path, by) in self.axes.overruled(table, on, (section, name), self.profile) {
+            let message = format!("`[{by}]` says what {} is", quote(&path));
+            let hint = if by == "vary" { format!("write `vary.{path} = […]`") } else { "leave it out".to_owned() };
+            let hint = Some(hint);
             findings.push(Finding::at(place, SpecFault::Setting { owner: owner.to_owned(), message, hint }));
         }
         if count > MAX_NODES {
@@ -960,7 +975,7 @@ impl<'a> Survey<'a, '_> {
                 };
                 self.report(Finding::at(item.place, fault));
             }
-            bindings.push(Binding { port: port.name, place: item.place, node, output });
+            bindings.push(Binding { port: port.name, place: item.place, node, output, collects: port.collects });
         }
     }
 
@@ -1072,7 +1087,8 @@ impl Draft<'_> {
     /// The axes that each node depends on.
     fn spread(&self) -> Vec<On> {
         let own: Vec<On> = self.nodes.iter().map(|node| node.on.clone()).collect();
-        Axes::spread(&own, &self.inputs())
+        let read = |node: &Sketch<'_>| node.bindings.iter().map(|binding| (binding.node, binding.collects)).collect();
+        self.axes.spread(&own, &self.nodes.iter().map(read).collect::<Vec<_>>())
     }
 
     /// Which nodes are among the given ones or read from them, over any number of steps.
@@ -1114,16 +1130,16 @@ impl Draft<'_> {
                 let own = axes.part(&on[index], combination, &sketch.on);
                 let settings = settings::sorted(stage.normalize(&sketch.settings[own]));
                 let choices = axes.choices(&on[index], combination);
-                let words = choices.iter().map(|(_, choice)| format!("@{}", choice.word));
-                let variant = words.fold(sketch.name.clone(), |name, word| name + &word);
+                let variant = choices.iter().fold(sketch.name.clone(), |name, (_, choice)| name + &choice.word);
                 for (repetition, &seed) in seeds.unwrap_or(&[self.seed]).iter().enumerate() {
                     let mut ports: BTreeMap<String, Vec<OutputRef>> = BTreeMap::new();
                     for binding in &sketch.bindings {
                         let Some(output) = &binding.output else { unreachable!("a node of unknown kind is a fault") };
-                        let read = axes.part(&on[index], combination, &on[binding.node]);
-                        let node =
-                            first[binding.node] + seeds_of(binding.node).map_or(read, |seeds| read * seeds.len() + repetition);
-                        ports.entry(binding.port.to_owned()).or_default().push(OutputRef { node, ..output.clone() });
+                        for read in axes.read(&on[index], combination, &on[binding.node], binding.collects) {
+                            let read = seeds_of(binding.node).map_or(read, |seeds| read * seeds.len() + repetition);
+                            let node = first[binding.node] + read;
+                            ports.entry(binding.port.to_owned()).or_default().push(OutputRef { node, ..output.clone() });
+                        }
                     }
                     nodes.push(Node {
                         name: if seeds.is_some() { format!("{variant}@{seed}") } else { variant.clone() },

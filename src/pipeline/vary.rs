@@ -48,24 +48,26 @@ pub(super) struct Axis {
     /// The list.
     pub(super) place: Place,
     pub(super) choices: Vec<Choice>,
+    /// True for the parts of a source, which ports collect; other axes go on to the end.
+    pub(super) cuts: bool,
 }
 
 /// One value of an axis.
 #[derive(Clone, Debug)]
 pub(super) struct Choice {
     /// What is laid over the root of the file.
-    over: Table,
-    settings: Vec<Setting>,
+    pub(super) over: Table,
+    pub(super) settings: Vec<Setting>,
     pub(super) varied: Vec<Varied>,
-    /// What names of nodes say of it: `lr=0.01`.
+    /// What names of nodes say of it: `@lr=0.01`, `#07`.
     pub(super) word: String,
 }
 
 /// A value, by its path from the root.
 #[derive(Clone, Debug)]
-struct Setting {
-    path: Vec<String>,
-    item: Item,
+pub(super) struct Setting {
+    pub(super) path: Vec<String>,
+    pub(super) item: Item,
 }
 
 /// `stage` and `data`, with the names there are.
@@ -184,7 +186,7 @@ impl Reader<'_> {
             choices.push(Choice { over: nested(path, given.key, item), settings, varied: Vec::new(), word: String::new() });
         }
         if self.findings.len() == before {
-            self.axes.push(Axis { place: given.item.place, choices });
+            self.axes.push(Axis { place: given.item.place, choices, cuts: false });
         }
     }
 
@@ -211,7 +213,7 @@ impl Reader<'_> {
 }
 
 /// A value as a tree from the root. Keys stand where the last of them does.
-fn nested(path: &[String], key: Place, item: &Item) -> Table {
+pub(super) fn nested(path: &[String], key: Place, item: &Item) -> Table {
     let entry = |name: &String, item: Item| Entry { name: name.clone(), key, item };
     let mut path = path.iter().rev();
     let last = path.next().map(|name| entry(name, item.clone()));
@@ -257,8 +259,8 @@ fn name(axes: &mut [Axis]) {
                     Some(Varied { path: setting.path.join("."), name: short(&setting.path), value })
                 })
                 .collect();
-            let words = choice.varied.iter().map(|varied| format!("{}={}", fit(&varied.name), in_name(&varied.value)));
-            let word = words.collect::<Vec<_>>().join("@");
+            let words = choice.varied.iter().map(|varied| format!("@{}={}", fit(&varied.name), in_name(&varied.value)));
+            let word = words.collect::<String>();
             // Names of folders, some of which know no capital letters.
             let free = |word: &String| !taken.contains(&word.to_lowercase());
             let numbered = (2..).map(|number| format!("{word}_{number}"));
@@ -297,12 +299,13 @@ impl Axes {
         (0..self.0.len()).filter(|&axis| touches(&self.0[axis])).collect()
     }
 
-    /// With the axes of all that is read. `own` and `inputs` by node.
-    pub(super) fn spread(own: &[On], inputs: &[Vec<usize>]) -> Vec<On> {
+    /// With the axes of all that is read. `own` and `inputs` by node; of each input, whether its parts are collected.
+    pub(super) fn spread(&self, own: &[On], inputs: &[Vec<(usize, bool)>]) -> Vec<On> {
         let mut all: Vec<BTreeSet<usize>> = own.iter().map(|own| own.iter().copied().collect()).collect();
-        for node in graph::order(inputs) {
-            for &input in &inputs[node] {
-                let above = all[input].clone();
+        let read: Vec<Vec<usize>> = inputs.iter().map(|inputs| inputs.iter().map(|(input, _)| *input).collect()).collect();
+        for node in graph::order(&read) {
+            for &(input, collects) in &inputs[node] {
+                let above: Vec<usize> = all[input].iter().copied().filter(|&axis| !(collects && self.0[axis].cuts)).collect();
                 all[node].extend(above);
             }
         }
@@ -331,13 +334,20 @@ impl Axes {
         chosen
     }
 
+    /// Which combinations of the axes `of` what is read belong to this one of `on`: one, but for all parts of a source that are collected.
+    pub(super) fn read(&self, on: &On, combination: usize, of: &On, collects: bool) -> Vec<usize> {
+        let chosen = self.choices(on, combination);
+        of.iter().fold(vec![0], |read, axis| {
+            let Axis { choices, cuts, .. } = &self.0[*axis];
+            let at = on.iter().position(|other| other == axis).map_or(0, |place| chosen[place].0);
+            let places = if collects && *cuts { 0..choices.len() } else { at..at + 1 };
+            read.iter().flat_map(|read| places.clone().map(move |at| read * choices.len() + at)).collect()
+        })
+    }
+
     /// Which combination of `fewer` axes is part of this one of `on`, which has them all.
     pub(super) fn part(&self, on: &On, combination: usize, fewer: &On) -> usize {
-        let chosen = self.choices(on, combination);
-        fewer.iter().fold(0, |part, axis| {
-            let at = on.iter().position(|other| other == axis).map_or(0, |place| chosen[place].0);
-            part * self.0[*axis].choices.len() + at
-        })
+        self.read(on, combination, fewer, false)[0]
     }
 
     /// The table of a stage or source under a combination.
@@ -362,21 +372,32 @@ impl Axes {
         of.filter(|s| others.contains(&s.path[2].as_str())).map(|s| (s.item.place, s.path[2].clone())).collect()
     }
 
-    /// Options of the command line that set what varies anyway: their places, and what they set.
-    pub(super) fn overruled(&self, table: &Table, on: &On, section: &str, name: &str) -> Vec<(Place, String)> {
-        let settings = on.iter().flat_map(|&axis| &self.0[axis].choices).flat_map(|choice| &choice.settings);
-        let mut found: Vec<(Place, String)> = Vec::new();
-        for setting in settings.filter(|setting| setting.path[0] == section && setting.path[1] == name) {
-            let mut at = Some(table);
-            let mut item = None;
-            for step in &setting.path[2..] {
-                item = at.and_then(|table| table.get(step)).map(|entry| &entry.item);
-                at = item.and_then(|item| if let Value::Table(table) = &item.value { Some(table) } else { None });
-            }
-            if let Some(item) = item.filter(|item| item.place.source > setting.item.place.source)
-                && !found.iter().any(|(place, _)| *place == item.place)
-            {
-                found.push((item.place, setting.path.join(".")));
+    /// What a profile or an option of the command line sets of a stage or source although it varies: the place, the setting, and the table
+    /// that says what it is. `profile` holds the places of the profile, sorted. Nothing else may say which part is read.
+    pub(super) fn overruled(
+        &self,
+        table: &Table,
+        on: &On,
+        (section, name): (&str, &str),
+        profile: &[Place],
+    ) -> Vec<(Place, String, &'static str)> {
+        let layer = |place: &Place| (place.source, profile.binary_search(place).is_ok());
+        let mut found: Vec<(Place, String, &'static str)> = Vec::new();
+        for &axis in on {
+            let Axis { choices, cuts, .. } = &self.0[axis];
+            let settings = choices.iter().flat_map(|choice| &choice.settings);
+            for setting in settings.filter(|setting| setting.path[0] == section && setting.path[1] == name) {
+                let mut at = Some(table);
+                let mut item = None;
+                for step in &setting.path[2..] {
+                    item = at.and_then(|table| table.get(step)).map(|entry| &entry.item);
+                    at = item.and_then(|item| if let Value::Table(table) = &item.value { Some(table) } else { None });
+                }
+                if let Some(item) = item.filter(|item| *cuts || layer(&item.place) > layer(&setting.item.place))
+                    && !found.iter().any(|(place, _, _)| *place == item.place)
+                {
+                    found.push((item.place, setting.path.join("."), if *cuts { "shard" } else { "vary" }));
+                }
             }
         }
         found
@@ -394,6 +415,11 @@ mod tests {
 
     fn with(vary: &str) -> String {
         format!("{SAMPLE}[vary]\n{vary}\n")
+    }
+
+    /// The same without the profile, which sets some of what varies.
+    fn alone(vary: &str) -> String {
+        format!("{}[vary]\n{vary}\n", SAMPLE.split("[profile.").next().unwrap())
     }
 
     fn spec(text: &str, request: &Request) -> Spec {
@@ -464,7 +490,7 @@ mod tests {
     #[test]
     fn a_varied_stage_is_what_would_be_written_by_hand() {
         let varied = spec(
-            &with("stage.pretext = [{ lr = 1, epochs = 20 }, { lr = 2, warmup = 0 }]\nstage.neighbors.k = [5, 20]"),
+            &alone("stage.pretext = [{ lr = 1, epochs = 20 }, { lr = 2, warmup = 0 }]\nstage.neighbors.k = [5, 20]"),
             &Request::default(),
         );
         let by_hand = spec(
@@ -494,7 +520,7 @@ mod tests {
     fn settings_of_several_stages_may_go_together_and_sources_vary_too() {
         let text =
             "stage = [{ pretext.lr = 1, neighbors.k = 5 }, { pretext.lr = 2, neighbors.k = 9 }]\ndata.pool.limit = [100, 200]";
-        let spec = spec(&with(text), &Request::default());
+        let spec = spec(&alone(text), &Request::default());
         let neighbors: Vec<&str> = names(&spec).into_iter().filter(|name| name.starts_with("neighbors")).collect();
         assert_eq!(
             neighbors,
@@ -565,6 +591,13 @@ mod tests {
         );
         let over = Request { set: vec!["stage.neighbors.k=3".into()], ..Request::default() };
         assert_eq!(told(&text, &over), ["0:19 stage `neighbors` (neighbors): `[vary]` says what `stage.neighbors.k` is"]);
+        // What the file sets beside its list is the value without it; what a profile sets is meant.
+        let overruled = ["0:10 stage `pretext` (simclr): `[vary]` says what `stage.pretext.epochs` is"];
+        let text = with("stage.pretext.epochs = [20, 30]");
+        assert_eq!(told(&text, &Request { profile: Some("smoke".into()), ..Request::default() }), overruled);
+        assert_eq!(told(&text, &Request::default()), overruled, "before the profile is needed");
+        let text = text + "[profile.smoke.vary]\nstage.pretext.epochs = [12]\n";
+        assert_eq!(told(&text, &Request::default()), Vec::<String>::new(), "as in the file");
     }
 
     #[test]
@@ -615,7 +648,7 @@ mod tests {
         assert_eq!(told(&format!("vary = 3\n{SAMPLE}"), &Request::default()), ["0:8 `vary` expects a table, found `3`"]);
         assert_eq!(
             faults(
-                "stage.neighbors.k = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\nstage.pretext.epochs = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]\nstage.pretext.temperature = [1, 2, 3, 4, 5]"
+                "stage.neighbors.k = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]\nstage.pretext.lr = [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]\nstage.pretext.temperature = [1, 2, 3, 4, 5]"
             ),
             ["1:2 3602 stages with all combinations of what varies, and their repetitions, and 2000 is the limit"]
         );

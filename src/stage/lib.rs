@@ -32,7 +32,7 @@ pub use contract::{Method, PaperCard, Stage};
 pub use erased::{AnyStage, Erased};
 pub use error::StageError;
 pub use outputs::{AnyDraft, OutputInfo, Outputs};
-pub use ports::{Arity, Either, LabelFreePorts, Offer, Offers, Port, PortInfo, Ports};
+pub use ports::{Arity, Either, LabelFreePorts, Offer, Offers, Parts, Port, PortInfo, Ports};
 pub use raw_files::RawFiles;
 pub use settings::{Complaint, Limit, NoSettings, Settings};
 pub use unfinished::Unfinished;

@@ -1,6 +1,7 @@
 //! What a stage reads: a struct with one field per port, bound by name and type.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::PathBuf;
 
 use super::error::StageError;
@@ -54,6 +55,8 @@ pub struct PortInfo {
     pub artifact: &'static str,
     /// How many it takes.
     pub arity: Arity,
+    /// Whether what it lists follows each other: of a source that is cut it takes all parts.
+    pub collects: bool,
 }
 
 /// An artifact in the store whose type is only known by name.
@@ -76,12 +79,28 @@ pub type Offers = BTreeMap<String, Vec<Offer>>;
 #[derive(Clone, Debug)]
 pub struct Either<P>(pub Option<P>);
 
-/// A field of a port struct: `Stored<A>`, `Option<Stored<A>>`, `Vec<Stored<A>>`, `Option<Vec<Stored<A>>>`, or an [`Either`] of one or a list.
+/// A list of sets of images that follow each other, such as the shards of a pool. Other lists are views of the same images. Where a
+/// source is cut, all that lies below it is there once for each part, and such a port takes all parts, in their order.
+#[derive(Clone, Debug)]
+pub struct Parts<P>(pub P);
+
+impl<P> Deref for Parts<P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.0
+    }
+}
+
+/// A field of a port struct: `Stored<A>`, `Option<Stored<A>>`, `Vec<Stored<A>>`, `Option<Vec<Stored<A>>>`, an [`Either`] of one or a list,
+/// or [`Parts`] of a list.
 pub trait Port: Sized {
     /// The artifact it takes.
     type Artifact: Artifact;
     /// How many.
     const ARITY: Arity;
+    /// Whether it takes all parts of a source that is cut.
+    const COLLECTS: bool = false;
 
     /// Takes what was wired.
     ///
@@ -162,6 +181,16 @@ impl<A: Artifact> Port for Either<Vec<Stored<A>>> {
     }
 }
 
+impl<P: Port> Port for Parts<P> {
+    type Artifact = P::Artifact;
+    const ARITY: Arity = P::ARITY;
+    const COLLECTS: bool = true;
+
+    fn bind(port: &'static str, offers: &[Offer]) -> Result<Self, StageError> {
+        P::bind(port, offers).map(Self)
+    }
+}
+
 /// A struct of ports. Written by [`ports!`](macro@crate::ports).
 pub trait Ports: Sized {
     /// Its ports, in order.
@@ -225,6 +254,7 @@ macro_rules! ports {
                 name: stringify!($field),
                 artifact: <<$port as $crate::Port>::Artifact as $crate::artifact::Artifact>::KIND,
                 arity: <$port as $crate::Port>::ARITY,
+                collects: <$port as $crate::Port>::COLLECTS,
             },)*];
             const LABEL_FREE: bool =
                 true $(&& <<$port as $crate::Port>::Artifact as $crate::artifact::Artifact>::LABEL_FREE)*;

@@ -158,7 +158,7 @@ impl Fault for StoreError {
             }
             Self::Name { .. } => Exit::Pipeline
                 .code("store::name")
-                .hint("use letters, digits, `-`, `_`, `.`, `=` or `@`, with a letter or digit first"),
+                .hint("use letters, digits, `-`, `_`, `.`, `=`, `@` or `#`, with a letter or digit first"),
             Self::Encode { .. } => Exit::Bug.code("store::encode"),
         }
     }

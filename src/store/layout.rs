@@ -344,9 +344,9 @@ fn variable(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-/// A name that is safe as a file name everywhere: letters, digits, `-`, `_`, `.`, `=`, `@`; a letter or digit first; 1–200 bytes.
+/// A name that is safe as a file name everywhere: letters, digits, `-`, `_`, `.`, `=`, `@`, `#`; a letter or digit first; 1–200 bytes.
 pub(super) fn checked_name<'a>(what: &'static str, name: &'a str) -> Result<&'a str> {
-    let fits = |c: char| c.is_alphanumeric() || "-_.=@".contains(c);
+    let fits = |c: char| c.is_alphanumeric() || "-_.=@#".contains(c);
     if name.len() <= 200 && name.starts_with(char::is_alphanumeric) && name.chars().all(fits) {
         Ok(name)
     } else {

@@ -28,6 +28,7 @@ mod pipelines;
 mod published;
 mod report;
 mod resume;
+mod sharded;
 mod similar;
 mod tidy;
 mod varied;

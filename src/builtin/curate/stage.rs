@@ -23,13 +23,13 @@ use kinset_math::curate::hierarchy::{self, Hierarchy, Level, Points, Take, membe
 use kinset_math::curate::join::Rows;
 use kinset_math::curate::repeats::Repeats;
 use kinset_math::kmeans;
-use kinset_stage::{Context, Stage, StageError};
+use kinset_stage::{Context, Parts, Stage, StageError};
 
 kinset_stage::ports! {
     /// What it reads.
     pub label_free struct In {
         /// `[N, D]`: what is chosen from, in one shard or several.
-        pool: Vec<Stored<Features>>,
+        pool: Parts<Vec<Stored<Features>>>,
     }
 }
 
@@ -332,7 +332,7 @@ mod tests {
         let (work, out) = (dir.join("work"), dir.join("out"));
         fs::create_folders(&work).unwrap();
         let cx = Context::new("balanced", Device::Cpu, Seed::new(1), &places, stop.clone(), work, out, &heard);
-        let out = Curate::run(config, In { pool: pool.to_vec() }, &cx)?;
+        let out = Curate::run(config, In { pool: Parts(pool.to_vec()) }, &cx)?;
         let paths = |files: &[kinset_artifact::DraftFile]| files.iter().map(|file| file.path.clone()).collect::<Vec<_>>();
         assert_eq!(out.selection.files.len(), Selection::FILES.len());
         let selection = Stored::new(paths(&out.selection.files), Digest::of(b"s"), "s");

@@ -9,7 +9,7 @@ use kinset_artifact::near_duplicates::{
 use kinset_artifact::{Draft, Stored};
 use kinset_math::curate::groups::Link;
 use kinset_math::curate::join::Rows;
-use kinset_stage::{Context, Stage, StageError};
+use kinset_stage::{Context, Parts, Stage, StageError};
 
 /// Bytes of vectors whose cosines with what stands for them are taken together.
 const TOGETHER: usize = 128 << 20;
@@ -33,11 +33,11 @@ kinset_stage::ports! {
     /// What it reads.
     pub label_free struct In {
         /// `[N, D]`: the images that shall not repeat, in one shard or several.
-        pool: Vec<Stored<Features>>,
+        pool: Parts<Vec<Stored<Features>>>,
         /// `[T, D]`: what a selection of the pool shall look like.
         target: Option<Stored<Features>>,
         /// Images that must not be in the pool: test sets.
-        held_out: Option<Vec<Stored<Features>>>,
+        held_out: Parts<Option<Vec<Stored<Features>>>>,
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
         let rest: Vec<Stored<Features>> =
             sets[1..].iter().enumerate().map(|(at, rows)| stored(&dir.join(format!("set{at}")), rows)).collect();
         let held_out = (rest.len() > 1).then(|| rest[1..].to_vec());
-        (In { pool, target: rest.first().cloned(), held_out }, sets)
+        (In { pool: Parts(pool), target: rest.first().cloned(), held_out: Parts(held_out) }, sets)
     }
 
     fn run(dir: &Path, config: &Config, input: &In, stop: &Stop) -> Result<(NearTable, Vec<String>, Vec<String>), StageError> {
@@ -337,7 +337,7 @@ mod tests {
             heard.iter().any(|line| line.contains("of 80 images of `held_out[0]` have a near copy in `pool`")),
             "{heard:?}"
         );
-        let alone = In { target: None, held_out: None, pool: input.pool };
+        let alone = In { target: None, held_out: Parts(None), pool: input.pool };
         assert!(run(dir.path(), &config, &alone, &Stop::default()).unwrap_err().to_string().contains("nothing to compare"));
     }
 
@@ -348,7 +348,7 @@ mod tests {
         // Nearly the same, and each of them different.
         let mut values: Vec<f32> = (0..3000 * DIM).map(|at| (1.0 + (at % DIM) as f64 + 0.01 * rng.normal()) as f32).collect();
         assert!(normalize_rows(&mut values, DIM).is_empty());
-        let input = In { pool: vec![stored(&dir.path().join("p"), &values)], target: None, held_out: None };
+        let input = In { pool: Parts(vec![stored(&dir.path().join("p"), &values)]), target: None, held_out: Parts(None) };
         for link in [Link::Star, Link::Chain] {
             let config = Config { link, ..Config::default() };
             let (found, _, heard) = run(&dir.path().join(format!("{link:?}")), &config, &input, &Stop::default()).unwrap();

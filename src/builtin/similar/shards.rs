@@ -11,7 +11,7 @@ use crate::retrieve::stage::{TARGET, same_dim, unit_group};
 use kinset_artifact::Stored;
 use kinset_artifact::features::{FeatureReader, Features};
 use kinset_base::reading::Reading;
-use kinset_base::unit;
+use kinset_base::{rows, unit};
 use kinset_kernel::neighbors::NeighborError;
 use kinset_math::cosine;
 use kinset_math::curate::hierarchy::Take;
@@ -182,7 +182,7 @@ impl Shards {
     }
 
     fn shard(&self, row: usize) -> usize {
-        self.starts.partition_point(|&start| start <= row) - 1
+        rows::table_of(&self.starts, |start| *start, row)
     }
 
     pub fn id(&self, row: u32) -> Cow<'_, str> {

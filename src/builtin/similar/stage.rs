@@ -27,7 +27,7 @@ use kinset_math::curate::groups;
 use kinset_math::curate::join::{self, Rows};
 use kinset_math::curate::repeats::Repeats;
 use kinset_math::curate::sampling;
-use kinset_stage::{Context, RawFiles, Stage, StageError, Stop};
+use kinset_stage::{Context, Parts, RawFiles, Stage, StageError, Stop};
 
 kinset_stage::ports! {
     /// What it reads.
@@ -35,13 +35,13 @@ kinset_stage::ports! {
         /// `[T, D]`: what shall be looked like.
         target: Stored<Features>,
         /// `[N, D]`: what is chosen from, in one shard or several.
-        pool: Vec<Stored<Features>>,
+        pool: Parts<Vec<Stored<Features>>>,
         /// What `retrieve` found in each shard, in the same order.
-        matches: Vec<Stored<Matches>>,
+        matches: Parts<Vec<Stored<Matches>>>,
         /// Images that must not be in the selection, not even nearly: a test set.
-        held_out: Option<Vec<Stored<Features>>>,
+        held_out: Parts<Option<Vec<Stored<Features>>>>,
         /// Clusters of the pool's images for `order = "clusters"`, shard by shard in the same order, as a classifier gave them.
-        assignments: Option<Vec<Stored<Assignments>>>,
+        assignments: Parts<Option<Vec<Stored<Assignments>>>>,
     }
 }
 
@@ -251,7 +251,7 @@ fn merge(config: &Config, input: &In, pool: &Shards) -> Result<(Repeats, Vec<Edg
     }
     let mut repeats: Option<Repeats> = None;
     let mut edges: Vec<Edge> = Vec::new();
-    for (shard, (matches, features)) in input.matches.iter().zip(&input.pool).enumerate() {
+    for (shard, (matches, features)) in input.matches.iter().zip(input.pool.iter()).enumerate() {
         let table = MatchTable::load(matches)?;
         let stranger = |what: &str, stored: &str| StageError::Mismatch {
             what: format!("the matches of `{}` were not made with {what} `{stored}`", matches.origin()),
@@ -353,7 +353,7 @@ fn clusters(
         let hint = "leave out `assignments`, or `pool_clusters`, or set `order = \"clusters\"`".into();
         Err(StageError::Mismatch { what: what.into(), hint })
     };
-    match (config.order == Order::Clusters, &input.assignments) {
+    match (config.order == Order::Clusters, &*input.assignments) {
         (false, None) => Ok(None),
         (false, Some(_)) => idle("`assignments` are for `order = \"clusters\"`"),
         (true, Some(_)) if config.pool_clusters.is_some() => idle("`assignments` say how many clusters there are"),
@@ -471,7 +471,7 @@ fn inputs(input: &In) -> BTreeMap<String, Vec<String>> {
     let digests = |stored: &[Stored<Features>]| stored.iter().map(|stored| stored.digest().hex()).collect::<Vec<_>>();
     let mut inputs =
         BTreeMap::from([("target".to_owned(), vec![input.target.digest().hex()]), ("pool".to_owned(), digests(&input.pool))]);
-    if let Some(held_out) = &input.held_out {
+    if let Some(held_out) = &*input.held_out {
         inputs.insert("held_out".to_owned(), digests(held_out));
     }
     inputs

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use super::args::{Materialize, SetArgs};
 use super::materialize::{Found, Pictures, VOC_IMAGES};
 use crate::artifact::selection::SelectionTable;
-use crate::base::fs;
 use crate::base::search_path::DataPaths;
+use crate::base::{fs, rows};
 use crate::cli::common::Failure;
 use crate::cli::data;
 use crate::cli::init_encoder::{self, Encoder};
@@ -202,7 +202,7 @@ pub(in crate::cli) struct FileNames {
 impl FileNames {
     /// The shard of a row of the pool, from 0.
     pub(in crate::cli) fn shard(&self, row: u32) -> usize {
-        self.starts.partition_point(|start| *start <= row as usize).saturating_sub(1)
+        rows::table_of(&self.starts, |start| *start, row as usize)
     }
 
     pub(in crate::cli) fn rename(&self, selection: &mut SelectionTable) {

@@ -7,6 +7,7 @@ use super::near::Paths;
 use super::page::{Glimpse, Sight, Taken};
 use kinset_artifact::features::{FeatureReader, Features};
 use kinset_artifact::selection::SelectionTable;
+use kinset_base::rows;
 use kinset_base::seed::Seed;
 use kinset_pipeline::spec::Node;
 
@@ -117,7 +118,7 @@ impl Shards {
 
     /// The node of a row's images, and the row there.
     pub(super) fn place(&self, row: usize) -> (Option<usize>, usize) {
-        let shard = self.0.partition_point(|(start, _)| *start <= row).saturating_sub(1);
+        let shard = rows::table_of(&self.0, |(start, _)| *start, row);
         self.0.get(shard).map_or((None, row), |(start, images)| (*images, row - start))
     }
 }
