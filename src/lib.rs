@@ -61,7 +61,9 @@
 //!    checkpoints in the work folder of its key ([`train::training`]), others their [`stage::Unfinished`] work, so a killed run finds
 //!    them again. A request to stop is a flag ([`base::stop`]) that all long loops look at; whoever is too slow is not waited for.
 //!    Where other processes compute the stages, [`pipeline::dispatch`] writes tickets, has a scheduler or this machine start workers on them,
-//!    and watches the store; one attempt at a stage is the same code in a run and in a worker.
+//!    and watches the store; one attempt at a stage is the same code in a run and in a worker. Where
+//!    several compute one together ([`stage::Stage::share`]), each leaves its pieces in the work folder of the key, and whoever runs the stage
+//!    after them takes those.
 //! 4. **Store.** Outputs are written to a private folder, synced, published as read-only blobs, and then named by one record.
 //!    A record therefore never names what is not there. [`store::view`] shows the latest result of each stage under
 //!    `artifacts/<pipeline>/<stage>/`.

@@ -1,6 +1,6 @@
 //! Nearest neighbors of every image among the others, exactly or with a measured recall.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use kinset_base::unit;
 use kinset_kernel::cells::{Cells, Found};
 use kinset_kernel::neighbors;
 use kinset_math::{cosine, rerank};
-use kinset_stage::{Complaint, Context, Stage, StageError};
+use kinset_stage::{Complaint, Context, Share, Stage, StageError};
 
 kinset_stage::settings! {
     /// Settings.
@@ -117,6 +117,7 @@ impl Stage for Mine {
     const KIND: &'static str = "neighbors";
     const VERSION: u32 = 1;
     const SUMMARY: &'static str = "find every image's nearest neighbors by cosine, exactly or with a measured recall";
+    const SHARED: bool = true;
 
     type Config = Config;
     type In = In;
@@ -126,27 +127,20 @@ impl Stage for Mine {
         StageError::fitting("k", config.k, Config::default().k, &others(images), images).map(drop)
     }
 
-    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        let mut features = FeatureTable::load(&input.features)?;
-        let n = features.ids.len();
-        let k = cx.fitting("k", config.k, Config::default().k, others(n), n)?;
-        let reach = config.rerank.map(|Rerank { k1, k2 }| {
-            let k1 = cx.fitting("rerank.k1", k1, Rerank::default().k1, k2.max(2)..=n, n)?;
-            Ok::<_, StageError>(rerank::Reach { k1, k2 })
-        });
-        let reach = reach.transpose()?;
-        let zero = cosine::normalize_rows(&mut features.values, features.dim);
-        if let Some(&first) = zero.first() {
-            return Err(StageError::Degenerate {
-                code: "neighbors::zero-features",
-                what: format!("{} images have features that are all 0; the first is `{}`", zero.len(), features.ids[first]),
-                hint: "the cosine similarity with a zero vector is undefined: if these images are black or empty, leave them out; \
-                       else take another encoder"
-                    .into(),
-            });
+    fn share(config: &Config, input: In, share: Share, cx: &Context<'_>) -> Result<(), StageError> {
+        let Wanted { features, width, .. } = Wanted::of(config, &input, cx)?;
+        if let Some(wanted) = config.wanted(features.len()) {
+            let cells = Cells::new(&features.values, features.dim, width, wanted, &cx.stop).map_err(StageError::other)?;
+            if cells.work() < 1.0 {
+                return celled(&cells, width, share, cx).map(drop);
+            }
         }
-        // Re-ranking looks at lists of its own length.
-        let width = reach.map_or(k, |reach| k.max(reach.k1 - 1));
+        striped(&features, width, share, cx).map(drop)
+    }
+
+    fn run(config: &Config, input: In, cx: &Context<'_>) -> Result<Out, StageError> {
+        let Wanted { features, k, width, reach } = Wanted::of(config, &input, cx)?;
+        let n = features.len();
         if config.search.is_none() && n >= MANY {
             let images = unit::count(n as u64);
             cx.note(format!("{images} images: `search = \"auto\"` takes a fraction of the time, with a measured recall"));
@@ -169,7 +163,109 @@ impl Stage for Mine {
     }
 }
 
+/// What is searched, and for how many.
+struct Wanted {
+    /// Of unit length.
+    features: FeatureTable,
+    k: usize,
+    /// Neighbors that are searched for: re-ranking looks at lists of its own length.
+    width: usize,
+    reach: Option<rerank::Reach>,
+}
+
+impl Wanted {
+    fn of(config: &Config, input: &In, cx: &Context<'_>) -> Result<Self, StageError> {
+        let mut features = FeatureTable::load(&input.features)?;
+        let n = features.ids.len();
+        let k = cx.fitting("k", config.k, Config::default().k, others(n), n)?;
+        let reach = config.rerank.map(|Rerank { k1, k2 }| {
+            let k1 = cx.fitting("rerank.k1", k1, Rerank::default().k1, k2.max(2)..=n, n)?;
+            Ok::<_, StageError>(rerank::Reach { k1, k2 })
+        });
+        let reach = reach.transpose()?;
+        let zero = cosine::normalize_rows(&mut features.values, features.dim);
+        if let Some(&first) = zero.first() {
+            return Err(StageError::Degenerate {
+                code: "neighbors::zero-features",
+                what: format!("{} images have features that are all 0; the first is `{}`", zero.len(), features.ids[first]),
+                hint: "the cosine similarity with a zero vector is undefined: if these images are black or empty, leave them out; \
+                       else take another encoder"
+                    .into(),
+            });
+        }
+        let width = reach.map_or(k, |reach| k.max(reach.k1 - 1));
+        Ok(Self { features, k, width, reach })
+    }
+}
+
+/// All of what several processes share.
+const ALL: Share = Share { number: 0, of: 1 };
+
+/// A piece of work, by its number among all, with the rows that it searches for.
+type Piece = (usize, usize);
+
+/// The lists of neighbors, of `k` each, of the pieces of a share, one after the other: those that somebody left, and the others. Nothing if
+/// nobody shares.
+fn together(
+    form: &'static str,
+    k: usize,
+    pieces: &[Piece],
+    cx: &Context<'_>,
+    mut search: impl FnMut(usize) -> neighbors::Result<Part>,
+) -> Result<Option<Part>, StageError> {
+    let Some(shared) = cx.shared(form) else { return Ok(None) };
+    let rows = pieces.iter().map(|(_, rows)| rows).sum::<usize>();
+    let bar = cx.bar(rows as u64, "images");
+    let mut all: Part = (Vec::with_capacity(rows * k), Vec::with_capacity(rows * k));
+    for &(number, rows) in pieces {
+        let fits = |(index, similarity): &Part| index.len() == rows * k && similarity.len() == index.len();
+        let (index, similarity) = match shared.part::<Part>(number)?.filter(fits) {
+            Some(part) => part,
+            None => {
+                let part = search(number).map_err(StageError::other)?;
+                shared.add(number, &part)?;
+                part
+            }
+        };
+        all.0.extend(index);
+        all.1.extend(similarity);
+        bar.advance(rows as u64);
+        cx.check()?;
+    }
+    Ok(Some(all))
+}
+
+/// The exact neighbors of a share of all rows, if somebody shares them.
+fn striped(
+    features: &FeatureTable,
+    k: usize,
+    share: Share,
+    cx: &Context<'_>,
+) -> Result<Option<neighbors::Neighbors>, StageError> {
+    let stripes: Vec<Range<usize>> = neighbors::stripes(features.len()).collect();
+    let pieces: Vec<Piece> = share.pieces(stripes.len()).map(|number| (number, stripes[number].len())).collect();
+    let found = together("neighbors of a stripe 1", k, &pieces, cx, |number| {
+        let found = neighbors::stripe(&features.values, features.dim, k, stripes[number].clone(), &cx.stop)?;
+        Ok((found.index, found.similarity))
+    });
+    Ok(found?.map(|(index, similarity)| neighbors::Neighbors { k, index, similarity }))
+}
+
+/// What a share of the cells finds, if somebody shares them.
+fn celled(cells: &Cells<'_>, k: usize, share: Share, cx: &Context<'_>) -> Result<Option<Found>, StageError> {
+    let pieces: Vec<Piece> = share.pieces(cells.pieces()).map(|number| (number, cells.rows_of(number))).collect();
+    let rows = pieces.iter().map(|(_, rows)| rows).sum();
+    let found = together("neighbors of some cells 1", k, &pieces, cx, |number| {
+        let found = cells.piece(number, &cx.stop)?;
+        Ok((found.index, found.similarity))
+    });
+    Ok(found?.map(|(index, similarity)| Found { rows, index, similarity }))
+}
+
 fn exact(features: &FeatureTable, k: usize, cx: &Context<'_>) -> Result<neighbors::Neighbors, StageError> {
+    if let Some(found) = striped(features, k, ALL, cx)? {
+        return Ok(found);
+    }
     let pairs = features.len() as u64 * features.len() as u64;
     let bar = cx.bar(pairs, "pairs");
     let mut shown = 0;
@@ -191,7 +287,6 @@ fn approximate(
     wanted: f64,
     cx: &Context<'_>,
 ) -> Result<(neighbors::Neighbors, Option<Recall>), StageError> {
-    let unfinished = cx.unfinished("neighbors 1");
     let cells = Cells::new(&features.values, features.dim, k, wanted, &cx.stop).map_err(StageError::other)?;
     if cells.work() >= 1.0 {
         cx.chose(format!(
@@ -200,37 +295,10 @@ fn approximate(
         ));
         return Ok((exact(features, k, cx)?, None));
     }
-    let (mut found, mut parts) = (Found::default(), 0);
-    for (index, similarity) in unfinished.parts::<Part>()? {
-        let whole = found.rows;
-        found.rows += index.len() / k;
-        found.index.extend(index);
-        found.similarity.extend(similarity);
-        if cells.next(&found).is_none() {
-            found.cut(whole, k);
-            break;
-        }
-        parts += 1;
-    }
-    let bar = cx.bar(features.len() as u64, "images");
-    if parts > 0 {
-        cx.note(format!("resuming at image {} of {}", found.rows, features.len()));
-        bar.advance(found.rows as u64);
-    }
-    let mut kept = found.rows;
-    loop {
-        let before = found.rows;
-        let more = cells.search(&mut found, &cx.stop).map_err(StageError::other);
-        bar.advance((found.rows - before) as u64);
-        let stopped = matches!(more, Err(StageError::Stopped));
-        if found.rows > kept && (stopped || unfinished.is_due()) {
-            unfinished.add(parts, &(&found.index[kept * k..], &found.similarity[kept * k..]))?;
-            (parts, kept) = (parts + 1, found.rows);
-        }
-        if !more? {
-            break;
-        }
-    }
+    let found = match celled(&cells, k, ALL, cx)? {
+        Some(found) => found,
+        None => search(&cells, features.len(), k, cx)?,
+    };
     let (neighbors, recall) = cells.finish(&found);
     let recall = Recall { share: recall.share, images: recall.rows };
     cx.chose(format!(
@@ -247,6 +315,42 @@ fn approximate(
         ));
     }
     Ok((neighbors, Some(recall)))
+}
+
+/// What all cells find, in this process.
+fn search(cells: &Cells<'_>, images: usize, k: usize, cx: &Context<'_>) -> Result<Found, StageError> {
+    let unfinished = cx.unfinished("neighbors 1");
+    let (mut found, mut parts) = (Found::default(), 0);
+    for (index, similarity) in unfinished.parts::<Part>()? {
+        let whole = found.rows;
+        found.rows += index.len() / k;
+        found.index.extend(index);
+        found.similarity.extend(similarity);
+        if cells.next(&found).is_none() {
+            found.cut(whole, k);
+            break;
+        }
+        parts += 1;
+    }
+    let bar = cx.bar(images as u64, "images");
+    if parts > 0 {
+        cx.note(format!("resuming at image {} of {images}", found.rows));
+        bar.advance(found.rows as u64);
+    }
+    let mut kept = found.rows;
+    loop {
+        let before = found.rows;
+        let more = cells.search(&mut found, &cx.stop).map_err(StageError::other);
+        bar.advance((found.rows - before) as u64);
+        let stopped = matches!(more, Err(StageError::Stopped));
+        if found.rows > kept && (stopped || unfinished.is_due()) {
+            unfinished.add(parts, &(&found.index[kept * k..], &found.similarity[kept * k..]))?;
+            (parts, kept) = (parts + 1, found.rows);
+        }
+        if !more? {
+            return Ok(found);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -341,6 +445,50 @@ mod tests {
         let (found, _, kept) = search(Some(Choice::Approximate));
         assert!(found.exact && kept.contains("exact search: a recall of 0.99 takes as much work"), "{kept}");
         assert_eq!(search(None), (found, vec![], String::new()));
+    }
+
+    /// The shares of a search, so many of them, and then the whole; with the pieces that are kept before that.
+    fn shared(dir: &Path, config: &Config, features: &FeatureTable, done: Range<usize>, of: usize) -> (NeighborTable, usize) {
+        let (heard, places) = (Heard::default(), DataPaths::new("", None, None));
+        let (folder, to) = (dir.join("shared"), dir.join("features"));
+        fs::create_folders(&folder).unwrap();
+        fs::create_folders(&to).unwrap();
+        let draft = features.save(&to).unwrap();
+        let cx = || {
+            let (work, out) = (dir.join("work"), dir.join("out"));
+            Context::new("it", Device::Cpu, Seed::new(1), &places, Stop::default(), work, out, &heard)
+                .with_shared(Some(folder.clone()))
+        };
+        for number in done {
+            Mine::share(config, In { features: stored(&draft) }, Share { number, of }, &cx()).unwrap();
+        }
+        let kept = fs::list(&folder).unwrap().len();
+        let found = Mine::run(config, In { features: stored(&draft) }, &cx()).unwrap();
+        assert!(heard.texts().iter().all(|text| !text.contains("damaged")), "{:?}", heard.texts());
+        let files = found.neighbors.files.iter().map(|file| file.path.clone()).collect();
+        (NeighborTable::load(&Stored::new(files, Digest::of(b"n"), "n")).unwrap(), kept)
+    }
+
+    #[test]
+    fn any_number_of_shares_finds_what_one_process_finds() {
+        let exact = Config { k: 9, rerank: Some(Rerank { k1: 12, k2: 3 }), ..Config::default() };
+        let approximate = Config { search: Some(Choice::Approximate), recall: Some(0.9), ..Config::default() };
+        for (config, rows, pieces) in [(exact, 1700, 8), (approximate, 20_000, 3)] {
+            let features = features(rows);
+            let dir = tempfile::tempdir().unwrap();
+            let (expected, _, _) = run(&dir.path().join("whole"), &config, &features, &Stop::default()).unwrap();
+            for of in [1, 2, 7, 20] {
+                let (found, kept) = shared(&dir.path().join(of.to_string()), &config, &features, 0..of, of);
+                assert!(found == expected, "{of} shares of {rows} rows");
+                assert_eq!(kept, pieces, "each once");
+            }
+            // Three of seven are done: the others are computed by whoever puts them together.
+            let dir = dir.path().join("killed");
+            let (_, kept) = shared(&dir, &config, &features, 0..3, 7);
+            assert!(kept > 0 && kept < pieces, "{kept}");
+            let (found, kept) = shared(&dir, &config, &features, 0..0, 7);
+            assert_eq!((found == expected, kept), (true, pieces));
+        }
     }
 
     #[test]

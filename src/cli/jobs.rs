@@ -68,7 +68,7 @@ pub(super) fn run(args: &JobsArgs) -> Answer {
     let none = |stage: &str| Failure::own(NoJob { pipeline: spec.name.clone(), stage: stage.to_owned() });
     // Of a stage, or of one of its settings, all that it has become.
     let carries = |stage: &String, name: &str| {
-        stage.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['@', '#']))
+        stage.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['@', '#', ' ']))
     };
     let of = |job: &Listed, name: &str| job.stages.iter().any(|stage| carries(stage, name));
     if let Some(stage) = &args.log {

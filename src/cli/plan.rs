@@ -33,7 +33,9 @@ pub struct PlanArgs {
 }
 
 pub(super) fn run(args: &PlanArgs) -> Answer {
-    let here = Where::of(&args.cluster, &args.pipeline.pipeline)?.executor == Executor::Here;
+    let Where { executor, rules, .. } = Where::of(&args.cluster, &args.pipeline.pipeline)?;
+    let here = executor == Executor::Here;
+    let rules = if let Executor::Local(_) = executor { rules.on_this_machine() } else { rules };
     outlook_at(&args.pipeline, &args.cluster, |spec, outlook| {
         let selected = selection(spec, &args.select)?;
         let states = outlook.states(&selected.forced);
@@ -47,7 +49,12 @@ pub(super) fn run(args: &PlanArgs) -> Answer {
             // What is known to fail need not be tried.
             let refused = outlook.refusal(&states, index).map(|error| State::Broken { error: error.into() });
             let (node, state) = (&spec.nodes[index], refused.as_ref().unwrap_or(&states[index]));
-            let (word, why, key) = words(state);
+            let (word, mut why, key) = words(state);
+            let works = matches!(state, State::Stale { .. } | State::Waits { .. });
+            let parts = if here || !works { 1 } else { rules.shares(node, outlook.registry) };
+            if parts > 1 {
+                why.push_str(&format!("; in {parts} parts"));
+            }
             match state {
                 State::Fresh { .. } => {}
                 State::Stale { .. } | State::Waits { .. } => work += 1,
@@ -55,9 +62,10 @@ pub(super) fn run(args: &PlanArgs) -> Answer {
             }
             table.add_row([node.name.as_str(), node.kind.as_str(), word, why.as_str()]);
             let device = outlook.stage(node)?.on_device().then(|| outlook.devices.class(&node.name));
-            rows.push(
-                json!({ "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key, "device": device }),
-            );
+            rows.push(json!({
+                "stage": node.name, "kind": node.kind, "state": word, "why": why, "key": key, "device": device,
+                "parts": (parts > 1).then_some(parts),
+            }));
         }
         // Of other machines nothing is known.
         let forecast = here.then(|| Forecast::of(outlook, &states, &selected, |source| files_of(outlook, source)));

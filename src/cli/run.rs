@@ -27,7 +27,7 @@ use crate::pipeline::dispatch::cluster::Cluster;
 use crate::pipeline::dispatch::kubernetes::Kubernetes;
 use crate::pipeline::dispatch::local::Local;
 use crate::pipeline::dispatch::rehearsal::Rehearsal;
-use crate::pipeline::dispatch::rules::{CacheRules, Executor, Rules};
+use crate::pipeline::dispatch::rules::{CacheRules, Executor};
 use crate::pipeline::dispatch::slurm::Slurm;
 use crate::pipeline::dispatch::ticket::{Form, Restarts, Worker};
 use crate::pipeline::dispatch::watch::{self, Dispatch};
@@ -289,7 +289,7 @@ fn distribute(spec: &Spec, selected: Selected, args: &RunArgs, at: &Where) -> Re
     let (cluster, worker): (Box<dyn Cluster>, Worker) = match (at.executor, dry) {
         (Executor::Local(count), _) => {
             // What is true of nodes elsewhere is not of this machine.
-            rules = Rules::default();
+            rules = rules.on_this_machine();
             rules.limits.settle = Duration::ZERO;
             let threads = u16::try_from((threads / count).max(1)).ok();
             let memory = memory.map(|bytes| bytes / count as u64);

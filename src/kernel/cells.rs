@@ -192,17 +192,49 @@ impl<'a> Cells<'a> {
     /// If what was found does not end with a block.
     pub fn search(&self, found: &mut Found, stop: &Stop) -> Result<bool> {
         let Some(first) = self.next(found) else { panic!("what was found must end with a block of this table") };
-        let wave = &self.blocks[first..(first + WAVE).min(self.blocks.len())];
+        let wave = first..(first + WAVE).min(self.blocks.len());
+        let more = self.blocks(wave.clone(), stop)?;
+        found.rows += more.rows;
+        found.index.extend(more.index);
+        found.similarity.extend(more.similarity);
+        Ok(!wave.is_empty())
+    }
+
+    /// How many pieces the search has that anybody can do by themselves.
+    pub fn pieces(&self) -> usize {
+        self.blocks.len().div_ceil(WAVE)
+    }
+
+    /// How many rows a piece searches for.
+    pub fn rows_of(&self, piece: usize) -> usize {
+        self.blocks[self.wave(piece)].iter().map(|(_, places)| places.len()).sum()
+    }
+
+    /// Searches for the rows of a piece. All pieces, one after the other, are what [`Cells::search`] finds.
+    ///
+    /// # Errors
+    /// A request to stop.
+    pub fn piece(&self, piece: usize, stop: &Stop) -> Result<Found> {
+        self.blocks(self.wave(piece), stop)
+    }
+
+    fn wave(&self, piece: usize) -> Range<usize> {
+        piece * WAVE..((piece + 1) * WAVE).min(self.blocks.len())
+    }
+
+    /// Searches for the rows of some blocks.
+    fn blocks(&self, blocks: Range<usize>, stop: &Stop) -> Result<Found> {
+        let wave = &self.blocks[blocks];
         let best: Vec<Vec<Vec<Scored>>> = wave
             .par_iter()
             .map_init(Desk::default, |desk, (cell, places)| self.block(*cell, places, desk, stop))
             .collect::<std::result::Result<_, Stopped>>()?;
+        let mut found = Found { rows: wave.iter().map(|(_, places)| places.len()).sum(), ..Found::default() };
         for best in best.iter().flatten() {
             found.index.extend(best.iter().map(|s| s.row));
             found.similarity.extend(best.iter().map(|s| s.cosine.clamp(-1.0, 1.0) as f32));
         }
-        found.rows += wave.iter().map(|(_, places)| places.len()).sum::<usize>();
-        Ok(!wave.is_empty())
+        Ok(found)
     }
 
     /// The number of the block with which the search goes on; nothing if this can not have been found in this table.

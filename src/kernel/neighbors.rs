@@ -1,5 +1,5 @@
-//! Exact nearest neighbors by cosine: of every row of a table ([`all_pairs`]), or of queries in a pool that is read in chunks
-//! ([`Search`]).
+//! Exact nearest neighbors by cosine: of every row of a table ([`all_pairs`]), of some of its rows ([`stripe`]), or of queries in a pool
+//! that is read in chunks ([`Search`]).
 //!
 //! The answer is *defined* in double precision: cosine of the rows as stored, descending, ties by row number ascending. So it
 //! cannot depend on the number of threads, on the tile size, or on how a pool was cut into chunks.
@@ -13,6 +13,7 @@
 //! Each pair of rows is multiplied once and serves both of its ends.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rayon::prelude::*;
@@ -101,6 +102,11 @@ struct Tiling {
 
 const TILING: Tiling = Tiling { block: 480, wave: 512 };
 
+/// Rows of a stripe, or a multiple …
+const STRIPE: usize = 240;
+/// … so that there are no more stripes than these.
+const MOST_STRIPES: usize = 1024;
+
 /// Pool rows in one task of a [`Search`].
 const SEGMENT: usize = 85 * WIDE;
 
@@ -121,6 +127,39 @@ const LENGTH_TOLERANCE: f64 = 1e-3;
 /// If `dim` is 0 or does not divide the length.
 pub fn all_pairs(rows: &[f32], dim: usize, k: usize, stop: &Stop, progress: &mut dyn FnMut(usize, usize)) -> Result<Neighbors> {
     all_pairs_tiled(rows, dim, k, TILING, stop, progress)
+}
+
+/// The rows of a table of so many in stripes, each of which [`stripe`] can compute by itself. They depend on nothing else, so that whoever
+/// takes some of them finds those of others.
+pub fn stripes(rows: usize) -> impl ExactSizeIterator<Item = Range<usize>> {
+    let height = rows.div_ceil(MOST_STRIPES).next_multiple_of(STRIPE).max(STRIPE);
+    (0..rows.div_ceil(height)).map(move |number| number * height..((number + 1) * height).min(rows))
+}
+
+/// What [`all_pairs`] finds for some of the rows, bit by bit, with twice the products: none serves both of its ends.
+///
+/// # Shapes
+/// `rows` [N, D], of unit length.
+///
+/// # Errors
+/// As [`all_pairs`].
+///
+/// # Panics
+/// If `dim` is 0 or does not divide the length, or if there are no such rows.
+pub fn stripe(rows: &[f32], dim: usize, k: usize, which: Range<usize>, stop: &Stop) -> Result<Neighbors> {
+    enough(k, (rows.len() / dim).saturating_sub(1))?;
+    // One more, since each row is the nearest to itself, or as near as those before it.
+    let mut search = Search::new(&rows[which.start * dim..which.end * dim], dim, k + 1, stop)?;
+    search.feed(rows, 0)?;
+    let found = search.finish()?;
+    let mut others =
+        Neighbors { k, index: Vec::with_capacity(which.len() * k), similarity: Vec::with_capacity(which.len() * k) };
+    for ((row, index), similarity) in which.zip(found.index.chunks_exact(k + 1)).zip(found.similarity.chunks_exact(k + 1)) {
+        let own = index.iter().position(|&other| other as usize == row).unwrap_or(k);
+        others.index.extend(index[..own].iter().chain(&index[own + 1..]));
+        others.similarity.extend(similarity[..own].iter().chain(&similarity[own + 1..]));
+    }
+    Ok(others)
 }
 
 fn all_pairs_tiled(
@@ -582,6 +621,31 @@ mod tests {
         }
         assert_eq!(all_pairs(&rows, 24, 7).unwrap(), brute(&rows, &rows, 24, 7, false));
         assert_eq!(in_chunks(&rows[..600], &rows, 24, 7, 100), brute(&rows[..600], &rows, 24, 7, true));
+    }
+
+    #[test]
+    fn stripes_are_what_all_pairs_find_with_copies_too() {
+        let mut rng = Seed::new(5).rng();
+        let mut rows: Vec<f32> = (0..700 * 6).map(|_| rng.normal() as f32).collect();
+        // More copies of one row than neighbors that are asked for: the row itself is not always among the first.
+        for copy in (0..700).step_by(20) {
+            rows.copy_within(0..6, copy * 6);
+        }
+        let rows = unit(rows, 6);
+        let all = all_pairs(&rows, 6, 9, &Stop::default(), &mut |_, _| {}).unwrap();
+        let mut joined = Neighbors { k: 9, index: Vec::new(), similarity: Vec::new() };
+        for which in stripes(700) {
+            let found = stripe(&rows, 6, 9, which, &Stop::default()).unwrap();
+            joined.index.extend(found.index);
+            joined.similarity.extend(found.similarity);
+        }
+        assert_eq!(joined, all);
+        assert!(matches!(stripe(&rows, 6, 700, 0..1, &Stop::default()), Err(NeighborError::TooFew { .. })));
+        for rows in [1, 240, 241, 1_281_167, 50_000_000] {
+            let found: Vec<Range<usize>> = stripes(rows).collect();
+            assert!(found.len() <= MOST_STRIPES && found[0].start == 0 && found[found.len() - 1].end == rows);
+            assert!(found.windows(2).all(|two| two[0].end == two[1].start && !two[1].is_empty()));
+        }
     }
 
     #[test]

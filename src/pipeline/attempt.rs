@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
@@ -24,7 +24,7 @@ use kinset_artifact::parquet::TableReader;
 use kinset_base::clock::Stopwatch;
 use kinset_base::fault::{Exit, Fault, chain};
 use kinset_base::memory::Watch;
-use kinset_stage::{AnyDraft, Context, Offers, StageError};
+use kinset_stage::{AnyDraft, Context, Offers, Share, StageError};
 use kinset_store::StoreError;
 use kinset_store::blob::NewFile;
 use kinset_store::digest::Digest;
@@ -149,6 +149,11 @@ impl<'a> Attempt<'a> {
             return Err(Setback::Damaged(damaged));
         }
         let why = if forced { Why::Forced } else { self.why(node, &inputs, &lookup)? };
+        let why = match why {
+            // Nobody was interrupted: others have computed it together.
+            Why::Unfinished if !store.has_scratch(&key) => Why::Told("puts its parts together".to_owned()),
+            why => why,
+        };
         self.tell.tell(Event::StageStarted {
             stage: node.name.clone(),
             kind: node.kind.clone(),
@@ -160,6 +165,50 @@ impl<'a> Attempt<'a> {
         let seconds = clock.seconds();
         self.tell.tell(Event::StageFinished { stage: node.name.clone(), key: key.hex(), seconds, adopted: false });
         Ok((Outcome::Ran { why, seconds }, record))
+    }
+
+    /// Computes what falls to one of several processes of a node that they compute together. All that it reads must be known.
+    pub(super) fn share(&self, index: usize, known: &Known, forced: bool, share: Share) -> Result<(), Setback> {
+        catch_unwind(AssertUnwindSafe(|| self.take_share(index, known, forced, share)))
+            .unwrap_or_else(|panic| Err(RunError::Panicked { what: message(&*panic) }.into()))
+    }
+
+    fn take_share(&self, index: usize, known: &Known, forced: bool, share: Share) -> Result<(), Setback> {
+        let (node, store) = (&self.outlook.spec.nodes[index], self.outlook.store);
+        let Inputs { manifest, offers, .. } = self.outlook.inputs(node, known)?;
+        let key = manifest.key();
+        let is_done = || Ok::<_, StoreError>(!forced && matches!(store.lookup(&key)?, Lookup::Hit(_)));
+        if is_done()? {
+            return Ok(());
+        }
+        if let Some(damaged) = self.damaged_input(node, known)? {
+            store.remove_scratch(&key)?;
+            return Err(Setback::Damaged(damaged));
+        }
+        let (stage, kind, why) = (node.name.clone(), node.kind.clone(), share.to_string());
+        self.tell.tell(Event::StageStarted { stage, kind, key: key.hex(), why });
+        let folder = store.make_shared(&manifest)?;
+        // Without the lock of the key, and without outputs: both are for whoever puts the shares together.
+        let cx = self.context(node, folder.clone(), folder.clone()).with_shared(Some(folder));
+        let before = self.identities(node, known)?;
+        let ran = self.outlook.stage(node)?.share(&node.settings, &offers, share, &cx);
+        let damaged = self.damaged_input(node, known)?;
+        if damaged.is_some() || self.identities(node, known)? != before {
+            store.remove_scratch(&key)?;
+            return Err(damaged.map_or(Setback::Mended, Setback::Damaged));
+        }
+        match ran {
+            // Its folder goes when the result is there.
+            Err(_) if is_done()? => Ok(()),
+            ran => Ok(ran?),
+        }
+    }
+
+    /// What is lent to a node at work, but for what goes with its key.
+    fn context<'c>(&'c self, node: &'c Node, work: PathBuf, out: PathBuf) -> Context<'c> {
+        let (device, stop) = (self.options.device.clone(), self.options.stop.clone());
+        Context::new(&node.name, device, Outlook::seed(node), self.outlook.places, stop, work, out, &self.tell)
+            .with_checkpoint_every(self.options.checkpoint_every)
     }
 
     /// The result of a node that is not here, if a cache has it, and how many bytes came. What a cache has and is of no use is told.
@@ -197,22 +246,15 @@ impl<'a> Attempt<'a> {
         let stage = self.outlook.stage(node)?;
         let clock = Stopwatch::start();
         let memory = Watch::start();
-        let resumed = store.has_scratch(&key);
+        let shared = store.shared(&key);
+        let resumed = shared.is_some() || store.has_scratch(&key);
         let out = store.draft()?;
-        let cx = Context::new(
-            &node.name,
-            self.options.device.clone(),
-            Outlook::seed(node),
-            self.outlook.places,
-            self.options.stop.clone(),
-            store.scratch(&inputs.manifest, lock)?,
-            out.path().to_owned(),
-            &self.tell,
-        )
-        .with_lock(lock)
-        .with_raw(&inputs.raw, inputs.digests.iter().map(|(digest, _)| *digest))
-        .with_origin(origin(&inputs.manifest, node))
-        .with_checkpoint_every(self.options.checkpoint_every);
+        let cx = self
+            .context(node, store.scratch(&inputs.manifest, lock)?, out.path().to_owned())
+            .with_lock(lock)
+            .with_shared(shared)
+            .with_raw(&inputs.raw, inputs.digests.iter().map(|(digest, _)| *digest))
+            .with_origin(origin(&inputs.manifest, node));
         let before = self.identities(node, known)?;
         let ran = stage.run(&node.settings, &inputs.offers, &cx);
         // Whatever the stage says of bytes that were written to meanwhile, it does not count.

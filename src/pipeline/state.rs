@@ -256,7 +256,8 @@ impl<'a> Outlook<'a> {
         if let Lookup::Damaged(damage) = lookup {
             return Ok(Why::Damaged(damage.clone()));
         }
-        if self.store.has_scratch(&manifest.key()) {
+        let key = manifest.key();
+        if self.store.has_scratch(&key) || self.store.shared(&key).is_some() {
             return Ok(Why::Unfinished);
         }
         Ok(match self.store.compare(&self.spec.name, &node.name, manifest)? {

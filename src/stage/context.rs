@@ -78,6 +78,7 @@ pub struct Context<'a> {
     /// Save a checkpoint at least this often.
     pub checkpoint_every: Duration,
     work: PathBuf,
+    shared: Option<PathBuf>,
     lock: Option<&'a StageLock>,
     out: PathBuf,
     raw: Option<&'a RawFiles>,
@@ -107,8 +108,8 @@ impl<'a> Context<'a> {
         sink: &'a dyn Sink,
     ) -> Self {
         let (checkpoint_every, digests, origin) = (Duration::from_mins(1), BTreeMap::new(), BTreeMap::new());
-        let (lock, raw, kept) = (None, None, Mutex::default());
-        Self { stage, device, seed, places, stop, checkpoint_every, work, lock, out, raw, digests, origin, kept, sink }
+        let (shared, lock, raw, kept) = (None, None, None, Mutex::default());
+        Self { stage, device, seed, places, stop, checkpoint_every, work, shared, lock, out, raw, digests, origin, kept, sink }
     }
 
     /// Lends the raw files, and their digests in the same order, which the engine knows already.
@@ -123,6 +124,13 @@ impl<'a> Context<'a> {
     #[must_use]
     pub fn with_lock(mut self, lock: &'a StageLock) -> Self {
         self.lock = Some(lock);
+        self
+    }
+
+    /// Lends the folder of what several processes compute together.
+    #[must_use]
+    pub fn with_shared(mut self, folder: Option<PathBuf>) -> Self {
+        self.shared = folder;
         self
     }
 
@@ -165,7 +173,13 @@ impl<'a> Context<'a> {
 
     /// The unfinished work of this stage. `form` names what is kept, with the version of its form: `kmeans 1`.
     pub fn unfinished(&self, form: &'static str) -> Unfinished<'_> {
-        Unfinished::new(self, form)
+        Unfinished::new(self, form, &self.work)
+    }
+
+    /// What several processes compute of this stage together, part by part: in [`Stage::share`](super::Stage::share) always, and when the stage
+    /// runs if there is something.
+    pub fn shared(&self, form: &'static str) -> Option<Unfinished<'_>> {
+        self.shared.as_ref().map(|folder| Unfinished::new(self, form, folder))
     }
 
     /// A fresh folder for one output.

@@ -1,6 +1,9 @@
 //! The stage contract.
 
-use serde::Serialize;
+use std::fmt;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
 
 use super::context::Context;
 use super::error::StageError;
@@ -9,6 +12,29 @@ use super::ports::{LabelFreePorts, Ports};
 use super::raw_files::RawFiles;
 use super::settings::Settings;
 use kinset_base::search_path::DataPaths;
+
+/// What falls to one of several processes that compute a stage together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// Which process, from 0.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+impl Share {
+    /// Which of so many pieces fall to it.
+    pub fn pieces(self, all: usize) -> Range<usize> {
+        let from = |number: usize| (number as u128 * all as u128 / self.of.max(1) as u128) as usize;
+        from(self.number)..from(self.number + 1)
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "part {} of {}", self.number + 1, self.of)
+    }
+}
 
 /// One step of a pipeline: what it asks for, what it yields, how it runs.
 pub trait Stage: 'static {
@@ -22,6 +48,9 @@ pub trait Stage: 'static {
     const SEEDED: bool = false;
     /// True if it computes on the device: its key then holds the class of the device and the precision.
     const ON_DEVICE: bool = false;
+    /// Whether several processes can compute it together: each by [`Stage::share`] what falls to it; what runs after them puts together
+    /// what they left in [`Context::shared`], and computes what is missing. The result is the same as without them, bit by bit.
+    const SHARED: bool = false;
     /// Its settings. `Default` is the paper's table where there is a paper.
     type Config: Settings + Default;
     /// What it reads.
@@ -51,6 +80,14 @@ pub trait Stage: 'static {
     /// # Errors
     /// [`StageError::TooFew`].
     fn fits(_config: &Self::Config, _images: usize) -> Result<(), StageError> {
+        Ok(())
+    }
+
+    /// Computes some of it, and leaves that in [`Context::shared`].
+    ///
+    /// # Errors
+    /// As [`Stage::run`].
+    fn share(_config: &Self::Config, _input: Self::In, _share: Share, _cx: &Context<'_>) -> Result<(), StageError> {
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde_json::Value;
 
 use super::context::Context;
-use super::contract::{Method, PaperCard, Stage};
+use super::contract::{Method, PaperCard, Share, Stage};
 use super::error::StageError;
 use super::outputs::{AnyDraft, OutputInfo, Outputs};
 use super::ports::{Offers, PortInfo, Ports};
@@ -62,6 +62,13 @@ pub trait AnyStage: Sync {
     /// # Errors
     /// As [`AnyStage::normalize`]; if so many images are too few.
     fn fits(&self, settings: &Value, images: usize) -> Result<(), StageError>;
+    /// [`Stage::SHARED`].
+    fn shared(&self) -> bool;
+    /// Binds the ports and computes a share.
+    ///
+    /// # Errors
+    /// Whatever the stage says.
+    fn share(&self, settings: &Value, offers: &Offers, share: Share, cx: &Context<'_>) -> Result<(), StageError>;
     /// Binds the ports and runs.
     ///
     /// # Errors
@@ -185,6 +192,14 @@ impl<S: Stage> AnyStage for Erased<S> {
 
     fn fits(&self, settings: &Value, images: usize) -> Result<(), StageError> {
         S::fits(&typed::<S>(settings)?, images)
+    }
+
+    fn shared(&self) -> bool {
+        S::SHARED
+    }
+
+    fn share(&self, settings: &Value, offers: &Offers, share: Share, cx: &Context<'_>) -> Result<(), StageError> {
+        S::share(&typed::<S>(settings)?, S::In::bind(offers)?, share, cx)
     }
 
     fn run(&self, settings: &Value, offers: &Offers, cx: &Context<'_>) -> Result<Vec<AnyDraft>, StageError> {

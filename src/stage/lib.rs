@@ -28,7 +28,7 @@ pub use kinset_artifact as artifact;
 pub use kinset_base::stop::Stop;
 
 pub use context::{Bar, Context, Signal, Sink};
-pub use contract::{Method, PaperCard, Stage};
+pub use contract::{Method, PaperCard, Share, Stage};
 pub use erased::{AnyStage, Erased};
 pub use error::StageError;
 pub use outputs::{AnyDraft, OutputInfo, Outputs};

@@ -24,6 +24,7 @@ pub struct Unfinished<'a> {
     cx: &'a Context<'a>,
     /// What is kept, with the version of its form: `kmeans 1`.
     form: &'static str,
+    folder: PathBuf,
     saved: Cell<Stopwatch>,
 }
 
@@ -34,12 +35,12 @@ impl std::fmt::Debug for Unfinished<'_> {
 }
 
 impl<'a> Unfinished<'a> {
-    pub(super) fn new(cx: &'a Context<'a>, form: &'static str) -> Self {
-        Self { cx, form, saved: Cell::new(Stopwatch::start()) }
+    pub(super) fn new(cx: &'a Context<'a>, form: &'static str, folder: &Path) -> Self {
+        Self { cx, form, folder: folder.to_owned(), saved: Cell::new(Stopwatch::start()) }
     }
 
     fn path(&self, part: Option<usize>) -> PathBuf {
-        self.cx.work().join(part.map_or_else(|| "unfinished.bin".to_owned(), |number| format!("unfinished-{number:06}.bin")))
+        self.folder.join(part.map_or_else(|| "unfinished.bin".to_owned(), |number| format!("unfinished-{number:06}.bin")))
     }
 
     /// What was kept last; nothing if there is none that is whole.
@@ -60,6 +61,14 @@ impl<'a> Unfinished<'a> {
             parts.push(part);
         }
         Ok(parts)
+    }
+
+    /// The part of this number, if it is there and whole, whatever is missing before it.
+    ///
+    /// # Errors
+    /// As [`Unfinished::load`].
+    pub fn part<T: DeserializeOwned>(&self, number: usize) -> Result<Option<T>, StageError> {
+        self.read(&self.path(Some(number)))
     }
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, StageError> {

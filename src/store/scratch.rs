@@ -29,6 +29,9 @@ use kinset_base::fs::{self, At};
 /// The file in a folder of checkpoints that says what they were computed from. Hidden, so that it passes for no checkpoint.
 const MANIFEST: &str = ".manifest.json";
 
+/// The folder of what several processes compute together.
+const SHARED: &str = "shared";
+
 const DRAFT: &str = "draft-";
 
 /// How the names begin of folders of checkpoints that are being taken over.
@@ -59,12 +62,7 @@ impl Store {
 
     /// The folder for the checkpoints of this attempt at a manifest's key, with what the last attempt left.
     pub fn scratch(&self, manifest: &Manifest, lock: &StageLock) -> Result<PathBuf> {
-        let top = self.scratch_path(&manifest.key());
-        self.writable()?;
-        if self.make_folder(&top)? || !fs::exists(&top.join(MANIFEST)) {
-            let text = serde_json::to_vec(manifest).map_err(|source| StoreError::Encode { what: "a manifest", source })?;
-            self.replace(&top.join(MANIFEST), &text)?;
-        }
+        let top = self.scratch_of(manifest)?;
         let earlier = self.attempts(&manifest.key())?;
         let number = earlier.last().map_or(0, |(number, _)| *number) + 1;
         let path = top.join(format!("{number:06}-{}", self.me.tag()));
@@ -84,6 +82,30 @@ impl Store {
             let _ = fs::remove_folder(&older);
         }
         Ok(path)
+    }
+
+    /// The folder of all unfinished work on a manifest's key.
+    fn scratch_of(&self, manifest: &Manifest) -> Result<PathBuf> {
+        let top = self.scratch_path(&manifest.key());
+        self.writable()?;
+        if self.make_folder(&top)? || !fs::exists(&top.join(MANIFEST)) {
+            let text = serde_json::to_vec(manifest).map_err(|source| StoreError::Encode { what: "a manifest", source })?;
+            self.replace(&top.join(MANIFEST), &text)?;
+        }
+        Ok(top)
+    }
+
+    /// The folder for what several processes compute together for a manifest's key. It is of no attempt: none of them holds the key.
+    pub fn make_shared(&self, manifest: &Manifest) -> Result<PathBuf> {
+        let folder = self.scratch_of(manifest)?.join(SHARED);
+        self.make_folder(&folder)?;
+        Ok(folder)
+    }
+
+    /// That folder, if there is something in it.
+    pub fn shared(&self, key: &Key) -> Option<PathBuf> {
+        let folder = self.scratch_path(key).join(SHARED);
+        entries(&folder).is_ok_and(|found| !found.is_empty()).then_some(folder)
     }
 
     /// The attempts at a key that left a folder, the last one last.

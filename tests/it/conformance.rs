@@ -10,7 +10,7 @@ use kinset::pipeline::spec::{self, Node, Request};
 use kinset::pipeline::state::{Inputs, Known, Outlook};
 use kinset::registry;
 use kinset::stage::testing::Heard;
-use kinset::stage::{AnyDraft, AnyStage, Context, StageError, Stop};
+use kinset::stage::{AnyDraft, AnyStage, Context, Share, StageError, Stop};
 use kinset::store::Store;
 use kinset::store::blob::NewFile;
 use kinset::store::digest::Digest;
@@ -168,19 +168,29 @@ fn every_stage_repeats_itself_byte_for_byte() {
     assert_eq!(elsewhere.digests(), first.digests(), "in another place");
 }
 
-/// What a stage gives in this folder, as digests by output, or that it has stopped.
+/// What a stage gives in this folder after so many shares of it, as digests by output, or that it has stopped.
 fn outcome(
     stage: &dyn AnyStage,
     node: &Node,
     inputs: &Inputs,
     (folder, store, places): (&Path, &Store, &DataPaths),
     stop: &Stop,
+    shares: usize,
 ) -> Option<BTreeMap<String, Digest>> {
-    let (work, out) = (folder.join("work"), store.draft().unwrap());
+    let (work, shared, out) = (folder.join("work"), folder.join("shared"), store.draft().unwrap());
     fs::create_dir_all(&work).unwrap();
+    fs::create_dir_all(&shared).unwrap();
     let seed = Outlook::seed(node);
     let heard = Heard::default();
-    let cx = Context::new(&node.name, Device::Cpu, seed, places, stop.clone(), work, out.path().to_owned(), &heard);
+    let cx = Context::new(&node.name, Device::Cpu, seed, places, stop.clone(), work, out.path().to_owned(), &heard)
+        .with_shared((shares > 0).then_some(shared));
+    for number in 0..shares {
+        match stage.share(&node.settings, &inputs.offers, Share { number, of: shares }, &cx) {
+            Ok(()) => {}
+            Err(StageError::Stopped) => return None,
+            Err(error) => panic!("{}: {error}", node.name),
+        }
+    }
     let drafts = match stage.run(&node.settings, &inputs.offers, &cx) {
         Ok(drafts) => drafts,
         Err(StageError::Stopped) => return None,
@@ -214,7 +224,7 @@ fn every_stage_stops_when_it_is_asked_and_goes_on_to_the_same_bytes() {
             continue;
         }
         let stage = outlook.stage(node).unwrap();
-        let run = |folder: &Path, stop: &Stop| outcome(stage, node, &inputs, (folder, &store, &places), stop);
+        let run = |folder: &Path, stop: &Stop| outcome(stage, node, &inputs, (folder, &store, &places), stop, 0);
         let folder = bench.path(format!("stops/{}", node.kind));
         let never = Stop::after(u64::MAX);
         assert_eq!(run(&folder.join("whole"), &never).as_ref(), Some(&expected), "{}", node.kind);
@@ -229,6 +239,12 @@ fn every_stage_stops_when_it_is_asked_and_goes_on_to_the_same_bytes() {
             let _ = run(&folder, &Stop::after(looks / 3));
             let found = run(&folder, &Stop::default());
             assert_eq!(found.as_ref(), Some(&expected), "{}, stopped at look {after} of {looks}", node.kind);
+        }
+        for shares in [1, 2, 7].into_iter().filter(|_| stage.shared()) {
+            let folder = folder.join(format!("of-{shares}"));
+            let run = |stop: &Stop| outcome(stage, node, &inputs, (&folder, &store, &places), stop, shares);
+            assert_eq!(run(&Stop::after(0)), None, "{shares} shares of {} did not stop", node.kind);
+            assert_eq!(run(&Stop::default()).as_ref(), Some(&expected), "{shares} shares of {}", node.kind);
         }
     }
     assert_eq!(kinds.len(), registry::all().count());

@@ -30,6 +30,7 @@ mod report;
 mod resume;
 mod sharded;
 mod similar;
+mod split;
 mod tidy;
 mod varied;
 mod version;

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
     use kinset_artifact::features::{Features, FeaturesWriter};
     use kinset_base::fs;
-    use kinset_math::curate::choose::{Order, Parts};
+    use kinset_math::curate::choose::{Order, Shares};
     use kinset_store::digest::Digest;
     use std::path::Path;
 
@@ -200,7 +200,7 @@ mod tests {
         let quotas = found.quotas(1000);
         assert_eq!((quotas[at(0).unwrap() as usize], quotas[at(6).unwrap() as usize]), (600, 399));
         let mut edges = edges().weighing(found.votes());
-        edges.spend(3, Some(Parts { quotas: &found.quotas(3), of: &|edge| found.cluster(edge) }));
+        edges.spend(3, Some(Shares { quotas: &found.quotas(3), of: &|edge| found.cluster(edge) }));
         let taken: Vec<u32> = edges.picks().iter().map(|pick| pick.best.pool).collect();
         // One each by quota, cut down from 1.8 and 1.2, and the next of all; images of one vote of 0.8 come before those of two of 0.2.
         assert_eq!(taken, [5, 6, 0]);

@@ -22,7 +22,7 @@ use kinset_base::search_path::DataPaths;
 use kinset_dataset::vectors::files;
 use kinset_dataset::vectors::open::names;
 use kinset_kernel::gemm::Gemm;
-use kinset_math::curate::choose::{Edge, Edges, Limits, Order, Parts, Reason};
+use kinset_math::curate::choose::{Edge, Edges, Limits, Order, Reason, Shares};
 use kinset_math::curate::groups;
 use kinset_math::curate::join::{self, Rows};
 use kinset_math::curate::repeats::Repeats;
@@ -140,7 +140,7 @@ impl Stage for Similar {
         let unspent = edges.clone();
         let spend = |edges: &mut Edges, budget: usize| {
             let quotas = quotas(budget);
-            edges.spend(budget, quotas.as_deref().map(|quotas| Parts { quotas, of: &of }));
+            edges.spend(budget, quotas.as_deref().map(|quotas| Shares { quotas, of: &of }));
         };
         if let Some(budget) = config.budget {
             spend(&mut edges, budget);

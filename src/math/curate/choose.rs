@@ -151,7 +151,7 @@ pub struct Pick {
 
 /// How a budget is divided.
 #[derive(Clone, Copy)]
-pub struct Parts<'a> {
+pub struct Shares<'a> {
     /// Images that each part gets first.
     pub quotas: &'a [usize],
     /// The part of an image, told by its best edge; none if it belongs to none.
@@ -283,7 +283,7 @@ impl Edges {
 
     /// Takes `budget` images at most, in budget order. With parts, each gets its number first, and what some cannot use goes to the others
     /// in order.
-    pub fn spend(&mut self, budget: usize, parts: Option<Parts<'_>>) {
+    pub fn spend(&mut self, budget: usize, parts: Option<Shares<'_>>) {
         let picks = self.picks();
         let mut taken = vec![false; picks.len()];
         let mut left = budget;
@@ -392,15 +392,15 @@ mod tests {
     fn quotas_are_served_first_and_what_is_left_goes_on() {
         let of = |edge: &Edge| Some(edge.target);
         let mut edges = Edges::new(two(), 3);
-        edges.spend(3, Some(Parts { quotas: &[0, 2], of: &of }));
+        edges.spend(3, Some(Shares { quotas: &[0, 2], of: &of }));
         // Part 1 owns images 4 and 2; then the next in order, 7.
         assert_eq!(pools(&edges), [4, 7, 2]);
         let mut edges = Edges::new(two(), 3);
-        edges.spend(9, Some(Parts { quotas: &[1, 8], of: &of }));
+        edges.spend(9, Some(Shares { quotas: &[1, 8], of: &of }));
         assert_eq!(pools(&edges).len(), 5);
         // An image of no part waits until the parts have their numbers.
         let mut edges = Edges::new(two(), 3);
-        edges.spend(2, Some(Parts { quotas: &[1, 1], of: &|edge| (edge.pool != 4).then_some(edge.target) }));
+        edges.spend(2, Some(Shares { quotas: &[1, 1], of: &|edge| (edge.pool != 4).then_some(edge.target) }));
         assert_eq!(pools(&edges), [7, 2]);
     }
 

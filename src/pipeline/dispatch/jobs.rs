@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cluster::{JobId, Queue, Standing};
 use super::tail::Tail;
-use super::ticket::{End, Place, Ticket};
+use super::ticket::{End, Place, Task, Ticket};
 use crate::event::Event;
 use crate::journal;
 use kinset_base::fs::{self, FileError};
@@ -105,7 +105,7 @@ pub fn list(runs: &Path, queue: &Queue) -> Vec<Listed> {
         let Ok(ticket) = Ticket::load_any(&place.ticket()) else { continue };
         for (task, nodes) in ticket.tasks.iter().enumerate() {
             let standing = queue.get(&(job.clone(), task)).cloned();
-            let stages = nodes.iter().map(|node| node.stage.clone()).collect();
+            let stages = nodes.iter().map(Task::name).collect();
             let listed = Listed {
                 job: job.clone(),
                 place: place.clone(),

@@ -5,17 +5,21 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Registry};
 use crate::document::{self, Entry, Item, Table, Value};
 use crate::fault::{Faults, Finding, SpecFault, one_of, quote};
 use crate::spec::{self, Node, Spec};
 use crate::state::Devices;
+use kinset_stage::AnyStage;
 
 /// The name of the file.
 pub const FILE: &str = "cluster.toml";
 
 /// Slurm rounds the time of its warning by up to a minute, and a job needs some time to be worth its start.
 const SHORTEST: Duration = Duration::from_mins(5);
+
+/// The most jobs that compute a stage together.
+pub(super) const MOST_SHARES: u32 = 1000;
 
 /// What runs the stages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,6 +70,8 @@ pub struct Needs {
     pub here: Option<bool>,
     /// Whether a chain of such stages is one job.
     pub fuse: Option<bool>,
+    /// Tasks that compute a stage together, where it can be cut.
+    pub split: Option<u32>,
     /// Lines for the scheduler, as they are.
     pub extra: Option<Vec<String>>,
     /// Lines that are left out.
@@ -91,6 +97,7 @@ impl Needs {
             device: self.device.or(below.device),
             here: self.here.or(below.here),
             fuse: self.fuse.or(below.fuse),
+            split: self.split.or(below.split),
             extra: self.extra.or(below.extra),
             without: self.without.or(below.without),
         }
@@ -286,6 +293,21 @@ impl Rules {
         fitting.fold(self.default.clone(), |below, rule| rule.needs.clone().over(&below))
     }
 
+    /// What of them holds for several processes of one machine, whatever nodes elsewhere have: how stages are cut.
+    #[must_use]
+    pub fn on_this_machine(&self) -> Self {
+        let only = |needs: &Needs| Needs { split: needs.split, ..Needs::default() };
+        let rules = self.rules.iter().map(|rule| Rule { needs: only(&rule.needs), ..rule.clone() });
+        Self { default: only(&self.default), rules: rules.collect(), ..Self::default() }
+    }
+
+    /// How many tasks compute a stage together: one, but for kinds that can be cut where a rule says so.
+    pub fn shares(&self, node: &Node, registry: Registry) -> usize {
+        let Needs { split, here, .. } = self.needs(node);
+        let cut = here != Some(true) && registry.find(&node.kind).is_some_and(AnyStage::shared);
+        split.filter(|_| cut).map_or(1, |split| split as usize)
+    }
+
     /// The class of device of each stage, where jobs run elsewhere. `here` is this machine's, for what the watching process runs; a
     /// pipeline that names its device means the same everywhere.
     pub fn devices(&self, spec: &Spec, here: &str) -> Devices {
@@ -308,7 +330,7 @@ struct Reader {
 }
 
 /// Keys of `[default]` and `[[rule]]`.
-pub(super) const NEEDS: [&str; 14] = [
+pub(super) const NEEDS: [&str; 15] = [
     "cpus",
     "memory",
     "time",
@@ -321,6 +343,7 @@ pub(super) const NEEDS: [&str; 14] = [
     "device",
     "where",
     "fuse",
+    "split",
     "extra",
     "without",
 ];
@@ -467,6 +490,10 @@ impl Reader {
             device: self.get(table, of, "device", "`cpu`, `cuda` or `metal`", device),
             here: self.get(table, of, "where", &one_of(&["here", "job"]), place),
             fuse: self.get(table, of, "fuse", "true or false", flag),
+            split: self.get(table, of, "split", &format!("a number of jobs, 1 to {MOST_SHARES}"), |item| match item.value {
+                Value::Whole(count) => u32::try_from(count).ok().filter(|count| (1..=MOST_SHARES).contains(count)),
+                _ => None,
+            }),
             extra: self.lines(table, of, "extra"),
             without: self.lines(table, of, "without"),
         };

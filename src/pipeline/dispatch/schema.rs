@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::rules::{CacheMode, LINES, SIGNALS};
+use super::rules::{CacheMode, LINES, MOST_SHARES, SIGNALS};
 
 /// The schema of all cluster files. `kinds` are those of stages.
 pub fn schema(kinds: &[&str]) -> Json {
@@ -136,6 +136,13 @@ fn needs() -> Vec<(String, Json)> {
         ),
         ("where", described("In a job, or in the process that watches.", json!({"enum": ["here", "job"]}))),
         ("fuse", described("A chain of such stages is one job.", json!({"type": "boolean"}))),
+        (
+            "split",
+            described(
+                "Jobs that compute a stage together, and one that puts it together, where that can be done: `neighbors`.",
+                json!({"type": "integer", "minimum": 1, "maximum": MOST_SHARES}),
+            ),
+        ),
         ("extra", lines("Further options of sbatch.", json!({"type": "string", "pattern": "^-"}))),
         ("without", lines("Lines of the script to leave out.", json!({"enum": LINES}))),
     ]

@@ -15,6 +15,7 @@ use crate::state::Devices;
 use kinset_base::fault::{Exit, Fault, chain};
 use kinset_base::fs;
 use kinset_base::search_path::DataPaths;
+use kinset_stage::Share;
 use kinset_store::digest::Digest;
 use kinset_store::key::Key;
 
@@ -69,8 +70,18 @@ pub struct Ticket {
 pub struct Task {
     pub stage: String,
     pub forced: bool,
+    /// What falls to it, where several tasks compute a stage together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
     /// What it computes, as far as the plan knows it: another pipeline file of the same name has others.
     pub plan: Digest,
+}
+
+impl Task {
+    /// What it is called: `cluster@3`, `neighbors (part 2 of 8)`.
+    pub fn name(&self) -> String {
+        self.share.map_or_else(|| self.stage.clone(), |share| format!("{} ({share})", self.stage))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

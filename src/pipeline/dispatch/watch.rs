@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::cluster::{After, Cluster, Death, Job, JobId, Queue, Standing, State};
 use super::error::{DispatchError, last_lines};
 use super::jobs;
-use super::rules::Rules;
+use super::rules::{Needs, Rules};
 use super::tail::Tail;
 use super::ticket::{End, Form, Place, Task, Ticket, Worker};
 use super::unit::{Unit, units};
@@ -26,7 +26,7 @@ use kinset_base::clock::Stopwatch;
 use kinset_base::fault::{Exit, Fault, chain};
 use kinset_base::search_path::DataPaths;
 use kinset_base::{fs, unit};
-use kinset_stage::StageError;
+use kinset_stage::{Share, StageError};
 use kinset_store::Store;
 use kinset_store::digest::{Digest, Hasher};
 use kinset_store::key::Manifest;
@@ -127,6 +127,14 @@ enum At {
     Over,
 }
 
+/// How one of several shares of a node stands, which tasks compute together before another puts them together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shared {
+    Open,
+    Job { job: usize, task: usize },
+    Over,
+}
+
 /// What is known of a node.
 #[derive(Debug, Default)]
 struct Standpoint {
@@ -144,6 +152,19 @@ struct Standpoint {
     adopted: bool,
     /// The bytes that came from a cache, if its worker had it from there.
     pulled: Option<u64>,
+    /// Its shares, once they are wanted.
+    shares: Vec<Shared>,
+}
+
+impl Standpoint {
+    /// The tasks that are at its shares, if that is still of use.
+    fn tasks(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let over = self.at == At::Over;
+        self.shares.iter().filter_map(move |share| match share {
+            Shared::Job { job, task } if !over => Some((*job, *task)),
+            _ => None,
+        })
+    }
 }
 
 /// A job that was submitted, by this run or an earlier one.
@@ -156,11 +177,21 @@ struct Sent {
 /// A task of a job.
 struct Followed {
     nodes: Vec<usize>,
+    /// Whether it computes a share of its node.
+    share: bool,
+    /// Units done, and units in all, as far as it has said.
+    progress: (u64, u64),
     tail: Tail,
     standing: Option<Standing>,
     /// Since when the queue does not know it any more, or knows that it has ended.
     gone: Option<Stopwatch>,
     seen: bool,
+}
+
+impl Followed {
+    fn new(nodes: Vec<usize>, share: bool, tail: Tail) -> Self {
+        Self { nodes, share, progress: (0, 0), tail, standing: None, gone: None, seen: false }
+    }
 }
 
 /// A job that could not be submitted yet.
@@ -231,7 +262,7 @@ impl Watch<'_> {
                     }
                 }
                 let here = self.nodes.iter().any(|node| node.at == At::Here);
-                let in_jobs = self.nodes.iter().any(|node| matches!(node.at, At::Job { .. }));
+                let in_jobs = self.at_work() > 0 || self.has_processes();
                 let waits = self.busy.is_some() && !stopping;
                 if !here && !waits && (!in_jobs || (leaves && (stopping || self.dispatch.detach))) {
                     return;
@@ -321,12 +352,30 @@ impl Watch<'_> {
         Ok(())
     }
 
+    /// Tasks that are not over, as far as is known.
+    fn at_work(&self) -> usize {
+        let of = |node: &Standpoint| usize::from(matches!(node.at, At::Job { .. })) + node.tasks().count();
+        self.nodes.iter().map(of).sum()
+    }
+
+    /// Whether processes of shares still stop, which nobody needs any more.
+    fn has_processes(&self) -> bool {
+        let mut tasks = self.jobs.iter().flat_map(|job| &job.tasks);
+        !self.dispatch.cluster.keeps_order() && tasks.any(|task| task.share && task.gone.is_none())
+    }
+
+    /// Whether this task is at a node.
+    fn is_at(&self, node: usize, job: usize, task: usize) -> bool {
+        self.nodes[node].at == At::Job { job, task } || self.nodes[node].tasks().any(|at| at == (job, task))
+    }
+
     fn end(&mut self, index: usize, outcome: Outcome) {
         self.nodes[index].at = At::Over;
         self.nodes[index].outcome = Some(outcome);
     }
 
     fn fail(&mut self, index: usize, error: RunError) {
+        self.cancel_shares(index);
         let stage = self.name(index);
         let outcome = if error.exit() == Exit::Stopped {
             self.tell.tell(Event::StageStopped { stage });
@@ -387,6 +436,7 @@ impl Watch<'_> {
 
     /// Has the maker of a damaged input run again, and all below it looked at anew.
     fn heal(&mut self, index: usize, maker: usize, why: String) {
+        self.cancel_shares(index);
         if !self.damaged.insert(maker) {
             return self.fail(index, RunError::Damaged { stage: self.name(maker), why });
         }
@@ -410,13 +460,28 @@ impl Watch<'_> {
     }
 
     /// Cancels the jobs of nodes that are not over.
-    fn cancel(&mut self, which: &dyn Fn(usize) -> bool) {
-        let in_job = self.nodes.iter().enumerate().filter_map(|(node, standpoint)| match standpoint.at {
-            At::Job { job, .. } if which(node) => Some(job),
-            _ => None,
+    fn cancel(&self, which: &dyn Fn(usize) -> bool) {
+        let meant = self.nodes.iter().enumerate().filter(|(node, _)| which(*node));
+        let jobs = meant.flat_map(|(_, node)| {
+            let whole = if let At::Job { job, .. } = node.at { Some(job) } else { None };
+            node.tasks().map(|(job, _)| job).chain(whole)
         });
-        let ids: BTreeSet<JobId> = in_job.map(|job| self.jobs[job].id.clone()).collect();
-        let ids: Vec<JobId> = ids.into_iter().collect();
+        self.cancel_jobs(jobs.collect());
+    }
+
+    /// Stops the processes of the shares of a node. Jobs that go on by themselves may: what they find is kept.
+    fn cancel_shares(&self, index: usize) {
+        if self.dispatch.cluster.keeps_order() {
+            return;
+        }
+        self.cancel_jobs(self.nodes[index].tasks().map(|(job, _)| job).collect());
+    }
+
+    fn cancel_jobs(&self, jobs: BTreeSet<usize>) {
+        let ids: Vec<JobId> = jobs.into_iter().map(|job| self.jobs[job].id.clone()).collect();
+        if ids.is_empty() {
+            return;
+        }
         if let Err(error) = self.dispatch.cluster.cancel(&ids) {
             tracing::warn!("jobs could not be cancelled: {}", chain(&error));
         }
@@ -426,7 +491,9 @@ impl Watch<'_> {
     fn twin(&self, index: usize) -> bool {
         let key = |node: &Standpoint| node.manifest.as_ref().map(Manifest::key);
         let own = key(&self.nodes[index]);
-        own.is_some() && self.nodes.iter().any(|node| matches!(node.at, At::Job { .. } | At::Here) && key(node) == own)
+        let busy = |node: &Standpoint| matches!(node.at, At::Job { .. } | At::Here) || node.tasks().next().is_some();
+        let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
+        own.is_some() && others.map(|(_, node)| node).any(|node| busy(node) && key(node) == own)
     }
 
     /// A node that this process is to run now; one at a time, since these are small.
@@ -469,58 +536,101 @@ impl Watch<'_> {
         found
     }
 
+    /// What the job of a node asks for. One that is cut is in no chain: its shares begin when what it reads is there.
+    fn needs(&self, index: usize) -> Needs {
+        let needs = self.dispatch.rules.needs(&self.spec.nodes[index]);
+        if self.shares(index) > 1 { Needs { fuse: None, ..needs } } else { needs }
+    }
+
+    /// Into how many shares a node is cut.
+    fn shares(&self, index: usize) -> usize {
+        self.dispatch.rules.shares(&self.spec.nodes[index], self.options.registry)
+    }
+
     fn submit(&mut self) {
         if self.busy.as_ref().is_some_and(|busy| busy.tried.elapsed() < busy.pause) {
             return;
         }
-        let (cluster, rules) = (self.dispatch.cluster, self.dispatch.rules);
+        let cluster = self.dispatch.cluster;
         let open = self.open();
-        let units = units(self.spec, &open, |node| rules.needs(&self.spec.nodes[node]), cluster.most_tasks());
+        let units = units(self.spec, &open, |node| self.needs(node), cluster.most_tasks());
         for unit in units {
-            let at_work = self.nodes.iter().filter(|node| matches!(node.at, At::Job { .. })).count();
-            if self.options.stop.requested() || (at_work > 0 && at_work + unit.tasks.len() > cluster.most_at_once()) {
-                return;
-            }
             // Above it something was not submitted.
             let reads: BTreeSet<usize> = (0..unit.tasks.len()).flat_map(|task| unit.reads(self.spec, task)).collect();
             let comes = |&node: &usize| self.known.contains_key(&node) || matches!(self.nodes[node].at, At::Job { .. });
             if !reads.iter().all(comes) {
                 continue;
             }
-            if cluster.keeps_order() && cluster.written().is_none() {
-                let pause =
-                    self.submitted.map_or(Duration::ZERO, |last| rules.limits.submit_every.saturating_sub(last.elapsed()));
-                std::thread::sleep(pause);
-            }
-            match self.submit_one(&unit) {
-                Ok(()) => {
-                    self.busy = None;
-                    self.submitted = Some(Stopwatch::start());
-                }
-                Err(error @ DispatchError::Busy { .. }) if !self.gives_up() => {
-                    let busy = self.busy.take();
-                    let pause = busy.as_ref().map_or(BUSY, |busy| (busy.pause * 2).min(LONGEST));
-                    let since = busy.map_or_else(Stopwatch::start, |busy| busy.since);
-                    tracing::warn!("{}; it is asked again in {}", chain(&error), unit::duration(pause));
-                    self.busy = Some(Busy { since, tried: Stopwatch::start(), pause });
+            for shares in self.open_shares(&unit).chunks(cluster.most_tasks().max(1)) {
+                let tasks = shares.iter().map(|(node, _)| vec![*node]).collect();
+                let unit = Unit { name: format!("{}-parts", unit.name), tasks, needs: unit.needs.clone() };
+                if !self.submit_if_room(&unit, Some(shares)) {
                     return;
                 }
-                Err(error) => {
-                    self.busy = None;
-                    let (said, diagnosis) = (chain(&error), error.diagnosis());
-                    for node in unit.nodes() {
-                        self.fail(node, RunError::Told { said: said.clone(), diagnosis: diagnosis.clone() });
-                    }
+            }
+            let over = |node: usize| self.nodes[node].shares.iter().all(|share| *share == Shared::Over);
+            let whole = unit.nodes().all(|node| self.nodes[node].at == At::Open && (cluster.keeps_order() || over(node)));
+            if whole && !self.submit_if_room(&unit, None) {
+                return;
+            }
+        }
+    }
+
+    /// The shares of a unit that nobody is at, by node and number.
+    fn open_shares(&mut self, unit: &Unit) -> Vec<(usize, usize)> {
+        let mut open = Vec::new();
+        for node in unit.nodes() {
+            let count = self.shares(node);
+            let shares = &mut self.nodes[node].shares;
+            if shares.is_empty() && count > 1 {
+                shares.resize(count, Shared::Open);
+            }
+            open.extend((0..shares.len()).filter(|&number| shares[number] == Shared::Open).map(|number| (node, number)));
+        }
+        open
+    }
+
+    /// Submits a unit, or these shares of its nodes; false if that, and what comes after it, has to wait.
+    fn submit_if_room(&mut self, unit: &Unit, shares: Option<&[(usize, usize)]>) -> bool {
+        let (cluster, limits) = (self.dispatch.cluster, &self.dispatch.rules.limits);
+        let at_work = self.at_work();
+        if self.options.stop.requested() || (at_work > 0 && at_work + unit.tasks.len() > cluster.most_at_once()) {
+            return false;
+        }
+        if cluster.keeps_order() && cluster.written().is_none() {
+            let pause = self.submitted.map_or(Duration::ZERO, |last| limits.submit_every.saturating_sub(last.elapsed()));
+            std::thread::sleep(pause);
+        }
+        match self.submit_one(unit, shares) {
+            Ok(()) => {
+                self.busy = None;
+                self.submitted = Some(Stopwatch::start());
+            }
+            Err(error @ DispatchError::Busy { .. }) if !self.gives_up() => {
+                let busy = self.busy.take();
+                let pause = busy.as_ref().map_or(BUSY, |busy| (busy.pause * 2).min(LONGEST));
+                let since = busy.map_or_else(Stopwatch::start, |busy| busy.since);
+                tracing::warn!("{}; it is asked again in {}", chain(&error), unit::duration(pause));
+                self.busy = Some(Busy { since, tried: Stopwatch::start(), pause });
+                return false;
+            }
+            Err(error) => {
+                self.busy = None;
+                let (said, diagnosis) = (chain(&error), error.diagnosis());
+                let nodes: BTreeSet<usize> = unit.nodes().collect();
+                for node in nodes {
+                    self.fail(node, RunError::Told { said: said.clone(), diagnosis: diagnosis.clone() });
                 }
             }
         }
+        true
     }
 
     fn gives_up(&self) -> bool {
         self.busy.as_ref().is_some_and(|busy| busy.since.elapsed() > PATIENCE)
     }
 
-    fn submit_one(&mut self, unit: &Unit) -> Result<(), DispatchError> {
+    fn submit_one(&mut self, unit: &Unit, shares: Option<&[(usize, usize)]>) -> Result<(), DispatchError> {
         let Dispatch { cluster, form, .. } = self.dispatch;
         let own: BTreeSet<usize> = unit.nodes().collect();
         let mut keys = BTreeMap::new();
@@ -531,10 +641,12 @@ impl Watch<'_> {
             keys.extend(record.or_else(source).map(|key| (self.name(*above), key)));
         }
         let mut tasks = Vec::with_capacity(unit.tasks.len());
-        for nodes in &unit.tasks {
+        for (place, nodes) in unit.tasks.iter().enumerate() {
+            let share = shares.map(|shares| (shares[place].0, shares[place].1));
             let task = |&node: &usize| Task {
                 stage: self.spec.nodes[node].name.clone(),
                 forced: self.options.forced.contains(&node),
+                share: share.map(|(node, number)| Share { number, of: self.nodes[node].shares.len() }),
                 plan: self.plan(node),
             };
             tasks.push(nodes.iter().map(task).collect());
@@ -546,7 +658,7 @@ impl Watch<'_> {
         let ticket = form.fill(unit.name.clone(), worker, keys, tasks);
         let folder = (self.dispatch.folder)()?;
         fs::create_folders(&folder)?;
-        let after = self.after(unit);
+        let after = self.after(unit, shares.is_some());
         // What could not be submitted leaves its number to the next.
         let place = Place { folder, stem: format!("{:02}-{}", self.numbered + 1, unit.name) };
         let comment = ticket.comment();
@@ -565,7 +677,10 @@ impl Watch<'_> {
             let event = Event::Job { unit: unit.name.clone(), job: id.clone(), tasks: unit.tasks.len(), attached: false };
             self.tell.tell(event);
         }
-        self.add(id, place, unit.tasks.clone(), &own);
+        match shares {
+            None => self.add(id, place, unit.tasks.clone(), &own),
+            Some(shares) => self.add_shares(id, place, shares.iter().map(|share| Some(*share))),
+        }
         // It is to be seen soon.
         self.pause = self.dispatch.rules.limits.poll;
         Ok(())
@@ -580,13 +695,27 @@ impl Watch<'_> {
                 self.nodes[node].looked = Some(Stopwatch::start());
             }
             let tail = Tail::new(place.events(task));
-            followed.push(Followed { nodes: of_task, tail, standing: None, gone: None, seen: false });
+            followed.push(Followed::new(of_task, false, tail));
         }
         self.jobs.push(Sent { id, place, tasks: followed });
     }
 
-    /// What a unit starts after.
-    fn after(&self, unit: &Unit) -> Vec<After> {
+    /// Follows a job whose tasks compute these shares; of a task that computes none of ours nothing is said.
+    fn add_shares(&mut self, id: JobId, place: Place, shares: impl Iterator<Item = Option<(usize, usize)>>) {
+        let job = self.jobs.len();
+        let mut followed = Vec::new();
+        for (task, share) in shares.enumerate() {
+            if let Some((node, number)) = share {
+                self.nodes[node].shares[number] = Shared::Job { job, task };
+            }
+            let nodes = share.iter().map(|(node, _)| *node).collect();
+            followed.push(Followed::new(nodes, true, Tail::new(place.events(task))));
+        }
+        self.jobs.push(Sent { id, place, tasks: followed });
+    }
+
+    /// What a unit starts after: what it reads, and its own shares if it puts them together.
+    fn after(&self, unit: &Unit, shares: bool) -> Vec<After> {
         // By job, for each of our tasks those of its tasks that it reads.
         let mut read: BTreeMap<usize, Vec<BTreeSet<usize>>> = BTreeMap::new();
         for own in 0..unit.tasks.len() {
@@ -609,6 +738,19 @@ impl Watch<'_> {
                 after.push(After::Whole(id.clone()));
             } else {
                 after.extend(all.into_iter().map(|task| After::Task(id.clone(), task)));
+            }
+        }
+        let mut of_shares: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        for (job, task) in unit.nodes().filter(|_| !shares).flat_map(|node| self.nodes[node].tasks()) {
+            of_shares.entry(job).or_default().insert(task);
+        }
+        for (job, own) in of_shares {
+            let Sent { id, tasks, .. } = &self.jobs[job];
+            if own.len() == tasks.len() {
+                after.push(After::Whole(id.clone()));
+            } else {
+                // Of a job of an earlier run others may have failed.
+                after.extend(own.into_iter().map(|task| After::Task(id.clone(), task)));
             }
         }
         after
@@ -658,20 +800,28 @@ impl Watch<'_> {
             let Ok(ticket) = Ticket::load(&job.place.ticket()) else { continue };
             let mut nodes = BTreeSet::new();
             let mut tasks = Vec::with_capacity(ticket.tasks.len());
+            let mut shares = Vec::new();
             for (task, of_task) in ticket.tasks.iter().enumerate() {
                 let mut found = Vec::new();
-                for Task { stage, forced, plan } in of_task {
+                let mut of_share = None;
+                for Task { stage, forced, share, plan } in of_task {
                     let Some(node) = self.spec.nodes.iter().position(|node| node.name == *stage) else { continue };
+                    let free = match share {
+                        None => self.nodes[node].at == At::Open,
+                        Some(share) => self.wants(node, *share),
+                    };
                     let ours = alive(&id, task)
-                        && self.nodes[node].at == At::Open
+                        && free
                         && self.options.chosen.contains(&node)
                         && (*forced || !self.options.forced.contains(&node))
                         && self.plan(node) == *plan;
                     if ours {
                         nodes.insert(node);
                         found.push(node);
+                        of_share = share.map(|share| (node, share.number));
                     }
                 }
+                shares.push(of_share);
                 tasks.push(found);
             }
             if nodes.is_empty() {
@@ -680,16 +830,32 @@ impl Watch<'_> {
             self.counts.attached += 1;
             let event = Event::Job { unit: ticket.unit, job: id.clone(), tasks: tasks.len(), attached: true };
             self.tell.tell(event);
-            self.add(id, job.place, tasks, &nodes);
+            if shares.iter().any(Option::is_some) {
+                self.add_shares(id, job.place, shares.into_iter());
+            } else {
+                self.add(id, job.place, tasks, &nodes);
+            }
             // What was said before is known.
             let job = self.jobs.len() - 1;
             for task in 0..self.jobs[job].tasks.len() {
                 for event in self.jobs[job].tasks[task].tail.more() {
-                    self.hear(&event);
+                    if !self.jobs[job].tasks[task].share {
+                        self.hear(&event);
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether a share of a node is missing, cut as it is now.
+    fn wants(&mut self, index: usize, share: Share) -> bool {
+        if self.nodes[index].at == At::Over || self.shares(index) != share.of {
+            return false;
+        }
+        let shares = &mut self.nodes[index].shares;
+        shares.resize(share.of, Shared::Open);
+        shares.get(share.number) == Some(&Shared::Open)
     }
 
     /// Passes on what workers have said since the last look.
@@ -702,12 +868,19 @@ impl Watch<'_> {
     }
 
     fn listen_to(&mut self, job: usize, task: usize) {
-        let Followed { nodes, tail, .. } = &mut self.jobs[job].tasks[task];
-        if nodes.iter().all(|&node| self.nodes[node].at != At::Job { job, task }) {
+        let Followed { nodes, share, .. } = &self.jobs[job].tasks[task];
+        let share = *share;
+        if !nodes.iter().any(|&node| self.is_at(node, job, task)) {
             return;
         }
-        for event in tail.more() {
-            self.hear(&event);
+        for event in self.jobs[job].tasks[task].tail.more() {
+            // Of its node as a whole a share knows nothing.
+            let event = if share {
+                self.together(job, task, event)
+            } else {
+                self.hear(&event);
+                event
+            };
             // How a stage ended, this process says itself, once it has seen so.
             let passes = matches!(
                 event,
@@ -722,6 +895,17 @@ impl Watch<'_> {
                 self.dispatch.forward.tell(event);
             }
         }
+    }
+
+    /// The progress of a share as that of all shares of its node that have begun.
+    fn together(&mut self, job: usize, task: usize, mut event: Event) -> Event {
+        if let Event::Progress { done, total, .. } = &mut event {
+            self.jobs[job].tasks[task].progress = (*done, *total);
+            let node = self.jobs[job].tasks[task].nodes.clone();
+            let twins = self.jobs.iter().flat_map(|job| &job.tasks).filter(|twin| twin.share && twin.nodes == node);
+            (*done, *total) = twins.fold((0, 0), |sum, twin| (sum.0 + twin.progress.0, sum.1 + twin.progress.1));
+        }
+        event
     }
 
     fn hear(&mut self, event: &Event) {
@@ -796,7 +980,7 @@ impl Watch<'_> {
     fn judge(&mut self) {
         for job in 0..self.jobs.len() {
             for task in 0..self.jobs[job].tasks.len() {
-                let unfinished = |&&node: &&usize| self.nodes[node].at == At::Job { job, task };
+                let unfinished = |&&node: &&usize| self.is_at(node, job, task);
                 let Some(&node) = self.jobs[job].tasks[task].nodes.iter().find(unfinished) else { continue };
                 self.judge_task(job, task, node);
             }
@@ -811,7 +995,7 @@ impl Watch<'_> {
             return;
         }
         let Sent { place, tasks, .. } = &self.jobs[job];
-        let gone = tasks[task].gone;
+        let (gone, share) = (tasks[task].gone, tasks[task].share);
         let settled = gone.is_some_and(|gone| gone.elapsed() >= self.dispatch.rules.limits.settle);
         // Of a job that is at work nobody else knows more than its own files.
         let end = if gone.is_some() || cluster.keeps_order() { End::read(&place.end(task)) } else { None };
@@ -825,9 +1009,14 @@ impl Watch<'_> {
                 }
                 return self.fail(at, end.error());
             }
+            // When all stop, each keeps what it has.
+            Some(_) if stopped && gone.is_some() && !cluster.keeps_order() && share && self.options.stop.requested() => {
+                return self.share_is(node, (job, task), Shared::Open);
+            }
             Some(_) if stopped && gone.is_some() && !cluster.keeps_order() => {
                 return self.fail(node, StageError::Stopped.into());
             }
+            Some(end) if share && end.exit == 0 && !end.again => return self.share_is(node, (job, task), Shared::Over),
             _ => {}
         }
         if !settled {
@@ -837,7 +1026,7 @@ impl Watch<'_> {
         self.listen_to(job, task);
         self.nodes[node].looked = None;
         self.look();
-        if self.nodes[node].at != (At::Job { job, task }) {
+        if !self.is_at(node, job, task) {
             return;
         }
         let Sent { id, place, tasks } = &self.jobs[job];
@@ -864,6 +1053,14 @@ impl Watch<'_> {
             DispatchError::Died { death, seen: *seen, log: log.display().to_string(), tail, memory }
         };
         self.fail(node, error.into());
+    }
+
+    /// Says how the share of a node stands that a task was at.
+    fn share_is(&mut self, node: usize, (job, task): (usize, usize), now: Shared) {
+        // Its last words may be there only now.
+        self.listen_to(job, task);
+        let shares = &mut self.nodes[node].shares;
+        shares.iter_mut().filter(|share| **share == Shared::Job { job, task }).for_each(|share| *share = now);
     }
 
     /// What the last result of a stage needed at most, for people.

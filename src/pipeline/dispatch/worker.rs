@@ -183,8 +183,14 @@ impl Worker<'_> {
         }
         let mut mended = 0;
         loop {
-            match self.attempt.node(index, &self.known, task.forced) {
-                Ok((Outcome::Ran { .. } | Outcome::Adopted | Outcome::Fresh | Outcome::Pulled { .. }, record)) => {
+            let result = match task.share {
+                None => self.attempt.node(index, &self.known, task.forced).map(Some),
+                Some(share) => self.attempt.share(index, &self.known, task.forced, share).map(|()| None),
+            };
+            match result {
+                // Whoever puts the shares together has the result.
+                Ok(None) => return Ok(()),
+                Ok(Some((Outcome::Ran { .. } | Outcome::Adopted | Outcome::Fresh | Outcome::Pulled { .. }, record))) => {
                     self.known.insert(index, record);
                     return Ok(());
                 }
@@ -286,7 +292,7 @@ mod tests {
             restarts: Restarts { times: 1, signal: "USR2".into(), without_progress: 2 },
             cache: None,
         };
-        let task = Task { stage: "s".into(), forced: false, plan: Digest::of(b"") };
+        let task = Task { stage: "s".into(), forced: false, share: None, plan: Digest::of(b"") };
         let ticket = form.fill("s".into(), Worker::default(), std::collections::BTreeMap::new(), vec![vec![task]]);
         let place = Place { folder: dir.path().into(), stem: "01-s".into() };
         fs::write_atomic(&place.ticket(), &serde_json::to_vec(&ticket).unwrap()).unwrap();

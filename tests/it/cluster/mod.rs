@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::harness::{Bench, CHEAP, ROOT, Running, Said, WHOLE, WHOLE_NODES, files_below, ground, sorted};
 
 /// The bytes of a store by name: of blobs all, of records what they say of the result and not of the run.
-fn contents(bench: &Bench) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn contents(bench: &Bench) -> BTreeMap<String, Vec<u8>> {
     contents_at(bench, "artifacts")
 }
 
@@ -117,7 +117,7 @@ fn a_damaged_input_is_made_again_by_workers_too() {
 
 /// Waits until this is so.
 #[track_caller]
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+pub(super) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     for _ in 0..6000 {
         if is_so() {
             return;
@@ -192,14 +192,14 @@ pub(crate) fn workers_of(running: &Running) -> Vec<u32> {
 }
 
 /// A Slurm of one's own.
-struct Slurm {
-    bench: Bench,
+pub(super) struct Slurm {
+    pub(super) bench: Bench,
     bin: PathBuf,
     own: PathBuf,
 }
 
 impl Slurm {
-    fn with(pipeline: &str, cluster: &str) -> Self {
+    pub(super) fn with(pipeline: &str, cluster: &str) -> Self {
         let bench = Bench::with(pipeline);
         bench.write("cluster.toml", cluster);
         let (bin, own) = (bench.path("bin"), bench.path("slurm"));
@@ -218,26 +218,26 @@ impl Slurm {
         command
     }
 
-    fn kinset(&self, args: &[&str]) -> Said {
+    pub(super) fn kinset(&self, args: &[&str]) -> Said {
         Said::of(&self.command(args).output().unwrap())
     }
 
-    fn run(&self, more: &[&str]) -> Said {
+    pub(super) fn run(&self, more: &[&str]) -> Said {
         self.kinset(&[&["run", "p.toml", "--json", "--no-report"], more].concat())
     }
 
-    fn start(&self, name: &str, more: &[&str]) -> Running {
+    pub(super) fn start(&self, name: &str, more: &[&str]) -> Running {
         self.bench.spawn(name, &mut self.command(&[&["run", "p.toml", "--json", "--no-report"], more].concat()))
     }
 
     /// The calls of one of Slurm's commands so far.
-    fn calls(&self, of: &str) -> Vec<String> {
+    pub(super) fn calls(&self, of: &str) -> Vec<String> {
         let all = fs::read_to_string(self.own.join("calls")).unwrap_or_default();
         all.lines().filter(|line| line.split(' ').next() == Some(of)).map(str::to_owned).collect()
     }
 
     /// The scripts that were submitted, in order.
-    fn scripts(&self) -> Vec<String> {
+    pub(super) fn scripts(&self) -> Vec<String> {
         let scripts = files_below(&self.own).into_iter().filter(|path| path.ends_with("script"));
         scripts.map(|path| fs::read_to_string(path).unwrap()).collect()
     }
@@ -274,7 +274,7 @@ impl Drop for Slurm {
 }
 
 /// What asks often, so that tests need not wait.
-const QUICK: &str =
+pub(super) const QUICK: &str =
     "executor = \"slurm\"\n\n[default]\ncpus = 1\n\n[limits]\npoll = \"200ms\"\nsubmit_every = \"1ms\"\nsettle = \"1s\"\n";
 
 #[test]
