@@ -45,6 +45,7 @@ impl Stage for Concat {
         let mut tables = input.features.iter();
         let Some(first) = tables.next() else { unreachable!("the port takes one or more") };
         let bar = cx.bar(input.features.len() as u64, "sets");
+        cx.check()?;
         let mut all = FeatureTable::load(first)?;
         let mut names = Names::default();
         all.ids.iter_mut().for_each(|id| names.tell_apart(id));
