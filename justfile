@@ -115,6 +115,12 @@ cluster:
     cargo build --release
     bash tests/cluster.sh "${CARGO_TARGET_DIR:-target}/release/kinset"
 
+# the machine code of the kernels for cards, by NVRTC from PyPI, without a card: just ptx, or just ptx --check
+[group('check')]
+ptx *args:
+    folder=$(mktemp -d) && python3 -m venv "$folder" && "$folder/bin/pip" install -q --disable-pip-version-check nvidia-cuda-nvrtc-cu12==12.0.140 && \
+        python3 src/gpu/kernels/ptx.py "$(find "$folder" -name 'libnvrtc.so.12')" "$@" && rm -r "$folder"
+
 # each fuzz target for so many seconds, two at a time: just fuzz 600 weights
 [group('check')]
 fuzz seconds="60" target="":

@@ -16,7 +16,8 @@
 //! |---|---|
 //! | [`base`] | Shared tools: seeds, ids, files, errors, units, the clock. |
 //! | [`math`] | Formulas, without files or tensors: entropy, Hungarian matching, ACC, NMI, ARI, ECE, k-means, curation. |
-//! | [`kernel`] | CPU loops: convolution, batch norm, pooling, neighbors (exact, or approximate by cells). The only `unsafe`. |
+//! | [`kernel`] | CPU loops: convolution, batch norm, pooling, neighbors (exact, or approximate by cells). `unsafe` is here and in `gpu`. |
+//! | [`gpu`] | Residual networks on an NVIDIA card, whose libraries are opened at run time. |
 //! | [`store`] | Results on disk: blobs, records, keys, locks, garbage, repair. |
 //! | [`artifact`] | The files that stages exchange: images, labels, encoder, features, neighbors, duplicates, near-duplicates, outliers, matches, selection, levels, classifier, assignments, groups, probe, distribution, scores. |
 //! | [`stage`] | The contract between the engine and everything it runs. |
@@ -40,6 +41,7 @@
 //! ```text
 //! base → {math → kernel, store} → artifact → stage → {dataset, augment, model} → train → {builtin, methods} ┐
 //!                                                └→ pipeline → report ─────────────────────────────────────┴→ registry, cli, main
+//! kernel → gpu
 //! ```
 //!
 //! `remote` stands on `store`, and `cli` alone imports it: the engine has a trait for it ([`pipeline::cache`]).
@@ -108,7 +110,7 @@
 //! | One clock, one source of randomness. | Clippy: `disallowed_methods` names the others. [`base::seed`] pins its streams. |
 //! | Nothing loops in hash order. | Clippy: `HashMap` and `HashSet` are disallowed types. |
 //! | The same bytes for any number of threads. | Fixed chunks, fixed order of sums; tests in each crate that computes. |
-//! | `unsafe` only in `kernel`, each block with its reason. | rustc: forbidden elsewhere. |
+//! | `unsafe` only in `kernel` and `gpu`, each block with its reason. | rustc: forbidden elsewhere. |
 //! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
 //! | A published blob never changes. | Read-only files; `store/check.rs` compares what a stage reads with its digest; records carry their own; `kinset verify` re-hashes all. |
 //! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with hostile files. |
@@ -268,6 +270,8 @@ pub use kinset_base as base;
 pub use kinset_builtin as builtin;
 #[doc(inline)]
 pub use kinset_dataset as dataset;
+#[doc(inline)]
+pub use kinset_gpu as gpu;
 #[doc(inline)]
 pub use kinset_kernel as kernel;
 #[doc(inline)]

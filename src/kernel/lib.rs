@@ -1,6 +1,6 @@
 //! # kinset-kernel: CPU kernels
 //!
-//! The hot loops on a CPU, as candle custom operations or on plain slices; the only crate with `unsafe`. Work is cut in fixed
+//! The hot loops on a CPU, as candle custom operations or on plain slices; with `gpu` the only crate with `unsafe`. Work is cut in fixed
 //! chunks and summed in a fixed order, so the bits do not depend on the number of threads.
 //!
 //! Which vector instructions run is decided once, at run time ([`isa`]). Three things are global for the process: that choice,
