@@ -30,7 +30,7 @@ fmt:
 [group('dev')]
 lint:
     git ls-files '*.rs' | xargs rustfmt --edition 2024 --check
-    cargo clippy --profile quick --all-targets --features remote -- -D warnings
+    cargo clippy --profile quick --all-targets --features remote,gpu -- -D warnings
 
 # the smoke pipelines: cold, warm, one changed setting, kill -9
 [group('dev')]
@@ -120,6 +120,11 @@ cluster:
 ptx *args:
     folder=$(mktemp -d) && python3 -m venv "$folder" && "$folder/bin/pip" install -q --disable-pip-version-check nvidia-cuda-nvrtc-cu12==12.0.140 && \
         python3 src/gpu/kernels/ptx.py "$(find "$folder" -name 'libnvrtc.so.12')" "$@" && rm -r "$folder"
+
+# every stage on the test double of a card, beside the processor (g++)
+[group('check')]
+gpu:
+    cargo test --profile quick --features gpu --test it gpu::
 
 # each fuzz target for so many seconds, two at a time: just fuzz 600 weights
 [group('check')]

@@ -41,7 +41,7 @@
 //! ```text
 //! base → {math → kernel, store} → artifact → stage → {dataset, augment, model} → train → {builtin, methods} ┐
 //!                                                └→ pipeline → report ─────────────────────────────────────┴→ registry, cli, main
-//! kernel → gpu
+//! kernel → gpu → {model, train}
 //! ```
 //!
 //! `remote` stands on `store`, and `cli` alone imports it: the engine has a trait for it ([`pipeline::cache`]).
@@ -228,8 +228,8 @@
 //! names the paper, what is as there, and what is not. A stage that draws random numbers sets `SEEDED`, one that computes on
 //! the device `ON_DEVICE`. A stage that trains states its loss as a [`train::Objective`], and [`train::Trainer`] gives it the order
 //! of images, prefetching, checkpoints, resuming and stopping. The context lends everything else. The process holds one global table,
-//! of the operations whose gradients the kernels compute (`kernel/autograd.rs`), and one global bound, of the memory in which pictures
-//! are decoded (`artifact/decode_memory.rs`).
+//! of the operations whose gradients the kernels compute (`kernel/autograd.rs`), one global bound, of the memory in which pictures
+//! are decoded (`artifact/decode_memory.rs`), and the card that networks compute on, if any (`gpu/card.rs`).
 //!
 //! # Rules
 //!
@@ -243,8 +243,9 @@
 //!
 //! # Limits
 //!
-//! - **No GPU was run.** The features `cuda`, `cudnn`, `metal`, `mkl` and `accelerate` pass through to candle; nothing in this
-//!   repository was ever built or measured with them. There candle's own operations replace the kernels.
+//! - **No GPU was run.** The feature `gpu` ([`gpu`]) was checked on a stand-in driver, not yet on a card. The features `metal`, `mkl` and
+//!   `accelerate` pass through to candle; nothing in this repository was ever built or measured with them. On Metal candle's own
+//!   operations replace the kernels, and MoCo, BYOL and AND, which add in f64 on the device, cannot run there.
 //! - The kernels' fast path wants AVX-512; other x86-64 and ARM machines take the portable one, which is correct and slower.
 //! - Equal bytes are promised on one machine. Other processors have other vector units and may round differently.
 //! - Neighbors are exact: time grows with N². Image sets are decoded into memory up to 2 GiB, above that on demand.

@@ -40,8 +40,7 @@ impl Where {
                 Ok(Devices::from(class))
             }
             Executor::Slurm | Executor::Kubernetes => {
-                let own = crate::train::device::DeviceClass::of(&device_of(spec)?.0).word();
-                Ok(self.rules.devices(spec, own))
+                Ok(self.rules.devices(spec, DeviceName::Auto.open()?.class.word()))
             }
         }
     }
@@ -61,7 +60,7 @@ impl Where {
 /// A device by its class, for stages of a pipeline that leaves it open.
 pub(super) fn device_of_class(spec: &Spec, class: &str) -> Result<Device, Failure> {
     let name = if spec.device == "auto" { class } else { &spec.device };
-    Ok(name.parse::<DeviceName>()?.open()?)
+    Ok(name.parse::<DeviceName>()?.open()?.tensors)
 }
 
 /// The cluster file: the one that is named, else the one beside the pipeline, else the person's own.

@@ -25,7 +25,7 @@ use crate::registry;
 use crate::report::names;
 use crate::store::Store;
 use crate::store::digest::Digest;
-use crate::train::device::{DeviceClass, DeviceName};
+use crate::train::device::DeviceName;
 
 /// Why a command did not do what it was asked.
 pub(super) enum Failure {
@@ -193,11 +193,16 @@ fn hub() -> PathBuf {
     })
 }
 
+/// Why no card is used is said once, however often a command asks for the device.
+static SAID: std::sync::Once = std::sync::Once::new();
+
 /// The device of a pipeline on this machine, and its class for keys.
 pub(super) fn device_of(spec: &Spec) -> Result<(Device, Devices), Failure> {
-    let device = spec.device.parse::<DeviceName>()?.open()?;
-    let class = DeviceClass::of(&device).word();
-    Ok((device, class.into()))
+    let opened = spec.device.parse::<DeviceName>()?.open()?;
+    if let Some(why) = &opened.passed_over {
+        SAID.call_once(|| terminal::say(&format!("the processor computes, not a card: {why}")));
+    }
+    Ok((opened.tensors, opened.class.word().into()))
 }
 
 pub(super) fn selection(spec: &Spec, args: &SelectArgs) -> Result<Selected, Failure> {

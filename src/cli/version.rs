@@ -4,7 +4,7 @@ use super::common::{Answer, Failure};
 use super::terminal;
 use crate::base::fault::Exit;
 use crate::kernel::isa::Isa;
-use crate::train::device::{DeviceClass, DeviceName};
+use crate::train::device::DeviceName;
 
 /// What this program is, and what it computes with here.
 pub(super) struct Facts {
@@ -19,9 +19,9 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn look() -> Result<Self, Failure> {
-        let built = ["cuda", "metal"].into_iter().zip([cfg!(feature = "cuda"), cfg!(feature = "metal")]);
+        let built = ["cuda", "metal"].into_iter().zip([cfg!(feature = "gpu"), cfg!(feature = "metal")]);
         Ok(Self {
-            device: DeviceClass::of(&DeviceName::Auto.open()?).word(),
+            device: DeviceName::Auto.open()?.class.word(),
             cards: built.filter(|(_, built)| *built).map(|(name, _)| name).collect(),
             used: Isa::chosen().map_err(Failure::own)?,
             detected: Isa::detected(),

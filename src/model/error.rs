@@ -46,11 +46,20 @@ pub enum ModelError {
     /// A file of weights that cannot be written.
     #[error(transparent)]
     File(Box<kinset_artifact::error::ArtifactError>),
+    /// A graphics card that failed, or on which there is no room.
+    #[error("the graphics card cannot do this")]
+    Card(#[source] Box<kinset_gpu::GpuError>),
     #[error("the tensor library failed")]
     Tensor(#[from] candle_core::Error),
 }
 
 pub type Result<T> = std::result::Result<T, ModelError>;
+
+impl From<kinset_gpu::GpuError> for ModelError {
+    fn from(error: kinset_gpu::GpuError) -> Self {
+        Self::Card(Box::new(error))
+    }
+}
 
 impl From<ModelError> for StageError {
     fn from(error: ModelError) -> Self {
@@ -94,6 +103,7 @@ impl Fault for ModelError {
                 Exit::Usage.code("model::too-large").hint("end the name in `.safetensors`, which has no such limit")
             }
             Self::File(error) => error.diagnosis(),
+            Self::Card(error) => error.diagnosis(),
             Self::Tensor(error) if is_machine(error) => {
                 Exit::Machine.code("model::tensor").hint("try a smaller batch, or `device = \"cpu\"`")
             }
@@ -106,6 +116,7 @@ impl Fault for ModelError {
 fn is_machine(error: &candle_core::Error) -> bool {
     use candle_core::Error as E;
     match error {
+        // `kinset_gpu` wraps its errors so, where they pass through candle.
         E::Cuda(_) | E::Metal(_) | E::NotCompiledWithCudaSupport | E::NotCompiledWithMetalSupport => true,
         E::WithBacktrace { inner, .. } | E::Context { inner, .. } | E::WithPath { inner, .. } => is_machine(inner),
         _ => false,

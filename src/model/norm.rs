@@ -53,16 +53,34 @@ impl BatchNorm {
         }
         let normal = batch_norm(x, &self.weight, &self.bias, EPSILON, after)?;
         if normal.count < 2 {
-            return Err(ModelError::Input {
-                wanted: "more than one value per channel to take batch statistics from".into(),
-                found: x.dims().to_vec(),
-            });
+            return Err(too_few(x));
         }
-        let unbiased = normal.count as f64 / (normal.count - 1) as f64;
-        blend(&self.mean, &normal.mean, 1.0)?;
-        blend(&self.variance, &normal.variance, unbiased)?;
+        self.follow(&normal.mean, &normal.variance, normal.count)?;
         Ok(normal.output)
     }
+
+    /// Moves the running statistics towards those of a batch: mean, biased variance, and values per channel, two at least.
+    pub(super) fn follow(&self, mean: &Tensor, variance: &Tensor, count: usize) -> Result<()> {
+        let unbiased = count as f64 / (count - 1) as f64;
+        blend(&self.mean, mean, 1.0)?;
+        blend(&self.variance, variance, unbiased)
+    }
+
+    /// Scale and shift.
+    pub(super) fn line(&self) -> [&Tensor; 2] {
+        [&self.weight, &self.bias]
+    }
+
+    /// Running mean and variance.
+    pub(super) fn running(&self) -> [Tensor; 2] {
+        [self.mean.as_detached_tensor(), self.variance.as_detached_tensor()]
+    }
+}
+
+/// The error of batch statistics of a single value per channel.
+pub(super) fn too_few(x: &Tensor) -> ModelError {
+    let wanted = "more than one value per channel to take batch statistics from".into();
+    ModelError::Input { wanted, found: x.dims().to_vec() }
 }
 
 /// Moves a running statistic towards `scale` times that of the batch.

@@ -13,13 +13,15 @@
 //! He et al. 2016, "Deep residual learning", tables 1 and 6; the stride of a bottleneck sits in its 3×3 convolution, as in
 //! torchvision ("ResNet v1.5"). No zero-init of the last batch norm.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::error::Result;
 use super::init::Init;
-use super::norm::{BatchNorm, Mode};
+use super::norm::{BatchNorm, Mode, too_few};
 use super::params::Builder;
 use kinset_artifact::encoder::Stem;
+use kinset_gpu as gpu;
+use kinset_gpu::{Card, Statistics};
 use kinset_kernel::{After, conv2d, global_avg_pool, max_pool2d};
 
 /// The layers of a residual network.
@@ -181,6 +183,22 @@ pub(super) struct ResNet {
     pool: Option<(usize, usize, usize)>,
     /// With their names, `layer1.0`.
     blocks: Vec<(String, Block)>,
+    /// The same, as a card wants to know it.
+    network: gpu::Network,
+}
+
+/// The network that a card computes.
+fn network(layout: &Layout) -> gpu::Network {
+    let unit = |step: &Step| {
+        let &Step { inputs, outputs, kernel, stride, padding, .. } = step;
+        gpu::Unit { inputs, outputs, kernel, stride, padding }
+    };
+    let block = |residual: &Residual| gpu::Block {
+        units: residual.steps.iter().map(unit).collect(),
+        shortcut: residual.shortcut.as_ref().map(unit),
+    };
+    let pool = layout.pool().map(|(kernel, stride, padding)| gpu::Pool { kernel, stride, padding });
+    gpu::Network { first: unit(&layout.first()), pool, blocks: layout.residuals().iter().map(block).collect() }
 }
 
 impl ResNet {
@@ -191,12 +209,48 @@ impl ResNet {
             let block = b.within(&residual.name, |b| Block::build(b, &residual))?;
             Ok((residual.name, block))
         });
-        Ok(Self { first, pool: layout.pool(), blocks: blocks.collect::<Result<_>>()? })
+        Ok(Self { first, pool: layout.pool(), blocks: blocks.collect::<Result<_>>()?, network: network(layout) })
+    }
+
+    /// In the order of [`gpu::Network::units`].
+    fn units(&self) -> impl Iterator<Item = &Unit> {
+        std::iter::once(&self.first).chain(self.blocks.iter().flat_map(|(_, block)| block.units.iter().chain(&block.shortcut)))
+    }
+
+    /// The same on a card.
+    fn forward_on(&self, card: &'static Card, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let (batch, _, height, width) = x.dims4()?;
+        let counts = self.network.counts([batch, height, width]);
+        if mode == Mode::Train && counts.iter().any(|count| *count < 2) {
+            return Err(too_few(x));
+        }
+        let weights = self.units().flat_map(|unit| std::iter::once(&unit.weight).chain(unit.norm.line()));
+        let weights = Tensor::cat(&weights.map(Tensor::flatten_all).collect::<candle_core::Result<Vec<_>>>()?, 0)?;
+        if mode == Mode::Eval {
+            let row: Vec<Tensor> = self.units().flat_map(|unit| unit.norm.running()).collect();
+            let row = Tensor::cat(&row, 0)?.to_vec1()?;
+            return Ok(gpu::features(card, &self.network, x, &weights, Statistics::Fixed(&row))?.0);
+        }
+        let (features, moments) = gpu::features(card, &self.network, x, &weights, Statistics::Batch)?;
+        let mut rest = moments.as_slice();
+        for ((unit, of), count) in self.units().zip(self.network.units()).zip(counts) {
+            let (mean, after) = rest.split_at(of.outputs);
+            let (variance, after) = after.split_at(of.outputs);
+            unit.norm.follow(&Tensor::new(mean, x.device())?, &Tensor::new(variance, x.device())?, count)?;
+            rest = after;
+        }
+        Ok(features)
     }
 
     /// # Shapes
     /// `x`: `[B, C, S, S]`. Returns `[B, D]`.
     pub(super) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        if let Some(card) = Card::used()
+            && x.device().is_cpu()
+            && x.dtype() == DType::F32
+        {
+            return self.forward_on(card, x, mode);
+        }
         Ok(global_avg_pool(&self.until(x, mode, self.blocks.len())?)?)
     }
 
@@ -221,5 +275,85 @@ impl ResNet {
             y = block.forward(&y, mode)?;
         }
         Ok(y)
+    }
+}
+
+#[cfg(test)]
+#[path = "../gpu/test_double.rs"]
+mod test_double;
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use candle_core::{Device, Var};
+
+    use super::super::params::{Params, values};
+    use super::*;
+    use crate::testing::{fill, wave};
+    use kinset_base::seed::Seed;
+    use kinset_gpu::Libraries;
+
+    fn net(layout: &Layout) -> (ResNet, Params) {
+        let mut builder = Builder::fresh(Seed::new(1), &Device::Cpu);
+        let net = ResNet::build(&mut builder, layout).unwrap();
+        let params = builder.finish().unwrap();
+        fill(&params);
+        (net, params)
+    }
+
+    #[track_caller]
+    fn near(what: &str, found: &Tensor, wanted: &Tensor) {
+        assert_eq!(found.dims(), wanted.dims(), "{what}");
+        let row = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let (found, wanted) = (row(found), row(wanted));
+        // As of `assert_near`: sums of terms around one, some of which cancel.
+        let scale = wanted.iter().fold(1.0f32, |most, v| most.max(v.abs()));
+        for (at, (found, wanted)) in found.iter().zip(&wanted).enumerate() {
+            assert!((found - wanted).abs() <= 1e-5 * scale, "{what}[{at}]: {found} and not {wanted}, of at most {scale}");
+        }
+    }
+
+    #[test]
+    fn a_card_and_the_processor_make_the_same_features_gradients_and_statistics() {
+        let gpu = Path::new(env!("CARGO_MANIFEST_DIR")).join("../gpu");
+        let Some(library) = test_double::library(&gpu, &[]) else { return };
+        let card: &'static Card = Box::leak(Box::new(Card::open(&Libraries::both(&library), 0).unwrap()));
+        let layout = |stem, channels, blocks, bottleneck| Layout { stem, channels, width: 4, blocks, bottleneck };
+        for (layout, side) in [
+            (layout(Stem::Cifar, 1, &[1, 1, 1], false), 12),
+            (layout(Stem::Strided, 3, &[1, 1, 1], false), 20),
+            (layout(Stem::Stl, 3, &[2, 2], false), 18),
+            (layout(Stem::Imagenet, 3, &[1, 2], true), 33),
+        ] {
+            let what = |part: &str| format!("{layout:?}: {part}");
+            let ((here, wanted), (there, found)) = (net(&layout), net(&layout));
+            let mut rng = Seed::new(5).rng();
+            let pixels: Vec<f32> = (0..6 * layout.channels * side * side).map(|_| rng.normal() as f32).collect();
+            let x = Tensor::from_vec(pixels, (6, layout.channels, side, side), &Device::Cpu).unwrap();
+            for _ in 0..2 {
+                let (y, z) = (here.forward(&x, Mode::Train).unwrap(), there.forward_on(card, &x, Mode::Train).unwrap());
+                near(&what("features"), &z.detach(), &y.detach());
+                let r = wave(y.dims(), 0.77, 0.4, 1.0);
+                let back = |features: &Tensor| (features * &r).unwrap().sum_all().unwrap().backward().unwrap();
+                let (of_y, of_z) = (back(&y), back(&z));
+                for ((name, wanted), (_, found)) in wanted.parameters().zip(found.parameters()) {
+                    let of = |gradients: &candle_core::backprop::GradStore, var: &Var| {
+                        gradients.get(var.as_tensor()).unwrap_or_else(|| panic!("{name} has no gradient")).clone()
+                    };
+                    near(&what(name), &of(&of_z, found), &of(&of_y, wanted));
+                }
+            }
+            for ((name, wanted), (_, found)) in wanted.buffers().zip(found.buffers()) {
+                assert_ne!(values(found).unwrap(), vec![0.0; found.elem_count()], "{name} moved");
+                near(&what(name), found.as_tensor(), wanted.as_tensor());
+            }
+            let (y, z) = (here.forward(&x, Mode::Eval).unwrap(), there.forward_on(card, &x, Mode::Eval).unwrap());
+            near(&what("features of running statistics"), &z.detach(), &y.detach());
+        }
+        // As the processor has it: one value per channel has no statistics.
+        let (net, _) = net(&layout(Stem::Cifar, 1, &[1, 1], false));
+        let x = Tensor::zeros((1, 1, 2, 2), DType::F32, &Device::Cpu).unwrap();
+        assert!(matches!(net.forward_on(card, &x, Mode::Train), Err(crate::ModelError::Input { .. })));
     }
 }

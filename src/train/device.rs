@@ -4,6 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_core::Device;
+#[cfg(feature = "gpu")]
+use kinset_base::fault::chain;
+#[cfg(feature = "gpu")]
+use kinset_gpu::Card;
 use serde::{Deserialize, Serialize};
 
 use super::error::{Result, TrainError};
@@ -31,38 +35,66 @@ pub enum DeviceClass {
     Metal,
 }
 
+/// What a run computes on.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Where tensors live. With an NVIDIA card it is the processor: bodies of residual networks alone compute on the card, and find it
+    /// by themselves ([`kinset_gpu::Card::used`]).
+    pub tensors: Device,
+    pub class: DeviceClass,
+    /// Why `auto` did not take a card that this program was built for.
+    pub passed_over: Option<String>,
+}
+
+impl Opened {
+    fn of(tensors: Device, class: DeviceClass) -> Self {
+        Self { tensors, class, passed_over: None }
+    }
+}
+
 impl DeviceName {
-    /// Opens the device.
+    /// Opens the device. A process computes on one device: networks that are made after a card was opened compute on it.
     ///
     /// # Errors
-    /// [`TrainError::BackEndMissing`] if this program was built without it, [`TrainError::Device`] if it does not answer.
-    /// `auto` never fails.
-    pub fn open(self) -> Result<Device> {
-        let failed = |source| TrainError::Device { device: self.to_string(), source };
+    /// [`TrainError::BackEndMissing`] if this program was built without it, [`TrainError::Card`] or [`TrainError::Device`] if it does
+    /// not answer. `auto` never fails.
+    pub fn open(self) -> Result<Opened> {
         let missing = |feature| TrainError::BackEndMissing { device: self.to_string(), feature };
         match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(missing("cuda")),
-            Self::Cuda(index) => Device::new_cuda(index).map_err(failed),
+            Self::Cpu => Ok(Opened::of(Device::Cpu, DeviceClass::Cpu)),
+            #[cfg(feature = "gpu")]
+            Self::Cuda(index) => match Card::choose(index) {
+                Ok(_) => Ok(Opened::of(Device::Cpu, DeviceClass::Cuda)),
+                Err(source) => Err(TrainError::Card { device: self.to_string(), source: Box::new(source) }),
+            },
+            #[cfg(not(feature = "gpu"))]
+            Self::Cuda(_) => Err(missing("gpu")),
             Self::Metal(_) if !cfg!(feature = "metal") => Err(missing("metal")),
-            Self::Metal(index) => Device::new_metal(index).map_err(failed),
-            Self::Auto => {
-                let card = [Self::Cuda(0), Self::Metal(0)].into_iter().find_map(|name| name.open().ok());
-                Ok(card.unwrap_or(Device::Cpu))
-            }
+            Self::Metal(index) => match Device::new_metal(index) {
+                Ok(device) => Ok(Opened::of(device, DeviceClass::Metal)),
+                Err(source) => Err(TrainError::Device { device: self.to_string(), source }),
+            },
+            Self::Auto => Ok(Self::best()),
+        }
+    }
+
+    /// The first card that is there, else the processor.
+    fn best() -> Opened {
+        #[cfg(feature = "gpu")]
+        let passed_over = match Card::choose(0) {
+            Ok(_) => return Opened::of(Device::Cpu, DeviceClass::Cuda),
+            Err(error) => Some(chain(&error)),
+        };
+        #[cfg(not(feature = "gpu"))]
+        let passed_over = None;
+        match Self::Metal(0).open() {
+            Ok(opened) => opened,
+            Err(_) => Opened { passed_over, ..Opened::of(Device::Cpu, DeviceClass::Cpu) },
         }
     }
 }
 
 impl DeviceClass {
-    pub fn of(device: &Device) -> Self {
-        match device {
-            Device::Cpu => Self::Cpu,
-            Device::Cuda(_) => Self::Cuda,
-            Device::Metal(_) => Self::Metal,
-        }
-    }
-
     /// The word for it in keys.
     pub fn word(self) -> &'static str {
         match self {
@@ -138,16 +170,16 @@ mod tests {
 
     #[test]
     fn the_processor_is_always_there() {
-        assert_eq!(DeviceClass::of(&DeviceName::Cpu.open().unwrap()).word(), "cpu");
+        assert_eq!(DeviceName::Cpu.open().unwrap().class.word(), "cpu");
         assert!(DeviceName::Auto.open().is_ok());
     }
 
-    #[cfg(not(feature = "cuda"))]
+    #[cfg(not(feature = "gpu"))]
     #[test]
     fn a_missing_back_end_names_the_feature_to_build_with() {
         use kinset_base::fault::{Exit, Fault};
         let error = DeviceName::Cuda(0).open().unwrap_err();
         assert_eq!((error.code(), error.exit()), ("train::back-end-missing", Exit::Machine));
-        assert!(error.hint().is_some_and(|hint| hint.contains("--features cuda")));
+        assert!(error.hint().is_some_and(|hint| hint.contains("--features gpu")));
     }
 }

@@ -58,6 +58,12 @@ pub enum TrainError {
         #[source]
         source: candle_core::Error,
     },
+    #[error("the device `{device}` cannot be used")]
+    Card {
+        device: String,
+        #[source]
+        source: Box<kinset_gpu::GpuError>,
+    },
     /// A checkpoint could not be written or read.
     #[error(transparent)]
     Checkpoint(#[from] StoreError),
@@ -110,6 +116,7 @@ impl Fault for TrainError {
                 .code("train::back-end-missing")
                 .hint(format!("build with `cargo build --release --features {feature}`, or set `device = \"cpu\"`")),
             Self::Device { .. } => Exit::Machine.code("train::device").hint("set `device = \"cpu\"`, or check the driver"),
+            Self::Card { source, .. } => source.diagnosis(),
             Self::Checkpoint(error) => error.diagnosis(),
             Self::File(error) => error.diagnosis(),
             Self::Artifact(error) => error.diagnosis(),

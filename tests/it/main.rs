@@ -19,6 +19,8 @@ mod encoders;
 mod faults;
 mod fresh;
 mod fuzz;
+#[cfg(all(unix, feature = "gpu"))]
+mod gpu;
 mod harness;
 mod hosts;
 mod import_export;
