@@ -21,6 +21,7 @@ use crate::base::search_path::DataPaths;
 use crate::base::unit;
 use crate::dataset::hub::Repository;
 use crate::dataset::{Entry, Source, registry};
+use crate::gpu::{self, Card, Libraries};
 use crate::pipeline::dispatch::rules::CacheMode;
 use crate::remote::Remote;
 use crate::store::Store;
@@ -42,7 +43,8 @@ Examples:
   kinset doctor
   kinset doctor --artifacts /scratch/artifacts --data /shared/data
   kinset doctor --cache s3://bucket/team
-  srun -N 2 kinset doctor --artifacts /shared/artifacts --peers")]
+  srun -N 2 kinset doctor --artifacts /shared/artifacts --peers
+  kinset doctor --device cuda:0")]
 pub struct DoctorArgs {
     #[command(flatten)]
     places: PlaceArgs,
@@ -52,6 +54,9 @@ pub struct DoctorArgs {
     /// Meet the same command on other machines over the store; so many in all [2]
     #[arg(long, value_name = "MACHINES", num_args = 0..=1, default_missing_value = "2", value_parser = machines)]
     peers: Option<usize>,
+    /// Compare a graphics card with the processor, kernel by kernel: cuda:0
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -142,7 +147,8 @@ pub(super) fn run(args: &DoctorArgs) -> Answer {
         Check::ok("python", "not needed"),
     ];
     let met = args.peers.map(|count| peers(artifacts, &facts, count)).transpose()?;
-    let mut checks: Vec<Check> = checks.into_iter().chain(met).collect();
+    let compared = args.device.iter().flat_map(|name| card(name));
+    let mut checks: Vec<Check> = checks.into_iter().chain(met).chain(compared).collect();
     let own = Own::known();
     for check in &mut checks {
         check.text = own.hidden(&check.text);
@@ -200,6 +206,70 @@ fn device(facts: &Facts) -> Check {
         Some(error) => check.with(Level::Warning, &chain(&error), "check the driver, or set `device = \"cpu\"`"),
         None => check,
     }
+}
+
+/// A card beside the processor: what it is, then each of its kernels.
+fn card(name: &str) -> Vec<Check> {
+    let refused = |error: &dyn Fault| {
+        let check = Check::ok("card", format!("`{name}`"));
+        vec![check.with(Level::Fault(error.exit()), &chain(error), error.hint().unwrap_or_default())]
+    };
+    let index = match name.parse::<DeviceName>() {
+        Ok(DeviceName::Cuda(index)) if cfg!(feature = "gpu") => index,
+        // Whatever else it is says why it cannot be opened, or is none.
+        Ok(other) => {
+            let Err(error) = other.open() else {
+                let hint = "name an NVIDIA card: `--device cuda:0`";
+                return vec![Check::ok("card", format!("`{name}`")).with(
+                    Level::Fault(Exit::Usage),
+                    "nothing to compare",
+                    hint,
+                )];
+            };
+            return refused(&error);
+        }
+        Err(error) => return refused(&error),
+    };
+    let card = match Card::open(&Libraries::default(), index) {
+        Ok(card) => card,
+        Err(error) => return refused(&error),
+    };
+    let (capability, version) = (card.capability(), card.driver_version().unwrap_or_default());
+    let mut checks = vec![Check::ok(
+        "card",
+        format!(
+            "{}, compute capability {}.{}, driver for CUDA {}.{}",
+            card.name(),
+            capability / 10,
+            capability % 10,
+            version / 1000,
+            version % 1000 / 10
+        ),
+    )];
+    let findings = match gpu::check(&card) {
+        Ok(findings) => findings,
+        Err(error) => {
+            checks.extend(refused(&error));
+            return checks;
+        }
+    };
+    for finding in findings {
+        let (runs, each) = (finding.runs as u64, finding.time / finding.runs.max(1) as u32);
+        let text = format!("{}: error {:.1e} in {}, {}", finding.name, finding.error, unit::counted(runs, "run"), short(each));
+        let check = Check::ok("kernel", text);
+        let what = format!("more than {:e}: this card computes something else than the processor", gpu::AGREE);
+        checks.push(if finding.agrees() {
+            check
+        } else {
+            check.with(Level::Fault(Exit::Machine), &what, "set `device = \"cpu\"`, and report it with this answer")
+        });
+    }
+    checks
+}
+
+/// A time that may be short.
+fn short(time: Duration) -> String {
+    format!("{:.0} µs each", time.as_secs_f64() * 1e6)
 }
 
 fn processor(facts: &Facts) -> Check {

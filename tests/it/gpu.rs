@@ -108,3 +108,18 @@ fn without_a_card_auto_says_why_in_one_line_and_a_card_by_name_is_an_error() {
     let said = one.run(&["--device", "cuda:7"]);
     assert!(said.exit == 7 && said.err.contains("there is no card 7: the driver finds 1"), "{}", said.err);
 }
+
+#[test]
+fn doctor_compares_each_kernel() {
+    let Some(double) = Double::with(super::harness::CHEAP, &[]) else { return };
+    let said = double.kinset(&["doctor", "--device", "cuda:0", "--json"]).done();
+    let checks = said.json["checks"].as_array().unwrap();
+    let of = |name: &str| checks.iter().filter(|check| check["check"] == name).collect::<Vec<_>>();
+    assert_eq!(of("card")[0]["text"], "test double, compute capability 8.0, driver for CUDA 12.2");
+    assert!(of("kernel").len() >= 15, "{}", said.out);
+    // A kernel that is wrong is a fault.
+    let wrong = Double::with(super::harness::CHEAP, &["DOUBLE_WRONG_MEAN=1"]).unwrap();
+    let said = wrong.kinset(&["doctor", "--device", "cuda:0"]);
+    assert_eq!(said.exit, 7, "{}", said.out);
+    assert!(said.out.lines().any(|line| line.starts_with("fault") && line.contains("kernel     mean: error ")), "{}", said.out);
+}
