@@ -9,8 +9,8 @@
 //!
 //! # The crates
 //!
-//! Each folder under `src` but `cli` is a crate: `src/base` is `kinset-base`. This root crate re-exports them, and holds the command
-//! line, the list of stages ([`registry`]) and `main`.
+//! Each folder under `src` but `cli` and `python` is a crate: `src/base` is `kinset-base`. This root crate re-exports them, and holds the
+//! command line, the list of stages ([`registry`]) and `main`. `src/python` is the Python module, which starts the program.
 //!
 //! | crate | what it holds |
 //! |---|---|
@@ -25,7 +25,7 @@
 //! | [`augment`] | Pixels become views. |
 //! | [`model`] | Encoders, heads, and the names of their weights. |
 //! | [`train`] | The training loop, optimizers, schedules, prefetching, checkpoints, devices. |
-//! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, neighbors, duplicates and outliers, near-duplicates across sets, images like a target, a balanced part of a pool, k-means, spectral clustering, how many clusters, consensus, the better of several classifiers, predict, groups by a person's names, a probe of them, evaluate. |
+//! | [`builtin`] | Stages without a paper: ingest, published weights, frozen encoders, embed, features side by side, neighbors, duplicates and outliers, near-duplicates across sets, images like a target, a balanced part of a pool, k-means, spectral clustering, how many clusters, consensus, the better of several classifiers, a classifier taught to another encoder, predict, groups by a person's names, a probe of them, evaluate. |
 //! | [`methods`] | Stages from papers: SimCLR, MoCo, BYOL, AND, SCAN, self-label, NNM, RUC, TEMI, TURTLE. |
 //! | [`pipeline`] | Checks the file, compares keys, runs what is stale. |
 //! | [`remote`] | A second store in object storage: pulled, pushed, checked. |
@@ -44,7 +44,8 @@
 //! kernel → gpu → {model, train}
 //! ```
 //!
-//! `remote` stands on `store`, and `cli` alone imports it: the engine has a trait for it ([`pipeline::cache`]).
+//! `report` also imports `dataset` and `augment`. `remote` imports `base` and `store`, and `cli` alone imports it: the engine has a trait for it
+//! ([`pipeline::cache`]).
 //!
 //! All crates carry one version and are internal to kinset: they make no promise of a stable interface. `cargo install --path .` and
 //! `cargo run` build the program, `cargo test --release` at the root runs the tests of all crates.
@@ -104,7 +105,7 @@
 //! | `base`, `math`, `store` and `artifact` know no tensor library. | The same. |
 //! | Only `base/fs.rs` and `store/` touch files. | `tests/it/tidy.rs`. |
 //! | Only `remote` knows object storage and an asynchronous runtime, and only with the feature `remote`. | Its `Cargo.toml`; `tests/it/tidy.rs`. |
-//! | Nothing from a cache is half believed. | Tests in [`remote`] change every byte of every object; `tests/remote.py`, against servers. |
+//! | Nothing from a cache is used unchecked. | Tests in [`remote`] change every byte of every object; `tests/remote.py`, against servers. |
 //! | Only `cli` prints. | Clippy: `print_stdout`, `print_stderr`; `tests/it/tidy.rs`. |
 //! | Only `base/command.rs` starts programs. | `tests/it/tidy.rs`. |
 //! | One clock, one source of randomness. | Clippy: `disallowed_methods` names the others. [`base::seed`] pins its streams. |
@@ -114,7 +115,7 @@
 //! | A key holds no time, path, host or name. | [`store::Manifest`] has no place for them; tests beside it. |
 //! | A published blob never changes. | Read-only files; `store/check.rs` compares what a stage reads with its digest; records carry their own; `kinset verify` re-hashes all. |
 //! | Nothing in a file of weights is executed. | [`model::import`] builds tensors and plain containers only; tests with hostile files. |
-//! | `kinset view` answers nobody but its own page, and writes names alone. | Tests in `cli/view/door.rs`; `tests/view.py`, in a browser. |
+//! | `kinset view` answers nobody but its own page, and writes names alone. | Tests in `cli/view/access.rs`; `tests/view.py`, in a browser. |
 //! | Nothing that is fetched is trusted before its checksum, or leaves its folder. | Tests in [`dataset::fetch`], against a server that lies. |
 //! | No panic on what a user gives us. | Clippy: `unwrap_used`, `expect_used`; tests with damaged files; `tests/it/fuzz.rs`; decoders run guarded. |
 //! | Every error has a code, a hint and an exit code. | The trait [`base::fault::Fault`], one enum per crate. |
@@ -248,9 +249,10 @@
 //!   operations replace the kernels, and MoCo, BYOL and AND, which add in f64 on the device, cannot run there.
 //! - The kernels' fast path wants AVX-512; other x86-64 and ARM machines take the portable one, which is correct and slower.
 //! - Equal bytes are promised on one machine. Other processors have other vector units and may round differently.
-//! - Neighbors are exact: time grows with N². Image sets are decoded into memory up to 2 GiB, above that on demand.
+//! - The exact search of neighbors takes time that grows with N²; the approximate one is for larger sets ([`builtin::neighbors`]). Decoded
+//!   images are kept in memory up to 2 GiB (`--memory`), above that they are decoded on demand.
 //! - On file systems whose locks do not reach other machines, leases keep runs apart ([`store::lease`]): one whose machine has died is
-//!   waited for, ten minutes at most. Clocks of machines play no part, but the file server's has to go on.
+//!   waited for, ten minutes at most. Clocks of machines play no part, but the file server's has to run.
 //! - Every stage computes in `f32`; the key has room for other precisions.
 
 #![forbid(unsafe_code)]

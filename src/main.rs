@@ -1,4 +1,4 @@
-//! Parse, run, exit.
+//! The program: parses the command line, runs the command, and exits with its code.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-"""Does a selection find the target's classes again? Real images, and classes that only this script knows.
+"""Share of the target's classes in a selection: real images, and classes that only this script knows.
 
     kinset run pipelines/fashion-mnist.toml --until pretext,features,pixel_features
     python tests/similar.py target/release/kinset artifacts/fashion-mnist/data.train/labels.parquet /tmp/similar \\

@@ -176,7 +176,7 @@ impl Fault for ArtifactError {
             Self::TooManyRows { .. } => Exit::Data.code("artifact::too-many-rows").hint("split the source, or set `limit`"),
             Self::NotFinite { .. } => Exit::Run
                 .code("artifact::not-finite")
-                .hint("training diverged or the encoder is broken: lower `learning_rate`, then run the stage again"),
+                .hint("training diverged or the encoder is broken: lower `optimizer.lr`, then run the stage again"),
             Self::OutOfRange { .. } => Exit::Data.code("artifact::out-of-range").hint(AGAIN),
             Self::DuplicateId { .. } => Exit::Data.code("artifact::duplicate-id").hint(EDITED),
             Self::Picture { .. } => {
@@ -184,7 +184,7 @@ impl Fault for ArtifactError {
             }
             Self::ChangedPicture { .. } => Exit::Data
                 .code("artifact::picture-changed")
-                .hint("run again to ingest it anew, or set `pack = true` to keep copies"),
+                .hint("run again to ingest it anew"),
             Self::Json { .. } => Exit::Data.code("artifact::json").hint(DAMAGED),
             Self::TensorNames { .. } => Exit::Data.code("artifact::tensor-names").hint(PAIR),
             Self::TensorType { .. } => Exit::Data.code("artifact::tensor-type").hint(PAIR),

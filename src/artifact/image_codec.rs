@@ -1,4 +1,4 @@
-//! Decoding and encoding of picture files.
+//! Decoding and encoding of picture files: PNG, JPEG, WebP, GIF, BMP; TIFF by `tiff_page`.
 //!
 //! A picture is decoded as it is shown: turned as its EXIF data say, transparency laid over white, 16 bits rounded to 8, unless whoever
 //! asks has another [`Look`]. Color becomes gray by the weights of ITU-R 601 in Pillow's integers. Everybody who looks at pixels goes

@@ -511,7 +511,7 @@ impl ImageSet {
         let opened = image_codec::open(name, &bytes)?;
         let header = opened.header();
         let wanted = self.size(row);
-        // Before decoding: the budget was reckoned with the sizes of the table.
+        // Before decoding: the budget was computed from the sizes of the table.
         if (header.width, header.height) != wanted {
             let detail = format!(
                 "it is {} × {} pixels, but `{}` says {} × {}",

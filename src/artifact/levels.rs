@@ -162,7 +162,7 @@ impl LevelTable {
                 here.iter().all(|cluster| if top == 0 { cluster.parent == -1 } else { (0..top).contains(&cluster.parent) });
             if row.level as usize != at + 1 || here.len() != row.clusters as usize || !numbered || !parents {
                 let what = format!(
-                    "level {} has not the {} clusters that it speaks of, with parents in the next",
+                    "level {} declares {} clusters with parents in the next level, and does not have them",
                     at + 1,
                     row.clusters
                 );

@@ -309,7 +309,7 @@ impl SelectionTable {
         Ok(table)
     }
 
-    /// Names and pool rows of the images that were taken, in pool order: all that a step needs which works on them.
+    /// Names and pool rows of the images that were taken, in pool order: all that a stage needs which works on them.
     pub fn rows(stored: &Stored<Selection>) -> Result<Vec<(String, u32)>> {
         let reader = TableReader::open(stored.file(FILE), Selection::KIND)?;
         Ok(Self::load_chosen(&reader)?.into_iter().map(|chosen| (chosen.id, chosen.best.pool)).collect())
@@ -369,7 +369,7 @@ impl SelectionTable {
         let kept = self.edges.iter().filter(|judged| judged.reason.counts()).count();
         let counted: usize = self.chosen.iter().map(|chosen| chosen.targets as usize).sum();
         if kept != counted {
-            let what = format!("{kept} edges count, but the images taken speak of {counted}");
+            let what = format!("{kept} edges count, but the images taken declare {counted}");
             return Err(ArtifactError::Contradiction { path: display(path), what });
         }
         Ok(())

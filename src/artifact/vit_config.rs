@@ -43,7 +43,7 @@ pub enum Filter {
     Bicubic,
 }
 
-/// What pictures go through before a published network: the shorter side to so many pixels, then the centre is cut. Gray ones
+/// What pictures go through before a published network: the shorter side to so many pixels, then the center is cut. Gray ones
 /// become three equal channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

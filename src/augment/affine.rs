@@ -1,6 +1,6 @@
 //! Rotating, shearing and moving, to the bit as Pillow does it with the nearest pixel: black fill, same size.
 //!
-//! Every target pixel asks the inverse map where its centre came from. Pillow steps that map in 16.16 fixed point, and plain
+//! Every target pixel asks the inverse map where its center came from. Pillow steps that map in 16.16 fixed point, and plain
 //! floats differ from it in rare pixels; pure scaling and moving it steps in floats.
 
 use super::planes::Planes;

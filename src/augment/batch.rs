@@ -1,4 +1,4 @@
-//! The fast path: many pictures into one normalised batch, in parallel, each view from its own leaf of randomness.
+//! Batches of views: many pictures become one normalized batch, in parallel, each view from its own leaf of randomness.
 //!
 //! A view depends on the picture, the recipe and the leaf, on nothing else: not on the batch it is made in, its place there, or
 //! the thread. Each thread keeps its memory from view to view.

@@ -1,4 +1,4 @@
-//! Where to cut: the random window of random resized crop, the centre, a random square, and the size after "shorter side to n".
+//! Crop windows: the random one of random resized crop, the center, a random square, and the size after "shorter side to n".
 //!
 //! All follow torchvision 0.5, which the papers' numbers come from: Python's rounding is half to even, sizes after scaling are
 //! truncated.
@@ -16,7 +16,7 @@ pub struct Window {
     pub height: usize,
 }
 
-/// How often a random window is drawn before the centred one is taken (torchvision 0.5).
+/// How often a random window is drawn before the centered one is taken (torchvision 0.5).
 const TRIES: usize = 10;
 
 impl Window {
@@ -25,7 +25,7 @@ impl Window {
         Self { left: 0, top: 0, width, height }
     }
 
-    /// The centred square of this size. Offsets round half to even; a picture smaller than the square is taken whole in that
+    /// The centered square of this size. Offsets round half to even; a picture smaller than the square is taken whole in that
     /// direction.
     pub fn centre(width: usize, height: usize, size: usize) -> Self {
         let offset = |length: usize| (length.saturating_sub(size) as f64 / 2.0).round_ties_even() as usize;
@@ -41,7 +41,7 @@ impl Window {
     }
 
     /// The window of random resized crop (torchvision 0.5, Szegedy et al. 2015): area share uniform in `scale`, width over
-    /// height log-uniform in `ratio`, place uniform; after ten misfits the largest centred window within the ratio.
+    /// height log-uniform in `ratio`, place uniform; after ten misfits the largest centered window within the ratio.
     pub fn random_resized(width: usize, height: usize, scale: [f64; 2], ratio: [f64; 2], rng: &mut Rng) -> Self {
         let area = (width * height) as f64;
         let log_ratio = [ratio[0].ln(), ratio[1].ln()];
@@ -59,7 +59,7 @@ impl Window {
         Self::fallback(width, height, ratio)
     }
 
-    /// The largest centred window whose width over height lies within `ratio`.
+    /// The largest centered window whose width over height lies within `ratio`.
     fn fallback(width: usize, height: usize, ratio: [f64; 2]) -> Self {
         let own = width as f64 / height as f64;
         let (w, h) = if own < ratio[0] {

@@ -1,6 +1,6 @@
 //! Cutout (DeVries and Taylor 2017): a square of a view is erased.
 //!
-//! As the SCAN authors run it: on the normalised tensor, so that the hole shows the mean color of the data set, not black; the
+//! As the SCAN authors run it: on the normalized tensor, so that the hole shows the mean color of the data set, not black; the
 //! side is drawn anew for every view, uniform over `1..=length`, and halved with truncation, so that sides are even and length
 //! 1 cuts nothing.
 

@@ -1,4 +1,4 @@
-//! Left becomes right.
+//! Horizontal flip: left becomes right.
 
 use super::planes::Planes;
 

@@ -2,7 +2,7 @@
 //! view, gray now and then, no flip: what AND was trained with (torchvision 0.2.2).
 //!
 //! The law: area uniform, width over height *uniform* (later versions: log-uniform), then a coin that swaps the two sides if the
-//! turned window keeps the ratio; after ten misfits the centred square of the shorter side.
+//! turned window keeps the ratio; after ten misfits the centered square of the shorter side.
 
 use super::crop::Window;
 use super::recipe::{Recipe, Simclr};
@@ -61,7 +61,7 @@ impl From<Instance> for Recipe {
     }
 }
 
-/// How often a window is drawn before the centred square is taken.
+/// How often a window is drawn before the centered square is taken.
 const TRIES: usize = 10;
 
 /// Sides before and after the coin, and whether the turned window would keep the ratio.

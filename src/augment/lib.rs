@@ -1,6 +1,6 @@
 //! # kinset-augment: image augmentation
 //!
-//! Pixels become views. A [`Recipe`] says which transforms, in which order, how strong; a [`Viewer`] makes normalised batches by
+//! Pixels become views. A [`Recipe`] says which transforms, in which order, how strong; a [`Viewer`] makes normalized batches by
 //! it ([`batch`]). The transforms work on 8-bit planes ([`planes`]) and give Pillow's bytes: cutting ([`crop`]), scaling
 //! ([`resize`]), mirroring ([`flip`]), color ([`color`]), tone ([`tone`]), geometry ([`affine`]), the operations of SCAN's strong
 //! views ([`strong`]) and of RUC's ([`randaugment`]), the crop of instance discrimination ([`instance`]); [`cutout`] works on the

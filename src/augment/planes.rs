@@ -1,5 +1,5 @@
 //! A picture on its way through the transforms: one plane per channel, so that loops run over neighbors in memory and the
-//! normalised tensor `[C, H, W]` is read off in order.
+//! normalized tensor `[C, H, W]` is read off in order.
 
 use super::crop::Window;
 use kinset_artifact::pixels::Pixels;

@@ -1,7 +1,7 @@
 //! Recipes: which transforms, in which order, how strong. Every number is a setting with a name, its default and where that
 //! comes from.
 //!
-//! All recipes end alike: values 0–1, normalised with the encoder's mean and deviation. Gray pictures take part in all of them;
+//! All recipes end alike: values 0–1, normalized with the encoder's mean and deviation. Gray pictures take part in all of them;
 //! saturation, hue and gray do nothing to them.
 
 use schemars::JsonSchema;
@@ -15,7 +15,7 @@ use kinset_stage::{Complaint, Limit, Settings};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Recipe {
-    /// Nothing random: resize, centre crop.
+    /// Nothing random: resize, center crop.
     Plain(Plain),
     /// Random resized crop and flip.
     Standard(Standard),
@@ -37,10 +37,10 @@ impl Default for Recipe {
 }
 
 kinset_stage::settings! {
-    /// For evaluation and features: the centre of the picture. The `val` transform of all papers here.
+    /// For evaluation and features: the center of the picture. The `val` transform of all papers here.
     #[derive(PartialEq)]
     pub struct Plain {
-        /// Pixels of the shorter side before the centre is cut. Absent: the size of a view, which leaves pictures of that size
+        /// Pixels of the shorter side before the center is cut. Absent: the size of a view, which leaves pictures of that size
         /// as they are (CIFAR, STL). SCAN's ImageNet reader: 256 for views of 224.
         resize: Option<usize> = None, within 1..=16_384;
     }
@@ -115,7 +115,7 @@ impl From<&Standard> for Simclr {
 }
 
 kinset_stage::settings! {
-    /// The strong views of SCAN's clustering and self-labelling stages (`ours` there; the list is in [`super::strong`]).
+    /// The strong views of SCAN's clustering and self-labeling stages (`ours` there; the list is in [`super::strong`]).
     #[derive(PartialEq)]
     pub struct Strong {
         /// Pixels of the shorter side before the random crop. Absent: the size of a view, which leaves square pictures of that

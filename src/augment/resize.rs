@@ -1,7 +1,7 @@
 //! Resampling with antialias, to the bit as Pillow does it.
 //!
 //! Pillow scales 8-bit pictures in two passes, one along the rows (across) and one along the columns (down), rounding to 8 bits
-//! in between. Weights are computed in f64, normalised, and turned into integers with 22 fractional bits; a pass is a weighted
+//! in between. Weights are computed in f64, normalized, and turned into integers with 22 fractional bits; a pass is a weighted
 //! sum plus one half, shifted down. Any other arithmetic differs in rare pixels, and so does the other order: across comes
 //! first, but since version 13 (pull request 9549) not where `down_comes_first`.
 //!
@@ -67,7 +67,7 @@ impl Taps {
         }
     }
 
-    /// Gaussian weights over `length` pixels, cut at three deviations and normalised at the borders: a blur.
+    /// Gaussian weights over `length` pixels, cut at three deviations and normalized at the borders: a blur.
     pub fn gaussian(&mut self, length: usize, sigma: f64) {
         let support = (3.0 * sigma).ceil() + 0.5;
         self.fill(length, length, 1.0, support, |distance| (-0.5 * (distance / sigma).powi(2)).exp());

@@ -1,4 +1,4 @@
-//! The strong transform of SCAN's clustering and self-labelling stages, named `ours` there: a few operations out of fourteen,
+//! The strong transform of SCAN's clustering and self-labeling stages, named `ours` there: a few operations out of fourteen,
 //! drawn with replacement, each with a uniform magnitude.
 //!
 //! It resembles RandAugment (Cubuk et al. 2020) but is not it: every operation has its own range instead of a common level, and

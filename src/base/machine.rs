@@ -1,4 +1,4 @@
-//! What the machine and its administrator allow a process: cores, memory, limits. Linux says; elsewhere little is known.
+//! Limits of the machine and its administrator: cores, memory, files. Linux tells them; elsewhere little is known.
 
 use std::path::{Path, PathBuf};
 

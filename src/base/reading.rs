@@ -1,4 +1,4 @@
-//! What a reader took from files of others, and what it left.
+//! Counts of what a reader took from files of others, and of what it left.
 
 /// What a reader took from a file or folder and what it left, for people. A stage says it in a line and its `stage.json` keeps it;
 /// `kinset data check` prints it.

@@ -1,6 +1,6 @@
 //! The estimated number of clusters: estimators vote on a sample of features, without labels.
 //!
-//! The automatic K of AND's forks, as a step of its own: it runs once on finished features, not in every epoch of training. Modularity is
+//! The automatic K of AND's forks, as a stage of its own: it runs once on finished features, not in every epoch of training. Modularity is
 //! not the forks'. It looks at the neighbor graph and not at distances, and has a largest value between few and many clusters: on
 //! features of an ImageNet encoder, 18 kinds of clip art gave 18, ten classes of CIFAR 7, where most of the five go to the largest K they may name.
 
@@ -78,7 +78,7 @@ kinset_stage::settings! {
         min: usize = 2, min 2;
         /// The largest K that may come out.
         max: usize = 50;
-        /// Whose number it is; none: `frequent`, the most frequent vote, the smaller of equals. `first` is the first estimator's.
+        /// Whose number it is; unset: `frequent`, the most frequent vote, the smaller of equals. `first` is the first estimator's.
         rule: Option<Rule> = None;
         /// Who votes. One alone decides.
         estimators: Vec<Estimator> = vec![Estimator::Silhouette, Estimator::Eigengap, Estimator::Dpmeans, Estimator::Xmeans, Estimator::Gmeans];

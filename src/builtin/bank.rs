@@ -1,4 +1,4 @@
-//! Labelled features, and others that they are to tell about: what `knn_eval` and `linear_eval` read.
+//! Labeled features and query features: what `knn_eval` and `linear_eval` read.
 
 use super::evaluate::truth_of;
 use kinset_artifact::features::{FeatureTable, Features};

@@ -1,9 +1,9 @@
-//! Of several classifiers the one that neighbors bear out most; the first is kept unless another is better.
+//! The choice of one of several classifiers by how well neighbors agree; the first is kept unless another is better.
 //!
 //! Self-labeling, RUC and NNM start from a clustering and can end below it: on few images they empty or merge clusters. What is asked
 //! here reads no labels: how much the cluster of an image says of the cluster of its neighbor, as the mutual information of the two
 //! over all pairs, I(c; c′) = Σ p(c, c′) ln p(c, c′) / (p(c) p(c′)). It falls when neighbors come apart, and it falls when clusters are
-//! emptied or merged. Heads are trained on this quantity in TEMI (Adaloglou, Michels, Kalischek and Kollmann 2023, arXiv 2303.17896,
+//! emptied or merged. Heads are trained on this quantity in TEMI (Adaloglou, Michels, Kalisch and Kollmann 2023, arXiv 2303.17896,
 //! eq. 3) and IIC (Ji, Henriques and Vedaldi 2019, arXiv 1807.06653, eq. 3); here it compares what was trained.
 
 use kinset_artifact::encoder::Classifier;

@@ -42,12 +42,12 @@ use kinset_train::start::FIT;
 kinset_stage::settings! {
     /// Settings.
     pub struct Config {
-        /// How many heads of each classifier vote, those of the lowest loss; none: all.
+        /// How many heads of each classifier vote, those of the lowest loss; unset: all.
         heads: Option<usize> = None, min 1;
-        /// Whether the mean confidence is set by how well spectral clusterings and nearest neighbors bear the result out; if not, confidences
-        /// are as the heads have them.
+        /// Whether the mean confidence is set by how well spectral clusterings and nearest neighbors agree with the result; if not,
+        /// confidences are those of the heads.
         calibrate: bool = true;
-        /// With `neighbors`: how much the neighbors have to say, beside what the heads say of the image itself.
+        /// With `neighbors`: the share of an image's vote that its neighbors have; the rest is what the heads say of the image itself.
         share: f64 = 0.8, within 0.0..=0.99;
         /// With `neighbors`: how many of the mined ones join images in the graph; fewer, if fewer were mined.
         num_neighbors: usize = 20, min 1;
@@ -74,7 +74,6 @@ kinset_stage::outputs! {
     }
 }
 
-/// Consensus.
 #[derive(Debug)]
 pub struct Consensus;
 

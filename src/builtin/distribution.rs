@@ -1,4 +1,4 @@
-//! How often each class occurs in a pool and in selections from it: an evaluation, with labels that no selection has seen.
+//! Counts of classes in a pool and in selections from it: an evaluation, with labels that no selection has seen.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,6 @@ kinset_stage::outputs! {
     }
 }
 
-/// The count.
 #[derive(Debug)]
 pub struct Count;
 

@@ -37,7 +37,7 @@ const FLAT: f32 = 0.5;
 kinset_stage::settings! {
     /// Settings.
     pub struct Config {
-        /// Images with this cosine or more are near-duplicates. Of features it must be another one, which depends on the encoder: look at
+        /// Images with this cosine or more are near-duplicates. For features the number depends on the encoder: look at
         /// the groups in the report, and raise it if they are not the same picture.
         similarity: f64 = 0.99, within 0.0..=1.0;
     }

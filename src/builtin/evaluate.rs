@@ -1,4 +1,4 @@
-//! Classifiers against labels: the only place, with `knn_eval` and `linear_eval`, where ground truth is read.
+//! Scores of classifiers against labels. Ground truth is read here and in `knn_eval`, `linear_eval`, `distribution` and `probe` only.
 //!
 //! A row of k-means always stands beside the others: a learned result should be better than it. If
 //! none is connected, one is fitted on the features of the first classifier's own encoder.

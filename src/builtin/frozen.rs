@@ -1,10 +1,11 @@
-//! A published encoder that stays as it is: DINOv2, CLIP's image tower, ResNet-50. Its features are where most clusterings of natural
-//! images begin today.
+//! Frozen published encoders: DINOv2, CLIP's image encoder, ResNet-50. Most clusterings of natural images begin with their features
+//! today.
 //!
 //! The encoder it writes is one like any other; with it goes how pictures are prepared, so `embed` and `predict` do as the network's
 //! authors. Own code, without a further dependency: hence no cargo feature.
 //!
-//! Weights are never fetched: they lie in a file, or in the cache of Hugging Face's tools. Where is no part of the key; their bytes are.
+//! The stage fetches no weights: they lie in a file, where `kinset data fetch` left them, or in the cache of Hugging Face's tools. Their place
+//! is no part of the key; their bytes are.
 
 use std::path::{Path, PathBuf};
 
@@ -30,19 +31,19 @@ kinset_stage::settings! {
         /// `resnet50`.
         network: TowerSettings = TowerSettings::default(), nested;
         /// A file (`.safetensors`, `.pth`), relative to the pipeline file; or `hf:OWNER/NAME` in the cache of Hugging Face's
-        /// tools. None: what `kinset data fetch` brought for this network, or those tools.
+        /// tools. Empty: what `kinset data fetch` brought for this network, or those tools.
         weights: String = String::new();
         /// The SHA-256 it must have, 64 hexadecimal digits.
         sha256: Option<String> = None;
         /// The network's name, where a file has several: `teacher`.
         part: Option<String> = None;
-        /// The prefix of the names of its tensors: `teacher.backbone.`; none: detected.
+        /// The prefix of the names of its tensors: `teacher.backbone.`; unset: detected.
         prefix: Option<String> = None;
         /// Tensors to leave out: `["projector.*"]`; `*` stands for any characters.
         ignore: Option<Vec<String>> = None;
-        /// Side of the images it is shown, pixels: a multiple of the patch; none: 224.
+        /// Side of the images it is shown, pixels: a multiple of the patch; unset: 224.
         size: Option<usize> = None;
-        /// Pixels of the shorter side before the centre is cut; none: as the authors do.
+        /// Pixels of the shorter side before the center is cut; unset: as the authors do.
         resize: Option<usize> = None;
     }
     and places_and_sizes

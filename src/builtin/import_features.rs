@@ -27,18 +27,18 @@ kinset_stage::settings! {
     pub struct Config {
         /// The file, relative to the pipeline's: `.parquet`, `.arrow`, `.npy`, `.csv`, `.tsv`; or a folder of `save_to_disk`.
         file: PathBuf = "features.parquet".into();
-        /// The column of names; `""`: rows are numbered. None: `id`, `name` or another usual one, or the index of pandas.
+        /// The column of names; `""`: rows are numbered. Unset: `id`, `name` or another usual one, or the index of pandas.
         id_column: Option<String> = None;
-        /// The column of vectors, or the prefix of numbered columns: `emb_`. None: `embedding` or another usual one, or the only
+        /// The column of vectors, or the prefix of numbered columns: `emb_`. Unset: `embedding` or another usual one, or the only
         /// one that can be meant.
         column: Option<String> = None;
         /// A list of names, one a line, in place of those in the file.
         names: Option<PathBuf> = None;
-        /// Numbers per vector (CSV); none: as many as the first records agree on.
+        /// Numbers per vector (CSV); unset: as many as the first records agree on.
         dim: Option<usize> = None, min 1;
-        /// Whether the first line has the names of columns (CSV); none: if it looks like that.
+        /// Whether the first line has the names of columns (CSV); unset: if it looks like that.
         header: Option<bool> = None;
-        /// What stands between fields (CSV): a character, `tab` or `blank`; none: what the first records agree on.
+        /// What stands between fields (CSV): a character, `tab` or `blank`; unset: what the first records agree on.
         separator: Option<String> = None;
         /// Whether features are brought to unit length.
         normalize: bool = true;

@@ -17,7 +17,7 @@ use kinset_train::feature_space::check_alike;
 kinset_stage::settings! {
     /// Settings.
     pub struct Config {
-        /// Principal components of each space, whitened, fewer where it has fewer; none: the features as they are.
+        /// Principal components of each space, whitened, fewer where it has fewer; unset: the features as they are.
         components: Option<usize> = None, min 1;
     }
 }

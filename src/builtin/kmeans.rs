@@ -49,7 +49,6 @@ kinset_stage::outputs! {
     }
 }
 
-/// k-means.
 #[derive(Debug)]
 pub struct KMeans;
 

@@ -1,4 +1,4 @@
-//! k-nearest-neighbor evaluation of features alone: labelled neighbors vote about images that took no part in training.
+//! k-nearest-neighbor evaluation of features alone: labeled neighbors vote about images that took no part in training.
 
 use super::bank::{Bank, In, Out};
 use kinset_artifact::features::FeatureTable;
@@ -16,7 +16,7 @@ kinset_stage::settings! {
     pub struct Config {
         /// Neighbors that vote; SCAN's code has 100 of them weighed at CIFAR's size, AND's 200.
         k: usize = 20, min 1;
-        /// A vote weighs e^(similarity / temperature); SCAN's code: that of the loss. None: every vote weighs the same.
+        /// A vote weighs e^(similarity / temperature); SCAN's code: that of the loss. Unset: every vote weighs the same.
         temperature: Option<f64> = Some(0.1), above_zero;
     }
 }

@@ -1,7 +1,7 @@
 //! # kinset-builtin: the stages without a paper
 //!
-//! Reading raw data, features or other people's weights, embedding, mining neighbors, finding duplicates, near-duplicates across sets and outliers, choosing images like a
-//! target or a balanced part of a pool, k-means, spectral clustering, the number of clusters, predicting, names of clusters, a probe of labels, evaluating: one file or
+//! Reading raw data, features or other people's weights, embedding, joining features, mining neighbors, finding duplicates, near-duplicates across sets and outliers, choosing images like a
+//! target or a balanced part of a pool, k-means, spectral clustering, the number of clusters, consensus, distilling, predicting, names of clusters, a probe of labels, evaluating: one file or
 //! folder each, and one line here.
 //!
 //! Not here: stages with a paper (`methods`).

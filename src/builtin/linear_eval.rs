@@ -1,7 +1,7 @@
-//! Linear evaluation of features: a linear classifier is fitted to labelled features and told others'.
+//! Linear evaluation of features: a linear classifier is fitted to labeled features and told others'.
 //!
 //! The usual measure of an encoder beside the nearest neighbors' vote (Zhang, Isola and Efros 2016, "Colorful image colorization",
-//! section 3.2, and every self-supervised method since). The encoder stays as it is; features are centered by the mean of the bank and
+//! section 3.2, and every self-supervised method since). The encoder is frozen; features are centered by the mean of the bank and
 //! scaled by one number. The classifier is multinomial logistic regression, fitted to its optimum by L-BFGS: the problem is
 //! convex, so there is no rate, no schedule and no last epoch to choose. What there is to choose is the penalty.
 
@@ -21,7 +21,7 @@ const HELD_OUT: usize = 5;
 kinset_stage::settings! {
     /// Settings.
     pub struct Config {
-        /// Weight of the squared weights; features are centered and of mean square 1. None: of six from 0.00001 to 1 the one that is best on a fifth of the bank that is held out.
+        /// Weight of the squared weights; features are centered and of mean square 1. Unset: of six from 0.00001 to 1 the one that is best on a fifth of the bank that is held out.
         penalty: Option<f64> = None, above_zero;
     }
 }
@@ -111,7 +111,7 @@ impl Stage for LinearEval {
     }
 }
 
-/// Some labelled images.
+/// Some labeled images.
 struct Part {
     /// `[M, D]`.
     rows: Vec<f32>,

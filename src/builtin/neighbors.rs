@@ -19,11 +19,11 @@ kinset_stage::settings! {
     pub struct Config {
         /// Neighbors per image, M: 20 on small sets, 50 on ImageNet (SCAN).
         k: usize = 20, min 1;
-        /// Which search. None: exact.
+        /// Which search. Unset: exact.
         search: Option<Choice> = None;
-        /// The share of true neighbors that an approximate search must find. None: 0.99.
+        /// The share of true neighbors that an approximate search must find. Unset: 0.99.
         recall: Option<f64> = None, within 0.5..=1.0, because "it is a share of the true neighbors";
-        /// Order neighbors by how alike their neighborhoods are, not by cosine; none: by cosine, as in all methods here.
+        /// Order neighbors by how alike their neighborhoods are, not by cosine; unset: by cosine, as in all methods here.
         rerank: Option<Rerank> = None, nested;
     }
     and kinds

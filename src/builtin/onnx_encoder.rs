@@ -1,4 +1,4 @@
-//! Any image encoder that comes as an ONNX file, as it is: run by kinset itself, without a runtime beside it.
+//! Image encoders from ONNX files, frozen: run by kinset itself, without a runtime beside it.
 //!
 //! The encoder it writes is one like any other: `embed`, `predict`, heads with `encoder = …` and `export` take it. It never learns.
 //! What the file does not say (how pictures are brought to size, which values they have) is set here, or is what most exports want.
@@ -42,17 +42,17 @@ kinset_stage::settings! {
         file: PathBuf = PathBuf::new();
         /// The SHA-256 it must have, 64 hexadecimal digits; an address needs one.
         sha256: Option<String> = None;
-        /// The output that becomes the features; none: `embedding` or another usual one, or the only one.
+        /// The output that becomes the features; unset: `embedding` or another usual one, or the only one.
         output: Option<String> = None;
         /// How tokens or places become one list of numbers: `first` (the class token) or `mean`.
         pool: Option<Pool> = None;
-        /// Side of the images it is shown, pixels, where the file takes any; none: the file's, or 224.
+        /// Side of the images it is shown, pixels, where the file takes any; unset: the file's, or 224.
         size: Option<usize> = None, min 1;
-        /// Pixels of the shorter side before the centre is cut; none: 256 for 224, and with `clip` the size.
+        /// Pixels of the shorter side before the center is cut; unset: 256 for 224, and with `clip` the size.
         resize: Option<usize> = None, min 1;
         /// How they are resized: `bicubic` or `bilinear`.
         filter: Option<Filter> = None;
-        /// The values it takes: `imagenet`, `clip`, `zero_one`, `symmetric` (−1 to 1), `bytes` (0 to 255). None: 0 to 1 or to 255
+        /// The values it takes: `imagenet`, `clip`, `zero_one`, `symmetric` (−1 to 1), `bytes` (0 to 255). Unset: 0 to 1 or to 255
         /// where the file itself normalizes channels, else `imagenet`.
         values: Option<ValuesChoice> = None;
         /// Channel means instead, of values 0–1.
@@ -131,7 +131,7 @@ pub struct OnnxEncoder;
 impl Stage for OnnxEncoder {
     const KIND: &'static str = "onnx_encoder";
     const VERSION: u32 = 1;
-    const SUMMARY: &'static str = "load any image encoder from an ONNX file; it stays as it is";
+    const SUMMARY: &'static str = "load any image encoder from an ONNX file, frozen";
 
     type Config = Config;
     type In = In;

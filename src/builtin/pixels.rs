@@ -14,7 +14,7 @@ const MOST: usize = 4 << 20;
 kinset_stage::settings! {
     /// Settings.
     pub struct Config {
-        /// Side the images are brought to, pixels; none: their own.
+        /// Side the images are brought to, pixels; unset: their own.
         size: Option<usize> = None;
     }
 }

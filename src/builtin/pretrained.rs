@@ -41,7 +41,7 @@ kinset_stage::settings! {
         sha256: Option<String> = None;
         /// The network's name, where a file has several: `net1` or `net2` of RUC.
         part: Option<String> = None;
-        /// The prefix of the names of its tensors: `backbone.`; none: detected.
+        /// The prefix of the names of its tensors: `backbone.`; unset: detected.
         prefix: Option<String> = None;
         /// Tensors to leave out: `["projector.*"]`; `*` stands for any characters.
         ignore: Option<Vec<String>> = None;
@@ -51,11 +51,11 @@ kinset_stage::settings! {
         stem: Option<Stem> = None;
         /// Side the images are brought to, pixels; none: their own. An AlexNet takes only those of its training.
         size: Option<usize> = None, min 1;
-        /// Channel means the network was trained with, of values 0–1; none: those of the images.
+        /// Channel means the network was trained with, of values 0–1; unset: those of the images.
         mean: Option<Vec<f32>> = None;
         /// Channel deviations, likewise.
         std: Option<Vec<f32>> = None;
-        /// The best head, from 0; none: the file's word, or the only one.
+        /// The best head, from 0; unset: the one that the file names, or the only one.
         head: Option<usize> = None;
     }
     and combinations

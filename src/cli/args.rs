@@ -89,8 +89,8 @@ pub struct MachineArgs {
     /// Number of threads; results do not depend on it [default: all cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Memory for pictures: a quarter each for those that are decoded at a time and those that are kept, as 8GiB [default: 1 GiB
-    /// and 2 GiB, or a quarter of what the machine or its control group has if that is less]
+    /// Memory, for example 8GiB: a quarter is for pictures that are being decoded, a quarter for decoded ones that are kept [default: 1 GiB
+    /// and 2 GiB for these, or a quarter of what the machine or its control group has if that is less]
     #[arg(long, value_name = "SIZE", value_parser = memory)]
     pub memory: Option<u64>,
 }

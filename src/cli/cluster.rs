@@ -1,4 +1,4 @@
-//! Where stages run: the cluster file, and the executor that it or the command line names.
+//! The choice of executor: the cluster file, and what the command line names.
 
 use std::path::{Path, PathBuf};
 

@@ -28,9 +28,10 @@ use crate::store::record::Record;
 /// Compare clustering methods on a pipeline's features, with several seeds
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Runs what the features need, then each method on them. `information` is what an image's cluster tells of its
-neighbor's cluster, in nats, and `agreement` is that of the seeds (mean adjusted Rand index): both need no labels,
-and more is better. ACC, NMI and ARI are those of the pipeline's last `evaluate` stage, if it has one.
+Runs what the features need, then each method on them. `information` is what an image's cluster
+tells of its neighbor's cluster, in nats, and `agreement` is that of the seeds (mean adjusted Rand
+index): both need no labels, and more is better. ACC, NMI and ARI are those of the pipeline's last
+`evaluate` stage, if it has one.
 
 Examples:
   kinset compare photos.toml
@@ -76,7 +77,7 @@ const METHODS: [Method; 6] = [
     Method { name: "scan", kind: "scan_heads", needs: &[], neighbors: true, settings: "" },
     Method { name: "default", kind: "consensus", needs: &["kmeans", "spectral", HEADS.name], neighbors: true, settings: "" },
     Method { name: "turtle", kind: "turtle", needs: &[], neighbors: false, settings: "" },
-    // The paper's 50 heads are for a card.
+    // The paper's 50 heads are for a GPU.
     Method { name: "temi", kind: "temi", needs: &[], neighbors: true, settings: "heads = 8\n" },
 ];
 

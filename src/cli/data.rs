@@ -40,7 +40,7 @@ Example:
         #[arg(long)]
         json: bool,
     },
-    /// Download a data set: resumes, verifies checksums, unpacks; does nothing if it is complete
+    /// Download a data set or published weights: resumes, verifies checksums, unpacks; does nothing if all is there
     #[command(after_help = "\
 Examples:
   kinset data fetch stl10

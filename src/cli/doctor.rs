@@ -72,7 +72,7 @@ fn machines(text: &str) -> Result<usize, String> {
 
 /// A file system that takes longer to answer does not answer.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// With less room on a disk, or less memory, all but the smallest pipelines fail.
+/// With less space on a disk, or less memory, all but the smallest pipelines fail.
 const LITTLE: u64 = 1 << 30;
 /// A run opens some files per thread, and the tables that it reads.
 const FEW_FILES: u64 = 256;
@@ -332,7 +332,7 @@ fn limits(facts: &Facts, machine: &Machine) -> Check {
         .warn_if(below(machine.file_size, LITTLE), "files may not grow large", "raise the limit: `ulimit -f unlimited`")
 }
 
-/// What lies below a folder, in words: its place, its file system, its room.
+/// What lies below a folder, in words: its place, its file system, its free space.
 fn place_of(folder: &Path) -> String {
     let shown = fs::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let system = FileSystem::of(folder).map(|system| format!(", {}", system.kind)).unwrap_or_default();
@@ -360,14 +360,12 @@ fn tried(mut check: Check, folder: &Path, refused: impl Fn(Check, &FileError) ->
             }
             Lack::SymbolicLinks => ("no symbolic links", "use `kinset export --copy` there"),
             Lack::Locks => ("no locks", "leases keep runs apart there; mount it with locks if you can"),
-            Lack::LocksThatHold => {
-                ("locks that keep nobody out", "set `KINSET_LOCKS=none`, so that leases alone keep runs apart")
-            }
+            Lack::LocksThatHold => ("locks without effect", "set `KINSET_LOCKS=none`, so that leases alone keep runs apart"),
         };
         check = check.with(Level::Warning, what, hint);
     }
     let room = place::free(folder).is_some_and(|free| free < LITTLE);
-    check.warn_if(room, "little room", "free some space (`kinset gc` lists unused results), or name another folder")
+    check.warn_if(room, "little free space", "free some space (`kinset gc` lists unused results), or name another folder")
 }
 
 /// Looks at a folder, unless its file system does not answer: then that is what is wrong.

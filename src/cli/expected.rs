@@ -1,6 +1,6 @@
-//! How long stages will take: by what stages of their kind took here before, else, for those that take longest, by a table.
+//! Expected run times: by what stages of their kind took here before, else, for those that take longest, by a table.
 //!
-//! A guess that is honest about it: a range, and nothing where nothing is known. What a stage took is scaled by images and passes; times
+//! An estimate is a range, and there is none where nothing is known. What a stage took is scaled by images and passes; times
 //! of other machines are not used, nor those of stages that had next to nothing to do.
 
 use std::collections::BTreeMap;

@@ -110,7 +110,7 @@ const LONGEST_NAME: usize = 180;
 /// Why nothing was exported.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
-    #[error("`{path}`, the card of `{output}`, already exists and was not written by kinset")]
+    #[error("`{path}`, the JSON file that belongs to `{output}`, already exists and was not written by kinset")]
     Foreign { path: String, output: String },
     #[error("`--copy` works only with a folder of images, and `{path}` is to be a file")]
     Copy { path: String },

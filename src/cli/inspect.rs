@@ -24,7 +24,7 @@ use crate::report::album::Album;
 use crate::report::page::look::{self, Look};
 use crate::store::digest::Digest;
 
-/// Summarise a stage's result or any Parquet file: counts, ranges, histograms
+/// Summarize a stage's result or any Parquet file: counts, ranges, histograms
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -235,7 +235,7 @@ fn described(title: &str, report: &FileReport, paths: &[String]) -> String {
         report.groups.len(),
         unit::bytes(report.bytes)
     );
-    let mut table = terminal::table(&["  column", "type", "there", "missing", "values"], &[2, 3]);
+    let mut table = terminal::table(&["  column", "type", "present", "missing", "values"], &[2, 3]);
     for column in &report.columns {
         table.add_row([
             format!("  {}", column.name),

@@ -1,4 +1,4 @@
-//! The cache of a run: which one, by whose word, and what was pulled and pushed.
+//! The cache of a run: which one, who named it, and what was pulled and pushed.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

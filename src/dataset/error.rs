@@ -141,7 +141,7 @@ pub enum DatasetError {
     #[error("`{file}` ends after {} bytes, its header declares {}", count(*found), count(*expected))]
     Truncated {
         file: String,
-        /// Unpacked bytes that the header speaks of.
+        /// Unpacked bytes that the header declares.
         expected: u64,
         /// Unpacked bytes that are there.
         found: u64,
@@ -151,7 +151,7 @@ pub enum DatasetError {
     #[error("`{file}` has data after byte {}, where its header says it ends", count(*expected))]
     TooLong {
         file: String,
-        /// Unpacked bytes that the header speaks of.
+        /// Unpacked bytes that the header declares.
         expected: u64,
     },
 

@@ -21,7 +21,7 @@
 //! **Order.** By the digest of the bytes, then by path. In order of paths the classes would stand one after the other, and every
 //! method that sees row numbers would see labels. It also makes `limit` a fair sample.
 //!
-//! A folder with one image is read; steps that need more say so themselves.
+//! A folder with one image is read; stages that need more say so themselves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;

@@ -1,6 +1,6 @@
-//! A check of the entropy-coded data of JPEG files.
+//! A check of the entropy-coded data of JPEG files. Decoding is elsewhere: [`kinset_artifact::image_codec`].
 //!
-//! Decoders are kind to JPEGs: where the entropy-coded data are corrupt, they warn at most, and the rest of the picture is gray (the decoder that
+//! Decoders tolerate damage in JPEGs: where the entropy-coded data are corrupt, they warn at most, and the rest of the picture is gray (the decoder that
 //! is used here) or noise (libjpeg, which takes up again at the next restart). To tell that a picture is whole, its codes have to be
 //! read, and that is most of a decoder's work. Here they are read and nothing is made of them: no coefficients, no transform, no
 //! colors; that takes a third of the time.

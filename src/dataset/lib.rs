@@ -2,7 +2,7 @@
 //!
 //! Raw data in the formats of the field become a stream of pictures, with labels beside them where there are any. Reading has
 //! two steps, so that a run that has nothing to do costs only stats: [`locate`] names the raw files a source depends on, for
-//! the engine to hash through its memo; [`DatasetFiles::open`] then reads them.
+//! the engine to hash through its cache of digests; [`DatasetFiles::open`] then reads them.
 //!
 //! | format | what it reads |
 //! |---|---|

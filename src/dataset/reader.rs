@@ -16,10 +16,10 @@ use kinset_base::reading::Reading;
 use kinset_base::unit::{count, counted};
 use kinset_store::digest::{Digest, Hasher};
 
-/// Asks the engine for the digest of a raw file's bytes; the engine's memo spares most readings.
+/// Asks the engine for the digest of a raw file's bytes; the engine's cache of digests spares most readings.
 pub type DigestOf<'a> = dyn FnMut(&RawFile) -> std::result::Result<Digest, FileError> + 'a;
 
-/// The digest of a raw file's bytes, read now: a [`DigestOf`] where no memo is at hand.
+/// The digest of a raw file's bytes, read now: a [`DigestOf`] where no cache is at hand.
 pub fn file_digest(file: &RawFile) -> std::result::Result<Digest, FileError> {
     Digest::of_file(&file.path)
 }
@@ -67,7 +67,7 @@ impl DatasetFiles {
         Self { files: files.into(), root, ignored, labels_from, doubts, classes_doubted, open, limit, with_labels }
     }
 
-    /// Opens the data set for one reading from front to back. `digest_of` is asked for each file of a folder; where no memo
+    /// Opens the data set for one reading from front to back. `digest_of` is asked for each file of a folder; where no cache
     /// is at hand, `&mut file_digest` reads them.
     ///
     /// # Errors

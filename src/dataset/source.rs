@@ -36,8 +36,8 @@ pub struct Source {
     /// False leaves labels unread: the subfolders are no classes. Unset, they are read where there are some.
     #[serde(default)]
     pub labels: Option<bool>,
-    /// Leaves images out that cannot be decoded (folders, Parquet, tar), and says which; without it they are an error. JPEGs that are
-    /// damaged inside can be, as elsewhere: a warning names them.
+    /// Leaves images out that cannot be decoded (folders, Parquet, tar), and says which; without it they are an error. JPEGs that decode
+    /// only partly are kept, and a warning names them.
     #[serde(default)]
     pub skip_broken: bool,
     /// `ignore` leaves pictures as they lie in their files, as torchvision reads them; unset and with `apply` they are turned as their

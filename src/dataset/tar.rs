@@ -3,7 +3,7 @@
 //!
 //! A sample's picture is its `jpg`, `jpeg`, `png`, `webp`, `gif`, `bmp`, `tif` or `tiff`, its label what its `cls` contains: `image_column` and `label_column` name
 //! others by what follows that first dot, `input.jpg`. Labels are whole numbers from 0, or else texts, which are numbered in their
-//! order. Either every sample has a label or none is taken for labelled. Hard links are what they lead to. Whatever else a shard
+//! order. Either every sample has a label or none is taken for labeled. Hard links are what they lead to. Whatever else a shard
 //! holds is counted, not read. Files and splits are as in `shards`; the order is that of the shards. Compressed archives are not
 //! read: pictures are compressed already.
 //!

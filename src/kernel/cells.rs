@@ -167,7 +167,7 @@ impl<'a> Cells<'a> {
         Ok(Self { table, k, rows: places, grid, centers, spans, blocks, reach, work, measured })
     }
 
-    /// The products that all of it takes, as a share of those of the exact search; about, since the visits are reckoned from a
+    /// The products that all of it takes, as a share of those of the exact search; about, since the visits are extrapolated from a
     /// sample.
     pub fn work(&self) -> f64 {
         self.work

@@ -1,5 +1,5 @@
-//! Convolution of each channel by a window of its own: what mobile networks do between their products. Without gradients: networks
-//! that have it stand still.
+//! Depthwise convolution, each channel by a window of its own, as mobile networks have it. Without gradients: networks that have it are
+//! frozen.
 
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;

@@ -4,7 +4,7 @@
 //! chunks and summed in a fixed order, so the bits do not depend on the number of threads.
 //!
 //! Which vector instructions run is decided once, at run time ([`isa`]). Three things are global for the process: that choice,
-//! the allocator's cache with the note that there was no memory, and the table of recorded results in `autograd`.
+//! the allocator's cache (with a flag that memory ran out), and the table of recorded results in `autograd`.
 //!
 //! Not here: what the networks look like (`model`), formulas that are not hot (`math`).
 

@@ -1,4 +1,4 @@
-//! Which pairs of rows may be near each other: a scan over a few numbers per row that misses none.
+//! Candidates for pairs of near rows: a scan over a few numbers per row that misses none.
 //!
 //! Let B be orthonormal directions and x, y of unit length. What B holds of them and what it leaves out are at right angles, so by Cauchy
 //! and Schwarz

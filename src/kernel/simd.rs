@@ -37,7 +37,6 @@ pub(super) trait Simd: Copy + Debug + Send + Sync + 'static {
 
     /// Numbers in a register.
     const LANES: usize;
-    /// Registers.
     const REGISTERS: usize;
 
     /// Runs what is compiled for these registers.

@@ -1,4 +1,4 @@
-//! Pins candle to one thread, so that its threads do not compete with ours.
+//! The pinning of candle to one thread, so that its threads do not compete with ours.
 //!
 //! Candle deals out every sum and every product of more than a few thousand numbers to threads of its own, and both sides wait
 //! for each other without sleeping: the caller until the slowest is done, the others a millisecond for what may come next.

@@ -494,7 +494,7 @@ mod tests {
             let found = run(&t, 2, 2, Activation::Gelu, true).unwrap();
             assert!(distance(&doubles(&found.detach()), &wanted) < 1e-5);
             let gradients = found.sqr().unwrap().sum_all().unwrap().backward().unwrap();
-            assert!(gradients.get(variable.as_tensor()).is_some(), "number {recorded} stands still");
+            assert!(gradients.get(variable.as_tensor()).is_some(), "number {recorded} has no gradient");
         }
     }
 

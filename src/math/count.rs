@@ -99,7 +99,7 @@ pub fn by_silhouettes(seen: Vec<(usize, f64)>, range: Range) -> Answer {
     Answer { k: best(&seen).unwrap_or(range.min), seen }
 }
 
-/// The gaps λ(K+1) − λ(K) in the spectrum of the normalised Laplacian of the neighbor graph, K from 1 to the largest; the K of the
+/// The gaps λ(K+1) − λ(K) in the spectrum of the normalized Laplacian of the neighbor graph, K from 1 to the largest; the K of the
 /// largest gap, clipped into the range. The graph is (A + Aᵀ) / 2 for the table A of each row's nearest rows, as scikit-learn's
 /// spectral clustering has it (the forks leave the symmetry open).
 ///

@@ -8,7 +8,7 @@ const ROWS: usize = 1024;
 
 /// Entropy −Σ p ln p of one distribution, with 0 ln 0 = 0.
 ///
-/// The numbers are taken as they are: nothing is normalised, entries at or below zero count as zero.
+/// The numbers are taken as they are: nothing is normalized, entries at or below zero count as zero.
 ///
 /// # Units
 /// Nats, 0 to ln K.

@@ -85,7 +85,7 @@ pub struct Lifted {
 
 /// Lifts the rows of a table [N, D] so that for each query the cosines with the pool fall as the Euclidean distances rise.
 ///
-/// With x and y centred on the mean and scaled so that none is longer than 1, the query (x, 1, 0) and the pool row
+/// With x and y centered on the mean and scaled so that none is longer than 1, the query (x, 1, 0) and the pool row
 /// (2y, −|y|², r) have the product 2x·y − |y|² = |x|² − |x − y|², and r brings all pool rows to the length √5. The order is exact
 /// up to single precision: two distances can change places if their squares differ by some 1e-6 of the largest squared length.
 ///

@@ -1,6 +1,6 @@
 //! k-nearest-neighbor votes and purity over neighbor lists, to judge features with labels (never to train).
 
-/// Votes of the `k` nearest labelled-or-not neighbors, each with weight exp(s / T), s its similarity (Wu et al. 2018,
+/// Votes of the `k` nearest labeled-or-not neighbors, each with weight exp(s / T), s its similarity (Wu et al. 2018,
 /// "Unsupervised feature learning via non-parametric instance discrimination", section 3.4). Neighbors without label do not
 /// vote; a row all of whose neighbors are silent gets −1. Equal sums go to the lower class.
 ///

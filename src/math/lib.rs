@@ -1,26 +1,26 @@
 //! # kinset-math: numerical algorithms
 //!
-//! What is the formula? Plain slices of numbers, no tensors, no files, no failure but a documented panic on a broken
+//! Formulas on plain slices of numbers: no tensors, no files, no failure but a documented panic on a broken
 //! precondition. Tables are row-major; a label or cluster below zero means "not known" and is left out of every count.
 //!
-//! | question | module |
+//! | subject | module |
 //! |---|---|
-//! | how sure, how spread? | [`entropy`], [`softmax`] |
-//! | what should an image be taught? | [`targets`], [`beta`] |
-//! | how alike? | [`cosine`], [`topk`] |
-//! | how far? | [`euclid`] |
-//! | whose neighborhoods are alike? | [`rerank`] |
-//! | which cluster is which class, and how well do they agree? | [`hungarian`], [`partition`] |
-//! | is a confidence of 0.9 right nine times in ten? | [`calibration`] |
-//! | which image stands for its cluster? | [`prototype`] |
-//! | what do the neighbors say? | [`knn`], [`propagation`] |
-//! | what would the plainest clustering say? | [`kmeans`] |
-//! | which images hang together in the neighbor graph? | [`spectral`] |
-//! | which linear head gives these labels? | [`logistic`] |
-//! | how many clusters are there? | [`count`], [`silhouette`], [`stability`], [`spectrum`] |
-//! | how much, how variable? | [`stats`] |
-//! | how do features look on paper? | [`pca`], [`tsne`] |
-//! | which images of a pool look like a target? | [`curate`] |
+//! | entropy, probabilities from logits | [`entropy`], [`softmax`], [`temperature`] |
+//! | soft labels, MixUp | [`targets`], [`beta`] |
+//! | cosine similarity, the largest of many | [`cosine`], [`topk`] |
+//! | Euclidean distance | [`euclid`] |
+//! | re-ranking by neighborhoods | [`rerank`] |
+//! | clusters matched with classes, and how well they agree | [`hungarian`], [`partition`] |
+//! | calibration of confidence | [`calibration`] |
+//! | the most typical image of a cluster | [`prototype`] |
+//! | votes of neighbors | [`knn`], [`propagation`] |
+//! | k-means | [`kmeans`] |
+//! | clusters of the neighbor graph | [`spectral`] |
+//! | logistic regression | [`logistic`] |
+//! | the number of clusters | [`count`], [`silhouette`], [`stability`], [`spectrum`] |
+//! | mean, spread, quantiles | [`stats`] |
+//! | features in two dimensions | [`pca`], [`tsne`] |
+//! | images of a pool that look like a target, or a balanced part of it | [`curate`] |
 //!
 //! Sums run in double precision and in a fixed order, so results do not depend on the number of threads.
 //!

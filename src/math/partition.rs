@@ -19,7 +19,7 @@ use super::topk::top_k;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub usize);
 
-/// The number of a class: what a person has labelled.
+/// The number of a class: what a person has labeled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(pub usize);
 
@@ -35,7 +35,7 @@ pub struct Clusters<'a> {
 /// The class of each row, and how many classes there are, absent ones included.
 #[derive(Clone, Copy, Debug)]
 pub struct Classes<'a> {
-    /// `[N]`, each below `count`; negative: not labelled.
+    /// `[N]`, each below `count`; negative: not labeled.
     pub of_row: &'a [i32],
     /// G.
     pub count: usize,
@@ -152,7 +152,7 @@ impl Contingency {
         Matching { class_of, classes: self.classes.len() }
     }
 
-    /// Share of rows whose cluster bears the name of their class, 0 to 1 (ACC); NaN if no row is labelled.
+    /// Share of rows whose cluster bears the name of their class, 0 to 1 (ACC); NaN if no row is labeled.
     pub fn accuracy(&self, matching: &Matching) -> f64 {
         self.right(matching).map(|(_, count)| count).sum::<u64>() as f64 / self.total as f64
     }
@@ -333,8 +333,8 @@ impl Matching {
             .collect()
     }
 
-    /// Share of labelled rows whose class is among the names of the `k` most probable clusters; with fewer than `k` clusters,
-    /// of all of them. NaN if no row is labelled.
+    /// Share of labeled rows whose class is among the names of the `k` most probable clusters; with fewer than `k` clusters,
+    /// of all of them. NaN if no row is labeled.
     ///
     /// # Shapes
     /// `probabilities` [N, K], `truth` `[N]`.

@@ -12,7 +12,7 @@ pub const TOP: usize = 10;
 ///
 /// Of each cluster the `top` rows of highest confidence are kept (ties: lower row), their features averaged, and the kept row
 /// closest to the mean in Euclidean distance is the prototype (ties: higher confidence). Features are the encoder's, not
-/// normalised.
+/// normalized.
 ///
 /// # Shapes
 /// `cluster` and `confidence` `[N]`, `features` [N, D].

@@ -1,4 +1,4 @@
-//! From logits to probabilities, outside of training (inside, the tensor library keeps the gradient).
+//! Softmax: probabilities from logits, outside of training (inside, the tensor library keeps the gradient).
 
 use rayon::prelude::*;
 

@@ -9,7 +9,7 @@ use kinset_base::stop::{Stop, Stopped};
 pub struct Agreement {
     /// Mean adjusted Rand index with the others: 0 is chance, 1 the same clusters.
     pub ari: f64,
-    /// Mean normalised mutual information with the others, 0–1.
+    /// Mean normalized mutual information with the others, 0–1.
     pub nmi: f64,
 }
 

@@ -1,4 +1,4 @@
-//! The temperature at which a committee is as sure, on average, as it is asked to be.
+//! The temperature at which the mean confidence of an ensemble has a given value.
 //!
 //! Temperature scaling (Guo et al. 2017, "On calibration of modern neural networks", section 4.2) fits one number to labels. Where
 //! there are none, the number is found from a confidence that is known from elsewhere: the mean confidence of softmax(z / T) falls

@@ -186,7 +186,7 @@ fn gradient(points: &[[f64; 2]], attraction: &[Vec<(u32, f64)>], exaggeration: f
         .collect()
 }
 
-/// What pushes a point away, not yet normalised: Σ q² Δx, Σ q² Δy, Σ q, with q = 1 / (1 + Δ²) over all other points.
+/// What pushes a point away, not yet normalized: Σ q² Δx, Σ q² Δy, Σ q, with q = 1 / (1 + Δ²) over all other points.
 fn repelled(x: &[f32], y: &[f32], i: usize) -> [f64; 3] {
     let (own_x, own_y) = (x[i], y[i]);
     let mut sums = [[0.0_f32; LANES]; 3];

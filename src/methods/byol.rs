@@ -1,6 +1,6 @@
 //! # BYOL: prediction of a momentum network's output for another view
 //!
-//! A pretext task without anything to differ from; k-means on its features rivals SCAN's whole chain: see [`Byol::CARD`].
+//! A pretext task without anything to differ from; k-means on its features rivals SCAN's whole pipeline: see [`Byol::CARD`].
 
 use candle_core::{D, Tensor};
 
@@ -26,13 +26,13 @@ kinset_stage::settings! {
         /// The network that learns. Without batch norm in the projection (`mlp`, `linear`) it may collapse.
         network: NetworkSettings =
             NetworkSettings { projection: ProjectionKind::MlpNorm, projection_dim: 256, ..NetworkSettings::default() }, nested;
-        /// Hidden width of the predictor; none: that of the projection head, D. The paper has 4096 for both.
+        /// Hidden width of the predictor; unset: that of the projection head, D. The paper has 4096 for both.
         predictor_hidden: Option<usize> = None, within 1..=65_536;
-        /// Side of the views, pixels; none: that of the images.
+        /// Side of the views, pixels; unset: that of the images.
         size: Option<usize> = None;
-        /// Passes over the images; none: 300, or more on few images.
+        /// Passes over the images; unset: 300, or more on few images.
         epochs: Option<u64> = None, min 1;
-        /// Images per step, B; none: 256, or fewer of few images.
+        /// Images per step, B; unset: 256, or fewer of few images.
         batch: Option<usize> = None, min 2, because "batch norm needs them";
         /// What stays of the target in the first step, τ; rises to 1 along half a cosine. The paper: 0.99 for 300 epochs, 0.996
         /// for 1000.
@@ -304,7 +304,7 @@ mod tests {
             let found = decay_at(number("base"), number("step") as u64, number("steps") as u64);
             assert!((found - number("value")).abs() < 1e-15, "{case}: {found}");
         }
-        assert!((1.0 - decay_at(0.99, 100, 100)).abs() < 1e-15, "at the end it stands still");
+        assert!((1.0 - decay_at(0.99, 100, 100)).abs() < 1e-15, "at the end it no longer moves");
     }
 
     #[test]

@@ -26,16 +26,16 @@ kinset_stage::settings! {
     pub struct Config {
         /// The network that learns.
         network: NetworkSettings = NetworkSettings::default(), nested;
-        /// Side of the views, pixels; none: that of the images.
+        /// Side of the views, pixels; unset: that of the images.
         size: Option<usize> = None;
-        /// Passes over the images; none: 200, or more on few images.
+        /// Passes over the images; unset: 200, or more on few images.
         epochs: Option<u64> = None, min 1;
-        /// Images per step, B; none: 256, or fewer of few images.
+        /// Images per step, B; unset: 256, or fewer of few images.
         batch: Option<usize> = None, min 2, because "batch norm needs them";
         /// Temperature of the loss, τ.
         temperature: f64 = 0.2, above_zero;
         /// Earlier keys to differ from, K; a multiple of the batch. The paper's 65,536 is for a million images: with more keys
-        /// than images, an image's own earlier keys count as negatives. None: 4096, or as many as there are images.
+        /// than images, an image's own earlier keys count as negatives. Unset: 4096, or as many as there are images.
         queue: Option<usize> = None;
         /// What stays of the key encoder in a step, m. The paper's 0.999 is for runs of many thousand steps; 0.99 suits short
         /// ones.

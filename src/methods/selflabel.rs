@@ -36,9 +36,9 @@ pub enum Threshold {
 kinset_stage::settings! {
     /// Settings; the defaults are those of SCAN's `configs/selflabel/selflabel_cifar10.yml`, but for the threshold.
     pub struct Config {
-        /// Passes over the images; none: 200, or more on few images.
+        /// Passes over the images; unset: 200, or more on few images.
         epochs: Option<u64> = None, min 1;
-        /// Images per step, B; none: 1000, or fewer of few images.
+        /// Images per step, B; unset: 1000, or fewer of few images.
         batch: Option<usize> = None, min 2;
         /// An answer is confident above this probability, 0–1.
         confidence_threshold: f64 = 0.99, below_one;
@@ -62,7 +62,7 @@ kinset_stage::settings! {
 kinset_train::paced!(Config: 200 epochs, 1000 images a step, 1500 steps at least);
 
 kinset_stage::ports! {
-    /// What self-labelling reads.
+    /// What self-labeling reads.
     pub label_free struct In {
         /// `[N, H, W, C]`.
         images: Stored<Images>,
@@ -71,7 +71,7 @@ kinset_stage::ports! {
     }
 }
 
-/// The self-labelling stage.
+/// The self-labeling stage.
 #[derive(Debug)]
 pub struct SelfLabel;
 
@@ -150,7 +150,7 @@ impl Method for SelfLabel {
                       balancing; with `threshold = \"fixed\"` answers under batch statistics; with `ema_alpha` the live weights become the average and \
                       batch-norm buffers stay, as in the authors' code",
         unlike_paper: "`threshold = \"per_cluster\"` (the default) lowers a cluster's threshold to where a fifth of its images \
-                       pass, so that no cluster dies for want of confidence (authors' issues 46, 101, 128), and takes its \
+                       pass, so that no cluster is emptied for lack of confidence (authors' issues 46, 101, 128), and takes its \
                        answers under running statistics; `fixed` is the paper. A step without a confident image is skipped and counted (the authors' code aborts); an epoch \
                        without one is an error that names the largest confidence seen. Lost clusters are an error with the sizes. Where \
                        `epochs` or `batch` is not set, few images get smaller batches and more epochs, 1500 steps at least",

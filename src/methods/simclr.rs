@@ -22,11 +22,11 @@ kinset_stage::settings! {
     pub struct Config {
         /// The network that learns.
         network: NetworkSettings = NetworkSettings::default(), nested;
-        /// Side of the views, pixels; none: that of the images.
+        /// Side of the views, pixels; unset: that of the images.
         size: Option<usize> = None;
-        /// Passes over the images; none: 500, or more on few images.
+        /// Passes over the images; unset: 500, or more on few images.
         epochs: Option<u64> = None, min 1;
-        /// Images per step, B; the network sees 2B views. None: 512, or fewer of few images.
+        /// Images per step, B; the network sees 2B views. Unset: 512, or fewer of few images.
         batch: Option<usize> = None, min 2, because "an image needs another to differ from";
         /// Temperature of the loss, τ.
         temperature: f64 = 0.1, above_zero;

@@ -1,4 +1,4 @@
-//! From features to clusters.
+//! Classifiers: networks from features to clusters.
 
 use candle_core::{D, Device, Tensor};
 
@@ -257,7 +257,7 @@ impl ClassifierNet {
     /// What a head makes of features.
     ///
     /// # Shapes
-    /// `features`: `[B, D]`, unnormalised. Returns `[B, K]`.
+    /// `features`: `[B, D]`, unnormalized. Returns `[B, K]`.
     pub fn logits(&self, head: usize, features: &Tensor) -> Result<Tensor> {
         let features = if self.shape.normalize { l2_normalize(features)? } else { features.clone() };
         match self.check(head)? {
@@ -279,7 +279,7 @@ impl ClassifierNet {
     /// What all heads make of features, head by head.
     ///
     /// # Shapes
-    /// `features`: `[B, D]`, unnormalised. Returns `[B, H·K]`.
+    /// `features`: `[B, D]`, unnormalized. Returns `[B, H·K]`.
     pub fn all_logits(&self, features: &Tensor) -> Result<Tensor> {
         let linear: Option<Vec<&Linear>> =
             self.heads.iter().map(|head| if let Head::Linear(linear) = head { Some(linear) } else { None }).collect();
@@ -304,7 +304,7 @@ impl ClassifierNet {
     /// The probabilities that count: those of this head, or the mean of all where they decide together.
     ///
     /// # Shapes
-    /// `features`: `[B, D]`, unnormalised. Returns `[B, K]`, rows of sum 1.
+    /// `features`: `[B, D]`, unnormalized. Returns `[B, K]`, rows of sum 1.
     pub fn decide(&self, head: usize, features: &Tensor) -> Result<Tensor> {
         let of = |head| Ok::<_, ModelError>(candle_nn::ops::softmax(&self.logits(head, features)?, D::Minus1)?);
         if !self.shape.committee {

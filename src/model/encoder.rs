@@ -1,4 +1,4 @@
-//! From images to features.
+//! Encoders: networks from images to features.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -289,7 +289,7 @@ impl EncoderNet {
         Self::over(&self.architecture, &self.params.duplicate()?, true)
     }
 
-    /// What the backbone makes of images. Not normalised.
+    /// What the backbone makes of images. Not normalized.
     ///
     /// # Shapes
     /// `images`: `[B, C, S, S]`, normalised by the card's mean and standard deviation. Returns `[B, D]`. A residual network

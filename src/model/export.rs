@@ -1,4 +1,4 @@
-//! Our networks for PyTorch: the same numbers under the names that the authors' code loads.
+//! Export for PyTorch: the same numbers under the names that the authors' code loads.
 //!
 //! The file is safetensors. To each running mean belongs a counter `num_batches_tracked`, an int64 scalar, which a strict
 //! `load_state_dict` expects; it is 0, and matters only to a batch norm without momentum.

@@ -1,4 +1,4 @@
-//! What sits on top of the features: projections and predictions for pretext tasks, linear layers for clusters.
+//! Heads on the features: projections and predictions for pretext tasks, linear layers for clusters.
 
 use candle_core::{Device, Tensor};
 

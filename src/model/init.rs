@@ -1,7 +1,7 @@
 //! The initial weights of a network, drawn from the seed.
 //!
 //! Each tensor draws from the branch of the seed that carries its *name*, so a layer more or less moves no other layer's
-//! weights, and a network of two heads starts with the head that a network of one starts with. candle's own initialisers
+//! weights, and a network of two heads starts with the head that a network of one starts with. candle's own initializers
 //! draw from a generator that cannot be seeded on a CPU, hence these.
 
 use kinset_base::seed::Seed;

@@ -18,21 +18,21 @@ mod head;
 pub mod import;
 pub mod init;
 mod norm;
-mod normed;
 pub mod onnx;
 pub mod params;
 mod positions;
 pub mod published;
 mod resnet;
 pub mod settings;
-#[doc(hidden)] // tests of other rooms use it
+#[doc(hidden)] // tests of other crates use it
 pub mod testing;
 mod vit;
+mod weight_norm;
 
 pub use classifier::{ClassifierNet, HeadChoice, HeadsShape};
 pub use encoder::{EncoderNet, architecture, features_alone, tower};
 pub use error::{Mismatch, ModelError, Result};
 pub use head::PredictionHead;
 pub use norm::Mode;
-pub use normed::{DistillHeads, DistillShape, LinearProbes, TaskEncoder};
 pub use params::{Params, Role};
+pub use weight_norm::{DistillHeads, DistillShape, LinearProbes, TaskEncoder};

@@ -30,13 +30,13 @@ pub enum Published {
     /// DINOv2 with four registers, ViT-L/14.
     #[serde(rename = "dinov2_vitl14_reg")]
     Dinov2LargeRegisters,
-    /// CLIP's image tower, ViT-B/32: 512 features.
+    /// CLIP's image encoder, ViT-B/32: 512 features.
     #[serde(rename = "clip_vit_b32")]
     ClipBase32,
-    /// CLIP's image tower, ViT-B/16: 512 features.
+    /// CLIP's image encoder, ViT-B/16: 512 features.
     #[serde(rename = "clip_vit_b16")]
     ClipBase16,
-    /// CLIP's image tower, ViT-L/14: 768 features.
+    /// CLIP's image encoder, ViT-L/14: 768 features.
     #[serde(rename = "clip_vit_l14")]
     ClipLarge14,
     /// ResNet-50 of torchvision: 2048 features.
@@ -50,21 +50,21 @@ kinset_stage::settings! {
     pub struct TowerSettings {
         /// Its name.
         backbone: Published = Published::default();
-        /// Width of the tokens (of the first stage, for a residual network); none: the named network's.
+        /// Width of the tokens (of the first stage, for a residual network); unset: the named network's.
         width: Option<usize> = None;
-        /// Blocks; none: the named network's.
+        /// Blocks; unset: the named network's.
         depth: Option<usize> = None;
-        /// Attention heads; none: the named network's.
+        /// Attention heads; unset: the named network's.
         heads: Option<usize> = None;
-        /// Units of a block's hidden layer; none: four times the width.
+        /// Units of a block's hidden layer; unset: four times the width.
         hidden: Option<usize> = None;
-        /// Side of a patch, pixels; none: the named network's.
+        /// Side of a patch, pixels; unset: the named network's.
         patch: Option<usize> = None;
-        /// Patches a side that positions were learned for; none: the named network's.
+        /// Patches a side that positions were learned for; unset: the named network's.
         grid: Option<usize> = None;
-        /// Register tokens; none: the named network's.
+        /// Register tokens; unset: the named network's.
         registers: Option<usize> = None;
-        /// Outputs of CLIP's projection; none: the named network's.
+        /// Outputs of CLIP's projection; unset: the named network's.
         output: Option<usize> = None;
     }
     and idle

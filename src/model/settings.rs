@@ -1,4 +1,4 @@
-//! What a pipeline file says of a network that is to be trained from scratch.
+//! Settings of a network that is to be trained from scratch, as a pipeline file gives them.
 
 use schemars::Schema;
 use serde::Deserialize;

@@ -3,7 +3,7 @@
 //! Tensor names are those of DINOv2's authors for both families; CLIP's norm before the blocks is `norm_pre`, its last projection
 //! `proj`. What others call them says [`super::import::towers`].
 //!
-//! Made to stand still: where nothing is recorded, a block is one kernel, and weights are rearranged for it once per group of images.
+//! Made to be frozen: where nothing is recorded, a block is one kernel, and weights are rearranged for it once per group of images.
 //! With gradients candle's own operations do the same, slower.
 //!
 //! Deviation: DINOv2's authors interpolate positions of networks without registers with a scale that is off by a tenth of a patch
@@ -337,7 +337,7 @@ mod tests {
             let loss = (&features * wave(features.dims(), 1.1, 0.4, 1.0)).unwrap().sum_all().unwrap();
             let gradients = loss.backward().unwrap();
             for (name, var) in net.params().parameters() {
-                let gradient = gradients.get(var.as_tensor()).unwrap_or_else(|| panic!("{name} stands still"));
+                let gradient = gradients.get(var.as_tensor()).unwrap_or_else(|| panic!("{name} has no gradient"));
                 assert!(values(gradient).unwrap().iter().any(|&g| g != 0.0) || name.contains("qkv"), "{name}");
             }
         }

@@ -1,4 +1,4 @@
-//! What a run asks of a cache on other machines: results before it computes them, and a place for those that it computed.
+//! The interface of a cache on other machines: results before a run computes them, and a place for those that it computed.
 
 use std::fmt::Debug;
 

@@ -1,4 +1,4 @@
-//! What the checks must know of stages, and nothing more: kinds, ports, outputs, settings.
+//! The catalog of stages, as far as the checks need it: kinds, ports, outputs, settings.
 //!
 //! The checks of a pipeline file need no stage that can run. They ask this narrow view, which the registry answers for the
 //! real stages and a dozen lines answer in tests. Everything is in plain words and JSON, so a fault can be put into words

@@ -20,7 +20,6 @@ pub struct Item {
     pub value: Value,
 }
 
-/// A value.
 #[derive(Clone, Debug)]
 pub enum Value {
     /// Keys and values, in the order of the text.

@@ -67,7 +67,7 @@ impl Fault for RunError {
             Self::File(e) => e.diagnosis(),
             Self::Dispatch(e) => e.diagnosis(),
             Self::NoOutput { output, .. } if output.ends_with(".labels") => Exit::Data.code("run::no-output").hint(
-                "the source has no labels: for a folder, put the images of each class into a sub-folder, or leave out the \
+                "the source has no labels: for a folder, put the images of each class into a subfolder, or leave out the \
                  stages that measure against labels",
             ),
             Self::NoOutput { .. } => Exit::Data.code("run::no-output"),

@@ -1,4 +1,4 @@
-//! What happens during a run, as typed events: the terminal, the [`journal`](super::journal) and tests hear the same.
+//! The events of a run, typed: the terminal, the [`journal`](super::journal) and tests hear the same.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

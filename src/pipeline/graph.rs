@@ -270,8 +270,8 @@ fn escaped(text: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use super::super::fake::{SAMPLE, catalog};
     use super::super::spec::{Request, check};
+    use super::super::testing::{SAMPLE, catalog};
     use super::*;
 
     fn sample() -> Spec {

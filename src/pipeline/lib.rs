@@ -18,8 +18,6 @@ pub mod dispatch;
 pub mod document;
 pub mod error;
 pub mod event;
-#[cfg(test)]
-mod fake;
 pub mod fault;
 pub mod graph;
 pub mod journal;
@@ -31,4 +29,6 @@ pub mod settings;
 mod shard;
 pub mod spec;
 pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod vary;

@@ -1,4 +1,4 @@
-//! Running a pipeline: every stage that is ready, side by side within the tokens there are, each computed once.
+//! The run of a pipeline: every stage that is ready, side by side within the tokens there are, each computed once.
 //!
 //! A stage is computed by whoever holds the lock of its key, and published by the same thread as soon as it is done: a run that
 //! dies loses only what was under way, and of that no more than happened since the last checkpoint. A failed stage stops those

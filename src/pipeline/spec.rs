@@ -1,4 +1,4 @@
-//! From the text of a pipeline file to a checked list of nodes – or to all its faults.
+//! The check of a pipeline file: from its text to a list of nodes – or to all its faults.
 //!
 //! A [`Spec`] that exists is sound: every stage has a kind, every setting is one its stage takes, every port is bound to an
 //! output of the right artifact, nothing waits for itself. It holds settings with all defaults written out, so that a file with
@@ -1176,7 +1176,7 @@ impl Draft<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fake::{SAMPLE, catalog};
+    use super::super::testing::{SAMPLE, catalog};
     use super::*;
     use kinset_base::fault::{Exit, Fault};
 

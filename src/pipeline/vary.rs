@@ -409,9 +409,9 @@ mod tests {
     use std::path::Path;
 
     use super::COLLECTED;
-    use crate::fake::{SAMPLE, catalog};
     use crate::graph::{Selection, select};
     use crate::spec::{Request, Spec, check};
+    use crate::testing::{SAMPLE, catalog};
 
     fn with(vary: &str) -> String {
         format!("{SAMPLE}[vary]\n{vary}\n")

@@ -4,10 +4,10 @@
 //! `manifests/<kind>/….json` below a prefix of S3, Google Cloud Storage, Azure, a folder, or, to be read only, a web server.
 //!
 //! [`Address`] says where; [`Remote`] is the way in. [`pull`] brings a result here: the record is compared with its key, every blob
-//! with its digest, and only then is the record made valid, so that nothing is half believed. [`push`] sends one: blobs before the
+//! with its digest, and only then is the record made valid, so that nothing is used unchecked. [`push`] sends one: blobs before the
 //! record that names them, none over another's. [`gc`] removes by command what is old. [`pusher`] pushes beside a run.
 //!
-//! Digests guard bytes, not claims: whoever may write to the place may claim a result. There is no code in results.
+//! Digests protect bytes, not claims: whoever may write to the place can claim a result. There is no code in results.
 //!
 //! All but `cloud` speaks to the trait [`objects::Objects`] and is built always; `cloud` puts the crates `object_store` and tokio behind
 //! it, nowhere else, with the feature `object-store`.

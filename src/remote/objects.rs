@@ -1,4 +1,4 @@
-//! What a remote store asks of a place that holds objects.
+//! The interface of object storage: what a remote store needs of it.
 
 use std::io::Read;
 use std::ops::ControlFlow;

@@ -85,7 +85,7 @@ impl Remote {
             self.is_whole_again(&of_record);
             return Ok(Pushed::Sent { objects: objects + 1, bytes: bytes + text.len() as u64 });
         }
-        Err(self.told(Trouble::Unreachable(format!("it says that {} is there, and does not show it", record_name(key)))))
+        Err(self.told(Trouble::Unreachable(format!("it lists {} and does not return it", record_name(key)))))
     }
 
     /// True if all blobs of a record are there with their sizes, and none is known to be damaged.

@@ -1,4 +1,4 @@
-//! Moving several objects at once.
+//! Transfers of several objects at once.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

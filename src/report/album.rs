@@ -361,7 +361,7 @@ fn scaled(picture: &Pixels, window: Window, longest: usize, scratch: &mut Scratc
     planes.to_pixels()
 }
 
-/// The centred square of a picture, as large as it is or smaller.
+/// The centered square of a picture, as large as it is or smaller.
 fn small(picture: &Pixels, side: usize, scratch: &mut Scratch, planes: &mut Planes) -> Pixels {
     let window = Window::centre(picture.width, picture.height, picture.width.min(picture.height));
     let scaled = scaled(picture, window, side, scratch, planes);

@@ -1,4 +1,4 @@
-//! Which names hold for a result of a pipeline: where their file lies, and whether it was made for what is there now.
+//! The names of clusters that hold for a result: where their file lies, and whether it was made for what is there now.
 
 use std::path::{Path, PathBuf};
 

@@ -148,7 +148,7 @@ pub struct PaperCard {
 /// }
 /// ```
 ///
-/// Nor can a step launder labels into something label-free: a stage that reads them must not write anything a method may read.
+/// Nor can a stage turn labels into something label-free: a stage that reads them must not write anything a method may read.
 ///
 /// ```compile_fail,E0080
 /// use kinset_artifact::{Draft, Stored, features::Features, labels::Labels};

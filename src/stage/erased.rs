@@ -1,4 +1,4 @@
-//! Where types are forgotten, once: any [`Stage`] as a `&'static dyn AnyStage`.
+//! Type erasure, in one place: any [`Stage`] as a `&'static dyn AnyStage`.
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -2,8 +2,8 @@
 //!
 //! The contract between the engine and everything that runs in it: a [`Stage`] has a kind, a version, settings, typed
 //! [`mod@ports`] and typed [`mod@outputs`], and one function. A [`Method`] is a stage with a paper, and its bounds are the label-free
-//! guarantee. A stage gets all it may use from its [`Context`], and what it has done so far from its [`Unfinished`] work. [`erased`] is the one place where types are
-//! forgotten, so that the engine can hold a list of stages; [`schema`] is what a stage says of its settings.
+//! guarantee. A stage gets all it may use from its [`Context`], and its saved progress from its [`Unfinished`] work. [`erased`] is the one
+//! place where types are erased, so that the engine can hold a list of stages; [`schema`] describes a stage's settings.
 //!
 //! Not here: the stages themselves (`builtin`, `methods`), when and why they run (`pipeline`).
 

@@ -1,4 +1,4 @@
-//! What a stage writes: a struct with one field per output, the main one first.
+//! The outputs of a stage: a struct with one field per output, the main one first.
 
 use kinset_artifact::{Artifact, Draft, DraftFile};
 

@@ -1,4 +1,4 @@
-//! What a stage reads: a struct with one field per port, bound by name and type.
+//! The ports of a stage, what it reads: a struct with one field per port, bound by name and type.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;

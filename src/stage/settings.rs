@@ -202,7 +202,7 @@ impl Settings for NoSettings {}
 ///         clusters: usize = 10, min 2;
 ///         /// Images per step.
 ///         batch: usize = 256, min 2, because "batch norm needs two";
-///         /// Earlier images to compare with; none: as many as a batch.
+///         /// Earlier images to compare with; unset: as many as a batch.
 ///         queue: Option<usize> = None;
 ///     }
 ///     and combinations

@@ -230,7 +230,7 @@ mod tests {
         let path = store.blob_path(&output.files[0].blob);
         let modified = files::metadata(&path).unwrap().modified().unwrap();
         flip_through_a_link(&path, 0);
-        // Its time put back shows that the memo is what answers.
+        // Its time put back shows that the cache of digests is what answers.
         files::File::open(&path).unwrap().set_modified(modified).unwrap();
         assert_eq!(store.damage("features", output).unwrap(), None);
         assert!(Store::open(dir.path()).unwrap().damage("features", output).unwrap().is_some());

@@ -136,7 +136,7 @@ impl Fault for StoreError {
             }
             Self::Taken { .. } => Exit::Stopped.code("store::taken").hint(
                 "this process was suspended, or lost the file server, for too long; the same command takes the other's result, or \
-                 goes on from its progress",
+                 resumes from its progress",
             ),
             Self::NobodyCame { .. } => Exit::Store.code("store::nobody-came").hint(
                 "start the same command on the other machines at the same time, over the same `--artifacts`; if they say the same, \

@@ -1,4 +1,4 @@
-//! What the file system of a folder is, how far its locks reach, how much room it has, and whether it can do what the store relies on.
+//! The file system of a folder: its kind, how far its locks reach, its free space, and whether it can do what the store relies on.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};

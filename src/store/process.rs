@@ -1,4 +1,4 @@
-//! Which process of which machine wrote something, and whether it is still there.
+//! Identities of processes: which process of which machine wrote something, and whether it is still there.
 //!
 //! Several machines may have one store mounted, so a process number alone says nothing. What is temporary in the store carries the
 //! whole name in its own, and a lease in its text.

@@ -2,7 +2,7 @@
 //!
 //! A checkpoint is a folder `checkpoint-<number>` of two files: `tensors.safetensors`, and `state.json`, which holds the caller's
 //! state and the digests of both. Each file is written beside its place, flushed and renamed, `state.json` last: a folder without
-//! it, or whose bytes are not those it vouches for, does not count. The two newest are kept; whoever loads gets the newest that
+//! it, or whose bytes have not the digests in it, does not count. The two newest are kept; whoever loads gets the newest that
 //! is whole, a list of those that were not, and nothing if none is: then a run begins again, which is slow but right. One that cannot be
 //! read although it may be whole, since the disk fails or nobody may look, is an error: to begin again would throw it away.
 

@@ -1,4 +1,4 @@
-//! Features as heads are trained on them, centred and scaled, and the encoder that made them if it is known.
+//! Features as heads are trained on them, centered and scaled, and the encoder that made them if it is known.
 //!
 //! Heads are trained on features less their mean, times one number, so that a feature is 1 on average, squared: encoders differ in
 //! length by orders, and many point all images the same way; a learning rate should not have to know. Mean and number go into the
@@ -69,12 +69,12 @@ impl Centering {
     }
 }
 
-/// Features, centred and scaled.
+/// Features, centered and scaled.
 #[derive(Clone, Debug)]
 pub struct CenteredFeatures {
     /// Names of the images, N.
     pub ids: Vec<String>,
-    /// `[N, D]`, centred and scaled.
+    /// `[N, D]`, centered and scaled.
     pub values: Tensor,
     centering: Centering,
     body: EncoderNet,

@@ -11,7 +11,7 @@ use kinset_augment::{Plain, Recipe, Viewer, statistics};
 use kinset_base::seed::Seed;
 use kinset_base::stop::Stop;
 
-/// Images, the size a network sees them at, and how their channels are normalised.
+/// Images, the size a network sees them at, and how their channels are normalized.
 #[derive(Clone, Debug)]
 pub struct ImageLoader<'a> {
     images: &'a ImageSet,
@@ -80,17 +80,17 @@ impl<'a> ImageLoader<'a> {
     /// view depends neither on the batch nor on threads.
     ///
     /// # Shapes
-    /// Returns `[B, C, S, S]`, normalised.
+    /// Returns `[B, C, S, S]`, normalized.
     pub fn views(&self, rows: &[usize], recipe: &Recipe, seed: Seed) -> Result<Tensor> {
         let viewer = viewer(recipe, self.size, &self.normalization)?;
         let values = viewer.views(self.images, rows, |row| seed.at(row as u64))?;
         self.tensor(values, rows.len())
     }
 
-    /// The images as they are: resized and centre-cropped to the size where that is not theirs, as the network came to be.
+    /// The images as they are: resized and center-cropped to the size where that is not theirs, as the network came to be.
     ///
     /// # Shapes
-    /// Returns `[B, C, S, S]`, normalised.
+    /// Returns `[B, C, S, S]`, normalized.
     pub fn plain(&self, rows: &[usize]) -> Result<Tensor> {
         self.views(rows, &Plain::default().into(), Seed::new(0))
     }

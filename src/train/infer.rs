@@ -78,7 +78,7 @@ impl Predictor {
         self.net.clusters()
     }
 
-    /// What the network sees of a picture of these channels: resized, cut in the middle, normalised. `[C, S, S]`.
+    /// What the network sees of a picture of these channels: resized, cut in the middle, normalized. `[C, S, S]`.
     ///
     /// # Errors
     /// A picture of other channels.

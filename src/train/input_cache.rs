@@ -1,4 +1,4 @@
-//! What a network reads of images: views, or features that are computed once where encoder and views do not change.
+//! The inputs of a network: views, or features that are computed once where encoder and views do not change.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Prefetching: the next batch is made while this one is learned from.
+//! Prefetching of the next batch during the step on the current one.
 //!
 //! Views are made on the processor; while a network computes (elsewhere, or in a stretch that keeps one core busy), the other
 //! cores would wait. What is made depends on epoch and step alone, so making it early changes no bit.

@@ -1,4 +1,4 @@
-//! What do benchmarks work on? Numbers by formula, so that a peer in Python draws the same ones (`pieces/ground.py`).
+//! Inputs of the benchmarks: numbers by formula, so that a peer in Python draws the same ones (`pieces/ground.py`).
 
 use kinset::artifact::pixels::Pixels;
 use kinset::math::cosine::normalize_rows;

@@ -1,4 +1,4 @@
-"""What do heads on frozen features cost, and what are they worth? 50,000 x 768 features by default, with kinset's own settings.
+"""Cost and accuracy of heads on frozen features: 50,000 x 768 by default, with kinset's own settings.
 
     python3 tests/bench/heads.py KINSET [--rows N] [--clusters K] [--seeds 1 2 3] [--only NAME …] [--set STAGE.SETTING=VALUE …]
 

@@ -1,4 +1,4 @@
-//! What does each kernel take? `cargo bench --bench kernels [-- NAME]`; `RAYON_NUM_THREADS=1` in front for one core.
+//! Benchmarks of the kernels: `cargo bench --bench kernels [-- NAME]`; `RAYON_NUM_THREADS=1` in front for one core.
 //!
 //! For work on a kernel: the same machine, before and after. What the numbers are worth beside other programs, `just bench-peers`
 //! says.

@@ -5,7 +5,7 @@
 FEATURES is a Parquet file with a column `embedding`, as kinset writes it. More than `--dim` numbers are projected on their principal
 components. Rows are drawn around these features: `between` lies anywhere between a feature and one of its twenty nearest, with noise of a
 fifth of the distance to the nearest; `around` is a feature with noise as long as the distance to its tenth nearest, in all directions, which
-is harder; `as-is` takes the features themselves. The exact search runs on the first `--exact` rows, and its CPU time is reckoned to all by
+is harder; `as-is` takes the features themselves. The exact search runs on the first `--exact` rows, and its CPU time is extrapolated to all by
 the square of the rows. Both are whole stages: reading, searching, writing. Needs numpy and pyarrow.
 """
 
@@ -118,8 +118,8 @@ def main():
             some = min(args.exact, rows)
             np.save(part, np.load(file, mmap_mode="r")[:some])
             exact = run(args.program, folder, "exact", part, f"k = {args.k}")
-            reckoned = exact["cpu"] * (rows / some) ** 2
-            print(json.dumps({"rows": some, **exact, "cpu of all": round(reckoned), "share": round(found["cpu"] / reckoned, 4)}), flush=True)
+            extrapolated = exact["cpu"] * (rows / some) ** 2
+            print(json.dumps({"rows": some, **exact, "cpu of all": round(extrapolated), "share": round(found["cpu"] / extrapolated, 4)}), flush=True)
 
 
 main()

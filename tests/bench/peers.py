@@ -1,4 +1,4 @@
-"""How fast is kinset beside PyTorch, torchvision, FAISS and scikit-learn, on this machine, today?
+"""Speed of kinset beside PyTorch, torchvision, FAISS and scikit-learn on this machine.
 
     just bench-peers [--only NAME …] [--quick] [--rounds N] [--threads N] [--wrap COMMAND] [--built FOLDER] [--json]
 

@@ -1,4 +1,4 @@
-//! What does kinset take for work that PyTorch, torchvision, FAISS and scikit-learn do too?
+//! Benchmarks of work that PyTorch, torchvision, FAISS and scikit-learn do too.
 //!
 //! `cargo bench --bench peers -- WORK [--NAME NUMBER …]` does a piece of work and prints one line of JSON. `peers.py` beside this
 //! file runs it in turn with the peer's piece and prints what comes out; see there for what is compared with what.

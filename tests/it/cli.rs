@@ -1,4 +1,4 @@
-//! What people see: help, plans, graphs and signs as committed text; every `--json` answer parses.
+//! Output for people: help, plans, graphs and descriptions of stages as committed text; every `--json` answer parses.
 //!
 //! `KINSET_BLESS=1 cargo test --release cli::` writes the snapshots anew; look at the difference before you commit it.
 

@@ -1,4 +1,4 @@
-//! What people get: standard output on a full disk or without a reader, files that appear whole or not at all, names that a terminal
+//! Output of commands: standard output on a full disk or without a reader, files that appear whole or not at all, names that a terminal
 //! would obey.
 
 use std::fs;
@@ -215,7 +215,7 @@ fn what_somebody_else_wrote_beside_an_export_stays() {
     bench.write("net.onnx.json", "[1]");
     for (stage, file) in [("pixels", "net.safetensors"), ("kmeans", "net.onnx")] {
         let said = bench.kinset(&["export", "p.toml", stage, "--output", file]);
-        assert!(said.exit == 2 && said.err.contains(".json`, the card of"), "{file}: {}", said.err);
+        assert!(said.exit == 2 && said.err.contains(".json`, the JSON file that belongs to"), "{file}: {}", said.err);
         assert!(!bench.path(file).exists(), "{file}: nothing is written before");
     }
     assert_eq!(fs::read_to_string(bench.path("net.json")).unwrap(), "{\"mine\": true}");

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Foreign crates that belong to few rooms: the crate, and the packages that may depend on it.
+/// Foreign crates that belong to few of ours: the crate, and the packages that may depend on it.
 const BELONGS: &[(&str, &[&str])] = &[
     ("arrow", &["kinset-artifact"]),
     ("parquet", &["kinset-artifact"]),
@@ -23,7 +23,7 @@ const BELONGS: &[(&str, &[&str])] = &[
     ("candle-nn", &["kinset", "kinset-kernel", "kinset-model", "kinset-methods"]),
 ];
 
-/// Rooms that know no tensor library, and so build without one.
+/// Our crates that know no tensor library, and so build without one.
 const TENSORLESS: [&str; 4] = ["kinset-base", "kinset-math", "kinset-store", "kinset-artifact"];
 
 /// Words that may stand in few places: the word, where it may, and why it may nowhere else.
@@ -111,7 +111,7 @@ const RULES: &[Rule] = &[
 
 /// A source file.
 struct Source {
-    /// `src/room/file.rs`.
+    /// `src/crate/file.rs`.
     name: String,
     /// As it is.
     text: String,
@@ -321,14 +321,14 @@ fn manifests() -> Vec<(String, toml::Table)> {
     found
 }
 
-/// Cargo keeps the rooms in order, since it knows no circles; this keeps heavy crates in their rooms.
+/// Cargo keeps our crates in order, since it knows no circles; this keeps heavy foreign crates to few of them.
 #[test]
-fn foreign_crates_stay_in_their_rooms() {
+fn foreign_crates_are_named_where_they_belong() {
     let mut complaints = Vec::new();
     for (package, manifest) in manifests() {
         let builds_with = manifest["dependencies"].as_table().unwrap();
-        for (foreign, rooms) in BELONGS {
-            if builds_with.contains_key(*foreign) && !rooms.contains(&package.as_str()) {
+        for (foreign, ours) in BELONGS {
+            if builds_with.contains_key(*foreign) && !ours.contains(&package.as_str()) {
                 complaints.push(format!("{package} builds with {foreign}"));
             }
         }
@@ -340,7 +340,7 @@ fn foreign_crates_stay_in_their_rooms() {
             complaints.push(format!("{package} goes without the lints of the workspace"));
         }
     }
-    assert_none(&complaints, "a crate of its own is named in one room");
+    assert_none(&complaints, "a heavy crate is named in few places");
 }
 
 #[test]
@@ -402,8 +402,8 @@ fn every_file_begins_with_what_is_in_it() {
 fn lib_and_mod_files_hold_no_logic() {
     /// Files with something more in them: why.
     const MORE: &[(&str, &str)] = &[
-        ("src/artifact/lib.rs", "the few types that every artifact shares; their room is too small for another file"),
-        ("src/cli/mod.rs", "the way from a command to its file is all this room's door is for"),
+        ("src/artifact/lib.rs", "the few types that every artifact shares; they are too few for a file of their own"),
+        ("src/cli/mod.rs", "the way from a command to its file is all that this file holds"),
     ];
     let (mut complaints, mut used) = (Vec::new(), BTreeSet::new());
     for source in sources().iter().filter(|source| source.name.ends_with("/mod.rs") || source.name.ends_with("/lib.rs")) {
@@ -455,7 +455,7 @@ fn stands(line: &str, found: &str) -> bool {
     let bound = found.starts_with(|c: char| c.is_alphanumeric());
     line.match_indices(found).any(|(start, _)| {
         let before = &line[..start];
-        // `crate::artifact::parquet::…` is our own room, `print!` no part of `println!` or `sprint!`.
+        // `crate::artifact::parquet::…` is our own module, `print!` no part of `println!` or `sprint!`.
         let own = ["crate::", "super::", "self::", "artifact::"].iter().any(|path| before.ends_with(path));
         let longer = bound && before.ends_with(|c: char| c.is_alphanumeric() || c == '_');
         !own && !longer

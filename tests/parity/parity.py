@@ -1,4 +1,4 @@
-"""Does kinset train as the papers' codes do? SCAN, self-label and NNM beside a transcription in PyTorch, seed by seed.
+"""Training compared with the papers' codes: SCAN, self-label and NNM beside a transcription in PyTorch, seed by seed.
 
     python3 tests/parity/parity.py --kinset target/release/kinset [--seeds 10] [--only digits fashion-mini] [--folder DIR]
 

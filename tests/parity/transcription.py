@@ -249,7 +249,7 @@ class Run:
         return parts[:-1] if drop_last and len(parts[-1]) < self.s["batch"] else parts
 
     def features(self, rows):
-        """Of one view each, with their batch's own statistics; of plain pictures if the encoder stands still."""
+        """Of one view each, with their batch's own statistics; of plain pictures if the encoder is frozen."""
         return self.features_of_all[rows] if self.still else self.net.backbone(self.pictures.views(rows, self.s["augment"]))
 
     def probabilities(self, rows):

@@ -48,9 +48,9 @@ kinset_stage::settings! {
     pub struct Config {
         /// How images are picked.
         pick: Pick = Pick::Hierarchical;
-        /// Images to take; none: a tenth of the pool.
+        /// Images to take; unset: a tenth of the pool.
         budget: Option<usize> = None, min 1;
-        /// Clusters of each level, that of images first, each fewer than before; none: by the size of the pool.
+        /// Clusters of each level, that of images first, each fewer than before; unset: by the size of the pool.
         clusters: Option<Vec<usize>> = None;
         /// Resampling steps of each level: of every cluster the images nearest to its center are clustered anew.
         resamples: usize = 10;

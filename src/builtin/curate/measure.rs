@@ -1,4 +1,4 @@
-//! How evenly a pool was divided, and how evenly images were taken from it, beside as many random ones. None of it needs a label.
+//! Measures of how evenly a pool was divided, and how evenly images were taken from it, beside as many random ones. None of it needs a label.
 
 use crate::similar::shards::Shards;
 use kinset_artifact::levels::{ClusterRow, LevelRow, LevelTable};

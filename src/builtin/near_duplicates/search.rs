@@ -1,4 +1,4 @@
-//! Every pair of rows once, from disk, in bounded memory.
+//! The search over all pairs of rows: each pair once, from disk, in bounded memory.
 //!
 //! A *panel* of rows is held, with sketches of them; its rows are compared with each other, and then with all later rows, which stream by. The
 //! next panel begins where this one ends. A scan over the sketches names candidates, and a cosine in double precision decides about each that

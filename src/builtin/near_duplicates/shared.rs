@@ -1,4 +1,4 @@
-//! What one set has of another: of each image with a near copy in an earlier set the most similar one, and which images of the earlier set
+//! Near copies across sets: of each image with a near copy in an earlier set the most similar one, and which images of the earlier set
 //! those copies are. However many pairs there are, a line per image is kept, and a bit.
 
 use std::collections::BTreeMap;

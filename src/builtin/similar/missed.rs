@@ -1,5 +1,5 @@
-//! What a selection leaves out: target images that nothing was taken for that is near enough, parts of the pool of which nothing was taken, and
-//! what a smaller or larger budget would bring.
+//! Gaps of a selection: target images that nothing near enough was taken for, parts of the pool of which nothing was taken, and what a
+//! smaller or larger budget would bring.
 
 use std::collections::BTreeMap;
 

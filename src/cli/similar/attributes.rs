@@ -1,5 +1,5 @@
-//! How what is known of images is distributed in the selection and in the target: shares of every value of every attribute in the
-//! target, in the selection and in the pool, which is what random selection has.
+//! The distribution of known attributes: shares of every value of every attribute in the target, in the selection, and in the pool,
+//! which is what random selection has.
 //!
 //! Counted after everything was chosen: no stage reads attributes, so no choice can follow them.
 

@@ -1,4 +1,4 @@
-//! What a selection is made of: files of features, or images whose features an encoder makes.
+//! The inputs of a selection: files of features, or images whose features an encoder makes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -9,8 +9,8 @@ use clap::Args;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::desk::Desk;
-use super::door::Door;
+use super::access::Access;
+use super::answers::Answers;
 use super::http;
 use crate::base::fault::{Diagnosis, Exit, Fault};
 use crate::base::fs::FileError;
@@ -79,25 +79,25 @@ impl Fault for Trouble {
 pub(in crate::cli) fn run(args: &ViewArgs) -> Answer {
     let failed = |error| FileError::new("listen to signals of", Path::new("this process"), error);
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
-    let desk = outlook(&args.pipeline, |spec, outlook| {
+    let answers = outlook(&args.pipeline, |spec, outlook| {
         let Subject { held, table, path } = Subject::find(spec, outlook, &args.pipeline, args.stage.as_deref())?;
         Names::read(&path)?.check(&path, &held.stage, held.digest, table.clusters)?;
         let sights = Glance::at(outlook, Some(&held.stage)).sights();
         terminal::say(&format!("names go to {}; Ctrl-C ends the page", path.display()));
-        Ok(Desk::open(&spec.name, &held.stage, held.digest, table, path, sights)?)
+        Ok(Answers::open(&spec.name, &held.stage, held.digest, table, path, sights)?)
     })?;
-    let desk = Arc::new(desk);
-    let door = Door::new().map_err(|source| Failure::own(Trouble::Random { source }))?;
+    let answers = Arc::new(answers);
+    let access = Access::new().map_err(|source| Failure::own(Trouble::Random { source }))?;
     let listen =
         || TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).and_then(|listener| Ok((listener.local_addr()?, listener)));
     let (address, listener) = listen().map_err(|source| Failure::own(Trouble::Port { port: args.port, source }))?;
-    let url = format!("http://{address}/{}/\n", door.token());
+    let url = format!("http://{address}/{}/\n", access.token());
 
     let (tell, told) = mpsc::channel();
-    let answering = Arc::clone(&desk);
+    let answering = Arc::clone(&answers);
     let served = tell.clone();
     let serve = move || {
-        let answer = move |request: &http::Request| match door.pass(request) {
+        let answer = move |request: &http::Request| match access.pass(request) {
             Ok(rest) => answering.answer(rest, request),
             Err(refused) => refused,
         };
@@ -118,7 +118,7 @@ pub(in crate::cli) fn run(args: &ViewArgs) -> Answer {
     let ended = told.recv().unwrap_or(Ok(()));
     // What is being written is written to its end, unless it waits for somebody who holds the folder.
     for _ in 0..PATIENCE {
-        if desk.is_idle() {
+        if answers.is_idle() {
             break;
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -1,5 +1,5 @@
-//! As much of HTTP/1.1 as one page of one reader needs: requests with a length, answers with a length, connections that stay open. What
-//! is longer, later or other than that is refused.
+//! A small HTTP/1.1 server, as much as one page of one reader needs: requests with a length, answers with a length, connections that stay
+//! open. What is longer, later or other than that is refused.
 //!
 //! # Source
 //! RFC 9112, message syntax and connections.

@@ -2,8 +2,8 @@
 //!
 //! Addresses are those of the authors, or of their repositories on Hugging Face's hub at a fixed revision. The authors publish no
 //! checksums but for ResNet-50, whose file name begins its own; the others are those under which projects that pin these files get
-//! them: DINOv2 in refiners' conversion of these weights, CLIP in several that fetch it from the hub. What nobody vouches
-//! for is not here.
+//! them: DINOv2 in refiners' conversion of these weights, CLIP in several that fetch it from the hub. Files without
+//! such a checksum are not here.
 
 use super::error::FetchError;
 use super::weights::Weights;

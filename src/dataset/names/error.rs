@@ -1,4 +1,4 @@
-//! What can be wrong with names.
+//! Errors of names.
 
 use kinset_base::fault::{Diagnosis, Exit, Fault};
 use kinset_base::fs::FileError;

@@ -1,6 +1,6 @@
 //! # math/curate: the selection of pool images: those that look like a target, or a balanced part
 //!
-//! | question | module |
+//! | subject | module |
 //! |---|---|
 //! | which pairs are at least so alike? | [`join`] |
 //! | which frames of the target repeat others? | [`repeats`] |

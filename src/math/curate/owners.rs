@@ -1,4 +1,4 @@
-//! Which row stands for which, while pairs of near rows come from many threads: one number per row, however many pairs there are.
+//! Representatives of near-duplicates, while pairs of near rows come from many threads: one number per row, however many pairs there are.
 //!
 //! The answer does not depend on the order in which pairs come, only on which there are. So the same pair may come twice, as it does where
 //! a killed search goes on.

@@ -3,8 +3,8 @@
 //! The pretext task of anchor neighborhood discovery: the stage with its settings and rounds ([`stage`]), the memory bank that is
 //! its classifier ([`bank`]), and how a round finds its neighborhoods ([`discovery`]).
 //!
-//! Not here: its views (`augment::instance`), the weighted vote that its paper measures with (`step::knn_eval`, `k = 200`), the
-//! number of clusters (`step::auto_k`).
+//! Not here: its views (`augment::instance`), the weighted vote that its paper measures with (`builtin::knn_eval`, `k = 200`), the
+//! number of clusters (`builtin::auto_k`).
 
 pub mod bank;
 pub mod discovery;

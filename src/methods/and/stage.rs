@@ -31,16 +31,16 @@ kinset_stage::settings! {
     pub struct Config {
         /// The network that learns, unless an encoder is connected.
         network: NetworkSettings = NetworkSettings { projection: ProjectionKind::Linear, ..NetworkSettings::default() }, nested;
-        /// Side of the views, pixels; none: that of the images, or of the connected encoder.
+        /// Side of the views, pixels; unset: that of the images, or of the connected encoder.
         size: Option<usize> = None;
-        /// Passes over the images in all rounds together, cut evenly among them; none: 1000, or more on few images.
+        /// Passes over the images in all rounds together, cut evenly among them; unset: 1000, or more on few images.
         epochs: Option<u64> = None;
         /// Rounds with neighborhoods, R, after the first one without: `max_round` − 1 of the authors' code. 0 is plain instance
         /// discrimination.
         rounds: u64 = 4;
         /// The round to begin with, for an encoder that is connected and has learned already.
         start_round: u64 = 0;
-        /// Images per step, B; the last of an epoch may be fewer. None: 128, or fewer of few images.
+        /// Images per step, B; the last of an epoch may be fewer. Unset: 128, or fewer of few images.
         batch: Option<usize> = None, min 2;
         /// Temperature of the soft-max over the bank, T.
         temperature: f64 = 0.1, above_zero;
@@ -48,7 +48,7 @@ kinset_stage::settings! {
         momentum: f64 = 0.5, below_one;
         /// Neighbors of an anchor that count as its class, itself not counted, k.
         neighbors: usize = 1, min 1;
-        /// The share of images that each round adds to the anchors; none: 1 / R, so that the last round takes all.
+        /// The share of images that each round adds to the anchors; unset: 1 / R, so that the last round takes all.
         select_rate: Option<f64> = None;
         /// How weights move.
         optimizer: OptimizerSettings = OptimizerSettings { nesterov: true, ..OptimizerSettings::sgd(0.03, 0.9, 5e-4) }, nested;
@@ -192,7 +192,7 @@ impl Method for And {
         as_in_paper: "The authors' CIFAR-10 table: ResNet-18, linear head to 128, T 0.1, m 0.5, one neighbor, 4 rounds after the \
                       first, 200 epochs each, SGD 0.03 / 0.9 Nesterov / 5e-4, rate down tenfold after epochs 119 and 159 of each \
                       round, batch 128 with the partial last one, their crop law, jitter on every view with hue 0.4, no flip, \
-                      PyTorch's default initialisation, uniform bank",
+                      PyTorch's default initialization, uniform bank",
         unlike_paper: "No accuracy is measured while training: `knn_eval` with `k = 200, temperature = 0.1` does that, on `bank` or on \
                        features of plain images. One image left over at the end of an epoch joins the batch before. Equal \
                        entropies and similarities go to the lower row. Channel statistics are measured on the images. Beginning \

@@ -39,7 +39,7 @@ pub struct NnmLoss {
 }
 
 impl NnmLoss {
-    /// What is minimised.
+    /// What is minimized.
     pub fn total(&self) -> candle_core::Result<Tensor> {
         match &self.global {
             Some(global) => &self.local + global,

@@ -1,4 +1,4 @@
-//! What NNM reads of the images: training and validation sets with their neighbors, and passes over a whole set.
+//! The inputs of NNM: training and validation sets with their neighbors, and passes over a whole set.
 
 use candle_core::{D, Tensor};
 
@@ -53,7 +53,7 @@ pub(super) fn pairs<'a>(
 
 /// What the network says of a whole set.
 pub(super) struct Pass {
-    /// Backbone features `[N, D]`, not normalised; empty if nobody asked.
+    /// Backbone features `[N, D]`, not normalized; empty if nobody asked.
     pub(super) features: Vec<f32>,
     /// Per head, logarithms of probabilities `[N, K]`.
     pub(super) log: Vec<Vec<f32>>,

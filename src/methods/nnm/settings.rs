@@ -56,13 +56,13 @@ kinset_stage::settings! {
         clusters: usize = 10, min 2;
         /// Heads trained side by side, H; the best by validation loss is chosen.
         heads: usize = 3, min 1;
-        /// Hidden units of a head; none: linear, as in the paper.
+        /// Hidden units of a head; unset: linear, as in the paper.
         hidden: Option<usize> = None, min 1;
         /// What training moves: `all`, or `heads` on an encoder in evaluation mode (ImageNet).
         update: Update = Update::All;
-        /// Passes over the images; none: 100, or more on few images.
+        /// Passes over the images; unset: 100, or more on few images.
         epochs: Option<u64> = None, min 1;
-        /// Anchors per step, B; none: 200, or fewer of few images and more for many clusters.
+        /// Anchors per step, B; unset: 200, or fewer of few images and more for many clusters.
         batch: Option<usize> = None, min 2;
         /// How many neighbors are candidates: of those connected the first so many, or so many are mined here. 20 on small
         /// sets, 50 on ImageNet.

@@ -288,7 +288,7 @@ impl Objective for Matching<'_> {
             });
         }
         let Some(sum) = sum else { unreachable!("there is at least one head") };
-        // Heads are optimised by their sum, so that each sees its full gradient, and shown by their mean.
+        // Heads are optimized by their sum, so that each sees its full gradient, and shown by their mean.
         let [local, consistency, class, entropy, global] = parts.map(|part| part / config.heads as f64);
         finite("the match with the whole set", global, at.epoch, at.step)?;
         let mut shown = measured([("loss", local), ("consistency", consistency), ("class", class), ("entropy", entropy)]);
@@ -455,7 +455,7 @@ mod tests {
         }
     }
 
-    /// Quick, on features that stand still.
+    /// Quick, on frozen features.
     fn heads_only(epochs: u64) -> Config {
         Config {
             clusters: 3,
@@ -617,7 +617,7 @@ mod tests {
         }
     }
 
-    /// Neighbors as the step `neighbors` would mine them.
+    /// Neighbors as the stage `neighbors` would mine them.
     fn mined(ground: &Ground, k: usize, name: &str) -> Stored<Neighbors> {
         let images = ImageSet::open(&ground.images).unwrap();
         let encoder = Encoder::load(&ground.encoder).unwrap();

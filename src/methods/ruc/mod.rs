@@ -1,6 +1,6 @@
 //! # RUC: robust retraining of a finished clustering
 //!
-//! How can a finished clustering be improved? Its assignments are taken as noisy labels: [`sampling`] tells the images whose
+//! A finished clustering is improved: its assignments are taken as noisy labels; [`sampling`] tells the images whose
 //! label is kept from the others, two networks learn from both, and each moves images over once it is sure of them
 //! ([`pair`]), by the losses of [`loss`]; their sum is one network ([`ensemble`]). [`stage`] has ports and card, [`settings`] the
 //! tables of the data sets.

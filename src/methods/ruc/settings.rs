@@ -10,8 +10,8 @@
 //! | `optimizer` | SGD 0.01, Nesterov 0.9, decay 5e-4 | the same | the same | SGD 0.01, decay 5e-4 |
 //! | images | train split | train split | train and test split | |
 //!
-//! The size of the views and the statistics they are normalised with are the classifier's own. (On STL-10 the authors feed SCAN's
-//! ImageNet-normalised networks with CIFAR-10's statistics.)
+//! The size of the views and the statistics they are normalized with are the classifier's own. (On STL-10 the authors feed SCAN's
+//! ImageNet-normalized networks with CIFAR-10's statistics.)
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,9 +57,9 @@ pub enum Head {
 kinset_stage::settings! {
     /// Settings; the defaults are those of the authors' `main_ruc_cifar10.py`. See the module for other data sets.
     pub struct Config {
-        /// Passes of each network over the images; none: 200, or more on few images.
+        /// Passes of each network over the images; unset: 200, or more on few images.
         epochs: Option<u64> = None, min 1;
-        /// Images per step, B; none: 250, or fewer of few images.
+        /// Images per step, B; unset: 250, or fewer of few images.
         batch: Option<usize> = None, min 2;
         /// What the networks' heads are at the start.
         head: Head = Head::New;
@@ -67,7 +67,7 @@ kinset_stage::settings! {
         sampling: Sampling = Sampling::Hybrid;
         /// The classifier is sure from this probability on, 0–1: τ₁.
         confidence_threshold: f64 = 0.99, within 0..=1;
-        /// How many of the mined neighbors vote, besides the image itself; none: all. The authors' 100 votes are 99 neighbors
+        /// How many of the mined neighbors vote, besides the image itself; unset: all. The authors' 100 votes are 99 neighbors
         /// of a self-supervised projection.
         num_neighbors: Option<usize> = None, min 1;
         /// An image without a label gets the one that a network is this sure of, 0–1: τ₂.

@@ -183,10 +183,10 @@ impl Method for Ruc {
                       Beta(4, 4), ε 0.5, RandAugment(2, 2) at their level, new linear heads, the peer under batch statistics. \
                       CIFAR-20: `guess_weight = 100`, `relabel_threshold = 0.9`, `relabel_rise = 0.02`; STL-10: `batch = 100`, \
                       `guess_weight = 50`, thresholds as CIFAR-20",
-        unlike_paper: "Labels are never renumbered by the truth. A step without labelled, or without other images leaves that \
+        unlike_paper: "Labels are never renumbered by the truth. A step without labeled, or without other images leaves that \
                        loss out (the authors' code divides by 0). Equal confidences weigh nothing instead of 0/0. τ₂ rises by \
                        fifths of the epochs, whatever their number. A last batch \
-                       of one image joins the one before. Neighbors come from a stage of their own, on whatever features it was given. Views are normalised as \
+                       of one image joins the one before. Neighbors come from a stage of their own, on whatever features it was given. Views are normalized as \
                        the classifier was trained (the authors use CIFAR-10's statistics on STL-10 too). Tied votes go to the \
                        lower cluster. `head = \"kept\"` starts both networks from the classifier's own head, for runs too short \
                        to learn one anew. Where `epochs` or `batch` is not set, few images get smaller batches at a lower rate and more \

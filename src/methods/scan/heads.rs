@@ -26,15 +26,15 @@ kinset_stage::settings! {
         clusters: usize = 10, min 2;
         /// Heads trained side by side, H; the best by validation loss is chosen. 10, as SCAN on ImageNet.
         heads: usize = 10, min 1;
-        /// Hidden units of a head; none: linear, as in the paper.
+        /// Hidden units of a head; unset: linear, as in the paper.
         hidden: Option<usize> = None, min 1;
-        /// Passes over the images; none: 50, or more on few images.
+        /// Passes over the images; unset: 50, or more on few images.
         epochs: Option<u64> = None, min 1;
-        /// Anchors per step, B; none: 1024, or fewer of few images and more for many clusters.
+        /// Anchors per step, B; unset: 1024, or fewer of few images and more for many clusters.
         batch: Option<usize> = None, min 2;
         /// Weight of the entropy term, λ.
         entropy_weight: f64 = 5.0, not_negative;
-        /// How many of the mined neighbors are candidates; none: all.
+        /// How many of the mined neighbors are candidates; unset: all.
         num_neighbors: Option<usize> = None, min 1;
         /// Whether an image is a candidate for its own neighbor, as in the authors' code.
         include_self: bool = true;
@@ -139,7 +139,7 @@ impl Method for ScanHeads {
                     heads and epochs wins",
         as_in_paper: "loss, λ 5, one neighbor per anchor and step, ten linear heads on a frozen encoder: SCAN's \
                       ImageNet experiment",
-        unlike_paper: "Features are computed once, so there are no views. They are centred and scaled to mean square 1, with Adam at 1e-3 and \
+        unlike_paper: "Features are computed once, so there are no views. They are centered and scaled to mean square 1, with Adam at 1e-3 and \
                        batches of 1024 in place of SGD: heads alone take larger steps than networks. `start` gives them the \
                        clusters of other classifiers. Where `epochs` or `batch` is not set, few images get smaller batches and more epochs, 2000 steps at least",
         expect: "on strong features a little above k-means; digits 83.1, 90.5 beside 79.2, 79.5 (two seeds)",

@@ -41,7 +41,7 @@ pub struct Validation {
 }
 
 impl Validation {
-    /// What is minimised: both parts with weight 1, whatever λ is in training.
+    /// What is minimized: both parts with weight 1, whatever λ is in training.
     pub fn total(&self) -> f64 {
         self.consistency - self.entropy
     }

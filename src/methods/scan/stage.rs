@@ -37,17 +37,17 @@ kinset_stage::settings! {
         clusters: usize = 10, min 2;
         /// Heads trained side by side, H; the best by validation loss is chosen. 1 on small sets, 10 on ImageNet.
         heads: usize = 1, min 1;
-        /// Hidden units of a head; none: linear, as in the paper.
+        /// Hidden units of a head; unset: linear, as in the paper.
         hidden: Option<usize> = None, min 1;
         /// What training moves.
         update: Update = Update::All;
-        /// Passes over the images; none: 50, or more on few images.
+        /// Passes over the images; unset: 50, or more on few images.
         epochs: Option<u64> = None, min 1;
-        /// Anchors per step, B; none: 128, or fewer of few images and more for many clusters.
+        /// Anchors per step, B; unset: 128, or fewer of few images and more for many clusters.
         batch: Option<usize> = None, min 2;
         /// Weight of the entropy term, λ.
         entropy_weight: f64 = 5.0, not_negative;
-        /// How many of the mined neighbors are candidates; none: all.
+        /// How many of the mined neighbors are candidates; unset: all.
         num_neighbors: Option<usize> = None, min 1;
         /// Whether an image is a candidate for its own neighbor, as in the authors' code.
         include_self: bool = true;

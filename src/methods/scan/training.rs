@@ -105,7 +105,7 @@ impl Objective for Agreement<'_> {
         let [anchors, neighbors] = batch.map(|read| training.inputs.features(recorded, read, mode));
         let (anchors, neighbors) = (recorded.all_logits(&anchors?)?, recorded.all_logits(&neighbors?)?);
         let loss = scan_loss(&anchors, &neighbors, config.heads, config.entropy_weight)?;
-        // Heads are optimised by their sum, so that each sees its full gradient, and shown by their mean.
+        // Heads are optimized by their sum, so that each sees its full gradient, and shown by their mean.
         let mean = |part: &Tensor| scalar(part).map(|sum| sum / config.heads as f64);
         let shown = measured([
             ("loss", mean(&loss.total)?),

@@ -32,11 +32,11 @@ kinset_stage::settings! {
         hidden: usize = 512, min 1;
         /// Width of what is brought to unit length before the last layer, V.
         bottleneck: usize = 256, min 1;
-        /// Passes over the images; none: the README's 100 (paper: 200 on small sets), or more on few images.
+        /// Passes over the images; unset: the README's 100 (paper: 200 on small sets), or more on few images.
         epochs: Option<u64> = None, min 1;
-        /// Images per step, each with a neighbor, B; none: 1024, or fewer of few images and more for many clusters.
+        /// Images per step, each with a neighbor, B; unset: 1024, or fewer of few images and more for many clusters.
         batch: Option<usize> = None, min 2;
-        /// How many of the mined neighbors are candidates; none: all. Paper: 50, and 25 on ImageNet.
+        /// How many of the mined neighbors are candidates; unset: all. Paper: 50, and 25 on ImageNet.
         num_neighbors: Option<usize> = None, min 1;
         /// β, which keeps rare clusters from being emptied: 0.5–1.
         beta: f64 = 0.6, above_zero;
@@ -147,11 +147,11 @@ impl Method for Temi {
                t') + I(s', t)), summed over the H heads",
         selection: "the head whose loss was lowest on average over the last epoch",
         as_in_paper: "β 0.6, heads of 512 and 256 units with GELU, unit length and weight norm, 50 heads, teacher's momentum 0.996, \
-                      mean's 0.9, batch 1024, rate 4e-4 after 20 epochs of warm-up, the last layer still in the first epoch, 100 \
+                      mean's 0.9, batch 1024, rate 4e-4 after 20 epochs of warm-up, the last layer frozen in the first epoch, 100 \
                       epochs, the teacher as the result",
-        unlike_paper: "Features are centred and scaled to mean square 1 (the authors take each encoder's own length). Warm-up rises by epochs, \
+        unlike_paper: "Features are centered and scaled to mean square 1 (the authors take each encoder's own length). Warm-up rises by epochs, \
                        not steps. Adam without AdamW's decay, which would take 0.02 % off a weight over a whole run. Heads are \
-                       optimised by the sum of their losses. A cluster below 1e-8 in the mean counts as 1e-8. Where `epochs` or \
+                       optimized by the sum of their losses. A cluster below 1e-8 in the mean counts as 1e-8. Where `epochs` or \
                        `batch` is not set, few images get smaller batches and more epochs, 2000 steps at least",
         expect: "CIFAR-10 94.5 ACC on DINO ViT-B/16, 96.9 on CLIP ViT-L/14; CIFAR-100 67.1 and 73.7; 6 to 12 points above k-means \
                  over 17 encoders (paper)",

@@ -44,7 +44,7 @@ pub struct Outer {
     pub spread: Tensor,
 }
 
-/// What the task encoder descends: inner classifiers stand still.
+/// The loss of the task encoder, with the inner classifiers fixed.
 ///
 /// # Shapes
 /// `inner`: what the classifiers say, `[B, K]` each; `each`, `mean`: what [`labels`] gives.
@@ -96,7 +96,7 @@ mod tests {
         assert!((number(&inner_loss) - case["inner"].as_f64().unwrap()).abs() < 1e-9);
         let gradients = inner_loss.backward().unwrap();
         near("inner", gradients.get(inner[0].as_tensor()).unwrap(), &case["inner_gradient"]);
-        assert!(gradients.get(task[0].as_tensor()).is_none(), "labels stand still for the inner learner");
+        assert!(gradients.get(task[0].as_tensor()).is_none(), "labels are fixed for the inner classifiers");
         let found = outer(&logits(&inner), &each, &mean, 10.0).unwrap();
         for (name, part) in [("total", &found.total), ("error", &found.error), ("spread", &found.spread)] {
             assert!((number(part) - case[name].as_f64().unwrap()).abs() < 1e-8, "{name}: {}", number(part));
@@ -104,7 +104,7 @@ mod tests {
         let gradients = found.total.backward().unwrap();
         near("first", gradients.get(task[0].as_tensor()).unwrap(), &case["outer_gradients"][0]);
         near("second", gradients.get(task[1].as_tensor()).unwrap(), &case["outer_gradients"][1]);
-        assert!(gradients.get(inner[0].as_tensor()).is_none(), "inner classifiers stand still for the task encoder");
+        assert!(gradients.get(inner[0].as_tensor()).is_none(), "inner classifiers are fixed for the task encoder");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub struct Turtle;
 impl Stage for Turtle {
     const KIND: &'static str = "turtle";
     const VERSION: u32 = 2;
-    const SUMMARY: &'static str = "find the labelling that linear classifiers fit best, in one or several feature spaces";
+    const SUMMARY: &'static str = "find the labeling that linear classifiers fit best, in one or several feature spaces";
     const SEEDED: bool = true;
     const ON_DEVICE: bool = true;
 
@@ -159,12 +159,12 @@ impl Method for Turtle {
         idea: "The labels people use are ones that a linear classifier on good features learns with ease. So search for labels \
                that linear classifiers in all spaces agree with after a few steps; spreading them over all clusters keeps that \
                from being trivial.",
-        loss: "τ [B, K] = mean over spaces s of soft-max(θ_s φ_s); inner, M steps: Σ_s CE(w_s φ_s; τ) with τ still; outer, one step: \
-               Σ_s CE(w_s φ_s; τ) with w still − γ Σ_s entropy(mean_i soft-max(θ_s φ_s))",
+        loss: "τ [B, K] = mean over spaces s of soft-max(θ_s φ_s); inner, M steps: Σ_s CE(w_s φ_s; τ) with τ fixed; outer, one step: \
+               Σ_s CE(w_s φ_s; τ) with w fixed − γ Σ_s entropy(mean_i soft-max(θ_s φ_s))",
         selection: "none: the last step counts. Seeds may differ; `consensus` puts several together without labels",
         as_in_paper: "6000 steps of 10,000 images, M 10, inner classifiers anew at each step (cold start), Adam 1e-3 for both, γ 10, a \
                       task encoder with weight norm, first-order gradients",
-        unlike_paper: "Features are centred and scaled to mean square 1 (the authors take each encoder's own length). The paper's choice of \
+        unlike_paper: "Features are centered and scaled to mean square 1 (the authors take each encoder's own length). The paper's choice of \
                        settings by cross-validated generalization is left out",
         expect: "CIFAR-10 99.5 ACC, CIFAR-100 89.1, ImageNet 72.9 on CLIP ViT-L/14 and DINOv2 ViT-g together (paper)",
     };

@@ -1,4 +1,4 @@
-//! What operators have in common: what they read, what they cannot do, and places of axes.
+//! What operators have in common: inputs, errors, and places of axes.
 
 use candle_core::{DType, Device, Tensor};
 

@@ -144,7 +144,7 @@ impl<'a> Checkpoint<'a> {
             let Some(count) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) else { return Err(cut) };
             let count = u64::from_le_bytes(*count);
             if count != storage.length {
-                return Err(bad(format!("has {count} numbers, and its pickle speaks of {}", storage.length)));
+                return Err(bad(format!("has {count} numbers, and its pickle declares {}", storage.length)));
             }
             at += 8;
             let size = count.checked_mul(storage.number.size() as u64).and_then(|size| usize::try_from(size).ok());
@@ -193,7 +193,7 @@ impl<'a> Checkpoint<'a> {
             },
         };
         if bytes.len() as u64 != size {
-            let what = format!("has {} bytes, and its pickle speaks of {size}", bytes.len());
+            let what = format!("has {} bytes, and its pickle declares {size}", bytes.len());
             return Err(ImportError::Storage { key, what });
         }
         // All of these lie within the bytes that are there, so they fit.
@@ -350,7 +350,7 @@ mod tests {
         assert!(fault(stream(&[2, 3], &[3, 1], 1, 6, 6)).contains("reaches beyond its storage"));
         assert!(fault(stream(&[3], &[3], 0, 6, 6)).contains("reaches beyond its storage"));
         assert!(fault(stream(&[255, 255, 255], &[0, 0, 0], 0, 6, 6)).contains("claims the shape"), "no bomb of strides 0");
-        assert!(fault(stream(&[6], &[1], 0, 7, 6)).contains("has 6 numbers, and its pickle speaks of 7"));
+        assert!(fault(stream(&[6], &[1], 0, 7, 6)).contains("has 6 numbers, and its pickle declares 7"));
         assert!(fault(stream(&[6], &[1], 0, 200, 200)).contains("in the middle of a storage"));
         let mut huge = stream(&[6], &[1], 0, 6, u64::MAX);
         assert!(fault(huge.clone()).contains("has 18446744073709551615 numbers"));

@@ -1,7 +1,7 @@
 //! The names of frozen encoders' tensors in others' files. One table per family of files: our name, theirs, and what is done to a
 //! tensor on the way. `#` stands for the number of a block or layer.
 //!
-//! | files | begin with | beside the image tower, and left out |
+//! | files | begin with | beside the image encoder, and left out |
 //! |---|---|---|
 //! | DINOv2's authors | nothing, or `teacher.backbone.` | `mask_token`, the heads of training |
 //! | DINOv2 of transformers | nothing, `dinov2.`, `dinov2_with_registers.` | `mask_token`, `classifier` |

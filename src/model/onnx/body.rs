@@ -14,7 +14,7 @@ use kinset_artifact::graph::{Attribute as Setting, Graph};
 /// What the backbone makes of pictures.
 ///
 /// # Shapes
-/// `images`: `[B, C, S, S]` of values 0–1. Gives `features`, `[B, D]`, not normalised.
+/// `images`: `[B, C, S, S]` of values 0–1. Gives `features`, `[B, D]`, not normalized.
 pub(super) fn features(s: &mut Sketch, card: &EncoderCard, images: &str) -> Result<String> {
     let architecture = &card.architecture;
     let each = [1, architecture.channels, 1, 1];

@@ -1,4 +1,4 @@
-//! What stands on the features: a pretext's projection, and the heads that sort.
+//! Operators of heads: a pretext's projection, and the heads that give clusters.
 
 use super::graph::Sketch;
 use super::messages::{Attribute, Tensor};

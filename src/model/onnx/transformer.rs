@@ -24,7 +24,7 @@ struct Shape<'a> {
 }
 
 /// # Shapes
-/// `x`: `[B, 3, S, S]`, normalised. Gives `features`, `[B, D]`, or of CLIP's projection.
+/// `x`: `[B, 3, S, S]`, normalized. Gives `features`, `[B, D]`, or of CLIP's projection.
 pub(super) fn features(s: &mut Sketch, architecture: &Architecture, of: &Transformer, x: &str) -> Result<String> {
     let (width, side) = (architecture.width, architecture.size / of.patch);
     let shape = Shape { of, width, tokens: 1 + of.registers + side * side, side };

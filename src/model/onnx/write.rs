@@ -1,4 +1,4 @@
-//! A file: the graph of a network, what goes in and comes out, and how a picture is prepared.
+//! An ONNX file: the graph of a network, its inputs and outputs, and how a picture is prepared.
 
 use std::fmt;
 

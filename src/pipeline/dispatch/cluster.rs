@@ -1,4 +1,4 @@
-//! What runs jobs, as the watching process sees it.
+//! The interface of what runs jobs, as the watching process sees it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

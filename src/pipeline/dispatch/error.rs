@@ -73,7 +73,7 @@ impl Fault for DispatchError {
                     Death::Cancelled => (Exit::Run, "job::cancelled", "run again to resume"),
                     Death::Node => (Exit::Machine, "job::node", "run again to resume"),
                     Death::Killed => {
-                        (Exit::Run, "job::killed", "run again to resume; the system may have killed it for want of memory")
+                        (Exit::Run, "job::killed", "run again to resume; the system may have killed it for lack of memory")
                     }
                     Death::Code(_) => (Exit::Run, "job::ended", "its log says more"),
                     Death::Word(_) => (Exit::Run, "job::ended", "its log says more; run again to resume"),

@@ -1,4 +1,4 @@
-//! What would be submitted to Slurm, as files: a script for each job, and one that submits them all.
+//! Dry runs of a submission to Slurm: a script for each job, and one that submits them all.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};

@@ -659,8 +659,8 @@ pub fn duration(text: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{SAMPLE, catalog};
     use crate::spec::Request;
+    use crate::testing::{SAMPLE, catalog};
 
     fn rules(text: &str) -> Result<Rules, Vec<String>> {
         Rules::check(Path::new("shared/cluster.toml"), text, &catalog()).map_err(|faults| {

@@ -1,4 +1,4 @@
-//! Reading a file of events while somebody else writes it.
+//! A reader of a file of events that another process is writing.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What a worker is told: the pipeline as it was when the job was submitted, which nodes, and the keys of what they read.
+//! Tickets: the pipeline as it was when a job was submitted, which nodes to compute, and the keys of what they read.
 //!
 //! A ticket lies in the folder of its run, and beside it what its tasks leave: events, a log, and how each ended.
 

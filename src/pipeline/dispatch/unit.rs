@@ -1,4 +1,4 @@
-//! Which nodes become one job: a family of repetitions is an array, a chain of small stages may be one job.
+//! The grouping of nodes into jobs: a family of repetitions is an array, a chain of small stages may be one job.
 
 use std::collections::BTreeSet;
 
@@ -94,8 +94,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::fake::{SAMPLE, catalog};
     use crate::spec::{Request, check};
+    use crate::testing::{SAMPLE, catalog};
 
     fn names(spec: &Spec, units: &[Unit]) -> Vec<String> {
         let task = |task: &Vec<usize>| task.iter().map(|&node| spec.nodes[node].name.as_str()).collect::<Vec<_>>().join("+");

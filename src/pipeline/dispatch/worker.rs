@@ -1,4 +1,4 @@
-//! What a job does: the nodes of one task of a ticket, one after the other.
+//! The work of a job: the nodes of one task of a ticket, one after the other.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Lines over steps.
+//! Line charts over training steps.
 
 use maud::{Markup, html};
 

@@ -1,4 +1,4 @@
-//! Features on paper: a point for each image of the sample, and the number of a cluster where most of it lies.
+//! The map of features: a point for each image of the sample, and the number of a cluster where most of it lies.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Classes against clusters: a row is a class and its shades sum to 1. Too large to be read as numbers, it becomes a picture.
+//! Confusion matrices: a row is a class and its shades sum to 1. Too large to be read as numbers, one becomes a picture.
 
 use maud::html;
 

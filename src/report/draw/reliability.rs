@@ -1,4 +1,4 @@
-//! Confidence against accuracy: bars below the diagonal are surer than they are right.
+//! Reliability diagrams: confidence against accuracy. Bars below the diagonal are surer than they are right.
 
 use maud::html;
 

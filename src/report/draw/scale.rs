@@ -1,4 +1,4 @@
-//! From values to places: round ticks (Heckbert 1990, "Nice numbers for graph labels") and short numbers.
+//! The scale of an axis: round ticks (Heckbert 1990, "Nice numbers for graph labels") and short numbers.
 
 /// A linear axis.
 #[derive(Clone, Copy, Debug, PartialEq)]

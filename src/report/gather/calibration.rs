@@ -1,7 +1,7 @@
 //! The calibration of the classifier: whether it is as sure as it is right.
 
-use super::find::{Results, Subject};
-use super::looked::Looked;
+use super::assignments::Looked;
+use super::inputs::{Results, Subject};
 use super::page::{Bin, Calibration, Part};
 use kinset_math::calibration::{BINS, reliability};
 

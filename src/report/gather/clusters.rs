@@ -1,8 +1,8 @@
 //! The clusters and the images to judge them by: a prototype, the surest, the least sure, some at random.
 
+use super::assignments::{Assigned, Looked};
 use super::confusion::class_name;
-use super::find::{Results, Subject};
-use super::looked::{Assigned, Looked};
+use super::inputs::{Results, Subject};
 use super::page::{Cluster, Clusters, Group, Groups, Part};
 use kinset_artifact::assignments::AssignmentTable;
 use kinset_artifact::features::{FeatureReader, Features};

@@ -1,6 +1,6 @@
 //! Confusion matrices: which classes are taken for which. Rows are classes and sum to 1, whatever the sizes of the clusters.
 
-use super::find::{Results, wired};
+use super::inputs::{Results, wired};
 use super::page::{Confusion, Mistake};
 use crate::scores::Scored;
 use kinset_artifact::labels::{LabelTable, Labels};

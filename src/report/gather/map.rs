@@ -1,7 +1,7 @@
 //! The map of the features: a sample of them along two principal components, and as t-SNE places them.
 
-use super::find::{Results, Subject};
-use super::looked::{Looked, take};
+use super::assignments::{Looked, take};
+use super::inputs::{Results, Subject};
 use super::page::{Colors, Map, Part, Point};
 use kinset_artifact::features::{FeatureReader, Features};
 use kinset_base::seed::Seed;

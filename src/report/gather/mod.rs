@@ -6,27 +6,27 @@
 //!
 //! Not here: how any of it looks (`draw`, `page` beside this folder).
 
-mod boards;
+mod assignments;
 mod calibration;
 mod clusters;
 mod confusion;
-mod find;
+mod inputs;
 mod journal;
-mod looked;
 mod map;
 mod near;
 mod neighborhoods;
 mod odd;
 pub mod page;
+mod samples;
+mod score_tables;
 mod stages;
-mod taken;
 mod trainings;
 mod varied;
 mod warnings;
 pub mod whole;
 
-pub(super) use find::wired;
+pub(super) use inputs::wired;
 pub use page::Page;
-pub use taken::{Elsewhere, Finder};
+pub use samples::{Elsewhere, Finder};
 pub(super) use varied::{AGREEMENT, INFORMATION};
 pub use whole::{Glance, Sights};

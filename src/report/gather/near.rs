@@ -6,9 +6,9 @@ use kinset_artifact::Stored;
 use kinset_artifact::images::{Images, names_and_paths};
 use kinset_artifact::near_duplicates::{NearDuplicates, NearTable};
 
-use super::find::{Results, wired};
+use super::inputs::{Results, wired};
 use super::page::{Glimpse, NearSets, Sight};
-use super::taken::{Elsewhere, Shards, images_of, sight};
+use super::samples::{Elsewhere, Shards, images_of, sight};
 
 /// Images with a copy in an earlier set that are shown.
 const SHARED: usize = 24;

@@ -1,7 +1,7 @@
 //! Examples of neighborhoods: some images with their neighbors.
 
-use super::find::{Results, Subject};
-use super::looked::{Looked, take};
+use super::assignments::{Looked, take};
+use super::inputs::{Results, Subject};
 use super::page::{Neighborhood, Neighborhoods, Part};
 use kinset_artifact::neighbors::{NeighborTable, Neighbors};
 use kinset_base::seed::Seed;

@@ -1,7 +1,7 @@
 //! Images that stand out: copies of others, and those that are unlike all others.
 
-use super::find::{Results, Subject, wired};
-use super::looked::{Looked, take};
+use super::assignments::{Looked, take};
+use super::inputs::{Results, Subject, wired};
 use super::page::{Copies, Unusual};
 use kinset_artifact::duplicates::{DuplicateTable, Duplicates};
 use kinset_artifact::outliers::{OutlierTable, Outliers};

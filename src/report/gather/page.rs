@@ -128,7 +128,6 @@ pub struct LastRun {
     pub version: String,
 }
 
-/// A stage.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct StageRow {
     pub name: String,
@@ -422,7 +421,6 @@ pub struct Group {
     pub images: usize,
 }
 
-/// A cluster.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cluster {
     pub number: usize,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::find::Results;
+use super::inputs::Results;
 use super::journal;
 use super::page::{Best, Chart, CountTable, Line, StageRow, Training};
 use kinset_artifact::curve::{Curve, Point};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::boards::{note, sum_up};
-use super::find::{Results, above, wired};
+use super::inputs::{Results, above, wired};
 use super::page::{Sweep, SweepRow};
+use super::score_tables::{note, sum_up};
 use crate::lines;
 use crate::scores::{self, Scored, distinct};
 use kinset_artifact::assignments::{AssignmentTable, Assignments};

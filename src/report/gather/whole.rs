@@ -1,12 +1,12 @@
-//! From a pipeline and its store to everything that is on the page.
+//! The assembly of a page from a pipeline and its store.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::find::{Results, Subject};
+use super::assignments::Looked;
+use super::inputs::{Results, Subject};
 use super::journal::Journal;
-use super::looked::Looked;
 use super::near::near_sets;
 use super::page::{Map, Page, Part, Selected, Sight, StageRow, Standing, Warning};
 use super::taken::{Elsewhere, taken};
@@ -151,7 +151,7 @@ impl<'a> Glance<'a> {
         let scored = scores::collect(spec, self.outlook.store, &self.known);
         let unread = scored.as_ref().err().map(|error| chain(error));
         let scored = scored.unwrap_or_default();
-        let boards = boards::boards(&results, &scored);
+        let boards = score_tables::boards(&results, &scored);
         let main = subject.classifier.map(|node| spec.nodes[node].variant());
         let confusions = confusion::confusions(&results, &scored, main);
         let clusters = clusters::clusters(&results, &subject, &looked);

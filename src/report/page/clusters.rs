@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
+use super::format::{Paper, cell, name, percent, prose, section, sheet, stage};
 use super::results::confidence;
-use super::words::{Paper, cell, name, percent, prose, section, sheet, stage};
 use crate::album;
 use crate::draw::bars;
 use crate::gather::page::{Cluster, Clusters, Groups, Shot};

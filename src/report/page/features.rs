@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::words::{Paper, about, cell, data, percent, section, sheet, stage};
+use super::format::{Paper, about, cell, data, percent, section, sheet, stage};
 use crate::album;
 use crate::draw::map::{Placed, map};
 use crate::gather::page::{Colors, Map, Neighborhoods};

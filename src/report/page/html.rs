@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::words::{Paper, data, prose};
+use super::format::{Paper, data, prose};
 use super::{clusters, features, near, odd, results, selection, summary, varied};
 use crate::album::Album;
 use crate::draw::figure;

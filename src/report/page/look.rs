@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::words::{name, sheet};
+use super::format::{name, sheet};
 use crate::album::{Album, CONTACT};
 use crate::draw::figure::{self, Figure, num};
 use crate::draw::scale::{Scale, tidy};
@@ -76,7 +76,7 @@ fn table(file: &str, report: &FileReport) -> Markup {
             p.quiet { (unit::count(report.rows as u64)) " rows, " (report.columns.len()) " columns, " (unit::bytes(report.bytes)) }
             div.wide {
                 table {
-                    thead { tr { th { "column" } th { "type" } th.r { "there" } th.r { "missing" } th { "first value" } } }
+                    thead { tr { th { "column" } th { "type" } th.r { "present" } th.r { "missing" } th { "first value" } } }
                     tbody {
                         @for (place, column) in report.columns.iter().enumerate() {
                             tr {

@@ -2,13 +2,14 @@
 //!
 //! [`html`] puts the page together from its sections: `summary`, `results`, `clusters`, `features`, `odd`, `near`, `selection`, `varied`. [`look`] is a
 //! small page about one result. All words from
-//! outside pass through `words` or `maud`, which escape by type. Style and script are files beside this one; the page can be read
+//! outside pass through `format` or `maud`, which escape by type. Style and script are files beside this one; the page can be read
 //! without the script.
 //!
 //! Not here: drawings (`draw`), what is on the page (`gather`).
 
 mod clusters;
 mod features;
+mod format;
 pub mod html;
 pub mod look;
 mod near;
@@ -19,6 +20,5 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod varied;
-mod words;
 
 pub use html::render;

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
+use super::format::{Paper, prose, stage};
 use super::selection::beside;
-use super::words::{Paper, prose, stage};
 use crate::gather::page::{Glimpse, NearSets};
 use kinset_base::unit::count;
 use kinset_math::curate::groups::Link;

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::words::{Paper, cell, sheet, stage};
+use super::format::{Paper, cell, sheet, stage};
 use crate::album;
 use crate::gather::page::{Copies, Unusual};
 use kinset_base::unit::{count, counted};

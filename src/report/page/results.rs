@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::words::{Paper, name, percent, section, stage};
+use super::format::{Paper, name, percent, section, stage};
 use crate::album;
 use crate::draw::scale::tidy;
 use crate::draw::{bars, curves, matrix, reliability};

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::words::{Paper, percent, sheet, stage};
+use super::format::{Paper, percent, sheet, stage};
 use crate::draw::curves;
 use crate::draw::scale::tidy;
 use crate::gather::page::{Chart, Glimpse, Line, Selected, Sight, Taken};

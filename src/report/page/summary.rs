@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::words::{Paper, moment, name, percent, prose, seconds, stage};
+use super::format::{Paper, moment, name, percent, prose, seconds, stage};
 use crate::draw::dag::dag;
 use crate::gather::page::{Board, BoardRow, Page, StageRow, Standing, Warning};
 use kinset_base::unit;

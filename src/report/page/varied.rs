@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 use serde_json::Value as Json;
 
-use super::words::{name, percent, stage};
+use super::format::{name, percent, stage};
 use crate::draw::varied::chart;
 use crate::gather::page::{Measured, Sweep, SweepRow};
 use crate::gather::{AGREEMENT, INFORMATION};

@@ -1,4 +1,4 @@
-//! What is fuzzed: everything that reads files of strangers. A panic is a finding; so is an assertion that fails.
+//! Fuzz targets: everything that reads files of strangers. A panic is a finding; so is an assertion that fails.
 
 mod archive;
 mod picture;

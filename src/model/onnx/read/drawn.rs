@@ -1,4 +1,4 @@
-//! A graph while it is read: what does not depend on the picture is computed.
+//! The graph of a file while it is read: what does not depend on the picture is computed.
 
 use std::collections::BTreeMap;
 

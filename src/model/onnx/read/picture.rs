@@ -1,4 +1,4 @@
-//! What an encoder takes: pictures of a shape.
+//! The input of an encoder: pictures of a shape.
 
 use super::file::onnx;
 use crate::error::Result;

@@ -1,4 +1,4 @@
-//! Linear layers whose rows have a length of their own: w = g · v / |v|.
+//! Weight normalization: linear layers whose rows have a length of their own, w = g · v / |v|.
 //!
 //! # Paper
 //! Salimans & Kingma 2016, "Weight normalization", eq. 2.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::confusion::class_name;
-use super::find::{Results, Subject};
+use super::inputs::{Results, Subject};
 use super::page::Shot;
 use crate::names;
 use kinset_artifact::assignments::{AssignmentTable, Assignments};

@@ -1,4 +1,4 @@
-//! Who is let in: the page that was opened at the address with the token, and nobody else.
+//! Access control: only the page that was opened at the address with the token is answered.
 //!
 //! Any page in the same browser can send requests to this machine, and a name that somebody else owns can lead to it (DNS rebinding).
 //! So the host must be this machine by one of its own names, whatever the port, because a port may be forwarded; the origin, where a
@@ -14,12 +14,12 @@ const HOSTS: [&str; 3] = ["127.0.0.1", "localhost", "[::1]"];
 
 /// What is asked of whoever comes.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Access {
     token: String,
 }
 
-impl Door {
-    /// A door with a new token.
+impl Access {
+    /// With a new token.
     pub(super) fn new() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; TOKEN];
         getrandom::fill(&mut bytes)?;
@@ -76,12 +76,12 @@ mod tests {
 
     #[test]
     fn only_the_page_of_this_machine_with_the_token_is_let_in() {
-        let door = Door::new().unwrap();
-        assert_eq!(door.token().len(), 2 * TOKEN);
-        assert_ne!(door.token(), Door::new().unwrap().token());
-        let path = format!("/{}/data", door.token());
+        let access = Access::new().unwrap();
+        assert_eq!(access.token().len(), 2 * TOKEN);
+        assert_ne!(access.token(), Access::new().unwrap().token());
+        let path = format!("/{}/data", access.token());
         let asked = |method: &str, path: &str, headers: &[(&str, &str)]| {
-            door.pass(&Request::test(method, path, headers)).map(str::to_owned).map_err(|refused| refused.status)
+            access.pass(&Request::test(method, path, headers)).map(str::to_owned).map_err(|refused| refused.status)
         };
         let host = ("host", "127.0.0.1:8000");
         let json = ("content-type", "application/json");

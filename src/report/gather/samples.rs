@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::find::{Results, wired};
+use super::inputs::{Results, wired};
 use super::near::Paths;
 use super::page::{Glimpse, Sight, Taken};
 use kinset_artifact::features::{FeatureReader, Features};

@@ -1,4 +1,4 @@
-//! What the page is told and what it may change: images with their clusters, names, pictures, neighbors, a map.
+//! Answers to the page's requests: images with their clusters, names, pictures, neighbors, a map; and changes of names.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError, TryLockError};
@@ -31,7 +31,7 @@ const ON_MAP: usize = 10_000;
 const ON_NEAR_MAP: usize = 2000;
 
 /// What is looked at, and where its names go.
-pub(super) struct Desk {
+pub(super) struct Answers {
     pipeline: String,
     stage: String,
     result: Digest,
@@ -92,7 +92,7 @@ struct Edit {
     ask: Ask,
 }
 
-impl Desk {
+impl Answers {
     /// Opens what belongs to the assignments, as far as it is there.
     ///
     /// # Errors

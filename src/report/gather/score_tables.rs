@@ -1,6 +1,6 @@
 //! The tables of scores: a line for everything that was measured, repetitions put together.
 
-use super::find::{Results, above, wired};
+use super::inputs::{Results, above, wired};
 use super::page::{Board, BoardRow, Measured};
 use crate::scores::{Scored, distinct};
 use kinset_artifact::scores::{MEASURES, Scores};
