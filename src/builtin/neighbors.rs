@@ -219,13 +219,12 @@ fn together(
     let mut all: Part = (Vec::with_capacity(rows * k), Vec::with_capacity(rows * k));
     for &(number, rows) in pieces {
         let fits = |(index, similarity): &Part| index.len() == rows * k && similarity.len() == index.len();
-        let (index, similarity) = match shared.part::<Part>(number)?.filter(fits) {
-            Some(part) => part,
-            None => {
-                let part = search(number).map_err(StageError::other)?;
-                shared.add(number, &part)?;
-                part
-            }
+        let (index, similarity) = if let Some(part) = shared.part::<Part>(number)?.filter(fits) {
+            part
+        } else {
+            let part = search(number).map_err(StageError::other)?;
+            shared.add(number, &part)?;
+            part
         };
         all.0.extend(index);
         all.1.extend(similarity);

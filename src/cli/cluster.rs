@@ -39,9 +39,7 @@ impl Where {
                 let class = spec.device.split(':').next().unwrap_or_default();
                 Ok(Devices::from(class))
             }
-            Executor::Slurm | Executor::Kubernetes => {
-                Ok(self.rules.devices(spec, DeviceName::Auto.open()?.class.word()))
-            }
+            Executor::Slurm | Executor::Kubernetes => Ok(self.rules.devices(spec, DeviceName::Auto.open()?.class.word())),
         }
     }
 

@@ -632,7 +632,7 @@ mod tests {
             rows.copy_within(0..6, copy * 6);
         }
         let rows = unit(rows, 6);
-        let all = all_pairs(&rows, 6, 9, &Stop::default(), &mut |_, _| {}).unwrap();
+        let all = all_pairs(&rows, 6, 9).unwrap();
         let mut joined = Neighbors { k: 9, index: Vec::new(), similarity: Vec::new() };
         for which in stripes(700) {
             let found = stripe(&rows, 6, 9, which, &Stop::default()).unwrap();

@@ -294,7 +294,8 @@ mod tests {
             let mut names = save(&there.tensors, Names::And, &path).unwrap();
             let mut wanted: Vec<String> =
                 expected["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
-            (names.sort(), wanted.sort());
+            names.sort();
+            wanted.sort();
             assert_eq!(names, wanted);
             let found = import::find(&fs::read(&path).unwrap(), &Wanted::default()).unwrap();
             assert_eq!(found.layout(), Names::And);

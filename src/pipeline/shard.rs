@@ -92,9 +92,9 @@ fn choice(shard: &Entry, item: &Item, source: &str, part: usize, parts: usize, f
 mod tests {
     use std::path::Path;
 
-    use crate::fake::{SAMPLE, catalog};
     use crate::graph::{Selection, select};
     use crate::spec::{Request, Spec, check};
+    use crate::testing::{SAMPLE, catalog};
 
     /// Features of a source in parts, put together for the neighbors.
     fn with(shard: &str) -> String {

@@ -341,9 +341,9 @@ mod tests {
     use super::super::rules::Needs;
     use super::super::ticket::{Form, Place, Restarts, Task, Worker};
     use super::*;
-    use crate::fake::catalog;
     use crate::spec::Request;
     use crate::state::Devices;
+    use crate::testing::catalog;
     use kinset_base::search_path::DataPaths;
     use kinset_store::digest::Digest;
 
@@ -462,7 +462,7 @@ group = 100
             restarts: Restarts { times: 1, signal: "TERM".into(), without_progress: 2 },
             cache: None,
         };
-        let task = Task { stage: "cluster@1".into(), forced: false, plan: Digest::of(b"") };
+        let task = Task { stage: "cluster@1".into(), forced: false, share: None, plan: Digest::of(b"") };
         let ticket = form.fill("cluster".into(), Worker::default(), BTreeMap::new(), vec![vec![task]; 3]);
         let place = Place { folder: "/shared/jobs of today".into(), stem: "01-cluster".into() };
         let job = Job { place: &place, ticket: &ticket, needs, comment: "kinset:123:Größe_1:cluster" };
