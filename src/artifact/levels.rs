@@ -235,9 +235,9 @@ pub(super) mod tests {
         };
         assert!(refuse(|t| t.levels.clear()).contains("no levels"));
         assert!(refuse(|t| t.levels[1].within = f64::NAN).contains("NaN"));
-        assert!(refuse(|t| t.clusters[0].parent = 2).contains("level 1 has not the 3 clusters"));
-        assert!(refuse(|t| t.clusters[3].parent = 0).contains("level 2 has not"));
-        assert!(refuse(|t| t.clusters.truncate(4)).contains("level 2 has not"));
+        assert!(refuse(|t| t.clusters[0].parent = 2).contains("level 1 declares 3 clusters"));
+        assert!(refuse(|t| t.clusters[3].parent = 0).contains("level 2 declares"));
+        assert!(refuse(|t| t.clusters.truncate(4)).contains("level 2 declares"));
         assert!(refuse(|t| t.clusters[1].selected = 2).contains("2 of 1 images of cluster 1"));
     }
 }

@@ -33,7 +33,7 @@ impl Libraries {
     }
 }
 
-/// An opened card. All that is asked of it goes through [`Card::turn`], into one stream.
+/// An opened card. All that is asked of it goes through `Card::turn`, into one stream.
 pub struct Card {
     pub(crate) driver: Driver,
     pub(crate) cudnn: Cudnn,

@@ -34,10 +34,10 @@ pub fn write(glance: &Glance<'_>, path: &Path) -> Result<usize, OutputError> {
     draw(glance, &glance.gather(), path)
 }
 
-/// As [`write`], unless the file is a page that was made from the same.
+/// As [`write()`], unless the file is a page that was made from the same.
 ///
 /// # Errors
-/// As for [`write`].
+/// As for [`write()`].
 pub fn refresh(glance: &Glance<'_>, path: &Path) -> Result<(), OutputError> {
     if glance.fingerprint().is_some_and(|fingerprint| is_current(path, fingerprint)) {
         return Ok(());
