@@ -788,6 +788,9 @@ impl Watch<'_> {
     /// Follows jobs of earlier runs that are to do what is missing now.
     fn attach(&mut self) -> Result<(), DispatchError> {
         let queue = self.dispatch.cluster.poll()?;
+        // A job that ended since the look at the store is not in the queue, and its result was not there yet: another look comes before
+        // anything is submitted.
+        self.nodes.iter_mut().for_each(|node| node.looked = None);
         let alive = |id: &JobId, task: usize| {
             queue.get(&(id.clone(), task)).is_some_and(|standing| !matches!(standing.state, State::Ended(_)))
         };
