@@ -4,7 +4,7 @@
 //! most with all others gives the order; each other's clusters are matched with its clusters so that most images fall together. No
 //! label is read, and no loss: heads of different runs have losses that do not compare.
 //!
-//! Heads that were trained to agree are surer than they are right. Their temperature is set by what was not trained: spectral clusterings
+//! Heads that were trained to agree are more confident than they are right. Their temperature is set by what was not trained: spectral clusterings
 //! of the neighbors in random halves of the features. The mean confidence becomes the share of images that these sort as the heads do
 //! (the upper quartile), times the share of nearest neighbors that the heads put together: a border that runs through crowds is
 //! doubtful however often it is found again. It is an estimate, and no label is read for it; random halves are those of Ho 1998, "The

@@ -91,7 +91,7 @@ impl Convolution {
         Ok(())
     }
 
-    /// The first that cuDNN names, best first by its own reckoning, which measures nothing, that is reproducible.
+    /// The first that cuDNN names, best first by its own estimate, which measures nothing, that is reproducible.
     fn algorithm(&self, card: &Card, direction: Direction, what: impl FnOnce() -> String) -> Result<(i32, usize)> {
         let (dnn, handle) = (&card.cudnn, card.handle);
         let &Self { x, y, w, itself, .. } = self;

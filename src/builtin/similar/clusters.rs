@@ -51,7 +51,7 @@ impl Clusters {
         Ok(Self::new(edges, part, rows, cluster, clusters))
     }
 
-    /// The same in clusters of the whole pool that are known, shard by shard. Of each only the surer images count, as
+    /// The same in clusters of the whole pool that are known, shard by shard. Of each only the more confident images count, as
     /// [`sampling::confident`] says.
     ///
     /// # Errors

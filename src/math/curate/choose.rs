@@ -3,7 +3,7 @@
 //! An *edge* says that a pool image is among the k nearest of a target image. Edges are filtered after the search, so fewer than
 //! k may remain; what a filter drops keeps its reason. The images with an edge left are the selection. Its order is that of best
 //! rank, best distance, pool row: all targets' first choices come before any second one, so a budget keeps the target's shape. Or
-//! it is that of votes: images that many targets chose come first, which is surer and follows where the target is dense. Votes may
+//! it is that of votes: images that many targets chose come first, which is more precise and follows where the target is dense. Votes may
 //! weigh differently, as in [cluster sampling](super::sampling).
 //!
 //! Where k images per target do not meet a budget, others may *refill* it: of each image beyond the first k of all targets its best edge

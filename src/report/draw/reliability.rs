@@ -1,4 +1,4 @@
-//! Reliability diagrams: confidence against accuracy. Bars below the diagonal are surer than they are right.
+//! Reliability diagrams: confidence against accuracy. Bars below the diagonal are more confident than they are right.
 
 use maud::html;
 
