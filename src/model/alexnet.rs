@@ -20,6 +20,7 @@ use super::head::Linear;
 use super::init::Init;
 use super::norm::{BatchNorm, Mode};
 use super::params::Builder;
+use super::resnet::Step;
 use kinset_artifact::encoder::Stem;
 use kinset_kernel::{After, conv2d, max_pool2d, scale_shift};
 
@@ -42,25 +43,9 @@ pub(super) struct Layout {
     pub(super) size: usize,
 }
 
-/// What a convolution is to be: with bias, batch norm and ReLU, and perhaps a pooling.
-#[derive(Clone, Debug)]
-pub(super) struct Step {
-    /// Name of the convolution.
-    pub(super) conv: String,
-    /// Name of the batch norm.
-    pub(super) norm: String,
-    pub(super) inputs: usize,
-    pub(super) outputs: usize,
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) padding: usize,
-    /// Kernel and stride of the pooling after it.
-    pub(super) pool: Option<(usize, usize)>,
-}
-
 impl Layout {
-    /// What each of the five convolutions is to be, in order.
-    pub(super) fn steps(&self) -> Vec<Step> {
+    /// What each of the five convolutions is to be, in order, and kernel and stride of the pooling after it.
+    pub(super) fn steps(&self) -> Vec<(Step, Option<(usize, usize)>)> {
         let (pool, kernels) = match self.stem {
             Stem::Imagenet => ((3, 2), [(11, 4, 2), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1)]),
             Stem::Cifar | Stem::Stl | Stem::Strided => ((2, 2), [(3, 1, 1); 5]),
@@ -70,7 +55,7 @@ impl Layout {
         for ((kernel, stride, padding), (width, pooled)) in kernels.into_iter().zip(WIDTHS.into_iter().zip(POOLED)) {
             let outputs = self.width * width;
             let (conv, norm) = (format!("features.{place}"), format!("features.{}", place + 1));
-            steps.push(Step { conv, norm, inputs, outputs, kernel, stride, padding, pool: pooled.then_some(pool) });
+            steps.push((Step { conv, norm, inputs, outputs, kernel, stride, padding }, pooled.then_some(pool)));
             place += if pooled { 4 } else { 3 };
             inputs = outputs;
         }
@@ -82,9 +67,9 @@ impl Layout {
         let fold = |side: usize, kernel: usize, stride: usize, padding: usize| {
             (side + 2 * padding).checked_sub(kernel).map(|rest| rest / stride + 1)
         };
-        self.steps().iter().try_fold(self.size, |side, step| {
+        self.steps().iter().try_fold(self.size, |side, (step, pool)| {
             let side = fold(side, step.kernel, step.stride, step.padding)?;
-            match step.pool {
+            match *pool {
                 Some((kernel, stride)) => fold(side, kernel, stride, 0),
                 None => Some(side),
             }
@@ -117,8 +102,8 @@ struct Unit {
 }
 
 impl Unit {
-    fn build(b: &mut Builder, step: &Step) -> Result<Self> {
-        let &Step { inputs, outputs, kernel, stride, padding, pool, .. } = step;
+    fn build(b: &mut Builder, step: &Step, pool: Option<(usize, usize)>) -> Result<Self> {
+        let &Step { inputs, outputs, kernel, stride, padding, .. } = step;
         let (weight, bias) = b.within(&step.conv, |b| {
             let weight = b.parameter("weight", &[outputs, inputs, kernel, kernel], Init::KaimingNormal)?;
             Ok((weight, b.parameter("bias", &[outputs], Init::Linear { inputs: inputs * kernel * kernel })?))
@@ -173,7 +158,7 @@ pub(super) struct AlexNet {
 impl AlexNet {
     /// `dense` is the layout's own.
     pub(super) fn build(b: &mut Builder, layout: &Layout, dense: [(&'static str, [usize; 2]); 2]) -> Result<Self> {
-        let units = layout.steps().iter().map(|step| Unit::build(b, step)).collect::<Result<_>>()?;
+        let units = layout.steps().iter().map(|(step, pool)| Unit::build(b, step, *pool)).collect::<Result<_>>()?;
         let dense = dense.into_iter().map(|(name, sizes)| Dense::build(b, name, sizes)).collect::<Result<_>>()?;
         Ok(Self { units, dense })
     }

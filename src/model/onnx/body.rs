@@ -113,8 +113,8 @@ fn residual(s: &mut Sketch, layout: &Layout, x: String) -> String {
 
 /// AlexNet: convolutions with bias, batch norm, ReLU, poolings, and the two fully connected layers.
 fn plain(s: &mut Sketch, layout: &alexnet::Layout, mut x: String) -> String {
-    for (number, step) in layout.steps().iter().enumerate() {
-        let &alexnet::Step { inputs, outputs, kernel, stride, padding, pool, .. } = step;
+    for (number, (step, pool)) in layout.steps().iter().enumerate() {
+        let &Step { inputs, outputs, kernel, stride, padding, .. } = step;
         let name = format!("backbone.{}", step.conv);
         let weight = s.weight(&format!("{name}.weight"), &[outputs, inputs, kernel, kernel]);
         let bias = s.weight(&format!("{name}.bias"), &[outputs]);
@@ -128,7 +128,7 @@ fn plain(s: &mut Sketch, layout: &alexnet::Layout, mut x: String) -> String {
         x = s.node("Conv", &name, &[&x, &weight, &bias], window(kernel, stride, padding));
         x = s.batch_norm(&x, &format!("backbone.{}", step.norm), outputs);
         x = s.relu(&x, &format!("backbone.relu{}", number + 1));
-        if let Some((kernel, stride)) = pool {
+        if let Some((kernel, stride)) = *pool {
             x = s.node("MaxPool", &format!("backbone.maxpool{}", number + 1), &[&x], window(kernel, stride, 0));
         }
     }
