@@ -3,12 +3,11 @@
     KINSET_INTEROP_DIR=/tmp/interop cargo test --release --lib left_for_pytorch
     python tests/interop_torch.py /tmp/interop/torch
 
-Needs PyTorch; safetensors are read here by hand, so that nothing else is needed.
+Needs PyTorch and nothing else.
 """
 
 import json
 import math
-import struct
 import sys
 from pathlib import Path
 
@@ -17,22 +16,11 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parent / "golden/pretrained"))
 from networks import Clustering, Contrastive, ResNet  # noqa: E402
+from weights import load  # noqa: E402
 
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 checks = 0
-
-
-def load(path):
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
-    kinds = {"F32": torch.float32, "I64": torch.int64}
-    tensors = {}
-    for name, entry in header.items():
-        begin, end = entry["data_offsets"]
-        tensors[name] = torch.frombuffer(bytearray(body[begin:end]), dtype=kinds[entry["dtype"]]).reshape(entry["shape"])
-    return tensors
 
 
 def wave(shape):

@@ -14,7 +14,6 @@ tests in Rust. Reference numbers are of float64; at full width they are some of 
 
 import json
 import math
-import struct
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import torch
 tests = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(tests / "golden/pretrained"))
 from networks import AlexNet  # noqa: E402
+from weights import load  # noqa: E402
 
 golden = tests / "golden/alexnet"
 SIZES = {"cifar": 32, "imagenet": 224}
@@ -105,19 +105,6 @@ def train():
     gradients = {name: numbers(parameter.grad.flatten()[:6]) for name, parameter in net.named_parameters()}
     statistics = {name: numbers(buffer[:6]) for name, buffer in net.named_buffers() if "running" in name}
     return {"projection": numbers(projected), "gradients": gradients, "statistics": statistics}
-
-
-def load(path):
-    data = path.read_bytes()
-    (length,) = struct.unpack("<Q", data[:8])
-    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
-    kinds = {"F32": torch.float32, "I64": torch.int64}
-    tensors = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            begin, end = entry["data_offsets"]
-            tensors[name] = torch.frombuffer(bytearray(body[begin:end]), dtype=kinds[entry["dtype"]]).reshape(entry["shape"])
-    return tensors
 
 
 @torch.no_grad()
