@@ -187,17 +187,19 @@ pub fn open_again(path: &Path) -> Result<File> {
 }
 
 /// The bytes of a path that was found to be a file of this length a moment ago; one that has grown since is read so far. At most `limit`
-/// bytes where the length is 0: there are file systems that call everything empty.
+/// bytes where the length is 0: there are file systems that call everything empty. With it, what tells the file from others, after it was
+/// read; `None` where the length is 0.
 ///
 /// # Errors
 /// As [`open_again`]; if it cannot be read.
-pub fn read_again(path: &Path, length: u64, limit: u64) -> Result<Vec<u8>> {
+pub fn read_again(path: &Path, length: u64, limit: u64) -> Result<(Vec<u8>, Option<Identity>)> {
     if length == 0 {
-        return read_at_most(path, limit);
+        return Ok((read_at_most(path, limit)?, None));
     }
     let mut bytes = room(path, length)?;
-    open_again(path)?.take(length).read_to_end(&mut bytes).at("read", path)?;
-    Ok(bytes)
+    let file = open_again(path)?;
+    (&file).take(length).read_to_end(&mut bytes).at("read", path)?;
+    Ok((bytes, Identity::of(&file.metadata().at("look at", path)?)))
 }
 
 /// Checks that what was found at a path is a file.
@@ -214,6 +216,10 @@ fn open_found(action: &'static str, path: &Path, found: &Metadata) -> Result<Fil
         Some(what) => Err(no_file(action, path, what)),
     }
 }
+
+/// Seconds that a file must have been left alone to be known by its times: clocks of file systems move in steps, and of two changes
+/// within a step the second does not show.
+pub const QUIET: f64 = 2.0;
 
 /// What tells a file from others and from what it was before, without reading it. Times are nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,6 +249,12 @@ impl Identity {
     #[cfg(not(unix))]
     pub fn of(_: &Metadata) -> Option<Self> {
         None
+    }
+
+    /// True if the file was left alone for [`QUIET`] seconds before a moment, in seconds since 1970. Whatever is done to it after that moment
+    /// changes its identity.
+    pub fn is_quiet(&self, moment: f64) -> bool {
+        moment - self.changed.max(self.modified) as f64 * 1e-9 >= QUIET
     }
 }
 
@@ -574,15 +586,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [file, pipe] = ["file", "pipe"].map(|name| dir.path().join(name));
         fs::write(&file, "0123456789").unwrap();
-        assert_eq!(read_again(&file, 10, 100).unwrap(), b"0123456789");
-        assert_eq!(read_again(&file, 4, 100).unwrap(), b"0123");
-        assert_eq!(read_again(&file, 20, 100).unwrap(), b"0123456789");
+        let bytes = |path: &Path, length, limit| read_again(path, length, limit).map(|(bytes, _)| bytes);
+        assert_eq!(bytes(&file, 10, 100).unwrap(), b"0123456789");
+        assert_eq!(bytes(&file, 4, 100).unwrap(), b"0123");
+        assert_eq!(bytes(&file, 20, 100).unwrap(), b"0123456789");
         // A length of 0 says nothing.
-        assert_eq!(read_again(&file, 0, 10).unwrap(), b"0123456789");
-        assert!(read_again(&file, 0, 9).is_err());
+        assert_eq!(bytes(&file, 0, 10).unwrap(), b"0123456789");
+        assert!(bytes(&file, 0, 9).is_err());
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        assert_eq!(read_again(&pipe, 10, 100).unwrap(), b"");
-        assert!(read_again(dir.path(), 10, 100).is_err() && read_again(&dir.path().join("none"), 10, 100).is_err());
+        assert_eq!(bytes(&pipe, 10, 100).unwrap(), b"");
+        assert!(bytes(dir.path(), 10, 100).is_err() && bytes(&dir.path().join("none"), 10, 100).is_err());
         let identity = |path: &Path| Identity::of(&metadata(path).unwrap().unwrap()).unwrap();
         let before = identity(&file);
         assert_eq!(identity(&file), before);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::clock;
 use super::fs::{self, FileError, Identity, Metadata};
 use super::name::Name;
 
@@ -14,6 +15,8 @@ pub struct RawFile {
     pub bytes: u64,
     /// What it was known by when it was found.
     pub identity: Option<Identity>,
+    /// It was [quiet](Identity::is_quiet) then.
+    pub quiet: bool,
 }
 
 impl RawFile {
@@ -24,6 +27,8 @@ impl RawFile {
 
     /// What was found at a path: nobody looks a second time, which is felt with 100,000 files and on a file server.
     pub fn new(name: impl Into<Name>, path: PathBuf, found: &Metadata) -> Self {
-        Self { name: name.into(), path, bytes: found.len(), identity: Identity::of(found) }
+        let identity = Identity::of(found);
+        let quiet = identity.is_some_and(|identity| identity.is_quiet(clock::unix_seconds()));
+        Self { name: name.into(), path, bytes: found.len(), identity, quiet }
     }
 }

@@ -52,7 +52,10 @@ impl Stage for Ingest {
     }
 
     fn run(config: &Source, _: In, cx: &Context<'_>) -> Result<Out, StageError> {
-        let located: DatasetFiles = cx.found().map_or_else(|| dataset::locate(config, cx.places), Ok)?;
+        let found: Option<DatasetFiles> = cx.found();
+        // The engine's digests are of what it found, before it was read.
+        let listed_first = found.is_some();
+        let located = found.map_or_else(|| dataset::locate(config, cx.places), Ok)?;
         let mut digest_of = |file: &RawFile| cx.raw_digest(file).map_or_else(|| dataset::file_digest(file), Ok);
         let opened = located.open(&mut digest_of)?;
         let bar = cx.bar(opened.count as u64, "images");
@@ -79,6 +82,9 @@ impl Stage for Ingest {
             labels.push(record.label.unwrap_or(-1));
             bar.advance(1);
             cx.check()?;
+        }
+        if located.checked && listed_first {
+            cx.raw_is_checked();
         }
         cx.read(&located.reading(labels.len(), &opened.labels, &*records));
         let skipped = records.skipped();

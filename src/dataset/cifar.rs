@@ -6,6 +6,8 @@
 //!
 //! Source: A. Krizhevsky, "The CIFAR-10 and CIFAR-100 data sets", section "Binary version".
 
+use std::sync::Arc;
+
 use super::cifar_python;
 use super::entry::{Entry, Format, Request, Split};
 use super::error::Result;
@@ -139,7 +141,7 @@ impl Format for Cifar {
                     counts.push(split.count.unwrap_or(0) / names.len() as u64);
                 }
             }
-            Ok(move |files: &[RawFile], _: &mut DigestOf| {
+            Ok(move |files: &Arc<[RawFile]>, _: &mut DigestOf| {
                 let labels = Labels::of_classes(names);
                 let total = counts.iter().sum::<u64>() as usize;
                 let parts = files.iter().zip(&counts);

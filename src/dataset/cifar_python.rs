@@ -99,7 +99,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data_batch_1");
         fs::write_atomic(&path, bytes).unwrap();
-        let file = RawFile { name: "data_batch_1".into(), path, bytes: bytes.len() as u64, identity: None };
+        let file = RawFile { name: "data_batch_1".into(), path, bytes: bytes.len() as u64, identity: None, quiet: false };
         records(form, file, count, classes).collect()
     }
 

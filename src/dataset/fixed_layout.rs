@@ -1,6 +1,7 @@
 //! The search for files whose names are known, in the layouts that a data set comes in.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::entry::Request;
 use super::error::{Result, Searched};
@@ -46,7 +47,7 @@ pub(super) fn locate_fixed<L: Copy, O>(
     plan: impl Fn(&mut Lookup, L) -> Result<O>,
 ) -> Result<DatasetFiles>
 where
-    O: Fn(&[RawFile], &mut DigestOf) -> Result<DatasetReader> + Send + 'static,
+    O: Fn(&Arc<[RawFile]>, &mut DigestOf) -> Result<DatasetReader> + Send + 'static,
 {
     let mut searched: Vec<Searched> = Vec::new();
     for place in request.candidates() {

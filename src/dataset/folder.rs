@@ -71,8 +71,10 @@ struct Limits {
 
 const LIMITS: Limits = Limits { first: 64, most: 1024, bytes: 32 << 20, least: 16 };
 
-/// Chunks that are tried while another is written. A table is written in pushes, during which more than one is done.
-const AHEAD: usize = 3;
+/// Chunks that are tried while another is written, as long as their files hold no more than `AHEAD_BYTES`. A table is written in pushes,
+/// during which more than one is done.
+const AHEAD: usize = 6;
+const AHEAD_BYTES: u64 = 64 << 20;
 
 /// Missing folders that an error names.
 const MOST_NAMED: usize = 5;
@@ -204,19 +206,22 @@ fn locate(format: &Folder, request: &Request<'_>) -> Result<DatasetFiles> {
     }
     let look = request.source.look()?;
     let (images, skip_broken, place) = (files.len(), request.source.skip_broken, root.display().to_string());
+    // Pictures are compared with their digests when they are read; the list is read before its digest is taken.
+    let checked = list.is_none();
     // What the list says decides labels and rows, so it is one of the raw files.
     files.extend(list.map(|list| list.file));
-    let open = move |files: &[RawFile], digest_of: &mut DigestOf| {
+    let open = move |files: &Arc<[RawFile]>, digest_of: &mut DigestOf| {
         let waiting = in_order_of_digests(&files[..images], classes.as_ref().ok().map(|(numbers, _)| &numbers[..]), digest_of)?;
+        let pictures = Pictures::new(Arc::clone(files), waiting, LIMITS, look);
         let labels = match &classes {
             Ok((_, names)) => Labels::Named(names.clone()),
             Err(why) => Labels::Absent { why: why.clone() },
         };
-        let records = SkipBroken::new(Pictures::new(waiting, LIMITS, look), place.clone(), skip_broken).looking(look).by_name();
+        let records = SkipBroken::new(pictures, place.clone(), skip_broken).looking(look).by_name();
         Ok(DatasetReader { labels, count: images, records: Box::new(records) })
     };
     let labels_from = "by folder";
-    Ok(DatasetFiles { ignored, labels_from, doubts, classes_doubted, ..DatasetFiles::new(files, Some(root), open) })
+    Ok(DatasetFiles { ignored, labels_from, doubts, classes_doubted, checked, ..DatasetFiles::new(files, Some(root), open) })
 }
 
 /// Says of pictures in formats that are not read how many there are, and what to do with them.
@@ -290,23 +295,21 @@ fn in_order_of_digests(files: &[RawFile], numbers: Option<&[i32]>, digest_of: &m
     faulty.finish()?;
     // Files stand in the order of their names, so the index settles ties.
     order.sort_unstable();
-    let waiting = |(digest, index): (Digest, usize)| Waiting {
-        file: files[index].clone(),
-        digest,
-        label: numbers.map(|numbers| numbers[index]),
-    };
+    let waiting = |(digest, file): (Digest, usize)| Waiting { file, digest, label: numbers.map(|numbers| numbers[file]) };
     Ok(order.into_iter().map(waiting).collect())
 }
 
 struct Waiting {
-    file: RawFile,
+    /// Its place among the files.
+    file: usize,
     digest: Digest,
     label: Option<i32>,
 }
 
 /// The pictures of a folder, in the order of digests.
 struct Pictures {
-    files: Arc<[Waiting]>,
+    files: Arc<[RawFile]>,
+    waiting: Arc<[Waiting]>,
     look: Look,
     limits: Limits,
     /// The first file that nobody has begun with.
@@ -314,15 +317,21 @@ struct Pictures {
     /// Pictures that were tried, the next one last.
     ready: Vec<Result<Tried>>,
     /// The chunks after them, which are being tried while they are written.
-    ahead: VecDeque<Receiver<Attempts>>,
+    ahead: VecDeque<Ahead>,
+}
+
+/// A chunk that is being tried.
+struct Ahead {
+    bytes: u64,
+    attempts: Receiver<Attempts>,
 }
 
 /// A chunk of pictures that were tried, or the panic that it ended in.
 type Attempts = std::thread::Result<Vec<Result<Tried>>>;
 
 impl Pictures {
-    fn new(files: Vec<Waiting>, limits: Limits, look: Look) -> Self {
-        Self { files: files.into(), look, limits, next: 0, ready: Vec::new(), ahead: VecDeque::new() }
+    fn new(files: Arc<[RawFile]>, waiting: Vec<Waiting>, limits: Limits, look: Look) -> Self {
+        Self { files, waiting: waiting.into(), look, limits, next: 0, ready: Vec::new(), ahead: VecDeque::new() }
     }
 
     /// The files of the next chunk.
@@ -330,11 +339,11 @@ impl Pictures {
         let Limits { first: few, most, bytes: full, least } = self.limits;
         let (first, mut bytes) = (self.next, 0);
         let most = first.clamp(few, most);
-        while let Some(waiting) = self.files.get(self.next)
+        while let Some(waiting) = self.waiting.get(self.next)
             && self.next - first < most
             && (bytes < full || self.next - first < least)
         {
-            bytes += waiting.file.bytes;
+            bytes += self.files[waiting.file].bytes;
             self.next += 1;
         }
         first..self.next
@@ -343,12 +352,15 @@ impl Pictures {
     /// Begins with the next chunks.
     fn go_ahead(&mut self) {
         // A thread of the pool must not wait for the pool: it may be the only one. (Whoever begins to read goes on to read.)
-        while self.ahead.len() < AHEAD && self.next < self.files.len() && rayon::current_thread_index().is_none() {
-            let (chunk, files, look) = (self.chunk(), Arc::clone(&self.files), self.look);
-            let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-            self.ahead.push_back(receiver);
+        let room =
+            |ahead: &VecDeque<Ahead>| ahead.len() < AHEAD && ahead.iter().map(|chunk| chunk.bytes).sum::<u64>() < AHEAD_BYTES;
+        while room(&self.ahead) && self.next < self.waiting.len() && rayon::current_thread_index().is_none() {
+            let (chunk, files, waiting, look) = (self.chunk(), Arc::clone(&self.files), Arc::clone(&self.waiting), self.look);
+            let (sender, attempts) = std::sync::mpsc::sync_channel(1);
+            let bytes = waiting[chunk.clone()].iter().map(|waiting| files[waiting.file].bytes).sum();
+            self.ahead.push_back(Ahead { bytes, attempts });
             rayon::spawn(move || {
-                let attempts = catch_unwind(AssertUnwindSafe(|| attempt(&files[chunk], look)));
+                let attempts = catch_unwind(AssertUnwindSafe(|| attempt(&files, &waiting[chunk], look)));
                 // Nobody waits where a run was stopped.
                 let _ = sender.send(attempts);
             });
@@ -356,8 +368,8 @@ impl Pictures {
     }
 }
 
-fn attempt(files: &[Waiting], look: Look) -> Vec<Result<Tried>> {
-    files.par_iter().map(|waiting| waiting.attempt(look)).collect()
+fn attempt(files: &[RawFile], waiting: &[Waiting], look: Look) -> Vec<Result<Tried>> {
+    waiting.par_iter().map(|waiting| waiting.attempt(&files[waiting.file], look)).collect()
 }
 
 impl Iterator for Pictures {
@@ -365,12 +377,12 @@ impl Iterator for Pictures {
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.ready.is_empty() {
-            self.ready = match self.ahead.pop_front().map(|ahead| ahead.recv()) {
+            self.ready = match self.ahead.pop_front().map(|ahead| ahead.attempts.recv()) {
                 Some(Ok(attempts)) => attempts.unwrap_or_else(|panic| resume_unwind(panic)),
                 Some(Err(_)) => unreachable!("a chunk that was begun with is sent"),
                 None => {
                     let chunk = self.chunk();
-                    attempt(&self.files[chunk], self.look)
+                    attempt(&self.files, &self.waiting[chunk], self.look)
                 }
             };
             self.ready.reverse();
@@ -381,15 +393,17 @@ impl Iterator for Pictures {
 }
 
 impl Waiting {
-    /// Reads the file through.
-    fn attempt(&self, look: Look) -> Result<Tried> {
-        let name = self.file.name.to_string();
-        if self.file.bytes > MAX_FILE {
+    /// Reads the file through. One that was quiet when it was found, before its digest was taken, and still is what it was, has that digest;
+    /// of any other it is taken again.
+    fn attempt(&self, file: &RawFile, look: Look) -> Result<Tried> {
+        let name = file.name.to_string();
+        if file.bytes > MAX_FILE {
             return Ok((name, Err(format!("longer than {}", kinset_base::unit::bytes(MAX_FILE)))));
         }
-        let bytes = fs::read_again(&self.file.path, self.file.bytes, MAX_FILE)?;
-        if Digest::of(&bytes) != self.digest {
-            return Err(DatasetError::Changed { file: self.file.path.display().to_string() });
+        let (bytes, identity) = fs::read_again(&file.path, file.bytes, MAX_FILE)?;
+        let same = file.quiet && identity == file.identity && bytes.len() as u64 == file.bytes;
+        if !same && Digest::of(&bytes) != self.digest {
+            return Err(DatasetError::Changed { file: file.path.display().to_string() });
         }
         let record = Record::encoded(bytes, Some(self.digest), Some(name.clone()), self.label, look);
         Ok((name, record.map_err(|why| why.to_string())))
@@ -742,13 +756,12 @@ mod tests {
         let mut names: Vec<String> =
             fs::list(dir.path()).unwrap().iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
         names.sort_unstable();
-        let waiting = names.into_iter().map(|name| {
-            let path = dir.path().join(&name);
-            let bytes = fs::read(&path).unwrap();
-            let file = RawFile { name: name.into(), path, bytes: bytes.len() as u64, identity: None };
-            Waiting { file, digest: Digest::of(&bytes), label: None }
-        });
-        Pictures::new(waiting.collect(), Limits { first: 4, most: 16, bytes: 1 << 20, least: 2 }, Look::default())
+        let files: Vec<_> =
+            names.into_iter().map(|name| RawFile::find(name.clone(), dir.path().join(name)).unwrap().unwrap()).collect();
+        let waiting =
+            |(file, raw): (usize, &RawFile)| Waiting { file, digest: Digest::of_file(&raw.path).unwrap(), label: None };
+        let waiting = files.iter().enumerate().map(waiting).collect();
+        Pictures::new(files.into(), waiting, Limits { first: 4, most: 16, bytes: 1 << 20, least: 2 }, Look::default())
     }
 
     #[test]
@@ -817,6 +830,24 @@ mod tests {
         fs::write_atomic(&dir.path().join("a.png"), &png(2)).unwrap();
         let results: Vec<_> = opened.records.collect();
         assert!(matches!(results[..], [Err(DatasetError::Changed { .. })]));
+    }
+
+    #[test]
+    fn the_digest_of_a_file_that_was_quiet_and_is_the_same_is_not_taken_again() {
+        let dir = folder(&[("a.png", png(1))]);
+        let path = dir.path().join("a.png");
+        let found = RawFile::find("a.png", path.clone()).unwrap().unwrap();
+        let changed = |file: &RawFile, digest| {
+            let waiting = Waiting { file: 0, digest, label: None };
+            matches!(waiting.attempt(file, Look::default()), Err(DatasetError::Changed { .. }))
+        };
+        let (right, wrong) = (Digest::of(&png(1)), Digest::of(b"another"));
+        let quiet = RawFile { quiet: true, ..found.clone() };
+        assert!(!changed(&quiet, right) && !changed(&quiet, wrong));
+        let restless = RawFile { quiet: false, ..found };
+        assert!(!changed(&restless, right) && changed(&restless, wrong));
+        fs::write_atomic(&path, &png(2)).unwrap();
+        assert!(changed(&quiet, right));
     }
 
     #[test]

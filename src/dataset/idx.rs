@@ -9,6 +9,7 @@
 
 use std::io::{BufRead, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -165,7 +166,7 @@ impl Format for Idx {
                 parts.push(Part { images, labels: found, count: split.and_then(|split| split.count) });
             }
             let kind = absent.map_or_else(|| Labels::of_classes(classes), |why| Labels::Absent { why });
-            Ok(move |files: &[RawFile], _: &mut DigestOf| open(files, &parts, shape, &kind, classes.len()))
+            Ok(move |files: &Arc<[RawFile]>, _: &mut DigestOf| open(files, &parts, shape, &kind, classes.len()))
         })
     }
 }

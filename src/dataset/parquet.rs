@@ -81,7 +81,7 @@ impl Format for Parquet {
         let tables = files.len();
         files.extend(named_files(&files, &columns, &mut ignored)?);
         let (place, skip_broken, look) = (root.display().to_string(), source.skip_broken, source.look()?);
-        let open = move |files: &[RawFile], digest_of: &mut DigestOf| {
+        let open = move |files: &Arc<[RawFile]>, digest_of: &mut DigestOf| {
             let (tables, named) = files.split_at(tables);
             let named = named.iter().map(|file| Ok((file.path.clone(), digest_of(file)?))).collect::<Result<_>>()?;
             let (labels, count, tried) = open(tables, named, &columns, look)?;

@@ -39,6 +39,8 @@ pub struct DatasetFiles {
     pub(super) doubts: Vec<String>,
     /// One of the doubts is about the names of classes.
     pub(super) classes_doubted: bool,
+    /// Reading compares what it reads of every file with the file's digest, so that nobody has to look at the files once more.
+    pub checked: bool,
     pub(super) open: Box<Open>,
     pub(super) limit: Option<usize>,
     /// False if labels are not wanted.
@@ -53,18 +55,18 @@ impl std::fmt::Debug for DatasetFiles {
 }
 
 /// A format's second half of the work: from located files to records.
-pub(super) type Open = dyn Fn(&[RawFile], &mut DigestOf) -> Result<DatasetReader> + Send;
+pub(super) type Open = dyn Fn(&Arc<[RawFile]>, &mut DigestOf) -> Result<DatasetReader> + Send;
 
 impl DatasetFiles {
     /// Files that were found, and what opens them for one reading.
     pub(super) fn new(
         files: Vec<RawFile>,
         root: Option<PathBuf>,
-        open: impl Fn(&[RawFile], &mut DigestOf) -> Result<DatasetReader> + Send + 'static,
+        open: impl Fn(&Arc<[RawFile]>, &mut DigestOf) -> Result<DatasetReader> + Send + 'static,
     ) -> Self {
         let (ignored, labels_from, doubts) = (Ignored::default(), "", Vec::new());
-        let (open, limit, with_labels, classes_doubted) = (Box::new(open), None, true, false);
-        Self { files: files.into(), root, ignored, labels_from, doubts, classes_doubted, open, limit, with_labels }
+        let (open, limit, with_labels, classes_doubted, checked) = (Box::new(open), None, true, false, false);
+        Self { files: files.into(), root, ignored, labels_from, doubts, classes_doubted, checked, open, limit, with_labels }
     }
 
     /// Opens the data set for one reading from front to back. `digest_of` is asked for each file of a folder; where no cache

@@ -6,6 +6,8 @@
 //! Source: A. Coates, H. Lee, A. Ng, "An analysis of single-layer networks in unsupervised feature learning", AISTATS 2011, and
 //! the data set's page.
 
+use std::sync::Arc;
+
 use super::entry::{Entry, Format, Request, Split};
 use super::error::Result;
 use super::fetch::remote::{Download, GIB};
@@ -63,7 +65,7 @@ impl Format for Stl {
                 let labels = if split.labels.is_empty() { None } else { Some(lookup.require(&[split.labels])?) };
                 parts.push((images, labels, split.count.unwrap_or(0)));
             }
-            Ok(move |files: &[RawFile], _: &mut DigestOf| open(files, &parts, classes))
+            Ok(move |files: &Arc<[RawFile]>, _: &mut DigestOf| open(files, &parts, classes))
         })
     }
 }

@@ -5,6 +5,8 @@
 //!
 //! Source: Y. Netzer et al., "Reading digits in natural images with unsupervised feature learning", 2011.
 
+use std::sync::Arc;
+
 use super::byte_stream::malformed;
 use super::entry::{Entry, Format, Request, Split};
 use super::error::{DatasetError, Result};
@@ -61,7 +63,7 @@ impl Format for Svhn {
                 lookup.require(&[split.images])?;
                 counts.push(split.count);
             }
-            Ok(move |files: &[RawFile], _: &mut DigestOf| {
+            Ok(move |files: &Arc<[RawFile]>, _: &mut DigestOf| {
                 let (mut parts, mut total) = (Vec::new(), 0);
                 for (file, &count) in files.iter().zip(&counts) {
                     let (images, labels) = open(file, count)?;

@@ -85,7 +85,7 @@ impl Format for Tar {
         let wanted = Wanted::new(request.source.image_column.as_deref(), request.source.label_column.as_deref());
         let look = request.source.look()?;
         let with_labels = request.source.labels != Some(false);
-        let open = move |files: &[RawFile], _: &mut DigestOf| {
+        let open = move |files: &Arc<[RawFile]>, _: &mut DigestOf| {
             let Found { pictures, labels: classes, left, doubts } = look_through(files, &wanted, with_labels)?;
             if pictures == 0 {
                 return Err(DatasetError::NoMembers { file: place.clone(), others: left.summary("other members") });

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -83,6 +84,7 @@ pub struct Context<'a> {
     out: PathBuf,
     raw: Option<&'a RawFiles>,
     digests: BTreeMap<&'a str, Digest>,
+    raw_checked: AtomicBool,
     origin: BTreeMap<String, Value>,
     kept: Mutex<Kept>,
     sink: &'a dyn Sink,
@@ -108,8 +110,25 @@ impl<'a> Context<'a> {
         sink: &'a dyn Sink,
     ) -> Self {
         let (checkpoint_every, digests, origin) = (Duration::from_mins(1), BTreeMap::new(), BTreeMap::new());
-        let (shared, lock, raw, kept) = (None, None, None, Mutex::default());
-        Self { stage, device, seed, places, stop, checkpoint_every, work, shared, lock, out, raw, digests, origin, kept, sink }
+        let (shared, lock, raw, raw_checked, kept) = (None, None, None, AtomicBool::new(false), Mutex::default());
+        Self {
+            stage,
+            device,
+            seed,
+            places,
+            stop,
+            checkpoint_every,
+            work,
+            shared,
+            lock,
+            out,
+            raw,
+            digests,
+            raw_checked,
+            origin,
+            kept,
+            sink,
+        }
     }
 
     /// Lends the raw files, and their digests in the same order, which the engine knows already.
@@ -151,6 +170,16 @@ impl<'a> Context<'a> {
     /// The digest of a raw file, if the engine knows it.
     pub fn raw_digest(&self, file: &RawFile) -> Option<Digest> {
         self.digests.get(file.name.as_str()).copied()
+    }
+
+    /// Says that what was read of every raw file was compared with its digest, so that a file which changed since matters to nobody.
+    pub fn raw_is_checked(&self) {
+        self.raw_checked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the stage said so.
+    pub fn is_raw_checked(&self) -> bool {
+        self.raw_checked.load(Ordering::Relaxed)
     }
 
     /// What [`Stage::raw_files`](super::Stage::raw_files) found with the files, once.

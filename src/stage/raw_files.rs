@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn what_was_found_is_handed_over_once_and_as_what_it_is() {
-        let file = RawFile { name: "a".into(), path: "a".into(), bytes: 1, identity: None };
+        let file = RawFile { name: "a".into(), path: "a".into(), bytes: 1, identity: None, quiet: false };
         let raw = RawFiles::with(vec![file.clone()].into(), 7_u32);
         assert_eq!((&raw[..], raw.take(), raw.take::<u32>()), (&[file.clone()][..], Some(7_u32), None));
         assert_eq!(RawFiles::with(Arc::default(), 7_u32).take::<u64>(), None);

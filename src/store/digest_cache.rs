@@ -26,9 +26,6 @@ use kinset_base::clock;
 use kinset_base::fs::{self, Identity};
 use kinset_base::raw_file::RawFile;
 
-/// Seconds that a file must have been left alone before it is read, to be remembered.
-pub(super) const QUIET: f64 = 2.0;
-
 /// How the names of the files begin.
 const FILES: &str = "digests-";
 
@@ -314,7 +311,7 @@ pub(crate) mod tests {
     }
 
     fn raw(path: &Path) -> RawFile {
-        let unknown = RawFile { name: "raw".into(), path: path.to_owned(), bytes: 0, identity: None };
+        let unknown = RawFile { name: "raw".into(), path: path.to_owned(), bytes: 0, identity: None, quiet: false };
         RawFile::find("raw", path.to_owned()).unwrap().unwrap_or(unknown)
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::check::Checked;
 use super::digest::Digest;
-use super::digest_cache::{DigestCache, QUIET};
+use super::digest_cache::DigestCache;
 use super::disk::{new_file, parent, rename_new, stat, write_tmp};
 use super::error::{Result, StoreError};
 use super::failpoint::Failpoints;
@@ -120,7 +120,7 @@ impl Store {
             lease_lasts: named_lease()?.unwrap_or(lease::LASTS),
             forgets: FORGETS,
             cache: OnceLock::new(),
-            quiet: QUIET,
+            quiet: fs::QUIET,
             checked: Checked::default(),
             fail: Failpoints::default(),
         })
