@@ -50,7 +50,7 @@ kinset_stage::settings! {
         pick: Pick = Pick::Hierarchical;
         /// Images to take; unset: a tenth of the pool.
         budget: Option<usize> = None, min 1;
-        /// Clusters of each level, that of images first, each fewer than before; unset: by the size of the pool.
+        /// Clusters of each level, that of images first, each fewer than before; unset: by the size of the pool, without the levels from the third on in which most images are in few clusters.
         clusters: Option<Vec<usize>> = None;
         /// Resampling steps of each level: of every cluster the images nearest to its center are clustered anew.
         resamples: usize = 10;

@@ -14,6 +14,28 @@ use kinset_stage::{StageError, Stop};
 /// Images among which nearest ones are looked for.
 const SAMPLE: usize = 1 << 14;
 
+/// Levels that every pool is divided by, if it has so many.
+const ALWAYS: usize = 2;
+
+/// A level above them is left out if its clusters count for less than this share of their number.
+const EVEN: f64 = 0.25;
+
+/// How many levels, from the lowest, divide a pool evenly. Where most images are in few clusters of a level and the others hold next to
+/// nothing, equal parts of a budget go to what is odd; the levels below say more.
+pub fn even(levels: &[Level], dim: usize) -> usize {
+    let mut images: Vec<u64> = vec![1; levels[0].labels.len()];
+    let is_even = |level: &Level| {
+        let k = level.clusters(dim);
+        let mut counts = vec![0; k];
+        for (&cluster, images) in level.labels.iter().zip(&images) {
+            counts[cluster as usize] += images;
+        }
+        images = counts;
+        entropy_of_counts(&images).exp() >= EVEN * k as f64
+    };
+    levels.iter().map(is_even).enumerate().take_while(|&(below, even)| even || below < ALWAYS).count()
+}
+
 /// The tables of some levels, with what was taken and as many random images; both ascend.
 pub fn table(
     levels: &[Level],
@@ -90,4 +112,28 @@ fn apart(mut rows: Vec<f32>, dim: usize, stop: &Stop) -> Result<Option<f64>, Sta
     let found = neighbors::all_pairs(&rows, dim, 1, stop, &mut |_, _| ()).map_err(StageError::other)?;
     let distances: Vec<f64> = found.similarity.iter().map(|&cosine| (1.0 - f64::from(cosine)).clamp(0.0, 2.0)).collect();
     Ok(Some(stats::mean(&distances)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_above_the_second_are_used_while_they_divide_images_evenly() {
+        let level = |labels: Vec<u32>, k: usize| Level { centers: vec![0.0; k], squares: vec![0.0; labels.len()], labels };
+        let same = || level((0..10).collect(), 10);
+        // Images in the ten clusters of the first level, which the others only pass on.
+        let uneven = (0..100).map(|image: u32| image.saturating_sub(90)).collect();
+        let levels = [level(uneven, 10), same(), same(), same()];
+        assert_eq!([1, 2, 3, 4].map(|levels_in_all| even(&levels[..levels_in_all], 1)), [1, 2, 2, 2]);
+        let levels = [
+            level((0..100).map(|image| image % 10).collect(), 10),
+            same(),
+            level(vec![0, 0, 0, 0, 0, 1, 1, 1, 1, 1], 2),
+            same(),
+        ];
+        assert_eq!(even(&levels[..3], 1), 3);
+        let odd = level((0..10_u32).map(|below| below.saturating_sub(8)).collect(), 8);
+        assert_eq!(even(&[levels[0].clone(), same(), odd], 1), 2);
+    }
 }

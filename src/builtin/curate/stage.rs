@@ -49,7 +49,7 @@ pub struct Curate;
 
 impl Stage for Curate {
     const KIND: &'static str = "curate";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SUMMARY: &'static str = "select a balanced part of a pool, by hierarchical k-means with resampling; it is streamed";
     const SEEDED: bool = true;
 
@@ -72,7 +72,13 @@ impl Stage for Curate {
                 unit::counted(pool.len() as u64, "image")
             ));
         }
-        let levels = cluster(config, &pool, cx)?;
+        let mut levels = cluster(config, &pool, cx)?;
+        let even = measure::even(&levels, pool.dim());
+        if config.clusters.is_none() && even < levels.len() {
+            let left = unit::counted(levels[even].clusters(pool.dim()) as u64, "cluster");
+            cx.chose(format!("levels 1 to {even}: most images are in few of the {left} of the next; `clusters` names levels to use all the same"));
+            levels.truncate(even);
+        }
         let mut leaves = members(&levels[0].labels, levels[0].clusters(pool.dim()));
         // Of an image that is in two shards the first is there to be taken, in the same leaf.
         for rows in leaves.iter_mut().filter(|rows| rows.iter().any(|&row| !pool.is_copy(row))) {
