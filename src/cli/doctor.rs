@@ -10,6 +10,7 @@ use super::args::{CacheArgs, ClusterArgs, PlaceArgs};
 use super::cluster::Where;
 use super::common::{Answer, Failure, places};
 use super::doctor_peers::peers;
+use super::doctor_slurm::slurm;
 use super::run_cache::Settings;
 use super::terminal;
 use super::version::Facts;
@@ -140,6 +141,7 @@ pub(super) fn run(args: &DoctorArgs) -> Answer {
         limits(&facts, &machine),
         patiently("artifacts", artifacts, in_artifacts),
         cache(args.cache.as_ref()),
+        slurm(),
         in_data(&paths, named),
         datasets(&paths),
         weights(&paths),

@@ -9,6 +9,7 @@ pub mod args;
 mod cluster;
 mod common;
 mod doctor_peers;
+mod doctor_slurm;
 mod expected;
 mod export_tables;
 mod init_encoder;

@@ -1,5 +1,6 @@
 //! `cluster.toml`: where stages run, and with what. Nothing of it is in a key but the class of device.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -291,6 +292,12 @@ impl Rules {
     pub fn needs(&self, node: &Node) -> Needs {
         let fitting = self.rules.iter().filter(|rule| rule.fits(node));
         fitting.fold(self.default.clone(), |below, rule| rule.needs.clone().over(&below))
+    }
+
+    /// The partitions that they name, sorted.
+    pub fn partitions(&self) -> BTreeSet<&str> {
+        let needs = std::iter::once(&self.default).chain(self.rules.iter().map(|rule| &rule.needs));
+        needs.filter_map(|needs| needs.partition.as_deref()).flat_map(|names| names.split(',')).collect()
     }
 
     /// What of them holds for several processes of one machine, whatever nodes elsewhere have: how stages are cut.

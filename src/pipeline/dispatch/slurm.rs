@@ -1,4 +1,4 @@
-//! Slurm, by its own commands: `sbatch`, `squeue`, `scancel`, `sacct`, `scontrol`.
+//! Slurm, by its own commands: `sbatch`, `squeue`, `scancel`, `sacct`, `scontrol`, `sinfo`.
 //!
 //! The script of a job goes to the standard input of `sbatch`, and *is* kinset in the end (`exec`), so that signals come to it once. The
 //! queue is asked for all jobs in one call, whatever their state and partition. `sacct`, which lags and may be off, is asked for words
@@ -12,7 +12,7 @@ use super::cluster::{After, Cluster, Death, Job, JobId, Queue, Standing, State};
 use super::error::DispatchError;
 use super::rules::{Needs, Rules};
 use super::ticket::{Place, Ticket};
-use kinset_base::command::{Program, Said};
+use kinset_base::command::{CommandError, Program, Said};
 
 /// What a job must not inherit from whoever submits it, who may be a job too.
 const SCRUBBED: &[&str] = &["SLURM_", "SBATCH_", "PMIX_"];
@@ -279,6 +279,55 @@ pub fn requeue(job: &str) -> Result<(), DispatchError> {
     }
 }
 
+/// What Slurm is, here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Name and number, in its own words.
+    pub version: String,
+    pub partitions: Vec<Partition>,
+}
+
+/// A partition, as `sinfo` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    pub name: String,
+    /// Jobs that name none go there.
+    pub default: bool,
+    /// It takes jobs and starts them.
+    pub up: bool,
+    pub nodes: u64,
+}
+
+impl About {
+    /// Asks Slurm; nothing where it is not installed.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn ask() -> Result<Option<Self>, DispatchError> {
+        let version = match ask("sbatch", &["--version"], "") {
+            Err(DispatchError::Command(CommandError::NotStarted { .. })) => return Ok(None),
+            said => said?.trim().to_owned(),
+        };
+        let partitions = read_partitions(&ask("sinfo", &["--noheader", "--format=%P|%a|%D"], "")?);
+        Ok(Some(Self { version, partitions }))
+    }
+}
+
+/// The lines of `sinfo`, of which a partition may have several. Whatever is none is passed over.
+fn read_partitions(text: &str) -> Vec<Partition> {
+    let mut partitions: Vec<Partition> = Vec::new();
+    for line in text.lines() {
+        let [name, state, nodes] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else { continue };
+        let Ok(nodes) = nodes.parse::<u64>() else { continue };
+        let (name, default) = name.strip_suffix('*').map_or((name, false), |name| (name, true));
+        match partitions.iter_mut().find(|known| known.name == name) {
+            Some(known) => known.nodes += nodes,
+            None => partitions.push(Partition { name: name.to_owned(), default, up: state == "up", nodes }),
+        }
+    }
+    partitions
+}
+
 /// What a job knows of itself: its number, and how often it was started again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Own {
@@ -318,6 +367,14 @@ mod tests {
         assert_eq!(of("13", 4).state, State::Waiting { why: "Dependency".into() });
         assert_eq!(of("14", 0).state, State::Ended(Death::Cancelled));
         assert_eq!(of("15", 0).state, State::Ended(Death::Word("new state".into())));
+    }
+
+    #[test]
+    fn the_partitions_are_read_whatever_stands_in_their_list() {
+        let of = |name: &str, default, up, nodes| Partition { name: name.into(), default, up, nodes };
+        let text = "main*|up|4\ngpu|down|2\nmain*|up|1\nslurm_load_partitions: nonsense\n|up\n";
+        assert_eq!(read_partitions(text), [of("main", true, true, 5), of("gpu", false, false, 2)]);
+        assert_eq!(read_partitions(""), []);
     }
 
     #[test]

@@ -148,3 +148,36 @@ fn a_folder_that_two_machines_share_is_said_to_be_one() {
     assert!(level == "ok" || hint.contains("KINSET_LOCKS=none"), "{}", said.out);
     assert!(sorted(&inner).is_empty());
 }
+
+#[test]
+fn slurm_is_asked_and_the_partitions_of_the_cluster_file_are_looked_for() {
+    let bench = Bench::new();
+    let program = |name: &str, text: &str| {
+        bench.write(&format!("bin/{name}"), format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(bench.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let ask = || attempt(bench.command(&JSON).env("PATH", bench.path("bin")));
+    fs::create_dir(bench.path("bin")).unwrap();
+    let said = ask();
+    assert_eq!((said.exit, of(&said, "slurm").0), (0, "ok"), "{}", said.out);
+    assert!(of(&said, "slurm").1.starts_with("not found"), "{}", said.out);
+    bench.write("cluster.toml", "executor = \"slurm\"\n[default]\npartition = \"main\"\n");
+    let said = ask();
+    assert_eq!((said.exit, of(&said, "slurm").0), (7, "fault"), "{}", said.out);
+
+    program("sbatch", "[ \"$1\" = --version ] && echo slurm 24.05.1");
+    program("sinfo", "echo 'main*|up|4'; echo 'gpu|down|1'");
+    let said = ask();
+    let wanted = ("ok", "slurm 24.05.1; partitions: main (4 nodes, the default), gpu (1 node, down)", "");
+    assert_eq!((said.exit, of(&said, "slurm")), (0, wanted), "{}", said.out);
+    bench.write("cluster.toml", "executor = \"slurm\"\n[default]\npartition = \"main,big\"\n");
+    let said = ask();
+    let (level, text, hint) = of(&said, "slurm");
+    assert!(level == "warning" && text.contains("names `big`, which") && hint.contains("sinfo"), "{}", said.out);
+    program("sinfo", "echo 'slurm_load_partitions: Unable to contact slurm controller' >&2; exit 1");
+    let said = ask();
+    let (level, text, _) = of(&said, "slurm");
+    assert!(said.exit == 7 && level == "fault" && text.contains("Unable to contact"), "{}", said.out);
+    bench.write("cluster.toml", "");
+    assert_eq!((ask().exit, of(&ask(), "slurm").0), (0, "warning"));
+}
