@@ -31,7 +31,9 @@ fn published() -> impl Iterator<Item = PathBuf> {
 #[test]
 fn a_pipeline_of_a_paper_leaves_nothing_open_that_would_suit_the_number_of_images() {
     let mut trained = 0;
-    for path in published().filter(|path| !path.ends_with("frozen.toml")) {
+    // Two have settings of ours.
+    let ours = ["frozen.toml", "cifar10.toml"];
+    for path in published().filter(|path| !ours.iter().any(|ours| path.ends_with(ours))) {
         let text = std::fs::read_to_string(&path).unwrap();
         let spec = spec::check(&path, &text, &Request::default(), &registry::catalog()).unwrap();
         for node in &spec.nodes {
