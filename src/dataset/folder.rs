@@ -787,7 +787,7 @@ mod tests {
         // Whoever goes away leaves chunks behind that nobody waits for.
         let mut folder = in_chunks(&dir);
         assert!(folder.next().unwrap().is_ok());
-        assert_eq!((folder.next, folder.ready.len(), folder.ahead.len()), (32, 3, AHEAD));
+        assert_eq!((folder.next, folder.ready.len(), folder.ahead.len()), (80, 3, AHEAD));
         drop(folder);
         let folder = in_chunks(&dir);
         fs::write_atomic(&dir.path().join("070.png"), &png(0)).unwrap();
