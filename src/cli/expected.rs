@@ -86,14 +86,17 @@ const TELLING: f64 = 0.8;
 /// Shorter runs are not worth a word: seconds.
 const WORTH: f64 = 30.0;
 /// Kinds that take seconds where others take minutes; unless they are known, they are not counted.
-const QUICK: [&str; 18] = [
+const QUICK: [&str; 21] = [
     "ingest",
     "frozen",
     "onnx_encoder",
     "pretrained",
     "pixels",
+    "join",
+    "concat",
     "neighbors",
     "kmeans",
+    "distill",
     "spectral",
     "consensus",
     "choose",

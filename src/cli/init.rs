@@ -307,6 +307,11 @@ fn fill(wanted: &Wanted<'_>) -> String {
         Encoder::Learned => ("pretext", ""),
         Encoder::Loaded(settings) => ("encoder", settings.as_str()),
     };
+    // Where neighbors are looked for, what heads read, and the clusters by k-means that they begin with.
+    let (space, head, start) = match wanted.encoder {
+        Encoder::Learned => ("joined", "backbone", "joined_head"),
+        Encoder::Loaded(_) => ("features", "features", "kmeans"),
+    };
     let (learned, labeled) = (settings.is_empty(), wanted.folders == Folders::Classes);
     let k = 20.min(images.saturating_sub(1)).max(1);
     let (many, setting, advice, most) = match clusters {
@@ -338,6 +343,9 @@ fn fill(wanted: &Wanted<'_>) -> String {
         .replace("<<skip_broken>>", &skip_broken)
         .replace("<<encoder>>", encoder)
         .replace("<<settings>>", settings)
+        .replace("<<space>>", space)
+        .replace("<<head>>", head)
+        .replace("<<start>>", start)
         .replace("<<input>>", if learned { "images = \"data.images\"" } else { "features = \"features\"" })
         .replace("<<clusters>><<advice>>", &format!("{setting:<30} # {advice}"))
         .replace("<<clusters>>", &setting)
