@@ -153,8 +153,8 @@ fn a_folder_that_two_machines_share_is_said_to_be_one() {
 fn slurm_is_asked_and_the_partitions_of_the_cluster_file_are_looked_for() {
     let bench = Bench::new();
     let program = |name: &str, text: &str| {
-        bench.write(&format!("bin/{name}"), format!("#!/bin/sh\n{text}\n"));
-        fs::set_permissions(bench.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+        bench.write(format!("bin/{name}"), format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(bench.path(format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
     };
     let ask = || attempt(bench.command(&JSON).env("PATH", bench.path("bin")));
     fs::create_dir(bench.path("bin")).unwrap();
