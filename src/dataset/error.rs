@@ -385,7 +385,7 @@ impl Fault for DatasetError {
             Self::Unreadable { first, .. } => first.diagnosis(),
             Self::Broken { .. } => Exit::Data
                 .code("dataset::broken-images")
-                .hint("remove or repair them, or skip them with `skip_broken = true` in the data source"),
+                .hint("remove or repair them, or skip them: `skip_broken = true` in the data source, `--skip-broken` of `init`, `similar` and `curate`"),
             Self::Shards { .. } => Exit::Data
                 .code("dataset::shards")
                 .hint("read them one by one, or split by split: `root = \"FILE\"`, `split = \"NAME\"`"),
