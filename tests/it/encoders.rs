@@ -102,6 +102,8 @@ fn vectors_named_by_path_are_scored_and_shown_as_their_images() {
     assert!(said.err.contains("24 images found by path below their folder"), "{}", said.err);
     let scores = fs::read_to_string(bench.path("artifacts/own/scores/scores.csv")).unwrap();
     assert!(scores.contains("kmeans"), "{scores}");
+    let told = bench.kinset(&["run", "p.toml", "--no-report"]).done().out;
+    assert!(told.contains("scores: 24 images of features, 2 classes\n"), "{told}");
     bench.kinset(&["export", "p.toml", "assignments", "--output", "groups.csv"]).done();
     assert!(fs::read_to_string(bench.path("groups.csv")).unwrap().contains("stripes/00.png"));
     // Without the images the vectors keep their names, and the labels know none of them.
