@@ -84,7 +84,7 @@ impl Stage for Ingest {
             cx.check()?;
         }
         if located.checked && listed_first {
-            cx.raw_is_checked();
+            cx.mark_raw_checked();
         }
         cx.read(&located.reading(labels.len(), &opened.labels, &*records));
         let skipped = records.skipped();

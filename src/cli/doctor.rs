@@ -132,6 +132,7 @@ pub(super) fn run(args: &DoctorArgs) -> Answer {
     let (facts, machine, paths) = (Facts::look()?, Machine::look(), places(&args.places, None));
     let artifacts = &args.places.artifacts;
     let named = args.places.data.is_some() || std::env::var_os("KINSET_DATA").is_some_and(|folder| !folder.is_empty());
+    let at = Where::of(&ClusterArgs::default(), Path::new(""));
     let checks = [
         version(),
         device(&facts),
@@ -140,8 +141,8 @@ pub(super) fn run(args: &DoctorArgs) -> Answer {
         memory(&machine),
         limits(&facts, &machine),
         patiently("artifacts", artifacts, in_artifacts),
-        cache(args.cache.as_ref()),
-        slurm(),
+        cache(args.cache.as_ref(), at.as_ref()),
+        slurm(at.as_ref().ok()),
         in_data(&paths, named),
         datasets(&paths),
         weights(&paths),
@@ -414,16 +415,17 @@ fn in_artifacts(artifacts: &Path) -> Check {
 }
 
 /// The cache of runs that name no other: whether it answers, as for a result that is not there. Nothing is written to it.
-fn cache(named: Option<&String>) -> Check {
+fn cache(named: Option<&String>, at: Result<&Where, &Failure>) -> Check {
     let check = Check::ok(
         "cache",
         if Remote::is_built() { "none set" } else { "none set; this kinset was built without remote caches" },
     );
     let args = CacheArgs { cache: named.cloned(), cache_mode: None };
-    let settings = match Where::of(&ClusterArgs::default(), Path::new("")).and_then(|at| Settings::of(&args, &at.rules.cache)) {
-        Ok(None) => return check,
-        Ok(Some(settings)) => settings,
-        Err(failure) => return unfit(Check::ok("cache", "set"), &failure),
+    let settings = match at.map(|at| Settings::of(&args, &at.rules.cache)) {
+        Ok(Ok(None)) => return check,
+        Ok(Ok(Some(settings))) => settings,
+        Ok(Err(failure)) => return unfit(Check::ok("cache", "set"), &failure),
+        Err(failure) => return unfit(Check::ok("cache", "set"), failure),
     };
     let mode = CacheMode::NAMES.into_iter().find(|(_, mode)| *mode == settings.mode).map_or("", |(name, _)| name);
     let check = Check::ok("cache", format!("`{}`, {mode}", settings.address));

@@ -1,8 +1,5 @@
 //! `kinset doctor`: whether Slurm answers, and has the partitions that the cluster file names.
 
-use std::path::Path;
-
-use super::args::ClusterArgs;
 use super::cluster::Where;
 use super::doctor::{Check, Level};
 use crate::base::fault::{Exit, Fault, chain};
@@ -10,10 +7,9 @@ use crate::base::unit;
 use crate::pipeline::dispatch::rules::Executor;
 use crate::pipeline::dispatch::slurm::{About, Partition};
 
-pub(super) fn slurm() -> Check {
-    // A file that cannot be read is told of with the cache that it may name.
-    let at = Where::of(&ClusterArgs::default(), Path::new("")).ok();
-    let wanted = at.as_ref().is_some_and(|at| at.executor == Executor::Slurm);
+/// `at` is what the cluster file says; one that cannot be read is told of with the cache that it may name.
+pub(super) fn slurm(at: Option<&Where>) -> Check {
+    let wanted = at.is_some_and(|at| at.executor == Executor::Slurm);
     let level = |exit| if wanted { Level::Fault(exit) } else { Level::Warning };
     let about = match About::ask() {
         Ok(Some(about)) => about,
@@ -28,7 +24,7 @@ pub(super) fn slurm() -> Check {
         }
     };
     let check = Check::ok("slurm", in_words(&about));
-    let named = at.as_ref().map(|at| at.rules.partitions()).unwrap_or_default();
+    let named = at.map(|at| at.rules.partitions()).unwrap_or_default();
     let unknown: Vec<String> = named
         .into_iter()
         .filter(|name| !about.partitions.iter().any(|partition| partition.name == *name))

@@ -269,7 +269,7 @@ impl<'a> Attempt<'a> {
             _ => named(error, out.path(), &node.name),
         })?;
 
-        let unchecked = if cx.is_raw_checked() { &[][..] } else { &inputs.raw[..] };
+        let unchecked = if cx.raw_checked() { &[][..] } else { &inputs.raw[..] };
         let stamps: Vec<_> = unchecked.par_iter().map(|file| Stamp::of(&file.path)).collect();
         for ((file, (_, before)), after) in unchecked.iter().zip(&inputs.digests).zip(stamps) {
             if after? != *before {

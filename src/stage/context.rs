@@ -173,12 +173,12 @@ impl<'a> Context<'a> {
     }
 
     /// Says that what was read of every raw file was compared with its digest, so that a file which changed since matters to nobody.
-    pub fn raw_is_checked(&self) {
+    pub fn mark_raw_checked(&self) {
         self.raw_checked.store(true, Ordering::Relaxed);
     }
 
     /// Whether the stage said so.
-    pub fn is_raw_checked(&self) -> bool {
+    pub fn raw_checked(&self) -> bool {
         self.raw_checked.load(Ordering::Relaxed)
     }
 

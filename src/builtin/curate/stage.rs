@@ -73,8 +73,8 @@ impl Stage for Curate {
             ));
         }
         let mut levels = cluster(config, &pool, cx)?;
-        let even = measure::even(&levels, pool.dim());
-        if config.clusters.is_none() && even < levels.len() {
+        let even = if config.clusters.is_some() { levels.len() } else { measure::even(&levels, pool.dim()) };
+        if even < levels.len() {
             let left = unit::counted(levels[even].clusters(pool.dim()) as u64, "cluster");
             cx.chose(format!("levels 1 to {even}: most images are in few of the {left} of the next; `clusters` names levels to use all the same"));
             levels.truncate(even);
